@@ -1,0 +1,52 @@
+# make run    the service, on SQLite and memory, at http://127.0.0.1:8888
+# make test   every test; brings its own Redis and MongoDB-protocol servers
+# The virtual environment in .venv is made, and brought up to date with the requirements, by whichever runs first.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help run test coverage lint format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/run.done  ## run the service; ARGS="--port 9000" passes options on
+	$(BIN)/python pdapt.py $(ARGS)
+
+test: $(VENV)/dev.done  ## run every test; ARGS="-k races" picks some
+	$(BIN)/python -m pytest $(ARGS)
+
+coverage: $(VENV)/dev.done  ## run every test and write htmlcov/index.html
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html
+	$(BIN)/python -m coverage report
+
+lint: $(VENV)/dev.done  ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.done  ## lay the code out
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "guidsvc needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.done: requirements.txt | $(VENV)/bin/python
+	$(PIP) -r requirements.txt
+	touch $@
+
+$(VENV)/dev.done: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+	$(PIP) -r requirements-dev.txt
+	touch $@ $(VENV)/run.done

@@ -1,0 +1,20 @@
+"""A registry of GUIDs that expire, over HTTP.
+
+The map of the package. A request flows one way, and imports run the same way:
+
+    connection -> web (handler) -> service -> cache -> store
+
+    config     Settings: flag, environment variable, default; read by app only
+    errors     what can go wrong, in the words of the domain; knows no HTTP
+    models     Guid, Record and the bodies of requests: what a valid value is
+    rules      pure functions: what a change makes of a record, when it has expired
+    service    GuidService: get, put, create, delete over a Store and a clock
+    batching   many callers, one call: group commit, shared round trips
+    store/     Store, the contract; SQLite and MongoDB keep it
+    cache/     a cache is a Store that wraps a Store; in the process, or in Redis
+    web/       the HTTP contract: routes, handlers, problems
+    logs       structlog: readable on a terminal, JSON otherwise
+    app        the one place where all this is opened, wired, served and closed
+"""
+
+__version__ = "0.1.0"

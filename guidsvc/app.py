@@ -1,0 +1,138 @@
+"""The one place where things are opened, wired, served, drained and closed."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+import structlog
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+import guidsvc
+from guidsvc import rules
+from guidsvc.cache import is_private, open_cache
+from guidsvc.config import Settings
+from guidsvc.errors import StartError
+from guidsvc.rules import Clock, Terms
+from guidsvc.service import GuidService
+from guidsvc.store import open_store
+from guidsvc.web.app import make_app
+from guidsvc.web.draining import UnderWay
+from guidsvc.web.health import Probes
+
+IDLE_SECONDS = 75
+"""A kept-alive connection on which nothing is asked for so long is closed."""
+BODY_SECONDS = 30
+"""A body that has not come whole within this time is given up."""
+
+_log = structlog.get_logger(__name__)
+
+
+def system_clock() -> int:
+    """Return the time of this host, in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM, on uvloop where that is installed."""
+    try:
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    except ImportError:
+        factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(settings))
+
+
+async def serve(settings: Settings) -> None:
+    """Serve as the settings say, and end cleanly on a signal; StartError if it cannot be started."""
+    stop = _on_signals()
+    async with serving(settings) as port:
+        print(banner(settings, port), flush=True)
+        await stop.wait()
+        _log.info("stopping")
+
+
+@asynccontextmanager
+async def serving(settings: Settings, *, clock: Clock = system_clock) -> AsyncIterator[int]:
+    """Open what the settings ask for and serve, inside; yields the port. At the end requests under way finish."""
+    async with (
+        open_store(settings.store_url, clock=clock, exclusive=is_private(settings.cache_url)) as store,
+        open_cache(settings.cache_url, store, clock=clock, size=settings.cache_size) as cache,
+    ):
+        terms = Terms(lifetime=settings.lifetime, retention=settings.retention)
+        service = GuidService(cache, clock=clock, draw=drawing(settings.guid_version), terms=terms)
+        app = make_app(service, Probes(store=cache.ping, cache=cache.check), access_log=settings.access_log)
+        # The handlers judge the size of a body: Tornado would hang up without a word.
+        server = HTTPServer(app, max_body_size=2**60, idle_connection_timeout=IDLE_SECONDS, body_timeout=BODY_SECONDS)
+        port = _listen(server, settings)
+        try:
+            yield port
+        finally:
+            await _drain(server, app.settings["under_way"], settings.grace)
+
+
+async def _drain(server: HTTPServer, under_way: UnderWay, grace: float) -> None:
+    server.stop()
+    if not await under_way.until_idle(grace):
+        _log.warning("stopped with requests under way", under_way=len(under_way), grace=grace)
+    await server.close_all_connections()
+
+
+def _listen(server: HTTPServer, settings: Settings) -> int:
+    try:
+        sockets = bind_sockets(settings.port, settings.host)
+    except OSError as error:
+        raise StartError(f"host, port: cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+    server.add_sockets(sockets)
+    port: int = sockets[0].getsockname()[1]
+    return port
+
+
+def _on_signals() -> asyncio.Event:
+    """Return an event that the first SIGINT or SIGTERM sets; a second one ends the process there and then."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        stop.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told)
+    return stop
+
+
+def drawing(version: str) -> rules.Draw:
+    """Return what draws a GUID, of UUID version 4 or 7, from the system's random source."""
+    make = rules.guid_v7 if version == "7" else rules.guid_v4
+    return lambda now: make(now, os.urandom(16))
+
+
+def banner(settings: Settings, port: int) -> str:
+    """Return what the start prints: where it listens, where it keeps what, and one line to try."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    at = f"http://{host}:{port}"
+    return "\n".join(
+        [
+            f"guidsvc {guidsvc.__version__} at {at}",
+            f"  records  {without_password(settings.store_url)}",
+            f"  cache    {without_password(settings.cache_url)}",
+            f"""  try      curl -X PUT -d '{{"user": "Cylance, Inc."}}' {at}/guid""",
+        ]
+    )
+
+
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown."""
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    shown = f"{user}:***{at}{host}" if ":" in login else parts.netloc
+    return urlunsplit(parts._replace(netloc=shown)) if shown else url

@@ -1,0 +1,49 @@
+"""Caches: each is a Store that wraps a Store, and is never stale.
+
+The promise: once a write of a GUID has been acknowledged, no read that starts afterwards sees anything older,
+and no read goes back from a newer value to an older one. Writing first and invalidating after cannot keep it
+(an unreachable cache would stay wrong), so a write first takes its key out of the cache, then goes to the
+store, then is acknowledged. What a cache holds may have expired: whoever serves a record checks that.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from guidsvc.errors import StartError
+from guidsvc.rules import Clock
+from guidsvc.store import Store
+
+
+class Cache(Store, Protocol):
+    """A store that remembers what another holds."""
+
+    async def check(self) -> None:
+        """Return if the cache itself answers; CacheUnavailable if it does not. `ping` is of the store behind it."""
+
+
+def is_private(url: str) -> bool:
+    """Whether the cache that a URL names is in this process alone, so that no other may write its records."""
+    return urlsplit(url).scheme == "memory"
+
+
+@asynccontextmanager
+async def open_cache(url: str, store: Store, *, clock: Clock, size: int) -> AsyncIterator[Cache]:
+    """Open the cache that a URL names, `memory://` or `redis://...`, around a store; StartError if it cannot be.
+
+    `size` bounds the records that are kept in this process. A Redis that does not answer is no StartError:
+    reads go to the store until it does.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        from guidsvc.cache.local import LocalCache
+
+        yield LocalCache(store, clock=clock, size=size)
+    elif scheme in {"redis", "rediss", "unix"}:
+        from guidsvc.cache.shared import open_shared
+
+        async with open_shared(url, store, clock=clock) as shared:
+            yield shared
+    else:
+        raise StartError(f"cache_url: {scheme or 'nothing'}:// is no cache; use memory:// or redis://host:6379/0")

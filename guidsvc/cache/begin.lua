@@ -1,0 +1,11 @@
+-- BEGIN: a write of this GUID is about to go to the store. Drop its value, and with it any token; set a marker.
+-- KEYS: the boot, the value, the markers of the GUID.  ARGV: the caller's boot, its marker, the marker's life in ms.
+-- Returns nil under another boot; else 1.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('DEL', KEYS[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
+redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[2])
+redis.call('PEXPIRE', KEYS[3], ARGV[3])
+return 1

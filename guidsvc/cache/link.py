@@ -1,0 +1,220 @@
+"""One connection to Redis: the boot it works under, the scripts it runs, and what happens when it breaks.
+
+All that is asked while an exchange is under way goes out with the next one, as one pipeline. An exchange that
+takes longer than the time-out, or fails in any way, breaks the link: at once everything is refused (the circuit
+is open), while the link is made anew in the background. Knows nothing of records.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha1
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+from redis.asyncio import Connection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from guidsvc.batching import Batcher
+from guidsvc.errors import CacheUnavailable, StartError
+
+TIMEOUT = 0.1
+"""Seconds in which Redis answers, or counts as unavailable."""
+CONNECT_SECONDS = 1.0
+"""For the connection itself, with TLS and all; after it, Redis must prove that it answers within the time-out."""
+RETRY_SECONDS = 0.05, 1.0
+"""The first and the longest pause between two tries to make the link anew."""
+PIPELINE = 256
+"""At most so many calls go out in one exchange."""
+
+_CTL = "gs:ctl"
+_log = structlog.get_logger(__name__)
+
+
+class Script(NamedTuple):
+    """A Lua script and the name it has in Redis."""
+
+    source: str
+    digest: str
+
+    @classmethod
+    def load(cls, name: str) -> "Script":
+        """Read one of the scripts beside this module."""
+        source = Path(__file__).with_name(f"{name}.lua").read_text(encoding="utf-8")
+        return cls(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+READ, FILL, BEGIN, END = (Script.load(name) for name in ("read", "fill", "begin", "end"))
+_ADOPT = Script.load("adopt")
+
+
+@dataclass(frozen=True)
+class _Call:
+    script: Script
+    guid: str
+    arguments: tuple[str | bytes | int, ...]
+    boot: str | None  # under this boot only; or, where None, under whichever is current
+
+
+class Reply(NamedTuple):
+    """What a script answered, and the boot it ran under; `value` is None where that boot is over."""
+
+    boot: str
+    value: Any
+
+
+@asynccontextmanager
+async def open_link(url: str) -> AsyncIterator["Link"]:
+    """Open a link, whether or not Redis answers now, and close it at the end; StartError if the URL makes no sense."""
+    try:
+        pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None)
+    except ValueError as error:
+        raise StartError(f"cache_url: {error}") from error
+    link = Link(pool)
+    keeper = asyncio.create_task(link.keep())
+    try:
+        with suppress(CacheUnavailable):
+            await link.wait_up(CONNECT_SECONDS)
+        yield link
+    finally:
+        keeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeper
+        await link.aclose()
+
+
+class Link:
+    """Runs scripts on one connection of `pool`, while `keep` keeps it up."""
+
+    def __init__(self, pool: ConnectionPool, *, timeout: float = TIMEOUT) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._connection: Connection | None = None
+        self._boot = self._run_id = ""
+        self._up, self._broken = asyncio.Event(), asyncio.Event()
+        self._calls: Batcher[_Call, Reply] = Batcher(self._exchange_all, limit=PIPELINE, in_flight=1)
+
+    async def call(self, script: Script, guid: str, *arguments: str | bytes | int, boot: str | None = None) -> Reply:
+        """Run a script on the keys of a GUID; CacheUnavailable if Redis does not answer in time."""
+        if self._connection is None:
+            raise CacheUnavailable("Redis does not answer")
+        return await self._calls.ask(_Call(script, guid, arguments, boot))
+
+    async def wait_up(self, seconds: float) -> None:
+        """Return as soon as the link is up; CacheUnavailable if it is not within this time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._up.wait()
+        except TimeoutError as error:
+            raise CacheUnavailable("Redis does not answer") from error
+
+    async def keep(self) -> None:
+        """Make the link, and make it anew whenever it breaks, until cancelled."""
+        pause, longest = RETRY_SECONDS
+        told = False
+        while True:
+            try:
+                await self._connect()
+            except (RedisError, OSError, TimeoutError) as error:
+                if not told:
+                    _log.warning("cache is down, reads go to the store, writes are refused", error=_reason(error))
+                told = True
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, longest)
+            else:
+                if told:
+                    _log.info("cache is up")
+                told, pause = False, RETRY_SECONDS[0]
+                await self._broken.wait()
+
+    async def aclose(self) -> None:
+        """Answer what is under way, and close the connection."""
+        await self._calls.drain()
+        await self._break()
+
+    async def _connect(self) -> None:
+        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await connection.connect()
+                loads = [("SCRIPT", "LOAD", script.source) for script in (READ, FILL, BEGIN, END, _ADOPT)]
+                info, *_ = await _pipeline(connection, [("INFO", "server"), *loads])
+            async with asyncio.timeout(self._timeout):
+                self._boot = await _adopt(connection, _run_id(info))
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._run_id = _run_id(info)
+        self._connection = connection
+        self._broken.clear()
+        self._up.set()
+
+    async def _break(self) -> None:
+        connection, self._connection = self._connection, None
+        self._up.clear()
+        self._broken.set()
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _exchange_all(self, calls: list[_Call]) -> list[Reply]:
+        if self._connection is None:
+            raise CacheUnavailable("Redis does not answer")
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._exchange(self._connection, calls)
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._break()
+            raise CacheUnavailable(f"Redis: {_reason(error)}") from error
+
+    async def _exchange(self, connection: Connection, calls: list[_Call]) -> list[Reply]:
+        """Run the calls; where the boot is over, adopt the one that is, and run again those that may go under it."""
+        replies = await self._run(connection, calls)
+        again = [place for place, call in enumerate(calls) if call.boot is None and replies[place].value is None]
+        if not again:
+            return replies
+        self._boot = await _adopt(connection, self._run_id)
+        for place, reply in zip(again, await self._run(connection, [calls[place] for place in again]), strict=True):
+            if reply.value is None:
+                raise RedisError("the boot was changed twice in one exchange")
+            replies[place] = reply
+        return replies
+
+    async def _run(self, connection: Connection, calls: list[_Call]) -> list[Reply]:
+        boots = [call.boot or self._boot for call in calls]
+        commands = [_command(call, boot) for call, boot in zip(calls, boots, strict=True)]
+        values = await _pipeline(connection, commands)
+        return [Reply(boot, value) for boot, value in zip(boots, values, strict=True)]
+
+
+def _command(call: _Call, boot: str) -> tuple[str | bytes | int, ...]:
+    keys = (_CTL, f"gs:{boot}:v:{call.guid}", f"gs:{boot}:w:{call.guid}")
+    return ("EVALSHA", call.script.digest, len(keys), *keys, boot, *call.arguments)
+
+
+async def _adopt(connection: Connection, run_id: str) -> str:
+    command = ("EVALSHA", _ADOPT.digest, 1, _CTL, run_id, secrets.token_hex(8))
+    (boot,) = await _pipeline(connection, [command])
+    return bytes(boot).decode()
+
+
+async def _pipeline(connection: Connection, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Any]:
+    """Send the commands as one, and return their replies in order; an error among them is raised."""
+    if not commands:
+        return []
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    return [await connection.read_response() for _ in commands]
+
+
+def _run_id(info: bytes) -> str:
+    """Find the name that a Redis gives itself at each start, in what INFO says."""
+    fields = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
+    return fields[b"run_id"].decode()
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,94 @@
+"""The cache of one process: the records that were read last, in memory.
+
+A read that misses registers a fill, and readers of one key share its flight. A swap marks its key, cancels the
+fill and drops the entry before it goes to the store; a fill lands only if it was not cancelled, and while the
+mark stands nothing of the key is cached or shared: its readers go to the store, each by itself.
+"""
+
+import asyncio
+from collections import Counter
+
+from cachebox import LRUCache
+
+from guidsvc import rules
+from guidsvc.errors import OutcomeUnknown
+from guidsvc.models import Record
+from guidsvc.rules import Clock
+from guidsvc.store import Store
+
+MARKER_SECONDS = 10.0
+"""How long a key stays marked after a write whose outcome is unknown, and which may land yet."""
+
+
+class LocalCache:
+    """At most `size` records of `store`; the least recently used goes first, and none is served past its expiry.
+
+    Right only as long as nobody else writes the same records: `open_store(..., exclusive=True)`.
+    """
+
+    def __init__(self, store: Store, *, clock: Clock, size: int) -> None:
+        self._store = store
+        self._clock = clock
+        self._entries: LRUCache[str, Record] = LRUCache(size)
+        self._flights: dict[str, asyncio.Task[Record | None]] = {}
+        self._marked: Counter[str] = Counter()
+
+    async def get(self, guid: str) -> Record | None:
+        """Return the entry while it is live; else what the store says, in one flight with all who ask now."""
+        record = self._entries.get(guid)
+        if record is not None:
+            if rules.is_live(record, self._clock()):
+                return record
+            self._entries.pop(guid, None)
+        if guid in self._marked:
+            return await self._store.get(guid)
+        flight = self._flights.get(guid)
+        if flight is None:
+            flight = self._flights[guid] = asyncio.create_task(self._fill(guid))
+        return await asyncio.shield(flight)  # a reader that goes away leaves the flight to the others
+
+    async def swap(self, old: Record | None, new: Record | None) -> bool:
+        """Take the key out of the cache, and keep it out until the store has answered."""
+        guid = (old or new).guid  # type: ignore[union-attr]  # the contract: one of them is a record
+        self._mark(guid)
+        try:
+            swapped = await self._store.swap(old, new)
+        except (OutcomeUnknown, asyncio.CancelledError):
+            asyncio.get_running_loop().call_later(MARKER_SECONDS, self._unmark, guid)
+            raise
+        except BaseException:
+            self._unmark(guid)
+            raise
+        self._unmark(guid)
+        return swapped
+
+    async def purge(self, before: int, limit: int) -> int:
+        return await self._store.purge(before, limit)  # what is due is long expired, and so is not served from here
+
+    async def ping(self) -> None:
+        await self._store.ping()
+
+    async def check(self) -> None:
+        """Return: memory always answers."""
+
+    async def _fill(self, guid: str) -> Record | None:
+        flight = asyncio.current_task()
+        try:
+            record = await self._store.get(guid)
+            registered = self._flights.get(guid) is flight
+            if registered and record is not None and rules.is_live(record, self._clock()):
+                self._entries.insert(guid, record)
+            return record
+        finally:
+            if self._flights.get(guid) is flight:
+                del self._flights[guid]
+
+    def _mark(self, guid: str) -> None:
+        self._marked[guid] += 1
+        self._flights.pop(guid, None)
+        self._entries.pop(guid, None)
+
+    def _unmark(self, guid: str) -> None:
+        self._marked[guid] -= 1
+        if not self._marked[guid]:
+            del self._marked[guid]

@@ -1,0 +1,157 @@
+"""The cache of many processes, in Redis.
+
+    read    READ says: a value, which is returned; or a token, with which what the store says may be filled in;
+            or busy: a write or a fill is under way, and the store is asked
+    swap    BEGIN takes the key out, or the write is refused; the store swaps; END must find the boot and the
+            marker unchanged, else the key is taken out again; only then is the write acknowledged
+
+Why nothing stale is ever filled in: a fill needs the token of its reader, and every BEGIN drops it, so a reader
+that asked the store before a write cannot fill after it. While the marker stands no token is given. When Redis
+loses its memory, the boot (its name space) is over, and with it everything that was kept under it.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
+
+import structlog
+from pydantic import ValidationError
+
+from guidsvc.cache.link import BEGIN, END, FILL, READ, Link, open_link
+from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StoreUnavailable
+from guidsvc.models import Record
+from guidsvc.rules import Clock
+from guidsvc.store import Store
+
+MARKER_MS = 10_000
+"""A marker whose writer died stands so long; a store answers well within it."""
+TOKEN_MS = 3_000
+ENTRY_MS = 24 * 3600 * 1000
+"""The longest life of an entry, so that those of a boot that is over go too."""
+BEGIN_SECONDS, SETTLE_SECONDS = 0.5, 1.5
+"""How long a write waits for a link that is being made anew: before the store has it, and after."""
+
+_log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def open_shared(url: str, store: Store, *, clock: Clock) -> AsyncIterator["SharedCache"]:
+    """Open the cache in the Redis that a URL names, whether or not it answers now, and close it at the end."""
+    async with open_link(url) as link:
+        yield SharedCache(store, link, clock=clock)
+
+
+class _Window(NamedTuple):
+    """A write's right to go to the store: the key is out of the cache while this marker stands under this boot."""
+
+    guid: str
+    boot: str
+    marker: str
+
+
+class SharedCache:
+    """Records of `store` in Redis, for every process that uses the same Redis."""
+
+    def __init__(self, store: Store, link: Link, *, clock: Clock) -> None:
+        self._store = store
+        self._link = link
+        self._clock = clock
+
+    async def get(self, guid: str) -> Record | None:
+        """Return the entry; else what the store says, filled in with the token that READ gave, if it did."""
+        token = secrets.token_hex(8)
+        try:
+            boot, (verdict, *values) = await self._link.call(READ, guid, token, TOKEN_MS)
+        except CacheUnavailable:
+            return await self._store.get(guid)
+        if verdict == b"HIT":
+            return await self._decoded(guid, values[0])
+        record = await self._store.get(guid)
+        if verdict == b"TOKEN" and record is not None:
+            await self._fill(record, token, boot)
+        return record
+
+    async def swap(self, old: Record | None, new: Record | None) -> bool:
+        """BEGIN, then the store, then END: CacheUnavailable, and nothing changed, if the key cannot be taken out."""
+        guid = (old or new).guid  # type: ignore[union-attr]  # the contract: one of them is a record
+        window = await self._take_out(guid, BEGIN_SECONDS)
+        try:
+            swapped = await self._store.swap(old, new)
+        except StoreUnavailable:
+            await self._give_back(window)
+            raise
+        # Any other error leaves the marker to die by itself: the write may land yet, and until then nothing is filled.
+        if swapped:
+            await self._settle(window)
+        else:
+            await self._give_back(window)
+        return swapped
+
+    async def purge(self, before: int, limit: int) -> int:
+        return await self._store.purge(before, limit)  # an entry dies when its record expires, long before this
+
+    async def ping(self) -> None:
+        await self._store.ping()
+
+    async def check(self) -> None:
+        await self._link.wait_up(0)
+
+    async def _fill(self, record: Record, token: str, boot: str) -> None:
+        life = min(record.expire * 1000 - self._clock(), ENTRY_MS)
+        if life > 0:
+            with suppress(CacheUnavailable):  # the reader has its record; the link has told of the fault
+                await self._link.call(FILL, record.guid, token, record.model_dump_json(), life, boot=boot)
+
+    async def _decoded(self, guid: str, value: bytes) -> Record | None:
+        try:
+            record = Record.model_validate_json(value)
+        except ValidationError as error:
+            return await self._replaced(guid, str(error))
+        if record.guid != guid:
+            return await self._replaced(guid, f"it is of GUID {record.guid}")
+        return record
+
+    async def _replaced(self, guid: str, fault: str) -> Record | None:
+        """Take out an entry that is no record of this GUID, and answer from the store."""
+        _log.error("corrupt cache entry, taken out", guid=guid, fault=fault)
+        with suppress(CacheUnavailable):
+            await self._give_back(await self._take_out(guid, 0))
+        return await self._store.get(guid)
+
+    async def _take_out(self, guid: str, seconds: float) -> _Window:
+        """Take the key out of the cache and mark it; CacheUnavailable if that cannot be done within this time."""
+        marker = secrets.token_hex(8)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
+        while True:
+            try:
+                reply = await self._link.call(BEGIN, guid, marker, MARKER_MS)
+            except CacheUnavailable:
+                if clock() >= deadline:
+                    raise
+                await self._link.wait_up(deadline - clock())
+            else:
+                return _Window(guid, reply.boot, marker)
+
+    async def _end(self, window: _Window) -> bool:
+        """Drop the marker; whether it stood until now, under a boot that still is."""
+        reply = await self._link.call(END, window.guid, window.marker, boot=window.boot)
+        return bool(reply.value == 1)
+
+    async def _give_back(self, window: _Window) -> None:
+        """Drop the marker of a write that changed nothing; one that cannot be dropped dies by itself."""
+        with suppress(CacheUnavailable):
+            await self._end(window)
+
+    async def _settle(self, window: _Window) -> None:
+        """Return when no cache can hold what was before this write; OutcomeUnknown if that cannot be made sure."""
+        with suppress(CacheUnavailable):
+            if await self._end(window):
+                return
+        try:
+            again = await self._take_out(window.guid, SETTLE_SECONDS)
+        except CacheUnavailable as error:
+            raise OutcomeUnknown("the store has the write, but the cache could not be told of it") from error
+        await self._give_back(again)

@@ -1,0 +1,100 @@
+"""Settings: flags over environment over `.env` over defaults. Read by app and pdapt only.
+
+An unknown or bad value stops the start, with one line that names the setting and says what it takes.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Annotated, Literal
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from guidsvc.errors import StartError
+
+PREFIX = "GUIDSVC_"
+TEST_PREFIX = "GUIDSVC_TEST_"
+"""Of names that the tests read, not the service."""
+ENV_FILE = ".env"
+
+_YEAR = 366 * 24 * 3600
+
+
+class Settings(BaseSettings):
+    """Run guidsvc, a registry of GUIDs that expire. Each flag is a variable too: --store-url is GUIDSVC_STORE_URL."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",  # others share the environment and .env; names with our prefix are checked in `load`
+        frozen=True,
+        cli_prog_name="pdapt.py",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_exit_on_error=False,
+    )
+
+    host: Annotated[str, Field(min_length=1)] = Field("127.0.0.1", description="address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8888, description="port to listen on; 0 takes a free one")
+    store_url: str = Field(
+        "sqlite:///guidsvc.db", description="where records are kept: sqlite:///path or mongodb://host:27017/guidsvc"
+    )
+    cache_url: str = Field(
+        "memory://", description="the cache: memory:// of this process, or redis://host:6379/0 shared by many"
+    )
+    cache_size: Annotated[int, Field(ge=1)] = Field(
+        100_000, description="the most records that memory:// holds; the least recently used go first"
+    )
+    lifetime: Annotated[int, Field(ge=1, le=100 * _YEAR)] = Field(
+        2_592_000, description="seconds from creation to expiry, where the client names none (30 days)"
+    )
+    retention: Annotated[int, Field(ge=0, le=100 * _YEAR)] = Field(
+        604_800, description="seconds for which an expired GUID is kept and can be renewed (7 days)"
+    )
+    guid_version: Literal["4", "7"] = Field(
+        "4", description="how GUIDs are drawn: random (UUID version 4), or sorted by time (version 7)"
+    )
+    access_log: bool = Field(True, description="log a line for each request")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="log lines to read, or JSON; auto: to read on a terminal"
+    )
+    grace: Annotated[float, Field(ge=0, le=3600)] = Field(
+        10.0, description="seconds that requests under way have to finish when the service is told to stop"
+    )
+
+
+def load(arguments: Sequence[str] | None = None) -> Settings:
+    """Read the settings; StartError, of one line, for what is unknown or bad. `--help` prints them all and exits."""
+    _refuse_unknown()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return Settings(_cli_parse_args=words)  # type: ignore[call-arg]  # how pydantic-settings is given its arguments
+    except SettingsError as error:
+        raise StartError(str(error).removeprefix("error parsing CLI: ")) from error
+    except ValidationError as error:
+        raise StartError("; ".join(_told(fault) for fault in error.errors())) from error
+
+
+def _refuse_unknown() -> None:
+    """Stop at a name with our prefix that is no setting: a misspelt GUIDSVC_STORE_URL must not start on SQLite."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in [*os.environ, *dotenv_values(ENV_FILE)]:
+        whole = name.upper()
+        if whole.startswith(PREFIX) and not whole.startswith(TEST_PREFIX) and whole not in known:
+            near = get_close_matches(whole, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; see --help for those that are"
+            raise StartError(f"{name} (environment or {ENV_FILE}) is no setting{hint}")
+
+
+def _told(fault: ErrorDetails) -> str:
+    name = str(fault["loc"][0]) if fault["loc"] else "settings"
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{name}: {message}, not {fault['input']!r}"

@@ -1,0 +1,91 @@
+"""What can go wrong, in the words of the domain.
+
+    GuidsvcError
+    ├── InvalidGuid         this text is not a GUID
+    ├── InvalidRequest      the request holds faults, all of them listed
+    ├── NotFound            no such GUID
+    ├── Expired             the GUID is known, and no longer valid
+    ├── Unavailable         nothing was changed, try again
+    │   ├── StoreUnavailable
+    │   └── CacheUnavailable
+    ├── OutcomeUnknown      a write was sent and no answer came
+    ├── CorruptRecord       what is stored is not a record
+    └── StartError          the service cannot start as it is set up
+
+Nothing here knows HTTP: the one table from error to status is in `guidsvc.web.problems`. A driver's own
+exceptions never leave the file that imports the driver; they become one of these.
+"""
+
+from typing import NamedTuple
+
+
+class GuidsvcError(Exception):
+    """The root of all of these."""
+
+
+class InvalidGuid(GuidsvcError):
+    """This text is not a GUID. The message says why, and what was meant where that is clear."""
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong with a request.
+
+    `pointer` is a JSON Pointer (RFC 6901) into the body, or the empty string for the body as a whole; where
+    the fault is in the query, `parameter` names the parameter instead. `detail` says what is wrong in words
+    that a client can act on.
+    """
+
+    pointer: str
+    detail: str
+    parameter: str = ""
+
+
+class InvalidRequest(GuidsvcError):
+    """The request holds `faults`: at least one, and all that were found."""
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__("; ".join(f"{fault.parameter or fault.pointer} {fault.detail}".lstrip() for fault in faults))
+        self.faults = faults
+
+
+class NotFound(GuidsvcError):
+    """No such GUID: it never was, was deleted, or is past its retention."""
+
+    def __init__(self, guid: str) -> None:
+        super().__init__(f"No GUID {guid} is registered.")
+
+
+class Expired(GuidsvcError):
+    """The GUID is known and no longer valid.
+
+    `expired_at` and `renewable_until` are Unix seconds: between them an update makes it valid again.
+    """
+
+    def __init__(self, guid: str, *, expired_at: int, renewable_until: int) -> None:
+        super().__init__(f"GUID {guid} has expired. An update before {renewable_until} renews it.")
+        self.expired_at = expired_at
+        self.renewable_until = renewable_until
+
+
+class Unavailable(GuidsvcError):
+    """A part that is needed cannot answer. Nothing was changed: the same call may be made again."""
+
+
+class StoreUnavailable(Unavailable):
+    """The store cannot answer."""
+
+
+class CacheUnavailable(Unavailable):
+    """The cache cannot answer."""
+
+
+class OutcomeUnknown(GuidsvcError):
+    """A write was sent and no answer came: it may have happened, may yet happen, or may not."""
+
+
+class CorruptRecord(GuidsvcError):
+    """What is stored under this GUID is not a record."""
+
+
+class StartError(GuidsvcError):
+    """The service cannot start as it is set up. The message is one line that says what to change."""

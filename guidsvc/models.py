@@ -1,0 +1,184 @@
+"""What a valid value is: the GUID, the record, and the bodies that clients send.
+
+Nothing else in the package judges a value, and this module judges nothing but values: it knows no clock,
+no store and no HTTP. Metadata is held as compact JSON text, not as a dict: a record stays immutable, what
+was put comes back to the digit (1, 1.0 and true are three things), and no layer parses it on the way.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cached_property
+from math import isfinite
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError, from_json, to_json
+
+from guidsvc.errors import InvalidGuid
+
+MAX_TIME = 253_402_300_799
+"""The last second of the year 9999, in Unix time: the latest expiry."""
+MAX_USER_CHARACTERS = 256
+MAX_METADATA_BYTES = 16 * 1024
+MAX_METADATA_LEVELS = 8
+
+GUID_CHARACTERS = 32
+
+_GUID = re.compile(r"[0-9A-F]{32}")
+_DIGITS = re.compile(r"[0-9]+")
+
+
+def parse_guid(text: str) -> str:
+    """Return `text` if it is a GUID, 32 characters of 0-9 A-F; else raise InvalidGuid, saying what was meant."""
+    if _GUID.fullmatch(text):
+        return text
+    bare = text.strip().removeprefix("urn:uuid:").strip("{}").replace("-", "").upper()
+    if _GUID.fullmatch(bare):
+        raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters, without dashes or braces: use {bare}.")
+    raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has {_told(text)}.")
+
+
+def _told(text: str) -> str:
+    if len(text) != GUID_CHARACTERS:
+        return f"{len(text)} characters"
+    strange = next(character for character in text if character not in "0123456789abcdefABCDEF")
+    return f"{strange!r} in it"
+
+
+def _fault(code: str, message: str, **values: object) -> PydanticCustomError:
+    return PydanticCustomError(code, message, values or None)
+
+
+def _parse_expire(value: object) -> int:
+    """Take a string of ASCII digits or an integer, as bodies carry it; the range is judged by `Time`."""
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        # Leading zeros mean nothing, and int() would take time over a long string that is out of range anyway.
+        return int(value.lstrip("0")[:13] or "0")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise _fault("expire_type", "Unix time in seconds, as a string of digits or an integer")
+
+
+def _check_user(value: str) -> str:
+    if not 1 <= len(value) <= MAX_USER_CHARACTERS:
+        raise _fault("user_length", "1 to {most} characters, not {length}", most=MAX_USER_CHARACTERS, length=len(value))
+    if value.isspace():
+        raise _fault("user_blank", "must not be blank")
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise _fault("user_control", "must not hold control characters")
+    return value
+
+
+def _render_metadata(value: object) -> str | None:
+    """Judge a JSON object and return it as compact JSON text; an empty object is the same as none."""
+    if not isinstance(value, dict):
+        raise _fault("metadata_type", "must be a JSON object")
+    _check_inside(value)
+    text = to_json(value)
+    if len(text) > MAX_METADATA_BYTES:
+        raise _fault("metadata_size", "at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
+    return text.decode() if value else None
+
+
+def _check_inside(value: dict[str, Any]) -> None:
+    for level, part in _walk(value):
+        if level > MAX_METADATA_LEVELS:
+            raise _fault("metadata_depth", "at most {most} levels deep", most=MAX_METADATA_LEVELS)
+        if isinstance(part, float) and not isfinite(part):
+            raise _fault("metadata_number", "holds a number too large to be kept")
+
+
+def _walk(value: object) -> Iterator[tuple[int, object]]:
+    """Yield every value inside, with the level of the container that it is or is in; the outermost is level 1."""
+    pending = [(1, value)]
+    while pending:
+        level, part = pending.pop()
+        yield level, part
+        if isinstance(part, dict | list):
+            inside = part.values() if isinstance(part, dict) else part
+            pending.extend((level + isinstance(item, dict | list), item) for item in inside)
+
+
+def _check_metadata_text(text: str) -> str:
+    """Judge metadata as it is stored."""
+    try:
+        value = from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise _fault("metadata_text", "is not JSON") from error
+    if not isinstance(value, dict):
+        raise _fault("metadata_text", "is not a JSON object")
+    return text
+
+
+def _refuse_null(value: object) -> object:
+    if value is None:
+        raise _fault("null", "must not be null; leave the member out instead")
+    return value
+
+
+Guid = Annotated[str, Field(pattern=r"\A[0-9A-F]{32}\z")]
+Time = Annotated[int, Field(ge=0, le=MAX_TIME)]
+User = Annotated[str, Field(strict=True), AfterValidator(_check_user)]
+Milliseconds = Annotated[int, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """A registered GUID, as it is kept. Immutable; `version` tells one state of it from another.
+
+    Times are Unix seconds, but for `created` and `updated`, which are milliseconds. `metadata` is the text
+    of a compact JSON object, or none. `purge_at` is when the store may forget the record.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    guid: Guid
+    user: User
+    expire: Time
+    metadata: Annotated[str, AfterValidator(_check_metadata_text)] | None = None
+    owner: str = ""
+    version: Milliseconds
+    created: Milliseconds
+    updated: Milliseconds
+    purge_at: Time
+
+    @cached_property
+    def wire(self) -> bytes:
+        """The record as clients see it: a JSON object of guid, expire (a string), user and metadata, if any."""
+        head = to_json({"guid": self.guid, "expire": str(self.expire), "user": self.user})
+        if self.metadata is None:
+            return head
+        return b'%b,"metadata":%b}' % (head[:-1], self.metadata.encode())
+
+
+class Change(BaseModel):
+    """The body of a PUT to a GUID: the members it gives are in `model_fields_set`, and only those count.
+
+    To be validated with the GUID of the path, or None, as `guid` in the context.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    expire: Annotated[Time | None, BeforeValidator(_parse_expire), BeforeValidator(_refuse_null)] = None
+    user: Annotated[User | None, BeforeValidator(_refuse_null)] = None
+    metadata: Annotated[str | None, BeforeValidator(_render_metadata), BeforeValidator(_refuse_null)] = None
+    guid: Annotated[str | None, BeforeValidator(_refuse_null)] = None
+
+    @field_validator("guid")
+    @classmethod
+    def _same_guid(cls, value: str, info: ValidationInfo) -> str:
+        """What was read can be put back, GUID and all; but a body cannot name another GUID than the path."""
+        expected = (info.context or {}).get("guid")
+        if expected is None:
+            raise _fault("guid_unexpected", "the service draws the GUID here; to choose one, PUT it to /guid/<guid>")
+        if value != expected:
+            raise _fault(
+                "guid_differs", "must be the GUID of the path, {guid}: a GUID cannot be changed", guid=expected
+            )
+        return value
+
+
+class Creation(Change):
+    """The body of a request to create under a GUID that the service draws: there must be a user."""
+
+    user: User

@@ -1,0 +1,61 @@
+"""The store's contract, and the way to open the store that a URL names.
+
+A store keeps records and holds no rule. Everything that changes a record goes through one compare-and-swap,
+so no check-then-act race is possible, whoever else writes.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from guidsvc.errors import StartError
+from guidsvc.models import Record
+from guidsvc.rules import Clock
+
+
+class Store(Protocol):
+    """Records by GUID. Every method may raise StoreUnavailable: nothing was changed."""
+
+    async def get(self, guid: str) -> Record | None:
+        """Return what is stored under a GUID, expired or not; CorruptRecord if that is no record."""
+
+    async def swap(self, old: Record | None, new: Record | None) -> bool:
+        """Put `new` in the place of `old`, atomically and durably; one of them may be None, for absent.
+
+        False, and nothing is changed, unless what is stored still has the version of `old`, or is absent where
+        `old` is None. When it returns True, the change is on disk, and every later `get` sees it.
+
+        OutcomeUnknown: the write was sent and no answer came; it may have happened or may happen yet.
+        """
+
+    async def purge(self, before: int, limit: int) -> int:
+        """Forget at most `limit` records whose `purge_at` is before this time, in Unix seconds; return how many.
+
+        The time must not be in the future: a record that may still be served is not to be purged.
+        """
+
+    async def ping(self) -> None:
+        """Return if the store answers; StoreUnavailable if it does not."""
+
+
+@asynccontextmanager
+async def open_store(url: str, *, clock: Clock, exclusive: bool) -> AsyncIterator[Store]:
+    """Open the store that a URL names, `sqlite:///path` or `mongodb://...`, and close it at the end.
+
+    `exclusive` says that nobody else may write the same records, because they are cached in this process: it
+    is enforced where the store can (SQLite, on one host). StartError if the store cannot be used.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "sqlite":
+        from guidsvc.store.sqlite import open_sqlite, path_of_url
+
+        async with open_sqlite(path_of_url(url), clock=clock, exclusive=exclusive) as sqlite:
+            yield sqlite
+    elif scheme in {"mongodb", "mongodb+srv"}:
+        from guidsvc.store.mongo import open_mongo
+
+        async with open_mongo(url) as mongo:
+            yield mongo
+    else:
+        raise StartError(f"store_url: {scheme or 'nothing'}:// is no store; use sqlite:///path or mongodb://host/name")

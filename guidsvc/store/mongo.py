@@ -1,0 +1,168 @@
+"""The deployed store: a collection in MongoDB, through motor.
+
+The only file that imports motor, so that PyMongo's own asynchronous client can take its place. Whatever the
+driver raises ends here. Every operation on one record carries its `_id`, so a cluster that is sharded by the
+hash of `_id` sends it to one shard. A write is acknowledged by a majority, with its journal; a read sees only
+what a majority has.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.datetime_ms import DatetimeMS
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
+from pydantic import ValidationError
+from pymongo import IndexModel
+from pymongo.errors import (
+    ConfigurationError,
+    DuplicateKeyError,
+    InvalidName,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WriteConcernError,
+)
+from pymongo.read_concern import ReadConcern
+
+from guidsvc.batching import Batcher
+from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.models import Record
+
+DATABASE, COLLECTION = "guidsvc", "records"
+"""Where the records are; the database only where the URL names none."""
+TIMEOUT_MS = 2_000
+"""An operation, with all its retries, takes no longer than this."""
+QUERY, QUERIES = 256, 16
+"""At most so many GUIDs go into one query, and so many queries are out at once."""
+
+_INDEXES = [IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0)]
+_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+_Document = Mapping[str, Any]
+
+
+@asynccontextmanager
+async def open_mongo(url: str, *, timeout_ms: int = TIMEOUT_MS) -> AsyncIterator["MongoStore"]:
+    """Open the store, make its indexes where they are missing, and close its connections at the end."""
+    client = _client(url, timeout_ms)
+    try:
+        collection = client.get_default_database(DATABASE).get_collection(
+            COLLECTION, codec_options=_CODEC, read_concern=ReadConcern("majority")
+        )
+        await _make_indexes(collection)
+        yield MongoStore(collection)
+    finally:
+        client.close()
+
+
+def _client(url: str, timeout_ms: int) -> AsyncIOMotorClient[dict[str, Any]]:
+    try:
+        return AsyncIOMotorClient(
+            url,
+            appname="guidsvc",
+            w="majority",
+            journal=True,
+            retryWrites=True,
+            retryReads=True,
+            readPreference="primary",
+            timeoutMS=timeout_ms,
+            serverSelectionTimeoutMS=timeout_ms,
+            connectTimeoutMS=timeout_ms,
+            waitQueueTimeoutMS=timeout_ms,
+        )
+    except (InvalidURI, ConfigurationError, InvalidName, ValueError) as error:
+        raise StartError(f"store_url: {error}") from error
+
+
+async def _make_indexes(collection: AsyncIOMotorCollection[dict[str, Any]]) -> None:
+    try:
+        await collection.create_indexes(_INDEXES)
+    except PyMongoError as error:
+        raise StartError(f"store_url: MongoDB cannot be used: {error}") from error
+
+
+class MongoStore:
+    """Records in MongoDB, one document each."""
+
+    def __init__(self, collection: AsyncIOMotorCollection[dict[str, Any]]) -> None:
+        self._collection = collection
+        self._gets: Batcher[str, _Document | None] = Batcher(self._find, limit=QUERY, in_flight=QUERIES)
+
+    async def get(self, guid: str) -> Record | None:
+        document = await self._gets.ask(guid)
+        return None if document is None else _record(document)
+
+    async def swap(self, old: Record | None, new: Record | None) -> bool:
+        try:
+            return await self._swap(old, new)
+        except PyMongoError as error:
+            raise _write_failure(error) from error
+
+    async def purge(self, before: int, limit: int) -> int:
+        due = {"purge_at": {"$lt": DatetimeMS(before * 1000)}}
+        try:
+            found = await self._collection.find(due, {"_id": 1}).limit(limit).to_list(limit)
+            gone = await self._collection.delete_many({"_id": {"$in": [each["_id"] for each in found]}} | due)
+        except PyMongoError as error:
+            raise _write_failure(error) from error
+        return gone.deleted_count
+
+    async def ping(self) -> None:
+        try:
+            await self._collection.database.command("ping")
+        except PyMongoError as error:
+            raise StoreUnavailable(f"MongoDB: {error}") from error
+
+    async def _find(self, guids: list[str]) -> list[_Document | None]:
+        unique = list(set(guids))
+        try:
+            found = await self._collection.find({"_id": {"$in": unique}}).to_list(len(unique))
+        except PyMongoError as error:
+            raise StoreUnavailable(f"MongoDB: {error}") from error
+        documents = {document["_id"]: document for document in found}
+        return [documents.get(guid) for guid in guids]
+
+    async def _swap(self, old: Record | None, new: Record | None) -> bool:
+        if old is None:
+            return await self._insert(new)
+        same = {"_id": old.guid, "version": old.version}
+        if new is None:
+            return (await self._collection.delete_one(same)).deleted_count == 1
+        return (await self._collection.replace_one(same, _document(new))).matched_count == 1
+
+    async def _insert(self, new: Record | None) -> bool:
+        if new is None:
+            raise ValueError("a swap of nothing for nothing")
+        try:
+            await self._collection.insert_one(_document(new))
+        except DuplicateKeyError:
+            return False
+        return True
+
+
+def _document(record: Record) -> dict[str, Any]:
+    """Lay a record out as a document: its GUID is `_id`, and `purge_at` a date, as the TTL index wants it."""
+    fields = record.model_dump()
+    return {"_id": fields.pop("guid")} | fields | {"purge_at": DatetimeMS(record.purge_at * 1000)}
+
+
+def _record(document: _Document) -> Record:
+    fields = dict(document)
+    guid, purge_at = fields.pop("_id"), fields.pop("purge_at", None)
+    try:
+        whole = int(purge_at) // 1000 if isinstance(purge_at, DatetimeMS) else purge_at
+        return Record.model_validate(fields | {"guid": guid, "purge_at": whole})
+    except ValidationError as error:
+        raise CorruptRecord(f"the document of GUID {guid} is not a record: {error}") from error
+
+
+def _write_failure(error: PyMongoError) -> GuidsvcError:
+    """Say what an error means to the caller of a write: only what was surely not done is called unavailable."""
+    never_sent = isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError)
+    refused = isinstance(error, OperationFailure) and not isinstance(error, WriteConcernError) and not error.timeout
+    if never_sent or (refused and not error.has_error_label("RetryableWriteError")):
+        return StoreUnavailable(f"MongoDB: {error}")
+    return OutcomeUnknown(f"MongoDB: {error}")

@@ -1,0 +1,195 @@
+"""The embedded store: one SQLite file with a write-ahead log.
+
+Point reads run straight on the event loop: microseconds, where a thread would cost tens of them. Writes go to
+one thread, all that wait in one transaction (group commit), and are answered when the log has been synced.
+Whatever sqlite3 raises ends in this file and in `sqlite_schema`.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+import structlog
+from pydantic import ValidationError
+
+from guidsvc.batching import Batcher
+from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.models import Record
+from guidsvc.rules import Clock
+from guidsvc.store.sqlite_schema import claim, open_reader, open_writer
+
+WRITE_SECONDS = 5.0
+"""How long a write may take before its caller is told that it failed, or that its outcome is unknown."""
+GROUP = 512
+"""At most so many writes go into one transaction."""
+SWEEP_SECONDS = 60.0
+"""The pause between two sweeps for records that are past their retention."""
+SWEEP_CHUNK, SWEEP_PAUSE = 500, 0.05
+"""A sweep removes so many records at a time, and lets others write for so many seconds in between."""
+
+_COLUMNS = tuple(Record.model_fields)
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM records WHERE guid = ?"  # noqa: S608  # our own names
+_INSERT = (
+    f"INSERT INTO records ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT DO NOTHING"  # noqa: S608
+)
+_UPDATE = f"UPDATE records SET {', '.join(f'{name} = ?' for name in _COLUMNS)} WHERE guid = ? AND version = ?"  # noqa: S608
+_DELETE = "DELETE FROM records WHERE guid = ? AND version = ?"
+_PURGE = "DELETE FROM records WHERE guid IN (SELECT guid FROM records WHERE purge_at < ? ORDER BY purge_at LIMIT ?)"
+
+_log = structlog.get_logger(__name__)
+_Done = TypeVar("_Done")
+
+
+def path_of_url(url: str) -> Path:
+    """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`; StartError if there is none."""
+    parts = urlsplit(url)
+    path = unquote(parts.path[1:])
+    if parts.netloc or parts.query or parts.fragment or path in {"", ":memory:"}:
+        raise StartError("store_url: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path, of a file")
+    return Path(path)
+
+
+@asynccontextmanager
+async def open_sqlite(
+    path: Path, *, clock: Clock, exclusive: bool, sweep_seconds: float = SWEEP_SECONDS
+) -> AsyncIterator["SqliteStore"]:
+    """Open the store in a file, sweep it now and then, and close it when every write has been answered."""
+    with (
+        closing(open_writer(path)) as writer,
+        closing(claim(path, exclusive=exclusive)),
+        closing(open_reader(path)) as reader,
+    ):
+        store = SqliteStore(writer, reader)
+        sweeper = asyncio.create_task(_sweep(store, clock, sweep_seconds))
+        try:
+            yield store
+        finally:
+            sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeper
+            await store.aclose()
+
+
+@dataclass
+class _Swap:
+    statement: str
+    values: tuple[object, ...]
+    taken: bool = False  # by the thread: from here on its caller can no longer withdraw it
+
+
+class SqliteStore:
+    """Records in SQLite: a reader for the thread of the event loop, a writer for a thread of its own."""
+
+    def __init__(
+        self, writer: sqlite3.Connection, reader: sqlite3.Connection, *, write_seconds: float = WRITE_SECONDS
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._write_seconds = write_seconds
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
+        self._swaps: Batcher[_Swap, bool] = Batcher(self._commit, limit=GROUP, in_flight=1)
+
+    async def get(self, guid: str) -> Record | None:
+        try:
+            row = self._reader.execute(_SELECT, (guid,)).fetchone()
+        except sqlite3.Error as error:
+            raise _failure(error) from error
+        return None if row is None else _record(guid, row)
+
+    async def swap(self, old: Record | None, new: Record | None) -> bool:
+        swap = _statement(old, new)
+        try:
+            async with asyncio.timeout(self._write_seconds):
+                return await self._swaps.ask(swap)
+        except TimeoutError as error:
+            message = f"the disk took longer than {self._write_seconds} s"
+            raise (OutcomeUnknown if swap.taken else StoreUnavailable)(message) from error
+
+    async def purge(self, before: int, limit: int) -> int:
+        def work() -> int:
+            return self._writer.execute(_PURGE, (before, limit)).rowcount
+
+        return await self._in_thread(work)
+
+    async def ping(self) -> None:
+        try:
+            self._reader.execute("SELECT 1 FROM records LIMIT 1").fetchone()
+        except sqlite3.Error as error:
+            raise _failure(error) from error
+
+    async def aclose(self) -> None:
+        """Return when every write has been answered and the thread has ended. The connections are the caller's."""
+        await self._swaps.drain()
+        await asyncio.to_thread(self._thread.shutdown)
+
+    async def _commit(self, swaps: list[_Swap]) -> list[bool]:
+        def work() -> list[bool]:
+            return [self._writer.execute(swap.statement, swap.values).rowcount == 1 for swap in swaps]
+
+        for swap in swaps:
+            swap.taken = True
+        return await self._in_thread(work)
+
+    async def _in_thread(self, work: Callable[[], _Done]) -> _Done:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
+
+    def _transaction(self, work: Callable[[], _Done]) -> _Done:
+        committing = False
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            done = work()
+            committing = True
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise _failure(error, committing=committing) from error
+        return done
+
+
+def _statement(old: Record | None, new: Record | None) -> _Swap:
+    if new is None:
+        if old is None:
+            raise ValueError("a swap of nothing for nothing")
+        return _Swap(_DELETE, (old.guid, old.version))
+    values = tuple(getattr(new, name) for name in _COLUMNS)
+    return _Swap(_INSERT, values) if old is None else _Swap(_UPDATE, (*values, old.guid, old.version))
+
+
+def _record(guid: str, row: tuple[object, ...]) -> Record:
+    try:
+        return Record.model_validate(dict(zip(_COLUMNS, row, strict=True)))
+    except ValidationError as error:
+        raise CorruptRecord(f"the row of GUID {guid} is not a record: {error}") from error
+
+
+def _failure(error: sqlite3.Error, *, committing: bool = False) -> GuidsvcError:
+    """Say what an error of SQLite means to the caller.
+
+    A commit whose sync or write failed is rolled back here, yet its frames may be in the log, and would count
+    after a crash: its outcome is unknown. A full disk (SQLITE_FULL) is no such case: the last frame is not there.
+    """
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if committing and code == sqlite3.SQLITE_IOERR:
+        return OutcomeUnknown(f"SQLite: {error}")
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return CorruptRecord(f"SQLite: {error}")
+    return StoreUnavailable(f"SQLite: {error}")
+
+
+async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            purged = SWEEP_CHUNK
+            while purged == SWEEP_CHUNK:
+                purged = await store.purge(clock() // 1000, SWEEP_CHUNK)
+                await asyncio.sleep(SWEEP_PAUSE)
+        except GuidsvcError as error:
+            _log.warning("sweep failed, to be tried again", error=str(error), seconds=seconds)

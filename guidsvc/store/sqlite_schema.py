@@ -1,0 +1,123 @@
+"""The SQLite file: whose it is, its schema and its versions; and who may open it beside whom.
+
+A file that is not ours is never touched; an older one is brought forward; a newer one is refused.
+"""
+
+import sqlite3
+from pathlib import Path
+
+from guidsvc.errors import StartError
+
+APPLICATION_ID = 0x67756964
+"""Marks a file as ours, in SQLite's header: "guid"."""
+
+MIGRATIONS = (
+    """
+    CREATE TABLE records (
+        guid TEXT PRIMARY KEY NOT NULL,
+        user TEXT NOT NULL,
+        expire INTEGER NOT NULL,
+        metadata TEXT,
+        owner TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        updated INTEGER NOT NULL,
+        purge_at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX records_purge_at ON records (purge_at);
+    """,
+)
+"""Step n brings a file from version n to n + 1. A step that has been released is never changed."""
+
+BUSY_SECONDS = 2.0
+"""How long a write waits for another process that writes the same file."""
+_READ_BUSY_SECONDS = 0.05  # reads run on the event loop, and in WAL mode they wait for nobody but a recovery
+
+
+def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:
+    """Open the file for writing, made or brought to the newest version where needed; StartError if it cannot be."""
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise StartError(_told(path, error)) from error
+    try:
+        _prepare(connection, path, migrations)
+    except sqlite3.Error as error:
+        connection.close()
+        raise StartError(_told(path, error)) from error
+    except StartError:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open the file, which must have been prepared by `open_writer`, for reading in this thread."""
+    connection = sqlite3.connect(path, timeout=_READ_BUSY_SECONDS, isolation_level=None)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def claim(path: Path, *, exclusive: bool) -> sqlite3.Connection:
+    """Claim the file for this process alone, or together with others that share it, until the result is closed.
+
+    The claim is a lock that SQLite holds on an empty file beside it, so it ends with the process, however
+    that ends. StartError if another process has a claim that does not go with this one.
+    """
+    lock = sqlite3.connect(path.with_name(path.name + "-lock"), timeout=0, isolation_level=None)
+    try:
+        lock.execute("BEGIN EXCLUSIVE" if exclusive else "BEGIN")
+        lock.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        lock.close()
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise StartError(_told(path, error)) from error
+        raise StartError(
+            f"store_url: {path} is in use by another process; with a cache in the process (memory://) only one may use "
+            "it. Stop the other, or give each the same redis:// cache_url."
+        ) from error
+    return lock
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, ...]) -> None:
+    _refuse_stranger(connection, path, newest=len(migrations))
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StartError(f"store_url: {path} is on a file system that cannot hold a write-ahead log")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("BEGIN IMMEDIATE")  # one process at a time; and a file that cannot be written shows it here
+    for step in migrations[_pragma(connection, "user_version") :]:
+        for statement in filter(str.strip, step.split(";")):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {len(migrations)}")
+    connection.execute("COMMIT")
+
+
+def _refuse_stranger(connection: sqlite3.Connection, path: Path, newest: int) -> None:
+    owner, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if owner != APPLICATION_ID and (owner or version or tables):
+        raise StartError(f"store_url: {path} is a SQLite file of another application")
+    if version > newest:
+        raise StartError(
+            f"store_url: {path} was written by a newer guidsvc (its schema is {version}, ours {newest}): run that one"
+        )
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
+    return int(value)
+
+
+def _told(path: Path, error: sqlite3.Error) -> str:
+    reasons = {
+        sqlite3.SQLITE_NOTADB: "is not a SQLite file",
+        sqlite3.SQLITE_READONLY: "cannot be written: it is read-only to this user",
+        sqlite3.SQLITE_CANTOPEN: "cannot be opened: its folder is missing, or not writable to this user",
+        sqlite3.SQLITE_FULL: "cannot grow: the disk is full",
+        sqlite3.SQLITE_BUSY: "is locked by another process",
+        sqlite3.SQLITE_CORRUPT: "is damaged",
+    }
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return f"store_url: {path} {reasons.get(code, f'cannot be used: {error}')}"

@@ -1,0 +1,44 @@
+"""The application: which path is served by which handler, to be read from top to bottom."""
+
+import structlog
+from tornado.web import Application, RequestHandler
+
+from guidsvc.service import GuidService
+from guidsvc.web.base import UnknownPath
+from guidsvc.web.draining import UnderWay
+from guidsvc.web.guids import GuidHandler, GuidsHandler
+from guidsvc.web.health import LiveHandler, Probes, ReadyHandler, RootHandler, VersionHandler
+
+_log = structlog.get_logger("guidsvc.access")
+
+
+def make_app(service: GuidService, probes: Probes, *, access_log: bool) -> Application:
+    """Put the application together. Its setting `under_way` is the UnderWay of its requests."""
+    return Application(
+        [
+            (r"/guid", GuidsHandler, {"service": service}),
+            (r"/guid/([^/]+)", GuidHandler, {"service": service}),
+            (r"/livez", LiveHandler),
+            (r"/readyz", ReadyHandler, {"probes": probes}),
+            (r"/version", VersionHandler),
+            (r"/", RootHandler),
+        ],
+        default_handler_class=UnknownPath,
+        log_function=_log_request if access_log else _log_nothing,
+        under_way=UnderWay(),
+    )
+
+
+def _log_request(handler: RequestHandler) -> None:
+    _log.info(
+        "request",
+        method=handler.request.method,
+        path=handler.request.path,
+        status=handler.get_status(),
+        ms=round(1000 * handler.request.request_time(), 2),
+        request_id=getattr(handler, "request_id", None),
+    )
+
+
+def _log_nothing(handler: RequestHandler) -> None:
+    """Log no requests."""

@@ -1,0 +1,168 @@
+"""What every handler does: a request id, the body, replies, and every error as a problem.
+
+Tornado's own errors come out as problems too, and a handler below says only what is particular to it.
+"""
+
+import re
+import uuid
+from email.utils import formatdate
+from types import TracebackType
+from typing import Any, ClassVar, TypeVar
+
+import structlog
+from pydantic import BaseModel
+from pydantic_core import to_json
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown, Unavailable
+from guidsvc.models import Record
+from guidsvc.web import body, problems
+from guidsvc.web.draining import UnderWay
+from guidsvc.web.problems import MethodNotAllowed, NoSuchPath, TooLarge
+
+DISCARD_BYTES = 16 * 1024 * 1024
+"""So much of a body that is too large is read and thrown away, so that the client reads our answer; then we hang up."""
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_log = structlog.get_logger(__name__)
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+@stream_request_body
+class Handler(RequestHandler):
+    """The base of every handler. The body is gathered as it comes, and judged when it is asked for."""
+
+    PARAMETERS: ClassVar[frozenset[str]] = frozenset()
+    """The query parameters that are known; any other is refused."""
+
+    request_id: str
+
+    def set_default_headers(self) -> None:
+        """Begin a reply; Tornado calls this for each request, and again before it writes an error."""
+        given = self.request.headers.get("X-Request-Id", "")
+        if not hasattr(self, "request_id"):
+            self.request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+            self._received = bytearray()
+            self._received_bytes = 0
+        self.set_header("Server", "guidsvc")
+        self.set_header("Content-Type", body.JSON)
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Request-Id", self.request_id)
+
+    def prepare(self) -> None:
+        self._under_way.add(self)
+        declared = self.request.headers.get("Content-Length", "")  # one that is no number Tornado refuses by itself
+        waits = self.request.headers.get("Expect", "").lower() == "100-continue"
+        if declared.isdecimal() and int(declared) > (body.MAX_BYTES if waits else DISCARD_BYTES):
+            raise _too_large()
+        for name in self.request.query_arguments.keys() - self.PARAMETERS:
+            raise InvalidRequest(Fault("", "is not a query parameter that is known here", parameter=name))
+
+    def data_received(self, chunk: bytes) -> None:
+        self._received_bytes += len(chunk)
+        if self._received_bytes <= body.MAX_BYTES:
+            self._received += chunk
+        elif self._received_bytes > DISCARD_BYTES and not self._finished:
+            error = _too_large()
+            self.send_error(exc_info=(TooLarge, error, None))
+
+    def on_finish(self) -> None:
+        self._under_way.discard(self)
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self._under_way.discard(self)
+
+    def options(self, *_: str) -> None:
+        """Say which methods are served here."""
+        self.set_header("Allow", self.allowed_methods())
+        self.reply(204)
+
+    def allowed_methods(self) -> str:
+        """List the methods that this handler serves, as in the header Allow."""
+        base = RequestHandler
+        return ", ".join(
+            name for name in _METHODS if getattr(type(self), name.lower()) is not getattr(base, name.lower())
+        )
+
+    def read_body(self, model: type[_Body], *, guid: str | None = None) -> _Body:
+        """Return the model that the body holds, for the GUID of the path, if there is one."""
+        headers = self.request.headers
+        body.check_type(
+            headers.get("Content-Type"), headers.get("Content-Encoding"), lenient=self.request.method != "POST"
+        )
+        if self._received_bytes > body.MAX_BYTES:
+            raise _too_large()
+        return body.parse(bytes(self._received), model, {"guid": guid})
+
+    def reply(self, status: int, content: bytes | dict[str, Any] | None = None) -> None:
+        """End the request with this status and, where there is one, this JSON body."""
+        self.set_status(status)
+        self.finish(to_json(content) if isinstance(content, dict) else content)
+
+    def reply_record(self, status: int, record: Record) -> None:
+        """End the request with a record and what the service knows of it in headers."""
+        self.set_header("ETag", f'"{record.version}"')
+        self.set_header("Last-Modified", formatdate(record.updated // 1000, usegmt=True))
+        self.set_header("Cache-Control", "private, no-cache")
+        self.reply(status, record.wire)
+
+    def compute_etag(self) -> None:
+        """Leave a reply without an ETag unless it is given one: Tornado would hash the body."""
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:  # noqa: ARG002  # Tornado's signature
+        """Decode a part of the path; one that is no UTF-8 is told of as what it is: not a GUID."""
+        return value.decode("utf-8", "replace")
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """End the request with the problem that an error is to the client."""
+        error = self._translated(status_code, kwargs.get("exc_info", (None, None, None))[1])
+        super().send_error(problems.problem_of(error).status, exc_info=(type(error), error, error.__traceback__))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:  # noqa: ARG002  # Tornado's signature
+        error = kwargs["exc_info"][1]
+        self.set_header("Content-Type", problems.CONTENT_TYPE)
+        for name, value in problems.headers_of(error).items():
+            self.set_header(name, value)
+        self.finish(problems.render(error, self.request_id))
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Log what an operator must see; a client's mistake is in the access log, and no more."""
+        if isinstance(value, Unavailable | OutcomeUnknown):
+            _log.warning("request failed", request_id=self.request_id, error=str(value))
+        elif value is not None and problems.problem_of(self._translated(500, value)) is problems.INTERNAL:
+            _log.error("fault of the service", request_id=self.request_id, exc_info=(typ, value, tb))
+
+    @property
+    def _under_way(self) -> UnderWay:
+        under_way: UnderWay = self.application.settings["under_way"]
+        return under_way
+
+    def _translated(self, status: int, error: BaseException | None) -> BaseException:
+        """Turn Tornado's own errors into ours; leave any other as it is."""
+        status = error.status_code if isinstance(error, HTTPError) else status
+        if error is not None and not isinstance(error, HTTPError):
+            return error
+        match status:
+            case 404:
+                return NoSuchPath(f"Nothing is served at {self.request.path}.")
+            case 405:
+                return MethodNotAllowed(str(self.request.method), self.allowed_methods())
+            case 400:
+                return InvalidRequest(Fault("", str(error.log_message) if error else "is not valid"))
+            case _:
+                return error or RuntimeError(f"status {status}")
+
+
+class UnknownPath(Handler):
+    """Whatever is asked of a path that names nothing."""
+
+    def prepare(self) -> None:
+        raise NoSuchPath(f"Nothing is served at {self.request.path}.")
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"A body is at most {body.MAX_BYTES} bytes.")

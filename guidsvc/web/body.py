@@ -1,0 +1,62 @@
+"""Reading a body: from bytes to a model, or to the list of all that is wrong with it.
+
+The only border where a fault that pydantic finds is a client's mistake.
+"""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.web.problems import UnsupportedMediaType
+
+MAX_BYTES = 64 * 1024
+JSON = "application/json"
+CURL_DEFAULT = "application/x-www-form-urlencoded"
+"""What `curl -d` calls any body, unless told otherwise."""
+
+_WORDS = {
+    "extra_forbidden": "is not a member that is known here",
+    "missing": "is needed to create a GUID",
+}
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+def check_type(content_type: str | None, content_encoding: str | None, *, lenient: bool) -> None:
+    """Raise UnsupportedMediaType unless this is plain JSON; lenient takes curl's default too, and none at all.
+
+    Not lenient for POST: what a page of another site can send without being asked is never read as JSON.
+    """
+    if (content_encoding or "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("A body is sent as it is, without a Content-Encoding.", JSON)
+    if lenient and content_type is None:
+        return
+    media_type, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
+    known = media_type == JSON or (lenient and media_type == CURL_DEFAULT)
+    if not known or any(_other_charset(parameter) for parameter in parameters):
+        raise UnsupportedMediaType(f"A body is {JSON}, in UTF-8.", JSON)
+
+
+def _other_charset(parameter: str) -> bool:
+    name, _, value = parameter.partition("=")
+    return name.strip() == "charset" and value.strip().strip('"') not in {"utf-8", "utf8"}
+
+
+def parse(body: bytes, model: type[_Body], context: dict[str, Any]) -> _Body:
+    """Return the model that a body holds; InvalidRequest with all that is wrong with it, and where."""
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(Fault("", f"is not JSON: {error}")) from error
+    if not isinstance(value, dict):
+        raise InvalidRequest(Fault("", "must be a JSON object"))
+    try:
+        return model.model_validate(value, context=context)
+    except ValidationError as error:
+        raise InvalidRequest(*(_fault(detail) for detail in error.errors(include_url=False))) from error
+
+
+def _fault(error: ErrorDetails) -> Fault:
+    pointer = "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in error["loc"])
+    return Fault(pointer, _WORDS.get(error["type"], error["msg"][0].lower() + error["msg"][1:]))

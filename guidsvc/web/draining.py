@@ -1,0 +1,36 @@
+"""Which requests are under way, so that the end of the service can wait for theirs."""
+
+import asyncio
+
+
+class UnderWay:
+    """The requests that are being served."""
+
+    def __init__(self) -> None:
+        self._requests: set[object] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._requests)
+
+    def add(self, request: object) -> None:
+        """Note that a request has begun."""
+        self._requests.add(request)
+        self._idle.clear()
+
+    def discard(self, request: object) -> None:
+        """Note that a request is over, if it was under way."""
+        self._requests.discard(request)
+        if not self._requests:
+            self._idle.set()
+
+    async def until_idle(self, seconds: float) -> bool:
+        """Return True when no request is under way; False if one still is after this time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True

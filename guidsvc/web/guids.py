@@ -1,0 +1,46 @@
+"""The GUIDs themselves: `/guid` and `/guid/{guid}`."""
+
+from guidsvc.models import Change, Creation, parse_guid
+from guidsvc.service import GuidService
+from guidsvc.web.base import Handler
+
+
+class GuidHandler(Handler):
+    """One GUID, named in the path."""
+
+    def initialize(self, service: GuidService) -> None:
+        self._service = service
+
+    async def get(self, text: str) -> None:
+        """Answer with the record of a live GUID."""
+        self.reply_record(200, await self._service.get(parse_guid(text)))
+
+    head = get
+
+    async def put(self, text: str) -> None:
+        """Create the GUID, or merge the members that are given into its record."""
+        guid = parse_guid(text)
+        record, created = await self._service.put(guid, self.read_body(Change, guid=guid))
+        if created:
+            self.set_header("Location", f"/guid/{guid}")
+        self.reply_record(201 if created else 200, record)
+
+    async def delete(self, text: str) -> None:
+        """Delete the GUID, live or expired."""
+        await self._service.delete(parse_guid(text))
+        self.reply(204)
+
+
+class GuidsHandler(Handler):
+    """All GUIDs: where new ones are drawn."""
+
+    def initialize(self, service: GuidService) -> None:
+        self._service = service
+
+    async def post(self) -> None:
+        """Create a record under a GUID that the service draws."""
+        record = await self._service.create(self.read_body(Creation))
+        self.set_header("Location", f"/guid/{record.guid}")
+        self.reply_record(201, record)
+
+    put = post

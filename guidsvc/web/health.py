@@ -1,0 +1,80 @@
+"""What an operator, an orchestrator or the curious ask: is it alive, is it ready, what is it?"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import guidsvc
+from guidsvc.errors import StoreUnavailable, Unavailable
+from guidsvc.web.base import Handler
+
+PROBE_SECONDS = 2.0
+"""A part that takes longer than this to answer counts as down."""
+
+Probe = Callable[[], Awaitable[None]]
+"""Returns if a part answers, and raises Unavailable if it does not."""
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The parts that readiness depends on: without the store there is no service, without the cache a lesser one."""
+
+    store: Probe
+    cache: Probe
+
+
+class LiveHandler(Handler):
+    """Alive: the event loop turns."""
+
+    async def get(self) -> None:
+        """Answer, which is all there is to it."""
+        self.reply(200, {"status": "live"})
+
+    head = get
+
+
+class ReadyHandler(Handler):
+    """Ready: the store answers. Without the cache reads are slower and writes are refused: degraded."""
+
+    def initialize(self, probes: Probes) -> None:
+        self._probes = probes
+
+    async def get(self) -> None:
+        """Answer with the state of each part; a problem if the store is down."""
+        store, cache = await asyncio.gather(_answers(self._probes.store), _answers(self._probes.cache))
+        if not store:
+            raise StoreUnavailable("the store does not answer the probe of /readyz")
+        status = "ready" if cache else "degraded"
+        self.reply(200, {"status": status, "store": "up", "cache": "up" if cache else "down"})
+
+    head = get
+
+
+class VersionHandler(Handler):
+    """Which guidsvc this is."""
+
+    async def get(self) -> None:
+        """Answer with name and version."""
+        self.reply(200, {"name": "guidsvc", "version": guidsvc.__version__})
+
+    head = get
+
+
+class RootHandler(Handler):
+    """Where a visitor starts."""
+
+    async def get(self) -> None:
+        """Answer with name, version and links."""
+        links = {"guid": "/guid", "livez": "/livez", "readyz": "/readyz", "version": "/version"}
+        self.reply(200, {"name": "guidsvc", "version": guidsvc.__version__, "links": links})
+
+    head = get
+
+
+async def _answers(probe: Probe) -> bool:
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            await probe()
+    except (Unavailable, TimeoutError):
+        return False
+    return True

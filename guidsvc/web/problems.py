@@ -1,0 +1,123 @@
+"""Errors as clients see them: problem details (RFC 9457), and the one table from error to status.
+
+An error is looked up along the bases of its class. What is not in the table is a fault of the service, and
+the client learns nothing of it but a request id.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic_core import to_json
+
+from guidsvc import errors
+from guidsvc.errors import Fault
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER = "1"
+"""Seconds until a request that found a part unavailable may be made again."""
+
+
+class NoSuchPath(Exception):
+    """The path names nothing that is served."""
+
+
+class MethodNotAllowed(Exception):
+    """The path is served, but not by this method; `allow` are those that it is."""
+
+    def __init__(self, method: str, allow: str) -> None:
+        super().__init__(f"{method} is not served here; {allow} are.")
+        self.allow = allow
+
+
+class TooLarge(Exception):
+    """The body is larger than a record can be."""
+
+
+class UnsupportedMediaType(Exception):
+    """The body is of a type that is not read; `accept` is the one that is."""
+
+    def __init__(self, detail: str, accept: str) -> None:
+        super().__init__(detail)
+        self.accept = accept
+
+
+class Problem(NamedTuple):
+    """A kind of error: its code, which is part of the contract, its status and its title."""
+
+    code: str
+    status: int
+    title: str
+
+
+INTERNAL = Problem("internal", 500, "A fault of the service")
+_NOT_FOUND = Problem("not-found", 404, "Not found")
+
+TABLE: Mapping[type[Exception], Problem] = {
+    errors.InvalidGuid: Problem("invalid-guid", 400, "Not a GUID"),
+    errors.InvalidRequest: Problem("invalid-request", 400, "The request is not valid"),
+    errors.NotFound: _NOT_FOUND,
+    NoSuchPath: _NOT_FOUND,
+    MethodNotAllowed: Problem("method-not-allowed", 405, "Method not allowed"),
+    errors.Expired: Problem("expired", 410, "The GUID has expired"),
+    TooLarge: Problem("too-large", 413, "The body is too large"),
+    UnsupportedMediaType: Problem("unsupported-media-type", 415, "Unsupported media type"),
+    errors.Unavailable: Problem("unavailable", 503, "Unavailable; nothing was changed"),
+    errors.OutcomeUnknown: Problem("outcome-unknown", 504, "The outcome is unknown"),
+}
+
+
+def problem_of(error: BaseException) -> Problem:
+    """Find what kind of problem an error is to the client."""
+    for base in type(error).__mro__:
+        if base in TABLE:
+            return TABLE[base]
+    return INTERNAL
+
+
+def headers_of(error: BaseException) -> dict[str, str]:
+    """Return the headers that the reply to this error carries beside those of every problem."""
+    match error:
+        case MethodNotAllowed():
+            return {"Allow": error.allow}
+        case UnsupportedMediaType():
+            return {"Accept": error.accept}
+        case errors.Unavailable():
+            return {"Retry-After": RETRY_AFTER}
+        case _:
+            return {}
+
+
+def render(error: BaseException, request_id: str) -> bytes:
+    """Render the body of the reply to this error, as JSON."""
+    code, status, title = problem_of(error)
+    head = {"type": f"/problems/{code}", "title": title, "status": status, "code": code}
+    return to_json(head | {"detail": _detail(error), "request_id": request_id} | _members(error))
+
+
+def _detail(error: BaseException) -> str:
+    match error:
+        case errors.InvalidRequest():
+            return "What is wrong is listed in errors."
+        case errors.Unavailable():
+            return "A part that this request needs does not answer. Nothing was changed: try again."
+        case errors.OutcomeUnknown():
+            return "The write was sent and no answer came: it may or may not have happened. Read before trying again."
+        case _ if problem_of(error) is INTERNAL:
+            return "The request could not be served. Its request_id finds what happened in the log."
+        case _:
+            return str(error)
+
+
+def _members(error: BaseException) -> dict[str, Any]:
+    match error:
+        case errors.InvalidRequest():
+            return {"errors": [_fault(fault) for fault in error.faults]}
+        case errors.Expired():
+            return {"expired_at": str(error.expired_at), "renewable_until": str(error.renewable_until)}
+        case _:
+            return {}
+
+
+def _fault(fault: Fault) -> dict[str, str]:
+    where = {"parameter": fault.parameter} if fault.parameter else {"pointer": fault.pointer}
+    return where | {"detail": fault.detail}

@@ -1,0 +1,194 @@
+"""Fixtures, from the outside in:
+
+    client          over a real socket, to the service on each of the four combinations of store and cache
+    serving         the service in this process, on any settings, with the test's clock: `async with serving(...)`
+    store           an empty store: each implementation of the contract in turn
+    sqlite_url      an empty SQLite file
+    mongo_url       an empty database in the MongoDB-protocol server of the session, or in GUIDSVC_TEST_MONGO_URL
+    redis_url       an empty Redis: the server of the session, or GUIDSVC_TEST_REDIS_URL (which is flushed!)
+    own_redis       a Redis for this test alone, to be killed, paused and flushed
+    clock           the time, which stands still until the test moves it
+    quiet           fails a test that logs above INFO what it has not announced with `expected_logs`
+"""
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pymongo
+import pytest
+import redis
+from guidsvc import app, logs
+from guidsvc.cache import open_cache
+from guidsvc.config import Settings
+from guidsvc.store import Store, open_store
+
+from tests.client import Client
+from tests.servers import Server, mongo_server, redis_server
+
+COMBINATIONS = ["sqlite+memory", "sqlite+redis", "mongo+memory", "mongo+redis"]
+STORES = ["sqlite", "mongo", "local-cache", "shared-cache"]
+Serving = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+class FakeClock:
+    """A clock that stands still: Unix milliseconds. It starts at the real time, which Redis and MongoDB go by."""
+
+    def __init__(self) -> None:
+        self.now = time.time_ns() // 1_000_000 // 1000 * 1000
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, *, seconds: float) -> None:
+        """Move on."""
+        self.now += round(seconds * 1000)
+
+    @property
+    def seconds(self) -> int:
+        """The time in whole Unix seconds."""
+        return self.now // 1000
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("GUIDSVC_") and not name.startswith("GUIDSVC_TEST_"):
+            monkeypatch.delenv(name)
+
+
+class ExpectedLogs:
+    """The log lines above INFO that a test provokes: parts of them, as in `expected_logs.add("cache is down")`."""
+
+    def __init__(self) -> None:
+        self._parts: set[str] = set()
+
+    def add(self, *parts: str) -> None:
+        """Announce lines that hold these words."""
+        self._parts.update(parts)
+
+    def unexpected(self, records: list[logging.LogRecord]) -> list[str]:
+        """Return the lines above INFO that nobody announced."""
+        told = [record.getMessage() for record in records if record.levelno > logging.INFO]
+        return [line for line in told if not any(part in line for part in self._parts)]
+
+
+@pytest.fixture
+def expected_logs() -> ExpectedLogs:
+    return ExpectedLogs()
+
+
+@pytest.fixture(autouse=True)
+def quiet(expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    records = [record for when in ("setup", "call") for record in caplog.get_records(when)]
+    assert expected_logs.unexpected(records) == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs() -> None:
+    logs.configure("info", "json")
+
+
+@pytest.fixture(scope="session")
+def mongo_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A MongoDB server to make databases in."""
+    named = os.environ.get("GUIDSVC_TEST_MONGO_URL")
+    if named:
+        yield named
+    else:
+        with mongo_server(tmp_path_factory.mktemp("mongo")) as server:
+            yield f"mongodb://127.0.0.1:{server.port}"
+
+
+@pytest.fixture
+def mongo_url(mongo_base: str) -> Iterator[str]:
+    name = f"guidsvc_test_{uuid.uuid4().hex}"
+    yield f"{mongo_base.rstrip('/')}/{name}"
+    with pymongo.MongoClient[dict[str, object]](mongo_base) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def redis_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis to be flushed before each test."""
+    named = os.environ.get("GUIDSVC_TEST_REDIS_URL")
+    if named:
+        yield named
+    else:
+        with redis_server(tmp_path_factory.mktemp("redis")) as server:
+            yield f"redis://127.0.0.1:{server.port}/0"
+
+
+@pytest.fixture
+def redis_url(redis_base: str) -> str:
+    with redis.Redis.from_url(redis_base) as client:
+        client.flushdb()
+    return redis_base
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Server]:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with redis_server(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'guidsvc.db'}"
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Store]:
+    url = request.getfixturevalue("mongo_url" if request.param == "mongo" else "sqlite_url")
+    async with open_store(url, clock=clock, exclusive=False) as bare:
+        if request.param in {"sqlite", "mongo"}:
+            yield bare
+        else:
+            cache_url = "memory://" if request.param == "local-cache" else request.getfixturevalue("redis_url")
+            async with open_cache(cache_url, bare, clock=clock, size=100) as cache:
+                yield cache
+
+
+@pytest.fixture
+def serving(clock: FakeClock, sqlite_url: str) -> Serving:
+    @asynccontextmanager
+    async def serve(**settings: object) -> AsyncIterator[Client]:
+        chosen = {"port": 0, "store_url": sqlite_url, "access_log": False, "grace": 2} | settings
+        async with app.serving(Settings(_env_file=None, **chosen), clock=clock) as port:
+            client = Client(port)
+            try:
+                yield client
+            finally:
+                client.close()
+
+    return serve
+
+
+@pytest.fixture(params=COMBINATIONS)
+def combination(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The two URLs of each combination of store and cache."""
+    store, cache = request.param.split("+")
+    return {
+        "store_url": request.getfixturevalue(f"{store}_url"),
+        "cache_url": "memory://" if cache == "memory" else request.getfixturevalue("redis_url"),
+    }
+
+
+@pytest.fixture
+async def client(serving: Serving, combination: dict[str, str]) -> AsyncIterator[Client]:
+    async with serving(**combination) as connected:
+        yield connected
+
+

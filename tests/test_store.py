@@ -1,0 +1,162 @@
+"""The store's contract, kept by every store and by every cache around one."""
+
+import asyncio
+
+import pytest
+from guidsvc.models import MAX_TIME, Record
+from guidsvc.store import Store
+
+from tests.conftest import FakeClock
+from tests.records import GUID, record
+
+
+async def test_an_unknown_guid_is_none(store: Store) -> None:
+    assert await store.get(GUID) is None
+
+
+async def test_a_created_record_is_read_as_it_was_put(store: Store, clock: FakeClock) -> None:
+    new = record(clock(), metadata='{"b":[1,1.0,true,null,12345678901234567890123],"a":"Zürich 🜁 \\u0000"}')
+
+    assert await store.swap(None, new)
+    assert await store.get(GUID) == new
+
+
+async def test_the_extremes_of_every_field_are_kept(store: Store, clock: FakeClock) -> None:
+    new = record(clock(), user="x" * 256, expire=MAX_TIME, purge_at=MAX_TIME, version=2**53 - 1, metadata=None)
+
+    assert await store.swap(None, new)
+    assert await store.get(GUID) == new
+
+
+async def test_a_record_is_created_once(store: Store, clock: FakeClock) -> None:
+    first, second = record(clock()), record(clock(), user="another")
+
+    assert await store.swap(None, first)
+    assert not await store.swap(None, second)
+    assert await store.get(GUID) == first
+
+
+async def test_an_update_takes_the_place_of_the_version_that_was_read(store: Store, clock: FakeClock) -> None:
+    old = record(clock())
+    new = record(clock(), user="another", version=old.version + 1)
+
+    await store.swap(None, old)
+    assert await store.get(GUID) == old
+    assert await store.swap(old, new)
+    assert await store.get(GUID) == new
+
+
+async def test_an_update_of_another_version_changes_nothing(store: Store, clock: FakeClock) -> None:
+    stored = record(clock(), version=clock() + 5)
+    stale = record(clock())
+
+    await store.swap(None, stored)
+    assert not await store.swap(stale, record(clock(), user="another", version=clock() + 6))
+    assert await store.get(GUID) == stored
+
+
+async def test_an_update_of_an_absent_record_creates_nothing(store: Store, clock: FakeClock) -> None:
+    assert not await store.swap(record(clock()), record(clock(), version=clock() + 1))
+    assert await store.get(GUID) is None
+
+
+async def test_a_delete_removes_the_version_that_was_read(store: Store, clock: FakeClock) -> None:
+    old = record(clock())
+
+    await store.swap(None, old)
+    assert await store.get(GUID) == old
+    assert await store.swap(old, None)
+    assert await store.get(GUID) is None
+
+
+async def test_a_delete_of_another_version_changes_nothing(store: Store, clock: FakeClock) -> None:
+    stored = record(clock(), version=clock() + 5)
+
+    await store.swap(None, stored)
+    assert not await store.swap(record(clock()), None)
+    assert await store.get(GUID) == stored
+
+
+async def test_of_a_hundred_racing_creates_one_wins(store: Store, clock: FakeClock) -> None:
+    rivals = [record(clock(), user=f"rival {number}") for number in range(100)]
+
+    won = await asyncio.gather(*(store.swap(None, rival) for rival in rivals))
+
+    assert won.count(True) == 1
+    assert await store.get(GUID) == rivals[won.index(True)]
+
+
+async def test_of_fifty_racing_updates_of_one_version_one_wins(store: Store, clock: FakeClock) -> None:
+    old = record(clock())
+    rivals = [record(clock(), user=f"rival {number}", version=old.version + 1) for number in range(50)]
+    await store.swap(None, old)
+
+    won = await asyncio.gather(*(store.swap(old, rival) for rival in rivals))
+
+    assert won.count(True) == 1
+    assert await store.get(GUID) == rivals[won.index(True)]
+
+
+async def test_reads_in_one_turn_of_the_loop_each_get_their_own(store: Store, clock: FakeClock) -> None:
+    known = [record(clock(), guid=f"{number:032X}", user=f"user {number}") for number in range(40)]
+    await asyncio.gather(*(store.swap(None, each) for each in known))
+
+    read = await asyncio.gather(*(store.get(f"{number:032X}") for number in [*range(60), *range(60)]))
+
+    assert read == [*known, *[None] * 20] * 2
+
+
+async def test_purge_forgets_what_is_due_and_no_more_than_it_is_told(store: Store, clock: FakeClock) -> None:
+    due = clock.seconds - 10
+    old = [record(clock(), guid=f"{number:032X}", expire=0, purge_at=due + number) for number in range(5)]
+    await asyncio.gather(*(store.swap(None, each) for each in old))
+
+    assert await store.purge(due + 4, 3) == 3
+    assert await store.purge(due + 4, 3) == 1
+    assert await store.purge(due + 4, 3) == 0
+    assert [await store.get(each.guid) for each in old] == [None, None, None, None, old[4]]
+
+
+async def test_a_store_that_is_open_answers_ping(store: Store) -> None:
+    await asyncio.wait_for(store.ping(), 5)
+    assert await store.get(GUID) is None
+
+
+async def test_a_swap_of_nothing_for_nothing_is_a_programming_error(store: Store) -> None:
+    with pytest.raises((ValueError, AttributeError)):
+        await store.swap(None, None)
+
+
+async def test_reads_beside_writes_never_go_back(store: Store, clock: FakeClock) -> None:
+    current = record(clock())
+    await store.swap(None, current)
+    done = asyncio.Event()
+
+    async def read() -> list[int]:
+        seen: list[int] = []
+        while not done.is_set():
+            found = await store.get(GUID)
+            assert found is not None
+            seen.append(found.version)
+            await asyncio.sleep(0)
+        return seen
+
+    readers = [asyncio.create_task(read()) for _ in range(4)]
+    acknowledged = await _write_versions(store, current, 40)
+    done.set()
+    for seen in await asyncio.gather(*readers):
+        assert seen == sorted(seen)
+        assert set(seen) <= acknowledged
+
+
+async def _write_versions(store: Store, current: Record, count: int) -> set[int]:
+    """Update one record over and over; each write, once acknowledged, is what the next read returns."""
+    versions = {current.version}
+    for _ in range(count):
+        new = current.model_copy(update={"version": current.version + 1})
+        assert await store.swap(current, new)
+        assert (found := await store.get(GUID)) is not None
+        assert found.version == new.version
+        versions.add(new.version)
+        current = new
+    return versions
