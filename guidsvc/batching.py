@@ -58,11 +58,10 @@ class Batcher(Generic[Item, Answer]):
     async def _call(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._run([item for item, _ in batch])
+            for (_, waiting), answer in zip(batch, answers, strict=True):
+                if not waiting.done():
+                    waiting.set_result(answer)
         except Exception as error:  # noqa: BLE001  # it is not swallowed: every caller gets it
             for _, waiting in batch:
                 if not waiting.done():
                     waiting.set_exception(error)
-        else:
-            for (_, waiting), answer in zip(batch, answers, strict=True):
-                if not waiting.done():
-                    waiting.set_result(answer)

@@ -31,11 +31,14 @@ class Written(NamedTuple):
 class GuidService:
     """Reads and writes records by the rules."""
 
-    def __init__(self, store: Store, *, clock: Clock, draw: Draw, terms: Terms) -> None:
+    def __init__(
+        self, store: Store, *, clock: Clock, draw: Draw, terms: Terms, attempts: int = ATTEMPTS
+    ) -> None:
         self._store = store
         self._clock = clock
         self._draw = draw
         self._terms = terms
+        self._attempts = attempts
         self._deleted_version = 0  # the highest version that was ever deleted here: a new record starts above it
 
     async def get(self, guid: str) -> Record:
@@ -48,26 +51,26 @@ class GuidService:
 
         InvalidRequest if the GUID is unknown and the change lacks what a new one needs.
         """
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self._attempts):
             await _back_off(attempt)
             old = await self._store.get(guid)
             written = self._written(guid, old, change)
             if written.record is old or await self._store.swap(old, written.record):
                 return written
-        raise _too_contended(guid)
+        raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
 
     async def create(self, change: Change) -> Record:
         """Create a record under a GUID that is drawn now; InvalidRequest if the change lacks what it needs."""
-        for _ in range(ATTEMPTS):
+        for _ in range(self._attempts):
             now = self._clock()
             record = rules.created(self._draw(now), change, now, self._terms, after=self._deleted_version)
             if await self._store.swap(None, record):
                 return record
-        raise StoreUnavailable(f"{ATTEMPTS} GUIDs were drawn, and all are taken already")
+        raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and all are taken already")
 
     async def delete(self, guid: str) -> None:
         """Delete the record of a GUID, live or expired; NotFound if it has none."""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self._attempts):
             await _back_off(attempt)
             old = await self._store.get(guid)
             if old is None or rules.is_gone(old, self._clock()):
@@ -75,7 +78,7 @@ class GuidService:
             if await self._store.swap(old, None):
                 self._deleted_version = max(self._deleted_version, old.version)
                 return
-        raise _too_contended(guid)
+        raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
 
     def _written(self, guid: str, old: Record | None, change: Change) -> Written:
         now = self._clock()
@@ -91,6 +94,3 @@ async def _back_off(attempt: int) -> None:
         first, most = BACKOFF
         await asyncio.sleep(random.uniform(0, min(first * 2**attempt, most)))  # noqa: S311  # no secret
 
-
-def _too_contended(guid: str) -> StoreUnavailable:
-    return StoreUnavailable(f"GUID {guid} was changed by others {ATTEMPTS} times in a row")

@@ -7,6 +7,7 @@
     mongo_url       an empty database in the MongoDB-protocol server of the session, or in GUIDSVC_TEST_MONGO_URL
     redis_url       an empty Redis: the server of the session, or GUIDSVC_TEST_REDIS_URL (which is flushed!)
     own_redis       a Redis for this test alone, to be killed, paused and flushed
+    own_mongo       a MongoDB-protocol server for this test alone
     clock           the time, which stands still until the test moves it
     quiet           fails a test that logs above INFO what it has not announced with `expected_logs`
 """
@@ -141,6 +142,14 @@ def own_redis(tmp_path: Path) -> Iterator[Server]:
     folder = tmp_path / "redis"
     folder.mkdir()
     with redis_server(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def own_mongo(tmp_path: Path) -> Iterator[Server]:
+    folder = tmp_path / "mongo"
+    folder.mkdir()
+    with mongo_server(folder) as server:
         yield server
 
 

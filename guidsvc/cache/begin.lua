@@ -4,7 +4,7 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('DEL', KEYS[2])
+redis.call('DEL', KEYS[2]) -- first: a script that has written may go on though the memory is full
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
 redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[2])
 redis.call('PEXPIRE', KEYS[3], ARGV[3])

@@ -18,7 +18,7 @@ import structlog
 from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from guidsvc.batching import Batcher
 from guidsvc.errors import CacheUnavailable, StartError
@@ -103,7 +103,10 @@ class Link:
         """Run a script on the keys of a GUID; CacheUnavailable if Redis does not answer in time."""
         if self._connection is None:
             raise CacheUnavailable("Redis does not answer")
-        return await self._calls.ask(_Call(script, guid, arguments, boot))
+        reply = await self._calls.ask(_Call(script, guid, arguments, boot))
+        if isinstance(reply.value, OutOfMemoryError):
+            raise CacheUnavailable(f"Redis: {reply.value}")
+        return reply
 
     async def wait_up(self, seconds: float) -> None:
         """Return as soon as the link is up; CacheUnavailable if it is not within this time."""
@@ -203,11 +206,21 @@ async def _adopt(connection: Connection, run_id: str) -> str:
 
 
 async def _pipeline(connection: Connection, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Any]:
-    """Send the commands as one, and return their replies in order; an error among them is raised."""
+    """Send the commands as one, and return their replies in order; an error among them is raised.
+
+    But for one: that there was no memory for this command is its reply, since the others are as good as ever.
+    """
     if not commands:
         return []
     await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-    return [await connection.read_response() for _ in commands]
+    return [await _reply(connection) for _ in commands]
+
+
+async def _reply(connection: Connection) -> Any:
+    try:
+        return await connection.read_response(disconnect_on_error=False)
+    except OutOfMemoryError as error:
+        return error
 
 
 def _run_id(info: bytes) -> str:

@@ -61,8 +61,8 @@ async def open_sqlite(
 ) -> AsyncIterator["SqliteStore"]:
     """Open the store in a file, sweep it now and then, and close it when every write has been answered."""
     with (
-        closing(open_writer(path)) as writer,
         closing(claim(path, exclusive=exclusive)),
+        closing(open_writer(path)) as writer,
         closing(open_reader(path)) as reader,
     ):
         store = SqliteStore(writer, reader)

@@ -1,0 +1,48 @@
+"""A store whose answers wait until the test lets them go: for races that no real store can be made to run."""
+
+import asyncio
+
+from guidsvc.models import Record
+
+
+class GatedStore:
+    """A store in memory whose answers wait at a gate, and which counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.gets = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        self.fault: Exception | None = None
+        self.swap_gates: list[asyncio.Event] = []  # one for each swap to come, if it is to have one of its own
+
+    async def get(self, guid: str) -> Record | None:
+        self.gets += 1
+        found = self.records.get(guid)  # what it was when the question came
+        await self.open.wait()
+        if self.fault:
+            raise self.fault
+        return found
+
+    async def swap(self, old: Record | None, new: Record | None) -> bool:
+        await (self.swap_gates.pop(0) if self.swap_gates else self.open).wait()
+        if self.fault:
+            raise self.fault
+        kept = new or old
+        assert kept is not None
+        self.records.pop(kept.guid, None)
+        if new is not None:
+            self.records[new.guid] = new
+        return True
+
+    async def purge(self, before: int, limit: int) -> int:
+        return 0
+
+    async def ping(self) -> None:
+        pass
+
+
+async def turns(count: int = 5) -> None:
+    """Let everything that can go on do so."""
+    for _ in range(count):
+        await asyncio.sleep(0)

@@ -1,0 +1,94 @@
+"""Many callers, one call."""
+
+import asyncio
+
+from guidsvc.batching import Batcher
+
+
+class Calls:
+    """What was called, and calls that last until they are let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = asyncio.Event()
+
+    async def run(self, batch: list[int]) -> list[int]:
+        self.batches.append(batch)
+        await self.gate.wait()
+        return [10 * item for item in batch]
+
+
+async def test_what_is_asked_in_one_turn_goes_out_in_one_call() -> None:
+    calls = Calls()
+    calls.gate.set()
+    batcher = Batcher(calls.run, limit=10, in_flight=1)
+
+    assert await asyncio.gather(*(batcher.ask(item) for item in range(5))) == [0, 10, 20, 30, 40]
+    assert calls.batches == [[0, 1, 2, 3, 4]]
+
+
+async def test_what_is_asked_while_all_calls_are_out_goes_out_with_the_next() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.run, limit=2, in_flight=2)
+    asked = [asyncio.create_task(batcher.ask(item)) for item in range(7)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert calls.batches == [[0, 1], [2, 3]]
+
+    calls.gate.set()
+    assert await asyncio.gather(*asked) == [0, 10, 20, 30, 40, 50, 60]
+    assert calls.batches == [[0, 1], [2, 3], [4, 5], [6]]
+
+
+async def test_a_caller_that_went_away_before_its_call_is_dropped_from_it() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.run, limit=1, in_flight=1)
+    first, second, third = (asyncio.create_task(batcher.ask(item)) for item in range(3))
+    while not calls.batches:
+        await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.sleep(0)
+    calls.gate.set()
+
+    assert [await first, await third] == [0, 20]
+    assert calls.batches == [[0], [2]]
+
+
+async def test_a_call_that_fails_fails_all_who_went_out_with_it_and_nobody_else() -> None:
+    async def run(batch: list[int]) -> list[int]:
+        if 1 in batch:
+            raise ValueError("one")
+        return batch
+
+    batcher = Batcher(run, limit=2, in_flight=1)
+    answers = await asyncio.gather(*(batcher.ask(item) for item in range(4)), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [ValueError, ValueError, int, int]
+
+
+async def test_drain_returns_when_everything_has_been_answered() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.run, limit=1, in_flight=1)
+    asked = [asyncio.create_task(batcher.ask(item)) for item in range(3)]
+    await asyncio.sleep(0)
+    drained = asyncio.create_task(batcher.drain())
+    while not calls.batches:
+        await asyncio.sleep(0)
+    assert not drained.done()
+
+    calls.gate.set()
+    await drained
+    assert calls.batches == [[0], [1], [2]]
+    assert [await each for each in asked] == [0, 10, 20]
+
+
+async def test_fewer_answers_than_items_is_a_fault_of_the_call() -> None:
+    async def run(batch: list[int]) -> list[int]:
+        return batch[1:]
+
+    batcher = Batcher(run, limit=9, in_flight=1)
+    answers = await asyncio.gather(batcher.ask(1), batcher.ask(2), return_exceptions=True)
+
+    assert answers[0] == 2
+    assert isinstance(answers[1], ValueError)

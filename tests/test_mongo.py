@@ -1,0 +1,250 @@
+"""The MongoDB store, beyond the store's contract: durability, round trips, indexes and faults."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pymongo
+import pytest
+from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.models import Record
+from guidsvc.store.mongo import MongoStore, _write_failure, open_mongo
+from pymongo import monitoring
+from pymongo.errors import (
+    AutoReconnect,
+    ExecutionTimeout,
+    NetworkTimeout,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WriteConcernError,
+    WTimeoutError,
+)
+
+from tests.conftest import FakeClock
+from tests.records import GUID, record
+from tests.servers import Server
+
+TIMEOUT_MS = 300
+
+
+class Commands(monitoring.CommandListener):
+    """Every command that any client sends."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self.sent.append(dict(event.command))
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        pass
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [command for command in self.sent if name in command]
+
+
+@pytest.fixture(scope="module")
+def listener() -> Commands:
+    commands = Commands()
+    monitoring.register(commands)
+    return commands
+
+
+@pytest.fixture
+def commands(listener: Commands) -> Commands:
+    listener.sent.clear()
+    return listener
+
+
+@pytest.fixture
+async def store(commands: Commands, mongo_url: str) -> AsyncIterator[MongoStore]:
+    async with open_mongo(mongo_url) as opened:
+        yield opened
+
+
+async def test_writes_are_acknowledged_by_a_majority_with_its_journal_and_can_be_retried(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    old, new = record(clock()), record(clock(), version=clock() + 1)
+    await store.swap(None, old)
+    await store.swap(old, new)
+    await store.swap(new, None)
+
+    for command in [*commands.named("insert"), *commands.named("update"), *commands.named("delete")]:
+        assert command["writeConcern"] == {"w": "majority", "j": True} | command["writeConcern"]
+        assert "txnNumber" in command
+    assert len(commands.named("insert") + commands.named("update") + commands.named("delete")) == 3
+
+
+async def test_a_url_cannot_weaken_what_a_write_promises(mongo_url: str, commands: Commands, clock: FakeClock) -> None:
+    async with open_mongo(f"{mongo_url}?w=0&journal=false&retryWrites=false&readPreference=secondary") as store:
+        assert await store.swap(None, record(clock()))
+        await store.get(GUID)
+
+    assert commands.named("insert")[0]["writeConcern"] == {"w": "majority", "j": True} | (
+        commands.named("insert")[0]["writeConcern"]
+    )
+    assert commands.named("find")[0]["readConcern"]["level"] == "majority"
+
+
+async def test_every_operation_on_one_record_carries_its_id(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    old, new = record(clock()), record(clock(), version=clock() + 1)
+    await store.swap(None, old)
+    await store.swap(old, new)
+    await store.get(GUID)
+    await store.swap(new, None)
+
+    assert commands.named("insert")[0]["documents"][0]["_id"] == GUID
+    assert commands.named("update")[0]["updates"][0]["q"]["_id"] == GUID
+    assert commands.named("find")[0]["filter"] == {"_id": {"$in": [GUID]}}
+    assert commands.named("delete")[0]["deletes"][0]["q"]["_id"] == GUID
+
+
+async def test_reads_of_one_turn_of_the_loop_share_one_query(store: MongoStore, commands: Commands) -> None:
+    await asyncio.gather(*(store.get(f"{number % 30:032X}") for number in range(90)))
+
+    assert [len(command["filter"]["_id"]["$in"]) for command in commands.named("find")] == [30]
+
+
+async def test_the_indexes_are_made_once_and_again_without_harm(store: MongoStore, mongo_url: str) -> None:
+    async with open_mongo(mongo_url):
+        pass
+    indexes = await store._collection.index_information()
+
+    assert indexes["purge_at_ttl"]["expireAfterSeconds"] == 0
+    assert indexes["purge_at_ttl"]["key"] == [("purge_at", 1)]
+
+
+async def test_purge_at_is_a_date_as_the_ttl_index_wants_it(store: MongoStore, mongo_url: str, clock: FakeClock) -> None:
+    await store.swap(None, new := record(clock()))
+
+    with pymongo.MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
+        kept = client.get_default_database()["records"].find_one({"_id": GUID})
+    assert kept is not None
+    assert kept["purge_at"].timestamp() == new.purge_at
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"user": ""}, {"expire": "soon"}, {"expire": 1.5}, {"version": None}, {"purge_at": 7.5}, {"color": "red"}],
+)
+async def test_a_document_that_is_no_record_is_told_as_corrupt_and_others_are_served(
+    store: MongoStore, mongo_url: str, clock: FakeClock, change: dict[str, Any]
+) -> None:
+    other = record(clock(), guid="0" * 32)
+    await asyncio.gather(store.swap(None, record(clock())), store.swap(None, other))
+    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
+        client.get_default_database()["records"].update_one({"_id": GUID}, {"$set": change})
+
+    broken, whole = await asyncio.gather(store.get(GUID), store.get(other.guid), return_exceptions=True)
+    assert isinstance(broken, CorruptRecord)
+    assert whole == other
+
+
+async def test_a_paused_server_makes_reads_unavailable_and_writes_unknown_and_it_recovers(
+    own_mongo: Server, clock: FakeClock
+) -> None:
+    url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
+    async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
+        await store.swap(None, old := record(clock()))
+        own_mongo.signal(signal.SIGSTOP)
+        with pytest.raises(StoreUnavailable):
+            await store.get(GUID)
+        with pytest.raises((OutcomeUnknown, StoreUnavailable)):
+            await store.swap(old, record(clock(), version=clock() + 1))
+        with pytest.raises(StoreUnavailable):
+            await store.ping()
+        own_mongo.signal(signal.SIGCONT)
+        assert await eventually(store) is not None
+
+
+async def test_a_write_whose_answer_does_not_come_is_of_unknown_outcome_and_may_land_yet(
+    own_mongo: Server, clock: FakeClock
+) -> None:
+    url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
+    async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
+        await store.swap(None, record(clock(), guid="0" * 32))  # so that a connection is there to send on
+        own_mongo.signal(signal.SIGSTOP)
+        with pytest.raises(OutcomeUnknown):
+            await store.swap(None, record(clock()))
+        own_mongo.signal(signal.SIGCONT)
+        while await eventually(store) is None:
+            await asyncio.sleep(0)
+
+
+async def test_a_dead_server_is_never_told_as_a_write_that_failed_unless_it_was_never_sent(
+    own_mongo: Server, clock: FakeClock
+) -> None:
+    url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
+    async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
+        await store.swap(None, old := record(clock()))
+        own_mongo.kill()
+        with pytest.raises((OutcomeUnknown, StoreUnavailable)):
+            await store.swap(old, None)
+        with pytest.raises(StoreUnavailable):
+            await store.swap(old, None)
+        with pytest.raises(StoreUnavailable):
+            await store.get(GUID)
+        own_mongo.start()
+        assert await eventually(store) == old
+
+
+async def test_a_server_that_does_not_answer_stops_the_start(own_mongo: Server) -> None:
+    own_mongo.kill()
+
+    with pytest.raises(StartError, match="MongoDB cannot be used"):
+        async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", timeout_ms=TIMEOUT_MS):
+            pass
+
+
+@pytest.mark.parametrize("url", ["mongodb://", "mongodb://host:port/", "mongodb://h/?w=many&x", "mongodb://h/a b"])
+async def test_a_url_that_makes_no_sense_stops_the_start(url: str) -> None:
+    with pytest.raises(StartError, match="store_url"):
+        async with open_mongo(url, timeout_ms=TIMEOUT_MS):
+            pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AutoReconnect("connection closed"),
+        NetworkTimeout("timed out"),
+        ExecutionTimeout("operation exceeded time limit", 50),
+        WriteConcernError("waiting for replication timed out", 64),
+        WTimeoutError("waiting for replication timed out", 64),
+        OperationFailure("interrupted at shutdown", 11600, {"errorLabels": ["RetryableWriteError"]}),
+    ],
+)
+def test_a_write_that_may_have_been_done_is_never_called_failed(error: PyMongoError) -> None:
+    for label in (getattr(error, "details", None) or {}).get("errorLabels", []):
+        error._add_error_label(label)
+    assert isinstance(_write_failure(error), OutcomeUnknown)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServerSelectionTimeoutError("no primary"),
+        WaitQueueTimeoutError("no connection"),
+        OperationFailure("not authorized", 13),
+    ],
+)
+def test_a_write_that_was_surely_not_done_is_unavailable(error: PyMongoError) -> None:
+    assert isinstance(_write_failure(error), StoreUnavailable)
+
+
+async def eventually(store: MongoStore) -> Record | None:
+    """Read the record as soon as the server answers again."""
+    while True:
+        try:
+            return await store.get(GUID)
+        except StoreUnavailable:
+            await asyncio.sleep(0)

@@ -1,0 +1,150 @@
+"""The life of a GUID."""
+
+import pytest
+from guidsvc import rules
+from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound
+from guidsvc.models import MAX_TIME, Change, Record
+from guidsvc.rules import Terms
+
+from tests.records import GUID, record
+
+NOW = 1_795_000_000_500
+SECONDS = NOW // 1000
+TERMS = Terms(lifetime=30 * 86400, retention=7 * 86400)
+
+
+def change(**members: object) -> Change:
+    """Make the change that a body of these members asks for."""
+    return Change.model_validate(members)
+
+
+def test_a_record_is_live_until_the_very_millisecond_of_its_expiry() -> None:
+    one = record(NOW, expire=1000)
+
+    assert rules.is_live(one, 999_999)
+    assert not rules.is_live(one, 1_000_000)
+
+
+def test_a_live_record_may_be_served() -> None:
+    assert rules.require_live(GUID, live := record(NOW), NOW) is live
+
+
+def test_an_unknown_guid_is_not_found() -> None:
+    with pytest.raises(NotFound, match=GUID):
+        rules.require_live(GUID, None, NOW)
+
+
+def test_an_expired_record_tells_when_it_expired_and_until_when_it_can_be_renewed() -> None:
+    with pytest.raises(Expired) as caught:
+        rules.require_live(GUID, record(NOW, expire=SECONDS - 5, purge_at=SECONDS + 5), NOW)
+
+    assert caught.value.expired_at == SECONDS - 5
+    assert caught.value.renewable_until == SECONDS + 5
+
+
+def test_a_record_past_its_retention_is_not_found_though_it_is_still_stored() -> None:
+    with pytest.raises(NotFound):
+        rules.require_live(GUID, record(NOW, expire=SECONDS - 5, purge_at=SECONDS), NOW)
+
+
+def test_a_new_record_lives_for_the_default_where_no_expiry_is_given() -> None:
+    new = rules.created(GUID, change(user="x"), NOW, TERMS)
+
+    assert new == Record(
+        guid=GUID,
+        user="x",
+        expire=SECONDS + 30 * 86400,
+        version=NOW,
+        created=NOW,
+        updated=NOW,
+        purge_at=SECONDS + 37 * 86400,
+    )
+
+
+def test_a_new_record_takes_what_is_given() -> None:
+    new = rules.created(GUID, change(user="x", expire=7, metadata={"a": 1}), NOW, TERMS)
+
+    assert (new.expire, new.metadata) == (7, '{"a":1}')
+    assert new.purge_at == SECONDS + 7 * 86400, "kept from its last update, where it was expired from the start"
+
+
+def test_a_new_record_needs_a_user() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        rules.created(GUID, change(expire=7), NOW, TERMS)
+    assert caught.value.faults == (Fault("/user", "is needed to create a GUID"),)
+
+
+def test_a_new_record_starts_above_the_version_it_comes_after() -> None:
+    assert rules.created(GUID, change(user="x"), NOW, TERMS, after=NOW + 9).version == NOW + 10
+
+
+def test_no_time_is_later_than_the_last_second_of_9999() -> None:
+    new = rules.created(GUID, change(user="x", expire=MAX_TIME), NOW, TERMS)
+    late = rules.created(GUID, change(user="x"), MAX_TIME * 1000, TERMS)
+
+    assert new.purge_at == MAX_TIME
+    assert late.expire == MAX_TIME
+
+
+def test_an_update_merges_the_members_that_are_given() -> None:
+    old = record(NOW - 5000, metadata='{"a":1}')
+
+    new = rules.updated(old, change(expire=SECONDS + 9), NOW, TERMS)
+
+    assert new == old.model_copy(
+        update={"expire": SECONDS + 9, "version": NOW, "updated": NOW, "purge_at": SECONDS + 9 + 7 * 86400}
+    )
+
+
+def test_an_update_replaces_metadata_whole_and_an_empty_object_removes_it() -> None:
+    old = record(NOW, metadata='{"a":1,"b":2}')
+
+    assert rules.updated(old, change(metadata={"c": 3}), NOW, TERMS).metadata == '{"c":3}'
+    assert rules.updated(old, change(metadata={}), NOW, TERMS).metadata is None
+
+
+def test_an_update_that_changes_nothing_leaves_the_record_as_it_is() -> None:
+    old = record(NOW - 5000, metadata='{"a":1}')
+    same = change(user=old.user, expire=str(old.expire), metadata={"a": 1})
+
+    assert rules.updated(old, same, NOW, TERMS) is old
+    assert rules.updated(old, change(), NOW, TERMS) is old
+
+
+def test_metadata_that_differs_only_in_the_type_of_a_number_is_a_change() -> None:
+    assert rules.updated(record(NOW, metadata='{"a":1}'), change(metadata={"a": True}), NOW, TERMS).metadata == (
+        '{"a":true}'
+    )
+
+
+def test_the_version_rises_though_the_clock_stands_still_or_goes_back() -> None:
+    old = record(NOW)
+
+    assert rules.updated(old, change(user="b"), NOW, TERMS).version == NOW + 1
+    assert rules.updated(old, change(user="b"), NOW - 60_000, TERMS).version == NOW + 1
+
+
+def test_an_update_of_an_expired_record_renews_it_for_the_default_life() -> None:
+    old = record(NOW, expire=SECONDS - 5)
+
+    assert rules.updated(old, change(user="b"), NOW, TERMS).expire == SECONDS + 30 * 86400
+    assert rules.updated(old, change(), NOW, TERMS).expire == SECONDS + 30 * 86400
+
+
+def test_an_update_of_an_expired_record_takes_the_expiry_that_is_given() -> None:
+    old = record(NOW, expire=SECONDS - 5)
+
+    assert rules.updated(old, change(expire=SECONDS + 1), NOW, TERMS).expire == SECONDS + 1
+    assert rules.updated(old, change(expire=SECONDS - 5), NOW, TERMS) is old
+
+
+def test_a_version_4_guid_is_laid_out_as_the_rfc_says() -> None:
+    assert rules.guid_v4(NOW, bytes(16)) == "00000000000040008000000000000000"
+    assert rules.guid_v4(NOW, b"\xff" * 16) == "FFFFFFFFFFFF4FFFBFFFFFFFFFFFFFFF"
+
+
+def test_a_version_7_guid_is_laid_out_as_the_example_of_the_rfc() -> None:
+    # RFC 9562, A.6
+    random = bytes(6) + bytes.fromhex("0CC3") + bytes.fromhex("18C4DC0C0C07398F")
+
+    assert rules.guid_v7(0x017F22E279B0, random) == "017F22E279B07CC398C4DC0C0C07398F"

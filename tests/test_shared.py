@@ -1,0 +1,401 @@
+"""The cache in Redis, beyond the store's contract: the protocol, step by step, and every way to lose Redis."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import redis
+from guidsvc.cache.link import open_link
+from guidsvc.cache.shared import ENTRY_MS, SharedCache
+from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
+
+from tests.conftest import ExpectedLogs, FakeClock
+from tests.gated import GatedStore, turns
+from tests.records import GUID, record
+from tests.servers import Server, redis_server
+
+DOWN = "cache is down"
+
+
+@pytest.fixture
+async def gated() -> GatedStore:
+    return GatedStore()
+
+
+@pytest.fixture
+def raw(own_redis: Server) -> redis.Redis:
+    """A client of the test's own, on the Redis that the cache uses."""
+    return redis.Redis(port=own_redis.port)
+
+
+@pytest.fixture
+async def caches(own_redis: Server, gated: GatedStore, clock: FakeClock) -> AsyncIterator[list[SharedCache]]:
+    """Two caches on one Redis and one store, as two processes have them."""
+    async with AsyncExitStack() as stack:
+        links = [await stack.enter_async_context(open_link(f"redis://127.0.0.1:{own_redis.port}")) for _ in range(2)]
+        yield [SharedCache(gated, link, clock=clock) for link in links]
+
+
+@pytest.fixture
+def cache(caches: list[SharedCache]) -> SharedCache:
+    return caches[0]
+
+
+async def until_up(cache: SharedCache) -> None:
+    """Return when the cache answers again."""
+    while True:
+        try:
+            return await cache.check()
+        except CacheUnavailable:
+            await asyncio.sleep(0)
+
+
+def entry(raw: redis.Redis, kind: str = "v") -> str:
+    """Return the name under which the value (v) or the markers (w) of GUID are in Redis now."""
+    return f"gs:{raw.get('gs:ctl').decode()}:{kind}:{GUID}"  # type: ignore[union-attr]
+
+
+async def test_a_record_that_was_read_is_served_to_every_process_without_asking_the_store(
+    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock(), metadata='{"a":1}')
+
+    assert [await cache.get(GUID) for cache in [*caches, *caches]] == [gated.records[GUID]] * 4
+    assert gated.gets == 1
+
+
+async def test_nothing_negative_is_cached(cache: SharedCache, gated: GatedStore, clock: FakeClock) -> None:
+    assert await cache.get(GUID) is None
+    gated.records[GUID] = record(clock())
+
+    assert await cache.get(GUID) == gated.records[GUID]
+
+
+async def test_an_entry_lives_no_longer_than_its_record(
+    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock(), expire=clock.seconds + 50)
+    await cache.get(GUID)
+
+    assert 40_000 < int(raw.pttl(entry(raw))) <= 50_000  # type: ignore[arg-type]
+
+
+async def test_no_entry_lives_longer_than_a_day(
+    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock(), expire=clock.seconds + 9 * 86400)
+    await cache.get(GUID)
+
+    assert int(raw.pttl(entry(raw))) <= ENTRY_MS  # type: ignore[arg-type]
+
+
+async def test_an_expired_record_is_not_cached(cache: SharedCache, gated: GatedStore, clock: FakeClock) -> None:
+    gated.records[GUID] = record(clock(), expire=clock.seconds)
+
+    await cache.get(GUID)
+    await cache.get(GUID)
+    assert gated.gets == 2
+
+
+async def test_a_write_by_one_process_is_seen_by_the_next_read_of_another(
+    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    await caches[1].get(GUID)
+
+    assert await caches[0].swap(old, new)
+    assert await caches[1].get(GUID) == new
+
+
+async def test_a_read_that_began_before_a_write_never_fills_the_cache_after_it(
+    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    gated.open.clear()
+    gated.swap_gates = [gate := asyncio.Event()]
+    gate.set()
+    reader = asyncio.create_task(caches[1].get(GUID))
+    while not gated.gets:
+        await asyncio.sleep(0)
+    assert await caches[0].swap(old, new)
+    gated.open.set()
+    assert await reader == old, "it began before the write"
+
+    assert await caches[1].get(GUID) == new
+
+
+async def test_while_a_write_is_under_way_readers_ask_the_store_and_fill_nothing(
+    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    gated.swap_gates = [gate := asyncio.Event()]
+    writer = asyncio.create_task(caches[0].swap(old, record(clock(), version=clock() + 1)))
+    while gated.swap_gates:
+        await asyncio.sleep(0)
+
+    assert [await caches[1].get(GUID) for _ in range(3)] == [old] * 3
+    assert gated.gets == 3
+    gate.set()
+    assert await writer
+
+
+async def test_the_end_of_one_write_leaves_the_marker_of_another(
+    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    first_gate, second_gate = gated.swap_gates = [asyncio.Event(), asyncio.Event()]
+    first = asyncio.create_task(caches[0].swap(old, record(clock(), version=clock() + 1)))
+    while len(gated.swap_gates) > 1:
+        await asyncio.sleep(0)
+    second = asyncio.create_task(caches[1].swap(old, record(clock(), version=clock() + 2)))
+    while gated.swap_gates:
+        await asyncio.sleep(0)
+    first_gate.set()
+    await first
+
+    gated.gets = 0
+    await caches[0].get(GUID)
+    await caches[0].get(GUID)
+    assert gated.gets == 2, "nothing is filled while the second is under way"
+    second_gate.set()
+    await second
+
+
+async def test_a_write_that_changed_nothing_leaves_the_key_to_be_cached_again(
+    cache: SharedCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    gated.fault = StoreUnavailable("gone")
+    with pytest.raises(StoreUnavailable):
+        await cache.swap(old, None)
+    gated.fault = None
+
+    assert [await cache.get(GUID) for _ in range(2)] == [old, old]
+    assert gated.gets == 1
+
+
+async def test_after_a_write_of_unknown_outcome_nothing_is_filled(
+    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    gated.fault = OutcomeUnknown("no answer")
+    with pytest.raises(OutcomeUnknown):
+        await caches[0].swap(old, None)
+    gated.fault = None
+    assert await caches[1].get(GUID) == old
+
+    gated.records.clear()  # the write lands after all
+    assert await caches[1].get(GUID) is None
+
+
+@pytest.mark.parametrize("loss", ["flush", "marker"])
+async def test_when_redis_forgets_in_the_middle_of_a_write_what_was_filled_meanwhile_is_taken_out_again(
+    caches: list[SharedCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, loss: str
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    gated.swap_gates = [gate := asyncio.Event()]
+    writer = asyncio.create_task(caches[0].swap(old, new))
+    while gated.swap_gates:
+        await asyncio.sleep(0)
+    if loss == "flush":
+        raw.flushall()
+    else:
+        raw.delete(entry(raw, "w"))
+    await caches[1].get(GUID)
+    gated.gets = 0
+    assert await caches[1].get(GUID) == old
+    assert gated.gets == 0, "the old record was filled in again"
+
+    gate.set()
+    assert await writer
+    assert [await cache.get(GUID) for cache in caches] == [new, new]
+
+
+async def test_a_write_is_refused_and_changes_nothing_while_redis_is_dead(
+    cache: SharedCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    old = gated.records[GUID] = record(clock())
+    own_redis.kill()
+
+    with pytest.raises(CacheUnavailable):
+        await cache.swap(old, None)
+    assert gated.records[GUID] == old
+
+
+async def test_a_write_whose_end_cannot_be_made_sure_is_of_unknown_outcome(
+    cache: SharedCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    old = gated.records[GUID] = record(clock())
+    gated.swap_gates = [gate := asyncio.Event()]
+    writer = asyncio.create_task(cache.swap(old, record(clock(), version=clock() + 1)))
+    while gated.swap_gates:
+        await asyncio.sleep(0)
+    own_redis.kill()
+    gate.set()
+
+    with pytest.raises(OutcomeUnknown):
+        await writer
+
+
+async def test_a_redis_that_died_and_came_back_within_a_write_is_made_sure_of_and_the_write_acknowledged(
+    caches: list[SharedCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    gated.swap_gates = [gate := asyncio.Event()]
+    writer = asyncio.create_task(caches[0].swap(old, new))
+    while gated.swap_gates:
+        await asyncio.sleep(0)
+    own_redis.kill()
+    own_redis.start()
+    await caches[1].get(GUID)
+    await until_up(caches[1])
+    assert await caches[1].get(GUID) == old, "filled in under the new boot"
+    gate.set()
+
+    assert await writer
+    assert await caches[1].get(GUID) == new
+
+
+async def test_a_silent_redis_costs_one_time_out_and_then_nothing_until_it_answers_again(
+    cache: SharedCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    gated.records[GUID] = record(clock())
+    await cache.get(GUID)
+    own_redis.signal(signal.SIGSTOP)
+    started = time.monotonic()
+    assert await cache.get(GUID) == gated.records[GUID]
+    assert time.monotonic() - started < 2, "far from the time-outs of the driver"
+    with pytest.raises(CacheUnavailable):
+        await cache.check()
+    gated.gets = 0
+    assert [await cache.get(GUID) for _ in range(1000)] == [gated.records[GUID]] * 1000
+    assert gated.gets == 1000, "the circuit is open: nobody waits for Redis"
+
+    own_redis.signal(signal.SIGCONT)
+    await until_up(cache)
+    gated.gets = 0
+    await cache.get(GUID)
+    await cache.get(GUID)
+    assert gated.gets <= 1
+
+
+async def test_what_redis_restores_from_disk_is_never_served(
+    gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs, tmp_path: Path
+) -> None:
+    expected_logs.add(DOWN)
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    with redis_server(tmp_path) as server:
+        async with open_link(f"redis://127.0.0.1:{server.port}") as link:
+            cache = SharedCache(gated, link, clock=clock)
+            await cache.get(GUID)
+            raw = redis.Redis(port=server.port)
+            raw.save()
+            await cache.swap(old, new)
+            server.kill()
+            server.start()
+            assert any(GUID.encode() in key for key in raw.keys("*")), "the snapshot holds the old record"  # type: ignore[union-attr]
+            await cache.get(GUID)
+            await until_up(cache)
+
+            assert await cache.get(GUID) == new
+
+
+@pytest.mark.parametrize("value", [b"R", b"Rgarbage", b'R{"guid": 1}', b"R[]"])
+async def test_an_entry_that_is_no_record_is_taken_out_and_the_store_asked(
+    cache: SharedCache,
+    gated: GatedStore,
+    raw: redis.Redis,
+    clock: FakeClock,
+    expected_logs: ExpectedLogs,
+    value: bytes,
+) -> None:
+    expected_logs.add("corrupt cache entry")
+    gated.records[GUID] = record(clock())
+    raw.set(entry(raw), value)
+
+    assert await cache.get(GUID) == gated.records[GUID]
+    assert raw.get(entry(raw)) is None
+    gated.gets = 0
+    await cache.get(GUID)
+    await cache.get(GUID)
+    assert gated.gets == 1, "and it is cached again"
+
+
+async def test_an_entry_of_another_guid_is_not_served(
+    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("corrupt cache entry")
+    gated.records[GUID] = record(clock())
+    raw.set(entry(raw), b"R" + record(clock(), guid="0" * 32).model_dump_json().encode())
+
+    assert await cache.get(GUID) == gated.records[GUID]
+
+
+async def test_a_connection_that_redis_closed_costs_a_write_nothing(
+    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    assert await cache.swap(old, record(clock(), version=clock() + 1))
+
+
+async def test_scripts_that_redis_forgot_are_loaded_again(
+    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    raw.script_flush()
+
+    assert await cache.swap(old, record(clock(), version=clock() + 1))
+
+
+async def test_a_redis_that_is_not_there_at_the_start_is_taken_up_when_it_comes(
+    own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    own_redis.kill()
+    gated.records[GUID] = record(clock())
+    async with open_link(f"redis://127.0.0.1:{own_redis.port}") as link:
+        cache = SharedCache(gated, link, clock=clock)
+        assert await cache.get(GUID) == gated.records[GUID]
+        own_redis.start()
+        await until_up(cache)
+        await cache.get(GUID)
+        gated.gets = 0
+        await cache.get(GUID)
+        assert gated.gets == 0
+
+
+async def test_a_redis_that_is_full_fills_nothing_and_keeps_its_promise_to_writes(
+    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    raw.config_set("maxmemory", 1)
+
+    assert [await cache.get(GUID) for _ in range(2)] == [old, old]
+    assert gated.gets == 2
+    assert await cache.swap(old, new := record(clock(), version=clock() + 1))
+    await cache.check()
+    raw.config_set("maxmemory", 0)
+    assert [await cache.get(GUID) for _ in range(2)] == [new, new]
+    assert gated.gets == 3
+
+
+@pytest.mark.parametrize("url", ["redis://host:port", "redis://h/0?socket_timeout=x"])
+async def test_a_url_that_makes_no_sense_stops_the_start(url: str) -> None:
+    with pytest.raises(StartError, match="cache_url"):
+        async with open_link(url):
+            await turns()

@@ -1,0 +1,290 @@
+"""The SQLite store, beyond the store's contract: the file, its versions, the disk, and group commit."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.store.sqlite import SqliteStore, _failure, open_sqlite, path_of_url
+from guidsvc.store.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
+
+from tests.conftest import FakeClock
+from tests.records import GUID, record
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "guidsvc.db"
+
+
+@pytest.fixture
+def statements() -> list[str]:
+    """What the writer was told to do."""
+    return []
+
+
+@pytest.fixture
+def writer(path: Path, statements: list[str]) -> Iterator[sqlite3.Connection]:
+    with closing(open_writer(path)) as connection:
+        connection.set_trace_callback(statements.append)
+        yield connection
+
+
+@pytest.fixture
+async def store(writer: sqlite3.Connection, path: Path) -> AsyncIterator[SqliteStore]:
+    with closing(open_reader(path)) as reader:
+        store = SqliteStore(writer, reader, write_seconds=0.2)
+        yield store
+        await store.aclose()
+
+
+@contextmanager
+def ordinary_user(*folders: Path) -> Iterator[None]:
+    """Be a user to whom the permissions of a file mean something, as root is not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for folder in folders:
+        os.chmod(folder, 0o755)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+async def test_a_url_names_a_relative_or_an_absolute_path() -> None:
+    assert path_of_url("sqlite:///guidsvc.db") == Path("guidsvc.db")
+    assert path_of_url("sqlite:////var/lib/a%20b.db") == Path("/var/lib/a b.db")
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/a.db", "sqlite:///a?b"])
+async def test_a_url_without_a_file_is_refused(url: str) -> None:
+    with pytest.raises(StartError, match="sqlite:///relative/path"):
+        path_of_url(url)
+
+
+async def test_the_file_has_a_write_ahead_log_that_is_synced_at_each_commit(writer: sqlite3.Connection) -> None:
+    assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert writer.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
+
+
+async def test_writes_that_wait_are_committed_together(
+    store: SqliteStore, clock: FakeClock, statements: list[str]
+) -> None:
+    await asyncio.gather(*(store.swap(None, record(clock(), guid=f"{number:032X}")) for number in range(100)))
+
+    assert statements.count("COMMIT") == 1
+
+
+async def test_a_race_lost_inside_a_group_is_told_to_the_loser_only(store: SqliteStore, clock: FakeClock) -> None:
+    other = "0" * 32
+    swaps = [record(clock()), record(clock(), user="late"), record(clock(), guid=other)]
+
+    assert await asyncio.gather(*(store.swap(None, each) for each in swaps)) == [True, False, True]
+
+
+async def test_a_full_disk_refuses_the_write_and_loses_nothing(
+    store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
+) -> None:
+    kept = record(clock())
+    await store.swap(None, kept)
+    (pages,) = writer.execute("PRAGMA page_count").fetchone()
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    big = '{"a":"' + "x" * 16_000 + '"}'
+
+    with pytest.raises(StoreUnavailable, match="full"):
+        await store.swap(None, record(clock(), guid="0" * 32, metadata=big))
+    assert await store.get("0" * 32) is None
+    assert await store.get(GUID) == kept
+    writer.execute(f"PRAGMA max_page_count = {pages + 100}")
+    assert await store.swap(None, record(clock(), guid="0" * 32, metadata=big)), "and goes on when there is room again"
+
+
+async def test_a_write_that_another_process_holds_up_is_of_unknown_outcome_and_may_land_yet(
+    store: SqliteStore, path: Path, clock: FakeClock
+) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OutcomeUnknown):
+            await store.swap(None, record(clock()))
+        other.execute("ROLLBACK")
+    while await store.get(GUID) is None:
+        await asyncio.sleep(0)
+
+
+async def test_a_write_that_was_still_waiting_when_its_time_was_up_changes_nothing(
+    store: SqliteStore, path: Path, clock: FakeClock
+) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        first = asyncio.create_task(store.swap(None, record(clock())))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailable):
+            await store.swap(None, record(clock(), guid="0" * 32))
+        other.execute("ROLLBACK")
+    with pytest.raises(OutcomeUnknown):
+        await first
+    while await store.get(GUID) is None:
+        await asyncio.sleep(0)
+    assert await store.get("0" * 32) is None
+
+
+def test_a_commit_that_was_not_synced_is_of_unknown_outcome() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+
+    assert isinstance(_failure(error, committing=True), OutcomeUnknown)
+    assert isinstance(_failure(error), StoreUnavailable)
+
+
+@pytest.mark.parametrize("column", ["user = ''", "expire = 'soon'", "metadata = '{'", "version = NULL"])
+async def test_a_row_that_is_no_record_is_told_as_corrupt_and_others_are_served(
+    store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock, column: str
+) -> None:
+    other = record(clock(), guid="0" * 32)
+    await asyncio.gather(store.swap(None, record(clock())), store.swap(None, other))
+    writer.execute("PRAGMA ignore_check_constraints = ON")
+    name = column.split()[0]
+    writer.executescript(f"CREATE TABLE loose AS SELECT * FROM records; UPDATE loose SET {column} WHERE guid = '{GUID}'")
+    if name == "version":
+        writer.executescript("DROP TABLE records; ALTER TABLE loose RENAME TO records")
+    else:
+        writer.execute(f"UPDATE records SET {column} WHERE guid = ?", (GUID,))
+
+    with pytest.raises(CorruptRecord):
+        await store.get(GUID)
+    assert await store.get(other.guid) == other
+
+
+async def test_close_answers_what_is_waiting(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        swaps = [asyncio.create_task(store.swap(None, record(clock(), guid=f"{n:032X}"))) for n in range(50)]
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*swaps) == [True] * 50
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT count(*) FROM records").fetchone() == (50,)
+
+
+async def test_records_past_their_retention_are_swept_away(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=True, sweep_seconds=0) as store:
+        await store.swap(None, record(clock(), guid="0" * 32, expire=0, purge_at=clock.seconds - 1))
+        await store.swap(None, kept := record(clock(), expire=0, purge_at=clock.seconds + 1))
+        while await store.get("0" * 32) is not None:
+            await asyncio.sleep(0)
+        assert await store.get(GUID) == kept
+        clock.advance(seconds=2)
+        while await store.get(GUID) is not None:
+            await asyncio.sleep(0)
+
+
+async def test_an_older_file_is_brought_forward_with_its_records(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        await store.swap(None, record(clock()))
+    newer = (*MIGRATIONS, "ALTER TABLE records ADD COLUMN colour TEXT; UPDATE records SET colour = 'red'")
+
+    with closing(open_writer(path, newer)) as writer:
+        assert writer.execute("SELECT guid, colour FROM records").fetchall() == [(GUID, "red")]
+        assert writer.execute("PRAGMA user_version").fetchone() == (len(newer),)
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
+    open_writer(path).close()
+    broken = (*MIGRATIONS, "ALTER TABLE records ADD COLUMN colour TEXT; no such statement")
+
+    with pytest.raises(StartError):
+        open_writer(path, broken)
+    with closing(open_writer(path)) as writer:
+        assert "colour" not in str(writer.execute("SELECT sql FROM sqlite_master").fetchall())
+
+
+async def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
+    open_writer(path, (*MIGRATIONS, "SELECT 1")).close()
+
+    with pytest.raises(StartError, match="newer guidsvc"):
+        open_writer(path)
+
+
+def _text(path: Path) -> None:
+    path.write_text("This is no database, and it is long enough to be taken for one at first sight.\n" * 20)
+
+
+def _table(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("CREATE TABLE recipes (name TEXT)")
+
+
+def _owned(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as file:
+        file.execute(f"PRAGMA application_id = {APPLICATION_ID + 1}")
+
+
+@pytest.mark.parametrize(("make", "why"), [(_text, "not a SQLite file"), (_table, "another app"), (_owned, "another app")])
+async def test_a_file_that_is_not_ours_is_refused_and_left_alone(
+    path: Path, make: Callable[[Path], None], why: str
+) -> None:
+    make(path)
+    before = path.read_bytes()
+
+    with pytest.raises(StartError, match=why):
+        open_writer(path)
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+async def test_a_read_only_file_is_refused(path: Path, tmp_path: Path) -> None:
+    open_writer(path).close()
+    path.chmod(0o444)
+
+    with ordinary_user(tmp_path, *tmp_path.parents[:3]), pytest.raises(StartError, match="read-only"):
+        open_writer(path)
+
+
+async def test_a_read_only_folder_is_refused(path: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+
+    with ordinary_user(tmp_path, *tmp_path.parents[:3]), pytest.raises(StartError, match="not writable"):
+        open_writer(path)
+    tmp_path.chmod(0o755)
+
+
+async def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="folder is missing"):
+        open_writer(tmp_path / "none" / "guidsvc.db")
+
+
+async def test_a_full_disk_at_the_start_is_told_in_one_line(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA page_size = 512")
+    huge = (*MIGRATIONS, "PRAGMA max_page_count = 1; CREATE TABLE more (a)")
+
+    with pytest.raises(StartError, match="disk is full"):
+        open_writer(path, huge)
+
+
+async def test_an_exclusive_claim_keeps_every_other_out(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=True):
+        for exclusive in (True, False):
+            with pytest.raises(StartError, match="in use by another process"):
+                async with open_sqlite(path, clock=clock, exclusive=exclusive):
+                    pass
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        assert await store.get(GUID) is None
+
+
+async def test_those_who_share_keep_an_exclusive_one_out(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=False) as one:
+        async with open_sqlite(path, clock=clock, exclusive=False) as another:
+            assert await one.swap(None, new := record(clock()))
+            assert await another.get(GUID) == new
+        with pytest.raises(StartError, match="in use by another process"):
+            async with open_sqlite(path, clock=clock, exclusive=True):
+                pass
