@@ -31,9 +31,7 @@ class Written(NamedTuple):
 class GuidService:
     """Reads and writes records by the rules."""
 
-    def __init__(
-        self, store: Store, *, clock: Clock, draw: Draw, terms: Terms, attempts: int = ATTEMPTS
-    ) -> None:
+    def __init__(self, store: Store, *, clock: Clock, draw: Draw, terms: Terms, attempts: int = ATTEMPTS) -> None:
         self._store = store
         self._clock = clock
         self._draw = draw
@@ -93,4 +91,3 @@ async def _back_off(attempt: int) -> None:
     if attempt:
         first, most = BACKOFF
         await asyncio.sleep(random.uniform(0, min(first * 2**attempt, most)))  # noqa: S311  # no secret
-

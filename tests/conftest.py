@@ -1,15 +1,15 @@
-"""Fixtures, from the outside in:
+"""The fixtures, from the outside in.
 
-    client          over a real socket, to the service on each of the four combinations of store and cache
-    serving         the service in this process, on any settings, with the test's clock: `async with serving(...)`
-    store           an empty store: each implementation of the contract in turn
-    sqlite_url      an empty SQLite file
-    mongo_url       an empty database in the MongoDB-protocol server of the session, or in GUIDSVC_TEST_MONGO_URL
-    redis_url       an empty Redis: the server of the session, or GUIDSVC_TEST_REDIS_URL (which is flushed!)
-    own_redis       a Redis for this test alone, to be killed, paused and flushed
-    own_mongo       a MongoDB-protocol server for this test alone
-    clock           the time, which stands still until the test moves it
-    quiet           fails a test that logs above INFO what it has not announced with `expected_logs`
+client          over a real socket, to the service on each of the four combinations of store and cache
+serving         the service in this process, on any settings, with the test's clock: `async with serving(...)`
+store           an empty store: each implementation of the contract in turn
+sqlite_url      an empty SQLite file
+mongo_url       an empty database in the MongoDB-protocol server of the session, or in GUIDSVC_TEST_MONGO_URL
+redis_url       an empty Redis: the server of the session, or GUIDSVC_TEST_REDIS_URL (which is flushed!)
+own_redis       a Redis for this test alone, to be killed, paused and flushed
+own_mongo       a MongoDB-protocol server for this test alone
+clock           the time, which stands still until the test moves it
+quiet           fails a test that logs above INFO what it has not announced with `expected_logs`
 """
 
 import logging
@@ -19,15 +19,16 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pymongo
 import pytest
 import redis
+
 from guidsvc import app, logs
 from guidsvc.cache import open_cache
 from guidsvc.config import Settings
 from guidsvc.store import Store, open_store
-
 from tests.client import Client
 from tests.servers import Server, mongo_server, redis_server
 
@@ -174,8 +175,8 @@ async def store(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterat
 def serving(clock: FakeClock, sqlite_url: str) -> Serving:
     @asynccontextmanager
     async def serve(**settings: object) -> AsyncIterator[Client]:
-        chosen = {"port": 0, "store_url": sqlite_url, "access_log": False, "grace": 2} | settings
-        async with app.serving(Settings(_env_file=None, **chosen), clock=clock) as port:
+        chosen: dict[str, Any] = {"port": 0, "store_url": sqlite_url, "access_log": False, "grace": 2} | settings
+        async with app.serving(Settings(_env_file=None, **chosen), clock=clock) as port:  # type: ignore[call-arg]  # pydantic-settings' own
             client = Client(port)
             try:
                 yield client
@@ -199,5 +200,3 @@ def combination(request: pytest.FixtureRequest) -> dict[str, str]:
 async def client(serving: Serving, combination: dict[str, str]) -> AsyncIterator[Client]:
     async with serving(**combination) as connected:
         yield connected
-
-

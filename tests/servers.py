@@ -120,7 +120,7 @@ def service(folder: Path, *options: str) -> Iterator[Service]:
     try:
         yield server
     finally:
-        if server.process.poll() is None:
+        if server.process.poll() is None:  # a test may have ended it already
             assert server.stop() == 0, server.log.read_text()
 
 

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+
 from guidsvc.cache.local import LocalCache
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
 from guidsvc.models import Record
-
 from tests.conftest import FakeClock
 from tests.gated import GatedStore, turns
 from tests.records import GUID, record
@@ -57,9 +57,7 @@ async def test_an_entry_is_dropped_when_its_record_expires(
     assert short.expire == clock.seconds
 
 
-async def test_an_expired_record_is_not_cached(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
-) -> None:
+async def test_an_expired_record_is_not_cached(cache: LocalCache, gated: GatedStore, at: Callable[..., Record]) -> None:
     gated.records[GUID] = at(expire=0)
 
     await cache.get(GUID)

@@ -7,9 +7,6 @@ from typing import Any
 
 import pymongo
 import pytest
-from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
-from guidsvc.models import Record
-from guidsvc.store.mongo import MongoStore, _write_failure, open_mongo
 from pymongo import monitoring
 from pymongo.errors import (
     AutoReconnect,
@@ -23,6 +20,9 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
+from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.models import Record
+from guidsvc.store.mongo import MongoStore, _write_failure, open_mongo
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 from tests.servers import Server
@@ -87,8 +87,9 @@ async def test_a_url_cannot_weaken_what_a_write_promises(mongo_url: str, command
         assert await store.swap(None, record(clock()))
         await store.get(GUID)
 
-    assert commands.named("insert")[0]["writeConcern"] == {"w": "majority", "j": True} | (
+    assert (
         commands.named("insert")[0]["writeConcern"]
+        == {"w": "majority", "j": True} | (commands.named("insert")[0]["writeConcern"])
     )
     assert commands.named("find")[0]["readConcern"]["level"] == "majority"
 
@@ -123,7 +124,9 @@ async def test_the_indexes_are_made_once_and_again_without_harm(store: MongoStor
     assert indexes["purge_at_ttl"]["key"] == [("purge_at", 1)]
 
 
-async def test_purge_at_is_a_date_as_the_ttl_index_wants_it(store: MongoStore, mongo_url: str, clock: FakeClock) -> None:
+async def test_purge_at_is_a_date_as_the_ttl_index_wants_it(
+    store: MongoStore, mongo_url: str, clock: FakeClock
+) -> None:
     await store.swap(None, new := record(clock()))
 
     with pymongo.MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:

@@ -1,11 +1,11 @@
 """The life of a GUID."""
 
 import pytest
+
 from guidsvc import rules
 from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound
 from guidsvc.models import MAX_TIME, Change, Record
 from guidsvc.rules import Terms
-
 from tests.records import GUID, record
 
 NOW = 1_795_000_000_500

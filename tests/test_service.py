@@ -5,12 +5,12 @@ import itertools
 from collections.abc import AsyncIterator
 
 import pytest
+
 from guidsvc.errors import Expired, InvalidRequest, NotFound, StoreUnavailable
 from guidsvc.models import Change, Record
 from guidsvc.rules import Terms
 from guidsvc.service import GuidService
 from guidsvc.store import Store, open_store
-
 from tests.conftest import FakeClock
 from tests.records import GUID
 
@@ -50,7 +50,9 @@ async def racing(clock: FakeClock, sqlite_url: str) -> AsyncIterator[LosesRaces]
 @pytest.fixture
 def service(racing: LosesRaces, clock: FakeClock) -> GuidService:
     numbers = itertools.count()
-    return GuidService(racing, clock=clock, draw=lambda now: f"{next(numbers) // 2:032X}", terms=TERMS, attempts=ATTEMPTS)
+    return GuidService(
+        racing, clock=clock, draw=lambda now: f"{next(numbers) // 2:032X}", terms=TERMS, attempts=ATTEMPTS
+    )
 
 
 def change(**members: object) -> Change:
@@ -142,9 +144,7 @@ async def test_a_lost_race_is_run_again_from_a_fresh_read(racing: LosesRaces, se
     assert racing.races == 0
 
 
-async def test_a_write_that_never_wins_is_given_up_as_unavailable(
-    racing: LosesRaces, service: GuidService
-) -> None:
+async def test_a_write_that_never_wins_is_given_up_as_unavailable(racing: LosesRaces, service: GuidService) -> None:
     await service.put(GUID, change(user="a"))
 
     racing.races = ATTEMPTS

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import redis
+
 from guidsvc.cache.link import open_link
 from guidsvc.cache.shared import ENTRY_MS, SharedCache
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
-
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.gated import GatedStore, turns
 from tests.records import GUID, record
@@ -56,7 +56,9 @@ async def until_up(cache: SharedCache) -> None:
 
 def entry(raw: redis.Redis, kind: str = "v") -> str:
     """Return the name under which the value (v) or the markers (w) of GUID are in Redis now."""
-    return f"gs:{raw.get('gs:ctl').decode()}:{kind}:{GUID}"  # type: ignore[union-attr]
+    boot = raw.get("gs:ctl")
+    assert isinstance(boot, bytes)
+    return f"gs:{boot.decode()}:{kind}:{GUID}"
 
 
 async def test_a_record_that_was_read_is_served_to_every_process_without_asking_the_store(
@@ -81,7 +83,7 @@ async def test_an_entry_lives_no_longer_than_its_record(
     gated.records[GUID] = record(clock(), expire=clock.seconds + 50)
     await cache.get(GUID)
 
-    assert 40_000 < int(raw.pttl(entry(raw))) <= 50_000  # type: ignore[arg-type]
+    assert 40_000 < int(raw.pttl(entry(raw))) <= 50_000
 
 
 async def test_no_entry_lives_longer_than_a_day(
@@ -90,7 +92,7 @@ async def test_no_entry_lives_longer_than_a_day(
     gated.records[GUID] = record(clock(), expire=clock.seconds + 9 * 86400)
     await cache.get(GUID)
 
-    assert int(raw.pttl(entry(raw))) <= ENTRY_MS  # type: ignore[arg-type]
+    assert int(raw.pttl(entry(raw))) <= ENTRY_MS
 
 
 async def test_an_expired_record_is_not_cached(cache: SharedCache, gated: GatedStore, clock: FakeClock) -> None:
@@ -306,7 +308,7 @@ async def test_what_redis_restores_from_disk_is_never_served(
             await cache.swap(old, new)
             server.kill()
             server.start()
-            assert any(GUID.encode() in key for key in raw.keys("*")), "the snapshot holds the old record"  # type: ignore[union-attr]
+            assert any(GUID.encode() in key for key in raw.keys("*")), "the snapshot holds the old record"
             await cache.get(GUID)
             await until_up(cache)
 
@@ -348,7 +350,7 @@ async def test_a_connection_that_redis_closed_costs_a_write_nothing(
     cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
-    raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    raw.client_kill_filter(_type="normal", skipme=True)
 
     assert await cache.swap(old, record(clock(), version=clock() + 1))
 

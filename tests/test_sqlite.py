@@ -8,10 +8,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.store.sqlite import SqliteStore, _failure, open_sqlite, path_of_url
 from guidsvc.store.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
-
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 
@@ -51,7 +51,7 @@ def ordinary_user(*folders: Path) -> Iterator[None]:
         yield
         return
     for folder in folders:
-        os.chmod(folder, 0o755)
+        folder.chmod(0o755)
     os.seteuid(NOBODY)
     try:
         yield
@@ -64,7 +64,9 @@ async def test_a_url_names_a_relative_or_an_absolute_path() -> None:
     assert path_of_url("sqlite:////var/lib/a%20b.db") == Path("/var/lib/a b.db")
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/a.db", "sqlite:///a?b"])
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/a.db", "sqlite:///a?b"]
+)
 async def test_a_url_without_a_file_is_refused(url: str) -> None:
     with pytest.raises(StartError, match="sqlite:///relative/path"):
         path_of_url(url)
@@ -153,8 +155,10 @@ async def test_a_row_that_is_no_record_is_told_as_corrupt_and_others_are_served(
     other = record(clock(), guid="0" * 32)
     await asyncio.gather(store.swap(None, record(clock())), store.swap(None, other))
     writer.execute("PRAGMA ignore_check_constraints = ON")
-    name = column.split()[0]
-    writer.executescript(f"CREATE TABLE loose AS SELECT * FROM records; UPDATE loose SET {column} WHERE guid = '{GUID}'")
+    name = column.partition(" ")[0]
+    writer.executescript(
+        f"CREATE TABLE loose AS SELECT * FROM records; UPDATE loose SET {column} WHERE guid = '{GUID}'"
+    )
     if name == "version":
         writer.executescript("DROP TABLE records; ALTER TABLE loose RENAME TO records")
     else:
@@ -227,7 +231,9 @@ def _owned(path: Path) -> None:
         file.execute(f"PRAGMA application_id = {APPLICATION_ID + 1}")
 
 
-@pytest.mark.parametrize(("make", "why"), [(_text, "not a SQLite file"), (_table, "another app"), (_owned, "another app")])
+@pytest.mark.parametrize(
+    ("make", "why"), [(_text, "not a SQLite file"), (_table, "another app"), (_owned, "another app")]
+)
 async def test_a_file_that_is_not_ours_is_refused_and_left_alone(
     path: Path, make: Callable[[Path], None], why: str
 ) -> None:

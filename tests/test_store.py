@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
+
 from guidsvc.models import MAX_TIME, Record
 from guidsvc.store import Store
-
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 

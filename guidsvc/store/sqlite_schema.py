@@ -36,10 +36,7 @@ _READ_BUSY_SECONDS = 0.05  # reads run on the event loop, and in WAL mode they w
 
 def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:
     """Open the file for writing, made or brought to the newest version where needed; StartError if it cannot be."""
-    try:
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise StartError(_told(path, error)) from error
+    connection = _connect(path, timeout=BUSY_SECONDS)
     try:
         _prepare(connection, path, migrations)
     except sqlite3.Error as error:
@@ -64,7 +61,7 @@ def claim(path: Path, *, exclusive: bool) -> sqlite3.Connection:
     The claim is a lock that SQLite holds on an empty file beside it, so it ends with the process, however
     that ends. StartError if another process has a claim that does not go with this one.
     """
-    lock = sqlite3.connect(path.with_name(path.name + "-lock"), timeout=0, isolation_level=None)
+    lock = _connect(path.with_name(path.name + "-lock"), timeout=0)
     try:
         lock.execute("BEGIN EXCLUSIVE" if exclusive else "BEGIN")
         lock.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -77,6 +74,13 @@ def claim(path: Path, *, exclusive: bool) -> sqlite3.Connection:
             "it. Stop the other, or give each the same redis:// cache_url."
         ) from error
     return lock
+
+
+def _connect(path: Path, timeout: float) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise StartError(_told(path, error)) from error
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, ...]) -> None:

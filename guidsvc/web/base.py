@@ -51,13 +51,12 @@ class Handler(RequestHandler):
         self.set_header("X-Request-Id", self.request_id)
 
     def prepare(self) -> None:
+        """Begin a request. What is refused here ends the connection too: its body has not been read."""
         self._under_way.add(self)
         declared = self.request.headers.get("Content-Length", "")  # one that is no number Tornado refuses by itself
         waits = self.request.headers.get("Expect", "").lower() == "100-continue"
         if declared.isdecimal() and int(declared) > (body.MAX_BYTES if waits else DISCARD_BYTES):
             raise _too_large()
-        for name in self.request.query_arguments.keys() - self.PARAMETERS:
-            raise InvalidRequest(Fault("", "is not a query parameter that is known here", parameter=name))
 
     def data_received(self, chunk: bytes) -> None:
         self._received_bytes += len(chunk)
@@ -85,6 +84,13 @@ class Handler(RequestHandler):
         return ", ".join(
             name for name in _METHODS if getattr(type(self), name.lower()) is not getattr(base, name.lower())
         )
+
+    def check_query(self) -> None:
+        """Raise InvalidRequest if the query has a parameter that is not known here."""
+        unknown = sorted(self.request.query_arguments.keys() - self.PARAMETERS)
+        if unknown:
+            what = "is not a query parameter that is known here"
+            raise InvalidRequest(*(Fault("", what, parameter=name) for name in unknown))
 
     def read_body(self, model: type[_Body], *, guid: str | None = None) -> _Body:
         """Return the model that the body holds, for the GUID of the path, if there is one."""
@@ -160,8 +166,11 @@ class Handler(RequestHandler):
 class UnknownPath(Handler):
     """Whatever is asked of a path that names nothing."""
 
-    def prepare(self) -> None:
+    def get(self, *_: str) -> None:
+        """Say that there is nothing."""
         raise NoSuchPath(f"Nothing is served at {self.request.path}.")
+
+    head = post = put = patch = delete = options = get
 
 
 def _too_large() -> TooLarge:

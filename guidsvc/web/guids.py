@@ -13,13 +13,13 @@ class GuidHandler(Handler):
 
     async def get(self, text: str) -> None:
         """Answer with the record of a live GUID."""
-        self.reply_record(200, await self._service.get(parse_guid(text)))
+        self.reply_record(200, await self._service.get(self._guid(text)))
 
     head = get
 
     async def put(self, text: str) -> None:
         """Create the GUID, or merge the members that are given into its record."""
-        guid = parse_guid(text)
+        guid = self._guid(text)
         record, created = await self._service.put(guid, self.read_body(Change, guid=guid))
         if created:
             self.set_header("Location", f"/guid/{guid}")
@@ -27,8 +27,12 @@ class GuidHandler(Handler):
 
     async def delete(self, text: str) -> None:
         """Delete the GUID, live or expired."""
-        await self._service.delete(parse_guid(text))
+        await self._service.delete(self._guid(text))
         self.reply(204)
+
+    def _guid(self, text: str) -> str:
+        self.check_query()
+        return parse_guid(text)
 
 
 class GuidsHandler(Handler):
@@ -39,6 +43,7 @@ class GuidsHandler(Handler):
 
     async def post(self) -> None:
         """Create a record under a GUID that the service draws."""
+        self.check_query()
         record = await self._service.create(self.read_body(Creation))
         self.set_header("Location", f"/guid/{record.guid}")
         self.reply_record(201, record)

@@ -1,0 +1,195 @@
+"""The service as a process: how it starts, what it says, how it ends; and why it may refuse to start."""
+
+import asyncio
+import http.client
+import json
+import re
+import signal
+import sqlite3
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import guidsvc
+import pytest
+from guidsvc.app import drawing, system_clock, without_password
+
+from tests.client import Client
+from tests.records import GUID, USER
+from tests.servers import Server, Service, free_port, pdapt, service, wait_until
+
+PATH = f"/guid/{GUID}"
+
+
+def ask(running: Service, method: str, path: str, body: object = None) -> tuple[int, dict[str, str]]:
+    """Ask a service that runs as a process."""
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)) as connection:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        reply = connection.getresponse()
+        text = reply.read()
+        return reply.status, json.loads(text) if text else {}
+
+
+def test_the_banner_says_address_store_cache_and_a_line_to_try(tmp_path: Path) -> None:
+    with service(tmp_path) as running:
+        wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
+        banner = running.log.read_text().splitlines()[:4]
+
+    assert banner[0] == f"guidsvc {guidsvc.__version__} at {running.url}"
+    assert banner[1].split() == ["records", "sqlite:///guidsvc.db"]
+    assert banner[2].split() == ["cache", "memory://"]
+    assert banner[3].split()[0] == "try"
+    assert f"curl -X PUT -d '{{\"user\": \"Cylance, Inc.\"}}' {running.url}/guid" in banner[3]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_service_cleanly_and_what_it_acknowledged_is_there_at_the_next_start(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with service(tmp_path) as running:
+        assert ask(running, "PUT", PATH, {"user": USER})[0] == 201
+        assert running.stop(number) == 0
+        assert "Traceback" not in running.log.read_text()
+    assert sorted(each.name for each in tmp_path.glob("*.db*")) == ["guidsvc.db", "guidsvc.db-lock"], "no log is left"
+    with service(tmp_path) as running:
+        assert ask(running, "GET", PATH)[1]["user"] == USER
+
+
+async def test_a_request_that_is_under_way_at_the_end_is_still_answered(tmp_path: Path) -> None:
+    with service(tmp_path) as running, closing(sqlite3.connect(tmp_path / "guidsvc.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        client = Client(running.port)
+        under_way = asyncio.create_task(client.put(PATH, {"user": USER}))
+        while (await client.get("/readyz")).status != 200 or not _waiting(running):
+            await asyncio.sleep(0)
+        running.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(wait_until, lambda: "stopping" in running.log.read_text(), "the end", running.log)
+        other.execute("ROLLBACK")
+
+        assert (await under_way).status == 201
+        client.close()
+        assert await asyncio.to_thread(running.process.wait, 10) == 0
+
+
+def _waiting(running: Service) -> bool:
+    """Whether a request has come in: it was sent before this one, which has been answered."""
+    return "/readyz" in running.log.read_text()
+
+
+def test_a_second_signal_ends_the_service_at_once(tmp_path: Path) -> None:
+    with service(tmp_path, "--grace", "3600") as running:
+        half = http.client.HTTPConnection("127.0.0.1", running.port)
+        half.putrequest("PUT", PATH)
+        half.putheader("Content-Length", "100")
+        half.endheaders(b"{")
+        ask(running, "GET", "/livez")
+        running.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
+        assert running.process.poll() is None, "it waits for the request"
+        assert running.stop() == -signal.SIGTERM
+        half.close()
+
+
+def test_a_request_that_does_not_end_is_given_up_after_the_grace(tmp_path: Path) -> None:
+    with service(tmp_path, "--grace", "0.2") as running:
+        half = http.client.HTTPConnection("127.0.0.1", running.port)
+        half.putrequest("PUT", PATH)
+        half.putheader("Content-Length", "100")
+        half.endheaders(b"{")
+        ask(running, "GET", "/livez")
+        assert running.stop() == 0
+        assert "stopped with requests under way" in running.log.read_text()
+        half.close()
+
+
+def test_every_request_is_a_line_in_the_log_with_its_request_id(tmp_path: Path) -> None:
+    with service(tmp_path, "--log-format", "json") as running:
+        request = urllib.request.Request(f"{running.url}/livez", headers={"X-Request-Id": "find-me"})
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            assert reply.status == 200
+        wait_until(lambda: "find-me" in running.log.read_text(), "the line", running.log)
+        line = json.loads(next(line for line in running.log.read_text().splitlines() if "find-me" in line))
+
+    assert (line["event"], line["level"], line["method"]) == ("request", "info", "GET")
+    assert (line["path"], line["status"], line["request_id"]) == ("/livez", 200, "find-me")
+    assert line["ms"] > 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", line["timestamp"])
+
+
+def test_the_log_is_to_read_where_that_is_asked_for_and_requests_can_be_left_out(tmp_path: Path) -> None:
+    with service(tmp_path, "--log-format", "console", "--no-access-log") as running:
+        ask(running, "GET", "/livez")
+        running.stop()
+        log = running.log.read_text()
+
+    assert "/livez" not in log
+    assert re.search(r"\[info *\] stopping", log)
+
+
+def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path, own_redis: Server) -> None:
+    refused = pdapt(tmp_path, "--port", str(own_redis.port))
+
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert re.fullmatch(rf"pdapt.py: host, port: cannot listen on 127.0.0.1:{own_redis.port}: .*\n", refused.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--store-url", "postgres://db/x"], "store_url: postgres:// is no store"),
+        (["--store-url", "guidsvc.db"], "store_url: nothing:// is no store"),
+        (["--store-url", "sqlite:///missing/guidsvc.db"], "folder is missing"),
+        (["--store-url", "mongodb://127.0.0.1:1/guidsvc"], "MongoDB cannot be used"),
+        (["--cache-url", "memcached://h"], "cache_url: memcached:// is no cache"),
+        (["--cache-url", "redis://h:port"], "cache_url: "),
+    ],
+)
+def test_settings_that_cannot_be_served_stop_the_start_with_one_line(
+    tmp_path: Path, options: list[str], why: str
+) -> None:
+    refused = pdapt(tmp_path, "--port", str(free_port()), *options)
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("pdapt.py: ")
+    assert why in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_second_service_on_the_same_file_is_refused_while_its_cache_is_its_own(tmp_path: Path) -> None:
+    with service(tmp_path):
+        refused = pdapt(tmp_path, "--port", str(free_port()))
+
+    assert refused.returncode == 1
+    assert "in use by another process" in refused.stderr
+
+
+def test_two_services_share_a_file_and_a_redis_and_see_each_other_s_writes(tmp_path: Path, redis_url: str) -> None:
+    with service(tmp_path, "--cache-url", redis_url) as one, service(tmp_path, "--cache-url", redis_url) as another:
+        for number in range(20):
+            writer, reader = (one, another) if number % 2 else (another, one)
+            assert ask(writer, "PUT", PATH, {"user": f"user {number}"})[0] in {200, 201}
+            assert ask(reader, "GET", PATH)[1]["user"] == f"user {number}"
+
+
+def test_the_clock_tells_unix_milliseconds_and_draws_differ() -> None:
+    assert 1_700_000_000_000 < system_clock() < 100_000_000_000_000
+    draw = drawing("4")
+    assert len({draw(0) for _ in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mongodb://user:secret@db:27017/guidsvc?w=1", "mongodb://user:***@db:27017/guidsvc?w=1"),
+        ("redis://:secret@cache:6379/0", "redis://:***@cache:6379/0"),
+        ("redis://cache:6379/0", "redis://cache:6379/0"),
+        ("mongodb://a:p@h1:1,h2:2/x", "mongodb://a:***@h1:1,h2:2/x"),
+        ("sqlite:///guidsvc.db", "sqlite:///guidsvc.db"),
+        ("memory://", "memory://"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown

@@ -1,0 +1,106 @@
+"""Settings: where they come from, which wins, and what stops the start."""
+
+from pathlib import Path
+
+import pytest
+from guidsvc.config import PREFIX, Settings, load
+from guidsvc.errors import StartError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to start in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_defaults_need_nothing_else_installed() -> None:
+    settings = load([])
+
+    assert (settings.host, settings.port) == ("127.0.0.1", 8888)
+    assert (settings.store_url, settings.cache_url) == ("sqlite:///guidsvc.db", "memory://")
+    assert (settings.lifetime, settings.retention) == (30 * 86_400, 7 * 86_400)
+
+
+def test_a_flag_wins_over_the_environment_which_wins_over_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / ".env").write_text("GUIDSVC_PORT=1\nGUIDSVC_LIFETIME=1\nGUIDSVC_RETENTION=1\nCOMPOSE_PROJECT_NAME=x\n")
+    monkeypatch.setenv("GUIDSVC_PORT", "2")
+    monkeypatch.setenv("GUIDSVC_LIFETIME", "2")
+
+    settings = load(["--port", "3"])
+    assert (settings.port, settings.lifetime, settings.retention) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {"access_log": "false", "guid_version": "7", "log_level": "error", "log_format": "json", "grace": "7.5"}
+    value = other.get(name, "7")
+    monkeypatch.setenv(PREFIX + name.upper(), value)
+    by_variable = getattr(load([]), name)
+    monkeypatch.delenv(PREFIX + name.upper())
+    flag = f"--{name.replace('_', '-')}"
+    by_flag = getattr(load(["--no-access-log"] if name == "access_log" else [flag, value]), name)
+
+    assert by_variable == by_flag
+    assert by_flag != Settings.model_fields[name].default
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDSVC_PORT", "")
+
+    assert load([]).port == 8888
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--prot", "1"], "--prot"),
+        (["--port"], "--port"),
+        (["--port", "x"], "port: .*integer.*'x'"),
+        (["--port", "65536"], "port: "),
+        (["--port", "-1"], "port: "),
+        (["--lifetime", "0"], "lifetime: "),
+        (["--cache-size", "0"], "cache_size: "),
+        (["--guid-version", "5"], "guid_version: "),
+        (["--grace", "-1"], "grace: "),
+        (["--lifetime", "0", "--retention", "-1"], "lifetime: .*; retention: "),
+        (["extra"], "extra"),
+    ],
+)
+def test_a_flag_that_is_unknown_or_bad_stops_the_start_with_one_line(arguments: list[str], why: str) -> None:
+    with pytest.raises(StartError, match=why) as caught:
+        load(arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_variable_stops_the_start_and_is_told_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDSVC_STORE_ULR", "mongodb://db/guidsvc")
+
+    with pytest.raises(StartError, match="GUIDSVC_STORE_ULR .* did you mean GUIDSVC_STORE_URL"):
+        load([])
+
+
+def test_a_misspelt_name_in_the_file_stops_the_start(folder: Path) -> None:
+    (folder / ".env").write_text("GUIDSVC_PROT=1\n")
+
+    with pytest.raises(StartError, match="GUIDSVC_PROT .* did you mean GUIDSVC_PORT"):
+        load([])
+
+
+def test_the_variables_of_the_tests_are_not_the_service_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDSVC_TEST_MONGO_URL", "mongodb://db")
+
+    assert load([]).store_url == "sqlite:///guidsvc.db"
+
+
+def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load(["--help"])
+    assert caught.value.code == 0
+    told = capsys.readouterr().out
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in told
+        assert field.description
+        assert " ".join(field.description.split()[:3]) in " ".join(told.split())

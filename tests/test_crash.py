@@ -1,0 +1,68 @@
+"""kill -9 in the middle of a storm of writes loses none that was acknowledged, and the next start needs no repair."""
+
+import asyncio
+import json
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from tornado.simple_httpclient import HTTPStreamClosedError
+
+from tests.client import Client
+from tests.servers import service
+
+WRITERS = 16
+BEFORE_THE_CRASH = 300
+"""So many writes are acknowledged before the process is killed; those under way then are cut off anywhere."""
+
+
+class Storm:
+    """Writers that create, update and delete, each its own GUIDs, and note what was acknowledged of each."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.acknowledged: dict[str, str | None] = {}
+        self.under_way: dict[str, str | None] = {}
+        self.count = 0
+
+    async def rage(self, writer: int) -> None:
+        """Write until the connection breaks."""
+        with suppress(HTTPStreamClosedError, ConnectionError, OSError):
+            for number in range(1_000_000):
+                guid = f"{writer:016X}{number // 3:016X}"
+                await self._write(guid, None if number % 3 == 2 else f"user {number}")
+
+    async def _write(self, guid: str, user: str | None) -> None:
+        self.under_way[guid] = user
+        if user is None:
+            reply = await self._client.delete(f"/guid/{guid}")
+        else:
+            reply = await self._client.put(f"/guid/{guid}", {"user": user})
+        assert reply.status in {200, 201, 204}
+        self.acknowledged[guid] = user
+        del self.under_way[guid]
+        self.count += 1
+
+
+@pytest.mark.parametrize("round_", range(3))
+async def test_an_acknowledged_write_survives_kill_9(tmp_path: Path, round_: int) -> None:
+    with service(tmp_path, "--no-access-log") as running:
+        client = Client(running.port)
+        storm = Storm(client)
+        writers = [asyncio.create_task(storm.rage(10 * round_ + number)) for number in range(WRITERS)]
+        while storm.count < BEFORE_THE_CRASH * (round_ + 1):
+            await asyncio.sleep(0)
+        running.kill()
+        await asyncio.gather(*writers)
+        client.close()
+    assert storm.under_way, "the crash came in the middle"
+    with service(tmp_path) as again:
+        client = Client(again.port)
+        for guid, user in storm.acknowledged.items():
+            reply = await client.get(f"/guid/{guid}")
+            found = json.loads(reply.body).get("user") if reply.status == 200 else None
+            assert found in {user, storm.under_way.get(guid, user)}, guid
+        client.close()
+    with closing(sqlite3.connect(tmp_path / "guidsvc.db")) as file:
+        assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
