@@ -10,10 +10,10 @@ import urllib.request
 from contextlib import closing
 from pathlib import Path
 
-import guidsvc
 import pytest
-from guidsvc.app import drawing, system_clock, without_password
 
+import guidsvc
+from guidsvc.app import drawing, system_clock, without_password
 from tests.client import Client
 from tests.records import GUID, USER
 from tests.servers import Server, Service, free_port, pdapt, service, wait_until
@@ -40,7 +40,7 @@ def test_the_banner_says_address_store_cache_and_a_line_to_try(tmp_path: Path) -
     assert banner[1].split() == ["records", "sqlite:///guidsvc.db"]
     assert banner[2].split() == ["cache", "memory://"]
     assert banner[3].split()[0] == "try"
-    assert f"curl -X PUT -d '{{\"user\": \"Cylance, Inc.\"}}' {running.url}/guid" in banner[3]
+    assert f'curl -X PUT -d \'{{"user": "Cylance, Inc."}}\' {running.url}/guid' in banner[3]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from guidsvc.config import PREFIX, Settings, load
 from guidsvc.errors import StartError
 
@@ -78,14 +79,14 @@ def test_a_flag_that_is_unknown_or_bad_stops_the_start_with_one_line(arguments: 
 def test_a_misspelt_variable_stops_the_start_and_is_told_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUIDSVC_STORE_ULR", "mongodb://db/guidsvc")
 
-    with pytest.raises(StartError, match="GUIDSVC_STORE_ULR .* did you mean GUIDSVC_STORE_URL"):
+    with pytest.raises(StartError, match=r"GUIDSVC_STORE_ULR .* did you mean GUIDSVC_STORE_URL"):
         load([])
 
 
 def test_a_misspelt_name_in_the_file_stops_the_start(folder: Path) -> None:
     (folder / ".env").write_text("GUIDSVC_PROT=1\n")
 
-    with pytest.raises(StartError, match="GUIDSVC_PROT .* did you mean GUIDSVC_PORT"):
+    with pytest.raises(StartError, match=r"GUIDSVC_PROT .* did you mean GUIDSVC_PORT"):
         load([])
 
 

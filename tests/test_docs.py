@@ -1,0 +1,257 @@
+"""README, compose file, tasks and changelog say what the code does."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from pydantic_core import PydanticUndefined
+
+import guidsvc
+from guidsvc.config import PREFIX, Settings
+from guidsvc.web import problems
+from guidsvc.web.app import make_app
+from tests.servers import ROOT, free_port, redis_server, service
+
+README = (ROOT / "README.md").read_text()
+EXAMPLES = README.partition("```sh\n")[2].partition("```")[0]
+
+
+def rows(section: str) -> list[list[str]]:
+    """Return the cells of the first table in a section of the README."""
+    text = README.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def curl(line: str, port: int) -> str:
+    """Do what a curl line of the README does, against this port, and return what it prints."""
+    words = shlex.split(line)
+    assert words.pop(0) == "curl"
+    method, body, headers = "GET", None, {}
+    while len(words) > 1:
+        flag, value = words.pop(0), words.pop(0)
+        if flag == "-X":
+            method = value
+        elif flag == "-d":
+            body, headers = value, {"Content-Type": "application/x-www-form-urlencoded"}
+        else:
+            raise AssertionError(f"{flag} in {line}")
+    url = urlsplit(words[0])
+    assert url.netloc == "127.0.0.1:8888"
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(method, url.path, body, headers)
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
+
+
+def test_the_examples_answer_as_they_say(tmp_path: Path) -> None:
+    lines = EXAMPLES.splitlines()
+    ran = 0
+    with service(tmp_path) as running:
+        for number, line in enumerate(lines):
+            if not line.startswith("curl"):
+                continue
+            promised = lines[number + 1].removeprefix("# ") if number + 1 < len(lines) else ""
+            pattern = re.escape(promised).replace("<GUID>", "[0-9A-F]{32}").replace("<EXPIRE>", "[0-9]+")
+            assert re.fullmatch(pattern.replace(re.escape(",...}"), ".*"), curl(line, running.port)), line
+            ran += 1
+    assert ran == 5
+
+
+def test_the_top_of_the_readme_is_two_commands_that_the_makefile_has() -> None:
+    top = [line.split("#")[0].strip() for line in README.splitlines()[2:4]]
+
+    assert top == ["make run", "make test"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert "python pdapt.py" in makefile.partition("\nrun:")[2].partition("\n\n")[0]
+    assert "python -m pytest" in makefile.partition("\ntest:")[2].partition("\n\n")[0]
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_settings_are_those_of_the_code() -> None:
+    told = {row[0]: row[1:] for row in rows("Settings")}
+    expected = {
+        f"--{name.replace('_', '-')}": [
+            PREFIX + name.upper(),
+            str(field.default).lower() if isinstance(field.default, bool) else str(field.default),
+            field.description,
+        ]
+        for name, field in Settings.model_fields.items()
+    }
+
+    assert told == expected
+    assert all(field.default is not PydanticUndefined for field in Settings.model_fields.values())
+
+
+def test_the_errors_are_those_of_the_code() -> None:
+    told = {row[0]: int(row[1]) for row in rows("Errors")}
+
+    assert told == {kind.code: kind.status for kind in {*problems.TABLE.values(), problems.INTERNAL}}
+
+
+def test_every_path_that_is_served_is_in_the_readme() -> None:
+    app = make_app(None, None, access_log=False)  # type: ignore[arg-type]  # nothing is asked of it
+    served = {rule.matcher.regex.pattern.rstrip("$") for rule in app.wildcard_router.rules}  # type: ignore[attr-defined]
+    told = set(
+        re.findall(r"`(?:[A-Z]+ )?(/[^`]*)`", README.partition("## The interface")[2].partition("\n\nA body")[0])
+    )
+
+    assert {path.replace("{guid}", "([^/]+)") for path in told} == served
+
+
+def test_the_changelog_names_the_version_or_what_is_to_come() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+
+    assert "## Unreleased" in changelog or f"## {guidsvc.__version__}" in changelog
+
+
+def test_the_design_of_the_package_is_told_where_it_is() -> None:
+    told = set(re.findall(r"^    (\w+)/?  +\w", guidsvc.__doc__ or "", re.MULTILINE))
+    there = {path.stem for path in (ROOT / "guidsvc").iterdir() if not path.name.startswith("__")}
+
+    assert told == there
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_requirements_are_pinned(name: str) -> None:
+    lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith(("#", "-r"))]
+
+    assert lines
+    assert all(re.match(r"[A-Za-z0-9-]+==[0-9][^*]*$", line) for line in lines)
+
+
+def test_requirements_hold_the_packages_that_the_user_fixed() -> None:
+    pinned = set(re.findall(r"^([A-Za-z0-9-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    tools = set(re.findall(r"^([A-Za-z0-9-]+)==", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE))
+
+    assert pinned >= {"tornado", "redis", "motor", "pydantic"}
+    assert tools >= {"pytest", "pytest-asyncio"}
+
+
+# VS Code
+
+
+def vscode(name: str) -> Any:
+    """Read one of the files for VS Code."""
+    return json.loads((ROOT / ".vscode" / name).read_text())
+
+
+def test_vs_code_has_a_build_task_that_runs_and_a_test_task_that_tests() -> None:
+    tasks = {task["label"]: task for task in vscode("tasks.json")["tasks"]}
+
+    assert tasks["guidsvc: run"]["group"] == {"kind": "build", "isDefault": True}
+    assert tasks["guidsvc: test"]["group"] == {"kind": "test", "isDefault": True}
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for task in tasks.values():
+        program, *words = task["command"].split()
+        assert program != "make" or words[0] in targets
+    assert {"guidsvc: run", "guidsvc: test", "guidsvc: coverage", "guidsvc: lint", "guidsvc: compose up"} == set(tasks)
+
+
+def test_the_other_files_for_vs_code_are_json() -> None:
+    assert vscode("launch.json")["configurations"][0]["program"].endswith("pdapt.py")
+    assert vscode("settings.json")["python.testing.pytestEnabled"] is True
+    assert "ms-python.python" in vscode("extensions.json")["recommendations"]
+
+
+# Containers: there is no Docker in the tests, so the files are read, and what can be run of them is run as it stands
+
+
+@pytest.fixture
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return loaded
+
+
+def test_every_port_is_published_on_this_host_only(compose: dict[str, Any]) -> None:
+    ports = [port for each in compose["services"].values() for port in each["ports"]]
+
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_app_waits_for_its_parts_to_be_healthy_and_writes_nothing(compose: dict[str, Any]) -> None:
+    app = compose["services"]["app"]
+
+    assert {name: each["condition"] for name, each in app["depends_on"].items()} == {
+        "mongo": "service_healthy",
+        "valkey": "service_healthy",
+    }
+    assert all("healthcheck" in each for each in compose["services"].values())
+    assert app["read_only"] is True
+    assert app["user"].split(":")[0] != "0"
+
+
+def test_the_volumes_are_named(compose: dict[str, Any]) -> None:
+    mounted = {volume.partition(":")[0] for each in compose["services"].values() for volume in each.get("volumes", [])}
+
+    assert mounted == set(compose["volumes"])
+
+
+def test_the_environment_of_the_app_is_settings_that_there_are(
+    compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment: dict[str, str] = compose["services"]["app"]["environment"]
+    dockerfile = (ROOT / "Dockerfile").read_text()
+
+    named = {*environment, *re.findall(r"GUIDSVC_\w+", dockerfile)}
+    assert named <= {PREFIX + name.upper() for name in Settings.model_fields}
+    assert urlsplit(environment["GUIDSVC_STORE_URL"]).hostname in compose["services"]
+    assert urlsplit(environment["GUIDSVC_CACHE_URL"]).hostname in compose["services"]
+
+
+def test_the_replica_set_has_the_name_that_the_app_asks_for(compose: dict[str, Any]) -> None:
+    mongo = compose["services"]["mongo"]
+    name = mongo["command"][mongo["command"].index("--replSet") + 1]
+
+    assert f"replicaSet={name}" in compose["services"]["app"]["environment"]["GUIDSVC_STORE_URL"]
+    assert f'_id: "{name}"' in mongo["healthcheck"]["test"][-1]
+
+
+def test_the_cache_keeps_nothing_on_disk_and_starts_as_its_command_stands(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    command = compose["services"]["valkey"]["command"]
+
+    assert command[:5] == ["valkey-server", "--save", "", "--appendonly", "no"]
+    with redis_server(tmp_path, *command[1:]) as server:
+        assert server.process.poll() is None
+
+
+def test_the_health_check_of_the_app_tells_ready_from_not(compose: dict[str, Any], tmp_path: Path) -> None:
+    check: list[str] = compose["services"]["app"]["healthcheck"]["test"]
+    dockerfile = (ROOT / "Dockerfile").read_text()
+
+    def healthy(port: int) -> bool:
+        script = check[-1].replace("8888", str(port))
+        return subprocess.run([sys.executable, *check[2:-1], script], check=False, capture_output=True).returncode == 0
+
+    assert check[:2] == ["CMD", "/venv/bin/python"]
+    assert check[-1] in dockerfile
+    assert not healthy(free_port())
+    with service(tmp_path) as running:
+        assert healthy(running.port)
+
+
+def test_the_image_holds_what_the_service_needs_and_runs_it_without_rights() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+
+    assert re.search(r"^COPY pdapt\.py", dockerfile, re.MULTILINE)
+    assert re.search(r"^COPY guidsvc ", dockerfile, re.MULTILINE)
+    assert re.search(r"^USER guidsvc$", dockerfile, re.MULTILINE)
+    assert 'CMD ["/venv/bin/python", "pdapt.py"]' in dockerfile
+    kept = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copied = re.findall(r"^COPY (?!--from)(\S+)", dockerfile, re.MULTILINE)
+    assert {line[1:] for line in kept} == set(copied)
