@@ -14,6 +14,7 @@ class GatedStore:
         self.open = asyncio.Event()
         self.open.set()
         self.fault: Exception | None = None
+        self.loses = False  # whether a swap finds that another was faster
         self.swap_gates: list[asyncio.Event] = []  # one for each swap to come, if it is to have one of its own
 
     async def get(self, guid: str) -> Record | None:
@@ -28,6 +29,8 @@ class GatedStore:
         await (self.swap_gates.pop(0) if self.swap_gates else self.open).wait()
         if self.fault:
             raise self.fault
+        if self.loses:
+            return False
         kept = new or old
         assert kept is not None
         self.records.pop(kept.guid, None)

@@ -37,9 +37,14 @@ class Server:
             self.process = subprocess.Popen(self._command, cwd=self._folder, stdout=log, stderr=subprocess.STDOUT)
         wait_until(self._accepts, f"{self._command[0]} on port {self.port}", self.log)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal: SIGSTOP for a server that is there and silent, SIGCONT to wake it."""
-        self.process.send_signal(number)
+    def pause(self) -> None:
+        """Make it silent, though it is there; return when it is."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
+
+    def resume(self) -> None:
+        """Wake it."""
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it at once, as a crash would."""

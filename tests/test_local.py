@@ -57,12 +57,18 @@ async def test_an_entry_is_dropped_when_its_record_expires(
     assert short.expire == clock.seconds
 
 
-async def test_an_expired_record_is_not_cached(cache: LocalCache, gated: GatedStore, at: Callable[..., Record]) -> None:
-    gated.records[GUID] = at(expire=0)
+async def test_an_expired_record_is_not_cached_and_takes_no_place(
+    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
+) -> None:
+    live = [f"{number:032X}" for number in range(3)]
+    gated.records = {guid: at(guid=guid) for guid in live} | {GUID: at(expire=0)}
+    for guid in [*live, GUID, GUID]:
+        await cache.get(guid)
+    assert gated.gets == 5
 
-    await cache.get(GUID)
-    await cache.get(GUID)
-    assert gated.gets == 2
+    for guid in live:
+        await cache.get(guid)
+    assert gated.gets == 5
 
 
 async def test_the_least_recently_used_goes_first(
@@ -193,6 +199,7 @@ async def test_after_a_write_of_unknown_outcome_reads_go_to_the_store(
     with pytest.raises(OutcomeUnknown):
         await cache.swap(old, None)
     gated.fault = None
+    await turns()
     assert await cache.get(GUID) == old
 
     gated.records.clear()  # the write lands after all

@@ -1,7 +1,6 @@
 """The MongoDB store, beyond the store's contract: durability, round trips, indexes and faults."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -91,6 +90,7 @@ async def test_a_url_cannot_weaken_what_a_write_promises(mongo_url: str, command
         commands.named("insert")[0]["writeConcern"]
         == {"w": "majority", "j": True} | (commands.named("insert")[0]["writeConcern"])
     )
+    assert "txnNumber" in commands.named("insert")[0]
     assert commands.named("find")[0]["readConcern"]["level"] == "majority"
 
 
@@ -158,14 +158,14 @@ async def test_a_paused_server_makes_reads_unavailable_and_writes_unknown_and_it
     url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
     async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
         await store.swap(None, old := record(clock()))
-        own_mongo.signal(signal.SIGSTOP)
+        own_mongo.pause()
         with pytest.raises(StoreUnavailable):
             await store.get(GUID)
         with pytest.raises((OutcomeUnknown, StoreUnavailable)):
             await store.swap(old, record(clock(), version=clock() + 1))
         with pytest.raises(StoreUnavailable):
             await store.ping()
-        own_mongo.signal(signal.SIGCONT)
+        own_mongo.resume()
         assert await eventually(store) is not None
 
 
@@ -175,10 +175,10 @@ async def test_a_write_whose_answer_does_not_come_is_of_unknown_outcome_and_may_
     url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
     async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
         await store.swap(None, record(clock(), guid="0" * 32))  # so that a connection is there to send on
-        own_mongo.signal(signal.SIGSTOP)
+        own_mongo.pause()
         with pytest.raises(OutcomeUnknown):
             await store.swap(None, record(clock()))
-        own_mongo.signal(signal.SIGCONT)
+        own_mongo.resume()
         while await eventually(store) is None:
             await asyncio.sleep(0)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -66,9 +65,9 @@ async def flush(server: Server, load: Load) -> None:
 
 
 async def pause(server: Server, load: Load) -> None:
-    server.signal(signal.SIGSTOP)
+    server.pause()
     await some_reads(load)
-    server.signal(signal.SIGCONT)
+    server.resume()
     await load.calm()
 
 

@@ -68,11 +68,15 @@ async def test_a_put_creates_and_then_updates(service: GuidService) -> None:
     assert await service.get(GUID) == second.record
 
 
-async def test_a_put_that_changes_nothing_leaves_the_version(service: GuidService, clock: FakeClock) -> None:
+async def test_a_put_that_changes_nothing_leaves_the_version_and_writes_nothing(
+    racing: LosesRaces, service: GuidService, clock: FakeClock
+) -> None:
     first = await service.put(GUID, change(user="a"))
     clock.advance(seconds=5)
+    racing.races = 1
 
     assert (await service.put(GUID, change(user="a"))).record == first.record
+    assert racing.races == 1
 
 
 async def test_a_draw_that_is_taken_is_drawn_again(service: GuidService) -> None:

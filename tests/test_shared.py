@@ -1,7 +1,6 @@
 """The cache in Redis, beyond the store's contract: the protocol, step by step, and every way to lose Redis."""
 
 import asyncio
-import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -101,6 +100,25 @@ async def test_an_expired_record_is_not_cached(cache: SharedCache, gated: GatedS
     await cache.get(GUID)
     await cache.get(GUID)
     assert gated.gets == 2
+    await cache.check()
+
+
+async def test_while_one_fills_the_others_ask_the_store_and_leave_it_its_token(
+    caches: list[SharedCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    gated.open.clear()
+    first = asyncio.create_task(caches[0].get(GUID))
+    while gated.gets < 1:
+        await asyncio.sleep(0)
+    token = raw.get(entry(raw))
+    others = [asyncio.create_task(cache.get(GUID)) for cache in caches]
+    while gated.gets < 3:
+        await asyncio.sleep(0)
+    assert raw.get(entry(raw)) == token
+    gated.open.set()
+
+    assert await asyncio.gather(first, *others) == [gated.records[GUID]] * 3
 
 
 async def test_a_write_by_one_process_is_seen_by_the_next_read_of_another(
@@ -147,6 +165,27 @@ async def test_while_a_write_is_under_way_readers_ask_the_store_and_fill_nothing
     assert await writer
 
 
+async def test_a_read_that_began_during_a_write_never_fills_the_cache_after_it(
+    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    gated.swap_gates = [gate := asyncio.Event()]
+    writer = asyncio.create_task(caches[0].swap(old, new))
+    while gated.swap_gates:
+        await asyncio.sleep(0)
+    gated.open.clear()
+    reader = asyncio.create_task(caches[1].get(GUID))
+    while not gated.gets:
+        await asyncio.sleep(0)
+    gate.set()
+    await writer
+    gated.open.set()
+    assert await reader == old, "it began before the write was acknowledged"
+
+    assert await caches[1].get(GUID) == new
+
+
 async def test_the_end_of_one_write_leaves_the_marker_of_another(
     caches: list[SharedCache], gated: GatedStore, clock: FakeClock
 ) -> None:
@@ -182,6 +221,17 @@ async def test_a_write_that_changed_nothing_leaves_the_key_to_be_cached_again(
     assert gated.gets == 1
 
 
+async def test_a_write_that_lost_its_race_leaves_the_key_to_be_cached_again(
+    cache: SharedCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    gated.loses = True
+
+    assert not await cache.swap(old, None)
+    assert [await cache.get(GUID) for _ in range(2)] == [old, old]
+    assert gated.gets == 1
+
+
 async def test_after_a_write_of_unknown_outcome_nothing_is_filled(
     caches: list[SharedCache], gated: GatedStore, clock: FakeClock
 ) -> None:
@@ -196,7 +246,7 @@ async def test_after_a_write_of_unknown_outcome_nothing_is_filled(
     assert await caches[1].get(GUID) is None
 
 
-@pytest.mark.parametrize("loss", ["flush", "marker"])
+@pytest.mark.parametrize("loss", ["flush", "marker lost", "marker dead"])
 async def test_when_redis_forgets_in_the_middle_of_a_write_what_was_filled_meanwhile_is_taken_out_again(
     caches: list[SharedCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, loss: str
 ) -> None:
@@ -208,8 +258,10 @@ async def test_when_redis_forgets_in_the_middle_of_a_write_what_was_filled_meanw
         await asyncio.sleep(0)
     if loss == "flush":
         raw.flushall()
-    else:
+    elif loss == "marker lost":
         raw.delete(entry(raw, "w"))
+    else:
+        raw.zadd(entry(raw, "w"), dict.fromkeys(raw.zrange(entry(raw, "w"), 0, -1), 1))
     await caches[1].get(GUID)
     gated.gets = 0
     assert await caches[1].get(GUID) == old
@@ -275,7 +327,7 @@ async def test_a_silent_redis_costs_one_time_out_and_then_nothing_until_it_answe
     expected_logs.add(DOWN)
     gated.records[GUID] = record(clock())
     await cache.get(GUID)
-    own_redis.signal(signal.SIGSTOP)
+    own_redis.pause()
     started = time.monotonic()
     assert await cache.get(GUID) == gated.records[GUID]
     assert time.monotonic() - started < 2, "far from the time-outs of the driver"
@@ -285,7 +337,7 @@ async def test_a_silent_redis_costs_one_time_out_and_then_nothing_until_it_answe
     assert [await cache.get(GUID) for _ in range(1000)] == [gated.records[GUID]] * 1000
     assert gated.gets == 1000, "the circuit is open: nobody waits for Redis"
 
-    own_redis.signal(signal.SIGCONT)
+    own_redis.resume()
     await until_up(cache)
     gated.gets = 0
     await cache.get(GUID)
@@ -313,6 +365,32 @@ async def test_what_redis_restores_from_disk_is_never_served(
             await until_up(cache)
 
             assert await cache.get(GUID) == new
+
+
+async def test_a_marker_that_redis_restores_from_disk_is_not_taken_for_one_that_stood(
+    gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs, tmp_path: Path
+) -> None:
+    expected_logs.add(DOWN)
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    gated.swap_gates = [gate := asyncio.Event()]
+    with redis_server(tmp_path) as server:
+        url = f"redis://127.0.0.1:{server.port}"
+        async with open_link(url) as one, open_link(url) as another:
+            caches = [SharedCache(gated, link, clock=clock) for link in (one, another)]
+            writer = asyncio.create_task(caches[0].swap(old, new))
+            while gated.swap_gates:
+                await asyncio.sleep(0)
+            redis.Redis(port=server.port).save()
+            server.kill()
+            server.start()
+            await caches[1].get(GUID)
+            await until_up(caches[1])
+            assert await caches[1].get(GUID) == old, "filled in under the new boot"
+            gate.set()
+
+            assert await writer
+            assert await caches[1].get(GUID) == new
 
 
 @pytest.mark.parametrize("value", [b"R", b"Rgarbage", b'R{"guid": 1}', b"R[]"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
-from guidsvc.store.sqlite import SqliteStore, _failure, open_sqlite, path_of_url
+from guidsvc.store.sqlite import GROUP, SqliteStore, _failure, open_sqlite, path_of_url
 from guidsvc.store.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
 from tests.conftest import FakeClock
 from tests.records import GUID, record
@@ -92,6 +92,20 @@ async def test_a_race_lost_inside_a_group_is_told_to_the_loser_only(store: Sqlit
     assert await asyncio.gather(*(store.swap(None, each) for each in swaps)) == [True, False, True]
 
 
+async def test_a_fault_in_the_middle_of_a_group_changes_nothing_of_it_and_the_next_goes_through(
+    store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
+) -> None:
+    writer.execute(
+        "CREATE TEMP TRIGGER fault BEFORE INSERT ON records WHEN NEW.user = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+    group = [record(clock()), record(clock(), guid="0" * 32, user="bad"), record(clock(), guid="1" * 32)]
+    answers = await asyncio.gather(*(store.swap(None, each) for each in group), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
+    assert [await store.get(each.guid) for each in group] == [None] * 3
+    assert await store.swap(None, group[0])
+
+
 async def test_a_full_disk_refuses_the_write_and_loses_nothing(
     store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
 ) -> None:
@@ -171,11 +185,11 @@ async def test_a_row_that_is_no_record_is_told_as_corrupt_and_others_are_served(
 
 async def test_close_answers_what_is_waiting(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
-        swaps = [asyncio.create_task(store.swap(None, record(clock(), guid=f"{n:032X}"))) for n in range(50)]
+        swaps = [asyncio.create_task(store.swap(None, record(clock(), guid=f"{n:032X}"))) for n in range(2 * GROUP)]
         await asyncio.sleep(0)
-    assert await asyncio.gather(*swaps) == [True] * 50
+    assert await asyncio.gather(*swaps) == [True] * 2 * GROUP
     with closing(sqlite3.connect(path)) as file:
-        assert file.execute("SELECT count(*) FROM records").fetchone() == (50,)
+        assert file.execute("SELECT count(*) FROM records").fetchone() == (2 * GROUP,)
 
 
 async def test_records_past_their_retention_are_swept_away(path: Path, clock: FakeClock) -> None:
@@ -188,6 +202,14 @@ async def test_records_past_their_retention_are_swept_away(path: Path, clock: Fa
         clock.advance(seconds=2)
         while await store.get(GUID) is not None:
             await asyncio.sleep(0)
+
+
+async def test_a_new_file_that_many_open_at_once_is_made_once(path: Path) -> None:
+    connections = await asyncio.gather(*(asyncio.to_thread(open_writer, path) for _ in range(8)))
+
+    assert connections[0].execute("SELECT count(*) FROM records").fetchone() == (0,)
+    for connection in connections:
+        connection.close()
 
 
 async def test_an_older_file_is_brought_forward_with_its_records(path: Path, clock: FakeClock) -> None:

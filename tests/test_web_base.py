@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import re
-import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -143,7 +142,7 @@ async def test_a_write_whose_answer_does_not_come_is_told_as_outcome_unknown(
     async with serving(store_url=f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc") as client:
         await client.put(PATH, {"user": USER})
         await client.get(PATH)  # the cache knows the record: the read before the write needs no store
-        own_mongo.signal(signal.SIGSTOP)
+        own_mongo.pause()
         body = assert_problem(await client.put(PATH, {"user": "another"}), 504, "outcome-unknown")
         assert "Read before trying again" in str(body["detail"])
 
