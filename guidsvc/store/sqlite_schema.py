@@ -99,8 +99,10 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, 
 
 
 def _refuse_stranger(connection: sqlite3.Connection, path: Path, newest: int) -> None:
+    connection.execute("BEGIN")  # another process may be making the file right now: see all of it, or nothing
     owner, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    connection.execute("COMMIT")
     if owner != APPLICATION_ID and (owner or version or tables):
         raise StartError(f"store_url: {path} is a SQLite file of another application")
     if version > newest:
