@@ -1,6 +1,7 @@
 # make run    the service, on SQLite and memory, at http://127.0.0.1:8888
 # make test   every test; brings its own Redis and MongoDB-protocol servers
 # The virtual environment in .venv is made, and brought up to date with the requirements, by whichever runs first.
+# Another Python: make clean, then make PYTHON=python3.13 test.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,15 +9,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage lint format clean
+.PHONY: help install run test coverage lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+install: $(VENV)/dev.done  ## make the virtual environment, with all that run, test and lint need
+
 run: $(VENV)/run.done  ## run the service; ARGS="--port 9000" passes options on
 	$(BIN)/python pdapt.py $(ARGS)
 
-test: $(VENV)/dev.done  ## run every test; ARGS="-k races" picks some
+test: $(VENV)/dev.done  ## run every test; ARGS="-k racing" picks some
 	$(BIN)/python -m pytest $(ARGS)
 
 coverage: $(VENV)/dev.done  ## run every test and write htmlcov/index.html
@@ -39,14 +42,15 @@ format: $(VENV)/dev.done  ## lay the code out
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-$(VENV)/bin/python:
+$(VENV)/venv.done:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "guidsvc needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
+	touch $@
 
-$(VENV)/run.done: requirements.txt | $(VENV)/bin/python
+$(VENV)/run.done: requirements.txt $(VENV)/venv.done
 	$(PIP) -r requirements.txt
 	touch $@
 
-$(VENV)/dev.done: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+$(VENV)/dev.done: requirements.txt requirements-dev.txt $(VENV)/venv.done
 	$(PIP) -r requirements-dev.txt
 	touch $@ $(VENV)/run.done

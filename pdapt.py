@@ -14,6 +14,8 @@ def main() -> None:
         app.run(settings)
     except StartError as error:
         sys.exit(f"pdapt.py: {error}")
+    except KeyboardInterrupt:  # a second Ctrl-C, for those who do not want to wait for the requests under way
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -79,7 +80,7 @@ async def serving(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
 
 async def _drain(server: HTTPServer, under_way: UnderWay, grace: float) -> None:
     server.stop()
-    if not await under_way.until_idle(grace):
+    if not await under_way.drain(grace):
         _log.warning("stopped with requests under way", under_way=len(under_way), grace=grace)
     await server.close_all_connections()
 
@@ -104,8 +105,11 @@ def _on_signals() -> asyncio.Event:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, told)
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, told)
+    except NotImplementedError:
+        pass  # on Windows: there Ctrl-C cancels `serve`, which closes everything as well
     return stop
 
 
@@ -117,7 +121,9 @@ def drawing(version: str) -> rules.Draw:
 
 def banner(settings: Settings, port: int) -> str:
     """Return what the start prints: where it listens, where it keeps what, and one line to try."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    host = everywhere.get(settings.host, settings.host)
+    host = f"[{host}]" if ":" in host else host
     at = f"http://{host}:{port}"
     return "\n".join(
         [
@@ -135,4 +141,5 @@ def without_password(url: str) -> str:
     login, at, host = parts.netloc.rpartition("@")
     user = login.partition(":")[0]
     shown = f"{user}:***{at}{host}" if ":" in login else parts.netloc
-    return urlunsplit(parts._replace(netloc=shown)) if shown else url
+    query = re.sub(r"(?i)([^&=]*(?:password|secret|token)[^&=]*)=[^&]*", r"\1=***", parts.query)
+    return urlunsplit(parts._replace(netloc=shown, query=query)) if shown else url

@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from io import StringIO
+from pathlib import Path
 from typing import Annotated, Literal
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -31,7 +33,6 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         env_file=ENV_FILE,
         env_file_encoding="utf-8",
-        env_ignore_empty=True,
         extra="ignore",  # others share the environment and .env; names with our prefix are checked in `load`
         frozen=True,
         cli_prog_name="pdapt.py",
@@ -73,8 +74,9 @@ class Settings(BaseSettings):
 
 def load(arguments: Sequence[str] | None = None) -> Settings:
     """Read the settings; StartError, of one line, for what is unknown or bad. `--help` prints them all and exits."""
-    _refuse_unknown()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if not {"-h", "--help"} & set(words):
+        _refuse_unknown()
     try:
         return Settings(_cli_parse_args=words)  # type: ignore[call-arg]  # how pydantic-settings is given its arguments
     except SettingsError as error:
@@ -86,12 +88,27 @@ def load(arguments: Sequence[str] | None = None) -> Settings:
 def _refuse_unknown() -> None:
     """Stop at a name with our prefix that is no setting: a misspelt GUIDSVC_STORE_URL must not start on SQLite."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    for name in [*os.environ, *dotenv_values(ENV_FILE)]:
+    for name in [*os.environ, *_names_in_file()]:
         whole = name.upper()
         if whole.startswith(PREFIX) and not whole.startswith(TEST_PREFIX) and whole not in known:
-            near = get_close_matches(whole, known, n=1)
+            near = get_close_matches(whole, known, n=1, cutoff=0.8)
             hint = f"; did you mean {near[0]}?" if near else "; see --help for those that are"
             raise StartError(f"{name} (environment or {ENV_FILE}) is no setting{hint}")
+
+
+def _names_in_file() -> list[str]:
+    """Return the names that the file sets; StartError for a line that sets none, which would pass unnoticed."""
+    try:
+        text = Path(ENV_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"{ENV_FILE}: {error}") from error
+    bindings = list(parse_stream(StringIO(text)))
+    for binding in bindings:
+        if binding.error:
+            raise StartError(f"{ENV_FILE}, line {binding.original.line}: is no NAME=value")
+    return [binding.key for binding in bindings if binding.key]
 
 
 def _told(fault: ErrorDetails) -> str:

@@ -57,12 +57,14 @@ def _parse_expire(value: object) -> int:
         return int(value.lstrip("0")[:13] or "0")
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise _fault("expire_type", "Unix time in seconds, as a string of digits or an integer")
+    raise _fault("expire_type", "must be Unix time in seconds, as a string of digits or an integer")
 
 
 def _check_user(value: str) -> str:
     if not 1 <= len(value) <= MAX_USER_CHARACTERS:
-        raise _fault("user_length", "1 to {most} characters, not {length}", most=MAX_USER_CHARACTERS, length=len(value))
+        raise _fault(
+            "user_length", "must have 1 to {most} characters, not {length}", most=MAX_USER_CHARACTERS, length=len(value)
+        )
     if value.isspace():
         raise _fault("user_blank", "must not be blank")
     if any(unicodedata.category(character) == "Cc" for character in value):
@@ -77,14 +79,14 @@ def _render_metadata(value: object) -> str | None:
     _check_inside(value)
     text = to_json(value)
     if len(text) > MAX_METADATA_BYTES:
-        raise _fault("metadata_size", "at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
+        raise _fault("metadata_size", "must be at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
     return text.decode() if value else None
 
 
 def _check_inside(value: dict[str, Any]) -> None:
     for level, part in _walk(value):
         if level > MAX_METADATA_LEVELS:
-            raise _fault("metadata_depth", "at most {most} levels deep", most=MAX_METADATA_LEVELS)
+            raise _fault("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)
         if isinstance(part, float) and not isfinite(part):
             raise _fault("metadata_number", "holds a number too large to be kept")
 

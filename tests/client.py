@@ -1,11 +1,13 @@
-"""A client of the service over a real socket, and what it gets back."""
+"""A client of the service over real sockets, which keeps its connections alive; and what it gets back."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.httputil import HTTPHeaders
+
+_Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Reply(NamedTuple):
@@ -26,7 +28,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self._http = AsyncHTTPClient(force_instance=True, max_clients=500)
+        self._idle: list[_Connection] = []
 
     async def ask(
         self,
@@ -37,24 +39,16 @@ class Client:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Send one request and return the reply, whatever its status."""
-        if json is not None:
-            body = _dump(json)
+        """Send one request and return the reply, whatever its status; ConnectionError if there is none."""
         typed = {} if json is None else {"Content-Type": "application/json"}
-        request = HTTPRequest(
-            f"http://127.0.0.1:{self.port}{path}",
-            method=method,
-            headers=typed | dict(headers or {}),
-            body=body,
-            allow_nonstandard_methods=True,
-            follow_redirects=False,
-            request_timeout=30,
-        )
-        response = await self._http.fetch(request, raise_error=False)
-        if response.code == 599:  # Tornado's own number for "there was no reply"
-            assert response.error is not None
-            raise response.error
-        return Reply(response.code, response.headers, response.body or b"")
+        request = _request(method, path, typed | dict(headers or {}), body if json is None else _dump(json))
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                return await self._exchange(connection, method, request)
+            except ConnectionError:  # it was closed while it was idle: only a new one tells
+                continue
+        return await self._exchange(await asyncio.open_connection("127.0.0.1", self.port), method, request)
 
     async def get(self, path: str, **options: Any) -> Reply:
         return await self.ask("GET", path, **options)
@@ -68,8 +62,49 @@ class Client:
     async def delete(self, path: str, **options: Any) -> Reply:
         return await self.ask("DELETE", path, **options)
 
-    def close(self) -> None:
-        self._http.close()
+    async def aclose(self) -> None:
+        """Close the connections that are idle."""
+        while self._idle:
+            await _close(self._idle.pop())
+
+    async def _exchange(self, connection: _Connection, method: str, request: bytes) -> Reply:
+        reader, writer = connection
+        try:
+            writer.write(request)
+            reply = await asyncio.wait_for(read_reply(reader, method), 30)
+        except BaseException as error:
+            await _close(connection)
+            if isinstance(error, asyncio.IncompleteReadError):
+                raise ConnectionResetError("the connection was closed instead of a reply") from error
+            raise
+        if reply.headers.get("Connection") == "close":
+            await _close(connection)
+        else:
+            self._idle.append(connection)
+        return reply
+
+
+async def read_reply(reader: asyncio.StreamReader, method: str) -> Reply:
+    """Read one reply; IncompleteReadError if the connection ends before it does."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    start, _, fields = head.partition("\r\n")
+    status, headers = int(start.split()[1]), HTTPHeaders.parse(fields)
+    length = 0 if method == "HEAD" or status in {204, 304} else int(headers["Content-Length"])
+    return Reply(status, headers, await reader.readexactly(length))
+
+
+def _request(method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    whole = {"Host": "127.0.0.1"} | dict(headers)
+    if body is not None:
+        whole["Content-Length"] = str(len(body))
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in whole.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+async def _close(connection: _Connection) -> None:
+    _, writer = connection
+    writer.close()
+    await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
 
 def _dump(value: object) -> bytes:

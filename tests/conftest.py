@@ -181,7 +181,7 @@ def serving(clock: FakeClock, sqlite_url: str) -> Serving:
             try:
                 yield client
             finally:
-                client.close()
+                await client.aclose()
 
     return serve
 

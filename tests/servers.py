@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,9 +24,12 @@ START_SECONDS = 30.0
 class Server:
     """A process that listens on `port`, with what it prints kept in `log`."""
 
-    def __init__(self, command: list[str], port: int, folder: Path) -> None:
+    def __init__(
+        self, command: list[str], port: int, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._command = command
         self._folder = folder
+        self._environment = os.environ | dict(environment or {})
         self.port = port
         self.log = folder / "server.log"
         self.start()
@@ -34,7 +37,9 @@ class Server:
     def start(self) -> None:
         """Start, or start again on the same port, and return when it accepts connections."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, cwd=self._folder, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                self._command, cwd=self._folder, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
         wait_until(self._accepts, f"{self._command[0]} on port {self.port}", self.log)
 
     def pause(self) -> None:
@@ -118,10 +123,13 @@ class Service(Server):
 
 
 @contextmanager
-def service(folder: Path, *options: str) -> Iterator[Service]:
+def service(
+    folder: Path, *options: str, program: Path = ROOT / "pdapt.py", environment: Mapping[str, str] | None = None
+) -> Iterator[Service]:
     """Run guidsvc in a folder of its own."""
     port = free_port()
-    server = Service([sys.executable, str(ROOT / "pdapt.py"), "--port", str(port), *options], port, folder)
+    command = [sys.executable, str(program), "--port", str(port), *options]
+    server = Service(command, port, folder, environment or {})
     try:
         yield server
     finally:

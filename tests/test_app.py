@@ -1,20 +1,19 @@
 """The service as a process: how it starts, what it says, how it ends; and why it may refuse to start."""
 
-import asyncio
 import http.client
 import json
 import re
 import signal
 import sqlite3
 import urllib.request
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 import guidsvc
 from guidsvc.app import drawing, system_clock, without_password
-from tests.client import Client
 from tests.records import GUID, USER
 from tests.servers import Server, Service, free_port, pdapt, service, wait_until
 
@@ -29,6 +28,17 @@ def ask(running: Service, method: str, path: str, body: object = None) -> tuple[
         reply = connection.getresponse()
         text = reply.read()
         return reply.status, json.loads(text) if text else {}
+
+
+@contextmanager
+def half_a_request(running: Service) -> Iterator[None]:
+    """Have a request under way, inside, whose body does not end."""
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port)) as half:
+        half.putrequest("PUT", PATH)
+        half.putheader("Content-Length", "100")
+        half.endheaders(b"{")
+        ask(running, "GET", "/livez")  # which came later, and so was begun later
+        yield
 
 
 def test_the_banner_says_address_store_cache_and_a_line_to_try(tmp_path: Path) -> None:
@@ -56,51 +66,70 @@ def test_a_signal_ends_the_service_cleanly_and_what_it_acknowledged_is_there_at_
         assert ask(running, "GET", PATH)[1]["user"] == USER
 
 
-async def test_a_request_that_is_under_way_at_the_end_is_still_answered(tmp_path: Path) -> None:
-    with service(tmp_path) as running, closing(sqlite3.connect(tmp_path / "guidsvc.db")) as other:
+def test_a_request_that_is_under_way_at_the_end_is_still_answered(tmp_path: Path) -> None:
+    with service(tmp_path) as running, closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        client = Client(running.port)
-        under_way = asyncio.create_task(client.put(PATH, {"user": USER}))
-        while (await client.get("/readyz")).status != 200 or not _waiting(running):
-            await asyncio.sleep(0)
-        running.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(wait_until, lambda: "stopping" in running.log.read_text(), "the end", running.log)
-        other.execute("ROLLBACK")
-
-        assert (await under_way).status == 201
-        client.close()
-        assert await asyncio.to_thread(running.process.wait, 10) == 0
-
-
-def _waiting(running: Service) -> bool:
-    """Whether a request has come in: it was sent before this one, which has been answered."""
-    return "/readyz" in running.log.read_text()
-
-
-def test_a_second_signal_ends_the_service_at_once(tmp_path: Path) -> None:
-    with service(tmp_path, "--grace", "3600") as running:
-        half = http.client.HTTPConnection("127.0.0.1", running.port)
-        half.putrequest("PUT", PATH)
-        half.putheader("Content-Length", "100")
-        half.endheaders(b"{")
+        under_way = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        under_way.request("PUT", PATH, b'{"user": "x"}')
         ask(running, "GET", "/livez")
         running.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
+        other.execute("ROLLBACK")
+
+        assert under_way.getresponse().status == 201
+        under_way.close()
+        assert running.process.wait(10) == 0
+
+
+def test_a_client_that_keeps_its_connection_is_asked_to_hang_up_at_the_end(tmp_path: Path) -> None:
+    with service(tmp_path, "--grace", "3600") as running:
+        kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        kept.request("GET", "/livez")
+        first = kept.getresponse()
+        assert (first.read(), first.headers["Connection"]) == (b'{"status":"live"}\n', None)
+        kept.putrequest("PUT", PATH)
+        kept.putheader("Content-Length", "13")
+        kept.endheaders(b'{"user"')
+        ask(running, "GET", "/livez")
+        running.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
+        kept.send(b': "x"}')
+        reply = kept.getresponse()
+
+        assert (reply.status, reply.headers["Connection"]) == (201, "close")
+        kept.close()
+        assert running.process.wait(10) == 0
+
+
+def test_a_service_that_is_about_to_end_is_not_ready(tmp_path: Path) -> None:
+    with service(tmp_path, "--grace", "0.2") as running, half_a_request(running):
+        kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        kept.request("GET", "/readyz")
+        assert b'"ready"' in kept.getresponse().read()
+        running.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
+        kept.request("GET", "/readyz")
+        reply = kept.getresponse()
+
+        assert (reply.status, reply.headers["Connection"]) == (503, "close")
+        kept.close()
+        assert running.process.wait(10) == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_the_service_at_once(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    with service(tmp_path, "--grace", "3600") as running, half_a_request(running):
+        running.process.send_signal(number)
+        wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
         assert running.process.poll() is None, "it waits for the request"
-        assert running.stop() == -signal.SIGTERM
-        half.close()
+        assert running.stop(number) == code
+        assert "Traceback" not in running.log.read_text()
 
 
 def test_a_request_that_does_not_end_is_given_up_after_the_grace(tmp_path: Path) -> None:
-    with service(tmp_path, "--grace", "0.2") as running:
-        half = http.client.HTTPConnection("127.0.0.1", running.port)
-        half.putrequest("PUT", PATH)
-        half.putheader("Content-Length", "100")
-        half.endheaders(b"{")
-        ask(running, "GET", "/livez")
+    with service(tmp_path, "--grace", "0.2") as running, half_a_request(running):
         assert running.stop() == 0
         assert "stopped with requests under way" in running.log.read_text()
-        half.close()
 
 
 def test_every_request_is_a_line_in_the_log_with_its_request_id(tmp_path: Path) -> None:
@@ -145,6 +174,9 @@ def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path, own_
         (["--store-url", "mongodb://127.0.0.1:1/guidsvc"], "MongoDB cannot be used"),
         (["--cache-url", "memcached://h"], "cache_url: memcached:// is no cache"),
         (["--cache-url", "redis://h:port"], "cache_url: "),
+        (["--cache-url", "redis://h/abc"], "cache_url: /abc is no number"),
+        (["--cache-url", "memory://here"], "cache_url: memory:// is no cache"),
+        (["--store-url="], "store_url: nothing:// is no store"),
     ],
 )
 def test_settings_that_cannot_be_served_stop_the_start_with_one_line(
@@ -186,6 +218,7 @@ def test_the_clock_tells_unix_milliseconds_and_draws_differ() -> None:
         ("mongodb://user:secret@db:27017/guidsvc?w=1", "mongodb://user:***@db:27017/guidsvc?w=1"),
         ("redis://:secret@cache:6379/0", "redis://:***@cache:6379/0"),
         ("redis://cache:6379/0", "redis://cache:6379/0"),
+        ("redis://h/0?username=a&password=secret&db=1", "redis://h/0?username=a&password=***&db=1"),
         ("mongodb://a:p@h1:1,h2:2/x", "mongodb://a:***@h1:1,h2:2/x"),
         ("sqlite:///guidsvc.db", "sqlite:///guidsvc.db"),
         ("memory://", "memory://"),

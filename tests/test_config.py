@@ -48,10 +48,13 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
     assert by_flag != Settings.model_fields[name].default
 
 
-def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_value_is_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(["--store-url="]).store_url == "", "which no store answers to"
+    monkeypatch.setenv("GUIDSVC_STORE_URL", "")
+    assert load([]).store_url == ""
     monkeypatch.setenv("GUIDSVC_PORT", "")
-
-    assert load([]).port == 8888
+    with pytest.raises(StartError, match="port: "):
+        load([])
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,8 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
         (["--grace", "-1"], "grace: "),
         (["--lifetime", "0", "--retention", "-1"], "lifetime: .*; retention: "),
         (["extra"], "extra"),
+        (["--port="], "port: "),
+        (["--host="], "host: "),
     ],
 )
 def test_a_flag_that_is_unknown_or_bad_stops_the_start_with_one_line(arguments: list[str], why: str) -> None:
@@ -90,13 +95,25 @@ def test_a_misspelt_name_in_the_file_stops_the_start(folder: Path) -> None:
         load([])
 
 
+@pytest.mark.parametrize("text", [b"GUIDSVC_PORT=1\nnonsense here\n", b"GUIDSVC_HOST=\xff\n", b"=\n"])
+def test_a_file_that_cannot_be_read_stops_the_start_with_one_line(folder: Path, text: bytes) -> None:
+    (folder / ".env").write_bytes(text)
+
+    with pytest.raises(StartError, match=r"^\.env") as caught:
+        load([])
+    assert "\n" not in str(caught.value)
+
+
 def test_the_variables_of_the_tests_are_not_the_service_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUIDSVC_TEST_MONGO_URL", "mongodb://db")
 
     assert load([]).store_url == "sqlite:///guidsvc.db"
 
 
-def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_setting_whatever_else_is_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUIDSVC_NONSENSE", "1")
     with pytest.raises(SystemExit) as caught:
         load(["--help"])
     assert caught.value.code == 0

@@ -1,8 +1,10 @@
 """README, compose file, tasks and changelog say what the code does."""
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from http.client import HTTPConnection
@@ -21,7 +23,7 @@ from guidsvc.web.app import make_app
 from tests.servers import ROOT, free_port, redis_server, service
 
 README = (ROOT / "README.md").read_text()
-EXAMPLES = README.partition("```sh\n")[2].partition("```")[0]
+EXAMPLES = re.findall(r"```sh\n(curl .*)\n```\n```json\n(.*)\n```", README)
 
 
 def rows(section: str) -> list[list[str]]:
@@ -54,17 +56,11 @@ def curl(line: str, port: int) -> str:
 
 
 def test_the_examples_answer_as_they_say(tmp_path: Path) -> None:
-    lines = EXAMPLES.splitlines()
-    ran = 0
+    assert len(EXAMPLES) == 5
     with service(tmp_path) as running:
-        for number, line in enumerate(lines):
-            if not line.startswith("curl"):
-                continue
-            promised = lines[number + 1].removeprefix("# ") if number + 1 < len(lines) else ""
+        for line, promised in EXAMPLES:
             pattern = re.escape(promised).replace("<GUID>", "[0-9A-F]{32}").replace("<EXPIRE>", "[0-9]+")
-            assert re.fullmatch(pattern.replace(re.escape(",...}"), ".*"), curl(line, running.port)), line
-            ran += 1
-    assert ran == 5
+            assert re.fullmatch(pattern.replace(re.escape(",...}"), ".*") + "\n?", curl(line, running.port)), line
 
 
 def test_the_top_of_the_readme_is_two_commands_that_the_makefile_has() -> None:
@@ -83,7 +79,7 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 def test_the_settings_are_those_of_the_code() -> None:
     told = {row[0]: row[1:] for row in rows("Settings")}
     expected = {
-        f"--{name.replace('_', '-')}": [
+        f"--{'[no-]' if field.annotation is bool else ''}{name.replace('_', '-')}": [
             PREFIX + name.upper(),
             str(field.default).lower() if isinstance(field.default, bool) else str(field.default),
             field.description,
@@ -157,11 +153,20 @@ def test_vs_code_has_a_build_task_that_runs_and_a_test_task_that_tests() -> None
     for task in tasks.values():
         program, *words = task["command"].split()
         assert program != "make" or words[0] in targets
-    assert {"guidsvc: run", "guidsvc: test", "guidsvc: coverage", "guidsvc: lint", "guidsvc: compose up"} == set(tasks)
+    assert {
+        "guidsvc: install",
+        "guidsvc: run",
+        "guidsvc: test",
+        "guidsvc: coverage",
+        "guidsvc: lint",
+        "guidsvc: compose up",
+    } == set(tasks)
 
 
 def test_the_other_files_for_vs_code_are_json() -> None:
-    assert vscode("launch.json")["configurations"][0]["program"].endswith("pdapt.py")
+    launch = vscode("launch.json")["configurations"]
+    assert launch[0]["program"].endswith("pdapt.py")
+    assert {each["preLaunchTask"] for each in launch} <= {task["label"] for task in vscode("tasks.json")["tasks"]}
     assert vscode("settings.json")["python.testing.pytestEnabled"] is True
     assert "ms-python.python" in vscode("extensions.json")["recommendations"]
 
@@ -176,7 +181,7 @@ def compose() -> dict[str, Any]:
 
 
 def test_every_port_is_published_on_this_host_only(compose: dict[str, Any]) -> None:
-    ports = [port for each in compose["services"].values() for port in each["ports"]]
+    ports = [port for each in compose["services"].values() for port in each.get("ports", [])]
 
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
@@ -235,14 +240,32 @@ def test_the_health_check_of_the_app_tells_ready_from_not(compose: dict[str, Any
     dockerfile = (ROOT / "Dockerfile").read_text()
 
     def healthy(port: int) -> bool:
-        script = check[-1].replace("8888", str(port))
-        return subprocess.run([sys.executable, *check[2:-1], script], check=False, capture_output=True).returncode == 0
+        environment = os.environ | {"GUIDSVC_PORT": str(port)}
+        command = [sys.executable, *check[2:]]
+        return subprocess.run(command, env=environment, check=False, capture_output=True).returncode == 0
 
     assert check[:2] == ["CMD", "/venv/bin/python"]
     assert check[-1] in dockerfile
     assert not healthy(free_port())
     with service(tmp_path) as running:
         assert healthy(running.port)
+
+
+def test_what_is_copied_into_the_image_runs_in_the_environment_of_the_compose_file(
+    compose: dict[str, Any], tmp_path: Path, mongo_base: str, redis_url: str
+) -> None:
+    for copied in re.findall(r"^COPY (?!--from)(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1:]:
+        (shutil.copytree if (ROOT / copied).is_dir() else shutil.copy)(ROOT / copied, tmp_path / copied)
+    environment: dict[str, str] = compose["services"]["app"]["environment"]
+    here = {
+        "GUIDSVC_STORE_URL": mongo_base + urlsplit(environment["GUIDSVC_STORE_URL"]).path,
+        "GUIDSVC_CACHE_URL": redis_url,
+    }
+    assert here.keys() == environment.keys()
+
+    with service(tmp_path, program=tmp_path / "pdapt.py", environment=here) as running:
+        assert '"ready"' in curl("curl http://127.0.0.1:8888/readyz", running.port)
+    assert [each.name for each in tmp_path.glob("*.db*")] == []
 
 
 def test_the_image_holds_what_the_service_needs_and_runs_it_without_rights() -> None:

@@ -184,6 +184,11 @@ def test_what_is_not_json_is_refused(body: bytes) -> None:
     assert [fault.pointer for fault in faults(body)] in ([""], ["/expire"])
 
 
+def test_a_member_that_is_named_twice_is_refused_wherever_it_is() -> None:
+    assert "'user' twice" in faults('{"user": "a", "user": "b"}')[0].detail
+    assert "'b' twice" in faults('{"metadata": {"a": [{"b": 1, "b": 1}]}}')[0].detail
+
+
 def test_malformed_json_is_refused_saying_where() -> None:
     assert "line 1 column 14" in faults('{"user": "x",}')[0].detail
 

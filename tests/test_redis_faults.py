@@ -106,7 +106,7 @@ async def test_reads_go_on_and_none_is_stale(
             reply = await client.get(f"/guid/{guid}")
             load.history.read(guid, int(reply.headers["ETag"].strip('"')), reply.json["user"], load.history.floor(guid))
         for client in clients:
-            client.close()
+            await client.aclose()
 
     assert load.history.violations == []
     assert load.history.writes >= 3 * CALM

@@ -60,7 +60,7 @@ def ordinary_user(*folders: Path) -> Iterator[None]:
 
 
 async def test_a_url_names_a_relative_or_an_absolute_path() -> None:
-    assert path_of_url("sqlite:///guidsvc.db") == Path("guidsvc.db")
+    assert path_of_url("sqlite:///guidsvc.db") == Path.cwd() / "guidsvc.db"
     assert path_of_url("sqlite:////var/lib/a%20b.db") == Path("/var/lib/a b.db")
 
 
@@ -257,13 +257,16 @@ def _owned(path: Path) -> None:
     ("make", "why"), [(_text, "not a SQLite file"), (_table, "another app"), (_owned, "another app")]
 )
 async def test_a_file_that_is_not_ours_is_refused_and_left_alone(
-    path: Path, make: Callable[[Path], None], why: str
+    path: Path, clock: FakeClock, make: Callable[[Path], None], why: str
 ) -> None:
     make(path)
     before = path.read_bytes()
 
     with pytest.raises(StartError, match=why):
         open_writer(path)
+    with pytest.raises(StartError, match=why):
+        async with open_sqlite(path, clock=clock, exclusive=True):
+            pass
     assert path.read_bytes() == before
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
@@ -306,6 +309,15 @@ async def test_an_exclusive_claim_keeps_every_other_out(path: Path, clock: FakeC
                     pass
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
         assert await store.get(GUID) is None
+
+
+async def test_a_file_is_claimed_under_whatever_name(path: Path, clock: FakeClock) -> None:
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    async with open_sqlite(path_of_url(f"sqlite:///{path}"), clock=clock, exclusive=True):
+        with pytest.raises(StartError, match="in use by another process"):
+            async with open_sqlite(path_of_url(f"sqlite:///{link}"), clock=clock, exclusive=True):
+                pass
 
 
 async def test_those_who_share_keep_an_exclusive_one_out(path: Path, clock: FakeClock) -> None:

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from guidsvc import errors
 from guidsvc.web import problems
-from tests.client import Client, Reply
+from tests.client import Client, Reply, read_reply
 from tests.conftest import ExpectedLogs, Serving
 from tests.records import GUID, USER
 from tests.servers import Server
@@ -22,18 +22,14 @@ PATH = f"/guid/{GUID}"
 
 
 async def raw(client: Client, *parts: bytes) -> Reply:
-    """Send bytes as they are, and return the reply up to the end of the connection or of its body."""
+    """Send bytes as they are, on a connection of their own, and return the reply."""
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     for part in parts:
         writer.write(part)
         await writer.drain()
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-    status = int(head.split()[1])
-    fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
-    body = await reader.readexactly(int(fields.get(b"Content-Length", 0)))
+    reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
     writer.close()
-    headers = {name.decode(): value.decode() for name, value in fields.items()}
-    return Reply(status, headers, body)  # type: ignore[arg-type]  # a mapping, all the same
+    return reply
 
 
 async def test_a_path_that_names_nothing_is_not_found_whatever_the_method(serving: Serving) -> None:
@@ -99,9 +95,7 @@ async def test_a_connection_goes_on_after_an_error(serving: Serving) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
         for path, status in (("/nothing", 404), ("/guid/x", 400), (PATH + "?x=1", 400), (PATH, 404), ("/livez", 200)):
             writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-            assert int(head.split()[1]) == status
-            await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", head)[1]))  # type: ignore[index]
+            assert (await asyncio.wait_for(read_reply(reader, "GET"), 10)).status == status
         writer.close()
 
 

@@ -41,7 +41,7 @@ async def test_put_creates_with_the_guid_expiry_and_user_that_are_given(client: 
 
     assert reply.status == 201
     assert reply.json == {"guid": GUID, "expire": "1427736345", "user": USER}
-    assert reply.body == b'{"guid":"%b","expire":"1427736345","user":"Cylance, Inc."}' % GUID.encode()
+    assert reply.body == b'{"guid":"%b","expire":"1427736345","user":"Cylance, Inc."}\n' % GUID.encode()
 
 
 async def test_put_without_a_guid_draws_one_and_lives_for_30_days(client: Client, clock: FakeClock) -> None:

@@ -36,7 +36,7 @@ async def open_cache(url: str, store: Store, *, clock: Clock, size: int) -> Asyn
     reads go to the store until it does.
     """
     scheme = urlsplit(url).scheme
-    if scheme == "memory":
+    if url == "memory://":
         from guidsvc.cache.local import LocalCache
 
         yield LocalCache(store, clock=clock, size=size)

@@ -6,6 +6,7 @@ is open), while the link is made anew in the background. Knows nothing of record
 """
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import structlog
 from redis.asyncio import Connection, ConnectionPool
@@ -71,6 +73,9 @@ class Reply(NamedTuple):
 @asynccontextmanager
 async def open_link(url: str) -> AsyncIterator["Link"]:
     """Open a link, whether or not Redis answers now, and close it at the end; StartError if the URL makes no sense."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
+        raise StartError(f"cache_url: {parts.path} is no number of a Redis database")
     try:
         pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None)
     except ValueError as error:

@@ -81,7 +81,8 @@ async def _make_indexes(collection: AsyncIOMotorCollection[dict[str, Any]]) -> N
     try:
         await collection.create_indexes(_INDEXES)
     except PyMongoError as error:
-        raise StartError(f"store_url: MongoDB cannot be used: {error}") from error
+        reason = str(error).partition(", Timeout: ")[0]  # what follows describes the whole topology
+        raise StartError(f"store_url: MongoDB cannot be used: {reason}") from error
 
 
 class MongoStore:

@@ -52,7 +52,7 @@ def path_of_url(url: str) -> Path:
     path = unquote(parts.path[1:])
     if parts.netloc or parts.query or parts.fragment or path in {"", ":memory:"}:
         raise StartError("store_url: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path, of a file")
-    return Path(path)
+    return Path(path).resolve()  # one file has one name, or two processes could each claim it for themselves
 
 
 @asynccontextmanager

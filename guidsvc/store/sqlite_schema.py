@@ -4,6 +4,7 @@ A file that is not ours is never touched; an older one is brought forward; a new
 """
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from guidsvc.errors import StartError
@@ -38,6 +39,7 @@ def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3
     """Open the file for writing, made or brought to the newest version where needed; StartError if it cannot be."""
     connection = _connect(path, timeout=BUSY_SECONDS)
     try:
+        _identify(connection, path, newest=len(migrations))
         _prepare(connection, path, migrations)
     except sqlite3.Error as error:
         connection.close()
@@ -59,8 +61,10 @@ def claim(path: Path, *, exclusive: bool) -> sqlite3.Connection:
     """Claim the file for this process alone, or together with others that share it, until the result is closed.
 
     The claim is a lock that SQLite holds on an empty file beside it, so it ends with the process, however
-    that ends. StartError if another process has a claim that does not go with this one.
+    that ends. StartError if another process has a claim that does not go with this one, or the file is not ours.
     """
+    if path.exists():
+        _refuse_stranger(path, newest=len(MIGRATIONS))
     lock = _connect(path.with_name(path.name + "-lock"), timeout=0)
     try:
         lock.execute("BEGIN EXCLUSIVE" if exclusive else "BEGIN")
@@ -84,7 +88,6 @@ def _connect(path: Path, timeout: float) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, ...]) -> None:
-    _refuse_stranger(connection, path, newest=len(migrations))
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StartError(f"store_url: {path} is on a file system that cannot hold a write-ahead log")
@@ -98,7 +101,16 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, 
     connection.execute("COMMIT")
 
 
-def _refuse_stranger(connection: sqlite3.Connection, path: Path, newest: int) -> None:
+def _refuse_stranger(path: Path, newest: int) -> None:
+    """Look at a file before anything is made beside it."""
+    with closing(_connect(path, timeout=BUSY_SECONDS)) as connection:
+        try:
+            _identify(connection, path, newest)
+        except sqlite3.Error as error:
+            raise StartError(_told(path, error)) from error
+
+
+def _identify(connection: sqlite3.Connection, path: Path, newest: int) -> None:
     connection.execute("BEGIN")  # another process may be making the file right now: see all of it, or nothing
     owner, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

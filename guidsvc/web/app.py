@@ -9,6 +9,9 @@ from guidsvc.web.draining import UnderWay
 from guidsvc.web.guids import GuidHandler, GuidsHandler
 from guidsvc.web.health import LiveHandler, Probes, ReadyHandler, RootHandler, VersionHandler
 
+LOGGED_PATH = 200
+"""Characters of a path that a log line holds."""
+
 _log = structlog.get_logger("guidsvc.access")
 
 
@@ -33,7 +36,7 @@ def _log_request(handler: RequestHandler) -> None:
     _log.info(
         "request",
         method=handler.request.method,
-        path=handler.request.path,
+        path=handler.request.path[:LOGGED_PATH],
         status=handler.get_status(),
         ms=round(1000 * handler.request.request_time(), 2),
         request_id=getattr(handler, "request_id", None),

@@ -3,6 +3,7 @@
 Tornado's own errors come out as problems too, and a handler below says only what is particular to it.
 """
 
+import asyncio
 import re
 import uuid
 from email.utils import formatdate
@@ -52,7 +53,7 @@ class Handler(RequestHandler):
 
     def prepare(self) -> None:
         """Begin a request. What is refused here ends the connection too: its body has not been read."""
-        self._under_way.add(self)
+        self.under_way.add(self)
         declared = self.request.headers.get("Content-Length", "")  # one that is no number Tornado refuses by itself
         waits = self.request.headers.get("Expect", "").lower() == "100-continue"
         if declared.isdecimal() and int(declared) > (body.MAX_BYTES if waits else DISCARD_BYTES):
@@ -66,12 +67,18 @@ class Handler(RequestHandler):
             error = _too_large()
             self.send_error(exc_info=(TooLarge, error, None))
 
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
+        """End the request; and ask the client to hang up, if the service is about to end."""
+        if self.under_way.draining:
+            self.set_header("Connection", "close")
+        return super().finish(chunk)
+
     def on_finish(self) -> None:
-        self._under_way.discard(self)
+        self.under_way.discard(self)
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
-        self._under_way.discard(self)
+        self.under_way.discard(self)
 
     def options(self, *_: str) -> None:
         """Say which methods are served here."""
@@ -103,9 +110,11 @@ class Handler(RequestHandler):
         return body.parse(bytes(self._received), model, {"guid": guid})
 
     def reply(self, status: int, content: bytes | dict[str, Any] | None = None) -> None:
-        """End the request with this status and, where there is one, this JSON body."""
+        """End the request with this status and, where there is one, this JSON body, with a line end for terminals."""
         self.set_status(status)
-        self.finish(to_json(content) if isinstance(content, dict) else content)
+        if content is not None:
+            self.write((to_json(content) if isinstance(content, dict) else content) + b"\n")
+        self.finish()
 
     def reply_record(self, status: int, record: Record) -> None:
         """End the request with a record and what the service knows of it in headers."""
@@ -131,7 +140,7 @@ class Handler(RequestHandler):
         self.set_header("Content-Type", problems.CONTENT_TYPE)
         for name, value in problems.headers_of(error).items():
             self.set_header(name, value)
-        self.finish(problems.render(error, self.request_id))
+        self.finish(problems.render(error, self.request_id) + b"\n")
 
     def log_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
@@ -143,7 +152,8 @@ class Handler(RequestHandler):
             _log.error("fault of the service", request_id=self.request_id, exc_info=(typ, value, tb))
 
     @property
-    def _under_way(self) -> UnderWay:
+    def under_way(self) -> UnderWay:
+        """The requests of the whole service that are under way."""
         under_way: UnderWay = self.application.settings["under_way"]
         return under_way
 

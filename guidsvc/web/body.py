@@ -3,6 +3,7 @@
 The only border where a fault that pydantic finds is a client's mistake.
 """
 
+import json
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -47,6 +48,7 @@ def parse(body: bytes, model: type[_Body], context: dict[str, Any]) -> _Body:
     """Return the model that a body holds; InvalidRequest with all that is wrong with it, and where."""
     try:
         value = from_json(body, allow_inf_nan=False)
+        json.loads(body, object_pairs_hook=_refuse_twins)
     except ValueError as error:
         raise InvalidRequest(Fault("", f"is not JSON: {error}")) from error
     if not isinstance(value, dict):
@@ -55,6 +57,15 @@ def parse(body: bytes, model: type[_Body], context: dict[str, Any]) -> _Body:
         return model.model_validate(value, context=context)
     except ValidationError as error:
         raise InvalidRequest(*(_fault(detail) for detail in error.errors(include_url=False))) from error
+
+
+def _refuse_twins(members: list[tuple[str, Any]]) -> None:
+    """Refuse an object that names a member twice: readers differ in which one they take (RFC 8259, 4)."""
+    seen: set[str] = set()
+    for name, _ in members:
+        if name in seen:
+            raise InvalidRequest(Fault("", f"names the member {name!r} twice"))
+        seen.add(name)
 
 
 def _fault(error: ErrorDetails) -> Fault:

@@ -4,9 +4,10 @@ import asyncio
 
 
 class UnderWay:
-    """The requests that are being served."""
+    """The requests that are being served; `draining` says that the service is about to end."""
 
     def __init__(self) -> None:
+        self.draining = False
         self._requests: set[object] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -26,8 +27,9 @@ class UnderWay:
         if not self._requests:
             self._idle.set()
 
-    async def until_idle(self, seconds: float) -> bool:
-        """Return True when no request is under way; False if one still is after this time."""
+    async def drain(self, seconds: float) -> bool:
+        """Begin to drain; return True when no request is under way, False if one still is after this time."""
+        self.draining = True
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()

@@ -40,7 +40,9 @@ class ReadyHandler(Handler):
         self._probes = probes
 
     async def get(self) -> None:
-        """Answer with the state of each part; a problem if the store is down."""
+        """Answer with the state of each part; a problem if the store is down, or the service about to end."""
+        if self.under_way.draining:
+            raise StoreUnavailable("the service is about to end")
         store, cache = await asyncio.gather(_answers(self._probes.store), _answers(self._probes.cache))
         if not store:
             raise StoreUnavailable("the store does not answer the probe of /readyz")
