@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 from tornado.httpserver import HTTPServer
@@ -137,9 +136,5 @@ def banner(settings: Settings, port: int) -> str:
 
 def without_password(url: str) -> str:
     """Return a URL as it may be shown."""
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    user = login.partition(":")[0]
-    shown = f"{user}:***{at}{host}" if ":" in login else parts.netloc
-    query = re.sub(r"(?i)([^&=]*(?:password|secret|token)[^&=]*)=[^&]*", r"\1=***", parts.query)
-    return urlunsplit(parts._replace(netloc=shown, query=query)) if shown else url
+    without = re.sub(r"://([^:/@]*):[^/]*@", r"://\1:***@", url)
+    return re.sub(r"(?i)([?&][^&=]*(?:password|secret|token)[^&=]*)=[^&]*", r"\1=***", without)

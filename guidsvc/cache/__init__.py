@@ -9,7 +9,6 @@ store, then is acknowledged. What a cache holds may have expired: whoever serves
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from guidsvc.errors import StartError
 from guidsvc.rules import Clock
@@ -25,7 +24,7 @@ class Cache(Store, Protocol):
 
 def is_private(url: str) -> bool:
     """Whether the cache that a URL names is in this process alone, so that no other may write its records."""
-    return urlsplit(url).scheme == "memory"
+    return url == "memory://"
 
 
 @asynccontextmanager
@@ -35,7 +34,7 @@ async def open_cache(url: str, store: Store, *, clock: Clock, size: int) -> Asyn
     `size` bounds the records that are kept in this process. A Redis that does not answer is no StartError:
     reads go to the store until it does.
     """
-    scheme = urlsplit(url).scheme
+    scheme, _, _ = url.partition("://")
     if url == "memory://":
         from guidsvc.cache.local import LocalCache
 
@@ -46,4 +45,4 @@ async def open_cache(url: str, store: Store, *, clock: Clock, size: int) -> Asyn
         async with open_shared(url, store, clock=clock) as shared:
             yield shared
     else:
-        raise StartError(f"cache_url: {scheme or 'nothing'}:// is no cache; use memory:// or redis://host:6379/0")
+        raise StartError(f"cache_url: this is no cache: {scheme or 'nothing'}; use memory:// or redis://host:6379/0")

@@ -73,10 +73,10 @@ class Reply(NamedTuple):
 @asynccontextmanager
 async def open_link(url: str) -> AsyncIterator["Link"]:
     """Open a link, whether or not Redis answers now, and close it at the end; StartError if the URL makes no sense."""
-    parts = urlsplit(url)
-    if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
-        raise StartError(f"cache_url: {parts.path} is no number of a Redis database")
     try:
+        parts = urlsplit(url)
+        if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
+            raise ValueError(f"{parts.path} is no number of a Redis database")
         pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None)
     except ValueError as error:
         raise StartError(f"cache_url: {error}") from error
@@ -230,8 +230,10 @@ async def _reply(connection: Connection) -> Any:
 
 def _run_id(info: bytes) -> str:
     """Find the name that a Redis gives itself at each start, in what INFO says."""
-    fields = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
-    return fields[b"run_id"].decode()
+    found = re.search(rb"^run_id:(\w+)", info, re.MULTILINE)
+    if found is None:
+        raise RedisError("INFO server tells no run_id")
+    return found[1].decode()
 
 
 def _reason(error: BaseException) -> str:

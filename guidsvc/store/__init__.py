@@ -7,7 +7,6 @@ so no check-then-act race is possible, whoever else writes.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from guidsvc.errors import StartError
 from guidsvc.models import Record
@@ -46,7 +45,7 @@ async def open_store(url: str, *, clock: Clock, exclusive: bool) -> AsyncIterato
     `exclusive` says that nobody else may write the same records, because they are cached in this process: it
     is enforced where the store can (SQLite, on one host). StartError if the store cannot be used.
     """
-    scheme = urlsplit(url).scheme
+    scheme, _, _ = url.partition("://")
     if scheme == "sqlite":
         from guidsvc.store.sqlite import open_sqlite, path_of_url
 
@@ -58,4 +57,6 @@ async def open_store(url: str, *, clock: Clock, exclusive: bool) -> AsyncIterato
         async with open_mongo(url) as mongo:
             yield mongo
     else:
-        raise StartError(f"store_url: {scheme or 'nothing'}:// is no store; use sqlite:///path or mongodb://host/name")
+        raise StartError(
+            f"store_url: this is no store: {scheme or 'nothing'}; use sqlite:///path or mongodb://host/name"
+        )

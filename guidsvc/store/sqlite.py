@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import structlog
 from pydantic import ValidationError
@@ -48,11 +48,10 @@ _Done = TypeVar("_Done")
 
 def path_of_url(url: str) -> Path:
     """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`; StartError if there is none."""
-    parts = urlsplit(url)
-    path = unquote(parts.path[1:])
-    if parts.netloc or parts.query or parts.fragment or path in {"", ":memory:"}:
+    host, _, path = url.removeprefix("sqlite://").partition("/")
+    if host or {"?", "#"} & set(path) or path in {"", ":memory:"}:
         raise StartError("store_url: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path, of a file")
-    return Path(path).resolve()  # one file has one name, or two processes could each claim it for themselves
+    return Path(unquote(path)).resolve()  # one file has one name, or two processes could each claim it for themselves
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import re
 import uuid
 from email.utils import formatdate
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from pydantic import BaseModel
@@ -33,9 +33,6 @@ _Body = TypeVar("_Body", bound=BaseModel)
 @stream_request_body
 class Handler(RequestHandler):
     """The base of every handler. The body is gathered as it comes, and judged when it is asked for."""
-
-    PARAMETERS: ClassVar[frozenset[str]] = frozenset()
-    """The query parameters that are known; any other is refused."""
 
     request_id: str
 
@@ -93,11 +90,10 @@ class Handler(RequestHandler):
         )
 
     def check_query(self) -> None:
-        """Raise InvalidRequest if the query has a parameter that is not known here."""
-        unknown = sorted(self.request.query_arguments.keys() - self.PARAMETERS)
-        if unknown:
+        """Raise InvalidRequest if the query has a parameter: none is known here."""
+        if self.request.query_arguments:
             what = "is not a query parameter that is known here"
-            raise InvalidRequest(*(Fault("", what, parameter=name) for name in unknown))
+            raise InvalidRequest(*(Fault("", what, parameter=name) for name in sorted(self.request.query_arguments)))
 
     def read_body(self, model: type[_Body], *, guid: str | None = None) -> _Body:
         """Return the model that the body holds, for the GUID of the path, if there is one."""
