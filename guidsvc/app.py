@@ -29,6 +29,9 @@ IDLE_SECONDS = 75
 BODY_SECONDS = 30
 """A body that has not come whole within this time is given up."""
 
+BACKLOG = 4096
+"""So many connections may wait to be accepted, as far as the system lets them (net.core.somaxconn)."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -86,9 +89,10 @@ async def _drain(server: HTTPServer, under_way: UnderWay, grace: float) -> None:
 
 def _listen(server: HTTPServer, settings: Settings) -> int:
     try:
-        sockets = bind_sockets(settings.port, settings.host)
-    except OSError as error:
-        raise StartError(f"host, port: cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+        sockets = bind_sockets(settings.port, settings.host, backlog=BACKLOG)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StartError(f"host, port: cannot listen on {settings.host}:{settings.port}: {reason}") from error
     server.add_sockets(sockets)
     port: int = sockets[0].getsockname()[1]
     return port

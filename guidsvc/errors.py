@@ -37,7 +37,7 @@ class Fault(NamedTuple):
 
     pointer: str
     detail: str
-    parameter: str = ""
+    parameter: str | None = None
 
 
 class InvalidRequest(GuidsvcError):

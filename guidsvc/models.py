@@ -2,15 +2,15 @@
 
 Nothing else in the package judges a value, and this module judges nothing but values: it knows no clock,
 no store and no HTTP. Metadata is held as compact JSON text, not as a dict: a record stays immutable, what
-was put comes back to the digit (1, 1.0 and true are three things), and no layer parses it on the way.
+was put comes back (1, 1.0 and true are three things; integers are of any size, other numbers are IEEE doubles),
+and no layer parses it on the way.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from functools import cached_property
-from math import isfinite
-from typing import Annotated, Any
+from itertools import accumulate
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, from_json, to_json
@@ -27,12 +27,16 @@ GUID_CHARACTERS = 32
 
 _GUID = re.compile(r"[0-9A-F]{32}")
 _DIGITS = re.compile(r"[0-9]+")
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKETS = re.compile(r"[\[\]{}]")
 
 
 def parse_guid(text: str) -> str:
     """Return `text` if it is a GUID, 32 characters of 0-9 A-F; else raise InvalidGuid, saying what was meant."""
     if _GUID.fullmatch(text):
         return text
+    if not text.isascii():
+        raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has {_told(text)}.")
     bare = text.strip().removeprefix("urn:uuid:").strip("{}").replace("-", "").upper()
     if _GUID.fullmatch(bare):
         raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters, without dashes or braces: use {bare}.")
@@ -76,38 +80,26 @@ def _render_metadata(value: object) -> str | None:
     """Judge a JSON object and return it as compact JSON text; an empty object is the same as none."""
     if not isinstance(value, dict):
         raise _fault("metadata_type", "must be a JSON object")
-    _check_inside(value)
-    text = to_json(value)
-    if len(text) > MAX_METADATA_BYTES:
+    text = to_json(value).decode()
+    if len(text.encode()) > MAX_METADATA_BYTES:
         raise _fault("metadata_size", "must be at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
-    return text.decode() if value else None
+    if _levels(text) > MAX_METADATA_LEVELS:
+        raise _fault("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)
+    return _check_metadata_text(text) if value else None
 
 
-def _check_inside(value: dict[str, Any]) -> None:
-    for level, part in _walk(value):
-        if level > MAX_METADATA_LEVELS:
-            raise _fault("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)
-        if isinstance(part, float) and not isfinite(part):
-            raise _fault("metadata_number", "holds a number too large to be kept")
-
-
-def _walk(value: object) -> Iterator[tuple[int, object]]:
-    """Yield every value inside, with the level of the container that it is or is in; the outermost is level 1."""
-    pending = [(1, value)]
-    while pending:
-        level, part = pending.pop()
-        yield level, part
-        if isinstance(part, dict | list):
-            inside = part.values() if isinstance(part, dict) else part
-            pending.extend((level + isinstance(item, dict | list), item) for item in inside)
+def _levels(text: str) -> int:
+    """Count how deep the objects and arrays in a JSON text are nested, by its brackets outside of strings."""
+    brackets = _BRACKETS.findall(_STRINGS.sub("", text))
+    return max(accumulate(1 if bracket in "{[" else -1 for bracket in brackets))
 
 
 def _check_metadata_text(text: str) -> str:
-    """Judge metadata as it is stored."""
+    """Judge the text of an object. What is no finite number is rendered as a name that JSON does not know."""
     try:
         value = from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        raise _fault("metadata_text", "is not JSON") from error
+        raise _fault("metadata_text", "must hold no number that is too large to be kept") from error
     if not isinstance(value, dict):
         raise _fault("metadata_text", "is not a JSON object")
     return text

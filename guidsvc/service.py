@@ -7,7 +7,10 @@ around one, and nothing of HTTP.
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from guidsvc import rules
 from guidsvc.errors import NotFound, StoreUnavailable
@@ -19,6 +22,9 @@ ATTEMPTS = 100
 """How often a write that loses its race is tried again before it is given up as unavailable."""
 BACKOFF = 0.001, 0.05
 """Seconds: the longest pause before the second attempt, and before any."""
+
+TURN_SECONDS = 10.0
+"""How long a write waits for those of the same GUID that came before it."""
 
 
 class Written(NamedTuple):
@@ -37,6 +43,7 @@ class GuidService:
         self._draw = draw
         self._terms = terms
         self._attempts = attempts
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # those that somebody waits for
         self._deleted_version = 0  # the highest version that was ever deleted here: a new record starts above it
 
     async def get(self, guid: str) -> Record:
@@ -49,12 +56,13 @@ class GuidService:
 
         InvalidRequest if the GUID is unknown and the change lacks what a new one needs.
         """
-        for attempt in range(self._attempts):
-            await _back_off(attempt)
-            old = await self._store.get(guid)
-            written = self._written(guid, old, change)
-            if written.record is old or await self._store.swap(old, written.record):
-                return written
+        async with self._turn(guid):
+            for attempt in range(self._attempts):
+                await _back_off(attempt)
+                old = await self._store.get(guid)
+                written = self._written(guid, old, change)
+                if written.record is old or await self._store.swap(old, written.record):
+                    return written
         raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
 
     async def create(self, change: Change) -> Record:
@@ -68,15 +76,30 @@ class GuidService:
 
     async def delete(self, guid: str) -> None:
         """Delete the record of a GUID, live or expired; NotFound if it has none."""
-        for attempt in range(self._attempts):
-            await _back_off(attempt)
-            old = await self._store.get(guid)
-            if old is None or rules.is_gone(old, self._clock()):
-                raise NotFound(guid)
-            if await self._store.swap(old, None):
-                self._deleted_version = max(self._deleted_version, old.version)
-                return
+        async with self._turn(guid):
+            for attempt in range(self._attempts):
+                await _back_off(attempt)
+                old = await self._store.get(guid)
+                if old is None or rules.is_gone(old, self._clock()):
+                    raise NotFound(guid)
+                if await self._store.swap(old, None):
+                    self._deleted_version = max(self._deleted_version, old.version)
+                    return
         raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
+
+    @asynccontextmanager
+    async def _turn(self, guid: str, seconds: float = TURN_SECONDS) -> AsyncIterator[None]:
+        """Let those who write one GUID in this process do so one by one, where they would only race each other."""
+        lock = self._locks.setdefault(guid, asyncio.Lock())
+        try:
+            async with asyncio.timeout(seconds):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise StoreUnavailable(f"GUID {guid} is being written by too many at once") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _written(self, guid: str, old: Record | None, change: Change) -> Written:
         now = self._clock()

@@ -41,6 +41,9 @@ class GatedStore:
     async def purge(self, before: int, limit: int) -> int:
         return 0
 
+    async def identity(self) -> str:
+        return "gated"
+
     async def ping(self) -> None:
         pass
 

@@ -179,6 +179,8 @@ def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path, own_
         (["--store-url", "mongodb://[::1"], "store_url: "),
         (["--store-url", "sqlite://[::1"], "store_url: "),
         (["--cache-url", "redis://[::1"], "cache_url: "),
+        (["--store-url", "sqlite:///%00"], "store_url: "),
+        (["--host", "x" * 64], "host, port: "),
         (["--store-url="], "store_url: this is no store: "),
     ],
 )
@@ -207,6 +209,16 @@ def test_two_services_share_a_file_and_a_redis_and_see_each_other_s_writes(tmp_p
             writer, reader = (one, another) if number % 2 else (another, one)
             assert ask(writer, "PUT", PATH, {"user": f"user {number}"})[0] in {200, 201}
             assert ask(reader, "GET", PATH)[1]["user"] == f"user {number}"
+
+
+def test_what_was_written_past_redis_is_seen_when_it_is_used_again(tmp_path: Path, redis_url: str) -> None:
+    with service(tmp_path, "--cache-url", redis_url) as running:
+        ask(running, "PUT", PATH, {"user": "before"})
+        assert ask(running, "GET", PATH)[1]["user"] == "before"
+    with service(tmp_path, "--cache-url", "memory://") as running:
+        ask(running, "PUT", PATH, {"user": "past it"})
+    with service(tmp_path, "--cache-url", redis_url) as running:
+        assert ask(running, "GET", PATH)[1]["user"] == "past it"
 
 
 def test_the_clock_tells_unix_milliseconds_and_draws_differ() -> None:

@@ -45,7 +45,8 @@ class Commands(monitoring.CommandListener):
         pass
 
     def named(self, name: str) -> list[dict[str, Any]]:
-        return [command for command in self.sent if name in command]
+        """Return the commands of this name on the records."""
+        return [command for command in self.sent if command.get(name) == "records"]
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,17 @@ async def test_the_indexes_are_made_once_and_again_without_harm(store: MongoStor
 
     assert indexes["purge_at_ttl"]["expireAfterSeconds"] == 0
     assert indexes["purge_at_ttl"]["key"] == [("purge_at", 1)]
+
+
+async def test_a_store_has_a_name_and_a_new_one_when_somebody_had_it_for_himself(mongo_url: str) -> None:
+    names = []
+    for exclusive in (False, False, True, False):
+        async with open_mongo(mongo_url, exclusive=exclusive) as store:
+            names.append(await store.identity())
+
+    assert names[0] == names[1]
+    assert names[2] == names[3]
+    assert len(set(names)) == 2
 
 
 async def test_purge_at_is_a_date_as_the_ttl_index_wants_it(

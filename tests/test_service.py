@@ -37,6 +37,9 @@ class LosesRaces:
     async def purge(self, before: int, limit: int) -> int:
         return await self._store.purge(before, limit)
 
+    async def identity(self) -> str:
+        return await self._store.identity()
+
     async def ping(self) -> None:
         await self._store.ping()
 
@@ -83,6 +86,27 @@ async def test_a_draw_that_is_taken_is_drawn_again(service: GuidService) -> None
     drawn = [(await service.create(change(user="a"))).guid for _ in range(3)]
 
     assert drawn == [f"{number:032X}" for number in range(3)], "each number was drawn twice"
+
+
+async def test_two_services_on_one_store_race_and_none_is_lost(racing: LosesRaces, clock: FakeClock) -> None:
+    services = [GuidService(racing, clock=clock, draw=lambda _: GUID, terms=TERMS) for _ in range(5)]
+    puts = [service.put(GUID, change(user=f"rival {number}")) for number in range(10) for service in services]
+    written = await asyncio.gather(*puts)
+
+    assert len({each.record.version for each in written}) <= 50
+    assert [each.created for each in written].count(True) == 1
+    assert (await services[0].get(GUID)).version == max(each.record.version for each in written)
+
+
+async def test_a_write_that_waits_too_long_for_those_before_it_is_unavailable(
+    racing: LosesRaces, service: GuidService
+) -> None:
+    async with service._turn(GUID, seconds=0):
+        with pytest.raises(StoreUnavailable, match="too many at once"):
+            async with service._turn(GUID, seconds=0):
+                pytest.fail("it is not its turn")
+    await service.put(GUID, change(user="a"))
+    assert not service._locks, "nobody waits, and nothing is kept"
 
 
 async def test_when_every_draw_is_taken_the_service_gives_up(racing: LosesRaces, service: GuidService) -> None:
@@ -159,9 +183,8 @@ async def test_a_write_that_never_wins_is_given_up_as_unavailable(racing: LosesR
         await service.delete(GUID)
 
 
-async def test_a_hundred_racing_puts_of_one_guid_create_it_once(racing: LosesRaces, clock: FakeClock) -> None:
-    service = GuidService(racing, clock=clock, draw=lambda _: GUID, terms=TERMS)
-    written = await asyncio.gather(*(service.put(GUID, change(user=f"rival {number}")) for number in range(100)))
+async def test_a_thousand_racing_puts_of_one_guid_create_it_once_and_none_is_lost(service: GuidService) -> None:
+    written = await asyncio.gather(*(service.put(GUID, change(user=f"rival {number}")) for number in range(1000)))
 
     assert [each.created for each in written].count(True) == 1
     versions = [each.record.version for each in written]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from guidsvc.cache.link import open_link
-from guidsvc.cache.shared import ENTRY_MS, SharedCache
+from guidsvc.cache.link import TIMEOUT, open_link
+from guidsvc.cache.shared import ENTRY_MS, MARKER_MS, SharedCache
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.gated import GatedStore, turns
@@ -18,6 +18,7 @@ from tests.records import GUID, record
 from tests.servers import Server, redis_server
 
 DOWN = "cache is down"
+NAME = "gated"
 
 
 @pytest.fixture
@@ -35,7 +36,8 @@ def raw(own_redis: Server) -> redis.Redis:
 async def caches(own_redis: Server, gated: GatedStore, clock: FakeClock) -> AsyncIterator[list[SharedCache]]:
     """Two caches on one Redis and one store, as two processes have them."""
     async with AsyncExitStack() as stack:
-        links = [await stack.enter_async_context(open_link(f"redis://127.0.0.1:{own_redis.port}")) for _ in range(2)]
+        url = f"redis://127.0.0.1:{own_redis.port}"
+        links = [await stack.enter_async_context(open_link(url, name=NAME)) for _ in range(2)]
         yield [SharedCache(gated, link, clock=clock) for link in links]
 
 
@@ -55,9 +57,9 @@ async def until_up(cache: SharedCache) -> None:
 
 def entry(raw: redis.Redis, kind: str = "v") -> str:
     """Return the name under which the value (v) or the markers (w) of GUID are in Redis now."""
-    boot = raw.get("gs:ctl")
+    boot = raw.get(f"gs:{NAME}:ctl")
     assert isinstance(boot, bytes)
-    return f"gs:{boot.decode()}:{kind}:{GUID}"
+    return f"gs:{NAME}:{boot.decode()}:{kind}:{GUID}"
 
 
 async def test_a_record_that_was_read_is_served_to_every_process_without_asking_the_store(
@@ -246,6 +248,71 @@ async def test_after_a_write_of_unknown_outcome_nothing_is_filled(
     assert await caches[1].get(GUID) is None
 
 
+async def test_after_a_write_of_unknown_outcome_the_key_is_kept_out_long_after_its_marker_would_have_died(
+    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    gated.fault = OutcomeUnknown("no answer")
+    with pytest.raises(OutcomeUnknown):
+        await cache.swap(old, None)
+    gated.fault = None
+
+    while int(raw.pttl(entry(raw, "w"))) <= MARKER_MS:
+        await asyncio.sleep(0)
+    assert await cache.get(GUID) == old
+    assert raw.get(entry(raw)) is None
+
+
+async def test_a_key_that_could_not_be_kept_out_is_as_soon_as_redis_is_there_again(
+    cache: SharedCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    old = gated.records[GUID] = record(clock())
+    gated.swap_gates = [gate := asyncio.Event()]
+    writer = asyncio.create_task(cache.swap(old, record(clock(), version=clock() + 1)))
+    while gated.swap_gates:
+        await asyncio.sleep(0)
+    own_redis.kill()
+    gate.set()
+    with pytest.raises(OutcomeUnknown):
+        await writer
+    own_redis.start()
+    raw = redis.Redis(port=own_redis.port)
+    while raw.get(f"gs:{NAME}:ctl") is None or int(raw.pttl(entry(raw, "w"))) <= MARKER_MS:
+        await asyncio.sleep(0)
+    assert await cache.get(GUID) == gated.records[GUID]
+
+
+async def test_two_stores_in_one_redis_are_kept_apart(own_redis: Server, clock: FakeClock) -> None:
+    async with AsyncExitStack() as stack:
+        caches, stores = [], [GatedStore(), GatedStore()]
+        for name, store in zip(("one", "another"), stores, strict=True):
+            link = await stack.enter_async_context(open_link(f"redis://127.0.0.1:{own_redis.port}", name=name))
+            caches.append(SharedCache(store, link, clock=clock))
+        stores[0].records[GUID] = record(clock())
+
+        assert [await caches[0].get(GUID) for _ in range(2)] == [stores[0].records[GUID]] * 2
+        assert await caches[1].get(GUID) is None
+        assert await caches[0].get(GUID) == stores[0].records[GUID]
+        assert stores[0].gets == 1, "neither drove the other's boot out"
+
+
+async def test_an_answer_that_came_while_our_own_loop_was_busy_is_taken(
+    cache: SharedCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    await cache.get(GUID)
+    reads = [asyncio.create_task(cache.get(GUID)) for _ in range(50)]
+    await turns()
+    busy_until = time.monotonic() + 3 * TIMEOUT
+    while time.monotonic() < busy_until:
+        pass
+
+    assert await asyncio.gather(*reads) == [gated.records[GUID]] * 50
+    assert gated.gets == 1
+    await cache.check()
+
+
 @pytest.mark.parametrize("loss", ["flush", "marker lost", "marker dead"])
 async def test_when_redis_forgets_in_the_middle_of_a_write_what_was_filled_meanwhile_is_taken_out_again(
     caches: list[SharedCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, loss: str
@@ -354,7 +421,7 @@ async def test_what_redis_restores_from_disk_is_never_served(
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
     with redis_server(tmp_path) as server:
-        async with open_link(f"redis://127.0.0.1:{server.port}") as link:
+        async with open_link(f"redis://127.0.0.1:{server.port}", name=NAME) as link:
             cache = SharedCache(gated, link, clock=clock)
             await cache.get(GUID)
             raw = redis.Redis(port=server.port)
@@ -378,7 +445,7 @@ async def test_a_marker_that_redis_restores_from_disk_is_not_taken_for_one_that_
     gated.swap_gates = [gate := asyncio.Event()]
     with redis_server(tmp_path) as server:
         url = f"redis://127.0.0.1:{server.port}"
-        async with open_link(url) as one, open_link(url) as another:
+        async with open_link(url, name=NAME) as one, open_link(url, name=NAME) as another:
             caches = [SharedCache(gated, link, clock=clock) for link in (one, another)]
             writer = asyncio.create_task(caches[0].swap(old, new))
             while gated.swap_gates:
@@ -452,7 +519,7 @@ async def test_a_redis_that_is_not_there_at_the_start_is_taken_up_when_it_comes(
     expected_logs.add(DOWN)
     own_redis.kill()
     gated.records[GUID] = record(clock())
-    async with open_link(f"redis://127.0.0.1:{own_redis.port}") as link:
+    async with open_link(f"redis://127.0.0.1:{own_redis.port}", name=NAME) as link:
         cache = SharedCache(gated, link, clock=clock)
         assert await cache.get(GUID) == gated.records[GUID]
         own_redis.start()
@@ -478,8 +545,26 @@ async def test_a_redis_that_is_full_fills_nothing_and_keeps_its_promise_to_write
     assert gated.gets == 3
 
 
-@pytest.mark.parametrize("url", ["redis://host:port", "redis://h/0?socket_timeout=x"])
+async def test_a_redis_that_is_full_and_has_lost_its_boot_is_down_until_it_has_room(
+    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    old = gated.records[GUID] = record(clock())
+    raw.config_set("maxmemory", 1)
+    raw.delete(f"gs:{NAME}:ctl")
+
+    assert await cache.get(GUID) == old
+    with pytest.raises(CacheUnavailable):
+        await cache.swap(old, None)
+    raw.config_set("maxmemory", 0)
+    await until_up(cache)
+    assert await cache.swap(old, None)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://host:port", "redis://h/0?socket_timeout=x", "redis://h/0?foo=bar", "redis://h/abc"]
+)
 async def test_a_url_that_makes_no_sense_stops_the_start(url: str) -> None:
     with pytest.raises(StartError, match="cache_url"):
-        async with open_link(url):
+        async with open_link(url, name=NAME):
             await turns()

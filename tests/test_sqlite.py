@@ -320,6 +320,21 @@ async def test_a_file_is_claimed_under_whatever_name(path: Path, clock: FakeCloc
                 pass
 
 
+async def test_a_store_has_a_name_and_a_new_one_when_somebody_had_it_for_himself(
+    path: Path, tmp_path: Path, clock: FakeClock
+) -> None:
+    names = []
+    for exclusive in (False, False, True, False):
+        async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
+            names.append(await store.identity())
+    async with open_sqlite(tmp_path / "another.db", clock=clock, exclusive=False) as another:
+        names.append(await another.identity())
+
+    assert names[0] == names[1]
+    assert names[2] == names[3]
+    assert len(set(names)) == 3
+
+
 async def test_those_who_share_keep_an_exclusive_one_out(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=False) as one:
         async with open_sqlite(path, clock=clock, exclusive=False) as another:

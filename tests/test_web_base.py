@@ -34,7 +34,7 @@ async def raw(client: Client, *parts: bytes) -> Reply:
 
 async def test_a_path_that_names_nothing_is_not_found_whatever_the_method(serving: Serving) -> None:
     async with serving() as client:
-        for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"):
             for path in ("/nothing", "/guid/", f"/guid/{GUID}/more", "/GUID", "//guid", "/guid;x"):
                 assert_problem(await client.ask(method, path), 404, "not-found")
 
@@ -81,6 +81,8 @@ async def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sen
         waiting = head % (PATH.encode(), 70_000, b"Expect: 100-continue\r\n")
         assert_problem(await raw(client, waiting), 413, "too-large")
         assert_problem(await raw(client, head % (PATH.encode(), 10**12, b"")), 413, "too-large")
+        endless = f"PUT {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {'9' * 5000}\r\n\r\n".encode()
+        assert_problem(await raw(client, endless), 413, "too-large")
 
 
 async def test_a_chunked_body_without_end_is_refused_when_it_has_gone_too_far(serving: Serving) -> None:

@@ -255,7 +255,8 @@ def plain(serving: Serving) -> Serving:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 async def test_a_path_without_a_guid_in_it_is_refused(plain: Serving, method: str) -> None:
     async with plain() as client:
-        for text in (GUID.lower(), GUID[:-1], GUID + "0", "G" * 32, "%00", "%FF", "a%2Fb", "%0A" + GUID, "é"):
+        wide = "%EF%AC%80" * 16  # of which str.upper makes 32 times F
+        for text in (GUID.lower(), GUID[:-1], GUID + "0", "G" * 32, "%00", "%FF", "a%2Fb", "%0A" + GUID, "é", wide):
             reply = await client.ask(method, f"/guid/{text}", json={"user": USER} if method == "PUT" else None)
             assert reply.status == 400, text
             if method != "HEAD":
@@ -353,6 +354,9 @@ async def test_an_unknown_query_parameter_is_refused_by_name(plain: Serving) -> 
         await client.put(PATH, {"user": USER})
         body = assert_problem(await client.get(f"{PATH}?color=red"), 400, "invalid-request")
         assert body["errors"] == [{"parameter": "color", "detail": "is not a query parameter that is known here"}]
+        body = assert_problem(await client.put("/guid?%c3%b6=1&=2", {"user": USER}), 400, "invalid-request")
+        assert isinstance(body["errors"], list)
+        assert [fault["parameter"] for fault in body["errors"]] == ["", "ö"]
 
 
 async def test_guids_are_drawn_as_the_setting_says(plain: Serving, clock: FakeClock) -> None:

@@ -33,6 +33,16 @@ async def test_without_redis_the_service_is_degraded_reads_go_on_and_writes_are_
         assert (await client.put(f"/guid/{GUID}", {"user": "another"})).status == 200
 
 
+async def test_readiness_finds_a_dead_redis_though_nobody_asked_anything_of_it(
+    serving: Serving, own_redis: Server, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("cache is down")
+    async with serving(cache_url=f"redis://127.0.0.1:{own_redis.port}/0") as client:
+        assert (await client.get("/readyz")).json["cache"] == "up"
+        own_redis.kill()
+        assert (await client.get("/readyz")).json["cache"] == "down"
+
+
 async def test_the_version_is_that_of_the_package(serving: Serving) -> None:
     async with serving() as client:
         assert (await client.get("/version")).json == {"name": "guidsvc", "version": guidsvc.__version__}

@@ -16,8 +16,8 @@ from guidsvc.models import Record
 from guidsvc.rules import Clock
 from guidsvc.store import Store
 
-MARKER_SECONDS = 10.0
-"""How long a key stays marked after a write whose outcome is unknown, and which may land yet."""
+QUARANTINE_SECONDS = 3600.0
+"""So long is a key not cached after a write of it whose outcome is unknown, and which may land yet."""
 
 
 class LocalCache:
@@ -54,7 +54,7 @@ class LocalCache:
         try:
             swapped = await self._store.swap(old, new)
         except (OutcomeUnknown, asyncio.CancelledError):
-            asyncio.get_running_loop().call_later(MARKER_SECONDS, self._unmark, guid)
+            asyncio.get_running_loop().call_later(QUARANTINE_SECONDS, self._unmark, guid)
             raise
         except BaseException:
             self._unmark(guid)
@@ -67,6 +67,9 @@ class LocalCache:
 
     async def ping(self) -> None:
         await self._store.ping()
+
+    async def identity(self) -> str:
+        return await self._store.identity()
 
     async def check(self) -> None:
         """Return: memory always answers."""

@@ -27,6 +27,8 @@ from guidsvc.store import Store
 
 MARKER_MS = 10_000
 """A marker whose writer died stands so long; a store answers well within it."""
+QUARANTINE_MS = 3600 * 1000
+"""So long is a key not cached after a write of it whose outcome is unknown, and which may land yet."""
 TOKEN_MS = 3_000
 ENTRY_MS = 24 * 3600 * 1000
 """The longest life of an entry, so that those of a boot that is over go too."""
@@ -39,8 +41,12 @@ _log = structlog.get_logger(__name__)
 @asynccontextmanager
 async def open_shared(url: str, store: Store, *, clock: Clock) -> AsyncIterator["SharedCache"]:
     """Open the cache in the Redis that a URL names, whether or not it answers now, and close it at the end."""
-    async with open_link(url) as link:
-        yield SharedCache(store, link, clock=clock)
+    async with open_link(url, name=await store.identity()) as link:
+        cache = SharedCache(store, link, clock=clock)
+        try:
+            yield cache
+        finally:
+            await cache.aclose()
 
 
 class _Window(NamedTuple):
@@ -58,6 +64,7 @@ class SharedCache:
         self._store = store
         self._link = link
         self._clock = clock
+        self._quarantines: set[asyncio.Task[None]] = set()
 
     async def get(self, guid: str) -> Record | None:
         """Return the entry; else what the store says, filled in with the token that READ gave, if it did."""
@@ -82,7 +89,9 @@ class SharedCache:
         except StoreUnavailable:
             await self._give_back(window)
             raise
-        # Any other error leaves the marker to die by itself: the write may land yet, and until then nothing is filled.
+        except (OutcomeUnknown, asyncio.CancelledError):
+            self._quarantine(guid)
+            raise
         if swapped:
             await self._settle(window)
         else:
@@ -96,7 +105,16 @@ class SharedCache:
         await self._store.ping()
 
     async def check(self) -> None:
-        await self._link.wait_up(0)
+        await self._link.call(END, "", "")  # of a write that never began: the shortest way there and back
+
+    async def identity(self) -> str:
+        return await self._store.identity()
+
+    async def aclose(self) -> None:
+        """Give up what is still owed to the cache: the processes that go on have a marker for some seconds."""
+        for task in self._quarantines:
+            task.cancel()
+        await asyncio.gather(*self._quarantines, return_exceptions=True)
 
     async def _fill(self, record: Record, token: str, boot: str) -> None:
         life = min(record.expire * 1000 - self._clock(), ENTRY_MS)
@@ -120,14 +138,26 @@ class SharedCache:
             await self._give_back(await self._take_out(guid, 0))
         return await self._store.get(guid)
 
-    async def _take_out(self, guid: str, seconds: float) -> _Window:
+    def _quarantine(self, guid: str) -> None:
+        """Keep a key out of the cache, as soon as that can be done, for as long as a write of it may land yet."""
+        task = asyncio.create_task(self._keep_out(guid))
+        self._quarantines.add(task)
+        task.add_done_callback(self._quarantines.discard)
+
+    async def _keep_out(self, guid: str) -> None:
+        while True:
+            with suppress(CacheUnavailable):
+                await self._take_out(guid, SETTLE_SECONDS, life=QUARANTINE_MS)
+                return
+
+    async def _take_out(self, guid: str, seconds: float, *, life: int = MARKER_MS) -> _Window:
         """Take the key out of the cache and mark it; CacheUnavailable if that cannot be done within this time."""
         marker = secrets.token_hex(8)
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
         while True:
             try:
-                reply = await self._link.call(BEGIN, guid, marker, MARKER_MS)
+                reply = await self._link.call(BEGIN, guid, marker, life)
             except CacheUnavailable:
                 if clock() >= deadline:
                     raise
@@ -153,5 +183,6 @@ class SharedCache:
         try:
             again = await self._take_out(window.guid, SETTLE_SECONDS)
         except CacheUnavailable as error:
+            self._quarantine(window.guid)
             raise OutcomeUnknown("the store has the write, but the cache could not be told of it") from error
         await self._give_back(again)

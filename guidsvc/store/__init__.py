@@ -34,6 +34,13 @@ class Store(Protocol):
         The time must not be in the future: a record that may still be served is not to be purged.
         """
 
+    async def identity(self) -> str:
+        """Return the name of this store: another for every store, and a new one whenever it is opened exclusively.
+
+        A cache that outlives its processes keeps a store's records under it, so that no other store's are taken
+        for them, nor what they were before somebody wrote past the cache.
+        """
+
     async def ping(self) -> None:
         """Return if the store answers; StoreUnavailable if it does not."""
 
@@ -54,7 +61,7 @@ async def open_store(url: str, *, clock: Clock, exclusive: bool) -> AsyncIterato
     elif scheme in {"mongodb", "mongodb+srv"}:
         from guidsvc.store.mongo import open_mongo
 
-        async with open_mongo(url) as mongo:
+        async with open_mongo(url, exclusive=exclusive) as mongo:
             yield mongo
     else:
         raise StartError(

@@ -8,6 +8,7 @@ what a majority has.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from secrets import token_hex
 from typing import Any
 
 from bson.codec_options import CodecOptions, DatetimeConversion
@@ -32,8 +33,8 @@ from guidsvc.batching import Batcher
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.models import Record
 
-DATABASE, COLLECTION = "guidsvc", "records"
-"""Where the records are; the database only where the URL names none."""
+DATABASE, COLLECTION, IDENTITY = "guidsvc", "records", "identity"
+"""Where the records are, and the name of the store; the database only where the URL names none."""
 TIMEOUT_MS = 2_000
 """An operation, with all its retries, takes no longer than this."""
 QUERY, QUERIES = 256, 16
@@ -45,14 +46,14 @@ _Document = Mapping[str, Any]
 
 
 @asynccontextmanager
-async def open_mongo(url: str, *, timeout_ms: int = TIMEOUT_MS) -> AsyncIterator["MongoStore"]:
+async def open_mongo(url: str, *, exclusive: bool = False, timeout_ms: int = TIMEOUT_MS) -> AsyncIterator["MongoStore"]:
     """Open the store, make its indexes where they are missing, and close its connections at the end."""
     client = _client(url, timeout_ms)
     try:
         collection = client.get_default_database(DATABASE).get_collection(
             COLLECTION, codec_options=_CODEC, read_concern=ReadConcern("majority")
         )
-        await _make_indexes(collection)
+        await _prepare(collection, exclusive=exclusive)
         yield MongoStore(collection)
     finally:
         client.close()
@@ -77,9 +78,12 @@ def _client(url: str, timeout_ms: int) -> AsyncIOMotorClient[dict[str, Any]]:
         raise StartError(f"store_url: {error}") from error
 
 
-async def _make_indexes(collection: AsyncIOMotorCollection[dict[str, Any]]) -> None:
+async def _prepare(collection: AsyncIOMotorCollection[dict[str, Any]], *, exclusive: bool) -> None:
     try:
         await collection.create_indexes(_INDEXES)
+        await collection.database[IDENTITY].update_one(
+            {"_id": COLLECTION}, {"$set" if exclusive else "$setOnInsert": {"name": token_hex(8)}}, upsert=True
+        )
     except PyMongoError as error:
         reason = str(error).partition(", Timeout: ")[0]  # what follows describes the whole topology
         raise StartError(f"store_url: MongoDB cannot be used: {reason}") from error
@@ -110,6 +114,15 @@ class MongoStore:
         except PyMongoError as error:
             raise _write_failure(error) from error
         return gone.deleted_count
+
+    async def identity(self) -> str:
+        try:
+            found = await self._collection.database[IDENTITY].find_one({"_id": COLLECTION})
+        except PyMongoError as error:
+            raise StoreUnavailable(f"MongoDB: {error}") from error
+        if found is None:
+            raise CorruptRecord("the store has lost its identity")
+        return str(found["name"])
 
     async def ping(self) -> None:
         try:

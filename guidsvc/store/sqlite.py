@@ -22,7 +22,7 @@ from guidsvc.batching import Batcher
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.models import Record
 from guidsvc.rules import Clock
-from guidsvc.store.sqlite_schema import claim, open_reader, open_writer
+from guidsvc.store.sqlite_schema import RENAME, claim, open_reader, open_writer
 
 WRITE_SECONDS = 5.0
 """How long a write may take before its caller is told that it failed, or that its outcome is unknown."""
@@ -49,7 +49,7 @@ _Done = TypeVar("_Done")
 def path_of_url(url: str) -> Path:
     """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`; StartError if there is none."""
     host, _, path = url.removeprefix("sqlite://").partition("/")
-    if host or {"?", "#"} & set(path) or path in {"", ":memory:"}:
+    if host or {"?", "#"} & set(path) or "%00" in path or path in {"", ":memory:"}:
         raise StartError("store_url: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path, of a file")
     return Path(unquote(path)).resolve()  # one file has one name, or two processes could each claim it for themselves
 
@@ -64,6 +64,8 @@ async def open_sqlite(
         closing(open_writer(path)) as writer,
         closing(open_reader(path)) as reader,
     ):
+        if exclusive:
+            writer.execute(RENAME)
         store = SqliteStore(writer, reader)
         sweeper = asyncio.create_task(_sweep(store, clock, sweep_seconds))
         try:
@@ -115,6 +117,13 @@ class SqliteStore:
             return self._writer.execute(_PURGE, (before, limit)).rowcount
 
         return await self._in_thread(work)
+
+    async def identity(self) -> str:
+        try:
+            (name,) = self._reader.execute("SELECT name FROM identity").fetchone()
+        except sqlite3.Error as error:
+            raise _failure(error) from error
+        return str(name)
 
     async def ping(self) -> None:
         try:

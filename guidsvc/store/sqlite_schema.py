@@ -26,6 +26,8 @@ MIGRATIONS = (
         purge_at INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX records_purge_at ON records (purge_at);
+    CREATE TABLE identity (name TEXT NOT NULL);
+    INSERT INTO identity VALUES (lower(hex(randomblob(8))));
     """,
 )
 """Step n brings a file from version n to n + 1. A step that has been released is never changed."""
@@ -33,6 +35,10 @@ MIGRATIONS = (
 BUSY_SECONDS = 2.0
 """How long a write waits for another process that writes the same file."""
 _READ_BUSY_SECONDS = 0.05  # reads run on the event loop, and in WAL mode they wait for nobody but a recovery
+
+
+RENAME = "UPDATE identity SET name = lower(hex(randomblob(8)))"
+"""Gives the store a new identity."""
 
 
 def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:

@@ -7,6 +7,7 @@ import asyncio
 import re
 import uuid
 from email.utils import formatdate
+from http.client import METHOD_NOT_ALLOWED
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown, Unavailable
+from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown, StoreUnavailable, Unavailable
 from guidsvc.models import Record
 from guidsvc.web import body, problems
 from guidsvc.web.draining import UnderWay
@@ -51,9 +52,12 @@ class Handler(RequestHandler):
     def prepare(self) -> None:
         """Begin a request. What is refused here ends the connection too: its body has not been read."""
         self.under_way.add(self)
+        if self.under_way.over:
+            raise StoreUnavailable("the service has ended")
         declared = self.request.headers.get("Content-Length", "")  # one that is no number Tornado refuses by itself
         waits = self.request.headers.get("Expect", "").lower() == "100-continue"
-        if declared.isdecimal() and int(declared) > (body.MAX_BYTES if waits else DISCARD_BYTES):
+        most = body.MAX_BYTES if waits else DISCARD_BYTES
+        if declared.isdecimal() and (len(declared) > len(str(DISCARD_BYTES)) or int(declared) > most):
             raise _too_large()
 
     def data_received(self, chunk: bytes) -> None:
@@ -91,9 +95,10 @@ class Handler(RequestHandler):
 
     def check_query(self) -> None:
         """Raise InvalidRequest if the query has a parameter: none is known here."""
-        if self.request.query_arguments:
+        names = [name.encode("latin-1").decode("utf-8", "replace") for name in self.request.query_arguments]
+        if names:
             what = "is not a query parameter that is known here"
-            raise InvalidRequest(*(Fault("", what, parameter=name) for name in sorted(self.request.query_arguments)))
+            raise InvalidRequest(*(Fault("", what, parameter=name) for name in sorted(names)))
 
     def read_body(self, model: type[_Body], *, guid: str | None = None) -> _Body:
         """Return the model that the body holds, for the GUID of the path, if there is one."""
@@ -126,9 +131,9 @@ class Handler(RequestHandler):
         """Decode a part of the path; one that is no UTF-8 is told of as what it is: not a GUID."""
         return value.decode("utf-8", "replace")
 
-    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:  # noqa: ARG002  # Tornado's signature
         """End the request with the problem that an error is to the client."""
-        error = self._translated(status_code, kwargs.get("exc_info", (None, None, None))[1])
+        error = self._translated(kwargs.get("exc_info", (None, None, None))[1])
         super().send_error(problems.problem_of(error).status, exc_info=(type(error), error, error.__traceback__))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:  # noqa: ARG002  # Tornado's signature
@@ -144,7 +149,7 @@ class Handler(RequestHandler):
         """Log what an operator must see; a client's mistake is in the access log, and no more."""
         if isinstance(value, Unavailable | OutcomeUnknown):
             _log.warning("request failed", request_id=self.request_id, error=str(value))
-        elif value is not None and problems.problem_of(self._translated(500, value)) is problems.INTERNAL:
+        elif value is not None and problems.problem_of(self._translated(value)) is problems.INTERNAL:
             _log.error("fault of the service", request_id=self.request_id, exc_info=(typ, value, tb))
 
     @property
@@ -153,20 +158,11 @@ class Handler(RequestHandler):
         under_way: UnderWay = self.application.settings["under_way"]
         return under_way
 
-    def _translated(self, status: int, error: BaseException | None) -> BaseException:
-        """Turn Tornado's own errors into ours; leave any other as it is."""
-        status = error.status_code if isinstance(error, HTTPError) else status
-        if error is not None and not isinstance(error, HTTPError):
-            return error
-        match status:
-            case 404:
-                return NoSuchPath(f"Nothing is served at {self.request.path}.")
-            case 405:
-                return MethodNotAllowed(str(self.request.method), self.allowed_methods())
-            case 400:
-                return InvalidRequest(Fault("", str(error.log_message) if error else "is not valid"))
-            case _:
-                return error or RuntimeError(f"status {status}")
+    def _translated(self, error: BaseException | None) -> BaseException:
+        """Turn the one error that Tornado raises by itself, for a method that is not served, into ours."""
+        if isinstance(error, HTTPError) and error.status_code == METHOD_NOT_ALLOWED:
+            return MethodNotAllowed(str(self.request.method), self.allowed_methods())
+        return error or RuntimeError("an error without an exception")
 
 
 class UnknownPath(Handler):
@@ -174,9 +170,13 @@ class UnknownPath(Handler):
 
     def get(self, *_: str) -> None:
         """Say that there is nothing."""
-        raise NoSuchPath(f"Nothing is served at {self.request.path}.")
+        raise NoSuchPath("Nothing is served at this path.")
 
     head = post = put = patch = delete = options = get
+
+    def _translated(self, error: BaseException | None) -> BaseException:
+        """Say the same to a method that nobody knows."""
+        return error if isinstance(error, NoSuchPath) else NoSuchPath("Nothing is served at this path.")
 
 
 def _too_large() -> TooLarge:

@@ -4,10 +4,13 @@ import asyncio
 
 
 class UnderWay:
-    """The requests that are being served; `draining` says that the service is about to end."""
+    """The requests that are being served.
+
+    `draining` says that the service is about to end; `over` that it has, and that no request may begin.
+    """
 
     def __init__(self) -> None:
-        self.draining = False
+        self.draining = self.over = False
         self._requests: set[object] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -35,4 +38,6 @@ class UnderWay:
                 await self._idle.wait()
         except TimeoutError:
             return False
+        finally:
+            self.over = True
         return True

@@ -119,5 +119,5 @@ def _members(error: BaseException) -> dict[str, Any]:
 
 
 def _fault(fault: Fault) -> dict[str, str]:
-    where = {"parameter": fault.parameter} if fault.parameter else {"pointer": fault.pointer}
+    where = {"parameter": fault.parameter} if fault.parameter is not None else {"pointer": fault.pointer}
     return where | {"detail": fault.detail}
