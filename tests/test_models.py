@@ -56,6 +56,11 @@ def test_another_way_to_write_a_guid_is_refused_with_the_right_one(text: str) ->
         parse_guid(text)
 
 
+def test_no_guid_is_made_of_letters_that_are_none() -> None:
+    with pytest.raises(InvalidGuid, match="16 characters"):
+        parse_guid("\ufb00" * 16)  # of which str.upper makes 32 times F
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [("", "0 characters"), (GUID[:-1], "31 characters"), ("G" * 32, "'G'"), ("٣" * 32, "'٣'"), (GUID + "\n0", "34")],
@@ -129,6 +134,12 @@ def test_an_empty_object_is_no_metadata() -> None:
 def test_metadata_may_be_8_levels_deep_and_no_more() -> None:
     assert change(nested(8)).metadata is not None
     assert [fault.pointer for fault in faults(nested(9))] == ["/metadata"]
+
+
+def test_brackets_in_a_string_are_no_levels() -> None:
+    for text in ("[" * 20, '"[[{' * 9, "\\", '\\"{{{{{{{{{'):
+        given = {"metadata": {"a": text, "b" + text: [1]}}
+        assert json.loads(str(change(json.dumps(given)).metadata)) == given["metadata"]
 
 
 def test_metadata_may_be_16_kib_and_no_more() -> None:

@@ -6,12 +6,18 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 from pydantic_core import from_json
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
 
 from guidsvc import errors
+from guidsvc.service import GuidService
 from guidsvc.web import problems
+from guidsvc.web.app import make_app
+from guidsvc.web.health import Probes
 from tests.client import Client, Reply, read_reply
 from tests.conftest import ExpectedLogs, Serving
 from tests.records import GUID, USER
@@ -90,6 +96,23 @@ async def test_a_chunked_body_without_end_is_refused_when_it_has_gone_too_far(se
     async with serving() as client:
         head = f"PUT {PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
         assert_problem(await raw(client, head, *[chunk] * 16, b"1\r\n \r\n"), 413, "too-large")
+
+
+async def test_when_the_service_has_ended_no_request_begins(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("request failed")
+    app = make_app(cast(GuidService, None), cast(Probes, None), access_log=False)
+    server = HTTPServer(app)
+    sockets = bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    client = Client(sockets[0].getsockname()[1])
+    assert (await client.get("/livez")).status == 200
+    assert await app.settings["under_way"].drain(5)
+
+    reply = await client.get("/livez")
+    assert_problem(reply, 503, "unavailable")
+    assert reply.headers["Connection"] == "close"
+    server.stop()
+    await server.close_all_connections()
 
 
 async def test_a_connection_goes_on_after_an_error(serving: Serving) -> None:

@@ -34,8 +34,8 @@ RETRY_SECONDS = 0.05, 1.0
 PIPELINE = 256
 """At most so many calls go out in one exchange."""
 
-TURNS = 3
-"""So many turns of the loop does an answer that has arrived need to get to whoever waits for it."""
+TURNS = 100
+"""So many turns of the loop is an answer given that has arrived, to get in parts to whoever waits for it."""
 
 _log = structlog.get_logger(__name__)
 _Done = TypeVar("_Done")
