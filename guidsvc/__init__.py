@@ -9,6 +9,7 @@ The map of the package. A request flows one way, and imports run the same way:
     models     Guid, Record and the bodies of requests: what a valid value is
     rules      pure functions: what a change makes of a record, when it has expired
     service    GuidService: get, put, create, delete over a Store and a clock
+    background work that goes on beside other work, and ends with it
     batching   many callers, one call: group commit, shared round trips
     store/     Store, the contract; SQLite and MongoDB keep it
     cache/     a cache is a Store that wraps a Store; in the process, or in Redis

@@ -14,6 +14,7 @@ import uvloop
 from guidsvc.cache.link import TIMEOUT, open_link
 from guidsvc.cache.shared import ENTRY_MS, MARKER_MS, SharedCache
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.models import Record
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.gated import GatedStore, turns
 from tests.records import GUID, record
@@ -55,6 +56,17 @@ async def until_up(cache: SharedCache) -> None:
             return await cache.check()
         except CacheUnavailable:
             await asyncio.sleep(0)
+
+
+async def begun(
+    cache: SharedCache, gated: GatedStore, old: Record, new: Record | None
+) -> tuple[asyncio.Task[bool], asyncio.Event]:
+    """Begin a write; return it when it has come to the store, and the gate that lets it go on there."""
+    gated.swap_gates.append(gate := asyncio.Event())
+    writer = asyncio.create_task(cache.swap(old, new))
+    while gated.swap_gates:
+        await asyncio.sleep(0)
+    return writer, gate
 
 
 def entry(raw: redis.Redis, kind: str = "v") -> str:
@@ -158,10 +170,7 @@ async def test_while_a_write_is_under_way_readers_ask_the_store_and_fill_nothing
     caches: list[SharedCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
-    gated.swap_gates = [gate := asyncio.Event()]
-    writer = asyncio.create_task(caches[0].swap(old, record(clock(), version=clock() + 1)))
-    while gated.swap_gates:
-        await asyncio.sleep(0)
+    writer, gate = await begun(caches[0], gated, old, record(clock(), version=clock() + 1))
 
     assert [await caches[1].get(GUID) for _ in range(3)] == [old] * 3
     assert gated.gets == 3
@@ -174,10 +183,7 @@ async def test_a_read_that_began_during_a_write_never_fills_the_cache_after_it(
 ) -> None:
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
-    gated.swap_gates = [gate := asyncio.Event()]
-    writer = asyncio.create_task(caches[0].swap(old, new))
-    while gated.swap_gates:
-        await asyncio.sleep(0)
+    writer, gate = await begun(caches[0], gated, old, new)
     gated.open.clear()
     reader = asyncio.create_task(caches[1].get(GUID))
     while not gated.gets:
@@ -194,13 +200,8 @@ async def test_the_end_of_one_write_leaves_the_marker_of_another(
     caches: list[SharedCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
-    first_gate, second_gate = gated.swap_gates = [asyncio.Event(), asyncio.Event()]
-    first = asyncio.create_task(caches[0].swap(old, record(clock(), version=clock() + 1)))
-    while len(gated.swap_gates) > 1:
-        await asyncio.sleep(0)
-    second = asyncio.create_task(caches[1].swap(old, record(clock(), version=clock() + 2)))
-    while gated.swap_gates:
-        await asyncio.sleep(0)
+    first, first_gate = await begun(caches[0], gated, old, record(clock(), version=clock() + 1))
+    second, second_gate = await begun(caches[1], gated, old, record(clock(), version=clock() + 2))
     first_gate.set()
     await first
 
@@ -270,10 +271,7 @@ async def test_a_key_that_could_not_be_kept_out_is_as_soon_as_redis_is_there_aga
 ) -> None:
     expected_logs.add(DOWN)
     old = gated.records[GUID] = record(clock())
-    gated.swap_gates = [gate := asyncio.Event()]
-    writer = asyncio.create_task(cache.swap(old, record(clock(), version=clock() + 1)))
-    while gated.swap_gates:
-        await asyncio.sleep(0)
+    writer, gate = await begun(cache, gated, old, record(clock(), version=clock() + 1))
     own_redis.kill()
     gate.set()
     with pytest.raises(OutcomeUnknown):
@@ -331,10 +329,7 @@ async def test_when_redis_forgets_in_the_middle_of_a_write_what_was_filled_meanw
 ) -> None:
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
-    gated.swap_gates = [gate := asyncio.Event()]
-    writer = asyncio.create_task(caches[0].swap(old, new))
-    while gated.swap_gates:
-        await asyncio.sleep(0)
+    writer, gate = await begun(caches[0], gated, old, new)
     if loss == "flush":
         raw.flushall()
     elif loss == "marker lost":
@@ -370,10 +365,7 @@ async def test_a_write_whose_end_cannot_be_made_sure_is_of_unknown_outcome(
 ) -> None:
     expected_logs.add(DOWN)
     old = gated.records[GUID] = record(clock())
-    gated.swap_gates = [gate := asyncio.Event()]
-    writer = asyncio.create_task(cache.swap(old, record(clock(), version=clock() + 1)))
-    while gated.swap_gates:
-        await asyncio.sleep(0)
+    writer, gate = await begun(cache, gated, old, record(clock(), version=clock() + 1))
     own_redis.kill()
     gate.set()
 
@@ -387,10 +379,7 @@ async def test_a_redis_that_died_and_came_back_within_a_write_is_made_sure_of_an
     expected_logs.add(DOWN)
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
-    gated.swap_gates = [gate := asyncio.Event()]
-    writer = asyncio.create_task(caches[0].swap(old, new))
-    while gated.swap_gates:
-        await asyncio.sleep(0)
+    writer, gate = await begun(caches[0], gated, old, new)
     own_redis.kill()
     own_redis.start()
     await caches[1].get(GUID)

@@ -22,6 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
 
+from guidsvc.background import background
 from guidsvc.batching import Batcher
 from guidsvc.errors import CacheUnavailable, StartError
 
@@ -85,15 +86,12 @@ async def open_link(url: str, *, name: str) -> AsyncIterator["Link"]:
     except (ValueError, TypeError) as error:
         raise StartError(f"cache_url: {error}") from error
     link = Link(pool, name=name)
-    keeper = asyncio.create_task(link.keep())
     try:
-        with suppress(CacheUnavailable):
-            await link.wait_up(CONNECT_SECONDS)
-        yield link
+        async with background(link.keep()):
+            with suppress(CacheUnavailable):
+                await link.wait_up(CONNECT_SECONDS)
+            yield link
     finally:
-        keeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeper
         await link.aclose()
 
 

@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,7 @@ from urllib.parse import unquote
 import structlog
 from pydantic import ValidationError
 
+from guidsvc.background import background
 from guidsvc.batching import Batcher
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.models import Record
@@ -67,13 +68,10 @@ async def open_sqlite(
         if exclusive:
             writer.execute(RENAME)
         store = SqliteStore(writer, reader)
-        sweeper = asyncio.create_task(_sweep(store, clock, sweep_seconds))
         try:
-            yield store
+            async with background(_sweep(store, clock, sweep_seconds)):
+                yield store
         finally:
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
             await store.aclose()
 
 
