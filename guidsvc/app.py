@@ -69,7 +69,8 @@ async def serving(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         open_cache(settings.cache_url, store, clock=clock, size=settings.cache_size) as cache,
     ):
         terms = Terms(lifetime=settings.lifetime, retention=settings.retention)
-        service = GuidService(cache, clock=clock, draw=drawing(settings.guid_version), terms=terms)
+        draw, strict = drawing(settings.guid_version), settings.require_preconditions
+        service = GuidService(cache, clock=clock, draw=draw, terms=terms, strict=strict)
         app = make_app(service, Probes(store=cache.ping, cache=cache.check), access_log=settings.access_log)
         # The handlers judge the size of a body: Tornado would hang up without a word.
         server = HTTPServer(app, max_body_size=2**60, idle_connection_timeout=IDLE_SECONDS, body_timeout=BODY_SECONDS)

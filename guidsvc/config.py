@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     guid_version: Literal["4", "7"] = Field(
         "4", description="how GUIDs are drawn: random (UUID version 4), or sorted by time (version 7)"
     )
+    require_preconditions: bool = Field(
+        False, description="refuse (428) to change an existing record without If-Match or If-None-Match"
+    )
     access_log: bool = Field(True, description="log a line for each request")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     log_format: Literal["auto", "console", "json"] = Field(

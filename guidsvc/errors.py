@@ -5,6 +5,8 @@
     ├── InvalidRequest      the request holds faults, all of them listed
     ├── NotFound            no such GUID
     ├── Expired             the GUID is known, and no longer valid
+    ├── PreconditionFailed  the record is not as the request demands
+    ├── PreconditionRequired  the request makes no demand where it must
     ├── Unavailable         nothing was changed, try again
     │   ├── StoreUnavailable
     │   └── CacheUnavailable
@@ -16,7 +18,10 @@ Nothing here knows HTTP: the one table from error to status is in `guidsvc.web.p
 exceptions never leave the file that imports the driver; they become one of these.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from guidsvc.models import Record
 
 
 class GuidsvcError(Exception):
@@ -31,20 +36,23 @@ class Fault(NamedTuple):
     """One thing that is wrong with a request.
 
     `pointer` is a JSON Pointer (RFC 6901) into the body, or the empty string for the body as a whole; where
-    the fault is in the query, `parameter` names the parameter instead. `detail` says what is wrong in words
-    that a client can act on.
+    the fault is in the query or a header, `parameter` or `header` names that instead. `detail` says what is
+    wrong in words that a client can act on.
     """
 
     pointer: str
     detail: str
     parameter: str | None = None
+    header: str | None = None
 
 
 class InvalidRequest(GuidsvcError):
     """The request holds `faults`: at least one, and all that were found."""
 
     def __init__(self, *faults: Fault) -> None:
-        super().__init__("; ".join(f"{fault.parameter or fault.pointer} {fault.detail}".lstrip() for fault in faults))
+        super().__init__(
+            "; ".join(f"{fault.header or fault.parameter or fault.pointer} {fault.detail}".lstrip() for fault in faults)
+        )
         self.faults = faults
 
 
@@ -65,6 +73,23 @@ class Expired(GuidsvcError):
         super().__init__(f"GUID {guid} has expired. An update before {renewable_until} renews it.")
         self.expired_at = expired_at
         self.renewable_until = renewable_until
+
+
+class PreconditionFailed(GuidsvcError):
+    """The record is not as the request demands; `record` is what it is, or None if there is none."""
+
+    def __init__(self, guid: str, record: "Record | None") -> None:
+        super().__init__(
+            f"GUID {guid} does not exist." if record is None else f"GUID {guid} is at version {record.version}."
+        )
+        self.record = record
+
+
+class PreconditionRequired(GuidsvcError):
+    """A change of an existing record must say which version it is a change of."""
+
+    def __init__(self, guid: str) -> None:
+        super().__init__(f"GUID {guid} exists: say with If-Match which version is to be changed, or * for any.")
 
 
 class Unavailable(GuidsvcError):

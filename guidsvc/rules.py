@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound
+from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound, PreconditionFailed
 from guidsvc.models import MAX_TIME, Change, Record
 
 Clock = Callable[[], int]
@@ -27,6 +27,40 @@ class Terms:
     """From the expiry of a record, or its last update if that is later, to its removal."""
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """Which versions of a record a request demands (RFC 9110, 13.1), as the opaque part of its entity tags.
+
+    None is no demand; a set of tags, of which one must match; or ANY, which every record matches. An expired
+    record that is still kept counts as existing.
+    """
+
+    if_match: frozenset[str] | None = None
+    if_none_match: frozenset[str] | None = None
+
+    def hold(self, record: Record | None) -> bool:
+        """Whether the record, or None where there is none, is as it is demanded."""
+        wanted = self.if_match is None or _matches(self.if_match, record)
+        return wanted and (self.if_none_match is None or not _matches(self.if_none_match, record))
+
+    def __bool__(self) -> bool:
+        """Whether anything is demanded."""
+        return self != UNCONDITIONAL
+
+
+ANY = frozenset({"*"})
+UNCONDITIONAL = Conditions()
+
+
+def _matches(tags: frozenset[str], record: Record | None) -> bool:
+    return record is not None and (tags == ANY or tag_of(record) in tags)
+
+
+def tag_of(record: Record) -> str:
+    """Return the opaque part of the record's entity tag: its version."""
+    return str(record.version)
+
+
 def is_live(record: Record, now: int) -> bool:
     """Whether the GUID is valid at `now`."""
     return now < record.expire * 1000
@@ -39,11 +73,23 @@ def is_gone(record: Record, now: int) -> bool:
 
 def require_live(guid: str, record: Record | None, now: int) -> Record:
     """Return the record if it may be served as valid; else raise NotFound or Expired."""
-    if record is None or is_gone(record, now):
+    record = kept(record, now)
+    if record is None:
         raise NotFound(guid)
     if not is_live(record, now):
         raise Expired(guid, expired_at=record.expire, renewable_until=record.purge_at)
     return record
+
+
+def kept(record: Record | None, now: int) -> Record | None:
+    """Return the record if it counts as existing at `now`, live or expired."""
+    return None if record is None or is_gone(record, now) else record
+
+
+def demand(guid: str, record: Record | None, conditions: Conditions) -> None:
+    """Raise PreconditionFailed, with the record that there is, unless it is as the conditions demand."""
+    if not conditions.hold(record):
+        raise PreconditionFailed(guid, record)
 
 
 def created(guid: str, change: Change, now: int, terms: Terms, *, after: int = 0) -> Record:

@@ -7,15 +7,15 @@ around one, and nothing of HTTP.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from guidsvc import rules
-from guidsvc.errors import NotFound, StoreUnavailable
+from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
 from guidsvc.models import Change, Record
-from guidsvc.rules import Clock, Draw, Terms
+from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
 from guidsvc.store import Store
 
 ATTEMPTS = 100
@@ -27,6 +27,16 @@ TURN_SECONDS = 10.0
 """How long a write waits for those of the same GUID that came before it."""
 
 
+_New = TypeVar("_New", bound=Record | None)
+
+
+class Read(NamedTuple):
+    """What a get found: a record, and whether it is another than the reader said it knows."""
+
+    record: Record
+    modified: bool
+
+
 class Written(NamedTuple):
     """What a put made: the record as it now is, and whether it is new."""
 
@@ -35,57 +45,99 @@ class Written(NamedTuple):
 
 
 class GuidService:
-    """Reads and writes records by the rules."""
+    """Reads and writes records by the rules.
 
-    def __init__(self, store: Store, *, clock: Clock, draw: Draw, terms: Terms, attempts: int = ATTEMPTS) -> None:
+    With `strict` a change of an existing record without a condition raises PreconditionRequired. Whatever has
+    conditions raises PreconditionFailed if they do not hold, judged in the same atomic step as the write.
+    """
+
+    def __init__(  # its collaborators, by name
+        self,
+        store: Store,
+        *,
+        clock: Clock,
+        draw: Draw,
+        terms: Terms,
+        strict: bool = False,
+        attempts: int = ATTEMPTS,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._draw = draw
         self._terms = terms
+        self._strict = strict
         self._attempts = attempts
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # those that somebody waits for
         self._deleted_version = 0  # the highest version that was ever deleted here: a new record starts above it
 
-    async def get(self, guid: str) -> Record:
-        """Return the live record of a GUID; NotFound or Expired if it has none."""
-        record = await self._store.get(guid)
-        return rules.require_live(guid, record, self._clock())
+    async def get(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> Read:
+        """Return the live record of a GUID; NotFound or Expired if it has none.
 
-    async def put(self, guid: str, change: Change) -> Written:
+        PreconditionFailed if it is not one that `if_match` demands; one that `if_none_match` excludes is not modified.
+        """
+        record = rules.require_live(guid, await self._store.get(guid), self._clock())
+        rules.demand(guid, record, Conditions(if_match=conditions.if_match))
+        return Read(record, modified=conditions.hold(record))
+
+    async def put(self, guid: str, change: Change, conditions: Conditions = UNCONDITIONAL) -> Written:
         """Create the GUID, or merge the change into its record, renewing it where it has expired.
 
         InvalidRequest if the GUID is unknown and the change lacks what a new one needs.
         """
-        async with self._turn(guid):
-            for attempt in range(self._attempts):
-                await _back_off(attempt)
-                old = await self._store.get(guid)
-                written = self._written(guid, old, change)
-                if written.record is old or await self._store.swap(old, written.record):
-                    return written
-        raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
 
-    async def create(self, change: Change) -> Record:
+        def make(old: Record | None, now: int, after: int) -> Record:
+            self._demand(guid, old, conditions)
+            if old is None:
+                return rules.created(guid, change, now, self._terms, after=after)
+            return rules.updated(old, change, now, self._terms)
+
+        old, new = await self._write(guid, make)
+        return Written(new, created=old is None)
+
+    async def create(self, change: Change, conditions: Conditions = UNCONDITIONAL) -> Record:
         """Create a record under a GUID that is drawn now; InvalidRequest if the change lacks what it needs."""
         for _ in range(self._attempts):
             now = self._clock()
-            record = rules.created(self._draw(now), change, now, self._terms, after=self._deleted_version)
+            guid = self._draw(now)
+            rules.demand(guid, None, conditions)
+            record = rules.created(guid, change, now, self._terms, after=self._deleted_version)
             if await self._store.swap(None, record):
                 return record
         raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and all are taken already")
 
-    async def delete(self, guid: str) -> None:
+    async def delete(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> None:
         """Delete the record of a GUID, live or expired; NotFound if it has none."""
+
+        def make(old: Record | None, now: int, after: int) -> None:  # noqa: ARG001  # whenever it is
+            if old is None:
+                raise NotFound(guid)
+            self._demand(guid, old, conditions)
+
+        old, _ = await self._write(guid, make)
+        if old is not None:
+            self._deleted_version = max(self._deleted_version, old.version)
+
+    async def _write(self, guid: str, make: Callable[[Record | None, int, int], _New]) -> tuple[Record | None, _New]:
+        """Put what `make` makes of a record in its place, in one atomic step; return the record as it was, and is.
+
+        `make` is given the record, or None if there is none, the time, and a version that a new one must exceed. If
+        another was faster it is called again, with what the other made. What it raises ends the write.
+        """
         async with self._turn(guid):
             for attempt in range(self._attempts):
                 await _back_off(attempt)
-                old = await self._store.get(guid)
-                if old is None or rules.is_gone(old, self._clock()):
-                    raise NotFound(guid)
-                if await self._store.swap(old, None):
-                    self._deleted_version = max(self._deleted_version, old.version)
-                    return
+                stored, now = await self._store.get(guid), self._clock()
+                old = rules.kept(stored, now)
+                new = make(old, now, max(self._deleted_version, stored.version if stored else 0))
+                unchanged = new is not None and new is old
+                if unchanged or await self._store.swap(stored, new):
+                    return old, new
         raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
+
+    def _demand(self, guid: str, old: Record | None, conditions: Conditions) -> None:
+        if old is not None and self._strict and not conditions:
+            raise PreconditionRequired(guid)
+        rules.demand(guid, old, conditions)
 
     @asynccontextmanager
     async def _turn(self, guid: str, seconds: float = TURN_SECONDS) -> AsyncIterator[None]:
@@ -100,13 +152,6 @@ class GuidService:
             yield
         finally:
             lock.release()
-
-    def _written(self, guid: str, old: Record | None, change: Change) -> Written:
-        now = self._clock()
-        if old is not None and not rules.is_gone(old, now):
-            return Written(rules.updated(old, change, now, self._terms), created=False)
-        after = self._deleted_version if old is None else max(old.version, self._deleted_version)
-        return Written(rules.created(guid, change, now, self._terms, after=after), created=True)
 
 
 async def _back_off(attempt: int) -> None:

@@ -36,13 +36,22 @@ def test_a_flag_wins_over_the_environment_which_wins_over_the_file(
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = {"access_log": "false", "guid_version": "7", "log_level": "error", "log_format": "json", "grace": "7.5"}
+    other = {
+        "access_log": "false",
+        "require_preconditions": "true",
+        "guid_version": "7",
+        "log_level": "error",
+        "log_format": "json",
+        "grace": "7.5",
+    }
     value = other.get(name, "7")
     monkeypatch.setenv(PREFIX + name.upper(), value)
     by_variable = getattr(load([]), name)
     monkeypatch.delenv(PREFIX + name.upper())
     flag = f"--{name.replace('_', '-')}"
-    by_flag = getattr(load(["--no-access-log"] if name == "access_log" else [flag, value]), name)
+    by_flag = getattr(
+        load({"access_log": ["--no-access-log"], "require_preconditions": [flag]}.get(name, [flag, value])), name
+    )
 
     assert by_variable == by_flag
     assert by_flag != Settings.model_fields[name].default

@@ -68,7 +68,7 @@ async def test_a_put_creates_and_then_updates(service: GuidService) -> None:
     second = await service.put(GUID, change(user="b"))
 
     assert (first.created, second.created) == (True, False)
-    assert await service.get(GUID) == second.record
+    assert (await service.get(GUID)).record == second.record
 
 
 async def test_a_put_that_changes_nothing_leaves_the_version_and_writes_nothing(
@@ -95,7 +95,7 @@ async def test_two_services_on_one_store_race_and_none_is_lost(racing: LosesRace
 
     assert len({each.record.version for each in written}) <= 50
     assert [each.created for each in written].count(True) == 1
-    assert (await services[0].get(GUID)).version == max(each.record.version for each in written)
+    assert (await services[0].get(GUID)).record.version == max(each.record.version for each in written)
 
 
 async def test_a_write_that_waits_too_long_for_those_before_it_is_unavailable(
@@ -125,7 +125,7 @@ async def test_a_record_expires_and_is_renewed_and_is_gone_after_its_retention(
         await service.get(GUID)
     renewed = await service.put(GUID, change(metadata={"b": 1}))
     assert (renewed.created, renewed.record.user) == (False, "a")
-    assert await service.get(GUID) == renewed.record
+    assert (await service.get(GUID)).record == renewed.record
     clock.advance(seconds=3600 + 600)
     with pytest.raises(NotFound):
         await service.get(GUID)

@@ -72,8 +72,8 @@ class Beside(RuleBasedStateMachine):
     def teardown(self) -> None:
         self._runner.run(self._stack.aclose())
 
-    def _ask(self, method: str, path: str, body: object = None) -> Reply:
-        return self._runner.run(self._client.ask(method, path, json=body))
+    def _ask(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Reply:
+        return self._runner.run(self._client.ask(method, path, json=body, headers=headers))
 
     # Requests
 
@@ -129,6 +129,25 @@ class Beside(RuleBasedStateMachine):
         known = self._current(guid)
         assert self._ask("DELETE", f"/guid/{guid}").status == (404 if known is None else 204)
         self._model.pop(guid, None)
+
+    @rule(place=PLACES, user=USERS, which=st.sampled_from(["this", "another", "any", "none"]))
+    def put_if(self, place: int, user: str, which: str) -> None:
+        guid = self._guids[place]
+        known = self._current(guid)
+        tag = known.tag if known else '"7"'
+        headers = {
+            "this": {"If-Match": tag},
+            "another": {"If-Match": '"7"'},
+            "any": {"If-Match": "*"},
+            "none": {"If-None-Match": "*"},
+        }[which]
+        reply = self._ask("PUT", f"/guid/{guid}", {"user": user}, headers)
+        if which == "another" or (known is None) != (which == "none"):
+            assert reply.status == 412
+            assert reply.headers.get("ETag") == (known.tag if known else None)
+        else:
+            assert reply.status == (201 if known is None else 200)
+            self._expect_written(guid, known, reply, user=user, expire=None, metadata=None)
 
     @rule(place=PLACES, bad=BAD)
     def put_something_bad(self, place: int, bad: dict[str, Any]) -> None:

@@ -183,6 +183,8 @@ def test_each_code_has_one_status_and_one_title() -> None:
         "not-found": 404,
         "method-not-allowed": 405,
         "expired": 410,
+        "precondition-failed": 412,
+        "precondition-required": 428,
         "too-large": 413,
         "unsupported-media-type": 415,
         "internal": 500,

@@ -7,7 +7,7 @@ import asyncio
 import re
 import uuid
 from email.utils import formatdate
-from http.client import METHOD_NOT_ALLOWED
+from http.client import METHOD_NOT_ALLOWED, NOT_MODIFIED
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -18,7 +18,8 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown, StoreUnavailable, Unavailable
 from guidsvc.models import Record
-from guidsvc.web import body, problems
+from guidsvc.rules import Conditions, tag_of
+from guidsvc.web import body, conditions, problems
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.problems import MethodNotAllowed, NoSuchPath, TooLarge
 
@@ -100,6 +101,10 @@ class Handler(RequestHandler):
             what = "is not a query parameter that is known here"
             raise InvalidRequest(*(Fault("", what, parameter=name) for name in sorted(names)))
 
+    def read_conditions(self) -> Conditions:
+        """Return the preconditions of the request."""
+        return conditions.parse(self.request.headers)
+
     def read_body(self, model: type[_Body], *, guid: str | None = None) -> _Body:
         """Return the model that the body holds, for the GUID of the path, if there is one."""
         headers = self.request.headers
@@ -119,10 +124,10 @@ class Handler(RequestHandler):
 
     def reply_record(self, status: int, record: Record) -> None:
         """End the request with a record and what the service knows of it in headers."""
-        self.set_header("ETag", f'"{record.version}"')
+        self.set_header("ETag", f'"{tag_of(record)}"')
         self.set_header("Last-Modified", formatdate(record.updated // 1000, usegmt=True))
         self.set_header("Cache-Control", "private, no-cache")
-        self.reply(status, record.wire)
+        self.reply(status, None if status == NOT_MODIFIED else record.wire)
 
     def compute_etag(self) -> None:
         """Leave a reply without an ETag unless it is given one: Tornado would hash the body."""

@@ -13,21 +13,23 @@ class GuidHandler(Handler):
 
     async def get(self, text: str) -> None:
         """Answer with the record of a live GUID."""
-        self.reply_record(200, await self._service.get(self._guid(text)))
+        record, modified = await self._service.get(self._guid(text), self.read_conditions())
+        self.reply_record(200 if modified else 304, record)
 
     head = get
 
     async def put(self, text: str) -> None:
         """Create the GUID, or merge the members that are given into its record."""
         guid = self._guid(text)
-        record, created = await self._service.put(guid, self.read_body(Change, guid=guid))
+        change = self.read_body(Change, guid=guid)
+        record, created = await self._service.put(guid, change, self.read_conditions())
         if created:
             self.set_header("Location", f"/guid/{guid}")
         self.reply_record(201 if created else 200, record)
 
     async def delete(self, text: str) -> None:
         """Delete the GUID, live or expired."""
-        await self._service.delete(self._guid(text))
+        await self._service.delete(self._guid(text), self.read_conditions())
         self.reply(204)
 
     def _guid(self, text: str) -> str:
@@ -44,7 +46,7 @@ class GuidsHandler(Handler):
     async def post(self) -> None:
         """Create a record under a GUID that the service draws."""
         self.check_query()
-        record = await self._service.create(self.read_body(Creation))
+        record = await self._service.create(self.read_body(Creation), self.read_conditions())
         self.set_header("Location", f"/guid/{record.guid}")
         self.reply_record(201, record)
 

@@ -7,10 +7,12 @@ the client learns nothing of it but a request id.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from guidsvc import errors
 from guidsvc.errors import Fault
+from guidsvc.models import Record
+from guidsvc.rules import tag_of
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = "1"
@@ -59,6 +61,8 @@ TABLE: Mapping[type[Exception], Problem] = {
     NoSuchPath: _NOT_FOUND,
     MethodNotAllowed: Problem("method-not-allowed", 405, "Method not allowed"),
     errors.Expired: Problem("expired", 410, "The GUID has expired"),
+    errors.PreconditionFailed: Problem("precondition-failed", 412, "The record is not as the request demands"),
+    errors.PreconditionRequired: Problem("precondition-required", 428, "A precondition is required"),
     TooLarge: Problem("too-large", 413, "The body is too large"),
     UnsupportedMediaType: Problem("unsupported-media-type", 415, "Unsupported media type"),
     errors.Unavailable: Problem("unavailable", 503, "Unavailable; nothing was changed"),
@@ -81,6 +85,8 @@ def headers_of(error: BaseException) -> dict[str, str]:
             return {"Allow": error.allow}
         case UnsupportedMediaType():
             return {"Accept": error.accept}
+        case errors.PreconditionFailed(record=Record() as record):
+            return {"ETag": f'"{tag_of(record)}"'}
         case errors.Unavailable():
             return {"Retry-After": RETRY_AFTER}
         case _:
@@ -112,6 +118,8 @@ def _members(error: BaseException) -> dict[str, Any]:
     match error:
         case errors.InvalidRequest():
             return {"errors": [_fault(fault) for fault in error.faults]}
+        case errors.PreconditionFailed(record=Record() as record):
+            return {"record": from_json(record.wire)}
         case errors.Expired():
             return {"expired_at": str(error.expired_at), "renewable_until": str(error.renewable_until)}
         case _:
@@ -119,5 +127,10 @@ def _members(error: BaseException) -> dict[str, Any]:
 
 
 def _fault(fault: Fault) -> dict[str, str]:
-    where = {"parameter": fault.parameter} if fault.parameter is not None else {"pointer": fault.pointer}
-    return where | {"detail": fault.detail}
+    return _where(fault) | {"detail": fault.detail}
+
+
+def _where(fault: Fault) -> dict[str, str]:
+    if fault.header is not None:
+        return {"header": fault.header}
+    return {"pointer": fault.pointer} if fault.parameter is None else {"parameter": fault.parameter}
