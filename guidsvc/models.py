@@ -10,7 +10,7 @@ import re
 import unicodedata
 from functools import cached_property
 from itertools import accumulate
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, from_json, to_json
@@ -76,8 +76,11 @@ def _check_user(value: str) -> str:
     return value
 
 
-def _render_metadata(value: object) -> str | None:
-    """Judge a JSON object and return it as compact JSON text; an empty object is the same as none."""
+def render_metadata(value: object) -> str | None:
+    """Judge a JSON object and return it as compact JSON text; an empty object is the same as none.
+
+    A ValueError says what is wrong with it.
+    """
     if not isinstance(value, dict):
         raise _fault("metadata_type", "must be a JSON object")
     text = to_json(value).decode()
@@ -145,17 +148,13 @@ class Record(BaseModel):
         return b'%b,"metadata":%b}' % (head[:-1], self.metadata.encode())
 
 
-class Change(BaseModel):
-    """The body of a PUT to a GUID: the members it gives are in `model_fields_set`, and only those count.
-
-    To be validated with the GUID of the path, or None, as `guid` in the context.
-    """
+class _Members(BaseModel):
+    """What every body may give. To be validated with the GUID of the path, or None, as `guid` in the context."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     expire: Annotated[Time | None, BeforeValidator(_parse_expire), BeforeValidator(_refuse_null)] = None
     user: Annotated[User | None, BeforeValidator(_refuse_null)] = None
-    metadata: Annotated[str | None, BeforeValidator(_render_metadata), BeforeValidator(_refuse_null)] = None
     guid: Annotated[str | None, BeforeValidator(_refuse_null)] = None
 
     @field_validator("guid")
@@ -170,6 +169,18 @@ class Change(BaseModel):
                 "guid_differs", "must be the GUID of the path, {guid}: a GUID cannot be changed", guid=expected
             )
         return value
+
+
+class Change(_Members):
+    """The body of a PUT to a GUID: the members it gives are in `model_fields_set`, and only those count."""
+
+    metadata: Annotated[str | None, BeforeValidator(render_metadata), BeforeValidator(_refuse_null)] = None
+
+
+class Patch(_Members):
+    """The body of a PATCH: a JSON merge patch (RFC 7396). `metadata` is the patch of that, or None to remove it."""
+
+    metadata: Annotated[dict[str, Any], Field(strict=True)] | None = None
 
 
 class Creation(Change):

@@ -7,9 +7,12 @@ not the store has got round to removing it. Nothing here waits, reads a clock or
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
 
 from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound, PreconditionFailed
-from guidsvc.models import MAX_TIME, Change, Record
+from guidsvc.models import MAX_TIME, Change, Patch, Record, render_metadata
 
 Clock = Callable[[], int]
 """Tells the time: Unix milliseconds."""
@@ -114,7 +117,40 @@ def updated(record: Record, change: Change, now: int, terms: Terms) -> Record:
 
     An expired record is renewed, for the default life where the change names no expiry.
     """
-    given = change.model_dump(include=change.model_fields_set - {"guid"})
+    return _merged(record, change.model_dump(include=change.model_fields_set - {"guid"}), now, terms)
+
+
+def patched(record: Record, patch: Patch, now: int, terms: Terms) -> Record:
+    """Apply a merge patch to the record, as `updated` does a change; InvalidRequest if the metadata are none then."""
+    given = patch.model_dump(include=patch.model_fields_set - {"guid", "metadata"})
+    if "metadata" in patch.model_fields_set:
+        given["metadata"] = _patched_metadata(record.metadata, patch.metadata)
+    return _merged(record, given, now, terms)
+
+
+def merge(target: object, patch: object) -> object:
+    """Apply a JSON merge patch, as RFC 7396 defines it, to a JSON value; neither is changed."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge(merged.get(name), value)
+    return merged
+
+
+def _patched_metadata(text: str | None, patch: dict[str, Any] | None) -> str | None:
+    if patch is None:
+        return None
+    try:
+        return render_metadata(merge(from_json(text or "{}"), patch))
+    except ValueError as error:
+        raise InvalidRequest(Fault("/metadata", f"with what is there already: {error}")) from error
+
+
+def _merged(record: Record, given: dict[str, Any], now: int, terms: Terms) -> Record:
     if "expire" not in given and not is_live(record, now):
         given["expire"] = _default_expire(now, terms)
     fields = record.model_dump()

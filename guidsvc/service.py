@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from guidsvc import rules
 from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
-from guidsvc.models import Change, Record
+from guidsvc.models import Change, Patch, Record
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
 from guidsvc.store import Store
 
@@ -104,6 +104,18 @@ class GuidService:
             if await self._store.swap(None, record):
                 return record
         raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and all are taken already")
+
+    async def patch(self, guid: str, patch: Patch, conditions: Conditions = UNCONDITIONAL) -> Record:
+        """Apply a merge patch to the record of a GUID, renewing it where it has expired; NotFound if it has none."""
+
+        def make(old: Record | None, now: int, after: int) -> Record:  # noqa: ARG001  # it never creates
+            if old is None:
+                raise NotFound(guid)
+            self._demand(guid, old, conditions)
+            return rules.patched(old, patch, now, self._terms)
+
+        _, new = await self._write(guid, make)
+        return new
 
     async def delete(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> None:
         """Delete the record of a GUID, live or expired; NotFound if it has none."""

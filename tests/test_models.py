@@ -174,7 +174,7 @@ def test_an_unknown_member_is_refused_by_name() -> None:
 def test_all_that_is_wrong_is_told_at_once() -> None:
     wrong = faults('{"expire": true, "user": "", "metadata": [], "guid": "x", "color": "red"}')
 
-    assert [fault.pointer for fault in wrong] == ["/expire", "/user", "/metadata", "/guid", "/color"]
+    assert [fault.pointer for fault in wrong] == ["/expire", "/user", "/guid", "/metadata", "/color"]
 
 
 def test_a_creation_needs_a_user() -> None:

@@ -149,6 +149,24 @@ class Beside(RuleBasedStateMachine):
             assert reply.status == (201 if known is None else 200)
             self._expect_written(guid, known, reply, user=user, expire=None, metadata=None)
 
+    @rule(
+        place=PLACES,
+        user=st.none() | USERS,
+        metadata=st.none() | st.dictionaries(st.sampled_from("abc"), st.none() | st.integers()),
+    )
+    def patch(self, place: int, user: str | None, metadata: dict[str, Any] | None) -> None:
+        guid = self._guids[place]
+        known = self._current(guid)
+        body = ({} if user is None else {"user": user}) | {"metadata": metadata}
+        reply = self._ask("PATCH", f"/guid/{guid}", body)
+        if known is None:
+            assert reply.status == 404
+            return
+        assert reply.status == 200
+        merged = {} if metadata is None else known.metadata | metadata
+        merged = {name: value for name, value in merged.items() if value is not None}
+        self._expect_written(guid, known, reply, user=user, expire=None, metadata=merged)
+
     @rule(place=PLACES, bad=BAD)
     def put_something_bad(self, place: int, bad: dict[str, Any]) -> None:
         assert self._ask("PUT", f"/guid/{self._guids[place]}", {"user": "x"} | bad).status == 400

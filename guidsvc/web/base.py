@@ -108,9 +108,7 @@ class Handler(RequestHandler):
     def read_body(self, model: type[_Body], *, guid: str | None = None) -> _Body:
         """Return the model that the body holds, for the GUID of the path, if there is one."""
         headers = self.request.headers
-        body.check_type(
-            headers.get("Content-Type"), headers.get("Content-Encoding"), lenient=self.request.method != "POST"
-        )
+        body.check_type(str(self.request.method), headers.get("Content-Type"), headers.get("Content-Encoding"))
         if self._received_bytes > body.MAX_BYTES:
             raise _too_large()
         return body.parse(bytes(self._received), model, {"guid": guid})

@@ -14,29 +14,34 @@ from guidsvc.web.problems import UnsupportedMediaType
 
 MAX_BYTES = 64 * 1024
 JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
 CURL_DEFAULT = "application/x-www-form-urlencoded"
 """What `curl -d` calls any body, unless told otherwise."""
 
 _WORDS = {
     "extra_forbidden": "is not a member that is known here",
+    "dict_type": "must be a JSON object",
+    "string_type": "must be a string",
     "missing": "is needed to create a GUID",
 }
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
-def check_type(content_type: str | None, content_encoding: str | None, *, lenient: bool) -> None:
-    """Raise UnsupportedMediaType unless this is plain JSON; lenient takes curl's default too, and none at all.
+def check_type(method: str, content_type: str | None, content_encoding: str | None) -> None:
+    """Raise UnsupportedMediaType unless this is JSON, as the method takes it; or curl's default, or no type at all.
 
-    Not lenient for POST: what a page of another site can send without being asked is never read as JSON.
+    But not for POST: what a page of another site can send without being asked is never read as JSON.
     """
+    named = (MERGE_PATCH, JSON) if method == "PATCH" else (JSON,)
     if (content_encoding or "identity").strip().lower() != "identity":
-        raise UnsupportedMediaType("A body is sent as it is, without a Content-Encoding.", JSON)
+        raise UnsupportedMediaType(method, "A body is sent as it is, without a Content-Encoding.", named)
+    lenient = method != "POST"
     if lenient and content_type is None:
         return
     media_type, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
-    known = media_type == JSON or (lenient and media_type == CURL_DEFAULT)
+    known = media_type in named or (lenient and media_type == CURL_DEFAULT)
     if not known or any(_other_charset(parameter) for parameter in parameters):
-        raise UnsupportedMediaType(f"A body is {JSON}, in UTF-8.", JSON)
+        raise UnsupportedMediaType(method, f"A body of {method} is {' or '.join(named)}, in UTF-8.", named)
 
 
 def _other_charset(parameter: str) -> bool:

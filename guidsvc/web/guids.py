@@ -1,6 +1,6 @@
 """The GUIDs themselves: `/guid` and `/guid/{guid}`."""
 
-from guidsvc.models import Change, Creation, parse_guid
+from guidsvc.models import Change, Creation, Patch, parse_guid
 from guidsvc.service import GuidService
 from guidsvc.web.base import Handler
 
@@ -26,6 +26,12 @@ class GuidHandler(Handler):
         if created:
             self.set_header("Location", f"/guid/{guid}")
         self.reply_record(201 if created else 200, record)
+
+    async def patch(self, text: str) -> None:
+        """Apply a JSON merge patch to the record of the GUID, which must exist."""
+        guid = self._guid(text)
+        patch = self.read_body(Patch, guid=guid)
+        self.reply_record(200, await self._service.patch(guid, patch, self.read_conditions()))
 
     async def delete(self, text: str) -> None:
         """Delete the GUID, live or expired."""

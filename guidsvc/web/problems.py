@@ -36,11 +36,12 @@ class TooLarge(Exception):
 
 
 class UnsupportedMediaType(Exception):
-    """The body is of a type that is not read; `accept` is the one that is."""
+    """The body is of a type that this method does not read; `named` are those that it does."""
 
-    def __init__(self, detail: str, accept: str) -> None:
+    def __init__(self, method: str, detail: str, named: tuple[str, ...]) -> None:
         super().__init__(detail)
-        self.accept = accept
+        self.header = "Accept-Patch" if method == "PATCH" else "Accept"  # RFC 5789, 3.1; RFC 9110, 15.5.16
+        self.named = ", ".join(named)
 
 
 class Problem(NamedTuple):
@@ -84,7 +85,7 @@ def headers_of(error: BaseException) -> dict[str, str]:
         case MethodNotAllowed():
             return {"Allow": error.allow}
         case UnsupportedMediaType():
-            return {"Accept": error.accept}
+            return {error.header: error.named}
         case errors.PreconditionFailed(record=Record() as record):
             return {"ETag": f'"{tag_of(record)}"'}
         case errors.Unavailable():
