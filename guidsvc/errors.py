@@ -18,10 +18,7 @@ Nothing here knows HTTP: the one table from error to status is in `guidsvc.web.p
 exceptions never leave the file that imports the driver; they become one of these.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from guidsvc.models import Record
+from typing import NamedTuple
 
 
 class GuidsvcError(Exception):
@@ -76,13 +73,15 @@ class Expired(GuidsvcError):
 
 
 class PreconditionFailed(GuidsvcError):
-    """The record is not as the request demands; `record` is what it is, or None if there is none."""
+    """The record is not as the request demands.
 
-    def __init__(self, guid: str, record: "Record | None") -> None:
-        super().__init__(
-            f"GUID {guid} does not exist." if record is None else f"GUID {guid} is at version {record.version}."
-        )
-        self.record = record
+    `version` and `wire` are the version of the record that there is, and what clients see of it; None if there is none.
+    """
+
+    def __init__(self, guid: str, version: int | None, wire: bytes | None) -> None:
+        super().__init__(f"GUID {guid} does not exist." if version is None else f"GUID {guid} is at version {version}.")
+        self.version = version
+        self.wire = wire
 
 
 class PreconditionRequired(GuidsvcError):

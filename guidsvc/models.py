@@ -10,7 +10,7 @@ import re
 import unicodedata
 from functools import cached_property
 from itertools import accumulate
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, from_json, to_json
@@ -117,6 +117,7 @@ def _refuse_null(value: object) -> object:
 Guid = Annotated[str, Field(pattern=r"\A[0-9A-F]{32}\z")]
 Time = Annotated[int, Field(ge=0, le=MAX_TIME)]
 User = Annotated[str, Field(strict=True), AfterValidator(_check_user)]
+State = Literal["live", "expired"]
 Milliseconds = Annotated[int, Field(ge=0)]
 
 
@@ -146,6 +147,23 @@ class Record(BaseModel):
         if self.metadata is None:
             return head
         return b'%b,"metadata":%b}' % (head[:-1], self.metadata.encode())
+
+    def full(self, state: State) -> bytes:
+        """The record in full: times and version follow, as strings of digits, and its state."""
+        more = {name: str(getattr(self, name)) for name in ("created", "updated", "version", "purge_at")}
+        return b"%b,%b" % (self.wire[:-1], to_json(more | {"state": state})[1:])
+
+
+class NoQuery(BaseModel):
+    """The query of a request that has no parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RecordQuery(NoQuery):
+    """The query of a request that is answered with a record: in full, or as it is."""
+
+    view: Literal["full"] | None = None
 
 
 class _Members(BaseModel):

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound, PreconditionFailed
-from guidsvc.models import MAX_TIME, Change, Patch, Record, render_metadata
+from guidsvc.models import MAX_TIME, Change, Patch, Record, State, render_metadata
 
 Clock = Callable[[], int]
 """Tells the time: Unix milliseconds."""
@@ -69,6 +69,11 @@ def is_live(record: Record, now: int) -> bool:
     return now < record.expire * 1000
 
 
+def state_of(record: Record, now: int) -> State:
+    """Tell the state of a record that is kept."""
+    return "live" if is_live(record, now) else "expired"
+
+
 def is_gone(record: Record, now: int) -> bool:
     """Whether the record is past its retention at `now`, and so counts as absent."""
     return now >= record.purge_at * 1000
@@ -92,7 +97,8 @@ def kept(record: Record | None, now: int) -> Record | None:
 def demand(guid: str, record: Record | None, conditions: Conditions) -> None:
     """Raise PreconditionFailed, with the record that there is, unless it is as the conditions demand."""
     if not conditions.hold(record):
-        raise PreconditionFailed(guid, record)
+        there_is = (None, None) if record is None else (record.version, record.wire)
+        raise PreconditionFailed(guid, *there_is)
 
 
 def created(guid: str, change: Change, now: int, terms: Terms, *, after: int = 0) -> Record:

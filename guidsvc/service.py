@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from guidsvc import rules
 from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
-from guidsvc.models import Change, Patch, Record
+from guidsvc.models import Change, Patch, Record, State
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
 from guidsvc.store import Store
 
@@ -128,6 +128,10 @@ class GuidService:
         old, _ = await self._write(guid, make)
         if old is not None:
             self._deleted_version = max(self._deleted_version, old.version)
+
+    def state_of(self, record: Record) -> State:
+        """Tell whether a record is live or expired by now."""
+        return rules.state_of(record, self._clock())
 
     async def _write(self, guid: str, make: Callable[[Record | None, int, int], _New]) -> tuple[Record | None, _New]:
         """Put what `make` makes of a record in its place, in one atomic step; return the record as it was, and is.

@@ -145,6 +145,45 @@ async def test_a_record_comes_with_its_headers(client: Client, clock: FakeClock)
     assert reply.headers["Content-Length"] == str(len(reply.body))
 
 
+async def test_a_full_view_adds_what_the_service_knows(client: Client, clock: FakeClock) -> None:
+    created = await client.put(f"{PATH}?view=full", {"user": USER, "metadata": {"a": 1}})
+    known = {
+        "created": str(clock()),
+        "updated": str(clock()),
+        "version": str(clock()),
+        "purge_at": str(clock.seconds + 37 * DAY),
+        "state": "live",
+    }
+    assert list(created.json) == ["guid", "expire", "user", "metadata", *known]
+    assert created.json == (await client.get(PATH)).json | known
+    assert (await client.get(f"{PATH}?view=full")).body == created.body
+
+    clock.advance(seconds=1)
+    revoked = (await client.ask("PATCH", f"{PATH}?view=full", json={"expire": 0})).json
+    assert (revoked["created"], revoked["updated"]) == (known["created"], str(clock()))
+    assert (revoked["state"], revoked["purge_at"]) == ("expired", str(clock.seconds + 7 * DAY))
+    assert_problem(await client.get(f"{PATH}?view=full"), 410, "expired")
+
+
+async def test_a_write_that_prefers_a_minimal_reply_gets_no_body(client: Client) -> None:
+    minimal = {"Prefer": "respond-async, Return = Minimal; x=y"}
+    created = await client.put(PATH, {"user": USER}, headers=minimal)
+    drawn = await client.post("/guid", {"user": USER}, headers=minimal)
+    updated = await client.put(PATH, {"user": "another"}, headers={"Prefer": 'return="minimal"'})
+    patched = await client.ask("PATCH", PATH, json={"user": "a third"}, headers={"Prefer": "return=minimal"})
+
+    assert [reply.status for reply in (created, drawn, updated, patched)] == [201, 201, 204, 204]
+    for reply in (created, drawn, updated, patched):
+        assert (reply.body, reply.headers["Preference-Applied"]) == (b"", "return=minimal")
+        assert "ETag" in reply.headers
+        assert "Content-Type" not in reply.headers
+    assert created.headers["Location"] == PATH
+    assert (await client.get(PATH, headers=minimal)).json["user"] == "a third"
+    for other in ("return=representation", "xreturn=minimal", "return=minimally", ""):
+        reply = await client.put(PATH, {"user": USER}, headers={"Prefer": other})
+        assert (reply.status, "Preference-Applied" in reply.headers) == (200, False)
+
+
 async def test_head_is_get_without_the_body(client: Client) -> None:
     await client.put(PATH, {"user": USER})
     get, head = await client.get(PATH), await client.ask("HEAD", PATH)
@@ -354,9 +393,14 @@ async def test_an_unknown_query_parameter_is_refused_by_name(plain: Serving) -> 
         await client.put(PATH, {"user": USER})
         body = assert_problem(await client.get(f"{PATH}?color=red"), 400, "invalid-request")
         assert body["errors"] == [{"parameter": "color", "detail": "is not a query parameter that is known here"}]
-        body = assert_problem(await client.put("/guid?%c3%b6=1&=2", {"user": USER}), 400, "invalid-request")
+        for wrong in ("view=all", "view=", "view=full&view=full", "View=full"):
+            body = assert_problem(await client.get(f"{PATH}?{wrong}"), 400, "invalid-request")
+            assert [fault["parameter"] for fault in body["errors"]] == [wrong[:4]]  # type: ignore[attr-defined]
+        assert_problem(await client.delete(f"{PATH}?view=full"), 400, "invalid-request")
+        assert (await client.get(PATH)).status == 200
+        body = assert_problem(await client.put("/guid?%c3%b6=1&=2&view=full", {"user": USER}), 400, "invalid-request")
         assert isinstance(body["errors"], list)
-        assert [fault["parameter"] for fault in body["errors"]] == ["", "ö"]
+        assert [fault["parameter"] for fault in body["errors"]] == ["ö", ""]
 
 
 async def test_guids_are_drawn_as_the_setting_says(plain: Serving, clock: FakeClock) -> None:

@@ -6,8 +6,7 @@ Tornado's own errors come out as problems too, and a handler below says only wha
 import asyncio
 import re
 import uuid
-from email.utils import formatdate
-from http.client import METHOD_NOT_ALLOWED, NOT_MODIFIED
+from http.client import METHOD_NOT_ALLOWED
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,10 +15,9 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown, StoreUnavailable, Unavailable
-from guidsvc.models import Record
-from guidsvc.rules import Conditions, tag_of
-from guidsvc.web import body, conditions, problems
+from guidsvc.errors import OutcomeUnknown, StoreUnavailable, Unavailable
+from guidsvc.rules import Conditions
+from guidsvc.web import body, conditions, problems, query
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.problems import MethodNotAllowed, NoSuchPath, TooLarge
 
@@ -29,7 +27,7 @@ DISCARD_BYTES = 16 * 1024 * 1024
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _log = structlog.get_logger(__name__)
-_Body = TypeVar("_Body", bound=BaseModel)
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @stream_request_body
@@ -94,18 +92,15 @@ class Handler(RequestHandler):
             name for name in _METHODS if getattr(type(self), name.lower()) is not getattr(base, name.lower())
         )
 
-    def check_query(self) -> None:
-        """Raise InvalidRequest if the query has a parameter: none is known here."""
-        names = [name.encode("latin-1").decode("utf-8", "replace") for name in self.request.query_arguments]
-        if names:
-            what = "is not a query parameter that is known here"
-            raise InvalidRequest(*(Fault("", what, parameter=name) for name in sorted(names)))
+    def read_query(self, model: type[_Model]) -> _Model:
+        """Return the model that the parameters of the query make."""
+        return query.parse(self.request.query_arguments, model)
 
     def read_conditions(self) -> Conditions:
         """Return the preconditions of the request."""
         return conditions.parse(self.request.headers)
 
-    def read_body(self, model: type[_Body], *, guid: str | None = None) -> _Body:
+    def read_body(self, model: type[_Model], *, guid: str | None = None) -> _Model:
         """Return the model that the body holds, for the GUID of the path, if there is one."""
         headers = self.request.headers
         body.check_type(str(self.request.method), headers.get("Content-Type"), headers.get("Content-Encoding"))
@@ -119,13 +114,6 @@ class Handler(RequestHandler):
         if content is not None:
             self.write((to_json(content) if isinstance(content, dict) else content) + b"\n")
         self.finish()
-
-    def reply_record(self, status: int, record: Record) -> None:
-        """End the request with a record and what the service knows of it in headers."""
-        self.set_header("ETag", f'"{tag_of(record)}"')
-        self.set_header("Last-Modified", formatdate(record.updated // 1000, usegmt=True))
-        self.set_header("Cache-Control", "private, no-cache")
-        self.reply(status, None if status == NOT_MODIFIED else record.wire)
 
     def compute_etag(self) -> None:
         """Leave a reply without an ETag unless it is given one: Tornado would hash the body."""

@@ -1,59 +1,84 @@
 """The GUIDs themselves: `/guid` and `/guid/{guid}`."""
 
-from guidsvc.models import Change, Creation, Patch, parse_guid
+from email.utils import formatdate
+from http.client import CREATED, NO_CONTENT, NOT_MODIFIED, OK
+
+from guidsvc.models import Change, Creation, NoQuery, Patch, Record, RecordQuery, parse_guid
+from guidsvc.rules import tag_of
 from guidsvc.service import GuidService
 from guidsvc.web.base import Handler
+from guidsvc.web.preferences import wants_minimal
 
 
-class GuidHandler(Handler):
-    """One GUID, named in the path."""
+class RecordHandler(Handler):
+    """What both paths have in common: the service, and how a record is answered."""
 
     def initialize(self, service: GuidService) -> None:
         self._service = service
+        self._full = False
+
+    def read_view(self) -> None:
+        """Read from the query how much of a record is to be answered."""
+        self._full = self.read_query(RecordQuery).view is not None
+
+    def reply_record(self, status: int, record: Record) -> None:
+        """End the request with a record, as the client would like it, and what the service knows of it in headers."""
+        self.set_header("ETag", f'"{tag_of(record)}"')
+        self.set_header("Last-Modified", formatdate(record.updated // 1000, usegmt=True))
+        self.set_header("Cache-Control", "private, no-cache")
+        if status == NOT_MODIFIED:
+            self.reply(status)
+        elif self.request.method not in {"GET", "HEAD"} and wants_minimal(self.request.headers.get("Prefer")):
+            self.set_header("Preference-Applied", "return=minimal")
+            self.clear_header("Content-Type")
+            self.reply(NO_CONTENT if status == OK else status)
+        else:
+            self.reply(status, record.full(self._service.state_of(record)) if self._full else record.wire)
+
+
+class GuidHandler(RecordHandler):
+    """One GUID, named in the path."""
 
     async def get(self, text: str) -> None:
         """Answer with the record of a live GUID."""
-        record, modified = await self._service.get(self._guid(text), self.read_conditions())
-        self.reply_record(200 if modified else 304, record)
+        self.read_view()
+        record, modified = await self._service.get(parse_guid(text), self.read_conditions())
+        self.reply_record(OK if modified else NOT_MODIFIED, record)
 
     head = get
 
     async def put(self, text: str) -> None:
         """Create the GUID, or merge the members that are given into its record."""
-        guid = self._guid(text)
+        self.read_view()
+        guid = parse_guid(text)
         change = self.read_body(Change, guid=guid)
         record, created = await self._service.put(guid, change, self.read_conditions())
         if created:
             self.set_header("Location", f"/guid/{guid}")
-        self.reply_record(201 if created else 200, record)
+        self.reply_record(CREATED if created else OK, record)
 
     async def patch(self, text: str) -> None:
         """Apply a JSON merge patch to the record of the GUID, which must exist."""
-        guid = self._guid(text)
+        self.read_view()
+        guid = parse_guid(text)
         patch = self.read_body(Patch, guid=guid)
-        self.reply_record(200, await self._service.patch(guid, patch, self.read_conditions()))
+        self.reply_record(OK, await self._service.patch(guid, patch, self.read_conditions()))
 
     async def delete(self, text: str) -> None:
         """Delete the GUID, live or expired."""
-        await self._service.delete(self._guid(text), self.read_conditions())
-        self.reply(204)
-
-    def _guid(self, text: str) -> str:
-        self.check_query()
-        return parse_guid(text)
+        self.read_query(NoQuery)
+        await self._service.delete(parse_guid(text), self.read_conditions())
+        self.reply(NO_CONTENT)
 
 
-class GuidsHandler(Handler):
+class GuidsHandler(RecordHandler):
     """All GUIDs: where new ones are drawn."""
-
-    def initialize(self, service: GuidService) -> None:
-        self._service = service
 
     async def post(self) -> None:
         """Create a record under a GUID that the service draws."""
-        self.check_query()
+        self.read_view()
         record = await self._service.create(self.read_body(Creation), self.read_conditions())
         self.set_header("Location", f"/guid/{record.guid}")
-        self.reply_record(201, record)
+        self.reply_record(CREATED, record)
 
     put = post

@@ -11,8 +11,6 @@ from pydantic_core import from_json, to_json
 
 from guidsvc import errors
 from guidsvc.errors import Fault
-from guidsvc.models import Record
-from guidsvc.rules import tag_of
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = "1"
@@ -86,8 +84,8 @@ def headers_of(error: BaseException) -> dict[str, str]:
             return {"Allow": error.allow}
         case UnsupportedMediaType():
             return {error.header: error.named}
-        case errors.PreconditionFailed(record=Record() as record):
-            return {"ETag": f'"{tag_of(record)}"'}
+        case errors.PreconditionFailed(version=int() as version):
+            return {"ETag": f'"{version}"'}
         case errors.Unavailable():
             return {"Retry-After": RETRY_AFTER}
         case _:
@@ -119,8 +117,8 @@ def _members(error: BaseException) -> dict[str, Any]:
     match error:
         case errors.InvalidRequest():
             return {"errors": [_fault(fault) for fault in error.faults]}
-        case errors.PreconditionFailed(record=Record() as record):
-            return {"record": from_json(record.wire)}
+        case errors.PreconditionFailed(wire=bytes() as wire):
+            return {"record": from_json(wire)}
         case errors.Expired():
             return {"expired_at": str(error.expired_at), "renewable_until": str(error.renewable_until)}
         case _:

@@ -1,0 +1,36 @@
+"""Reading a query: from its parameters to a model, or to the list of all that is wrong with them."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from guidsvc.errors import Fault, InvalidRequest
+
+_Query = TypeVar("_Query", bound=BaseModel)
+
+
+def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Query:
+    """Return the model that the parameters make; InvalidRequest with all that is wrong, by the parameter's name.
+
+    Tornado hands names over as Latin-1, and values as bytes; both are UTF-8.
+    """
+    named = {_text(name.encode("latin-1")): values for name, values in arguments.items()}
+    twice = [name for name, values in named.items() if len(values) > 1]
+    if twice:
+        raise InvalidRequest(*(Fault("", "is given more than once", parameter=name) for name in sorted(twice)))
+    try:
+        return model.model_validate({name: _text(values[0]) for name, values in named.items()})
+    except ValidationError as error:
+        raise InvalidRequest(*(_fault(detail) for detail in error.errors(include_url=False))) from error
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _fault(error: ErrorDetails) -> Fault:
+    known = error["type"] != "extra_forbidden"
+    what = error["msg"][0].lower() + error["msg"][1:] if known else "is not a query parameter that is known here"
+    return Fault("", what, parameter=str(error["loc"][0]))
