@@ -163,6 +163,19 @@ async def test_the_version_rises_across_delete_and_creation_in_one_millisecond(s
     assert first.version < second.version < third.version
 
 
+async def test_the_version_rises_over_a_record_that_is_gone_though_the_clock_goes_back(
+    racing: LosesRaces, clock: FakeClock
+) -> None:
+    service = GuidService(racing, clock=clock, draw=lambda _: GUID, terms=Terms(lifetime=1, retention=0))
+    clock.advance(seconds=0.5)
+    first = await service.put(GUID, change(user="a", expire=0))
+    clock.advance(seconds=-0.1)
+    again = await service.put(GUID, change(user="b", expire=0))
+
+    assert (first.created, again.created) == (True, True)
+    assert again.record.version > first.record.version
+
+
 async def test_a_lost_race_is_run_again_from_a_fresh_read(racing: LosesRaces, service: GuidService) -> None:
     await service.put(GUID, change(user="a"))
     racing.races = 3
