@@ -51,7 +51,7 @@ class Conditions:
         return self != UNCONDITIONAL
 
 
-ANY = frozenset({"*"})
+ANY = frozenset({'"'})  # which no tag can be: a tag holds no quotes
 UNCONDITIONAL = Conditions()
 
 

@@ -262,6 +262,11 @@ async def test_after_a_write_of_unknown_outcome_the_key_is_kept_out_long_after_i
 
     while int(raw.pttl(entry(raw, "w"))) <= MARKER_MS:
         await asyncio.sleep(0)
+    gated.fault = StoreUnavailable("gone")
+    with pytest.raises(StoreUnavailable):
+        await cache.swap(old, None)
+    gated.fault = None
+    assert int(raw.pttl(entry(raw, "w"))) > MARKER_MS, "another write does not shorten it"
     assert await cache.get(GUID) == old
     assert raw.get(entry(raw)) is None
 
@@ -544,6 +549,27 @@ async def test_a_redis_that_is_full_fills_nothing_and_keeps_its_promise_to_write
     raw.config_set("maxmemory", 0)
     assert [await cache.get(GUID) for _ in range(2)] == [new, new]
     assert gated.gets == 3
+
+
+async def test_a_redis_that_answers_and_refuses_to_write_is_asked_ever_more_rarely(
+    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    old = gated.records[GUID] = record(clock())
+    raw.config_set("min-replicas-to-write", 1)
+    before = int(raw.info("stats")["total_connections_received"])
+    with pytest.raises(CacheUnavailable):
+        await cache.swap(old, None)
+    assert await cache.get(GUID) == old
+    assert int(raw.info("stats")["total_connections_received"]) - before < 10
+
+    raw.config_set("min-replicas-to-write", 0)
+    while True:
+        try:
+            assert await cache.swap(old, None)
+            break
+        except CacheUnavailable:
+            await asyncio.sleep(0)
 
 
 async def test_a_redis_that_is_full_and_has_lost_its_boot_is_down_until_it_has_room(

@@ -42,7 +42,7 @@ async def test_a_write_goes_through_if_the_record_is_the_one_that_was_read(clien
 async def test_a_write_fails_if_the_record_is_another_and_is_told_which(client: Client) -> None:
     old = await client.put(PATH, {"user": "a"})
     current = await client.put(PATH, {"user": "b"})
-    for stale in (old.headers["ETag"], f"W/{current.headers['ETag']}", '"1", "2"', '""'):
+    for stale in ('"*"', old.headers["ETag"], f"W/{current.headers['ETag']}", '"1", "2"', '""'):
         assert_failed(await client.put(PATH, {"user": "c"}, headers={"If-Match": stale}), current)
         assert_failed(await client.delete(PATH, headers={"If-Match": stale}), current)
         assert_failed(await client.get(PATH, headers={"If-Match": stale}), current)
@@ -155,6 +155,7 @@ async def test_a_header_that_is_no_list_of_tags_is_refused_by_name(serving: Serv
     [
         (None, None, Conditions()),
         ("*", None, Conditions(if_match=ANY)),
+        ('"*"', None, Conditions(if_match=frozenset({"*"}))),
         (' "a" , W/"b",, "c,d"', None, Conditions(if_match=frozenset({"a", "c,d"}))),
         (None, 'W/"a","b"', Conditions(if_none_match=frozenset({"a", "b"}))),
         ('W/"a"', None, Conditions(if_match=frozenset())),

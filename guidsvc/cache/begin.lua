@@ -7,5 +7,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('DEL', KEYS[2]) -- first: a script that has written may go on though the memory is full
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
 redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[2])
-redis.call('PEXPIRE', KEYS[3], ARGV[3])
+if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[3]) then -- the longest-lived marker decides
+    redis.call('PEXPIRE', KEYS[3], ARGV[3])
+end
 return 1

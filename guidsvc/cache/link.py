@@ -32,6 +32,8 @@ CONNECT_SECONDS = 1.0
 """For the connection itself, with TLS and all; after it, Redis must prove that it answers within the time-out."""
 RETRY_SECONDS = 0.05, 1.0
 """The first and the longest pause between two tries to make the link anew."""
+STEADY_SECONDS = 1.0
+"""A link that has lasted so long is made anew at once when it breaks."""
 PIPELINE = 256
 """At most so many calls go out in one exchange."""
 
@@ -124,23 +126,36 @@ class Link:
             raise CacheUnavailable("Redis does not answer") from error
 
     async def keep(self) -> None:
-        """Make the link, and make it anew whenever it breaks, until cancelled."""
+        """Make the link, and make it anew whenever it breaks, until cancelled; one that does not last, ever later."""
         pause, longest = RETRY_SECONDS
         told = False
         while True:
             try:
                 await self._connect()
+                lasted = await self._lasts(STEADY_SECONDS)
+                fault = "it answers, and then fails"
             except Exception as error:  # noqa: BLE001  # it is told; whatever broke the link, it is made anew
-                if not told:
-                    _log.warning("cache is down, reads go to the store, writes are refused", error=_reason(error))
-                told = True
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, longest)
-            else:
+                lasted, fault, pause = False, _reason(error), 2 * pause
+            if lasted:
                 if told:
                     _log.info("cache is up")
                 told, pause = False, RETRY_SECONDS[0]
                 await self._broken.wait()
+                continue
+            if not told and pause > RETRY_SECONDS[0]:  # once may be a connection that was closed, and is no news
+                _log.warning("cache is down, reads go to the store, writes are refused", error=fault)
+                told = True
+            await asyncio.sleep(min(pause, longest))
+            pause = min(2 * pause, longest)
+
+    async def _lasts(self, seconds: float) -> bool:
+        """Whether the link is still up after this time; if not, return as soon as it breaks."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._broken.wait()
+        except TimeoutError:
+            return True
+        return False
 
     async def aclose(self) -> None:
         """Answer what is under way, and close the connection."""

@@ -149,6 +149,7 @@ class SharedCache:
             with suppress(CacheUnavailable):
                 await self._take_out(guid, SETTLE_SECONDS, life=QUARANTINE_MS)
                 return
+            await asyncio.sleep(BEGIN_SECONDS)
 
     async def _take_out(self, guid: str, seconds: float, *, life: int = MARKER_MS) -> _Window:
         """Take the key out of the cache and mark it; CacheUnavailable if that cannot be done within this time."""

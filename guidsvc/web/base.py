@@ -68,10 +68,14 @@ class Handler(RequestHandler):
             self.send_error(exc_info=(TooLarge, error, None))
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
-        """End the request; and ask the client to hang up, if the service is about to end."""
-        if self.under_way.draining:
-            self.set_header("Connection", "close")
-        return super().finish(chunk)
+        """End the request; and the connection, if the service is about to end."""
+        if not self.under_way.draining:
+            return super().finish(chunk)
+        connection: Any = self.request.connection
+        self.set_header("Connection", "close")
+        sent = super().finish(chunk)
+        sent.add_done_callback(lambda _: connection.close())
+        return sent
 
     def on_finish(self) -> None:
         self.under_way.discard(self)
