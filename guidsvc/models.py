@@ -83,9 +83,10 @@ def render_metadata(value: object) -> str | None:
     """
     if not isinstance(value, dict):
         raise _fault("metadata_type", "must be a JSON object")
-    text = to_json(value).decode()
-    if len(text.encode()) > MAX_METADATA_BYTES:
+    rendered = to_json(value)
+    if len(rendered) > MAX_METADATA_BYTES:
         raise _fault("metadata_size", "must be at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
+    text = rendered.decode()
     if _levels(text) > MAX_METADATA_LEVELS:
         raise _fault("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)
     return _check_metadata_text(text) if value else None

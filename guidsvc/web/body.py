@@ -4,6 +4,7 @@ The only border where a fault that pydantic finds is a client's mistake.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -75,4 +76,9 @@ def _refuse_twins(members: list[tuple[str, Any]]) -> None:
 
 def _fault(error: ErrorDetails) -> Fault:
     pointer = "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in error["loc"])
-    return Fault(pointer, _WORDS.get(error["type"], error["msg"][0].lower() + error["msg"][1:]))
+    return Fault(pointer, message(error, _WORDS))
+
+
+def message(error: ErrorDetails, words: Mapping[str, str]) -> str:
+    """Say what pydantic found wrong: in our words for this type of error, where there are some, else in its own."""
+    return words.get(error["type"], error["msg"][0].lower() + error["msg"][1:])

@@ -7,7 +7,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.web.body import message
 
+_WORDS = {"extra_forbidden": "is not a query parameter that is known here"}
 _Query = TypeVar("_Query", bound=BaseModel)
 
 
@@ -31,6 +33,4 @@ def _text(raw: bytes) -> str:
 
 
 def _fault(error: ErrorDetails) -> Fault:
-    known = error["type"] != "extra_forbidden"
-    what = error["msg"][0].lower() + error["msg"][1:] if known else "is not a query parameter that is known here"
-    return Fault("", what, parameter=str(error["loc"][0]))
+    return Fault("", message(error, _WORDS), parameter=str(error["loc"][0]))
