@@ -6,7 +6,8 @@ The map of the package. A request flows one way, and imports run the same way:
 
     config     Settings: flag, environment variable, default; read by app only
     errors     what can go wrong, in the words of the domain; knows no HTTP
-    models     Guid, Record and the bodies of requests: what a valid value is
+    models     Guid and Record: what a valid value is
+    bodies     what clients send: the bodies and queries of requests
     rules      pure functions: what a change makes of a record, when it has expired
     service    GuidService: get, put, create, delete over a Store and a clock
     background work that goes on beside other work, and ends with it

@@ -1,4 +1,4 @@
-"""What a valid value is: the GUID, the record, and the bodies that clients send.
+"""What a valid value is: the GUID and the record. What clients send is in `guidsvc.bodies`.
 
 Nothing else in the package judges a value, and this module judges nothing but values: it knows no clock,
 no store and no HTTP. Metadata is held as compact JSON text, not as a dict: a record stays immutable, what
@@ -10,9 +10,9 @@ import re
 import unicodedata
 from functools import cached_property
 from itertools import accumulate
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError, from_json, to_json
 
 from guidsvc.errors import InvalidGuid
@@ -26,7 +26,6 @@ MAX_METADATA_LEVELS = 8
 GUID_CHARACTERS = 32
 
 _GUID = re.compile(r"[0-9A-F]{32}")
-_DIGITS = re.compile(r"[0-9]+")
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BRACKETS = re.compile(r"[\[\]{}]")
 
@@ -50,29 +49,20 @@ def _told(text: str) -> str:
     return f"{strange!r} in it"
 
 
-def _fault(code: str, message: str, **values: object) -> PydanticCustomError:
+def fault(code: str, message: str, **values: object) -> PydanticCustomError:
+    """Make the error that a validator raises: a code, and a message with the values in their places."""
     return PydanticCustomError(code, message, values or None)
-
-
-def _parse_expire(value: object) -> int:
-    """Take a string of ASCII digits or an integer, as bodies carry it; the range is judged by `Time`."""
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        # Leading zeros mean nothing, and int() would take time over a long string that is out of range anyway.
-        return int(value.lstrip("0")[:13] or "0")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise _fault("expire_type", "must be Unix time in seconds, as a string of digits or an integer")
 
 
 def _check_user(value: str) -> str:
     if not 1 <= len(value) <= MAX_USER_CHARACTERS:
-        raise _fault(
+        raise fault(
             "user_length", "must have 1 to {most} characters, not {length}", most=MAX_USER_CHARACTERS, length=len(value)
         )
     if value.isspace():
-        raise _fault("user_blank", "must not be blank")
+        raise fault("user_blank", "must not be blank")
     if any(unicodedata.category(character) == "Cc" for character in value):
-        raise _fault("user_control", "must not hold control characters")
+        raise fault("user_control", "must not hold control characters")
     return value
 
 
@@ -82,13 +72,13 @@ def render_metadata(value: object) -> str | None:
     A ValueError says what is wrong with it.
     """
     if not isinstance(value, dict):
-        raise _fault("metadata_type", "must be a JSON object")
+        raise fault("metadata_type", "must be a JSON object")
     rendered = to_json(value)
     if len(rendered) > MAX_METADATA_BYTES:
-        raise _fault("metadata_size", "must be at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
+        raise fault("metadata_size", "must be at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
     text = rendered.decode()
     if _levels(text) > MAX_METADATA_LEVELS:
-        raise _fault("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)
+        raise fault("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)
     return _check_metadata_text(text) if value else None
 
 
@@ -103,16 +93,10 @@ def _check_metadata_text(text: str) -> str:
     try:
         value = from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        raise _fault("metadata_text", "must hold no number that is too large to be kept") from error
+        raise fault("metadata_text", "must hold no number that is too large to be kept") from error
     if not isinstance(value, dict):
-        raise _fault("metadata_text", "is not a JSON object")
+        raise fault("metadata_text", "is not a JSON object")
     return text
-
-
-def _refuse_null(value: object) -> object:
-    if value is None:
-        raise _fault("null", "must not be null; leave the member out instead")
-    return value
 
 
 Guid = Annotated[str, Field(pattern=r"\A[0-9A-F]{32}\z")]
@@ -153,56 +137,3 @@ class Record(BaseModel):
         """The record in full: times and version follow, as strings of digits, and its state."""
         more = {name: str(getattr(self, name)) for name in ("created", "updated", "version", "purge_at")}
         return b"%b,%b" % (self.wire[:-1], to_json(more | {"state": state})[1:])
-
-
-class NoQuery(BaseModel):
-    """The query of a request that has no parameters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RecordQuery(NoQuery):
-    """The query of a request that is answered with a record: in full, or as it is."""
-
-    view: Literal["full"] | None = None
-
-
-class _Members(BaseModel):
-    """What every body may give. To be validated with the GUID of the path, or None, as `guid` in the context."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    expire: Annotated[Time | None, BeforeValidator(_parse_expire), BeforeValidator(_refuse_null)] = None
-    user: Annotated[User | None, BeforeValidator(_refuse_null)] = None
-    guid: Annotated[str | None, BeforeValidator(_refuse_null)] = None
-
-    @field_validator("guid")
-    @classmethod
-    def _same_guid(cls, value: str, info: ValidationInfo) -> str:
-        """What was read can be put back, GUID and all; but a body cannot name another GUID than the path."""
-        expected = (info.context or {}).get("guid")
-        if expected is None:
-            raise _fault("guid_unexpected", "the service draws the GUID here; to choose one, PUT it to /guid/<guid>")
-        if value != expected:
-            raise _fault(
-                "guid_differs", "must be the GUID of the path, {guid}: a GUID cannot be changed", guid=expected
-            )
-        return value
-
-
-class Change(_Members):
-    """The body of a PUT to a GUID: the members it gives are in `model_fields_set`, and only those count."""
-
-    metadata: Annotated[str | None, BeforeValidator(render_metadata), BeforeValidator(_refuse_null)] = None
-
-
-class Patch(_Members):
-    """The body of a PATCH: a JSON merge patch (RFC 7396). `metadata` is the patch of that, or None to remove it."""
-
-    metadata: Annotated[dict[str, Any], Field(strict=True)] | None = None
-
-
-class Creation(Change):
-    """The body of a request to create under a GUID that the service draws: there must be a user."""
-
-    user: User

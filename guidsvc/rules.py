@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from guidsvc.bodies import Change, Patch
 from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound, PreconditionFailed
-from guidsvc.models import MAX_TIME, Change, Patch, Record, State, render_metadata
+from guidsvc.models import MAX_TIME, Record, State, render_metadata
 
 Clock = Callable[[], int]
 """Tells the time: Unix milliseconds."""

@@ -13,8 +13,9 @@ from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from guidsvc import rules
+from guidsvc.bodies import Change, Patch
 from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
-from guidsvc.models import Change, Patch, Record, State
+from guidsvc.models import Record, State
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
 from guidsvc.store import Store
 

@@ -3,8 +3,9 @@
 import pytest
 
 from guidsvc import rules
+from guidsvc.bodies import Change
 from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound
-from guidsvc.models import MAX_TIME, Change, Record
+from guidsvc.models import MAX_TIME, Record
 from guidsvc.rules import Terms
 from tests.records import GUID, record
 

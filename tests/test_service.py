@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from guidsvc.bodies import Change
 from guidsvc.errors import Expired, InvalidRequest, NotFound, StoreUnavailable
-from guidsvc.models import Change, Record
+from guidsvc.models import Record
 from guidsvc.rules import Terms
 from guidsvc.service import GuidService
 from guidsvc.store import Store, open_store

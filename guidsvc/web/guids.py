@@ -3,7 +3,8 @@
 from email.utils import formatdate
 from http.client import CREATED, NO_CONTENT, NOT_MODIFIED, OK
 
-from guidsvc.models import Change, Creation, NoQuery, Patch, Record, RecordQuery, parse_guid
+from guidsvc.bodies import Change, Creation, NoQuery, Patch, RecordQuery
+from guidsvc.models import Record, parse_guid
 from guidsvc.rules import tag_of
 from guidsvc.service import GuidService
 from guidsvc.web.base import Handler

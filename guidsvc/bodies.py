@@ -1,0 +1,81 @@
+"""What clients send: the bodies and the queries of requests, as models that judge them.
+
+A body is validated with the GUID of the path, or None, as `guid` in the context. This module knows no HTTP:
+`guidsvc.web` reads bytes and query strings into these.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from guidsvc.models import Time, User, fault, render_metadata
+
+_DIGITS = re.compile(r"[0-9]+")
+
+
+def _parse_expire(value: object) -> int:
+    """Take a string of ASCII digits or an integer, as bodies carry it; the range is judged by `Time`."""
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        # Leading zeros mean nothing, and int() would take time over a long string that is out of range anyway.
+        return int(value.lstrip("0")[:13] or "0")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise fault("expire_type", "must be Unix time in seconds, as a string of digits or an integer")
+
+
+def _refuse_null(value: object) -> object:
+    if value is None:
+        raise fault("null", "must not be null; leave the member out instead")
+    return value
+
+
+class NoQuery(BaseModel):
+    """The query of a request that has no parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RecordQuery(NoQuery):
+    """The query of a request that is answered with a record: in full, or as it is."""
+
+    view: Literal["full"] | None = None
+
+
+class _Members(BaseModel):
+    """What every body may give. To be validated with the GUID of the path, or None, as `guid` in the context."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    expire: Annotated[Time | None, BeforeValidator(_parse_expire), BeforeValidator(_refuse_null)] = None
+    user: Annotated[User | None, BeforeValidator(_refuse_null)] = None
+    guid: Annotated[str | None, BeforeValidator(_refuse_null)] = None
+
+    @field_validator("guid")
+    @classmethod
+    def _same_guid(cls, value: str, info: ValidationInfo) -> str:
+        """What was read can be put back, GUID and all; but a body cannot name another GUID than the path."""
+        expected = (info.context or {}).get("guid")
+        if expected is None:
+            raise fault("guid_unexpected", "the service draws the GUID here; to choose one, PUT it to /guid/<guid>")
+        if value != expected:
+            raise fault("guid_differs", "must be the GUID of the path, {guid}: a GUID cannot be changed", guid=expected)
+        return value
+
+
+class Change(_Members):
+    """The body of a PUT to a GUID: the members it gives are in `model_fields_set`, and only those count."""
+
+    metadata: Annotated[str | None, BeforeValidator(render_metadata), BeforeValidator(_refuse_null)] = None
+
+
+class Patch(_Members):
+    """The body of a PATCH: a JSON merge patch (RFC 7396). `metadata` is the patch of that, or None to remove it."""
+
+    metadata: Annotated[dict[str, Any], Field(strict=True)] | None = None
+
+
+class Creation(Change):
+    """The body of a request to create under a GUID that the service draws: there must be a user."""
+
+    user: User
