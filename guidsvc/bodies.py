@@ -5,13 +5,18 @@ A body is validated with the GUID of the path, or None, as `guid` in the context
 """
 
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from guidsvc.models import Time, User, fault, render_metadata
+from guidsvc.models import GUID_CHARACTERS, Time, User, fault, render_metadata
+
+PAGE, MOST = 50, 500
+"""Records on a page of a list: where the client names no limit, and at most."""
 
 _DIGITS = re.compile(r"[0-9]+")
+_CURSOR_FORM = b"\x01"  # the first byte of a cursor: another form of it will begin with another
 
 
 def _parse_expire(value: object) -> int:
@@ -30,6 +35,32 @@ def _refuse_null(value: object) -> object:
     return value
 
 
+Expire = Annotated[Time, BeforeValidator(_parse_expire)]
+
+
+def _parse_limit(value: str) -> int:
+    """Take a string of digits; how many a page has at most is not judged here: more is cut down."""
+    if not _DIGITS.fullmatch(value) or not value.strip("0"):
+        raise fault("limit_type", "must be a number of records, 1 or more")
+    return int(value.lstrip("0")[:13])
+
+
+def render_cursor(guid: str) -> str:
+    """Return the cursor that continues a list after this GUID."""
+    return urlsafe_b64encode(_CURSOR_FORM + bytes.fromhex(guid)).decode().rstrip("=")
+
+
+def _parse_cursor(value: str) -> str:
+    """Return the GUID that the list is to continue after."""
+    try:
+        guid = urlsafe_b64decode(value + "==")[len(_CURSOR_FORM) :].hex().upper()
+    except ValueError:
+        guid = ""
+    if len(guid) != GUID_CHARACTERS or render_cursor(guid) != value:
+        raise fault("cursor_form", "is no cursor of ours: take it from `next` of a page, as it stands")
+    return guid
+
+
 class NoQuery(BaseModel):
     """The query of a request that has no parameters."""
 
@@ -42,12 +73,28 @@ class RecordQuery(NoQuery):
     view: Literal["full"] | None = None
 
 
+class ListQuery(RecordQuery):
+    """The query of a list: which records, in what form, from where, and how many. Times are Unix seconds."""
+
+    user: User | None = None
+    state: Literal["live", "expired", "all"] = "live"
+    expires_before: Expire | None = None
+    expires_after: Expire | None = None
+    limit: Annotated[int | None, BeforeValidator(_parse_limit)] = None
+    cursor: Annotated[str | None, BeforeValidator(_parse_cursor)] = None
+
+    @property
+    def page(self) -> int:
+        """How many records a page has."""
+        return min(self.limit or PAGE, MOST)
+
+
 class _Members(BaseModel):
     """What every body may give. To be validated with the GUID of the path, or None, as `guid` in the context."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    expire: Annotated[Time | None, BeforeValidator(_parse_expire), BeforeValidator(_refuse_null)] = None
+    expire: Annotated[Expire | None, BeforeValidator(_refuse_null)] = None
     user: Annotated[User | None, BeforeValidator(_refuse_null)] = None
     guid: Annotated[str | None, BeforeValidator(_refuse_null)] = None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from guidsvc.bodies import Change, Patch
+from guidsvc.bodies import Change, ListQuery, Patch
 from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound, PreconditionFailed
 from guidsvc.models import MAX_TIME, Record, State, render_metadata
 
@@ -50,6 +50,30 @@ class Conditions:
     def __bool__(self) -> bool:
         """Whether anything is demanded."""
         return self != UNCONDITIONAL
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which records a list holds, in terms that a store can search by; times are Unix seconds."""
+
+    user: str | None = None
+    """Of this user only, if there is one."""
+    expire_from: int = 0
+    """That expire then, or later."""
+    expire_before: int = MAX_TIME + 1
+    """That expire before then."""
+    kept_at: int = 0
+    """That are kept beyond then: what is past its retention is in no list."""
+
+    def holds(self, record: Record) -> bool:
+        """Whether the record is one of them."""
+        timely = self.expire_from <= record.expire < self.expire_before and record.purge_at > self.kept_at
+        return timely and self.user in {None, record.user}
+
+    @property
+    def by_expire(self) -> bool:
+        """Whether the expiry is bounded at all."""
+        return self.expire_from > 0 or self.expire_before <= MAX_TIME
 
 
 ANY = frozenset({'"'})  # which no tag can be: a tag holds no quotes
@@ -93,6 +117,18 @@ def require_live(guid: str, record: Record | None, now: int) -> Record:
 def kept(record: Record | None, now: int) -> Record | None:
     """Return the record if it counts as existing at `now`, live or expired."""
     return None if record is None or is_gone(record, now) else record
+
+
+def selection(query: ListQuery, now: int) -> Selection:
+    """Say which records a query asks for at `now`."""
+    seconds = now // 1000
+    low = 0 if query.expires_after is None else query.expires_after + 1
+    high = MAX_TIME + 1 if query.expires_before is None else query.expires_before
+    if query.state == "live":
+        low = max(low, seconds + 1)
+    elif query.state == "expired":
+        high = min(high, seconds + 1)
+    return Selection(user=query.user, expire_from=low, expire_before=high, kept_at=seconds)
 
 
 def demand(guid: str, record: Record | None, conditions: Conditions) -> None:

@@ -7,13 +7,14 @@ around one, and nothing of HTTP.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from guidsvc import rules
-from guidsvc.bodies import Change, Patch
+from guidsvc.bodies import Change, ListQuery, Patch
 from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
 from guidsvc.models import Record, State
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
@@ -26,6 +27,8 @@ BACKOFF = 0.001, 0.05
 
 TURN_SECONDS = 10.0
 """How long a write waits for those of the same GUID that came before it."""
+STRIDE = 500
+"""So many records are in memory at a time while a selection is walked."""
 
 
 _New = TypeVar("_New", bound=Record | None)
@@ -43,6 +46,13 @@ class Written(NamedTuple):
 
     record: Record
     created: bool
+
+
+class Page(NamedTuple):
+    """A page of a list, in the order of the GUIDs, and the GUID after which the next begins; None if it is the last."""
+
+    records: Sequence[Record]
+    next: str | None
 
 
 class GuidService:
@@ -130,9 +140,37 @@ class GuidService:
         if old is not None:
             self._deleted_version = max(self._deleted_version, old.version)
 
+    async def find(self, query: ListQuery) -> Page:
+        """Return the page of a list that a query asks for."""
+        found, selected = await self._select(query, query.cursor or "", query.page + 1)
+        page = found[: query.page]
+        return Page([record for record in page if selected(record)], page[-1].guid if len(found) > len(page) else None)
+
+    async def walk(self, query: ListQuery) -> AsyncIterator[Sequence[Record]]:
+        """Yield all that a query selects, some at a time, and no more than its limit, where it names one."""
+        after, left = query.cursor or "", sys.maxsize if query.limit is None else query.limit
+        while left:
+            asked = min(left, STRIDE)
+            found, selected = await self._select(query, after, asked)
+            yield [record for record in found if selected(record)]
+            if len(found) < asked:
+                return
+            after, left = found[-1].guid, left - asked
+
+    async def count(self, query: ListQuery) -> int:
+        """Count all that a query selects."""
+        return await self._store.count(rules.selection(query, self._clock()))
+
     def state_of(self, record: Record) -> State:
         """Tell whether a record is live or expired by now."""
         return rules.state_of(record, self._clock())
+
+    async def _select(
+        self, query: ListQuery, after: str, limit: int
+    ) -> tuple[Sequence[Record], Callable[[Record], bool]]:
+        """Search the store; return what it found, and what tells which of that is selected still: time goes on."""
+        found = await self._store.find(rules.selection(query, self._clock()), after, limit)
+        return found, rules.selection(query, self._clock()).holds
 
     async def _write(self, guid: str, make: Callable[[Record | None, int, int], _New]) -> tuple[Record | None, _New]:
         """Put what `make` makes of a record in its place, in one atomic step; return the record as it was, and is.

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 from tornado.httputil import HTTPHeaders
@@ -16,6 +16,12 @@ class Reply(NamedTuple):
     status: int
     headers: HTTPHeaders
     body: bytes
+
+    @property
+    def lines(self) -> list[Any]:
+        """The body, which must be lines of JSON."""
+        assert self.body.endswith(b"\n") or not self.body
+        return [json.loads(line) for line in self.body.splitlines()]
 
     @property
     def json(self) -> Any:
@@ -89,8 +95,18 @@ async def read_reply(reader: asyncio.StreamReader, method: str) -> Reply:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     start, _, fields = head.partition("\r\n")
     status, headers = int(start.split()[1]), HTTPHeaders.parse(fields)
-    length = 0 if method == "HEAD" or status in {204, 304} else int(headers["Content-Length"])
-    return Reply(status, headers, await reader.readexactly(length))
+    if method == "HEAD" or status in {204, 304}:
+        return Reply(status, headers, b"")
+    if headers.get("Transfer-Encoding") == "chunked":
+        return Reply(status, headers, b"".join([chunk async for chunk in read_chunks(reader)]))
+    return Reply(status, headers, await reader.readexactly(int(headers["Content-Length"])))
+
+
+async def read_chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Read a chunked body; IncompleteReadError if the connection ends before it does."""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        yield (await reader.readexactly(size + 2))[:-2]
+    await reader.readexactly(2)
 
 
 def _request(method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:

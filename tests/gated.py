@@ -3,6 +3,7 @@
 import asyncio
 
 from guidsvc.models import Record
+from guidsvc.rules import Selection
 
 
 class GatedStore:
@@ -37,6 +38,12 @@ class GatedStore:
         if new is not None:
             self.records[new.guid] = new
         return True
+
+    async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
+        return []
+
+    async def count(self, selection: Selection) -> int:
+        return 0
 
     async def purge(self, before: int, limit: int) -> int:
         return 0

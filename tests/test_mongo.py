@@ -21,7 +21,8 @@ from pymongo.errors import (
 
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.models import Record
-from guidsvc.store.mongo import MongoStore, _write_failure, open_mongo
+from guidsvc.rules import Selection
+from guidsvc.store.mongo import MongoStore, _write_failure, filter_of, open_mongo
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 from tests.servers import Server
@@ -263,3 +264,36 @@ async def eventually(store: MongoStore) -> Record | None:
             return await store.get(GUID)
         except StoreUnavailable:
             await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("selection", "index"),
+    [
+        (Selection(), {"_id": 1}),
+        (Selection(user="x"), {"user": 1, "_id": 1, "expire": 1, "purge_at": 1}),
+        (Selection(user="x", expire_from=1), {"expire": 1, "purge_at": 1}),
+        (Selection(expire_from=1, expire_before=9), {"expire": 1, "purge_at": 1}),
+    ],
+    ids=str,
+)
+async def test_every_search_is_by_an_index(mongo_url: str, selection: Selection, index: dict[str, int]) -> None:
+    async with open_mongo(mongo_url) as store:
+        chosen = await store.index_for(selection)
+        cursor = store._collection.find({"_id": {"$gt": ""}} | filter_of(selection)).hint(chosen).sort("_id", 1)
+        plan = (await cursor.explain())["queryPlanner"]["winningPlan"]
+
+    stages = []
+    while plan:
+        stages.append(plan)
+        plan = plan.get("inputStage")
+    assert "COLLSCAN" not in {stage["stage"] for stage in stages}
+    assert [stage["keyPattern"] for stage in stages if stage["stage"] == "IXSCAN"] == [index]
+
+
+async def test_where_many_records_match_they_are_looked_for_in_key_order(mongo_url: str, clock: FakeClock) -> None:
+    async with open_mongo(mongo_url, few=3) as store:
+        for number in range(4):
+            await store.swap(None, record(clock(), guid=f"{number:032X}"))
+        assert await store.index_for(Selection(expire_from=1)) == "_id_"
+        assert await store.index_for(Selection(expire_from=1, user="x")) == "user_key"
+        assert len(await store.find(Selection(expire_from=1), "", 10)) == 4

@@ -1,9 +1,13 @@
 """The life of a GUID."""
 
+from typing import Literal
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guidsvc import rules
-from guidsvc.bodies import Change
+from guidsvc.bodies import Change, ListQuery
 from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound
 from guidsvc.models import MAX_TIME, Record
 from guidsvc.rules import Terms
@@ -149,3 +153,32 @@ def test_a_version_7_guid_is_laid_out_as_the_example_of_the_rfc() -> None:
     random = bytes(6) + bytes.fromhex("0CC3") + bytes.fromhex("18C4DC0C0C07398F")
 
     assert rules.guid_v7(0x017F22E279B0, random) == "017F22E279B07CC398C4DC0C0C07398F"
+
+
+@pytest.mark.parametrize("state", ["live", "expired", "all"])
+@given(
+    expire=st.integers(SECONDS - 3, SECONDS + 3),
+    ms=st.integers(0, 999),
+    before=st.none() | st.integers(SECONDS - 3, SECONDS + 3),
+    after=st.none() | st.integers(SECONDS - 3, SECONDS + 3),
+)
+def test_a_selection_holds_what_the_query_asks_for(
+    state: Literal["live", "expired", "all"], expire: int, ms: int, before: int | None, after: int | None
+) -> None:
+    now, each = SECONDS * 1000 + ms, record(NOW - 5000, expire=expire)
+    query = ListQuery.model_construct(state=state, expires_before=before, expires_after=after, user=None)
+
+    expected = (
+        state in {"all", rules.state_of(each, now)}
+        and (before is None or expire < before)
+        and (after is None or expire > after)
+    )
+    assert rules.selection(query, now).holds(each) == expected
+
+
+def test_a_selection_never_holds_what_is_past_its_retention() -> None:
+    each = record(NOW, expire=SECONDS, purge_at=SECONDS + 5)
+    query = ListQuery(state="all")
+
+    assert rules.selection(query, SECONDS * 1000 + 4999).holds(each)
+    assert not rules.selection(query, SECONDS * 1000 + 5000).holds(each)

@@ -12,6 +12,7 @@ from guidsvc.models import Record
 from guidsvc.rules import Terms
 from guidsvc.service import GuidService
 from guidsvc.store import Store, open_store
+from guidsvc.store.around import Around
 from tests.conftest import FakeClock
 from tests.records import GUID
 
@@ -19,30 +20,18 @@ TERMS = Terms(lifetime=3600, retention=600)
 ATTEMPTS = 5
 
 
-class LosesRaces:
+class LosesRaces(Around):
     """A store around a store, of whose swaps the first `races` find that another was faster."""
 
     def __init__(self, store: Store, races: int) -> None:
-        self._store = store
+        super().__init__(store)
         self.races = races
-
-    async def get(self, guid: str) -> Record | None:
-        return await self._store.get(guid)
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
         if self.races:
             self.races -= 1
             return False
         return await self._store.swap(old, new)
-
-    async def purge(self, before: int, limit: int) -> int:
-        return await self._store.purge(before, limit)
-
-    async def identity(self) -> str:
-        return await self._store.identity()
-
-    async def ping(self) -> None:
-        await self._store.ping()
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.rules import Selection
 from guidsvc.store.sqlite import GROUP, SqliteStore, _failure, open_sqlite, path_of_url
-from guidsvc.store.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
+from guidsvc.store.sqlite_find import Finder, count_statement, statement
+from guidsvc.store.sqlite_schema import APPLICATION_ID, COLUMNS, MIGRATIONS, open_reader, open_writer
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 
@@ -39,7 +41,7 @@ def writer(path: Path, statements: list[str]) -> Iterator[sqlite3.Connection]:
 @pytest.fixture
 async def store(writer: sqlite3.Connection, path: Path) -> AsyncIterator[SqliteStore]:
     with closing(open_reader(path)) as reader:
-        store = SqliteStore(writer, reader, write_seconds=0.2)
+        store = SqliteStore(writer, reader, Finder(path), write_seconds=0.2)
         yield store
         await store.aclose()
 
@@ -343,3 +345,100 @@ async def test_those_who_share_keep_an_exclusive_one_out(path: Path, clock: Fake
         with pytest.raises(StartError, match="in use by another process"):
             async with open_sqlite(path, clock=clock, exclusive=True):
                 pass
+
+
+# Searching
+
+
+@pytest.mark.parametrize(
+    ("selection", "few", "expected"),
+    [
+        (Selection(), False, "SEARCH records USING PRIMARY KEY (guid>?)"),
+        (Selection(user="x"), False, "SEARCH records USING INDEX records_user (user=? AND guid>?)"),
+        (Selection(expire_from=1), False, "SEARCH records USING PRIMARY KEY (guid>?)"),
+        (Selection(expire_from=1), True, "SEARCH records USING INDEX records_expire (expire>? AND expire<?)"),
+        (Selection(user="x", expire_from=1), True, "SEARCH records USING INDEX records_expire (expire>? AND expire<?)"),
+    ],
+)
+def test_every_search_is_by_an_index(
+    writer: sqlite3.Connection, selection: Selection, few: bool, expected: str
+) -> None:
+    values = vars(selection) | {"after": "", "limit": 1}
+    plan = writer.execute(f"EXPLAIN QUERY PLAN {statement(selection, few=few)}", values).fetchall()
+
+    assert [row[3] for row in plan] == [expected, *(["USE TEMP B-TREE FOR ORDER BY"] if few else [])]
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        (Selection(), "USING COVERING INDEX records_expire (expire>? AND expire<?)"),
+        (Selection(user="x", expire_from=1), "USING COVERING INDEX records_user (user=? AND guid>?)"),
+    ],
+)
+def test_every_count_is_from_an_index_alone(writer: sqlite3.Connection, selection: Selection, expected: str) -> None:
+    values = vars(selection) | {"after": ""}
+    plan = writer.execute(f"EXPLAIN QUERY PLAN {count_statement(selection)}", values).fetchall()
+
+    assert [row[3] for row in plan] == [f"SEARCH records {expected}"]
+
+
+@pytest.mark.parametrize("few", [True, False])
+async def test_few_and_many_find_the_same(writer: sqlite3.Connection, path: Path, clock: FakeClock, few: bool) -> None:
+    finder = Finder(path, few=1000 if few else 1)
+    with closing(open_reader(path)) as reader:
+        store = SqliteStore(writer, reader, finder)
+        records = [record(clock(), guid=f"{each:032X}", expire=each % 7, user=f"{each % 3}") for each in range(50)]
+        await asyncio.gather(*(store.swap(None, each) for each in records))
+
+        for selection in (
+            Selection(expire_from=2, expire_before=5),
+            Selection(user="1", expire_from=2, expire_before=5),
+        ):
+            expected = [each for each in records[21:] if selection.holds(each)]
+            assert await store.find(selection, records[20].guid, 5) == expected[:5]
+        await store.aclose()
+
+
+async def test_a_search_that_takes_too_long_is_broken_off_and_its_thread_is_free_again(path: Path) -> None:
+    open_writer(path).close()
+    finder = Finder(path, threads=1, seconds=0.1)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    try:
+        with pytest.raises(StoreUnavailable, match="a search took longer"):
+            await finder._run(lambda connection: connection.execute(endless).fetchone())
+        assert await finder.count(Selection()) == 0
+    finally:
+        await finder.aclose()
+
+
+async def test_a_search_whose_caller_goes_away_is_broken_off(path: Path) -> None:
+    open_writer(path).close()
+    finder = Finder(path, threads=1)
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def endless(connection: sqlite3.Connection) -> object:
+        loop.call_soon_threadsafe(begun.set)
+        return connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+        ).fetchone()
+
+    try:
+        search = asyncio.create_task(finder._run(endless))
+        await begun.wait()
+        search.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await search
+        assert await finder.count(Selection()) == 0
+    finally:
+        await finder.aclose()
+
+
+def test_a_file_of_the_first_schema_is_brought_forward_with_its_records(path: Path, clock: FakeClock) -> None:
+    old = record(clock())
+    with closing(open_writer(path, MIGRATIONS[:1])) as first:
+        first.execute(f"INSERT INTO records VALUES ({', '.join('?' * len(COLUMNS))})", tuple(old.model_dump().values()))
+
+    with closing(open_writer(path)) as writer:
+        assert writer.execute("SELECT guid FROM records INDEXED BY records_user WHERE user = ?", (old.user,)).fetchone()

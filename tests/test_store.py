@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from guidsvc.models import MAX_TIME, Record
+from guidsvc.rules import Selection
 from guidsvc.store import Store
 from tests.conftest import FakeClock
 from tests.records import GUID, record
@@ -104,6 +105,50 @@ async def test_reads_in_one_turn_of_the_loop_each_get_their_own(store: Store, cl
     read = await asyncio.gather(*(store.get(f"{number:032X}") for number in [*range(60), *range(60)]))
 
     assert read == [*known, *[None] * 20] * 2
+
+
+async def fill(store: Store, clock: FakeClock) -> list[Record]:
+    """Put in 40 records of four users, whose expiries are 0 to 39, and return them in the order of their GUIDs."""
+    records = [
+        record(clock(), guid=f"{number * 7 % 40:032X}", user=f"user {number % 4}", expire=number, purge_at=number + 100)
+        for number in range(40)
+    ]
+    assert all(await asyncio.gather(*(store.swap(None, each) for each in records)))
+    return sorted(records, key=lambda each: each.guid)
+
+
+SELECTIONS = [
+    Selection(),
+    Selection(user="user 3"),
+    Selection(user="nobody"),
+    Selection(expire_from=10),
+    Selection(expire_before=10),
+    Selection(expire_from=10, expire_before=20),
+    Selection(expire_from=20, expire_before=10),
+    Selection(user="user 1", expire_from=10, expire_before=30),
+    Selection(kept_at=119),
+    Selection(user="user 2", expire_from=5, kept_at=130),
+]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS, ids=str)
+async def test_find_and_count_know_what_a_selection_holds(store: Store, clock: FakeClock, selection: Selection) -> None:
+    expected = [each for each in await fill(store, clock) if selection.holds(each)]
+
+    assert list(await store.find(selection, "", 100)) == expected
+    assert await store.count(selection) == len(expected)
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(expire_from=1), Selection(user="user 1")], ids=str)
+async def test_find_continues_after_any_guid_up_to_its_limit(
+    store: Store, clock: FakeClock, selection: Selection
+) -> None:
+    everything = [each for each in await fill(store, clock) if selection.holds(each)]
+
+    for after in ("", f"{0:032X}", f"{20:032X}", "14" * 16, "F" * 32):
+        expected = [each for each in everything if each.guid > after]
+        for limit in (1, 3, 100):
+            assert list(await store.find(selection, after, limit)) == expected[:limit]
 
 
 async def test_purge_forgets_what_is_due_and_no_more_than_it_is_told(store: Store, clock: FakeClock) -> None:

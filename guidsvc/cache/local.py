@@ -15,19 +15,20 @@ from guidsvc.errors import OutcomeUnknown
 from guidsvc.models import Record
 from guidsvc.rules import Clock
 from guidsvc.store import Store
+from guidsvc.store.around import Around
 
 QUARANTINE_SECONDS = 3600.0
 """So long is a key not cached after a write of it whose outcome is unknown, and which may land yet."""
 
 
-class LocalCache:
+class LocalCache(Around):
     """At most `size` records of `store`; the least recently used goes first, and none is served past its expiry.
 
     Right only as long as nobody else writes the same records: `open_store(..., exclusive=True)`.
     """
 
     def __init__(self, store: Store, *, clock: Clock, size: int) -> None:
-        self._store = store
+        super().__init__(store)
         self._clock = clock
         self._entries: LRUCache[str, Record] = LRUCache(size)
         self._flights: dict[str, asyncio.Task[Record | None]] = {}
@@ -61,15 +62,6 @@ class LocalCache:
             raise
         self._unmark(guid)
         return swapped
-
-    async def purge(self, before: int, limit: int) -> int:
-        return await self._store.purge(before, limit)  # what is due is long expired, and so is not served from here
-
-    async def ping(self) -> None:
-        await self._store.ping()
-
-    async def identity(self) -> str:
-        return await self._store.identity()
 
     async def check(self) -> None:
         """Return: memory always answers."""

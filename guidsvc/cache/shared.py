@@ -24,6 +24,7 @@ from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StoreUnavailable
 from guidsvc.models import Record
 from guidsvc.rules import Clock
 from guidsvc.store import Store
+from guidsvc.store.around import Around
 
 MARKER_MS = 10_000
 """A marker whose writer died stands so long; a store answers well within it."""
@@ -57,11 +58,11 @@ class _Window(NamedTuple):
     marker: str
 
 
-class SharedCache:
+class SharedCache(Around):
     """Records of `store` in Redis, for every process that uses the same Redis."""
 
     def __init__(self, store: Store, link: Link, *, clock: Clock) -> None:
-        self._store = store
+        super().__init__(store)
         self._link = link
         self._clock = clock
         self._quarantines: set[asyncio.Task[None]] = set()
@@ -98,17 +99,8 @@ class SharedCache:
             await self._give_back(window)
         return swapped
 
-    async def purge(self, before: int, limit: int) -> int:
-        return await self._store.purge(before, limit)  # an entry dies when its record expires, long before this
-
-    async def ping(self) -> None:
-        await self._store.ping()
-
     async def check(self) -> None:
         await self._link.call(END, "", "")  # of a write that never began: the shortest way there and back
-
-    async def identity(self) -> str:
-        return await self._store.identity()
 
     async def aclose(self) -> None:
         """Give up what is still owed to the cache: the processes that go on have a marker for some seconds."""

@@ -4,13 +4,13 @@ A store keeps records and holds no rule. Everything that changes a record goes t
 so no check-then-act race is possible, whoever else writes.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from guidsvc.errors import StartError
 from guidsvc.models import Record
-from guidsvc.rules import Clock
+from guidsvc.rules import Clock, Selection
 
 
 class Store(Protocol):
@@ -27,6 +27,15 @@ class Store(Protocol):
 
         OutcomeUnknown: the write was sent and no answer came; it may have happened or may happen yet.
         """
+
+    async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
+        """Return the first records of a selection whose GUID is greater than `after`, in the order of their GUIDs.
+
+        Fewer than `limit` only if there are no more. Of a record that is written meanwhile either state is found.
+        """
+
+    async def count(self, selection: Selection) -> int:
+        """Count the records of a selection."""
 
     async def purge(self, before: int, limit: int) -> int:
         """Forget at most `limit` records whose `purge_at` is before this time, in Unix seconds; return how many.

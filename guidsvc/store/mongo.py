@@ -32,6 +32,7 @@ from pymongo.read_concern import ReadConcern
 from guidsvc.batching import Batcher
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.models import Record
+from guidsvc.rules import Selection
 
 DATABASE, COLLECTION, IDENTITY = "guidsvc", "records", "identity"
 """Where the records are, and the name of the store; the database only where the URL names none."""
@@ -40,13 +41,23 @@ TIMEOUT_MS = 2_000
 QUERY, QUERIES = 256, 16
 """At most so many GUIDs go into one query, and so many queries are out at once."""
 
-_INDEXES = [IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0)]
+FEW = 5_000
+"""So many documents are sorted rather than looked for, as in `sqlite_find`."""
+
+_BY_KEY, _BY_USER, _BY_EXPIRE = "_id_", "user_key", "expire"
+_INDEXES = [
+    IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0),
+    IndexModel([("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_USER),
+    IndexModel([("expire", 1), ("purge_at", 1)], name=_BY_EXPIRE),
+]
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 _Document = Mapping[str, Any]
 
 
 @asynccontextmanager
-async def open_mongo(url: str, *, exclusive: bool = False, timeout_ms: int = TIMEOUT_MS) -> AsyncIterator["MongoStore"]:
+async def open_mongo(
+    url: str, *, exclusive: bool = False, timeout_ms: int = TIMEOUT_MS, few: int = FEW
+) -> AsyncIterator["MongoStore"]:
     """Open the store, make its indexes where they are missing, and close its connections at the end."""
     client = _client(url, timeout_ms)
     try:
@@ -54,7 +65,7 @@ async def open_mongo(url: str, *, exclusive: bool = False, timeout_ms: int = TIM
             COLLECTION, codec_options=_CODEC, read_concern=ReadConcern("majority")
         )
         await _prepare(collection, exclusive=exclusive)
-        yield MongoStore(collection)
+        yield MongoStore(collection, few=few)
     finally:
         client.close()
 
@@ -92,8 +103,9 @@ async def _prepare(collection: AsyncIOMotorCollection[dict[str, Any]], *, exclus
 class MongoStore:
     """Records in MongoDB, one document each."""
 
-    def __init__(self, collection: AsyncIOMotorCollection[dict[str, Any]]) -> None:
+    def __init__(self, collection: AsyncIOMotorCollection[dict[str, Any]], *, few: int = FEW) -> None:
         self._collection = collection
+        self._few = few
         self._gets: Batcher[str, _Document | None] = Batcher(self._find, limit=QUERY, in_flight=QUERIES)
 
     async def get(self, guid: str) -> Record | None:
@@ -105,6 +117,22 @@ class MongoStore:
             return await self._swap(old, new)
         except PyMongoError as error:
             raise _write_failure(error) from error
+
+    async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
+        wanted = {"_id": {"$gt": after}} | filter_of(selection)
+        try:
+            index = await self.index_for(selection)
+            documents = await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
+        except PyMongoError as error:
+            raise StoreUnavailable(f"MongoDB: {error}") from error
+        return [_record(document) for document in documents]
+
+    async def count(self, selection: Selection) -> int:
+        index = _BY_EXPIRE if selection.user is None else _BY_USER
+        try:
+            return int(await self._collection.count_documents(filter_of(selection), hint=index))
+        except PyMongoError as error:
+            raise StoreUnavailable(f"MongoDB: {error}") from error
 
     async def purge(self, before: int, limit: int) -> int:
         due = {"purge_at": {"$lt": DatetimeMS(before * 1000)}}
@@ -129,6 +157,14 @@ class MongoStore:
             await self._collection.database.command("ping")
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
+
+    async def index_for(self, selection: Selection) -> str:
+        """Choose what finds a page soonest. MongoDB would keep a choice of its own for other bounds too."""
+        if selection.by_expire:
+            few = await self._collection.count_documents(_expire(selection), hint=_BY_EXPIRE, limit=self._few)
+            if few < self._few:
+                return _BY_EXPIRE
+        return _BY_KEY if selection.user is None else _BY_USER
 
     async def _find(self, guids: list[str]) -> list[_Document | None]:
         unique = list(set(guids))
@@ -161,6 +197,16 @@ def _document(record: Record) -> dict[str, Any]:
     """Lay a record out as a document: its GUID is `_id`, and `purge_at` a date, as the TTL index wants it."""
     fields = record.model_dump()
     return {"_id": fields.pop("guid")} | fields | {"purge_at": DatetimeMS(record.purge_at * 1000)}
+
+
+def filter_of(selection: Selection) -> dict[str, Any]:
+    """Say what a selection holds, as a filter of MongoDB."""
+    kept = {"purge_at": {"$gt": DatetimeMS(selection.kept_at * 1000)}}
+    return _expire(selection) | kept | ({} if selection.user is None else {"user": selection.user})
+
+
+def _expire(selection: Selection) -> dict[str, Any]:
+    return {"expire": {"$gte": selection.expire_from, "$lt": selection.expire_before}}
 
 
 def _record(document: _Document) -> Record:

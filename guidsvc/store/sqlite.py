@@ -7,9 +7,9 @@ Whatever sqlite3 raises ends in this file and in `sqlite_schema`.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,8 +22,9 @@ from guidsvc.background import background
 from guidsvc.batching import Batcher
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.models import Record
-from guidsvc.rules import Clock
-from guidsvc.store.sqlite_schema import RENAME, claim, open_reader, open_writer
+from guidsvc.rules import Clock, Selection
+from guidsvc.store.sqlite_find import Finder
+from guidsvc.store.sqlite_schema import COLUMNS, RENAME, claim, open_reader, open_writer
 
 WRITE_SECONDS = 5.0
 """How long a write may take before its caller is told that it failed, or that its outcome is unknown."""
@@ -34,12 +35,9 @@ SWEEP_SECONDS = 60.0
 SWEEP_CHUNK, SWEEP_PAUSE = 500, 0.05
 """A sweep removes so many records at a time, and lets others write for so many seconds in between."""
 
-_COLUMNS = tuple(Record.model_fields)
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM records WHERE guid = ?"  # noqa: S608  # our own names
-_INSERT = (
-    f"INSERT INTO records ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT DO NOTHING"  # noqa: S608
-)
-_UPDATE = f"UPDATE records SET {', '.join(f'{name} = ?' for name in _COLUMNS)} WHERE guid = ? AND version = ?"  # noqa: S608
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM records WHERE guid = ?"  # noqa: S608  # our own names
+_INSERT = f"INSERT INTO records ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT DO NOTHING"  # noqa: S608
+_UPDATE = f"UPDATE records SET {', '.join(f'{name} = ?' for name in COLUMNS)} WHERE guid = ? AND version = ?"  # noqa: S608
 _DELETE = "DELETE FROM records WHERE guid = ? AND version = ?"
 _PURGE = "DELETE FROM records WHERE guid IN (SELECT guid FROM records WHERE purge_at < ? ORDER BY purge_at LIMIT ?)"
 
@@ -67,7 +65,7 @@ async def open_sqlite(
     ):
         if exclusive:
             writer.execute(RENAME)
-        store = SqliteStore(writer, reader)
+        store = SqliteStore(writer, reader, Finder(path))
         try:
             async with background(_sweep(store, clock, sweep_seconds)):
                 yield store
@@ -86,19 +84,23 @@ class SqliteStore:
     """Records in SQLite: a reader for the thread of the event loop, a writer for a thread of its own."""
 
     def __init__(
-        self, writer: sqlite3.Connection, reader: sqlite3.Connection, *, write_seconds: float = WRITE_SECONDS
+        self,
+        writer: sqlite3.Connection,
+        reader: sqlite3.Connection,
+        finder: Finder,
+        *,
+        write_seconds: float = WRITE_SECONDS,
     ) -> None:
         self._writer = writer
         self._reader = reader
+        self._finder = finder
         self._write_seconds = write_seconds
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         self._swaps: Batcher[_Swap, bool] = Batcher(self._commit, limit=GROUP, in_flight=1)
 
     async def get(self, guid: str) -> Record | None:
-        try:
+        with _failures():
             row = self._reader.execute(_SELECT, (guid,)).fetchone()
-        except sqlite3.Error as error:
-            raise _failure(error) from error
         return None if row is None else _record(guid, row)
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
@@ -110,6 +112,15 @@ class SqliteStore:
             message = f"the disk took longer than {self._write_seconds} s"
             raise (OutcomeUnknown if swap.taken else StoreUnavailable)(message) from error
 
+    async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
+        with _failures():
+            rows = await self._finder.find(selection, after, limit)
+        return [_record(str(row[0]), row) for row in rows]
+
+    async def count(self, selection: Selection) -> int:
+        with _failures():
+            return await self._finder.count(selection)
+
     async def purge(self, before: int, limit: int) -> int:
         def work() -> int:
             return self._writer.execute(_PURGE, (before, limit)).rowcount
@@ -117,21 +128,18 @@ class SqliteStore:
         return await self._in_thread(work)
 
     async def identity(self) -> str:
-        try:
+        with _failures():
             (name,) = self._reader.execute("SELECT name FROM identity").fetchone()
-        except sqlite3.Error as error:
-            raise _failure(error) from error
         return str(name)
 
     async def ping(self) -> None:
-        try:
+        with _failures():
             self._reader.execute("SELECT 1 FROM records LIMIT 1").fetchone()
-        except sqlite3.Error as error:
-            raise _failure(error) from error
 
     async def aclose(self) -> None:
-        """Return when every write has been answered and the thread has ended. The connections are the caller's."""
+        """Return when every write has been answered and the threads have ended. The connections are the caller's."""
         await self._swaps.drain()
+        await self._finder.aclose()
         await asyncio.to_thread(self._thread.shutdown)
 
     async def _commit(self, swaps: list[_Swap]) -> list[bool]:
@@ -164,15 +172,24 @@ def _statement(old: Record | None, new: Record | None) -> _Swap:
         if old is None:
             raise ValueError("a swap of nothing for nothing")
         return _Swap(_DELETE, (old.guid, old.version))
-    values = tuple(getattr(new, name) for name in _COLUMNS)
+    values = tuple(getattr(new, name) for name in COLUMNS)
     return _Swap(_INSERT, values) if old is None else _Swap(_UPDATE, (*values, old.guid, old.version))
 
 
 def _record(guid: str, row: tuple[object, ...]) -> Record:
     try:
-        return Record.model_validate(dict(zip(_COLUMNS, row, strict=True)))
+        return Record.model_validate(dict(zip(COLUMNS, row, strict=True)))
     except ValidationError as error:
         raise CorruptRecord(f"the row of GUID {guid} is not a record: {error}") from error
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turn what SQLite raises, inside, into what a reader is told."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _failure(error) from error
 
 
 def _failure(error: sqlite3.Error, *, committing: bool = False) -> GuidsvcError:

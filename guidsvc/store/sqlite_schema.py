@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from guidsvc.errors import StartError
+from guidsvc.models import Record
 
 APPLICATION_ID = 0x67756964
 """Marks a file as ours, in SQLite's header: "guid"."""
@@ -29,8 +30,15 @@ MIGRATIONS = (
     CREATE TABLE identity (name TEXT NOT NULL);
     INSERT INTO identity VALUES (lower(hex(randomblob(8))));
     """,
+    """
+    CREATE INDEX records_user ON records (user, guid, expire, purge_at);
+    CREATE INDEX records_expire ON records (expire, purge_at);
+    """,
 )
 """Step n brings a file from version n to n + 1. A step that has been released is never changed."""
+
+COLUMNS = tuple(Record.model_fields)
+"""The columns of `records`: a field of Record each."""
 
 BUSY_SECONDS = 2.0
 """How long a write waits for another process that writes the same file."""
@@ -57,8 +65,8 @@ def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """Open the file, which must have been prepared by `open_writer`, for reading in this thread."""
-    connection = sqlite3.connect(path, timeout=_READ_BUSY_SECONDS, isolation_level=None)
+    """Open the file, which must have been prepared by `open_writer`, for reading, in one thread at a time."""
+    connection = sqlite3.connect(path, timeout=_READ_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA query_only = ON")
     return connection
 

@@ -5,8 +5,9 @@ from tornado.web import Application, RequestHandler
 
 from guidsvc.service import GuidService
 from guidsvc.web.base import UnknownPath
+from guidsvc.web.collection import GuidsHandler
 from guidsvc.web.draining import UnderWay
-from guidsvc.web.guids import GuidHandler, GuidsHandler
+from guidsvc.web.guids import GuidHandler
 from guidsvc.web.health import LiveHandler, Probes, ReadyHandler, RootHandler, VersionHandler
 
 LOGGED_PATH = 200

@@ -6,6 +6,8 @@ Tornado's own errors come out as problems too, and a handler below says only wha
 import asyncio
 import re
 import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from http.client import METHOD_NOT_ALLOWED
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,11 +15,12 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import BaseModel
 from pydantic_core import to_json
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable, Unavailable
 from guidsvc.rules import Conditions
-from guidsvc.web import body, conditions, problems, query
+from guidsvc.web import body, conditions, preferences, problems, query
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.problems import MethodNotAllowed, NoSuchPath, TooLarge
 
@@ -35,6 +38,7 @@ class Handler(RequestHandler):
     """The base of every handler. The body is gathered as it comes, and judged when it is asked for."""
 
     request_id: str
+    _streaming: asyncio.Task[None] | None = None  # what is to end when the client goes away
 
     def set_default_headers(self) -> None:
         """Begin a reply; Tornado calls this for each request, and again before it writes an error."""
@@ -82,6 +86,8 @@ class Handler(RequestHandler):
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
+        if self._streaming is not None:
+            self._streaming.cancel()
         self.under_way.discard(self)
 
     def options(self, *_: str) -> None:
@@ -119,6 +125,24 @@ class Handler(RequestHandler):
             self.write((to_json(content) if isinstance(content, dict) else content) + b"\n")
         self.finish()
 
+    async def stream(self, parts: AsyncGenerator[bytes]) -> None:
+        """End the request with these parts, no faster than the client takes them; if it goes away, so do they.
+
+        The head goes out with the first, so an error that comes before it is told as a problem.
+        """
+        self._streaming = asyncio.current_task()
+        async with aclosing(parts):
+            async for part in parts:
+                self.write(part)
+                with suppress(StreamClosedError):  # which on_connection_close is told of
+                    await self.flush()
+        self._streaming = None
+        self.finish()
+
+    def preferences(self) -> dict[str, str]:
+        """Return what the client would like, by name."""
+        return preferences.parse(self.request.headers.get("Prefer"))
+
     def compute_etag(self) -> None:
         """Leave a reply without an ETag unless it is given one: Tornado would hash the body."""
 
@@ -129,6 +153,11 @@ class Handler(RequestHandler):
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:  # noqa: ARG002  # Tornado's signature
         """End the request with the problem that an error is to the client."""
         error = self._translated(kwargs.get("exc_info", (None, None, None))[1])
+        if self._headers_written:  # a stream broke: without its end the client knows that it did
+            connection: Any = self.request.connection
+            connection.close()
+            self.under_way.discard(self)
+            return
         super().send_error(problems.problem_of(error).status, exc_info=(type(error), error, error.__traceback__))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:  # noqa: ARG002  # Tornado's signature

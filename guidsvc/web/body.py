@@ -15,6 +15,7 @@ from guidsvc.web.problems import UnsupportedMediaType
 
 MAX_BYTES = 64 * 1024
 JSON = "application/json"
+NDJSON = "application/x-ndjson"
 MERGE_PATCH = "application/merge-patch+json"
 CURL_DEFAULT = "application/x-www-form-urlencoded"
 """What `curl -d` calls any body, unless told otherwise."""

@@ -1,14 +1,16 @@
-"""The GUIDs themselves: `/guid` and `/guid/{guid}`."""
+"""One GUID: `/guid/{guid}`; and how a record is answered, here and at `/guid`."""
 
 from email.utils import formatdate
 from http.client import CREATED, NO_CONTENT, NOT_MODIFIED, OK
+from typing import TypeVar
 
-from guidsvc.bodies import Change, Creation, NoQuery, Patch, RecordQuery
+from guidsvc.bodies import Change, NoQuery, Patch, RecordQuery
 from guidsvc.models import Record, parse_guid
 from guidsvc.rules import tag_of
 from guidsvc.service import GuidService
 from guidsvc.web.base import Handler
-from guidsvc.web.preferences import wants_minimal
+
+_Query = TypeVar("_Query", bound=RecordQuery)
 
 
 class RecordHandler(Handler):
@@ -18,9 +20,11 @@ class RecordHandler(Handler):
         self._service = service
         self._full = False
 
-    def read_view(self) -> None:
-        """Read from the query how much of a record is to be answered."""
-        self._full = self.read_query(RecordQuery).view is not None
+    def read_view(self, model: type[_Query]) -> _Query:
+        """Return the model that the query makes, and answer records in full from here on if that asks for it."""
+        query = self.read_query(model)
+        self._full = query.view is not None
+        return query
 
     def reply_record(self, status: int, record: Record) -> None:
         """End the request with a record, as the client would like it, and what the service knows of it in headers."""
@@ -29,12 +33,16 @@ class RecordHandler(Handler):
         self.set_header("Cache-Control", "private, no-cache")
         if status == NOT_MODIFIED:
             self.reply(status)
-        elif self.request.method not in {"GET", "HEAD"} and wants_minimal(self.request.headers.get("Prefer")):
+        elif self.request.method not in {"GET", "HEAD"} and self.preferences().get("return") == "minimal":
             self.set_header("Preference-Applied", "return=minimal")
             self.clear_header("Content-Type")
             self.reply(NO_CONTENT if status == OK else status)
         else:
-            self.reply(status, record.full(self._service.state_of(record)) if self._full else record.wire)
+            self.reply(status, self.rendered(record))
+
+    def rendered(self, record: Record) -> bytes:
+        """Return the record as JSON, in full if that was asked for."""
+        return record.full(self._service.state_of(record)) if self._full else record.wire
 
 
 class GuidHandler(RecordHandler):
@@ -42,7 +50,7 @@ class GuidHandler(RecordHandler):
 
     async def get(self, text: str) -> None:
         """Answer with the record of a live GUID."""
-        self.read_view()
+        self.read_view(RecordQuery)
         record, modified = await self._service.get(parse_guid(text), self.read_conditions())
         self.reply_record(OK if modified else NOT_MODIFIED, record)
 
@@ -50,7 +58,7 @@ class GuidHandler(RecordHandler):
 
     async def put(self, text: str) -> None:
         """Create the GUID, or merge the members that are given into its record."""
-        self.read_view()
+        self.read_view(RecordQuery)
         guid = parse_guid(text)
         change = self.read_body(Change, guid=guid)
         record, created = await self._service.put(guid, change, self.read_conditions())
@@ -60,7 +68,7 @@ class GuidHandler(RecordHandler):
 
     async def patch(self, text: str) -> None:
         """Apply a JSON merge patch to the record of the GUID, which must exist."""
-        self.read_view()
+        self.read_view(RecordQuery)
         guid = parse_guid(text)
         patch = self.read_body(Patch, guid=guid)
         self.reply_record(OK, await self._service.patch(guid, patch, self.read_conditions()))
@@ -70,16 +78,3 @@ class GuidHandler(RecordHandler):
         self.read_query(NoQuery)
         await self._service.delete(parse_guid(text), self.read_conditions())
         self.reply(NO_CONTENT)
-
-
-class GuidsHandler(RecordHandler):
-    """All GUIDs: where new ones are drawn."""
-
-    async def post(self) -> None:
-        """Create a record under a GUID that the service draws."""
-        self.read_view()
-        record = await self._service.create(self.read_body(Creation), self.read_conditions())
-        self.set_header("Location", f"/guid/{record.guid}")
-        self.reply_record(CREATED, record)
-
-    put = post

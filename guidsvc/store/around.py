@@ -1,0 +1,35 @@
+"""A store around a store, which passes everything on: a cache, or a test, goes over what it has to say about."""
+
+from collections.abc import Sequence
+
+from guidsvc.models import Record
+from guidsvc.rules import Selection
+from guidsvc.store import Store
+
+
+class Around:
+    """The store that it is given, as it is."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def get(self, guid: str) -> Record | None:
+        return await self._store.get(guid)
+
+    async def swap(self, old: Record | None, new: Record | None) -> bool:
+        return await self._store.swap(old, new)
+
+    async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
+        return await self._store.find(selection, after, limit)
+
+    async def count(self, selection: Selection) -> int:
+        return await self._store.count(selection)
+
+    async def purge(self, before: int, limit: int) -> int:
+        return await self._store.purge(before, limit)
+
+    async def identity(self) -> str:
+        return await self._store.identity()
+
+    async def ping(self) -> None:
+        await self._store.ping()

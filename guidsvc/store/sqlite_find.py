@@ -1,0 +1,125 @@
+"""Searching the SQLite file: the statements, and the threads that run them.
+
+A search may have to look at many rows, so it never runs on the event loop. There are three ways to find a page in
+key order, and which is the shortest depends on how many rows the bounds of the expiry leave:
+
+    few     all of them, by the index on the expiry, sorted
+    many    in key order, past what does not match: by the index on the user where one is named,
+            by the primary key where none is
+
+Either way the work does not depend on how far the list has been read.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TypeVar
+
+from guidsvc.errors import StoreUnavailable
+from guidsvc.rules import Selection
+from guidsvc.store.sqlite_schema import COLUMNS, open_reader
+
+FIND_SECONDS = 10.0
+"""How long a search may take, waiting for a thread included, before its caller is told that it failed."""
+THREADS = 4
+"""So many searches run side by side; they run in C, and do not hold up the event loop."""
+FEW = 5_000
+"""So many rows are sorted rather than looked for."""
+
+_WHERE = "guid > :after AND expire >= :expire_from AND expire < :expire_before AND purge_at > :kept_at"
+_PAGE = "ORDER BY guid LIMIT :limit"
+_PROBE = """
+    SELECT count(*) FROM (
+        SELECT 1 FROM records INDEXED BY records_expire
+        WHERE expire >= :expire_from AND expire < :expire_before LIMIT :few
+    )
+"""
+_Found = TypeVar("_Found")
+
+
+class Finder:
+    """Searches a file with connections of its own, each in one thread at a time."""
+
+    def __init__(self, path: Path, *, threads: int = THREADS, seconds: float = FIND_SECONDS, few: int = FEW) -> None:
+        self._path = path
+        self._seconds = seconds
+        self._few = few
+        self._places = asyncio.Semaphore(threads)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sqlite-finder")
+        self._open = ExitStack()
+        self._idle: list[sqlite3.Connection] = []
+
+    async def find(self, selection: Selection, after: str, limit: int) -> list[tuple[object, ...]]:
+        """Return the rows of a page; what they are is the caller's to judge."""
+        values = vars(selection) | {"after": after, "limit": limit}
+
+        def work(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
+            few = selection.by_expire and self._are_few(connection, selection)
+            return connection.execute(statement(selection, few=few), values).fetchall()
+
+        return await self._run(work)
+
+    async def count(self, selection: Selection) -> int:
+        """Count the rows of a selection."""
+        values = vars(selection) | {"after": ""}
+
+        def work(connection: sqlite3.Connection) -> int:
+            (count,) = connection.execute(count_statement(selection), values).fetchone()
+            return int(count)
+
+        return await self._run(work)
+
+    async def aclose(self) -> None:
+        """Return when every search has ended and the connections are closed."""
+        await asyncio.to_thread(self._threads.shutdown)
+        self._open.close()
+
+    async def _run(self, work: Callable[[sqlite3.Connection], _Found]) -> _Found:
+        try:
+            async with asyncio.timeout(self._seconds), self._places:
+                connection = self._idle.pop() if self._idle else self._connect()
+                try:
+                    return await self._in_thread(work, connection)
+                finally:
+                    self._idle.append(connection)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"SQLite: a search took longer than {self._seconds} s") from error
+
+    async def _in_thread(self, work: Callable[[sqlite3.Connection], _Found], connection: sqlite3.Connection) -> _Found:
+        """Run the work in a thread; one whose caller has gone is broken off, and the thread is free again."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work, connection)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            while not running.done():
+                connection.interrupt()  # which reaches only a statement that has begun
+                await asyncio.wait([running], timeout=0.01)
+            running.exception()
+            raise
+
+    def _are_few(self, connection: sqlite3.Connection, selection: Selection) -> bool:
+        (found,) = connection.execute(_PROBE, vars(selection) | {"few": self._few}).fetchone()
+        return bool(found < self._few)
+
+    def _connect(self) -> sqlite3.Connection:
+        return self._open.enter_context(closing(open_reader(self._path)))
+
+
+def statement(selection: Selection, *, few: bool) -> str:
+    """Return what finds a page of a selection, of whose expiry there are few or many rows."""
+    by_key = "NOT INDEXED" if selection.user is None else "INDEXED BY records_user"
+    index = "INDEXED BY records_expire" if few else by_key
+    return f"SELECT {', '.join(COLUMNS)} FROM records {index} WHERE {_where(selection)} {_PAGE}"  # noqa: S608  # our own names
+
+
+def count_statement(selection: Selection) -> str:
+    """Return what counts a selection, from an index alone."""
+    index = "records_expire" if selection.user is None else "records_user"
+    return f"SELECT count(*) FROM records INDEXED BY {index} WHERE {_where(selection)}"  # noqa: S608  # our own names
+
+
+def _where(selection: Selection) -> str:
+    return _WHERE if selection.user is None else f"user = :user AND {_WHERE}"
