@@ -8,12 +8,16 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from guidsvc.models import GUID_CHARACTERS, Time, User, fault, render_metadata
+from guidsvc.errors import InvalidGuid
+from guidsvc.models import GUID_CHARACTERS, Time, User, fault, parse_guid, render_metadata
 
 PAGE, MOST = 50, 500
 """Records on a page of a list: where the client names no limit, and at most."""
+
+MEMBERS = frozenset({"expire", "user", "metadata"})
+"""The members of a record that a client gives."""
 
 _DIGITS = re.compile(r"[0-9]+")
 _CURSOR_FORM = b"\x01"  # the first byte of a cursor: another form of it will begin with another
@@ -89,6 +93,12 @@ class ListQuery(RecordQuery):
         return min(self.limit or PAGE, MOST)
 
 
+class BatchQuery(RecordQuery):
+    """The query of a batch: how its records are answered, and whether it is only to say what would happen."""
+
+    validate_only: Literal["true", "false"] = "false"
+
+
 class _Members(BaseModel):
     """What every body may give. To be validated with the GUID of the path, or None, as `guid` in the context."""
 
@@ -126,3 +136,34 @@ class Creation(Change):
     """The body of a request to create under a GUID that the service draws: there must be a user."""
 
     user: User
+
+
+class Operation(Change):
+    """One operation of a batch: a put, unless it says otherwise; without a GUID the service draws one.
+
+    `if_match` and `if_none_match` are written as the headers of these names are.
+    """
+
+    op: Literal["put", "get", "delete"] = "put"
+    if_match: Annotated[str | None, Field(strict=True), BeforeValidator(_refuse_null)] = None
+    if_none_match: Annotated[str | None, Field(strict=True), BeforeValidator(_refuse_null)] = None
+
+    @field_validator("guid")
+    @classmethod
+    def _same_guid(cls, value: str, info: ValidationInfo) -> str:  # noqa: ARG003  # there is no path to differ from
+        """A GUID as it stands in a path."""
+        try:
+            return parse_guid(value)
+        except InvalidGuid as error:
+            raise fault("guid_form", "{reason}", reason=str(error)) from error
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Operation":
+        """A get or a delete names its GUID, and has no members to put."""
+        if self.op != "put":
+            surplus = sorted(self.model_fields_set & MEMBERS)
+            if self.guid is None:
+                raise fault("guid_missing", "a {op} needs the guid", op=self.op)
+            if surplus:
+                raise fault("surplus", "a {op} takes no {names}", op=self.op, names=", ".join(surplus))
+        return self

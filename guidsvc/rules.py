@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from guidsvc.bodies import Change, ListQuery, Patch
+from guidsvc.bodies import MEMBERS, Change, ListQuery, Patch
 from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound, PreconditionFailed
 from guidsvc.models import MAX_TIME, Record, State, render_metadata
 
@@ -160,12 +160,12 @@ def updated(record: Record, change: Change, now: int, terms: Terms) -> Record:
 
     An expired record is renewed, for the default life where the change names no expiry.
     """
-    return _merged(record, change.model_dump(include=change.model_fields_set - {"guid"}), now, terms)
+    return _merged(record, change.model_dump(include=change.model_fields_set & MEMBERS), now, terms)
 
 
 def patched(record: Record, patch: Patch, now: int, terms: Terms) -> Record:
     """Apply a merge patch to the record, as `updated` does a change; InvalidRequest if the metadata are none then."""
-    given = patch.model_dump(include=patch.model_fields_set - {"guid", "metadata"})
+    given = patch.model_dump(include=patch.model_fields_set & MEMBERS - {"metadata"})
     if "metadata" in patch.model_fields_set:
         given["metadata"] = _patched_metadata(record.metadata, patch.metadata)
     return _merged(record, given, now, terms)

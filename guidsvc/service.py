@@ -8,8 +8,8 @@ around one, and nothing of HTTP.
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -19,6 +19,7 @@ from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
 from guidsvc.models import Record, State
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
 from guidsvc.store import Store
+from guidsvc.store.rehearsal import rehearsal
 
 ATTEMPTS = 100
 """How often a write that loses its race is tried again before it is given up as unavailable."""
@@ -160,6 +161,19 @@ class GuidService:
     async def count(self, query: ListQuery) -> int:
         """Count all that a query selects."""
         return await self._store.count(rules.selection(query, self._clock()))
+
+    @contextmanager
+    def rehearsing(self) -> Iterator["GuidService"]:
+        """Yield a service that does, inside, what this one would do, and changes nothing that others see."""
+        with rehearsal(self._store) as store:
+            yield GuidService(
+                store,
+                clock=self._clock,
+                draw=self._draw,
+                terms=self._terms,
+                strict=self._strict,
+                attempts=self._attempts,
+            )
 
     def state_of(self, record: Record) -> State:
         """Tell whether a record is live or expired by now."""

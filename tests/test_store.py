@@ -7,6 +7,7 @@ import pytest
 from guidsvc.models import MAX_TIME, Record
 from guidsvc.rules import Selection
 from guidsvc.store import Store
+from guidsvc.store.rehearsal import rehearsal
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 
@@ -205,3 +206,20 @@ async def _write_versions(store: Store, current: Record, count: int) -> set[int]
         versions.add(new.version)
         current = new
     return versions
+
+
+async def test_a_rehearsal_is_as_the_store_would_be_and_the_store_is_as_it_was(store: Store, clock: FakeClock) -> None:
+    kept, other = record(clock()), record(clock(), guid="0" * 32)
+    changed = kept.model_copy(update={"user": "another", "version": kept.version + 1})
+    await store.swap(None, kept)
+
+    with rehearsal(store) as rehearsed:
+        assert not await rehearsed.swap(None, kept)
+        assert await rehearsed.swap(kept, changed)
+        assert not await rehearsed.swap(kept, None)
+        assert await rehearsed.swap(None, other)
+        assert (await rehearsed.get(GUID), await rehearsed.get(other.guid)) == (changed, other)
+        assert await rehearsed.swap(changed, None)
+        assert await rehearsed.get(GUID) is None
+        assert not await rehearsed.swap(changed, None)
+    assert (await store.get(GUID), await store.get(other.guid)) == (kept, None)

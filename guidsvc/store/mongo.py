@@ -17,8 +17,8 @@ from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pydantic import ValidationError
 from pymongo import IndexModel
 from pymongo.errors import (
+    BulkWriteError,
     ConfigurationError,
-    DuplicateKeyError,
     InvalidName,
     InvalidURI,
     OperationFailure,
@@ -44,6 +44,7 @@ QUERY, QUERIES = 256, 16
 FEW = 5_000
 """So many documents are sorted rather than looked for, as in `sqlite_find`."""
 
+_DUPLICATE_KEY = 11000
 _BY_KEY, _BY_USER, _BY_EXPIRE = "_id_", "user_key", "expire"
 _INDEXES = [
     IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0),
@@ -107,6 +108,7 @@ class MongoStore:
         self._collection = collection
         self._few = few
         self._gets: Batcher[str, _Document | None] = Batcher(self._find, limit=QUERY, in_flight=QUERIES)
+        self._creations: Batcher[dict[str, Any], bool] = Batcher(self._create, limit=QUERY, in_flight=QUERIES)
 
     async def get(self, guid: str) -> Record | None:
         document = await self._gets.ask(guid)
@@ -177,20 +179,24 @@ class MongoStore:
 
     async def _swap(self, old: Record | None, new: Record | None) -> bool:
         if old is None:
-            return await self._insert(new)
+            if new is None:
+                raise ValueError("a swap of nothing for nothing")
+            return await self._creations.ask(_document(new))
         same = {"_id": old.guid, "version": old.version}
         if new is None:
             return (await self._collection.delete_one(same)).deleted_count == 1
         return (await self._collection.replace_one(same, _document(new))).matched_count == 1
 
-    async def _insert(self, new: Record | None) -> bool:
-        if new is None:
-            raise ValueError("a swap of nothing for nothing")
+    async def _create(self, documents: list[dict[str, Any]]) -> list[bool]:
+        """Insert each of these, in one operation, unless there is one of its GUID already; say which were."""
         try:
-            await self._collection.insert_one(_document(new))
-        except DuplicateKeyError:
-            return False
-        return True
+            await self._collection.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            taken = {fault["index"] for fault in error.details["writeErrors"] if fault["code"] == _DUPLICATE_KEY}
+            if len(taken) < len(error.details["writeErrors"]) or error.details["writeConcernErrors"]:
+                raise
+            return [place not in taken for place in range(len(documents))]
+        return [True] * len(documents)
 
 
 def _document(record: Record) -> dict[str, Any]:
@@ -221,6 +227,8 @@ def _record(document: _Document) -> Record:
 
 def _write_failure(error: PyMongoError) -> GuidsvcError:
     """Say what an error means to the caller of a write: only what was surely not done is called unavailable."""
+    if isinstance(error, BulkWriteError):  # of many writes: what became of which is not worth telling apart
+        return OutcomeUnknown(f"MongoDB: {error.details}")
     never_sent = isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError)
     refused = isinstance(error, OperationFailure) and not isinstance(error, WriteConcernError) and not error.timeout
     if never_sent or (refused and not error.has_error_label("RetryableWriteError")):

@@ -5,6 +5,7 @@ from tornado.web import Application, RequestHandler
 
 from guidsvc.service import GuidService
 from guidsvc.web.base import UnknownPath
+from guidsvc.web.batch import BatchHandler
 from guidsvc.web.collection import GuidsHandler
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.guids import GuidHandler
@@ -21,6 +22,7 @@ def make_app(service: GuidService, probes: Probes, *, access_log: bool) -> Appli
     return Application(
         [
             (r"/guid", GuidsHandler, {"service": service}),
+            (r"/guid:batch", BatchHandler, {"service": service}),
             (r"/guid/([^/]+)", GuidHandler, {"service": service}),
             (r"/livez", LiveHandler),
             (r"/readyz", ReadyHandler, {"probes": probes}),

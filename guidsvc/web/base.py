@@ -6,7 +6,7 @@ Tornado's own errors come out as problems too, and a handler below says only wha
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing, suppress
 from http.client import METHOD_NOT_ALLOWED
 from types import TracebackType
@@ -37,6 +37,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class Handler(RequestHandler):
     """The base of every handler. The body is gathered as it comes, and judged when it is asked for."""
 
+    max_bytes = body.MAX_BYTES
+    """The size of a body; up to DISCARD_BYTES one that is larger is read, and thrown away."""
     request_id: str
     _streaming: asyncio.Task[None] | None = None  # what is to end when the client goes away
 
@@ -59,17 +61,17 @@ class Handler(RequestHandler):
             raise StoreUnavailable("the service has ended")
         declared = self.request.headers.get("Content-Length", "")  # one that is no number Tornado refuses by itself
         waits = self.request.headers.get("Expect", "").lower() == "100-continue"
-        most = body.MAX_BYTES if waits else DISCARD_BYTES
-        if declared.isdecimal() and (len(declared) > len(str(DISCARD_BYTES)) or int(declared) > most):
-            raise _too_large()
+        most = self.max_bytes if waits else max(DISCARD_BYTES, self.max_bytes)
+        if declared.isdecimal() and (len(declared) > len(str(most)) or int(declared) > most):
+            raise self._too_large()
 
-    def data_received(self, chunk: bytes) -> None:
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         self._received_bytes += len(chunk)
-        if self._received_bytes <= body.MAX_BYTES:
+        if self._received_bytes <= self.max_bytes:
             self._received += chunk
         elif self._received_bytes > DISCARD_BYTES and not self._finished:
-            error = _too_large()
-            self.send_error(exc_info=(TooLarge, error, None))
+            self.send_error(exc_info=(TooLarge, self._too_large(), None))
+        return None
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """End the request; and the connection, if the service is about to end."""
@@ -112,11 +114,20 @@ class Handler(RequestHandler):
 
     def read_body(self, model: type[_Model], *, guid: str | None = None) -> _Model:
         """Return the model that the body holds, for the GUID of the path, if there is one."""
+        self.check_type(*((body.MERGE_PATCH, body.JSON) if self.request.method == "PATCH" else (body.JSON,)))
+        return body.parse(self.received(), model, {"guid": guid})
+
+    def check_type(self, *named: str) -> None:
+        """Refuse a body that is of none of these types."""
         headers = self.request.headers
-        body.check_type(str(self.request.method), headers.get("Content-Type"), headers.get("Content-Encoding"))
-        if self._received_bytes > body.MAX_BYTES:
-            raise _too_large()
-        return body.parse(bytes(self._received), model, {"guid": guid})
+        content_type, encoding = headers.get("Content-Type"), headers.get("Content-Encoding")
+        body.check_type(str(self.request.method), content_type, encoding, named)
+
+    def received(self) -> bytes:
+        """Return the body as it came."""
+        if self._received_bytes > self.max_bytes:
+            raise self._too_large()
+        return bytes(self._received)
 
     def reply(self, status: int, content: bytes | dict[str, Any] | None = None) -> None:
         """End the request with this status and, where there is one, this JSON body, with a line end for terminals."""
@@ -182,6 +193,9 @@ class Handler(RequestHandler):
         under_way: UnderWay = self.application.settings["under_way"]
         return under_way
 
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"A body is at most {self.max_bytes} bytes.")
+
     def _translated(self, error: BaseException | None) -> BaseException:
         """Turn the one error that Tornado raises by itself, for a method that is not served, into ours."""
         if isinstance(error, HTTPError) and error.status_code == METHOD_NOT_ALLOWED:
@@ -201,7 +215,3 @@ class UnknownPath(Handler):
     def _translated(self, error: BaseException | None) -> BaseException:
         """Say the same to a method that nobody knows."""
         return error if isinstance(error, NoSuchPath) else NoSuchPath("Nothing is served at this path.")
-
-
-def _too_large() -> TooLarge:
-    return TooLarge(f"A body is at most {body.MAX_BYTES} bytes.")

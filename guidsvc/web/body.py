@@ -29,19 +29,23 @@ _WORDS = {
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
-def check_type(method: str, content_type: str | None, content_encoding: str | None) -> None:
-    """Raise UnsupportedMediaType unless this is JSON, as the method takes it; or curl's default, or no type at all.
+def media_type(content_type: str | None) -> str:
+    """Return the media type that a header Content-Type names, without its parameters."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def check_type(method: str, content_type: str | None, content_encoding: str | None, named: tuple[str, ...]) -> None:
+    """Raise UnsupportedMediaType unless this is of a type that is `named`; or curl's default, or no type at all.
 
     But not for POST: what a page of another site can send without being asked is never read as JSON.
     """
-    named = (MERGE_PATCH, JSON) if method == "PATCH" else (JSON,)
     if (content_encoding or "identity").strip().lower() != "identity":
         raise UnsupportedMediaType(method, "A body is sent as it is, without a Content-Encoding.", named)
     lenient = method != "POST"
     if lenient and content_type is None:
         return
-    media_type, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
-    known = media_type in named or (lenient and media_type == CURL_DEFAULT)
+    given, (_, *parameters) = media_type(content_type), (content_type or "").lower().split(";")
+    known = given in named or (lenient and given == CURL_DEFAULT)
     if not known or any(_other_charset(parameter) for parameter in parameters):
         raise UnsupportedMediaType(method, f"A body of {method} is {' or '.join(named)}, in UTF-8.", named)
 
@@ -53,11 +57,21 @@ def _other_charset(parameter: str) -> bool:
 
 def parse(body: bytes, model: type[_Body], context: dict[str, Any]) -> _Body:
     """Return the model that a body holds; InvalidRequest with all that is wrong with it, and where."""
+    return validate(decode(body), model, context)
+
+
+def decode(body: bytes) -> Any:
+    """Return the JSON value that a body is; InvalidRequest if it is none, or one that readers may read differently."""
     try:
         value = from_json(body, allow_inf_nan=False)
         json.loads(body, object_pairs_hook=_refuse_twins)
     except ValueError as error:
         raise InvalidRequest(Fault("", f"is not JSON: {error}")) from error
+    return value
+
+
+def validate(value: object, model: type[_Body], context: dict[str, Any]) -> _Body:
+    """Return the model that a JSON value makes; InvalidRequest with all that is wrong with it, and where."""
     if not isinstance(value, dict):
         raise InvalidRequest(Fault("", "must be a JSON object"))
     try:

@@ -1,28 +1,44 @@
 """Reading preconditions (RFC 9110, 13.1): from the headers If-Match and If-None-Match to conditions on a record."""
 
 import re
+from collections.abc import Callable
 
 from tornado.httputil import HTTPHeaders
 
+from guidsvc.bodies import Operation
 from guidsvc.errors import Fault, InvalidRequest
-from guidsvc.rules import ANY, Conditions
+from guidsvc.rules import ANY, UNCONDITIONAL, Conditions
 
 # The quantifiers are possessive: no header can make them try again and again.
 _ITEM = re.compile(r'[ \t]*+(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*+)"[ \t]*+)?+(?:,|\Z)')
 
 
-def parse(headers: HTTPHeaders) -> Conditions:
-    """Return the conditions that the headers of a request make; InvalidRequest if one of them is no list of tags.
+_WRONG = 'must be * or a list of entity tags in quotes, as "1795420608123"'
 
-    If-Match compares strongly, so a weak tag never matches there; If-None-Match compares weakly.
-    """
+
+def parse(headers: HTTPHeaders) -> Conditions:
+    """Return the conditions that the headers of a request make; InvalidRequest if one of them is no list of tags."""
+    if_match, if_none_match = headers.get("If-Match"), headers.get("If-None-Match")
+    return _conditions(if_match, if_none_match, lambda name: Fault("", _WRONG, header=name))
+
+
+def of_operation(operation: Operation) -> Conditions:
+    """Return the conditions of an operation in a batch; InvalidRequest if one of them is no list of tags."""
+    pointers = {"If-Match": "/if_match", "If-None-Match": "/if_none_match"}
+    return _conditions(operation.if_match, operation.if_none_match, lambda name: Fault(pointers[name], _WRONG))
+
+
+def _conditions(if_match: str | None, if_none_match: str | None, fault: Callable[[str], Fault]) -> Conditions:
+    """If-Match compares strongly, so a weak tag never matches there; If-None-Match compares weakly."""
+    if if_match is if_none_match is None:
+        return UNCONDITIONAL
     return Conditions(
-        if_match=_tags(headers, "If-Match", weak=False), if_none_match=_tags(headers, "If-None-Match", weak=True)
+        if_match=_tags(if_match, fault("If-Match"), weak=False),
+        if_none_match=_tags(if_none_match, fault("If-None-Match"), weak=True),
     )
 
 
-def _tags(headers: HTTPHeaders, name: str, *, weak: bool) -> frozenset[str] | None:
-    value = headers.get(name)
+def _tags(value: str | None, fault: Fault, *, weak: bool) -> frozenset[str] | None:
     if value is None:
         return None
     if value.strip() == "*":
@@ -31,13 +47,9 @@ def _tags(headers: HTTPHeaders, name: str, *, weak: bool) -> frozenset[str] | No
     while place < len(value):
         item = _ITEM.match(value, place)
         if item is None:
-            raise _no_list(name)
+            raise InvalidRequest(fault)
         found += [item] if item[2] is not None else []
         place = item.end()
     if not found:
-        raise _no_list(name)
+        raise InvalidRequest(fault)
     return frozenset(item[2] for item in found if weak or not item[1])
-
-
-def _no_list(name: str) -> InvalidRequest:
-    return InvalidRequest(Fault("", 'must be * or a list of entity tags in quotes, as "1795420608123"', header=name))

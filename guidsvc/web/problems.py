@@ -5,6 +5,7 @@ the client learns nothing of it but a request id.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -92,11 +93,11 @@ def headers_of(error: BaseException) -> dict[str, str]:
             return {}
 
 
-def render(error: BaseException, request_id: str) -> bytes:
-    """Render the body of the reply to this error, as JSON."""
+def render(error: BaseException, request_id: str, where: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+    """Render the body of the reply to this error, as JSON; `where` is added to it."""
     code, status, title = problem_of(error)
     head = {"type": f"/problems/{code}", "title": title, "status": status, "code": code}
-    return to_json(head | {"detail": _detail(error), "request_id": request_id} | _members(error))
+    return to_json(head | {"detail": _detail(error), "request_id": request_id} | _members(error) | dict(where))
 
 
 def _detail(error: BaseException) -> str:

@@ -1,0 +1,178 @@
+"""Many operations in one request: `/guid:batch`.
+
+As JSON they come and go as one document. As lines of JSON there may be any number of them: they are done as they come
+in, a group at a time, and the results are spooled, to disk where they grow large. The answer begins when the last line
+has been read, so a client that sends everything before it reads anything never blocks.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import ExitStack
+from tempfile import SpooledTemporaryFile
+
+from guidsvc.bodies import BatchQuery
+from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.service import GuidService
+from guidsvc.web import body
+from guidsvc.web.base import Handler
+from guidsvc.web.lines import Line, Lines
+from guidsvc.web.operations import Asked, Performer, read_line, read_value
+from guidsvc.web.problems import UnsupportedMediaType
+
+MOST = 1000
+"""Operations in one JSON document."""
+MAX_BYTES = 8 * 1024 * 1024
+"""The size of such a document."""
+GROUP, GROUP_BYTES = 512, 1024 * 1024
+"""Of lines so many, or of so many bytes, are done together."""
+SPOOL_BYTES = 1024 * 1024
+"""Results beyond this go to disk."""
+PAUSE_SECONDS = 30.0
+"""A client that sends nothing for so long in the middle of its lines is given up."""
+_CHUNK = 64 * 1024
+
+
+class BatchHandler(Handler):
+    """Batches."""
+
+    def initialize(self, service: GuidService) -> None:
+        self._service = service
+        self._open = ExitStack()
+        self._fault: Exception | None = None
+        self._lines: _LineBatch | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def prepare(self) -> None:
+        """Begin a request: where the body is lines, they are done as they come. What is wrong is told at their end."""
+        in_lines = body.media_type(self.request.headers.get("Content-Type")) == body.NDJSON
+        self.max_bytes = 2**60 if in_lines else MAX_BYTES
+        super().prepare()
+        if self.request.method != "POST":
+            return
+        try:
+            performer = self._performer()
+            self.check_type(body.JSON, body.NDJSON)
+            if in_lines:
+                self._lines = _LineBatch(performer, self._open)
+                self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # as HTTP1Connection has it
+                self._expect_more()
+        except (InvalidRequest, UnsupportedMediaType) as error:
+            self._fault = error
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        if self._lines is not None:
+            return self._do_lines(self._lines, chunk)
+        if self._fault is None:
+            super().data_received(chunk)
+        return None
+
+    async def post(self) -> None:
+        """Do all the operations, in order where they are of one GUID; each has a result, whatever becomes of others."""
+        self._expect_no_more()
+        if self._fault is not None:
+            raise self._fault
+        if self._lines is None:
+            results = await self._performer().perform(await self._read_document())
+            self.reply(200, b'{"results":[%b]}' % b",".join(results))
+        else:
+            await self._lines.end()
+            self.set_header("Content-Type", body.NDJSON)
+            await self.stream(self._lines.results())
+
+    def on_finish(self) -> None:
+        super().on_finish()
+        self._open.close()
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self._expect_no_more()
+        if self._lines is not None:
+            self._lines.abandon()
+        self._open.close()
+
+    def _performer(self) -> Performer:
+        query = self.read_query(BatchQuery)
+        service = self._service
+        if query.validate_only == "true":
+            service = self._open.enter_context(service.rehearsing())
+        minimal = self.preferences().get("return") == "minimal"
+        if minimal:
+            self.set_header("Preference-Applied", "return=minimal")
+        return Performer(service, self.request_id, full=query.view is not None, minimal=minimal)
+
+    async def _read_document(self) -> list[Asked]:
+        text = self.received()
+        # A large document is read beside the event loop, which goes on with other requests.
+        document = await asyncio.to_thread(body.decode, text) if len(text) > _CHUNK else body.decode(text)
+        if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
+            raise InvalidRequest(Fault("/operations", "must be a list, in a JSON object"))
+        if surplus := document.keys() - {"operations"}:
+            raise InvalidRequest(*(Fault(f"/{name}", "is not a member that is known here") for name in sorted(surplus)))
+        if len(document["operations"]) > MOST:
+            raise InvalidRequest(Fault("/operations", f"are more than {MOST}: send them as lines, as {body.NDJSON}"))
+        return [read_value(value) for value in document["operations"]]
+
+    async def _do_lines(self, lines: "_LineBatch", chunk: bytes) -> None:
+        self._expect_no_more()
+        if self._fault is None:
+            try:
+                await lines.feed(chunk)
+            except Exception as error:  # noqa: BLE001  # it is told, by `post`, when the client has sent all
+                self._fault = error
+        self._expect_more()
+
+    def _expect_more(self) -> None:
+        connection = self.request.connection
+        self._alarm = asyncio.get_running_loop().call_later(PAUSE_SECONDS, connection.close)  # type: ignore[union-attr]
+
+    def _expect_no_more(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+
+class _LineBatch:
+    """Lines that are done as they come, and their results."""
+
+    def __init__(self, performer: Performer, opened: ExitStack) -> None:
+        self._performer = performer
+        self._lines = Lines(body.MAX_BYTES)
+        self._waiting: list[Line] = []
+        self._waiting_bytes = 0
+        self._spool = SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  # the request closes it
+        opened.callback(self._spool.close)
+        self._abandoned = False
+
+    async def feed(self, chunk: bytes) -> None:
+        """Take a part of the stream; return when there is room for more."""
+        for line in self._lines.feed(chunk):
+            await self._add(line)
+
+    async def end(self) -> None:
+        """Do what is left."""
+        for line in self._lines.end():
+            await self._add(line)
+        await self._do_waiting()
+
+    async def results(self) -> AsyncGenerator[bytes]:
+        """Yield the results, a line each, some at a time."""
+        self._spool.seek(0)
+        while chunk := self._spool.read(_CHUNK):
+            yield chunk
+
+    def abandon(self) -> None:
+        """Do no more: nobody waits for the results."""
+        self._abandoned = True
+
+    async def _add(self, line: Line) -> None:
+        self._waiting.append(line)
+        self._waiting_bytes += len(line.text or b"")
+        if len(self._waiting) >= GROUP or self._waiting_bytes >= GROUP_BYTES:
+            await self._do_waiting()
+
+    async def _do_waiting(self) -> None:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        if self._abandoned:
+            return
+        results = await self._performer.perform([read_line(line) for line in waiting])
+        if not self._abandoned:
+            self._spool.write(b"".join(result + b"\n" for result in results))
