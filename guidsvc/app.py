@@ -1,12 +1,12 @@
 """The one place where things are opened, wired, served, drained and closed."""
 
 import asyncio
-import os
 import re
 import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from tornado.httpserver import HTTPServer
@@ -17,6 +17,7 @@ from guidsvc import rules
 from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
+from guidsvc.idempotency import Idempotency
 from guidsvc.rules import Clock, Terms
 from guidsvc.service import GuidService
 from guidsvc.store import open_store
@@ -31,6 +32,9 @@ BODY_SECONDS = 30
 
 BACKLOG = 4096
 """So many connections may wait to be accepted, as far as the system lets them (net.core.somaxconn)."""
+
+MAKERS = {"4": rules.guid_v4, "7": rules.guid_v7}
+"""What makes a GUID, by the version of UUID that the settings name."""
 
 _log = structlog.get_logger(__name__)
 
@@ -69,9 +73,11 @@ async def serving(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         open_cache(settings.cache_url, store, clock=clock, size=settings.cache_size) as cache,
     ):
         terms = Terms(lifetime=settings.lifetime, retention=settings.retention)
-        draw, strict = drawing(settings.guid_version), settings.require_preconditions
-        service = GuidService(cache, clock=clock, draw=draw, terms=terms, strict=strict)
-        app = make_app(service, Probes(store=cache.ping, cache=cache.check), access_log=settings.access_log)
+        make, strict = MAKERS[settings.guid_version], settings.require_preconditions
+        service = GuidService(cache, clock=clock, draw=rules.drawing(make), terms=terms, strict=strict)
+        idempotency = Idempotency(store, clock=clock, seeded=partial(rules.seeded, make))
+        probes = Probes(store=cache.ping, cache=cache.check)
+        app = make_app(service, idempotency, probes, access_log=settings.access_log)
         # The handlers judge the size of a body: Tornado would hang up without a word.
         server = HTTPServer(app, max_body_size=2**60, idle_connection_timeout=IDLE_SECONDS, body_timeout=BODY_SECONDS)
         port = _listen(server, settings)
@@ -115,12 +121,6 @@ def _on_signals() -> asyncio.Event:
     except NotImplementedError:
         pass  # on Windows: there Ctrl-C cancels `serve`, which closes everything as well
     return stop
-
-
-def drawing(version: str) -> rules.Draw:
-    """Return what draws a GUID, of UUID version 4 or 7, from the system's random source."""
-    make = rules.guid_v7 if version == "7" else rules.guid_v4
-    return lambda now: make(now, os.urandom(16))
 
 
 def banner(settings: Settings, port: int) -> str:

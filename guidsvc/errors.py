@@ -7,6 +7,8 @@
     ├── Expired             the GUID is known, and no longer valid
     ├── PreconditionFailed  the record is not as the request demands
     ├── PreconditionRequired  the request makes no demand where it must
+    ├── IdempotencyMismatch   the key was given with another request
+    ├── InProgress          the same request is being done
     ├── Unavailable         nothing was changed, try again
     │   ├── StoreUnavailable
     │   └── CacheUnavailable
@@ -89,6 +91,20 @@ class PreconditionRequired(GuidsvcError):
 
     def __init__(self, guid: str) -> None:
         super().__init__(f"GUID {guid} exists: say with If-Match which version is to be changed, or * for any.")
+
+
+class IdempotencyMismatch(GuidsvcError):
+    """The idempotency key was given with another request."""
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was sent with another request: take a new key for a new request.")
+
+
+class InProgress(GuidsvcError):
+    """The same request, under the same idempotency key, is being done."""
+
+    def __init__(self) -> None:
+        super().__init__("The first request with this Idempotency-Key is still being done: ask again for its answer.")
 
 
 class Unavailable(GuidsvcError):

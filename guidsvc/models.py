@@ -137,3 +137,22 @@ class Record(BaseModel):
         """The record in full: times and version follow, as strings of digits, and its state."""
         more = {name: str(getattr(self, name)) for name in ("created", "updated", "version", "purge_at")}
         return b"%b,%b" % (self.wire[:-1], to_json(more | {"state": state})[1:])
+
+
+class Receipt(BaseModel):
+    """What is kept of a request that names a key: who does it, and, when it is done, its answer.
+
+    `key` and `fingerprint` are digests in hexadecimal; `attempt` rises with every change of it; `leased_until` and
+    `claimed` are Unix milliseconds, `purge_at` Unix seconds; `seed` is what all that is random in it is drawn from.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    key: str
+    fingerprint: str
+    attempt: Annotated[int, Field(ge=1)]
+    leased_until: Milliseconds
+    seed: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\z")]
+    claimed: Milliseconds
+    answer: str | None = None
+    purge_at: Time

@@ -4,9 +4,12 @@ A record is live until `expire`; expired, but kept and renewable, until `purge_a
 not the store has got round to removing it. Nothing here waits, reads a clock or touches a store.
 """
 
+import itertools
+import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from pydantic_core import from_json
@@ -210,6 +213,17 @@ def _default_expire(now: int, terms: Terms) -> int:
 
 def _purge_at(expire: int, updated: int, terms: Terms) -> int:
     return min(max(expire, updated // 1000) + terms.retention, MAX_TIME)
+
+
+def drawing(make: Callable[[int, bytes], str]) -> Draw:
+    """Return what draws GUIDs from the system's random source."""
+    return lambda now: make(now, os.urandom(16))
+
+
+def seeded(make: Callable[[int, bytes], str], seed: bytes, place: int, at: int) -> Draw:
+    """Return what draws GUIDs that are random to whoever does not know the seed, and the same again to who does."""
+    numbers = itertools.count()
+    return lambda _: make(at, sha256(b"%b/%d/%d" % (seed, place, next(numbers))).digest()[:16])
 
 
 def guid_v4(now: int, random: bytes) -> str:  # noqa: ARG001  # one shape with guid_v7: whoever draws need not know which

@@ -106,15 +106,22 @@ class GuidService:
         old, new = await self._write(guid, make)
         return Written(new, created=old is None)
 
-    async def create(self, change: Change, conditions: Conditions = UNCONDITIONAL) -> Record:
-        """Create a record under a GUID that is drawn now; InvalidRequest if the change lacks what it needs."""
+    async def create(
+        self, change: Change, conditions: Conditions = UNCONDITIONAL, *, draw: Draw | None = None
+    ) -> Record:
+        """Create a record under a GUID that is drawn now; InvalidRequest if the change lacks what it needs.
+
+        With a `draw` of its own the request may have been made before: a record that there is already is its own.
+        """
         for _ in range(self._attempts):
             now = self._clock()
-            guid = self._draw(now)
+            guid = (draw or self._draw)(now)
             rules.demand(guid, None, conditions)
             record = rules.created(guid, change, now, self._terms, after=self._deleted_version)
             if await self._store.swap(None, record):
                 return record
+            if draw is not None and (made_before := await self._store.get(guid)) is not None:
+                return made_before
         raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and all are taken already")
 
     async def patch(self, guid: str, patch: Patch, conditions: Conditions = UNCONDITIONAL) -> Record:

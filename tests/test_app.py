@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import guidsvc
-from guidsvc.app import drawing, system_clock, without_password
+from guidsvc import rules
+from guidsvc.app import system_clock, without_password
 from tests.records import GUID, USER
 from tests.servers import Server, Service, free_port, pdapt, service, wait_until
 
@@ -237,7 +238,7 @@ def test_what_was_written_past_redis_is_seen_when_it_is_used_again(tmp_path: Pat
 
 def test_the_clock_tells_unix_milliseconds_and_draws_differ() -> None:
     assert 1_700_000_000_000 < system_clock() < 100_000_000_000_000
-    draw = drawing("4")
+    draw = rules.drawing(rules.guid_v4)
     assert len({draw(0) for _ in range(1000)}) == 1000
 
 

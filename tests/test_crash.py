@@ -72,3 +72,37 @@ async def test_an_acknowledged_write_survives_the_end(tmp_path: Path, end: signa
         await client.aclose()
     with closing(sqlite3.connect(tmp_path / "guidsvc.db")) as file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_a_create_that_was_cut_off_and_is_asked_again_is_done_once(tmp_path: Path) -> None:
+    answers: dict[str, bytes] = {}
+    keys: list[str] = []
+
+    async def create(client: Client) -> None:
+        """Create under one key after the other until the connection breaks."""
+        with suppress(ConnectionError):
+            while True:
+                keys.append(key := f"key-{len(keys)}")
+                reply = await client.post("/guid", {"user": key}, headers={"Idempotency-Key": key})
+                assert reply.status == 201
+                answers[key] = reply.body
+
+    with service(tmp_path, "--no-access-log") as running:
+        client = Client(running.port)
+        writers = [asyncio.create_task(create(client)) for _ in range(WRITERS)]
+        while len(answers) < BEFORE_THE_END:
+            await asyncio.sleep(0)
+        running.process.send_signal(signal.SIGKILL)
+        await asyncio.gather(*writers)
+        await asyncio.to_thread(running.process.wait)
+        await client.aclose()
+    assert len(keys) > len(answers), "the end came in the middle"
+    with service(tmp_path, "--no-access-log") as again:
+        client = Client(again.port)
+        for key in keys:
+            reply = await client.post("/guid", {"user": key}, headers={"Idempotency-Key": key})
+            assert reply.status == 201, reply
+            assert answers.setdefault(key, reply.body) == reply.body
+        listed = (await client.get("/guid", headers={"Accept": "application/x-ndjson"})).lines
+        assert sorted(record["user"] for record in listed) == sorted(keys)
+        await client.aclose()

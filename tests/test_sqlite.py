@@ -13,7 +13,8 @@ from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnava
 from guidsvc.rules import Selection
 from guidsvc.store.sqlite import GROUP, SqliteStore, _failure, open_sqlite, path_of_url
 from guidsvc.store.sqlite_find import Finder, count_statement, statement
-from guidsvc.store.sqlite_schema import APPLICATION_ID, COLUMNS, MIGRATIONS, open_reader, open_writer
+from guidsvc.store.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
+from guidsvc.store.sqlite_tables import RECORDS
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 
@@ -438,7 +439,7 @@ async def test_a_search_whose_caller_goes_away_is_broken_off(path: Path) -> None
 def test_a_file_of_the_first_schema_is_brought_forward_with_its_records(path: Path, clock: FakeClock) -> None:
     old = record(clock())
     with closing(open_writer(path, MIGRATIONS[:1])) as first:
-        first.execute(f"INSERT INTO records VALUES ({', '.join('?' * len(COLUMNS))})", tuple(old.model_dump().values()))
+        first.execute(*RECORDS.change(None, old))
 
     with closing(open_writer(path)) as writer:
         assert writer.execute("SELECT guid FROM records INDEXED BY records_user WHERE user = ?", (old.user,)).fetchone()

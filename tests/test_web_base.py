@@ -14,6 +14,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from guidsvc import errors
+from guidsvc.idempotency import Idempotency
 from guidsvc.service import GuidService
 from guidsvc.web import problems
 from guidsvc.web.app import make_app
@@ -100,7 +101,7 @@ async def test_a_chunked_body_without_end_is_refused_when_it_has_gone_too_far(se
 
 async def test_when_the_service_has_ended_no_request_begins(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("request failed")
-    app = make_app(cast(GuidService, None), cast(Probes, None), access_log=False)
+    app = make_app(cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), access_log=False)
     server = HTTPServer(app)
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from guidsvc.errors import StartError
-from guidsvc.models import Record
+from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
 
 
@@ -54,8 +54,25 @@ class Store(Protocol):
         """Return if the store answers; StoreUnavailable if it does not."""
 
 
+class Receipts(Protocol):
+    """Receipts of requests, by key. Every method may raise StoreUnavailable: nothing was changed."""
+
+    async def receipt(self, key: str) -> Receipt | None:
+        """Return what is stored under a key; CorruptRecord if that is no receipt."""
+
+    async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
+        """Put `new` in the place of `old` if that is still at the same attempt, as `Store.swap` does a record."""
+
+    async def purge_receipts(self, before: int, limit: int) -> int:
+        """Forget at most `limit` receipts whose `purge_at` is before this time, in Unix seconds; return how many."""
+
+
+class Backend(Store, Receipts, Protocol):
+    """What keeps it all. Opened exclusively, it lets go of every lease: whoever held one is dead."""
+
+
 @asynccontextmanager
-async def open_store(url: str, *, clock: Clock, exclusive: bool) -> AsyncIterator[Store]:
+async def open_store(url: str, *, clock: Clock, exclusive: bool) -> AsyncIterator[Backend]:
     """Open the store that a URL names, `sqlite:///path` or `mongodb://...`, and close it at the end.
 
     `exclusive` says that nobody else may write the same records, because they are cached in this process: it

@@ -9,7 +9,7 @@ what a majority has.
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
@@ -19,6 +19,7 @@ from pymongo import IndexModel
 from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
+    DuplicateKeyError,
     InvalidName,
     InvalidURI,
     OperationFailure,
@@ -31,11 +32,11 @@ from pymongo.read_concern import ReadConcern
 
 from guidsvc.batching import Batcher
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
-from guidsvc.models import Record
+from guidsvc.models import Receipt, Record
 from guidsvc.rules import Selection
 
-DATABASE, COLLECTION, IDENTITY = "guidsvc", "records", "identity"
-"""Where the records are, and the name of the store; the database only where the URL names none."""
+DATABASE, COLLECTION, RECEIPTS, IDENTITY = "guidsvc", "records", "receipts", "identity"
+"""Where the records are, the receipts, and the name of the store; the database only where the URL names none."""
 TIMEOUT_MS = 2_000
 """An operation, with all its retries, takes no longer than this."""
 QUERY, QUERIES = 256, 16
@@ -51,8 +52,11 @@ _INDEXES = [
     IndexModel([("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_USER),
     IndexModel([("expire", 1), ("purge_at", 1)], name=_BY_EXPIRE),
 ]
+_RECEIPT_INDEXES = [IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0)]
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+_MAJORITY = ReadConcern("majority")
 _Document = Mapping[str, Any]
+_Model = TypeVar("_Model", Record, Receipt)
 
 
 @asynccontextmanager
@@ -63,7 +67,7 @@ async def open_mongo(
     client = _client(url, timeout_ms)
     try:
         collection = client.get_default_database(DATABASE).get_collection(
-            COLLECTION, codec_options=_CODEC, read_concern=ReadConcern("majority")
+            COLLECTION, codec_options=_CODEC, read_concern=_MAJORITY
         )
         await _prepare(collection, exclusive=exclusive)
         yield MongoStore(collection, few=few)
@@ -93,6 +97,9 @@ def _client(url: str, timeout_ms: int) -> AsyncIOMotorClient[dict[str, Any]]:
 async def _prepare(collection: AsyncIOMotorCollection[dict[str, Any]], *, exclusive: bool) -> None:
     try:
         await collection.create_indexes(_INDEXES)
+        await collection.database[RECEIPTS].create_indexes(_RECEIPT_INDEXES)
+        if exclusive:
+            await collection.database[RECEIPTS].update_many({"answer": None}, {"$set": {"leased_until": 0}})
         await collection.database[IDENTITY].update_one(
             {"_id": COLLECTION}, {"$set" if exclusive else "$setOnInsert": {"name": token_hex(8)}}, upsert=True
         )
@@ -106,13 +113,14 @@ class MongoStore:
 
     def __init__(self, collection: AsyncIOMotorCollection[dict[str, Any]], *, few: int = FEW) -> None:
         self._collection = collection
+        self._receipts = collection.database.get_collection(RECEIPTS, codec_options=_CODEC, read_concern=_MAJORITY)
         self._few = few
         self._gets: Batcher[str, _Document | None] = Batcher(self._find, limit=QUERY, in_flight=QUERIES)
         self._creations: Batcher[dict[str, Any], bool] = Batcher(self._create, limit=QUERY, in_flight=QUERIES)
 
     async def get(self, guid: str) -> Record | None:
         document = await self._gets.ask(guid)
-        return None if document is None else _record(document)
+        return None if document is None else _model(Record, "guid", document)
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
         try:
@@ -127,7 +135,7 @@ class MongoStore:
             documents = await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
-        return [_record(document) for document in documents]
+        return [_model(Record, "guid", document) for document in documents]
 
     async def count(self, selection: Selection) -> int:
         index = _BY_EXPIRE if selection.user is None else _BY_USER
@@ -136,14 +144,32 @@ class MongoStore:
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
 
-    async def purge(self, before: int, limit: int) -> int:
-        due = {"purge_at": {"$lt": DatetimeMS(before * 1000)}}
+    async def receipt(self, key: str) -> Receipt | None:
         try:
-            found = await self._collection.find(due, {"_id": 1}).limit(limit).to_list(limit)
-            gone = await self._collection.delete_many({"_id": {"$in": [each["_id"] for each in found]}} | due)
+            document = await self._receipts.find_one({"_id": key})
+        except PyMongoError as error:
+            raise StoreUnavailable(f"MongoDB: {error}") from error
+        return None if document is None else _model(Receipt, "key", document)
+
+    async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
+        try:
+            if old is None and new is not None:
+                await self._receipts.insert_one(_document(new, "key"))
+                return True
+            same = {"_id": old.key, "attempt": old.attempt} if old else {}
+            if new is None:
+                return bool((await self._receipts.delete_one(same)).deleted_count == 1)
+            return bool((await self._receipts.replace_one(same, _document(new, "key"))).matched_count == 1)
+        except DuplicateKeyError:
+            return False
         except PyMongoError as error:
             raise _write_failure(error) from error
-        return gone.deleted_count
+
+    async def purge(self, before: int, limit: int) -> int:
+        return await _purge(self._collection, before, limit)
+
+    async def purge_receipts(self, before: int, limit: int) -> int:
+        return await _purge(self._receipts, before, limit)
 
     async def identity(self) -> str:
         try:
@@ -181,11 +207,11 @@ class MongoStore:
         if old is None:
             if new is None:
                 raise ValueError("a swap of nothing for nothing")
-            return await self._creations.ask(_document(new))
+            return await self._creations.ask(_document(new, "guid"))
         same = {"_id": old.guid, "version": old.version}
         if new is None:
             return (await self._collection.delete_one(same)).deleted_count == 1
-        return (await self._collection.replace_one(same, _document(new))).matched_count == 1
+        return (await self._collection.replace_one(same, _document(new, "guid"))).matched_count == 1
 
     async def _create(self, documents: list[dict[str, Any]]) -> list[bool]:
         """Insert each of these, in one operation, unless there is one of its GUID already; say which were."""
@@ -199,10 +225,20 @@ class MongoStore:
         return [True] * len(documents)
 
 
-def _document(record: Record) -> dict[str, Any]:
-    """Lay a record out as a document: its GUID is `_id`, and `purge_at` a date, as the TTL index wants it."""
-    fields = record.model_dump()
-    return {"_id": fields.pop("guid")} | fields | {"purge_at": DatetimeMS(record.purge_at * 1000)}
+async def _purge(collection: AsyncIOMotorCollection[dict[str, Any]], before: int, limit: int) -> int:
+    due = {"purge_at": {"$lt": DatetimeMS(before * 1000)}}
+    try:
+        found = await collection.find(due, {"_id": 1}).limit(limit).to_list(limit)
+        gone = await collection.delete_many({"_id": {"$in": [each["_id"] for each in found]}} | due)
+    except PyMongoError as error:
+        raise _write_failure(error) from error
+    return gone.deleted_count
+
+
+def _document(model: Record | Receipt, key: str) -> dict[str, Any]:
+    """Lay a model out as a document: its key is `_id`, and `purge_at` a date, as the TTL index wants it."""
+    fields = model.model_dump()
+    return {"_id": fields.pop(key)} | fields | {"purge_at": DatetimeMS(model.purge_at * 1000)}
 
 
 def filter_of(selection: Selection) -> dict[str, Any]:
@@ -215,14 +251,14 @@ def _expire(selection: Selection) -> dict[str, Any]:
     return {"expire": {"$gte": selection.expire_from, "$lt": selection.expire_before}}
 
 
-def _record(document: _Document) -> Record:
+def _model(model: type[_Model], key: str, document: _Document) -> _Model:
     fields = dict(document)
-    guid, purge_at = fields.pop("_id"), fields.pop("purge_at", None)
+    name, purge_at = fields.pop("_id"), fields.pop("purge_at", None)
     try:
         whole = int(purge_at) // 1000 if isinstance(purge_at, DatetimeMS) else purge_at
-        return Record.model_validate(fields | {"guid": guid, "purge_at": whole})
+        return model.model_validate(fields | {key: name, "purge_at": whole})
     except ValidationError as error:
-        raise CorruptRecord(f"the document of GUID {guid} is not a record: {error}") from error
+        raise CorruptRecord(f"the document of {name} is no {model.__name__}: {error}") from error
 
 
 def _write_failure(error: PyMongoError) -> GuidsvcError:

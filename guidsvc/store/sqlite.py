@@ -21,10 +21,11 @@ from pydantic import ValidationError
 from guidsvc.background import background
 from guidsvc.batching import Batcher
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
-from guidsvc.models import Record
+from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
 from guidsvc.store.sqlite_find import Finder
-from guidsvc.store.sqlite_schema import COLUMNS, RENAME, claim, open_reader, open_writer
+from guidsvc.store.sqlite_schema import LET_GO, RENAME, claim, open_reader, open_writer
+from guidsvc.store.sqlite_tables import RECEIPTS, RECORDS, Change, Row, Table
 
 WRITE_SECONDS = 5.0
 """How long a write may take before its caller is told that it failed, or that its outcome is unknown."""
@@ -34,12 +35,6 @@ SWEEP_SECONDS = 60.0
 """The pause between two sweeps for records that are past their retention."""
 SWEEP_CHUNK, SWEEP_PAUSE = 500, 0.05
 """A sweep removes so many records at a time, and lets others write for so many seconds in between."""
-
-_SELECT = f"SELECT {', '.join(COLUMNS)} FROM records WHERE guid = ?"  # noqa: S608  # our own names
-_INSERT = f"INSERT INTO records ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT DO NOTHING"  # noqa: S608
-_UPDATE = f"UPDATE records SET {', '.join(f'{name} = ?' for name in COLUMNS)} WHERE guid = ? AND version = ?"  # noqa: S608
-_DELETE = "DELETE FROM records WHERE guid = ? AND version = ?"
-_PURGE = "DELETE FROM records WHERE guid IN (SELECT guid FROM records WHERE purge_at < ? ORDER BY purge_at LIMIT ?)"
 
 _log = structlog.get_logger(__name__)
 _Done = TypeVar("_Done")
@@ -65,6 +60,7 @@ async def open_sqlite(
     ):
         if exclusive:
             writer.execute(RENAME)
+            writer.execute(LET_GO)
         store = SqliteStore(writer, reader, Finder(path))
         try:
             async with background(_sweep(store, clock, sweep_seconds)):
@@ -75,8 +71,7 @@ async def open_sqlite(
 
 @dataclass
 class _Swap:
-    statement: str
-    values: tuple[object, ...]
+    change: Change
     taken: bool = False  # by the thread: from here on its caller can no longer withdraw it
 
 
@@ -99,33 +94,31 @@ class SqliteStore:
         self._swaps: Batcher[_Swap, bool] = Batcher(self._commit, limit=GROUP, in_flight=1)
 
     async def get(self, guid: str) -> Record | None:
-        with _failures():
-            row = self._reader.execute(_SELECT, (guid,)).fetchone()
-        return None if row is None else _record(guid, row)
+        return self._read(RECORDS, guid)
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
-        swap = _statement(old, new)
-        try:
-            async with asyncio.timeout(self._write_seconds):
-                return await self._swaps.ask(swap)
-        except TimeoutError as error:
-            message = f"the disk took longer than {self._write_seconds} s"
-            raise (OutcomeUnknown if swap.taken else StoreUnavailable)(message) from error
+        return await self._swap(RECORDS.change(old, new))
+
+    async def receipt(self, key: str) -> Receipt | None:
+        return self._read(RECEIPTS, key)
+
+    async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
+        return await self._swap(RECEIPTS.change(old, new))
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         with _failures():
             rows = await self._finder.find(selection, after, limit)
-        return [_record(str(row[0]), row) for row in rows]
+        return [_row(RECORDS, str(row[0]), row) for row in rows]
 
     async def count(self, selection: Selection) -> int:
         with _failures():
             return await self._finder.count(selection)
 
     async def purge(self, before: int, limit: int) -> int:
-        def work() -> int:
-            return self._writer.execute(_PURGE, (before, limit)).rowcount
+        return await self._purge(RECORDS.purge, before, limit)
 
-        return await self._in_thread(work)
+    async def purge_receipts(self, before: int, limit: int) -> int:
+        return await self._purge(RECEIPTS.purge, before, limit)
 
     async def identity(self) -> str:
         with _failures():
@@ -142,9 +135,29 @@ class SqliteStore:
         await self._finder.aclose()
         await asyncio.to_thread(self._thread.shutdown)
 
+    def _read(self, table: Table[Row], key: str) -> Row | None:
+        with _failures():
+            values = self._reader.execute(table.select, (key,)).fetchone()
+        return None if values is None else _row(table, key, values)
+
+    async def _swap(self, change: Change) -> bool:
+        swap = _Swap(change)
+        try:
+            async with asyncio.timeout(self._write_seconds):
+                return await self._swaps.ask(swap)
+        except TimeoutError as error:
+            message = f"the disk took longer than {self._write_seconds} s"
+            raise (OutcomeUnknown if swap.taken else StoreUnavailable)(message) from error
+
+    async def _purge(self, statement: str, before: int, limit: int) -> int:
+        def work() -> int:
+            return self._writer.execute(statement, (before, limit)).rowcount
+
+        return await self._in_thread(work)
+
     async def _commit(self, swaps: list[_Swap]) -> list[bool]:
         def work() -> list[bool]:
-            return [self._writer.execute(swap.statement, swap.values).rowcount == 1 for swap in swaps]
+            return [self._writer.execute(*swap.change).rowcount == 1 for swap in swaps]
 
         for swap in swaps:
             swap.taken = True
@@ -167,20 +180,11 @@ class SqliteStore:
         return done
 
 
-def _statement(old: Record | None, new: Record | None) -> _Swap:
-    if new is None:
-        if old is None:
-            raise ValueError("a swap of nothing for nothing")
-        return _Swap(_DELETE, (old.guid, old.version))
-    values = tuple(getattr(new, name) for name in COLUMNS)
-    return _Swap(_INSERT, values) if old is None else _Swap(_UPDATE, (*values, old.guid, old.version))
-
-
-def _record(guid: str, row: tuple[object, ...]) -> Record:
+def _row(table: Table[Row], key: str, values: tuple[object, ...]) -> Row:
     try:
-        return Record.model_validate(dict(zip(COLUMNS, row, strict=True)))
+        return table.row(values)
     except ValidationError as error:
-        raise CorruptRecord(f"the row of GUID {guid} is not a record: {error}") from error
+        raise CorruptRecord(f"the row of {key} is no {table.model.__name__}: {error}") from error
 
 
 @contextmanager
@@ -210,9 +214,10 @@ async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:
     while True:
         await asyncio.sleep(seconds)
         try:
-            purged = SWEEP_CHUNK
-            while purged == SWEEP_CHUNK:
-                purged = await store.purge(clock() // 1000, SWEEP_CHUNK)
-                await asyncio.sleep(SWEEP_PAUSE)
+            for purge in (store.purge, store.purge_receipts):
+                purged = SWEEP_CHUNK
+                while purged == SWEEP_CHUNK:
+                    purged = await purge(clock() // 1000, SWEEP_CHUNK)
+                    await asyncio.sleep(SWEEP_PAUSE)
         except GuidsvcError as error:
             _log.warning("sweep failed, to be tried again", error=str(error), seconds=seconds)

@@ -20,7 +20,8 @@ from typing import TypeVar
 
 from guidsvc.errors import StoreUnavailable
 from guidsvc.rules import Selection
-from guidsvc.store.sqlite_schema import COLUMNS, open_reader
+from guidsvc.store.sqlite_schema import open_reader
+from guidsvc.store.sqlite_tables import RECORDS
 
 FIND_SECONDS = 10.0
 """How long a search may take, waiting for a thread included, before its caller is told that it failed."""
@@ -112,7 +113,7 @@ def statement(selection: Selection, *, few: bool) -> str:
     """Return what finds a page of a selection, of whose expiry there are few or many rows."""
     by_key = "NOT INDEXED" if selection.user is None else "INDEXED BY records_user"
     index = "INDEXED BY records_expire" if few else by_key
-    return f"SELECT {', '.join(COLUMNS)} FROM records {index} WHERE {_where(selection)} {_PAGE}"  # noqa: S608  # our own names
+    return f"SELECT {', '.join(RECORDS.columns)} FROM records {index} WHERE {_where(selection)} {_PAGE}"  # noqa: S608  # our own names
 
 
 def count_statement(selection: Selection) -> str:

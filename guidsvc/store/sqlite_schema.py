@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 from guidsvc.errors import StartError
-from guidsvc.models import Record
 
 APPLICATION_ID = 0x67756964
 """Marks a file as ours, in SQLite's header: "guid"."""
@@ -33,12 +32,20 @@ MIGRATIONS = (
     """
     CREATE INDEX records_user ON records (user, guid, expire, purge_at);
     CREATE INDEX records_expire ON records (expire, purge_at);
+    CREATE TABLE receipts (
+        key TEXT PRIMARY KEY NOT NULL,
+        fingerprint TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        leased_until INTEGER NOT NULL,
+        seed TEXT NOT NULL,
+        claimed INTEGER NOT NULL,
+        answer TEXT,
+        purge_at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX receipts_purge_at ON receipts (purge_at);
     """,
 )
 """Step n brings a file from version n to n + 1. A step that has been released is never changed."""
-
-COLUMNS = tuple(Record.model_fields)
-"""The columns of `records`: a field of Record each."""
 
 BUSY_SECONDS = 2.0
 """How long a write waits for another process that writes the same file."""
@@ -47,6 +54,8 @@ _READ_BUSY_SECONDS = 0.05  # reads run on the event loop, and in WAL mode they w
 
 RENAME = "UPDATE identity SET name = lower(hex(randomblob(8)))"
 """Gives the store a new identity."""
+LET_GO = "UPDATE receipts SET leased_until = 0 WHERE answer IS NULL"
+"""Lets go of every lease."""
 
 
 def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:

@@ -3,6 +3,7 @@
 import structlog
 from tornado.web import Application, RequestHandler
 
+from guidsvc.idempotency import Idempotency
 from guidsvc.service import GuidService
 from guidsvc.web.base import UnknownPath
 from guidsvc.web.batch import BatchHandler
@@ -17,12 +18,12 @@ LOGGED_PATH = 200
 _log = structlog.get_logger("guidsvc.access")
 
 
-def make_app(service: GuidService, probes: Probes, *, access_log: bool) -> Application:
+def make_app(service: GuidService, idempotency: Idempotency, probes: Probes, *, access_log: bool) -> Application:
     """Put the application together. Its setting `under_way` is the UnderWay of its requests."""
     return Application(
         [
-            (r"/guid", GuidsHandler, {"service": service}),
-            (r"/guid:batch", BatchHandler, {"service": service}),
+            (r"/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
+            (r"/guid:batch", BatchHandler, {"service": service, "idempotency": idempotency}),
             (r"/guid/([^/]+)", GuidHandler, {"service": service}),
             (r"/livez", LiveHandler),
             (r"/readyz", ReadyHandler, {"probes": probes}),

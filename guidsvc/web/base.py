@@ -8,7 +8,7 @@ import re
 import uuid
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing, suppress
-from http.client import METHOD_NOT_ALLOWED
+from http.client import METHOD_NOT_ALLOWED, NOT_MODIFIED
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,9 +19,12 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable, Unavailable
+from guidsvc.idempotency import Answer, Idempotency, Work
 from guidsvc.rules import Conditions
 from guidsvc.web import body, conditions, preferences, problems, query
 from guidsvc.web.draining import UnderWay
+from guidsvc.web.idempotency import REPLAYED
+from guidsvc.web.idempotency import parse as parse_key
 from guidsvc.web.problems import MethodNotAllowed, NoSuchPath, TooLarge
 
 DISCARD_BYTES = 16 * 1024 * 1024
@@ -135,6 +138,25 @@ class Handler(RequestHandler):
         if content is not None:
             self.write((to_json(content) if isinstance(content, dict) else content) + b"\n")
         self.finish()
+
+    def send(self, answer: Answer) -> None:
+        """End the request with an answer."""
+        for name, value in answer.headers.items():
+            self.set_header(name, value)
+        if answer.body is None and answer.status != NOT_MODIFIED:
+            self.clear_header("Content-Type")
+        self.reply(answer.status, None if answer.body is None else answer.body.encode())
+
+    async def send_once(self, idempotency: Idempotency, work: Work) -> None:
+        """End the request with the answer that `work` gives, or gave when the request came before under its key."""
+        request = parse_key(self.request, bytes(self._received))
+        if request is None:
+            self.send(await work(None))
+            return
+        answer, replayed = await idempotency.once(request, work)
+        if replayed:
+            self.set_header(REPLAYED, "true")
+        self.send(answer)
 
     async def stream(self, parts: AsyncGenerator[bytes]) -> None:
         """End the request with these parts, no faster than the client takes them; if it goes away, so do they.

@@ -10,11 +10,15 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import ExitStack
 from tempfile import SpooledTemporaryFile
 
+from tornado.httputil import HTTPHeaders
+
 from guidsvc.bodies import BatchQuery
 from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.idempotency import Answer, Draws, Idempotency
 from guidsvc.service import GuidService
 from guidsvc.web import body
 from guidsvc.web.base import Handler
+from guidsvc.web.idempotency import HEADER
 from guidsvc.web.lines import Line, Lines
 from guidsvc.web.operations import Asked, Performer, read_line, read_value
 from guidsvc.web.problems import UnsupportedMediaType
@@ -35,8 +39,9 @@ _CHUNK = 64 * 1024
 class BatchHandler(Handler):
     """Batches."""
 
-    def initialize(self, service: GuidService) -> None:
+    def initialize(self, service: GuidService, idempotency: Idempotency) -> None:
         self._service = service
+        self._idempotency = idempotency
         self._open = ExitStack()
         self._fault: Exception | None = None
         self._lines: _LineBatch | None = None
@@ -53,6 +58,7 @@ class BatchHandler(Handler):
             performer = self._performer()
             self.check_type(body.JSON, body.NDJSON)
             if in_lines:
+                _refuse_key(self.request.headers)
                 self._lines = _LineBatch(performer, self._open)
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # as HTTP1Connection has it
                 self._expect_more()
@@ -72,8 +78,7 @@ class BatchHandler(Handler):
         if self._fault is not None:
             raise self._fault
         if self._lines is None:
-            results = await self._performer().perform(await self._read_document())
-            self.reply(200, b'{"results":[%b]}' % b",".join(results))
+            await self._do_document()
         else:
             await self._lines.end()
             self.set_header("Content-Type", body.NDJSON)
@@ -99,6 +104,15 @@ class BatchHandler(Handler):
         if minimal:
             self.set_header("Preference-Applied", "return=minimal")
         return Performer(service, self.request_id, full=query.view is not None, minimal=minimal)
+
+    async def _do_document(self) -> None:
+        performer, asked = self._performer(), await self._read_document()
+
+        async def perform(draws: Draws | None) -> Answer:
+            results = await performer.perform(asked, draws)
+            return Answer(200, {}, f'{{"results":[{b",".join(results).decode()}]}}')
+
+        await self.send_once(self._idempotency, perform)
 
     async def _read_document(self) -> list[Asked]:
         text = self.received()
@@ -128,6 +142,12 @@ class BatchHandler(Handler):
     def _expect_no_more(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
+
+
+def _refuse_key(headers: HTTPHeaders) -> None:
+    if HEADER in headers:
+        detail = "goes with a batch in application/json: of lines there may be more than can be remembered"
+        raise InvalidRequest(Fault("", detail, header=HEADER))
 
 
 class _LineBatch:

@@ -7,6 +7,8 @@ from urllib.parse import urlencode
 from pydantic_core import to_json
 
 from guidsvc.bodies import Creation, ListQuery, RecordQuery, render_cursor
+from guidsvc.idempotency import Answer, Draws, Idempotency
+from guidsvc.service import GuidService
 from guidsvc.web import body
 from guidsvc.web.guids import RecordHandler
 from guidsvc.web.negotiation import preferred
@@ -16,6 +18,10 @@ PREFER_TOTAL = "total-count"
 
 class GuidsHandler(RecordHandler):
     """The collection."""
+
+    def initialize(self, service: GuidService, idempotency: Idempotency) -> None:  # type: ignore[override]
+        super().initialize(service)
+        self._idempotency = idempotency
 
     async def get(self) -> None:
         """Answer with a page of the records that the query selects, or with all of them as a stream of lines."""
@@ -33,9 +39,13 @@ class GuidsHandler(RecordHandler):
     async def post(self) -> None:
         """Create a record under a GUID that the service draws."""
         self.read_view(RecordQuery)
-        record = await self._service.create(self.read_body(Creation), self.read_conditions())
-        self.set_header("Location", f"/guid/{record.guid}")
-        self.reply_record(CREATED, record)
+        creation, conditions = self.read_body(Creation), self.read_conditions()
+
+        async def create(draws: Draws | None) -> Answer:
+            record = await self._service.create(creation, conditions, draw=draws and draws(0))
+            return self.answer_of(CREATED, record)
+
+        await self.send_once(self._idempotency, create)
 
     put = post
 

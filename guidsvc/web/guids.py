@@ -5,6 +5,7 @@ from http.client import CREATED, NO_CONTENT, NOT_MODIFIED, OK
 from typing import TypeVar
 
 from guidsvc.bodies import Change, NoQuery, Patch, RecordQuery
+from guidsvc.idempotency import Answer
 from guidsvc.models import Record, parse_guid
 from guidsvc.rules import tag_of
 from guidsvc.service import GuidService
@@ -28,17 +29,23 @@ class RecordHandler(Handler):
 
     def reply_record(self, status: int, record: Record) -> None:
         """End the request with a record, as the client would like it, and what the service knows of it in headers."""
-        self.set_header("ETag", f'"{tag_of(record)}"')
-        self.set_header("Last-Modified", formatdate(record.updated // 1000, usegmt=True))
-        self.set_header("Cache-Control", "private, no-cache")
+        self.send(self.answer_of(status, record))
+
+    def answer_of(self, status: int, record: Record) -> Answer:
+        """Return the answer that a record makes, as the client would like it."""
+        headers = {
+            "ETag": f'"{tag_of(record)}"',
+            "Last-Modified": formatdate(record.updated // 1000, usegmt=True),
+            "Cache-Control": "private, no-cache",
+        }
+        if status == CREATED:
+            headers["Location"] = f"/guid/{record.guid}"
         if status == NOT_MODIFIED:
-            self.reply(status)
-        elif self.request.method not in {"GET", "HEAD"} and self.preferences().get("return") == "minimal":
-            self.set_header("Preference-Applied", "return=minimal")
-            self.clear_header("Content-Type")
-            self.reply(NO_CONTENT if status == OK else status)
-        else:
-            self.reply(status, self.rendered(record))
+            return Answer(status, headers, None)
+        if self.request.method not in {"GET", "HEAD"} and self.preferences().get("return") == "minimal":
+            applied = {"Preference-Applied": "return=minimal"}
+            return Answer(NO_CONTENT if status == OK else status, headers | applied, None)
+        return Answer(status, headers, self.rendered(record).decode())
 
     def rendered(self, record: Record) -> bytes:
         """Return the record as JSON, in full if that was asked for."""
@@ -62,8 +69,6 @@ class GuidHandler(RecordHandler):
         guid = parse_guid(text)
         change = self.read_body(Change, guid=guid)
         record, created = await self._service.put(guid, change, self.read_conditions())
-        if created:
-            self.set_header("Location", f"/guid/{guid}")
         self.reply_record(CREATED if created else OK, record)
 
     async def patch(self, text: str) -> None:

@@ -9,8 +9,9 @@ from pydantic_core import to_json
 
 from guidsvc.bodies import Operation
 from guidsvc.errors import GuidsvcError, InvalidRequest, PreconditionFailed
+from guidsvc.idempotency import Draws
 from guidsvc.models import Record
-from guidsvc.rules import tag_of
+from guidsvc.rules import Draw, tag_of
 from guidsvc.service import GuidService
 from guidsvc.web import body, conditions, problems
 from guidsvc.web.lines import Line
@@ -55,7 +56,7 @@ class Performer:
         self._full = full
         self._minimal = minimal
 
-    async def perform(self, asked: Sequence[Asked]) -> list[bytes]:
+    async def perform(self, asked: Sequence[Asked], draws: Draws | None = None) -> list[bytes]:
         """Return the result of each operation, as JSON. Those of one GUID are done in order, others side by side."""
         results = [b""] * len(asked)
         by_guid: dict[object, list[int]] = {}
@@ -64,23 +65,23 @@ class Performer:
 
         async def in_order(places: list[int]) -> None:
             for place in places:
-                results[place] = await self._result(asked[place])
+                results[place] = await self._result(asked[place], draws and draws(place))
 
         await asyncio.gather(*map(in_order, by_guid.values()))
         return results
 
-    async def _result(self, asked: Asked) -> bytes:
+    async def _result(self, asked: Asked, draw: Draw | None) -> bytes:
         try:
             if isinstance(asked.operation, Exception):
                 raise asked.operation
-            return await self._done(asked.operation)
+            return await self._done(asked.operation, draw)
         except Exception as error:  # noqa: BLE001  # one's failure does not stop the others
             return self._failed(error, asked.line)
 
-    async def _done(self, operation: Operation) -> bytes:
+    async def _done(self, operation: Operation, draw: Draw | None) -> bytes:
         wanted = conditions.of_operation(operation)
         if operation.guid is None:
-            return self._rendered(201, await self._service.create(operation, wanted))
+            return self._rendered(201, await self._service.create(operation, wanted, draw=draw))
         if operation.op == "get":
             record, modified = await self._service.get(operation.guid, wanted)
             return self._rendered(200 if modified else 304, record)

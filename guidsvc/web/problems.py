@@ -63,6 +63,8 @@ TABLE: Mapping[type[Exception], Problem] = {
     errors.Expired: Problem("expired", 410, "The GUID has expired"),
     errors.PreconditionFailed: Problem("precondition-failed", 412, "The record is not as the request demands"),
     errors.PreconditionRequired: Problem("precondition-required", 428, "A precondition is required"),
+    errors.InProgress: Problem("in-progress", 409, "The request is still being done"),
+    errors.IdempotencyMismatch: Problem("idempotency-mismatch", 422, "The key was for another request"),
     TooLarge: Problem("too-large", 413, "The body is too large"),
     UnsupportedMediaType: Problem("unsupported-media-type", 415, "Unsupported media type"),
     errors.Unavailable: Problem("unavailable", 503, "Unavailable; nothing was changed"),
@@ -87,7 +89,7 @@ def headers_of(error: BaseException) -> dict[str, str]:
             return {error.header: error.named}
         case errors.PreconditionFailed(version=int() as version):
             return {"ETag": f'"{version}"'}
-        case errors.Unavailable():
+        case errors.Unavailable() | errors.InProgress():
             return {"Retry-After": RETRY_AFTER}
         case _:
             return {}

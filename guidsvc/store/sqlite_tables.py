@@ -1,0 +1,56 @@
+"""The tables of the SQLite file as compare and swap sees them: a key, a version, and the statements."""
+
+from typing import Generic, NamedTuple, TypeVar
+
+from pydantic import BaseModel
+
+from guidsvc.models import Receipt, Record
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
+class Change(NamedTuple):
+    """A statement that changes one row, or none if the row is not as it is expected."""
+
+    statement: str
+    values: tuple[object, ...]
+
+
+class Table(Generic[Row]):
+    """A table of models, a column for each field, of which one is the key and one rises with every change."""
+
+    def __init__(self, name: str, model: type[Row], *, key: str, version: str) -> None:
+        columns = tuple(model.model_fields)
+        same = f"{key} = ? AND {version} = ?"
+        # The names are our own, and never come from a request.
+        self.select = f"SELECT {', '.join(columns)} FROM {name} WHERE {key} = ?"  # noqa: S608
+        self._insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+        self._update = f"UPDATE {name} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {same}"  # noqa: S608
+        self._delete = f"DELETE FROM {name} WHERE {same}"  # noqa: S608
+        self._due = f"SELECT {key} FROM {name} WHERE purge_at < ? ORDER BY purge_at LIMIT ?"  # noqa: S608
+        self.purge = f"DELETE FROM {name} WHERE {key} IN ({self._due})"  # noqa: S608
+        self._key, self._version = key, version
+        self.columns = columns
+        self.model = model
+
+    def row(self, values: tuple[object, ...]) -> Row:
+        """Make a model of the values of a row; ValidationError if they are none."""
+        return self.model.model_validate(dict(zip(self.columns, values, strict=True)))
+
+    def change(self, old: Row | None, new: Row | None) -> Change:
+        """Return what puts `new` in the place of `old`; one of them may be None, for absent."""
+        if new is None:
+            if old is None:
+                raise ValueError("a swap of nothing for nothing")
+            return Change(self._delete, self._same(old))
+        values = tuple(getattr(new, column) for column in self.columns)
+        if old is None:
+            return Change(f"{self._insert} ON CONFLICT DO NOTHING", values)
+        return Change(self._update, (*values, *self._same(old)))
+
+    def _same(self, old: Row) -> tuple[object, object]:
+        return getattr(old, self._key), getattr(old, self._version)
+
+
+RECORDS = Table("records", Record, key="guid", version="version")
+RECEIPTS = Table("receipts", Receipt, key="key", version="attempt")

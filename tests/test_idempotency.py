@@ -1,0 +1,259 @@
+"""Requests that may be sent again, over real stores: done once, whoever comes twice and whatever dies in between."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from guidsvc import rules
+from guidsvc.errors import IdempotencyMismatch, InProgress, InvalidRequest, OutcomeUnknown, StoreUnavailable
+from guidsvc.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Answer, Draws, Idempotency, Request
+from guidsvc.models import Receipt
+from guidsvc.store import Backend, open_store
+from tests.conftest import ExpectedLogs, FakeClock
+
+REQUEST = Request(caller="", key="a key", fingerprint="f" * 64)
+
+
+@pytest.fixture(params=["sqlite", "mongo"])
+async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Backend]:
+    async with open_store(request.getfixturevalue(f"{request.param}_url"), clock=clock, exclusive=False) as store:
+        yield store
+
+
+def seeded(seed: bytes, place: int, at: int) -> rules.Draw:
+    return rules.seeded(rules.guid_v4, seed, place, at)
+
+
+@pytest.fixture
+def idempotency(backend: Backend, clock: FakeClock) -> Idempotency:
+    return Idempotency(backend, clock=clock, seeded=seeded)
+
+
+class Works:
+    """Work that notes what it drew each time it was done, and then does as it is told."""
+
+    def __init__(self, then: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.drawn: list[str] = []
+        self._then = then
+
+    async def __call__(self, draws: Draws | None) -> Answer:
+        assert draws is not None
+        self.drawn.append(draws(0)(0))
+        if self._then is not None:
+            await self._then()
+        return Answer(201, {"Location": f"/guid/{self.drawn[-1]}"}, f"answer {len(self.drawn)}")
+
+
+def fails(error: BaseException) -> Callable[[], Awaitable[None]]:
+    async def fail() -> None:
+        raise error
+
+    return fail
+
+
+def receipt(clock: FakeClock, **fields: object) -> Receipt:
+    plain: dict[str, object] = {
+        "key": "0" * 64,
+        "fingerprint": "1" * 64,
+        "attempt": 1,
+        "leased_until": clock(),
+        "seed": "2" * 32,
+        "claimed": clock(),
+        "purge_at": clock.seconds + 100,
+    }
+    return Receipt.model_validate(plain | fields)
+
+
+# The store's part
+
+
+async def test_a_receipt_is_kept_as_it_was_put_and_changed_by_its_attempt(backend: Backend, clock: FakeClock) -> None:
+    first = receipt(clock)
+    second = receipt(clock, attempt=2, answer='"Zürich\\u0000"')
+
+    assert await backend.receipt(first.key) is None
+    assert await backend.swap_receipt(None, first)
+    assert not await backend.swap_receipt(None, second)
+    assert await backend.receipt(first.key) == first
+    assert await backend.swap_receipt(first, second)
+    assert not await backend.swap_receipt(first, None)
+    assert await backend.receipt(first.key) == second
+    assert await backend.swap_receipt(second, None)
+    assert await backend.receipt(first.key) is None
+
+
+async def test_of_fifty_who_claim_a_receipt_one_wins(backend: Backend, clock: FakeClock) -> None:
+    won = await asyncio.gather(*(backend.swap_receipt(None, receipt(clock, seed=f"{n:032x}")) for n in range(50)))
+
+    assert won.count(True) == 1
+
+
+async def test_receipts_that_are_due_are_purged(backend: Backend, clock: FakeClock) -> None:
+    for number in range(3):
+        await backend.swap_receipt(None, receipt(clock, key=f"{number:064x}", purge_at=clock.seconds - 10 + number))
+
+    assert await backend.purge_receipts(clock.seconds - 8, 1) == 1
+    assert await backend.purge_receipts(clock.seconds - 8, 5) == 1
+    assert await backend.receipt(f"{2:064x}") is not None
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mongo"])
+async def test_whoever_opens_a_store_alone_lets_go_of_the_leases_of_the_dead(
+    request: pytest.FixtureRequest, clock: FakeClock, kind: str
+) -> None:
+    url = request.getfixturevalue(f"{kind}_url")
+    begun, done = receipt(clock), receipt(clock, key="9" * 64, answer="{}")
+    async with open_store(url, clock=clock, exclusive=False) as store:
+        await store.swap_receipt(None, begun)
+        await store.swap_receipt(None, done)
+
+    async with open_store(url, clock=clock, exclusive=True) as store:
+        assert await store.receipt(begun.key) == begun.model_copy(update={"leased_until": 0})
+        assert await store.receipt(done.key) == done
+
+
+# Requests
+
+
+async def test_a_request_is_done_once_and_answered_the_same_again(idempotency: Idempotency, clock: FakeClock) -> None:
+    works = Works()
+
+    first = await idempotency.once(REQUEST, works)
+    clock.advance(seconds=KEPT_SECONDS - 1)
+    second = await idempotency.once(REQUEST, works)
+
+    assert first == (Answer(201, {"Location": f"/guid/{works.drawn[0]}"}, "answer 1"), False)
+    assert second == (first[0], True)
+    assert len(works.drawn) == 1
+
+
+async def test_after_24_hours_the_key_is_free(idempotency: Idempotency, clock: FakeClock) -> None:
+    works = Works()
+
+    await idempotency.once(REQUEST, works)
+    clock.advance(seconds=KEPT_SECONDS)
+    _, replayed = await idempotency.once(REQUEST._replace(fingerprint="e" * 64), works)
+
+    assert not replayed
+    assert len(set(works.drawn)) == 2, "another seed"
+
+
+async def test_a_key_is_of_one_request_and_of_one_caller(idempotency: Idempotency) -> None:
+    works = Works()
+    await idempotency.once(REQUEST, works)
+
+    with pytest.raises(IdempotencyMismatch):
+        await idempotency.once(REQUEST._replace(fingerprint="e" * 64), works)
+    _, replayed = await idempotency.once(REQUEST._replace(caller="another"), works)
+    assert not replayed
+
+
+async def test_of_two_at_once_one_is_done_and_the_other_told_to_come_back(idempotency: Idempotency) -> None:
+    go_on = asyncio.Event()
+
+    async def wait() -> None:
+        await go_on.wait()
+
+    works = Works(wait)
+    both = [asyncio.create_task(idempotency.once(REQUEST, works)) for _ in range(2)]
+    done, waiting = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    with pytest.raises(InProgress):
+        done.pop().result()
+    with pytest.raises(IdempotencyMismatch):
+        await idempotency.once(REQUEST._replace(fingerprint="e" * 64), works)
+    go_on.set()
+    answer, _ = await waiting.pop()
+    assert await idempotency.once(REQUEST, works) == (answer, True)
+    assert len(works.drawn) == 1
+
+
+async def test_a_request_that_changed_nothing_leaves_no_trace(idempotency: Idempotency, backend: Backend) -> None:
+    for error in (InvalidRequest(), StoreUnavailable("no")):
+        with pytest.raises(type(error)):
+            await idempotency.once(REQUEST, Works(fails(error)))
+        assert await backend.receipt(REQUEST.name) is None
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknown("?"), ValueError("a fault"), asyncio.CancelledError()], ids=repr)
+async def test_a_request_that_may_have_been_done_is_done_again_from_the_same_seed(
+    idempotency: Idempotency, error: BaseException
+) -> None:
+    first, second = Works(fails(error)), Works()
+
+    with pytest.raises(type(error)):
+        await idempotency.once(REQUEST, first)
+    with pytest.raises(InvalidRequest):  # and a later attempt that does nothing does not forget the first
+        await idempotency.once(REQUEST, Works(fails(InvalidRequest())))
+    await idempotency.once(REQUEST, second)
+
+    assert first.drawn == second.drawn
+
+
+async def test_when_a_process_dies_its_lease_runs_out_and_another_does_the_request_again(
+    idempotency: Idempotency, backend: Backend, clock: FakeClock
+) -> None:
+    first, second = Works(), Works()
+    await idempotency._claim(REQUEST)  # and never heard of again
+    held = await backend.receipt(REQUEST.name)
+    assert held is not None
+
+    with pytest.raises(InProgress):
+        await idempotency.once(REQUEST, first)
+    clock.advance(seconds=10)
+    await idempotency.once(REQUEST, second)
+
+    assert second.drawn == [seeded(bytes.fromhex(held.seed), 0, held.claimed)(0)]
+
+
+async def test_one_that_takes_long_renews_its_lease(backend: Backend, clock: FakeClock) -> None:
+    idempotency = Idempotency(backend, clock=clock, seeded=seeded, lease_seconds=0.03)
+
+    async def wait() -> None:
+        first = await backend.receipt(REQUEST.name)
+        assert first is not None
+        clock.advance(seconds=60)
+        while (held := await backend.receipt(REQUEST.name)) is not None and held.leased_until <= clock():
+            await asyncio.sleep(0)
+        with pytest.raises(InProgress):
+            await idempotency.once(REQUEST, Works())
+
+    works = Works(wait)
+    answer, _ = await idempotency.once(REQUEST, works)
+    assert await idempotency.once(REQUEST, works) == (answer, True)
+
+
+async def test_an_answer_that_is_too_large_is_not_kept(idempotency: Idempotency) -> None:
+    done = 0
+
+    async def work(_: Draws | None) -> Answer:
+        nonlocal done
+        done += 1
+        return Answer(200, {}, "x" * MAX_ANSWER_BYTES)
+
+    for _ in range(2):
+        _, replayed = await idempotency.once(REQUEST, work)
+        assert not replayed
+    assert done == 2
+
+
+async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
+    sqlite_url: str, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("receipt not written")
+    async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
+
+        class Forgetful:
+            """Receipts that can be claimed, and no more."""
+
+            receipt = store.receipt
+            purge_receipts = store.purge_receipts
+
+            async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
+                if old is not None:
+                    raise StoreUnavailable("the disk is full")
+                return await store.swap_receipt(old, new)
+
+        idempotency = Idempotency(Forgetful(), clock=clock, seeded=seeded)
+        answer, replayed = await idempotency.once(REQUEST, Works())
+        assert (answer.status, replayed) == (201, False)
