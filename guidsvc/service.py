@@ -220,7 +220,7 @@ class GuidService:
         """Let those who write one GUID in this process do so one by one, where they would only race each other."""
         lock = self._locks.setdefault(guid, asyncio.Lock())
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds if lock.locked() else None):
                 await lock.acquire()
         except TimeoutError as error:
             raise StoreUnavailable(f"GUID {guid} is being written by too many at once") from error
