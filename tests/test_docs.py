@@ -3,11 +3,9 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +18,7 @@ import guidsvc
 from guidsvc.config import PREFIX, Settings
 from guidsvc.web import problems
 from guidsvc.web.app import make_app
+from tests import curl
 from tests.servers import ROOT, free_port, redis_server, service
 
 README = (ROOT / "README.md").read_text()
@@ -33,34 +32,14 @@ def rows(section: str) -> list[list[str]]:
     return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
 
 
-def curl(line: str, port: int) -> str:
-    """Do what a curl line of the README does, against this port, and return what it prints."""
-    words = shlex.split(line)
-    assert words.pop(0) == "curl"
-    method, body, headers = "GET", None, {}
-    while len(words) > 1:
-        flag, value = words.pop(0), words.pop(0)
-        if flag == "-X":
-            method = value
-        elif flag == "-d":
-            body, headers = value, {"Content-Type": "application/x-www-form-urlencoded"}
-        else:
-            raise AssertionError(f"{flag} in {line}")
-    url = urlsplit(words[0])
-    assert url.netloc == "127.0.0.1:8888"
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request(method, url.path, body, headers)
-    text = connection.getresponse().read().decode()
-    connection.close()
-    return text
-
-
 def test_the_examples_answer_as_they_say(tmp_path: Path) -> None:
     assert len(EXAMPLES) == 5
     with service(tmp_path) as running:
         for line, promised in EXAMPLES:
             pattern = re.escape(promised).replace("<GUID>", "[0-9A-F]{32}").replace("<EXPIRE>", "[0-9]+")
-            assert re.fullmatch(pattern.replace(re.escape(",...}"), ".*") + "\n?", curl(line, running.port)), line
+            assert re.fullmatch(
+                pattern.replace(re.escape(",...}"), ".*") + "\n?", curl.run(line, running.port, tmp_path).text
+            ), line
 
 
 def test_the_top_of_the_readme_is_two_commands_that_the_makefile_has() -> None:
@@ -264,7 +243,7 @@ def test_what_is_copied_into_the_image_runs_in_the_environment_of_the_compose_fi
     assert here.keys() == environment.keys()
 
     with service(tmp_path, program=tmp_path / "pdapt.py", environment=here) as running:
-        assert '"ready"' in curl("curl http://127.0.0.1:8888/readyz", running.port)
+        assert '"ready"' in curl.run("curl http://127.0.0.1:8888/readyz", running.port, tmp_path).text
     assert [each.name for each in tmp_path.glob("*.db*")] == []
 
 

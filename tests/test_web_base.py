@@ -184,6 +184,8 @@ def test_each_code_has_one_status_and_one_title() -> None:
         "not-found": 404,
         "method-not-allowed": 405,
         "expired": 410,
+        "in-progress": 409,
+        "idempotency-mismatch": 422,
         "precondition-failed": 412,
         "precondition-required": 428,
         "too-large": 413,

@@ -1,0 +1,54 @@
+"""docs/api.md says what the service does: every example in it is run."""
+
+import re
+from pathlib import Path
+
+from tests import curl
+from tests.servers import ROOT, service
+
+TEXT = (ROOT / "docs" / "api.md").read_text()
+EXAMPLES = re.findall(r"```sh\n(curl .*?)\n```\n```http\n(.*?)\n```", TEXT, re.DOTALL)
+WORDS = {
+    "GUID": "[0-9A-F]{32}",
+    "CURSOR": "[A-Za-z0-9_-]+",
+    "DATE": "[A-Z][a-z]{2}, [0-9A-Za-z :]+ GMT",
+    "USER": '[^"]+',
+} | dict.fromkeys(["VERSION", "EXPIRE", "TIME", "MS"], "[0-9]+")  # fmt: skip
+
+
+def pattern(promised: str) -> str:
+    """Return what matches all that an answer in the docs stands for."""
+    exact = re.sub(r"<([A-Z]+)>", lambda found: f"\0{found[1]}\0", promised)
+    parts = re.split(r"(\.\.\.|\0[A-Z]+\0)", exact)
+    return "".join(
+        ".*" if part == "..." else WORDS[part.strip("\0")] if part.startswith("\0") else re.escape(part)
+        for part in parts
+    )
+
+
+def test_every_example_is_run_and_answers_as_it_says(tmp_path: Path) -> None:
+    variables = curl.assignments(TEXT.partition("```sh\n")[2].partition("```")[0])
+    assert (
+        len(EXAMPLES)
+        == TEXT.count("```sh\ncurl")
+        == TEXT.count("curl -") + TEXT.count("curl $") + TEXT.count('curl "$') - 1
+    )
+    with service(tmp_path) as running:
+        for line, promised in EXAMPLES:
+            printed = curl.run(line, running.port, tmp_path, variables)
+            head, _, text = promised.partition("\n\n")
+            status, *headers = head.splitlines()
+            assert str(printed.status) == status, (line, printed.text)
+            for name, value in (header.split(": ", 1) for header in headers):
+                assert re.fullmatch(pattern(value), printed.headers[name] or ""), (line, name, printed.headers[name])
+            assert re.fullmatch(pattern(text), printed.text.rstrip("\n"), re.DOTALL), (line, printed.text)
+            if tag := printed.headers["ETag"]:
+                variables["VERSION"] = tag.strip('"')
+
+
+def test_every_member_and_parameter_is_told() -> None:
+    from guidsvc.bodies import BatchQuery, Change, ListQuery, Operation
+
+    for model in (Change, Operation, ListQuery, BatchQuery):
+        for name in model.model_fields:
+            assert f"`{name}" in TEXT or f"{name}=" in TEXT, name
