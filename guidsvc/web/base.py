@@ -6,11 +6,11 @@ Tornado's own errors come out as problems too, and a handler below says only wha
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from http.client import METHOD_NOT_ALLOWED
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import structlog
 from pydantic import BaseModel
@@ -21,7 +21,9 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable, Unavailable
 from guidsvc.rules import Conditions
 from guidsvc.web import body, conditions, preferences, problems, query
+from guidsvc.web.described import Answer, operation
 from guidsvc.web.draining import UnderWay
+from guidsvc.web.headers import ACCEPT_PATCH, ALLOW, always
 from guidsvc.web.problems import MethodNotAllowed, NoSuchPath, TooLarge
 
 DISCARD_BYTES = 16 * 1024 * 1024
@@ -36,6 +38,11 @@ _Model = TypeVar("_Model", bound=BaseModel)
 @stream_request_body
 class Handler(RequestHandler):
     """The base of every handler. The body is gathered as it comes, and judged when it is asked for."""
+
+    label: ClassVar[str]
+    """Under which heading the path is told of."""
+    in_path: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What stands in the path, as JSON Schema, by name."""
 
     request_id: str
     _streaming: asyncio.Task[None] | None = None  # what is to end when the client goes away
@@ -90,17 +97,28 @@ class Handler(RequestHandler):
             self._streaming.cancel()
         self.under_way.discard(self)
 
+    @operation(
+        "optionsHere",
+        "What can be done here",
+        Answer(204, "The methods are listed in `Allow`.", headers=(*always(ALLOW), ACCEPT_PATCH)),
+    )
     def options(self, *_: str) -> None:
-        """Say which methods are served here."""
+        """Say which methods are served here, and what a PATCH can be."""
         self.set_header("Allow", self.allowed_methods())
+        if "PATCH" in self.methods():
+            self.set_header("Accept-Patch", ", ".join(body.PATCHES))
+        self.clear_header("Content-Type")
         self.reply(204)
+
+    @classmethod
+    def methods(cls) -> list[str]:
+        """List the methods that this handler serves."""
+        base = RequestHandler
+        return [name for name in _METHODS if getattr(cls, name.lower()) is not getattr(base, name.lower())]
 
     def allowed_methods(self) -> str:
         """List the methods that this handler serves, as in the header Allow."""
-        base = RequestHandler
-        return ", ".join(
-            name for name in _METHODS if getattr(type(self), name.lower()) is not getattr(base, name.lower())
-        )
+        return ", ".join(self.methods())
 
     def read_query(self, model: type[_Model]) -> _Model:
         """Return the model that the parameters of the query make."""

@@ -17,6 +17,8 @@ MAX_BYTES = 64 * 1024
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 MERGE_PATCH = "application/merge-patch+json"
+PATCHES = (MERGE_PATCH, JSON)
+"""What the body of a PATCH can be."""
 CURL_DEFAULT = "application/x-www-form-urlencoded"
 """What `curl -d` calls any body, unless told otherwise."""
 
@@ -34,7 +36,7 @@ def check_type(method: str, content_type: str | None, content_encoding: str | No
 
     But not for POST: what a page of another site can send without being asked is never read as JSON.
     """
-    named = (MERGE_PATCH, JSON) if method == "PATCH" else (JSON,)
+    named = PATCHES if method == "PATCH" else (JSON,)
     if (content_encoding or "identity").strip().lower() != "identity":
         raise UnsupportedMediaType(method, "A body is sent as it is, without a Content-Encoding.", named)
     lenient = method != "POST"

@@ -2,23 +2,52 @@
 
 from collections.abc import AsyncGenerator
 from http.client import CREATED, OK
+from typing import Any
 from urllib.parse import urlencode
 
 from pydantic_core import to_json
 
 from guidsvc.bodies import Creation, ListQuery, RecordQuery, render_cursor
-from guidsvc.web import body
-from guidsvc.web.guids import RecordHandler
+from guidsvc.errors import InvalidRequest
+from guidsvc.web import answers, body
+from guidsvc.web.described import Answer, operation
+from guidsvc.web.guids import BAD_BODY, CONDITIONS, CREATED_NOW, OF_WRITES, RecordHandler
+from guidsvc.web.headers import LINK, PREFER_MINIMAL, PREFER_TOTAL, PREFERENCE_APPLIED, VARY, always
 from guidsvc.web.negotiation import preferred
 
-PREFER_TOTAL = "total-count"
+TOTAL = "total-count"
+
+_CREATION: dict[str, Any] = {
+    "query": RecordQuery,
+    "headers": (*CONDITIONS, PREFER_MINIMAL),
+    "body": Creation,
+    "problems": (*BAD_BODY, *OF_WRITES),
+}
 
 
 class GuidsHandler(RecordHandler):
     """The collection."""
 
+    @operation(
+        "listGuids",
+        "List GUIDs",
+        Answer(
+            200,
+            "A page, or all of them.",
+            answers.Page,
+            other={body.NDJSON: "All that is selected: a record a line, as JSON."},
+            headers=(LINK, PREFERENCE_APPLIED, *always(VARY)),
+        ),
+        query=ListQuery,
+        headers=(PREFER_TOTAL,),
+        problems=(InvalidRequest,),
+    )
     async def get(self) -> None:
-        """Answer with a page of the records that the query selects, or with all of them as a stream of lines."""
+        """Answer with a page of the records that the query selects, or with all of them as a stream of lines.
+
+        They come in the order of their GUIDs. Who walks from page to page by `next` sees each record that exists
+        throughout exactly once.
+        """
         query = self.read_view(ListQuery)
         self.set_header("Cache-Control", "private, no-cache")
         self.set_header("Vary", "Accept, Prefer")
@@ -30,6 +59,7 @@ class GuidsHandler(RecordHandler):
 
     head = get
 
+    @operation("createGuid", "Create a GUID", CREATED_NOW, **_CREATION)
     async def post(self) -> None:
         """Create a record under a GUID that the service draws."""
         self.read_view(RecordQuery)
@@ -37,7 +67,10 @@ class GuidsHandler(RecordHandler):
         self.set_header("Location", f"/guid/{record.guid}")
         self.reply_record(CREATED, record)
 
-    put = post
+    @operation("drawGuid", "Create a GUID, by PUT", CREATED_NOW, **_CREATION)
+    async def put(self) -> None:
+        """Create a record under a GUID that the service draws, as POST does."""
+        await self.post()
 
     async def _reply_page(self, query: ListQuery) -> None:
         page = await self._service.find(query)
@@ -48,8 +81,8 @@ class GuidsHandler(RecordHandler):
             b'"items":[%b]' % b",".join(map(self.rendered, page.records)),
             b'"next":%b' % to_json(cursor),
         ]
-        if self.preferences().get("return") == PREFER_TOTAL:
-            self.set_header("Preference-Applied", f"return={PREFER_TOTAL}")
+        if self.preferences().get("return") == TOTAL:
+            self.set_header("Preference-Applied", f"return={TOTAL}")
             members.append(b'"total":%d' % await self._service.count(query))
         self.reply(OK, b"{%b}" % b",".join(members))
 
