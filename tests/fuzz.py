@@ -3,6 +3,7 @@
 Both ones that keep to the document and ones that do not are made, and sequences of them along its links.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,12 +14,13 @@ from tests.servers import ROOT, service
 SEED = 20261123
 
 
-def fuzz(folder: Path, cases: int, seed: int = SEED, *options: str) -> subprocess.CompletedProcess[str]:
+def fuzz(folder: Path, cases: int, seed: int = SEED) -> subprocess.CompletedProcess[str]:
     """Make so many requests of each operation of a service that is started for it; return what Schemathesis says."""
     with service(folder, "--no-access-log") as running:
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "tests" / "schemathesis.toml")]
-        command += ["run", f"{running.url}/openapi.json", "--max-examples", str(cases), "--seed", str(seed), *options]
-        return subprocess.run(command, cwd=folder, check=False, text=True, stdout=subprocess.PIPE)
+        command += ["run", f"{running.url}/openapi.json", "--max-examples", str(cases), "--seed", str(seed)]
+        found = os.environ | {"PYTHONPATH": str(ROOT)}  # for its hooks
+        return subprocess.run(command, cwd=folder, env=found, check=False, text=True, stdout=subprocess.PIPE)
 
 
 def main() -> int:

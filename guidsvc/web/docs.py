@@ -32,7 +32,7 @@ class Document:
 class LastingHandler(Handler):
     """What changes only with the service itself."""
 
-    label = "About"
+    label = "about"
 
     def reply_lasting(self, content: bytes, cache: str) -> None:
         """End the request with this, or with 304 if the client has it; `cache` says for how long it may keep it."""

@@ -52,7 +52,7 @@ _Query = TypeVar("_Query", bound=RecordQuery)
 class RecordHandler(Handler):
     """What both paths have in common: the service, and how a record is answered."""
 
-    label = "GUIDs"
+    label = "guids"
 
     def initialize(self, service: GuidService) -> None:
         self._service = service

@@ -36,7 +36,7 @@ class Probes:
 class LiveHandler(Handler):
     """Alive: the event loop turns."""
 
-    label = "Health"
+    label = "health"
 
     @operation("getLivez", "Is it alive?", Answer(200, "It is.", answers.Live))
     async def get(self) -> None:
@@ -49,7 +49,7 @@ class LiveHandler(Handler):
 class ReadyHandler(Handler):
     """Ready: the store answers. Without the cache reads are slower and writes are refused: degraded."""
 
-    label = "Health"
+    label = "health"
 
     def initialize(self, probes: Probes) -> None:
         self._probes = probes
@@ -71,7 +71,7 @@ class ReadyHandler(Handler):
 class VersionHandler(Handler):
     """Which guidsvc this is."""
 
-    label = "About"
+    label = "about"
 
     @operation("getVersion", "Which version is it?", Answer(200, "Name and version.", answers.Version))
     async def get(self) -> None:
@@ -84,7 +84,7 @@ class VersionHandler(Handler):
 class RootHandler(Handler):
     """Where a visitor starts."""
 
-    label = "About"
+    label = "about"
 
     @operation("getRoot", "What is there?", Answer(200, "Name, version and links.", answers.Root))
     async def get(self) -> None:
