@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test coverage lint format clean
+.PHONY: help install run test fuzz coverage lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,9 @@ run: $(VENV)/run.done  ## run the service; ARGS="--port 9000" passes options on
 
 test: $(VENV)/dev.done  ## run every test; ARGS="-k racing" picks some
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(VENV)/dev.done  ## make 2,000 requests of each operation up; ARGS="500 7" makes 500, with 7 as the seed
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 coverage: $(VENV)/dev.done  ## run every test and write htmlcov/index.html
 	$(BIN)/python -m coverage erase

@@ -8,18 +8,44 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 
 from guidsvc.errors import InvalidGuid
-from guidsvc.models import GUID_CHARACTERS, Time, User, fault, parse_guid, render_metadata
+from guidsvc.models import (
+    EXAMPLE,
+    EXAMPLE_GUID,
+    GUID_CHARACTERS,
+    GUID_PATTERN,
+    MAX_TIME,
+    METADATA,
+    TIME_PATTERN,
+    Time,
+    User,
+    fault,
+    parse_guid,
+    render_metadata,
+)
 
 PAGE, MOST = 50, 500
 """Records on a page of a list: where the client names no limit, and at most."""
 
+MAX_OPERATIONS = 1000
+"""Operations in one JSON document."""
 MEMBERS = frozenset({"expire", "user", "metadata"})
 """The members of a record that a client gives."""
 
 _DIGITS = re.compile(r"[0-9]+")
+_CURSOR_PATTERN = "^A[Q-Za-f][A-Za-z0-9_-]{20}[AEIMQUYcgkosw048]$"  # 17 bytes in Base64, of which the first is:
 _CURSOR_FORM = b"\x01"  # the first byte of a cursor: another form of it will begin with another
 
 
@@ -39,7 +65,25 @@ def _refuse_null(value: object) -> object:
     return value
 
 
-Expire = Annotated[Time, BeforeValidator(_parse_expire)]
+def _may(description: str) -> Any:
+    """Make a member that may be left out, which is None here, and no value that a client can send."""
+    return Field(default=None, description=description, json_schema_extra=_forget_none)
+
+
+def _forget_default(schema: dict[str, Any]) -> None:
+    schema.pop("default")
+
+
+def _forget_none(schema: dict[str, Any]) -> None:
+    _forget_default(schema)
+    kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+    schema.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
+
+
+_TIME_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "string", "pattern": TIME_PATTERN}, {"type": "integer", "minimum": 0, "maximum": MAX_TIME}]
+}
+Expire = Annotated[Time, BeforeValidator(_parse_expire), WithJsonSchema(_TIME_SCHEMA)]
 
 
 def _parse_limit(value: str) -> int:
@@ -74,18 +118,22 @@ class NoQuery(BaseModel):
 class RecordQuery(NoQuery):
     """The query of a request that is answered with a record: in full, or as it is."""
 
-    view: Literal["full"] | None = None
+    view: Literal["full"] | None = _may("`full` adds `created`, `updated`, `version`, `purge_at` and `state`.")
+
+
+_Limit = Annotated[int, BeforeValidator(_parse_limit), WithJsonSchema({"type": "integer", "minimum": 1})]
+_Cursor = Annotated[str, BeforeValidator(_parse_cursor), WithJsonSchema({"type": "string", "pattern": _CURSOR_PATTERN})]
 
 
 class ListQuery(RecordQuery):
     """The query of a list: which records, in what form, from where, and how many. Times are Unix seconds."""
 
-    user: User | None = None
-    state: Literal["live", "expired", "all"] = "live"
-    expires_before: Expire | None = None
-    expires_after: Expire | None = None
-    limit: Annotated[int | None, BeforeValidator(_parse_limit)] = None
-    cursor: Annotated[str | None, BeforeValidator(_parse_cursor)] = None
+    user: User | None = _may("Only records of exactly this user.")
+    state: Literal["live", "expired", "all"] = Field("live", description="Only records in this state.")
+    expires_before: Expire | None = _may("Only records that expire before this Unix time, in seconds.")
+    expires_after: Expire | None = _may("Only records that expire after this Unix time, in seconds.")
+    limit: _Limit | None = _may(f"How many records; a page has {PAGE} unless told otherwise, and at most {MOST}.")
+    cursor: _Cursor | None = _may("Where to go on: `next` of a page, as it stands. It is good for ever, and opaque.")
 
     @property
     def page(self) -> int:
@@ -96,7 +144,7 @@ class ListQuery(RecordQuery):
 class BatchQuery(RecordQuery):
     """The query of a batch: how its records are answered, and whether it is only to say what would happen."""
 
-    validate_only: Literal["true", "false"] = "false"
+    validate_only: Literal["true", "false"] = Field("false", description="`true` changes nothing, and says what would.")
 
 
 class _Members(BaseModel):
@@ -104,9 +152,11 @@ class _Members(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    expire: Annotated[Expire | None, BeforeValidator(_refuse_null)] = None
-    user: Annotated[User | None, BeforeValidator(_refuse_null)] = None
-    guid: Annotated[str | None, BeforeValidator(_refuse_null)] = None
+    expire: Annotated[Expire | None, BeforeValidator(_refuse_null)] = _may("Until when it is valid: Unix seconds.")
+    user: Annotated[User | None, BeforeValidator(_refuse_null)] = _may("Whose it is.")
+    guid: Annotated[
+        str | None, BeforeValidator(_refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
+    ] = _may("The GUID of the path, and no other: what was read can be put back.")
 
     @field_validator("guid")
     @classmethod
@@ -123,19 +173,47 @@ class _Members(BaseModel):
 class Change(_Members):
     """The body of a PUT to a GUID: the members it gives are in `model_fields_set`, and only those count."""
 
-    metadata: Annotated[str | None, BeforeValidator(render_metadata), BeforeValidator(_refuse_null)] = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "description": "What is to be changed, or of what a record is to be made: what is left out stays.",
+            "examples": [EXAMPLE, {"expire": 4102531200}, {"guid": EXAMPLE_GUID} | EXAMPLE, {"metadata": {}}],
+        }
+    )
+
+    metadata: Annotated[
+        str | None, BeforeValidator(render_metadata), BeforeValidator(_refuse_null), WithJsonSchema(METADATA)
+    ] = _may("Replaces what was there; `{}` removes it. At most 16 KiB as compact JSON, at most 8 levels deep.")
 
 
 class Patch(_Members):
     """The body of a PATCH: a JSON merge patch (RFC 7396). `metadata` is the patch of that, or None to remove it."""
 
-    metadata: Annotated[dict[str, Any], Field(strict=True)] | None = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "description": "A JSON merge patch (RFC 7396) of a record.",
+            "examples": [{"metadata": {"colour": None, "shape": "round"}}, {"metadata": None}, {"user": "Another"}],
+        }
+    )
+
+    metadata: Annotated[dict[str, Any], Field(strict=True)] | None = Field(
+        default=None,
+        description="The patch of the metadata; null removes it.",
+        json_schema_extra=_forget_default,
+    )
 
 
 class Creation(Change):
     """The body of a request to create under a GUID that the service draws: there must be a user."""
 
-    user: User
+    model_config = ConfigDict(
+        json_schema_extra={
+            "description": "Of what a record is to be made.",
+            "examples": [{"user": EXAMPLE["user"]}, EXAMPLE],
+        }
+    )
+
+    user: User = Field(description="Whose it is.")
+    guid: SkipJsonSchema[Annotated[str | None, BeforeValidator(_refuse_null)]] = None  # refused, with the reason
 
 
 class Operation(Change):
@@ -144,9 +222,28 @@ class Operation(Change):
     `if_match` and `if_none_match` are written as the headers of these names are.
     """
 
-    op: Literal["put", "get", "delete"] = "put"
-    if_match: Annotated[str | None, Field(strict=True), BeforeValidator(_refuse_null)] = None
-    if_none_match: Annotated[str | None, Field(strict=True), BeforeValidator(_refuse_null)] = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "description": "A put, unless it says otherwise. A get or a delete needs the GUID, and no members.",
+            "examples": [
+                {"op": "put", "guid": EXAMPLE_GUID, "if_none_match": "*"} | EXAMPLE,
+                {"op": "get", "guid": EXAMPLE_GUID},
+                {"op": "delete", "guid": EXAMPLE_GUID, "if_match": '"1795420608123"'},
+                {"user": EXAMPLE["user"]},
+            ],
+        }
+    )
+
+    op: Literal["put", "get", "delete"] = Field("put", description="What is to be done.")
+    guid: Annotated[
+        str | None, BeforeValidator(_refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
+    ] = _may("Of which GUID; a put without one is given one.")
+    if_match: Annotated[str | None, Field(strict=True), BeforeValidator(_refuse_null)] = _may(
+        "Only if the record is at one of these versions: as the header If-Match."
+    )
+    if_none_match: Annotated[str | None, Field(strict=True), BeforeValidator(_refuse_null)] = _may(
+        "Only if the record is at none of these versions: as the header If-None-Match."
+    )
 
     @field_validator("guid")
     @classmethod

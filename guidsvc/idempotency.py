@@ -45,7 +45,7 @@ MAX_ANSWER_BYTES = 8 * 1024 * 1024
 _log = structlog.get_logger(__name__)
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """What a client is answered."""
 
     status: int
@@ -55,9 +55,9 @@ class Answer(NamedTuple):
 
 Draws = Callable[[int], Draw]
 """Returns what draws the GUID of the operation in this place of a request: the same each time it is done."""
-Work = Callable[[Draws | None], Awaitable[Answer]]
+Work = Callable[[Draws | None], Awaitable[Reply]]
 """Does a request, with draws of its own if it is one that may be done again."""
-_ANSWERS = TypeAdapter(Answer)
+_REPLIES = TypeAdapter(Reply)
 
 
 class Request(NamedTuple):
@@ -89,7 +89,7 @@ class Idempotency:
         self._seeded = seeded
         self._lease_seconds = lease_seconds
 
-    async def once(self, request: Request, work: Work) -> tuple[Answer, bool]:
+    async def once(self, request: Request, work: Work) -> tuple[Reply, bool]:
         """Return the answer to a request, and whether it was given before.
 
         What `work` raises is raised, and not kept. IdempotencyMismatch and InProgress as it is told above.
@@ -166,7 +166,7 @@ class _Hold:
         self._receipt = receipt
         self._turn = asyncio.Lock()
 
-    async def complete(self, answer: Answer) -> None:
+    async def complete(self, answer: Reply) -> None:
         """Keep the answer; one that is too large leaves the request to be done again."""
         text = to_json(answer).decode()
         if len(text) <= MAX_ANSWER_BYTES:
@@ -202,8 +202,8 @@ class _Hold:
             return False
 
 
-def _read(text: str) -> Answer:
+def _read(text: str) -> Reply:
     try:
-        return _ANSWERS.validate_json(text)
+        return _REPLIES.validate_json(text)
     except ValidationError as error:
         raise CorruptRecord(f"an answer that was kept is none: {error}") from error

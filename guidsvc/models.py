@@ -10,9 +10,9 @@ import re
 import unicodedata
 from functools import cached_property
 from itertools import accumulate
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError, from_json, to_json
 
 from guidsvc.errors import InvalidGuid
@@ -24,6 +24,9 @@ MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_LEVELS = 8
 
 GUID_CHARACTERS = 32
+
+EXAMPLE_GUID = "9094E4C980C74043A4B586B420E69DDF"
+EXAMPLE: dict[str, Any] = {"expire": "4102444800", "user": "Cylance, Inc."}
 
 _GUID = re.compile(r"[0-9A-F]{32}")
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -99,9 +102,29 @@ def _check_metadata_text(text: str) -> str:
     return text
 
 
+def _digits_to(most: int) -> str:
+    """Return the pattern of the numbers from 0 to `most` in digits, with leading zeros or without."""
+    digits = str(most)
+    lower = [
+        f"{digits[:place]}[0-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
+        for place, digit in enumerate(digits)
+        if digit != "0"
+    ]
+    return f"^0*(?:[0-9]{{1,{len(digits) - 1}}}|{'|'.join(lower)}|{digits})$"
+
+
+# The same as above in the words of JSON Schema, for those who are told of it; patterns are those of ECMA-262.
+GUID_PATTERN = "^[0-9A-F]{32}$"
+TIME_PATTERN = _digits_to(MAX_TIME)
+_CONTROL = r"\u0000-\u001f\u007f-\u009f"
+_BLANK = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+USER_PATTERN = f"^[^{_CONTROL}]*[^{_CONTROL}{_BLANK}][^{_CONTROL}]*$"
+USER = {"type": "string", "minLength": 1, "maxLength": MAX_USER_CHARACTERS, "pattern": USER_PATTERN}
+METADATA: dict[str, Any] = {"type": "object", "additionalProperties": True}
+
 Guid = Annotated[str, Field(pattern=r"\A[0-9A-F]{32}\z")]
 Time = Annotated[int, Field(ge=0, le=MAX_TIME)]
-User = Annotated[str, Field(strict=True), AfterValidator(_check_user)]
+User = Annotated[str, Field(strict=True), AfterValidator(_check_user), WithJsonSchema(USER)]
 State = Literal["live", "expired"]
 Milliseconds = Annotated[int, Field(ge=0)]
 

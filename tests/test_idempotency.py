@@ -7,7 +7,7 @@ import pytest
 
 from guidsvc import rules
 from guidsvc.errors import IdempotencyMismatch, InProgress, InvalidRequest, OutcomeUnknown, StoreUnavailable
-from guidsvc.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Answer, Draws, Idempotency, Request
+from guidsvc.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Reply, Request
 from guidsvc.models import Receipt
 from guidsvc.store import Backend, open_store
 from tests.conftest import ExpectedLogs, FakeClock
@@ -37,12 +37,12 @@ class Works:
         self.drawn: list[str] = []
         self._then = then
 
-    async def __call__(self, draws: Draws | None) -> Answer:
+    async def __call__(self, draws: Draws | None) -> Reply:
         assert draws is not None
         self.drawn.append(draws(0)(0))
         if self._then is not None:
             await self._then()
-        return Answer(201, {"Location": f"/guid/{self.drawn[-1]}"}, f"answer {len(self.drawn)}")
+        return Reply(201, {"Location": f"/guid/{self.drawn[-1]}"}, f"answer {len(self.drawn)}")
 
 
 def fails(error: BaseException) -> Callable[[], Awaitable[None]]:
@@ -123,7 +123,7 @@ async def test_a_request_is_done_once_and_answered_the_same_again(idempotency: I
     clock.advance(seconds=KEPT_SECONDS - 1)
     second = await idempotency.once(REQUEST, works)
 
-    assert first == (Answer(201, {"Location": f"/guid/{works.drawn[0]}"}, "answer 1"), False)
+    assert first == (Reply(201, {"Location": f"/guid/{works.drawn[0]}"}, "answer 1"), False)
     assert second == (first[0], True)
     assert len(works.drawn) == 1
 
@@ -226,10 +226,10 @@ async def test_one_that_takes_long_renews_its_lease(backend: Backend, clock: Fak
 async def test_an_answer_that_is_too_large_is_not_kept(idempotency: Idempotency) -> None:
     done = 0
 
-    async def work(_: Draws | None) -> Answer:
+    async def work(_: Draws | None) -> Reply:
         nonlocal done
         done += 1
-        return Answer(200, {}, "x" * MAX_ANSWER_BYTES)
+        return Reply(200, {}, "x" * MAX_ANSWER_BYTES)
 
     for _ in range(2):
         _, replayed = await idempotency.once(REQUEST, work)

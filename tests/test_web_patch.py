@@ -131,3 +131,10 @@ def test_a_merge_patch_is_applied_as_the_rfc_does(target: Any, patch: Any, resul
 
     assert merge(target, patch) == result
     assert json.dumps(target) == before
+
+
+async def test_options_say_what_a_patch_can_be(client: Client) -> None:
+    reply = await client.ask("OPTIONS", PATH)
+    assert reply.headers["Accept-Patch"] == "application/merge-patch+json, application/json"
+    assert "PATCH" in reply.headers["Allow"]
+    assert "Accept-Patch" not in (await client.ask("OPTIONS", "/guid")).headers

@@ -8,9 +8,11 @@ from guidsvc.service import GuidService
 from guidsvc.web.base import UnknownPath
 from guidsvc.web.batch import BatchHandler
 from guidsvc.web.collection import GuidsHandler
+from guidsvc.web.docs import Document, OpenApiHandler
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.guids import GuidHandler
 from guidsvc.web.health import LiveHandler, Probes, ReadyHandler, RootHandler, VersionHandler
+from guidsvc.web.routes import Route
 
 LOGGED_PATH = 200
 """Characters of a path that a log line holds."""
@@ -19,20 +21,24 @@ _log = structlog.get_logger("guidsvc.access")
 
 
 def make_app(service: GuidService, idempotency: Idempotency, probes: Probes, *, access_log: bool) -> Application:
-    """Put the application together. Its setting `under_way` is the UnderWay of its requests."""
+    """Put the application together. Its setting `under_way` is the UnderWay of its requests, `routes` its table."""
+    routes = [
+        Route("/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
+        Route("/guid:batch", BatchHandler, {"service": service, "idempotency": idempotency}),
+        Route("/guid/{guid}", GuidHandler, {"service": service}),
+        Route("/livez", LiveHandler),
+        Route("/readyz", ReadyHandler, {"probes": probes}),
+        Route("/version", VersionHandler),
+        Route("/openapi.json", OpenApiHandler),
+        Route("/", RootHandler),
+    ]
     return Application(
-        [
-            (r"/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
-            (r"/guid:batch", BatchHandler, {"service": service, "idempotency": idempotency}),
-            (r"/guid/([^/]+)", GuidHandler, {"service": service}),
-            (r"/livez", LiveHandler),
-            (r"/readyz", ReadyHandler, {"probes": probes}),
-            (r"/version", VersionHandler),
-            (r"/", RootHandler),
-        ],
+        [route.rule() for route in routes],
         default_handler_class=UnknownPath,
         log_function=_log_request if access_log else _log_nothing,
         under_way=UnderWay(),
+        routes=routes,
+        document=Document(routes),
     )
 
 

@@ -6,11 +6,11 @@ Tornado's own errors come out as problems too, and a handler below says only wha
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing, suppress
 from http.client import METHOD_NOT_ALLOWED, NOT_MODIFIED
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import structlog
 from pydantic import BaseModel
@@ -19,11 +19,12 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable, Unavailable
-from guidsvc.idempotency import Answer, Idempotency, Work
+from guidsvc.idempotency import Idempotency, Reply, Work
 from guidsvc.rules import Conditions
 from guidsvc.web import body, conditions, preferences, problems, query
+from guidsvc.web.described import Answer, operation
 from guidsvc.web.draining import UnderWay
-from guidsvc.web.idempotency import REPLAYED
+from guidsvc.web.headers import ACCEPT_PATCH, ALLOW, REPLAYED, always
 from guidsvc.web.idempotency import parse as parse_key
 from guidsvc.web.problems import MethodNotAllowed, NoSuchPath, TooLarge
 
@@ -42,6 +43,11 @@ class Handler(RequestHandler):
 
     max_bytes = body.MAX_BYTES
     """The size of a body; up to DISCARD_BYTES one that is larger is read, and thrown away."""
+    label: ClassVar[str]
+    """Under which heading the path is told of."""
+    in_path: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What stands in the path, as JSON Schema, by name."""
+
     request_id: str
     _streaming: asyncio.Task[None] | None = None  # what is to end when the client goes away
 
@@ -95,17 +101,28 @@ class Handler(RequestHandler):
             self._streaming.cancel()
         self.under_way.discard(self)
 
+    @operation(
+        "optionsHere",
+        "What can be done here",
+        Answer(204, "The methods are listed in `Allow`.", headers=(*always(ALLOW), ACCEPT_PATCH)),
+    )
     def options(self, *_: str) -> None:
-        """Say which methods are served here."""
+        """Say which methods are served here, and what a PATCH can be."""
         self.set_header("Allow", self.allowed_methods())
+        if "PATCH" in self.methods():
+            self.set_header("Accept-Patch", ", ".join(body.PATCHES))
+        self.clear_header("Content-Type")
         self.reply(204)
+
+    @classmethod
+    def methods(cls) -> list[str]:
+        """List the methods that this handler serves."""
+        base = RequestHandler
+        return [name for name in _METHODS if getattr(cls, name.lower()) is not getattr(base, name.lower())]
 
     def allowed_methods(self) -> str:
         """List the methods that this handler serves, as in the header Allow."""
-        base = RequestHandler
-        return ", ".join(
-            name for name in _METHODS if getattr(type(self), name.lower()) is not getattr(base, name.lower())
-        )
+        return ", ".join(self.methods())
 
     def read_query(self, model: type[_Model]) -> _Model:
         """Return the model that the parameters of the query make."""
@@ -139,7 +156,7 @@ class Handler(RequestHandler):
             self.write((to_json(content) if isinstance(content, dict) else content) + b"\n")
         self.finish()
 
-    def send(self, answer: Answer) -> None:
+    def send(self, answer: Reply) -> None:
         """End the request with an answer."""
         for name, value in answer.headers.items():
             self.set_header(name, value)
@@ -155,7 +172,7 @@ class Handler(RequestHandler):
             return
         answer, replayed = await idempotency.once(request, work)
         if replayed:
-            self.set_header(REPLAYED, "true")
+            self.set_header(REPLAYED.name, "true")
         self.send(answer)
 
     async def stream(self, parts: AsyncGenerator[bytes]) -> None:

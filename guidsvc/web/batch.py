@@ -12,21 +12,21 @@ from tempfile import SpooledTemporaryFile
 
 from tornado.httputil import HTTPHeaders
 
-from guidsvc.bodies import BatchQuery
-from guidsvc.errors import Fault, InvalidRequest
-from guidsvc.idempotency import Answer, Draws, Idempotency
+from guidsvc.bodies import MAX_OPERATIONS, BatchQuery
+from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown
+from guidsvc.idempotency import Draws, Idempotency, Reply
 from guidsvc.service import GuidService
-from guidsvc.web import body
+from guidsvc.web import answers, body
 from guidsvc.web.base import Handler
-from guidsvc.web.idempotency import HEADER
+from guidsvc.web.described import Answer, operation
+from guidsvc.web.guids import BAD_BODY, OF_KEYS
+from guidsvc.web.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, PREFERENCE_APPLIED, REPLAYED
 from guidsvc.web.lines import Line, Lines
 from guidsvc.web.operations import Asked, Performer, read_line, read_value
 from guidsvc.web.problems import UnsupportedMediaType
 
-MOST = 1000
-"""Operations in one JSON document."""
 MAX_BYTES = 8 * 1024 * 1024
-"""The size of such a document."""
+"""The size of a JSON document."""
 GROUP, GROUP_BYTES = 512, 1024 * 1024
 """Of lines so many, or of so many bytes, are done together."""
 SPOOL_BYTES = 1024 * 1024
@@ -38,6 +38,8 @@ _CHUNK = 64 * 1024
 
 class BatchHandler(Handler):
     """Batches."""
+
+    label = "guids"
 
     def initialize(self, service: GuidService, idempotency: Idempotency) -> None:
         self._service = service
@@ -72,8 +74,28 @@ class BatchHandler(Handler):
             super().data_received(chunk)
         return None
 
+    @operation(
+        "doBatch",
+        "Do many operations",
+        Answer(
+            200,
+            "A result for each operation, in order.",
+            answers.Results,
+            other={body.NDJSON: "A result a line, as JSON, where the operations are lines."},
+            headers=(PREFERENCE_APPLIED, REPLAYED),
+        ),
+        query=BatchQuery,
+        headers=(PREFER_MINIMAL, IDEMPOTENCY_KEY),
+        body=answers.Batch,
+        other_bodies={body.NDJSON: "An operation a line, as JSON; any number of them."},
+        problems=(*BAD_BODY, *OF_KEYS, OutcomeUnknown),
+    )
     async def post(self) -> None:
-        """Do all the operations, in order where they are of one GUID; each has a result, whatever becomes of others."""
+        """Do all the operations, in order where they are of one GUID; each has a result, whatever becomes of others.
+
+        As JSON there are at most 1,000 in 8 MiB. As lines there may be any number, of at most 64 KiB each; they are
+        done as they come. What a list streams out can be put back so: without `op` a line is a put.
+        """
         self._expect_no_more()
         if self._fault is not None:
             raise self._fault
@@ -108,9 +130,9 @@ class BatchHandler(Handler):
     async def _do_document(self) -> None:
         performer, asked = self._performer(), await self._read_document()
 
-        async def perform(draws: Draws | None) -> Answer:
+        async def perform(draws: Draws | None) -> Reply:
             results = await performer.perform(asked, draws)
-            return Answer(200, {}, f'{{"results":[{b",".join(results).decode()}]}}')
+            return Reply(200, {}, f'{{"results":[{b",".join(results).decode()}]}}')
 
         await self.send_once(self._idempotency, perform)
 
@@ -122,8 +144,10 @@ class BatchHandler(Handler):
             raise InvalidRequest(Fault("/operations", "must be a list, in a JSON object"))
         if surplus := document.keys() - {"operations"}:
             raise InvalidRequest(*(Fault(f"/{name}", "is not a member that is known here") for name in sorted(surplus)))
-        if len(document["operations"]) > MOST:
-            raise InvalidRequest(Fault("/operations", f"are more than {MOST}: send them as lines, as {body.NDJSON}"))
+        if len(document["operations"]) > MAX_OPERATIONS:
+            raise InvalidRequest(
+                Fault("/operations", f"are more than {MAX_OPERATIONS}: send them as lines, as {body.NDJSON}")
+            )
         return [read_value(value) for value in document["operations"]]
 
     async def _do_lines(self, lines: "_LineBatch", chunk: bytes) -> None:
@@ -145,9 +169,9 @@ class BatchHandler(Handler):
 
 
 def _refuse_key(headers: HTTPHeaders) -> None:
-    if HEADER in headers:
+    if IDEMPOTENCY_KEY.name in headers:
         detail = "goes with a batch in application/json: of lines there may be more than can be remembered"
-        raise InvalidRequest(Fault("", detail, header=HEADER))
+        raise InvalidRequest(Fault("", detail, header=IDEMPOTENCY_KEY.name))
 
 
 class _LineBatch:

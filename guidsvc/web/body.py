@@ -17,6 +17,8 @@ MAX_BYTES = 64 * 1024
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 MERGE_PATCH = "application/merge-patch+json"
+PATCHES = (MERGE_PATCH, JSON)
+"""What the body of a PATCH can be."""
 CURL_DEFAULT = "application/x-www-form-urlencoded"
 """What `curl -d` calls any body, unless told otherwise."""
 

@@ -2,18 +2,39 @@
 
 from collections.abc import AsyncGenerator
 from http.client import CREATED, OK
+from typing import Any
 from urllib.parse import urlencode
 
 from pydantic_core import to_json
 
 from guidsvc.bodies import Creation, ListQuery, RecordQuery, render_cursor
-from guidsvc.idempotency import Answer, Draws, Idempotency
+from guidsvc.errors import InvalidRequest
+from guidsvc.idempotency import Draws, Idempotency, Reply
 from guidsvc.service import GuidService
-from guidsvc.web import body
-from guidsvc.web.guids import RecordHandler
+from guidsvc.web import answers, body
+from guidsvc.web.described import Answer, operation
+from guidsvc.web.guids import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_WRITES, RecordHandler
+from guidsvc.web.headers import (
+    IDEMPOTENCY_KEY,
+    LINK,
+    PREFER_MINIMAL,
+    PREFER_TOTAL,
+    PREFERENCE_APPLIED,
+    REPLAYED,
+    VARY,
+    always,
+)
 from guidsvc.web.negotiation import preferred
 
-PREFER_TOTAL = "total-count"
+TOTAL = "total-count"
+
+_CREATED = CREATED_NOW._replace(headers=(*CREATED_NOW.headers, REPLAYED))
+_CREATION: dict[str, Any] = {
+    "query": RecordQuery,
+    "headers": (*CONDITIONS, PREFER_MINIMAL, IDEMPOTENCY_KEY),
+    "body": Creation,
+    "problems": (*BAD_BODY, *OF_WRITES, *OF_KEYS),
+}
 
 
 class GuidsHandler(RecordHandler):
@@ -23,8 +44,26 @@ class GuidsHandler(RecordHandler):
         super().initialize(service)
         self._idempotency = idempotency
 
+    @operation(
+        "listGuids",
+        "List GUIDs",
+        Answer(
+            200,
+            "A page, or all of them.",
+            answers.Page,
+            other={body.NDJSON: "All that is selected: a record a line, as JSON."},
+            headers=(LINK, PREFERENCE_APPLIED, *always(VARY)),
+        ),
+        query=ListQuery,
+        headers=(PREFER_TOTAL,),
+        problems=(InvalidRequest,),
+    )
     async def get(self) -> None:
-        """Answer with a page of the records that the query selects, or with all of them as a stream of lines."""
+        """Answer with a page of the records that the query selects, or with all of them as a stream of lines.
+
+        They come in the order of their GUIDs. Who walks from page to page by `next` sees each record that exists
+        throughout exactly once.
+        """
         query = self.read_view(ListQuery)
         self.set_header("Cache-Control", "private, no-cache")
         self.set_header("Vary", "Accept, Prefer")
@@ -36,18 +75,22 @@ class GuidsHandler(RecordHandler):
 
     head = get
 
+    @operation("createGuid", "Create a GUID", _CREATED, **_CREATION)
     async def post(self) -> None:
         """Create a record under a GUID that the service draws."""
         self.read_view(RecordQuery)
         creation, conditions = self.read_body(Creation), self.read_conditions()
 
-        async def create(draws: Draws | None) -> Answer:
+        async def create(draws: Draws | None) -> Reply:
             record = await self._service.create(creation, conditions, draw=draws and draws(0))
             return self.answer_of(CREATED, record)
 
         await self.send_once(self._idempotency, create)
 
-    put = post
+    @operation("drawGuid", "Create a GUID, by PUT", _CREATED, **_CREATION)
+    async def put(self) -> None:
+        """Create a record under a GUID that the service draws, as POST does."""
+        await self.post()
 
     async def _reply_page(self, query: ListQuery) -> None:
         page = await self._service.find(query)
@@ -58,8 +101,8 @@ class GuidsHandler(RecordHandler):
             b'"items":[%b]' % b",".join(map(self.rendered, page.records)),
             b'"next":%b' % to_json(cursor),
         ]
-        if self.preferences().get("return") == PREFER_TOTAL:
-            self.set_header("Preference-Applied", f"return={PREFER_TOTAL}")
+        if self.preferences().get("return") == TOTAL:
+            self.set_header("Preference-Applied", f"return={TOTAL}")
             members.append(b'"total":%d' % await self._service.count(query))
         self.reply(OK, b"{%b}" % b",".join(members))
 

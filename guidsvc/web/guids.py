@@ -5,17 +5,59 @@ from http.client import CREATED, NO_CONTENT, NOT_MODIFIED, OK
 from typing import TypeVar
 
 from guidsvc.bodies import Change, NoQuery, Patch, RecordQuery
-from guidsvc.idempotency import Answer
-from guidsvc.models import Record, parse_guid
+from guidsvc.errors import (
+    Expired,
+    IdempotencyMismatch,
+    InProgress,
+    InvalidGuid,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PreconditionFailed,
+    PreconditionRequired,
+)
+from guidsvc.idempotency import Reply
+from guidsvc.models import EXAMPLE_GUID, GUID_PATTERN, Record, parse_guid
 from guidsvc.rules import tag_of
 from guidsvc.service import GuidService
+from guidsvc.web import answers
 from guidsvc.web.base import Handler
+from guidsvc.web.body import PATCHES
+from guidsvc.web.described import Answer, operation
+from guidsvc.web.headers import (
+    ETAG,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    LAST_MODIFIED,
+    LOCATION,
+    PREFER_MINIMAL,
+    PREFERENCE_APPLIED,
+    always,
+)
+from guidsvc.web.problems import TooLarge, UnsupportedMediaType
 
+CONDITIONS = (IF_MATCH, IF_NONE_MATCH)
+OF_RECORDS = always(ETAG, LAST_MODIFIED)
+OF_WRITTEN = (*OF_RECORDS, PREFERENCE_APPLIED)
+LEADS_TO = ("getGuid", "putGuid", "patchGuid", "deleteGuid")
+"""What can be done with a record that there is."""
+BAD_BODY = (InvalidRequest, TooLarge, UnsupportedMediaType)
+OF_WRITES = (PreconditionFailed, OutcomeUnknown)
+
+OF_KEYS = (IdempotencyMismatch, InProgress)
+
+CREATED_NOW = Answer(
+    201, "It was created.", answers.Record, headers=(*always(LOCATION), *OF_WRITTEN), leads_to=LEADS_TO
+)
+_UPDATED = Answer(200, "The record as it now is.", answers.Record, headers=OF_WRITTEN, leads_to=LEADS_TO)
+_MINIMAL = Answer(204, "It is done; `return=minimal` was preferred.", headers=OF_WRITTEN)
 _Query = TypeVar("_Query", bound=RecordQuery)
 
 
 class RecordHandler(Handler):
     """What both paths have in common: the service, and how a record is answered."""
+
+    label = "guids"
 
     def initialize(self, service: GuidService) -> None:
         self._service = service
@@ -31,7 +73,7 @@ class RecordHandler(Handler):
         """End the request with a record, as the client would like it, and what the service knows of it in headers."""
         self.send(self.answer_of(status, record))
 
-    def answer_of(self, status: int, record: Record) -> Answer:
+    def answer_of(self, status: int, record: Record) -> Reply:
         """Return the answer that a record makes, as the client would like it."""
         headers = {
             "ETag": f'"{tag_of(record)}"',
@@ -41,11 +83,11 @@ class RecordHandler(Handler):
         if status == CREATED:
             headers["Location"] = f"/guid/{record.guid}"
         if status == NOT_MODIFIED:
-            return Answer(status, headers, None)
+            return Reply(status, headers, None)
         if self.request.method not in {"GET", "HEAD"} and self.preferences().get("return") == "minimal":
             applied = {"Preference-Applied": "return=minimal"}
-            return Answer(NO_CONTENT if status == OK else status, headers | applied, None)
-        return Answer(status, headers, self.rendered(record).decode())
+            return Reply(NO_CONTENT if status == OK else status, headers | applied, None)
+        return Reply(status, headers, self.rendered(record).decode())
 
     def rendered(self, record: Record) -> bytes:
         """Return the record as JSON, in full if that was asked for."""
@@ -55,29 +97,84 @@ class RecordHandler(Handler):
 class GuidHandler(RecordHandler):
     """One GUID, named in the path."""
 
+    in_path = {
+        "guid": {
+            "type": "string",
+            "pattern": GUID_PATTERN,
+            "description": "32 upper-case hexadecimal characters.",
+            "examples": [EXAMPLE_GUID],
+        }
+    }
+
+    @operation(
+        "getGuid",
+        "Read a GUID",
+        Answer(200, "The record.", answers.Record, headers=OF_RECORDS),
+        Answer(304, "It is one that `If-None-Match` names.", headers=OF_RECORDS),
+        query=RecordQuery,
+        headers=CONDITIONS,
+        problems=(InvalidGuid, InvalidRequest, NotFound, Expired, PreconditionFailed),
+    )
     async def get(self, text: str) -> None:
-        """Answer with the record of a live GUID."""
+        """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
         self.read_view(RecordQuery)
         record, modified = await self._service.get(parse_guid(text), self.read_conditions())
         self.reply_record(OK if modified else NOT_MODIFIED, record)
 
     head = get
 
+    @operation(
+        "putGuid",
+        "Create or update a GUID",
+        _UPDATED,
+        CREATED_NOW,
+        _MINIMAL,
+        query=RecordQuery,
+        headers=(*CONDITIONS, PREFER_MINIMAL),
+        body=Change,
+        problems=(InvalidGuid, PreconditionRequired, *BAD_BODY, *OF_WRITES),
+    )
     async def put(self, text: str) -> None:
-        """Create the GUID, or merge the members that are given into its record."""
+        """Create the GUID, or merge the members that are given into its record.
+
+        A new one needs a user. One that has expired is renewed, for the default life if no expiry is given. What
+        changes nothing leaves the version as it is.
+        """
         self.read_view(RecordQuery)
         guid = parse_guid(text)
         change = self.read_body(Change, guid=guid)
         record, created = await self._service.put(guid, change, self.read_conditions())
         self.reply_record(CREATED if created else OK, record)
 
+    @operation(
+        "patchGuid",
+        "Change a GUID",
+        _UPDATED,
+        _MINIMAL,
+        query=RecordQuery,
+        headers=(*CONDITIONS, PREFER_MINIMAL),
+        body=Patch,
+        media_types=PATCHES,
+        problems=(InvalidGuid, NotFound, PreconditionRequired, *BAD_BODY, *OF_WRITES),
+    )
     async def patch(self, text: str) -> None:
-        """Apply a JSON merge patch to the record of the GUID, which must exist."""
+        """Apply a JSON merge patch to the record of the GUID, which must exist.
+
+        Null removes a member of the metadata, or all of them. One that has expired is renewed, as by PUT.
+        """
         self.read_view(RecordQuery)
         guid = parse_guid(text)
         patch = self.read_body(Patch, guid=guid)
         self.reply_record(OK, await self._service.patch(guid, patch, self.read_conditions()))
 
+    @operation(
+        "deleteGuid",
+        "Delete a GUID",
+        Answer(204, "It is deleted."),
+        query=NoQuery,
+        headers=CONDITIONS,
+        problems=(InvalidGuid, InvalidRequest, NotFound, PreconditionRequired, *OF_WRITES),
+    )
     async def delete(self, text: str) -> None:
         """Delete the GUID, live or expired."""
         self.read_query(NoQuery)

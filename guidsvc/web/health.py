@@ -6,10 +6,20 @@ from dataclasses import dataclass
 
 import guidsvc
 from guidsvc.errors import StoreUnavailable, Unavailable
+from guidsvc.web import answers
 from guidsvc.web.base import Handler
+from guidsvc.web.described import Answer, operation
 
 PROBE_SECONDS = 2.0
 """A part that takes longer than this to answer counts as down."""
+
+LINKS = {
+    "guid": "/guid",
+    "livez": "/livez",
+    "readyz": "/readyz",
+    "version": "/version",
+    "openapi": "/openapi.json",
+}
 
 Probe = Callable[[], Awaitable[None]]
 """Returns if a part answers, and raises Unavailable if it does not."""
@@ -26,6 +36,9 @@ class Probes:
 class LiveHandler(Handler):
     """Alive: the event loop turns."""
 
+    label = "health"
+
+    @operation("getLivez", "Is it alive?", Answer(200, "It is.", answers.Live))
     async def get(self) -> None:
         """Answer, which is all there is to it."""
         self.reply(200, {"status": "live"})
@@ -36,9 +49,12 @@ class LiveHandler(Handler):
 class ReadyHandler(Handler):
     """Ready: the store answers. Without the cache reads are slower and writes are refused: degraded."""
 
+    label = "health"
+
     def initialize(self, probes: Probes) -> None:
         self._probes = probes
 
+    @operation("getReadyz", "Is it ready?", Answer(200, "It is, or is degraded.", answers.Ready))
     async def get(self) -> None:
         """Answer with the state of each part; a problem if the store is down, or the service about to end."""
         if self.under_way.draining:
@@ -55,6 +71,9 @@ class ReadyHandler(Handler):
 class VersionHandler(Handler):
     """Which guidsvc this is."""
 
+    label = "about"
+
+    @operation("getVersion", "Which version is it?", Answer(200, "Name and version.", answers.Version))
     async def get(self) -> None:
         """Answer with name and version."""
         self.reply(200, {"name": "guidsvc", "version": guidsvc.__version__})
@@ -65,10 +84,12 @@ class VersionHandler(Handler):
 class RootHandler(Handler):
     """Where a visitor starts."""
 
+    label = "about"
+
+    @operation("getRoot", "What is there?", Answer(200, "Name, version and links.", answers.Root))
     async def get(self) -> None:
         """Answer with name, version and links."""
-        links = {"guid": "/guid", "livez": "/livez", "readyz": "/readyz", "version": "/version"}
-        self.reply(200, {"name": "guidsvc", "version": guidsvc.__version__, "links": links})
+        self.reply(200, {"name": "guidsvc", "version": guidsvc.__version__, "links": LINKS})
 
     head = get
 

@@ -74,7 +74,12 @@ TABLE: Mapping[type[Exception], Problem] = {
 
 def problem_of(error: BaseException) -> Problem:
     """Find what kind of problem an error is to the client."""
-    for base in type(error).__mro__:
+    return kind_of(type(error))
+
+
+def kind_of(error: type[BaseException]) -> Problem:
+    """Find what kind of problem an error of this class is to the client."""
+    for base in error.__mro__:
         if base in TABLE:
             return TABLE[base]
     return INTERNAL

@@ -1,0 +1,126 @@
+"""What each problem means, in words for those who meet it: for the document, and for `/problems/{code}`."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from pydantic_core import from_json
+
+from guidsvc import errors
+from guidsvc.errors import Fault
+from guidsvc.models import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record
+from guidsvc.web import problems
+from guidsvc.web.body import JSON, MAX_BYTES
+from guidsvc.web.problems import MethodNotAllowed, Problem, TooLarge, UnsupportedMediaType, problem_of
+
+_ID = "2f1c4d6e8a0b4c5d9e7f1a2b3c4d5e6f"
+_VERSION = 1_795_420_608_123
+_RECORD = Record(
+    guid=EXAMPLE_GUID,
+    user=EXAMPLE["user"],
+    expire=int(EXAMPLE["expire"]),
+    version=_VERSION,
+    created=_VERSION,
+    updated=_VERSION,
+    purge_at=int(EXAMPLE["expire"]) + 604_800,
+)
+
+
+class Explanation(NamedTuple):
+    """When a problem happens, what to do, and an error that is one."""
+
+    when: str
+    remedy: str
+    error: Exception
+
+    @property
+    def problem(self) -> Problem:
+        """The kind of problem."""
+        return problem_of(self.error)
+
+    @property
+    def example(self) -> dict[str, object]:
+        """The problem as it is answered."""
+        rendered: dict[str, object] = from_json(problems.render(self.error, _ID))
+        return rendered
+
+
+_ALL = (
+    Explanation(
+        "What stands in the path is not 32 characters of 0-9 and A-F.",
+        "Write the GUID in upper case, without dashes and braces. The detail says what was meant, where that is clear.",
+        errors.InvalidGuid(
+            f"A GUID is 32 upper-case hexadecimal characters, without dashes or braces: use {EXAMPLE_GUID}."
+        ),
+    ),
+    Explanation(
+        "Something in the body, the query or a header is not as it must be.",
+        "Correct all that is listed in errors: each says where it is and what is wrong with it.",
+        errors.InvalidRequest(
+            Fault("/expire", "must be Unix time in seconds, as a string of digits or an integer"),
+            Fault("", "is not a query parameter that is known here", parameter="colour"),
+        ),
+    ),
+    Explanation(
+        "The GUID never was, was deleted, or is past its retention; or nothing is served at this path.",
+        "Check the path. To register the GUID, PUT it.",
+        errors.NotFound(EXAMPLE_GUID),
+    ),
+    Explanation(
+        "The path is served, but not by this method.",
+        "Take one of the methods that the header Allow lists.",
+        MethodNotAllowed("POST", "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
+    ),
+    Explanation(
+        "The GUID is known, and was valid until expired_at.",
+        "Take it as not valid. Until renewable_until an update renews it; after that it is not found.",
+        errors.Expired(EXAMPLE_GUID, expired_at=1_427_736_345, renewable_until=1_428_341_145),
+    ),
+    Explanation(
+        "The record is not, or no longer, as If-Match or If-None-Match demands. Nothing was changed.",
+        "Look at the record and the ETag that come with the problem, and decide anew.",
+        errors.PreconditionFailed(EXAMPLE_GUID, _VERSION, _RECORD.wire),
+    ),
+    Explanation(
+        "The service is set up to change a record only for those who say which version of it they know.",
+        "Read the record, and send its ETag as If-Match; or If-Match: * to change any.",
+        errors.PreconditionRequired(EXAMPLE_GUID),
+    ),
+    Explanation(
+        "The request with this Idempotency-Key came before, and is still being done.",
+        "Send it again after the time in Retry-After: you get the answer of the first.",
+        errors.InProgress(),
+    ),
+    Explanation(
+        "The Idempotency-Key was sent with another request: another body, path or query.",
+        "Take a new key for a new request. To send a request again, send it exactly as it was.",
+        errors.IdempotencyMismatch(),
+    ),
+    Explanation(
+        f"The body is over {MAX_BYTES} bytes.",
+        f"Send less: the metadata of a record are at most {MAX_METADATA_BYTES} bytes.",
+        TooLarge(f"A body is at most {MAX_BYTES} bytes."),
+    ),
+    Explanation(
+        "Content-Type is not what this method reads, or the body is compressed.",
+        "Send JSON in UTF-8, as one of the media types in the header Accept, for a PATCH Accept-Patch.",
+        UnsupportedMediaType("POST", f"A body of POST is {JSON}, in UTF-8.", (JSON,)),
+    ),
+    Explanation(
+        "The service has a fault. Nothing is known of what was changed.",
+        "Tell those who run the service the request_id: it finds what happened in the log.",
+        RuntimeError(),
+    ),
+    Explanation(
+        "The store, or for a write the cache, does not answer, or the service is about to end. Nothing was changed.",
+        "Send the same request again after the seconds in Retry-After.",
+        errors.StoreUnavailable(),
+    ),
+    Explanation(
+        "A write was sent to the store, and no answer came: it may have happened, may yet happen, or may not.",
+        "Read the record before you try again; or make the write safe to send twice, with If-Match or If-None-Match.",
+        errors.OutcomeUnknown(),
+    ),
+)
+
+EXPLANATIONS: Mapping[str, Explanation] = {each.problem.code: each for each in _ALL}
+"""Each problem explained, by its code."""
