@@ -74,9 +74,8 @@ async def test_head_says_what_get_does_without_the_body(client: Client) -> None:
             await client.ask("HEAD", "/guid?limit=1", headers=headers),
         )
         assert (head.status, head.body) == (200, b"")
-        assert {name: head.headers.get(name) for name in ("Content-Type", "Link", "Vary")} == {
-            name: got.headers.get(name) for name in ("Content-Type", "Link", "Vary")
-        }
+        for name in ("Content-Type", "Link", "Vary", "Content-Length"):
+            assert head.headers.get(name) == got.headers.get(name)
 
 
 async def test_a_page_has_50_records_unless_told_otherwise_and_500_at_most(serving: Serving) -> None:

@@ -178,8 +178,12 @@ class Handler(RequestHandler):
     async def stream(self, parts: AsyncGenerator[bytes]) -> None:
         """End the request with these parts, no faster than the client takes them; if it goes away, so do they.
 
-        The head goes out with the first, so an error that comes before it is told as a problem.
+        The head goes out with the first, so an error that comes before it is told as a problem. A HEAD asks for none.
         """
+        if self.request.method == "HEAD":
+            await self.flush()
+            self.finish()
+            return
         self._streaming = asyncio.current_task()
         async with aclosing(parts):
             async for part in parts:
