@@ -4,7 +4,7 @@ Nothing here serves a request, and nothing here knows OpenAPI.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
@@ -40,7 +40,11 @@ class Operation:
     query: type[BaseModel] | None = None
     headers: tuple[Header, ...] = ()
     body: type[BaseModel] | None = None
+    """What is sent, as JSON."""
     media_types: tuple[str, ...] = (JSON,)
+    """What that is called."""
+    other: Mapping[str, str] = field(default_factory=dict)
+    """What else can be sent: a description of the text, by media type."""
     problems: tuple[type[Exception], ...] = ()
     """Those of its own; `Unavailable` and a fault of the service can happen anywhere."""
 

@@ -87,7 +87,7 @@ def _operation(method: Method) -> oas.Operation:
     told = method.operation
     replies: Any = {str(answer.status): _answer(method, answer) for answer in told.answers}
     replies |= {str(status): _problem(method, kinds) for status, kinds in method.problems.items()}
-    more: dict[str, Any] = {} if told.body is None else {"requestBody": _body(told.body, told.media_types)}
+    more: dict[str, Any] = {} if told.body is None else {"requestBody": _body(told.body, told)}
     return oas.Operation(
         tags=[method.route.handler.label],
         operationId=method.id,
@@ -126,8 +126,9 @@ def _parameter(where: str, name: str, schema: Mapping[str, Any], **more: Any) ->
     return oas.Parameter(**told | more)
 
 
-def _body(model: type[BaseModel], media_types: Iterable[str]) -> oas.RequestBody:
-    return oas.RequestBody(required=True, content=dict.fromkeys(media_types, _content(model)))
+def _body(model: type[BaseModel], told: Operation) -> oas.RequestBody:
+    content = dict.fromkeys(told.media_types, _content(model)) | _texts(told.other)
+    return oas.RequestBody(required=True, content=content)
 
 
 # What is answered
@@ -135,7 +136,7 @@ def _body(model: type[BaseModel], media_types: Iterable[str]) -> oas.RequestBody
 
 def _answer(method: Method, answer: Answer) -> oas.Response:
     content = {} if answer.body is None else {JSON: _content(answer.body)}
-    content |= {media: _media(schema={"type": "string", "description": what}) for media, what in answer.other.items()}
+    content |= _texts(answer.other)
     more: dict[str, Any] = {"content": content} if content and method.name != "HEAD" else {}
     if answer.leads_to and more:
         more["links"] = {name: _link(name) for name in answer.leads_to}
@@ -175,6 +176,11 @@ def _header(header: Header) -> oas.Header:
 def _content(model: type[BaseModel]) -> oas.MediaType:
     extra: Any = model.model_config.get("json_schema_extra") or {}
     return _media(schema=_schema(model), **({"example": extra["examples"][0]} if "examples" in extra else {}))
+
+
+def _texts(told: Mapping[str, str]) -> dict[str, oas.MediaType]:
+    """Describe what is not JSON, by its media type."""
+    return {media: _media(schema={"type": "string", "description": what}) for media, what in told.items()}
 
 
 def _media(**told: Any) -> oas.MediaType:
