@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fuzz coverage lint format clean
+.PHONY: help install run test test-browser fuzz coverage lint format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/dev.done  ## make the virtual environment, with all that run, test and lint need
 
@@ -21,6 +21,9 @@ run: $(VENV)/run.done  ## run the service; ARGS="--port 9000" passes options on
 
 test: $(VENV)/dev.done  ## run every test; ARGS="-k racing" picks some
 	$(BIN)/python -m pytest $(ARGS)
+
+test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which must be on PATH
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 fuzz: $(VENV)/dev.done  ## make 2,000 requests of each operation up; ARGS="500 7" makes 500, with 7 as the seed
 	$(BIN)/python -m tests.fuzz $(ARGS)
@@ -57,3 +60,7 @@ $(VENV)/run.done: requirements.txt $(VENV)/venv.done
 $(VENV)/dev.done: requirements.txt requirements-dev.txt $(VENV)/venv.done
 	$(PIP) -r requirements-dev.txt
 	touch $@ $(VENV)/run.done
+
+$(VENV)/browser.done: requirements-browser.txt $(VENV)/dev.done
+	$(PIP) -r requirements-browser.txt
+	touch $@

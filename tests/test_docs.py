@@ -98,7 +98,7 @@ def test_the_design_of_the_package_is_told_where_it_is() -> None:
     assert told == there
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-browser.txt"])
 def test_requirements_are_pinned(name: str) -> None:
     lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith(("#", "-r"))]
 

@@ -18,7 +18,11 @@ from guidsvc.bodies import Change, Creation, ListQuery, Operation, Patch, render
 from guidsvc.models import EXAMPLE_GUID, MAX_TIME
 from guidsvc.web import openapi, problems
 from guidsvc.web.app import make_app
+from guidsvc.web.base import Handler
+from guidsvc.web.body import NDJSON
+from guidsvc.web.described import Answer, operation
 from guidsvc.web.explanations import EXPLANATIONS
+from guidsvc.web.routes import Route
 from tests.conftest import Serving
 from tests.servers import ROOT
 
@@ -39,8 +43,8 @@ def accepts(schema: dict[str, Any], value: object) -> bool:
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield path, method and operation of the document."""
     for path, item in DOCUMENT["paths"].items():
-        for method, operation in item.items():
-            yield path, method.upper(), operation
+        for method, described in item.items():
+            yield path, method.upper(), described
 
 
 def examples(node: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -95,11 +99,11 @@ def test_what_is_described_answers_as_it_is_described_and_nothing_else_does() ->
 
 
 def test_every_operation_has_a_name_of_its_own_a_summary_and_a_description() -> None:
-    names = [operation["operationId"] for _, _, operation in operations()]
+    names = [described["operationId"] for _, _, described in operations()]
 
     assert len(names) == len(set(names))
     assert all(re.fullmatch("[a-z]+[A-Z][A-Za-z]+", name) for name in names)
-    assert all(operation["summary"] and operation["description"] for _, _, operation in operations())
+    assert all(described["summary"] and described["description"] for _, _, described in operations())
 
 
 def test_every_problem_is_described() -> None:
@@ -114,7 +118,7 @@ def test_every_problem_is_described() -> None:
 
 
 def test_every_problem_but_that_of_another_method_is_an_answer_to_something() -> None:
-    answers = [answer for _, _, operation in operations() for answer in operation["responses"].values()]
+    answers = [answer for _, _, described in operations() for answer in described["responses"].values()]
     told = {
         code for answer in answers for media in answer.get("content", {}).values() for code in media.get("examples", {})
     }
@@ -123,8 +127,8 @@ def test_every_problem_but_that_of_another_method_is_an_answer_to_something() ->
 
 
 def test_every_reply_has_a_request_id() -> None:
-    for _, _, operation in operations():
-        assert all(answer["headers"]["X-Request-Id"]["required"] for answer in operation["responses"].values())
+    for _, _, described in operations():
+        assert all(answer["headers"]["X-Request-Id"]["required"] for answer in described["responses"].values())
 
 
 def test_every_example_is_as_its_schema_demands() -> None:
@@ -147,6 +151,24 @@ def test_a_get_that_can_be_head_is_the_same_but_for_its_body() -> None:
             assert item["head"]["parameters"] == item["get"]["parameters"]
             assert item["head"]["responses"].keys() == item["get"]["responses"].keys()
             assert not any("content" in answer for answer in item["head"]["responses"].values())
+
+
+class Batch(Handler):
+    """A handler that is served nowhere."""
+
+    label = "guids"
+
+    @operation("runBatch", "Do much", Answer(200, "Done."), body=Change, other={NDJSON: "A change a line."})
+    async def post(self) -> None:
+        """Do it."""
+
+
+def test_a_body_can_be_declared_as_json_and_as_lines() -> None:
+    made = json.loads(openapi.render([Route("/guid:batch", Batch)]))["paths"]["/guid:batch"]
+
+    assert made["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Change")
+    assert made["post"]["requestBody"]["content"]["application/x-ndjson"]["schema"]["type"] == "string"
+    assert made["options"]["operationId"] == "optionsBatch"
 
 
 # The schemas say the same as the models

@@ -8,10 +8,12 @@ from guidsvc.service import GuidService
 from guidsvc.web.base import UnknownPath
 from guidsvc.web.batch import BatchHandler
 from guidsvc.web.collection import GuidsHandler
-from guidsvc.web.docs import Document, OpenApiHandler
+from guidsvc.web.docs import DocsHandler, Document, OpenApiHandler
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.guids import GuidHandler
 from guidsvc.web.health import LiveHandler, Probes, ReadyHandler, RootHandler, VersionHandler
+from guidsvc.web.pages import FileHandler
+from guidsvc.web.problem_page import ProblemHandler
 from guidsvc.web.routes import Route
 
 LOGGED_PATH = 200
@@ -30,6 +32,9 @@ def make_app(service: GuidService, idempotency: Idempotency, probes: Probes, *, 
         Route("/readyz", ReadyHandler, {"probes": probes}),
         Route("/version", VersionHandler),
         Route("/openapi.json", OpenApiHandler),
+        Route("/docs", DocsHandler),
+        Route("/docs/{file}", FileHandler),
+        Route("/problems/{code}", ProblemHandler),
         Route("/", RootHandler),
     ]
     return Application(

@@ -87,7 +87,7 @@ class BatchHandler(Handler):
         query=BatchQuery,
         headers=(PREFER_MINIMAL, IDEMPOTENCY_KEY),
         body=answers.Batch,
-        other_bodies={body.NDJSON: "An operation a line, as JSON; any number of them."},
+        other={body.NDJSON: "An operation a line, as JSON; any number of them."},
         problems=(*BAD_BODY, *OF_KEYS, OutcomeUnknown),
     )
     async def post(self) -> None:

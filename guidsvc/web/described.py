@@ -40,9 +40,11 @@ class Operation:
     query: type[BaseModel] | None = None
     headers: tuple[Header, ...] = ()
     body: type[BaseModel] | None = None
+    """What is sent, as JSON."""
     media_types: tuple[str, ...] = (JSON,)
-    other_bodies: Mapping[str, str] = field(default_factory=dict)
-    """What else the body can be: a description of the text, by media type."""
+    """What that is called."""
+    other: Mapping[str, str] = field(default_factory=dict)
+    """What else can be sent: a description of the text, by media type."""
     problems: tuple[type[Exception], ...] = ()
     """Those of its own; `Unavailable` and a fault of the service can happen anywhere."""
 

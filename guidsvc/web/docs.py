@@ -1,14 +1,14 @@
-"""The service tells of itself: `/openapi.json`."""
+"""The service tells of itself: to programs at `/openapi.json`, to people at `/docs`."""
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 
 from guidsvc.web import answers
-from guidsvc.web.base import Handler
+from guidsvc.web.body import JSON
 from guidsvc.web.described import Answer, operation
 from guidsvc.web.headers import ETAG, IF_NONE_MATCH_HERE, always
+from guidsvc.web.pages import HTML, NOT_MODIFIED, OF_PAGES, LastingHandler, read
 from guidsvc.web.routes import Route
 
 
@@ -29,21 +29,6 @@ class Document:
         return openapi.render(self._routes)
 
 
-class LastingHandler(Handler):
-    """What changes only with the service itself."""
-
-    label = "about"
-
-    def reply_lasting(self, content: bytes, cache: str) -> None:
-        """End the request with this, or with 304 if the client has it; `cache` says for how long it may keep it."""
-        self.set_header("Cache-Control", cache)
-        self.set_header("ETag", f'"{hashlib.sha256(content).hexdigest()[:32]}"')
-        if self.check_etag_header():
-            self.reply(304)
-        else:
-            self.finish(content)
-
-
 class OpenApiHandler(LastingHandler):
     """The document."""
 
@@ -51,12 +36,29 @@ class OpenApiHandler(LastingHandler):
         "getOpenapi",
         "This document",
         Answer(200, "The document.", answers.Document, headers=always(ETAG)),
-        Answer(304, "It is one that `If-None-Match` names.", headers=always(ETAG)),
+        NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
     )
     async def get(self) -> None:
         """Describe the service in OpenAPI 3.1."""
         document: Document = self.application.settings["document"]
-        self.reply_lasting(await document.read(), "no-cache")
+        self.reply_lasting(await document.read(), JSON)
+
+    head = get
+
+
+class DocsHandler(LastingHandler):
+    """The page."""
+
+    @operation(
+        "getDocs",
+        "This document, to read and to try out",
+        Answer(200, "The page.", other={HTML: "The page."}, headers=OF_PAGES),
+        NOT_MODIFIED,
+        headers=(IF_NONE_MATCH_HERE,),
+    )
+    async def get(self) -> None:
+        """Answer with a page that shows the document, and sends what is tried out. It loads nothing from elsewhere."""
+        self.reply_page(read("docs.html"))
 
     head = get

@@ -19,6 +19,7 @@ LINKS = {
     "readyz": "/readyz",
     "version": "/version",
     "openapi": "/openapi.json",
+    "docs": "/docs",
 }
 
 Probe = Callable[[], Awaitable[None]]

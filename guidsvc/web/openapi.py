@@ -127,13 +127,8 @@ def _parameter(where: str, name: str, schema: Mapping[str, Any], **more: Any) ->
 
 
 def _body(model: type[BaseModel], told: Operation) -> oas.RequestBody:
-    return oas.RequestBody(
-        required=True, content=dict.fromkeys(told.media_types, _content(model)) | _texts(told.other_bodies)
-    )
-
-
-def _texts(others: Mapping[str, str]) -> dict[str, oas.MediaType]:
-    return {media: _media(schema={"type": "string", "description": what}) for media, what in others.items()}
+    content = dict.fromkeys(told.media_types, _content(model)) | _texts(told.other)
+    return oas.RequestBody(required=True, content=content)
 
 
 # What is answered
@@ -181,6 +176,11 @@ def _header(header: Header) -> oas.Header:
 def _content(model: type[BaseModel]) -> oas.MediaType:
     extra: Any = model.model_config.get("json_schema_extra") or {}
     return _media(schema=_schema(model), **({"example": extra["examples"][0]} if "examples" in extra else {}))
+
+
+def _texts(told: Mapping[str, str]) -> dict[str, oas.MediaType]:
+    """Describe what is not JSON, by its media type."""
+    return {media: _media(schema={"type": "string", "description": what}) for media, what in told.items()}
 
 
 def _media(**told: Any) -> oas.MediaType:
