@@ -1,15 +1,17 @@
 """Requests that may be sent again: each is done once, and answered the same every time.
 
 A request that names a key first claims its receipt in the store, with a lease and a seed. What it draws at random it
-draws from the seed, so whoever does it again makes the same GUIDs, and finds what was done before. When it is done
-its answer goes into the receipt. If the process dies in the middle the lease runs out, and the next who comes with the
-key does the request again from the same seed.
+draws from the seed, so whoever does it again makes the same GUIDs, and finds what was created before. When it is done
+its answer goes into the receipt. If the process dies in the middle the lease runs out. The next who comes with the key
+does the request again from the same seed, if all that it does is to create under GUIDs that are drawn, and to read;
+what it does to GUIDs that it names, others may have changed since, so it is told that the outcome is unknown.
 
     no receipt            claimed, and done
     another fingerprint   IdempotencyMismatch: the key was for another request
     an answer             given again
     a lease that holds    InProgress
-    a lease that is over  claimed, and done again from the same seed
+    a lease that is over  claimed, and done again from the same seed; or, where that could undo what others did since,
+                          OutcomeUnknown
 """
 
 import asyncio
@@ -39,8 +41,8 @@ from guidsvc.store import Receipts
 KEPT_SECONDS = 24 * 3600
 LEASE_SECONDS = 10.0
 """A request whose process died can be done again after so long; one that is still being done renews its lease."""
-MAX_ANSWER_BYTES = 8 * 1024 * 1024
-"""A larger answer is not kept: its request is done again, from the same seed."""
+MAX_ANSWER_BYTES = 12 * 1024 * 1024
+"""A larger answer, as JSON, is not kept (a document of MongoDB has at most 16 MiB): as if its process had died."""
 
 _log = structlog.get_logger(__name__)
 
@@ -66,6 +68,8 @@ class Request(NamedTuple):
     caller: str
     key: str
     fingerprint: str
+    repeatable: bool = True
+    """Whether it does nothing but to create under GUIDs that are drawn, and to read."""
 
     @property
     def name(self) -> str:
@@ -115,6 +119,8 @@ class Idempotency:
             return found, False
         elif found.leased_until > now:
             raise InProgress
+        elif not request.repeatable:
+            raise OutcomeUnknown("the first request under this key was begun, and its answer was not kept")
         else:
             claim = found.model_copy(update={"attempt": found.attempt + 1, "leased_until": self._lease(now)})
         if not await self._receipts.swap_receipt(found, claim):
@@ -155,7 +161,8 @@ class Idempotency:
     async def _renew(self, hold: "_Hold") -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
-            await hold.renew(self._lease(self._clock()))
+            # What has begun to renew is not cut off: the hold must know what is in the store.
+            await asyncio.shield(hold.renew(self._lease(self._clock())))
 
 
 class _Hold:
@@ -168,9 +175,9 @@ class _Hold:
 
     async def complete(self, answer: Reply) -> None:
         """Keep the answer; one that is too large leaves the request to be done again."""
-        text = to_json(answer).decode()
-        if len(text) <= MAX_ANSWER_BYTES:
-            await self._put(answer=text)
+        rendered = to_json(answer)
+        if len(rendered) <= MAX_ANSWER_BYTES:
+            await self._put(answer=rendered.decode())
         else:
             await self.let_go()
 

@@ -28,7 +28,7 @@ BACKOFF = 0.001, 0.05
 
 TURN_SECONDS = 10.0
 """How long a write waits for those of the same GUID that came before it."""
-STRIDE = 500
+STRIDE = 250
 """So many records are in memory at a time while a selection is walked."""
 
 

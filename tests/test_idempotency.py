@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from pydantic_core import to_json
 
 from guidsvc import rules
 from guidsvc.errors import IdempotencyMismatch, InProgress, InvalidRequest, OutcomeUnknown, StoreUnavailable
@@ -206,6 +207,21 @@ async def test_when_a_process_dies_its_lease_runs_out_and_another_does_the_reque
     assert second.drawn == [seeded(bytes.fromhex(held.seed), 0, held.claimed)(0)]
 
 
+async def test_a_request_that_may_undo_what_others_did_since_is_not_done_again(
+    idempotency: Idempotency, clock: FakeClock
+) -> None:
+    request, works = REQUEST._replace(repeatable=False), Works()
+    await idempotency._claim(request)  # and never heard of again
+
+    with pytest.raises(InProgress):
+        await idempotency.once(request, works)
+    clock.advance(seconds=10)
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown):
+            await idempotency.once(request, works)
+    assert works.drawn == []
+
+
 async def test_one_that_takes_long_renews_its_lease(backend: Backend, clock: FakeClock) -> None:
     idempotency = Idempotency(backend, clock=clock, seeded=seeded, lease_seconds=0.03)
 
@@ -229,12 +245,31 @@ async def test_an_answer_that_is_too_large_is_not_kept(idempotency: Idempotency)
     async def work(_: Draws | None) -> Reply:
         nonlocal done
         done += 1
-        return Reply(200, {}, "x" * MAX_ANSWER_BYTES)
+        return Reply(200, {}, '"' * (MAX_ANSWER_BYTES // 2))
 
     for _ in range(2):
         _, replayed = await idempotency.once(REQUEST, work)
         assert not replayed
     assert done == 2
+
+    other = REQUEST._replace(key="another", repeatable=False)
+    await idempotency.once(other, work)
+    with pytest.raises(OutcomeUnknown):
+        await idempotency.once(other, work)
+    assert done == 3
+
+
+async def test_the_largest_answer_is_kept_whatever_it_is_written_in(idempotency: Idempotency) -> None:
+    empty = len(to_json(Reply(200, {}, "")))
+    for character in ("x", "🜁"):
+        request = REQUEST._replace(key=character)
+        reply = Reply(200, {}, character * ((MAX_ANSWER_BYTES - empty) // len(character.encode())))
+
+        async def work(_: Draws | None, reply: Reply = reply) -> Reply:
+            return reply
+
+        assert await idempotency.once(request, work) == (reply, False)
+        assert await idempotency.once(request, work) == (reply, True)
 
 
 async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from guidsvc.web import batch
+from guidsvc.web.base import DISCARD_BYTES
 from tests.client import Client, Reply, read_reply
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import GUID, USER
 from tests.servers import Server
+from tests.test_web_base import raw
 from tests.test_web_guids import assert_problem
 
 BATCH = "/guid:batch"
@@ -335,3 +337,48 @@ async def test_a_store_that_does_not_answer_is_told_for_each_operation(
         own_mongo.kill()
         results = await do(client, {"op": "get", "guid": GUID}, {"op": "delete", "guid": GUID}, {"op": "nothing"})
         assert [result["status"] for result in results] == [503, 503, 400]
+
+
+async def test_an_operation_or_a_document_of_many_members_is_refused_in_a_word(serving: Serving) -> None:
+    many = {f"member {number}": number for number in range(20_000)}
+    async with serving() as client:
+        (result,) = await do(client, many)
+        assert [error["pointer"] for error in result["problem"]["errors"]] == [""]
+        reply = await client.post(BATCH, {"operations": []} | many)
+        assert_problem(reply, 400, "invalid-request")
+        assert len(reply.body) < 10_000
+        (result,) = await do(client, {"x" * 100_000: 1})
+        assert len(json.dumps(result)) < 1_000
+
+
+async def test_a_known_fault_is_told_before_a_client_that_waits_sends_anything(serving: Serving) -> None:
+    head = b"POST /guid:batch?x=1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
+    async with serving() as client:
+        reply = await raw(client, head + b"Expect: 100-continue\r\nContent-Length: 9000000000\r\n\r\n")
+        assert_problem(reply, 400, "invalid-request")
+
+
+@pytest.mark.parametrize("query", ["", "?x=1"])
+async def test_nobody_can_make_the_service_gather_what_it_does_not_take(serving: Serving, query: str) -> None:
+    method = "PUT" if not query else "POST"
+    head = f"{method} /guid:batch{query} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n".encode()
+    chunk = b"%x\r\n%b\r\n" % (1 << 20, b"x" * (1 << 20))
+    async with serving() as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(DISCARD_BYTES // (1 << 20) + 1):
+            writer.write(chunk)
+        reply = await asyncio.wait_for(read_reply(reader, method), 10)
+        writer.close()
+        assert_problem(reply, 413, "too-large")
+
+
+async def test_lines_that_are_only_line_ends_let_others_through(serving: Serving) -> None:
+    async with serving() as client:
+        flood = asyncio.create_task(client.post(BATCH, body=b"\n" * (8 << 20), headers=NDJSON))
+        served = 0
+        while not flood.done():
+            assert (await client.get("/livez")).status == 200
+            served += 1
+        assert (await flood).status == 200
+        assert served > 20

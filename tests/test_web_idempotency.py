@@ -1,12 +1,16 @@
 """Idempotency-Key, over HTTP."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 
 import pytest
 
+from guidsvc.store.sqlite import path_of_url
 from tests.client import Client
-from tests.conftest import FakeClock, Serving
+from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import GUID, USER
+from tests.test_web_base import raw
 from tests.test_web_guids import assert_problem
 
 KEY = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
@@ -122,3 +126,42 @@ async def test_lines_take_no_key(client: Client) -> None:
     headers = KEY | {"Content-Type": "application/x-ndjson"}
     assert_problem(await client.post("/guid:batch", body=b'{"user": "a"}\n', headers=headers), 400, "invalid-request")
     assert await everything(client) == 0
+
+
+async def test_two_keys_are_none(serving: Serving) -> None:
+    request = b"POST /guid HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n"
+    async with serving() as client:
+        reply = await raw(client, request + b'Idempotency-Key: a\r\nIdempotency-Key: b\r\n\r\n{"user": "a"}')
+        assert_problem(reply, 400, "invalid-request")
+
+
+async def test_what_was_preferred_the_first_time_is_what_was_applied(client: Client) -> None:
+    body = {"operations": [{"user": USER}]}
+    await client.post("/guid:batch", body, headers=KEY)
+    again = await client.post("/guid:batch", body, headers=KEY | {"Prefer": "return=minimal"})
+
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert "Preference-Applied" not in again.headers
+    assert "record" in again.json["results"][0]
+
+
+async def test_a_batch_that_died_is_not_done_again_where_it_could_undo_what_others_did(
+    serving: Serving, sqlite_url: str, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("request failed")
+    changes = {"operations": [{"guid": GUID, "user": "mine"}]}
+    creates = {"operations": [{"user": "mine"}, {"op": "get", "guid": GUID}]}
+    async with serving() as client:
+        await client.post("/guid:batch", changes, headers=KEY)
+        first = await client.post("/guid:batch", creates, headers={"Idempotency-Key": "creates"})
+        await client.put(f"/guid/{GUID}", {"user": "another's"})
+        with closing(sqlite3.connect(path_of_url(sqlite_url))) as file:  # as if it had died before it could keep these
+            file.execute("UPDATE receipts SET answer = NULL, leased_until = ?", (clock() + 1,))
+            file.commit()
+        assert_problem(await client.post("/guid:batch", changes, headers=KEY), 409, "in-progress")
+        clock.advance(seconds=1)
+        assert_problem(await client.post("/guid:batch", changes, headers=KEY), 504, "outcome-unknown")
+        again = await client.post("/guid:batch", creates, headers={"Idempotency-Key": "creates"})
+        assert again.json["results"][0] == first.json["results"][0]
+        assert (await client.get(f"/guid/{GUID}")).json["user"] == "another's"
+        assert await everything(client) == 2

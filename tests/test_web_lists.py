@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -207,6 +208,7 @@ async def test_a_total_does_not_depend_on_the_page(client: Client) -> None:
         ("cursor=AQAAAAAAAAAAAAAAAAAAAAAB", "cursor"),
         ("view=half", "view"),
         ("offset=10", "offset"),
+        ("user=%FF", "user"),
         ("limit=1&limit=2", "limit"),
     ],
 )
@@ -320,3 +322,13 @@ async def test_a_client_that_goes_away_in_the_middle_of_a_stream_leaves_nothing_
         await asyncio.wait(begun, timeout=10)
         assert all(task.done() for task in begun)
         assert (await client.get("/livez")).status == 200
+
+
+async def test_under_http_1_0_a_stream_ends_with_its_connection(serving: Serving) -> None:
+    async with serving() as client:
+        created = await create(client, range(3))
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(b"GET /guid HTTP/1.0\r\nAccept: application/x-ndjson\r\nConnection: keep-alive\r\n\r\n")
+        _, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+        writer.close()
+        assert [json.loads(line) for line in body.splitlines()] == created

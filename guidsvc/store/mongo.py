@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
+from bson.errors import BSONError
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pydantic import ValidationError
 from pymongo import IndexModel
@@ -162,6 +163,8 @@ class MongoStore:
             return bool((await self._receipts.replace_one(same, _document(new, "key"))).matched_count == 1)
         except DuplicateKeyError:
             return False
+        except BSONError as error:
+            raise StoreUnavailable(f"MongoDB cannot hold this receipt: {error}") from error
         except PyMongoError as error:
             raise _write_failure(error) from error
 

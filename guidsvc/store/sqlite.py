@@ -107,8 +107,7 @@ class SqliteStore:
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         with _failures():
-            rows = await self._finder.find(selection, after, limit)
-        return [_row(RECORDS, str(row[0]), row) for row in rows]
+            return await self._finder.find(selection, after, limit, lambda row: _row(RECORDS, str(row[0]), row))
 
     async def count(self, selection: Selection) -> int:
         with _failures():

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from guidsvc.errors import StoreUnavailable
+from guidsvc.models import Record
 from guidsvc.rules import Selection
 from guidsvc.store.sqlite_schema import open_reader
 from guidsvc.store.sqlite_tables import RECORDS
@@ -53,13 +54,15 @@ class Finder:
         self._open = ExitStack()
         self._idle: list[sqlite3.Connection] = []
 
-    async def find(self, selection: Selection, after: str, limit: int) -> list[tuple[object, ...]]:
-        """Return the rows of a page; what they are is the caller's to judge."""
+    async def find(
+        self, selection: Selection, after: str, limit: int, make: Callable[[tuple[object, ...]], Record]
+    ) -> list[Record]:
+        """Return the records of a page, which `make` makes of its rows, in the thread too."""
         values = vars(selection) | {"after": after, "limit": limit}
 
-        def work(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
+        def work(connection: sqlite3.Connection) -> list[Record]:
             few = selection.by_expire and self._are_few(connection, selection)
-            return connection.execute(statement(selection, few=few), values).fetchall()
+            return [make(row) for row in connection.execute(statement(selection, few=few), values).fetchall()]
 
         return await self._run(work)
 
@@ -81,17 +84,14 @@ class Finder:
     async def _run(self, work: Callable[[sqlite3.Connection], _Found]) -> _Found:
         try:
             async with asyncio.timeout(self._seconds), self._places:
-                connection = self._idle.pop() if self._idle else self._connect()
-                try:
-                    return await self._in_thread(work, connection)
-                finally:
-                    self._idle.append(connection)
+                return await self._in_thread(work, self._idle.pop() if self._idle else self._connect())
         except TimeoutError as error:
             raise StoreUnavailable(f"SQLite: a search took longer than {self._seconds} s") from error
 
     async def _in_thread(self, work: Callable[[sqlite3.Connection], _Found], connection: sqlite3.Connection) -> _Found:
         """Run the work in a thread; one whose caller has gone is broken off, and the thread is free again."""
         running = asyncio.get_running_loop().run_in_executor(self._threads, work, connection)
+        running.add_done_callback(lambda _: self._idle.append(connection))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:

@@ -7,7 +7,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from http.client import METHOD_NOT_ALLOWED, NOT_MODIFIED
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
@@ -49,6 +49,7 @@ class Handler(RequestHandler):
     """What stands in the path, as JSON Schema, by name."""
 
     request_id: str
+    _is_last = False  # of its connection, whose end is that of the reply too: HTTP/1.0 knows no other for a stream
     _streaming: asyncio.Task[None] | None = None  # what is to end when the client goes away
 
     def set_default_headers(self) -> None:
@@ -84,7 +85,7 @@ class Handler(RequestHandler):
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """End the request; and the connection, if the service is about to end."""
-        if not self.under_way.draining:
+        if not self.under_way.draining and not self._is_last:
             return super().finish(chunk)
         connection: Any = self.request.connection
         self.set_header("Connection", "close")
@@ -164,9 +165,9 @@ class Handler(RequestHandler):
             self.clear_header("Content-Type")
         self.reply(answer.status, None if answer.body is None else answer.body.encode())
 
-    async def send_once(self, idempotency: Idempotency, work: Work) -> None:
+    async def send_once(self, idempotency: Idempotency, work: Work, *, repeatable: bool = True) -> None:
         """End the request with the answer that `work` gives, or gave when the request came before under its key."""
-        request = parse_key(self.request, bytes(self._received))
+        request = parse_key(self.request, bytes(self._received), repeatable=repeatable)
         if request is None:
             self.send(await work(None))
             return
@@ -180,6 +181,8 @@ class Handler(RequestHandler):
 
         The head goes out with the first, so an error that comes before it is told as a problem. A HEAD asks for none.
         """
+        if self.request.version == "HTTP/1.0":
+            self._is_last = True
         if self.request.method == "HEAD":
             await self.flush()
             self.finish()
@@ -188,8 +191,10 @@ class Handler(RequestHandler):
         async with aclosing(parts):
             async for part in parts:
                 self.write(part)
-                with suppress(StreamClosedError):  # which on_connection_close is told of
+                try:
                     await self.flush()
+                except StreamClosedError:  # which on_connection_close is told of
+                    return
         self._streaming = None
         self.finish()
 

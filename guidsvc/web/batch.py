@@ -8,13 +8,17 @@ has been read, so a client that sends everything before it reads anything never 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import ExitStack
+from functools import partial
+from itertools import islice
 from tempfile import SpooledTemporaryFile
+from typing import Any
 
 from tornado.httputil import HTTPHeaders
 
 from guidsvc.bodies import MAX_OPERATIONS, BatchQuery
 from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown
 from guidsvc.idempotency import Draws, Idempotency, Reply
+from guidsvc.rules import Draw
 from guidsvc.service import GuidService
 from guidsvc.web import answers, body
 from guidsvc.web.base import Handler
@@ -22,13 +26,13 @@ from guidsvc.web.described import Answer, operation
 from guidsvc.web.guids import BAD_BODY, OF_KEYS
 from guidsvc.web.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, PREFERENCE_APPLIED, REPLAYED
 from guidsvc.web.lines import Line, Lines
-from guidsvc.web.operations import Asked, Performer, read_line, read_value
+from guidsvc.web.operations import GROUP, Performer, is_repeatable, read_line, read_value
 from guidsvc.web.problems import UnsupportedMediaType
 
-MAX_BYTES = 8 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 """The size of a JSON document."""
-GROUP, GROUP_BYTES = 512, 1024 * 1024
-"""Of lines so many, or of so many bytes, are done together."""
+GROUP_BYTES = 1024 * 1024
+"""Lines are done together up to a group, or to so many bytes."""
 SPOOL_BYTES = 1024 * 1024
 """Results beyond this go to disk."""
 PAUSE_SECONDS = 30.0
@@ -40,6 +44,8 @@ class BatchHandler(Handler):
     """Batches."""
 
     label = "guids"
+    _performer: Performer
+    _applied: dict[str, str]
 
     def initialize(self, service: GuidService, idempotency: Idempotency) -> None:
         self._service = service
@@ -52,12 +58,13 @@ class BatchHandler(Handler):
     def prepare(self) -> None:
         """Begin a request: where the body is lines, they are done as they come. What is wrong is told at their end."""
         in_lines = body.media_type(self.request.headers.get("Content-Type")) == body.NDJSON
+        if self.request.method != "POST":
+            super().prepare()
+            return
         self.max_bytes = 2**60 if in_lines else MAX_BYTES
         super().prepare()
-        if self.request.method != "POST":
-            return
         try:
-            performer = self._performer()
+            self._performer = performer = self._make_performer()
             self.check_type(body.JSON, body.NDJSON)
             if in_lines:
                 _refuse_key(self.request.headers)
@@ -65,14 +72,14 @@ class BatchHandler(Handler):
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # as HTTP1Connection has it
                 self._expect_more()
         except (InvalidRequest, UnsupportedMediaType) as error:
-            self._fault = error
+            if "Expect" in self.request.headers:
+                raise
+            self._fault, self.max_bytes = error, MAX_BYTES
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         if self._lines is not None:
             return self._do_lines(self._lines, chunk)
-        if self._fault is None:
-            super().data_received(chunk)
-        return None
+        return super().data_received(chunk)
 
     @operation(
         "doBatch",
@@ -93,7 +100,7 @@ class BatchHandler(Handler):
     async def post(self) -> None:
         """Do all the operations, in order where they are of one GUID; each has a result, whatever becomes of others.
 
-        As JSON there are at most 1,000 in 8 MiB. As lines there may be any number, of at most 64 KiB each; they are
+        As JSON there are at most 1,000 in 4 MiB. As lines there may be any number, of at most 64 KiB each; they are
         done as they come. What a list streams out can be put back so: without `op` a line is a put.
         """
         self._expect_no_more()
@@ -104,6 +111,8 @@ class BatchHandler(Handler):
         else:
             await self._lines.end()
             self.set_header("Content-Type", body.NDJSON)
+            for name, value in self._applied.items():
+                self.set_header(name, value)
             await self.stream(self._lines.results())
 
     def on_finish(self) -> None:
@@ -117,47 +126,53 @@ class BatchHandler(Handler):
             self._lines.abandon()
         self._open.close()
 
-    def _performer(self) -> Performer:
+    def _make_performer(self) -> Performer:
         query = self.read_query(BatchQuery)
         service = self._service
         if query.validate_only == "true":
             service = self._open.enter_context(service.rehearsing())
         minimal = self.preferences().get("return") == "minimal"
-        if minimal:
-            self.set_header("Preference-Applied", "return=minimal")
+        self._applied = {"Preference-Applied": "return=minimal"} if minimal else {}
         return Performer(service, self.request_id, full=query.view is not None, minimal=minimal)
 
     async def _do_document(self) -> None:
-        performer, asked = self._performer(), await self._read_document()
+        values = await self._read_document()
 
         async def perform(draws: Draws | None) -> Reply:
-            results = await performer.perform(asked, draws)
-            return Reply(200, {}, f'{{"results":[{b",".join(results).decode()}]}}')
+            results: list[bytes] = []
+            for start in range(0, len(values), GROUP):  # read group by group too: others are served in between
+                asked = [read_value(value) for value in values[start : start + GROUP]]
+                here = draws and partial(_from, draws, start)
+                results += await self._performer.perform(asked, here)
+            return Reply(200, self._applied, f'{{"results":[{b",".join(results).decode()}]}}')
 
-        await self.send_once(self._idempotency, perform)
+        await self.send_once(self._idempotency, perform, repeatable=all(map(is_repeatable, values)))
 
-    async def _read_document(self) -> list[Asked]:
+    async def _read_document(self) -> list[Any]:
         text = self.received()
-        # A large document is read beside the event loop, which goes on with other requests.
+        # A large document is read in a thread, which gives way to the event loop now and then.
         document = await asyncio.to_thread(body.decode, text) if len(text) > _CHUNK else body.decode(text)
         if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
             raise InvalidRequest(Fault("/operations", "must be a list, in a JSON object"))
-        if surplus := document.keys() - {"operations"}:
-            raise InvalidRequest(*(Fault(f"/{name}", "is not a member that is known here") for name in sorted(surplus)))
+        if surplus := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
+            raise InvalidRequest(*(Fault(body.pointer(name), "is not a member that is known here") for name in surplus))
         if len(document["operations"]) > MAX_OPERATIONS:
             raise InvalidRequest(
                 Fault("/operations", f"are more than {MAX_OPERATIONS}: send them as lines, as {body.NDJSON}")
             )
-        return [read_value(value) for value in document["operations"]]
+        operations: list[Any] = document["operations"]
+        return operations
 
     async def _do_lines(self, lines: "_LineBatch", chunk: bytes) -> None:
         self._expect_no_more()
         if self._fault is None:
             try:
                 await lines.feed(chunk)
+                await asyncio.sleep(0)  # others are served in between, whatever this client sends
             except Exception as error:  # noqa: BLE001  # it is told, by `post`, when the client has sent all
                 self._fault = error
-        self._expect_more()
+        if not lines.abandoned:
+            self._expect_more()
 
     def _expect_more(self) -> None:
         connection = self.request.connection
@@ -166,6 +181,11 @@ class BatchHandler(Handler):
     def _expect_no_more(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
+
+
+def _from(draws: Draws, start: int, place: int) -> Draw:
+    """Draw for a place in the group that begins there."""
+    return draws(start + place)
 
 
 def _refuse_key(headers: HTTPHeaders) -> None:
@@ -184,7 +204,7 @@ class _LineBatch:
         self._waiting_bytes = 0
         self._spool = SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  # the request closes it
         opened.callback(self._spool.close)
-        self._abandoned = False
+        self.abandoned = False
 
     async def feed(self, chunk: bytes) -> None:
         """Take a part of the stream; return when there is room for more."""
@@ -205,7 +225,7 @@ class _LineBatch:
 
     def abandon(self) -> None:
         """Do no more: nobody waits for the results."""
-        self._abandoned = True
+        self.abandoned = True
 
     async def _add(self, line: Line) -> None:
         self._waiting.append(line)
@@ -215,8 +235,14 @@ class _LineBatch:
 
     async def _do_waiting(self) -> None:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        if self._abandoned:
+        if self.abandoned:
             return
         results = await self._performer.perform([read_line(line) for line in waiting])
-        if not self._abandoned:
+        if not self.abandoned:
+            self._keep(results)
+
+    def _keep(self, results: list[bytes]) -> None:
+        try:
             self._spool.write(b"".join(result + b"\n" for result in results))
+        except OSError as error:
+            raise OutcomeUnknown(f"operations were done, and their results cannot be kept: {error}") from error

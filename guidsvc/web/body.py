@@ -14,6 +14,9 @@ from guidsvc.errors import Fault, InvalidRequest
 from guidsvc.web.problems import UnsupportedMediaType
 
 MAX_BYTES = 64 * 1024
+MAX_MEMBERS = 64
+"""So many members no object of ours has; of one that has more it is not told which are wrong."""
+_NAME = 100  # characters of a client's own name that are told back
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 MERGE_PATCH = "application/merge-patch+json"
@@ -76,6 +79,8 @@ def validate(value: object, model: type[_Body], context: dict[str, Any]) -> _Bod
     """Return the model that a JSON value makes; InvalidRequest with all that is wrong with it, and where."""
     if not isinstance(value, dict):
         raise InvalidRequest(Fault("", "must be a JSON object"))
+    if len(value) > MAX_MEMBERS:
+        raise InvalidRequest(Fault("", f"has {len(value)} members, most of which are not known here"))
     try:
         return model.model_validate(value, context=context)
     except ValidationError as error:
@@ -87,13 +92,17 @@ def _refuse_twins(members: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for name, _ in members:
         if name in seen:
-            raise InvalidRequest(Fault("", f"names the member {name!r} twice"))
+            raise InvalidRequest(Fault("", f"names the member {name[:_NAME]!r} twice"))
         seen.add(name)
 
 
 def _fault(error: ErrorDetails) -> Fault:
-    pointer = "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in error["loc"])
-    return Fault(pointer, message(error, _WORDS))
+    return Fault(pointer(*error["loc"]), message(error, _WORDS))
+
+
+def pointer(*steps: str | int) -> str:
+    """Return the JSON Pointer (RFC 6901) of these steps, as far as it is worth telling."""
+    return "".join(f"/{str(step)[:_NAME].replace('~', '~0').replace('/', '~1')}" for step in steps)
 
 
 def message(error: ErrorDetails, words: Mapping[str, str]) -> str:

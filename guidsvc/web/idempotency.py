@@ -13,15 +13,18 @@ _BARE = re.compile(r"[\x21\x23-\x7e]{1,255}")
 _QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')  # as the IETF's draft has it
 
 
-def parse(request: HTTPServerRequest, body: bytes) -> Request | None:
+def parse(request: HTTPServerRequest, body: bytes, *, repeatable: bool) -> Request | None:
     """Return the request as it is told from others, if it names a key; InvalidRequest if that is none."""
-    given = request.headers.get(IDEMPOTENCY_KEY.name)
-    if given is None:
+    keys = request.headers.get_list(IDEMPOTENCY_KEY.name)
+    if not keys:
         return None
+    given = keys[0] if len(keys) == 1 else ""
     quoted = _QUOTED.fullmatch(given)
     if not quoted and not _BARE.fullmatch(given):
         raise InvalidRequest(
             Fault("", "must be 1 to 255 printable ASCII characters, in quotes or not", header=IDEMPOTENCY_KEY.name)
         )
     said = b"%b %b\n%b" % (str(request.method).encode(), str(request.uri).encode("latin-1", "replace"), body)
-    return Request(caller="", key=quoted[1] if quoted else given, fingerprint=sha256(said).hexdigest())
+    return Request(
+        caller="", key=quoted[1] if quoted else given, fingerprint=sha256(said).hexdigest(), repeatable=repeatable
+    )

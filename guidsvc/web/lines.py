@@ -23,10 +23,12 @@ class Lines:
         """Yield the lines that end in this part of the stream."""
         first, *others = chunk.split(b"\n")
         self._keep(first)
-        for part in others:
-            yield from self.end()
+        for part in others:  # of which most are empty where a client sends nothing but line ends
+            if self._begun:
+                yield from self.end()
             self._number += 1
-            self._keep(part)
+            if part:
+                self._keep(part)
 
     def end(self) -> Iterator[Line]:
         """Yield the last line, if no line end followed it."""

@@ -17,6 +17,9 @@ from guidsvc.web import body, conditions, problems
 from guidsvc.web.lines import Line
 from guidsvc.web.problems import TooLarge
 
+GROUP = 128
+"""So many operations are done side by side: enough to share a commit, and not so many that other requests wait long."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -33,6 +36,11 @@ def read_value(value: object) -> Asked:
         return Asked(body.validate(value, Operation, {}))
     except InvalidRequest as error:
         return Asked(error)
+
+
+def is_repeatable(value: object) -> bool:
+    """Whether an operation does no more than to create under a GUID that is drawn, or to read."""
+    return isinstance(value, dict) and (value.get("op") == "get" or "guid" not in value)
 
 
 def read_line(line: Line) -> Asked:

@@ -18,18 +18,28 @@ def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Que
 
     Tornado hands names over as Latin-1, and values as bytes; both are UTF-8.
     """
-    named = {_text(name.encode("latin-1")): values for name, values in arguments.items()}
+    named = {_name(name): values for name, values in arguments.items()}
     twice = [name for name, values in named.items() if len(values) > 1]
     if twice:
         raise InvalidRequest(*(Fault("", "is given more than once", parameter=name) for name in sorted(twice)))
+    texts = {name: _text(values[0]) for name, values in named.items()}
+    if strange := [name for name, text in texts.items() if text is None]:
+        raise InvalidRequest(*(Fault("", "is not UTF-8", parameter=name) for name in strange))
     try:
-        return model.model_validate({name: _text(values[0]) for name, values in named.items()})
+        return model.model_validate(texts)
     except ValidationError as error:
         raise InvalidRequest(*(_fault(detail) for detail in error.errors(include_url=False))) from error
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
+def _name(given: str) -> str:
+    return given.encode("latin-1").decode("utf-8", "replace")
+
+
+def _text(raw: bytes) -> str | None:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def _fault(error: ErrorDetails) -> Fault:
