@@ -47,7 +47,11 @@ OF_WRITES = (PreconditionFailed, OutcomeUnknown)
 OF_KEYS = (IdempotencyMismatch, InProgress)
 
 CREATED_NOW = Answer(
-    201, "It was created.", answers.Record, headers=(*always(LOCATION), *OF_WRITTEN), leads_to=LEADS_TO
+    201,
+    "It was created. `return=minimal` leaves the body out.",
+    answers.Record,
+    headers=(*always(LOCATION), *OF_WRITTEN),
+    leads_to=LEADS_TO,
 )
 _UPDATED = Answer(200, "The record as it now is.", answers.Record, headers=OF_WRITTEN, leads_to=LEADS_TO)
 _MINIMAL = Answer(204, "It is done; `return=minimal` was preferred.", headers=OF_WRITTEN)
