@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from tests.client import Client, Reply
-from tests.conftest import FakeClock
+from tests.conftest import FakeClock, Serving
 from tests.records import GUID
 
 OLD = "00000000000000000000000000000001"
@@ -33,6 +33,8 @@ class Line(NamedTuple):
     says: Says = lambda _: True
     body: object = None
     headers: Mapping[str, str] = {}
+    after: object = None
+    """The body of the same request, sent before; None if it was not."""
 
 
 def code(expected: str) -> Says:
@@ -143,6 +145,8 @@ METHODS = [
     Line("/version", "GET", "/version", 200),
     Line("/", "GET", "/", 200, lambda r: {"name", "version", "links"} <= r.json.keys()),
     Line("/openapi.json", "GET", "/openapi.json", 200, lambda r: r.json["openapi"].startswith("3.1")),
+    Line("/docs", "GET", "/docs", 200, header("Content-Security-Policy", "default-src 'none'.*")),
+    Line("/problems/{code}", "GET", "/problems/expired", 200, lambda r: (r.json["code"], r.json["status"]) == ("expired", 410)),
 ]  # fmt: skip
 PRECONDITIONS = [
     Line("If-None-Match: * creates only", "PUT", AT, 412, both(code("precondition-failed"), TAG, lambda r: r.json["record"] == LIVE),
@@ -187,19 +191,16 @@ BATCH = [
     Line("validate_only", "POST", "/guid:batch?validate_only=true", 200, statuses(204, 404),
          {"operations": [{"op": "delete", "guid": GUID}, {"op": "get", "guid": GUID}]}),
 ]  # fmt: skip
+KEY = {"Idempotency-Key": "k"}
 ASKING_AGAIN = [
-    Line(
-        "a key",
-        "POST",
-        "/guid",
-        201,
-        lambda r: "Idempotent-Replayed" not in r.headers,
-        {"user": "a"},
-        {"Idempotency-Key": "k"},
-    ),
+    Line("a key", "POST", "/guid", 201, lambda r: "Idempotent-Replayed" not in r.headers, {"user": "a"}, KEY),
+    Line("the same key and body", "POST", "/guid", 201, both(TAG, header("Idempotent-Replayed", "true")), {"user": "a"},
+         KEY, after={"user": "a"}),
+    Line("the same key, another body", "POST", "/guid", 422, code("idempotency-mismatch"), {"user": "a"}, KEY,
+         after={"user": "b"}),
     Line("minimal, updated", "PUT", AT, 204, both(TAG, lambda r: r.body == b""), {"user": "b"}, MINIMAL),
     Line("minimal, created", "PUT", FRESH, 201, both(TAG, lambda r: r.body == b""), {"user": "b"}, MINIMAL),
-]
+]  # fmt: skip
 ERRORS = [
     *(Line(f"a GUID written as {text}", "GET", f"/guid/{text}", 400, both(code("invalid-guid"), lambda r: GUID in r.json["detail"]))
       for text in (GUID.lower(), f"%7B{GUID}%7D", "9094e4c9-80c7-4043-a4b5-86b420e69ddf")),
@@ -213,20 +214,44 @@ ERRORS = [
 CONTRACT = [*THE_RECORD, *A_BODY, *METHODS, *PRECONDITIONS, *LISTS, *BATCH, *ASKING_AGAIN, *ERRORS]
 
 
-async def ask(client: Client, line: Line) -> Reply:
-    """Send the request of a line."""
+REQUIRED = [
+    Line("a PUT of what is there", "PUT", AT, 428, code("precondition-required"), {"user": "b"}),
+    Line("a PATCH", "PATCH", AT, 428, code("precondition-required"), {"user": "b"}, PATCH),
+    Line("a DELETE", "DELETE", AT, 428, code("precondition-required")),
+    Line("a creation", "PUT", FRESH, 201, body={"user": "b"}),
+    Line("with one", "PUT", AT, 200, body={"user": "b"}, headers={"If-Match": "*"}),
+]
+
+
+async def ask(client: Client, line: Line, key: str) -> Reply:
+    """Send the request of a line; with a key of its own, if it has one."""
+    headers = dict(line.headers) | ({"Idempotency-Key": key} if "Idempotency-Key" in line.headers else {})
+    if line.after is not None:
+        await client.ask(line.method, line.path, headers=headers, json=line.after)
     body: dict[str, Any] = {"body": line.body} if isinstance(line.body, bytes) else {"json": line.body}
-    return await client.ask(line.method, line.path, headers=line.headers, **body)
+    return await client.ask(line.method, line.path, headers=headers, **body)
+
+
+async def broken(client: Client, clock: FakeClock, contract: list[Line]) -> list[object]:
+    """Return those lines that do not hold, with what was answered."""
+    found: list[object] = []
+    for place, line in enumerate(contract):
+        for record in (await client.get("/guid?state=all", headers=STREAM)).lines:
+            assert (await client.delete(f"/guid/{record['guid']}", headers={"If-Match": "*"})).status == 204
+        assert (await client.put(AT, LIVE)).status == 201
+        assert (await client.put(EXPIRED, {"user": "past", "expire": clock.seconds})).status == 201
+        reply = await ask(client, line, f"key-{place}")
+        if reply.status != line.status or not line.says(reply):
+            found.append((line.line, line.method, line.path, reply))
+    return found
 
 
 async def test_the_contract_holds_line_by_line(client: Client, clock: FakeClock) -> None:
-    broken = []
-    for line in CONTRACT:
-        for record in (await client.get("/guid?state=all", headers=STREAM)).lines:
-            assert (await client.delete(f"/guid/{record['guid']}")).status == 204
-        assert (await client.put(AT, LIVE)).status == 201
-        assert (await client.put(EXPIRED, {"user": "past", "expire": clock.seconds})).status == 201
-        reply = await ask(client, line)
-        if reply.status != line.status or not line.says(reply):
-            broken.append((line.line, line.method, line.path, reply))
-    assert broken == []
+    assert await broken(client, clock, CONTRACT) == []
+
+
+async def test_the_contract_holds_where_preconditions_are_required(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    async with serving(require_preconditions=True, **combination) as client:
+        assert await broken(client, clock, REQUIRED) == []
