@@ -7,13 +7,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from socket import socket
+from typing import Protocol
 
 import structlog
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
+from tornado.web import Application
 
 import guidsvc
-from guidsvc import rules
+from guidsvc import logs, rules
 from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
@@ -24,6 +27,8 @@ from guidsvc.store import open_store
 from guidsvc.web.app import make_app
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.health import Probes
+from guidsvc.web.server import serving_on
+from guidsvc.web.short import ShortWay
 
 IDLE_SECONDS = 75
 """A kept-alive connection on which nothing is asked for so long is closed."""
@@ -52,6 +57,11 @@ def run(settings: Settings) -> None:
         factory = uvloop.new_event_loop
     except ImportError:
         factory = None
+    import gc
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(serve(settings))
 
@@ -77,32 +87,52 @@ async def serving(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         service = GuidService(cache, clock=clock, draw=rules.drawing(make), terms=terms, strict=strict)
         idempotency = Idempotency(store, clock=clock, seeded=partial(rules.seeded, make))
         probes = Probes(store=cache.ping, cache=cache.check)
-        app = make_app(service, idempotency, probes, access_log=settings.access_log)
-        # The handlers judge the size of a body: Tornado would hang up without a word.
-        server = HTTPServer(app, max_body_size=2**60, idle_connection_timeout=IDLE_SECONDS, body_timeout=BODY_SECONDS)
-        port = _listen(server, settings)
-        try:
-            yield port
-        finally:
-            await _drain(server, app.settings["under_way"], settings.grace)
+        log = logs.access_log(settings.log_level, settings.log_format) if settings.access_log else None
+        app = make_app(service, idempotency, probes, log=log)
+        short = ShortWay(service, app.settings["under_way"], log)
+        sockets = _bind(settings)
+        port: int = sockets[0].getsockname()[1]
+        async with _serving(app, sockets, settings, short) as server:
+            try:
+                yield port
+            finally:
+                await _drain(server, app.settings["under_way"], settings.grace)
 
 
-async def _drain(server: HTTPServer, under_way: UnderWay, grace: float) -> None:
+class _Stoppable(Protocol):
+    def stop(self) -> None: ...
+
+
+@asynccontextmanager
+async def _serving(
+    app: Application, sockets: list[socket], settings: Settings, short: ShortWay
+) -> AsyncIterator[_Stoppable]:
+    """Serve with the connection layer of our own, or with Tornado's."""
+    if settings.server == "httptools":
+        async with serving_on(sockets, app, short=short) as ours:
+            yield ours
+        return
+    # The handlers judge the size of a body: Tornado would hang up without a word.
+    server = HTTPServer(app, max_body_size=2**60, idle_connection_timeout=IDLE_SECONDS, body_timeout=BODY_SECONDS)
+    server.add_sockets(sockets)
+    try:
+        yield server
+    finally:
+        await server.close_all_connections()
+
+
+async def _drain(server: _Stoppable, under_way: UnderWay, grace: float) -> None:
     server.stop()
     if not await under_way.drain(grace):
         _log.warning("stopped with requests under way", under_way=len(under_way), grace=grace)
-    await server.close_all_connections()
 
 
-def _listen(server: HTTPServer, settings: Settings) -> int:
+def _bind(settings: Settings) -> list[socket]:
     try:
-        sockets = bind_sockets(settings.port, settings.host, backlog=BACKLOG)
+        return bind_sockets(settings.port, settings.host, backlog=BACKLOG)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StartError(f"host, port: cannot listen on {settings.host}:{settings.port}: {reason}") from error
-    server.add_sockets(sockets)
-    port: int = sockets[0].getsockname()[1]
-    return port
 
 
 def _on_signals() -> asyncio.Event:

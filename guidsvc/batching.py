@@ -6,10 +6,26 @@ of the Redis cache. It knows none of them.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+LOOKS = 10
+"""So often is looked, in the time that an answer may take, for items that have waited longer."""
+
+
+class Patience(NamedTuple, Generic[Item]):
+    """How long an answer may take, from the moment it was asked for, and what the caller is told if it does."""
+
+    seconds: float
+    overdue: Callable[[Item], Exception]
+
+
+class _Asked(NamedTuple, Generic[Item, Answer]):
+    item: Item
+    answer: asyncio.Future[Answer]
+    since: float
 
 
 class Batcher(Generic[Item, Answer]):
@@ -19,49 +35,72 @@ class Batcher(Generic[Item, Answer]):
     place in the order in which they came. An item whose caller has gone before it went out is dropped.
     """
 
-    def __init__(self, run: Callable[[list[Item]], Awaitable[Sequence[Answer]]], *, limit: int, in_flight: int) -> None:
+    def __init__(
+        self,
+        run: Callable[[list[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        limit: int,
+        in_flight: int,
+        patience: Patience[Item] | None = None,
+    ) -> None:
         self._run = run
         self._limit = limit
         self._places = in_flight
-        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._patience = patience
+        self._waiting: list[_Asked[Item, Answer]] = []
         self._scheduled = False
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], list[_Asked[Item, Answer]]] = {}
+        self._looking: asyncio.TimerHandle | None = None
 
     async def ask(self, item: Item) -> Answer:
         """Return the answer to this item, from whichever call it went out with."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append((item, answer))
+        self._waiting.append(_Asked(item, answer, loop.time()))
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._send)
+        if self._looking is None and self._patience is not None:
+            self._looking = loop.call_later(self._patience.seconds / LOOKS, self._look, self._patience)
         return await answer
 
     async def drain(self) -> None:
         """Return when everything that was asked has been answered."""
         while self._scheduled or self._calls:
             await asyncio.gather(asyncio.sleep(0), *self._calls)
+        if self._looking is not None:
+            self._looking.cancel()
 
     def _send(self) -> None:
         self._scheduled = False
-        self._waiting = [(item, answer) for item, answer in self._waiting if not answer.done()]
+        self._waiting = [asked for asked in self._waiting if not asked.answer.done()]
         while self._waiting and len(self._calls) < self._places:
             batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
             call = asyncio.create_task(self._call(batch))
-            self._calls.add(call)
+            self._calls[call] = batch
             call.add_done_callback(self._called)
 
     def _called(self, call: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
+        del self._calls[call]
         self._send()
 
-    async def _call(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+    async def _call(self, batch: list[_Asked[Item, Answer]]) -> None:
         try:
-            answers = await self._run([item for item, _ in batch])
-            for (_, waiting), answer in zip(batch, answers, strict=True):
-                if not waiting.done():
-                    waiting.set_result(answer)
+            answers = await self._run([asked.item for asked in batch])
+            for asked, answer in zip(batch, answers, strict=True):
+                if not asked.answer.done():
+                    asked.answer.set_result(answer)
         except Exception as error:  # noqa: BLE001  # it is not swallowed: every caller gets it
-            for _, waiting in batch:
-                if not waiting.done():
-                    waiting.set_exception(error)
+            for asked in batch:
+                if not asked.answer.done():
+                    asked.answer.set_exception(error)
+
+    def _look(self, patience: Patience[Item]) -> None:
+        """Tell those who have waited too long: one look at all costs less than an alarm for each."""
+        loop = asyncio.get_running_loop()
+        everyone = [asked for batch in (self._waiting, *self._calls.values()) for asked in batch]
+        left = [asked for asked in everyone if not asked.answer.done()]
+        for asked in left:
+            if loop.time() - asked.since >= patience.seconds:
+                asked.answer.set_exception(patience.overdue(asked.item))
+        self._looking = loop.call_later(patience.seconds / LOOKS, self._look, patience) if left else None

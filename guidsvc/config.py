@@ -44,6 +44,9 @@ class Settings(BaseSettings):
 
     host: Annotated[str, Field(min_length=1)] = Field("127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8888, description="port to listen on; 0 takes a free one")
+    server: Literal["httptools", "tornado"] = Field(
+        "httptools", description="what reads HTTP: our own connection layer on httptools, or Tornado's server"
+    )
     store_url: str = Field(
         "sqlite:///guidsvc.db", description="where records are kept: sqlite:///path or mongodb://host:27017/guidsvc"
     )

@@ -1,16 +1,22 @@
 """Log lines: to read on a terminal, JSON otherwise; to standard error, structlog's and everybody else's alike."""
 
+import asyncio
 import logging
 import sys
-from typing import Literal
+import time
+from collections.abc import Callable
+from json import dumps
+from typing import Literal, TextIO
 
 import structlog
 from structlog.types import Processor
 
+Form = Literal["auto", "console", "json"]
 
-def configure(level: str, form: Literal["auto", "console", "json"]) -> None:
+
+def configure(level: str, form: Form) -> None:
     """Send every line of this level and above to standard error; `auto` is for a reader if that is a terminal."""
-    readable = form == "console" or (form == "auto" and sys.stderr.isatty())
+    readable = is_readable(form)
     shared: list[Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
@@ -30,6 +36,53 @@ def configure(level: str, form: Literal["auto", "console", "json"]) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def is_readable(form: Form) -> bool:
+    """Whether lines are for a reader."""
+    return form == "console" or (form == "auto" and sys.stderr.isatty())
+
+
+def access_log(level: str, form: Form) -> Callable[[str, str, int, float, str], None] | None:
+    """Return what writes the line of a request: method, path, status, milliseconds and request id; None if none is.
+
+    For programs the line is made here: structlog makes the same of it, and takes longer than the request itself.
+    """
+    if logging.getLevelNamesMapping()[level.upper()] > logging.INFO:
+        return None
+    if is_readable(form):
+        log = structlog.get_logger("guidsvc.access")
+        return lambda method, path, status, ms, request_id: log.info(
+            "request", method=method, path=path, status=status, ms=ms, request_id=request_id
+        )
+    return _Lines(sys.stderr)
+
+
+class _Lines:
+    """Access lines in JSON, those of one turn of the loop written at once."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lines: list[str] = []
+        self._second, self._start = -1, ""
+
+    def __call__(self, method: str, path: str, status: int, ms: float, request_id: str) -> None:
+        now = time.time()
+        if int(now) != self._second:
+            self._second = int(now)
+            self._start = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._lines.append(
+            f'{{"method": "{method}", "path": {dumps(path)}, "status": {status}, "ms": {ms}, "request_id": '
+            f'"{request_id}", "event": "request", "logger": "guidsvc.access", "level": "info", "timestamp": '
+            f'"{self._start}.{int(now % 1 * 1_000_000):06d}Z"}}\n'
+        )
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        self._out.write("".join(lines))
+        self._out.flush()
 
 
 def _rendering(*, readable: bool) -> list[Processor]:

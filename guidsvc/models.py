@@ -7,7 +7,6 @@ and no layer parses it on the way.
 """
 
 import re
-import unicodedata
 from functools import cached_property
 from itertools import accumulate
 from typing import Annotated, Any, Literal
@@ -29,6 +28,7 @@ EXAMPLE_GUID = "9094E4C980C74043A4B586B420E69DDF"
 EXAMPLE: dict[str, Any] = {"expire": "4102444800", "user": "Cylance, Inc."}
 
 _GUID = re.compile(r"[0-9A-F]{32}")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BRACKETS = re.compile(r"[\[\]{}]")
 
@@ -64,7 +64,7 @@ def _check_user(value: str) -> str:
         )
     if value.isspace():
         raise fault("user_blank", "must not be blank")
-    if any(unicodedata.category(character) == "Cc" for character in value):
+    if _CONTROLS.search(value):
         raise fault("user_control", "must not hold control characters")
     return value
 
@@ -155,6 +155,11 @@ class Record(BaseModel):
         if self.metadata is None:
             return head
         return b'%b,"metadata":%b}' % (head[:-1], self.metadata.encode())
+
+    @cached_property
+    def memo(self) -> dict[str, bytes]:
+        """Room for what others render of the record: since it never changes, once is enough."""
+        return {}
 
     def full(self, state: State) -> bytes:
         """The record in full: times and version follow, as strings of digits, and its state."""

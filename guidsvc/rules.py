@@ -47,8 +47,11 @@ class Conditions:
 
     def hold(self, record: Record | None) -> bool:
         """Whether the record, or None where there is none, is as it is demanded."""
-        wanted = self.if_match is None or _matches(self.if_match, record)
-        return wanted and (self.if_none_match is None or not _matches(self.if_none_match, record))
+        return self.wants(record) and (self.if_none_match is None or not _matches(self.if_none_match, record))
+
+    def wants(self, record: Record | None) -> bool:
+        """Whether the record is one that `if_match` demands, whatever `if_none_match` says."""
+        return self.if_match is None or _matches(self.if_match, record)
 
     def __bool__(self) -> bool:
         """Whether anything is demanded."""

@@ -9,7 +9,7 @@ import asyncio
 import random
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -18,7 +18,7 @@ from guidsvc.bodies import Change, ListQuery, Patch
 from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
 from guidsvc.models import Record, State
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
-from guidsvc.store import Store
+from guidsvc.store import FAR, Store
 from guidsvc.store.rehearsal import rehearsal
 
 ATTEMPTS = 100
@@ -81,6 +81,16 @@ class GuidService:
         self._attempts = attempts
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # those that somebody waits for
         self._deleted_version = 0  # the highest version that was ever deleted here: a new record starts above it
+
+    def peek(self, guid: str) -> Record | None:
+        """Return the live record of a GUID if it is at hand, as `get` would; None if it has to be waited for."""
+        record = self._store.peek(guid)
+        if record is FAR:
+            return None
+        now = self._clock()
+        if record is not None and rules.is_live(record, now):
+            return record
+        return rules.require_live(guid, record, now)
 
     async def get(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> Read:
         """Return the live record of a GUID; NotFound or Expired if it has none.
@@ -201,7 +211,8 @@ class GuidService:
         """
         async with self._turn(guid):
             for attempt in range(self._attempts):
-                await _back_off(attempt)
+                if attempt:
+                    await _back_off(attempt)
                 stored, now = await self._store.get(guid), self._clock()
                 old = rules.kept(stored, now)
                 new = make(old, now, max(self._deleted_version, stored.version if stored else 0))
@@ -215,23 +226,36 @@ class GuidService:
             raise PreconditionRequired(guid)
         rules.demand(guid, old, conditions)
 
-    @asynccontextmanager
-    async def _turn(self, guid: str, seconds: float = TURN_SECONDS) -> AsyncIterator[None]:
+    def _turn(self, guid: str, seconds: float = TURN_SECONDS) -> "_Turn":
         """Let those who write one GUID in this process do so one by one, where they would only race each other."""
-        lock = self._locks.setdefault(guid, asyncio.Lock())
+        return _Turn(guid, self._locks.setdefault(guid, asyncio.Lock()), seconds)
+
+
+class _Turn:
+    """A turn at a GUID, which is waited for no longer than so many seconds."""
+
+    __slots__ = ("_guid", "_lock", "_seconds")
+
+    def __init__(self, guid: str, lock: asyncio.Lock, seconds: float) -> None:
+        self._guid = guid
+        self._lock = lock
+        self._seconds = seconds
+
+    async def __aenter__(self) -> None:
+        if not self._lock.locked():  # as nearly always, and then no alarm need be set
+            await self._lock.acquire()
+            return
         try:
-            async with asyncio.timeout(seconds if lock.locked() else None):
-                await lock.acquire()
+            async with asyncio.timeout(self._seconds):
+                await self._lock.acquire()
         except TimeoutError as error:
-            raise StoreUnavailable(f"GUID {guid} is being written by too many at once") from error
-        try:
-            yield
-        finally:
-            lock.release()
+            raise StoreUnavailable(f"GUID {self._guid} is being written by too many at once") from error
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 async def _back_off(attempt: int) -> None:
     """Wait a random while before another attempt, so that those who raced do not race again."""
-    if attempt:
-        first, most = BACKOFF
-        await asyncio.sleep(random.uniform(0, min(first * 2**attempt, most)))  # noqa: S311  # no secret
+    first, most = BACKOFF
+    await asyncio.sleep(random.uniform(0, min(first * 2**attempt, most)))  # noqa: S311  # no secret

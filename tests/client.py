@@ -71,7 +71,7 @@ class Client:
     async def aclose(self) -> None:
         """Close the connections that are idle."""
         while self._idle:
-            await _close(self._idle.pop())
+            await hang_up(self._idle.pop()[1])
 
     async def _exchange(self, connection: _Connection, method: str, request: bytes) -> Reply:
         reader, writer = connection
@@ -79,12 +79,12 @@ class Client:
             writer.write(request)
             reply = await asyncio.wait_for(read_reply(reader, method), 30)
         except BaseException as error:
-            await _close(connection)
+            await hang_up(connection[1])
             if isinstance(error, asyncio.IncompleteReadError):
                 raise ConnectionResetError("the connection was closed instead of a reply") from error
             raise
         if reply.headers.get("Connection") == "close":
-            await _close(connection)
+            await hang_up(connection[1])
         else:
             self._idle.append(connection)
         return reply
@@ -117,8 +117,8 @@ def _request(method: str, path: str, headers: Mapping[str, str], body: bytes | N
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
 
 
-async def _close(connection: _Connection) -> None:
-    _, writer = connection
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close a connection, and return when it is."""
     writer.close()
     await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 

@@ -1,7 +1,8 @@
 """The fixtures, from the outside in.
 
 client          over a real socket, to the service on each of the four combinations of store and cache
-serving         the service in this process, on any settings, with the test's clock: `async with serving(...)`
+server          what reads HTTP: our own connection layer, and Tornado's server
+serving         the service in this process, on either, on any settings, with the test's clock: `async with serving(...)`
 store           an empty store: each implementation of the contract in turn
 sqlite_url      an empty SQLite file
 mongo_url       an empty database in the MongoDB-protocol server of the session, or in GUIDSVC_TEST_MONGO_URL
@@ -32,6 +33,7 @@ from guidsvc.store import Store, open_store
 from tests.client import Client
 from tests.servers import Server, mongo_server, redis_server
 
+SERVERS = ("httptools", "tornado")
 COMBINATIONS = ["sqlite+memory", "sqlite+redis", "mongo+memory", "mongo+redis"]
 STORES = ["sqlite", "mongo", "local-cache", "shared-cache"]
 Serving = Callable[..., AbstractAsyncContextManager[Client]]
@@ -171,11 +173,23 @@ async def store(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterat
                 yield cache
 
 
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> str:
+    """What reads HTTP: each server in turn."""
+    return str(request.param)
+
+
 @pytest.fixture
-def serving(clock: FakeClock, sqlite_url: str) -> Serving:
+def serving(clock: FakeClock, sqlite_url: str, server: str) -> Serving:
     @asynccontextmanager
     async def serve(**settings: object) -> AsyncIterator[Client]:
-        chosen: dict[str, Any] = {"port": 0, "store_url": sqlite_url, "access_log": False, "grace": 2} | settings
+        chosen: dict[str, Any] = {
+            "port": 0,
+            "store_url": sqlite_url,
+            "access_log": False,
+            "grace": 2,
+            "server": server,
+        } | settings
         async with app.serving(Settings(_env_file=None, **chosen), clock=clock) as port:  # type: ignore[call-arg]  # pydantic-settings' own
             client = Client(port)
             try:

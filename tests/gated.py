@@ -4,6 +4,7 @@ import asyncio
 
 from guidsvc.models import Record
 from guidsvc.rules import Selection
+from guidsvc.store import FAR, Far
 
 
 class GatedStore:
@@ -25,6 +26,9 @@ class GatedStore:
         if self.fault:
             raise self.fault
         return found
+
+    def peek(self, guid: str) -> Far:
+        return FAR
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
         await (self.swap_gates.pop(0) if self.swap_gates else self.open).wait()

@@ -40,6 +40,7 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
         "access_log": "false",
         "require_preconditions": "true",
         "guid_version": "7",
+        "server": "tornado",
         "log_level": "error",
         "log_format": "json",
         "grace": "7.5",

@@ -77,7 +77,7 @@ def test_the_errors_are_those_of_the_code() -> None:
 
 
 def test_every_path_that_is_served_is_in_the_readme() -> None:
-    app = make_app(None, None, None, access_log=False)  # type: ignore[arg-type]  # nothing is asked of it
+    app = make_app(None, None, None, log=None)  # type: ignore[arg-type]  # nothing is asked of it
     served = {route.path for route in app.settings["routes"]}
     table = README.partition("## The interface")[2].partition("\n\nA body")[0]
     told = set(re.findall(r"`(?:[A-Z]+ )?(/[^`]*)`", table))

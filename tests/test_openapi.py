@@ -26,7 +26,7 @@ from guidsvc.web.routes import Route
 from tests.conftest import Serving
 from tests.servers import ROOT
 
-ROUTES = make_app(None, None, None, access_log=False).settings["routes"]  # type: ignore[arg-type]  # nothing is asked of it
+ROUTES = make_app(None, None, None, log=None).settings["routes"]  # type: ignore[arg-type]  # nothing is asked of it
 DOCUMENT: dict[str, Any] = json.loads(openapi.render(ROUTES))
 
 
@@ -92,7 +92,7 @@ def test_what_is_described_is_what_is_served() -> None:
 
 
 def test_what_is_described_answers_as_it_is_described_and_nothing_else_does() -> None:
-    app = make_app(None, None, None, access_log=False)  # type: ignore[arg-type]  # nothing is asked of it
+    app = make_app(None, None, None, log=None)  # type: ignore[arg-type]  # nothing is asked of it
     matched = {rule.matcher.regex.pattern for rule in app.wildcard_router.rules}  # type: ignore[attr-defined]
 
     assert matched == {re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(path)) + "$" for path in DOCUMENT["paths"]}

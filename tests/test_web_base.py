@@ -19,7 +19,7 @@ from guidsvc.service import GuidService
 from guidsvc.web import problems
 from guidsvc.web.app import make_app
 from guidsvc.web.health import Probes
-from tests.client import Client, Reply, read_reply
+from tests.client import Client, Reply, hang_up, read_reply
 from tests.conftest import ExpectedLogs, Serving
 from tests.records import GUID, USER
 from tests.servers import Server
@@ -35,7 +35,7 @@ async def raw(client: Client, *parts: bytes) -> Reply:
         writer.write(part)
         await writer.drain()
     reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
-    writer.close()
+    await hang_up(writer)
     return reply
 
 
@@ -101,7 +101,7 @@ async def test_a_chunked_body_without_end_is_refused_when_it_has_gone_too_far(se
 
 async def test_when_the_service_has_ended_no_request_begins(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("request failed")
-    app = make_app(cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), access_log=False)
+    app = make_app(cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), log=None)
     server = HTTPServer(app)
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)
@@ -122,7 +122,7 @@ async def test_a_connection_goes_on_after_an_error(serving: Serving) -> None:
         for path, status in (("/nothing", 404), ("/guid/x", 400), (PATH + "?x=1", 400), (PATH, 404), ("/livez", 200)):
             writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             assert (await asyncio.wait_for(read_reply(reader, "GET"), 10)).status == status
-        writer.close()
+        await hang_up(writer)
 
 
 async def test_a_fault_of_the_service_tells_the_client_nothing_and_the_log_everything(
@@ -180,6 +180,7 @@ def test_each_code_has_one_status_and_one_title() -> None:
     assert len({kind.code for kind in kinds}) == len(kinds)
     assert {kind.code: kind.status for kind in kinds} == {
         "invalid-guid": 400,
+        "headers-too-large": 431,
         "invalid-request": 400,
         "not-found": 404,
         "method-not-allowed": 405,

@@ -8,7 +8,7 @@ import pytest
 
 from guidsvc.web import batch
 from guidsvc.web.base import DISCARD_BYTES
-from tests.client import Client, Reply, read_reply
+from tests.client import Client, Reply, hang_up, read_reply
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import GUID, USER
 from tests.servers import Server
@@ -257,7 +257,7 @@ async def test_a_line_may_come_in_any_number_of_parts(serving: Serving) -> None:
             await writer.drain()
         writer.write(b"0\r\n\r\n")
         reply = await asyncio.wait_for(read_reply(reader, "POST"), 10)
-        writer.close()
+        await hang_up(writer)
     assert [result["status"] for result in reply.lines] == [201, 400, 201]
     assert reply.lines[0]["record"]["user"] == "Zürich"
     assert reply.lines[1]["problem"]["line"] == 3
@@ -297,7 +297,7 @@ async def test_a_client_that_sends_everything_before_it_reads_anything_is_answer
             writer.write(line)
             await writer.drain()
         reply: Reply = await asyncio.wait_for(read_reply(reader, "POST"), 30)
-        writer.close()
+        await hang_up(writer)
     assert [result["status"] for result in reply.lines] == [201] * lines
 
 
@@ -369,7 +369,7 @@ async def test_nobody_can_make_the_service_gather_what_it_does_not_take(serving:
         for _ in range(DISCARD_BYTES // (1 << 20) + 1):
             writer.write(chunk)
         reply = await asyncio.wait_for(read_reply(reader, method), 10)
-        writer.close()
+        await hang_up(writer)
         assert_problem(reply, 413, "too-large")
 
 

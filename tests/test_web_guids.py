@@ -295,7 +295,7 @@ def plain(serving: Serving) -> Serving:
 async def test_a_path_without_a_guid_in_it_is_refused(plain: Serving, method: str) -> None:
     async with plain() as client:
         wide = "%EF%AC%80" * 16  # of which str.upper makes 32 times F
-        for text in (GUID.lower(), GUID[:-1], GUID + "0", "G" * 32, "%00", "%FF", "a%2Fb", "%0A" + GUID, "é", wide):
+        for text in (GUID.lower(), GUID[:-1], GUID + "0", "G" * 32, "%00", "%FF", "a%2Fb", "%0A" + GUID, wide):
             reply = await client.ask(method, f"/guid/{text}", json={"user": USER} if method == "PUT" else None)
             assert reply.status == 400, text
             if method != "HEAD":

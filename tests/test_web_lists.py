@@ -12,7 +12,7 @@ import pytest
 
 from guidsvc.bodies import MOST, PAGE
 from guidsvc.store.sqlite import path_of_url
-from tests.client import Client, Reply, read_chunks
+from tests.client import Client, Reply, hang_up, read_chunks
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import USER
 from tests.test_web_guids import assert_problem
@@ -309,7 +309,7 @@ async def test_a_stream_that_breaks_off_is_seen_to(
         take_away(sqlite_url)
         with pytest.raises(asyncio.IncompleteReadError):
             assert [chunk async for chunk in read_chunks(reader)]
-        writer.close()
+        await hang_up(writer)
 
 
 async def test_a_client_that_goes_away_in_the_middle_of_a_stream_leaves_nothing_behind(serving: Serving) -> None:
@@ -330,5 +330,5 @@ async def test_under_http_1_0_a_stream_ends_with_its_connection(serving: Serving
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(b"GET /guid HTTP/1.0\r\nAccept: application/x-ndjson\r\nConnection: keep-alive\r\n\r\n")
         _, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
-        writer.close()
+        await hang_up(writer)
         assert [json.loads(line) for line in body.splitlines()] == created

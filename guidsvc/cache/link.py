@@ -8,7 +8,7 @@ is open), while the link is made anew in the background. Knows nothing of record
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha1
@@ -63,7 +63,7 @@ _ADOPT = Script.load("adopt")
 
 @dataclass(frozen=True)
 class _Call:
-    script: Script
+    script: Script | None  # or, where None, the value is asked for as it is
     guid: str
     arguments: tuple[str | bytes | int, ...]
     boot: str | None  # under this boot only; or, where None, under whichever is current
@@ -111,12 +111,23 @@ class Link:
 
     async def call(self, script: Script, guid: str, *arguments: str | bytes | int, boot: str | None = None) -> Reply:
         """Run a script on the keys of a GUID; CacheUnavailable if Redis does not answer in time."""
-        if self._connection is None:
-            raise CacheUnavailable("Redis does not answer")
-        reply = await self._calls.ask(_Call(script, guid, arguments, boot))
+        reply = await self._ask(_Call(script, guid, arguments, boot))
         if isinstance(reply.value, OutOfMemoryError):
             raise CacheUnavailable(f"Redis: {reply.value}")
         return reply
+
+    async def value(self, guid: str) -> bytes:
+        """Return the value of a GUID as it is, empty if there is none; CacheUnavailable if Redis is too slow.
+
+        All that are asked for in one exchange are read in one step, together with the boot.
+        """
+        value: bytes = (await self._ask(_Call(None, guid, (), None))).value
+        return value
+
+    async def _ask(self, call: _Call) -> Reply:
+        if self._connection is None:
+            raise CacheUnavailable("Redis does not answer")
+        return await self._calls.ask(call)
 
     async def wait_up(self, seconds: float) -> None:
         """Return as soon as the link is up; CacheUnavailable if it is not within this time."""
@@ -205,15 +216,34 @@ class Link:
         return replies
 
     async def _run(self, connection: Connection, calls: list[_Call]) -> list[Reply]:
+        """Run the calls in one round trip; the values that are asked for come with one command."""
         boots = [call.boot or self._boot for call in calls]
-        commands = [self._command(call, boot) for call, boot in zip(calls, boots, strict=True)]
-        values = await _pipeline(connection, commands)
-        return [Reply(boot, value) for boot, value in zip(boots, values, strict=True)]
+        scripts = [(call, boot) for call, boot in zip(calls, boots, strict=True) if call.script is not None]
+        wanted = [call.guid for call in calls if call.script is None]
+        commands = [self._command(call, boot) for call, boot in scripts]
+        if wanted:
+            space = f"gs:{self._name}:{self._boot}:v:"
+            commands.append(("MGET", f"gs:{self._name}:ctl", *[space + guid for guid in wanted]))
+        answers = await _pipeline(connection, commands)
+        values = _values(self._boot, answers.pop()) if wanted else iter(())
+        results = iter(answers)
+        return [
+            Reply(boot, next(values if call.script is None else results))
+            for call, boot in zip(calls, boots, strict=True)
+        ]
 
     def _command(self, call: _Call, boot: str) -> tuple[str | bytes | int, ...]:
         space = f"gs:{self._name}:{boot}"
         keys = (f"gs:{self._name}:ctl", f"{space}:v:{call.guid}", f"{space}:w:{call.guid}")
-        return ("EVALSHA", call.script.digest, len(keys), *keys, boot, *call.arguments)
+        digest = "" if call.script is None else call.script.digest
+        return ("EVALSHA", digest, len(keys), *keys, boot, *call.arguments)
+
+
+def _values(boot: str, found: list[bytes | None]) -> Iterator[bytes | None]:
+    """Yield the values that were read together with the boot: None for each, if that is another; empty, if absent."""
+    current, *values = found
+    over = current is None or bytes(current) != boot.encode()
+    return iter([None if over else value or b"" for value in values])
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, _Done]) -> _Done:

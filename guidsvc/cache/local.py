@@ -1,12 +1,13 @@
 """The cache of one process: the records that were read last, in memory.
 
+An entry may have expired since: whoever serves a record checks that.
+
 A read that misses registers a fill, and readers of one key share its flight. A swap marks its key, cancels the
 fill and drops the entry before it goes to the store; a fill lands only if it was not cancelled, and while the
 mark stands nothing of the key is cached or shared: its readers go to the store, each by itself.
 """
 
 import asyncio
-from collections import Counter
 
 from cachebox import LRUCache
 
@@ -14,7 +15,7 @@ from guidsvc import rules
 from guidsvc.errors import OutcomeUnknown
 from guidsvc.models import Record
 from guidsvc.rules import Clock
-from guidsvc.store import Store
+from guidsvc.store import FAR, Far, Store
 from guidsvc.store.around import Around
 
 QUARANTINE_SECONDS = 3600.0
@@ -22,7 +23,7 @@ QUARANTINE_SECONDS = 3600.0
 
 
 class LocalCache(Around):
-    """At most `size` records of `store`; the least recently used goes first, and none is served past its expiry.
+    """At most `size` records of `store`; the least recently used goes first.
 
     Right only as long as nobody else writes the same records: `open_store(..., exclusive=True)`.
     """
@@ -32,21 +33,33 @@ class LocalCache(Around):
         self._clock = clock
         self._entries: LRUCache[str, Record] = LRUCache(size)
         self._flights: dict[str, asyncio.Task[Record | None]] = {}
-        self._marked: Counter[str] = Counter()
+        self._marked: dict[str, int] = {}  # how many writes of a key are under way
 
     async def get(self, guid: str) -> Record | None:
-        """Return the entry while it is live; else what the store says, in one flight with all who ask now."""
-        record = self._entries.get(guid)
-        if record is not None:
-            if rules.is_live(record, self._clock()):
-                return record
+        """Return what is at hand; else what the store says, in one flight with all who ask now."""
+        entry: Record | None = self._entries.get(guid)
+        if entry is not None and not rules.is_live(entry, self._clock()):
             self._entries.pop(guid, None)
+        at_hand = self.peek(guid)
+        if at_hand is not FAR:
+            return at_hand
         if guid in self._marked:
             return await self._store.get(guid)
         flight = self._flights.get(guid)
         if flight is None:
             flight = self._flights[guid] = asyncio.create_task(self._fill(guid))
         return await asyncio.shield(flight)  # a reader that goes away leaves the flight to the others
+
+    def peek(self, guid: str) -> Record | Far | None:
+        """Return the entry; else what the store has at hand, and keep that while it is live."""
+        entry: Record | None = self._entries.get(guid)
+        if entry is not None:
+            return entry
+        record = self._store.peek(guid)
+        # If no write is under way, none can have begun before this is kept: nothing is waited for in between.
+        if isinstance(record, Record) and guid not in self._marked and rules.is_live(record, self._clock()):
+            self._entries.insert(guid, record)
+        return record
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
         """Take the key out of the cache, and keep it out until the store has answered."""
@@ -79,11 +92,11 @@ class LocalCache(Around):
                 del self._flights[guid]
 
     def _mark(self, guid: str) -> None:
-        self._marked[guid] += 1
+        self._marked[guid] = self._marked.get(guid, 0) + 1
         self._flights.pop(guid, None)
         self._entries.pop(guid, None)
 
     def _unmark(self, guid: str) -> None:
-        self._marked[guid] -= 1
-        if not self._marked[guid]:
-            del self._marked[guid]
+        left = self._marked.pop(guid) - 1
+        if left:
+            self._marked[guid] = left

@@ -6,6 +6,7 @@ so no check-then-act race is possible, whoever else writes.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from enum import Enum
 from typing import Protocol
 
 from guidsvc.errors import StartError
@@ -13,11 +14,23 @@ from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
 
 
+class Far(Enum):
+    """Whether there is a record, and which, cannot be told at once."""
+
+    FAR = "far"
+
+
+FAR = Far.FAR
+
+
 class Store(Protocol):
     """Records by GUID. Every method may raise StoreUnavailable: nothing was changed."""
 
     async def get(self, guid: str) -> Record | None:
         """Return what is stored under a GUID, expired or not; CorruptRecord if that is no record."""
+
+    def peek(self, guid: str) -> "Record | Far | None":
+        """Return what `get` would, if that is at hand; or FAR, if it has to be waited for."""
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
         """Put `new` in the place of `old`, atomically and durably; one of them may be None, for absent.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from guidsvc.models import Record
 from guidsvc.rules import Selection
-from guidsvc.store import Store
+from guidsvc.store import Far, Store
 
 
 class Around:
@@ -15,6 +15,9 @@ class Around:
 
     async def get(self, guid: str) -> Record | None:
         return await self._store.get(guid)
+
+    def peek(self, guid: str) -> Record | Far | None:
+        return self._store.peek(guid)
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
         return await self._store.swap(old, new)

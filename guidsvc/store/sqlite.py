@@ -19,7 +19,7 @@ import structlog
 from pydantic import ValidationError
 
 from guidsvc.background import background
-from guidsvc.batching import Batcher
+from guidsvc.batching import Batcher, Patience
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
@@ -91,9 +91,13 @@ class SqliteStore:
         self._finder = finder
         self._write_seconds = write_seconds
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
-        self._swaps: Batcher[_Swap, bool] = Batcher(self._commit, limit=GROUP, in_flight=1)
+        patience = Patience(write_seconds, self._overdue)
+        self._swaps: Batcher[_Swap, bool] = Batcher(self._commit, limit=GROUP, in_flight=1, patience=patience)
 
     async def get(self, guid: str) -> Record | None:
+        return self._read(RECORDS, guid)
+
+    def peek(self, guid: str) -> Record | None:
         return self._read(RECORDS, guid)
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
@@ -140,13 +144,12 @@ class SqliteStore:
         return None if values is None else _row(table, key, values)
 
     async def _swap(self, change: Change) -> bool:
-        swap = _Swap(change)
-        try:
-            async with asyncio.timeout(self._write_seconds):
-                return await self._swaps.ask(swap)
-        except TimeoutError as error:
-            message = f"the disk took longer than {self._write_seconds} s"
-            raise (OutcomeUnknown if swap.taken else StoreUnavailable)(message) from error
+        return await self._swaps.ask(_Swap(change))
+
+    def _overdue(self, swap: _Swap) -> GuidsvcError:
+        return (OutcomeUnknown if swap.taken else StoreUnavailable)(
+            f"the disk took longer than {self._write_seconds} s"
+        )
 
     async def _purge(self, statement: str, before: int, limit: int) -> int:
         def work() -> int:

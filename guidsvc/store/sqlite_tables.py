@@ -1,5 +1,7 @@
 """The tables of the SQLite file as compare and swap sees them: a key, a version, and the statements."""
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
@@ -29,7 +31,8 @@ class Table(Generic[Row]):
         self._delete = f"DELETE FROM {name} WHERE {same}"  # noqa: S608
         self._due = f"SELECT {key} FROM {name} WHERE purge_at < ? ORDER BY purge_at LIMIT ?"  # noqa: S608
         self.purge = f"DELETE FROM {name} WHERE {key} IN ({self._due})"  # noqa: S608
-        self._key, self._version = key, version
+        self._values: Callable[[Row], tuple[object, ...]] = attrgetter(*columns)
+        self._identity: Callable[[Row], tuple[object, object]] = attrgetter(key, version)
         self.columns = columns
         self.model = model
 
@@ -43,13 +46,13 @@ class Table(Generic[Row]):
             if old is None:
                 raise ValueError("a swap of nothing for nothing")
             return Change(self._delete, self._same(old))
-        values = tuple(getattr(new, column) for column in self.columns)
+        values = self._values(new)
         if old is None:
             return Change(f"{self._insert} ON CONFLICT DO NOTHING", values)
         return Change(self._update, (*values, *self._same(old)))
 
     def _same(self, old: Row) -> tuple[object, object]:
-        return getattr(old, self._key), getattr(old, self._version)
+        return self._identity(old)
 
 
 RECORDS = Table("records", Record, key="guid", version="version")

@@ -1,10 +1,10 @@
 """The application: which path is served by which handler, to be read from top to bottom."""
 
-import structlog
-from tornado.web import Application, RequestHandler
+from tornado.web import Application
 
 from guidsvc.idempotency import Idempotency
 from guidsvc.service import GuidService
+from guidsvc.web.access import Log, log_function
 from guidsvc.web.base import UnknownPath
 from guidsvc.web.batch import BatchHandler
 from guidsvc.web.collection import GuidsHandler
@@ -14,15 +14,10 @@ from guidsvc.web.guids import GuidHandler
 from guidsvc.web.health import LiveHandler, Probes, ReadyHandler, RootHandler, VersionHandler
 from guidsvc.web.pages import FileHandler
 from guidsvc.web.problem_page import ProblemHandler
-from guidsvc.web.routes import Route
-
-LOGGED_PATH = 200
-"""Characters of a path that a log line holds."""
-
-_log = structlog.get_logger("guidsvc.access")
+from guidsvc.web.routes import Route, RoutedApplication
 
 
-def make_app(service: GuidService, idempotency: Idempotency, probes: Probes, *, access_log: bool) -> Application:
+def make_app(service: GuidService, idempotency: Idempotency, probes: Probes, *, log: Log | None) -> Application:
     """Put the application together. Its setting `under_way` is the UnderWay of its requests, `routes` its table."""
     routes = [
         Route("/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
@@ -37,26 +32,10 @@ def make_app(service: GuidService, idempotency: Idempotency, probes: Probes, *, 
         Route("/problems/{code}", ProblemHandler),
         Route("/", RootHandler),
     ]
-    return Application(
-        [route.rule() for route in routes],
+    return RoutedApplication(
+        routes,
         default_handler_class=UnknownPath,
-        log_function=_log_request if access_log else _log_nothing,
+        log_function=log_function(log),
         under_way=UnderWay(),
-        routes=routes,
         document=Document(routes),
     )
-
-
-def _log_request(handler: RequestHandler) -> None:
-    _log.info(
-        "request",
-        method=handler.request.method,
-        path=handler.request.path[:LOGGED_PATH],
-        status=handler.get_status(),
-        ms=round(1000 * handler.request.request_time(), 2),
-        request_id=getattr(handler, "request_id", None),
-    )
-
-
-def _log_nothing(handler: RequestHandler) -> None:
-    """Log no requests."""

@@ -4,34 +4,35 @@ Tornado's own errors come out as problems too, and a handler below says only wha
 """
 
 import asyncio
-import re
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
+from http import HTTPStatus
 from http.client import METHOD_NOT_ALLOWED, NOT_MODIFIED
-from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 import structlog
 from pydantic import BaseModel
 from pydantic_core import to_json
+from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from guidsvc.errors import OutcomeUnknown, StoreUnavailable, Unavailable
+from guidsvc.errors import StoreUnavailable
 from guidsvc.idempotency import Idempotency, Reply, Work
 from guidsvc.rules import Conditions
 from guidsvc.web import body, conditions, preferences, problems, query
+from guidsvc.web.dates import http_date
 from guidsvc.web.described import Answer, operation
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.headers import ACCEPT_PATCH, ALLOW, REPLAYED, always
 from guidsvc.web.idempotency import parse as parse_key
 from guidsvc.web.problems import MethodNotAllowed, NoSuchPath, TooLarge
+from guidsvc.web.replies import log_failure
+from guidsvc.web.request_id import request_id
 
 DISCARD_BYTES = 16 * 1024 * 1024
 """So much of a body that is too large is read and thrown away, so that the client reads our answer; then we hang up."""
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _log = structlog.get_logger(__name__)
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -52,24 +53,32 @@ class Handler(RequestHandler):
     _is_last = False  # of its connection, whose end is that of the reply too: HTTP/1.0 knows no other for a stream
     _streaming: asyncio.Task[None] | None = None  # what is to end when the client goes away
 
-    def set_default_headers(self) -> None:
-        """Begin a reply; Tornado calls this for each request, and again before it writes an error."""
-        given = self.request.headers.get("X-Request-Id", "")
+    def clear(self) -> None:
+        """Begin a reply; Tornado calls this for each request, and again before it writes an error.
+
+        In place of Tornado's own, which formats the date each time, and checks headers that need no check.
+        """
         if not hasattr(self, "request_id"):
-            self.request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+            self.request_id = request_id(self.request.headers.get("X-Request-Id", ""))
             self._received = bytearray()
             self._received_bytes = 0
-        self.set_header("Server", "guidsvc")
-        self.set_header("Content-Type", body.JSON)
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("X-Request-Id", self.request_id)
+        headers = self._headers = HTTPHeaders()
+        headers["Server"] = "guidsvc"
+        headers["Content-Type"] = body.JSON
+        headers["Date"] = http_date()
+        headers["Cache-Control"] = "no-store"
+        headers["X-Request-Id"] = self.request_id
+        self._write_buffer: list[bytes] = []
+        self.set_status(HTTPStatus.OK)
 
     def prepare(self) -> None:
         """Begin a request. What is refused here ends the connection too: its body has not been read."""
         self.under_way.add(self)
         if self.under_way.over:
             raise StoreUnavailable("the service has ended")
-        declared = self.request.headers.get("Content-Length", "")  # one that is no number Tornado refuses by itself
+        if self.request.method in {"GET", "HEAD"}:
+            return
+        declared = self.request.headers.get("Content-Length", "")  # one that is no number the server refuses by itself
         waits = self.request.headers.get("Expect", "").lower() == "100-continue"
         most = self.max_bytes if waits else max(DISCARD_BYTES, self.max_bytes)
         if declared.isdecimal() and (len(declared) > len(str(most)) or int(declared) > most):
@@ -135,8 +144,7 @@ class Handler(RequestHandler):
 
     def read_body(self, model: type[_Model], *, guid: str | None = None) -> _Model:
         """Return the model that the body holds, for the GUID of the path, if there is one."""
-        self.check_type(*((body.MERGE_PATCH, body.JSON) if self.request.method == "PATCH" else (body.JSON,)))
-        return body.parse(self.received(), model, {"guid": guid})
+        return body.read(str(self.request.method), self.request.headers, self.received, model, (body.JSON,), guid)
 
     def check_type(self, *named: str) -> None:
         """Refuse a body that is of none of these types."""
@@ -226,14 +234,11 @@ class Handler(RequestHandler):
             self.set_header(name, value)
         self.finish(problems.render(error, self.request_id) + b"\n")
 
-    def log_exception(
-        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Log what an operator must see; a client's mistake is in the access log, and no more."""
-        if isinstance(value, Unavailable | OutcomeUnknown):
-            _log.warning("request failed", request_id=self.request_id, error=str(value))
-        elif value is not None and problems.problem_of(self._translated(value)) is problems.INTERNAL:
-            _log.error("fault of the service", request_id=self.request_id, exc_info=(typ, value, tb))
+    def log_exception(self, *failure: Any) -> None:
+        """Log a failure, as Tornado hands it over: its class, itself, and its traceback."""
+        _, value, _ = failure
+        if value is not None:
+            log_failure(self._translated(value), self.request_id)
 
     @property
     def under_way(self) -> UnderWay:

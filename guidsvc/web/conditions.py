@@ -1,9 +1,7 @@
 """Reading preconditions (RFC 9110, 13.1): from the headers If-Match and If-None-Match to conditions on a record."""
 
 import re
-from collections.abc import Callable
-
-from tornado.httputil import HTTPHeaders
+from collections.abc import Callable, Mapping
 
 from guidsvc.bodies import Operation
 from guidsvc.errors import Fault, InvalidRequest
@@ -16,7 +14,7 @@ _ITEM = re.compile(r'[ \t]*+(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*+)"[ \t]*+)?+(?:,
 _WRONG = 'must be * or a list of entity tags in quotes, as "1795420608123"'
 
 
-def parse(headers: HTTPHeaders) -> Conditions:
+def parse(headers: Mapping[str, str]) -> Conditions:
     """Return the conditions that the headers of a request make; InvalidRequest if one of them is no list of tags."""
     if_match, if_none_match = headers.get("If-Match"), headers.get("If-None-Match")
     return _conditions(if_match, if_none_match, lambda name: Fault("", _WRONG, header=name))

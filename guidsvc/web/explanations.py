@@ -10,7 +10,7 @@ from guidsvc.errors import Fault
 from guidsvc.models import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record
 from guidsvc.web import problems
 from guidsvc.web.body import JSON, MAX_BYTES
-from guidsvc.web.problems import MethodNotAllowed, Problem, TooLarge, UnsupportedMediaType, problem_of
+from guidsvc.web.problems import HeadersTooLarge, MethodNotAllowed, Problem, TooLarge, UnsupportedMediaType, problem_of
 
 _ID = "2f1c4d6e8a0b4c5d9e7f1a2b3c4d5e6f"
 _VERSION = 1_795_420_608_123
@@ -99,6 +99,11 @@ _ALL = (
         f"The body is over {MAX_BYTES} bytes.",
         f"Send less: the metadata of a record are at most {MAX_METADATA_BYTES} bytes.",
         TooLarge(f"A body is at most {MAX_BYTES} bytes."),
+    ),
+    Explanation(
+        "The request line and the headers have more bytes than any request needs.",
+        "Send fewer or shorter headers; what is long belongs in the body.",
+        HeadersTooLarge("The head of a request is at most 65536 bytes."),
     ),
     Explanation(
         "Content-Type is not what this method reads, or the body is compressed.",

@@ -1,7 +1,5 @@
 """One GUID: `/guid/{guid}`; and how a record is answered, here and at `/guid`."""
 
-from email.utils import formatdate
-from http.client import CREATED, NO_CONTENT, NOT_MODIFIED, OK
 from typing import TypeVar
 
 from guidsvc.bodies import Change, NoQuery, Patch, RecordQuery
@@ -17,10 +15,9 @@ from guidsvc.errors import (
     PreconditionRequired,
 )
 from guidsvc.idempotency import Reply
-from guidsvc.models import EXAMPLE_GUID, GUID_PATTERN, Record, parse_guid
-from guidsvc.rules import tag_of
+from guidsvc.models import EXAMPLE_GUID, GUID_PATTERN, Record
 from guidsvc.service import GuidService
-from guidsvc.web import answers
+from guidsvc.web import answers, records
 from guidsvc.web.base import Handler
 from guidsvc.web.body import PATCHES
 from guidsvc.web.described import Answer, operation
@@ -35,6 +32,7 @@ from guidsvc.web.headers import (
     always,
 )
 from guidsvc.web.problems import TooLarge, UnsupportedMediaType
+from guidsvc.web.records import Asked
 
 CONDITIONS = (IF_MATCH, IF_NONE_MATCH)
 OF_RECORDS = always(ETAG, LAST_MODIFIED)
@@ -73,25 +71,13 @@ class RecordHandler(Handler):
         self._full = query.view is not None
         return query
 
-    def reply_record(self, status: int, record: Record) -> None:
-        """End the request with a record, as the client would like it, and what the service knows of it in headers."""
-        self.send(self.answer_of(status, record))
+    def asked(self, guid: str = "") -> Asked:
+        """Return what is asked of a GUID."""
+        return Asked(str(self.request.method), guid, self.request.headers, self.received, self._full)
 
     def answer_of(self, status: int, record: Record) -> Reply:
         """Return the answer that a record makes, as the client would like it."""
-        headers = {
-            "ETag": f'"{tag_of(record)}"',
-            "Last-Modified": formatdate(record.updated // 1000, usegmt=True),
-            "Cache-Control": "private, no-cache",
-        }
-        if status == CREATED:
-            headers["Location"] = f"/guid/{record.guid}"
-        if status == NOT_MODIFIED:
-            return Reply(status, headers, None)
-        if self.request.method not in {"GET", "HEAD"} and self.preferences().get("return") == "minimal":
-            applied = {"Preference-Applied": "return=minimal"}
-            return Reply(NO_CONTENT if status == OK else status, headers | applied, None)
-        return Reply(status, headers, self.rendered(record).decode())
+        return records.reply_of(self._service, self.asked(), status, record)
 
     def rendered(self, record: Record) -> bytes:
         """Return the record as JSON, in full if that was asked for."""
@@ -122,8 +108,7 @@ class GuidHandler(RecordHandler):
     async def get(self, text: str) -> None:
         """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
         self.read_view(RecordQuery)
-        record, modified = await self._service.get(parse_guid(text), self.read_conditions())
-        self.reply_record(OK if modified else NOT_MODIFIED, record)
+        self.send(await records.get(self._service, self.asked(text)))
 
     head = get
 
@@ -145,10 +130,7 @@ class GuidHandler(RecordHandler):
         changes nothing leaves the version as it is.
         """
         self.read_view(RecordQuery)
-        guid = parse_guid(text)
-        change = self.read_body(Change, guid=guid)
-        record, created = await self._service.put(guid, change, self.read_conditions())
-        self.reply_record(CREATED if created else OK, record)
+        self.send(await records.put(self._service, self.asked(text)))
 
     @operation(
         "patchGuid",
@@ -167,9 +149,7 @@ class GuidHandler(RecordHandler):
         Null removes a member of the metadata, or all of them. One that has expired is renewed, as by PUT.
         """
         self.read_view(RecordQuery)
-        guid = parse_guid(text)
-        patch = self.read_body(Patch, guid=guid)
-        self.reply_record(OK, await self._service.patch(guid, patch, self.read_conditions()))
+        self.send(await records.patch(self._service, self.asked(text)))
 
     @operation(
         "deleteGuid",
@@ -182,5 +162,4 @@ class GuidHandler(RecordHandler):
     async def delete(self, text: str) -> None:
         """Delete the GUID, live or expired."""
         self.read_query(NoQuery)
-        await self._service.delete(parse_guid(text), self.read_conditions())
-        self.reply(NO_CONTENT)
+        self.send(await records.delete(self._service, self.asked(text)))

@@ -21,12 +21,15 @@ from guidsvc.web.body import JSON
 from guidsvc.web.described import Answer, Operation, operation_of
 from guidsvc.web.explanations import EXPLANATIONS, Explanation
 from guidsvc.web.headers import Header
+from guidsvc.web.problems import HeadersTooLarge
 from guidsvc.web.routes import Route
 
 _ABOUT = """A registry of GUIDs that expire.
 
 A path answers a method that it does not serve with 405 and `Allow`; any other path is a 404. Every error is a problem
 (RFC 9457), and its `type` leads to what it means. Every body is JSON, and every reply has an `X-Request-Id`."""
+ANYWHERE = (HeadersTooLarge, Unavailable, Exception)
+"""What can happen to any request."""
 _EVERYWHERE = (*headers.always(headers.REQUEST_ID), headers.CACHE_CONTROL)
 
 
@@ -65,7 +68,7 @@ class Method(NamedTuple):
     @property
     def problems(self) -> Mapping[int, list[Explanation]]:
         """The problems that it may be answered with, by their status."""
-        codes = {problems.kind_of(error).code for error in (*self.operation.problems, Unavailable, Exception)}
+        codes = {problems.kind_of(error).code for error in (*self.operation.problems, *ANYWHERE)}
         possible = [explanation for code, explanation in EXPLANATIONS.items() if code in codes]
         possible.sort(key=lambda explanation: explanation.problem.status)
         return {status: list(same) for status, same in groupby(possible, lambda each: each.problem.status)}

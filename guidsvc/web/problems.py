@@ -34,6 +34,10 @@ class TooLarge(Exception):
     """The body is larger than a record can be."""
 
 
+class HeadersTooLarge(Exception):
+    """The head of the request is larger than any that makes sense here."""
+
+
 class UnsupportedMediaType(Exception):
     """The body is of a type that this method does not read; `named` are those that it does."""
 
@@ -66,6 +70,7 @@ TABLE: Mapping[type[Exception], Problem] = {
     errors.InProgress: Problem("in-progress", 409, "The request is still being done"),
     errors.IdempotencyMismatch: Problem("idempotency-mismatch", 422, "The key was for another request"),
     TooLarge: Problem("too-large", 413, "The body is too large"),
+    HeadersTooLarge: Problem("headers-too-large", 431, "The head of the request is too large"),
     UnsupportedMediaType: Problem("unsupported-media-type", 415, "Unsupported media type"),
     errors.Unavailable: Problem("unavailable", 503, "Unavailable; nothing was changed"),
     errors.OutcomeUnknown: Problem("outcome-unknown", 504, "The outcome is unknown"),

@@ -1,0 +1,338 @@
+"""One connection of a client: its requests are answered in order, by handlers or without.
+
+It drives any application of Tornado through `tornado.httputil`'s interfaces, as Tornado's own server does. Nothing
+here waits or sets an alarm: the server asks now and then who is `overdue`.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import structlog
+from httptools import HttpRequestParser
+from tornado.httputil import HTTPInputError, HTTPMessageDelegate, RequestStartLine
+from tornado.iostream import StreamClosedError
+
+from guidsvc.web.exchange import Exchange, gone
+from guidsvc.web.hosting import Peer, Plain, Shared
+from guidsvc.web.message import Message, RawHeaders, not_http
+from guidsvc.web.reader import Reader
+from guidsvc.web.replies import refusal
+
+BUFFER = 256 * 1024
+"""Bytes of a body that wait for its handler; beyond it the client has to wait."""
+LINGER_SECONDS = 2.0
+"""So long is read and thrown away what a client still sends that has been refused, so that it reads the answer."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Connection(asyncio.Protocol):
+    """A connection, from its beginning to its end. What it is called by, and what it does, comes in sections."""
+
+    __slots__ = (
+        "_again",
+        "_delegate",
+        "_drained",
+        "_ended",
+        "_error",
+        "_exchange",
+        "_gate",
+        "_lingering",
+        "_message",
+        "_out",
+        "_paused",
+        "_plain",
+        "_reader",
+        "_shared",
+        "_since",
+        "_transport",
+        "_waiting",
+        "context",
+    )
+    context: Peer
+    _transport: asyncio.Transport
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._again = None if shared.short is None else shared.short.again
+        self._reader = Reader(self, shared.limits.head_bytes)
+        # The request that is being answered, and those that wait for it
+        self._message: Message | None = None
+        self._plain: Plain | None = None  # which needs no handler, until all of it has come
+        self._exchange: Exchange | None = None
+        self._delegate: HTTPMessageDelegate | None = None  # as long as it is to be told more
+        self._gate: asyncio.Future[Any] | None = None  # what it does until it is ready for more
+        self._waiting: list[Message] = []
+        self._error: Exception | None = None  # to be told when all that came before is answered
+        # The connection
+        self._out: list[bytes] = []  # what was answered at once, and is to be sent
+        self._drained: asyncio.Future[None] | None = None  # while the client does not take what is sent
+        self._paused = False  # it is kept from sending
+        self._lingering = False  # until it hangs up
+        self._ended = False  # it sends no more
+        self._since = shared.tick  # when began what is waited for
+
+    # Called by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all have both directions
+        self.context = Peer(self._transport)
+        self._shared.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        begins = reader.between and not reader.over
+        if begins:
+            self._since = self._shared.tick
+            if self._message is None and self._again is not None and self._drained is None:
+                reply = self._again(data)
+                if reply is not None:
+                    self._transport.write(reply)
+                    return
+        reader.feed(data)
+        if self._out:
+            if begins and reader.between and len(self._out) == 1 and self._shared.short is not None:
+                self._shared.short.remember(data)
+            self._flush()
+        self._regulate()
+
+    def eof_received(self) -> bool:
+        """Note that the client sends no more: what it asked for it is answered; half a request is none."""
+        self._ended = True
+        half = self._reader.message is not None or self._lingering
+        return self._message is not None and not half and self.context.protocol == "http"
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+        self._shared.connections.discard(self)
+        self._reader.close()
+        self._waiting.clear()
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.set_exception(StreamClosedError())
+            drained.exception()  # whoever waits is told; nobody has to
+        self._abandon()
+
+    def pause_writing(self) -> None:
+        self._drained = asyncio.get_running_loop().create_future()
+        self._since = self._shared.tick
+
+    def resume_writing(self) -> None:
+        drained, self._drained = self._drained, None
+        self._since = self._shared.tick
+        if drained is not None:
+            drained.set_result(None)
+        self._regulate()
+
+    # Called by the reader
+
+    def headed(self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser) -> Message | None:
+        plain, shared = None, self._shared
+        if self._message is None and shared.short is not None:
+            short = shared.short.answer(method, target, headers, parser)
+            if isinstance(short, bytes):
+                self._out.append(short)
+                return None
+            plain = short
+        version, last = f"HTTP/{parser.get_http_version()}", not parser.should_keep_alive() or method == b"CONNECT"
+        message = Message(method, target, version, headers, last=last)
+        message.judge()
+        message.seconds = shared.limits.body_seconds
+        self._since = shared.tick
+        if plain is not None:
+            self._message, self._plain = message, plain
+            self._go_on()
+        elif self._message is None:
+            self._start(message)
+        else:
+            self._waiting.append(message)
+        return message
+
+    def grown(self, message: Message) -> None:
+        if message is self._message:
+            self._go_on()
+
+    whole = grown
+
+    def refused(self, error: Exception, broken: Message | None) -> None:
+        if self._message is None:
+            self._send_refusal(error)
+        elif broken is not self._message:  # which is whole: it is answered first
+            if broken is not None:
+                self._waiting.remove(broken)
+            self._error = error
+        elif self._exchange is not None and self._exchange.begun:
+            self._abandon()
+            self.close()
+        else:
+            self._abandon()
+            self._send_refusal(error)
+
+    # Called by the exchange: a Wire
+
+    def write(self, data: bytes) -> asyncio.Future[None]:
+        if self._transport.is_closing():
+            return gone()
+        if self._out:
+            self._flush()
+        self._transport.write(data)
+        return self._shared.sent if self._drained is None else self._drained
+
+    def answered(self) -> None:
+        if self._message is not None and self._exchange is not None:
+            self._answered(self._message, last=self._exchange.last)
+
+    def close(self) -> None:  # by the server too
+        self._reader.over = True
+        if self._out:
+            self._flush()
+        self._transport.close()
+
+    def set_body_timeout(self, seconds: float | None) -> None:
+        if self._message is not None:
+            self._message.seconds = seconds
+
+    # Called by the server
+
+    def overdue(self, now: float) -> bool:
+        seconds = self._patience()
+        return seconds is not None and now - self._since > seconds
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _patience(self) -> float | None:
+        limits, message = self._shared.limits, self._message
+        if self._drained is not None:
+            return limits.write_seconds
+        if self._lingering:
+            return LINGER_SECONDS
+        if message is not None:
+            return message.seconds if message is self._reader.message and self._gate is None else None
+        return limits.idle_seconds if self._reader.between else limits.head_seconds
+
+    # Answering
+
+    def _start(self, message: Message) -> None:
+        """Have a request answered by its handler."""
+        method, target = message.method.decode("latin-1"), message.target.decode("latin-1")
+        exchange = Exchange(self, method, message.version, last=message.last)
+        self._message, self._exchange = message, exchange
+        try:
+            delegate = self._shared.app.start_request(self, exchange)
+            gate = delegate.headers_received(RequestStartLine(method, target, message.version), message.fields())
+        except HTTPInputError as error:
+            self._message = self._exchange = None
+            self._reader.over = True
+            self._send_refusal(not_http(str(error)))
+            return
+        if not message.has_body:
+            delegate.finish()
+            return
+        self._delegate = delegate
+        self._wait_for(gate)
+
+    def _wait_for(self, gate: Awaitable[None] | None) -> None:
+        """Go on when the handler is ready for more."""
+        if gate is None:
+            self._go_on()
+        else:
+            self._gate = asyncio.ensure_future(gate)
+            self._gate.add_done_callback(self._ready)
+
+    def _ready(self, gate: asyncio.Future[Any]) -> None:
+        error = None if gate.cancelled() else gate.exception()
+        if error is not None:
+            _log.error("fault of the service", exc_info=error)
+        if gate is not self._gate:
+            return  # the request is over
+        self._gate = None
+        if error is not None:
+            self._abandon()
+            self.close()
+            return
+        self._since = self._shared.tick
+        self._go_on()
+        self._regulate()
+
+    def _go_on(self) -> None:
+        """Hand on what has come of the body, as far as the handler takes it."""
+        message, plain = self._message, self._plain
+        if plain is not None and message is not None:
+            if message.whole:
+                self._plain = None
+                self._gate = asyncio.ensure_future(self._do(plain, message))
+            return
+        while message is not None and self._delegate is not None and self._gate is None:
+            if message.chunks:
+                gate = self._delegate.data_received(message.take())
+                if gate is not None:
+                    self._wait_for(gate)
+            elif message.whole:
+                delegate, self._delegate = self._delegate, None
+                delegate.finish()
+            else:
+                if message.waits and not message.total and self._exchange is not None and not self._exchange.begun:
+                    message.waits = False
+                    self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                return
+
+    async def _do(self, plain: Plain, message: Message) -> None:
+        """Answer a request without a handler."""
+        reply = await plain.answer(b"".join(message.chunks))
+        if self._message is message:  # and the client is there still
+            self.write(reply)
+            self._answered(message, last=plain.last)
+
+    def _answered(self, message: Message, *, last: bool) -> None:
+        self._message = self._exchange = self._delegate = self._gate = None
+        self._since = self._shared.tick
+        if self._transport.is_closing():
+            return
+        if not message.whole:
+            self._linger()
+        elif last:
+            self.close()
+        elif self._waiting:
+            self._start(self._waiting.pop(0))
+        elif self._error is not None:
+            self._send_refusal(self._error)
+        elif self._ended:
+            self.close()
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Keep the client from sending while there is no room for it."""
+        message = self._reader.message
+        full = self._drained is not None or bool(self._waiting) or (message is not None and message.buffered > BUFFER)
+        if full != self._paused and not self._transport.is_closing():
+            self._paused = full
+            (self._transport.pause_reading if full else self._transport.resume_reading)()
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _abandon(self) -> None:
+        """Tell the handler that its client has gone."""
+        exchange, delegate, plain = self._exchange, self._delegate, self._plain
+        self._message = self._exchange = self._delegate = self._plain = self._gate = None
+        if plain is not None:
+            plain.abandon()
+        if exchange is not None:
+            exchange.lost(tell=delegate is None)
+        if delegate is not None:
+            delegate.on_connection_close()
+
+    def _send_refusal(self, error: Exception) -> None:
+        self.write(refusal(error))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Hang up when the client has read the answer: one that is cut off while it sends may never see it."""
+        self._reader.over = self._lingering = True
+        self._since = self._shared.tick
+        if self._ended or not self._transport.can_write_eof():
+            self.close()
+        elif not self._transport.is_closing():
+            self._transport.write_eof()

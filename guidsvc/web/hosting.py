@@ -1,0 +1,93 @@
+"""What the connections of a server are given: the application, the short way past it, and the limits of clients."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from httptools import HttpRequestParser
+from tornado.httputil import HTTPServerConnectionDelegate
+
+from guidsvc.web.message import RawHeaders
+
+
+class Plain(Protocol):
+    """A request that is answered without a handler, when all of it has come."""
+
+    last: bool
+    """Whether the connection ends with its answer."""
+
+    def answer(self, sent: bytes) -> Coroutine[Any, Any, bytes]:
+        """Do it, with the body that was sent, and return the answer."""
+
+    def abandon(self) -> None:
+        """Forget it: the client has gone before all of it had come."""
+
+
+class Short(Protocol):
+    """Answers some requests so that no handler need be asked: `guidsvc.web.short`."""
+
+    def again(self, data: bytes) -> bytes | None:
+        """Answer what came, if it is a whole request like one that is remembered; else None."""
+
+    def answer(
+        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser
+    ) -> bytes | Plain | None:
+        """Answer a request, if that can be done at once; or return it, if it needs no handler; or None, if it does."""
+
+    def remember(self, data: bytes) -> None:
+        """Note that this was the request that was answered last, all of it and nothing else."""
+
+
+class Kept(Protocol):
+    """A connection, as its server sees it."""
+
+    def overdue(self, now: float) -> bool:
+        """Whether the client has had its time."""
+
+    def close(self) -> None:
+        """Send what is left, and hang up."""
+
+    def abort(self) -> None:
+        """Hang up, whatever is still to be sent."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a client may take: bytes, seconds, connections."""
+
+    head_bytes: int = 64 * 1024
+    head_seconds: float = 10.0
+    """From the first byte of a request to the end of its head."""
+    body_seconds: float = 30.0
+    """From there to the end of its body, unless its handler says otherwise."""
+    idle_seconds: float = 75.0
+    """Without a request."""
+    write_seconds: float = 30.0
+    """In which it takes nothing of an answer."""
+    connections: int = 10_000
+
+
+class Shared:
+    """What the connections of a server have in common. `tick` is the time of the loop when it was last looked at."""
+
+    def __init__(self, app: HTTPServerConnectionDelegate, limits: Limits, short: Short | None) -> None:
+        self.app = app
+        self.limits = limits
+        self.short = short
+        self.connections: set[Kept] = set()
+        self.tick = asyncio.get_running_loop().time()
+        self.sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Is done: for what is sent without having to wait."""
+        self.sent.set_result(None)
+
+
+class Peer:
+    """Where the client is, as `tornado.httputil.HTTPServerRequest` wants to know."""
+
+    __slots__ = ("protocol", "remote_ip")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        name = transport.get_extra_info("peername")
+        self.remote_ip: str = name[0] if isinstance(name, tuple) else "unix"
+        self.protocol = "http" if transport.get_extra_info("sslcontext") is None else "https"

@@ -1,0 +1,192 @@
+"""Reading requests off a connection, with llhttp, the parser of Node.js.
+
+Bytes go in, requests come out: whole heads, bodies as they come, and what is wrong with what is none. Nothing here
+answers, and nothing here waits.
+"""
+
+from typing import Protocol
+
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
+
+from guidsvc.web.message import Message, RawHeaders, fault_of, is_token, not_http, size_of
+from guidsvc.web.problems import HeadersTooLarge
+
+CHUNK_OVERHEAD = 16
+"""Bytes that a byte of a chunked body may cost, beside those that a head may have."""
+
+_STAND_IN = b"SOURCE"
+"""A method that llhttp knows, and nobody serves."""
+
+
+class Sink(Protocol):
+    """Who is told of what has been read."""
+
+    def headed(self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser) -> Message | None:
+        """Take a head; return the request that it begins, or None if that is over with already.
+
+        What it raises is what `refused` is told; nothing more is read then.
+        """
+
+    def grown(self, message: Message) -> None:
+        """Note that more of the body of a request has come."""
+
+    def whole(self, message: Message) -> None:
+        """Note that all of a request has come."""
+
+    def refused(self, error: Exception, broken: Message | None) -> None:
+        """Note that what has come is no request, or not the rest of the one that is `broken`."""
+
+
+class Reader:
+    """Reads one connection; heads of more than `most` bytes are refused."""
+
+    __slots__ = (
+        "_chunk",
+        "_error",
+        "_fed",
+        "_headers",
+        "_method",
+        "_most",
+        "_parser",
+        "_resuming",
+        "_sink",
+        "_target",
+        "between",
+        "message",
+        "over",
+    )
+
+    def __init__(self, sink: Sink, most: int) -> None:
+        self._sink = sink
+        self._most = most
+        self._parser = HttpRequestParser(self)
+        self._target = b""
+        self._headers: RawHeaders = []
+        self._method: bytes | None = None  # where the parser was told a stand-in
+        self._fed = self._chunk = 0  # bytes that have come since the request began; and at once
+        self._resuming = False  # a new parser is being told where the last one stopped
+        self._error: Exception | None = None  # why the parser was stopped
+        self.between = True
+        """Nothing of a next request has come."""
+        self.message: Message | None = None
+        """The request whose body is being read."""
+        self.over = False
+        """Nothing more is to be read."""
+
+    def feed(self, data: bytes) -> None:
+        """Read what has come."""
+        if self.over:
+            return
+        begins, self.between = self.between, False
+        self._chunk = len(data)
+        self._fed += self._chunk
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
+        except HttpParserCallbackError as error:
+            if self._error is None:
+                raise
+            self._refuse(self._error)
+            del error
+        except HttpParserInvalidMethodError as error:
+            self._stand_in(data, error, begins=begins)
+        except HttpParserError as error:
+            self._refuse(fault_of(error))
+        if self._fed > self._most:
+            self._judge_size()
+
+    def close(self) -> None:
+        """Read no more, and let go of the parser, which holds this."""
+        self.over = True
+        del self._parser
+
+    # Called by the parser
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.message is None:  # else it is a trailer, and means nothing here
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        target, self._target = self._target, b""
+        headers, self._headers = self._headers, []
+        if self._resuming or self.over:
+            return
+        try:
+            if (self._fed > self._most or self._chunk > self._most) and size_of(target, headers) > self._most:
+                raise self._too_large()
+            parser = self._parser
+            message = self._sink.headed(self._method or parser.get_method(), target, headers, parser)
+        except Exception as error:
+            self._error = error
+            raise
+        if message is not None and message.has_body:
+            self.message = message
+            self._resuming = parser.should_upgrade()
+        elif message is not None:
+            self.over = message.last
+
+    def on_body(self, body: bytes) -> None:
+        if self.message is not None:
+            self.message.put(body)
+            self._sink.grown(self.message)
+
+    def on_message_complete(self) -> None:
+        if self._resuming:
+            return
+        self.between = True
+        self._method = None
+        self._fed = 0
+        message, self.message = self.message, None
+        if message is not None:
+            message.whole = True
+            self.over = message.last
+            self._sink.whole(message)
+
+    # Where llhttp would stop, and need not
+
+    def _stay(self, rest: bytes) -> None:
+        """Go on under HTTP/1.1 though the client would rather have another protocol, as one may (RFC 9110, 7.8)."""
+        if self._resuming and self.message is not None:  # llhttp expects no body; a parser of its own reads it
+            self._parser = HttpRequestParser(self)
+            self._parser.feed_data(self.message.framing())
+        self._resuming = False
+        if rest:
+            self.feed(rest)
+
+    def _stand_in(self, data: bytes, error: HttpParserError, *, begins: bool) -> None:
+        """Read a request whose method llhttp does not know, so that it is told which ones are served."""
+        method, _, rest = data.partition(b" ")
+        if begins and rest and self._method is None and is_token(method) and self._chunk == self._fed:
+            self._parser = HttpRequestParser(self)
+            self._method = method
+            self._fed = 0
+            self.feed(_STAND_IN + b" " + rest)
+        else:
+            self._refuse(fault_of(error))
+
+    def _judge_size(self) -> None:
+        """Refuse a head, or what frames a body, that goes on and on."""
+        message = self.message
+        if message is None and not self.between and not self.over:
+            self._refuse(self._too_large())
+        elif message is not None and self._fed > self._most + (1 + CHUNK_OVERHEAD) * message.total:
+            self._refuse(not_http("its chunks are too small for what they cost"))
+
+    def _too_large(self) -> HeadersTooLarge:
+        return HeadersTooLarge(f"The head of a request is at most {self._most} bytes.")
+
+    def _refuse(self, error: Exception) -> None:
+        if not self.over:
+            self.over = True
+            broken, self.message = self.message, None
+            self._sink.refused(error, broken)

@@ -1,0 +1,230 @@
+"""The short way: what is asked of one GUID, without anything out of the ordinary, is answered without a handler.
+
+Tornado's handlers can do more than most requests need, and that takes longer than what is asked for. So a plain request
+is done by the very functions that the handlers call (`guidsvc.web.records`); and a read of what is at hand is answered
+in the protocol itself, from bytes that were rendered once a record. Either way the answer is, byte for byte, the
+handlers' own, which a test holds it to. What is not plain goes the long way.
+
+The same clients send the same headers again and again. So what stood behind the GUID, in a read that came alone, was
+read by the parser and asked for nothing in particular, is remembered; a request that ends in the same bytes is one
+that the parser would read in the same way, and is not given to it again.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from http.client import NOT_MODIFIED, OK
+
+from httptools import HttpRequestParser
+
+from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound, StoreUnavailable
+from guidsvc.idempotency import Reply
+from guidsvc.models import Record
+from guidsvc.rules import UNCONDITIONAL
+from guidsvc.service import GuidService
+from guidsvc.web import body, conditions, problems, replies
+from guidsvc.web.access import Log
+from guidsvc.web.draining import UnderWay
+from guidsvc.web.message import RawHeaders
+from guidsvc.web.records import DEEDS, Asked, reply_of
+from guidsvc.web.request_id import draw, request_id
+
+_START = b"GET /guid/"
+_BEGIN, _END = len(_START), len(_START) + 32
+_GUID = re.compile(r"[0-9A-F]{32}")
+_TARGET = re.compile(rb"/guid/([0-9A-F]{32})")
+_HOST = re.compile(rb"[A-Za-z0-9.:-]+")
+"""Of which nothing is wrong; at what else a Host may be, the long way looks more closely."""
+
+_LONG = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
+"""What these ask for, only the long way has."""
+_KEPT = {
+    b"connection": "Connection",
+    b"x-request-id": "X-Request-Id",
+    b"content-length": "Content-Length",
+    b"content-type": "Content-Type",
+    b"prefer": "Prefer",
+    b"if-match": "If-Match",
+    b"if-none-match": "If-None-Match",
+}
+"""What makes a difference; all others do not."""
+_IDLE = frozenset({"Connection", "Content-Type", "Prefer"})
+"""What of that makes none for a read."""
+_SENDS = frozenset({"PUT", "PATCH"})
+
+_REMEMBERED, _REMEMBERED_BYTES = 256, 1024
+"""So many ends of requests, of at most so many bytes, are remembered."""
+_ID = "\0"
+_MEMO = "short"
+
+
+class ShortWay:
+    """Answers plain requests, and writes their lines to the log."""
+
+    def __init__(self, service: GuidService, under_way: UnderWay, log: Log | None) -> None:
+        self.service = service
+        self.under_way = under_way
+        self.log = log
+        self._peek = service.peek
+        self._remembered: set[bytes] = set()
+        self._memorable = False  # the request that was answered last
+        self._head = b""  # of an answer to a read, which is the same until
+        self._until = 0  # seconds
+
+    def again(self, data: bytes) -> bytes | None:
+        """Return the answer to bytes that are a read like others before, but for its GUID; else None."""
+        if data[_END:] not in self._remembered or data[:_BEGIN] != _START:
+            return None
+        guid = data[_BEGIN:_END].decode("latin-1")  # of which there is a record only if it is one
+        if self.log is not None or self.under_way.draining:
+            return self._read("GET", guid, {}) if _GUID.fullmatch(guid) else None
+        try:
+            record = self._peek(guid)
+        except (NotFound, Expired) as error:
+            return replies.problem(error, draw()) if _GUID.fullmatch(guid) else None
+        except GuidsvcError:
+            return None  # the long way meets it too, and tells of it
+        return None if record is None else self._rendered(record, draw())
+
+    def remember(self, data: bytes) -> None:
+        """Note that these bytes were the request that was answered last, and nothing else."""
+        if self._memorable and len(data) <= _END + _REMEMBERED_BYTES and data.startswith(_START):
+            if len(self._remembered) == _REMEMBERED:
+                self._remembered.clear()
+            self._remembered.add(data[_END:])
+
+    def answer(
+        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser
+    ) -> "bytes | Plain | None":
+        """Return the answer to a request; or the request, if it is plain; or None, if it is to go the long way."""
+        found = _TARGET.fullmatch(target)
+        if found is None:
+            return None
+        kept = _kept(headers, parser)
+        if kept is None:
+            return None
+        name, guid = method.decode(), found[1].decode()
+        if name in _SENDS:
+            return Plain(self, name, guid, kept) if _is_short(kept) else None
+        if name not in DEEDS or "Content-Length" in kept:
+            return None
+        self._memorable = kept.keys() <= _IDLE and name == "GET"
+        reply = None if name == "DELETE" else self._read(name, guid, kept)
+        return Plain(self, name, guid, kept) if reply is None else reply
+
+    def _read(self, method: str, guid: str, kept: Mapping[str, str]) -> bytes | None:
+        """Return the answer to a read, if it is at hand."""
+        if self.under_way.draining:
+            return None
+        log, head = self.log, method == "HEAD"
+        begun = time.perf_counter() if log is not None else 0.0
+        name = _name(kept)
+        try:
+            wanted = conditions.parse(kept)
+            record = self._peek(guid)
+        except (NotFound, Expired, InvalidRequest) as error:
+            status, reply = problems.problem_of(error).status, replies.problem(error, name, head=head)
+        except GuidsvcError:
+            return None
+        else:
+            if record is None or not wanted.wants(record):
+                return None
+            status = OK if wanted is UNCONDITIONAL or wanted.hold(record) else NOT_MODIFIED
+            if status == OK and not head:
+                reply = self._rendered(record, name)
+            else:
+                reply = replies.reply(
+                    reply_of(self.service, Asked(method, guid, kept, bytes), status, record), name, head=head
+                )
+        if log is not None:
+            log(method, f"/guid/{guid}", status, round(1000 * (time.perf_counter() - begun), 2), name)
+        return reply
+
+    def _rendered(self, record: Record, name: str) -> bytes:
+        """Return a record as it is answered to a GET, under this request id."""
+        if not self._until - 1 <= time.time() < self._until:
+            self._until = int(time.time()) + 1
+            plain = replies.reply(Reply(OK, {"Cache-Control": "private, no-cache"}, ""), _ID)
+            self._head = plain.partition(_ID.encode())[0]
+        rest = record.memo.get(_MEMO)
+        if rest is None:
+            asked = Asked("GET", record.guid, {}, bytes)
+            rest = replies.reply(reply_of(self.service, asked, OK, record), _ID).partition(_ID.encode())[2]
+            record.memo[_MEMO] = rest
+        return self._head + name.encode() + rest
+
+
+class Plain:
+    """A plain request, until it is answered."""
+
+    __slots__ = ("_guid", "_kept", "_method", "_name", "_way", "last")
+
+    def __init__(self, way: ShortWay, method: str, guid: str, kept: Mapping[str, str]) -> None:
+        self._way = way
+        self._method = method
+        self._guid = guid
+        self._kept = kept
+        self._name = _name(kept)
+        self.last = False
+        """Whether the connection ends with its answer."""
+        way.under_way.add(self)
+
+    async def answer(self, sent: bytes) -> bytes:
+        """Do it, with the body that was sent, and return the answer."""
+        way, name, head = self._way, self._name, self._method == "HEAD"
+        begun = time.perf_counter() if way.log is not None else 0.0
+        try:
+            if way.under_way.over:
+                raise StoreUnavailable("the service has ended")
+            answer = await DEEDS[self._method](way.service, Asked(self._method, self._guid, self._kept, lambda: sent))
+            self.last, status = way.under_way.draining, answer.status
+            reply = replies.reply(answer, name, head=head, last=self.last)
+        except Exception as error:  # noqa: BLE001  # it is told, and logged where an operator must see it
+            replies.log_failure(error, name)
+            self.last, status = way.under_way.draining, problems.problem_of(error).status
+            reply = replies.problem(error, name, head=head, last=self.last)
+        finally:
+            way.under_way.discard(self)
+        if way.log is not None:
+            ms = round(1000 * (time.perf_counter() - begun), 2)
+            way.log(self._method, f"/guid/{self._guid}", status, ms, name)
+        return reply
+
+    def abandon(self) -> None:
+        """Forget it: its client has gone before all of it had come."""
+        self._way.under_way.discard(self)
+
+
+def _kept(headers: RawHeaders, parser: HttpRequestParser) -> dict[str, str] | None:
+    """Return those headers that make a difference, or None if they ask for what only the long way has."""
+    kept: dict[str, str] = {}
+    hosts = 0
+    for name, value in headers:
+        lower = name.lower()
+        if lower == b"host":
+            hosts += 1
+            if _HOST.fullmatch(value) is None:
+                return None
+        elif lower in _KEPT:
+            known = _KEPT[lower]
+            if known in kept:
+                return None
+            kept[known] = value.decode("latin-1")
+        elif lower in _LONG:
+            return None
+    if hosts != 1 or not parser.should_keep_alive():
+        return None
+    if "Connection" in kept and (kept["Connection"].lower() != "keep-alive" or parser.get_http_version() != "1.1"):
+        return None
+    return kept
+
+
+def _is_short(kept: Mapping[str, str]) -> bool:
+    """Whether the body is one that a record may have; llhttp has seen that its length is a number."""
+    length = kept.get("Content-Length", "0")
+    return len(length) <= len(str(body.MAX_BYTES)) and int(length) <= body.MAX_BYTES
+
+
+def _name(kept: Mapping[str, str]) -> str:
+    given = kept.get("X-Request-Id")
+    return draw() if given is None else request_id(given)

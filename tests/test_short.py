@@ -1,0 +1,192 @@
+"""The short way answers as the handlers do, byte for byte."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tornado.netutil import bind_sockets
+
+from guidsvc import rules
+from guidsvc.cache import open_cache
+from guidsvc.idempotency import Idempotency
+from guidsvc.rules import Terms
+from guidsvc.service import GuidService
+from guidsvc.store import open_store
+from guidsvc.web.app import make_app
+from guidsvc.web.health import Probes
+from guidsvc.web.server import serving_on
+from guidsvc.web.short import ShortWay
+from tests.client import hang_up
+from tests.conftest import FakeClock
+
+GUIDS = [f"{number:032X}" for number in (1, 0xABC)]
+ODD = [GUIDS[1].lower(), GUIDS[0] + "?view=full", GUIDS[0] + "?x=1", "%41" + "A" * 31, "A" * 31]
+Lines = list[tuple[str, str, str, int, str]]
+
+
+class Request(NamedTuple):
+    """A request, and the seconds that pass before it."""
+
+    wait: int
+    method: str
+    guid: str
+    headers: tuple[str, ...]
+    body: bytes | None
+
+    @property
+    def raw(self) -> bytes:
+        """What goes over the wire."""
+        headers = [*self.headers, *([] if self.body is None else [f"Content-Length: {len(self.body)}"])]
+        lines = [f"{self.method} /guid/{self.guid} HTTP/1.1", "Host: a", *headers, "", ""]
+        return "\r\n".join(lines).encode("latin-1") + (self.body or b"")
+
+
+_LAST = '"LAST"'  # the tag that was seen last
+_TAGS = ["*", '"1"', 'W/"1"', f'"1", {_LAST}', _LAST, f"W/{_LAST}", "1", ""]
+_HEADERS = st.lists(
+    st.one_of(
+        st.sampled_from(_TAGS).map("If-Match: {}".format),
+        st.sampled_from(_TAGS).map("If-None-Match: {}".format),
+        st.sampled_from(["return=minimal", "return=representation, return=minimal", "x"]).map("Prefer: {}".format),
+        st.sampled_from(["application/json", "text/plain", "application/json; charset=utf-8"]).map(
+            "Content-Type: {}".format
+        ),
+        st.sampled_from(["mine", "not sane", "é", "x" * 200]).map("X-Request-Id: {}".format),
+        st.sampled_from(["keep-alive", "Keep-Alive", "x"]).map("Connection: {}".format),
+        st.sampled_from(["Accept: */*", "user-agent: x", "Content-Encoding: gzip", "Cookie: a=b", "HOST: b"]),
+    ),
+    max_size=2,
+).map(tuple)
+_BODIES = st.sampled_from(
+    [
+        None,
+        b"",
+        b"{}",
+        b'{"user": "Z\xc3\xbcrich"}',
+        b'{"user": "a", "expire": 1795420610}',
+        b'{"user": "a", "metadata": {"a": {"b": 1}}}',
+        b'{"metadata": {"a": null, "c": ":"}}',
+        b'{"metadata": null}',
+        b'{"user": "a", "user": "b"}',
+        b'{"user": "a:b", "expire": "x", "colour": 1}',
+        b"[1]",
+        b'{"user": "\xff"}',
+        b'{"user": "%b"}' % (b"x" * 65_523),
+        b'{"user": "%b"}' % (b"x" * 65_526),
+    ]
+)
+_METHODS = ["GET", "GET", "HEAD", "PUT", "PUT", "PATCH", "DELETE", "POST", "OPTIONS"]
+_REQUESTS = st.lists(
+    st.builds(
+        Request,
+        st.sampled_from([0, 0, 0, 2, 8 * 86_400]),
+        st.sampled_from(_METHODS),
+        st.sampled_from([*GUIDS * 8, *ODD]),
+        _HEADERS,
+        _BODIES,
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+class Way:
+    """A service, reached over one connection at a time."""
+
+    def __init__(self, port: int, lines: Lines) -> None:
+        self._port = port
+        self._lines = lines
+        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, request: Request) -> tuple[bytes, list[tuple[str, str, int]]]:
+        """Return what a request is answered, but for the date and the request id; and what the log says of it."""
+        self._lines.clear()
+        if self._connection is None:
+            self._connection = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._connection
+        writer.write(request.raw)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        length = re.search(rb"\r\nContent-Length: (\d+)", head)
+        body = b"" if request.method == "HEAD" or length is None else await reader.readexactly(int(length[1]))
+        if b"\r\nConnection: close" in head:
+            await self.aclose()
+        name = re.search(rb"\r\nX-Request-Id: (\S+)", head)
+        assert name is not None
+        own = b"mine" == name[1]
+        whole = re.sub(rb"\r\nDate: [^\r]*", b"", head + body)
+        said = [(method, path, status) for method, path, status, _, _ in self._lines]
+        assert all(line[4].encode() == name[1] for line in self._lines)
+        return whole if own else whole.replace(name[1], b"ID"), said
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        if self._connection is not None:
+            await hang_up(self._connection[1])
+            self._connection = None
+
+
+@asynccontextmanager
+async def service(folder: Path, clock: FakeClock, *, short: bool) -> AsyncIterator[Way]:
+    """Serve, inside, with the short way or without."""
+    lines: Lines = []
+    async with (
+        open_store(f"sqlite:///{folder / str(short)}", clock=clock, exclusive=True) as store,
+        open_cache("memory://", store, clock=clock, size=100) as cache,
+    ):
+        terms = Terms(lifetime=5, retention=7 * 86_400)
+        guids = GuidService(cache, clock=clock, draw=rules.drawing(rules.guid_v4), terms=terms)
+        keys = Idempotency(store, clock=clock, seeded=lambda *_: rules.drawing(rules.guid_v4))
+
+        def log(*line: object) -> None:
+            lines.append(line)  # type: ignore[arg-type]  # a line is what it is given
+
+        app = make_app(guids, keys, Probes(cache.ping, cache.check), log=log)
+        sockets = bind_sockets(0, "127.0.0.1")
+        way = ShortWay(guids, app.settings["under_way"], log) if short else None
+        async with serving_on(sockets, app, short=way):
+            client = Way(sockets[0].getsockname()[1], lines)
+            try:
+                yield client
+            finally:
+                await client.aclose()
+
+
+def test_both_ways_answer_alike(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with asyncio.Runner() as runner:
+        stack = runner.run(_enter(AsyncExitStack()))
+        ways = [
+            runner.run(stack.enter_async_context(service(tmp_path, clock, short=short))) for short in (True, False)
+        ]
+
+        @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+        @given(_REQUESTS)
+        def alike(requests: list[Request]) -> None:
+            runner.run(_compare(ways, clock, requests))
+
+        try:
+            alike()
+        finally:
+            runner.run(stack.aclose())
+
+
+async def _enter(stack: AsyncExitStack) -> AsyncExitStack:
+    return stack
+
+
+async def _compare(ways: list[Way], clock: FakeClock, requests: list[Request]) -> None:
+    created = Request(0, "PUT", GUIDS[0], (), b'{"user": "a", "metadata": {"a": 1}}')
+    begin = [*(Request(0, "DELETE", guid, (), None) for guid in GUIDS), created]
+    last = '"0"'
+    for request in [*begin, *requests]:
+        clock.advance(seconds=request.wait)
+        headers = tuple(header.replace(_LAST, last) for header in request.headers)
+        short, long = [await way.ask(request._replace(headers=headers)) for way in ways]
+        assert short == long, request
+        found = re.search(rb'\r\nEtag: ("[0-9]+")', short[0])
+        last = last if found is None else found[1].decode()
