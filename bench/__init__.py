@@ -1,1 +1,4 @@
-"""Measurements, each a command: `python -m bench.million`, `python -m bench.batch`. None of them is a test."""
+"""Measurements, each a command: `python -m bench`, and growth, footprint, slow, million and batch, as `bench.growth`.
+
+None of them is a test.
+"""

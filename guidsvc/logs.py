@@ -43,8 +43,8 @@ def is_readable(form: Form) -> bool:
     return form == "console" or (form == "auto" and sys.stderr.isatty())
 
 
-def access_log(level: str, form: Form) -> Callable[[str, str, int, float, str], None] | None:
-    """Return what writes the line of a request: method, path, status, milliseconds and request id; None if none is.
+def access_log(level: str, form: Form) -> Callable[[str, str, int, float, str, str], None] | None:
+    """Return what writes the line of a request: method, path, status, milliseconds, request id, client; or None.
 
     For programs the line is made here: structlog makes the same of it, and takes longer than the request itself.
     """
@@ -52,8 +52,8 @@ def access_log(level: str, form: Form) -> Callable[[str, str, int, float, str], 
         return None
     if is_readable(form):
         log = structlog.get_logger("guidsvc.access")
-        return lambda method, path, status, ms, request_id: log.info(
-            "request", method=method, path=path, status=status, ms=ms, request_id=request_id
+        return lambda method, path, status, ms, request_id, remote: log.info(
+            "request", method=method, path=path, status=status, ms=ms, request_id=request_id, remote=remote
         )
     return _Lines(sys.stderr)
 
@@ -66,7 +66,7 @@ class _Lines:
         self._lines: list[str] = []
         self._second, self._start = -1, ""
 
-    def __call__(self, method: str, path: str, status: int, ms: float, request_id: str) -> None:
+    def __call__(self, method: str, path: str, status: int, ms: float, request_id: str, remote: str) -> None:
         now = time.time()
         if int(now) != self._second:
             self._second = int(now)
@@ -75,8 +75,8 @@ class _Lines:
             asyncio.get_running_loop().call_soon(self._write)
         self._lines.append(
             f'{{"method": "{method}", "path": {dumps(path)}, "status": {status}, "ms": {ms}, "request_id": '
-            f'"{request_id}", "event": "request", "logger": "guidsvc.access", "level": "info", "timestamp": '
-            f'"{self._start}.{int(now % 1 * 1_000_000):06d}Z"}}\n'
+            f'"{request_id}", "remote": "{remote}", "event": "request", "logger": "guidsvc.access", "level": "info", '
+            f'"timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"}}\n'
         )
 
     def _write(self) -> None:

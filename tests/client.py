@@ -99,7 +99,8 @@ async def read_reply(reader: asyncio.StreamReader, method: str) -> Reply:
         return Reply(status, headers, b"")
     if headers.get("Transfer-Encoding") == "chunked":
         return Reply(status, headers, b"".join([chunk async for chunk in read_chunks(reader)]))
-    return Reply(status, headers, await reader.readexactly(int(headers["Content-Length"])))
+    length = headers.get("Content-Length")  # without one the end of the connection is that of the body
+    return Reply(status, headers, await (reader.read() if length is None else reader.readexactly(int(length))))
 
 
 async def read_chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:

@@ -2,7 +2,7 @@
 
 client          over a real socket, to the service on each of the four combinations of store and cache
 server          what reads HTTP: our own connection layer, and Tornado's server
-serving         the service in this process, on either, on any settings, with the test's clock: `async with serving(...)`
+serving         the service in this process, on either, on any settings, with a clock of ours: `async with serving(...)`
 store           an empty store: each implementation of the contract in turn
 sqlite_url      an empty SQLite file
 mongo_url       an empty database in the MongoDB-protocol server of the session, or in GUIDSVC_TEST_MONGO_URL

@@ -18,6 +18,7 @@ import guidsvc
 from guidsvc.config import PREFIX, Settings
 from guidsvc.web import problems
 from guidsvc.web.app import make_app
+from guidsvc.web.forwarded import Forwarded
 from tests import curl
 from tests.servers import ROOT, free_port, redis_server, service
 
@@ -60,7 +61,7 @@ def test_the_settings_are_those_of_the_code() -> None:
     expected = {
         f"--{'[no-]' if field.annotation is bool else ''}{name.replace('_', '-')}": [
             PREFIX + name.upper(),
-            str(field.default).lower() if isinstance(field.default, bool) else str(field.default),
+            str(field.default).lower() if isinstance(field.default, bool) else str(field.default or "none"),
             field.description,
         ]
         for name, field in Settings.model_fields.items()
@@ -77,7 +78,7 @@ def test_the_errors_are_those_of_the_code() -> None:
 
 
 def test_every_path_that_is_served_is_in_the_readme() -> None:
-    app = make_app(None, None, None, log=None)  # type: ignore[arg-type]  # nothing is asked of it
+    app = make_app(None, None, None, forwarded=Forwarded(), log=None)  # type: ignore[arg-type]  # nothing is asked of it
     served = {route.path for route in app.settings["routes"]}
     table = README.partition("## The interface")[2].partition("\n\nA body")[0]
     told = set(re.findall(r"`(?:[A-Z]+ )?(/[^`]*)`", table))

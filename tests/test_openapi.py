@@ -22,11 +22,12 @@ from guidsvc.web.base import Handler
 from guidsvc.web.body import NDJSON
 from guidsvc.web.described import Answer, operation
 from guidsvc.web.explanations import EXPLANATIONS
+from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.routes import Route
 from tests.conftest import Serving
 from tests.servers import ROOT
 
-ROUTES = make_app(None, None, None, log=None).settings["routes"]  # type: ignore[arg-type]  # nothing is asked of it
+ROUTES = make_app(None, None, None, forwarded=Forwarded(), log=None).settings["routes"]  # type: ignore[arg-type]  # nothing is asked of it
 DOCUMENT: dict[str, Any] = json.loads(openapi.render(ROUTES))
 
 
@@ -92,7 +93,7 @@ def test_what_is_described_is_what_is_served() -> None:
 
 
 def test_what_is_described_answers_as_it_is_described_and_nothing_else_does() -> None:
-    app = make_app(None, None, None, log=None)  # type: ignore[arg-type]  # nothing is asked of it
+    app = make_app(None, None, None, forwarded=Forwarded(), log=None)  # type: ignore[arg-type]  # nothing is asked of it
     matched = {rule.matcher.regex.pattern for rule in app.wildcard_router.rules}  # type: ignore[attr-defined]
 
     assert matched == {re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(path)) + "$" for path in DOCUMENT["paths"]}

@@ -18,6 +18,7 @@ from guidsvc.idempotency import Idempotency
 from guidsvc.service import GuidService
 from guidsvc.web import problems
 from guidsvc.web.app import make_app
+from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.health import Probes
 from tests.client import Client, Reply, hang_up, read_reply
 from tests.conftest import ExpectedLogs, Serving
@@ -101,7 +102,9 @@ async def test_a_chunked_body_without_end_is_refused_when_it_has_gone_too_far(se
 
 async def test_when_the_service_has_ended_no_request_begins(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("request failed")
-    app = make_app(cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), log=None)
+    app = make_app(
+        cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), forwarded=Forwarded(), log=None
+    )
     server = HTTPServer(app)
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)

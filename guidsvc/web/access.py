@@ -10,9 +10,9 @@ LOGGED_PATH = 200
 
 
 class Log(Protocol):
-    """Writes a line: what was asked, how it was answered, how many milliseconds that took, and the request id."""
+    """Writes a line: what was asked, how it was answered, in how many milliseconds, its request id, and by whom."""
 
-    def __call__(self, method: str, path: str, status: int, ms: float, request_id: str, /) -> None:
+    def __call__(self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, /) -> None:
         """Write it."""
 
 
@@ -25,6 +25,13 @@ def log_function(log: Log | None) -> Callable[[RequestHandler], None]:
         request = handler.request
         path = request.path[:LOGGED_PATH]
         ms = round(1000 * request.request_time(), 2)
-        log(str(request.method), path, handler.get_status(), ms, getattr(handler, "request_id", ""))
+        log(
+            str(request.method),
+            path,
+            handler.get_status(),
+            ms,
+            getattr(handler, "request_id", ""),
+            str(request.remote_ip),
+        )
 
     return logged

@@ -10,6 +10,7 @@ from guidsvc.web.batch import BatchHandler
 from guidsvc.web.collection import GuidsHandler
 from guidsvc.web.docs import DocsHandler, Document, OpenApiHandler
 from guidsvc.web.draining import UnderWay
+from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.guids import GuidHandler
 from guidsvc.web.health import LiveHandler, Probes, ReadyHandler, RootHandler, VersionHandler
 from guidsvc.web.pages import FileHandler
@@ -17,7 +18,9 @@ from guidsvc.web.problem_page import ProblemHandler
 from guidsvc.web.routes import Route, RoutedApplication
 
 
-def make_app(service: GuidService, idempotency: Idempotency, probes: Probes, *, log: Log | None) -> Application:
+def make_app(
+    service: GuidService, idempotency: Idempotency, probes: Probes, *, forwarded: Forwarded, log: Log | None
+) -> Application:
     """Put the application together. Its setting `under_way` is the UnderWay of its requests, `routes` its table."""
     routes = [
         Route("/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
@@ -37,5 +40,6 @@ def make_app(service: GuidService, idempotency: Idempotency, probes: Probes, *, 
         default_handler_class=UnknownPath,
         log_function=log_function(log),
         under_way=UnderWay(),
+        forwarded=forwarded,
         document=Document(routes),
     )

@@ -60,6 +60,7 @@ class Handler(RequestHandler):
         """
         if not hasattr(self, "request_id"):
             self.request_id = request_id(self.request.headers.get("X-Request-Id", ""))
+            self.application.settings["forwarded"].apply(self.request)
             self._received = bytearray()
             self._received_bytes = 0
         headers = self._headers = HTTPHeaders()
@@ -119,7 +120,7 @@ class Handler(RequestHandler):
     def options(self, *_: str) -> None:
         """Say which methods are served here, and what a PATCH can be."""
         self.set_header("Allow", self.allowed_methods())
-        if "PATCH" in self.methods():
+        if "PATCH" in self.allowed_methods():
             self.set_header("Accept-Patch", ", ".join(body.PATCHES))
         self.clear_header("Content-Type")
         self.reply(204)
@@ -254,6 +255,14 @@ class Handler(RequestHandler):
         if isinstance(error, HTTPError) and error.status_code == METHOD_NOT_ALLOWED:
             return MethodNotAllowed(str(self.request.method), self.allowed_methods())
         return error or RuntimeError("an error without an exception")
+
+
+class WholeService(Handler):
+    """`OPTIONS *`: whatever is asked of the service as a whole (RFC 9110, 9.3.7)."""
+
+    def allowed_methods(self) -> str:
+        """List the methods that are served anywhere."""
+        return ", ".join(_METHODS)
 
 
 class UnknownPath(Handler):

@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         if begins:
             self._since = self._shared.tick
             if self._message is None and self._again is not None and self._drained is None:
-                reply = self._again(data)
+                reply = self._again(data, self.context)
                 if reply is not None:
                     self._transport.write(reply)
                     return
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
     def headed(self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser) -> Message | None:
         plain, shared = None, self._shared
         if self._message is None and shared.short is not None:
-            short = shared.short.answer(method, target, headers, parser)
+            short = shared.short.answer(method, target, headers, parser, self.context)
             if isinstance(short, bytes):
                 self._out.append(short)
                 return None
@@ -315,13 +315,15 @@ class Connection(asyncio.Protocol):
 
     def _abandon(self) -> None:
         """Tell the handler that its client has gone."""
-        exchange, delegate, plain = self._exchange, self._delegate, self._plain
+        exchange, delegate, plain, gate = self._exchange, self._delegate, self._plain, self._gate
         self._message = self._exchange = self._delegate = self._plain = self._gate = None
         if plain is not None:
             plain.abandon()
         if exchange is not None:
             exchange.lost(tell=delegate is None)
-        if delegate is not None:
+        if delegate is not None and gate is not None:  # it is told when it is ready for more, as by Tornado's server
+            gate.add_done_callback(lambda _: delegate.on_connection_close())
+        elif delegate is not None:
             delegate.on_connection_close()
 
     def _send_refusal(self, error: Exception) -> None:

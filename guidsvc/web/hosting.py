@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from httptools import HttpRequestParser
 from tornado.httputil import HTTPServerConnectionDelegate
 
+from guidsvc.web.forwarded import UNIX
 from guidsvc.web.message import RawHeaders
 
 
@@ -27,11 +28,11 @@ class Plain(Protocol):
 class Short(Protocol):
     """Answers some requests so that no handler need be asked: `guidsvc.web.short`."""
 
-    def again(self, data: bytes) -> bytes | None:
+    def again(self, data: bytes, peer: "Peer") -> bytes | None:
         """Answer what came, if it is a whole request like one that is remembered; else None."""
 
     def answer(
-        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser
+        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: "Peer"
     ) -> bytes | Plain | None:
         """Answer a request, if that can be done at once; or return it, if it needs no handler; or None, if it does."""
 
@@ -89,5 +90,5 @@ class Peer:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         name = transport.get_extra_info("peername")
-        self.remote_ip: str = name[0] if isinstance(name, tuple) else "unix"
+        self.remote_ip: str = name[0] if isinstance(name, tuple) else UNIX
         self.protocol = "http" if transport.get_extra_info("sslcontext") is None else "https"

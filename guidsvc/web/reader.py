@@ -132,8 +132,8 @@ class Reader:
         if message is not None and message.has_body:
             self.message = message
             self._resuming = parser.should_upgrade()
-        elif message is not None:
-            self.over = message.last
+        elif message is not None and message.last:
+            self.over = True
 
     def on_body(self, body: bytes) -> None:
         if self.message is not None:
@@ -149,7 +149,8 @@ class Reader:
         message, self.message = self.message, None
         if message is not None:
             message.whole = True
-            self.over = message.last
+            if message.last:
+                self.over = True
             self._sink.whole(message)
 
     # Where llhttp would stop, and need not

@@ -8,8 +8,9 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import URLSpec
 from tornado.web import Application
 
-from guidsvc.web.base import Handler
+from guidsvc.web.base import Handler, WholeService
 
+_ABSOLUTE = re.compile(r"https?://[^/]*(/.*)?", re.IGNORECASE)
 _PARAMETER = re.compile(r"\\\{\w+\\\}")
 
 
@@ -39,6 +40,8 @@ class RoutedApplication(Application):
         self._prefixes = {route.path.partition("{")[0]: route for route in routes if len(route.parameters) == 1}
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        if not request.path.startswith("/"):
+            return self._find_otherwise(request, **kwargs)
         route = self._exact.get(request.path)
         if route is not None:
             return self.get_handler_delegate(request, route.handler, route.needs)
@@ -47,3 +50,14 @@ class RoutedApplication(Application):
         if route is not None and last and "%" not in last:
             return self.get_handler_delegate(request, route.handler, route.needs, [last.encode("latin-1")])
         return super().find_handler(request, **kwargs)
+
+    def _find_otherwise(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        """Find the handler of a target that is no path: an absolute one (RFC 9112, 3.2.2), or an asterisk (3.2.4)."""
+        if request.method == "OPTIONS" and request.path == "*":
+            return self.get_handler_delegate(request, WholeService)
+        absolute = _ABSOLUTE.fullmatch(request.path)
+        if absolute is None:
+            return super().find_handler(request, **kwargs)
+        request.path = absolute[1] or "/"
+        request.uri = str(request.uri)[absolute.start(1) :] or "/"
+        return self.find_handler(request, **kwargs)

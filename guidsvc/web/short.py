@@ -25,6 +25,8 @@ from guidsvc.service import GuidService
 from guidsvc.web import body, conditions, problems, replies
 from guidsvc.web.access import Log
 from guidsvc.web.draining import UnderWay
+from guidsvc.web.forwarded import Forwarded
+from guidsvc.web.hosting import Peer
 from guidsvc.web.message import RawHeaders
 from guidsvc.web.records import DEEDS, Asked, reply_of
 from guidsvc.web.request_id import draw, request_id
@@ -46,10 +48,13 @@ _KEPT = {
     b"prefer": "Prefer",
     b"if-match": "If-Match",
     b"if-none-match": "If-None-Match",
+    b"x-forwarded-for": "X-Forwarded-For",
 }
 """What makes a difference; all others do not."""
 _IDLE = frozenset({"Connection", "Content-Type", "Prefer"})
 """What of that makes none for a read."""
+_FORWARDED = _IDLE | {"X-Forwarded-For"}
+"""Nor does this, where nobody is believed."""
 _SENDS = frozenset({"PUT", "PATCH"})
 
 _REMEMBERED, _REMEMBERED_BYTES = 256, 1024
@@ -61,23 +66,24 @@ _MEMO = "short"
 class ShortWay:
     """Answers plain requests, and writes their lines to the log."""
 
-    def __init__(self, service: GuidService, under_way: UnderWay, log: Log | None) -> None:
+    def __init__(self, service: GuidService, under_way: UnderWay, forwarded: Forwarded, log: Log | None) -> None:
         self.service = service
         self.under_way = under_way
         self.log = log
+        self._forwarded = forwarded
         self._peek = service.peek
         self._remembered: set[bytes] = set()
         self._memorable = False  # the request that was answered last
         self._head = b""  # of an answer to a read, which is the same until
         self._until = 0  # seconds
 
-    def again(self, data: bytes) -> bytes | None:
+    def again(self, data: bytes, peer: Peer) -> bytes | None:
         """Return the answer to bytes that are a read like others before, but for its GUID; else None."""
         if data[_END:] not in self._remembered or data[:_BEGIN] != _START:
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # of which there is a record only if it is one
         if self.log is not None or self.under_way.draining:
-            return self._read("GET", guid, {}) if _GUID.fullmatch(guid) else None
+            return self._read("GET", guid, {}, peer.remote_ip) if _GUID.fullmatch(guid) else None
         try:
             record = self._peek(guid)
         except (NotFound, Expired) as error:
@@ -94,7 +100,7 @@ class ShortWay:
             self._remembered.add(data[_END:])
 
     def answer(
-        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser
+        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "bytes | Plain | None":
         """Return the answer to a request; or the request, if it is plain; or None, if it is to go the long way."""
         found = _TARGET.fullmatch(target)
@@ -103,16 +109,18 @@ class ShortWay:
         kept = _kept(headers, parser)
         if kept is None:
             return None
-        name, guid = method.decode(), found[1].decode()
+        name, guid, remote = method.decode(), found[1].decode(), peer.remote_ip
+        if self._forwarded.any:
+            remote = self._forwarded.client(remote, kept.get("X-Forwarded-For"))
         if name in _SENDS:
-            return Plain(self, name, guid, kept) if _is_short(kept) else None
+            return Plain(self, name, guid, kept, remote) if _is_short(kept) else None
         if name not in DEEDS or "Content-Length" in kept:
             return None
-        self._memorable = kept.keys() <= _IDLE and name == "GET"
-        reply = None if name == "DELETE" else self._read(name, guid, kept)
-        return Plain(self, name, guid, kept) if reply is None else reply
+        self._memorable = name == "GET" and kept.keys() <= (_IDLE if self._forwarded.any else _FORWARDED)
+        reply = None if name == "DELETE" else self._read(name, guid, kept, remote)
+        return Plain(self, name, guid, kept, remote) if reply is None else reply
 
-    def _read(self, method: str, guid: str, kept: Mapping[str, str]) -> bytes | None:
+    def _read(self, method: str, guid: str, kept: Mapping[str, str], remote: str) -> bytes | None:
         """Return the answer to a read, if it is at hand."""
         if self.under_way.draining:
             return None
@@ -137,7 +145,7 @@ class ShortWay:
                     reply_of(self.service, Asked(method, guid, kept, bytes), status, record), name, head=head
                 )
         if log is not None:
-            log(method, f"/guid/{guid}", status, round(1000 * (time.perf_counter() - begun), 2), name)
+            log(method, f"/guid/{guid}", status, round(1000 * (time.perf_counter() - begun), 2), name, remote)
         return reply
 
     def _rendered(self, record: Record, name: str) -> bytes:
@@ -157,10 +165,11 @@ class ShortWay:
 class Plain:
     """A plain request, until it is answered."""
 
-    __slots__ = ("_guid", "_kept", "_method", "_name", "_way", "last")
+    __slots__ = ("_guid", "_kept", "_method", "_name", "_remote", "_way", "last")
 
-    def __init__(self, way: ShortWay, method: str, guid: str, kept: Mapping[str, str]) -> None:
+    def __init__(self, way: ShortWay, method: str, guid: str, kept: Mapping[str, str], remote: str) -> None:
         self._way = way
+        self._remote = remote
         self._method = method
         self._guid = guid
         self._kept = kept
@@ -187,7 +196,7 @@ class Plain:
             way.under_way.discard(self)
         if way.log is not None:
             ms = round(1000 * (time.perf_counter() - begun), 2)
-            way.log(self._method, f"/guid/{self._guid}", status, ms, name)
+            way.log(self._method, f"/guid/{self._guid}", status, ms, name, self._remote)
         return reply
 
     def abandon(self) -> None:

@@ -1,0 +1,89 @@
+"""How long a start takes, and what a cached record and a kept connection weigh: `python -m bench.footprint`."""
+
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from tempfile import TemporaryDirectory
+
+from bench import records, wrk
+from bench.running import ROOT, SERVER_CORE, Running, free_port, service
+
+STARTS = 20
+RECORDS = 100_000
+CONNECTIONS = 2_000
+_REQUEST = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def main() -> None:
+    """Measure, and print."""
+    starts = [_start() for _ in range(STARTS)]
+    print(f"start to the first answer: {statistics.median(starts):.2f} s, median of {STARTS} ({min(starts):.2f} to "
+          f"{max(starts):.2f})")  # fmt: skip
+    with service(core=SERVER_CORE) as running:
+        records.put_in(running, 0, RECORDS)
+        before = running.mib
+        while wrk.load(running.port, "/", 2, script="read", variables={"KEYS": RECORDS}).requests and _grows(running):
+            pass
+        print(f"a cached record: {(running.mib - before) * 1024 / RECORDS:.2f} KiB, of {RECORDS:,}")
+    with service(core=SERVER_CORE) as running, ExitStack() as stack:
+        _talk(stack.enter_context(_connection(running.port)))
+        before = running.mib
+        for _ in range(CONNECTIONS):
+            _talk(stack.enter_context(_connection(running.port)))
+        print(f"a kept connection: {(running.mib - before) * 1024 / CONNECTIONS:.2f} KiB, of {CONNECTIONS:,}")
+
+
+_sizes: list[float] = []
+
+
+def _grows(running: Running) -> bool:
+    """Whether the cache is still filling."""
+    _sizes.append(running.mib)
+    return len(_sizes) < 3 or _sizes[-1] > _sizes[-3] + 0.5  # noqa: PLR2004  # rounds without growth
+
+
+def _start() -> float:
+    """Start the service on its defaults, and return the seconds until it has answered a request."""
+    with TemporaryDirectory() as folder:
+        port = free_port()
+        begun = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "pdapt.py"), "--port", str(port)],
+            cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            while not _answers(port):
+                time.sleep(0.002)
+            return time.perf_counter() - begun
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with _connection(port) as connection:
+            _talk(connection)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _connection(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        yield connection
+
+
+def _talk(connection: socket.socket) -> None:
+    connection.sendall(_REQUEST)
+    if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
+        raise RuntimeError("the service does not answer")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What a read costs at ten thousand records and at five million, side by side: `python -m bench.growth`.
+
+    python -m bench.growth [--records 5000000] [--rounds 5] [--seconds 3]
+
+Also how much memory each service takes after it has been read from all over, which the settings bound.
+"""
+
+import argparse
+import statistics
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench import records, wrk
+from bench.running import ROOT, SERVER_CORE, Running, ask, service
+
+SMALL = 10_000
+CACHE = 100_000
+"""The setting of the service that bounds what it holds."""
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--records", type=int, default=5_000_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3)
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        sizes = (SMALL, options.records)
+        cached = {size: _start(stack, size, CACHE) for size in sizes}
+        bare = {size: _start(stack, size, 1) for size in sizes}
+        rates: dict[tuple[str, int], list[float]] = defaultdict(list)
+        for _ in range(options.rounds):
+            for size in sizes:
+                one = f"/guid/{records.key(1)}"
+                rates["L1 read", size].append(wrk.load(cached[size].port, one, options.seconds).rate)
+                found = wrk.load(bare[size].port, "/", options.seconds, script="read", variables={"KEYS": size})
+                rates["SQLite read", size].append(found.rate)
+                wrk.load(cached[size].port, "/", options.seconds, script="read", variables={"KEYS": size})
+        for what in ("L1 read", "SQLite read"):
+            small, large = (statistics.median(rates[what, size]) for size in sizes)
+            print(
+                f"{what:<12}{small:9,.0f}/s at {SMALL:,}, {large:9,.0f}/s at {options.records:,}: {large / small:.2f}"
+            )
+        for size in sizes:
+            print(f"memory at {size:>9,}: {cached[size].mib:.0f} MiB with a cache of {CACHE:,}, "
+                  f"{bare[size].mib:.0f} MiB with one of 1")  # fmt: skip
+
+
+def _start(stack: ExitStack, size: int, cache: int) -> Running:
+    """Start a service on so many records, with room for so many in its cache."""
+    folder = Path(stack.enter_context(TemporaryDirectory(dir=ROOT)))
+    url = f"sqlite:///{folder / 'guidsvc.db'}"
+    with service("--store-url", url):
+        pass  # which makes the file
+    records.fill(folder / "guidsvc.db", size)
+    running = stack.enter_context(service("--store-url", url, "--cache-size", str(cache), core=SERVER_CORE))
+    ask(running.connect(), "GET", f"/guid/{records.key(size - 1)}").read()
+    return running
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The records that are measured with: their GUIDs, scattered as drawn ones are, and the ways to put them in."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from bench.running import Running, ask
+from guidsvc.store.sqlite_tables import RECORDS
+
+NDJSON = "application/x-ndjson"
+_BYTES = 2**32
+_NOW = 1_795_570_057_176
+_LINES = 1000
+
+
+def key(number: int) -> str:
+    """Return the GUID of a record; `load/keys.lua` makes the same."""
+    parts = number * 1_664_525 % _BYTES, number * 40_503 % _BYTES, number, (number * 69_069 + 1) % _BYTES
+    return "".join(f"{part:08X}" for part in parts)
+
+
+def put_in(running: Running, first: int, count: int) -> None:
+    """Create records `first` to `first + count`, as one batch of lines."""
+    response = ask(running.connect(), "POST", "/guid:batch", _lines(first, count), Content_Type=NDJSON)
+    while chunk := response.read(1 << 20):
+        if b'"problem"' in chunk:
+            raise RuntimeError(chunk[:1000])
+
+
+def fill(file: Path, count: int) -> None:
+    """Put records into a SQLite file that the service has made, and that nobody uses; quicker than over HTTP."""
+    places = ", ".join("?" * len(RECORDS.columns))
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("BEGIN")
+        rows = sorted(_row(number) for number in range(count))  # in key order SQLite only ever appends
+        connection.executemany(f"INSERT INTO records ({', '.join(RECORDS.columns)}) VALUES ({places})", rows)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _row(number: int) -> tuple[object, ...]:
+    expire = 4_102_444_800
+    return (key(number), "Cylance, Inc.", expire, None, "", _NOW, _NOW, _NOW, expire + 604_800)
+
+
+def _lines(first: int, count: int) -> Iterator[bytes]:
+    for start in range(first, first + count, _LINES):
+        numbers = range(start, min(start + _LINES, first + count))
+        yield "".join(f'{{"guid": "{key(number)}", "user": "Cylance, Inc."}}\n' for number in numbers).encode()

@@ -1,0 +1,52 @@
+"""The lines of the access log: made by hand where they are for programs, and yet structlog's own."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from guidsvc import logs
+
+LINE = ("GET", '/guid/"\n\u00e9', 404, 1.25, "id-1", "::1")
+NAMES = ("method", "path", "status", "ms", "request_id", "remote")
+
+
+@pytest.fixture
+def _configured() -> Iterator[None]:
+    yield
+    logs.configure("info", "json")
+
+
+@pytest.mark.usefixtures("_configured")
+async def test_a_line_for_programs_is_what_structlog_would_write(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    log = logs.access_log("info", "json")
+    assert log is not None
+
+    log(*LINE)
+    log(*LINE)
+    await asyncio.sleep(0)  # they are written at the end of the turn
+    structlog.get_logger("guidsvc.access").info("request", **dict(zip(NAMES, LINE, strict=True)))
+
+    first, second, reference = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert list(first) == list(reference)
+    for line in (first, second):
+        assert line | {"timestamp": ""} == reference | {"timestamp": ""}
+        assert len(line["timestamp"]) == len(reference["timestamp"])
+        assert line["timestamp"][:19] <= reference["timestamp"][:19]
+
+
+async def test_a_line_for_a_reader_says_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    log = logs.access_log("info", "console")
+    assert log is not None
+    with caplog.at_level(logging.INFO):
+        log(*LINE)
+
+    assert all(str(value) in caplog.text or repr(value) in caplog.text for value in LINE)
+
+
+def test_where_only_warnings_are_wanted_no_request_has_a_line() -> None:
+    assert logs.access_log("warning", "json") is None

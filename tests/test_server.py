@@ -1,0 +1,370 @@
+"""The connection layer: limits, back-pressure, TLS, Unix sockets, and how it drives an application of Tornado."""
+
+import asyncio
+import json
+import re
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+from tornado.iostream import StreamClosedError
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler, stream_request_body
+
+from guidsvc.errors import StartError
+from guidsvc.web.hosting import Limits
+from guidsvc.web.listening import listening, tls_context
+from guidsvc.web.server import serving_on
+from tests.client import hang_up, read_reply
+from tests.conftest import ExpectedLogs, Serving
+from tests.records import GUID, USER
+
+PATH = f"/guid/{GUID}"
+CHUNK = b"x" * 65_536
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture
+def server() -> str:
+    return "httptools"
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Connection]:
+    """Connect, inside."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        await hang_up(writer)
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """Return what still comes, when the other side has hung up."""
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    except ConnectionResetError:
+        return b""
+
+
+# What a client may take
+
+
+@pytest.mark.parametrize(
+    ("setting", "sent"),
+    [
+        ("head_timeout", b"GET /livez HTTP/1.1\r\nHost: "),
+        ("body_timeout", f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{{".encode()),
+        ("body_timeout", f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n".encode()),
+        ("idle_timeout", b""),
+        ("idle_timeout", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ],
+)
+async def test_who_is_too_slow_is_hung_up_on_and_others_are_not(serving: Serving, setting: str, sent: bytes) -> None:
+    async with serving(**{setting: 0.2}) as client, connected(client.port) as (reader, writer):
+        writer.write(sent)
+        await ended(reader)
+        assert (await client.get("/livez")).status == 200
+
+
+async def test_who_drips_is_hung_up_on_in_time(serving: Serving) -> None:
+    async with serving(head_timeout=1) as client, connected(client.port) as (reader, writer):
+        begun, over = asyncio.get_running_loop().time(), asyncio.create_task(ended(reader))
+        while not over.done():
+            writer.write(b"G")
+            await asyncio.wait([over], timeout=0.1)
+        assert asyncio.get_running_loop().time() - begun < 5
+
+
+async def test_lines_may_take_their_time(serving: Serving) -> None:
+    head = b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+    head += b"Content-Type: application/x-ndjson\r\n\r\n"
+    async with serving(body_timeout=0.2) as client, connected(client.port) as (reader, writer):
+        writer.write(head)
+        for _ in range(12):
+            writer.write(b'e\r\n{"user": "a"}\n\r\n')
+            await asyncio.sleep(0.1)  # longer in all than any other body may take
+        writer.write(b"0\r\n\r\n")
+        reply = await asyncio.wait_for(read_reply(reader, "POST"), 10)
+        assert [line["status"] for line in reply.lines] == [201] * 12
+
+
+async def test_there_is_a_limit_on_connections(serving: Serving, expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("connections are refused")
+    async with serving(max_connections=2) as client, connected(client.port), connected(client.port) as (reader, writer):
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await read_reply(reader, "GET")).status == 200
+        refused = await client.get("/livez")
+        assert (refused.status, refused.json["code"]) == (503, "unavailable")
+        assert refused.headers["Retry-After"]
+
+
+@pytest.mark.parametrize("size", [65_000, 66_000])
+async def test_a_head_has_64_kib(serving: Serving, size: int) -> None:
+    async with serving() as client:
+        reply = await client.get("/livez", headers={"X-Long": "x" * size})
+        assert reply.status == (200 if size < 65_536 else 431)
+        if reply.status == 431:
+            assert reply.json["code"] == "headers-too-large"
+            assert reply.headers["Connection"] == "close"
+
+
+async def test_a_body_that_is_only_frame_is_refused(serving: Serving) -> None:
+    head = f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    async with serving() as client, connected(client.port) as (reader, writer):
+        writer.write(head + b"1;" + b"x" * 200_000)
+        assert (await read_reply(reader, "PUT")).status == 400
+
+
+async def test_what_is_refused_is_told_though_the_client_goes_on_sending(serving: Serving) -> None:
+    async with serving() as client, connected(client.port) as (reader, writer):
+        writer.write(b"GET /livez HTTP/1.1\r\nHost : a\r\n\r\n")
+        for _ in range(50):
+            writer.write(CHUNK)
+        reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
+        assert (reply.status, reply.json["code"]) == (400, "invalid-request")
+
+
+# Where it listens
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[trustme.CA, dict[str, str]]:
+    """Who has signed, and the settings that name what was signed."""
+    authority = trustme.CA()
+    own = authority.issue_cert("127.0.0.1")
+    own.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    own.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    return authority, {"tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
+
+
+@pytest.mark.parametrize("by", ["httptools", "tornado"])
+async def test_tls_is_spoken_where_a_certificate_is_named(
+    serving: Serving, certificate: tuple[trustme.CA, dict[str, str]], by: str
+) -> None:
+    authority, named = certificate
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with serving(server=by, **named) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=trusting)
+        body = json.dumps({"user": USER}).encode()
+        writer.write(f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert (await read_reply(reader, "PUT")).status == 201
+        for _ in range(2):
+            writer.write(f"GET {PATH} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            assert (await read_reply(reader, "GET")).json["user"] == USER
+        await hang_up(writer)
+
+
+async def test_old_tls_is_not_spoken(certificate: tuple[trustme.CA, dict[str, str]]) -> None:
+    context = tls_context(certificate[1]["tls_cert"], certificate[1]["tls_key"])
+
+    assert context is not None
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def test_a_certificate_that_is_no_use_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "none").write_text("")
+    for certificate, key in (
+        (str(tmp_path / "none"), None),
+        (str(tmp_path / "no"), "no"),
+        (str(tmp_path / "none"),) * 2,
+    ):
+        with pytest.raises(StartError, match=r"^tls_cert, tls_key: "):
+            tls_context(certificate, key)
+
+
+@pytest.mark.parametrize("by", ["httptools", "tornado"])
+async def test_a_unix_socket_is_listened_on_in_place_of_a_port(serving: Serving, tmp_path: Path, by: str) -> None:
+    path = tmp_path / "socket"
+    for _ in range(2):  # one that was left behind is in nobody's way
+        async with serving(server=by, unix_socket=str(path)):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await read_reply(reader, "GET")).status == 200
+            await hang_up(writer)
+        assert not path.exists()
+
+
+def test_a_unix_socket_that_cannot_be_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "no" / "socket", tmp_path / "file"):
+        with pytest.raises(StartError, match=r"^unix_socket: "), listening("", 0, str(path)):
+            pass
+    assert (tmp_path / "file").exists()
+
+
+# An application of Tornado
+
+
+@asynccontextmanager
+async def driving(handler: type[RequestHandler], limits: Limits | None = None) -> AsyncIterator[int]:
+    """Serve one handler, inside; yields the port."""
+    sockets = bind_sockets(0, "127.0.0.1")
+    async with serving_on(sockets, Application([("/", handler)]), limits=limits):
+        yield sockets[0].getsockname()[1]
+
+
+async def asked(port: int, sent: bytes) -> bytes:
+    """Return all that is answered to what is sent, until the connection ends."""
+    async with connected(port) as (reader, writer):
+        writer.write(sent)
+        return await ended(reader)
+
+
+async def test_a_stream_waits_for_its_client_and_ends_when_that_goes_away() -> None:
+    class Endless(RequestHandler):
+        written = 0
+        gone = asyncio.Event()
+
+        async def get(self) -> None:
+            try:
+                while True:
+                    self.write(CHUNK)
+                    await self.flush()
+                    Endless.written += len(CHUNK)
+            except StreamClosedError:
+                Endless.gone.set()
+
+    async with driving(Endless) as port:
+        async with connected(port) as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readexactly(1000)
+            before = -1
+            while before != Endless.written:  # until it stands still
+                before = Endless.written
+                await asyncio.sleep(0.2)
+            assert before < 64 * 1024 * 1024
+        await asyncio.wait_for(Endless.gone.wait(), 10)
+
+
+async def test_who_takes_nothing_of_an_answer_is_hung_up_on(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("Uncaught exception", "Cannot send error")
+    gone = asyncio.Event()
+
+    class Large(RequestHandler):
+        async def get(self) -> None:
+            self.write(CHUNK * 1000)
+            await self.flush()
+
+        def on_connection_close(self) -> None:
+            gone.set()
+
+    async with driving(Large, Limits(write_seconds=0.2)) as port, connected(port) as (_, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await asyncio.wait_for(gone.wait(), 10)
+
+
+async def test_a_body_waits_for_its_handler() -> None:
+    @stream_request_body
+    class Slow(RequestHandler):
+        most = 0
+        waiting = 0
+        let = asyncio.Event()
+
+        async def data_received(self, chunk: bytes) -> None:
+            Slow.waiting += 1
+            Slow.most = max(Slow.most, Slow.waiting)
+            assert len(chunk) <= 65_536
+            await Slow.let.wait()
+            Slow.waiting -= 1
+
+        def put(self) -> None:
+            self.write("done")
+
+    async with driving(Slow) as port, connected(port) as (reader, writer):
+        size = 64 * 1024 * 1024
+        writer.write(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        sending = asyncio.create_task(_send(writer, size))
+        await asyncio.wait([sending], timeout=0.5)
+        assert not sending.done()  # what nobody takes does not come
+        Slow.let.set()
+        assert (await asyncio.wait_for(read_reply(reader, "PUT"), 20)).body == b"done"
+        await sending
+        assert Slow.most == 1
+
+
+async def _send(writer: asyncio.StreamWriter, size: int) -> None:
+    for _ in range(size // len(CHUNK)):
+        writer.write(CHUNK)
+        await writer.drain()
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        (b"1.1", rb"HTTP/1.1 200 OK\r\n.*Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n"),
+        (b"1.0", rb"HTTP/1.1 200 OK\r\n.*Connection: close\r\n\r\nab"),
+    ],
+)
+async def test_an_answer_of_unknown_length_ends_as_its_version_knows(version: bytes, expected: bytes) -> None:
+    class Parts(RequestHandler):
+        async def get(self) -> None:
+            for part in "ab":
+                self.write(part)
+                await self.flush()
+
+    head = b"GET / HTTP/%b\r\nHost: a\r\nConnection: %b\r\n\r\n" % (
+        version,
+        b"close" if version == b"1.1" else b"keep-alive",
+    )
+    async with driving(Parts) as port:
+        said = (await asked(port, head)).replace(b"Connection: close\r\n\r\n1", b"\r\n1")
+        assert re.search(rb"\r\n(a|ab|1\r\na)", said)
+        assert re.fullmatch(
+            expected.replace(rb"chunked\r\n\r\n", rb"chunked\r\n(?:Connection: close)?\r\n"), said, re.DOTALL
+        )
+
+
+@pytest.mark.parametrize("length", [1, 3])
+async def test_an_answer_that_is_not_as_long_as_it_says_is_broken_off(length: int, expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("Uncaught exception", "Content-Length", "Cannot send error", "Failed to flush", "Exception in")
+
+    class Wrong(RequestHandler):
+        async def get(self) -> None:
+            self.set_header("Content-Length", length)
+            self.write("a")
+            await self.flush()
+            self.write("b")
+
+    async with driving(Wrong) as port:
+        said = await asked(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert said.count(b"HTTP/1.1") == 1
+
+
+async def test_expect_is_answered_when_the_handler_is_ready() -> None:
+    class Echo(RequestHandler):
+        def put(self) -> None:
+            self.write(self.request.body)
+
+    async with driving(Echo) as port, connected(port) as (reader, writer):
+        writer.write(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"{}")
+        assert (await read_reply(reader, "PUT")).body == b"{}"
+
+
+@pytest.mark.parametrize("answer", [lambda handler: handler.set_status(403), lambda handler: handler.send_error(403)])
+async def test_a_handler_that_answers_before_the_body_ends_the_connection(
+    answer: Callable[[RequestHandler], None], expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("403")
+
+    @stream_request_body
+    class Refuses(RequestHandler):
+        def prepare(self) -> None:
+            answer(self)
+            if not self._finished:
+                self.finish()
+
+        def data_received(self, chunk: bytes) -> None:
+            raise AssertionError(chunk)
+
+    async with driving(Refuses) as port:
+        head = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+        said = await asked(port, head + b"x" * 1_000_000 + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 403")
+        assert said.count(b"HTTP/1.1") == 1
