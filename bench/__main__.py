@@ -137,7 +137,7 @@ def main() -> None:
     """Measure, and print, and write if that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--only", default="", help="only what has this in its name")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/speed.md")
     options = parser.parse_args()
@@ -167,7 +167,7 @@ def _fill(running: Mapping[str, Running]) -> None:
 
 
 def _measure(
-    running: Mapping[str, Running], cases: list[Case], rounds: int, seconds: float, only: str
+    running: Mapping[str, Running], cases: list[Case], rounds: int, seconds: int, only: str
 ) -> dict[str, list[Result]]:
     results: dict[str, list[Result]] = defaultdict(list)
     for case in cases:  # to warm up
@@ -182,7 +182,7 @@ def _measure(
     return results
 
 
-def _round(server: Running, case: Case, seconds: float) -> Result:
+def _round(server: Running, case: Case, seconds: int) -> Result:
     variables = {"KEYS": KEYS} | dict(case.variables) | dict(case.prepare(server) if case.prepare else {})
     before = server.cpu_seconds
     found = wrk.load(server.port, case.path, seconds, script=case.script, headers=case.headers, variables=variables)
@@ -193,7 +193,7 @@ def _round(server: Running, case: Case, seconds: float) -> Result:
     return Result(found.rate * case.per_request, found.p50, found.p99, spent / done * 1e6)
 
 
-def _bare(kind: str, seconds: float) -> Result:
+def _bare(kind: str, seconds: int) -> Result:
     with TemporaryDirectory(dir=".") as folder:
         command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "bench.contenders.bare_sqlite"]
         done = subprocess.run(
@@ -203,7 +203,7 @@ def _bare(kind: str, seconds: float) -> Result:
     return Result(rate, 1e3 / rate, float("nan"), float("nan"))
 
 
-def _tail(server: Running, results: Mapping[str, list[Result]], seconds: float) -> str:
+def _tail(server: Running, results: Mapping[str, list[Result]], seconds: int) -> str:
     """Tell how long requests wait at 70 % of the peak of the mix."""
     peak = statistics.median(result.rate for result in results[f"95 % reads, 5 % updates, {OURS}"])
     connections = 64

@@ -25,8 +25,8 @@ class Measured(NamedTuple):
     """How many were answered with an error, or not at all."""
 
 
-def load(
-    port: int, path: str, seconds: float, *, script: str | None = None, connections: int = CONNECTIONS,
+def load(  # noqa: PLR0913  # what wrk takes
+    port: int, path: str, seconds: int, *, script: str | None = None, connections: int = CONNECTIONS,
     headers: Mapping[str, str] | None = None, variables: Mapping[str, object] | None = None,
 ) -> Measured:  # fmt: skip
     """Ask a server on this host for so many seconds, for one path or as a script of `bench/load` says."""
@@ -46,14 +46,14 @@ def _read(said: str) -> Measured:
     return Measured(
         rate=float(_found(r"Requests/sec:\s+([\d.]+)", said)),
         requests=int(_found(r"(\d+) requests in", said)),
-        p50=_ms(_found(r"50%\s+(\S+)", said)),
-        p99=_ms(_found(r"99%\s+(\S+)", said)),
+        p50=_ms(_found(r"^\s+50%\s+(\S+)$", said)),
+        p99=_ms(_found(r"^\s+99%\s+(\S+)$", said)),
         failed=(sum(map(int, broken.groups())) if broken else 0) + (int(errors[1]) if errors else 0),
     )
 
 
 def _found(pattern: str, said: str) -> str:
-    found = re.search(pattern, said)
+    found = re.search(pattern, said, re.MULTILINE)
     if found is None:
         raise RuntimeError(f"wrk says nothing of {pattern}: {said}")
     return found[1]
