@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-browser fuzz coverage lint format clean
+.PHONY: help install run test test-browser fuzz bench coverage lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which m
 
 fuzz: $(VENV)/dev.done  ## make 2,000 requests of each operation up; ARGS="500 7" makes 500, with 7 as the seed
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+bench: $(VENV)/bench.done  ## measure side by side with others; needs wrk, and nginx; ARGS="--rounds 1 --seconds 1" is short
+	$(BIN)/python -m bench $(ARGS)
 
 coverage: $(VENV)/dev.done  ## run every test and write htmlcov/index.html
 	$(BIN)/python -m coverage erase
@@ -60,6 +63,10 @@ $(VENV)/run.done: requirements.txt $(VENV)/venv.done
 $(VENV)/dev.done: requirements.txt requirements-dev.txt $(VENV)/venv.done
 	$(PIP) -r requirements-dev.txt
 	touch $@ $(VENV)/run.done
+
+$(VENV)/bench.done: requirements-bench.txt $(VENV)/dev.done
+	$(PIP) -r requirements-bench.txt
+	touch $@
 
 $(VENV)/browser.done: requirements-browser.txt $(VENV)/dev.done
 	$(PIP) -r requirements-browser.txt

@@ -15,7 +15,8 @@ The map of the package. A request flows one way, and imports run the same way:
     batching   many callers, one call: group commit, shared round trips
     store/     Store, the contract; SQLite and MongoDB keep it
     cache/     a cache is a Store that wraps a Store; in the process, or in Redis
-    web/       the HTTP contract: routes, handlers, problems, and the document that tells of them
+    web/       the HTTP contract: the connection layer, the short way, routes, handlers, problems, and the document
+               that tells of them
     logs       structlog: readable on a terminal, JSON otherwise
     app        the one place where all this is opened, wired, served and closed
 """

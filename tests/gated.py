@@ -27,7 +27,7 @@ class GatedStore:
             raise self.fault
         return found
 
-    def peek(self, guid: str) -> Far:
+    def peek(self, guid: str) -> Record | Far | None:
         return FAR
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:

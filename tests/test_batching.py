@@ -2,7 +2,9 @@
 
 import asyncio
 
-from guidsvc.batching import Batcher
+import pytest
+
+from guidsvc.batching import Batcher, Patience
 
 
 class Calls:
@@ -92,3 +94,30 @@ async def test_fewer_answers_than_items_is_a_fault_of_the_call() -> None:
 
     assert answers[0] == 2
     assert isinstance(answers[1], ValueError)
+
+
+async def test_who_waits_too_long_is_told_and_the_others_are_answered() -> None:
+    calls = Calls()
+    patience: Patience[int] = Patience(0.2, lambda item: TimeoutError(f"{item} took too long"))
+    batcher = Batcher(calls.run, limit=1, in_flight=1, patience=patience)
+    first, second = asyncio.create_task(batcher.ask(1)), asyncio.create_task(batcher.ask(2))
+
+    for late in (first, second):  # one that is out, and one that waits for a place
+        with pytest.raises(TimeoutError, match="took too long"):
+            await late
+    third = asyncio.create_task(batcher.ask(3))
+    calls.gate.set()
+    assert await third == 30
+    assert calls.batches == [[1], [3]]  # the second was withdrawn before it went out
+    await batcher.drain()
+
+
+async def test_patience_ends_with_what_it_is_for() -> None:
+    calls = Calls()
+    calls.gate.set()
+    batcher = Batcher(calls.run, limit=1, in_flight=1, patience=Patience(0.1, lambda _: TimeoutError()))
+
+    for item in range(3):
+        assert await batcher.ask(item) == 10 * item
+        await asyncio.sleep(0.03)  # through some looks
+    await batcher.drain()

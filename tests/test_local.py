@@ -8,6 +8,7 @@ import pytest
 from guidsvc.cache.local import LocalCache
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
 from guidsvc.models import Record
+from guidsvc.store import Far
 from tests.conftest import FakeClock
 from tests.gated import GatedStore, turns
 from tests.records import GUID, record
@@ -204,3 +205,39 @@ async def test_after_a_write_of_unknown_outcome_reads_go_to_the_store(
 
     gated.records.clear()  # the write lands after all
     assert await cache.get(GUID) is None
+
+
+class NearStore(GatedStore):
+    """A gated store that is at hand for reads."""
+
+    def peek(self, guid: str) -> Record | Far | None:
+        return self.records.get(guid)
+
+
+async def test_what_is_peeked_at_while_it_is_being_written_is_not_kept(
+    at: Callable[..., Record], clock: FakeClock
+) -> None:
+    near = NearStore()
+    cache = LocalCache(near, clock=clock, size=3)
+    near.records[GUID] = old = at()
+    assert cache.peek(GUID) is old
+    near.open.clear()
+    writer = asyncio.create_task(cache.swap(old, new := at(user="another", version=clock() + 1)))
+    await turns()
+
+    assert cache.peek(GUID) is old  # as it still is
+    near.open.set()
+    assert await writer
+    assert cache.peek(GUID) is new
+    near.records.clear()
+    assert cache.peek(GUID) is new  # from here on it is kept
+
+
+async def test_what_has_expired_is_not_kept_by_a_peek(at: Callable[..., Record], clock: FakeClock) -> None:
+    near = NearStore()
+    cache = LocalCache(near, clock=clock, size=3)
+    near.records[GUID] = at(expire=clock.seconds)
+
+    assert cache.peek(GUID) is near.records[GUID]
+    near.records.clear()
+    assert cache.peek(GUID) is None

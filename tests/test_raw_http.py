@@ -1,7 +1,7 @@
 """Bytes that no client of good faith sends, over bare sockets, on both servers: each has its asserted answer.
 
 Behind each goes a probe. If the connection goes on, the probe is answered last; if not, the connection ends.
-Where the servers differ ours is the stricter, or does what RFC 9112 demands; the differences stand in `docs/speed.md`.
+Where the servers differ ours is the stricter, or does what RFC 9112 demands; the differences stand in `docs/servers.md`.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import pytest
 from tests.client import hang_up, read_reply
 from tests.conftest import Serving
 from tests.records import GUID
+from tests.servers import ROOT
 
 PATH = f"/guid/{GUID}".encode()
 PROBE = b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Request-Id: probe\r\n\r\n"
@@ -221,3 +222,17 @@ async def _reset(writer: asyncio.StreamWriter) -> None:
     connection: socket.socket = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await hang_up(writer)
+
+
+def test_where_the_servers_differ_is_written_down() -> None:
+    document = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8").partition("## Where the servers differ")[2]
+    told = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", document, re.MULTILINE)[1:]
+
+    assert told == [
+        (case.name, *map(_told, (case.ours, case.tornados))) for case in CASES if case.ours != case.tornados
+    ]
+
+
+def _told(answer: Answer) -> str:
+    said = ", ".join(map(str, answer.statuses)) or "nothing"
+    return f"{said}, {'goes on' if answer.goes_on else 'ends'}"

@@ -595,3 +595,30 @@ async def test_a_url_that_makes_no_sense_stops_the_start(url: str) -> None:
     with pytest.raises(StartError, match="cache_url"):
         async with open_link(url, name=NAME):
             await turns()
+
+
+async def test_a_value_under_a_boot_that_is_over_is_not_served(
+    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    await cache.get(GUID)
+    assert raw.exists(entry(raw))
+    raw.set(f"gs:{NAME}:ctl", "another.boot")
+    gated.records[GUID] = record(clock(), user="another", version=clock() + 1)
+
+    assert await cache.get(GUID) == gated.records[GUID]
+    assert raw.exists(entry(raw))  # under the new one
+
+
+async def test_many_are_read_in_one_step(
+    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    guids = [f"{number:032X}" for number in range(20)]
+    for guid in guids:
+        gated.records[guid] = record(clock(), guid=guid)
+        await cache.get(guid)
+    before = raw.info("commandstats")["cmdstat_mget"]["calls"]
+
+    assert await asyncio.gather(*map(cache.get, guids)) == list(gated.records.values())
+    assert raw.info("commandstats")["cmdstat_mget"]["calls"] == before + 1
+    assert gated.gets == 20

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
+from guidsvc.cache import open_cache
 from guidsvc.models import MAX_TIME, Record
 from guidsvc.rules import Selection
-from guidsvc.store import Store
+from guidsvc.store import FAR, Store, open_store
 from guidsvc.store.rehearsal import rehearsal
 from tests.conftest import FakeClock
 from tests.records import GUID, record
@@ -223,3 +224,25 @@ async def test_a_rehearsal_is_as_the_store_would_be_and_the_store_is_as_it_was(s
         assert await rehearsed.get(GUID) is None
         assert not await rehearsed.swap(changed, None)
     assert (await store.get(GUID), await store.get(other.guid)) == (kept, None)
+
+
+async def test_a_peek_is_what_a_get_would_be_or_has_to_be_waited_for(store: Store, clock: FakeClock) -> None:
+    old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
+    for before, after in ((None, None), (None, old), (old, new), (new, None)):
+        if (before, after) != (None, None):
+            assert await store.swap(before, after)
+        for _ in range(2):
+            assert store.peek(GUID) in {after, FAR}
+            assert await store.get(GUID) == after
+            assert store.peek(GUID) in {after, FAR}
+
+
+async def test_what_is_near_can_be_peeked_at(sqlite_url: str, clock: FakeClock) -> None:
+    async with (
+        open_store(sqlite_url, clock=clock, exclusive=True) as store,
+        open_cache("memory://", store, clock=clock, size=1) as cache,
+    ):
+        await store.swap(None, record(clock()))
+        assert store.peek(GUID) == cache.peek(GUID) == record(clock())
+        assert cache.peek(GUID) is cache.peek(GUID)  # and is kept then
+        assert store.peek("F" * 32) is cache.peek("F" * 32) is None

@@ -59,5 +59,5 @@ class RoutedApplication(Application):
         if absolute is None:
             return super().find_handler(request, **kwargs)
         request.path = absolute[1] or "/"
-        request.uri = str(request.uri)[absolute.start(1) :] or "/"
+        request.uri = request.path + str(request.uri)[len(absolute[0]) :]
         return self.find_handler(request, **kwargs)
