@@ -49,7 +49,7 @@ class Batcher(Generic[Item, Answer]):
         self._patience = patience
         self._waiting: list[_Asked[Item, Answer]] = []
         self._scheduled = False
-        self._calls: dict[asyncio.Task[None], list[_Asked[Item, Answer]]] = {}
+        self._calls: dict[asyncio.Future[Sequence[Answer]], list[_Asked[Item, Answer]]] = {}
         self._looking: asyncio.TimerHandle | None = None
 
     async def ask(self, item: Item) -> Answer:
@@ -67,7 +67,9 @@ class Batcher(Generic[Item, Answer]):
     async def drain(self) -> None:
         """Return when everything that was asked has been answered."""
         while self._scheduled or self._calls:
-            await asyncio.gather(asyncio.sleep(0), *self._calls)
+            await asyncio.sleep(0)
+            if self._calls:
+                await asyncio.wait(self._calls)
         if self._looking is not None:
             self._looking.cancel()
 
@@ -76,17 +78,14 @@ class Batcher(Generic[Item, Answer]):
         self._waiting = [asked for asked in self._waiting if not asked.answer.done()]
         while self._waiting and len(self._calls) < self._places:
             batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
-            call = asyncio.create_task(self._call(batch))
+            call = asyncio.ensure_future(self._run([asked.item for asked in batch]))
             self._calls[call] = batch
-            call.add_done_callback(self._called)
+            call.add_done_callback(self._answered)
 
-    def _called(self, call: asyncio.Task[None]) -> None:
-        del self._calls[call]
-        self._send()
-
-    async def _call(self, batch: list[_Asked[Item, Answer]]) -> None:
+    def _answered(self, call: asyncio.Future[Sequence[Answer]]) -> None:
+        batch = self._calls.pop(call)
         try:
-            answers = await self._run([asked.item for asked in batch])
+            answers = call.result()
             for asked, answer in zip(batch, answers, strict=True):
                 if not asked.answer.done():
                     asked.answer.set_result(answer)
@@ -94,6 +93,7 @@ class Batcher(Generic[Item, Answer]):
             for asked in batch:
                 if not asked.answer.done():
                     asked.answer.set_exception(error)
+        self._send()
 
     def _look(self, patience: Patience[Item]) -> None:
         """Tell those who have waited too long: one look at all costs less than an alarm for each."""

@@ -157,16 +157,16 @@ class SqliteStore:
 
         return await self._in_thread(work)
 
-    async def _commit(self, swaps: list[_Swap]) -> list[bool]:
+    def _commit(self, swaps: list[_Swap]) -> asyncio.Future[list[bool]]:
         def work() -> list[bool]:
             return [self._writer.execute(*swap.change).rowcount == 1 for swap in swaps]
 
         for swap in swaps:
             swap.taken = True
-        return await self._in_thread(work)
+        return self._in_thread(work)
 
-    async def _in_thread(self, work: Callable[[], _Done]) -> _Done:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
+    def _in_thread(self, work: Callable[[], _Done]) -> asyncio.Future[_Done]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
 
     def _transaction(self, work: Callable[[], _Done]) -> _Done:
         committing = False
