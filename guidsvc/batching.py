@@ -32,7 +32,8 @@ class Batcher(Generic[Item, Answer]):
     """Gathers items and hands them to `run`, which answers each, in order; if it raises, all of them raise.
 
     At most `limit` items go out in one call, and at most `in_flight` calls are out at once; items wait for a
-    place in the order in which they came. An item whose caller has gone before it went out is dropped.
+    place in the order in which they came. An item whose caller has gone, or was told that it took too long, before it
+    went out is dropped. Where `run` is no coroutine it is called in the very step in which that is decided.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Batcher(Generic[Item, Answer]):
                 await asyncio.wait(self._calls)
         if self._looking is not None:
             self._looking.cancel()
+            self._looking = None
 
     def _send(self) -> None:
         self._scheduled = False

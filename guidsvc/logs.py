@@ -74,9 +74,9 @@ class _Lines:
         if not self._lines:
             asyncio.get_running_loop().call_soon(self._write)
         self._lines.append(
-            f'{{"method": "{method}", "path": {dumps(path)}, "status": {status}, "ms": {ms}, "request_id": '
-            f'"{request_id}", "remote": "{remote}", "event": "request", "logger": "guidsvc.access", "level": "info", '
-            f'"timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"}}\n'
+            f'{{"method": {dumps(method)}, "path": {dumps(path)}, "status": {status}, "ms": {ms}, "request_id": '
+            f'"{request_id}", "remote": {dumps(remote)}, "event": "request", "logger": "guidsvc.access", '
+            f'"level": "info", "timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"}}\n'
         )
 
     def _write(self) -> None:

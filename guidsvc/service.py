@@ -228,21 +228,22 @@ class GuidService:
 
     def _turn(self, guid: str, seconds: float = TURN_SECONDS) -> "_Turn":
         """Let those who write one GUID in this process do so one by one, where they would only race each other."""
-        return _Turn(guid, self._locks.setdefault(guid, asyncio.Lock()), seconds)
+        taken = guid in self._locks  # by somebody who holds it, waits for it, or is just being woken
+        return _Turn(guid, self._locks.setdefault(guid, asyncio.Lock()), seconds if taken else None)
 
 
 class _Turn:
-    """A turn at a GUID, which is waited for no longer than so many seconds."""
+    """A turn at a GUID, which is waited for no longer than so many seconds; or, where None, is there at once."""
 
     __slots__ = ("_guid", "_lock", "_seconds")
 
-    def __init__(self, guid: str, lock: asyncio.Lock, seconds: float) -> None:
+    def __init__(self, guid: str, lock: asyncio.Lock, seconds: float | None) -> None:
         self._guid = guid
         self._lock = lock
         self._seconds = seconds
 
     async def __aenter__(self) -> None:
-        if not self._lock.locked():  # as nearly always, and then no alarm need be set
+        if self._seconds is None:  # as nearly always, and then no alarm need be set
             await self._lock.acquire()
             return
         try:

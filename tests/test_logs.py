@@ -10,7 +10,7 @@ import structlog
 
 from guidsvc import logs
 
-LINE = ("GET", '/guid/"\n\u00e9', 404, 1.25, "id-1", "::1")
+LINE = ("GET", '/guid/"\n\u00e9', 404, 1.25, "id-1", 'fe80::1%"\n')
 NAMES = ("method", "path", "status", "ms", "request_id", "remote")
 
 

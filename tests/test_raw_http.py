@@ -195,6 +195,22 @@ async def test_a_thousand_requests_in_one_go_are_answered_in_order(serving: Serv
         await hang_up(writer)
 
 
+@pytest.mark.parametrize("second", [PUT + b"Content-Length: 13\r\n\r\n" + BODY, LIVE + b"\r\n", b"GET /gui"])
+async def test_what_came_behind_a_read_is_not_taken_for_its_end(serving: Serving, second: bytes) -> None:
+    read = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % PATH
+    rest = b"d/%b HTTP/1.1\r\nHost: a\r\n\r\n" % GUID.encode() if second == b"GET /gui" else b""
+    async with serving() as client:
+        await client.put(PATH.decode(), {"user": "a"})
+        for _ in range(3):
+            async with asyncio.timeout(10):
+                reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+                writer.write(read + second)
+                assert (await read_reply(reader, "GET")).status == 200
+                writer.write(rest)
+                assert (await read_reply(reader, "GET")).status == 200
+                await hang_up(writer)
+
+
 async def test_who_sends_no_more_is_answered_what_it_asked_for(serving: Serving, server: str) -> None:
     if server == "tornado":
         return  # which hangs up on whoever has nothing more to send

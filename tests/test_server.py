@@ -59,6 +59,7 @@ async def ended(reader: asyncio.StreamReader) -> bytes:
         ("head_timeout", b"GET /livez HTTP/1.1\r\nHost: "),
         ("body_timeout", f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{{".encode()),
         ("body_timeout", f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n".encode()),
+        ("head_timeout", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\nGET /li"),
         ("idle_timeout", b""),
         ("idle_timeout", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"),
     ],

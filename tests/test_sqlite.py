@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -443,3 +444,20 @@ def test_a_file_of_the_first_schema_is_brought_forward_with_its_records(path: Pa
 
     with closing(open_writer(path)) as writer:
         assert writer.execute("SELECT guid FROM records INDEXED BY records_user WHERE user = ?", (old.user,)).fetchone()
+
+
+async def test_who_is_told_that_nothing_was_changed_finds_nothing_changed(tmp_path: Path, clock: FakeClock) -> None:
+    path = tmp_path / "guidsvc.db"
+    with closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
+        store = SqliteStore(writer, reader, Finder(path), write_seconds=0.1)
+        swap = asyncio.create_task(store.swap(None, record(clock())))
+        await asyncio.sleep(0)  # it has asked, and is about to go out
+        time.sleep(0.2)  # noqa: ASYNC251  # the process is paused: when it goes on, all that was due is done in one turn
+        try:
+            swapped = await swap
+        except StoreUnavailable:
+            swapped = False
+        except OutcomeUnknown:
+            swapped = None
+        await store.aclose()
+        assert swapped is None or swapped is (store.peek(GUID) is not None)

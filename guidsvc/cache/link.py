@@ -217,15 +217,16 @@ class Link:
 
     async def _run(self, connection: Connection, calls: list[_Call]) -> list[Reply]:
         """Run the calls in one round trip; the values that are asked for come with one command."""
-        boots = [call.boot or self._boot for call in calls]
+        current = self._boot
+        boots = [call.boot or current for call in calls]
         scripts = [(call, boot) for call, boot in zip(calls, boots, strict=True) if call.script is not None]
         wanted = [call.guid for call in calls if call.script is None]
         commands = [self._command(call, boot) for call, boot in scripts]
         if wanted:
-            space = f"gs:{self._name}:{self._boot}:v:"
+            space = f"gs:{self._name}:{current}:v:"
             commands.append(("MGET", f"gs:{self._name}:ctl", *[space + guid for guid in wanted]))
         answers = await _pipeline(connection, commands)
-        values = _values(self._boot, answers.pop()) if wanted else iter(())
+        values = _values(current, answers.pop()) if wanted else iter(())
         results = iter(answers)
         return [
             Reply(boot, next(values if call.script is None else results))

@@ -35,8 +35,8 @@ QUARANTINE_MS = 3600 * 1000
 TOKEN_MS = 3_000
 ENTRY_MS = 24 * 3600 * 1000
 """The longest life of an entry, so that those of a boot that is over go too."""
-DECODINGS = 10_000
-"""So many values are known by what they say, so that they need not be read again."""
+DECODINGS, DECODED_BYTES = 10_000, 1024
+"""So many values, of no more than so many bytes, are known by what they say, and need not be read again."""
 BEGIN_SECONDS, SETTLE_SECONDS = 0.5, 1.5
 """How long a write waits for a link that is being made anew: before the store has it, and after."""
 
@@ -132,7 +132,8 @@ class SharedCache(Around):
                 record = Record.model_validate_json(value)
             except ValidationError as error:
                 return await self._replaced(guid, str(error))
-            self._decodings.insert(value, record)
+            if len(value) <= DECODED_BYTES:
+                self._decodings.insert(value, record)
         if record.guid != guid:
             return await self._replaced(guid, f"it is of GUID {record.guid}")
         return record

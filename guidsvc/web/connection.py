@@ -90,9 +90,11 @@ class Connection(asyncio.Protocol):
                 if reply is not None:
                     self._transport.write(reply)
                     return
+        before = reader.begun
         reader.feed(data)
         if self._out:
-            if begins and reader.between and len(self._out) == 1 and self._shared.short is not None:
+            alone = begins and reader.between and reader.begun == before + 1
+            if alone and self._shared.short is not None:
                 self._shared.short.remember(data)
             self._flush()
         self._regulate()
@@ -262,6 +264,7 @@ class Connection(asyncio.Protocol):
             if message.whole:
                 self._plain = None
                 self._gate = asyncio.ensure_future(self._do(plain, message))
+                self._gate.add_done_callback(self._done)
             return
         while message is not None and self._delegate is not None and self._gate is None:
             if message.chunks:
@@ -283,6 +286,13 @@ class Connection(asyncio.Protocol):
         if self._message is message:  # and the client is there still
             self.write(reply)
             self._answered(message, last=plain.last)
+
+    def _done(self, doing: asyncio.Future[None]) -> None:
+        """See to it that no client waits for an answer that failed."""
+        error = None if doing.cancelled() else doing.exception()
+        if error is not None:
+            _log.error("fault of the service", exc_info=error)
+            self.close()
 
     def _answered(self, message: Message, *, last: bool) -> None:
         self._message = self._exchange = self._delegate = self._gate = None

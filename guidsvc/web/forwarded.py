@@ -58,4 +58,4 @@ def _is_address(text: str) -> bool:
         ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text  # a scope means something on the host that it is of, and nowhere else

@@ -57,6 +57,7 @@ class Reader:
         "_resuming",
         "_sink",
         "_target",
+        "begun",
         "between",
         "message",
         "over",
@@ -72,6 +73,8 @@ class Reader:
         self._fed = self._chunk = 0  # bytes that have come since the request began; and at once
         self._resuming = False  # a new parser is being told where the last one stopped
         self._error: Exception | None = None  # why the parser was stopped
+        self.begun = 0
+        """So many requests have begun."""
         self.between = True
         """Nothing of a next request has come."""
         self.message: Message | None = None
@@ -83,7 +86,7 @@ class Reader:
         """Read what has come."""
         if self.over:
             return
-        begins, self.between = self.between, False
+        begins = self.between
         self._chunk = len(data)
         self._fed += self._chunk
         try:
@@ -108,6 +111,11 @@ class Reader:
         del self._parser
 
     # Called by the parser
+
+    def on_message_begin(self) -> None:
+        if not self._resuming:
+            self.between = False
+            self.begun += 1
 
     def on_url(self, url: bytes) -> None:
         self._target += url

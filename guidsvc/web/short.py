@@ -103,6 +103,7 @@ class ShortWay:
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "bytes | Plain | None":
         """Return the answer to a request; or the request, if it is plain; or None, if it is to go the long way."""
+        self._memorable = False
         found = _TARGET.fullmatch(target)
         if found is None:
             return None
