@@ -103,7 +103,18 @@ async def serving(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
 
 
 class _Stoppable(Protocol):
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Accept no more connections."""
+
+    async def send_all(self, seconds: float) -> None:
+        """Return when all that was answered has been sent, or after this time."""
+
+
+class _Tornado(HTTPServer):
+    """Tornado's own server, which keeps nobody waiting at the end."""
+
+    async def send_all(self, seconds: float) -> None:
+        """Return: what Tornado's server has not sent by now it does not send."""
 
 
 @asynccontextmanager
@@ -122,7 +133,7 @@ async def _serving(
         async with serving_on(sockets, app, limits=limits, short=short, tls=tls) as ours:
             yield ours
         return
-    server = HTTPServer(
+    server = _Tornado(
         app,
         ssl_options=tls,
         max_body_size=2**60,  # the handlers judge the size of a body: Tornado would hang up without a word
@@ -138,8 +149,10 @@ async def _serving(
 
 async def _drain(server: _Stoppable, under_way: UnderWay, grace: float) -> None:
     server.stop()
+    deadline = asyncio.get_running_loop().time() + grace
     if not await under_way.drain(grace):
         _log.warning("stopped with requests under way", under_way=len(under_way), grace=grace)
+    await server.send_all(deadline - asyncio.get_running_loop().time())
 
 
 def _on_signals() -> asyncio.Event:

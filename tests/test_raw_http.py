@@ -139,6 +139,8 @@ CASES = [
     alike("another protocol, and chunks",
           PUT + b"Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\nd\r\n" + BODY + b"\r\n0\r\n\r\n",
           goes_on(201)),
+    alike("another protocol, and no byte of a body",
+          PUT + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n", goes_on(400)),
     alike("a fault behind a request", LIVE + b"\r\nGET /livez HTTP/1.1\r\nX : y\r\n\r\n", ends(200, 400)),
 ]  # fmt: skip
 

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from guidsvc.errors import StartError
 from guidsvc.web.hosting import Limits
 from guidsvc.web.listening import listening, tls_context
 from guidsvc.web.server import serving_on
-from tests.client import hang_up, read_reply
+from tests.client import Client, hang_up, read_reply
 from tests.conftest import ExpectedLogs, Serving
 from tests.records import GUID, USER
 
@@ -369,3 +370,116 @@ async def test_a_handler_that_answers_before_the_body_ends_the_connection(
         said = await asked(port, head + b"x" * 1_000_000 + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert said.startswith(b"HTTP/1.1 403")
         assert said.count(b"HTTP/1.1") == 1
+
+
+# What an attacker found
+
+
+async def test_answers_that_are_not_taken_are_not_made(serving: Serving) -> None:
+    read = f"GET {PATH} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    async with serving(access_log=True) as client:
+        await client.put(PATH, {"user": USER, "metadata": {"a": "x" * 16_000}})
+        resident = _resident()
+        async with AsyncExitStack() as stack:
+            for _ in range(10):
+                _, writer = await stack.enter_async_context(connected(client.port))
+                writer.write(read * 3800)
+            assert (await client.get("/livez")).status == 200
+            assert (await client.get("/livez")).status == 200
+            assert _resident() - resident < 100  # and not 300
+
+
+def _resident() -> float:
+    """Return how many MiB this process has in memory."""
+    return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) / 1024
+
+
+async def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
+    class Large(RequestHandler):
+        async def get(self) -> None:
+            self.write(CHUNK * 60)
+
+    async with driving(Large, Limits(write_seconds=0.6)) as port, connected(port) as (reader, writer):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        taken = 0
+        while part := await reader.read(65_536):
+            taken += len(part)
+            await asyncio.sleep(0.03)  # in all longer than it may take nothing
+        assert taken > len(CHUNK) * 60
+
+
+async def test_connections_that_never_agree_on_tls_count_and_end(
+    serving: Serving, certificate: tuple[trustme.CA, dict[str, str]], expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("connections are refused")
+    async with serving(max_connections=3, head_timeout=0.5, **certificate[1]) as client, AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(connected(client.port)) for _ in range(6)]
+        for reader, _ in silent:
+            await ended(reader)
+
+
+@pytest.mark.parametrize("early", ["Expect: 100-continue\r\nContent-Length: 99999", "Content-Length: 99999999"])
+async def test_an_answer_that_comes_before_the_body_says_that_the_connection_ends(serving: Serving, early: str) -> None:
+    async with serving() as client, connected(client.port) as (reader, writer):
+        writer.write(f"PUT {PATH} HTTP/1.1\r\nHost: a\r\n{early}\r\n\r\n".encode())
+        reply = await read_reply(reader, "PUT")
+        assert (reply.status, reply.headers["Connection"]) == (413, "close")
+
+
+async def test_lines_of_a_client_that_has_gone_are_not_done(serving: Serving) -> None:
+    head = b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n"
+    lines = b'{"user": "a"}\n' * 20_000
+    async with serving() as client:
+        async with connected(client.port) as (_, writer):
+            writer.write(head % (len(lines) + 1) + lines)
+            while not await _total(client):
+                await asyncio.sleep(0.01)
+        assert (await client.get("/livez")).status == 200
+        before = -1
+        while before != (before := await _total(client)):  # until nothing more is done
+            await asyncio.sleep(0.3)
+        assert before < 15_000
+
+
+async def _total(client: Client) -> int:
+    reply = await client.get("/guid?limit=1", headers={"Prefer": "return=total-count"})
+    total: int = reply.json["total"]
+    return total
+
+
+async def test_who_goes_away_when_all_lines_have_come_is_no_fault_of_the_service(serving: Serving) -> None:
+    head = b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n"
+    lines = b'{"user": "a"}\n' * 100
+    async with serving() as client:
+        for _ in range(20):
+            async with connected(client.port) as (_, writer):
+                writer.write(head % len(lines) + lines)
+                await asyncio.sleep(0.003)
+                writer.transport.abort()
+        assert (await client.get("/livez")).status == 200
+
+
+async def test_what_was_answered_is_sent_though_the_service_ends(serving: Serving) -> None:
+    async with AsyncExitStack() as stack:
+        async with serving(grace=20) as client:
+            body = {"user": USER, "metadata": {"a": "x" * 16_000}}
+            for _ in range(300):
+                await client.post("/guid", body)
+            reader, writer = await stack.enter_async_context(connected(client.port))
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            writer.write(b"GET /guid?limit=500 HTTP/1.1\r\nHost: a\r\n\r\n")
+            begun = await reader.readuntil(b"\r\n\r\n")
+            slow = asyncio.create_task(_slowly(reader))
+        length = re.search(rb"Content-Length: (\d+)", begun)
+        assert length is not None
+        assert await slow == int(length[1])
+
+
+async def _slowly(reader: asyncio.StreamReader) -> int:
+    """Take what comes at some MB a second, and return how much it was."""
+    taken = 0
+    while part := await reader.read(65_536):
+        taken += len(part)
+        await asyncio.sleep(0.04)
+    return taken

@@ -110,6 +110,8 @@ class BatchHandler(Handler):
             await self._do_document()
         else:
             await self._lines.end()
+            if self._lines.abandoned:
+                return
             self.set_header("Content-Type", body.NDJSON)
             for name, value in self._applied.items():
                 self.set_header(name, value)

@@ -19,6 +19,8 @@ from guidsvc.web.message import Message, RawHeaders, not_http
 from guidsvc.web.reader import Reader
 from guidsvc.web.replies import refusal
 
+AT_ONCE = 64 * 1024
+"""Bytes of answers that are given at once, to requests that came together; the rest wait for their turn."""
 BUFFER = 256 * 1024
 """Bytes of a body that wait for its handler; beyond it the client has to wait."""
 LINGER_SECONDS = 2.0
@@ -41,12 +43,15 @@ class Connection(asyncio.Protocol):
         "_lingering",
         "_message",
         "_out",
+        "_out_bytes",
         "_paused",
         "_plain",
         "_reader",
         "_shared",
         "_since",
         "_transport",
+        "_unprepared",
+        "_unsent",
         "_waiting",
         "context",
     )
@@ -63,10 +68,12 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._delegate: HTTPMessageDelegate | None = None  # as long as it is to be told more
         self._gate: asyncio.Future[Any] | None = None  # what it does until it is ready for more
+        self._unprepared = False  # it has not got so far as to be told more
         self._waiting: list[Message] = []
         self._error: Exception | None = None  # to be told when all that came before is answered
         # The connection
         self._out: list[bytes] = []  # what was answered at once, and is to be sent
+        self._out_bytes = self._unsent = 0  # of that; and of what the transport has, at the last look
         self._drained: asyncio.Future[None] | None = None  # while the client does not take what is sent
         self._paused = False  # it is kept from sending
         self._lingering = False  # until it hangs up
@@ -76,6 +83,7 @@ class Connection(asyncio.Protocol):
     # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._shared.expected.pop(self, None)
         self._transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all have both directions
         self.context = Peer(self._transport)
         self._shared.connections.add(self)
@@ -102,8 +110,8 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Note that the client sends no more: what it asked for it is answered; half a request is none."""
         self._ended = True
-        half = self._reader.message is not None or self._lingering
-        return self._message is not None and not half and self.context.protocol == "http"
+        answering = self._message is not None and self._message is not self._reader.message
+        return answering and not self._lingering and self.context.protocol == "http"
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         self._shared.connections.discard(self)
@@ -124,16 +132,19 @@ class Connection(asyncio.Protocol):
         self._since = self._shared.tick
         if drained is not None:
             drained.set_result(None)
+        if self._message is None:
+            self._next()
         self._regulate()
 
     # Called by the reader
 
     def headed(self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser) -> Message | None:
         plain, shared = None, self._shared
-        if self._message is None and shared.short is not None:
+        if self._message is None and shared.short is not None and self._out_bytes < AT_ONCE and self._drained is None:
             short = shared.short.answer(method, target, headers, parser, self.context)
             if isinstance(short, bytes):
                 self._out.append(short)
+                self._out_bytes += len(short)
                 return None
             plain = short
         version, last = f"HTTP/{parser.get_http_version()}", not parser.should_keep_alive() or method == b"CONNECT"
@@ -144,7 +155,7 @@ class Connection(asyncio.Protocol):
         if plain is not None:
             self._message, self._plain = message, plain
             self._go_on()
-        elif self._message is None:
+        elif self._message is None and self._drained is None:
             self._start(message)
         else:
             self._waiting.append(message)
@@ -190,6 +201,10 @@ class Connection(asyncio.Protocol):
             self._flush()
         self._transport.close()
 
+    @property
+    def is_whole(self) -> bool:
+        return self._message is not None and self._message.whole
+
     def set_body_timeout(self, seconds: float | None) -> None:
         if self._message is not None:
             self._message.seconds = seconds
@@ -197,8 +212,14 @@ class Connection(asyncio.Protocol):
     # Called by the server
 
     def overdue(self, now: float) -> bool:
+        if self._drained is not None and self._unsent != (unsent := self._transport.get_write_buffer_size()):
+            self._unsent, self._since = unsent, now  # it takes something, if slowly
         seconds = self._patience()
         return seconds is not None and now - self._since > seconds
+
+    @property
+    def is_sending(self) -> bool:
+        return self._transport.get_write_buffer_size() > 0
 
     def abort(self) -> None:
         self._transport.abort()
@@ -232,6 +253,7 @@ class Connection(asyncio.Protocol):
             delegate.finish()
             return
         self._delegate = delegate
+        self._unprepared = True
         self._wait_for(gate)
 
     def _wait_for(self, gate: Awaitable[None] | None) -> None:
@@ -248,7 +270,7 @@ class Connection(asyncio.Protocol):
             _log.error("fault of the service", exc_info=error)
         if gate is not self._gate:
             return  # the request is over
-        self._gate = None
+        self._gate, self._unprepared = None, False
         if error is not None:
             self._abandon()
             self.close()
@@ -296,6 +318,7 @@ class Connection(asyncio.Protocol):
 
     def _answered(self, message: Message, *, last: bool) -> None:
         self._message = self._exchange = self._delegate = self._gate = None
+        self._unprepared = False
         self._since = self._shared.tick
         if self._transport.is_closing():
             return
@@ -303,13 +326,18 @@ class Connection(asyncio.Protocol):
             self._linger()
         elif last:
             self.close()
-        elif self._waiting:
+        elif self._drained is None:  # else when the client has taken what it was answered before
+            self._next()
+        self._regulate()
+
+    def _next(self) -> None:
+        """Answer what has been waiting."""
+        if self._waiting and not (self._ended and not self._waiting[0].whole):
             self._start(self._waiting.pop(0))
         elif self._error is not None:
             self._send_refusal(self._error)
         elif self._ended:
             self.close()
-        self._regulate()
 
     def _regulate(self) -> None:
         """Keep the client from sending while there is no room for it."""
@@ -320,7 +348,7 @@ class Connection(asyncio.Protocol):
             (self._transport.pause_reading if full else self._transport.resume_reading)()
 
     def _flush(self) -> None:
-        out, self._out = self._out, []
+        out, self._out, self._out_bytes = self._out, [], 0
         self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def _abandon(self) -> None:
@@ -331,12 +359,13 @@ class Connection(asyncio.Protocol):
             plain.abandon()
         if exchange is not None:
             exchange.lost(tell=delegate is None)
-        if delegate is not None and gate is not None:  # it is told when it is ready for more, as by Tornado's server
+        if delegate is not None and gate is not None and self._unprepared:  # it has not begun: it is told when it has
             gate.add_done_callback(lambda _: delegate.on_connection_close())
         elif delegate is not None:
             delegate.on_connection_close()
 
     def _send_refusal(self, error: Exception) -> None:
+        self._error = None
         self.write(refusal(error))
         self._linger()
 

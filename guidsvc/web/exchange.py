@@ -36,6 +36,10 @@ class Wire(Protocol):
     def close(self) -> None:
         """Send what is left, and hang up."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the request has come: else the connection ends with the reply."""
+
     def set_body_timeout(self, seconds: float | None) -> None:
         """Give the body of this request so long to come whole; None is for ever."""
 
@@ -115,6 +119,7 @@ class Exchange(HTTPConnection):
     def _framing(self, code: int, length: int | None) -> list[str]:
         """Decide how the end of the reply is told (RFC 9112, 6), and return the headers that tell it."""
         framing = []
+        self.last = self.last or (self._wire is not None and not self._wire.is_whole)
         if self._method == "HEAD" or code in BODILESS:
             self._left = 0
         elif length is not None:

@@ -46,6 +46,10 @@ class Kept(Protocol):
     def overdue(self, now: float) -> bool:
         """Whether the client has had its time."""
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether something of an answer is still to be sent."""
+
     def close(self) -> None:
         """Send what is left, and hang up."""
 
@@ -77,6 +81,8 @@ class Shared:
         self.limits = limits
         self.short = short
         self.connections: set[Kept] = set()
+        self.expected: dict[Kept, float] = {}
+        """Connections that are not there yet, as their TLS has not been agreed upon, and since when."""
         self.tick = asyncio.get_running_loop().time()
         self.sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Is done: for what is sent without having to wait."""

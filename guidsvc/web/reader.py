@@ -56,6 +56,7 @@ class Reader:
         "_parser",
         "_resuming",
         "_sink",
+        "_skipping",
         "_target",
         "begun",
         "between",
@@ -71,6 +72,7 @@ class Reader:
         self._headers: RawHeaders = []
         self._method: bytes | None = None  # where the parser was told a stand-in
         self._fed = self._chunk = 0  # bytes that have come since the request began; and at once
+        self._skipping = False  # llhttp takes a request for over that is not
         self._resuming = False  # a new parser is being told where the last one stopped
         self._error: Exception | None = None  # why the parser was stopped
         self.begun = 0
@@ -139,7 +141,7 @@ class Reader:
             raise
         if message is not None and message.has_body:
             self.message = message
-            self._resuming = parser.should_upgrade()
+            self._skipping = parser.should_upgrade()
         elif message is not None and message.last:
             self.over = True
 
@@ -149,7 +151,7 @@ class Reader:
             self._sink.grown(self.message)
 
     def on_message_complete(self) -> None:
-        if self._resuming:
+        if self._skipping:
             return
         self.between = True
         self._method = None
@@ -165,10 +167,11 @@ class Reader:
 
     def _stay(self, rest: bytes) -> None:
         """Go on under HTTP/1.1 though the client would rather have another protocol, as one may (RFC 9110, 7.8)."""
-        if self._resuming and self.message is not None:  # llhttp expects no body; a parser of its own reads it
+        if self._skipping and self.message is not None:  # llhttp expects no body; a parser of its own reads it
+            self._skipping, self._resuming = False, True
             self._parser = HttpRequestParser(self)
             self._parser.feed_data(self.message.framing())
-        self._resuming = False
+            self._resuming = False
         if rest:
             self.feed(rest)
 

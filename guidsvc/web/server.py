@@ -13,6 +13,7 @@ from guidsvc.background import background
 from guidsvc.errors import StoreUnavailable
 from guidsvc.web.connection import Connection
 from guidsvc.web.hosting import Limits, Shared, Short
+from guidsvc.web.listening import BACKLOG
 from guidsvc.web.replies import refusal
 
 TICK_SECONDS = 0.5
@@ -54,13 +55,24 @@ class Server:
     async def listen(self, sockets: Sequence[socket], tls: ssl.SSLContext | None) -> None:
         """Accept connections on these sockets."""
         loop = asyncio.get_running_loop()
+        handshake = None if tls is None else self._shared.limits.head_seconds
         for each in sockets:
-            self._listeners.append(await loop.create_server(self._connection, sock=each, ssl=tls, backlog=4096))
+            listener = await loop.create_server(
+                self._connection, sock=each, ssl=tls, ssl_handshake_timeout=handshake, backlog=BACKLOG
+            )
+            self._listeners.append(listener)
 
     def stop(self) -> None:
         """Accept no more connections; those that there are go on."""
         for listener in self._listeners:
             listener.close()
+
+    async def send_all(self, seconds: float) -> None:
+        """Return when all that was answered has been sent, or after this time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while loop.time() < deadline and any(each.is_sending for each in self._shared.connections):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
     async def close_all_connections(self) -> None:
         """Close the connections, when what is being sent has been."""
@@ -81,12 +93,16 @@ class Server:
             shared.tick = now = loop.time()
             for connection in [each for each in shared.connections if each.overdue(now)]:
                 connection.abort()
+            latest = now - shared.limits.head_seconds - TICK_SECONDS
+            shared.expected = {each: since for each, since in shared.expected.items() if since > latest}
             self._crowded = self._crowded and len(shared.connections) >= shared.limits.connections
 
     def _connection(self) -> asyncio.Protocol:
         shared = self._shared
-        if len(shared.connections) < shared.limits.connections:
-            return Connection(shared)
+        if len(shared.connections) + len(shared.expected) < shared.limits.connections:
+            connection = Connection(shared)
+            shared.expected[connection] = asyncio.get_running_loop().time()
+            return connection
         if not self._crowded:
             self._crowded = True
             _log.warning("connections are refused, there are too many", connections=len(shared.connections))
