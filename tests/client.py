@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
@@ -88,6 +90,13 @@ class Client:
         else:
             self._idle.append(connection)
         return reply
+
+
+async def reset(writer: asyncio.StreamWriter) -> None:
+    """Break a connection off, as a client does that dies."""
+    connection: socket.socket = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await hang_up(writer)
 
 
 async def read_reply(reader: asyncio.StreamReader, method: str) -> Reply:

@@ -6,14 +6,12 @@ Where the servers differ ours is the stricter, or does what RFC 9112 demands; th
 
 import asyncio
 import re
-import socket
-import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
 
-from tests.client import hang_up, read_reply
+from tests.client import hang_up, read_reply, reset
 from tests.conftest import Serving
 from tests.records import GUID
 from tests.servers import ROOT
@@ -227,19 +225,13 @@ async def test_who_sends_no_more_is_answered_what_it_asked_for(serving: Serving,
 @pytest.mark.parametrize("part", [b"GET /liv", PUT + b"Content-Length: 100\r\n\r\n{", CHUNKED + b"d\r\n{"])
 async def test_who_goes_away_in_the_middle_leaves_nothing_behind(serving: Serving, part: bytes) -> None:
     async with serving() as client:
-        for gone in (_reset, hang_up):
+        for gone in (reset, hang_up):
             _, writer = await asyncio.open_connection("127.0.0.1", client.port)
             writer.write(part)
             await writer.drain()
             await gone(writer)
         assert (await client.get("/livez")).status == 200
     # and the service ends without having to wait for them: `serving` waits for what is under way
-
-
-async def _reset(writer: asyncio.StreamWriter) -> None:
-    connection: socket.socket = writer.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    await hang_up(writer)
 
 
 def test_where_the_servers_differ_is_written_down() -> None:
