@@ -147,8 +147,7 @@ def main() -> None:
         cases = [case for case in CASES if case.server in running and options.only in case.name]
         _fill(running)
         results = _measure(running, cases, options.rounds, options.seconds, options.only)
-        tail = None if options.only else _tail(running["ours"], results, options.seconds)
-    text = "\n".join(_report(results, left_out, tail, options))
+    text = "\n".join(_report(results, left_out, options))
     print(text)
     if options.write:
         _write(text)
@@ -203,27 +202,7 @@ def _bare(kind: str, seconds: int) -> Result:
     return Result(rate, 1e3 / rate, float("nan"), float("nan"))
 
 
-def _tail(server: Running, results: Mapping[str, list[Result]], seconds: int) -> str:
-    """Tell how long requests wait at 70 % of the peak of the mix."""
-    peak = statistics.median(result.rate for result in results[f"95 % reads, 5 % updates, {OURS}"])
-    connections = 64
-    pause = connections / (0.7 * peak) * 1e3
-    variables = {"KEYS": KEYS, "WRITES": 0.05, "PAUSE": pause}
-    found = [
-        wrk.load(server.port, "/", seconds, script="mix", connections=connections, variables=variables)
-        for _ in range(5)
-    ]
-    p50, p99 = (statistics.median(getattr(each, name) for each in found) for name in ("p50", "p99"))
-    rate = statistics.median(each.rate for each in found)
-    return (
-        f"The mix 95/5 at {rate / peak:.0%} of its peak ({rate:,.0f} requests a second, {connections} connections that "
-        f"pause): p50 {p50:.2f} ms, p99 {p99:.2f} ms, {p99 / p50:.1f} times as long (aim: under 5)."
-    )
-
-
-def _report(
-    results: Mapping[str, list[Result]], left_out: list[str], tail: str | None, options: argparse.Namespace
-) -> Iterator[str]:
+def _report(results: Mapping[str, list[Result]], left_out: list[str], options: argparse.Namespace) -> Iterator[str]:
     rounds = f"medians of {options.rounds} rounds of {options.seconds:g} s each"
     yield f"`python -m bench`: {rounds}, {wrk.CONNECTIONS} connections."
     yield ""
@@ -241,9 +220,6 @@ def _report(
         if of in results and to in results:
             ratio = statistics.median(r.rate for r in results[of]) / statistics.median(r.rate for r in results[to])
             yield f"| {what} | {least:g} | {ratio:.2f}{'' if ratio >= least else ' (missed)'} |"
-    if tail is not None:
-        yield ""
-        yield tail
     if left_out:
         yield ""
         yield "Left out: " + "; ".join(left_out) + "."
