@@ -1,4 +1,4 @@
-"""Measurements, each a command: `python -m bench`, and tail, growth, footprint, slow, million and batch, as `bench.tail`.
+"""Measurements, each a command: `python -m bench`, and tail, growth, footprint, slow, million, batch: `bench.tail`.
 
 None of them is a test.
 """

@@ -1,7 +1,7 @@
 """How long the slowest wait while the service has room: `python -m bench.tail`.
 
-The mix of 95 % reads and 5 % updates, by Zipf's law over 100,000 records, at 70 % of the rate that it can reach; and, to
-tell what the updates do to that, reads alone. Clients pause at random, and the pauses are tuned until the rate is right.
+The mix of 95 % reads and 5 % updates, by Zipf's law over 100,000 records, at 70 % of the rate that it can reach; and,
+to tell what the updates do to that, reads alone. Clients pause at random; the pauses are tuned until the rate is right.
 """
 
 import statistics
