@@ -389,6 +389,26 @@ async def test_answers_that_are_not_taken_are_not_made(serving: Serving) -> None
             assert _resident() - resident < 100  # and not 300
 
 
+@pytest.mark.parametrize("end", [b"BAD\r\n\r\n", b""])
+async def test_what_waits_for_the_client_is_answered_in_order_and_before_what_is_wrong(
+    serving: Serving, end: bytes
+) -> None:
+    async with serving() as client, connected(client.port) as (reader, writer):
+        await client.put(PATH, {"user": USER, "metadata": {"a": "x" * 16_000}})
+        for number in range(600):
+            writer.write(f"GET {PATH} HTTP/1.1\r\nHost: a\r\nX-Request-Id: {number}\r\n\r\n".encode())
+        writer.write(end)
+        if not end:
+            writer.write_eof()
+        await asyncio.sleep(0.3)  # until what is at hand has been answered, and nothing more goes out
+        for number in range(600):
+            reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
+            assert (reply.status, reply.headers["X-Request-Id"]) == (200, str(number))
+        if end:
+            assert (await asyncio.wait_for(read_reply(reader, "GET"), 10)).status == 400
+        assert await ended(reader) == b""
+
+
 def _resident() -> float:
     """Return how many MiB this process has in memory."""
     return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) / 1024

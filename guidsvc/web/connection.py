@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
         """Note that the client sends no more: what it asked for it is answered; half a request is none."""
         self._ended = True
         answering = self._message is not None and self._message is not self._reader.message
-        return answering and not self._lingering and self.context.protocol == "http"
+        return (answering or bool(self._waiting)) and not self._lingering and self.context.protocol == "http"
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         self._shared.connections.discard(self)
@@ -168,17 +168,17 @@ class Connection(asyncio.Protocol):
     whole = grown
 
     def refused(self, error: Exception, broken: Message | None) -> None:
-        if self._message is None:
-            self._send_refusal(error)
-        elif broken is not self._message:  # which is whole: it is answered first
-            if broken is not None:
-                self._waiting.remove(broken)
+        if broken is not None and broken is self._message:
+            begun = self._exchange is not None and self._exchange.begun
+            self._abandon()
+            if begun:
+                self.close()
+                return
+        elif broken is not None:
+            self._waiting.remove(broken)
+        if self._message is not None or self._waiting:  # which have come whole, and are answered first
             self._error = error
-        elif self._exchange is not None and self._exchange.begun:
-            self._abandon()
-            self.close()
         else:
-            self._abandon()
             self._send_refusal(error)
 
     # Called by the exchange: a Wire
@@ -372,6 +372,7 @@ class Connection(asyncio.Protocol):
     def _linger(self) -> None:
         """Hang up when the client has read the answer: one that is cut off while it sends may never see it."""
         self._reader.over = self._lingering = True
+        self._waiting.clear()
         self._since = self._shared.tick
         if self._ended or not self._transport.can_write_eof():
             self.close()
