@@ -1,19 +1,16 @@
-"""One connection of a client: its requests are answered in order, by handlers or without.
+"""One connection of a client: its requests are answered one after the other, in the order in which they came.
 
-It drives any application of Tornado through `tornado.httputil`'s interfaces, as Tornado's own server does. Nothing
-here waits or sets an alarm: the server asks now and then who is `overdue`.
+Nothing here waits or sets an alarm: the server asks now and then who is `overdue`.
 """
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any
 
-import structlog
 from httptools import HttpRequestParser
-from tornado.httputil import HTTPInputError, HTTPMessageDelegate, RequestStartLine
+from tornado.httputil import HTTPInputError
 from tornado.iostream import StreamClosedError
 
-from guidsvc.web.exchange import Exchange, gone
+from guidsvc.web.answering import Answering
+from guidsvc.web.exchange import gone
 from guidsvc.web.hosting import Peer, Plain, Shared
 from guidsvc.web.message import Message, RawHeaders, not_http
 from guidsvc.web.reader import Reader
@@ -26,31 +23,24 @@ BUFFER = 256 * 1024
 LINGER_SECONDS = 2.0
 """So long is read and thrown away what a client still sends that has been refused, so that it reads the answer."""
 
-_log = structlog.get_logger(__name__)
-
 
 class Connection(asyncio.Protocol):
     """A connection, from its beginning to its end. What it is called by, and what it does, comes in sections."""
 
     __slots__ = (
         "_again",
-        "_delegate",
+        "_answering",
         "_drained",
         "_ended",
         "_error",
-        "_exchange",
-        "_gate",
         "_lingering",
-        "_message",
         "_out",
         "_out_bytes",
         "_paused",
-        "_plain",
         "_reader",
         "_shared",
         "_since",
         "_transport",
-        "_unprepared",
         "_unsent",
         "_waiting",
         "context",
@@ -63,12 +53,7 @@ class Connection(asyncio.Protocol):
         self._again = None if shared.short is None else shared.short.again
         self._reader = Reader(self, shared.limits.head_bytes)
         # The request that is being answered, and those that wait for it
-        self._message: Message | None = None
-        self._plain: Plain | None = None  # which needs no handler, until all of it has come
-        self._exchange: Exchange | None = None
-        self._delegate: HTTPMessageDelegate | None = None  # as long as it is to be told more
-        self._gate: asyncio.Future[Any] | None = None  # what it does until it is ready for more
-        self._unprepared = False  # it has not got so far as to be told more
+        self._answering: Answering | None = None
         self._waiting: list[Message] = []
         self._error: Exception | None = None  # to be told when all that came before is answered
         # The connection
@@ -93,7 +78,7 @@ class Connection(asyncio.Protocol):
         begins = reader.between and not reader.over
         if begins:
             self._since = self._shared.tick
-            if self._message is None and self._again is not None and self._drained is None:
+            if self._answering is None and self._again is not None and self._drained is None:
                 reply = self._again(data, self.context)
                 if reply is not None:
                     self._transport.write(reply)
@@ -110,8 +95,8 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Note that the client sends no more: what it asked for it is answered; half a request is none."""
         self._ended = True
-        answering = self._message is not None and self._message is not self._reader.message
-        return (answering or bool(self._waiting)) and not self._lingering and self.context.protocol == "http"
+        whole = self._answering is not None and self._answering.message is not self._reader.message
+        return (whole or bool(self._waiting)) and not self._lingering and self.context.protocol == "http"
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         self._shared.connections.discard(self)
@@ -132,15 +117,17 @@ class Connection(asyncio.Protocol):
         self._since = self._shared.tick
         if drained is not None:
             drained.set_result(None)
-        if self._message is None:
+        if self._answering is None:
             self._next()
         self._regulate()
 
     # Called by the reader
 
     def headed(self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser) -> Message | None:
-        plain, shared = None, self._shared
-        if self._message is None and shared.short is not None and self._out_bytes < AT_ONCE and self._drained is None:
+        plain: Plain | None = None
+        shared = self._shared
+        idle = self._answering is None and self._drained is None
+        if idle and shared.short is not None and self._out_bytes < AT_ONCE:
             short = shared.short.answer(method, target, headers, parser, self.context)
             if isinstance(short, bytes):
                 self._out.append(short)
@@ -152,36 +139,34 @@ class Connection(asyncio.Protocol):
         message.judge()
         message.seconds = shared.limits.body_seconds
         self._since = shared.tick
-        if plain is not None:
-            self._message, self._plain = message, plain
-            self._go_on()
-        elif self._message is None and self._drained is None:
-            self._start(message)
+        if idle:
+            self._start(message, plain)
         else:
             self._waiting.append(message)
         return message
 
     def grown(self, message: Message) -> None:
-        if message is self._message:
-            self._go_on()
+        if self._answering is not None and message is self._answering.message:
+            self._answering.go_on()
 
     whole = grown
 
     def refused(self, error: Exception, broken: Message | None) -> None:
-        if broken is not None and broken is self._message:
-            begun = self._exchange is not None and self._exchange.begun
+        answering = self._answering
+        if answering is not None and broken is answering.message:
+            begun = answering.begun
             self._abandon()
             if begun:
                 self.close()
                 return
         elif broken is not None:
             self._waiting.remove(broken)
-        if self._message is not None or self._waiting:  # which have come whole, and are answered first
+        if self._answering is not None or self._waiting:  # which have come whole, and are answered first
             self._error = error
         else:
             self._send_refusal(error)
 
-    # Called by the exchange: a Wire
+    # Called by what answers: a Host
 
     def write(self, data: bytes) -> asyncio.Future[None]:
         if self._transport.is_closing():
@@ -192,8 +177,32 @@ class Connection(asyncio.Protocol):
         return self._shared.sent if self._drained is None else self._drained
 
     def answered(self) -> None:
-        if self._message is not None and self._exchange is not None:
-            self._answered(self._message, last=self._exchange.last)
+        if self._answering is not None:
+            self.over(last=self._answering.last)
+
+    def over(self, *, last: bool) -> None:
+        whole = self.is_whole
+        if self._answering is not None:
+            self._answering.end()
+            self._answering = None
+        self._since = self._shared.tick
+        if self._transport.is_closing():
+            return
+        if not whole:
+            self._linger()
+        elif last:
+            self.close()
+        elif self._drained is None:  # else when the client has taken what it was answered before
+            self._next()
+        self._regulate()
+
+    def ready(self) -> None:
+        self._since = self._shared.tick
+        self._regulate()
+
+    def failed(self) -> None:
+        self._abandon()
+        self.close()
 
     def close(self) -> None:  # by the server too
         self._reader.over = True
@@ -203,11 +212,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_whole(self) -> bool:
-        return self._message is not None and self._message.whole
+        return self._answering is not None and self._answering.message.whole
 
     def set_body_timeout(self, seconds: float | None) -> None:
-        if self._message is not None:
-            self._message.seconds = seconds
+        if self._answering is not None:
+            self._answering.message.seconds = seconds
 
     # Called by the server
 
@@ -225,110 +234,28 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def _patience(self) -> float | None:
-        limits, message = self._shared.limits, self._message
+        limits, answering = self._shared.limits, self._answering
         if self._drained is not None:
             return limits.write_seconds
         if self._lingering:
             return LINGER_SECONDS
-        if message is not None:
-            return message.seconds if message is self._reader.message and self._gate is None else None
+        if answering is not None:
+            incoming = answering.message is self._reader.message
+            return answering.message.seconds if incoming and answering.is_waiting else None
         return limits.idle_seconds if self._reader.between else limits.head_seconds
 
     # Answering
 
-    def _start(self, message: Message) -> None:
-        """Have a request answered by its handler."""
-        method, target = message.method.decode("latin-1"), message.target.decode("latin-1")
-        exchange = Exchange(self, method, message.version, last=message.last)
-        self._message, self._exchange = message, exchange
+    def _start(self, message: Message, plain: Plain | None = None) -> None:
+        """Begin to answer a request."""
+        answering = self._answering = Answering(self, message, plain)
         try:
-            delegate = self._shared.app.start_request(self, exchange)
-            gate = delegate.headers_received(RequestStartLine(method, target, message.version), message.fields())
+            answering.begin(self._shared.app)
         except HTTPInputError as error:
-            self._message = self._exchange = None
+            answering.end()
+            self._answering = None
             self._reader.over = True
             self._send_refusal(not_http(str(error)))
-            return
-        if not message.has_body:
-            delegate.finish()
-            return
-        self._delegate = delegate
-        self._unprepared = True
-        self._wait_for(gate)
-
-    def _wait_for(self, gate: Awaitable[None] | None) -> None:
-        """Go on when the handler is ready for more."""
-        if gate is None:
-            self._go_on()
-        else:
-            self._gate = asyncio.ensure_future(gate)
-            self._gate.add_done_callback(self._ready)
-
-    def _ready(self, gate: asyncio.Future[Any]) -> None:
-        error = None if gate.cancelled() else gate.exception()
-        if error is not None:
-            _log.error("fault of the service", exc_info=error)
-        if gate is not self._gate:
-            return  # the request is over
-        self._gate, self._unprepared = None, False
-        if error is not None:
-            self._abandon()
-            self.close()
-            return
-        self._since = self._shared.tick
-        self._go_on()
-        self._regulate()
-
-    def _go_on(self) -> None:
-        """Hand on what has come of the body, as far as the handler takes it."""
-        message, plain = self._message, self._plain
-        if plain is not None and message is not None:
-            if message.whole:
-                self._plain = None
-                self._gate = asyncio.ensure_future(self._do(plain, message))
-                self._gate.add_done_callback(self._done)
-            return
-        while message is not None and self._delegate is not None and self._gate is None:
-            if message.chunks:
-                gate = self._delegate.data_received(message.take())
-                if gate is not None:
-                    self._wait_for(gate)
-            elif message.whole:
-                delegate, self._delegate = self._delegate, None
-                delegate.finish()
-            else:
-                if message.waits and not message.total and self._exchange is not None and not self._exchange.begun:
-                    message.waits = False
-                    self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                return
-
-    async def _do(self, plain: Plain, message: Message) -> None:
-        """Answer a request without a handler."""
-        reply = await plain.answer(b"".join(message.chunks))
-        if self._message is message:  # and the client is there still
-            self.write(reply)
-            self._answered(message, last=plain.last)
-
-    def _done(self, doing: asyncio.Future[None]) -> None:
-        """See to it that no client waits for an answer that failed."""
-        error = None if doing.cancelled() else doing.exception()
-        if error is not None:
-            _log.error("fault of the service", exc_info=error)
-            self.close()
-
-    def _answered(self, message: Message, *, last: bool) -> None:
-        self._message = self._exchange = self._delegate = self._gate = None
-        self._unprepared = False
-        self._since = self._shared.tick
-        if self._transport.is_closing():
-            return
-        if not message.whole:
-            self._linger()
-        elif last:
-            self.close()
-        elif self._drained is None:  # else when the client has taken what it was answered before
-            self._next()
-        self._regulate()
 
     def _next(self) -> None:
         """Answer what has been waiting."""
@@ -352,17 +279,9 @@ class Connection(asyncio.Protocol):
         self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def _abandon(self) -> None:
-        """Tell the handler that its client has gone."""
-        exchange, delegate, plain, gate = self._exchange, self._delegate, self._plain, self._gate
-        self._message = self._exchange = self._delegate = self._plain = self._gate = None
-        if plain is not None:
-            plain.abandon()
-        if exchange is not None:
-            exchange.lost(tell=delegate is None)
-        if delegate is not None and gate is not None and self._unprepared:  # it has not begun: it is told when it has
-            gate.add_done_callback(lambda _: delegate.on_connection_close())
-        elif delegate is not None:
-            delegate.on_connection_close()
+        answering, self._answering = self._answering, None
+        if answering is not None:
+            answering.abandon()
 
     def _send_refusal(self, error: Exception) -> None:
         self._error = None

@@ -1,0 +1,159 @@
+"""One request while it is answered: by a handler of Tornado, through `tornado.httputil`, or without one.
+
+Its body is handed on as it comes, as fast as the handler takes it. What comes before it and after it on the connection
+is `guidsvc.web.connection`'s business.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+import structlog
+from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, RequestStartLine
+
+from guidsvc.web.exchange import Exchange, Wire
+from guidsvc.web.hosting import Plain
+from guidsvc.web.message import Message
+
+_log = structlog.get_logger(__name__)
+
+
+class Host(Wire, Protocol):
+    """The connection that the request came over."""
+
+    def over(self, *, last: bool) -> None:
+        """Go on to the next request, or hang up if this was the last: it is answered."""
+
+    def ready(self) -> None:
+        """Note that the handler takes more."""
+
+    def failed(self) -> None:
+        """Hang up: the request cannot be answered."""
+
+
+class Answering:
+    """A request that is being answered; `plain` does so without a handler, if there is one."""
+
+    __slots__ = ("_delegate", "_exchange", "_gate", "_host", "_plain", "_unprepared", "message")
+
+    def __init__(self, host: Host, message: Message, plain: Plain | None) -> None:
+        self._host: Host | None = host  # until it is over
+        self._plain = plain  # until all of it has come
+        self._exchange: Exchange | None = None
+        self._delegate: HTTPMessageDelegate | None = None  # as long as it is to be told more
+        self._gate: asyncio.Future[Any] | None = None  # what it does until it is ready for more
+        self._unprepared = False  # it has not got so far as to be told more
+        self.message = message
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for the client."""
+        return self._gate is None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the client has some of the answer."""
+        return self._exchange is not None and self._exchange.begun
+
+    @property
+    def last(self) -> bool:
+        """Whether the connection ends with the answer."""
+        return self._exchange is not None and self._exchange.last
+
+    def begin(self, app: HTTPServerConnectionDelegate) -> None:
+        """Begin to answer; HTTPInputError if Tornado finds that this is no request."""
+        message, host = self.message, self._host
+        if self._plain is not None or host is None:
+            self.go_on()
+            return
+        method, target = message.method.decode("latin-1"), message.target.decode("latin-1")
+        self._exchange = Exchange(host, method, message.version, last=message.last)
+        delegate = app.start_request(host, self._exchange)
+        gate = delegate.headers_received(RequestStartLine(method, target, message.version), message.fields())
+        if message.has_body:
+            self._delegate, self._unprepared = delegate, True
+            self._wait_for(gate)
+        else:
+            delegate.finish()
+
+    def go_on(self) -> None:
+        """Hand on what has come of the body, as far as the handler takes it."""
+        message, plain = self.message, self._plain
+        if plain is not None:
+            if message.whole:
+                self._plain = None
+                self._gate = asyncio.ensure_future(self._do(plain))
+                self._gate.add_done_callback(self._done)
+            return
+        while self._delegate is not None and self._gate is None:
+            if message.chunks:
+                gate = self._delegate.data_received(message.take())
+                if gate is not None:
+                    self._wait_for(gate)
+            elif message.whole:
+                delegate, self._delegate = self._delegate, None
+                delegate.finish()
+            else:
+                self._ask_for_body()
+                return
+
+    def end(self) -> None:
+        """Be over."""
+        self._host = self._exchange = self._delegate = self._gate = None
+
+    def abandon(self) -> None:
+        """Be over, and tell the handler that its client has gone."""
+        exchange, delegate, plain, gate = self._exchange, self._delegate, self._plain, self._gate
+        self.end()
+        if plain is not None:
+            plain.abandon()
+        if exchange is not None:
+            exchange.lost(tell=delegate is None)
+        if delegate is not None and gate is not None and self._unprepared:  # it has not begun: it is told when it has
+            gate.add_done_callback(lambda _: delegate.on_connection_close())
+        elif delegate is not None:
+            delegate.on_connection_close()
+
+    def _ask_for_body(self) -> None:
+        """Tell a client to go on that waits to be told."""
+        if self.message.waits and not self.message.total and not self.begun and self._host is not None:
+            self.message.waits = False
+            self._host.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _wait_for(self, gate: Awaitable[None] | None) -> None:
+        """Go on when the handler is ready for more."""
+        if gate is None:
+            self.go_on()
+        else:
+            self._gate = asyncio.ensure_future(gate)
+            self._gate.add_done_callback(self._ready)
+
+    def _ready(self, gate: asyncio.Future[Any]) -> None:
+        failed = _has_failed(gate)
+        if gate is not self._gate or self._host is None:
+            return  # it is over
+        host, self._gate, self._unprepared = self._host, None, False
+        if failed:
+            host.failed()
+        else:
+            self.go_on()
+            host.ready()
+
+    async def _do(self, plain: Plain) -> None:
+        """Answer without a handler."""
+        reply = await plain.answer(b"".join(self.message.chunks))
+        if self._host is not None:  # and the client is there still
+            self._host.write(reply)
+            self._host.over(last=plain.last)
+
+    def _done(self, doing: asyncio.Future[None]) -> None:
+        if _has_failed(doing) and self._host is not None:
+            self._host.failed()
+
+
+def _has_failed(work: asyncio.Future[Any]) -> bool:
+    """Whether it ended with an error, which is told: no handler lets one through."""
+    error = None if work.cancelled() else work.exception()
+    if error is not None:
+        _log.error("fault of the service", exc_info=error)
+    return error is not None
