@@ -13,7 +13,7 @@ import pytest
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.rules import Selection
 from guidsvc.store.sqlite import GROUP, SqliteStore, _failure, open_sqlite, path_of_url
-from guidsvc.store.sqlite_find import Finder, count_statement, statement
+from guidsvc.store.sqlite_find import Finder, count_statement, end_statement, statement
 from guidsvc.store.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
 from guidsvc.store.sqlite_tables import RECORDS
 from tests.conftest import FakeClock
@@ -372,6 +372,24 @@ def test_every_search_is_by_an_index(
 
 
 @pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        (None, ["PRIMARY KEY (guid>?)", "PRIMARY KEY (guid>? AND guid<?)"]),
+        ("x", ["COVERING INDEX records_user (user=? AND guid>?)", "INDEX records_user (user=? AND guid>? AND guid<?)"]),
+    ],
+)
+def test_what_is_near_is_found_by_the_key(writer: sqlite3.Connection, user: str | None, expected: list[str]) -> None:
+    selection = Selection(user=user, expire_from=1)
+    values = vars(selection) | {"after": "", "limit": 1, "near": 1, "end": "A"}
+    plans = [
+        writer.execute(f"EXPLAIN QUERY PLAN {each}", values).fetchall()
+        for each in (end_statement(selection), statement(selection, few=False, end=True))
+    ]
+
+    assert [[row[3] for row in plan] for plan in plans] == [[f"SEARCH records USING {each}"] for each in expected]
+
+
+@pytest.mark.parametrize(
     ("selection", "expected"),
     [
         (Selection(), "USING COVERING INDEX records_expire (expire>? AND expire<?)"),
@@ -385,9 +403,12 @@ def test_every_count_is_from_an_index_alone(writer: sqlite3.Connection, selectio
     assert [row[3] for row in plan] == [f"SEARCH records {expected}"]
 
 
+@pytest.mark.parametrize("near", [0, 5, 20, 1000])
 @pytest.mark.parametrize("few", [True, False])
-async def test_few_and_many_find_the_same(writer: sqlite3.Connection, path: Path, clock: FakeClock, few: bool) -> None:
-    finder = Finder(path, few=1000 if few else 1)
+async def test_near_few_and_many_find_the_same(
+    writer: sqlite3.Connection, path: Path, clock: FakeClock, few: bool, near: int
+) -> None:
+    finder = Finder(path, few=1000 if few else 1, near=near)
     with closing(open_reader(path)) as reader:
         store = SqliteStore(writer, reader, finder)
         records = [record(clock(), guid=f"{each:032X}", expire=each % 7, user=f"{each % 3}") for each in range(50)]
@@ -397,8 +418,9 @@ async def test_few_and_many_find_the_same(writer: sqlite3.Connection, path: Path
             Selection(expire_from=2, expire_before=5),
             Selection(user="1", expire_from=2, expire_before=5),
         ):
-            expected = [each for each in records[21:] if selection.holds(each)]
-            assert await store.find(selection, records[20].guid, 5) == expected[:5]
+            for after, limit in ((20, 5), (20, 1), (45, 5), (49, 5)):
+                expected = [each for each in records[after + 1 :] if selection.holds(each)]
+                assert await store.find(selection, records[after].guid, limit) == expected[:limit]
         await store.aclose()
 
 

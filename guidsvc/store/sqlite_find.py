@@ -1,8 +1,10 @@
 """Searching the SQLite file: the statements, and the threads that run them.
 
 A search may have to look at many rows, so it never runs on the event loop. There are three ways to find a page in
-key order, and which is the shortest depends on how many rows the bounds of the expiry leave:
+key order, and which is the shortest depends on how many rows the bounds of the expiry leave. To find that out takes
+longer than most pages do, so first is looked whether the page is full of what comes next:
 
+    near    in key order, and not beyond so many rows: most selections leave most rows
     few     all of them, by the index on the expiry, sorted
     many    in key order, past what does not match: by the index on the user where one is named,
             by the primary key where none is
@@ -31,6 +33,9 @@ THREADS = 4
 FEW = 5_000
 """So many rows are sorted rather than looked for."""
 
+NEAR = 500
+"""So many rows are looked at before it is asked how many there are."""
+
 _WHERE = "guid > :after AND expire >= :expire_from AND expire < :expire_before AND purge_at > :kept_at"
 _PAGE = "ORDER BY guid LIMIT :limit"
 _PROBE = """
@@ -45,10 +50,13 @@ _Found = TypeVar("_Found")
 class Finder:
     """Searches a file with connections of its own, each in one thread at a time."""
 
-    def __init__(self, path: Path, *, threads: int = THREADS, seconds: float = FIND_SECONDS, few: int = FEW) -> None:
+    def __init__(
+        self, path: Path, *, threads: int = THREADS, seconds: float = FIND_SECONDS, few: int = FEW, near: int = NEAR
+    ) -> None:
         self._path = path
         self._seconds = seconds
         self._few = few
+        self._near = near
         self._places = asyncio.Semaphore(threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sqlite-finder")
         self._open = ExitStack()
@@ -58,11 +66,14 @@ class Finder:
         self, selection: Selection, after: str, limit: int, make: Callable[[tuple[object, ...]], Record]
     ) -> list[Record]:
         """Return the records of a page, which `make` makes of its rows, in the thread too."""
-        values = vars(selection) | {"after": after, "limit": limit}
+        values = vars(selection) | {"after": after, "limit": limit, "near": self._near}
 
         def work(connection: sqlite3.Connection) -> list[Record]:
-            few = selection.by_expire and self._are_few(connection, selection)
-            return [make(row) for row in connection.execute(statement(selection, few=few), values).fetchall()]
+            rows = _near(connection, selection, values) if selection.by_expire else None
+            if rows is None:
+                few = selection.by_expire and self._are_few(connection, selection)
+                rows = connection.execute(statement(selection, few=few), values).fetchall()
+            return [make(row) for row in rows]
 
         return await self._run(work)
 
@@ -109,17 +120,38 @@ class Finder:
         return self._open.enter_context(closing(open_reader(self._path)))
 
 
-def statement(selection: Selection, *, few: bool) -> str:
-    """Return what finds a page of a selection, of whose expiry there are few or many rows."""
-    by_key = "NOT INDEXED" if selection.user is None else "INDEXED BY records_user"
-    index = "INDEXED BY records_expire" if few else by_key
-    return f"SELECT {', '.join(RECORDS.columns)} FROM records {index} WHERE {_where(selection)} {_PAGE}"  # noqa: S608  # our own names
+def _near(
+    connection: sqlite3.Connection, selection: Selection, values: dict[str, object]
+) -> list[tuple[object, ...]] | None:
+    """Return a page if it is full, or the last one, within the next rows in key order; else None."""
+    end = connection.execute(end_statement(selection), values).fetchone()
+    if end is None:
+        return connection.execute(statement(selection, few=False), values).fetchall()
+    rows = connection.execute(statement(selection, few=False, end=True), values | {"end": end[0]}).fetchall()
+    return rows if len(rows) == values["limit"] else None
+
+
+def end_statement(selection: Selection) -> str:
+    """Return what finds the key until which is looked first."""
+    where = "guid > :after" if selection.user is None else "user = :user AND guid > :after"
+    return f"SELECT guid FROM records {_by_key(selection)} WHERE {where} ORDER BY guid LIMIT 1 OFFSET :near"  # noqa: S608  # our own names
+
+
+def statement(selection: Selection, *, few: bool, end: bool = False) -> str:
+    """Return what finds a page of a selection, of whose expiry there are few or many rows; or up to a key, `end`."""
+    index = "INDEXED BY records_expire" if few else _by_key(selection)
+    where = f"{_where(selection)} AND guid <= :end" if end else _where(selection)
+    return f"SELECT {', '.join(RECORDS.columns)} FROM records {index} WHERE {where} {_PAGE}"  # noqa: S608  # our own names
 
 
 def count_statement(selection: Selection) -> str:
     """Return what counts a selection, from an index alone."""
     index = "records_expire" if selection.user is None else "records_user"
     return f"SELECT count(*) FROM records INDEXED BY {index} WHERE {_where(selection)}"  # noqa: S608  # our own names
+
+
+def _by_key(selection: Selection) -> str:
+    return "NOT INDEXED" if selection.user is None else "INDEXED BY records_user"
 
 
 def _where(selection: Selection) -> str:
