@@ -375,10 +375,10 @@ async def test_nobody_can_make_the_service_gather_what_it_does_not_take(serving:
 
 async def test_lines_that_are_only_line_ends_let_others_through(serving: Serving) -> None:
     async with serving() as client:
-        flood = asyncio.create_task(client.post(BATCH, body=b"\n" * (8 << 20), headers=NDJSON))
+        flood = asyncio.create_task(client.post(BATCH, body=b"\n" * (32 << 20), headers=NDJSON))
         served = 0
         while not flood.done():
             assert (await client.get("/livez")).status == 200
             served += 1
         assert (await flood).status == 200
-        assert served > 20
+        assert served > 20, served
