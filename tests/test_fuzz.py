@@ -9,6 +9,6 @@ from tests.fuzz import fuzz
 
 @pytest.mark.timeout(180)
 def test_no_made_up_request_is_answered_otherwise_than_the_document_says(tmp_path: Path) -> None:
-    done = fuzz(tmp_path, cases=3)
+    sound, said = fuzz(tmp_path, cases=3)
 
-    assert done.returncode == 0, done.stdout
+    assert sound, said
