@@ -143,9 +143,9 @@ class Handler(RequestHandler):
         """Return the preconditions of the request."""
         return conditions.parse(self.request.headers)
 
-    def read_body(self, model: type[_Model], *, guid: str | None = None) -> _Model:
-        """Return the model that the body holds, for the GUID of the path, if there is one."""
-        return body.read(str(self.request.method), self.request.headers, self.received, model, (body.JSON,), guid)
+    def read_body(self, model: type[_Model]) -> _Model:
+        """Return the model that the body holds, where the path names no GUID."""
+        return body.read(str(self.request.method), self.request.headers, self.received, model, (body.JSON,), None)
 
     def check_type(self, *named: str) -> None:
         """Refuse a body that is of none of these types."""
