@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tornado.netutil import bind_sockets
@@ -18,6 +19,7 @@ from guidsvc.rules import Terms
 from guidsvc.service import GuidService
 from guidsvc.store import open_store
 from guidsvc.web.app import make_app
+from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.health import Probes
 from guidsvc.web.server import serving_on
@@ -99,7 +101,8 @@ _REQUESTS = st.lists(
 class Way:
     """A service, reached over one connection at a time."""
 
-    def __init__(self, port: int, lines: Lines) -> None:
+    def __init__(self, port: int, lines: Lines, under_way: UnderWay) -> None:
+        self.under_way = under_way
         self._port = port
         self._lines = lines
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -132,7 +135,7 @@ class Way:
 
 
 @asynccontextmanager
-async def service(folder: Path, clock: FakeClock, *, short: bool) -> AsyncIterator[Way]:
+async def service(folder: Path, clock: FakeClock, *, short: bool, logged: bool = True) -> AsyncIterator[Way]:
     """Serve, inside, with the short way or without."""
     lines: Lines = []
     async with (
@@ -149,9 +152,9 @@ async def service(folder: Path, clock: FakeClock, *, short: bool) -> AsyncIterat
         forwarded = Forwarded(["127.0.0.1"])
         app = make_app(guids, keys, Probes(cache.ping, cache.check), forwarded=forwarded, log=log)
         sockets = bind_sockets(0, "127.0.0.1")
-        way = ShortWay(guids, app.settings["under_way"], forwarded, log) if short else None
+        way = ShortWay(guids, app.settings["under_way"], forwarded, log if logged else None) if short else None
         async with serving_on(sockets, app, short=way):
-            client = Way(sockets[0].getsockname()[1], lines)
+            client = Way(sockets[0].getsockname()[1], lines, app.settings["under_way"])
             try:
                 yield client
             finally:
@@ -190,3 +193,18 @@ async def _compare(ways: list[Way], clock: FakeClock, requests: list[Request]) -
         assert short == long, request
         found = re.search(rb'\r\nEtag: ("[0-9]+")', short[0])
         last = last if found is None else found[1].decode()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+@pytest.mark.parametrize("guid", GUIDS)
+@pytest.mark.parametrize("logged", [True, False])
+async def test_when_the_service_is_about_to_end_the_short_way_ends_connections_too(
+    tmp_path: Path, clock: FakeClock, method: str, guid: str, logged: bool
+) -> None:
+    body = b'{"user": "a"}' if method == "PUT" else None
+    async with service(tmp_path, clock, short=True, logged=logged) as way:
+        await way.ask(Request(0, "PUT", GUIDS[0], (), b'{"user": "a"}'))
+        for draining in (False, False, True):  # the second read is a remembered one
+            way.under_way.draining = draining
+            reply, _ = await way.ask(Request(0, method, guid, (), body))
+            assert (b"\r\nConnection: close" in reply) is draining
