@@ -13,6 +13,8 @@ The map of the package. A request flows one way, and imports run the same way:
     idempotency requests that may be sent again, done once
     background work that goes on beside other work, and ends with it
     batching   many callers, one call: group commit, shared round trips
+    meters     plain instruments: whoever counts is given some
+    tracing    what is noted of one request while it is done: where its record came from, what it waited for
     store/     Store, the contract; SQLite and MongoDB keep it
     cache/     a cache is a Store that wraps a Store; in the process, or in Redis
     web/       the HTTP contract: the connection layer, the short way, routes, handlers, problems, and the document

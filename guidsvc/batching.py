@@ -6,7 +6,10 @@ of the Redis cache. It knows none of them.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
 from typing import Generic, NamedTuple, TypeVar
+
+from guidsvc.meters import BatchMeter
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -33,7 +36,8 @@ class Batcher(Generic[Item, Answer]):
 
     At most `limit` items go out in one call, and at most `in_flight` calls are out at once; items wait for a
     place in the order in which they came. An item whose caller has gone, or was told that it took too long, before it
-    went out is dropped. Where `run` is no coroutine it is called in the very step in which that is decided.
+    went out is dropped. Where `run` is no coroutine it is called in the very step in which that is decided. It runs in
+    the context in which the batcher was made: a call is no more of one of its callers than of the others.
     """
 
     def __init__(
@@ -43,11 +47,15 @@ class Batcher(Generic[Item, Answer]):
         limit: int,
         in_flight: int,
         patience: Patience[Item] | None = None,
+        meter: BatchMeter | None = None,
     ) -> None:
         self._run = run
         self._limit = limit
         self._places = in_flight
         self._patience = patience
+        self._meter = BatchMeter() if meter is None else meter
+        self._meter.waiting = lambda: len(self._waiting)
+        self._context = copy_context()
         self._waiting: list[_Asked[Item, Answer]] = []
         self._scheduled = False
         self._calls: dict[asyncio.Future[Sequence[Answer]], list[_Asked[Item, Answer]]] = {}
@@ -60,9 +68,10 @@ class Batcher(Generic[Item, Answer]):
         self._waiting.append(_Asked(item, answer, loop.time()))
         if not self._scheduled:
             self._scheduled = True
-            loop.call_soon(self._send)
+            loop.call_soon(self._send, context=self._context)
         if self._looking is None and self._patience is not None:
-            self._looking = loop.call_later(self._patience.seconds / LOOKS, self._look, self._patience)
+            pause = self._patience.seconds / LOOKS
+            self._looking = loop.call_later(pause, self._look, self._patience, context=self._context)
         return await answer
 
     async def drain(self) -> None:
@@ -82,6 +91,7 @@ class Batcher(Generic[Item, Answer]):
             batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
             call = asyncio.ensure_future(self._run([asked.item for asked in batch]))
             self._calls[call] = batch
+            self._meter.sizes.observe(len(batch))
             call.add_done_callback(self._answered)
 
     def _answered(self, call: asyncio.Future[Sequence[Answer]]) -> None:

@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from guidsvc.batching import Batcher, Patience
+from guidsvc.meters import BatchMeter
+from guidsvc.tracing import CURRENT, Trace
 
 
 class Calls:
@@ -121,3 +123,34 @@ async def test_patience_ends_with_what_it_is_for() -> None:
         assert await batcher.ask(item) == 10 * item
         await asyncio.sleep(0.03)  # through some looks
     await batcher.drain()
+
+
+async def test_what_goes_out_and_what_waits_is_measured() -> None:
+    calls, meter = Calls(), BatchMeter()
+    batcher = Batcher(calls.run, limit=2, in_flight=1, meter=meter)
+    asked = [asyncio.create_task(batcher.ask(item)) for item in range(5)]
+    while not calls.batches:
+        await asyncio.sleep(0)
+    assert meter.waiting() == 3
+    calls.gate.set()
+    await asyncio.gather(*asked)
+
+    assert meter.waiting() == 0
+    assert (sum(meter.sizes.counts), meter.sizes.sum) == (3, 5)
+
+
+async def test_a_call_is_none_of_its_callers_in_particular() -> None:
+    seen: list[Trace | None] = []
+
+    async def run(batch: list[int]) -> list[int]:
+        seen.append(CURRENT.get())
+        return batch
+
+    batcher = Batcher(run, limit=2, in_flight=1)
+
+    async def ask(item: int) -> None:
+        CURRENT.set(Trace(str(item)))
+        await batcher.ask(item)
+
+    await asyncio.gather(*map(ask, range(5)))
+    assert seen == [None] * 3

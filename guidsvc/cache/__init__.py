@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from guidsvc.errors import StartError
+from guidsvc.meters import CacheMeter
 from guidsvc.rules import Clock
 from guidsvc.store import Store
 
@@ -28,7 +29,9 @@ def is_private(url: str) -> bool:
 
 
 @asynccontextmanager
-async def open_cache(url: str, store: Store, *, clock: Clock, size: int) -> AsyncIterator[Cache]:
+async def open_cache(
+    url: str, store: Store, *, clock: Clock, size: int, meter: CacheMeter | None = None
+) -> AsyncIterator[Cache]:
     """Open the cache that a URL names, `memory://` or `redis://...`, around a store; StartError if it cannot be.
 
     `size` bounds the records that are kept in this process. A Redis that does not answer is no StartError:
@@ -38,7 +41,7 @@ async def open_cache(url: str, store: Store, *, clock: Clock, size: int) -> Asyn
     if url == "memory://":
         from guidsvc.cache.local import LocalCache
 
-        yield LocalCache(store, clock=clock, size=size)
+        yield LocalCache(store, clock=clock, size=size, meter=meter)
     elif scheme in {"redis", "rediss", "unix"}:
         from guidsvc.cache.shared import open_shared
 

@@ -13,10 +13,12 @@ from cachebox import LRUCache
 
 from guidsvc import rules
 from guidsvc.errors import OutcomeUnknown
+from guidsvc.meters import CacheMeter
 from guidsvc.models import Record
 from guidsvc.rules import Clock
 from guidsvc.store import FAR, Far, Store
 from guidsvc.store.around import Around
+from guidsvc.tracing import came_from
 
 QUARANTINE_SECONDS = 3600.0
 """So long is a key not cached after a write of it whose outcome is unknown, and which may land yet."""
@@ -28,9 +30,10 @@ class LocalCache(Around):
     Right only as long as nobody else writes the same records: `open_store(..., exclusive=True)`.
     """
 
-    def __init__(self, store: Store, *, clock: Clock, size: int) -> None:
+    def __init__(self, store: Store, *, clock: Clock, size: int, meter: CacheMeter | None = None) -> None:
         super().__init__(store)
         self._clock = clock
+        self._meter = CacheMeter() if meter is None else meter
         self._entries: LRUCache[str, Record] = LRUCache(size)
         self._flights: dict[str, asyncio.Task[Record | None]] = {}
         self._marked: dict[str, int] = {}  # how many writes of a key are under way
@@ -40,9 +43,12 @@ class LocalCache(Around):
         entry: Record | None = self._entries.get(guid)
         if entry is not None and not rules.is_live(entry, self._clock()):
             self._entries.pop(guid, None)
+        misses = self._meter.misses
         at_hand = self.peek(guid)
         if at_hand is not FAR:
+            came_from(self._meter.source(misses))
             return at_hand
+        self._meter.miss()
         if guid in self._marked:
             return await self._store.get(guid)
         flight = self._flights.get(guid)
@@ -54,8 +60,11 @@ class LocalCache(Around):
         """Return the entry; else what the store has at hand, and keep that while it is live."""
         entry: Record | None = self._entries.get(guid)
         if entry is not None:
+            self._meter.l1_hits += 1
             return entry
         record = self._store.peek(guid)
+        if record is not FAR:
+            self._meter.misses += 1
         # If no write is under way, none can have begun before this is kept: nothing is waited for in between.
         if isinstance(record, Record) and guid not in self._marked and rules.is_live(record, self._clock()):
             self._entries.insert(guid, record)

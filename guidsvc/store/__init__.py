@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Protocol
 
 from guidsvc.errors import StartError
+from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
 
@@ -85,7 +86,9 @@ class Backend(Store, Receipts, Protocol):
 
 
 @asynccontextmanager
-async def open_store(url: str, *, clock: Clock, exclusive: bool) -> AsyncIterator[Backend]:
+async def open_store(
+    url: str, *, clock: Clock, exclusive: bool, meter: StoreMeter | None = None
+) -> AsyncIterator[Backend]:
     """Open the store that a URL names, `sqlite:///path` or `mongodb://...`, and close it at the end.
 
     `exclusive` says that nobody else may write the same records, because they are cached in this process: it
@@ -95,12 +98,12 @@ async def open_store(url: str, *, clock: Clock, exclusive: bool) -> AsyncIterato
     if scheme == "sqlite":
         from guidsvc.store.sqlite import open_sqlite, path_of_url
 
-        async with open_sqlite(path_of_url(url), clock=clock, exclusive=exclusive) as sqlite:
+        async with open_sqlite(path_of_url(url), clock=clock, exclusive=exclusive, meter=meter) as sqlite:
             yield sqlite
     elif scheme in {"mongodb", "mongodb+srv"}:
         from guidsvc.store.mongo import open_mongo
 
-        async with open_mongo(url, exclusive=exclusive) as mongo:
+        async with open_mongo(url, exclusive=exclusive, meter=meter) as mongo:
             yield mongo
     else:
         raise StartError(

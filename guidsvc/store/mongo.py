@@ -33,6 +33,7 @@ from pymongo.read_concern import ReadConcern
 
 from guidsvc.batching import Batcher
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Selection
 from guidsvc.store import FAR, Far
@@ -63,7 +64,12 @@ _Model = TypeVar("_Model", Record, Receipt)
 
 @asynccontextmanager
 async def open_mongo(
-    url: str, *, exclusive: bool = False, timeout_ms: int = TIMEOUT_MS, few: int = FEW
+    url: str,
+    *,
+    exclusive: bool = False,
+    timeout_ms: int = TIMEOUT_MS,
+    few: int = FEW,
+    meter: StoreMeter | None = None,
 ) -> AsyncIterator["MongoStore"]:
     """Open the store, make its indexes where they are missing, and close its connections at the end."""
     client = _client(url, timeout_ms)
@@ -72,7 +78,7 @@ async def open_mongo(
             COLLECTION, codec_options=_CODEC, read_concern=_MAJORITY
         )
         await _prepare(collection, exclusive=exclusive)
-        yield MongoStore(collection, few=few)
+        yield MongoStore(collection, few=few, meter=meter)
     finally:
         client.close()
 
@@ -113,12 +119,19 @@ async def _prepare(collection: AsyncIOMotorCollection[dict[str, Any]], *, exclus
 class MongoStore:
     """Records in MongoDB, one document each."""
 
-    def __init__(self, collection: AsyncIOMotorCollection[dict[str, Any]], *, few: int = FEW) -> None:
+    def __init__(
+        self, collection: AsyncIOMotorCollection[dict[str, Any]], *, few: int = FEW, meter: StoreMeter | None = None
+    ) -> None:
+        meter = StoreMeter() if meter is None else meter
         self._collection = collection
         self._receipts = collection.database.get_collection(RECEIPTS, codec_options=_CODEC, read_concern=_MAJORITY)
         self._few = few
-        self._gets: Batcher[str, _Document | None] = Batcher(self._find, limit=QUERY, in_flight=QUERIES)
-        self._creations: Batcher[dict[str, Any], bool] = Batcher(self._create, limit=QUERY, in_flight=QUERIES)
+        self._gets: Batcher[str, _Document | None] = Batcher(
+            self._find, limit=QUERY, in_flight=QUERIES, meter=meter.batch("query")
+        )
+        self._creations: Batcher[dict[str, Any], bool] = Batcher(
+            self._create, limit=QUERY, in_flight=QUERIES, meter=meter.batch("insert")
+        )
 
     async def get(self, guid: str) -> Record | None:
         document = await self._gets.ask(guid)

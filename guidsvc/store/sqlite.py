@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from guidsvc.background import background
 from guidsvc.batching import Batcher, Patience
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
 from guidsvc.store.sqlite_find import Finder
@@ -50,7 +51,12 @@ def path_of_url(url: str) -> Path:
 
 @asynccontextmanager
 async def open_sqlite(
-    path: Path, *, clock: Clock, exclusive: bool, sweep_seconds: float = SWEEP_SECONDS
+    path: Path,
+    *,
+    clock: Clock,
+    exclusive: bool,
+    sweep_seconds: float = SWEEP_SECONDS,
+    meter: StoreMeter | None = None,
 ) -> AsyncIterator["SqliteStore"]:
     """Open the store in a file, sweep it now and then, and close it when every write has been answered."""
     with (
@@ -61,7 +67,7 @@ async def open_sqlite(
         if exclusive:
             writer.execute(RENAME)
             writer.execute(LET_GO)
-        store = SqliteStore(writer, reader, Finder(path))
+        store = SqliteStore(writer, reader, Finder(path), meter=meter)
         try:
             async with background(_sweep(store, clock, sweep_seconds)):
                 yield store
@@ -85,6 +91,7 @@ class SqliteStore:
         finder: Finder,
         *,
         write_seconds: float = WRITE_SECONDS,
+        meter: StoreMeter | None = None,
     ) -> None:
         self._writer = writer
         self._reader = reader
@@ -92,7 +99,10 @@ class SqliteStore:
         self._write_seconds = write_seconds
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         patience = Patience(write_seconds, self._overdue)
-        self._swaps: Batcher[_Swap, bool] = Batcher(self._commit, limit=GROUP, in_flight=1, patience=patience)
+        self._meter = StoreMeter() if meter is None else meter
+        self._swaps: Batcher[_Swap, bool] = Batcher(
+            self._commit, limit=GROUP, in_flight=1, patience=patience, meter=self._meter.batch("commit")
+        )
 
     async def get(self, guid: str) -> Record | None:
         return self._read(RECORDS, guid)
@@ -118,10 +128,13 @@ class SqliteStore:
             return await self._finder.count(selection)
 
     async def purge(self, before: int, limit: int) -> int:
-        return await self._purge(RECORDS.purge, before, limit)
+        purged = await self._purge(RECORDS.purge, before, limit)
+        for due in purged:
+            self._meter.lateness.observe(before - due)
+        return len(purged)
 
     async def purge_receipts(self, before: int, limit: int) -> int:
-        return await self._purge(RECEIPTS.purge, before, limit)
+        return len(await self._purge(RECEIPTS.purge, before, limit))
 
     async def identity(self) -> str:
         with _failures():
@@ -151,9 +164,11 @@ class SqliteStore:
             f"the disk took longer than {self._write_seconds} s"
         )
 
-    async def _purge(self, statement: str, before: int, limit: int) -> int:
-        def work() -> int:
-            return self._writer.execute(statement, (before, limit)).rowcount
+    async def _purge(self, statement: str, before: int, limit: int) -> list[int]:
+        """Purge, and return when each row that is gone was due."""
+
+        def work() -> list[int]:
+            return [int(due) for (due,) in self._writer.execute(statement, (before, limit))]
 
         return await self._in_thread(work)
 

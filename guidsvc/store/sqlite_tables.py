@@ -30,7 +30,7 @@ class Table(Generic[Row]):
         self._update = f"UPDATE {name} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {same}"  # noqa: S608
         self._delete = f"DELETE FROM {name} WHERE {same}"  # noqa: S608
         self._due = f"SELECT {key} FROM {name} WHERE purge_at < ? ORDER BY purge_at LIMIT ?"  # noqa: S608
-        self.purge = f"DELETE FROM {name} WHERE {key} IN ({self._due})"  # noqa: S608
+        self.purge = f"DELETE FROM {name} WHERE {key} IN ({self._due}) RETURNING purge_at"  # noqa: S608
         self._values: Callable[[Row], tuple[object, ...]] = attrgetter(*columns)
         self._identity: Callable[[Row], tuple[object, object]] = attrgetter(key, version)
         self.columns = columns

@@ -1,0 +1,62 @@
+"""A store around a store, which measures how long each operation takes, and counts those that fail."""
+
+from collections.abc import Sequence
+from time import perf_counter
+from types import TracebackType
+
+from guidsvc.errors import GuidsvcError
+from guidsvc.meters import StoreMeter, Timing
+from guidsvc.models import Record
+from guidsvc.rules import Selection
+from guidsvc.store import FAR, Far, Store
+from guidsvc.store.around import Around
+
+
+class MeasuredStore(Around):
+    """The store that it is given, measured."""
+
+    def __init__(self, store: Store, meter: StoreMeter) -> None:
+        super().__init__(store)
+        self._meter = meter
+        self._gets = meter.latencies["get"]
+
+    async def get(self, guid: str) -> Record | None:
+        with _Operation(self._meter, "get"):
+            return await self._store.get(guid)
+
+    def peek(self, guid: str) -> Record | Far | None:
+        begun = perf_counter()
+        try:
+            record = self._store.peek(guid)
+        except GuidsvcError:
+            self._meter.failures["get"] += 1
+            raise
+        if record is not FAR:
+            self._gets.observe(perf_counter() - begun)
+        return record
+
+    async def swap(self, old: Record | None, new: Record | None) -> bool:
+        with _Operation(self._meter, "swap"):
+            return await self._store.swap(old, new)
+
+    async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
+        with _Operation(self._meter, "find"):
+            return await self._store.find(selection, after, limit)
+
+    async def count(self, selection: Selection) -> int:
+        with _Operation(self._meter, "count"):
+            return await self._store.count(selection)
+
+
+class _Operation(Timing):
+    __slots__ = ("_meter", "_name")
+
+    def __init__(self, meter: StoreMeter, name: str) -> None:
+        super().__init__(meter.latencies[name])
+        self._meter = meter
+        self._name = name
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        super().__exit__(kind, error, at)
+        if isinstance(error, GuidsvcError):
+            self._meter.failures[self._name] += 1
