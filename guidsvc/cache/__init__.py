@@ -45,7 +45,7 @@ async def open_cache(
     elif scheme in {"redis", "rediss", "unix"}:
         from guidsvc.cache.shared import open_shared
 
-        async with open_shared(url, store, clock=clock) as shared:
+        async with open_shared(url, store, clock=clock, meter=meter) as shared:
             yield shared
     else:
         raise StartError(f"cache_url: this is no cache: {scheme or 'nothing'}; use memory:// or redis://host:6379/0")

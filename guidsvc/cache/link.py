@@ -25,6 +25,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from guidsvc.background import background
 from guidsvc.batching import Batcher
 from guidsvc.errors import CacheUnavailable, StartError
+from guidsvc.meters import CacheMeter, Timing
 
 TIMEOUT = 0.1
 """Seconds in which Redis answers, or counts as unavailable."""
@@ -77,7 +78,7 @@ class Reply(NamedTuple):
 
 
 @asynccontextmanager
-async def open_link(url: str, *, name: str) -> AsyncIterator["Link"]:
+async def open_link(url: str, *, name: str, meter: CacheMeter | None = None) -> AsyncIterator["Link"]:
     """Open a link, whether or not Redis answers now, and close it at the end; StartError if the URL makes no sense."""
     try:
         parts = urlsplit(url)
@@ -87,7 +88,7 @@ async def open_link(url: str, *, name: str) -> AsyncIterator["Link"]:
         pool.make_connection()  # type: ignore[no-untyped-call]  # which is made and not connected: an option that no connection knows shows here
     except (ValueError, TypeError) as error:
         raise StartError(f"cache_url: {error}") from error
-    link = Link(pool, name=name)
+    link = Link(pool, name=name, meter=meter)
     try:
         async with background(link.keep()):
             with suppress(CacheUnavailable):
@@ -100,14 +101,20 @@ async def open_link(url: str, *, name: str) -> AsyncIterator["Link"]:
 class Link:
     """Runs scripts on one connection of `pool`, in the name space of the store `name`, while `keep` keeps it up."""
 
-    def __init__(self, pool: ConnectionPool, *, name: str, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, pool: ConnectionPool, *, name: str, timeout: float = TIMEOUT, meter: CacheMeter | None = None
+    ) -> None:
+        self._meter = CacheMeter() if meter is None else meter
+        self._meter.link(up=False)
         self._pool = pool
         self._name = name
         self._timeout = timeout
         self._connection: Connection | None = None
         self._boot = self._run_id = ""
         self._up, self._broken = asyncio.Event(), asyncio.Event()
-        self._calls: Batcher[_Call, Reply] = Batcher(self._exchange_all, limit=PIPELINE, in_flight=1)
+        self._calls: Batcher[_Call, Reply] = Batcher(
+            self._exchange_all, limit=PIPELINE, in_flight=1, meter=self._meter.batch
+        )
 
     async def call(self, script: Script, guid: str, *arguments: str | bytes | int, boot: str | None = None) -> Reply:
         """Run a script on the keys of a GUID; CacheUnavailable if Redis does not answer in time."""
@@ -127,7 +134,8 @@ class Link:
     async def _ask(self, call: _Call) -> Reply:
         if self._connection is None:
             raise CacheUnavailable("Redis does not answer")
-        return await self._calls.ask(call)
+        with Timing(self._meter.redis_latency):
+            return await self._calls.ask(call)
 
     async def wait_up(self, seconds: float) -> None:
         """Return as soon as the link is up; CacheUnavailable if it is not within this time."""
@@ -183,11 +191,13 @@ class Link:
             raise
         self._run_id = _run_id(info)
         self._connection = connection
+        self._meter.link(up=True)
         self._broken.clear()
         self._up.set()
 
     async def _break(self) -> None:
         connection, self._connection = self._connection, None
+        self._meter.link(up=False)
         self._up.clear()
         self._broken.set()
         if connection is not None:

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from guidsvc.cache.link import BEGIN, END, FILL, READ, Link, open_link
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StoreUnavailable
+from guidsvc.meters import CacheMeter
 from guidsvc.models import Record
 from guidsvc.rules import Clock
 from guidsvc.store import FAR, Far, Store
@@ -44,10 +45,13 @@ _log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def open_shared(url: str, store: Store, *, clock: Clock) -> AsyncIterator["SharedCache"]:
+async def open_shared(
+    url: str, store: Store, *, clock: Clock, meter: CacheMeter | None = None
+) -> AsyncIterator["SharedCache"]:
     """Open the cache in the Redis that a URL names, whether or not it answers now, and close it at the end."""
-    async with open_link(url, name=await store.identity()) as link:
-        cache = SharedCache(store, link, clock=clock)
+    meter = CacheMeter() if meter is None else meter
+    async with open_link(url, name=await store.identity(), meter=meter) as link:
+        cache = SharedCache(store, link, clock=clock, meter=meter)
         try:
             yield cache
         finally:
@@ -65,8 +69,9 @@ class _Window(NamedTuple):
 class SharedCache(Around):
     """Records of `store` in Redis, for every process that uses the same Redis."""
 
-    def __init__(self, store: Store, link: Link, *, clock: Clock) -> None:
+    def __init__(self, store: Store, link: Link, *, clock: Clock, meter: CacheMeter | None = None) -> None:
         super().__init__(store)
+        self._meter = CacheMeter() if meter is None else meter
         self._link = link
         self._clock = clock
         self._decodings: LRUCache[bytes, Record] = LRUCache(DECODINGS)  # what a value says never changes
@@ -77,13 +82,17 @@ class SharedCache(Around):
         try:
             value = await self._link.value(guid)
             if value.startswith(b"R"):  # then no write is under way: BEGIN drops it, and FILL waits for END
+                self._meter.redis()
                 return await self._decoded(guid, value[1:])
             token = secrets.token_hex(8)
             boot, (verdict, *values) = await self._link.call(READ, guid, token, TOKEN_MS)
         except CacheUnavailable:
+            self._meter.miss()
             return await self._store.get(guid)
         if verdict == b"HIT":
+            self._meter.redis()
             return await self._decoded(guid, values[0])
+        self._meter.miss()
         record = await self._store.get(guid)
         if verdict == b"TOKEN" and record is not None:
             await self._fill(record, token, boot)
