@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import os
 import re
 import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from socket import socket
 from typing import Protocol
 
@@ -17,23 +19,32 @@ from tornado.web import Application
 
 import guidsvc
 from guidsvc import logs, rules
+from guidsvc.background import background
 from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings
+from guidsvc.errors import StartError
 from guidsvc.idempotency import Idempotency
+from guidsvc.meters import Meters
 from guidsvc.rules import Clock, Terms
 from guidsvc.service import GuidService
 from guidsvc.store import open_store
+from guidsvc.store.measured import MeasuredStore
 from guidsvc.web.app import make_app
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.health import Probes
 from guidsvc.web.hosting import Limits
 from guidsvc.web.listening import listening, tls_context
+from guidsvc.web.origin import Origin
 from guidsvc.web.server import serving_on
 from guidsvc.web.short import ShortWay
+from guidsvc.web.watch import Watch
 
 MAKERS = {"4": rules.guid_v4, "7": rules.guid_v7}
 """What makes a GUID, by the version of UUID that the settings name."""
+
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Names the folder where several processes put their metrics together: a name of prometheus_client's."""
 
 _log = structlog.get_logger(__name__)
 
@@ -79,9 +90,18 @@ def _collect_less() -> None:
 @asynccontextmanager
 async def serving(settings: Settings, *, clock: Clock = system_clock) -> AsyncIterator[int]:
     """Open what the settings ask for and serve, inside; yields the port. At the end requests under way finish."""
+    meters = Meters()
+    exclusive = is_private(settings.cache_url)
     async with (
-        open_store(settings.store_url, clock=clock, exclusive=is_private(settings.cache_url)) as store,
-        open_cache(settings.cache_url, store, clock=clock, size=settings.cache_size) as cache,
+        _watching(settings, meters) as watch,
+        open_store(settings.store_url, clock=clock, exclusive=exclusive, meter=meters.store) as store,
+        open_cache(
+            settings.cache_url,
+            MeasuredStore(store, meters.store),
+            clock=clock,
+            size=settings.cache_size,
+            meter=meters.cache,
+        ) as cache,
     ):
         terms = Terms(lifetime=settings.lifetime, retention=settings.retention)
         make, strict = MAKERS[settings.guid_version], settings.require_preconditions
@@ -91,18 +111,49 @@ async def serving(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         log = logs.access_log(settings.log_level, settings.log_format) if settings.access_log else None
         proxies = [proxy.strip() for proxy in settings.trusted_proxies.split(",") if proxy.strip()]
         forwarded = Forwarded(proxies)
-        app = make_app(service, idempotency, probes, forwarded=forwarded, log=log)
-        short = ShortWay(service, app.settings["under_way"], forwarded, log)
+        app = make_app(service, idempotency, probes, forwarded=forwarded, log=log, watch=watch)
+        short = ShortWay(service, app.settings["under_way"], forwarded, log, watch)
         with listening(settings.host, settings.port, settings.unix_socket) as sockets:
             port: int = 0 if settings.unix_socket else sockets[0].getsockname()[1]
             async with _serving(app, sockets, settings, short) as server:
+                meters.connections = server.connections
                 try:
                     yield port
                 finally:
                     await _drain(server, app.settings["under_way"], settings.grace)
 
 
+@asynccontextmanager
+async def _watching(settings: Settings, meters: Meters) -> AsyncIterator[Watch]:
+    """Watch this process, inside; StartError if the folder that it is to share with others is none."""
+    watch = Watch(
+        meters,
+        origin=Origin(settings.cache_status, settings.server_timing),
+        folder=_shared_folder(),
+        about={
+            "server": settings.server,
+            "store": settings.store_url.partition(":")[0].partition("+")[0],
+            "cache": "memory" if is_private(settings.cache_url) else "redis",
+        },
+    )
+    try:
+        async with background(watch.keep()):
+            yield watch
+    finally:
+        watch.close()
+
+
+def _shared_folder() -> Path | None:
+    named = os.environ.get(SHARED_FOLDER)
+    if named is not None and not Path(named).is_dir():
+        raise StartError(f"{SHARED_FOLDER}: this is no folder: {named}")
+    return None if named is None else Path(named)
+
+
 class _Stoppable(Protocol):
+    def connections(self) -> int:
+        """Count those that are open."""
+
     def stop(self) -> None:
         """Accept no more connections."""
 
@@ -112,6 +163,9 @@ class _Stoppable(Protocol):
 
 class _Tornado(HTTPServer):
     """Tornado's own server, which keeps nobody waiting at the end."""
+
+    def connections(self) -> int:
+        return len(self._connections)
 
     async def send_all(self, seconds: float) -> None:
         """Return: what Tornado's server has not sent by now it does not send."""
@@ -130,7 +184,7 @@ async def _serving(
             idle_seconds=settings.idle_timeout,
             connections=settings.max_connections,
         )
-        async with serving_on(sockets, app, limits=limits, short=short, tls=tls) as ours:
+        async with serving_on(sockets, app, limits=limits, short=short, tls=tls, meter=short.meter) as ours:
             yield ours
         return
     server = _Tornado(

@@ -86,6 +86,8 @@ class Settings(BaseSettings):
     require_preconditions: bool = Field(
         False, description="refuse (428) to change an existing record without If-Match or If-None-Match"
     )
+    cache_status: bool = Field(False, description="say in Cache-Status (RFC 9211) where a record came from")
+    server_timing: bool = Field(False, description="say in Server-Timing how long store, Redis and all of it took")
     access_log: bool = Field(True, description="log a line for each request")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     log_format: Literal["auto", "console", "json"] = Field(

@@ -9,7 +9,9 @@ from json import dumps
 from typing import Literal, TextIO
 
 import structlog
-from structlog.types import Processor
+from structlog.types import EventDict, Processor, WrappedLogger
+
+from guidsvc.tracing import CURRENT, L1, MISS, REDIS
 
 Form = Literal["auto", "console", "json"]
 
@@ -21,6 +23,7 @@ def configure(level: str, form: Form) -> None:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _named,
     ]
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -43,19 +46,30 @@ def is_readable(form: Form) -> bool:
     return form == "console" or (form == "auto" and sys.stderr.isatty())
 
 
-def access_log(level: str, form: Form) -> Callable[[str, str, int, float, str, str], None] | None:
-    """Return what writes the line of a request: method, path, status, milliseconds, request id, client; or None.
+Access = Callable[[str, str, int, float, str, str, str | None], None]
+"""Writes a line: method, path, status, milliseconds, request id, client, and where the record came from, if one was."""
+
+
+def access_log(level: str, form: Form) -> Access | None:
+    """Return what writes the line of a request; None if this level leaves it out.
 
     For programs the line is made here: structlog makes the same of it, and takes longer than the request itself.
     """
     if logging.getLevelNamesMapping()[level.upper()] > logging.INFO:
         return None
     if is_readable(form):
-        log = structlog.get_logger("guidsvc.access")
-        return lambda method, path, status, ms, request_id, remote: log.info(
-            "request", method=method, path=path, status=status, ms=ms, request_id=request_id, remote=remote
-        )
+        return _readable
     return _Lines(sys.stderr)
+
+
+def _readable(  # noqa: PLR0913, PLR0917  # what a line holds
+    method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
+) -> None:
+    given = {"method": method, "path": path, "status": status, "ms": ms, "request_id": request_id, "remote": remote}
+    structlog.get_logger("guidsvc.access").info("request", **given, **({} if cache is None else {"cache": cache}))
+
+
+_CACHE = {None: ""} | {source: f'"cache": "{source}", ' for source in (L1, REDIS, MISS)}
 
 
 class _Lines:
@@ -66,7 +80,9 @@ class _Lines:
         self._lines: list[str] = []
         self._second, self._start = -1, ""
 
-    def __call__(self, method: str, path: str, status: int, ms: float, request_id: str, remote: str) -> None:
+    def __call__(  # noqa: PLR0913, PLR0917  # what a line holds
+        self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
+    ) -> None:
         now = time.time()
         if int(now) != self._second:
             self._second = int(now)
@@ -74,15 +90,24 @@ class _Lines:
         if not self._lines:
             asyncio.get_running_loop().call_soon(self._write)
         self._lines.append(
-            f'{{"method": {dumps(method)}, "path": {dumps(path)}, "status": {status}, "ms": {ms}, "request_id": '
-            f'"{request_id}", "remote": {dumps(remote)}, "event": "request", "logger": "guidsvc.access", '
-            f'"level": "info", "timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"}}\n'
+            f'{{"method": {dumps(method)}, "path": {dumps(path)}, "status": {status}, "ms": {ms}, '
+            f'"request_id": "{request_id}", "remote": {dumps(remote)}, {_CACHE[cache]}"event": "request", '
+            f'"logger": "guidsvc.access", "level": "info", '
+            f'"timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"}}\n'
         )
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
         self._out.write("".join(lines))
         self._out.flush()
+
+
+def _named(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Name the request on whose behalf a line is written, if there is one, and the line does not name it."""
+    trace = CURRENT.get()
+    if trace is not None:
+        event.setdefault("request_id", trace.request_id)
+    return event
 
 
 def _rendering(*, readable: bool) -> list[Processor]:

@@ -39,6 +39,8 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
     other = {
         "access_log": "false",
         "require_preconditions": "true",
+        "cache_status": "true",
+        "server_timing": "true",
         "guid_version": "7",
         "server": "tornado",
         "trusted_proxies": "10.0.0.0/8",
@@ -52,7 +54,7 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
     monkeypatch.delenv(PREFIX + name.upper())
     flag = f"--{name.replace('_', '-')}"
     by_flag = getattr(
-        load({"access_log": ["--no-access-log"], "require_preconditions": [flag]}.get(name, [flag, value])), name
+        load([flag] if value == "true" else ["--no-access-log"] if name == "access_log" else [flag, value]), name
     )
 
     assert by_variable == by_flag

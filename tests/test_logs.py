@@ -4,14 +4,17 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
 
 from guidsvc import logs
+from guidsvc.tracing import CURRENT, Trace
+from guidsvc.web.origin import CACHE_STATUS
 
 LINE = ("GET", '/guid/"\n\u00e9', 404, 1.25, "id-1", 'fe80::1%"\n')
-NAMES = ("method", "path", "status", "ms", "request_id", "remote")
+NAMES = ("method", "path", "status", "ms", "request_id", "remote", "cache")
 
 
 @pytest.fixture
@@ -21,15 +24,19 @@ def _configured() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_configured")
-async def test_a_line_for_programs_is_what_structlog_would_write(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("cache", [None, *CACHE_STATUS])
+async def test_a_line_for_programs_is_what_structlog_would_write(
+    capsys: pytest.CaptureFixture[str], cache: str | None
+) -> None:
     logs.configure("info", "json")
     log = logs.access_log("info", "json")
     assert log is not None
 
-    log(*LINE)
-    log(*LINE)
+    log(*LINE, cache)
+    log(*LINE, cache)
     await asyncio.sleep(0)  # they are written at the end of the turn
-    structlog.get_logger("guidsvc.access").info("request", **dict(zip(NAMES, LINE, strict=True)))
+    given = dict(zip(NAMES, (*LINE, cache), strict=True)) if cache else dict(zip(NAMES, LINE, strict=False))
+    structlog.get_logger("guidsvc.access").info("request", **given)
 
     first, second, reference = (json.loads(line) for line in capsys.readouterr().err.splitlines())
     assert list(first) == list(reference)
@@ -43,10 +50,27 @@ async def test_a_line_for_a_reader_says_the_same(caplog: pytest.LogCaptureFixtur
     log = logs.access_log("info", "console")
     assert log is not None
     with caplog.at_level(logging.INFO):
-        log(*LINE)
+        log(*LINE, None)
+        assert "cache" not in caplog.text
+        log(*LINE, "l1")
+        assert "cache" in caplog.text
 
     assert all(str(value) in caplog.text or repr(value) in caplog.text for value in LINE)
 
 
 def test_where_only_warnings_are_wanted_no_request_has_a_line() -> None:
     assert logs.access_log("warning", "json") is None
+
+
+@pytest.mark.usefixtures("_configured")
+@pytest.mark.parametrize("logger", [structlog.get_logger("ours"), logging.getLogger("theirs")])
+def test_whatever_is_logged_on_behalf_of_a_request_names_it(capsys: pytest.CaptureFixture[str], logger: Any) -> None:
+    logs.configure("info", "json")
+    token = CURRENT.set(Trace("id-1"))
+    logger.warning("first")
+    CURRENT.reset(token)
+    logger.warning("second")
+
+    first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (first["event"], first["request_id"]) == ("first", "id-1")
+    assert "request_id" not in second

@@ -15,21 +15,26 @@ from tornado.netutil import bind_sockets
 from guidsvc import rules
 from guidsvc.cache import open_cache
 from guidsvc.idempotency import Idempotency
+from guidsvc.meters import Meters
 from guidsvc.rules import Terms
 from guidsvc.service import GuidService
 from guidsvc.store import open_store
+from guidsvc.store.measured import MeasuredStore
 from guidsvc.web.app import make_app
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.health import Probes
+from guidsvc.web.origin import Origin
 from guidsvc.web.server import serving_on
 from guidsvc.web.short import ShortWay
+from guidsvc.web.watch import Watch
 from tests.client import hang_up
 from tests.conftest import FakeClock
 
 GUIDS = [f"{number:032X}" for number in (1, 0xABC)]
+NOTHING = Origin()
 ODD = [GUIDS[1].lower(), GUIDS[0] + "?view=full", GUIDS[0] + "?x=1", "%41" + "A" * 31, "A" * 31]
-Lines = list[tuple[str, str, int, float, str, str]]
+Lines = list[tuple[str, str, int, float, str, str, str | None]]
 
 
 class Request(NamedTuple):
@@ -101,14 +106,15 @@ _REQUESTS = st.lists(
 class Way:
     """A service, reached over one connection at a time."""
 
-    def __init__(self, port: int, lines: Lines, under_way: UnderWay) -> None:
+    def __init__(self, port: int, lines: Lines, under_way: UnderWay, meters: Meters) -> None:
         self.under_way = under_way
+        self.meters = meters
         self._port = port
         self._lines = lines
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, request: Request) -> tuple[bytes, list[tuple[str, str, int, str]]]:
-        """Return what a request is answered, but for the date and the request id; and what the log says of it."""
+    async def ask(self, request: Request) -> tuple[bytes, list[tuple[str, str, int, str, str | None]]]:
+        """Return what a request is answered, but for date, request id and durations; and what the log says of it."""
         self._lines.clear()
         if self._connection is None:
             self._connection = await asyncio.open_connection("127.0.0.1", self._port)
@@ -122,8 +128,11 @@ class Way:
         name = re.search(rb"\r\nX-Request-Id: (\S+)", head)
         assert name is not None
         own = name[1] == b"mine"
-        whole = re.sub(rb"\r\nDate: [^\r]*", b"", head + body)
-        said = [(method, path, status, remote) for method, path, status, _, _, remote in self._lines]
+        if head[:12] in {b"HTTP/1.1 404", b"HTTP/1.1 410"}:  # what has expired a handler drops, and asks the store
+            head = re.sub(rb"store;dur=[0-9.]+, ", b"", head)
+        head = re.sub(rb";dur=[0-9.]+", b";dur=N", re.sub(rb"\r\nDate: [^\r]*", b"", head))
+        whole = head + body
+        said = [(method, path, status, remote, cache) for method, path, status, _, _, remote, cache in self._lines]
         assert all(line[4].encode() == name[1] for line in self._lines)
         return whole if own else whole.replace(name[1], b"ID"), said
 
@@ -135,12 +144,16 @@ class Way:
 
 
 @asynccontextmanager
-async def service(folder: Path, clock: FakeClock, *, short: bool, logged: bool = True) -> AsyncIterator[Way]:
+async def service(
+    folder: Path, clock: FakeClock, *, short: bool, logged: bool = True, origin: Origin = NOTHING
+) -> AsyncIterator[Way]:
     """Serve, inside, with the short way or without."""
     lines: Lines = []
+    watch = Watch(Meters(), origin=origin)
+    meters = watch.meters
     async with (
         open_store(f"sqlite:///{folder / str(short)}", clock=clock, exclusive=True) as store,
-        open_cache("memory://", store, clock=clock, size=100) as cache,
+        open_cache("memory://", MeasuredStore(store, meters.store), clock=clock, size=100, meter=meters.cache) as cache,
     ):
         terms = Terms(lifetime=5, retention=7 * 86_400)
         guids = GuidService(cache, clock=clock, draw=rules.drawing(rules.guid_v4), terms=terms)
@@ -150,24 +163,30 @@ async def service(folder: Path, clock: FakeClock, *, short: bool, logged: bool =
             lines.append(line)  # type: ignore[arg-type]  # a line is what it is given
 
         forwarded = Forwarded(["127.0.0.1"])
-        app = make_app(guids, keys, Probes(cache.ping, cache.check), forwarded=forwarded, log=log)
+        app = make_app(guids, keys, Probes(cache.ping, cache.check), forwarded=forwarded, log=log, watch=watch)
         sockets = bind_sockets(0, "127.0.0.1")
-        way = ShortWay(guids, app.settings["under_way"], forwarded, log if logged else None) if short else None
+        under_way = app.settings["under_way"]
+        way = ShortWay(guids, under_way, forwarded, log if logged else None, watch) if short else None
         async with serving_on(sockets, app, short=way):
-            client = Way(sockets[0].getsockname()[1], lines, app.settings["under_way"])
+            client = Way(sockets[0].getsockname()[1], lines, under_way, meters)
             try:
                 yield client
             finally:
                 await client.aclose()
 
 
-def test_both_ways_answer_alike(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("origin", "examples"),
+    [(NOTHING, 700), (Origin(cache_status=True), 200), (Origin(cache_status=True, server_timing=True), 200)],
+)
+def test_both_ways_answer_alike(tmp_path: Path, origin: Origin, examples: int) -> None:
     clock = FakeClock()
     with asyncio.Runner() as runner:
         stack = runner.run(_enter(AsyncExitStack()))
-        ways = [runner.run(stack.enter_async_context(service(tmp_path, clock, short=short))) for short in (True, False)]
+        both = [service(tmp_path, clock, short=short, origin=origin) for short in (True, False)]
+        ways = [runner.run(stack.enter_async_context(each)) for each in both]
 
-        @settings(max_examples=700, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+        @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
         @given(_REQUESTS)
         def alike(requests: list[Request]) -> None:
             runner.run(_compare(ways, clock, requests))
@@ -191,6 +210,7 @@ async def _compare(ways: list[Way], clock: FakeClock, requests: list[Request]) -
         headers = tuple(header.replace(_LAST, last) for header in request.headers)
         short, long = [await way.ask(request._replace(headers=headers)) for way in ways]
         assert short == long, request
+        assert ways[0].meters.requests.counts() == ways[1].meters.requests.counts(), request
         found = re.search(rb'\r\nEtag: ("[0-9]+")', short[0])
         last = last if found is None else found[1].decode()
 

@@ -1,37 +1,45 @@
-"""The access log: a line for each request that was answered."""
+"""What is told of each request that was answered: a line in the access log, and a count."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from tornado.web import RequestHandler
 
+from guidsvc.meters import RequestMeter
+from guidsvc.web.base import Handler, WholeService
+from guidsvc.web.routes import Route
+
 LOGGED_PATH = 200
 """Characters of a path that a line holds."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "other"
+"""The label of every path that names nothing, and of every method that nobody serves."""
 
 
 class Log(Protocol):
-    """Writes a line: what was asked, how it was answered, in how many milliseconds, its request id, and by whom."""
+    """Writes a line: what was asked, how it was answered, in how many ms, its request id, by whom, and whence."""
 
-    def __call__(self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, /) -> None:
-        """Write it."""
+    def __call__(  # noqa: PLR0913, PLR0917  # what a line holds; to gather it costs more than to write it
+        self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None, /
+    ) -> None:
+        """Write it; `cache` is where the record came from, if one was read."""
 
 
-def log_function(log: Log | None) -> Callable[[RequestHandler], None]:
+def log_function(log: Log | None, meter: RequestMeter, routes: list[Route]) -> Callable[[RequestHandler], None]:
     """Return what an application calls when a request of its has been answered."""
-    if log is None:
-        return lambda _: None
+    paths: Mapping[type[RequestHandler], str] = {
+        **{route.handler: route.path for route in routes},
+        WholeService: "*",
+    }
 
-    def logged(handler: RequestHandler) -> None:
-        request = handler.request
-        path = request.path[:LOGGED_PATH]
-        ms = round(1000 * request.request_time(), 2)
-        log(
-            str(request.method),
-            path,
-            handler.get_status(),
-            ms,
-            getattr(handler, "request_id", ""),
-            str(request.remote_ip),
-        )
+    def answered(handler: RequestHandler) -> None:
+        request, status, seconds = handler.request, handler.get_status(), max(0.0, handler.request.request_time())
+        method = str(request.method)
+        meter.done(paths.get(type(handler), OTHER), method if method in METHODS else OTHER, status, seconds)
+        if log is not None:
+            source = handler.source if isinstance(handler, Handler) else None
+            name = getattr(handler, "request_id", "")
+            path, ms = request.path[:LOGGED_PATH], round(1000 * seconds, 2)
+            log(method, path, status, ms, name, str(request.remote_ip), source)
 
-    return logged
+    return answered

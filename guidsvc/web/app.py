@@ -13,21 +13,31 @@ from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.guids import GuidHandler
 from guidsvc.web.health import LiveHandler, Probes, ReadyHandler, RootHandler, VersionHandler
+from guidsvc.web.metrics import MetricsHandler
 from guidsvc.web.pages import FileHandler
 from guidsvc.web.problem_page import ProblemHandler
 from guidsvc.web.routes import Route, RoutedApplication
+from guidsvc.web.watch import Watch
 
 
 def make_app(
-    service: GuidService, idempotency: Idempotency, probes: Probes, *, forwarded: Forwarded, log: Log | None
+    service: GuidService,
+    idempotency: Idempotency,
+    probes: Probes,
+    *,
+    forwarded: Forwarded,
+    log: Log | None,
+    watch: Watch | None = None,
 ) -> Application:
     """Put the application together. Its setting `under_way` is the UnderWay of its requests, `routes` its table."""
+    watch = Watch() if watch is None else watch
     routes = [
         Route("/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
         Route("/guid:batch", BatchHandler, {"service": service, "idempotency": idempotency}),
         Route("/guid/{guid}", GuidHandler, {"service": service}),
         Route("/livez", LiveHandler),
         Route("/readyz", ReadyHandler, {"probes": probes}),
+        Route("/metrics", MetricsHandler, {"watch": watch}),
         Route("/version", VersionHandler),
         Route("/openapi.json", OpenApiHandler),
         Route("/docs", DocsHandler),
@@ -35,11 +45,14 @@ def make_app(
         Route("/problems/{code}", ProblemHandler),
         Route("/", RootHandler),
     ]
+    under_way = UnderWay()
+    watch.meters.requests.under_way = under_way.__len__
     return RoutedApplication(
         routes,
         default_handler_class=UnknownPath,
-        log_function=log_function(log),
-        under_way=UnderWay(),
+        log_function=log_function(log, watch.meters.requests, routes),
+        under_way=under_way,
         forwarded=forwarded,
+        origin=watch.origin,
         document=Document(routes),
     )

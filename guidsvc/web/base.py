@@ -20,12 +20,14 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from guidsvc.errors import StoreUnavailable
 from guidsvc.idempotency import Idempotency, Reply, Work
 from guidsvc.rules import Conditions
+from guidsvc.tracing import CURRENT, Trace
 from guidsvc.web import body, conditions, preferences, problems, query
 from guidsvc.web.dates import http_date
 from guidsvc.web.described import Answer, operation
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.headers import ACCEPT_PATCH, ALLOW, REPLAYED, always
 from guidsvc.web.idempotency import parse as parse_key
+from guidsvc.web.origin import Origin, source_of
 from guidsvc.web.problems import MethodNotAllowed, NoSuchPath, TooLarge
 from guidsvc.web.replies import log_failure
 from guidsvc.web.request_id import request_id
@@ -50,6 +52,7 @@ class Handler(RequestHandler):
     """What stands in the path, as JSON Schema, by name."""
 
     request_id: str
+    trace: Trace
     _is_last = False  # of its connection, whose end is that of the reply too: HTTP/1.0 knows no other for a stream
     _streaming: asyncio.Task[None] | None = None  # what is to end when the client goes away
 
@@ -60,6 +63,7 @@ class Handler(RequestHandler):
         """
         if not hasattr(self, "request_id"):
             self.request_id = request_id(self.request.headers.get("X-Request-Id", ""))
+            self.trace = Trace(self.request_id)
             self.application.settings["forwarded"].apply(self.request)
             self._received = bytearray()
             self._received_bytes = 0
@@ -74,6 +78,7 @@ class Handler(RequestHandler):
 
     def prepare(self) -> None:
         """Begin a request. What is refused here ends the connection too: its body has not been read."""
+        CURRENT.set(self.trace)  # Tornado has made a task for this request
         self.under_way.add(self)
         if self.under_way.over:
             raise StoreUnavailable("the service has ended")
@@ -95,6 +100,7 @@ class Handler(RequestHandler):
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """End the request; and the connection, if the service is about to end."""
+        self._tell_origin()
         if not self.under_way.draining and not self._is_last:
             return super().finish(chunk)
         connection: Any = self.request.connection
@@ -192,6 +198,7 @@ class Handler(RequestHandler):
         """
         if self.request.version == "HTTP/1.0":
             self._is_last = True
+        self._tell_origin()
         if self.request.method == "HEAD":
             await self.flush()
             self.finish()
@@ -242,10 +249,22 @@ class Handler(RequestHandler):
             log_failure(self._translated(value), self.request_id)
 
     @property
+    def source(self) -> str | None:
+        """Where the record came from that answers this request, if it is a read."""
+        return source_of(str(self.request.method), self.get_status(), self.trace)
+
+    @property
     def under_way(self) -> UnderWay:
         """The requests of the whole service that are under way."""
         under_way: UnderWay = self.application.settings["under_way"]
         return under_way
+
+    def _tell_origin(self) -> None:
+        origin: Origin = self.application.settings["origin"]
+        if origin and not self._headers_written:
+            told = origin.headers(self.source, self.trace, max(0.0, self.request.request_time()))
+            for name, value in told.items():
+                self.set_header(name, value)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"A body is at most {self.max_bytes} bytes.")

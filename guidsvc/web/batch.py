@@ -20,6 +20,7 @@ from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown
 from guidsvc.idempotency import Draws, Idempotency, Reply
 from guidsvc.rules import Draw
 from guidsvc.service import GuidService
+from guidsvc.tracing import CURRENT
 from guidsvc.web import answers, body
 from guidsvc.web.base import Handler
 from guidsvc.web.described import Answer, operation
@@ -166,6 +167,7 @@ class BatchHandler(Handler):
         return operations
 
     async def _do_lines(self, lines: "_LineBatch", chunk: bytes) -> None:
+        CURRENT.set(self.trace)  # this is a task of its own
         self._expect_no_more()
         if self._fault is None:
             try:

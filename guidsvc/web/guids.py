@@ -22,6 +22,7 @@ from guidsvc.web.base import Handler
 from guidsvc.web.body import PATCHES
 from guidsvc.web.described import Answer, operation
 from guidsvc.web.headers import (
+    CACHE_STATUS,
     ETAG,
     IF_MATCH,
     IF_NONE_MATCH,
@@ -36,6 +37,7 @@ from guidsvc.web.records import Asked
 
 CONDITIONS = (IF_MATCH, IF_NONE_MATCH)
 OF_RECORDS = always(ETAG, LAST_MODIFIED)
+OF_READ = (*OF_RECORDS, CACHE_STATUS)
 OF_WRITTEN = (*OF_RECORDS, PREFERENCE_APPLIED)
 LEADS_TO = ("getGuid", "putGuid", "patchGuid", "deleteGuid")
 """What can be done with a record that there is."""
@@ -99,8 +101,8 @@ class GuidHandler(RecordHandler):
     @operation(
         "getGuid",
         "Read a GUID",
-        Answer(200, "The record.", answers.Record, headers=OF_RECORDS),
-        Answer(304, "It is one that `If-None-Match` names.", headers=OF_RECORDS),
+        Answer(200, "The record.", answers.Record, headers=OF_READ),
+        Answer(304, "It is one that `If-None-Match` names.", headers=OF_READ),
         query=RecordQuery,
         headers=CONDITIONS,
         problems=(InvalidGuid, InvalidRequest, NotFound, Expired, PreconditionFailed),

@@ -75,6 +75,18 @@ REPLAYED = Header(
 CACHE_CONTROL = Header("Cache-Control", "Who may keep the reply, and how long.", _TEXT, "private, no-cache")
 VARY = Header("Vary", "The headers of the request that the reply depends on.", _TEXT, "Accept")
 CONTENT_SECURITY = Header("Content-Security-Policy", "What the page may load.", _TEXT, "default-src 'none'")
+CACHE_STATUS = Header(
+    "Cache-Status",
+    "Where the record came from (RFC 9211), if the service is set up to tell.",
+    {"type": "string", "pattern": "^guidsvc; "},
+    "guidsvc; hit; detail=l1",
+)
+SERVER_TIMING = Header(
+    "Server-Timing",
+    "How many milliseconds it took, if the service is set up to tell.",
+    _TEXT,
+    "store;dur=0.12, total;dur=0.90",
+)
 
 OF_PROBLEMS = {header.name: header for header in (ALLOW, ACCEPT, ACCEPT_PATCH, ETAG, RETRY_AFTER)}
 """Those that a problem may bring, by name."""

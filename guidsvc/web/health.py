@@ -17,6 +17,7 @@ LINKS = {
     "guid": "/guid",
     "livez": "/livez",
     "readyz": "/readyz",
+    "metrics": "/metrics",
     "version": "/version",
     "openapi": "/openapi.json",
     "docs": "/docs",

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from httptools import HttpRequestParser
 from tornado.httputil import HTTPServerConnectionDelegate
 
+from guidsvc.meters import RequestMeter
 from guidsvc.web.forwarded import UNIX
 from guidsvc.web.message import RawHeaders
 
@@ -76,7 +77,10 @@ class Limits:
 class Shared:
     """What the connections of a server have in common. `tick` is the time of the loop when it was last looked at."""
 
-    def __init__(self, app: HTTPServerConnectionDelegate, limits: Limits, short: Short | None) -> None:
+    def __init__(
+        self, app: HTTPServerConnectionDelegate, limits: Limits, short: Short | None, meter: RequestMeter
+    ) -> None:
+        self.meter = meter
         self.app = app
         self.limits = limits
         self.short = short

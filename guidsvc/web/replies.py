@@ -6,6 +6,7 @@ import structlog
 
 from guidsvc.errors import OutcomeUnknown, Unavailable
 from guidsvc.idempotency import Reply
+from guidsvc.meters import RequestMeter
 from guidsvc.web import problems
 from guidsvc.web.dates import http_date
 from guidsvc.web.request_id import draw
@@ -17,8 +18,11 @@ _NAMES = {"ETag": "Etag"}  # as Tornado writes it
 _log = structlog.get_logger(__name__)
 
 
-def reply(answer: Reply, request_id: str, *, head: bool = False, last: bool = False) -> bytes:
-    """Return the reply that an answer makes; `head` leaves its body out, `last` ends the connection."""
+def reply(answer: Reply, request_id: str, *, head: bool = False, last: bool = False, more: str = "") -> bytes:
+    """Return the reply that an answer makes; `head` leaves its body out, `last` ends the connection.
+
+    `more` are lines of its head.
+    """
     body = None if answer.body is None else answer.body.encode() + b"\n"
     content_type = "" if body is None else "Content-Type: application/json\r\n"
     cache_control = answer.headers.get("Cache-Control", "no-store")
@@ -28,27 +32,28 @@ def reply(answer: Reply, request_id: str, *, head: bool = False, last: bool = Fa
     length = "" if answer.status in BODILESS else f"Content-Length: {len(body or b'')}\r\n"
     start = (
         f"{_LINES[answer.status]}{content_type}Date: {http_date()}\r\nCache-Control: {cache_control}\r\n"
-        f"X-Request-Id: {request_id}\r\n{others}{length}{'Connection: close' if last else ''}"
+        f"X-Request-Id: {request_id}\r\n{others}{more}{length}{'Connection: close' if last else ''}"
     )
     return _joined(start, b"" if head else body or b"", last=last)
 
 
-def problem(error: Exception, request_id: str, *, head: bool = False, last: bool = False) -> bytes:
+def problem(error: Exception, request_id: str, *, head: bool = False, last: bool = False, more: str = "") -> bytes:
     """Return the reply that an error makes."""
     body = problems.render(error, request_id) + b"\n"
-    more = "".join(f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in problems.headers_of(error).items())
+    others = "".join(f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in problems.headers_of(error).items())
     start = (
         f"{_LINES[problems.problem_of(error).status]}Content-Type: {problems.CONTENT_TYPE}\r\nDate: {http_date()}\r\n"
-        f"Cache-Control: no-store\r\nX-Request-Id: {request_id}\r\n{more}Content-Length: {len(body)}\r\n"
+        f"Cache-Control: no-store\r\nX-Request-Id: {request_id}\r\n{others}{more}Content-Length: {len(body)}\r\n"
         f"{'Connection: close' if last else ''}"
     )
     return _joined(start, b"" if head else body, last=last)
 
 
-def refusal(error: Exception) -> bytes:
+def refusal(error: Exception, meter: RequestMeter) -> bytes:
     """Return the reply to a client that has sent no request that could be read; the connection ends with it."""
-    request_id = draw()
-    _log.info("refused", status=problems.problem_of(error).status, detail=str(error), request_id=request_id)
+    request_id, status = draw(), problems.problem_of(error).status
+    meter.refused[status] += 1
+    _log.info("refused", status=status, detail=str(error), request_id=request_id)
     return problem(error, request_id, last=True)
 
 

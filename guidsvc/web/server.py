@@ -11,6 +11,7 @@ from tornado.httputil import HTTPServerConnectionDelegate
 
 from guidsvc.background import background
 from guidsvc.errors import StoreUnavailable
+from guidsvc.meters import RequestMeter
 from guidsvc.web.connection import Connection
 from guidsvc.web.hosting import Limits, Shared, Short
 from guidsvc.web.listening import BACKLOG
@@ -32,9 +33,10 @@ async def serving_on(
     limits: Limits | None = None,
     short: Short | None = None,
     tls: ssl.SSLContext | None = None,
+    meter: RequestMeter | None = None,
 ) -> AsyncIterator["Server"]:
     """Serve on these sockets, inside; at the end every connection is closed."""
-    server = Server(app, limits or Limits(), short)
+    server = Server(app, limits or Limits(), short, meter or RequestMeter())
     try:
         await server.listen(sockets, tls)
         async with background(server.keep_time()):
@@ -47,8 +49,10 @@ async def serving_on(
 class Server:
     """Connections, and what they listen on."""
 
-    def __init__(self, app: HTTPServerConnectionDelegate, limits: Limits, short: Short | None) -> None:
-        self._shared = Shared(app, limits, short)
+    def __init__(
+        self, app: HTTPServerConnectionDelegate, limits: Limits, short: Short | None, meter: RequestMeter
+    ) -> None:
+        self._shared = Shared(app, limits, short, meter)
         self._listeners: list[asyncio.Server] = []
         self._crowded = False
 
@@ -61,6 +65,10 @@ class Server:
                 self._connection, sock=each, ssl=tls, ssl_handshake_timeout=handshake, backlog=BACKLOG
             )
             self._listeners.append(listener)
+
+    def connections(self) -> int:
+        """Count those that are open."""
+        return len(self._shared.connections)
 
     def stop(self) -> None:
         """Accept no more connections; those that there are go on."""
@@ -106,13 +114,16 @@ class Server:
         if not self._crowded:
             self._crowded = True
             _log.warning("connections are refused, there are too many", connections=len(shared.connections))
-        return _Refused()
+        return _Refused(self._shared.meter)
 
 
 class _Refused(asyncio.Protocol):
     """A connection of which there are too many already."""
 
+    def __init__(self, meter: RequestMeter) -> None:
+        self._meter = meter
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         plain: asyncio.Transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all can be written to
-        plain.write(refusal(StoreUnavailable("there are too many connections")))
+        plain.write(refusal(StoreUnavailable("there are too many connections"), self._meter))
         plain.close()

@@ -11,25 +11,31 @@ that the parser would read in the same way, and is not given to it again.
 """
 
 import re
-import time
 from collections.abc import Mapping
 from http.client import NOT_MODIFIED, OK
+from time import perf_counter, time
 
 from httptools import HttpRequestParser
 
 from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound, StoreUnavailable
 from guidsvc.idempotency import Reply
+from guidsvc.meters import QUICK_SECONDS
 from guidsvc.models import Record
 from guidsvc.rules import UNCONDITIONAL
 from guidsvc.service import GuidService
+from guidsvc.tracing import CURRENT, Trace
 from guidsvc.web import body, conditions, problems, replies
 from guidsvc.web.access import Log
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.hosting import Peer
 from guidsvc.web.message import RawHeaders
+from guidsvc.web.origin import source_of
 from guidsvc.web.records import DEEDS, Asked, reply_of
 from guidsvc.web.request_id import draw, request_id
+from guidsvc.web.watch import Watch
+
+ROUTE = "/guid/{guid}"
 
 _START = b"GET /guid/"
 _BEGIN, _END = len(_START), len(_START) + 32
@@ -60,37 +66,66 @@ _SENDS = frozenset({"PUT", "PATCH"})
 _REMEMBERED, _REMEMBERED_BYTES = 256, 1024
 """So many ends of requests, of at most so many bytes, are remembered."""
 _ID = "\0"
+_LENGTH = b"\r\nContent-Length: "
 _MEMO = "short"
 
 
 class ShortWay:
-    """Answers plain requests, and writes their lines to the log."""
+    """Answers plain requests, writes their lines to the log, and counts them."""
 
-    def __init__(self, service: GuidService, under_way: UnderWay, forwarded: Forwarded, log: Log | None) -> None:
+    def __init__(
+        self,
+        service: GuidService,
+        under_way: UnderWay,
+        forwarded: Forwarded,
+        log: Log | None,
+        watch: Watch | None = None,
+    ) -> None:
+        watch = Watch() if watch is None else watch
         self.service = service
         self.under_way = under_way
         self.log = log
+        self.origin = watch.origin
+        self.meter = watch.meters.requests
+        self._quick = self.meter.quick(ROUTE, "GET", OK)
+        self._cache = watch.meters.cache
+        self._tells = log is not None or bool(watch.origin)  # of where a record came from, or of anything else
         self._forwarded = forwarded
         self._peek = service.peek
         self._remembered: set[bytes] = set()
         self._memorable = False  # the request that was answered last
         self._head = b""  # of an answer to a read, which is the same until
-        self._until = 0  # seconds
+        self._until = 0.0  # by the clock of `perf_counter`
 
-    def again(self, data: bytes, peer: Peer) -> bytes | None:
+    def again(self, data: bytes, peer: Peer) -> bytes | None:  # noqa: PLR0911  # each step that it is spared is an answer sooner
         """Return the answer to bytes that are a read like others before, but for its GUID; else None."""
         if data[_END:] not in self._remembered or data[:_BEGIN] != _START:
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # of which there is a record only if it is one
-        if self.log is not None or self.under_way.draining:
+        if self._tells or self.under_way.draining:
             return self._read("GET", guid, {}, peer.remote_ip) if _GUID.fullmatch(guid) else None
+        begun = perf_counter()
         try:
             record = self._peek(guid)
         except (NotFound, Expired) as error:
-            return replies.problem(error, draw()) if _GUID.fullmatch(guid) else None
+            if _GUID.fullmatch(guid) is None:
+                return None
+            reply = replies.problem(error, draw())
+            self.meter.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - begun)
+            return reply
         except GuidsvcError:
             return None  # the long way meets it too, and tells of it
-        return None if record is None else self._rendered(record, draw())
+        if record is None:
+            return None
+        reply = self._rendered(record, draw(), begun)
+        seconds = perf_counter() - begun
+        if seconds <= QUICK_SECONDS:
+            quick = self._quick
+            quick.count += 1
+            quick.seconds += seconds
+        else:
+            self.meter.done(ROUTE, "GET", OK, seconds)
+        return reply
 
     def remember(self, data: bytes) -> None:
         """Note that these bytes were the request that was answered last, and nothing else."""
@@ -118,41 +153,62 @@ class ShortWay:
         if name not in DEEDS or "Content-Length" in kept:
             return None
         self._memorable = name == "GET" and kept.keys() <= (_IDLE if self._forwarded.any else _FORWARDED)
-        reply = None if name == "DELETE" else self._read(name, guid, kept, remote)
+        reply = None if name == "DELETE" or "If-Match" in kept else self._read(name, guid, kept, remote)
         return Plain(self, name, guid, kept, remote) if reply is None else reply
 
     def _read(self, method: str, guid: str, kept: Mapping[str, str], remote: str) -> bytes | None:
         """Return the answer to a read, if it is at hand."""
         if self.under_way.draining:
             return None
-        log, head = self.log, method == "HEAD"
-        begun = time.perf_counter() if log is not None else 0.0
-        name = _name(kept)
+        begun, misses = perf_counter(), self._cache.misses
+        name, head, source = _name(kept), method == "HEAD", None
+        trace = Trace(name) if self.origin else None
+        token = None if trace is None else CURRENT.set(trace)
         try:
             wanted = conditions.parse(kept)
             record = self._peek(guid)
         except (NotFound, Expired, InvalidRequest) as error:
-            status, reply = problems.problem_of(error).status, replies.problem(error, name, head=head)
+            status = problems.problem_of(error).status
+            reply = replies.problem(error, name, head=head, more=self.more(trace, None, begun))
         except GuidsvcError:
             return None
         else:
-            if record is None or not wanted.wants(record):
+            if record is None:
                 return None
             status = OK if wanted is UNCONDITIONAL or wanted.hold(record) else NOT_MODIFIED
+            source = self._cache.source(misses)
+            more = self.more(trace, source, begun)
             if status == OK and not head:
-                reply = self._rendered(record, name)
+                reply = self._rendered(record, name, begun, more)
             else:
-                reply = replies.reply(
-                    reply_of(self.service, Asked(method, guid, kept, bytes), status, record), name, head=head
-                )
-        if log is not None:
-            log(method, f"/guid/{guid}", status, round(1000 * (time.perf_counter() - begun), 2), name, remote)
+                answer = reply_of(self.service, Asked(method, guid, kept, bytes), status, record)
+                reply = replies.reply(answer, name, head=head, more=more)
+        finally:
+            if token is not None:
+                CURRENT.reset(token)
+        self.tell((method, guid, status), begun, name, remote, source)
         return reply
 
-    def _rendered(self, record: Record, name: str) -> bytes:
-        """Return a record as it is answered to a GET, under this request id."""
-        if not self._until - 1 <= time.time() < self._until:
-            self._until = int(time.time()) + 1
+    def more(self, trace: Trace | None, source: str | None, begun: float) -> str:
+        """Return the lines of a head that tell of the origin of an answer, where any do."""
+        return "" if trace is None or not self.origin else self.origin.lines(source, trace, perf_counter() - begun)
+
+    def tell(self, what: tuple[str, str, int], begun: float, name: str, remote: str, source: str | None) -> None:
+        """Count a request that was answered, by method, GUID and status, and write its line."""
+        method, guid, status = what
+        seconds = perf_counter() - begun
+        if status == OK and seconds <= QUICK_SECONDS and method == "GET":
+            self._quick.count += 1
+            self._quick.seconds += seconds
+        else:
+            self.meter.done(ROUTE, method, status, seconds)
+        if self.log is not None:
+            self.log(method, f"/guid/{guid}", status, round(1000 * seconds, 2), name, remote, source)
+
+    def _rendered(self, record: Record, name: str, now: float, more: str = "") -> bytes:
+        """Return a record as it is answered to a GET, under this request id, with these lines in its head."""
+        if now >= self._until:
+            self._until = now + 1 - time() % 1
             plain = replies.reply(Reply(OK, {"Cache-Control": "private, no-cache"}, ""), _ID)
             self._head = plain.partition(_ID.encode())[0]
         rest = record.memo.get(_MEMO)
@@ -160,6 +216,9 @@ class ShortWay:
             asked = Asked("GET", record.guid, {}, bytes)
             rest = replies.reply(reply_of(self.service, asked, OK, record), _ID).partition(_ID.encode())[2]
             record.memo[_MEMO] = rest
+        if more:
+            before, length, after = rest.partition(_LENGTH)
+            rest = b"%b\r\n%b%b%b" % (before, more[:-2].encode(), length, after)
         return self._head + name.encode() + rest
 
 
@@ -181,23 +240,24 @@ class Plain:
 
     async def answer(self, sent: bytes) -> bytes:
         """Do it, with the body that was sent, and return the answer."""
-        way, name, head = self._way, self._name, self._method == "HEAD"
-        begun = time.perf_counter() if way.log is not None else 0.0
+        way, method, name, head = self._way, self._method, self._name, self._method == "HEAD"
+        begun, trace, source = perf_counter(), Trace(name), None
+        CURRENT.set(trace)  # this is a task of its own
         try:
             if way.under_way.over:
                 raise StoreUnavailable("the service has ended")
-            answer = await DEEDS[self._method](way.service, Asked(self._method, self._guid, self._kept, lambda: sent))
+            answer = await DEEDS[method](way.service, Asked(method, self._guid, self._kept, lambda: sent))
             self.last, status = way.under_way.draining, answer.status
-            reply = replies.reply(answer, name, head=head, last=self.last)
+            source = source_of(method, status, trace)
+            more = way.more(trace, source, begun)
+            reply = replies.reply(answer, name, head=head, last=self.last, more=more)
         except Exception as error:  # noqa: BLE001  # it is told, and logged where an operator must see it
             replies.log_failure(error, name)
             self.last, status = way.under_way.draining, problems.problem_of(error).status
-            reply = replies.problem(error, name, head=head, last=self.last)
+            reply = replies.problem(error, name, head=head, last=self.last, more=way.more(trace, None, begun))
         finally:
             way.under_way.discard(self)
-        if way.log is not None:
-            ms = round(1000 * (time.perf_counter() - begun), 2)
-            way.log(self._method, f"/guid/{self._guid}", status, ms, name, self._remote)
+        way.tell((method, self._guid, status), begun, name, self._remote, source)
         return reply
 
     def abandon(self) -> None:

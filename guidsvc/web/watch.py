@@ -1,0 +1,105 @@
+"""What is watched while the service runs: its meters, how late the event loop is, and what workers tell each other.
+
+Where several processes serve together, each writes what it has counted into a folder that they share, a few times a
+second, and any of them tells of all.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import structlog
+
+from guidsvc.errors import StoreUnavailable
+from guidsvc.meters import Meters
+from guidsvc.web.origin import Origin
+
+if TYPE_CHECKING:
+    from guidsvc.web.exposition import Files
+
+SAMPLE_SECONDS = 0.25
+"""How often is looked how late the event loop is."""
+SAMPLES = 2
+"""What was counted is handed over every so many looks."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """Watches a process; `folder` is the one that it shares with others, if it does; `about` says what it is."""
+
+    def __init__(
+        self,
+        meters: Meters | None = None,
+        *,
+        origin: Origin | None = None,
+        folder: Path | None = None,
+        about: Mapping[str, str] | None = None,
+    ) -> None:
+        self.meters = Meters() if meters is None else meters
+        self.origin = Origin() if origin is None else origin
+        self._folder = folder
+        self._about = about or {}
+        self._files: Files | None = None
+        self._failing = False
+
+    async def keep(self) -> None:
+        """Look how late the loop is, and hand over what was counted, until cancelled."""
+        samples = 0
+        if self._folder is not None:
+            await _load()
+        while True:
+            begun = monotonic()
+            await asyncio.sleep(SAMPLE_SECONDS)
+            self.meters.lag.observe(max(0.0, monotonic() - begun - SAMPLE_SECONDS))
+            samples += 1
+            if samples % SAMPLES == 0:
+                self.hand_over()
+
+    def hand_over(self) -> None:
+        """Write what was counted for the other processes, if there are any."""
+        if self._folder is None:
+            return
+        try:
+            self._write(self._folder)
+        except OSError as error:
+            if not self._failing:
+                _log.warning("metrics cannot be written", error=str(error))
+            self._failing = True
+        else:
+            self._failing = False
+
+    def close(self) -> None:
+        """Hand over what was counted last, which stays when this process has ended."""
+        self.hand_over()
+        if self._files is not None:
+            self._files.close()
+
+    async def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics of all processes, and their media type; StoreUnavailable if they cannot be read."""
+        await _load()
+        from guidsvc.web import exposition
+
+        if self._folder is None:
+            alone = exposition.Alone(self.meters, self._about)
+            return await asyncio.to_thread(exposition.render, alone, accept)
+        self.hand_over()
+        try:
+            return await asyncio.to_thread(exposition.render, exposition.Together(self._folder), accept)
+        except (OSError, ValueError) as error:
+            raise StoreUnavailable(f"metrics cannot be read: {error}") from error
+
+    def _write(self, folder: Path) -> None:
+        if self._files is None:
+            from guidsvc.web.exposition import Files
+
+            self._files = Files(folder)
+        self._files.write(self.meters, self._about)
+
+
+async def _load() -> None:
+    """Import what lays metrics out, beside the loop, which that would hold up."""
+    await asyncio.to_thread(import_module, "guidsvc.web.exposition")
