@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from guidsvc.meters import Histogram, Meters
-from guidsvc.web.metric_table import TABLE, About, Read, Told
+from guidsvc.web.metric_table import TABLE, About, Labels, Read, Told
 
 _PROCESS = ProcessCollector(registry=None)
 _PROCESS_OVER = {"process_start_time_seconds": "livemin", "process_max_fds": "livemin"}
@@ -58,36 +58,46 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, MmapedDict] = {}
+        self._keys: dict[tuple[str, Labels], list[str]] = {}  # to make one takes longer than to write its value
         self._before: dict[str, float] = {}
+        self._written: dict[str, float] = {}
 
     def write(self, meters: Meters, about: About) -> None:
-        """Write the metrics of this process; OSError if there is no room for them."""
+        """Write what of the metrics of this process has changed; OSError if there is no room for it."""
         for told in TABLE:
-            for name, labels, value in _samples(told, told.read(meters, about)):
-                self._put(told.kind, told.over, _key(told.name, name, labels, told.meaning), value)
+            for labels, value in told.read(meters, about).items():
+                keys = self._keys.get((told.name, labels))
+                if keys is None:
+                    keys = self._keys[told.name, labels] = list(_keys(told, labels, value))
+                numbers = [*value.counts, value.sum] if isinstance(value, Histogram) else [value]
+                for key, number in zip(keys, numbers, strict=True):
+                    self._put(told.kind, told.over, key, number)
         for metric in _PROCESS.collect():
             for sample in metric.samples:
-                over = _PROCESS_OVER.get(metric.name, "livesum")
                 key = _key(metric.name, sample.name, sample.labels, metric.documentation)
-                self._put(metric.type, over, key, sample.value)
-
-    def _put(self, kind: str, over: str, key: str, value: float) -> None:
-        name = f"gauge_{over}" if kind == "gauge" else kind
-        file = self._files.get(name)
-        if file is None:
-            file = self._files[name] = MmapedDict(str(self._folder / f"{name}_{os.getpid()}.db"))  # type: ignore[no-untyped-call]
-        before = 0.0
-        if kind != "gauge":
-            if key not in self._before:
-                self._before[key] = file.read_value(key)[0]  # type: ignore[no-untyped-call]
-            before = self._before[key]
-        file.write_value(key, before + value, 0.0)  # type: ignore[no-untyped-call]
+                self._put(metric.type, _PROCESS_OVER.get(metric.name, "livesum"), key, sample.value)
 
     def close(self) -> None:
         """Close the files, which stay."""
         for file in self._files.values():
             file.close()  # type: ignore[no-untyped-call]
         self._files.clear()
+
+    def _put(self, kind: str, over: str, key: str, value: float) -> None:
+        if self._written.get(key) == value:
+            return
+        file = self._file(f"gauge_{over}" if kind == "gauge" else kind)
+        if key not in self._before:
+            self._before[key] = 0.0 if kind == "gauge" else file.read_value(key)[0]  # type: ignore[no-untyped-call]
+        file.write_value(key, self._before[key] + value, 0.0)  # type: ignore[no-untyped-call]
+        self._written[key] = value
+
+    def _file(self, name: str) -> MmapedDict:
+        file = self._files.get(name)
+        if file is None:
+            path = self._folder / f"{name}_{os.getpid()}.db"
+            file = self._files[name] = MmapedDict(str(path))  # type: ignore[no-untyped-call]
+        return file
 
 
 def _family(told: Told, read: Read) -> Metric:
@@ -106,16 +116,15 @@ def _family(told: Told, read: Read) -> Metric:
     return family
 
 
-def _samples(told: Told, read: Read) -> Iterator[tuple[str, Mapping[str, str], float]]:
-    """Yield the samples as files hold them: each bucket by itself, and no count, which is that of all buckets."""
-    for values, value in read.items():
-        labels = dict(zip(told.labels, values, strict=True))
-        if not isinstance(value, Histogram):
-            yield told.name, labels, value
-            continue
-        for bound, count in zip(_bounds(value), value.counts, strict=True):
-            yield f"{told.name}_bucket", labels | {"le": bound}, count
-        yield f"{told.name}_sum", labels, value.sum
+def _keys(told: Told, values: Labels, value: float | Histogram) -> Iterator[str]:
+    """Yield under what files hold it: each bucket by itself, and the sum; no count, which is that of all buckets."""
+    labels = dict(zip(told.labels, values, strict=True))
+    if not isinstance(value, Histogram):
+        yield _key(told.name, told.name, labels, told.meaning)
+        return
+    for bound in _bounds(value):
+        yield _key(told.name, f"{told.name}_bucket", labels | {"le": bound}, told.meaning)
+    yield _key(told.name, f"{told.name}_sum", labels, told.meaning)
 
 
 def _bounds(histogram: Histogram) -> Sequence[str]:
