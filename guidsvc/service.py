@@ -130,7 +130,7 @@ class GuidService:
             record = rules.created(guid, change, now, self._terms, after=self._deleted_version)
             if await self._store.swap(None, record):
                 return record
-            if draw is not None and (made_before := await self._store.get(guid)) is not None:
+            if draw is not None and (made_before := await self._store.latest(guid)) is not None:
                 return made_before
         raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and all are taken already")
 
@@ -213,7 +213,7 @@ class GuidService:
             for attempt in range(self._attempts):
                 if attempt:
                     await _back_off(attempt)
-                stored, now = await self._store.get(guid), self._clock()
+                stored, now = await self._store.latest(guid), self._clock()
                 old = rules.kept(stored, now)
                 new = make(old, now, max(self._deleted_version, stored.version if stored else 0))
                 unchanged = new is not None and new is old

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from guidsvc.errors import StartError
 from guidsvc.rules import Clock
-from guidsvc.store import Store
+from guidsvc.store import Backend, Store
 
 
 class Cache(Store, Protocol):
@@ -28,7 +28,7 @@ def is_private(url: str) -> bool:
 
 
 @asynccontextmanager
-async def open_cache(url: str, store: Store, *, clock: Clock, size: int) -> AsyncIterator[Cache]:
+async def open_cache(url: str, store: Backend, *, clock: Clock, size: int) -> AsyncIterator[Cache]:
     """Open the cache that a URL names, `memory://` or `redis://...`, around a store; StartError if it cannot be.
 
     `size` bounds the records that are kept in this process. A Redis that does not answer is no StartError:
@@ -42,7 +42,7 @@ async def open_cache(url: str, store: Store, *, clock: Clock, size: int) -> Asyn
     elif scheme in {"redis", "rediss", "unix"}:
         from guidsvc.cache.shared import open_shared
 
-        async with open_shared(url, store, clock=clock) as shared:
+        async with open_shared(url, store, clock=clock, size=size) as shared:
             yield shared
     else:
         raise StartError(f"cache_url: this is no cache: {scheme or 'nothing'}; use memory:// or redis://host:6379/0")

@@ -7,6 +7,7 @@ Whatever sqlite3 raises ends in this file and in `sqlite_schema`.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -23,9 +24,10 @@ from guidsvc.batching import Batcher, Patience
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
+from guidsvc.store.fence import Fence, Mode, Sight
 from guidsvc.store.sqlite_find import Finder
-from guidsvc.store.sqlite_schema import LET_GO, RENAME, claim, open_reader, open_writer
-from guidsvc.store.sqlite_tables import RECEIPTS, RECORDS, Change, Row, Table
+from guidsvc.store.sqlite_schema import FORGET, LET_GO, RENAME, claim, open_reader, open_writer, share
+from guidsvc.store.sqlite_tables import FENCE, RECEIPTS, RECORDS, SWAP_FENCE, Change, Row, Table
 
 WRITE_SECONDS = 5.0
 """How long a write may take before its caller is told that it failed, or that its outcome is unknown."""
@@ -38,6 +40,11 @@ SWEEP_CHUNK, SWEEP_PAUSE = 500, 0.05
 
 _log = structlog.get_logger(__name__)
 _Done = TypeVar("_Done")
+
+
+def monotonic_ms() -> int:
+    """Return the time in milliseconds by a clock that all processes of this host share, and that is never set."""
+    return time.monotonic_ns() // 1_000_000
 
 
 def path_of_url(url: str) -> Path:
@@ -53,14 +60,15 @@ async def open_sqlite(
     path: Path, *, clock: Clock, exclusive: bool, sweep_seconds: float = SWEEP_SECONDS
 ) -> AsyncIterator["SqliteStore"]:
     """Open the store in a file, sweep it now and then, and close it when every write has been answered."""
-    with (
-        closing(claim(path, exclusive=exclusive)),
-        closing(open_writer(path)) as writer,
-        closing(open_reader(path)) as reader,
-    ):
+    lock, alone = claim(path, exclusive=exclusive)
+    with closing(lock), closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
+        if alone:
+            writer.execute(FORGET)
         if exclusive:
             writer.execute(RENAME)
             writer.execute(LET_GO)
+        elif alone:
+            share(lock)
         store = SqliteStore(writer, reader, Finder(path))
         try:
             async with background(_sweep(store, clock, sweep_seconds)):
@@ -72,6 +80,7 @@ async def open_sqlite(
 @dataclass
 class _Swap:
     change: Change
+    not_after: int | None = None
     taken: bool = False  # by the thread: from here on its caller can no longer withdraw it
 
 
@@ -93,6 +102,7 @@ class SqliteStore:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         patience = Patience(write_seconds, self._overdue)
         self._swaps: Batcher[_Swap, bool] = Batcher(self._commit, limit=GROUP, in_flight=1, patience=patience)
+        self._settled: Batcher[str, tuple[object, ...] | None] = Batcher(self._settle, limit=GROUP, in_flight=1)
 
     async def get(self, guid: str) -> Record | None:
         return self._read(RECORDS, guid)
@@ -100,14 +110,32 @@ class SqliteStore:
     def peek(self, guid: str) -> Record | None:
         return self._read(RECORDS, guid)
 
-    async def swap(self, old: Record | None, new: Record | None) -> bool:
-        return await self._swap(RECORDS.change(old, new))
+    async def latest(self, guid: str) -> Record | None:
+        return self._read(RECORDS, guid)
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        return await self._swaps.ask(_Swap(RECORDS.change(old, new), not_after))
+
+    async def settled(self, guid: str) -> Record | None:
+        found = await self._settled.ask(guid)
+        return None if found is None else _row(RECORDS, guid, found)
+
+    async def fence(self) -> Sight:
+        with _failures():
+            mode, gen, boot = self._reader.execute(FENCE).fetchone()
+        return Sight(Fence(Mode(mode), gen, boot), monotonic_ms())
+
+    async def swap_fence(self, old: Fence, new: Fence) -> bool:
+        def work() -> bool:
+            return self._writer.execute(SWAP_FENCE, (*new, *old)).rowcount == 1
+
+        return await self._in_thread(work)
 
     async def receipt(self, key: str) -> Receipt | None:
         return self._read(RECEIPTS, key)
 
     async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
-        return await self._swap(RECEIPTS.change(old, new))
+        return await self._swaps.ask(_Swap(RECEIPTS.change(old, new)))
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         with _failures():
@@ -135,6 +163,7 @@ class SqliteStore:
     async def aclose(self) -> None:
         """Return when every write has been answered and the threads have ended. The connections are the caller's."""
         await self._swaps.drain()
+        await self._settled.drain()
         await self._finder.aclose()
         await asyncio.to_thread(self._thread.shutdown)
 
@@ -142,9 +171,6 @@ class SqliteStore:
         with _failures():
             values = self._reader.execute(table.select, (key,)).fetchone()
         return None if values is None else _row(table, key, values)
-
-    async def _swap(self, change: Change) -> bool:
-        return await self._swaps.ask(_Swap(change))
 
     def _overdue(self, swap: _Swap) -> GuidsvcError:
         return (OutcomeUnknown if swap.taken else StoreUnavailable)(
@@ -159,10 +185,22 @@ class SqliteStore:
 
     def _commit(self, swaps: list[_Swap]) -> asyncio.Future[list[bool]]:
         def work() -> list[bool]:
-            return [self._writer.execute(*swap.change).rowcount == 1 for swap in swaps]
+            now = monotonic_ms()  # by when we have the lock: whoever wants to know what is settled waits for that
+            return [
+                (swap.not_after is None or now <= swap.not_after) and self._writer.execute(*swap.change).rowcount == 1
+                for swap in swaps
+            ]
 
         for swap in swaps:
             swap.taken = True
+        return self._in_thread(work)
+
+    def _settle(self, guids: list[str]) -> asyncio.Future[list[tuple[object, ...] | None]]:
+        """Read under the lock of writers: one that is half done, maybe in a process that stands still, holds it."""
+
+        def work() -> list[tuple[object, ...] | None]:
+            return [self._writer.execute(RECORDS.select, (guid,)).fetchone() for guid in guids]
+
         return self._in_thread(work)
 
     def _in_thread(self, work: Callable[[], _Done]) -> asyncio.Future[_Done]:

@@ -57,3 +57,6 @@ class Table(Generic[Row]):
 
 RECORDS = Table("records", Record, key="guid", version="version")
 RECEIPTS = Table("receipts", Receipt, key="key", version="attempt")
+
+FENCE = "SELECT mode, gen, boot FROM fence"
+SWAP_FENCE = "UPDATE fence SET mode = ?, gen = ?, boot = ? WHERE mode = ? AND gen = ? AND boot = ?"
