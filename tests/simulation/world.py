@@ -138,14 +138,14 @@ class World(asyncio.BaseEventLoop):
     def _run_once(self) -> None:  # what BaseEventLoop does, without a selector and with a time of its own
         if not self._ready:
             timer = heappop(self._scheduled)
-            timer._scheduled = False
+            timer._scheduled = False  # type: ignore[attr-defined]
             self.now = max(self.now, timer.when())
             self._ready.append(timer)
         for _ in range(len(self._ready)):
             handle = self._ready.popleft()
             if handle.cancelled():
                 continue
-            actor = handle._context.get(_ACTOR)
+            actor = handle._context.get(_ACTOR)  # type: ignore[attr-defined]
             if actor is None or actor.runs or self.over:
                 self.events += 1
                 handle._run()
