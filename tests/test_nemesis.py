@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.checker import Operation, Outcome, Read, Write, check
+from tests.nemesis.faults import Done
 from tests.nemesis.verdict import Exit, Run, report, write_histories
 
 READS: list[Operation] = [Read("key", at, at + 0.5, "client", None) for at in range(1000)]
@@ -36,10 +37,16 @@ def test_a_run_in_which_little_happened_proves_nothing(run: Run, told: str) -> N
 
 def test_a_violation_is_one_however_little_happened(tmp_path: Path) -> None:
     other = Read("another", 0, 1, "client", None)
-    run = Run(600, [*reversed(STALE), other], check([*STALE, other]))
+    fault = Done("Redis flushed", "redis", 1.6, 1.7)
+    run = Run(600, [*reversed(STALE), other], check([*STALE, other]), faults=[fault])
     assert run.exit is Exit.VIOLATED
     (path,) = write_histories(run, tmp_path)
-    assert path.read_text().splitlines() == [*str(run.violations[0]).splitlines(), *map(str, STALE)]
+    assert path.read_text().splitlines() == [
+        *str(run.violations[0]).splitlines(),
+        str(STALE[0]),
+        str(fault),
+        str(STALE[1]),
+    ]
 
 
 def test_an_answer_that_the_service_never_gives_is_a_violation() -> None:

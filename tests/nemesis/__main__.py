@@ -15,11 +15,13 @@ from tests.checker import Read, check
 from tests.nemesis.cluster import WORKERS, Cluster, cluster
 from tests.nemesis.faults import Nemesis
 from tests.nemesis.load import KEYS, Notes, load, read_all
-from tests.nemesis.verdict import Exit, Run, report, write_histories
+from tests.nemesis.verdict import Exit, Run, report, samples, write_histories
 
 LOOK_SECONDS = 0.5
 """How often the fence is looked at: in each mode it stays longer than this."""
 HEALED_SECONDS = 60.0
+TOLD = 10
+"""So many violations are printed; the files have all."""
 
 
 class FenceWatch:
@@ -67,7 +69,7 @@ async def run(store: str, seconds: float, seed: int, folder: Path) -> Run:
         await fence.once()
         final = await asyncio.to_thread(_final, made)
     found = check(notes.history, final)
-    return Run(seconds, notes.history, found, notes.levels, nemesis.counts, notes.answers, fence.cycles)
+    return Run(seconds, notes.history, found, notes.levels, nemesis.done, notes.answers, fence.cycles)
 
 
 def _final(made: Cluster) -> list[Read]:
@@ -90,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"nemesis on {chosen.store} for {chosen.seconds:.0f} s, --seed {chosen.seed}, in {folder}", flush=True)
     done = asyncio.run(run(chosen.store, chosen.seconds, chosen.seed, folder))
     print(report(done))
-    for violation in done.violations[:10]:
+    for violation in samples(done)[:TOLD]:
         print(violation)
     for path in write_histories(done, folder):
         print(f"history: {path}")

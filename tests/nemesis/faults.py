@@ -8,9 +8,9 @@ import os
 import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -36,14 +36,28 @@ CHANCES = 0.02, 1.0
 Fault = Callable[[], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class Done:
+    """A fault that was done, and where; times are those of the history."""
+
+    name: str
+    place: str
+    start: float
+    end: float
+
+    def __str__(self) -> str:
+        """Tell it for a reader."""
+        return f"{self.start:.6f} to {self.end:.6f}  nemesis: {self.place}: {self.name}"
+
+
 class Nemesis:
-    """Does the faults, by the random source that it is given, and counts them."""
+    """Does the faults, by the random source that it is given, and notes them."""
 
     def __init__(self, cluster: Cluster, rng: random.Random) -> None:
-        self.counts: Counter[str] = Counter()
+        self.done: list[Done] = []
         self._cluster = cluster
         self._rng = rng
-        self._targets: list[dict[str, Fault]] = list(self._all())
+        self._places = dict(self._all())
 
     async def rage(self, seconds: float) -> None:
         """Do faults for so long; at the end all is healed."""
@@ -60,31 +74,35 @@ class Nemesis:
 
     async def _some(self) -> None:
         """Do one to three faults at a time, in different places."""
-        chosen = []
-        for target in self._rng.sample(self._targets, self._rng.choice([1, 1, 2, 3])):
-            name = self._rng.choice(sorted(target))
-            self.counts[name] += 1
-            chosen.append(target[name]())
-        await asyncio.gather(*chosen)
+        places = self._rng.sample(sorted(self._places), self._rng.choice([1, 1, 2, 3]))
+        await asyncio.gather(*[self._do(place, self._rng.choice(sorted(self._places[place]))) for place in places])
 
-    def _all(self) -> Iterator[dict[str, Fault]]:
-        """Yield what can go wrong, of each place, in which only one thing does at a time."""
+    async def _do(self, place: str, name: str) -> None:
+        start = time.monotonic()
+        await self._places[place][name]()
+        self.done.append(Done(name, place, start, time.monotonic()))
+
+    def _all(self) -> Iterator[tuple[str, dict[str, Fault]]]:
+        """Yield what can go wrong, by the place: in one only one thing does at a time."""
         redis, store = self._cluster.redis, self._cluster.database.server
-        yield {
-            "Redis: flushed": self._flush,
-            "Redis: killed": lambda: self._kill(redis),
-            "Redis: restarted": lambda: self._restart(redis, signal.SIGKILL),
-            "Redis: paused": lambda: self._pause(redis),
-        }
+        yield (
+            "redis",
+            {
+                "Redis flushed": self._flush,
+                "Redis killed": lambda: self._kill(redis),
+                "Redis restarted": lambda: self._restart(redis, signal.SIGKILL),
+                "Redis paused": lambda: self._pause(redis),
+            },
+        )
         if store is not None:
-            yield {
-                "store: restarted": lambda: self._restart(store, signal.SIGTERM),
-                "store: paused": lambda: self._pause(store),
-            }
+            restart = self._of(self._restart, store, signal.SIGTERM)
+            yield "store", {"store restarted": restart, "store paused": self._of(self._pause, store)}
         for host in self._cluster.hosts:
-            yield {"worker: killed": self._of(self._kill_worker, host), "worker: paused": self._of(self._stop, host)}
+            killed, paused = self._of(self._kill_worker, host), self._of(self._stop, host)
+            yield host.name, {"worker killed": killed, "worker paused": paused}
             for name, way in host.ways.items():
-                yield {f"way to {name}: {fault}": self._of(done, way) for fault, done in self._ways().items()}
+                faults = {f"{name} {fault}": self._of(do, way) for fault, do in self._ways().items()}
+                yield f"{host.name} to {name}", faults
 
     def _ways(self) -> dict[str, Callable[[Proxy], Awaitable[None]]]:
         def lasting(make: Callable[[Proxy], AbstractContextManager[None]]) -> Callable[[Proxy], Awaitable[None]]:
@@ -96,17 +114,17 @@ class Nemesis:
 
         return {
             "slow": lasting(lambda way: way.slow(self._rng.uniform(*SLOW_SECONDS))),
-            "nothing arrives": lasting(lambda way: way.black_hole(Way.TO_SERVER)),
-            "nothing comes back": lasting(lambda way: way.black_hole(Way.TO_CLIENT)),
-            "cut off": lasting(lambda way: way.black_hole(*Way)),
+            "black hole there": lasting(lambda way: way.black_hole(Way.TO_SERVER)),
+            "black hole back": lasting(lambda way: way.black_hole(Way.TO_CLIENT)),
+            "black hole both ways": lasting(lambda way: way.black_hole(*Way)),
             "replies cut": lasting(lambda way: way.spoiling(Spoil.CUT, self._rng.uniform(*CHANCES))),
             "replies swallowed": lasting(lambda way: way.spoiling(Spoil.SWALLOWED, self._rng.uniform(*CHANCES))),
             "reset": self._reset,
         }
 
     @staticmethod
-    def _of(fault: Callable[..., Awaitable[None]], target: Host | Proxy) -> Fault:
-        return lambda: fault(target)
+    def _of(fault: Callable[..., Awaitable[None]], *target: Host | Proxy | Server | signal.Signals) -> Fault:
+        return lambda: fault(*target)
 
     async def _while(self) -> None:
         await asyncio.sleep(self._rng.uniform(*FAULT_SECONDS))

@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from operator import attrgetter
 from pathlib import Path
 
 from tests.checker import Operation, Read, Violation
+from tests.nemesis.faults import Done
 
 OPERATIONS_A_SECOND = 200_000 / 600
 HITS = 0.3
@@ -33,7 +35,7 @@ class Run:
     violations: list[Violation]
     levels: Counter[str | None] = field(default_factory=Counter)
     """How many reads were answered from where; None where that was not told."""
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: list[Done] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     cycles: int = 0
     """How often the fence was let down and put up again."""
@@ -78,7 +80,7 @@ def report(run: Run) -> str:
     lines = [
         f"{len(run.history):,} operations in {run.seconds:.0f} s, {len(run.history) / run.seconds:.0f} a second",
         f"answers     {_counts(run.answers)}",
-        f"faults      {_counts(run.faults)}",
+        f"faults      {_counts(Counter(each.name for each in run.faults))}",
         f"from caches {hits} of the reads: {_counts(run.levels)}",
         f"fence       {run.cycles} cycles",
         f"violations  {len(run.violations)}",
@@ -89,13 +91,21 @@ def report(run: Run) -> str:
     return "\n".join(lines)
 
 
+def samples(run: Run) -> list[Violation]:
+    """Return the first violation of each rule and key: one fault is seen by many."""
+    first: dict[tuple[str, str], Violation] = {}
+    for violation in run.violations:
+        first.setdefault((violation.rule, violation.key), violation)
+    return list(first.values())
+
+
 def write_histories(run: Run, folder: Path) -> list[Path]:
-    """Write down each key that a violation is of, with all its operations; return the files."""
+    """Write down each key that a violation is of, with its operations and all faults; return the files."""
     found = []
     for key in sorted({violation.key for violation in run.violations}):
         lines: Iterable[object] = [
             *(violation for violation in run.violations if violation.key == key),
-            *sorted((each for each in run.history if each.key == key), key=lambda each: each.start),
+            *sorted([*run.faults, *(each for each in run.history if each.key == key)], key=attrgetter("start")),
         ]
         found.append(folder / f"{key}.txt")
         found[-1].write_text("\n".join(map(str, lines)) + "\n")
