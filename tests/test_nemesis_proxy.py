@@ -169,6 +169,11 @@ async def test_replies_are_spoilt_by_chance(way: Proxy, chance: float) -> None:
         assert way.spoils() is None
 
 
+async def test_no_more_replies_are_spoilt_than_is_said(way: Proxy) -> None:
+    with way.spoiling(Spoil.CUT, most=2):
+        assert [way.spoils() for _ in range(4)] == [Spoil.CUT, Spoil.CUT, None, None]
+
+
 async def test_without_a_server_there_is_no_connection() -> None:
     async with proxy(free_port(), random.Random(7)) as made:
         reader, writer = await asyncio.open_connection("127.0.0.1", made.port)

@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -30,6 +30,11 @@ LONG_PAUSES = 0.15
 """So large a part of the pauses of a worker is long."""
 SLOW_SECONDS = 0.02, 0.4
 """How much later a piece of a slow connection arrives, at the most; Redis counts as down after 0.1 s."""
+ANSWERED_SECONDS = 0.5
+"""Within which a store has answered what it was asked."""
+TO, STORE = " to ", "store"
+TO_STORE = f"{TO}mongo"
+"""How places are called. The store and a way to it do not fail at the same time: see `_restart_store`."""
 CHANCES = 0.02, 1.0
 """How many of the replies are spoilt."""
 
@@ -75,6 +80,8 @@ class Nemesis:
     async def _some(self) -> None:
         """Do one to three faults at a time, in different places."""
         places = self._rng.sample(sorted(self._places), self._rng.choice([1, 1, 2, 3]))
+        if STORE in places:
+            places = [place for place in places if not place.endswith(TO_STORE)]
         await asyncio.gather(*[self._do(place, self._rng.choice(sorted(self._places[place]))) for place in places])
 
     async def _do(self, place: str, name: str) -> None:
@@ -95,14 +102,14 @@ class Nemesis:
             },
         )
         if store is not None:
-            restart = self._of(self._restart, store, signal.SIGTERM)
-            yield "store", {"store restarted": restart, "store paused": self._of(self._pause, store)}
+            restart, pause = self._of(self._restart_store, store), self._of(self._pause, store)
+            yield STORE, {"store restarted": restart, "store paused": pause}
         for host in self._cluster.hosts:
             killed, paused = self._of(self._kill_worker, host), self._of(self._stop, host)
             yield host.name, {"worker killed": killed, "worker paused": paused}
             for name, way in host.ways.items():
                 faults = {f"{name} {fault}": self._of(do, way) for fault, do in self._ways().items()}
-                yield f"{host.name} to {name}", faults
+                yield f"{host.name}{TO}{name}", faults
 
     def _ways(self) -> dict[str, Callable[[Proxy], Awaitable[None]]]:
         def lasting(make: Callable[[Proxy], AbstractContextManager[None]]) -> Callable[[Proxy], Awaitable[None]]:
@@ -149,6 +156,17 @@ class Nemesis:
         server.kill()
         await self._while()
         await asyncio.to_thread(server.start)
+
+    async def _restart_store(self, server: Server) -> None:
+        """Restart it when it has answered all that it has done.
+
+        MongoDB remembers over a restart what it has done, for the driver that asks again, and SecantusDB does not.
+        """
+        with ExitStack() as stack:
+            for host in self._cluster.hosts:
+                stack.enter_context(host.ways["mongo"].black_hole(Way.TO_SERVER))
+            await asyncio.sleep(ANSWERED_SECONDS)
+            await self._restart(server, signal.SIGTERM)
 
     async def _restart(self, server: Server, number: signal.Signals) -> None:
         server.process.send_signal(number)

@@ -10,6 +10,7 @@ import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import Enum
+from math import inf
 
 _PIECE = 65536
 
@@ -41,7 +42,7 @@ class Proxy:
         self._rng = rng
         self._delay = 0.0
         self._spoil: Spoil | None = None
-        self._chance = 0.0
+        self._chance = self._spoils = 0.0
         self._open = {way: asyncio.Event() for way in Way}
         self._connections: dict[asyncio.Task[None], _Connection] = {}
         for way in Way:
@@ -68,9 +69,9 @@ class Proxy:
                 self._open[way].set()
 
     @contextmanager
-    def spoiling(self, spoil: Spoil, chance: float = 1.0) -> Iterator[None]:
-        """Inside, replies are spoilt, each with this chance: what was asked has been done."""
-        self._spoil, self._chance = spoil, chance
+    def spoiling(self, spoil: Spoil, chance: float = 1.0, most: float = inf) -> Iterator[None]:
+        """Inside, replies are spoilt, each with this chance, and so many at the most: what was asked has been done."""
+        self._spoil, self._chance, self._spoils = spoil, chance, most
         try:
             yield
         finally:
@@ -96,7 +97,10 @@ class Proxy:
 
     def spoils(self) -> Spoil | None:
         """Decide what becomes of a reply."""
-        return self._spoil if self._spoil and self._rng.random() < self._chance else None
+        if self._spoil is None or self._spoils < 1 or self._rng.random() >= self._chance:
+            return None
+        self._spoils -= 1
+        return self._spoil
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass on one connection until both ends have closed it."""
