@@ -26,9 +26,10 @@ def test_a_good_run_is_passed() -> None:
         (replace(GOOD, history=READS[:100]), "100 operations are fewer than 667"),
         (replace(GOOD, levels=Counter({"store": 701, "redis": 299})), "30% of the reads came from a cache"),
         (replace(GOOD, levels=Counter({None: 1000})), "no answer tells"),
-        (replace(GOOD, cycles=0, seconds=1.6), "0 cycles"),
+        (replace(GOOD, cycles=0, seconds=60), "0 cycles of the fence are fewer than 1"),
+        (replace(GOOD, cycles=19, seconds=600), "19 cycles of the fence are fewer than 20"),
     ],
-    ids=["operations", "hits", "levels", "fence"],
+    ids=["operations", "hits", "levels", "fence", "fence, long"],
 )
 def test_a_run_in_which_little_happened_proves_nothing(run: Run, told: str) -> None:
     assert run.exit is Exit.INVALID

@@ -32,7 +32,7 @@ SLOW_SECONDS = 0.02, 0.4
 """How much later a piece of a slow connection arrives, at the most; Redis counts as down after 0.1 s."""
 ANSWERED_SECONDS = 0.5
 """Within which a store has answered what it was asked."""
-TO, STORE = " to ", "store"
+TO, REDIS, STORE = " to ", "redis", "store"
 TO_STORE = f"{TO}mongo"
 """How places are called. The store and a way to it do not fail at the same time: see `_restart_store`."""
 CHANCES = 0.02, 1.0
@@ -73,13 +73,16 @@ class Nemesis:
                 await asyncio.sleep(max(0.0, deadline - time.monotonic()))
                 return
             await asyncio.sleep(calm)
-            for _ in range(self._rng.randint(1, STORM)):
-                await self._some()
+            for number in range(self._rng.randint(1, STORM)):
+                await self._some(first=number == 0)
                 await asyncio.sleep(self._rng.uniform(0, LULL_SECONDS))
 
-    async def _some(self) -> None:
-        """Do one to three faults at a time, in different places."""
+    async def _some(self, *, first: bool) -> None:
+        """Do one to three faults at a time, in different places; of the first after a calm one is about Redis."""
+        about_redis = [place for place in sorted(self._places) if place.endswith(REDIS)]
         places = self._rng.sample(sorted(self._places), self._rng.choice([1, 1, 2, 3]))
+        if first and not set(places) & set(about_redis):
+            places[0] = self._rng.choice(about_redis)
         if STORE in places:
             places = [place for place in places if not place.endswith(TO_STORE)]
         await asyncio.gather(*[self._do(place, self._rng.choice(sorted(self._places[place]))) for place in places])
@@ -93,7 +96,7 @@ class Nemesis:
         """Yield what can go wrong, by the place: in one only one thing does at a time."""
         redis, store = self._cluster.redis, self._cluster.database.server
         yield (
-            "redis",
+            REDIS,
             {
                 "Redis flushed": self._flush,
                 "Redis killed": lambda: self._kill(redis),

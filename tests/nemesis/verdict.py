@@ -13,8 +13,8 @@ from tests.nemesis.faults import Done
 OPERATIONS_A_SECOND = 200_000 / 600
 HITS = 0.3
 """So large a part of the reads comes from a cache."""
-SECONDS_A_CYCLE = 30
-"""The fence is let down and put up again at least as often as this."""
+SECONDS_A_CYCLE, WHEN_SHORT, SHORT_SECONDS = 30, 60, 600
+"""The fence is let down and put up again at least as often as this; less often will do where chance decides more."""
 STORE = "store"
 
 
@@ -54,7 +54,8 @@ class Run:
 
     def shortcomings(self) -> list[str]:
         """Return why the run proves nothing."""
-        wanted, cycles = OPERATIONS_A_SECOND * self.seconds, self.seconds / SECONDS_A_CYCLE
+        wanted = OPERATIONS_A_SECOND * self.seconds
+        cycles = self.seconds // (WHEN_SHORT if self.seconds < SHORT_SECONDS else SECONDS_A_CYCLE)
         found = []
         if len(self.history) < wanted:
             found.append(f"{len(self.history):,} operations are fewer than {wanted:,.0f}")
