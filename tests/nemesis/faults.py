@@ -67,15 +67,12 @@ class Nemesis:
     async def rage(self, seconds: float) -> None:
         """Do faults for so long; at the end all is healed."""
         deadline = time.monotonic() + seconds
-        while True:
-            calm = self._rng.uniform(*CALM_SECONDS)
-            if time.monotonic() + calm >= deadline:
-                await asyncio.sleep(max(0.0, deadline - time.monotonic()))
-                return
-            await asyncio.sleep(calm)
+        while (left := deadline - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, self._rng.uniform(*CALM_SECONDS)))
             for number in range(self._rng.randint(1, STORM)):
-                await self._some(first=number == 0)
-                await asyncio.sleep(self._rng.uniform(0, LULL_SECONDS))
+                if time.monotonic() < deadline:
+                    await self._some(first=number == 0)
+                    await asyncio.sleep(self._rng.uniform(0, LULL_SECONDS))
 
     async def _some(self, *, first: bool) -> None:
         """Do one to three faults at a time, in different places; of the first after a calm one is about Redis."""
