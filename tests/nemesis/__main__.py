@@ -68,8 +68,9 @@ async def run(store: str, seconds: float, seed: int, folder: Path) -> Run:
             await read_all(made.hosts, notes, rng, WORKERS)
         await fence.once()
         final = await asyncio.to_thread(_final, made)
+        restarts = sum(host.restarts for host in made.hosts)
     found = check(notes.history, final)
-    return Run(seconds, notes.history, found, notes.levels, nemesis.done, notes.answers, fence.cycles)
+    return Run(seconds, notes.history, found, notes.levels, nemesis.done, notes.answers, fence.cycles, restarts)
 
 
 def _final(made: Cluster) -> list[Read]:

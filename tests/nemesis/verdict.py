@@ -39,6 +39,8 @@ class Run:
     answers: Counter[str] = field(default_factory=Counter)
     cycles: int = 0
     """How often the fence was let down and put up again."""
+    restarts: int = 0
+    """How often a service was started again, which had ended as a whole."""
 
     @property
     def hits(self) -> float | None:
@@ -84,6 +86,7 @@ def report(run: Run) -> str:
         f"faults      {_counts(Counter(each.name for each in run.faults))}",
         f"from caches {hits} of the reads: {_counts(run.levels)}",
         f"fence       {run.cycles} cycles",
+        f"restarts    {run.restarts}",
         f"violations  {len(run.violations)}",
         *(f"unexpected: {answer}" for answer in run.faults_of_the_service()),
         *(f"proves nothing: {reason}" for reason in run.shortcomings()),
