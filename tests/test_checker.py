@@ -226,10 +226,9 @@ def test_it_says_the_same_as_trying_all_orders(history: list[Operation]) -> None
 
 
 def test_it_is_quick() -> None:
-    """So many reads of what is gone, of which each could look through all the deletions."""
-    count = 20_000
-    history: list[Operation] = []
-    for version in range(1, count):
-        history += [write(version, version + 0.1, version), delete(version + 0.2, version + 0.3, version)]
-        history.append(read(version + 0.4, 2 * count, None))
+    """So many reads see what one deletion did, and find it among as many that had not begun."""
+    count = 30_000
+    history: list[Operation] = [write(0, 1, 1), delete(2, inf, count + 1, UNKNOWN)]
+    history += [delete(20, inf, base, UNKNOWN) for base in range(1, count + 1)]
+    history += [read(3 + place / count, 10, None) for place in range(count)]
     assert check(history) == []
