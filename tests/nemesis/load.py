@@ -98,8 +98,9 @@ class Client:
         found = reply is not None and reply.version is not None
         if reply is None or not (found or reply.status == NOT_FOUND):
             return False
-        self._notes.levels[reply.level] += found
         mark = json.loads(reply.body)["user"] if found else None
+        if found:
+            self._notes.levels[reply.level] += 1
         self._notes.history.append(Read(key, start, time.monotonic(), self._name, reply.version, mark))
         return True
 
