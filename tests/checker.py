@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from heapq import heappop, heappush
 from math import inf
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 
 class Outcome(StrEnum):
@@ -113,15 +113,13 @@ class Violation:
 
 
 def check(operations: Iterable[Operation], final: Iterable[Read] = ()) -> list[Violation]:
-    """Return what is wrong. `final` are reads of the store itself, one a key, after all has ended."""
-    histories: dict[str, list[Operation]] = defaultdict(list)
+    """Return what is wrong. `final` are reads after all has ended, best of the store itself."""
+    histories: dict[str, tuple[list[Operation], list[Read]]] = defaultdict(lambda: ([], []))
     for operation in operations:
-        histories[operation.key].append(operation)
-    ends: dict[str, list[Read]] = defaultdict(list)
+        histories[operation.key][0].append(operation)
     for read in final:
-        ends[read.key].append(read)
-    keys = histories.keys() | ends.keys()
-    return [violation for key in sorted(keys) for violation in _Key(key, histories[key], ends[key]).check()]
+        histories[read.key][1].append(read)
+    return [violation for key in sorted(histories) for violation in _Key(key, *histories[key]).check()]
 
 
 class _Key:
@@ -133,17 +131,15 @@ class _Key:
         self._final = final
         self._found: list[Violation] = []
         self._names = _Names([each for each in operations if isinstance(each, Write)])
-        deletes = [each for each in operations if isinstance(each, Delete)]
-        self._absent = _Absent([each for each in deletes if each.outcome is not Outcome.NO])
-        self._refused = _Absent([each for each in deletes if each.outcome is Outcome.NO])
+        self._deletes = _Deletes([each for each in operations if isinstance(each, Delete)])
         self._pending: list[tuple[float, int, int, Operation]] = []
         self._acknowledged: tuple[int, Operation | None] = (0, None)
         self._read: tuple[int, Operation | None] = (0, None)
 
     def check(self) -> list[Violation]:
         """Return what is wrong; once."""
-        for violation in self._names.doubled():
-            self._break(*violation)
+        for fault in (*self._names.doubled(), *self._deletes.doubled()):
+            self._break(*fault)
         good = {id(each) for each in (*self._operations, *self._final) if self._is_of_a_write(each)}
         for operation in self._operations:
             self._pass_to(operation.start)
@@ -172,11 +168,11 @@ class _Key:
     def _pass_to(self, now: float) -> None:
         """Raise the floors by what had ended before now."""
         while self._pending and self._pending[0][0] < now:
-            _, _, position, operation = heappop(self._pending)
-            if isinstance(operation, Read):
-                self._read = max(self._read, (position, operation), key=_position)
+            place = heappop(self._pending)[2:]
+            if isinstance(place[1], Read):
+                self._read = max(self._read, place, key=itemgetter(0))
             else:
-                self._acknowledged = max(self._acknowledged, (position, operation), key=_position)
+                self._acknowledged = max(self._acknowledged, place, key=itemgetter(0))
 
     def _ends(self, operation: Operation, position: int | None) -> None:
         if position is not None:
@@ -186,7 +182,7 @@ class _Key:
         """Return where a read is, or, if it is nowhere, tell why."""
         acknowledged, seen = self._acknowledged, self._read
         if self._at(read, acknowledged[0]) is None:
-            refused = self._refused.first(acknowledged[0], read.end) if read.version is None else None
+            refused = self._deletes.refused(acknowledged[0], read.end) if read.version is None else None
             if refused is None:
                 self._break(stale, "older than what was acknowledged", acknowledged[1], read)
             else:
@@ -203,12 +199,12 @@ class _Key:
             return 2 * read.version if 2 * read.version >= floor else None
         if floor == 0:
             return 0
-        delete = self._absent.first(floor, read.end)
+        delete = self._deletes.done(floor, read.end)
         return None if delete is None else 2 * delete.base + 1
 
     def _change(self, operation: Write | Delete) -> None:
         position = self._position(operation)
-        floor, before = max(self._acknowledged, self._read, key=_position)
+        floor, before = max(self._acknowledged, self._read, key=itemgetter(0))
         if position is not None and position <= floor:
             self._break(Rule.VERSION, "not above what was there before", before, operation)
         if operation.outcome is Outcome.OK:
@@ -220,10 +216,6 @@ class _Key:
             return 2 * operation.base + 1 if operation.outcome is Outcome.OK else None
         version = self._names.version(operation)
         return None if version is None else 2 * version
-
-
-def _position(floor: tuple[int, Operation | None]) -> int:
-    return floor[0]
 
 
 _Fault = tuple[Rule, str, *tuple[Operation, ...]]
@@ -241,8 +233,8 @@ class _Names:
 
     def doubled(self) -> list[_Fault]:
         """Learn what was acknowledged; return the writes that were given the version of another."""
-        known = [write for write in self._writes.values() if write.outcome is Outcome.OK]
-        faults = [self._note(write.version, write.mark, write) for write in known if write.version is not None]
+        told = [(write.version, write.mark, write) for write in self._writes.values()]
+        faults = [self._note(version, mark, write) for version, mark, write in told if version is not None]
         return [fault for fault in faults if fault is not None]
 
     def learn(self, read: Read) -> _Fault | None:
@@ -272,7 +264,23 @@ class _Names:
         return None
 
 
-class _Absent:
+class _Deletes:
+    """Which deletion made which version go."""
+
+    def __init__(self, deletes: list[Delete]) -> None:
+        self._done = sorted((each for each in deletes if each.outcome is Outcome.OK), key=attrgetter("start"))
+        self.done = _Earliest([each for each in deletes if each.outcome is not Outcome.NO]).first
+        self.refused = _Earliest([each for each in deletes if each.outcome is Outcome.NO]).first
+
+    def doubled(self) -> list[_Fault]:
+        """Return the deletions that deleted what another deleted as well."""
+        first: dict[int, Delete] = {}
+        pairs = [(first.setdefault(each.base, each), each) for each in self._done]
+        # One that begins after the other's end is told when its turn comes.
+        return [(Rule.VERSION, "one version deleted twice", a, b) for a, b in pairs if a is not b and a.end >= b.start]
+
+
+class _Earliest:
     """Deletions by position, as a tree of the earliest starts: finds the first one that began in time."""
 
     def __init__(self, deletes: Sequence[Delete]) -> None:
