@@ -31,6 +31,8 @@ class _Asked(NamedTuple, Generic[Item, Answer]):
 class Batcher(Generic[Item, Answer]):
     """Gathers items and hands them to `run`, which answers each, in order; if it raises, all of them raise.
 
+    An answer that is an exception is raised to who asked for it, and to nobody else.
+
     At most `limit` items go out in one call, and at most `in_flight` calls are out at once; items wait for a
     place in the order in which they came. An item whose caller has gone, or was told that it took too long, before it
     went out is dropped. Where `run` is no coroutine it is called in the very step in which that is decided.
@@ -38,7 +40,7 @@ class Batcher(Generic[Item, Answer]):
 
     def __init__(
         self,
-        run: Callable[[list[Item]], Awaitable[Sequence[Answer]]],
+        run: Callable[[list[Item]], Awaitable[Sequence[Answer | Exception]]],
         *,
         limit: int,
         in_flight: int,
@@ -50,7 +52,7 @@ class Batcher(Generic[Item, Answer]):
         self._patience = patience
         self._waiting: list[_Asked[Item, Answer]] = []
         self._scheduled = False
-        self._calls: dict[asyncio.Future[Sequence[Answer]], list[_Asked[Item, Answer]]] = {}
+        self._calls: dict[asyncio.Future[Sequence[Answer | Exception]], list[_Asked[Item, Answer]]] = {}
         self._looking: asyncio.TimerHandle | None = None
 
     async def ask(self, item: Item) -> Answer:
@@ -84,12 +86,16 @@ class Batcher(Generic[Item, Answer]):
             self._calls[call] = batch
             call.add_done_callback(self._answered)
 
-    def _answered(self, call: asyncio.Future[Sequence[Answer]]) -> None:
+    def _answered(self, call: asyncio.Future[Sequence[Answer | Exception]]) -> None:
         batch = self._calls.pop(call)
         try:
             answers = call.result()
             for asked, answer in zip(batch, answers, strict=True):
-                if not asked.answer.done():
+                if asked.answer.done():
+                    continue
+                if isinstance(answer, Exception):
+                    asked.answer.set_exception(answer)
+                else:
                     asked.answer.set_result(answer)
         except Exception as error:  # noqa: BLE001  # it is not swallowed: every caller gets it
             for asked in batch:

@@ -11,6 +11,7 @@
     ├── InProgress          the same request is being done
     ├── Unavailable         nothing was changed, try again
     │   ├── StoreUnavailable
+    │   │   └── StoreReadOnly   it can be read, and takes no write
     │   └── CacheUnavailable
     ├── OutcomeUnknown      a write was sent and no answer came
     ├── CorruptRecord       what is stored is not a record
@@ -113,6 +114,10 @@ class Unavailable(GuidsvcError):
 
 class StoreUnavailable(Unavailable):
     """The store cannot answer."""
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The store can be read, and takes no write."""
 
 
 class CacheUnavailable(Unavailable):
