@@ -118,7 +118,9 @@ class MongoStore:
         self._receipts = collection.database.get_collection(RECEIPTS, codec_options=_CODEC, read_concern=_MAJORITY)
         self._few = few
         self._gets: Batcher[str, _Document | None] = Batcher(self._find, limit=QUERY, in_flight=QUERIES)
-        self._creations: Batcher[dict[str, Any], bool] = Batcher(self._create, limit=QUERY, in_flight=QUERIES)
+        self._creations: Batcher[dict[str, Any], bool] = Batcher(
+            self._create, limit=QUERY, in_flight=QUERIES, droppable=lambda _: True
+        )
 
     async def get(self, guid: str) -> Record | None:
         document = await self._gets.ask(guid)

@@ -74,6 +74,7 @@ async def open_sqlite(
 @dataclass
 class _Swap:
     change: Change
+    droppable: bool  # with the errand that it is a part of
     taken: bool = False  # by the thread: from here on its caller can no longer withdraw it
 
 
@@ -95,7 +96,9 @@ class SqliteStore:
         self._write_seconds = write_seconds
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         patience = Patience(write_seconds, self._overdue)
-        self._swaps: Batcher[_Swap, bool] = Batcher(self._commit, limit=GROUP, in_flight=1, patience=patience)
+        self._swaps: Batcher[_Swap, bool] = Batcher(
+            self._commit, limit=GROUP, in_flight=1, patience=patience, droppable=lambda swap: swap.droppable
+        )
 
     async def get(self, guid: str) -> Record | None:
         return self._read(RECORDS, guid)
@@ -104,13 +107,13 @@ class SqliteStore:
         return self._read(RECORDS, guid)
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
-        return await self._swap(RECORDS.change(old, new))
+        return await self._swaps.ask(_Swap(RECORDS.change(old, new), droppable=True))
 
     async def receipt(self, key: str) -> Receipt | None:
         return self._read(RECEIPTS, key)
 
     async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
-        return await self._swap(RECEIPTS.change(old, new))
+        return await self._swaps.ask(_Swap(RECEIPTS.change(old, new), droppable=False))
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         with self._failures():
@@ -155,9 +158,6 @@ class SqliteStore:
             yield
         except sqlite3.Error as error:
             raise failure(error, self._file) from error
-
-    async def _swap(self, change: Change) -> bool:
-        return await self._swaps.ask(_Swap(change))
 
     def _overdue(self, swap: _Swap) -> GuidsvcError:
         return (OutcomeUnknown if swap.taken else StoreUnavailable)(
