@@ -24,7 +24,7 @@ PLACES, QUEUE_SECONDS, REQUEST_SECONDS = 256, 1.0, 5.0
 QUEUE = 8
 """So many times as many as there are places may wait for one."""
 LATE = 0.2
-"""A loop that comes to a look by this part of the time in the queue too late is behind with what it has been sent."""
+"""A loop that twice comes to a look by this part of the time in the queue too late is behind with what it was sent."""
 LOOKS = 20
 """So often is looked, in the time for which a request may wait, for those who have."""
 TOLD_SECONDS = 10.0
@@ -49,7 +49,7 @@ class Admission:
         self._doing: dict[Errand, float] = {}  # since when, in this order
         self._looking: asyncio.TimerHandle | None = None
         self._due = 0.0  # when the next look is
-        self._late = False  # the last one was
+        self._late = 0  # so many in a row were; one may be anything: a pause of the machine, and no load
         self._told = self._told_of = 0.0  # when, and how many had been refused then
         # Counters, for whoever tells of them
         self.refused = 0
@@ -74,7 +74,7 @@ class Admission:
     @property
     def is_full(self) -> bool:
         """Whether who comes now is refused."""
-        if self._late:
+        if self._late > 1:
             return True
         if self._free > 0:
             return False
@@ -104,7 +104,7 @@ class Admission:
 
     def take_now(self, errand: Errand) -> bool:
         """Take a place for an errand that has just come, if one is free and the loop is in time; whether it did."""
-        return not self._late and self._take_free(errand)
+        return self._late <= 1 and self._take_free(errand)
 
     def begin(self, errand: Errand) -> bool:
         """Begin an errand in this task; whether it has a place, or it is still to be waited for. `end` ends it."""
@@ -185,7 +185,7 @@ class Admission:
         loop = asyncio.get_running_loop()
         now = loop.time()
         self._looking = None
-        self._late = now - self._due > LATE * self._seconds
+        self._late = self._late + 1 if now - self._due > LATE * self._seconds else 0
         for each in self._waiting:
             if now - each.since >= self._seconds and not each.patient and not each.place.done():
                 self.expired += 1

@@ -224,8 +224,7 @@ class Handler(RequestHandler):
         """Return a place among what is done at a time, for the request, or for a part of it that takes its own time."""
         taken = CURRENT.get()  # by its connection, or before
         self._errand = Errand() if taken is None or taken.begun else taken
-        if self._gone:
-            self._errand.leave(gone=True)
+        self._errand.left = self._errand.gone = self._gone
         admission: Admission = self.application.settings["admission"]
         return admission.place(self._errand, patient=patient)
 
