@@ -23,6 +23,7 @@ from guidsvc.idempotency import Idempotency
 from guidsvc.rules import Clock, Terms
 from guidsvc.service import GuidService
 from guidsvc.store import open_store
+from guidsvc.web.admission import Admission
 from guidsvc.web.app import make_app
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
@@ -91,8 +92,9 @@ async def serving(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         log = logs.access_log(settings.log_level, settings.log_format) if settings.access_log else None
         proxies = [proxy.strip() for proxy in settings.trusted_proxies.split(",") if proxy.strip()]
         forwarded = Forwarded(proxies)
-        app = make_app(service, idempotency, probes, forwarded=forwarded, log=log)
-        short = ShortWay(service, app.settings["under_way"], forwarded, log)
+        admission = Admission(settings.max_in_progress, seconds=settings.queue_timeout, budget=settings.request_timeout)
+        app = make_app(service, idempotency, probes, forwarded=forwarded, log=log, admission=admission)
+        short = ShortWay(service, app.settings["under_way"], forwarded, log, admission)
         with listening(settings.host, settings.port, settings.unix_socket) as sockets:
             port: int = 0 if settings.unix_socket else sockets[0].getsockname()[1]
             async with _serving(app, sockets, settings, short) as server:

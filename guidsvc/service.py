@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
-from guidsvc import rules
+from guidsvc import errand, rules
 from guidsvc.bodies import Change, ListQuery, Patch
-from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
+from guidsvc.errors import CorruptRecord, NotFound, PreconditionRequired, StoreUnavailable
 from guidsvc.models import Record, State
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
 from guidsvc.store import FAR, Store
@@ -92,6 +92,15 @@ class GuidService:
             return record
         return rules.require_live(guid, record, now)
 
+    def is_at_hand(self, guid: str) -> bool:
+        """Whether what `get` would say is known without having to wait."""
+        try:
+            return self._store.peek(guid) is not FAR
+        except CorruptRecord:
+            return True
+        except StoreUnavailable:
+            return False
+
     async def get(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> Read:
         """Return the live record of a GUID; NotFound or Expired if it has none.
 
@@ -128,7 +137,7 @@ class GuidService:
             guid = (draw or self._draw)(now)
             rules.demand(guid, None, conditions)
             record = rules.created(guid, change, now, self._terms, after=self._deleted_version)
-            if await self._store.swap(None, record):
+            if await self._swap(None, record):
                 return record
             if draw is not None and (made_before := await self._store.latest(guid)) is not None:
                 return made_before
@@ -217,9 +226,15 @@ class GuidService:
                 old = rules.kept(stored, now)
                 new = make(old, now, max(self._deleted_version, stored.version if stored else 0))
                 unchanged = new is not None and new is old
-                if unchanged or await self._store.swap(stored, new):
+                if unchanged or await self._swap(stored, new):
                     return old, new
         raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
+
+    async def _swap(self, old: Record | None, new: Record | None) -> bool:
+        """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished, in the cache too."""
+        errand.check()
+        with errand.kept():
+            return await self._store.swap(old, new)
 
     def _demand(self, guid: str, old: Record | None, conditions: Conditions) -> None:
         if old is not None and self._strict and not conditions:

@@ -68,7 +68,7 @@ class Store(Protocol):
         """
 
     async def ping(self) -> None:
-        """Return if the store answers; StoreUnavailable if it does not."""
+        """Return if the store answers; StoreUnavailable if it does not, StoreReadOnly if it takes no write."""
 
 
 class Receipts(Protocol):

@@ -126,7 +126,9 @@ class MongoStore:
         find, settle = partial(self._find, collection), partial(self._find, _linearizable(collection))
         self._gets: Batcher[str, _Document | None] = Batcher(find, limit=QUERY, in_flight=QUERIES)
         self._settled: Batcher[str, _Document | None] = Batcher(settle, limit=QUERY, in_flight=QUERIES)
-        self._creations: Batcher[dict[str, Any], bool] = Batcher(self._create, limit=QUERY, in_flight=QUERIES)
+        self._creations: Batcher[dict[str, Any], bool] = Batcher(
+            self._create, limit=QUERY, in_flight=QUERIES, droppable=lambda _: True
+        )
 
     async def get(self, guid: str) -> Record | None:
         document = await self._gets.ask(guid)

@@ -2,16 +2,16 @@
 
 Point reads run straight on the event loop: microseconds, where a thread would cost tens of them. Writes go to
 one thread, all that wait in one transaction (group commit), and are answered when the log has been synced.
-Whatever sqlite3 raises ends in this file and in `sqlite_schema`.
+Whatever sqlite3 raises ends in this file, in `sqlite_writer` and in `sqlite_schema`.
 """
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -28,6 +28,7 @@ from guidsvc.store.fence import Fence, Mode, Sight
 from guidsvc.store.sqlite_find import Finder
 from guidsvc.store.sqlite_schema import FORGET, LET_GO, RENAME, claim, open_reader, open_writer, share
 from guidsvc.store.sqlite_tables import FENCE, RECEIPTS, RECORDS, SWAP_FENCE, Change, Row, Table
+from guidsvc.store.sqlite_writer import Writer, failure, monotonic_ms
 
 WRITE_SECONDS = 5.0
 """How long a write may take before its caller is told that it failed, or that its outcome is unknown."""
@@ -40,11 +41,6 @@ SWEEP_CHUNK, SWEEP_PAUSE = 500, 0.05
 
 _log = structlog.get_logger(__name__)
 _Done = TypeVar("_Done")
-
-
-def monotonic_ms() -> int:
-    """Return the time in milliseconds by a clock that all processes of this host share, and that is never set."""
-    return time.monotonic_ns() // 1_000_000
 
 
 def path_of_url(url: str) -> Path:
@@ -80,7 +76,7 @@ async def open_sqlite(
 @dataclass
 class _Swap:
     change: Change
-    not_after: int | None = None
+    droppable: bool  # with the errand that it is a part of
     taken: bool = False  # by the thread: from here on its caller can no longer withdraw it
 
 
@@ -95,13 +91,16 @@ class SqliteStore:
         *,
         write_seconds: float = WRITE_SECONDS,
     ) -> None:
-        self._writer = writer
+        (_, _, self._file) = writer.execute("PRAGMA database_list").fetchone()
+        self._writer = Writer(writer, self._file)
         self._reader = reader
         self._finder = finder
         self._write_seconds = write_seconds
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         patience = Patience(write_seconds, self._overdue)
-        self._swaps: Batcher[_Swap, bool] = Batcher(self._commit, limit=GROUP, in_flight=1, patience=patience)
+        self._swaps: Batcher[_Swap, bool] = Batcher(
+            self._commit, limit=GROUP, in_flight=1, patience=patience, droppable=lambda swap: swap.droppable
+        )
         self._settled: Batcher[str, tuple[object, ...] | None] = Batcher(self._settle, limit=GROUP, in_flight=1)
 
     async def get(self, guid: str) -> Record | None:
@@ -114,35 +113,34 @@ class SqliteStore:
         return self._read(RECORDS, guid)
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        return await self._swaps.ask(_Swap(RECORDS.change(old, new), not_after))
+        change = RECORDS.change(old, new)
+        return await self._swaps.ask(_Swap(change._replace(not_after=not_after), droppable=True))
 
     async def settled(self, guid: str) -> Record | None:
         found = await self._settled.ask(guid)
         return None if found is None else _row(RECORDS, guid, found)
 
     async def fence(self) -> Sight:
-        with _failures():
+        with self._failures():
             mode, gen, boot = self._reader.execute(FENCE).fetchone()
         return Sight(Fence(Mode(mode), gen, boot), monotonic_ms())
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
-        def work() -> bool:
-            return self._writer.execute(SWAP_FENCE, (*new, *old)).rowcount == 1
-
-        return await self._in_thread(work)
+        swap = partial(self._writer.execute, Change(SWAP_FENCE, (*new, *old)))
+        return await self._in_thread(partial(self._writer.transaction, swap)) == 1
 
     async def receipt(self, key: str) -> Receipt | None:
         return self._read(RECEIPTS, key)
 
     async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
-        return await self._swaps.ask(_Swap(RECEIPTS.change(old, new)))
+        return await self._swaps.ask(_Swap(RECEIPTS.change(old, new), droppable=False))
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
-        with _failures():
+        with self._failures():
             return await self._finder.find(selection, after, limit, lambda row: _row(RECORDS, str(row[0]), row))
 
     async def count(self, selection: Selection) -> int:
-        with _failures():
+        with self._failures():
             return await self._finder.count(selection)
 
     async def purge(self, before: int, limit: int) -> int:
@@ -152,13 +150,15 @@ class SqliteStore:
         return await self._purge(RECEIPTS.purge, before, limit)
 
     async def identity(self) -> str:
-        with _failures():
+        with self._failures():
             (name,) = self._reader.execute("SELECT name FROM identity").fetchone()
         return str(name)
 
     async def ping(self) -> None:
-        with _failures():
+        with self._failures():
             self._reader.execute("SELECT 1 FROM records LIMIT 1").fetchone()
+        if self._writer.is_failing:
+            await self._in_thread(self._writer.check)
 
     async def aclose(self) -> None:
         """Return when every write has been answered and the threads have ended. The connections are the caller's."""
@@ -168,9 +168,17 @@ class SqliteStore:
         await asyncio.to_thread(self._thread.shutdown)
 
     def _read(self, table: Table[Row], key: str) -> Row | None:
-        with _failures():
+        with self._failures():
             values = self._reader.execute(table.select, (key,)).fetchone()
         return None if values is None else _row(table, key, values)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn what SQLite raises, inside, into what a reader is told."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise failure(error, self._file) from error
 
     def _overdue(self, swap: _Swap) -> GuidsvcError:
         return (OutcomeUnknown if swap.taken else StoreUnavailable)(
@@ -178,46 +186,19 @@ class SqliteStore:
         )
 
     async def _purge(self, statement: str, before: int, limit: int) -> int:
-        def work() -> int:
-            return self._writer.execute(statement, (before, limit)).rowcount
+        purge = partial(self._writer.execute, Change(statement, (before, limit)))
+        return await self._in_thread(partial(self._writer.transaction, purge))
 
-        return await self._in_thread(work)
-
-    def _commit(self, swaps: list[_Swap]) -> asyncio.Future[list[bool]]:
-        def work() -> list[bool]:
-            now = monotonic_ms()  # by when we have the lock: whoever wants to know what is settled waits for that
-            return [
-                (swap.not_after is None or now <= swap.not_after) and self._writer.execute(*swap.change).rowcount == 1
-                for swap in swaps
-            ]
-
+    def _commit(self, swaps: list[_Swap]) -> asyncio.Future[list[bool | GuidsvcError]]:
         for swap in swaps:
             swap.taken = True
-        return self._in_thread(work)
+        return self._in_thread(partial(self._writer.swaps, [swap.change for swap in swaps]))
 
     def _settle(self, guids: list[str]) -> asyncio.Future[list[tuple[object, ...] | None]]:
-        """Read under the lock of writers: one that is half done, maybe in a process that stands still, holds it."""
-
-        def work() -> list[tuple[object, ...] | None]:
-            return [self._writer.execute(RECORDS.select, (guid,)).fetchone() for guid in guids]
-
-        return self._in_thread(work)
+        return self._in_thread(partial(self._writer.rows, RECORDS.select, guids))
 
     def _in_thread(self, work: Callable[[], _Done]) -> asyncio.Future[_Done]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
-
-    def _transaction(self, work: Callable[[], _Done]) -> _Done:
-        committing = False
-        try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            done = work()
-            committing = True
-            self._writer.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-            raise _failure(error, committing=committing) from error
-        return done
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
 def _row(table: Table[Row], key: str, values: tuple[object, ...]) -> Row:
@@ -225,29 +206,6 @@ def _row(table: Table[Row], key: str, values: tuple[object, ...]) -> Row:
         return table.row(values)
     except ValidationError as error:
         raise CorruptRecord(f"the row of {key} is no {table.model.__name__}: {error}") from error
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Turn what SQLite raises, inside, into what a reader is told."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _failure(error) from error
-
-
-def _failure(error: sqlite3.Error, *, committing: bool = False) -> GuidsvcError:
-    """Say what an error of SQLite means to the caller.
-
-    A commit whose sync or write failed is rolled back here, yet its frames may be in the log, and would count
-    after a crash: its outcome is unknown. A full disk (SQLITE_FULL) is no such case: the last frame is not there.
-    """
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if committing and code == sqlite3.SQLITE_IOERR:
-        return OutcomeUnknown(f"SQLite: {error}")
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return CorruptRecord(f"SQLite: {error}")
-    return StoreUnavailable(f"SQLite: {error}")
 
 
 async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:

@@ -5,6 +5,7 @@ from tornado.web import Application
 from guidsvc.idempotency import Idempotency
 from guidsvc.service import GuidService
 from guidsvc.web.access import Log, log_function
+from guidsvc.web.admission import Admission
 from guidsvc.web.base import UnknownPath
 from guidsvc.web.batch import BatchHandler
 from guidsvc.web.collection import GuidsHandler
@@ -19,9 +20,13 @@ from guidsvc.web.routes import Route, RoutedApplication
 
 
 def make_app(
-    service: GuidService, idempotency: Idempotency, probes: Probes, *, forwarded: Forwarded, log: Log | None
-) -> Application:
-    """Put the application together. Its setting `under_way` is the UnderWay of its requests, `routes` its table."""
+    service: GuidService, idempotency: Idempotency, probes: Probes, *, forwarded: Forwarded, log: Log | None,
+    admission: Admission | None = None,
+) -> Application:  # fmt: skip
+    """Put the application together.
+
+    Its setting `under_way` is the UnderWay of its requests, `admission` their Admission, `routes` its table.
+    """
     routes = [
         Route("/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
         Route("/guid:batch", BatchHandler, {"service": service, "idempotency": idempotency}),
@@ -40,6 +45,7 @@ def make_app(
         default_handler_class=UnknownPath,
         log_function=log_function(log),
         under_way=UnderWay(),
+        admission=admission or Admission(),
         forwarded=forwarded,
         document=Document(routes),
     )

@@ -17,10 +17,12 @@ from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from guidsvc.errand import CURRENT, Errand
 from guidsvc.errors import StoreUnavailable
 from guidsvc.idempotency import Idempotency, Reply, Work
 from guidsvc.rules import Conditions
 from guidsvc.web import body, conditions, preferences, problems, query
+from guidsvc.web.admission import Admission, Place
 from guidsvc.web.dates import http_date
 from guidsvc.web.described import Answer, operation
 from guidsvc.web.draining import UnderWay
@@ -51,6 +53,8 @@ class Handler(RequestHandler):
 
     request_id: str
     _is_last = False  # of its connection, whose end is that of the reply too: HTTP/1.0 knows no other for a stream
+    _errand: Errand | None = None  # what is being done
+    _gone = False  # the client is
     _streaming: asyncio.Task[None] | None = None  # what is to end when the client goes away
 
     def clear(self) -> None:
@@ -108,6 +112,9 @@ class Handler(RequestHandler):
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
+        self._gone = True
+        if self._errand is not None:
+            self._errand.leave(gone=True)
         if self._streaming is not None:
             self._streaming.cancel()
         self.under_way.discard(self)
@@ -197,8 +204,14 @@ class Handler(RequestHandler):
             self.finish()
             return
         self._streaming = asyncio.current_task()
+        first = True
         async with aclosing(parts):
-            async for part in parts:
+            while True:
+                async with self.place(patient=not first):
+                    part = await anext(parts, None)
+                first = False
+                if part is None:
+                    break
                 self.write(part)
                 try:
                     await self.flush()
@@ -206,6 +219,14 @@ class Handler(RequestHandler):
                     return
         self._streaming = None
         self.finish()
+
+    def place(self, *, patient: bool = False) -> Place:
+        """Return a place among what is done at a time, for the request, or for a part of it that takes its own time."""
+        taken = CURRENT.get()  # by its connection, or before
+        self._errand = Errand() if taken is None or taken.begun else taken
+        self._errand.left = self._errand.gone = self._gone
+        admission: Admission = self.application.settings["admission"]
+        return admission.place(self._errand, patient=patient)
 
     def preferences(self) -> dict[str, str]:
         """Return what the client would like, by name."""

@@ -33,6 +33,7 @@ class Connection(asyncio.Protocol):
         "_drained",
         "_ended",
         "_error",
+        "_held",
         "_lingering",
         "_out",
         "_out_bytes",
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._out_bytes = self._unsent = 0  # of that; and of what the transport has, at the last look
         self._drained: asyncio.Future[None] | None = None  # while the client does not take what is sent
         self._paused = False  # it is kept from sending
+        self._held = False  # it is not listened to for a while
         self._lingering = False  # until it hangs up
         self._ended = False  # it sends no more
         self._since = shared.tick  # when began what is waited for
@@ -197,8 +199,13 @@ class Connection(asyncio.Protocol):
         self._regulate()
 
     def ready(self) -> None:
+        self._held = False
         self._since = self._shared.tick
         self._regulate()
+
+    def hold(self) -> None:
+        self._held = True
+        self._shared.held.add(self)
 
     def failed(self) -> None:
         self._abandon()
@@ -248,7 +255,7 @@ class Connection(asyncio.Protocol):
 
     def _start(self, message: Message, plain: Plain | None = None) -> None:
         """Begin to answer a request."""
-        answering = self._answering = Answering(self, message, plain)
+        answering = self._answering = Answering(self, message, plain, self._shared.admission)
         try:
             answering.begin(self._shared.app)
         except HTTPInputError as error:
@@ -269,7 +276,8 @@ class Connection(asyncio.Protocol):
     def _regulate(self) -> None:
         """Keep the client from sending while there is no room for it."""
         message = self._reader.message
-        full = self._drained is not None or bool(self._waiting) or (message is not None and message.buffered > BUFFER)
+        full = self._drained is not None or self._held or bool(self._waiting)
+        full = full or (message is not None and message.buffered > BUFFER)
         if full != self._paused and not self._transport.is_closing():
             self._paused = full
             (self._transport.pause_reading if full else self._transport.resume_reading)()

@@ -108,7 +108,12 @@ class GuidHandler(RecordHandler):
     async def get(self, text: str) -> None:
         """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
         self.read_view(RecordQuery)
-        self.send(await records.get(self._service, self.asked(text)))
+        if self._service.is_at_hand(text):
+            self.send(await records.get(self._service, self.asked(text)))
+        else:
+            async with self.place():
+                reply = await records.get(self._service, self.asked(text))
+            self.send(reply)
 
     head = get
 
@@ -130,7 +135,9 @@ class GuidHandler(RecordHandler):
         changes nothing leaves the version as it is.
         """
         self.read_view(RecordQuery)
-        self.send(await records.put(self._service, self.asked(text)))
+        async with self.place():
+            reply = await records.put(self._service, self.asked(text))
+        self.send(reply)
 
     @operation(
         "patchGuid",
@@ -149,7 +156,9 @@ class GuidHandler(RecordHandler):
         Null removes a member of the metadata, or all of them. One that has expired is renewed, as by PUT.
         """
         self.read_view(RecordQuery)
-        self.send(await records.patch(self._service, self.asked(text)))
+        async with self.place():
+            reply = await records.patch(self._service, self.asked(text))
+        self.send(reply)
 
     @operation(
         "deleteGuid",
@@ -162,4 +171,6 @@ class GuidHandler(RecordHandler):
     async def delete(self, text: str) -> None:
         """Delete the GUID, live or expired."""
         self.read_query(NoQuery)
-        self.send(await records.delete(self._service, self.asked(text)))
+        async with self.place():
+            reply = await records.delete(self._service, self.asked(text))
+        self.send(reply)

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 from httptools import HttpRequestParser
 from tornado.httputil import HTTPServerConnectionDelegate
 
+from guidsvc.web.admission import Admission
 from guidsvc.web.forwarded import UNIX
+from guidsvc.web.held import Held
 from guidsvc.web.message import RawHeaders
 
 
@@ -18,15 +20,21 @@ class Plain(Protocol):
     last: bool
     """Whether the connection ends with its answer."""
 
+    def at_once(self) -> bytes | None:
+        """Return the refusal, if there is no room for it; else None."""
+
     def answer(self, sent: bytes) -> Coroutine[Any, Any, bytes]:
         """Do it, with the body that was sent, and return the answer."""
 
     def abandon(self) -> None:
-        """Forget it: the client has gone before all of it had come."""
+        """Forget it: the client has gone, before all of it had come or while it is being done."""
 
 
 class Short(Protocol):
     """Answers some requests so that no handler need be asked: `guidsvc.web.short`."""
+
+    admission: Admission
+    """Gives places to those that take time."""
 
     def again(self, data: bytes, peer: "Peer") -> bytes | None:
         """Answer what came, if it is a whole request like one that is remembered; else None."""
@@ -80,9 +88,11 @@ class Shared:
         self.app = app
         self.limits = limits
         self.short = short
+        self.admission = None if short is None else short.admission
         self.connections: set[Kept] = set()
         self.expected: dict[Kept, float] = {}
         """Connections that are not there yet, as their TLS has not been agreed upon, and since when."""
+        self.held = Held()
         self.tick = asyncio.get_running_loop().time()
         self.sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Is done: for what is sent without having to wait."""
