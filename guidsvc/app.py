@@ -29,7 +29,7 @@ from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.health import Probes
 from guidsvc.web.hosting import Limits
 from guidsvc.web.listening import listening, tls_context
-from guidsvc.web.server import serving_on
+from guidsvc.web.server import LAME_SECONDS, RETIRING_TICK_SECONDS, serving_on
 from guidsvc.web.short import ShortWay
 
 MAKERS = {"4": rules.guid_v4, "7": rules.guid_v7}
@@ -106,15 +106,18 @@ class _Stoppable(Protocol):
     def stop(self) -> None:
         """Accept no more connections."""
 
-    async def send_all(self, seconds: float) -> None:
-        """Return when all that was answered has been sent, or after this time."""
+    async def retire(self) -> None:
+        """Return when those who are connected have had the time to ask again, and be told that they are hung up on."""
 
 
 class _Tornado(HTTPServer):
-    """Tornado's own server, which keeps nobody waiting at the end."""
+    """Tornado's own server, which does not tell who is idle: all have the same time at the end."""
 
-    async def send_all(self, seconds: float) -> None:
-        """Return: what Tornado's server has not sent by now it does not send."""
+    async def retire(self) -> None:
+        """Return when nobody is connected, or has been told for LAME_SECONDS."""
+        deadline = asyncio.get_running_loop().time() + LAME_SECONDS
+        while self._connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # sets no event
+            await asyncio.sleep(RETIRING_TICK_SECONDS)
 
 
 @asynccontextmanager
@@ -148,11 +151,17 @@ async def _serving(
 
 
 async def _drain(server: _Stoppable, under_way: UnderWay, grace: float) -> None:
+    """Return when no request is left to be answered, or after the grace."""
+    under_way.draining = True
     server.stop()
-    deadline = asyncio.get_running_loop().time() + grace
-    if not await under_way.drain(grace):
-        _log.warning("stopped with requests under way", under_way=len(under_way), grace=grace)
-    await server.send_all(deadline - asyncio.get_running_loop().time())
+    try:
+        async with asyncio.timeout(grace):
+            await server.retire()
+            await under_way.ended()
+    except TimeoutError:
+        if len(under_way):
+            _log.warning("stopped with requests under way", under_way=len(under_way), grace=grace)
+    under_way.over = True
 
 
 def _on_signals() -> asyncio.Event:
