@@ -110,6 +110,17 @@ async def test_who_has_not_asked_for_long_is_hung_up_on_at_once_and_others_are_n
         await over
 
 
+async def test_who_has_asked_within_the_last_second_has_all_of_another(serving: Serving) -> None:
+    async with ending(serving) as (connect, end):
+        connection = await connect()
+        await ask(connection)
+        await asyncio.sleep(LAME_SECONDS * 0.7)
+        over = end()
+        await asyncio.sleep(LAME_SECONDS * 0.5)
+        assert (await ask(connection)).status == 200
+        await over
+
+
 @pytest.mark.parametrize("server", ["httptools"])
 async def test_half_a_head_is_waited_for(serving: Serving) -> None:
     async with ending(serving) as (connect, end):
