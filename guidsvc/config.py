@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     server: Literal["httptools", "tornado"] = Field(
         "httptools", description="what reads HTTP: our own connection layer on httptools, or Tornado's server"
     )
+    workers: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="processes that serve, under a supervisor; more than one need a redis:// that they share"
+    )
     store_url: str = Field(
         "sqlite:///guidsvc.db", description="where records are kept: sqlite:///path or mongodb://host:27017/guidsvc"
     )

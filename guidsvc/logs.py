@@ -4,23 +4,29 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from json import dumps
 from typing import Literal, TextIO
 
 import structlog
-from structlog.types import Processor
+from structlog.types import EventDict, Processor
 
+PIPE_BUF = 4096
+"""Bytes that a pipe takes in one piece, whoever else writes into it (Linux; `select.PIPE_BUF`)."""
 Form = Literal["auto", "console", "json"]
 
 
-def configure(level: str, form: Form) -> None:
-    """Send every line of this level and above to standard error; `auto` is for a reader if that is a terminal."""
+def configure(level: str, form: Form, *, worker: int | None = None) -> None:
+    """Send every line of this level and above to standard error; `auto` is for a reader if that is a terminal.
+
+    Where there are several workers each line says which one wrote it.
+    """
     readable = is_readable(form)
     shared: list[Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([] if worker is None else [_naming(worker)]),
     ]
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -43,7 +49,19 @@ def is_readable(form: Form) -> bool:
     return form == "console" or (form == "auto" and sys.stderr.isatty())
 
 
-def access_log(level: str, form: Form) -> Callable[[str, str, int, float, str, str], None] | None:
+def _naming(worker: int) -> Processor:
+    """Return what adds the worker to a line."""
+
+    def name(_: object, __: str, line: EventDict) -> EventDict:
+        line["worker"] = worker
+        return line
+
+    return name
+
+
+def access_log(
+    level: str, form: Form, *, worker: int | None = None
+) -> Callable[[str, str, int, float, str, str], None] | None:
     """Return what writes the line of a request: method, path, status, milliseconds, request id, client; or None.
 
     For programs the line is made here: structlog makes the same of it, and takes longer than the request itself.
@@ -55,14 +73,19 @@ def access_log(level: str, form: Form) -> Callable[[str, str, int, float, str, s
         return lambda method, path, status, ms, request_id, remote: log.info(
             "request", method=method, path=path, status=status, ms=ms, request_id=request_id, remote=remote
         )
-    return _Lines(sys.stderr)
+    return _Lines(sys.stderr, worker)
 
 
 class _Lines:
-    """Access lines in JSON, those of one turn of the loop written at once."""
+    """Access lines in JSON, those of one turn of the loop written at once.
 
-    def __init__(self, out: TextIO) -> None:
+    Those of several workers may go into one pipe, which keeps what is written together only up to PIPE_BUF.
+    """
+
+    def __init__(self, out: TextIO, worker: int | None = None) -> None:
         self._out = out
+        self._most = None if worker is None else PIPE_BUF
+        self._end = "}\n" if worker is None else f', "worker": {worker}}}\n'
         self._lines: list[str] = []
         self._second, self._start = -1, ""
 
@@ -76,13 +99,28 @@ class _Lines:
         self._lines.append(
             f'{{"method": {dumps(method)}, "path": {dumps(path)}, "status": {status}, "ms": {ms}, "request_id": '
             f'"{request_id}", "remote": {dumps(remote)}, "event": "request", "logger": "guidsvc.access", '
-            f'"level": "info", "timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"}}\n'
+            f'"level": "info", "timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"{self._end}'
         )
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
-        self._out.write("".join(lines))
-        self._out.flush()
+        for part in [lines] if self._most is None else parted(lines, self._most):
+            self._out.write("".join(part))
+            self._out.flush()
+
+
+def parted(lines: Iterable[str], most: int) -> Iterator[list[str]]:
+    """Part lines so that no part is of more than so many characters, unless one line is."""
+    part: list[str] = []
+    size = 0
+    for line in lines:
+        if part and size + len(line) > most:
+            yield part
+            part, size = [], 0
+        part.append(line)
+        size += len(line)
+    if part:
+        yield part
 
 
 def _rendering(*, readable: bool) -> list[Processor]:

@@ -98,8 +98,9 @@ class Handler(RequestHandler):
         return None
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
-        """End the request; and the connection, if the service is about to end."""
-        if not self.under_way.draining and not self._is_last:
+        """End the request; and the connection, if the service is about to end and the client can still be told."""
+        ends = self.under_way.draining and not self._headers_written
+        if not ends and not self._is_last:
             return super().finish(chunk)
         connection: Any = self.request.connection
         self.set_header("Connection", "close")

@@ -11,7 +11,7 @@ from tornado.iostream import StreamClosedError
 
 from guidsvc.web.answering import Answering
 from guidsvc.web.exchange import gone
-from guidsvc.web.hosting import Peer, Plain, Shared
+from guidsvc.web.hosting import Peer, Plain, Shared, has_unread
 from guidsvc.web.message import Message, RawHeaders, not_http
 from guidsvc.web.reader import Reader
 from guidsvc.web.replies import refusal
@@ -233,9 +233,15 @@ class Connection(asyncio.Protocol):
         seconds = self._patience()
         return seconds is not None and now - self._since > seconds
 
-    @property
-    def is_sending(self) -> bool:
-        return self._transport.get_write_buffer_size() > 0
+    def retire(self, latest: float) -> bool:
+        sending = self._transport.get_write_buffer_size() > 0
+        if self._transport.is_closing():
+            return sending
+        asked = self._answering is not None or bool(self._waiting) or not self._reader.between
+        if sending or asked or self._since > latest or has_unread(self._transport):
+            return True
+        self.close()
+        return False
 
     def abort(self) -> None:
         self._transport.abort()

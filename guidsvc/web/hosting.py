@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from selectors import EVENT_READ, DefaultSelector
 from typing import Any, Protocol
 
 from httptools import HttpRequestParser
@@ -54,9 +55,8 @@ class Kept(Protocol):
     def overdue(self, now: float) -> bool:
         """Whether the client has had its time."""
 
-    @property
-    def is_sending(self) -> bool:
-        """Whether something of an answer is still to be sent."""
+    def retire(self, latest: float) -> bool:
+        """Hang up, if it has been idle since before this time; whether there is still something to do for it."""
 
     def close(self) -> None:
         """Send what is left, and hang up."""
@@ -108,3 +108,10 @@ class Peer:
         name = transport.get_extra_info("peername")
         self.remote_ip: str = name[0] if isinstance(name, tuple) else UNIX
         self.protocol = "http" if transport.get_extra_info("sslcontext") is None else "https"
+
+
+def has_unread(transport: asyncio.BaseTransport) -> bool:
+    """Whether something has come that has not been read yet: to hang up now would be to throw a request away."""
+    with DefaultSelector() as selector:
+        selector.register(transport.get_extra_info("socket").fileno(), EVENT_READ)
+        return bool(selector.select(0))
