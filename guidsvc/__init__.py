@@ -15,7 +15,7 @@ The map of the package. A request flows one way, and imports run the same way:
     background work that goes on beside other work, and ends with it
     batching   many callers, one call: group commit, shared round trips
     store/     Store, the contract; SQLite and MongoDB keep it
-    cache/     a cache is a Store that wraps a Store; in the process, or in Redis
+    cache/     a cache is a Store that wraps a Store; in the process, or in Redis with leases in each process
     web/       the HTTP contract: the connection layer, the short way, routes, handlers, problems, and the document
                that tells of them
     logs       structlog: readable on a terminal, JSON otherwise
