@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-browser fuzz bench coverage lint format clean
+.PHONY: help install run test test-browser fuzz simulation nemesis bench coverage lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,13 @@ test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which m
 
 fuzz: $(VENV)/dev.done  ## make 2,000 requests of each operation up; ARGS="500 7" makes 500, with 7 as the seed
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+simulation: $(VENV)/dev.done  ## the cache in a simulated world: 2,000 seeds, and every mutant of it; ARGS="--seeds 9" runs some seeds
+	$(BIN)/python -m tests.simulation $(or $(ARGS),--seeds 2000)
+	$(if $(ARGS),,$(BIN)/python -m tests.simulation --mutants)
+
+nemesis: $(VENV)/dev.done  ## ten minutes of faults under load, and the history checked; ARGS="--store mongo --seconds 60"
+	$(BIN)/python -m tests.nemesis $(ARGS)
 
 bench: $(VENV)/bench.done  ## measure side by side with others; needs wrk, and nginx; ARGS="--rounds 1 --seconds 1" is short
 	$(BIN)/python -m bench $(ARGS)

@@ -1,4 +1,5 @@
-"""Measurements, each a command: `python -m bench`, and tail, growth, footprint, slow, million, batch: `bench.tail`.
+"""Measurements, each a command: `python -m bench`; and `python -m bench.tail`, or another for tail: growth, footprint,
+slow, million, batch, overload, workers.
 
 None of them is a test.
 """

@@ -27,10 +27,10 @@ class Measured(NamedTuple):
 
 def load(  # noqa: PLR0913  # what wrk takes
     port: int, path: str, seconds: int, *, script: str | None = None, connections: int = CONNECTIONS,
-    headers: Mapping[str, str] | None = None, variables: Mapping[str, object] | None = None,
+    headers: Mapping[str, str] | None = None, variables: Mapping[str, object] | None = None, core: str = LOAD_CORE,
 ) -> Measured:  # fmt: skip
     """Ask a server on this host for so many seconds, for one path or as a script of `bench/load` says."""
-    command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
+    command = ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     command += [word for name, value in (headers or {}).items() for word in ("-H", f"{name}: {value}")]
     command += [] if script is None else ["-s", str(_LOAD / f"{script}.lua")]
     environment = os.environ | {"LOAD": str(_LOAD)} | {name: str(value) for name, value in (variables or {}).items()}

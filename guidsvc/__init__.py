@@ -11,16 +11,20 @@ The map of the package. A request flows one way, and imports run the same way:
     rules      pure functions: what a change makes of a record, when it has expired
     service    GuidService: get, put, create, delete over a Store and a clock
     idempotency requests that may be sent again, done once
+    errand     what is done because somebody waits for it, and what is left when nobody does
     background work that goes on beside other work, and ends with it
     batching   many callers, one call: group commit, shared round trips
     meters     plain instruments: whoever counts is given some
     tracing    what is noted of one request while it is done: where its record came from, what it waited for
     store/     Store, the contract; SQLite and MongoDB keep it
-    cache/     a cache is a Store that wraps a Store; in the process, or in Redis
+    cache/     a cache is a Store that wraps a Store; in the process, or in Redis with leases in each process
     web/       the HTTP contract: the connection layer, the short way, routes, handlers, problems, and the document
                that tells of them
     logs       structlog: readable on a terminal, JSON otherwise
     app        the one place where all this is opened, wired, served and closed
+    supervisor several workers on one port: started, replaced, ended
+    worker     a worker as its supervisor sees it
+    post       what a worker is handed, and what it tells
 """
 
 __version__ = "0.1.0"

@@ -6,8 +6,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -25,26 +25,26 @@ from guidsvc.config import Settings
 from guidsvc.errors import StartError
 from guidsvc.idempotency import Idempotency
 from guidsvc.meters import Meters
+from guidsvc.post import MARGIN_SECONDS, METRICS_VARIABLE, Post
 from guidsvc.rules import Clock, Terms
 from guidsvc.service import GuidService
 from guidsvc.store import open_store
 from guidsvc.store.measured import MeasuredStore
+from guidsvc.web.access import Log
+from guidsvc.web.admission import Admission
 from guidsvc.web.app import make_app
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.health import Probes
 from guidsvc.web.hosting import Limits
-from guidsvc.web.listening import listening, tls_context
+from guidsvc.web.listening import adopted, listening, tls_context
 from guidsvc.web.origin import Origin
-from guidsvc.web.server import serving_on
+from guidsvc.web.server import LAME_SECONDS, RETIRING_TICK_SECONDS, serving_on
 from guidsvc.web.short import ShortWay
 from guidsvc.web.watch import Watch
 
 MAKERS = {"4": rules.guid_v4, "7": rules.guid_v7}
 """What makes a GUID, by the version of UUID that the settings name."""
-
-SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Names the folder where several processes put their metrics together: a name of prometheus_client's."""
 
 _log = structlog.get_logger(__name__)
 
@@ -54,8 +54,29 @@ def system_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM, on uvloop where that is installed."""
+def run(settings: Settings, post: Post | None = None) -> None:
+    """Serve until SIGINT or SIGTERM: in this process, or in several that it supervises; as one of them on its post."""
+    if (post is not None or settings.workers > 1) and is_private(settings.cache_url):
+        raise StartError(
+            f"workers: {settings.workers} need a cache that they share: set cache_url to redis://host:6379/0, "
+            "or workers to 1"
+        )
+    if post is None and settings.workers > 1:
+        _supervise(settings)
+    else:
+        _run(serve(settings, post))
+
+
+def _supervise(settings: Settings) -> None:
+    from guidsvc.supervisor import supervise
+
+    with listening(settings.host, settings.port, settings.unix_socket, slots=settings.workers) as slots:
+        said = banner(settings, _port(slots[0], settings))
+        supervise(slots, settings.grace, lambda: print(said, flush=True))
+
+
+def _run(work: Coroutine[object, object, None]) -> None:
+    """Run it on uvloop where that is installed."""
     try:
         import uvloop
 
@@ -63,15 +84,18 @@ def run(settings: Settings) -> None:
     except ImportError:
         factory = None
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(settings))
+        runner.run(work)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, post: Post | None = None) -> None:
     """Serve as the settings say, and end cleanly on a signal; StartError if it cannot be started."""
-    stop = _on_signals()
-    async with serving(settings) as port:
-        print(banner(settings, port), flush=True)
+    stop = _on_signals() if post is None else _on_post(post, settings.grace)
+    async with serving(settings, post=post) as port:
         _collect_less()
+        if post is None:
+            print(banner(settings, port), flush=True)
+        else:
+            post.tell_ready()
         await stop.wait()
         _log.info("stopping")
 
@@ -88,8 +112,11 @@ def _collect_less() -> None:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, *, clock: Clock = system_clock) -> AsyncIterator[int]:
-    """Open what the settings ask for and serve, inside; yields the port. At the end requests under way finish."""
+async def serving(settings: Settings, *, clock: Clock = system_clock, post: Post | None = None) -> AsyncIterator[int]:
+    """Open what the settings ask for and serve, inside; yields the port. At the end requests under way finish.
+
+    A worker does so on the sockets of its post.
+    """
     meters = Meters()
     exclusive = is_private(settings.cache_url)
     async with (
@@ -108,17 +135,17 @@ async def serving(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         service = GuidService(cache, clock=clock, draw=rules.drawing(make), terms=terms, strict=strict)
         idempotency = Idempotency(store, clock=clock, seeded=partial(rules.seeded, make))
         probes = Probes(store=cache.ping, cache=cache.check)
-        log = logs.access_log(settings.log_level, settings.log_format) if settings.access_log else None
+        log = _access_log(settings, post)
         proxies = [proxy.strip() for proxy in settings.trusted_proxies.split(",") if proxy.strip()]
         forwarded = Forwarded(proxies)
-        app = make_app(service, idempotency, probes, forwarded=forwarded, log=log, watch=watch)
-        short = ShortWay(service, app.settings["under_way"], forwarded, log, watch)
-        with listening(settings.host, settings.port, settings.unix_socket) as sockets:
-            port: int = 0 if settings.unix_socket else sockets[0].getsockname()[1]
+        admission = Admission(settings.max_in_progress, seconds=settings.queue_timeout, budget=settings.request_timeout)
+        app = make_app(service, idempotency, probes, forwarded=forwarded, log=log, admission=admission, watch=watch)
+        short = ShortWay(service, app.settings["under_way"], forwarded, log, admission, watch)
+        with _listening(settings, post) as sockets:
             async with _serving(app, sockets, settings, short) as server:
                 meters.connections = server.connections
                 try:
-                    yield port
+                    yield _port(sockets, settings)
                 finally:
                     await _drain(server, app.settings["under_way"], settings.grace)
 
@@ -144,10 +171,29 @@ async def _watching(settings: Settings, meters: Meters) -> AsyncIterator[Watch]:
 
 
 def _shared_folder() -> Path | None:
-    named = os.environ.get(SHARED_FOLDER)
+    named = os.environ.get(METRICS_VARIABLE)
     if named is not None and not Path(named).is_dir():
-        raise StartError(f"{SHARED_FOLDER}: this is no folder: {named}")
+        raise StartError(f"{METRICS_VARIABLE}: this is no folder: {named}")
     return None if named is None else Path(named)
+
+
+@contextmanager
+def _listening(settings: Settings, post: Post | None) -> Iterator[list[socket]]:
+    if post is not None:
+        with adopted(post.listeners) as sockets:
+            yield sockets
+    else:
+        with listening(settings.host, settings.port, settings.unix_socket) as (sockets,):
+            yield sockets
+
+
+def _port(sockets: Sequence[socket], settings: Settings) -> int:
+    return 0 if settings.unix_socket is not None else int(sockets[0].getsockname()[1])
+
+
+def _access_log(settings: Settings, post: Post | None) -> Log | None:
+    worker = None if post is None else post.slot
+    return logs.access_log(settings.log_level, settings.log_format, worker=worker) if settings.access_log else None
 
 
 class _Stoppable(Protocol):
@@ -157,18 +203,21 @@ class _Stoppable(Protocol):
     def stop(self) -> None:
         """Accept no more connections."""
 
-    async def send_all(self, seconds: float) -> None:
-        """Return when all that was answered has been sent, or after this time."""
+    async def retire(self) -> None:
+        """Return when those who are connected have had the time to ask again, and be told that they are hung up on."""
 
 
 class _Tornado(HTTPServer):
-    """Tornado's own server, which keeps nobody waiting at the end."""
+    """Tornado's own server, which does not tell who is idle: all have the same time at the end."""
 
     def connections(self) -> int:
         return len(self._connections)
 
-    async def send_all(self, seconds: float) -> None:
-        """Return: what Tornado's server has not sent by now it does not send."""
+    async def retire(self) -> None:
+        """Return when nobody is connected, or has been told for LAME_SECONDS."""
+        deadline = asyncio.get_running_loop().time() + LAME_SECONDS
+        while self._connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # sets no event
+            await asyncio.sleep(RETIRING_TICK_SECONDS)
 
 
 @asynccontextmanager
@@ -202,28 +251,56 @@ async def _serving(
 
 
 async def _drain(server: _Stoppable, under_way: UnderWay, grace: float) -> None:
+    """Return when no request is left to be answered, or after the grace."""
+    under_way.draining = True
     server.stop()
-    deadline = asyncio.get_running_loop().time() + grace
-    if not await under_way.drain(grace):
-        _log.warning("stopped with requests under way", under_way=len(under_way), grace=grace)
-    await server.send_all(deadline - asyncio.get_running_loop().time())
+    try:
+        async with asyncio.timeout(grace):
+            await server.retire()
+            await under_way.ended()
+    except TimeoutError:
+        if len(under_way):
+            _log.warning("stopped with requests under way", under_way=len(under_way), grace=grace)
+    under_way.over = True
 
 
 def _on_signals() -> asyncio.Event:
-    """Return an event that the first SIGINT or SIGTERM sets; a second one ends the process there and then."""
+    """Return an event that the first signal sets; a second one ends the process there and then.
+
+    SIGHUP is one, as there is nobody to be replaced: so ends who loses its terminal; not under nohup, which ignores it.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
 
     def told() -> None:
         stop.set()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.add_signal_handler(number, told)
     except NotImplementedError:
         pass  # on Windows: there Ctrl-C cancels `serve`, which closes everything as well
+    return stop
+
+
+def _on_post(post: Post, grace: float) -> asyncio.Event:
+    """Return an event that a signal sets, or the death of the supervisor; it is for that one to lose patience."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def lost() -> None:
+        with suppress(RuntimeError):  # the loop is over already
+            loop.call_soon_threadsafe(stop.set)
+
+    post.watch(lost, grace + MARGIN_SECONDS)
     return stop
 
 
@@ -241,6 +318,7 @@ def banner(settings: Settings, port: int) -> str:
             f"guidsvc {guidsvc.__version__} at {settings.unix_socket or at}",
             f"  records  {without_password(settings.store_url)}",
             f"  cache    {without_password(settings.cache_url)}",
+            *([f"  workers  {settings.workers}"] if settings.workers > 1 else []),
             f"""  try      curl{by} -X PUT -d '{{"user": "Cylance, Inc."}}' {at}/guid""",
         ]
     )

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
 from typing import Generic, NamedTuple, TypeVar
 
+from guidsvc.errand import CURRENT, Errand
 from guidsvc.meters import BatchMeter
 
 Item = TypeVar("Item")
@@ -29,10 +30,14 @@ class _Asked(NamedTuple, Generic[Item, Answer]):
     item: Item
     answer: asyncio.Future[Answer]
     since: float
+    errand: Errand | None  # where it may be dropped with it
 
 
 class Batcher(Generic[Item, Answer]):
     """Gathers items and hands them to `run`, which answers each, in order; if it raises, all of them raise.
+
+    What is `droppable` is dropped too when the errand that it is a part of has been left before it went out; its caller
+    is told so, and not cut off. An answer that is an exception is raised to who asked for it, and to nobody else.
 
     At most `limit` items go out in one call, and at most `in_flight` calls are out at once; items wait for a
     place in the order in which they came. An item whose caller has gone, or was told that it took too long, before it
@@ -42,30 +47,33 @@ class Batcher(Generic[Item, Answer]):
 
     def __init__(
         self,
-        run: Callable[[list[Item]], Awaitable[Sequence[Answer]]],
+        run: Callable[[list[Item]], Awaitable[Sequence[Answer | Exception]]],
         *,
         limit: int,
         in_flight: int,
         patience: Patience[Item] | None = None,
+        droppable: Callable[[Item], bool] | None = None,
         meter: BatchMeter | None = None,
     ) -> None:
         self._run = run
         self._limit = limit
         self._places = in_flight
         self._patience = patience
+        self._droppable = droppable
         self._meter = BatchMeter() if meter is None else meter
         self._meter.waiting = lambda: len(self._waiting)
         self._context = copy_context()
         self._waiting: list[_Asked[Item, Answer]] = []
         self._scheduled = False
-        self._calls: dict[asyncio.Future[Sequence[Answer]], list[_Asked[Item, Answer]]] = {}
+        self._calls: dict[asyncio.Future[Sequence[Answer | Exception]], list[_Asked[Item, Answer]]] = {}
         self._looking: asyncio.TimerHandle | None = None
 
     async def ask(self, item: Item) -> Answer:
         """Return the answer to this item, from whichever call it went out with."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append(_Asked(item, answer, loop.time()))
+        errand = CURRENT.get() if self._droppable is not None and self._droppable(item) else None
+        self._waiting.append(_Asked(item, answer, loop.time(), errand))
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._send, context=self._context)
@@ -86,6 +94,7 @@ class Batcher(Generic[Item, Answer]):
 
     def _send(self) -> None:
         self._scheduled = False
+        self._drop()
         self._waiting = [asked for asked in self._waiting if not asked.answer.done()]
         while self._waiting and len(self._calls) < self._places:
             batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
@@ -94,12 +103,21 @@ class Batcher(Generic[Item, Answer]):
             self._meter.sizes.observe(len(batch))
             call.add_done_callback(self._answered)
 
-    def _answered(self, call: asyncio.Future[Sequence[Answer]]) -> None:
+    def _drop(self) -> None:
+        for asked in self._waiting:
+            if asked.errand is not None and asked.errand.left and not asked.answer.done():
+                asked.answer.set_exception(asked.errand.error())
+
+    def _answered(self, call: asyncio.Future[Sequence[Answer | Exception]]) -> None:
         batch = self._calls.pop(call)
         try:
             answers = call.result()
             for asked, answer in zip(batch, answers, strict=True):
-                if not asked.answer.done():
+                if asked.answer.done():
+                    continue
+                if isinstance(answer, Exception):
+                    asked.answer.set_exception(answer)
+                else:
                     asked.answer.set_result(answer)
         except Exception as error:  # noqa: BLE001  # it is not swallowed: every caller gets it
             for asked in batch:
@@ -110,6 +128,7 @@ class Batcher(Generic[Item, Answer]):
     def _look(self, patience: Patience[Item]) -> None:
         """Tell those who have waited too long: one look at all costs less than an alarm for each."""
         loop = asyncio.get_running_loop()
+        self._drop()
         everyone = [asked for batch in (self._waiting, *self._calls.values()) for asked in batch]
         left = [asked for asked in everyone if not asked.answer.done()]
         for asked in left:

@@ -62,8 +62,20 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=1)] = Field(
         10_000, description="the most connections at a time; more are refused"
     )
+    max_in_progress: Annotated[int, Field(ge=1)] = Field(
+        256, description="the most requests that are worked on at a time; others wait for their turn"
+    )
+    queue_timeout: Annotated[float, Field(gt=0, le=3600)] = Field(
+        1.0, description="seconds for which a request waits for its turn; where that is foreseen it is refused at once"
+    )
+    request_timeout: Annotated[float, Field(gt=0, le=3600)] = Field(
+        5.0, description="seconds that a request, or a part of a long one, has; what the store has by then is finished"
+    )
     server: Literal["httptools", "tornado"] = Field(
         "httptools", description="what reads HTTP: our own connection layer on httptools, or Tornado's server"
+    )
+    workers: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="processes that serve, under a supervisor; more than one need a redis:// that they share"
     )
     store_url: str = Field(
         "sqlite:///guidsvc.db", description="where records are kept: sqlite:///path or mongodb://host:27017/guidsvc"

@@ -11,6 +11,10 @@
     ├── InProgress          the same request is being done
     ├── Unavailable         nothing was changed, try again
     │   ├── StoreUnavailable
+    │   │   ├── StoreReadOnly   it can be read, and takes no write
+    │   │   ├── TooLate         it was given up before it was sent to the store: it took too long
+    │   │   └── Abandoned       and so was this: who asked for it has gone
+    │   ├── Overloaded      there is more to do than can be done in time
     │   └── CacheUnavailable
     ├── OutcomeUnknown      a write was sent and no answer came
     ├── CorruptRecord       what is stored is not a record
@@ -113,6 +117,22 @@ class Unavailable(GuidsvcError):
 
 class StoreUnavailable(Unavailable):
     """The store cannot answer."""
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The store can be read, and takes no write."""
+
+
+class TooLate(StoreUnavailable):
+    """It took longer than a request may, and was given up before the store had it."""
+
+
+class Abandoned(StoreUnavailable):
+    """Who asked for it has gone, and it was given up before the store had it."""
+
+
+class Overloaded(Unavailable):
+    """There is more to do than can be done in time."""
 
 
 class CacheUnavailable(Unavailable):

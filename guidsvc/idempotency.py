@@ -25,6 +25,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from guidsvc import errand
 from guidsvc.background import background
 from guidsvc.errors import (
     CorruptRecord,
@@ -98,13 +99,14 @@ class Idempotency:
 
         What `work` raises is raised, and not kept. IdempotencyMismatch and InProgress as it is told above.
         """
-        receipt, fresh = await self._claim(request)
-        if receipt.answer is not None:
-            return _read(receipt.answer), True
-        async with self._held(receipt, fresh=fresh) as hold:
-            answer = await work(lambda place: self._seeded(bytes.fromhex(receipt.seed), place, receipt.claimed))
-            await hold.complete(answer)
-        return answer, False
+        with errand.kept():  # nothing is cut off between what is done and its receipt
+            receipt, fresh = await self._claim(request)
+            if receipt.answer is not None:
+                return _read(receipt.answer), True
+            async with self._held(receipt, fresh=fresh) as hold:
+                answer = await work(lambda place: self._seeded(bytes.fromhex(receipt.seed), place, receipt.claimed))
+                await hold.complete(answer)
+            return answer, False
 
     async def _claim(self, request: Request) -> tuple[Receipt, bool]:
         """Return the receipt of a request, claimed or answered; and whether nobody had one before."""

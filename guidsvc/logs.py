@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from json import dumps
 from typing import Literal, TextIO
 
@@ -13,17 +13,23 @@ from structlog.types import EventDict, Processor, WrappedLogger
 
 from guidsvc.tracing import CURRENT, L1, MISS, REDIS
 
+PIPE_BUF = 4096
+"""Bytes that a pipe takes in one piece, whoever else writes into it (Linux; `select.PIPE_BUF`)."""
 Form = Literal["auto", "console", "json"]
 
 
-def configure(level: str, form: Form) -> None:
-    """Send every line of this level and above to standard error; `auto` is for a reader if that is a terminal."""
+def configure(level: str, form: Form, *, worker: int | None = None) -> None:
+    """Send every line of this level and above to standard error; `auto` is for a reader if that is a terminal.
+
+    Where there are several workers each line says which one wrote it.
+    """
     readable = is_readable(form)
     shared: list[Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _named,
+        *([] if worker is None else [_naming(worker)]),
     ]
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -46,11 +52,21 @@ def is_readable(form: Form) -> bool:
     return form == "console" or (form == "auto" and sys.stderr.isatty())
 
 
+def _naming(worker: int) -> Processor:
+    """Return what adds the worker to a line."""
+
+    def name(_: object, __: str, line: EventDict) -> EventDict:
+        line["worker"] = worker
+        return line
+
+    return name
+
+
 Access = Callable[[str, str, int, float, str, str, str | None], None]
 """Writes a line: method, path, status, milliseconds, request id, client, and where the record came from, if one was."""
 
 
-def access_log(level: str, form: Form) -> Access | None:
+def access_log(level: str, form: Form, *, worker: int | None = None) -> Access | None:
     """Return what writes the line of a request; None if this level leaves it out.
 
     For programs the line is made here: structlog makes the same of it, and takes longer than the request itself.
@@ -59,7 +75,7 @@ def access_log(level: str, form: Form) -> Access | None:
         return None
     if is_readable(form):
         return _readable
-    return _Lines(sys.stderr)
+    return _Lines(sys.stderr, worker)
 
 
 def _readable(  # noqa: PLR0913, PLR0917  # what a line holds
@@ -73,10 +89,15 @@ _CACHE = {None: ""} | {source: f'"cache": "{source}", ' for source in (L1, REDIS
 
 
 class _Lines:
-    """Access lines in JSON, those of one turn of the loop written at once."""
+    """Access lines in JSON, those of one turn of the loop written at once.
 
-    def __init__(self, out: TextIO) -> None:
+    Those of several workers may go into one pipe, which keeps what is written together only up to PIPE_BUF.
+    """
+
+    def __init__(self, out: TextIO, worker: int | None = None) -> None:
         self._out = out
+        self._most = None if worker is None else PIPE_BUF
+        self._end = "}\n" if worker is None else f', "worker": {worker}}}\n'
         self._lines: list[str] = []
         self._second, self._start = -1, ""
 
@@ -90,16 +111,31 @@ class _Lines:
         if not self._lines:
             asyncio.get_running_loop().call_soon(self._write)
         self._lines.append(
-            f'{{"method": {dumps(method)}, "path": {dumps(path)}, "status": {status}, "ms": {ms}, '
-            f'"request_id": "{request_id}", "remote": {dumps(remote)}, {_CACHE[cache]}"event": "request", '
+            f'{{"method": {dumps(method)}, "path": {dumps(path)}, "status": {status}, "ms": {ms}, "request_id": '
+            f'"{request_id}", "remote": {dumps(remote)}, {_CACHE[cache]}"event": "request", '
             f'"logger": "guidsvc.access", "level": "info", '
-            f'"timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"}}\n'
+            f'"timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"{self._end}'
         )
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
-        self._out.write("".join(lines))
-        self._out.flush()
+        for part in [lines] if self._most is None else parted(lines, self._most):
+            self._out.write("".join(part))
+            self._out.flush()
+
+
+def parted(lines: Iterable[str], most: int) -> Iterator[list[str]]:
+    """Part lines so that no part is of more than so many characters, unless one line is."""
+    part: list[str] = []
+    size = 0
+    for line in lines:
+        if part and size + len(line) > most:
+            yield part
+            part, size = [], 0
+        part.append(line)
+        size += len(line)
+    if part:
+        yield part
 
 
 def _named(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

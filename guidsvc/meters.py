@@ -73,6 +73,12 @@ class RequestMeter:
         self.refused: Counter[int] = Counter()
         """What was no request that could be read, or came over one connection too many, by status."""
         self.under_way: Callable[[], int] = int
+        self.in_progress: Callable[[], int] = int
+        """Those, and parts of long ones, that have a place among what is done at a time."""
+        self.waiting: Callable[[], int] = int
+        """Those that wait for one."""
+        self.undone: Callable[[], Mapping[str, int]] = dict
+        """Those that were not done, or not to their end, by why."""
         self._counts: dict[_Kind, int] = {}
         self._latencies: dict[str, Histogram] = {}
         self._quick: dict[_Kind, Quick] = {}
@@ -162,10 +168,10 @@ class CacheMeter:
 
 
 class StoreMeter:
-    """What the store did, by operation: get, swap, find, count; and what it has purged."""
+    """What the store did, by operation; and what it has purged."""
 
     def __init__(self) -> None:
-        self.latencies = {operation: Latency("store") for operation in ("get", "swap", "find", "count")}
+        self.latencies = {operation: Latency("store") for operation in ("get", "swap", "find", "count", "fence")}
         self.failures: Counter[str] = Counter(dict.fromkeys(self.latencies, 0))
         self.batches: dict[str, BatchMeter] = {}
         self.lateness = Histogram(LATENESS)

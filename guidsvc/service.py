@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
-from guidsvc import rules
+from guidsvc import errand, rules
 from guidsvc.bodies import Change, ListQuery, Patch
 from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
 from guidsvc.models import Record, State
@@ -92,14 +92,21 @@ class GuidService:
             return record
         return rules.require_live(guid, record, now)
 
+    def get_at_hand(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> Read | None:
+        """Return, or raise, what `get` would, if that is known without having to wait; else None."""
+        try:
+            record = self.peek(guid)
+        except StoreUnavailable:
+            return None
+        return None if record is None else _read(guid, record, conditions)
+
     async def get(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> Read:
         """Return the live record of a GUID; NotFound or Expired if it has none.
 
         PreconditionFailed if it is not one that `if_match` demands; one that `if_none_match` excludes is not modified.
         """
         record = rules.require_live(guid, await self._store.get(guid), self._clock())
-        rules.demand(guid, record, Conditions(if_match=conditions.if_match))
-        return Read(record, modified=conditions.hold(record))
+        return _read(guid, record, conditions)
 
     async def put(self, guid: str, change: Change, conditions: Conditions = UNCONDITIONAL) -> Written:
         """Create the GUID, or merge the change into its record, renewing it where it has expired.
@@ -128,9 +135,9 @@ class GuidService:
             guid = (draw or self._draw)(now)
             rules.demand(guid, None, conditions)
             record = rules.created(guid, change, now, self._terms, after=self._deleted_version)
-            if await self._store.swap(None, record):
+            if await self._swap(None, record):
                 return record
-            if draw is not None and (made_before := await self._store.get(guid)) is not None:
+            if draw is not None and (made_before := await self._store.latest(guid)) is not None:
                 return made_before
         raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and all are taken already")
 
@@ -213,13 +220,19 @@ class GuidService:
             for attempt in range(self._attempts):
                 if attempt:
                     await _back_off(attempt)
-                stored, now = await self._store.get(guid), self._clock()
+                stored, now = await self._store.latest(guid), self._clock()
                 old = rules.kept(stored, now)
                 new = make(old, now, max(self._deleted_version, stored.version if stored else 0))
                 unchanged = new is not None and new is old
-                if unchanged or await self._store.swap(stored, new):
+                if unchanged or await self._swap(stored, new):
                     return old, new
         raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
+
+    async def _swap(self, old: Record | None, new: Record | None) -> bool:
+        """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished, in the cache too."""
+        errand.check()
+        with errand.kept():
+            return await self._store.swap(old, new)
 
     def _demand(self, guid: str, old: Record | None, conditions: Conditions) -> None:
         if old is not None and self._strict and not conditions:
@@ -260,3 +273,8 @@ async def _back_off(attempt: int) -> None:
     """Wait a random while before another attempt, so that those who raced do not race again."""
     first, most = BACKOFF
     await asyncio.sleep(random.uniform(0, min(first * 2**attempt, most)))  # noqa: S311  # no secret
+
+
+def _read(guid: str, record: Record, conditions: Conditions) -> Read:
+    rules.demand(guid, record, Conditions(if_match=conditions.if_match))
+    return Read(record, modified=conditions.hold(record))

@@ -1,10 +1,12 @@
 """A store whose answers wait until the test lets them go: for races that no real store can be made to run."""
 
 import asyncio
+import time
 
-from guidsvc.models import Record
+from guidsvc.models import Receipt, Record
 from guidsvc.rules import Selection
 from guidsvc.store import FAR, Far
+from guidsvc.store.fence import NEW, Fence, Sight
 
 
 class GatedStore:
@@ -12,7 +14,11 @@ class GatedStore:
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
+        self.the_fence = NEW
+        self.fence_gate = asyncio.Event()
+        self.fence_gate.set()
         self.gets = 0
+        self.at_hand = False  # whether a peek finds what there is
         self.open = asyncio.Event()
         self.open.set()
         self.fault: Exception | None = None
@@ -27,10 +33,35 @@ class GatedStore:
             raise self.fault
         return found
 
-    def peek(self, guid: str) -> Record | Far | None:
-        return FAR
+    async def latest(self, guid: str) -> Record | None:
+        return await self.get(guid)
 
-    async def swap(self, old: Record | None, new: Record | None) -> bool:
+    async def settled(self, guid: str) -> Record | None:
+        return await self.get(guid)
+
+    def peek(self, guid: str) -> Record | Far | None:
+        return self.records.get(guid) if self.at_hand else FAR
+
+    async def fence(self) -> Sight:
+        await self.fence_gate.wait()
+        return Sight(self.the_fence, time.monotonic_ns() // 1_000_000)
+
+    async def swap_fence(self, old: Fence, new: Fence) -> bool:
+        swapped = self.the_fence == old
+        if swapped:
+            self.the_fence = new
+        return swapped
+
+    async def receipt(self, key: str) -> Receipt | None:
+        raise NotImplementedError
+
+    async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
+        raise NotImplementedError
+
+    async def purge_receipts(self, before: int, limit: int) -> int:
+        raise NotImplementedError
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         await (self.swap_gates.pop(0) if self.swap_gates else self.open).wait()
         if self.fault:
             raise self.fault

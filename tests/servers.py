@@ -102,9 +102,9 @@ def redis_server(folder: Path, *options: str) -> Iterator[Server]:
 def mongo_server(folder: Path) -> Iterator[Server]:
     """Run a server of MongoDB's protocol: mongod as a replica set of one is the tester's to name by URL."""
     port = free_port()
-    secantus = str(Path(sys.executable).with_name("secantusd-py"))
+    secantus = [sys.executable, str(ROOT / "tests" / "mongo_protocol.py")]
     data = ["--storage-path", str(folder / "data")]
-    with running([secantus, "--port", str(port), "--log-level", "WARNING", *data], port, folder) as server:
+    with running([*secantus, "--port", str(port), "--log-level", "WARNING", *data], port, folder) as server:
         yield server
 
 

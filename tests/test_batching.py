@@ -71,6 +71,16 @@ async def test_a_call_that_fails_fails_all_who_went_out_with_it_and_nobody_else(
     assert [type(answer) for answer in answers] == [ValueError, ValueError, int, int]
 
 
+async def test_an_answer_that_is_an_error_is_raised_to_who_asked_for_it_alone() -> None:
+    async def run(batch: list[int]) -> list[int | Exception]:
+        return [ValueError("one") if item == 1 else item for item in batch]
+
+    batcher: Batcher[int, int] = Batcher(run, limit=4, in_flight=1)
+    answers = await asyncio.gather(*(batcher.ask(item) for item in range(3)), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [int, ValueError, int]
+
+
 async def test_drain_returns_when_everything_has_been_answered() -> None:
     calls = Calls()
     batcher = Batcher(calls.run, limit=1, in_flight=1)

@@ -46,6 +46,29 @@ async def test_a_line_for_programs_is_what_structlog_would_write(
         assert line["timestamp"][:19] <= reference["timestamp"][:19]
 
 
+@pytest.mark.usefixtures("_configured")
+async def test_where_there_are_several_workers_every_line_names_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json", worker=3)
+    log = logs.access_log("info", "json", worker=3)
+    assert log is not None
+
+    log(*LINE, "l1")
+    await asyncio.sleep(0)
+    structlog.get_logger("guidsvc.access").info("request", **dict(zip(NAMES, (*LINE, "l1"), strict=True)))
+    logging.getLogger("another").info("said")
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["worker"] for line in lines] == [3, 3, 3]
+    assert list(lines[0]) == list(lines[1])
+
+
+def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
+    lines = ["a" * 30, "b" * 60, "c" * 10, "d" * 200, "e"]
+
+    assert ["".join(part) for part in logs.parted(lines, 100)] == ["".join(lines[:3]), lines[3], lines[4]]
+    assert list(logs.parted([], 100)) == []
+
+
 async def test_a_line_for_a_reader_says_the_same(caplog: pytest.LogCaptureFixture) -> None:
     log = logs.access_log("info", "console")
     assert log is not None

@@ -1,6 +1,7 @@
 """The MongoDB store, beyond the store's contract: durability, round trips, indexes and faults."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,6 +25,7 @@ from guidsvc.models import Record
 from guidsvc.rules import Selection
 from guidsvc.store.mongo import MongoStore, _write_failure, filter_of, open_mongo
 from tests.conftest import FakeClock
+from tests.nemesis.proxy import Spoil, proxy
 from tests.records import GUID, record
 from tests.servers import Server
 
@@ -211,6 +213,21 @@ async def test_a_dead_server_is_never_told_as_a_write_that_failed_unless_it_was_
             await store.get(GUID)
         own_mongo.start()
         assert await eventually(store) == old
+
+
+async def test_a_write_whose_answer_is_lost_is_asked_again_and_told_as_done(
+    own_mongo: Server, clock: FakeClock
+) -> None:
+    first, second = record(clock.now), record(clock.now, version=clock.now + 1)
+    async with proxy(own_mongo.port, random.Random(7)) as way:
+        url = f"mongodb://127.0.0.1:{way.port}/test?directConnection=true"
+        changes = [(None, first), (first, second), (second, None)]
+        async with open_mongo(url) as store:
+            for number, (old, new) in enumerate(changes):
+                with way.spoiling(Spoil.SWALLOWED, most=1):
+                    assert await store.swap(old, new)
+                assert way.resets == number + 1
+                assert await store.get(GUID) == new
 
 
 async def test_a_server_that_does_not_answer_stops_the_start(own_mongo: Server) -> None:

@@ -4,24 +4,63 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 import uvloop
 
-from guidsvc.cache.link import TIMEOUT, open_link
-from guidsvc.cache.shared import ENTRY_MS, MARKER_MS, SharedCache
+from guidsvc import errand, tracing
+from guidsvc.background import background
+from guidsvc.cache.link import open_link
+from guidsvc.cache.shared import ENTRY_MS, SharedCache
+from guidsvc.cache.timing import Timing
+from guidsvc.errand import Errand
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.meters import CacheMeter
 from guidsvc.models import Record
+from guidsvc.store import FAR
+from guidsvc.store.fence import Fence, Mode
+from guidsvc.tracing import Trace
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.gated import GatedStore, turns
 from tests.records import GUID, record
 from tests.servers import Server, redis_server
 
-DOWN = "cache is down"
+DOWN, OFF = "cache is down", "cache is off"
 NAME = "gated"
+TIMING = Timing(lease=0.001, fence_lease=0.2, poll=0.02, hold_down=0.05, skew=0.0, begin=0.1)
+"""The protocol, quicker, and with a lease so short that what is read comes from Redis."""
+HELD = replace(TIMING, lease=5.0)
+"""With a lease that outlasts a test."""
+
+
+@asynccontextmanager
+async def opened(
+    port: int, store: GatedStore, clock: FakeClock, timing: Timing = TIMING, name: str = NAME
+) -> AsyncIterator[SharedCache]:
+    """Open a cache, as a process has it."""
+    meter = CacheMeter()
+    async with open_link(f"redis://127.0.0.1:{port}", name=name, timing=timing, meter=meter) as link:
+        cache = SharedCache(store, link, clock=clock, size=100, timing=timing, meter=meter)
+        async with background(cache.fence.keep()):
+            yield cache
+            await cache.aclose()
+
+
+async def until_on(*caches: SharedCache) -> None:
+    """Return when all of them use Redis."""
+    while not all(cache.fence.usable and cache._link.up_since for cache in caches):
+        await asyncio.sleep(0.001)
+
+
+async def settled(cache: SharedCache) -> None:
+    """Return when nothing goes on beside the requests."""
+    while cache._beside:
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -36,12 +75,19 @@ def raw(own_redis: Server) -> redis.Redis:
 
 
 @pytest.fixture
-async def caches(own_redis: Server, gated: GatedStore, clock: FakeClock) -> AsyncIterator[list[SharedCache]]:
+def timing() -> Timing:
+    return TIMING
+
+
+@pytest.fixture
+async def caches(
+    own_redis: Server, gated: GatedStore, clock: FakeClock, timing: Timing
+) -> AsyncIterator[list[SharedCache]]:
     """Two caches on one Redis and one store, as two processes have them."""
     async with AsyncExitStack() as stack:
-        url = f"redis://127.0.0.1:{own_redis.port}"
-        links = [await stack.enter_async_context(open_link(url, name=NAME)) for _ in range(2)]
-        yield [SharedCache(gated, link, clock=clock) for link in links]
+        both = [await stack.enter_async_context(opened(own_redis.port, gated, clock, timing)) for _ in range(2)]
+        await until_on(*both)
+        yield both
 
 
 @pytest.fixture
@@ -55,7 +101,7 @@ async def until_up(cache: SharedCache) -> None:
         try:
             return await cache.check()
         except CacheUnavailable:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 
 async def begun(
@@ -81,6 +127,8 @@ async def test_a_record_that_was_read_is_served_to_every_process_without_asking_
 ) -> None:
     gated.records[GUID] = record(clock(), metadata='{"a":1}')
 
+    assert await caches[0].get(GUID) == gated.records[GUID]
+    await settled(caches[0])
     assert [await cache.get(GUID) for cache in [*caches, *caches]] == [gated.records[GUID]] * 4
     assert gated.gets == 1
 
@@ -97,17 +145,19 @@ async def test_an_entry_lives_no_longer_than_its_record(
 ) -> None:
     gated.records[GUID] = record(clock(), expire=clock.seconds + 50)
     await cache.get(GUID)
+    await settled(cache)
 
     assert 40_000 < int(raw.pttl(entry(raw))) <= 50_000
 
 
-async def test_no_entry_lives_longer_than_a_day(
+async def test_no_entry_lives_longer_than_some_minutes(
     cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock(), expire=clock.seconds + 9 * 86400)
     await cache.get(GUID)
+    await settled(cache)
 
-    assert int(raw.pttl(entry(raw))) <= ENTRY_MS
+    assert TIMING.token * 1000 < int(raw.pttl(entry(raw))) <= ENTRY_MS
 
 
 async def test_an_expired_record_is_not_cached(cache: SharedCache, gated: GatedStore, clock: FakeClock) -> None:
@@ -251,246 +301,6 @@ async def test_after_a_write_of_unknown_outcome_nothing_is_filled(
     assert await caches[1].get(GUID) is None
 
 
-async def test_after_a_write_of_unknown_outcome_the_key_is_kept_out_long_after_its_marker_would_have_died(
-    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
-) -> None:
-    old = gated.records[GUID] = record(clock())
-    gated.fault = OutcomeUnknown("no answer")
-    with pytest.raises(OutcomeUnknown):
-        await cache.swap(old, None)
-    gated.fault = None
-
-    while int(raw.pttl(entry(raw, "w"))) <= MARKER_MS:
-        await asyncio.sleep(0)
-    gated.fault = StoreUnavailable("gone")
-    with pytest.raises(StoreUnavailable):
-        await cache.swap(old, None)
-    gated.fault = None
-    assert int(raw.pttl(entry(raw, "w"))) > MARKER_MS, "another write does not shorten it"
-    assert await cache.get(GUID) == old
-    assert raw.get(entry(raw)) is None
-
-
-async def test_a_key_that_could_not_be_kept_out_is_as_soon_as_redis_is_there_again(
-    cache: SharedCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
-) -> None:
-    expected_logs.add(DOWN)
-    old = gated.records[GUID] = record(clock())
-    writer, gate = await begun(cache, gated, old, record(clock(), version=clock() + 1))
-    own_redis.kill()
-    gate.set()
-    with pytest.raises(OutcomeUnknown):
-        await writer
-    own_redis.start()
-    raw = redis.Redis(port=own_redis.port)
-    while raw.get(f"gs:{NAME}:ctl") is None or int(raw.pttl(entry(raw, "w"))) <= MARKER_MS:
-        await asyncio.sleep(0)
-    assert await cache.get(GUID) == gated.records[GUID]
-
-
-async def test_two_stores_in_one_redis_are_kept_apart(own_redis: Server, clock: FakeClock) -> None:
-    async with AsyncExitStack() as stack:
-        caches, stores = [], [GatedStore(), GatedStore()]
-        for name, store in zip(("one", "another"), stores, strict=True):
-            link = await stack.enter_async_context(open_link(f"redis://127.0.0.1:{own_redis.port}", name=name))
-            caches.append(SharedCache(store, link, clock=clock))
-        stores[0].records[GUID] = record(clock())
-
-        assert [await caches[0].get(GUID) for _ in range(2)] == [stores[0].records[GUID]] * 2
-        assert await caches[1].get(GUID) is None
-        assert await caches[0].get(GUID) == stores[0].records[GUID]
-        assert stores[0].gets == 1, "neither drove the other's boot out"
-
-
-@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_an_answer_that_came_while_our_own_loop_was_busy_is_taken(
-    own_redis: Server, clock: FakeClock, loop_factory: Callable[[], asyncio.AbstractEventLoop]
-) -> None:
-    async def scenario() -> None:
-        async with open_link(f"redis://127.0.0.1:{own_redis.port}", name=NAME) as link:
-            gated = GatedStore()
-            cache = SharedCache(gated, link, clock=clock)
-            gated.records[GUID] = record(clock(), metadata=json.dumps({"a": "x" * 16_000}))
-            await cache.get(GUID)
-            for _ in range(5):
-                own_redis.pause()
-                reads = [asyncio.create_task(cache.get(GUID)) for _ in range(50)]
-                await turns(10)  # in which the question goes out
-                own_redis.resume()
-                busy_until = time.monotonic() + 2 * TIMEOUT
-                while time.monotonic() < busy_until:
-                    pass
-                assert await asyncio.gather(*reads) == [gated.records[GUID]] * 50
-            assert gated.gets == 1
-            await cache.check()
-
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(scenario())
-
-
-@pytest.mark.parametrize("loss", ["flush", "marker lost", "marker dead"])
-async def test_when_redis_forgets_in_the_middle_of_a_write_what_was_filled_meanwhile_is_taken_out_again(
-    caches: list[SharedCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, loss: str
-) -> None:
-    old = gated.records[GUID] = record(clock())
-    new = record(clock(), version=clock() + 1)
-    writer, gate = await begun(caches[0], gated, old, new)
-    if loss == "flush":
-        raw.flushall()
-    elif loss == "marker lost":
-        raw.delete(entry(raw, "w"))
-    else:
-        (marker,) = raw.zrange(entry(raw, "w"), 0, -1)
-        assert isinstance(marker, bytes)
-        raw.zadd(entry(raw, "w"), {marker: 1})
-    await caches[1].get(GUID)
-    gated.gets = 0
-    assert await caches[1].get(GUID) == old
-    assert gated.gets == 0, "the old record was filled in again"
-
-    gate.set()
-    assert await writer
-    assert [await cache.get(GUID) for cache in caches] == [new, new]
-
-
-async def test_a_write_is_refused_and_changes_nothing_while_redis_is_dead(
-    cache: SharedCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
-) -> None:
-    expected_logs.add(DOWN)
-    old = gated.records[GUID] = record(clock())
-    own_redis.kill()
-
-    with pytest.raises(CacheUnavailable):
-        await cache.swap(old, None)
-    assert gated.records[GUID] == old
-
-
-async def test_a_write_whose_end_cannot_be_made_sure_is_of_unknown_outcome(
-    cache: SharedCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
-) -> None:
-    expected_logs.add(DOWN)
-    old = gated.records[GUID] = record(clock())
-    writer, gate = await begun(cache, gated, old, record(clock(), version=clock() + 1))
-    own_redis.kill()
-    gate.set()
-
-    with pytest.raises(OutcomeUnknown):
-        await writer
-
-
-async def test_a_redis_that_died_and_came_back_within_a_write_is_made_sure_of_and_the_write_acknowledged(
-    caches: list[SharedCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
-) -> None:
-    expected_logs.add(DOWN)
-    old = gated.records[GUID] = record(clock())
-    new = record(clock(), version=clock() + 1)
-    writer, gate = await begun(caches[0], gated, old, new)
-    own_redis.kill()
-    own_redis.start()
-    await caches[1].get(GUID)
-    await until_up(caches[1])
-    assert await caches[1].get(GUID) == old, "filled in under the new boot"
-    gate.set()
-
-    assert await writer
-    assert await caches[1].get(GUID) == new
-
-
-async def test_a_silent_redis_costs_one_time_out_and_then_nothing_until_it_answers_again(
-    cache: SharedCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
-) -> None:
-    expected_logs.add(DOWN)
-    gated.records[GUID] = record(clock())
-    await cache.get(GUID)
-    own_redis.pause()
-    started = time.monotonic()
-    assert await cache.get(GUID) == gated.records[GUID]
-    assert time.monotonic() - started < 2, "far from the time-outs of the driver"
-    with pytest.raises(CacheUnavailable):
-        await cache.check()
-    gated.gets = 0
-    assert [await cache.get(GUID) for _ in range(1000)] == [gated.records[GUID]] * 1000
-    assert gated.gets == 1000, "the circuit is open: nobody waits for Redis"
-
-    own_redis.resume()
-    await until_up(cache)
-    gated.gets = 0
-    await cache.get(GUID)
-    await cache.get(GUID)
-    assert gated.gets <= 1
-
-
-async def test_what_redis_restores_from_disk_is_never_served(
-    gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs, tmp_path: Path
-) -> None:
-    expected_logs.add(DOWN)
-    old = gated.records[GUID] = record(clock())
-    new = record(clock(), version=clock() + 1)
-    with redis_server(tmp_path) as server:
-        async with open_link(f"redis://127.0.0.1:{server.port}", name=NAME) as link:
-            cache = SharedCache(gated, link, clock=clock)
-            await cache.get(GUID)
-            raw = redis.Redis(port=server.port)
-            raw.save()
-            await cache.swap(old, new)
-            server.kill()
-            server.start()
-            assert any(GUID.encode() in key for key in raw.keys("*")), "the snapshot holds the old record"
-            await cache.get(GUID)
-            await until_up(cache)
-
-            assert await cache.get(GUID) == new
-
-
-async def test_a_marker_that_redis_restores_from_disk_is_not_taken_for_one_that_stood(
-    gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs, tmp_path: Path
-) -> None:
-    expected_logs.add(DOWN)
-    old = gated.records[GUID] = record(clock())
-    new = record(clock(), version=clock() + 1)
-    gated.swap_gates = [gate := asyncio.Event()]
-    with redis_server(tmp_path) as server:
-        url = f"redis://127.0.0.1:{server.port}"
-        async with open_link(url, name=NAME) as one, open_link(url, name=NAME) as another:
-            caches = [SharedCache(gated, link, clock=clock) for link in (one, another)]
-            writer = asyncio.create_task(caches[0].swap(old, new))
-            while gated.swap_gates:
-                await asyncio.sleep(0)
-            redis.Redis(port=server.port).save()
-            server.kill()
-            server.start()
-            for cache in caches:
-                await cache.get("0" * 32)  # whereby it finds that its connection is gone
-                await until_up(cache)
-            await caches[1].get(GUID)
-            assert await caches[1].get(GUID) == old, "filled in under the new boot"
-            gate.set()
-
-            assert await writer
-            assert await caches[1].get(GUID) == new
-
-
-@pytest.mark.parametrize("value", [b"R", b"Rgarbage", b'R{"guid": 1}', b"R[]"])
-async def test_an_entry_that_is_no_record_is_taken_out_and_the_store_asked(
-    cache: SharedCache,
-    gated: GatedStore,
-    raw: redis.Redis,
-    clock: FakeClock,
-    expected_logs: ExpectedLogs,
-    value: bytes,
-) -> None:
-    expected_logs.add("corrupt cache entry")
-    gated.records[GUID] = record(clock())
-    raw.set(entry(raw), value)
-
-    assert await cache.get(GUID) == gated.records[GUID]
-    assert raw.get(entry(raw)) is None
-    gated.gets = 0
-    await cache.get(GUID)
-    await cache.get(GUID)
-    assert gated.gets == 1, "and it is cached again"
-
-
 async def test_an_entry_of_another_guid_is_not_served(
     cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
@@ -519,20 +329,264 @@ async def test_scripts_that_redis_forgot_are_loaded_again(
     assert await cache.swap(old, record(clock(), version=clock() + 1))
 
 
+async def test_two_stores_in_one_redis_are_kept_apart(own_redis: Server, clock: FakeClock) -> None:
+    stores = [GatedStore(), GatedStore()]
+    async with (
+        opened(own_redis.port, stores[0], clock, name="one") as one,
+        opened(own_redis.port, stores[1], clock, name="another") as another,
+    ):
+        await until_on(one, another)
+        stores[0].records[GUID] = record(clock())
+
+        assert await one.get(GUID) == stores[0].records[GUID]
+        assert await another.get(GUID) is None
+        assert await one.get(GUID) == stores[0].records[GUID]
+        assert stores[0].gets == 1, "neither drove the other's boot out"
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_answer_that_came_while_our_own_loop_was_busy_is_taken(
+    own_redis: Server, clock: FakeClock, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def scenario() -> None:
+        gated = GatedStore()
+        async with opened(own_redis.port, gated, clock, replace(TIMING, fence_lease=60.0)) as cache:
+            gated.the_fence = Fence(Mode.ON, 1, (await cache._link.adopt(1)).name)
+            await cache.fence.look()
+            gated.records[GUID] = record(clock(), metadata=json.dumps({"a": "x" * 16_000}))
+            await cache.get(GUID)
+            for _ in range(5):
+                own_redis.pause()
+                reads = [asyncio.create_task(cache.get(GUID)) for _ in range(50)]
+                await turns(10)  # in which the question goes out
+                own_redis.resume()
+                busy_until = time.monotonic() + 2 * TIMING.redis
+                while time.monotonic() < busy_until:
+                    pass
+                assert await asyncio.gather(*reads) == [gated.records[GUID]] * 50
+            assert gated.gets == 1
+            await cache.check()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(scenario())
+
+
+@pytest.mark.parametrize("timing", [HELD])
+async def test_what_was_read_is_held_in_the_process_for_a_lease(
+    cache: SharedCache, gated: GatedStore, own_redis: Server, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    gated.records[GUID] = record(clock())
+    await cache.get(GUID)
+    await settled(cache)
+    assert cache.peek(GUID) == gated.records[GUID], "the fill has noted a lease"
+
+    own_redis.pause()
+    assert await cache.get(GUID) == gated.records[GUID]
+    own_redis.resume()
+
+
+@pytest.mark.parametrize("timing", [replace(HELD, lease=0.3)])
+async def test_a_write_waits_until_no_other_process_holds_what_was(
+    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    await caches[0].get(GUID)
+    await settled(caches[0])
+    await caches[1].get(GUID)
+    assert caches[1].peek(GUID) == old
+
+    assert await caches[0].swap(old, new)
+    assert caches[1].peek(GUID) is FAR, "its lease is over"
+    assert await caches[1].get(GUID) == new
+
+
+@pytest.mark.parametrize("timing", [HELD])
+async def test_a_write_does_not_wait_for_what_its_own_process_holds(
+    cache: SharedCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    await cache.get(GUID)
+    await settled(cache)
+    before = time.monotonic()
+
+    assert await cache.swap(old, None)
+    assert time.monotonic() - before < HELD.lease
+    assert cache.peek(GUID) is FAR
+
+
+@pytest.mark.parametrize("timing", [HELD])
+async def test_what_is_held_is_held_no_longer_than_its_record_lives(
+    cache: SharedCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    clock.now += 900  # of a second at whose end it expires
+    gated.records[GUID] = record(clock(), expire=clock.seconds + 1)
+    await cache.get(GUID)
+    await settled(cache)
+    held = cache.peek(GUID)
+    while cache.peek(GUID) is not FAR:
+        await asyncio.sleep(0.001)
+    assert held == gated.records[GUID]
+
+
+@pytest.mark.parametrize("timing", [HELD])
+async def test_a_look_at_the_fence_that_is_old_holds_no_longer(
+    cache: SharedCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    await cache.get(GUID)
+    await settled(cache)
+    gated.fence_gate.clear()
+    while cache.fence.usable:
+        await asyncio.sleep(0.001)
+
+    assert cache.peek(GUID) is FAR, "it asks the store, which here is far"
+    gated.fence_gate.set()
+
+
+async def test_a_create_asks_no_cache(
+    cache: SharedCache, gated: GatedStore, own_redis: Server, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    own_redis.pause()
+    assert await cache.swap(None, record(clock()))
+    own_redis.resume()
+    assert gated.the_fence.mode is Mode.ON
+
+
+async def test_a_write_whose_redis_is_dead_goes_to_the_store_when_nobody_uses_a_cache_any_more(
+    caches: list[SharedCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN, OFF)
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    own_redis.kill()
+    before = time.monotonic()
+
+    assert await caches[0].swap(old, new)
+    assert time.monotonic() - before > TIMING.fence_lease
+    assert gated.the_fence.mode is Mode.OFF
+    assert [await cache.get(GUID) for cache in caches] == [new, new]
+    own_redis.start()
+    await until_on(*caches)
+    assert [await cache.get(GUID) for cache in caches] == [new, new]
+
+
+async def test_writes_after_the_first_wait_for_nothing_while_redis_is_dead(
+    cache: SharedCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN, OFF)
+    gated.records[GUID] = record(clock())
+    own_redis.kill()
+    await cache.swap(gated.records[GUID], record(clock(), version=clock() + 1))
+    before = time.monotonic()
+    for number in range(2, 50):
+        await cache.swap(gated.records[GUID], record(clock(), version=clock() + number))
+    assert time.monotonic() - before < 48 * TIMING.fence_lease
+
+
+async def test_a_redis_that_was_flushed_is_given_a_new_boot(
+    caches: list[SharedCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(OFF)
+    gated.records[GUID] = record(clock())
+    before = gated.the_fence
+    raw.flushall()
+    assert await caches[0].get(GUID) == gated.records[GUID]
+    while gated.the_fence.mode is not Mode.ON or gated.the_fence.boot == before.boot:
+        await asyncio.sleep(0.001)
+    await until_on(*caches)
+    await caches[0].get(GUID)
+    await settled(caches[0])
+    gated.gets = 0
+    assert await caches[1].get(GUID) == gated.records[GUID]
+    assert gated.gets == 0
+
+
+async def test_a_write_under_way_when_redis_is_flushed_is_acknowledged_and_nothing_older_is_read(
+    caches: list[SharedCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(OFF)
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    writer, gate = await begun(caches[0], gated, old, new)
+    raw.flushall()
+    assert await caches[1].get(GUID) == old
+    assert raw.keys("*:v:*") == [], "nothing is filled in without its boot"
+    gate.set()
+
+    assert await writer
+    assert [await cache.get(GUID) for cache in caches] == [new, new]
+
+
+async def test_what_redis_restores_from_disk_is_never_served(
+    gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs, tmp_path: Path
+) -> None:
+    expected_logs.add(DOWN, OFF)
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    with redis_server(tmp_path) as server:
+        async with opened(server.port, gated, clock) as cache:
+            await until_on(cache)
+            boot = gated.the_fence.boot
+            await cache.get(GUID)
+            await settled(cache)
+            raw = redis.Redis(port=server.port)
+            raw.save()
+            await cache.swap(old, new)
+            server.kill()
+            server.start()
+            assert any(GUID.encode() in key for key in raw.keys("*")), "the snapshot holds the old record"
+            await cache.get(GUID)
+            await until_up(cache)
+
+            assert await cache.get(GUID) == new
+            while gated.the_fence.boot == boot or not cache.fence.usable:
+                await asyncio.sleep(0.001)
+            assert await cache.get(GUID) == new
+
+
+async def test_a_silent_redis_costs_one_time_out_and_then_nothing_until_it_answers_again(
+    cache: SharedCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    gated.records[GUID] = record(clock())
+    await cache.get(GUID)
+    own_redis.pause()
+    started = time.monotonic()
+    assert await cache.get(GUID) == gated.records[GUID]
+    assert time.monotonic() - started < 2, "far from the time-outs of the driver"
+    with pytest.raises(CacheUnavailable):
+        await cache.check()
+    gated.gets = 0
+    assert [await cache.get(GUID) for _ in range(1000)] == [gated.records[GUID]] * 1000
+    assert gated.gets == 1000, "the circuit is open: nobody waits for Redis"
+
+    own_redis.resume()
+    await until_up(cache)
+    await cache.get(GUID)
+    await settled(cache)
+    gated.gets = 0
+    await cache.get(GUID)
+    assert gated.gets == 0
+
+
 async def test_a_redis_that_is_not_there_at_the_start_is_taken_up_when_it_comes(
     own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN)
     own_redis.kill()
     gated.records[GUID] = record(clock())
-    async with open_link(f"redis://127.0.0.1:{own_redis.port}", name=NAME) as link:
-        cache = SharedCache(gated, link, clock=clock)
+    async with opened(own_redis.port, gated, clock) as cache:
         assert await cache.get(GUID) == gated.records[GUID]
+        assert await cache.swap(gated.records[GUID], new := record(clock(), version=clock() + 1))
         own_redis.start()
-        await until_up(cache)
+        await until_on(cache)
         await cache.get(GUID)
+        await settled(cache)
         gated.gets = 0
-        await cache.get(GUID)
+        assert await cache.get(GUID) == new
         assert gated.gets == 0
 
 
@@ -547,45 +601,52 @@ async def test_a_redis_that_is_full_fills_nothing_and_keeps_its_promise_to_write
     assert await cache.swap(old, new := record(clock(), version=clock() + 1))
     await cache.check()
     raw.config_set("maxmemory", 0)
-    assert [await cache.get(GUID) for _ in range(2)] == [new, new]
-    assert gated.gets == 3
+    await settled(cache)
+    assert await cache.get(GUID) == new
+    await settled(cache)
+    gated.gets = 0
+    assert await cache.get(GUID) == new
+    assert gated.gets == 0
 
 
-async def test_a_redis_that_answers_and_refuses_to_write_is_asked_ever_more_rarely(
-    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+async def test_what_a_full_redis_cannot_lease_is_not_held(
+    own_redis: Server, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
-    expected_logs.add(DOWN)
-    old = gated.records[GUID] = record(clock())
-    raw.config_set("min-replicas-to-write", 1)
-    before = int(raw.info("stats")["total_connections_received"])
-    with pytest.raises(CacheUnavailable):
-        await cache.swap(old, None)
-    assert await cache.get(GUID) == old
-    assert int(raw.info("stats")["total_connections_received"]) - before < 10
+    gated.records[GUID] = record(clock())
+    async with opened(own_redis.port, gated, clock, HELD) as one, opened(own_redis.port, gated, clock, HELD) as another:
+        await until_on(one, another)
+        await one.get(GUID)
+        await settled(one)
+        raw.config_set("maxmemory", 1)
+        gated.gets = 0
 
-    raw.config_set("min-replicas-to-write", 0)
-    while True:
-        try:
-            assert await cache.swap(old, None)
-            break
-        except CacheUnavailable:
-            await asyncio.sleep(0)
+        assert await another.get(GUID) == gated.records[GUID]
+        assert gated.gets == 0, "it is served"
+        assert another.peek(GUID) is FAR
+        raw.config_set("maxmemory", 0)
 
 
-async def test_a_redis_that_is_full_and_has_lost_its_boot_is_down_until_it_has_room(
-    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+@pytest.mark.parametrize("value", [b"R", b"Rgarbage", b'R{"guid": 1}', b"R[]"])
+async def test_an_entry_that_is_no_record_is_taken_out_and_the_store_asked(
+    cache: SharedCache,
+    gated: GatedStore,
+    raw: redis.Redis,
+    clock: FakeClock,
+    expected_logs: ExpectedLogs,
+    value: bytes,
 ) -> None:
-    expected_logs.add(DOWN)
-    old = gated.records[GUID] = record(clock())
-    raw.config_set("maxmemory", 1)
-    raw.delete(f"gs:{NAME}:ctl")
+    expected_logs.add("corrupt cache entry")
+    gated.records[GUID] = record(clock())
+    raw.set(entry(raw), value)
 
-    assert await cache.get(GUID) == old
-    with pytest.raises(CacheUnavailable):
-        await cache.swap(old, None)
-    raw.config_set("maxmemory", 0)
-    await until_up(cache)
-    assert await cache.swap(old, None)
+    assert await cache.get(GUID) == gated.records[GUID]
+    await settled(cache)
+    assert raw.get(entry(raw)) is None
+    await cache.get(GUID)
+    await settled(cache)
+    gated.gets = 0
+    await cache.get(GUID)
+    assert gated.gets == 0, "and it is cached again"
 
 
 @pytest.mark.parametrize(
@@ -593,21 +654,8 @@ async def test_a_redis_that_is_full_and_has_lost_its_boot_is_down_until_it_has_r
 )
 async def test_a_url_that_makes_no_sense_stops_the_start(url: str) -> None:
     with pytest.raises(StartError, match="cache_url"):
-        async with open_link(url, name=NAME):
+        async with open_link(url, name=NAME, timing=TIMING):
             await turns()
-
-
-async def test_a_value_under_a_boot_that_is_over_is_not_served(
-    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
-) -> None:
-    gated.records[GUID] = record(clock())
-    await cache.get(GUID)
-    assert raw.exists(entry(raw))
-    raw.set(f"gs:{NAME}:ctl", "another.boot")
-    gated.records[GUID] = record(clock(), user="another", version=clock() + 1)
-
-    assert await cache.get(GUID) == gated.records[GUID]
-    assert raw.exists(entry(raw))  # under the new one
 
 
 async def test_many_are_read_in_one_step(
@@ -617,8 +665,80 @@ async def test_many_are_read_in_one_step(
     for guid in guids:
         gated.records[guid] = record(clock(), guid=guid)
         await cache.get(guid)
-    before = raw.info("commandstats")["cmdstat_mget"]["calls"]
+    await settled(cache)
+    await asyncio.sleep(0.005)  # the leases run out
+    before = raw.info("commandstats")["cmdstat_evalsha"]["calls"]
 
     assert await asyncio.gather(*map(cache.get, guids)) == list(gated.records.values())
-    assert raw.info("commandstats")["cmdstat_mget"]["calls"] == before + 1
+    assert raw.info("commandstats")["cmdstat_evalsha"]["calls"] <= before + 2, "one, and one to look at the boot"
     assert gated.gets == 20
+
+
+# What is counted
+
+
+def counted(cache: SharedCache) -> tuple[int, int, int]:
+    """Return how many reads were l1, redis and miss."""
+    meter = cache._meter
+    return meter.l1_hits, meter.redis_hits, meter.misses
+
+
+@pytest.mark.parametrize("timing", [HELD])
+async def test_every_read_is_counted_once_by_where_the_record_was(
+    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    one, other = caches
+
+    await one.get(GUID)
+    await settled(one)
+    assert (counted(one), counted(other)) == ((0, 0, 1), (0, 0, 0))
+    await one.get(GUID)
+    assert one.peek(GUID) is not FAR
+    assert counted(one) == (2, 0, 1)
+    assert other.peek(GUID) is FAR
+    await other.get(GUID)
+    assert counted(other) == (0, 1, 0)
+    await one.get("F" * 32)
+    assert counted(one) == (2, 0, 2)
+
+
+@pytest.mark.parametrize("is_at_hand", [True, False])
+async def test_without_redis_every_read_is_a_miss_and_counted_once(
+    own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs, is_at_hand: bool
+) -> None:
+    expected_logs.add(DOWN)
+    own_redis.kill()
+    gated.records[GUID] = record(clock())
+    gated.at_hand = is_at_hand
+    async with opened(own_redis.port, gated, clock) as cache:
+        await cache.fence.look()
+        for guid in (GUID, "F" * 32):
+            await cache.get(guid)
+        assert counted(cache) == (0, 0, 2)
+        assert (cache._meter.up, cache._meter.mode) == (False, "off")
+
+
+async def test_what_is_done_beside_a_request_is_no_part_of_it(
+    cache: SharedCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    trace = Trace("a")
+    tracing.CURRENT.set(trace)
+    errand.CURRENT.set(Errand())
+    seen: list[tuple[object, object]] = []
+    call = cache._link.call
+
+    async def noted(*given: Any, **named: Any) -> Any:
+        seen.append((tracing.CURRENT.get(), errand.CURRENT.get()))
+        return await call(*given, **named)
+
+    cache._link.call = noted  # type: ignore[method-assign]
+    await cache.get(GUID)
+    spent = dict(trace.spent)
+    await settled(cache)
+
+    assert spent.keys() == {"redis"}
+    assert trace.source == "miss"
+    assert seen == [(None, None)], "the fill"
+    assert trace.spent == spent

@@ -12,10 +12,11 @@ import pytest
 
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.rules import Selection
-from guidsvc.store.sqlite import GROUP, SqliteStore, _failure, open_sqlite, path_of_url
+from guidsvc.store.sqlite import GROUP, SqliteStore, open_sqlite, path_of_url
 from guidsvc.store.sqlite_find import Finder, count_statement, end_statement, statement
 from guidsvc.store.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
 from guidsvc.store.sqlite_tables import RECORDS
+from guidsvc.store.sqlite_writer import failure
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 
@@ -162,8 +163,8 @@ def test_a_commit_that_was_not_synced_is_of_unknown_outcome() -> None:
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
 
-    assert isinstance(_failure(error, committing=True), OutcomeUnknown)
-    assert isinstance(_failure(error), StoreUnavailable)
+    assert isinstance(failure(error, "a.db", committing=True), OutcomeUnknown)
+    assert isinstance(failure(error, "a.db"), StoreUnavailable)
 
 
 @pytest.mark.parametrize("column", ["user = ''", "expire = 'soon'", "metadata = '{'", "version = NULL"])
@@ -462,7 +463,7 @@ async def test_a_search_whose_caller_goes_away_is_broken_off(path: Path) -> None
 def test_a_file_of_the_first_schema_is_brought_forward_with_its_records(path: Path, clock: FakeClock) -> None:
     old = record(clock())
     with closing(open_writer(path, MIGRATIONS[:1])) as first:
-        first.execute(*RECORDS.change(None, old))
+        first.execute(*RECORDS.change(None, old)[:2])
 
     with closing(open_writer(path)) as writer:
         assert writer.execute("SELECT guid FROM records INDEXED BY records_user WHERE user = ?", (old.user,)).fetchone()

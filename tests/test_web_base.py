@@ -110,7 +110,9 @@ async def test_when_the_service_has_ended_no_request_begins(expected_logs: Expec
     server.add_sockets(sockets)
     client = Client(sockets[0].getsockname()[1])
     assert (await client.get("/livez")).status == 200
-    assert await app.settings["under_way"].drain(5)
+    under_way = app.settings["under_way"]
+    await asyncio.wait_for(under_way.ended(), 5)
+    under_way.draining = under_way.over = True
 
     reply = await client.get("/livez")
     assert_problem(reply, 503, "unavailable")

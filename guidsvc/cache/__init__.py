@@ -13,7 +13,7 @@ from typing import Protocol
 from guidsvc.errors import StartError
 from guidsvc.meters import CacheMeter
 from guidsvc.rules import Clock
-from guidsvc.store import Store
+from guidsvc.store import Backend, Store
 
 
 class Cache(Store, Protocol):
@@ -30,7 +30,7 @@ def is_private(url: str) -> bool:
 
 @asynccontextmanager
 async def open_cache(
-    url: str, store: Store, *, clock: Clock, size: int, meter: CacheMeter | None = None
+    url: str, store: Backend, *, clock: Clock, size: int, meter: CacheMeter | None = None
 ) -> AsyncIterator[Cache]:
     """Open the cache that a URL names, `memory://` or `redis://...`, around a store; StartError if it cannot be.
 
@@ -45,7 +45,7 @@ async def open_cache(
     elif scheme in {"redis", "rediss", "unix"}:
         from guidsvc.cache.shared import open_shared
 
-        async with open_shared(url, store, clock=clock, meter=meter) as shared:
+        async with open_shared(url, store, clock=clock, size=size, meter=meter) as shared:
             yield shared
     else:
         raise StartError(f"cache_url: this is no cache: {scheme or 'nothing'}; use memory:// or redis://host:6379/0")

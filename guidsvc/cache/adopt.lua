@@ -1,8 +1,12 @@
--- ADOPT: under which boot is this Redis used? Its own, if it has one since it was started; else a new one.
--- KEYS: the boot, of this store.  ARGV: the run id of this Redis, a random name.
--- A boot begins with the run id, so one that was restored from disk or copied from another server is not adopted.
+-- ADOPT: give this Redis a new boot, the same to all who ask for one of this generation.
+-- KEYS: the boot, of this store.  ARGV: the run id of this Redis, the generation, a random name.
+-- Returns the boot that there is now: run id, generation and name. One of another run, restored from disk or copied from
+-- another server, does not count; one of a later generation is left as it is.
 local boot = redis.call('GET', KEYS[1])
-if boot and string.sub(boot, 1, #ARGV[1]) == ARGV[1] then return boot end
-boot = ARGV[1] .. '.' .. ARGV[2]
+if boot then
+    local run, gen = string.match(boot, '^(%w+)%.(%d+)%.')
+    if run == ARGV[1] and tonumber(gen) >= tonumber(ARGV[2]) then return boot end
+end
+boot = ARGV[1] .. '.' .. ARGV[2] .. '.' .. ARGV[3]
 redis.call('SET', KEYS[1], boot)
 return boot

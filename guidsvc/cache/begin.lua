@@ -1,6 +1,7 @@
 -- BEGIN: a write of this GUID is about to go to the store. Drop its value, and with it any token; set a marker.
--- KEYS: the boot, the value, the markers of the GUID.  ARGV: the caller's boot, its marker, the marker's life in ms.
--- Returns nil under another boot; else 1.
+-- KEYS: the boot; the value, the markers and the lease of the GUID.
+-- ARGV: the caller's boot, its marker, the marker's life in ms, the caller's name.
+-- Returns nil under another boot; else how many ms the longest lease of another than the caller still runs.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -10,4 +11,6 @@ redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[2])
 if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[3]) then -- the longest-lived marker decides
     redis.call('PEXPIRE', KEYS[3], ARGV[3])
 end
-return 1
+local holder = redis.call('GET', KEYS[4])
+if not holder or holder == ARGV[4] then return 0 end
+return redis.call('PTTL', KEYS[4])

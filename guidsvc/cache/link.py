@@ -1,14 +1,15 @@
-"""One connection to Redis: the boot it works under, the scripts it runs, and what happens when it breaks.
+"""One connection to Redis: the scripts it runs, each under a boot, and what happens when it breaks.
 
 All that is asked while an exchange is under way goes out with the next one, as one pipeline. An exchange that
 takes longer than the time-out, or fails in any way, breaks the link: at once everything is refused (the circuit
-is open), while the link is made anew in the background. Knows nothing of records.
+is open), while the link is made anew in the background. Knows nothing of records, nor of the fence.
 """
 
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha1
@@ -24,11 +25,11 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from guidsvc.background import background
 from guidsvc.batching import Batcher
+from guidsvc.cache.timing import Timer, Timing
 from guidsvc.errors import CacheUnavailable, StartError
-from guidsvc.meters import CacheMeter, Timing
+from guidsvc.meters import CacheMeter
+from guidsvc.meters import Timing as Stopwatch
 
-TIMEOUT = 0.1
-"""Seconds in which Redis answers, or counts as unavailable."""
 CONNECT_SECONDS = 1.0
 """For the connection itself, with TLS and all; after it, Redis must prove that it answers within the time-out."""
 RETRY_SECONDS = 0.05, 1.0
@@ -43,6 +44,15 @@ TURNS = 100
 
 _log = structlog.get_logger(__name__)
 _Done = TypeVar("_Done")
+_Command = tuple[str | bytes | int, ...]
+
+
+def _draw() -> str:
+    return secrets.token_hex(8)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 class Script(NamedTuple):
@@ -58,27 +68,42 @@ class Script(NamedTuple):
         return cls(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
-READ, FILL, BEGIN, END = (Script.load(name) for name in ("read", "fill", "begin", "end"))
-_ADOPT = Script.load("adopt")
+READ, FILL, BEGIN, END, ADOPT = (Script.load(name) for name in ("read", "fill", "begin", "end", "adopt"))
 
 
 @dataclass(frozen=True)
 class _Call:
-    script: Script | None  # or, where None, the value is asked for as it is
+    script: Script
     guid: str
-    arguments: tuple[str | bytes | int, ...]
-    boot: str | None  # under this boot only; or, where None, under whichever is current
-
-
-class Reply(NamedTuple):
-    """What a script answered, and the boot it ran under; `value` is None where that boot is over."""
-
+    arguments: "_Command"
     boot: str
+
+
+class Boot(NamedTuple):
+    """The name space of a Redis since it was given one: its name, and the generation of the fence that it is of."""
+
+    name: str
+    gen: int
+
+
+class Answer(NamedTuple):
+    """What a script answered, None if the boot is over; when, by our timer, it had been asked; and READ's token."""
+
     value: Any
+    asked: float
+    token: str
+
+
+class _Round(NamedTuple):
+    """A command, its token if it is a READ, and the places of the calls that it answers."""
+
+    command: _Command
+    token: str
+    places: list[int]
 
 
 @asynccontextmanager
-async def open_link(url: str, *, name: str, meter: CacheMeter | None = None) -> AsyncIterator["Link"]:
+async def open_link(url: str, *, name: str, timing: Timing, meter: CacheMeter | None = None) -> AsyncIterator["Link"]:
     """Open a link, whether or not Redis answers now, and close it at the end; StartError if the URL makes no sense."""
     try:
         parts = urlsplit(url)
@@ -88,7 +113,7 @@ async def open_link(url: str, *, name: str, meter: CacheMeter | None = None) -> 
         pool.make_connection()  # type: ignore[no-untyped-call]  # which is made and not connected: an option that no connection knows shows here
     except (ValueError, TypeError) as error:
         raise StartError(f"cache_url: {error}") from error
-    link = Link(pool, name=name, meter=meter)
+    link = Link(pool, name=name, timing=timing, meter=meter)
     try:
         async with background(link.keep()):
             with suppress(CacheUnavailable):
@@ -99,42 +124,68 @@ async def open_link(url: str, *, name: str, meter: CacheMeter | None = None) -> 
 
 
 class Link:
-    """Runs scripts on one connection of `pool`, in the name space of the store `name`, while `keep` keeps it up."""
+    """Runs scripts on one connection of `pool`, in the name space of the store `name`, while `keep` keeps it up.
+
+    `me` is its name in Redis, and `draw` draws random ones.
+    """
+
+    up_since: float | None = None
+    """By our timer: since when Redis has answered. None if it does not."""
 
     def __init__(
-        self, pool: ConnectionPool, *, name: str, timeout: float = TIMEOUT, meter: CacheMeter | None = None
+        self,
+        pool: ConnectionPool,
+        *,
+        name: str,
+        timing: Timing,
+        timer: Timer = time.monotonic,
+        draw: Callable[[], str] = _draw,
+        meter: CacheMeter | None = None,
     ) -> None:
         self._meter = CacheMeter() if meter is None else meter
         self._meter.link(up=False)
         self._pool = pool
         self._name = name
-        self._timeout = timeout
+        self._timing = timing
+        self._timer = timer
         self._connection: Connection | None = None
-        self._boot = self._run_id = ""
+        self._run_id = ""
         self._up, self._broken = asyncio.Event(), asyncio.Event()
-        self._calls: Batcher[_Call, Reply] = Batcher(
-            self._exchange_all, limit=PIPELINE, in_flight=1, meter=self._meter.batch
+        self._calls: Batcher[_Call, Answer] = Batcher(
+            self._exchange, limit=PIPELINE, in_flight=1, meter=self._meter.batch
         )
+        self.draw = draw
+        self.me = draw()
 
-    async def call(self, script: Script, guid: str, *arguments: str | bytes | int, boot: str | None = None) -> Reply:
+    async def read(self, guid: str, boot: str) -> Answer:
+        """Run READ for a GUID; all that are asked for in one exchange are read in one step, under one token."""
+        return await self._ask(_Call(READ, guid, (), boot))
+
+    async def call(self, script: Script, guid: str, *arguments: str | bytes | int, boot: str) -> Answer:
         """Run a script on the keys of a GUID; CacheUnavailable if Redis does not answer in time."""
-        reply = await self._ask(_Call(script, guid, arguments, boot))
-        if isinstance(reply.value, OutOfMemoryError):
-            raise CacheUnavailable(f"Redis: {reply.value}")
-        return reply
+        answer = await self._ask(_Call(script, guid, arguments, boot))
+        if isinstance(answer.value, OutOfMemoryError):
+            raise CacheUnavailable(f"Redis: {answer.value}")
+        return answer
 
-    async def value(self, guid: str) -> bytes:
-        """Return the value of a GUID as it is, empty if there is none; CacheUnavailable if Redis is too slow.
+    async def boot_is_over(self, boot: str) -> bool:
+        """Whether what Redis kept under this boot is lost; CacheUnavailable if it does not say."""
+        return (await self.call(END, "", "", boot=boot)).value is None  # the end of a write that never began
 
-        All that are asked for in one exchange are read in one step, together with the boot.
-        """
-        value: bytes = (await self._ask(_Call(None, guid, (), None))).value
-        return value
+    async def adopt(self, gen: int) -> Boot:
+        """Give Redis a boot of this generation, or return the one that it has, of this generation or a later one."""
+        answer = await self.call(ADOPT, "", gen, self.draw(), boot="")
+        name = bytes(answer.value).decode()
+        return Boot(name, int(name.split(".")[1]))
 
-    async def _ask(self, call: _Call) -> Reply:
+    async def check(self) -> None:
+        """Return if Redis answers; CacheUnavailable if not."""
+        await self.boot_is_over("")
+
+    async def _ask(self, call: _Call) -> Answer:
         if self._connection is None:
             raise CacheUnavailable("Redis does not answer")
-        with Timing(self._meter.redis_latency):
+        with Stopwatch(self._meter.redis_latency):
             return await self._calls.ask(call)
 
     async def wait_up(self, seconds: float) -> None:
@@ -162,7 +213,7 @@ class Link:
                 await self._broken.wait()
                 continue
             if not told and pause > RETRY_SECONDS[0]:  # once may be a connection that was closed, and is no news
-                _log.warning("cache is down, reads go to the store, writes are refused", error=fault)
+                _log.warning("cache is down, all goes to the store", error=fault)
                 told = True
             await asyncio.sleep(min(pause, longest))
             pause = min(2 * pause, longest)
@@ -185,7 +236,7 @@ class Link:
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             info = await _within(CONNECT_SECONDS, _greet(connection))
-            self._boot = await _within(self._timeout, _adopt(connection, self._name, _run_id(info)))
+            await _within(self._timing.redis, _pipeline(connection, [("PING",)]))
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -194,67 +245,56 @@ class Link:
         self._meter.link(up=True)
         self._broken.clear()
         self._up.set()
+        self.up_since = self._timer()
 
     async def _break(self) -> None:
         connection, self._connection = self._connection, None
         self._meter.link(up=False)
+        self.up_since = None
         self._up.clear()
         self._broken.set()
         if connection is not None:
             await connection.disconnect(nowait=True)
 
-    async def _exchange_all(self, calls: list[_Call]) -> list[Reply]:
+    async def _exchange(self, calls: list[_Call]) -> list[Answer]:
+        """Run the calls in one round trip."""
         if self._connection is None:
             raise CacheUnavailable("Redis does not answer")
+        asked, rounds = self._timer(), self._rounds(calls)
         try:
-            return await _within(self._timeout, self._exchange(self._connection, calls))
+            replies = await _within(self._timing.redis, _pipeline(self._connection, [each.command for each in rounds]))
         except (RedisError, OSError, TimeoutError) as error:
             await self._break()
             raise CacheUnavailable(f"Redis: {_reason(error)}") from error
+        answers: dict[int, Answer] = {}
+        for reply, (_, token, places) in zip(replies, rounds, strict=True):
+            many = reply if token and reply is not None else [reply] * len(places)
+            answers |= {place: Answer(value, asked, token) for place, value in zip(places, many, strict=True)}
+        return [answers[place] for place in range(len(calls))]
 
-    async def _exchange(self, connection: Connection, calls: list[_Call]) -> list[Reply]:
-        """Run the calls; where the boot is over, adopt the one that is, and run again those that may go under it."""
-        replies = await self._run(connection, calls)
-        again = [place for place, call in enumerate(calls) if call.boot is None and replies[place].value is None]
-        if not again:
-            return replies
-        self._boot = await _adopt(connection, self._name, self._run_id)
-        for place, reply in zip(again, await self._run(connection, [calls[place] for place in again]), strict=True):
-            if reply.value is None:
-                raise RedisError("the boot was changed twice in one exchange")
-            replies[place] = reply
-        return replies
+    def _rounds(self, calls: list[_Call]) -> list[_Round]:
+        """Return what is to be sent, the reads of each boot as one, and which of the calls each command answers."""
+        reads: dict[str, list[int]] = {}
+        rounds: list[_Round] = []
+        for place, call in enumerate(calls):
+            if call.script is READ:
+                reads.setdefault(call.boot, []).append(place)
+            else:
+                command = self._command(call.script, call.boot, [call.guid], call.arguments)
+                rounds.append(_Round(command, "", [place]))
+        for boot, places in reads.items():
+            token = self.draw()
+            arguments = (token, _ms(self._timing.token), self.me, _ms(self._timing.lease))
+            command = self._command(READ, boot, [calls[place].guid for place in places], arguments)
+            rounds.append(_Round(command, token, places))
+        return rounds
 
-    async def _run(self, connection: Connection, calls: list[_Call]) -> list[Reply]:
-        """Run the calls in one round trip; the values that are asked for come with one command."""
-        current = self._boot
-        boots = [call.boot or current for call in calls]
-        scripts = [(call, boot) for call, boot in zip(calls, boots, strict=True) if call.script is not None]
-        wanted = [call.guid for call in calls if call.script is None]
-        commands = [self._command(call, boot) for call, boot in scripts]
-        if wanted:
-            space = f"gs:{self._name}:{current}:v:"
-            commands.append(("MGET", f"gs:{self._name}:ctl", *[space + guid for guid in wanted]))
-        answers = await _pipeline(connection, commands)
-        values = _values(current, answers.pop()) if wanted else iter(())
-        results = iter(answers)
-        return [
-            Reply(boot, next(values if call.script is None else results))
-            for call, boot in zip(calls, boots, strict=True)
-        ]
-
-    def _command(self, call: _Call, boot: str) -> tuple[str | bytes | int, ...]:
-        space = f"gs:{self._name}:{boot}"
-        keys = (f"gs:{self._name}:ctl", f"{space}:v:{call.guid}", f"{space}:w:{call.guid}")
-        digest = "" if call.script is None else call.script.digest
-        return ("EVALSHA", digest, len(keys), *keys, boot, *call.arguments)
-
-
-def _values(boot: str, found: list[bytes | None]) -> Iterator[bytes | None]:
-    """Yield the values that were read together with the boot: None for each, if that is another; empty, if absent."""
-    current, *values = found
-    over = current is None or bytes(current) != boot.encode()
-    return iter([None if over else value or b"" for value in values])
+    def _command(self, script: Script, boot: str, guids: list[str], arguments: _Command) -> _Command:
+        control, space = f"gs:{self._name}:ctl", f"gs:{self._name}:{boot}"
+        keys = [f"{space}:{kind}:{guid}" for guid in guids for kind in "vwl"]
+        # A boot of another run counts no more, though the memory of it may have been restored or copied.
+        first = self._run_id if script is ADOPT else boot if boot.startswith(self._run_id) else ""
+        return ("EVALSHA", script.digest, 1 + len(keys), control, *keys, first, *arguments)
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, _Done]) -> _Done:
@@ -279,20 +319,12 @@ async def _within(seconds: float, work: Coroutine[Any, Any, _Done]) -> _Done:
 async def _greet(connection: Connection) -> bytes:
     """Connect, load the scripts, and return what INFO says of the server."""
     await connection.connect()  # type: ignore[no-untyped-call]
-    loads = [("SCRIPT", "LOAD", script.source) for script in (READ, FILL, BEGIN, END, _ADOPT)]
+    loads = [("SCRIPT", "LOAD", script.source) for script in (READ, FILL, BEGIN, END, ADOPT)]
     info, *_ = await _pipeline(connection, [("INFO", "server"), *loads])
     return bytes(info)
 
 
-async def _adopt(connection: Connection, name: str, run_id: str) -> str:
-    command = ("EVALSHA", _ADOPT.digest, 1, f"gs:{name}:ctl", run_id, secrets.token_hex(8))
-    (boot,) = await _pipeline(connection, [command])
-    if isinstance(boot, OutOfMemoryError):
-        raise boot
-    return bytes(boot).decode()
-
-
-async def _pipeline(connection: Connection, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Any]:
+async def _pipeline(connection: Connection, commands: Sequence[_Command]) -> list[Any]:
     """Send the commands as one, and return their replies in order; an error among them is raised.
 
     But for one: that there was no memory for this command is its reply, since the others are as good as ever.

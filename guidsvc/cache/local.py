@@ -56,6 +56,8 @@ class LocalCache(Around):
             flight = self._flights[guid] = asyncio.create_task(self._fill(guid))
         return await asyncio.shield(flight)  # a reader that goes away leaves the flight to the others
 
+    latest = get
+
     def peek(self, guid: str) -> Record | Far | None:
         """Return the entry; else what the store has at hand, and keep that while it is live."""
         entry: Record | None = self._entries.get(guid)

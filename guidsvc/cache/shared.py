@@ -1,205 +1,339 @@
-"""The cache of many processes, in Redis.
+"""The cache of many processes: in Redis, and under leases in each of them.
 
-    read    a value that is there is returned, and many are read in one step; else READ says: a value; or a token,
-            with which what the store says may be filled in; or busy: a write or a fill is under way, and the store
-            is asked
-    swap    BEGIN takes the key out, or the write is refused; the store swaps; END must find the boot and the
-            marker unchanged, else the key is taken out again; only then is the write acknowledged
+    read    what this process holds under a lease, while the fence says that it may; else READ: a value, which is then
+            held; or a token, with which what the store says is filled in; or busy, and the store is asked
+    create  goes to the store: what is not there is in no cache, and nothing older can be
+    swap    fence ON or ARM: BEGIN takes the key out of Redis, and says how long another may hold it, which is waited
+            for. Fence OFF: a fence lease is waited for. Either gives the write a window in which no cache can be filled
+            with what was before, and the store does not do it later than that. Then it is acknowledged; END
 
-Why nothing stale is ever filled in: a fill needs the token of its reader, and every BEGIN drops it, so a reader
-that asked the store before a write cannot fill after it. While the marker stands no token is given. When Redis
-loses its memory, the boot (its name space) is over, and with it everything that was kept under it.
+Why nothing stale is ever filled in: a fill needs the token of its reader, and every BEGIN drops it, so a reader that
+asked the store before a write cannot fill after it; while the marker stands no token is given; and what is filled in is
+what the store has settled, so no write that was in time can show later. When Redis loses its memory the boot (its name
+space) is over, and with it everything that was kept under it. `guidsvc.cache.fence` tells what happens then.
 """
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from math import floor
 from typing import NamedTuple
 
 import structlog
 from cachebox import LRUCache
 from pydantic import ValidationError
 
-from guidsvc.cache.link import BEGIN, END, FILL, READ, Link, open_link
-from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StoreUnavailable
+from guidsvc import rules
+from guidsvc.background import background, detached
+from guidsvc.cache.fence import FenceWatch, View
+from guidsvc.cache.link import BEGIN, END, FILL, Link, open_link
+from guidsvc.cache.timing import Timer, Timing
+from guidsvc.errors import CacheUnavailable, GuidsvcError, StoreUnavailable
 from guidsvc.meters import CacheMeter
 from guidsvc.models import Record
 from guidsvc.rules import Clock
-from guidsvc.store import FAR, Far, Store
+from guidsvc.store import FAR, Backend, Far
 from guidsvc.store.around import Around
+from guidsvc.store.fence import Mode
+from guidsvc.tracing import MISS, came_from
 
-MARKER_MS = 10_000
-"""A marker whose writer died stands so long; a store answers well within it."""
-QUARANTINE_MS = 3600 * 1000
-"""So long is a key not cached after a write of it whose outcome is unknown, and which may land yet."""
-TOKEN_MS = 3_000
-ENTRY_MS = 24 * 3600 * 1000
-"""The longest life of an entry, so that those of a boot that is over go too."""
+ENTRY_MS = 600 * 1000
+"""The longest life of an entry, so that those which nobody reads go: a Redis that keeps this promise evicts nothing."""
 DECODINGS, DECODED_BYTES = 10_000, 1024
 """So many values, of no more than so many bytes, are known by what they say, and need not be read again."""
-BEGIN_SECONDS, SETTLE_SECONDS = 0.5, 1.5
-"""How long a write waits for a link that is being made anew: before the store has it, and after."""
+WINDOW_SECONDS = 8.0
+"""A write that has found no window for so long is refused."""
+TIMING = Timing()
 
 _log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
 async def open_shared(
-    url: str, store: Store, *, clock: Clock, meter: CacheMeter | None = None
+    url: str, store: Backend, *, clock: Clock, size: int, timing: Timing = TIMING, meter: CacheMeter | None = None
 ) -> AsyncIterator["SharedCache"]:
     """Open the cache in the Redis that a URL names, whether or not it answers now, and close it at the end."""
     meter = CacheMeter() if meter is None else meter
-    async with open_link(url, name=await store.identity(), meter=meter) as link:
-        cache = SharedCache(store, link, clock=clock, meter=meter)
-        try:
-            yield cache
-        finally:
-            await cache.aclose()
+    async with open_link(url, name=await store.identity(), timing=timing, meter=meter) as link:
+        cache = SharedCache(store, link, clock=clock, size=size, timing=timing, meter=meter)
+        async with background(cache.fence.keep()):
+            try:
+                yield cache
+            finally:
+                await cache.aclose()
+
+
+class _Held(NamedTuple):
+    """A record in this process, and until when, by our timer, it may be served."""
+
+    record: Record
+    until: float
+
+
+class _Reading:
+    """Those who read a key now. `spoiled` says that it is being written: what they read is not to be held."""
+
+    __slots__ = ("readers", "spoiled")
+
+    def __init__(self) -> None:
+        self.readers = 0
+        self.spoiled = False
 
 
 class _Window(NamedTuple):
-    """A write's right to go to the store: the key is out of the cache while this marker stands under this boot."""
+    """A write's right to go to the store: until then, by our timer, no cache can be filled with what was before.
+
+    `not_after` is the same, by the store's clock. `marker` is None where the fence is OFF.
+    """
 
     guid: str
+    until: float
+    not_after: int
     boot: str
-    marker: str
+    marker: str | None
 
 
 class SharedCache(Around):
-    """Records of `store` in Redis, for every process that uses the same Redis."""
+    """Records of `store` in Redis, for every process that uses the same, and at most `size` of them in this one."""
 
-    def __init__(self, store: Store, link: Link, *, clock: Clock, meter: CacheMeter | None = None) -> None:
+    def __init__(  # noqa: PLR0913  # its collaborators
+        self,
+        store: Backend,
+        link: Link,
+        *,
+        clock: Clock,
+        size: int,
+        timing: Timing,
+        timer: Timer = time.monotonic,
+        meter: CacheMeter | None = None,
+    ) -> None:
         super().__init__(store)
-        self._meter = CacheMeter() if meter is None else meter
+        self._meter = meter = CacheMeter() if meter is None else meter
+        self._backend = store
         self._link = link
         self._clock = clock
+        self._timing = timing
+        self._timer = timer
+        self._held: LRUCache[str, _Held] = LRUCache(size)
+        self._reading: dict[str, _Reading] = {}
         self._decodings: LRUCache[bytes, Record] = LRUCache(DECODINGS)  # what a value says never changes
-        self._quarantines: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
+        self.fence = FenceWatch(store, link, timing=timing, timer=timer, meter=meter)
 
-    async def get(self, guid: str) -> Record | None:
-        """Return the entry; else what the store says, filled in with the token that READ gave, if it did."""
-        try:
-            value = await self._link.value(guid)
-            if value.startswith(b"R"):  # then no write is under way: BEGIN drops it, and FILL waits for END
-                self._meter.redis()
-                return await self._decoded(guid, value[1:])
-            token = secrets.token_hex(8)
-            boot, (verdict, *values) = await self._link.call(READ, guid, token, TOKEN_MS)
-        except CacheUnavailable:
-            self._meter.miss()
-            return await self._store.get(guid)
-        if verdict == b"HIT":
-            self._meter.redis()
-            return await self._decoded(guid, values[0])
-        self._meter.miss()
-        record = await self._store.get(guid)
-        if verdict == b"TOKEN" and record is not None:
-            await self._fill(record, token, boot)
+    def peek(self, guid: str) -> Record | Far | None:
+        """Return what this process holds under a lease; else what the store has at hand, where no cache is used."""
+        held: _Held | None = self._held.get(guid)
+        now = self._timer()
+        if now < self.fence.until:
+            if held is not None and now < held.until:
+                self._meter.l1_hits += 1
+                return held.record
+            return FAR
+        record = self._store.peek(guid)
+        if record is not FAR:
+            self._meter.misses += 1
         return record
 
-    def peek(self, guid: str) -> Record | Far | None:  # noqa: ARG002  # Redis is far away
-        return FAR
+    async def get(self, guid: str) -> Record | None:
+        """Return what is held; else what Redis has; else what the store says."""
+        misses = self._meter.misses
+        at_hand = self.peek(guid)
+        if at_hand is FAR and self.fence.usable is not None and self._link.up_since is not None:
+            with self._read(guid) as reading:
+                return await self._from_redis(guid, reading, self.fence.usable)
+        if isinstance(at_hand, Record) and rules.is_live(at_hand, self._clock()):
+            came_from(self._meter.source(misses))
+            return at_hand
+        if at_hand is FAR:
+            self._meter.miss()
+        else:
+            came_from(MISS)  # and counted by now
+        return await self._store.get(guid)  # what has expired may have been purged by now, and made anew
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
-        """BEGIN, then the store, then END: CacheUnavailable, and nothing changed, if the key cannot be taken out."""
-        guid = (old or new).guid  # type: ignore[union-attr]  # the contract: one of them is a record
-        window = await self._take_out(guid, BEGIN_SECONDS)
-        try:
-            swapped = await self._store.swap(old, new)
-        except StoreUnavailable:
-            await self._give_back(window)
-            raise
-        except (OutcomeUnknown, asyncio.CancelledError):
-            self._quarantine(guid)
-            raise
-        if swapped:
-            await self._settle(window)
-        else:
-            await self._give_back(window)
+        """Do it in a window; CacheUnavailable or StoreUnavailable, and nothing changed, if none can be had."""
+        if old is None:
+            return await self._store.swap(None, new)
+        with self._written(old.guid):
+            window = await self._open(old.guid)
+            try:
+                swapped = await self._backend.swap(old, new, not_after=window.not_after)
+            except StoreUnavailable:
+                self._close(window)
+                raise
+            # Of one whose outcome is unknown the marker stays: it may be done yet, as long as that stands.
+        self._close(window)
+        if not swapped and self._timer() >= window.until:
+            raise StoreUnavailable("the store took longer than the time that the write had")
         return swapped
 
     async def check(self) -> None:
-        await self._link.call(END, "", "")  # of a write that never began: the shortest way there and back
+        await self._link.check()
 
     async def aclose(self) -> None:
-        """Give up what is still owed to the cache: the processes that go on have a marker for some seconds."""
-        for task in self._quarantines:
-            task.cancel()
-        await asyncio.gather(*self._quarantines, return_exceptions=True)
+        """Finish what is under way beside the requests; what fails for the lack of Redis dies there by itself."""
+        while self._beside:
+            await asyncio.wait(self._beside)
 
-    async def _fill(self, record: Record, token: str, boot: str) -> None:
-        life = min(record.expire * 1000 - self._clock(), ENTRY_MS)
-        if life > 0:
-            with suppress(CacheUnavailable):  # the reader has its record; the link has told of the fault
-                await self._link.call(FILL, record.guid, token, record.model_dump_json(), life, boot=boot)
-
-    async def _decoded(self, guid: str, value: bytes) -> Record | None:
-        record: Record | None = self._decodings.get(value)
-        if record is None:
-            try:
-                record = Record.model_validate_json(value)
-            except ValidationError as error:
-                return await self._replaced(guid, str(error))
-            if len(value) <= DECODED_BYTES:
-                self._decodings.insert(value, record)
-        if record.guid != guid:
-            return await self._replaced(guid, f"it is of GUID {record.guid}")
+    async def _from_redis(self, guid: str, reading: _Reading, boot: str) -> Record | None:
+        try:
+            value, asked, token = await self._link.read(guid, boot)
+        except CacheUnavailable:
+            self._meter.miss()
+            return await self._store.get(guid)
+        if value is not None and value[:1] in {b"R", b"r"}:
+            record = self._decoded(guid, value[1:])
+            if record is not None and rules.is_live(record, self._clock()):
+                if value[:1] == b"R":
+                    self._hold(record, asked, reading)
+                self._meter.redis()
+                return record
+        self._meter.miss()
+        if value != b"T":
+            return await self._store.get(guid)
+        at_hand = self._store.peek(guid)
+        record = await self._backend.settled(guid) if at_hand is FAR else at_hand
+        if record is not None and rules.is_live(record, self._clock()):
+            known = record if at_hand is FAR else None
+            self._beside_requests(self._fill(guid, known, token, boot))
         return record
 
-    async def _replaced(self, guid: str, fault: str) -> Record | None:
-        """Take out an entry that is no record of this GUID, and answer from the store."""
-        _log.error("corrupt cache entry, taken out", guid=guid, fault=fault)
-        with suppress(CacheUnavailable):
-            await self._give_back(await self._take_out(guid, 0))
-        return await self._store.get(guid)
+    async def _fill(self, guid: str, known: Record | None, token: str, boot: str) -> None:
+        """Fill in what the store has settled, if it is not known yet."""
+        record = known or await self._backend.settled(guid)
+        life = 0 if record is None else min(record.expire * 1000 - self._clock(), ENTRY_MS)
+        if record is None or life <= 0:
+            return
+        lease = round(self._timing.lease * 1000)
+        with self._read(guid) as reading:
+            fill = (token, record.model_dump_json(), life, self._link.me, lease)
+            value, asked, _ = await self._link.call(FILL, guid, *fill, boot=boot)
+            if value == 1:
+                self._hold(record, asked, reading)
 
-    def _quarantine(self, guid: str) -> None:
-        """Keep a key out of the cache, as soon as that can be done, for as long as a write of it may land yet."""
-        task = asyncio.create_task(self._keep_out(guid))
-        self._quarantines.add(task)
-        task.add_done_callback(self._quarantines.discard)
+    def _hold(self, record: Record, asked: float, reading: _Reading) -> None:
+        """Keep a record for the lease that was noted in Redis, if it is not being written here.
 
-    async def _keep_out(self, guid: str) -> None:
-        while True:
-            with suppress(CacheUnavailable):
-                await self._take_out(guid, SETTLE_SECONDS, life=QUARANTINE_MS)
-                return
-            await asyncio.sleep(BEGIN_SECONDS)
+        It ends long before the fence could be ON under another boot.
+        """
+        if not reading.spoiled:
+            live = self._timer() + (record.expire * 1000 - self._clock()) / 1000
+            until = min(live, asked + self._timing.held(self._timing.lease))
+            self._held.insert(record.guid, _Held(record, until))
 
-    async def _take_out(self, guid: str, seconds: float, *, life: int = MARKER_MS) -> _Window:
-        """Take the key out of the cache and mark it; CacheUnavailable if that cannot be done within this time."""
-        marker = secrets.token_hex(8)
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + seconds
-        while True:
-            try:
-                reply = await self._link.call(BEGIN, guid, marker, life)
-            except CacheUnavailable:
-                if clock() >= deadline:
-                    raise
-                await self._link.wait_up(deadline - clock())
-            else:
-                return _Window(guid, reply.boot, marker)
-
-    async def _end(self, window: _Window) -> bool:
-        """Drop the marker; whether it stood until now, under a boot that still is."""
-        reply = await self._link.call(END, window.guid, window.marker, boot=window.boot)
-        return bool(reply.value == 1)
-
-    async def _give_back(self, window: _Window) -> None:
-        """Drop the marker of a write that changed nothing; one that cannot be dropped dies by itself."""
-        with suppress(CacheUnavailable):
-            await self._end(window)
-
-    async def _settle(self, window: _Window) -> None:
-        """Return when no cache can hold what was before this write; OutcomeUnknown if that cannot be made sure."""
-        with suppress(CacheUnavailable):
-            if await self._end(window):
-                return
+    def _decoded(self, guid: str, value: bytes) -> Record | None:
+        """Return the record that a value is; None if it is none of this GUID, which then is taken out."""
+        record: Record | None = self._decodings.get(value)
         try:
-            again = await self._take_out(window.guid, SETTLE_SECONDS)
-        except CacheUnavailable as error:
-            self._quarantine(window.guid)
-            raise OutcomeUnknown("the store has the write, but the cache could not be told of it") from error
-        await self._give_back(again)
+            if record is None:
+                record = Record.model_validate_json(value)
+            if record.guid != guid:
+                raise ValueError(f"it is of GUID {record.guid}")
+        except (ValidationError, ValueError) as error:
+            _log.error("corrupt cache entry, taken out", guid=guid, fault=str(error))
+            self._beside_requests(self._take_out(guid))
+            return None
+        if len(value) <= DECODED_BYTES:
+            self._decodings.insert(value, record)
+        return record
+
+    async def _take_out(self, guid: str) -> None:
+        """Take a key out of Redis, where it is used."""
+        view = await self.fence.fresh()
+        if view.fence.mode is not Mode.OFF:
+            marker = self._link.draw()
+            await self._begin(guid, marker, view)
+            await self._link.call(END, guid, marker, boot=view.fence.boot)
+
+    async def _open(self, guid: str) -> _Window:
+        """Return a window for a write."""
+        deadline = self._timer() + WINDOW_SECONDS
+        while self._timer() < deadline:
+            view = await self.fence.fresh()
+            window = await (self._without(guid, view) if view.fence.mode is Mode.OFF else self._with(guid, view))
+            if window is not None:
+                return window
+        raise CacheUnavailable(f"no cache could be told of a write within {WINDOW_SECONDS} s")
+
+    async def _without(self, guid: str, view: View) -> _Window | None:
+        """Return a window without Redis, or wait until there may be one."""
+        wait = self.fence.quiet_at(view) - self._timer()
+        if wait <= 0:
+            return self._window(guid, view, view.asked + self._timing.held(self._timing.fence_lease), None)
+        await asyncio.sleep(wait)
+        return None
+
+    async def _with(self, guid: str, view: View) -> _Window | None:
+        """Take the key out of Redis, and wait until no process holds it; set the fence to OFF if that fails."""
+        marker, asked = self._link.draw(), self._timer()
+        lease = await self._begin(guid, marker, view)
+        if lease is None:
+            await self.fence.off(view.fence)
+            return None
+        if lease > 0:
+            await asyncio.sleep(self._timing.waited(lease / 1000))
+        timing = self._timing
+        # From the look on it takes two fence leases, at least, to OFF and to ARM and to ON, under another boot.
+        until = min(asked + timing.held(timing.marker), view.asked + 2 * timing.held(timing.fence_lease))
+        return self._window(guid, view, until, marker)
+
+    async def _begin(self, guid: str, marker: str, view: View) -> int | None:
+        """Run BEGIN, if need be when Redis is back; return how many ms others hold the key, or None if it failed."""
+        arguments = (marker, round(self._timing.marker * 1000), self._link.me)
+        for _ in range(2):
+            with suppress(CacheUnavailable):
+                if self._link.up_since is None:
+                    await self._link.wait_up(self._timing.begin)
+                lease: int | None = (await self._link.call(BEGIN, guid, *arguments, boot=view.fence.boot)).value
+                return lease
+        return None
+
+    def _window(self, guid: str, view: View, until: float, marker: str | None) -> _Window:
+        left = self._timing.held(until - view.told) - self._timing.skew
+        return _Window(guid, until, view.sight.now + floor(left * 1000), view.fence.boot, marker)
+
+    def _close(self, window: _Window) -> None:
+        """Drop the marker, some time soon: while it stands nothing is filled in, which is all."""
+        if window.marker is not None:
+            self._beside_requests(self._end(window.guid, window.marker, window.boot))
+
+    async def _end(self, guid: str, marker: str, boot: str) -> None:
+        await self._link.call(END, guid, marker, boot=boot)
+
+    @contextmanager
+    def _read(self, guid: str) -> Iterator[_Reading]:
+        """Read a key, inside, and be told if it is written meanwhile."""
+        reading = self._reading.setdefault(guid, _Reading())
+        reading.readers += 1
+        try:
+            yield reading
+        finally:
+            reading.readers -= 1
+            if not reading.readers and self._reading.get(guid) is reading:
+                del self._reading[guid]
+
+    @contextmanager
+    def _written(self, guid: str) -> Iterator[None]:
+        """Hold nothing of a key, inside: our own leases are not waited for."""
+        self._spoil(guid)
+        with self._read(guid) as reading:
+            reading.spoiled = True
+            yield
+
+    def _spoil(self, guid: str) -> None:
+        self._held.pop(guid, None)
+        reading = self._reading.get(guid)
+        if reading is not None:
+            reading.spoiled = True
+
+    def _beside_requests(self, work: Coroutine[None, None, None]) -> None:
+        """Do something that no request waits for; that Redis or the store fails is told elsewhere."""
+        task = detached(_quietly(work))
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+
+async def _quietly(work: Coroutine[None, None, None]) -> None:
+    with suppress(GuidsvcError):
+        await work

@@ -13,6 +13,7 @@ from guidsvc.errors import StartError
 from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
+from guidsvc.store.fence import Fenced
 
 
 class Far(Enum):
@@ -32,6 +33,9 @@ class Store(Protocol):
 
     def peek(self, guid: str) -> "Record | Far | None":
         """Return what `get` would, if that is at hand; or FAR, if it has to be waited for."""
+
+    async def latest(self, guid: str) -> Record | None:
+        """Return what `get` would, for one who is about to change it: a cache asks the store itself."""
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
         """Put `new` in the place of `old`, atomically and durably; one of them may be None, for absent.
@@ -65,7 +69,7 @@ class Store(Protocol):
         """
 
     async def ping(self) -> None:
-        """Return if the store answers; StoreUnavailable if it does not."""
+        """Return if the store answers; StoreUnavailable if it does not, StoreReadOnly if it takes no write."""
 
 
 class Receipts(Protocol):
@@ -81,8 +85,14 @@ class Receipts(Protocol):
         """Forget at most `limit` receipts whose `purge_at` is before this time, in Unix seconds; return how many."""
 
 
-class Backend(Store, Receipts, Protocol):
+class Backend(Store, Receipts, Fenced, Protocol):
     """What keeps it all. Opened exclusively, it lets go of every lease: whoever held one is dead."""
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        """As `Store.swap`; False, and nothing is changed, if it would be later than this by the clock of `fence`.
+
+        In milliseconds, and only for one that changes or deletes: what is created is in no cache yet.
+        """
 
 
 @asynccontextmanager

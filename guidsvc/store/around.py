@@ -19,6 +19,9 @@ class Around:
     def peek(self, guid: str) -> Record | Far | None:
         return self._store.peek(guid)
 
+    async def latest(self, guid: str) -> Record | None:
+        return await self._store.latest(guid)
+
     async def swap(self, old: Record | None, new: Record | None) -> bool:
         return await self._store.swap(old, new)
 

@@ -6,17 +6,19 @@ from types import TracebackType
 
 from guidsvc.errors import GuidsvcError
 from guidsvc.meters import StoreMeter, Timing
-from guidsvc.models import Record
+from guidsvc.models import Receipt, Record
 from guidsvc.rules import Selection
-from guidsvc.store import FAR, Far, Store
+from guidsvc.store import FAR, Backend, Far
 from guidsvc.store.around import Around
+from guidsvc.store.fence import Fence, Sight
 
 
 class MeasuredStore(Around):
-    """The store that it is given, measured."""
+    """The store that it is given, measured; receipts are not."""
 
-    def __init__(self, store: Store, meter: StoreMeter) -> None:
+    def __init__(self, store: Backend, meter: StoreMeter) -> None:
         super().__init__(store)
+        self._backend = store
         self._meter = meter
         self._gets = meter.latencies["get"]
 
@@ -35,9 +37,17 @@ class MeasuredStore(Around):
             self._gets.observe(perf_counter() - begun)
         return record
 
-    async def swap(self, old: Record | None, new: Record | None) -> bool:
+    async def latest(self, guid: str) -> Record | None:
+        with _Operation(self._meter, "get"):
+            return await self._store.latest(guid)
+
+    async def settled(self, guid: str) -> Record | None:
+        with _Operation(self._meter, "get"):
+            return await self._backend.settled(guid)
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         with _Operation(self._meter, "swap"):
-            return await self._store.swap(old, new)
+            return await self._backend.swap(old, new, not_after=not_after)
 
     async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
         with _Operation(self._meter, "find"):
@@ -46,6 +56,23 @@ class MeasuredStore(Around):
     async def count(self, selection: Selection) -> int:
         with _Operation(self._meter, "count"):
             return await self._store.count(selection)
+
+    async def fence(self) -> Sight:
+        with _Operation(self._meter, "fence"):
+            return await self._backend.fence()
+
+    async def swap_fence(self, old: Fence, new: Fence) -> bool:
+        with _Operation(self._meter, "fence"):
+            return await self._backend.swap_fence(old, new)
+
+    async def receipt(self, key: str) -> Receipt | None:
+        return await self._backend.receipt(key)
+
+    async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
+        return await self._backend.swap_receipt(old, new)
+
+    async def purge_receipts(self, before: int, limit: int) -> int:
+        return await self._backend.purge_receipts(before, limit)
 
 
 class _Operation(Timing):

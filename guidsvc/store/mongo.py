@@ -8,6 +8,7 @@ what a majority has.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from secrets import token_hex
 from typing import Any, TypeVar
 
@@ -37,9 +38,10 @@ from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Selection
 from guidsvc.store import FAR, Far
+from guidsvc.store.fence import NEW, Fence, Mode, Sight
 
-DATABASE, COLLECTION, RECEIPTS, IDENTITY = "guidsvc", "records", "receipts", "identity"
-"""Where the records are, the receipts, and the name of the store; the database only where the URL names none."""
+DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
+"""Where the records are, the receipts, the name of the store and its fence; the database where the URL names none."""
 TIMEOUT_MS = 2_000
 """An operation, with all its retries, takes no longer than this."""
 QUERY, QUERIES = 256, 16
@@ -58,7 +60,9 @@ _INDEXES = [
 _RECEIPT_INDEXES = [IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0)]
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 _MAJORITY = ReadConcern("majority")
+_NOW = {"$toLong": "$$NOW"}
 _Document = Mapping[str, Any]
+_Collection = AsyncIOMotorCollection[dict[str, Any]]
 _Model = TypeVar("_Model", Record, Receipt)
 
 
@@ -102,7 +106,7 @@ def _client(url: str, timeout_ms: int) -> AsyncIOMotorClient[dict[str, Any]]:
         raise StartError(f"store_url: {error}") from error
 
 
-async def _prepare(collection: AsyncIOMotorCollection[dict[str, Any]], *, exclusive: bool) -> None:
+async def _prepare(collection: _Collection, *, exclusive: bool) -> None:
     try:
         await collection.create_indexes(_INDEXES)
         await collection.database[RECEIPTS].create_indexes(_RECEIPT_INDEXES)
@@ -111,6 +115,7 @@ async def _prepare(collection: AsyncIOMotorCollection[dict[str, Any]], *, exclus
         await collection.database[IDENTITY].update_one(
             {"_id": COLLECTION}, {"$set" if exclusive else "$setOnInsert": {"name": token_hex(8)}}, upsert=True
         )
+        await collection.database[FENCE].update_one({"_id": COLLECTION}, {"$setOnInsert": NEW._asdict()}, upsert=True)
     except PyMongoError as error:
         reason = str(error).partition(", Timeout: ")[0]  # what follows describes the whole topology
         raise StartError(f"store_url: MongoDB cannot be used: {reason}") from error
@@ -119,18 +124,20 @@ async def _prepare(collection: AsyncIOMotorCollection[dict[str, Any]], *, exclus
 class MongoStore:
     """Records in MongoDB, one document each."""
 
-    def __init__(
-        self, collection: AsyncIOMotorCollection[dict[str, Any]], *, few: int = FEW, meter: StoreMeter | None = None
-    ) -> None:
+    def __init__(self, collection: _Collection, *, few: int = FEW, meter: StoreMeter | None = None) -> None:
         meter = StoreMeter() if meter is None else meter
         self._collection = collection
         self._receipts = collection.database.get_collection(RECEIPTS, codec_options=_CODEC, read_concern=_MAJORITY)
+        self._fence = _linearizable(collection.database[FENCE])
         self._few = few
-        self._gets: Batcher[str, _Document | None] = Batcher(
-            self._find, limit=QUERY, in_flight=QUERIES, meter=meter.batch("query")
+        find, settle = partial(self._find, collection), partial(self._find, _linearizable(collection))
+        queries = meter.batch("query")
+        self._gets: Batcher[str, _Document | None] = Batcher(find, limit=QUERY, in_flight=QUERIES, meter=queries)
+        self._settled: Batcher[str, _Document | None] = Batcher(
+            settle, limit=QUERY, in_flight=QUERIES, meter=meter.batch("settle")
         )
         self._creations: Batcher[dict[str, Any], bool] = Batcher(
-            self._create, limit=QUERY, in_flight=QUERIES, meter=meter.batch("insert")
+            self._create, limit=QUERY, in_flight=QUERIES, droppable=lambda _: True, meter=meter.batch("insert")
         )
 
     async def get(self, guid: str) -> Record | None:
@@ -140,11 +147,34 @@ class MongoStore:
     def peek(self, guid: str) -> Record | Far | None:  # noqa: ARG002  # whichever it is, it is far away
         return FAR
 
-    async def swap(self, old: Record | None, new: Record | None) -> bool:
+    async def latest(self, guid: str) -> Record | None:
+        return await self.get(guid)
+
+    async def settled(self, guid: str) -> Record | None:
+        document = await self._settled.ask(guid)
+        return None if document is None else _model(Record, "guid", document)
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         try:
-            return await self._swap(old, new)
+            return await self._swap(old, new, not_after)
         except PyMongoError as error:
             raise _write_failure(error) from error
+
+    async def fence(self) -> Sight:
+        try:
+            (found,) = await self._fence.aggregate([{"$addFields": {"now": _NOW}}]).to_list(1)
+        except PyMongoError as error:
+            raise StoreUnavailable(f"MongoDB: {error}") from error
+        except ValueError as error:
+            raise CorruptRecord("the store has lost its fence") from error
+        return Sight(Fence(Mode(found["mode"]), found["gen"], found["boot"]), found["now"])
+
+    async def swap_fence(self, old: Fence, new: Fence) -> bool:
+        try:
+            done = await self._fence.update_one(old._asdict(), {"$set": new._asdict()})
+        except PyMongoError as error:
+            raise _write_failure(error) from error
+        return bool(done.matched_count == 1)
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         wanted = {"_id": {"$gt": after}} | filter_of(selection)
@@ -214,21 +244,21 @@ class MongoStore:
                 return _BY_EXPIRE
         return _BY_KEY if selection.user is None else _BY_USER
 
-    async def _find(self, guids: list[str]) -> list[_Document | None]:
+    async def _find(self, collection: _Collection, guids: list[str]) -> list[_Document | None]:
         unique = list(set(guids))
         try:
-            found = await self._collection.find({"_id": {"$in": unique}}).to_list(len(unique))
+            found = await collection.find({"_id": {"$in": unique}}).to_list(len(unique))
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
         documents = {document["_id"]: document for document in found}
         return [documents.get(guid) for guid in guids]
 
-    async def _swap(self, old: Record | None, new: Record | None) -> bool:
+    async def _swap(self, old: Record | None, new: Record | None, not_after: int | None) -> bool:
         if old is None:
             if new is None:
                 raise ValueError("a swap of nothing for nothing")
             return await self._creations.ask(_document(new, "guid"))
-        same = {"_id": old.guid, "version": old.version}
+        same = {"_id": old.guid, "version": old.version} | ({} if not_after is None else _by(not_after))
         if new is None:
             return (await self._collection.delete_one(same)).deleted_count == 1
         return (await self._collection.replace_one(same, _document(new, "guid"))).matched_count == 1
@@ -245,7 +275,17 @@ class MongoStore:
         return [True] * len(documents)
 
 
-async def _purge(collection: AsyncIOMotorCollection[dict[str, Any]], before: int, limit: int) -> int:
+def _by(milliseconds: int) -> dict[str, Any]:
+    """Say that it is no later than this, as a filter of MongoDB."""
+    return {"$expr": {"$lte": [_NOW, milliseconds]}}
+
+
+def _linearizable(collection: _Collection) -> _Collection:
+    """Return the same, read so that every write shows that was done before, though a majority has yet to get it."""
+    return collection.with_options(read_concern=ReadConcern("linearizable"))
+
+
+async def _purge(collection: _Collection, before: int, limit: int) -> int:
     due = {"purge_at": {"$lt": DatetimeMS(before * 1000)}}
     try:
         found = await collection.find(due, {"_id": 1}).limit(limit).to_list(limit)

@@ -41,6 +41,8 @@ class Rehearsal(Around):
         ((text,),) = rows
         return None if text is None else Record.model_validate_json(str(text))
 
+    latest = get
+
     def peek(self, guid: str) -> Record | Far | None:  # noqa: ARG002  # who rehearses is in no hurry
         return FAR
 

@@ -2,7 +2,7 @@
 
 Point reads run straight on the event loop: microseconds, where a thread would cost tens of them. Writes go to
 one thread, all that wait in one transaction (group commit), and are answered when the log has been synced.
-Whatever sqlite3 raises ends in this file and in `sqlite_schema`.
+Whatever sqlite3 raises ends in this file, in `sqlite_writer` and in `sqlite_schema`.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -24,9 +25,11 @@ from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartErr
 from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
+from guidsvc.store.fence import Fence, Mode, Sight
 from guidsvc.store.sqlite_find import Finder
-from guidsvc.store.sqlite_schema import LET_GO, RENAME, claim, open_reader, open_writer
-from guidsvc.store.sqlite_tables import RECEIPTS, RECORDS, Change, Row, Table
+from guidsvc.store.sqlite_schema import FORGET, LET_GO, RENAME, claim, open_reader, open_writer, share
+from guidsvc.store.sqlite_tables import FENCE, RECEIPTS, RECORDS, SWAP_FENCE, Change, Row, Table
+from guidsvc.store.sqlite_writer import Writer, failure, monotonic_ms
 
 WRITE_SECONDS = 5.0
 """How long a write may take before its caller is told that it failed, or that its outcome is unknown."""
@@ -59,14 +62,15 @@ async def open_sqlite(
     meter: StoreMeter | None = None,
 ) -> AsyncIterator["SqliteStore"]:
     """Open the store in a file, sweep it now and then, and close it when every write has been answered."""
-    with (
-        closing(claim(path, exclusive=exclusive)),
-        closing(open_writer(path)) as writer,
-        closing(open_reader(path)) as reader,
-    ):
+    lock, alone = claim(path, exclusive=exclusive)
+    with closing(lock), closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
+        if alone:
+            writer.execute(FORGET)
         if exclusive:
             writer.execute(RENAME)
             writer.execute(LET_GO)
+        elif alone:
+            share(lock)
         store = SqliteStore(writer, reader, Finder(path), meter=meter)
         try:
             async with background(_sweep(store, clock, sweep_seconds)):
@@ -78,6 +82,7 @@ async def open_sqlite(
 @dataclass
 class _Swap:
     change: Change
+    droppable: bool  # with the errand that it is a part of
     taken: bool = False  # by the thread: from here on its caller can no longer withdraw it
 
 
@@ -93,7 +98,8 @@ class SqliteStore:
         write_seconds: float = WRITE_SECONDS,
         meter: StoreMeter | None = None,
     ) -> None:
-        self._writer = writer
+        (_, _, self._file) = writer.execute("PRAGMA database_list").fetchone()
+        self._writer = Writer(writer, self._file)
         self._reader = reader
         self._finder = finder
         self._write_seconds = write_seconds
@@ -101,7 +107,15 @@ class SqliteStore:
         patience = Patience(write_seconds, self._overdue)
         self._meter = StoreMeter() if meter is None else meter
         self._swaps: Batcher[_Swap, bool] = Batcher(
-            self._commit, limit=GROUP, in_flight=1, patience=patience, meter=self._meter.batch("commit")
+            self._commit,
+            limit=GROUP,
+            in_flight=1,
+            patience=patience,
+            droppable=lambda swap: swap.droppable,
+            meter=self._meter.batch("commit"),
+        )
+        self._settled: Batcher[str, tuple[object, ...] | None] = Batcher(
+            self._settle, limit=GROUP, in_flight=1, meter=self._meter.batch("settle")
         )
 
     async def get(self, guid: str) -> Record | None:
@@ -110,21 +124,38 @@ class SqliteStore:
     def peek(self, guid: str) -> Record | None:
         return self._read(RECORDS, guid)
 
-    async def swap(self, old: Record | None, new: Record | None) -> bool:
-        return await self._swap(RECORDS.change(old, new))
+    async def latest(self, guid: str) -> Record | None:
+        return self._read(RECORDS, guid)
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        change = RECORDS.change(old, new)
+        return await self._swaps.ask(_Swap(change._replace(not_after=not_after), droppable=True))
+
+    async def settled(self, guid: str) -> Record | None:
+        found = await self._settled.ask(guid)
+        return None if found is None else _row(RECORDS, guid, found)
+
+    async def fence(self) -> Sight:
+        with self._failures():
+            mode, gen, boot = self._reader.execute(FENCE).fetchone()
+        return Sight(Fence(Mode(mode), gen, boot), monotonic_ms())
+
+    async def swap_fence(self, old: Fence, new: Fence) -> bool:
+        swap = partial(self._writer.execute, Change(SWAP_FENCE, (*new, *old)))
+        return await self._in_thread(partial(self._writer.transaction, swap)) == 1
 
     async def receipt(self, key: str) -> Receipt | None:
         return self._read(RECEIPTS, key)
 
     async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
-        return await self._swap(RECEIPTS.change(old, new))
+        return await self._swaps.ask(_Swap(RECEIPTS.change(old, new), droppable=False))
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
-        with _failures():
+        with self._failures():
             return await self._finder.find(selection, after, limit, lambda row: _row(RECORDS, str(row[0]), row))
 
     async def count(self, selection: Selection) -> int:
-        with _failures():
+        with self._failures():
             return await self._finder.count(selection)
 
     async def purge(self, before: int, limit: int) -> int:
@@ -137,27 +168,35 @@ class SqliteStore:
         return len(await self._purge(RECEIPTS.purge, before, limit))
 
     async def identity(self) -> str:
-        with _failures():
+        with self._failures():
             (name,) = self._reader.execute("SELECT name FROM identity").fetchone()
         return str(name)
 
     async def ping(self) -> None:
-        with _failures():
+        with self._failures():
             self._reader.execute("SELECT 1 FROM records LIMIT 1").fetchone()
+        if self._writer.is_failing:
+            await self._in_thread(self._writer.check)
 
     async def aclose(self) -> None:
         """Return when every write has been answered and the threads have ended. The connections are the caller's."""
         await self._swaps.drain()
+        await self._settled.drain()
         await self._finder.aclose()
         await asyncio.to_thread(self._thread.shutdown)
 
     def _read(self, table: Table[Row], key: str) -> Row | None:
-        with _failures():
+        with self._failures():
             values = self._reader.execute(table.select, (key,)).fetchone()
         return None if values is None else _row(table, key, values)
 
-    async def _swap(self, change: Change) -> bool:
-        return await self._swaps.ask(_Swap(change))
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn what SQLite raises, inside, into what a reader is told."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise failure(error, self._file) from error
 
     def _overdue(self, swap: _Swap) -> GuidsvcError:
         return (OutcomeUnknown if swap.taken else StoreUnavailable)(
@@ -166,35 +205,19 @@ class SqliteStore:
 
     async def _purge(self, statement: str, before: int, limit: int) -> list[int]:
         """Purge, and return when each row that is gone was due."""
+        purge = partial(self._writer.returned, Change(statement, (before, limit)))
+        return [int(due) for (due,) in await self._in_thread(partial(self._writer.transaction, purge))]
 
-        def work() -> list[int]:
-            return [int(due) for (due,) in self._writer.execute(statement, (before, limit))]
-
-        return await self._in_thread(work)
-
-    def _commit(self, swaps: list[_Swap]) -> asyncio.Future[list[bool]]:
-        def work() -> list[bool]:
-            return [self._writer.execute(*swap.change).rowcount == 1 for swap in swaps]
-
+    def _commit(self, swaps: list[_Swap]) -> asyncio.Future[list[bool | GuidsvcError]]:
         for swap in swaps:
             swap.taken = True
-        return self._in_thread(work)
+        return self._in_thread(partial(self._writer.swaps, [swap.change for swap in swaps]))
+
+    def _settle(self, guids: list[str]) -> asyncio.Future[list[tuple[object, ...] | None]]:
+        return self._in_thread(partial(self._writer.rows, RECORDS.select, guids))
 
     def _in_thread(self, work: Callable[[], _Done]) -> asyncio.Future[_Done]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
-
-    def _transaction(self, work: Callable[[], _Done]) -> _Done:
-        committing = False
-        try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            done = work()
-            committing = True
-            self._writer.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-            raise _failure(error, committing=committing) from error
-        return done
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
 def _row(table: Table[Row], key: str, values: tuple[object, ...]) -> Row:
@@ -202,29 +225,6 @@ def _row(table: Table[Row], key: str, values: tuple[object, ...]) -> Row:
         return table.row(values)
     except ValidationError as error:
         raise CorruptRecord(f"the row of {key} is no {table.model.__name__}: {error}") from error
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Turn what SQLite raises, inside, into what a reader is told."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _failure(error) from error
-
-
-def _failure(error: sqlite3.Error, *, committing: bool = False) -> GuidsvcError:
-    """Say what an error of SQLite means to the caller.
-
-    A commit whose sync or write failed is rolled back here, yet its frames may be in the log, and would count
-    after a crash: its outcome is unknown. A full disk (SQLITE_FULL) is no such case: the last frame is not there.
-    """
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if committing and code == sqlite3.SQLITE_IOERR:
-        return OutcomeUnknown(f"SQLite: {error}")
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return CorruptRecord(f"SQLite: {error}")
-    return StoreUnavailable(f"SQLite: {error}")
 
 
 async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:

@@ -69,10 +69,13 @@ class Finder:
         values = vars(selection) | {"after": after, "limit": limit, "near": self._near}
 
         def work(connection: sqlite3.Connection) -> list[Record]:
-            rows = _near(connection, selection, values) if selection.by_expire else None
-            if rows is None:
-                few = selection.by_expire and self._are_few(connection, selection)
-                rows = connection.execute(statement(selection, few=few), values).fetchall()
+            try:
+                rows = self._page(connection, selection, values)
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+                    raise
+                # What is damaged may be only what was looked at to be quick: in key order the page may be whole.
+                rows = connection.execute(statement(selection, few=False), values).fetchall()
             return [make(row) for row in rows]
 
         return await self._run(work)
@@ -111,6 +114,15 @@ class Finder:
                 await asyncio.wait([running], timeout=0.01)
             running.exception()
             raise
+
+    def _page(
+        self, connection: sqlite3.Connection, selection: Selection, values: dict[str, object]
+    ) -> list[tuple[object, ...]]:
+        rows = _near(connection, selection, values) if selection.by_expire else None
+        if rows is not None:
+            return rows
+        few = selection.by_expire and self._are_few(connection, selection)
+        return connection.execute(statement(selection, few=few), values).fetchall()
 
     def _are_few(self, connection: sqlite3.Connection, selection: Selection) -> bool:
         (found,) = connection.execute(_PROBE, vars(selection) | {"few": self._few}).fetchone()

@@ -44,11 +44,17 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX receipts_purge_at ON receipts (purge_at);
     """,
+    """
+    CREATE TABLE fence (mode TEXT NOT NULL, gen INTEGER NOT NULL, boot TEXT NOT NULL);
+    INSERT INTO fence VALUES ('off', 0, '');
+    """,
 )
 """Step n brings a file from version n to n + 1. A step that has been released is never changed."""
 
 BUSY_SECONDS = 2.0
 """How long a write waits for another process that writes the same file."""
+SHARE_SECONDS = 5.0
+"""How long one who would share the file waits for who has it alone: the first looks it through, and then shares it."""
 _READ_BUSY_SECONDS = 0.05  # reads run on the event loop, and in WAL mode they wait for nobody but a recovery
 
 
@@ -56,6 +62,8 @@ RENAME = "UPDATE identity SET name = lower(hex(randomblob(8)))"
 """Gives the store a new identity."""
 LET_GO = "UPDATE receipts SET leased_until = 0 WHERE answer IS NULL"
 """Lets go of every lease."""
+FORGET = "UPDATE fence SET mode = 'off', gen = gen + 1, boot = ''"
+"""Says that nothing which a cache holds counts: the file may have been brought back from anywhere."""
 
 
 def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:
@@ -80,27 +88,50 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def claim(path: Path, *, exclusive: bool) -> sqlite3.Connection:
-    """Claim the file for this process alone, or together with others that share it, until the result is closed.
+def claim(path: Path, *, exclusive: bool) -> tuple[sqlite3.Connection, bool]:
+    """Claim the file for this process alone, or together with others that share it, until the connection is closed.
 
-    The claim is a lock that SQLite holds on an empty file beside it, so it ends with the process, however
-    that ends. StartError if another process has a claim that does not go with this one, or the file is not ours.
+    Returns that, and whether nobody else had a claim: who shares the file has it alone until `share` is called. The
+    claim is a lock that SQLite holds on an empty file beside it, so it ends with the process, however that ends.
+    StartError if another process has a claim that does not go with this one, or the file is not ours.
     """
     if path.exists():
         _refuse_stranger(path, newest=len(MIGRATIONS))
     lock = _connect(path.with_name(path.name + "-lock"), timeout=0)
     try:
-        lock.execute("BEGIN EXCLUSIVE" if exclusive else "BEGIN")
-        lock.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if _locks(lock, "EXCLUSIVE"):
+            return lock, True
+        lock.execute(f"PRAGMA busy_timeout = {round(SHARE_SECONDS * 1000)}")  # the first has it for a moment
+        if not exclusive and _locks(lock, "DEFERRED"):
+            return lock, False
     except sqlite3.Error as error:
         lock.close()
+        raise StartError(_told(path, error)) from error
+    lock.close()
+    raise StartError(
+        f"store_url: {path} is in use by another process; with a cache in the process (memory://) only one may use "
+        "it. Stop the other, or give each the same redis:// cache_url."
+    )
+
+
+def share(lock: sqlite3.Connection) -> None:
+    """Let others claim the file too."""
+    lock.execute("COMMIT")
+    _locks(lock, "DEFERRED")
+
+
+def _locks(lock: sqlite3.Connection, kind: str) -> bool:
+    """Whether the lock can be had."""
+    try:
+        lock.execute(f"BEGIN {kind}")
+        lock.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        if lock.in_transaction:
+            lock.execute("ROLLBACK")
         if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-            raise StartError(_told(path, error)) from error
-        raise StartError(
-            f"store_url: {path} is in use by another process; with a cache in the process (memory://) only one may use "
-            "it. Stop the other, or give each the same redis:// cache_url."
-        ) from error
-    return lock
+            raise
+        return False
+    return True
 
 
 def _connect(path: Path, timeout: float) -> sqlite3.Connection:

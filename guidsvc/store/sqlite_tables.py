@@ -12,10 +12,11 @@ Row = TypeVar("Row", bound=BaseModel)
 
 
 class Change(NamedTuple):
-    """A statement that changes one row, or none if the row is not as it is expected."""
+    """A statement that changes one row, or none if the row is not as it is expected, or if it is later than this."""
 
     statement: str
     values: tuple[object, ...]
+    not_after: int | None = None
 
 
 class Table(Generic[Row]):
@@ -57,3 +58,6 @@ class Table(Generic[Row]):
 
 RECORDS = Table("records", Record, key="guid", version="version")
 RECEIPTS = Table("receipts", Receipt, key="key", version="attempt")
+
+FENCE = "SELECT mode, gen, boot FROM fence"
+SWAP_FENCE = "UPDATE fence SET mode = ?, gen = ?, boot = ? WHERE mode = ? AND gen = ? AND boot = ?"

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import structlog
 from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, RequestStartLine
 
+from guidsvc.errand import CURRENT, Errand
+from guidsvc.web.admission import Admission, needs_place
 from guidsvc.web.exchange import Exchange, Wire
 from guidsvc.web.hosting import Plain
 from guidsvc.web.message import Message
@@ -27,6 +29,9 @@ class Host(Wire, Protocol):
     def ready(self) -> None:
         """Note that the handler takes more."""
 
+    def hold(self) -> None:
+        """Read no more for a while: the client has been refused, and told when to come again."""
+
     def failed(self) -> None:
         """Hang up: the request cannot be answered."""
 
@@ -34,15 +39,28 @@ class Host(Wire, Protocol):
 class Answering:
     """A request that is being answered; `plain` does so without a handler, if there is one."""
 
-    __slots__ = ("_delegate", "_exchange", "_gate", "_host", "_plain", "_unprepared", "message")
+    __slots__ = (
+        "_admission",
+        "_delegate",
+        "_errand",
+        "_exchange",
+        "_gate",
+        "_host",
+        "_plain",
+        "_unprepared",
+        "message",
+    )
 
-    def __init__(self, host: Host, message: Message, plain: Plain | None) -> None:
+    def __init__(self, host: Host, message: Message, plain: Plain | None, admission: Admission | None) -> None:
         self._host: Host | None = host  # until it is over
-        self._plain = plain  # until all of it has come
+        self._plain = plain  # until it is answered
         self._exchange: Exchange | None = None
         self._delegate: HTTPMessageDelegate | None = None  # as long as it is to be told more
         self._gate: asyncio.Future[Any] | None = None  # what it does until it is ready for more
         self._unprepared = False  # it has not got so far as to be told more
+        self._admission = None  # where a handler's work takes a place, which is taken when all of the request is there
+        if plain is None and admission is not None and needs_place(message.target):
+            self._admission, self._errand = admission, Errand()
         self.message = message
 
     @property
@@ -69,19 +87,28 @@ class Answering:
         method, target = message.method.decode("latin-1"), message.target.decode("latin-1")
         self._exchange = Exchange(host, method, message.version, last=message.last)
         delegate = app.start_request(host, self._exchange)
+        token = None if self._admission is None else CURRENT.set(self._errand)
         gate = delegate.headers_received(RequestStartLine(method, target, message.version), message.fields())
         if message.has_body:
             self._delegate, self._unprepared = delegate, True
             self._wait_for(gate)
         else:
-            delegate.finish()
+            self._finish(delegate)
+        if token is not None:
+            CURRENT.reset(token)
 
     def go_on(self) -> None:
         """Hand on what has come of the body, as far as the handler takes it."""
         message, plain = self.message, self._plain
         if plain is not None:
-            if message.whole:
-                self._plain = None
+            if message.whole and self._gate is None:
+                host, reply = self._host, plain.at_once()
+                if reply is not None and host is not None:
+                    self._plain = None
+                    host.write(reply)
+                    host.hold()
+                    host.over(last=plain.last)
+                    return
                 self._gate = asyncio.ensure_future(self._do(plain))
                 self._gate.add_done_callback(self._done)
             return
@@ -92,13 +119,15 @@ class Answering:
                     self._wait_for(gate)
             elif message.whole:
                 delegate, self._delegate = self._delegate, None
-                delegate.finish()
+                self._finish(delegate)
             else:
                 self._ask_for_body()
                 return
 
     def end(self) -> None:
         """Be over."""
+        if self._admission is not None and self._errand.task is None:
+            self._admission.give_back(self._errand)  # which the handler had no need of
         self._host = self._exchange = self._delegate = self._gate = None
 
     def abandon(self) -> None:
@@ -113,6 +142,12 @@ class Answering:
             gate.add_done_callback(lambda _: delegate.on_connection_close())
         elif delegate is not None:
             delegate.on_connection_close()
+
+    def _finish(self, delegate: HTTPMessageDelegate) -> None:
+        """Let the handler begin, in a place if one is free."""
+        if self._admission is not None and not self._errand.begun:
+            self._admission.take_now(self._errand)
+        delegate.finish()
 
     def _ask_for_body(self) -> None:
         """Tell a client to go on that waits to be told."""
@@ -142,6 +177,7 @@ class Answering:
     async def _do(self, plain: Plain) -> None:
         """Answer without a handler."""
         reply = await plain.answer(b"".join(self.message.chunks))
+        self._plain = None
         if self._host is not None:  # and the client is there still
             self._host.write(reply)
             self._host.over(last=plain.last)

@@ -69,12 +69,12 @@ class Live(BaseModel):
 
 
 class Ready(BaseModel):
-    """The service can serve; `degraded` without its cache: reads are slower, writes refused."""
+    """The service can serve; `degraded` if writes are refused: without its cache, or where the store takes none."""
 
     model_config = _closed({"status": "ready", "store": "up", "cache": "up"})
 
     status: Literal["ready", "degraded"]
-    store: Literal["up"]
+    store: Literal["up", "read-only"]
     cache: Literal["up", "down"]
 
 

@@ -3,8 +3,10 @@
 from tornado.web import Application
 
 from guidsvc.idempotency import Idempotency
+from guidsvc.meters import RequestMeter
 from guidsvc.service import GuidService
 from guidsvc.web.access import Log, log_function
+from guidsvc.web.admission import Admission
 from guidsvc.web.base import UnknownPath
 from guidsvc.web.batch import BatchHandler
 from guidsvc.web.collection import GuidsHandler
@@ -20,17 +22,21 @@ from guidsvc.web.routes import Route, RoutedApplication
 from guidsvc.web.watch import Watch
 
 
-def make_app(
+def make_app(  # noqa: PLR0913  # its collaborators
     service: GuidService,
     idempotency: Idempotency,
     probes: Probes,
     *,
     forwarded: Forwarded,
     log: Log | None,
+    admission: Admission | None = None,
     watch: Watch | None = None,
 ) -> Application:
-    """Put the application together. Its setting `under_way` is the UnderWay of its requests, `routes` its table."""
-    watch = Watch() if watch is None else watch
+    """Put the application together.
+
+    Its setting `under_way` is the UnderWay of its requests, `admission` their Admission, `routes` its table.
+    """
+    admission, watch = admission or Admission(), Watch() if watch is None else watch
     routes = [
         Route("/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
         Route("/guid:batch", BatchHandler, {"service": service, "idempotency": idempotency}),
@@ -47,12 +53,26 @@ def make_app(
     ]
     under_way = UnderWay()
     watch.meters.requests.under_way = under_way.__len__
+    _count_admission(watch.meters.requests, admission)
     return RoutedApplication(
         routes,
         default_handler_class=UnknownPath,
         log_function=log_function(log, watch.meters.requests, routes),
         under_way=under_way,
+        admission=admission,
         forwarded=forwarded,
         origin=watch.origin,
+        reads=watch.meters.cache,
         document=Document(routes),
     )
+
+
+def _count_admission(meter: RequestMeter, admission: Admission) -> None:
+    meter.in_progress = lambda: admission.in_progress
+    meter.waiting = lambda: admission.waiting
+    meter.undone = lambda: {
+        "full": admission.refused,
+        "waited": admission.expired,
+        "overdue": admission.overdue,
+        "gone": admission.dropped,
+    }

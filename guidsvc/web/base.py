@@ -17,11 +17,14 @@ from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from guidsvc import errand, tracing
+from guidsvc.errand import Errand
 from guidsvc.errors import StoreUnavailable
 from guidsvc.idempotency import Idempotency, Reply, Work
 from guidsvc.rules import Conditions
-from guidsvc.tracing import CURRENT, Trace
+from guidsvc.tracing import Trace
 from guidsvc.web import body, conditions, preferences, problems, query
+from guidsvc.web.admission import Admission, Place
 from guidsvc.web.dates import http_date
 from guidsvc.web.described import Answer, operation
 from guidsvc.web.draining import UnderWay
@@ -54,6 +57,8 @@ class Handler(RequestHandler):
     request_id: str
     trace: Trace
     _is_last = False  # of its connection, whose end is that of the reply too: HTTP/1.0 knows no other for a stream
+    _errand: Errand | None = None  # what is being done
+    _gone = False  # the client is
     _streaming: asyncio.Task[None] | None = None  # what is to end when the client goes away
 
     def clear(self) -> None:
@@ -78,7 +83,7 @@ class Handler(RequestHandler):
 
     def prepare(self) -> None:
         """Begin a request. What is refused here ends the connection too: its body has not been read."""
-        CURRENT.set(self.trace)  # Tornado has made a task for this request
+        tracing.CURRENT.set(self.trace)  # Tornado has made a task for this request
         self.under_way.add(self)
         if self.under_way.over:
             raise StoreUnavailable("the service has ended")
@@ -99,9 +104,10 @@ class Handler(RequestHandler):
         return None
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
-        """End the request; and the connection, if the service is about to end."""
+        """End the request; and the connection, if the service is about to end and the client can still be told."""
         self._tell_origin()
-        if not self.under_way.draining and not self._is_last:
+        ends = self.under_way.draining and not self._headers_written
+        if not ends and not self._is_last:
             return super().finish(chunk)
         connection: Any = self.request.connection
         self.set_header("Connection", "close")
@@ -114,6 +120,9 @@ class Handler(RequestHandler):
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
+        self._gone = True
+        if self._errand is not None:
+            self._errand.leave(gone=True)
         if self._streaming is not None:
             self._streaming.cancel()
         self.under_way.discard(self)
@@ -204,8 +213,14 @@ class Handler(RequestHandler):
             self.finish()
             return
         self._streaming = asyncio.current_task()
+        first = True
         async with aclosing(parts):
-            async for part in parts:
+            while True:
+                async with self.place(patient=not first):
+                    part = await anext(parts, None)
+                first = False
+                if part is None:
+                    break
                 self.write(part)
                 try:
                     await self.flush()
@@ -213,6 +228,14 @@ class Handler(RequestHandler):
                     return
         self._streaming = None
         self.finish()
+
+    def place(self, *, patient: bool = False) -> Place:
+        """Return a place among what is done at a time, for the request, or for a part of it that takes its own time."""
+        taken = errand.CURRENT.get()  # by its connection, or before
+        self._errand = Errand() if taken is None or taken.begun else taken
+        self._errand.left = self._errand.gone = self._gone
+        admission: Admission = self.application.settings["admission"]
+        return admission.place(self._errand, patient=patient)
 
     def preferences(self) -> dict[str, str]:
         """Return what the client would like, by name."""

@@ -6,7 +6,7 @@ has been read, so a client that sends everything before it reads anything never 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
@@ -22,6 +22,7 @@ from guidsvc.rules import Draw
 from guidsvc.service import GuidService
 from guidsvc.tracing import CURRENT
 from guidsvc.web import answers, body
+from guidsvc.web.admission import Place
 from guidsvc.web.base import Handler
 from guidsvc.web.described import Answer, operation
 from guidsvc.web.guids import BAD_BODY, OF_KEYS
@@ -69,7 +70,7 @@ class BatchHandler(Handler):
             self.check_type(body.JSON, body.NDJSON)
             if in_lines:
                 _refuse_key(self.request.headers)
-                self._lines = _LineBatch(performer, self._open)
+                self._lines = _LineBatch(performer, self._open, self.place)
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # as HTTP1Connection has it
                 self._expect_more()
         except (InvalidRequest, UnsupportedMediaType) as error:
@@ -146,7 +147,8 @@ class BatchHandler(Handler):
             for start in range(0, len(values), GROUP):  # read group by group too: others are served in between
                 asked = [read_value(value) for value in values[start : start + GROUP]]
                 here = draws and partial(_from, draws, start)
-                results += await self._performer.perform(asked, here)
+                async with self.place(patient=start > 0):
+                    results += await self._performer.perform(asked, here)
             return Reply(200, self._applied, f'{{"results":[{b",".join(results).decode()}]}}')
 
         await self.send_once(self._idempotency, perform, repeatable=all(map(is_repeatable, values)))
@@ -201,8 +203,10 @@ def _refuse_key(headers: HTTPHeaders) -> None:
 class _LineBatch:
     """Lines that are done as they come, and their results."""
 
-    def __init__(self, performer: Performer, opened: ExitStack) -> None:
+    def __init__(self, performer: Performer, opened: ExitStack, place: Callable[..., Place]) -> None:
         self._performer = performer
+        self._place = place
+        self._begun = False
         self._lines = Lines(body.MAX_BYTES)
         self._waiting: list[Line] = []
         self._waiting_bytes = 0
@@ -241,7 +245,9 @@ class _LineBatch:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if self.abandoned:
             return
-        results = await self._performer.perform([read_line(line) for line in waiting])
+        async with self._place(patient=self._begun):
+            self._begun = True
+            results = await self._performer.perform([read_line(line) for line in waiting])
         if not self.abandoned:
             self._keep(results)
 

@@ -71,7 +71,9 @@ class GuidsHandler(RecordHandler):
             self.set_header("Content-Type", body.NDJSON)
             await self.stream(self._lines(query))
         else:
-            await self._reply_page(query)
+            async with self.place():
+                page = await self._page(query)
+            self.reply(OK, page)
 
     head = get
 
@@ -85,14 +87,15 @@ class GuidsHandler(RecordHandler):
             record = await self._service.create(creation, conditions, draw=draws and draws(0))
             return self.answer_of(CREATED, record)
 
-        await self.send_once(self._idempotency, create)
+        async with self.place():
+            await self.send_once(self._idempotency, create)
 
     @operation("drawGuid", "Create a GUID, by PUT", _CREATED, **_CREATION)
     async def put(self) -> None:
         """Create a record under a GUID that the service draws, as POST does."""
         await self.post()
 
-    async def _reply_page(self, query: ListQuery) -> None:
+    async def _page(self, query: ListQuery) -> bytes:
         page = await self._service.find(query)
         cursor = None if page.next is None else render_cursor(page.next)
         if cursor is not None:
@@ -104,7 +107,7 @@ class GuidsHandler(RecordHandler):
         if self.preferences().get("return") == TOTAL:
             self.set_header("Preference-Applied", f"return={TOTAL}")
             members.append(b'"total":%d' % await self._service.count(query))
-        self.reply(OK, b"{%b}" % b",".join(members))
+        return b"{%b}" % b",".join(members)
 
     async def _lines(self, query: ListQuery) -> AsyncGenerator[bytes]:
         async for records in self._service.walk(query):

@@ -11,7 +11,7 @@ from tornado.iostream import StreamClosedError
 
 from guidsvc.web.answering import Answering
 from guidsvc.web.exchange import gone
-from guidsvc.web.hosting import Peer, Plain, Shared
+from guidsvc.web.hosting import Peer, Plain, Shared, has_unread
 from guidsvc.web.message import Message, RawHeaders, not_http
 from guidsvc.web.reader import Reader
 from guidsvc.web.replies import refusal
@@ -33,6 +33,7 @@ class Connection(asyncio.Protocol):
         "_drained",
         "_ended",
         "_error",
+        "_held",
         "_lingering",
         "_out",
         "_out_bytes",
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._out_bytes = self._unsent = 0  # of that; and of what the transport has, at the last look
         self._drained: asyncio.Future[None] | None = None  # while the client does not take what is sent
         self._paused = False  # it is kept from sending
+        self._held = False  # it is not listened to for a while
         self._lingering = False  # until it hangs up
         self._ended = False  # it sends no more
         self._since = shared.tick  # when began what is waited for
@@ -197,8 +199,13 @@ class Connection(asyncio.Protocol):
         self._regulate()
 
     def ready(self) -> None:
+        self._held = False
         self._since = self._shared.tick
         self._regulate()
+
+    def hold(self) -> None:
+        self._held = True
+        self._shared.held.add(self)
 
     def failed(self) -> None:
         self._abandon()
@@ -226,9 +233,15 @@ class Connection(asyncio.Protocol):
         seconds = self._patience()
         return seconds is not None and now - self._since > seconds
 
-    @property
-    def is_sending(self) -> bool:
-        return self._transport.get_write_buffer_size() > 0
+    def retire(self, latest: float) -> bool:
+        sending = self._transport.get_write_buffer_size() > 0
+        if self._transport.is_closing():
+            return sending
+        asked = self._answering is not None or bool(self._waiting) or not self._reader.between
+        if sending or asked or self._since > latest or has_unread(self._transport):
+            return True
+        self.close()
+        return False
 
     def abort(self) -> None:
         self._transport.abort()
@@ -248,7 +261,7 @@ class Connection(asyncio.Protocol):
 
     def _start(self, message: Message, plain: Plain | None = None) -> None:
         """Begin to answer a request."""
-        answering = self._answering = Answering(self, message, plain)
+        answering = self._answering = Answering(self, message, plain, self._shared.admission)
         try:
             answering.begin(self._shared.app)
         except HTTPInputError as error:
@@ -269,7 +282,8 @@ class Connection(asyncio.Protocol):
     def _regulate(self) -> None:
         """Keep the client from sending while there is no room for it."""
         message = self._reader.message
-        full = self._drained is not None or bool(self._waiting) or (message is not None and message.buffered > BUFFER)
+        full = self._drained is not None or self._held or bool(self._waiting)
+        full = full or (message is not None and message.buffered > BUFFER)
         if full != self._paused and not self._transport.is_closing():
             self._paused = full
             (self._transport.pause_reading if full else self._transport.resume_reading)()

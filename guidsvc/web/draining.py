@@ -6,7 +6,8 @@ import asyncio
 class UnderWay:
     """The requests that are being served.
 
-    `draining` says that the service is about to end; `over` that it has, and that no request may begin.
+    `draining` says that the service is about to end, and that a connection ends with its next answer; `over` that it
+    has ended, and that no request may begin.
     """
 
     def __init__(self) -> None:
@@ -30,14 +31,6 @@ class UnderWay:
         if not self._requests:
             self._idle.set()
 
-    async def drain(self, seconds: float) -> bool:
-        """Begin to drain; return True when no request is under way, False if one still is after this time."""
-        self.draining = True
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        finally:
-            self.over = True
-        return True
+    async def ended(self) -> None:
+        """Return when no request is under way."""
+        await self._idle.wait()

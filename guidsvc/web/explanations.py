@@ -116,7 +116,8 @@ _ALL = (
         RuntimeError(),
     ),
     Explanation(
-        "The store, or for a write the cache, does not answer, or the service is about to end. Nothing was changed.",
+        "The store, or for a write the cache, does not answer; there is more to do than can be done in time, or the "
+        "request took longer than it may; or the service is about to end. Nothing was changed.",
         "Send the same request again after the seconds in Retry-After.",
         errors.StoreUnavailable(),
     ),

@@ -15,8 +15,10 @@ from guidsvc.errors import (
     PreconditionRequired,
 )
 from guidsvc.idempotency import Reply
+from guidsvc.meters import CacheMeter
 from guidsvc.models import EXAMPLE_GUID, GUID_PATTERN, Record
 from guidsvc.service import GuidService
+from guidsvc.tracing import came_from
 from guidsvc.web import answers, records
 from guidsvc.web.base import Handler
 from guidsvc.web.body import PATCHES
@@ -110,9 +112,23 @@ class GuidHandler(RecordHandler):
     async def get(self, text: str) -> None:
         """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
         self.read_view(RecordQuery)
-        self.send(await records.get(self._service, self.asked(text)))
+        asked = self.asked(text)
+        reply = self._at_hand(asked)
+        if reply is None:
+            async with self.place():
+                reply = await records.get(self._service, asked)
+        self.send(reply)
 
     head = get
+
+    def _at_hand(self, asked: Asked) -> Reply | None:
+        """Return the answer to a read, if it is at hand, and note where it was."""
+        reads: CacheMeter = self.application.settings["reads"]
+        misses = reads.misses
+        reply = records.get_at_hand(self._service, asked)
+        if reply is not None:
+            came_from(reads.source(misses))
+        return reply
 
     @operation(
         "putGuid",
@@ -132,7 +148,9 @@ class GuidHandler(RecordHandler):
         changes nothing leaves the version as it is.
         """
         self.read_view(RecordQuery)
-        self.send(await records.put(self._service, self.asked(text)))
+        async with self.place():
+            reply = await records.put(self._service, self.asked(text))
+        self.send(reply)
 
     @operation(
         "patchGuid",
@@ -151,7 +169,9 @@ class GuidHandler(RecordHandler):
         Null removes a member of the metadata, or all of them. One that has expired is renewed, as by PUT.
         """
         self.read_view(RecordQuery)
-        self.send(await records.patch(self._service, self.asked(text)))
+        async with self.place():
+            reply = await records.patch(self._service, self.asked(text))
+        self.send(reply)
 
     @operation(
         "deleteGuid",
@@ -164,4 +184,6 @@ class GuidHandler(RecordHandler):
     async def delete(self, text: str) -> None:
         """Delete the GUID, live or expired."""
         self.read_query(NoQuery)
-        self.send(await records.delete(self._service, self.asked(text)))
+        async with self.place():
+            reply = await records.delete(self._service, self.asked(text))
+        self.send(reply)

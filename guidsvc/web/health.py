@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import guidsvc
-from guidsvc.errors import StoreUnavailable, Unavailable
+from guidsvc.errors import StoreReadOnly, StoreUnavailable, Unavailable
 from guidsvc.web import answers
 from guidsvc.web.base import Handler
 from guidsvc.web.described import Answer, operation
@@ -22,6 +22,8 @@ LINKS = {
     "openapi": "/openapi.json",
     "docs": "/docs",
 }
+
+_UP, _DOWN, _READ_ONLY = "up", "down", "read-only"
 
 Probe = Callable[[], Awaitable[None]]
 """Returns if a part answers, and raises Unavailable if it does not."""
@@ -49,7 +51,7 @@ class LiveHandler(Handler):
 
 
 class ReadyHandler(Handler):
-    """Ready: the store answers. Without the cache reads are slower and writes are refused: degraded."""
+    """Ready: the store answers. Degraded: writes are refused, for want of the cache or of a disk that takes them."""
 
     label = "health"
 
@@ -61,11 +63,10 @@ class ReadyHandler(Handler):
         """Answer with the state of each part; a problem if the store is down, or the service about to end."""
         if self.under_way.draining:
             raise StoreUnavailable("the service is about to end")
-        store, cache = await asyncio.gather(_answers(self._probes.store), _answers(self._probes.cache))
-        if not store:
+        store, cache = await asyncio.gather(_state(self._probes.store), _state(self._probes.cache))
+        if store == _DOWN:
             raise StoreUnavailable("the store does not answer the probe of /readyz")
-        status = "ready" if cache else "degraded"
-        self.reply(200, {"status": status, "store": "up", "cache": "up" if cache else "down"})
+        self.reply(200, {"status": "ready" if store == cache == _UP else "degraded", "store": store, "cache": cache})
 
     head = get
 
@@ -96,10 +97,12 @@ class RootHandler(Handler):
     head = get
 
 
-async def _answers(probe: Probe) -> bool:
+async def _state(probe: Probe) -> str:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await probe()
+    except StoreReadOnly:
+        return _READ_ONLY
     except (Unavailable, TimeoutError):
-        return False
-    return True
+        return _DOWN
+    return _UP

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from selectors import EVENT_READ, DefaultSelector
 from typing import Any, Protocol
 
 from httptools import HttpRequestParser
 from tornado.httputil import HTTPServerConnectionDelegate
 
 from guidsvc.meters import RequestMeter
+from guidsvc.web.admission import Admission
 from guidsvc.web.forwarded import UNIX
+from guidsvc.web.held import Held
 from guidsvc.web.message import RawHeaders
 
 
@@ -19,15 +22,21 @@ class Plain(Protocol):
     last: bool
     """Whether the connection ends with its answer."""
 
+    def at_once(self) -> bytes | None:
+        """Return the refusal, if there is no room for it; else None."""
+
     def answer(self, sent: bytes) -> Coroutine[Any, Any, bytes]:
         """Do it, with the body that was sent, and return the answer."""
 
     def abandon(self) -> None:
-        """Forget it: the client has gone before all of it had come."""
+        """Forget it: the client has gone, before all of it had come or while it is being done."""
 
 
 class Short(Protocol):
     """Answers some requests so that no handler need be asked: `guidsvc.web.short`."""
+
+    admission: Admission
+    """Gives places to those that take time."""
 
     def again(self, data: bytes, peer: "Peer") -> bytes | None:
         """Answer what came, if it is a whole request like one that is remembered; else None."""
@@ -47,9 +56,8 @@ class Kept(Protocol):
     def overdue(self, now: float) -> bool:
         """Whether the client has had its time."""
 
-    @property
-    def is_sending(self) -> bool:
-        """Whether something of an answer is still to be sent."""
+    def retire(self, latest: float) -> bool:
+        """Hang up, if it has been idle since before this time; whether there is still something to do for it."""
 
     def close(self) -> None:
         """Send what is left, and hang up."""
@@ -84,9 +92,11 @@ class Shared:
         self.app = app
         self.limits = limits
         self.short = short
+        self.admission = None if short is None else short.admission
         self.connections: set[Kept] = set()
         self.expected: dict[Kept, float] = {}
         """Connections that are not there yet, as their TLS has not been agreed upon, and since when."""
+        self.held = Held()
         self.tick = asyncio.get_running_loop().time()
         self.sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Is done: for what is sent without having to wait."""
@@ -102,3 +112,10 @@ class Peer:
         name = transport.get_extra_info("peername")
         self.remote_ip: str = name[0] if isinstance(name, tuple) else UNIX
         self.protocol = "http" if transport.get_extra_info("sslcontext") is None else "https"
+
+
+def has_unread(transport: asyncio.BaseTransport) -> bool:
+    """Whether something has come that has not been read yet: to hang up now would be to throw a request away."""
+    with DefaultSelector() as selector:
+        selector.register(transport.get_extra_info("socket").fileno(), EVENT_READ)
+        return bool(selector.select(0))

@@ -1,8 +1,8 @@
 """What is listened on: an address and port or a Unix socket, with TLS or without."""
 
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from socket import AF_UNIX, SOCK_STREAM, socket
 
@@ -15,37 +15,61 @@ BACKLOG = 4096
 
 
 @contextmanager
-def listening(host: str, port: int, unix_socket: str | None) -> Iterator[list[socket]]:
-    """Listen, inside, on the Unix socket if one is named, else on the address; StartError if that cannot be."""
-    try:
-        if unix_socket is None:
-            sockets = bind_sockets(port, host, backlog=BACKLOG)
-        else:
-            sockets = [_unix_socket(Path(unix_socket))]
-    except (OSError, UnicodeError, ValueError) as error:
-        what = f"host, port: cannot listen on {host}:{port}" if unix_socket is None else f"unix_socket: {unix_socket}"
-        raise StartError(f"{what}: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        yield sockets
-    finally:
-        for each in sockets:
-            each.close()
-        if unix_socket is not None:
-            Path(unix_socket).unlink(missing_ok=True)
+def listening(host: str, port: int, unix_socket: str | None, *, slots: int = 1) -> Iterator[list[list[socket]]]:
+    """Listen, inside, on the Unix socket if one is named, else on the address; StartError if that cannot be.
+
+    Yields the sockets of each slot: of an address they are its own, and the system deals connections out to them
+    (SO_REUSEPORT); a Unix socket is everybody's.
+    """
+    with ExitStack() as stack:
+        try:
+            if unix_socket is None:
+                shares = _on_address(stack, host, port, slots)
+            else:
+                shares = [[_unix_socket(stack, Path(unix_socket))]] * slots
+        except (OSError, UnicodeError, ValueError) as error:
+            what = (
+                f"host, port: cannot listen on {host}:{port}" if unix_socket is None else f"unix_socket: {unix_socket}"
+            )
+            raise StartError(f"{what}: {getattr(error, 'strerror', None) or error}") from error
+        yield shares
 
 
-def _unix_socket(path: Path) -> socket:
+@contextmanager
+def adopted(descriptors: Sequence[int]) -> Iterator[list[socket]]:
+    """Have sockets, inside, that another process listens on."""
+    with ExitStack() as stack:
+        found = [stack.enter_context(socket(fileno=descriptor)) for descriptor in descriptors]
+        for each in found:
+            each.setblocking(False)
+            each.set_inheritable(False)
+        yield found
+
+
+def _on_address(stack: ExitStack, host: str, port: int, slots: int) -> list[list[socket]]:
+    """Listen for each slot on the same port; nobody else may have it, not even one who would share it too."""
+    alone = _bound(stack, host, port)
+    if slots == 1:
+        return [alone]
+    port = alone[0].getsockname()[1]
+    for each in alone:
+        each.close()
+    return [_bound(stack, host, port, shared=True) for _ in range(slots)]
+
+
+def _bound(stack: ExitStack, host: str, port: int, *, shared: bool = False) -> list[socket]:
+    return [stack.enter_context(each) for each in bind_sockets(port, host, backlog=BACKLOG, reuse_port=shared)]
+
+
+def _unix_socket(stack: ExitStack, path: Path) -> socket:
     """Listen on a Unix socket; one that is there already was left behind. Who may connect is the umask's to say."""
-    listener = socket(AF_UNIX, SOCK_STREAM)
-    try:
-        if path.is_socket():
-            path.unlink()
-        listener.setblocking(False)
-        listener.bind(str(path))
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
+    listener = stack.enter_context(socket(AF_UNIX, SOCK_STREAM))
+    if path.is_socket():
+        path.unlink()
+    listener.setblocking(False)
+    listener.bind(str(path))
+    stack.callback(path.unlink, missing_ok=True)
+    listener.listen(BACKLOG)
     return listener
 
 

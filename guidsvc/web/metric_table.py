@@ -72,6 +72,28 @@ TABLE = (
         lambda meters, _: {(): meters.requests.under_way()},
     ),
     Told(
+        "guidsvc_requests_in_progress",
+        "gauge",
+        "Requests, and parts of long ones, that have a place among what is done at a time.",
+        (),
+        lambda meters, _: {(): meters.requests.in_progress()},
+    ),
+    Told(
+        "guidsvc_requests_waiting",
+        "gauge",
+        "Requests that wait for one.",
+        (),
+        lambda meters, _: {(): meters.requests.waiting()},
+    ),
+    Told(
+        "guidsvc_requests_refused_total",
+        "counter",
+        "Requests that were not done: full (there was no place, nor room to wait), waited (for a place, in vain), "
+        "overdue (their time was over), gone (their client was).",
+        ("reason",),
+        lambda meters, _: {(reason,): count for reason, count in meters.requests.undone().items()},
+    ),
+    Told(
         "guidsvc_refused_total",
         "counter",
         "What was no request that could be read, or came over one connection too many.",

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import structlog
 from pydantic_core import to_json
 
+from guidsvc import errand
 from guidsvc.bodies import Operation
-from guidsvc.errors import GuidsvcError, InvalidRequest, PreconditionFailed
+from guidsvc.errors import Abandoned, GuidsvcError, InvalidRequest, PreconditionFailed
 from guidsvc.idempotency import Draws
 from guidsvc.models import Record
 from guidsvc.rules import Draw, tag_of
@@ -66,6 +67,10 @@ class Performer:
 
     async def perform(self, asked: Sequence[Asked], draws: Draws | None = None) -> list[bytes]:
         """Return the result of each operation, as JSON. Those of one GUID are done in order, others side by side."""
+        with errand.kept():  # an operation that has been done has its result, whatever becomes of others
+            return await self._perform(asked, draws)
+
+    async def _perform(self, asked: Sequence[Asked], draws: Draws | None) -> list[bytes]:
         results = [b""] * len(asked)
         by_guid: dict[object, list[int]] = {}
         for place, (operation, _) in enumerate(asked):
@@ -110,7 +115,11 @@ class Performer:
         problem = problems.problem_of(error)
         if problem is problems.INTERNAL:
             _log.error("fault of the service", request_id=self._request_id, exc_info=error)
-        elif problem.status >= problems.INTERNAL.status and isinstance(error, GuidsvcError):
+        elif (
+            problem.status >= problems.INTERNAL.status
+            and isinstance(error, GuidsvcError)
+            and not isinstance(error, Abandoned)
+        ):
             _log.warning("operation failed", request_id=self._request_id, error=str(error))
         tag = {"etag": f'"{error.version}"'} if isinstance(error, PreconditionFailed) and error.version else {}
         head = to_json({"status": problem.status} | tag)

@@ -117,13 +117,23 @@ def _detail(error: BaseException) -> str:
         case errors.InvalidRequest():
             return "What is wrong is listed in errors."
         case errors.Unavailable():
-            return "A part that this request needs does not answer. Nothing was changed: try again."
+            return f"{_why(error)} Nothing was changed: try again."
         case errors.OutcomeUnknown():
             return "The write was sent and no answer came: it may or may not have happened. Read before trying again."
         case _ if problem_of(error) is INTERNAL:
             return "The request could not be served. Its request_id finds what happened in the log."
         case _:
             return str(error)
+
+
+def _why(error: errors.Unavailable) -> str:
+    match error:
+        case errors.Overloaded():
+            return "The service has more to do than it can do in time."
+        case errors.TooLate():
+            return "It took longer than a request may."
+        case _:
+            return "A part that this request needs does not answer."
 
 
 def _members(error: BaseException) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from guidsvc.bodies import Change, Patch
 from guidsvc.idempotency import Reply
 from guidsvc.models import Record, parse_guid
 from guidsvc.rules import tag_of
-from guidsvc.service import GuidService
+from guidsvc.service import GuidService, Read
 from guidsvc.web import body, conditions, preferences
 
 
@@ -31,8 +31,17 @@ class Asked(NamedTuple):
 
 async def get(service: GuidService, asked: Asked) -> Reply:
     """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
-    record, modified = await service.get(parse_guid(asked.guid), conditions.parse(asked.headers))
-    return reply_of(service, asked, OK if modified else NOT_MODIFIED, record)
+    return _read(service, asked, await service.get(parse_guid(asked.guid), conditions.parse(asked.headers)))
+
+
+def get_at_hand(service: GuidService, asked: Asked) -> Reply | None:
+    """Answer as `get` does, if that can be done at once; else None."""
+    read = service.get_at_hand(parse_guid(asked.guid), conditions.parse(asked.headers))
+    return None if read is None else _read(service, asked, read)
+
+
+def _read(service: GuidService, asked: Asked, read: Read) -> Reply:
+    return reply_of(service, asked, OK if read.modified else NOT_MODIFIED, read.record)
 
 
 async def put(service: GuidService, asked: Asked) -> Reply:

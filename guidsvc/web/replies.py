@@ -4,7 +4,7 @@ from http.client import NO_CONTENT, NOT_MODIFIED, responses
 
 import structlog
 
-from guidsvc.errors import OutcomeUnknown, Unavailable
+from guidsvc.errors import Abandoned, OutcomeUnknown, Overloaded, Unavailable
 from guidsvc.idempotency import Reply
 from guidsvc.meters import RequestMeter
 from guidsvc.web import problems
@@ -58,7 +58,12 @@ def refusal(error: Exception, meter: RequestMeter) -> bytes:
 
 
 def log_failure(error: BaseException, request_id: str) -> None:
-    """Log what an operator must see; a client's mistake is in the access log, and no more."""
+    """Log what an operator must see; a client's mistake is in the access log, and no more.
+
+    So is one request of an overload, which is told as a whole, and one whose client has gone.
+    """
+    if isinstance(error, Overloaded | Abandoned):
+        return
     if isinstance(error, Unavailable | OutcomeUnknown):
         _log.warning("request failed", request_id=request_id, error=str(error))
     elif problems.problem_of(error) is problems.INTERNAL:

@@ -19,6 +19,10 @@ from guidsvc.web.replies import refusal
 
 TICK_SECONDS = 0.5
 """How often is looked for who is overdue."""
+LAME_SECONDS = 1.0
+"""Who has asked for something lately has so long to ask again, when the service ends, and be told that it does."""
+RETIRING_TICK_SECONDS = 0.02
+"""How often is looked, then, for who need not be waited for."""
 CLOSE_SECONDS = 2.0
 """What has been answered has so long to reach its client when the service ends."""
 
@@ -75,12 +79,24 @@ class Server:
         for listener in self._listeners:
             listener.close()
 
-    async def send_all(self, seconds: float) -> None:
-        """Return when all that was answered has been sent, or after this time."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        while loop.time() < deadline and any(each.is_sending for each in self._shared.connections):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    async def retire(self) -> None:
+        """Return when there is nothing left to do for those who are connected.
+
+        Who asks for something is answered, and hung up on then; who has not asked for a while, and does not within
+        LAME_SECONDS, is hung up on.
+        """
+        begun = asyncio.get_running_loop().time()
+        while self._has_more_to_do(begun):  # noqa: ASYNC110  # the time that passes is what it waits for
+            await asyncio.sleep(RETIRING_TICK_SECONDS)
+
+    def _has_more_to_do(self, begun: float) -> bool:
+        """Hang up on who has had the time to ask again; whether others are left."""
+        shared = self._shared
+        shared.tick = now = asyncio.get_running_loop().time()
+        late = now - LAME_SECONDS
+        latest = late if late >= begun else begun - LAME_SECONDS - TICK_SECONDS  # since may be a tick too early
+        busy = [each for each in list(shared.connections) if each.retire(latest)]
+        return bool(busy) or any(max(since, begun) > late for since in shared.expected.values())
 
     async def close_all_connections(self) -> None:
         """Close the connections, when what is being sent has been."""

@@ -17,6 +17,7 @@ from time import perf_counter, time
 
 from httptools import HttpRequestParser
 
+from guidsvc.errand import Errand
 from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound, StoreUnavailable
 from guidsvc.idempotency import Reply
 from guidsvc.meters import QUICK_SECONDS
@@ -26,12 +27,14 @@ from guidsvc.service import GuidService
 from guidsvc.tracing import CURRENT, Trace
 from guidsvc.web import body, conditions, problems, replies
 from guidsvc.web.access import Log
+from guidsvc.web.admission import Admission, needs_place
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.hosting import Peer
 from guidsvc.web.message import RawHeaders
 from guidsvc.web.origin import source_of
 from guidsvc.web.records import DEEDS, Asked, reply_of
+from guidsvc.web.refusals import Refusals, Refused
 from guidsvc.web.request_id import draw, request_id
 from guidsvc.web.watch import Watch
 
@@ -73,15 +76,18 @@ _MEMO = "short"
 class ShortWay:
     """Answers plain requests, writes their lines to the log, and counts them."""
 
-    def __init__(
+    def __init__(  # its collaborators
         self,
         service: GuidService,
         under_way: UnderWay,
         forwarded: Forwarded,
         log: Log | None,
+        admission: Admission | None = None,
         watch: Watch | None = None,
     ) -> None:
         watch = Watch() if watch is None else watch
+        self.admission = admission or Admission()
+        self.refusals = Refusals(self.admission, log, watch.meters.requests)
         self.service = service
         self.under_way = under_way
         self.log = log
@@ -136,12 +142,12 @@ class ShortWay:
 
     def answer(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
-    ) -> "bytes | Plain | None":
+    ) -> "bytes | Plain | Refused | None":
         """Return the answer to a request; or the request, if it is plain; or None, if it is to go the long way."""
         self._memorable = False
         found = _TARGET.fullmatch(target)
         if found is None:
-            return None
+            return self._refused(method, target, headers, parser, peer) if self.admission.is_full else None
         kept = _kept(headers, parser)
         if kept is None:
             return None
@@ -155,6 +161,19 @@ class ShortWay:
         self._memorable = name == "GET" and kept.keys() <= (_IDLE if self._forwarded.any else _FORWARDED)
         reply = None if name == "DELETE" or "If-Match" in kept else self._read(name, guid, kept, remote)
         return Plain(self, name, guid, kept, remote) if reply is None else reply
+
+    def _refused(
+        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
+    ) -> "Refused | None":
+        """Return a request that there is no room for, if a handler would have to be asked, and it is not a long one."""
+        kept = _kept(headers, parser)
+        if kept is None or not _is_short(kept) or not needs_place(target) or method == b"OPTIONS":
+            return None
+        if self.under_way.draining:
+            return None
+        remote = self._forwarded.client(peer.remote_ip, kept.get("X-Forwarded-For"))
+        path = target.partition(b"?")[0].decode("latin-1")
+        return Refused(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote)
 
     def _read(self, method: str, guid: str, kept: Mapping[str, str], remote: str) -> bytes | None:
         """Return the answer to a read, if it is at hand."""
@@ -225,7 +244,7 @@ class ShortWay:
 class Plain:
     """A plain request, until it is answered."""
 
-    __slots__ = ("_guid", "_kept", "_method", "_name", "_remote", "_way", "last")
+    __slots__ = ("_begun", "_errand", "_guid", "_kept", "_method", "_name", "_remote", "_way", "last")
 
     def __init__(self, way: ShortWay, method: str, guid: str, kept: Mapping[str, str], remote: str) -> None:
         self._way = way
@@ -234,24 +253,41 @@ class Plain:
         self._guid = guid
         self._kept = kept
         self._name = _name(kept)
+        self._errand = Errand()
+        self._begun = False
         self.last = False
         """Whether the connection ends with its answer."""
         way.under_way.add(self)
 
+    def at_once(self) -> bytes | None:
+        """Return a refusal, if there is no room for it; else None."""
+        way = self._way
+        if way.admission.take_now(self._errand) or way.under_way.draining or not way.admission.is_full:
+            return None
+        way.under_way.discard(self)
+        return way.refusals.answer(self._method, f"/guid/{self._guid}", self._kept.get("X-Request-Id"), self._remote)
+
     async def answer(self, sent: bytes) -> bytes:
         """Do it, with the body that was sent, and return the answer."""
         way, method, name, head = self._way, self._method, self._name, self._method == "HEAD"
-        begun, trace, source = perf_counter(), Trace(name), None
+        begun, trace, source, errand = perf_counter(), Trace(name), None, self._errand
         CURRENT.set(trace)  # this is a task of its own
+        self._begun = True
         try:
             if way.under_way.over:
                 raise StoreUnavailable("the service has ended")
+            if not way.admission.begin(errand):
+                await way.admission.take(errand)
             answer = await DEEDS[method](way.service, Asked(method, self._guid, self._kept, lambda: sent))
+            way.admission.end(errand)
             self.last, status = way.under_way.draining, answer.status
             source = source_of(method, status, trace)
             more = way.more(trace, source, begun)
             reply = replies.reply(answer, name, head=head, last=self.last, more=more)
-        except Exception as error:  # noqa: BLE001  # it is told, and logged where an operator must see it
+        except BaseException as failure:  # it is told, and logged where an operator must see it
+            error = way.admission.end(errand, failure)
+            if not isinstance(error, Exception):
+                raise
             replies.log_failure(error, name)
             self.last, status = way.under_way.draining, problems.problem_of(error).status
             reply = replies.problem(error, name, head=head, last=self.last, more=way.more(trace, None, begun))
@@ -261,8 +297,10 @@ class Plain:
         return reply
 
     def abandon(self) -> None:
-        """Forget it: its client has gone before all of it had come."""
-        self._way.under_way.discard(self)
+        """Forget it: its client has gone; what has been sent to the store is finished."""
+        self._errand.leave(gone=True)
+        if not self._begun:
+            self._way.under_way.discard(self)
 
 
 def _kept(headers: RawHeaders, parser: HttpRequestParser) -> dict[str, str] | None:

@@ -1,0 +1,114 @@
+"""The one that writes the SQLite file: its transactions, what their errors mean, and whether the disk takes any.
+
+All of it runs in the store's thread for writes, one transaction after the other. It knows no table.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StoreReadOnly, StoreUnavailable
+from guidsvc.store.sqlite_schema import APPLICATION_ID
+from guidsvc.store.sqlite_tables import Change
+
+_Done = TypeVar("_Done")
+
+_TRIAL = f"PRAGMA application_id = {APPLICATION_ID}"
+"""Writes a page, and changes nothing."""
+_DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
+
+
+def monotonic_ms() -> int:
+    """Return the time in milliseconds by a clock that all processes of this host share, and that is never set."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Writer:
+    """Writes with a connection. `is_failing` says that the disk did not take the last that was written."""
+
+    def __init__(self, connection: sqlite3.Connection, file: str) -> None:
+        self._connection = connection
+        self._file = file
+        self.is_failing = False
+
+    def swaps(self, changes: Sequence[Change]) -> list[bool | GuidsvcError]:
+        """Make these changes in one transaction; return of each whether it changed anything, or what stopped it.
+
+        A page that is damaged stops only those changes that need it: a group is halved until they are alone.
+        """
+        try:
+            return self.transaction(lambda: [self.execute(change) == 1 for change in changes])
+        except CorruptRecord as error:
+            if len(changes) == 1:
+                return [error]
+            half = len(changes) // 2
+            return self.swaps(changes[:half]) + self.swaps(changes[half:])
+        except GuidsvcError as error:
+            return [error] * len(changes)
+
+    def execute(self, change: Change) -> int:
+        """Execute a statement, within a transaction; return how many rows it changed: none, if it is too late."""
+        if change.not_after is not None and monotonic_ms() > change.not_after:
+            return 0
+        return self._connection.execute(change.statement, change.values).rowcount
+
+    def returned(self, change: Change) -> list[tuple[Any, ...]]:
+        """Execute a statement, within a transaction; return what it returns of the rows that it changed."""
+        return self._connection.execute(change.statement, change.values).fetchall()
+
+    def rows(self, select: str, keys: Sequence[str]) -> list[tuple[object, ...] | None]:
+        """Read rows under the lock of writers, which one that is half done holds, though its process stands still."""
+        return self.transaction(lambda: [self._connection.execute(select, (key,)).fetchone() for key in keys])
+
+    def transaction(self, work: Callable[[], _Done]) -> _Done:
+        """Do the work in a transaction, and return what it does.
+
+        After a disk has failed one, it first has to take a page that changes nothing: as long as it does not, it is
+        sure that nothing was changed.
+        """
+        if self.is_failing:
+            self.check()
+        return self._transaction(work)
+
+    def check(self) -> None:
+        """Return if the disk takes a page; StoreReadOnly if it does not."""
+        try:
+            self._transaction(lambda: self._connection.execute(_TRIAL))
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            raise StoreReadOnly(str(error)) from error
+
+    def _transaction(self, work: Callable[[], _Done]) -> _Done:
+        committing = False
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            done = work()
+            committing = True
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):  # whose own fault would hide the first
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            self.is_failing = self.is_failing or _code(error) in _DISK
+            raise failure(error, self._file, committing=committing) from error
+        self.is_failing = False
+        return done
+
+
+def failure(error: sqlite3.Error, file: str, *, committing: bool = False) -> GuidsvcError:
+    """Say what an error of SQLite means to the caller.
+
+    A commit whose sync or write failed is rolled back here, yet its frames may be in the log, and would count
+    after a crash: its outcome is unknown. A full disk (SQLITE_FULL) is no such case: the last frame is not there.
+    """
+    code = _code(error)
+    if committing and code == sqlite3.SQLITE_IOERR:
+        return OutcomeUnknown(f"SQLite: {file}: {error}")
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return CorruptRecord(f"SQLite: {file}: {error}")
+    return StoreUnavailable(f"SQLite: {file}: {error}")
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

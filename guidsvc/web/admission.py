@@ -1,0 +1,246 @@
+"""How much is done at a time: what is more waits a little, and what is more than that is refused at once.
+
+A read that is at hand, and what is asked of the service itself (is it alive? is it ready?), needs no place here. All
+else takes one while it is done. It owns the places, the queue for them and the time that a request has, and knows
+nothing of what is done.
+
+    free places       it begins
+    none              it waits for one, in order, for a short time
+    the queue is long, or its first has waited half of that time; or the loop is so far behind that what it reads now
+    was sent long ago, and may be waited for no more
+                      it is refused before anything is done for it: a queue that is not served in time serves nobody
+"""
+
+import asyncio
+from collections import deque
+from types import TracebackType
+
+import structlog
+
+from guidsvc.errand import CURRENT, Errand
+from guidsvc.errors import Abandoned, Overloaded, TooLate
+
+PLACES, QUEUE_SECONDS, REQUEST_SECONDS = 256, 1.0, 5.0
+QUEUE = 8
+"""So many times as many as there are places may wait for one."""
+LATE = 0.2
+"""A loop that twice comes to a look by this part of the time in the queue too late is behind with what it was sent."""
+LOOKS = 20
+"""So often is looked, in the time for which a request may wait, for those who have."""
+TOLD_SECONDS = 10.0
+"""An overload is told in the log no more often than this."""
+
+_log = structlog.get_logger(__name__)
+
+
+def needs_place(target: bytes) -> bool:
+    """Whether what is asked of this target takes a place: what is about GUIDs, and nothing else."""
+    return target.startswith(b"/guid")
+
+
+class Admission:
+    """Places for `most` requests, `seconds` for who waits for one, and `budget` seconds for a request in all."""
+
+    def __init__(self, most: int = PLACES, *, seconds: float = QUEUE_SECONDS, budget: float = REQUEST_SECONDS) -> None:
+        self._most = self._free = most
+        self._seconds = seconds
+        self._budget = budget
+        self._waiting: deque[_Waiting] = deque()
+        self._doing: dict[Errand, float] = {}  # since when, in this order
+        self._looking: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when the next look is
+        self._late = 0  # so many in a row were; one may be anything: a pause of the machine, and no load
+        self._told = self._told_of = 0.0  # when, and how many had been refused then
+        # Counters, for whoever tells of them
+        self.refused = 0
+        """Refused at once: there was no place, and no room in the queue."""
+        self.expired = 0
+        """Refused after they had waited in vain."""
+        self.overdue = 0
+        """Their time was over before they were done."""
+        self.dropped = 0
+        """Their client went away before they were done."""
+
+    @property
+    def in_progress(self) -> int:
+        """So many requests, or parts of one, have a place."""
+        return self._most - self._free
+
+    @property
+    def waiting(self) -> int:
+        """So many wait for one."""
+        return sum(not each.place.done() for each in self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether who comes now is refused."""
+        if self._late > 1:
+            return True
+        if self._free > 0:
+            return False
+        waiting = self._waiting
+        while waiting and waiting[0].place.done():
+            waiting.popleft()
+        if not waiting:
+            return False
+        return (
+            len(waiting) >= QUEUE * self._most
+            or asyncio.get_running_loop().time() - waiting[0].since > self._seconds / 2
+        )
+
+    def refuse(self) -> Overloaded:
+        """Count a request that is refused, and return what it is told."""
+        self.refused += 1
+        self._tell()
+        return Overloaded("there is more to do than can be done in time")
+
+    def place(self, errand: Errand, *, patient: bool = False) -> "Place":
+        """Return a place for an errand, to be taken with `async with`.
+
+        Overloaded, if there is none in time; one who is `patient` waits: what it is a part of has been begun.
+        TooLate, or Abandoned, if it is left before it is done.
+        """
+        return Place(self, errand, patient=patient)
+
+    def take_now(self, errand: Errand) -> bool:
+        """Take a place for an errand that has just come, if one is free and the loop is in time; whether it did."""
+        return self._late <= 1 and self._take_free(errand)
+
+    def begin(self, errand: Errand) -> bool:
+        """Begin an errand in this task; whether it has a place, or it is still to be waited for. `end` ends it."""
+        if errand.left:
+            raise errand.error()
+        errand.task, errand.begun = asyncio.current_task(), True
+        CURRENT.set(errand)
+        return errand in self._doing or self.take_now(errand)
+
+    def end(self, errand: Errand, error: BaseException | None = None) -> BaseException | None:
+        """End an errand, and return the error that it ended with: being cut off as it was left is no cancellation."""
+        self.give_back(errand)
+        task, errand.task = errand.task, None
+        if not errand.left or not isinstance(error, asyncio.CancelledError | TooLate | Abandoned):
+            return error
+        if errand.gone:
+            self.dropped += 1
+        else:
+            self.overdue += 1
+        if not isinstance(error, asyncio.CancelledError) or task is None:
+            return error
+        task.uncancel()
+        return errand.error()
+
+    async def take(self, errand: Errand, *, patient: bool = False) -> None:
+        """Wait for a place for an errand; Overloaded, if there is none in time."""
+        if patient and self._take_free(errand):
+            return
+        if not patient and self.is_full:
+            raise self.refuse()
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        await self._wait(since, patient=patient)
+        self._doing[errand] = loop.time() if patient else since
+        self._look_later(loop)
+
+    def _take_free(self, errand: Errand) -> bool:
+        if self._free <= 0:
+            return False
+        self._free -= 1
+        loop = asyncio.get_running_loop()
+        self._doing[errand] = loop.time()
+        self._look_later(loop)
+        return True
+
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._looking is None:
+            self._due = loop.time() + self._seconds / LOOKS
+            self._looking = loop.call_at(self._due, self._look)
+
+    def give_back(self, errand: Errand) -> None:
+        """Give the place of an errand, if it has one, to who waits first."""
+        if self._doing.pop(errand, None) is not None:
+            self._next()
+
+    async def _wait(self, since: float, *, patient: bool) -> None:
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(_Waiting(place, since, patient=patient))
+        self._look_later(loop)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                self._next()  # it was given one in the very moment in which it was left
+            raise
+
+    def _next(self) -> None:
+        while self._waiting:
+            first = self._waiting.popleft()
+            if not first.place.done():
+                first.place.set_result(None)
+                return
+        self._free += 1
+
+    def _look(self) -> None:
+        """Tell those who have waited too long: one look at all costs less than an alarm for each."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._looking = None
+        self._late = self._late + 1 if now - self._due > LATE * self._seconds else 0
+        for each in self._waiting:
+            if now - each.since >= self._seconds and not each.patient and not each.place.done():
+                self.expired += 1
+                self._tell()
+                each.place.set_exception(Overloaded(f"no place was free within {self._seconds} s"))
+        for errand, since in self._doing.items():
+            if now - since < self._budget:
+                break
+            errand.leave(gone=False)
+        if self._doing or self._waiting or self._late:
+            self._look_later(loop)
+
+    def _tell(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._told >= TOLD_SECONDS or not self._told:
+            refused = self.refused + self.expired
+            _log.warning("overload, requests are refused", refused=refused - int(self._told_of), places=self._most)
+            self._told, self._told_of = now, refused
+
+
+class _Waiting:
+    """One who waits for a place."""
+
+    __slots__ = ("patient", "place", "since")
+
+    def __init__(self, place: asyncio.Future[None], since: float, *, patient: bool) -> None:
+        self.place = place
+        self.since = since
+        self.patient = patient
+
+
+class Place:
+    """A place that is taken by `async with`."""
+
+    __slots__ = ("_admission", "_errand", "_patient")
+
+    def __init__(self, admission: Admission, errand: Errand, *, patient: bool) -> None:
+        self._admission = admission
+        self._errand = errand
+        self._patient = patient
+
+    async def __aenter__(self) -> None:  # noqa: D105  # told of above
+        try:
+            if not self._admission.begin(self._errand):
+                await self._admission.take(self._errand, patient=self._patient)
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    async def __aexit__(  # noqa: D105
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        told = self._admission.end(self._errand, error)
+        if told is not error and told is not None:
+            raise told from error

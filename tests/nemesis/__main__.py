@@ -1,0 +1,106 @@
+"""`python -m tests.nemesis --seconds 600 --store sqlite --seed 7`: 0 passed, 1 violated, 2 proves nothing."""
+
+import argparse
+import asyncio
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from guidsvc.background import background
+from tests.checker import Read, check
+from tests.nemesis.cluster import WORKERS, Cluster, cluster
+from tests.nemesis.faults import Nemesis
+from tests.nemesis.load import KEYS, Notes, load, read_all
+from tests.nemesis.verdict import Exit, Run, report, samples, write_histories
+
+LOOK_SECONDS = 0.5
+"""How often the fence is looked at: in each mode it stays longer than this."""
+HEALED_SECONDS = 60.0
+TOLD = 10
+"""So many violations are printed; the files have all."""
+
+
+class FenceWatch:
+    """Counts how often the fence went down and up again: its generation rises by two each time."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._first: int | None = None
+        self._last = 0
+
+    @property
+    def cycles(self) -> int:
+        """How many there were since the first look."""
+        return (self._last - (self._first or 0)) // 2
+
+    async def look(self) -> None:
+        """Look over and over, until cancelled."""
+        while True:
+            await self.once()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def once(self) -> None:
+        """Look; a store that does not answer now does so later."""
+        try:
+            generation = await asyncio.to_thread(self._cluster.database.fence)
+        except OSError:
+            return
+        self._first = generation if self._first is None else self._first
+        self._last = max(self._last, generation)
+
+
+async def run(store: str, seconds: float, seed: int, folder: Path) -> Run:
+    """Run it all for so long, and check what was seen."""
+    rng = random.Random(seed)
+    notes = Notes()
+    async with cluster(folder, store, rng) as made:
+        nemesis, fence = Nemesis(made, random.Random(rng.random())), FenceWatch(made)
+        await fence.once()
+        start = time.monotonic()
+        async with background(fence.look()), load(made.hosts, notes, rng):
+            await nemesis.rage(seconds)
+        seconds = time.monotonic() - start
+        async with asyncio.timeout(HEALED_SECONDS):
+            await read_all(made.hosts, notes, rng, WORKERS)
+        await fence.once()
+        final = await asyncio.to_thread(_final, made)
+        restarts = sum(host.restarts for host in made.hosts)
+    found = check(notes.history, final)
+    return Run(seconds, notes.history, found, notes.levels, nemesis.done, notes.answers, fence.cycles, restarts)
+
+
+def _final(made: Cluster) -> list[Read]:
+    """Read the store itself."""
+    start = time.monotonic()
+    records = made.database.records()
+    end = time.monotonic()
+    nothing = None, None
+    return [Read(key, start, end, "the store", *records.get(key, nothing)) for key in KEYS]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, tell what happened, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.nemesis", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--store", choices=["sqlite", "mongo"], default="sqlite")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="of the faults and of the load")
+    chosen = parser.parse_args(arguments)
+    folder = Path(tempfile.mkdtemp(prefix="guidsvc-nemesis-"))
+    print(f"nemesis on {chosen.store} for {chosen.seconds:.0f} s, --seed {chosen.seed}, in {folder}", flush=True)
+    done = asyncio.run(run(chosen.store, chosen.seconds, chosen.seed, folder))
+    print(report(done))
+    for violation in samples(done)[:TOLD]:
+        print(violation)
+    for path in write_histories(done, folder):
+        print(f"history: {path}")
+    if done.exit is not Exit.VIOLATED:
+        shutil.rmtree(folder)
+    return done.exit
+
+
+if __name__ == "__main__":
+    sys.exit(main())

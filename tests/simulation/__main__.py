@@ -1,0 +1,70 @@
+"""`python -m tests.simulation`: run seeds, or mutants; see `tests.simulation`."""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from os import cpu_count
+
+from tests.simulation.mutants import MUTANTS, Mutant, found_at
+from tests.simulation.run import Result, run
+
+
+def main() -> int:
+    """Run what the command line asks for; 1 if something was found, or a mutant was not."""
+    options = _options()
+    if options.mutants:
+        return _mutants()
+    if options.seed is not None:
+        return _told([run(options.seed, trace=options.trace)])
+    seeds = range(options.first, options.first + options.seeds)
+    if options.until_found:
+        found = next((seed for seed in seeds if run(seed).violations), None)
+        if found is not None:
+            print("found at seed", found)
+        return int(found is not None)
+    with ProcessPoolExecutor() as pool:
+        return _told(pool.map(run, seeds, chunksize=10))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Simulate the cache of many.")
+    parser.add_argument("--seeds", type=int, default=2000, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--seed", type=int, help="this one only")
+    parser.add_argument("--trace", action="store_true", help="print each event of it")
+    parser.add_argument("--mutants", action="store_true", help="run the mutants, each until it is found")
+    parser.add_argument("--until-found", action="store_true", help="stop at the first violation, and print its seed")
+    return parser.parse_args()
+
+
+def _told(results: Iterable[Result]) -> int:
+    """Print what became of the seeds."""
+    started, counts, seeds, events, failed = time.monotonic(), Counter[str](), 0, 0, 0
+    for result in results:
+        seeds, events, counts = seeds + 1, events + result.events, counts + result.counts
+        if result.violations:
+            failed += 1
+            print(f"seed {result.seed}:", *result.violations[:3], sep="\n  ", flush=True)
+            print(f"again: python -m tests.simulation --seed {result.seed} --trace")
+    told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    print(f"{seeds} seeds, {events} events in {time.monotonic() - started:.0f} s on {cpu_count()} cores: {told}")
+    print(f"violations: in {failed} seeds")
+    return int(failed > 0)
+
+
+def _mutants() -> int:
+    with ProcessPoolExecutor() as pool:
+        return int(sum(_judged(*each) for each in zip(MUTANTS, pool.map(found_at, MUTANTS), strict=True)) > 0)
+
+
+def _judged(mutant: Mutant, found: int | None) -> bool:
+    where = "NOT FOUND" if found is None else f"found at seed {found}"
+    print(f"{mutant.name:40} {where}, of {mutant.seeds}", flush=True)
+    return found is None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""What goes wrong, one to three things at a time, as the seed decides; and that it is healed."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from tests.simulation.network import Network
+from tests.simulation.redis import SimulatedRedis
+from tests.simulation.store import SimulatedStore
+from tests.simulation.world import Actor, World
+
+
+class Victim(Protocol):
+    """A process that things happen to."""
+
+    actor: Actor
+    to_redis: Network
+    to_store: Network
+
+    def kill(self) -> None:
+        """Die."""
+
+    def revive(self) -> None:
+        """Be started again."""
+
+
+async def wreak(
+    world: World, redis: SimulatedRedis, store: SimulatedStore, victims: Sequence[Victim], until: float
+) -> None:
+    """Let things go wrong until then, with times of calm, and heal them."""
+    faults = Faults(world, redis, store, victims)
+    random = world.random
+    while world.now < until:
+        await asyncio.sleep(random.choice((0.1, 0.5, 1.0, 2.0, 6.0)) * random.random())
+        for _ in range(random.choice((1, 1, 2, 3))):
+            name, fault = random.choice(faults.all)
+            world.note("fault:", name)
+            fault()
+    await asyncio.sleep(20)  # all faults have an end, and pauses the latest
+
+
+class Faults:
+    """Each thing that may go wrong, and when it is well again."""
+
+    def __init__(self, world: World, redis: SimulatedRedis, store: SimulatedStore, victims: Sequence[Victim]) -> None:
+        self._world, self._redis, self._store, self._victims = world, redis, store, victims
+        self._random = world.random
+        everything: list[Callable[[], None]] = [
+            self._pause, self._long_pause, self._die, self._flush, self._save_and_restart, self._evict,
+            self._cut_redis, self._reset, self._redis_dead, self._slow_redis, self._cut_store, self._slow_store,
+            self._stall,
+        ]  # fmt: skip
+        # Some kinds a seed: what goes wrong often goes wrong together, where all kinds would drown each other out.
+        kinds = self._random.sample(everything, self._random.choice((1, 2, 3, 5, 8)))
+        self.all = [(fault.__name__.strip("_"), fault) for fault in kinds]
+
+    @property
+    def _one(self) -> Victim:
+        return self._random.choice(self._victims)
+
+    def _for_a_while(self, most: float, end: Callable[[], None]) -> None:
+        self._world.outside(most * self._random.random() ** 2, end)
+
+    def _pause(self) -> None:
+        self._one.actor.pause(3.0 * self._random.random() ** 2)
+
+    def _long_pause(self) -> None:
+        self._one.actor.pause(self._random.uniform(8, 15))
+
+    def _die(self) -> None:
+        victim = self._one
+        if not victim.actor.dead:
+            victim.kill()
+            self._for_a_while(3, victim.revive)
+
+    def _flush(self) -> None:
+        self._redis.flush()
+
+    def _evict(self) -> None:
+        self._redis.evict()
+
+    def _save_and_restart(self) -> None:
+        self._redis.save()
+        self._for_a_while(3, lambda: self._redis.restart(restored=self._random.random() < 0.5))
+
+    def _reset(self) -> None:
+        for connection in list(self._redis.connections):
+            if self._random.random() < 0.5:
+                connection.reset()
+
+    def _cut_redis(self) -> None:
+        self._cut(self._one.to_redis)
+
+    def _redis_dead(self) -> None:
+        for victim in self._victims:
+            self._cut(victim.to_redis)
+
+    def _cut_store(self) -> None:
+        self._cut(self._one.to_store)
+
+    def _cut(self, network: Network) -> None:
+        way = self._random.choice(("cut_there", "cut_back", "both"))
+        for name in ("cut_there", "cut_back") if way == "both" else (way,):
+            setattr(network, name, True)
+            self._for_a_while(8, lambda name=name: setattr(network, name, False))  # type: ignore[misc]
+
+    def _slow_redis(self) -> None:
+        self._slow(self._one.to_redis, self._random.choice((0.04, 0.08, 0.2, 5.0)))
+
+    def _slow_store(self) -> None:
+        self._slow(self._one.to_store, self._random.choice((0.5, 1.5, 6.0, 15.0)))
+
+    def _slow(self, network: Network, seconds: float) -> None:
+        network.slow = seconds
+        self._for_a_while(6, lambda: setattr(network, "slow", 0.0))
+
+    def _stall(self) -> None:
+        self._store.stall = self._random.choice((0.05, 1.5, 15.0))
+        self._for_a_while(4, lambda: setattr(self._store, "stall", 0.0))

@@ -1,0 +1,92 @@
+"""Mutants: the cache with one guard taken out of it, each of which the simulation must find within so many seeds."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What is put in the place of what, by file in `guidsvc/cache`; and how many seeds may pass before it is found."""
+
+    name: str
+    edits: Mapping[str, tuple[str, str]]
+    seeds: int = 200
+
+    def apply(self, folder: Path) -> None:
+        """Change the files; each text must be there, once."""
+        for file, (text, instead) in self.edits.items():
+            path = folder / file
+            source = path.read_text(encoding="utf-8")
+            assert source.count(text) == 1, f"{self.name}: {file} holds {text!r} {source.count(text)} times"
+            path.write_text(source.replace(text, instead), encoding="utf-8")
+
+
+_BOOT = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end\n"
+
+MUTANTS = (
+    Mutant("no token", {"fill.lua": ("if redis.call('GET', KEYS[2]) ~= 'T' .. ARGV[2] then return 0 end\n", "")}),
+    Mutant("no marker", {"begin.lua": ("redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[2])\n", "redis.call('ZADD', KEYS[3], now, ARGV[2])\n")}),
+    Mutant("BEGIN leaves the value", {"begin.lua": ("redis.call('DEL', KEYS[2])", "")}),
+    Mutant("END drops every marker", {"end.lua": ("redis.call('ZREM', KEYS[3], ARGV[2])", "redis.call('DEL', KEYS[3])")}),
+    Mutant("no lease wait", {"shared.py": ("if lease > 0:", "if lease < 0:")}),
+    Mutant("no lease noted by READ", {"read.lua": ("redis.pcall('SET', KEYS[place + 2], holder, 'PX', ARGV[5])", "{}")}),
+    Mutant("no lease noted by FILL", {"fill.lua": ("redis.call('SET', KEYS[4], holder, 'PX', ARGV[6])\n", "")}),
+    Mutant("FILL takes another's lease over", {"fill.lua": ("holder = '*' else", "holder = ARGV[5] else")}, seeds=600),
+    Mutant("READ takes another's lease over", {"read.lua": ("holder = '*' else", "holder = ARGV[4] else")}),
+    Mutant("lease counted from the reply", {"shared.py": ("min(live, asked + ", "min(live, self._timer() + ")}),
+    Mutant("lease not looked at", {"shared.py": ("held is not None and now < held.until", "held is not None")}),
+    Mutant("what is being written is held", {"shared.py": ("if not reading.spoiled:", "if True:")}, seeds=600),
+    Mutant("write before BEGIN", {"shared.py": (
+        "            window = await self._open(old.guid)\n            try:\n                swapped = await self._backend.swap(old, new, not_after=window.not_after)\n",
+        "            try:\n                swapped = await self._backend.swap(old, new)\n                window = await self._open(old.guid)\n",
+    )}),
+    Mutant("no limit in the store", {"shared.py": ("not_after=window.not_after", "not_after=None")}),
+    Mutant("marker outlived", {"shared.py": ("until = min(asked + timing.held(timing.marker), ", "until = min(asked + 9e9, "), "timing.py": ("marker: float = 10.0", "marker: float = 0.5")}),
+    Mutant("fence outlived", {"shared.py": ("view.asked + 2 * timing.held(timing.fence_lease))", "9e9)")}, seeds=1000),
+    Mutant("filled with what is not settled", {"shared.py": ("record = known or await self._backend.settled(guid)", "record = known or await self._store.get(guid)") }, seeds=600),
+    Mutant("a failed BEGIN is passed over", {"shared.py": ("            await self.fence.off(view.fence)\n            return None\n", "            lease = 0\n")}),
+    Mutant("no fence wait", {"shared.py": ("wait = self.fence.quiet_at(view) - self._timer()", "wait = 0.0")}),
+    Mutant("no ARM", {"fence.py": ("Fence(Mode.ARM, gen, boot.name)", "Fence(Mode.ON, gen, boot.name)")}),
+    Mutant("armed at once", {"fence.py": ("if well and now >= self.quiet_at(view):", "if well:"), "timing.py": ("hold_down: float = 1.0", "hold_down: float = 0.0")}, seeds=600),
+    Mutant("on at once", {"fence.py": ("now >= view.since + self._timing.waited(self._timing.fence_lease):", "now >= 0.0:")}),
+    Mutant("fence lease counted from the reply", {"fence.py": ("self.until = asked + ", "self.until = told + ")}, seeds=600),
+    Mutant("fence not looked at", {"shared.py": ("if now < self.fence.until:", "if True:"), "fence.py": ("and self._timer() < self.until else None", "else None")}),
+    Mutant("no boot", {"read.lua": (_BOOT, ""), "fill.lua": (_BOOT, ""), "begin.lua": (_BOOT, "")}),
+    Mutant("a boot of another run counts", {
+        "link.py": ('boot if boot.startswith(self._run_id) else ""', "boot"),
+        "adopt.lua": ("if run == ARGV[1] and tonumber", "if tonumber"),
+    }),
+    Mutant("a lost boot is passed over", {
+        "fence.py": ("elif await self._link.boot_is_over(fence.boot):", "elif False:"),
+        "shared.py": ("boot=view.fence.boot)).value\n", "boot=view.fence.boot)).value or 0\n"),
+    }),
+)  # fmt: skip
+
+
+def found_at(mutant: Mutant) -> int | None:
+    """Run seeds on a mutant; return the first that finds it, None if none does."""
+    with TemporaryDirectory() as folder:
+        copytree(ROOT / "guidsvc", Path(folder) / "guidsvc")
+        mutant.apply(Path(folder) / "guidsvc" / "cache")
+        (Path(folder) / "tests").symlink_to(ROOT / "tests")
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "tests.simulation",
+            "--seeds",
+            str(mutant.seeds),
+            "--until-found",
+        ]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode not in {0, 1}:
+        raise RuntimeError(done.stderr)
+    return int(done.stdout.split()[-1]) if done.returncode else None

@@ -1,0 +1,234 @@
+"""A simulated Redis, which runs the real scripts, and connections to it that break in every way that real ones do."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from hashlib import sha1
+from math import inf
+from typing import Any
+
+from lupa.lua51 import LuaRuntime
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
+
+from tests.simulation.network import Network
+from tests.simulation.world import World
+
+Reply = Any
+_LUA = LuaRuntime(unpack_returned_tuples=False, encoding=None)
+_COMPILED: dict[bytes, Callable[..., Any]] = {}
+_HEAD, _TAIL = b"return function(redis, KEYS, ARGV) ", b"\nend"
+
+
+def _compiled(source: bytes) -> bytes:
+    digest = sha1(source, usedforsecurity=False).hexdigest().encode()
+    if digest not in _COMPILED:
+        _COMPILED[digest] = _LUA.execute(_HEAD + source + _TAIL)
+    return digest
+
+
+class SimulatedRedis:
+    """Keys that live so long, by a clock of its own that may go a little faster or slower than others."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._rate = world.random.uniform(0.996, 1.004)
+        self._keys: dict[bytes, tuple[Any, float]] = {}
+        self._saved: dict[bytes, tuple[Any, float]] = {}
+        self._redis = _LUA.table_from({b"call": self._call, b"pcall": self._call})
+        self.connections: list[Connection] = []
+        self.run_id = world.draw()
+
+    # What may happen to it
+
+    def flush(self) -> None:
+        """Forget everything."""
+        self._keys.clear()
+
+    def evict(self) -> None:
+        """Forget values, as if they had been too long or too many."""
+        for key in [key for key in self._keys if b":v:" in key]:
+            del self._keys[key]
+
+    def save(self) -> None:
+        """Write a snapshot."""
+        self._saved = {
+            key: (dict(value) if isinstance(value, dict) else value, dies) for key, (value, dies) in self._keys.items()
+        }
+
+    def restart(self, *, restored: bool) -> None:
+        """Be another process, which knows nothing, or what was in the last snapshot."""
+        self.run_id = self._world.draw()
+        self._keys = dict(self._saved) if restored else {}
+        for connection in list(self.connections):
+            connection.reset()
+
+    # What it is asked
+
+    def run(self, command: tuple[Any, ...]) -> Reply:
+        """Run a command of a client."""
+        name, *arguments = (_bytes(each) for each in command)
+        match name:
+            case b"EVALSHA":
+                return self._script(arguments)
+            case b"SCRIPT":
+                return _compiled(arguments[1])
+            case b"INFO":
+                return b"# Server\r\nrun_id:" + self.run_id.encode() + b"\r\n"
+            case b"PING":
+                return b"PONG"
+        raise NotImplementedError(name)
+
+    def _script(self, arguments: list[bytes]) -> Reply:
+        digest, count, *rest = arguments
+        if digest not in _COMPILED:
+            return NoScriptError("NOSCRIPT")
+        keys, values = rest[: int(count)], rest[int(count) :]
+        return _reply(_COMPILED[digest](self._redis, _LUA.table_from(keys), _LUA.table_from(values)))
+
+    def _call(self, name: bytes, *arguments: Any) -> Any:
+        return getattr(self, f"_{name.decode().lower()}")(*arguments)
+
+    @property
+    def _now(self) -> float:
+        return 1_000_000 + self._world.now * 1000 * self._rate
+
+    def _time(self) -> Any:
+        now = self._now
+        return _LUA.table_from([b"%d" % (now // 1000), b"%d" % (now % 1000 * 1000)])
+
+    def _alive(self, key: bytes) -> Any:
+        value, dies = self._keys.get(key, (None, inf))
+        if dies <= self._now:
+            del self._keys[key]
+            return None
+        return value
+
+    def _get(self, key: bytes) -> Any:
+        value = self._alive(key)
+        return False if value is None else value
+
+    def _set(self, key: bytes, value: bytes, *px: Any) -> Any:
+        self._keys[key] = (value, self._now + float(px[1]) if px else inf)
+        return _LUA.table_from({b"ok": b"OK"})
+
+    def _del(self, key: bytes) -> int:
+        return int(self._keys.pop(key, None) is not None)
+
+    def _pttl(self, key: bytes) -> int:
+        if self._alive(key) is None:
+            return -2
+        dies = self._keys[key][1]
+        return -1 if dies == inf else int(dies - self._now)
+
+    def _pexpire(self, key: bytes, life: Any) -> int:
+        self._keys[key] = (self._keys[key][0], self._now + float(life))
+        return 1
+
+    def _zadd(self, key: bytes, score: float, member: bytes) -> int:
+        members = self._alive(key)
+        if members is None:
+            members = {}
+            self._keys[key] = (members, inf)
+        members[member] = float(score)
+        return 1
+
+    def _zrem(self, key: bytes, member: bytes) -> int:
+        members = self._alive(key) or {}
+        removed = members.pop(member, None) is not None
+        if not members:
+            self._keys.pop(key, None)
+        return int(removed)
+
+    def _zremrangebyscore(self, key: bytes, _low: bytes, high: float) -> int:
+        return sum(self._zrem(key, member) for member, score in dict(self._alive(key) or {}).items() if score <= high)
+
+    def _zcount(self, key: bytes, low: bytes, _high: bytes) -> int:
+        return sum(score > float(low[1:]) for score in (self._alive(key) or {}).values())
+
+
+class Pool:
+    """Makes connections of one process, as `redis.asyncio.ConnectionPool` does."""
+
+    def __init__(self, world: World, redis: SimulatedRedis, network: Network) -> None:
+        self._parts = world, redis, network
+
+    def make_connection(self) -> "Connection":
+        """Make one."""
+        return Connection(*self._parts)
+
+
+class Connection:
+    """A connection, as `redis.asyncio.Connection` is: commands arrive in order, and so do replies, if they do."""
+
+    def __init__(self, world: World, redis: SimulatedRedis, network: Network) -> None:
+        self._world, self._redis, self._network = world, redis, network
+        self._replies: deque[Reply] = deque()
+        self._waiting: asyncio.Future[None] | None = None
+        self._broken = False
+        self._there = self._back = 0.0  # when the last message arrives, each way
+
+    async def connect(self) -> None:
+        await self._world.run_far(self._network, lambda: None, RedisConnectionError("connect"))
+        self._redis.connections.append(self)
+
+    async def disconnect(self, *, nowait: bool = False) -> None:  # it is always at once
+        self.reset()
+
+    def pack_commands(self, commands: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return list(commands)
+
+    async def send_packed_command(self, commands: list[tuple[Any, ...]], *, check_health: bool) -> None:
+        if self._broken:
+            raise RedisConnectionError("broken")
+        delay = self._network.there()
+        if delay is not None:
+            self._there = max(self._there, self._world.now + delay)
+            self._world.outside(self._there - self._world.now, self._arrived, commands)
+
+    async def read_response(self, *, disconnect_on_error: bool) -> Reply:
+        while not self._replies:
+            if self._broken:
+                raise RedisConnectionError("broken")
+            self._waiting = self._world.create_future()
+            await self._waiting
+        reply = self._replies.popleft()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def reset(self) -> None:
+        """Break; what was sent may arrive still."""
+        self._broken = True
+        if self in self._redis.connections:
+            self._redis.connections.remove(self)
+        self._wake()
+
+    def _arrived(self, commands: list[tuple[Any, ...]]) -> None:
+        replies = [self._redis.run(command) for command in commands]
+        delay = self._network.back()
+        if delay is not None:
+            self._back = max(self._back, self._world.now + delay)
+            self._world.outside(self._back - self._world.now, self._answered, replies)
+
+    def _answered(self, replies: list[Reply]) -> None:
+        if not self._broken:
+            self._replies.extend(replies)
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def _reply(value: Any) -> Reply:
+    """Turn what a script returns into what a client is told, by the rules of Redis."""
+    if value is None or value is False:
+        return None
+    if isinstance(value, bytes | int | float):
+        return int(value) if isinstance(value, float) else value
+    return [_reply(value[place]) for place in range(1, len(value) + 1)]

@@ -1,0 +1,216 @@
+"""One seed: a few processes that read and write a few GUIDs, while things go wrong; then the judgement."""
+
+import asyncio
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+import structlog
+
+from guidsvc.cache.link import Link
+from guidsvc.cache.shared import SharedCache
+from guidsvc.cache.timing import Timing
+from guidsvc.errors import GuidsvcError, OutcomeUnknown
+from guidsvc.models import Record
+from guidsvc.store.fence import Fence, Mode
+from tests.checker import Delete, Operation, Outcome, Read, Violation, Write, check
+from tests.simulation.faults import wreak
+from tests.simulation.network import Network
+from tests.simulation.redis import Pool, SimulatedRedis
+from tests.simulation.store import SimulatedStore, StoreOfProcess
+from tests.simulation.world import Actor, World
+
+PROCESSES, CLIENTS, KEYS = 3, 2, 2
+SECONDS = 25.0
+"""Of virtual time; then what went wrong is healed, and all that is under way comes to its end."""
+CALM_SECONDS = 3.0
+EPOCH_MS = 1_700_000_000_000
+NEVER = 4_000_000_000
+"""When the records expire."""
+
+
+@dataclass
+class Result:
+    """What became of a seed."""
+
+    seed: int
+    violations: list[Violation]
+    counts: Counter[str]
+    events: int
+
+
+@dataclass
+class History:
+    """What clients saw."""
+
+    operations: list[Operation] = field(default_factory=list)
+    open: dict[int, Operation] = field(default_factory=dict)
+    """Writes that have not returned: their process may die before they do."""
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class Process:
+    """A process of the service, and its clients."""
+
+    def __init__(self, world: World, redis: SimulatedRedis, store: SimulatedStore, history: History, name: str) -> None:
+        self._world, self._history = world, history
+        self._write_share = world.random.choice((0.4, 0.2, 0.05, 0.01))
+        self.to_redis, self.to_store = Network(world.random), Network(world.random)
+        self._redis, self._store = redis, store
+        self._lives = 0
+        self._near = world.random.random() < 0.5
+        self.name = name
+        self.actor = self._born()
+
+    def kill(self) -> None:
+        """Die."""
+        self.actor.kill()
+
+    def revive(self) -> None:
+        """Be started again."""
+        self.actor = self._born()
+
+    def _born(self) -> Actor:
+        self._lives += 1
+        actor = Actor(self._world, f"{self.name}.{self._lives}")
+        actor.start(self._live(actor))
+        return actor
+
+    async def _live(self, actor: Actor) -> None:
+        world, timing = self._world, Timing()
+        rate, offset = world.random.uniform(0.996, 1.004), world.random.uniform(0, 1000)
+
+        def timer() -> float:
+            return offset + world.now * rate
+
+        pool: Any = Pool(world, self._redis, self.to_redis)
+        link = Link(pool, name="s", timing=timing, timer=timer, draw=world.draw)
+        store: Any = StoreOfProcess(world, self._store, self.to_store, near=self._near)
+        cache = SharedCache(store, link, clock=self._clock, size=100, timing=timing, timer=timer)
+        actor.start(link.keep())
+        actor.start(cache.fence.keep())
+        for number in range(CLIENTS):
+            actor.start(self._client(cache, f"{actor.name}.{number}"))
+
+    def _clock(self) -> int:
+        return EPOCH_MS + int(self._world.now * 1000)
+
+    async def _client(self, cache: SharedCache, name: str) -> None:
+        random, share = self._world.random, self._write_share
+        while self._world.now < SECONDS:
+            # Much is asked at once, then nothing for a while: what is cached is read again, and time goes on.
+            for _ in range(random.randrange(1, 12)):
+                guid = f"{random.randrange(KEYS):032X}"
+                await (self._read(cache, guid, name) if random.random() > share else self._write(cache, guid, name))
+                await asyncio.sleep(0.06 * random.random() ** 2)
+            await asyncio.sleep(2.0 * random.random() ** 2)
+
+    async def _read(self, cache: SharedCache, guid: str, name: str) -> None:
+        start, calls = self._world.now, self._history.counts
+        held = cache.peek(guid)
+        record: Record | None
+        if isinstance(held, Record) and cache.fence.usable is not None:
+            record = held
+            calls["l1"] += 1
+        else:
+            try:
+                record = await cache.get(guid)
+            except GuidsvcError:
+                calls["failed reads"] += 1
+                return
+        calls["reads"] += 1
+        version, mark = (None, None) if record is None else (record.version, record.user)
+        self._world.note(name, "read", guid[-1], version, "since", f"{start:.4f}", "l1" if held is record else "")
+        self._history.operations.append(Read(guid, start, self._world.now, name, version, mark))
+
+    async def _write(self, cache: SharedCache, guid: str, name: str) -> None:
+        """Create, update or delete, as the service does: read, change, and swap."""
+        start, history = self._world.now, self._history
+        mark = f"{name}-{len(history.operations)}-{start:.4f}"
+        try:
+            old = await cache.latest(guid)
+        except GuidsvcError:
+            return
+        deletes = old is not None and self._world.random.random() < 0.2
+        version = max(self._clock(), old.version + 1 if old else 0)
+        new = None if deletes else record(guid, mark, version)
+        number = len(history.open) + len(history.operations)
+        history.open[number] = _told((start, inf), name, (old, new), Outcome.UNKNOWN)
+        self._world.note(name, "begins", mark, version if new else f"delete {old and old.version}")
+        outcome = Outcome.NO
+        try:
+            if await cache.swap(old, new):
+                outcome = Outcome.OK
+        except OutcomeUnknown:
+            outcome = Outcome.UNKNOWN
+        except GuidsvcError:
+            history.counts["refused"] += 1
+        history.counts[f"writes {outcome}"] += 1
+        del history.open[number]
+        self._world.note(name, "wrote", mark, outcome)
+        history.operations.append(_told((start, self._world.now), name, (old, new), outcome))
+
+
+def _told(
+    times: tuple[float, float], name: str, change: tuple[Record | None, Record | None], outcome: Outcome
+) -> Operation:
+    """Return a write, from the record that it found to the one that it made, as its client saw it."""
+    old, new = change
+    if new is not None:
+        return Write(new.guid, *times, name, new.user, outcome, new.version if outcome is Outcome.OK else None)
+    assert old is not None
+    return Delete(old.guid, *times, name, old.version, outcome)
+
+
+def record(guid: str, mark: str, version: int) -> Record:
+    """Return a record of this mark and version."""
+    return Record(guid=guid, user=mark, expire=NEVER, version=version, created=1, updated=1, purge_at=NEVER)
+
+
+def run(seed: int, *, trace: bool = False) -> Result:
+    """Run a seed to its end, and judge what its clients saw."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    world = World(seed, trace=trace)
+    asyncio.set_event_loop(world)
+    history = History()
+    try:
+        redis, store = SimulatedRedis(world), SimulatedStore(world)
+        _begin(world, redis, store, history)
+        processes = [Process(world, redis, store, history, f"p{number}") for number in range(PROCESSES)]
+        world.run_until_complete(wreak(world, redis, store, processes, until=SECONDS))
+        world.run_until_complete(asyncio.sleep(CALM_SECONDS))
+        final = [_final(world, store, f"{number:032X}") for number in range(KEYS)]
+        history.counts["cycles"] = store.cycles
+        violations = check([*history.operations, *history.open.values()], final)
+        return Result(seed, violations, history.counts, world.events)
+    finally:
+        world.end()
+        asyncio.set_event_loop(None)
+
+
+def _final(world: World, store: SimulatedStore, guid: str) -> Read:
+    """Return what is left of a GUID."""
+    kept = store.records.get(guid)
+    version, mark = (None, None) if kept is None else (kept.version, kept.user)
+    return Read(guid, world.now, world.now, "store", version, mark)
+
+
+def _begin(world: World, redis: SimulatedRedis, store: SimulatedStore, history: History) -> None:
+    """Begin with a cache that is on, in most seeds."""
+    if world.random.random() < 0.8:
+        boot = f"{redis.run_id}.1.{world.draw()}"
+        redis.run(("EVALSHA", _adopt(redis), 1, "gs:s:ctl", redis.run_id, 1, boot.split(".")[2]))
+        store.fence = Fence(Mode.ON, 1, boot)
+    for number in range(KEYS):
+        guid = f"{number:032X}"
+        store.records[guid] = record(guid, "first", 1)
+        history.operations.append(Write(guid, -2.0, -1.0, "before", "first", Outcome.OK, 1))
+
+
+def _adopt(redis: SimulatedRedis) -> str:
+    from guidsvc.cache.link import ADOPT
+
+    redis.run(("SCRIPT", "LOAD", ADOPT.source))
+    return ADOPT.digest
