@@ -439,6 +439,22 @@ async def test_a_look_at_the_fence_that_is_old_holds_no_longer(
     gated.fence_gate.set()
 
 
+@pytest.mark.parametrize("timing", [replace(HELD, lease=0.3)])
+async def test_what_is_written_again_and_again_is_held_by_nobody_and_its_writers_need_not_wait(
+    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + 1))
+    for number in range(2, 20):
+        await caches[1].get(GUID)
+        await settled(caches[1])
+        await caches[1].get(GUID)
+        assert caches[1].peek(GUID) is FAR
+        before = time.monotonic()
+        assert await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + number))
+        assert time.monotonic() - before < 0.3
+
+
 async def test_a_create_asks_no_cache(
     cache: SharedCache, gated: GatedStore, own_redis: Server, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
