@@ -314,6 +314,23 @@ async def test_a_connection_that_redis_closed_costs_a_write_nothing(
     assert await cache.swap(old, record(clock(), version=clock() + 1))
 
 
+def test_a_connection_that_is_closed_beneath_us_is_made_anew(own_redis: Server, clock: FakeClock) -> None:
+    async def scenario() -> None:
+        gated = GatedStore()
+        async with opened(own_redis.port, gated, clock) as cache:
+            await until_on(cache)
+            old = gated.records[GUID] = record(clock())
+            connection = cache._link._connection
+            assert connection is not None and connection._writer is not None
+            connection._writer.transport.abort()  # which uvloop tells as a RuntimeError to who writes
+
+            assert await cache.get(GUID) == old
+            assert await cache.swap(old, None)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+
+
 async def test_scripts_that_redis_forgot_are_loaded_again(
     cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
