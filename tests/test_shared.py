@@ -321,7 +321,8 @@ def test_a_connection_that_is_closed_beneath_us_is_made_anew(own_redis: Server, 
             await until_on(cache)
             old = gated.records[GUID] = record(clock())
             connection = cache._link._connection
-            assert connection is not None and connection._writer is not None
+            assert connection is not None
+            assert connection._writer is not None
             connection._writer.transport.abort()  # which uvloop tells as a RuntimeError to who writes
 
             assert await cache.get(GUID) == old
