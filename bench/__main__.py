@@ -106,7 +106,8 @@ CASES = [
     Case(f"read from L1, {OURS}", "ours"),
     Case(f"read from L1, {OURS}, with its access log", "ours, logging"),
     Case(f"read from L1, {BY_TORNADO}", "ours, Tornado"),
-    Case(f"read from Redis, {OURS}", "ours, Redis"),
+    Case(f"read from L1 under redis://, {OURS}", "ours, Redis"),
+    Case(f"read from Redis, {OURS}", "ours, Redis without L1", script="read", variables={"KEYS": 1000}),
     Case(f"read from SQLite, {OURS}", "ours, no cache", script="read"),
     Case(f"read from MongoDB, {OURS}", "ours, MongoDB", script="read"),
     *_handlers("ours", OURS),
@@ -124,6 +125,7 @@ def _targets() -> Iterator[Target]:
     yield Target("L1 read to Starlette", ours, starlette, 3)
     yield Target("L1 read to Tornado's own server", ours, tornado, 15)
     yield Target("L1 read to FastAPI + Redis", ours, fastapi, 15)
+    yield Target("L1 read under redis:// to memory://", f"read from L1 under redis://, {OURS}", ours, 0.9)
     yield Target("Redis read to FastAPI + Redis", f"read from Redis, {OURS}", fastapi, 3)
     yield Target("SQLite read to FastAPI + Redis", f"read from SQLite, {OURS}", fastapi, 4)
     for kind, bare in BARE.items():

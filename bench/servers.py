@@ -53,6 +53,7 @@ def all_servers(mongo_url: str | None) -> Iterator[tuple[Mapping[str, Running], 
             "ours": lambda: service(core=SERVER_CORE),
             "ours, logging": lambda: service("--access-log", core=SERVER_CORE),
             "ours, Redis": lambda: service("--cache-url", url, core=SERVER_CORE),
+            "ours, Redis without L1": lambda: service("--cache-url", url, "--cache-size", "1", core=SERVER_CORE),
             "ours, no cache": lambda: service("--cache-size", "1", core=SERVER_CORE),
             "ours, Tornado": lambda: service("--server", "tornado", core=SERVER_CORE),
         }

@@ -320,6 +320,24 @@ async def test_a_connection_that_redis_closed_costs_a_write_nothing(
     assert await cache.swap(old, record(clock(), version=clock() + 1))
 
 
+def test_a_connection_that_is_closed_beneath_us_is_made_anew(own_redis: Server, clock: FakeClock) -> None:
+    async def scenario() -> None:
+        gated = GatedStore()
+        async with opened(own_redis.port, gated, clock) as cache:
+            await until_on(cache)
+            old = gated.records[GUID] = record(clock())
+            connection = cache._link._connection
+            assert connection is not None
+            assert connection._writer is not None
+            connection._writer.transport.abort()  # which uvloop tells as a RuntimeError to who writes
+
+            assert await cache.get(GUID) == old
+            assert await cache.swap(old, None)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+
+
 async def test_scripts_that_redis_forgot_are_loaded_again(
     cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
@@ -443,6 +461,22 @@ async def test_a_look_at_the_fence_that_is_old_holds_no_longer(
 
     assert cache.peek(GUID) is FAR, "it asks the store, which here is far"
     gated.fence_gate.set()
+
+
+@pytest.mark.parametrize("timing", [replace(HELD, lease=0.3)])
+async def test_what_is_written_again_and_again_is_held_by_nobody_and_its_writers_need_not_wait(
+    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + 1))
+    for number in range(2, 20):
+        await caches[1].get(GUID)
+        await settled(caches[1])
+        await caches[1].get(GUID)
+        assert caches[1].peek(GUID) is FAR
+        before = time.monotonic()
+        assert await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + number))
+        assert time.monotonic() - before < 0.3
 
 
 async def test_a_create_asks_no_cache(

@@ -1,4 +1,4 @@
-"""The simulation itself: a seed says all that happens, and what is wrong is found. `make simulation` runs it whole."""
+"""The simulation: a seed says all that happens, and what is wrong is found. `make simulation` runs it in full."""
 
 import os
 import subprocess

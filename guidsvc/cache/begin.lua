@@ -1,7 +1,9 @@
 -- BEGIN: a write of this GUID is about to go to the store. Drop its value, and with it any token; set a marker.
 -- KEYS: the boot; the value, the markers and the lease of the GUID.
--- ARGV: the caller's boot, its marker, the marker's life in ms, the caller's name.
+-- ARGV: the caller's boot, its marker, the marker's life in ms, the caller's name, for how many ms no lease is given.
 -- Returns nil under another boot; else how many ms the longest lease of another than the caller still runs.
+-- What is written again and again is leased to nobody, so that its writers need not wait each time: in the place of the
+-- holder stands '-', and when the leases end that there were.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -12,5 +14,11 @@ if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[3]) then -- the longest-lived mar
     redis.call('PEXPIRE', KEYS[3], ARGV[3])
 end
 local holder = redis.call('GET', KEYS[4])
-if not holder or holder == ARGV[4] then return 0 end
-return redis.call('PTTL', KEYS[4])
+local left = 0
+if holder and string.sub(holder, 1, 1) == '-' then
+    left = math.max(0, string.sub(holder, 2) - now)
+elseif holder and holder ~= ARGV[4] then
+    left = redis.call('PTTL', KEYS[4])
+end
+redis.call('SET', KEYS[4], '-' .. (now + left), 'PX', math.max(ARGV[5], left))
+return left

@@ -102,6 +102,8 @@ class FenceWatch:
                 if not told:
                     _log.warning("the fence cannot be seen, so no cache is used", error=str(error))
                 told = True
+            except Exception:  # noqa: BLE001  # it is told; without the fence no cache could be used again
+                _log.exception("a fault in moving the fence on, to be tried again")
             await asyncio.sleep(self._timing.poll)
 
     async def _look(self) -> View:

@@ -263,7 +263,7 @@ class Link:
         asked, rounds = self._timer(), self._rounds(calls)
         try:
             replies = await _within(self._timing.redis, _pipeline(self._connection, [each.command for each in rounds]))
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a transport that is closed
             await self._break()
             raise CacheUnavailable(f"Redis: {_reason(error)}") from error
         answers: dict[int, Answer] = {}

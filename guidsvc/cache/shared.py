@@ -280,11 +280,12 @@ class SharedCache(Around):
 
     async def _begin(self, guid: str, marker: str, view: View) -> int | None:
         """Run BEGIN, if need be when Redis is back; return how many ms others hold the key, or None if it failed."""
-        arguments = (marker, round(self._timing.marker * 1000), self._link.me)
+        timing = self._timing
+        arguments = (marker, round(timing.marker * 1000), self._link.me, round(timing.cool * 1000))
         for _ in range(2):
             with suppress(CacheUnavailable):
                 if self._link.up_since is None:
-                    await self._link.wait_up(self._timing.begin)
+                    await self._link.wait_up(timing.begin)
                 lease: int | None = (await self._link.call(BEGIN, guid, *arguments, boot=view.fence.boot)).value
                 return lease
         return None

@@ -15,6 +15,8 @@ class Timing:
     """In which Redis answers, or counts as unavailable."""
     lease: float = 0.25
     """For which a process may serve what it read from Redis, counted from when it asked."""
+    cool: float = 1.0
+    """For which no process may hold what has been written, so that one who writes it again need not wait for that."""
     token: float = 3.0
     """For which a reader may fill in what the store says."""
     marker: float = 10.0

@@ -48,7 +48,7 @@ class Faults:
         everything: list[Callable[[], None]] = [
             self._pause, self._long_pause, self._die, self._flush, self._save_and_restart, self._evict,
             self._cut_redis, self._reset, self._redis_dead, self._slow_redis, self._cut_store, self._slow_store,
-            self._stall,
+            self._slow_answers, self._stragglers, self._stall,
         ]  # fmt: skip
         # Some kinds a seed: what goes wrong often goes wrong together, where all kinds would drown each other out.
         kinds = self._random.sample(everything, self._random.choice((1, 2, 3, 5, 8)))
@@ -110,10 +110,23 @@ class Faults:
     def _slow_store(self) -> None:
         self._slow(self._one.to_store, self._random.choice((0.5, 1.5, 6.0, 15.0)))
 
+    def _stragglers(self) -> None:
+        network = self._one.to_store
+        network.straggling = 0.4
+        self._for_a_while(15, lambda: setattr(network, "straggling", 0.0))
+
+    def _slow_answers(self) -> None:
+        victim = self._one
+        victim.to_redis.slow_back, victim.to_store.slow_back = self._random.choice(
+            ((0.09, 0.0), (0.0, 1.9), (0.08, 1.5))
+        )
+        self._for_a_while(8, lambda: setattr(victim.to_redis, "slow_back", 0.0))
+        self._for_a_while(8, lambda: setattr(victim.to_store, "slow_back", 0.0))
+
     def _slow(self, network: Network, seconds: float) -> None:
         network.slow = seconds
         self._for_a_while(6, lambda: setattr(network, "slow", 0.0))
 
     def _stall(self) -> None:
-        self._store.stall = self._random.choice((0.05, 1.5, 15.0))
-        self._for_a_while(4, lambda: setattr(self._store, "stall", 0.0))
+        self._store.stall = self._random.choice((0.5, 15.0, 15.0))
+        self._for_a_while(10, lambda: setattr(self._store, "stall", 0.0))

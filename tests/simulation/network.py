@@ -11,14 +11,19 @@ class Network:
         self.cut_there = self.cut_back = False
         self.slow = 0.0
         """By so many seconds, at most, is a message late beyond what is usual."""
+        self.straggling = 0.0
+        """The share of messages that arrive seconds after all others."""
+        self.slow_back = 0.0
+        """By so many seconds is what comes back late beyond that."""
 
     def there(self) -> float | None:
         """Return how long a message takes to the server; None if it is lost."""
-        return None if self.cut_there else self._delay()
+        straggles = self.straggling and self._random.random() < self.straggling
+        return None if self.cut_there else self._delay() + (self._random.uniform(3, 10) if straggles else 0.0)
 
     def back(self) -> float | None:
         """Return how long a message takes from the server; None if it is lost."""
-        return None if self.cut_back else self._delay()
+        return None if self.cut_back else self.slow_back + self._delay()
 
     def _delay(self) -> float:
         usual = 0.0002 + 0.001 * self._random.random() ** 3

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -111,6 +112,10 @@ class Process:
         start, calls = self._world.now, self._history.counts
         held = cache.peek(guid)
         record: Record | None
+        if self._world.random.random() < 0.1:  # as one who is told that a condition does not hold
+            with suppress(GuidsvcError):
+                self._seen(guid, start, name, await cache.latest(guid))
+            return
         if isinstance(held, Record) and cache.fence.usable is not None:
             record = held
             calls["l1"] += 1
@@ -121,8 +126,12 @@ class Process:
                 calls["failed reads"] += 1
                 return
         calls["reads"] += 1
+        self._seen(guid, start, name, record)
+
+    def _seen(self, guid: str, start: float, name: str, record: Record | None) -> None:
+        """Note what was read."""
         version, mark = (None, None) if record is None else (record.version, record.user)
-        self._world.note(name, "read", guid[-1], version, "since", f"{start:.4f}", "l1" if held is record else "")
+        self._world.note(name, "read", guid[-1], version, "since", f"{start:.4f}")
         self._history.operations.append(Read(guid, start, self._world.now, name, version, mark))
 
     async def _write(self, cache: SharedCache, guid: str, name: str) -> None:
@@ -133,6 +142,7 @@ class Process:
             old = await cache.latest(guid)
         except GuidsvcError:
             return
+        self._seen(guid, start, name, old)
         deletes = old is not None and self._world.random.random() < 0.2
         version = max(self._clock(), old.version + 1 if old else 0)
         new = None if deletes else record(guid, mark, version)
