@@ -69,7 +69,7 @@ class Live(BaseModel):
 
 
 class Ready(BaseModel):
-    """The service can serve; `degraded` if writes are refused: without its cache, or where the store takes none."""
+    """The service can serve; `degraded` without its cache, or where the store takes no writes."""
 
     model_config = _closed({"status": "ready", "store": "up", "cache": "up"})
 

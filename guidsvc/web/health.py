@@ -51,7 +51,7 @@ class LiveHandler(Handler):
 
 
 class ReadyHandler(Handler):
-    """Ready: the store answers. Degraded: writes are refused, for want of the cache or of a disk that takes them."""
+    """Ready: the store answers. Degraded: without the cache it is slower; a disk that takes no writes has them refused."""
 
     label = "health"
 
