@@ -24,7 +24,7 @@ from tests.simulation.store import SimulatedStore, StoreOfProcess
 from tests.simulation.world import Actor, World
 
 PROCESSES, CLIENTS, KEYS = 3, 2, 2
-SECONDS = 25.0
+SECONDS = 20.0
 """Of virtual time; then what went wrong is healed, and all that is under way comes to its end."""
 CALM_SECONDS = 3.0
 EPOCH_MS = 1_700_000_000_000
