@@ -20,7 +20,7 @@ from tests.nemesis.proxy import Proxy, Spoil, Way
 from tests.servers import Server
 
 FAULT_SECONDS = 0.3, 5.0
-CALM_SECONDS = 6.0, 10.0
+CALM_SECONDS = 11.0, 17.0
 """A fence that was let down is up again after some 5 s."""
 STORM, LULL_SECONDS = 3, 2.0
 """Faults come up to so many times in a row, with no more than this between them."""
