@@ -51,7 +51,7 @@ class LiveHandler(Handler):
 
 
 class ReadyHandler(Handler):
-    """Ready: the store answers. Degraded: without the cache it is slower; a disk that takes no writes has them refused."""
+    """Ready: the store answers. Degraded: slower without the cache, or no writes for want of a disk that takes them."""
 
     label = "health"
 
