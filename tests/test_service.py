@@ -20,7 +20,7 @@ TERMS = Terms(lifetime=3600, retention=600)
 ATTEMPTS = 5
 
 
-class LosesRaces(Around):
+class LosesRaces(Around[Store]):
     """A store around a store, of whose swaps the first `races` find that another was faster."""
 
     def __init__(self, store: Store, races: int) -> None:

@@ -86,7 +86,7 @@ class FenceWatch:
     async def off(self, seen: Fence) -> None:
         """Set the fence to OFF, if it still is as it was seen: what Redis holds counts no more."""
         _log.warning("cache is off: writes go to the store alone", gen=seen.gen + 1)
-        await self._store.swap_fence(seen, Fence(Mode.OFF, seen.gen + 1, seen.boot or "lost"))
+        await self._store.swap_fence(seen, _off(seen, seen.gen + 1))
         await self.look()
 
     async def keep(self) -> None:
@@ -153,6 +153,11 @@ class FenceWatch:
         boot = await self._link.adopt(fence.gen + 1)
         gen = boot.gen
         # A boot of a later generation than ours: the store was brought back to what it was. It has to catch up first.
-        new = Fence(Mode.ARM, gen, boot.name) if gen == fence.gen + 1 else Fence(Mode.OFF, gen, fence.boot or "lost")
+        new = Fence(Mode.ARM, gen, boot.name) if gen == fence.gen + 1 else _off(fence, gen)
         await self._store.swap_fence(fence, new)
         await self.look()
+
+
+def _off(before: Fence, gen: int) -> Fence:
+    """Return a fence that is OFF, after one that others may still act upon: so its boot is never empty."""
+    return Fence(Mode.OFF, gen, before.boot or "lost")

@@ -25,7 +25,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from guidsvc.background import background
 from guidsvc.batching import Batcher
-from guidsvc.cache.timing import Timer, Timing
+from guidsvc.cache.timing import Timer, Timing, milliseconds
 from guidsvc.errors import CacheUnavailable, StartError
 from guidsvc.meters import CacheMeter
 from guidsvc.meters import Timing as Stopwatch
@@ -49,10 +49,6 @@ _Command = tuple[str | bytes | int, ...]
 
 def _draw() -> str:
     return secrets.token_hex(8)
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
 
 
 class Script(NamedTuple):
@@ -284,7 +280,7 @@ class Link:
                 rounds.append(_Round(command, "", [place]))
         for boot, places in reads.items():
             token = self.draw()
-            arguments = (token, _ms(self._timing.token), self.me, _ms(self._timing.lease))
+            arguments = (token, milliseconds(self._timing.token), self.me, milliseconds(self._timing.lease))
             command = self._command(READ, boot, [calls[place].guid for place in places], arguments)
             rounds.append(_Round(command, token, places))
         return rounds

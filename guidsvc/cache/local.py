@@ -24,7 +24,7 @@ QUARANTINE_SECONDS = 3600.0
 """So long is a key not cached after a write of it whose outcome is unknown, and which may land yet."""
 
 
-class LocalCache(Around):
+class LocalCache(Around[Store]):
     """At most `size` records of `store`; the least recently used goes first.
 
     Right only as long as nobody else writes the same records: `open_store(..., exclusive=True)`.

@@ -22,13 +22,12 @@ from typing import NamedTuple
 
 import structlog
 from cachebox import LRUCache
-from pydantic import ValidationError
 
 from guidsvc import rules
 from guidsvc.background import background, detached
 from guidsvc.cache.fence import FenceWatch, View
 from guidsvc.cache.link import BEGIN, END, FILL, Link, open_link
-from guidsvc.cache.timing import Timer, Timing
+from guidsvc.cache.timing import Timer, Timing, milliseconds
 from guidsvc.errors import CacheUnavailable, GuidsvcError, StoreUnavailable
 from guidsvc.meters import CacheMeter
 from guidsvc.models import Record
@@ -94,7 +93,7 @@ class _Window(NamedTuple):
     marker: str | None
 
 
-class SharedCache(Around):
+class SharedCache(Around[Backend]):
     """Records of `store` in Redis, for every process that uses the same, and at most `size` of them in this one."""
 
     def __init__(  # noqa: PLR0913  # its collaborators
@@ -110,7 +109,6 @@ class SharedCache(Around):
     ) -> None:
         super().__init__(store)
         self._meter = meter = CacheMeter() if meter is None else meter
-        self._backend = store
         self._link = link
         self._clock = clock
         self._timing = timing
@@ -139,9 +137,10 @@ class SharedCache(Around):
         """Return what is held; else what Redis has; else what the store says."""
         misses = self._meter.misses
         at_hand = self.peek(guid)
-        if at_hand is FAR and self.fence.usable is not None and self._link.up_since is not None:
+        boot = self.fence.usable if at_hand is FAR else None
+        if boot is not None and self._link.up_since is not None:
             with self._read(guid) as reading:
-                return await self._from_redis(guid, reading, self.fence.usable)
+                return await self._from_redis(guid, reading, boot)
         if isinstance(at_hand, Record) and rules.is_live(at_hand, self._clock()):
             came_from(self._meter.source(misses))
             return at_hand
@@ -158,7 +157,7 @@ class SharedCache(Around):
         with self._written(old.guid):
             window = await self._open(old.guid)
             try:
-                swapped = await self._backend.swap(old, new, not_after=window.not_after)
+                swapped = await self._store.swap(old, new, not_after=window.not_after)
             except StoreUnavailable:
                 self._close(window)
                 raise
@@ -193,7 +192,7 @@ class SharedCache(Around):
         if value != b"T":
             return await self._store.get(guid)
         at_hand = self._store.peek(guid)
-        record = await self._backend.settled(guid) if at_hand is FAR else at_hand
+        record = await self._store.settled(guid) if at_hand is FAR else at_hand
         if record is not None and rules.is_live(record, self._clock()):
             known = record if at_hand is FAR else None
             self._beside_requests(self._fill(guid, known, token, boot))
@@ -201,13 +200,12 @@ class SharedCache(Around):
 
     async def _fill(self, guid: str, known: Record | None, token: str, boot: str) -> None:
         """Fill in what the store has settled, if it is not known yet."""
-        record = known or await self._backend.settled(guid)
+        record = known or await self._store.settled(guid)
         life = 0 if record is None else min(record.expire * 1000 - self._clock(), ENTRY_MS)
         if record is None or life <= 0:
             return
-        lease = round(self._timing.lease * 1000)
         with self._read(guid) as reading:
-            fill = (token, record.model_dump_json(), life, self._link.me, lease)
+            fill = (token, record.model_dump_json(), life, self._link.me, milliseconds(self._timing.lease))
             value, asked, _ = await self._link.call(FILL, guid, *fill, boot=boot)
             if value == 1:
                 self._hold(record, asked, reading)
@@ -228,14 +226,14 @@ class SharedCache(Around):
         try:
             if record is None:
                 record = Record.model_validate_json(value)
+                if len(value) <= DECODED_BYTES:
+                    self._decodings.insert(value, record)
             if record.guid != guid:
                 raise ValueError(f"it is of GUID {record.guid}")
-        except (ValidationError, ValueError) as error:
+        except ValueError as error:  # pydantic's is one
             _log.error("corrupt cache entry, taken out", guid=guid, fault=str(error))
             self._beside_requests(self._take_out(guid))
             return None
-        if len(value) <= DECODED_BYTES:
-            self._decodings.insert(value, record)
         return record
 
     async def _take_out(self, guid: str) -> None:
@@ -244,7 +242,7 @@ class SharedCache(Around):
         if view.fence.mode is not Mode.OFF:
             marker = self._link.draw()
             await self._begin(guid, marker, view)
-            await self._link.call(END, guid, marker, boot=view.fence.boot)
+            await self._end(guid, marker, view.fence.boot)
 
     async def _open(self, guid: str) -> _Window:
         """Return a window for a write."""
@@ -281,7 +279,7 @@ class SharedCache(Around):
     async def _begin(self, guid: str, marker: str, view: View) -> int | None:
         """Run BEGIN, if need be when Redis is back; return how many ms others hold the key, or None if it failed."""
         timing = self._timing
-        arguments = (marker, round(timing.marker * 1000), self._link.me, round(timing.cool * 1000))
+        arguments = (marker, milliseconds(timing.marker), self._link.me, milliseconds(timing.cool))
         for _ in range(2):
             with suppress(CacheUnavailable):
                 if self._link.up_since is None:
@@ -311,22 +309,16 @@ class SharedCache(Around):
             yield reading
         finally:
             reading.readers -= 1
-            if not reading.readers and self._reading.get(guid) is reading:
+            if not reading.readers:
                 del self._reading[guid]
 
     @contextmanager
     def _written(self, guid: str) -> Iterator[None]:
         """Hold nothing of a key, inside: our own leases are not waited for."""
-        self._spoil(guid)
-        with self._read(guid) as reading:
-            reading.spoiled = True
-            yield
-
-    def _spoil(self, guid: str) -> None:
         self._held.pop(guid, None)
-        reading = self._reading.get(guid)
-        if reading is not None:
-            reading.spoiled = True
+        with self._read(guid) as reading:
+            reading.spoiled = True  # for those too who read it already
+            yield
 
     def _beside_requests(self, work: Coroutine[None, None, None]) -> None:
         """Do something that no request waits for; that Redis or the store fails is told elsewhere."""

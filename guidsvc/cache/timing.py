@@ -40,3 +40,8 @@ class Timing:
     def waited(self, seconds: float) -> float:
         """Return a lease as who waits for its end counts it."""
         return seconds * (1 + self.slack)
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a time as Redis takes it."""
+    return round(seconds * 1000)

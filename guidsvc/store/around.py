@@ -1,16 +1,19 @@
 """A store around a store, which passes everything on: a cache, or a test, goes over what it has to say about."""
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from guidsvc.models import Record
 from guidsvc.rules import Selection
 from guidsvc.store import Far, Store
 
+_Store = TypeVar("_Store", bound=Store)
 
-class Around:
+
+class Around(Generic[_Store]):
     """The store that it is given, as it is."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: _Store) -> None:
         self._store = store
 
     async def get(self, guid: str) -> Record | None:

@@ -13,12 +13,11 @@ from guidsvc.store.around import Around
 from guidsvc.store.fence import Fence, Sight
 
 
-class MeasuredStore(Around):
+class MeasuredStore(Around[Backend]):
     """The store that it is given, measured; receipts are not."""
 
     def __init__(self, store: Backend, meter: StoreMeter) -> None:
         super().__init__(store)
-        self._backend = store
         self._meter = meter
         self._gets = meter.latencies["get"]
 
@@ -43,11 +42,11 @@ class MeasuredStore(Around):
 
     async def settled(self, guid: str) -> Record | None:
         with _Operation(self._meter, "get"):
-            return await self._backend.settled(guid)
+            return await self._store.settled(guid)
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         with _Operation(self._meter, "swap"):
-            return await self._backend.swap(old, new, not_after=not_after)
+            return await self._store.swap(old, new, not_after=not_after)
 
     async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
         with _Operation(self._meter, "find"):
@@ -59,20 +58,20 @@ class MeasuredStore(Around):
 
     async def fence(self) -> Sight:
         with _Operation(self._meter, "fence"):
-            return await self._backend.fence()
+            return await self._store.fence()
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
         with _Operation(self._meter, "fence"):
-            return await self._backend.swap_fence(old, new)
+            return await self._store.swap_fence(old, new)
 
     async def receipt(self, key: str) -> Receipt | None:
-        return await self._backend.receipt(key)
+        return await self._store.receipt(key)
 
     async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
-        return await self._backend.swap_receipt(old, new)
+        return await self._store.swap_receipt(old, new)
 
     async def purge_receipts(self, before: int, limit: int) -> int:
-        return await self._backend.purge_receipts(before, limit)
+        return await self._store.purge_receipts(before, limit)
 
 
 class _Operation(Timing):

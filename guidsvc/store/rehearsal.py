@@ -27,7 +27,7 @@ def rehearsal(store: Store) -> Iterator["Rehearsal"]:
         yield Rehearsal(store, written)
 
 
-class Rehearsal(Around):
+class Rehearsal(Around[Store]):
     """The store as it would be. Of each GUID one swap at a time, which its one service sees to."""
 
     def __init__(self, store: Store, written: sqlite3.Connection) -> None:
