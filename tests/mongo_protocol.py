@@ -9,8 +9,9 @@ import sys
 import threading
 from typing import Any
 
-from secantus import commands, transactions
+from secantus import commands
 from secantus.cli import main
+from secantus.transactions import TransactionRegistry
 
 WAIT_SECONDS = 10.0
 
@@ -42,6 +43,5 @@ def _wait_for_the_first(kept: Any) -> None:
 
 
 if __name__ == "__main__":
-    (registry,) = [each for each in vars(transactions).values() if hasattr(each, "retryable_reply")]
-    _wait_for_the_first(registry)
+    _wait_for_the_first(TransactionRegistry)
     sys.exit(main())

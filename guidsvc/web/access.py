@@ -6,12 +6,11 @@ from typing import Protocol
 from tornado.web import RequestHandler
 
 from guidsvc.meters import RequestMeter
-from guidsvc.web.base import Handler, WholeService
+from guidsvc.web.base import METHODS, Handler, WholeService
 from guidsvc.web.routes import Route
 
 LOGGED_PATH = 200
 """Characters of a path that a line holds."""
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
 """The label of every path that names nothing, and of every method that nobody serves."""
 
@@ -25,6 +24,11 @@ class Log(Protocol):
         """Write it; `cache` is where the record came from, if one was read."""
 
 
+def labelled(method: str) -> str:
+    """Return the label of a method, of which clients can make up any."""
+    return method if method in METHODS else OTHER
+
+
 def log_function(log: Log | None, meter: RequestMeter, routes: list[Route]) -> Callable[[RequestHandler], None]:
     """Return what an application calls when a request of its has been answered."""
     paths: Mapping[type[RequestHandler], str] = {
@@ -35,7 +39,7 @@ def log_function(log: Log | None, meter: RequestMeter, routes: list[Route]) -> C
     def answered(handler: RequestHandler) -> None:
         request, status, seconds = handler.request, handler.get_status(), max(0.0, handler.request.request_time())
         method = str(request.method)
-        meter.done(paths.get(type(handler), OTHER), method if method in METHODS else OTHER, status, seconds)
+        meter.done(paths.get(type(handler), OTHER), labelled(method), status, seconds)
         if log is not None:
             source = handler.source if isinstance(handler, Handler) else None
             name = getattr(handler, "request_id", "")

@@ -18,6 +18,7 @@ from guidsvc.web.health import LiveHandler, Probes, ReadyHandler, RootHandler, V
 from guidsvc.web.metrics import MetricsHandler
 from guidsvc.web.pages import FileHandler
 from guidsvc.web.problem_page import ProblemHandler
+from guidsvc.web.records import ROUTE
 from guidsvc.web.routes import Route, RoutedApplication
 from guidsvc.web.watch import Watch
 
@@ -40,7 +41,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
     routes = [
         Route("/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
         Route("/guid:batch", BatchHandler, {"service": service, "idempotency": idempotency}),
-        Route("/guid/{guid}", GuidHandler, {"service": service}),
+        Route(ROUTE, GuidHandler, {"service": service}),
         Route("/livez", LiveHandler),
         Route("/readyz", ReadyHandler, {"probes": probes}),
         Route("/metrics", MetricsHandler, {"watch": watch}),

@@ -38,7 +38,7 @@ from guidsvc.web.request_id import request_id
 DISCARD_BYTES = 16 * 1024 * 1024
 """So much of a body that is too large is read and thrown away, so that the client reads our answer; then we hang up."""
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _log = structlog.get_logger(__name__)
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -144,7 +144,7 @@ class Handler(RequestHandler):
     def methods(cls) -> list[str]:
         """List the methods that this handler serves."""
         base = RequestHandler
-        return [name for name in _METHODS if getattr(cls, name.lower()) is not getattr(base, name.lower())]
+        return [name for name in METHODS if getattr(cls, name.lower()) is not getattr(base, name.lower())]
 
     def allowed_methods(self) -> str:
         """List the methods that this handler serves, as in the header Allow."""
@@ -304,7 +304,7 @@ class WholeService(Handler):
 
     def allowed_methods(self) -> str:
         """List the methods that are served anywhere."""
-        return ", ".join(_METHODS)
+        return ", ".join(METHODS)
 
 
 class UnknownPath(Handler):

@@ -17,6 +17,9 @@ from guidsvc.rules import tag_of
 from guidsvc.service import GuidService, Read
 from guidsvc.web import body, conditions, preferences
 
+ROUTE = "/guid/{guid}"
+"""Where the record of a GUID is."""
+
 
 class Asked(NamedTuple):
     """A request about the GUID that stands in its path, as text; `full` says that records are wanted in full."""

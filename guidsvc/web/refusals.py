@@ -8,8 +8,10 @@ import time
 from guidsvc.errors import Overloaded
 from guidsvc.meters import RequestMeter
 from guidsvc.web import problems, replies
-from guidsvc.web.access import METHODS, OTHER, Log
+from guidsvc.web.access import OTHER, Log, labelled
 from guidsvc.web.admission import Admission
+from guidsvc.web.dates import http_date
+from guidsvc.web.records import ROUTE
 from guidsvc.web.request_id import draw, request_id
 
 _ID = "~" * len(draw())
@@ -24,7 +26,7 @@ class Refusals:
         self._meter = meter
         self._admission = admission
         self._log = log
-        self._until = 0  # seconds
+        self._date = ""  # of the refusal that is rendered
         self._parts: list[bytes] = []
 
     def answer(self, method: str, path: str, given: str | None, remote: str) -> bytes:
@@ -34,15 +36,14 @@ class Refusals:
         if self._log is not None:
             self._log(method, path, _STATUS, 0.0, name, remote, None)
         reply = self._reply(error, method, name)
-        known = method if method in METHODS else OTHER
-        self._meter.done(_route(path), known, _STATUS, time.perf_counter() - begun)
+        self._meter.done(_route(path), labelled(method), _STATUS, time.perf_counter() - begun)
         return reply
 
     def _reply(self, error: Overloaded, method: str, name: str) -> bytes:
         if method == "HEAD" or len(name) != len(_ID):
             return replies.problem(error, name, head=method == "HEAD")
-        if not self._until - 1 <= time.time() < self._until:
-            self._until = int(time.time()) + 1
+        if self._date != http_date():
+            self._date = http_date()
             self._parts = replies.problem(error, _ID).split(_ID.encode())
         return name.encode().join(self._parts)
 
@@ -50,7 +51,7 @@ class Refusals:
 def _route(path: str) -> str:
     """Return the route that a path is of, of those on which who comes can be refused."""
     if path.startswith("/guid/"):
-        return "/guid/{guid}" if path.count("/") == 2 else OTHER  # noqa: PLR2004
+        return ROUTE if path.count("/") == 2 else OTHER  # noqa: PLR2004
     return path if path in {"/guid", "/guid:batch"} else OTHER
 
 

@@ -33,12 +33,10 @@ from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.hosting import Peer
 from guidsvc.web.message import RawHeaders
 from guidsvc.web.origin import source_of
-from guidsvc.web.records import DEEDS, Asked, reply_of
+from guidsvc.web.records import DEEDS, ROUTE, Asked, reply_of
 from guidsvc.web.refusals import Refusals, Refused
 from guidsvc.web.request_id import draw, request_id
 from guidsvc.web.watch import Watch
-
-ROUTE = "/guid/{guid}"
 
 _START = b"GET /guid/"
 _BEGIN, _END = len(_START), len(_START) + 32

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from guidsvc.cache.link import Link
+from guidsvc.cache.link import ADOPT, Link
 from guidsvc.cache.shared import SharedCache
 from guidsvc.cache.timing import Timing
 from guidsvc.errors import GuidsvcError, OutcomeUnknown
@@ -210,17 +210,10 @@ def _final(world: World, store: SimulatedStore, guid: str) -> Read:
 def _begin(world: World, redis: SimulatedRedis, store: SimulatedStore, history: History) -> None:
     """Begin with a cache that is on, in most seeds."""
     if world.random.random() < 0.8:
-        boot = f"{redis.run_id}.1.{world.draw()}"
-        redis.run(("EVALSHA", _adopt(redis), 1, "gs:s:ctl", redis.run_id, 1, boot.split(".")[2]))
+        redis.run(("SCRIPT", "LOAD", ADOPT.source))
+        boot = redis.run(("EVALSHA", ADOPT.digest, 1, "gs:s:ctl", redis.run_id, 1, world.draw())).decode()
         store.fence = Fence(Mode.ON, 1, boot)
     for number in range(KEYS):
         guid = f"{number:032X}"
         store.records[guid] = record(guid, "first", 1)
         history.operations.append(Write(guid, -2.0, -1.0, "before", "first", Outcome.OK, 1))
-
-
-def _adopt(redis: SimulatedRedis) -> str:
-    from guidsvc.cache.link import ADOPT
-
-    redis.run(("SCRIPT", "LOAD", ADOPT.source))
-    return ADOPT.digest
