@@ -390,6 +390,15 @@ def test_the_old_are_kept_where_new_ones_cannot_be_started(tmp_path: Path, redis
         assert not set(children(running)) & set(before)
 
 
+@pytest.fixture
+def not_under_nohup() -> Iterator[None]:
+    """Have processes that are started heed SIGHUP, though it be ignored here: under nohup, that is passed on."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("not_under_nohup")
 def test_a_service_of_one_process_ends_on_sighup_as_on_other_signals(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
