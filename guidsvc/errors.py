@@ -9,6 +9,10 @@
     ├── PreconditionRequired  the request makes no demand where it must
     ├── IdempotencyMismatch   the key was given with another request
     ├── InProgress          the same request is being done
+    ├── Unauthorized        who asks did not show who they are
+    ├── Forbidden           who asks may not do that
+    ├── QuotaExceeded       their owner has as many live GUIDs as it may have
+    ├── RateLimited         they ask more often than they may
     ├── Unavailable         nothing was changed, try again
     │   ├── StoreUnavailable
     │   │   ├── StoreReadOnly   it can be read, and takes no write
@@ -109,6 +113,38 @@ class InProgress(GuidsvcError):
 
     def __init__(self) -> None:
         super().__init__("The first request with this Idempotency-Key is still being done: ask again for its answer.")
+
+
+class Unauthorized(GuidsvcError):
+    """Who asks did not show who they are: with nothing at all, or with what is `invalid`."""
+
+    def __init__(self, detail: str, *, invalid: bool) -> None:
+        super().__init__(detail)
+        self.invalid = invalid
+
+
+class Forbidden(GuidsvcError):
+    """Who asks may not do that: they lack a `scope`, or, where it is None, nobody may."""
+
+    def __init__(self, scope: str | None, detail: str | None = None) -> None:
+        super().__init__(detail or f"This takes the scope {scope}, which the key has not.")
+        self.scope = scope
+
+
+class QuotaExceeded(GuidsvcError):
+    """The owner has as many live GUIDs as it may have."""
+
+    def __init__(self, quota: int) -> None:
+        super().__init__(f"There are {quota} live GUIDs already, which is all that this owner may have.")
+        self.quota = quota
+
+
+class RateLimited(GuidsvcError):
+    """They ask more often than they may; `retry_after` is in how many seconds they may again, at least 1."""
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class Unavailable(GuidsvcError):
