@@ -10,6 +10,9 @@ The map of the package. A request flows one way, and imports run the same way:
     bodies     what clients send: the bodies and queries of requests
     rules      pure functions: what a change makes of a record, when it has expired
     service    GuidService: get, put, create, delete over a Store and a clock
+    access     callers, their scopes, and whose a record is
+    keys       API keys: what one looks like, what is kept of it, whether it opens
+    guard      Guard: who asks, by the key that is shown; what is remembered of that, and for how long
     idempotency requests that may be sent again, done once
     errand     what is done because somebody waits for it, and what is left when nobody does
     background work that goes on beside other work, and ends with it

@@ -19,6 +19,11 @@ ADMIN: Scope = "admin"
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
+Needs = Scope | Literal["key"]
+"""What something takes: a scope; or a key, whatever its scopes, as they are judged part by part."""
+KEY: Needs = "key"
+
+
 class Caller(NamedTuple):
     """Who asks: on behalf of which owner, with which scopes, and by which name the logs know them.
 
@@ -38,10 +43,10 @@ class Caller(NamedTuple):
         """Whether they may do that."""
         return scope in self.scopes or ADMIN in self.scopes
 
-    def demand(self, scope: Scope) -> None:
-        """Forbidden, unless they may do that."""
-        if not self.may(scope):
-            raise Forbidden(scope)
+    def demand(self, needs: Needs) -> None:
+        """Forbidden, unless they may do what takes that."""
+        if needs not in self.scopes and needs != KEY and ADMIN not in self.scopes:
+            raise Forbidden(needs)
 
 
 ANYONE = Caller("", frozenset(SCOPES), "anyone")

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from socket import socket
 from typing import Protocol
@@ -23,12 +24,13 @@ from guidsvc.background import background
 from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
+from guidsvc.guard import Guard
 from guidsvc.idempotency import Idempotency
 from guidsvc.meters import Meters
 from guidsvc.post import MARGIN_SECONDS, METRICS_VARIABLE, Post
 from guidsvc.rules import Clock, Terms
 from guidsvc.service import GuidService
-from guidsvc.store import open_store
+from guidsvc.store import Keys, open_store
 from guidsvc.store.measured import MeasuredStore
 from guidsvc.web.access import Log
 from guidsvc.web.admission import Admission
@@ -56,6 +58,7 @@ def system_clock() -> int:
 
 def run(settings: Settings, post: Post | None = None) -> None:
     """Serve until SIGINT or SIGTERM: in this process, or in several that it supervises; as one of them on its post."""
+    is_controlled(settings)
     if (post is not None or settings.workers > 1) and is_private(settings.cache_url):
         raise StartError(
             f"workers: {settings.workers} need a cache that they share: set cache_url to redis://host:6379/0, "
@@ -129,6 +132,7 @@ async def serving(settings: Settings, *, clock: Clock = system_clock, post: Post
             size=settings.cache_size,
             meter=meters.cache,
         ) as cache,
+        _guarding(settings, store, clock) as guard,
     ):
         terms = Terms(lifetime=settings.lifetime, retention=settings.retention)
         make, strict = MAKERS[settings.guid_version], settings.require_preconditions
@@ -139,8 +143,18 @@ async def serving(settings: Settings, *, clock: Clock = system_clock, post: Post
         proxies = [proxy.strip() for proxy in settings.trusted_proxies.split(",") if proxy.strip()]
         forwarded = Forwarded(proxies)
         admission = Admission(settings.max_in_progress, seconds=settings.queue_timeout, budget=settings.request_timeout)
-        app = make_app(service, idempotency, probes, forwarded=forwarded, log=log, admission=admission, watch=watch)
-        short = ShortWay(service, app.settings["under_way"], forwarded, log, admission, watch)
+        app = make_app(
+            service,
+            idempotency,
+            probes,
+            forwarded=forwarded,
+            log=log,
+            admission=admission,
+            watch=watch,
+            guard=guard,
+            public_metrics=settings.public_metrics,
+        )
+        short = ShortWay(service, app.settings["under_way"], forwarded, log, admission, watch, guard)
         with _listening(settings, post) as sockets:
             async with _serving(app, sockets, settings, short) as server:
                 meters.connections = server.connections
@@ -148,6 +162,40 @@ async def serving(settings: Settings, *, clock: Clock = system_clock, post: Post
                     yield _port(sockets, settings)
                 finally:
                     await _drain(server, app.settings["under_way"], settings.grace)
+
+
+@asynccontextmanager
+async def _guarding(settings: Settings, keys: Keys, clock: Clock) -> AsyncIterator[Guard | None]:
+    """Guard the service, inside, where access is controlled."""
+    if not is_controlled(settings):
+        yield None
+        return
+    guard = Guard(keys, clock=clock)
+    try:
+        yield guard
+    finally:
+        await guard.aclose()
+
+
+def is_controlled(settings: Settings) -> bool:
+    """Whether access is controlled; StartError if that is not said, and others than this host can ask."""
+    if settings.access is not None:
+        return settings.access == "keys"
+    if settings.unix_socket is None and not _is_loopback(settings.host):
+        raise StartError(
+            f"access: {settings.host} can be reached from outside, and nobody has said who may ask: make a key "
+            "(python pdapt.py keys create --owner NAME) and set access to keys, or set it to off and mean it"
+        )
+    return False
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @asynccontextmanager

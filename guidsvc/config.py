@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description="processes that serve, under a supervisor; more than one need a redis:// that they share"
     )
+    access: Literal["keys", "off"] | None = Field(
+        None, description="who may ask: holders of keys, or (off) anybody; must be said unless only this host can ask"
+    )
+    public_metrics: bool = Field(False, description="show /metrics to all, where access is controlled too")
     store_url: str = Field(
         "sqlite:///guidsvc.db", description="where records are kept: sqlite:///path or mongodb://host:27017/guidsvc"
     )

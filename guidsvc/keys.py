@@ -13,6 +13,7 @@ import string
 from collections.abc import Iterable
 from hashlib import sha256
 from hmac import compare_digest
+from math import inf
 from typing import Annotated, NamedTuple
 from zlib import crc32
 
@@ -114,6 +115,14 @@ def opens(shown: Shown, key: Key | None, now: int) -> bool:
     is_it = compare_digest(given, _NONE if key is None else key.digest)
     was_it = compare_digest(given, _NONE if key is None or key.former is None else key.former)
     return key is not None and key.is_good(now) and (is_it or (was_it and now < key.former_until))
+
+
+def good_for(shown: Shown, key: Key, now: int) -> float:
+    """Return for how many seconds, at most, a key that opens is good, if nobody changes it."""
+    ends = [key.expire * 1000] if key.expire is not None else []
+    if digest_of(shown.secret) != key.digest:
+        ends.append(key.former_until)
+    return min((end - now) / 1000 for end in ends) if ends else inf
 
 
 def _random(characters: int) -> str:

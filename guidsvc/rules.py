@@ -62,6 +62,8 @@ class Conditions:
 class Selection:
     """Which records a list holds, in terms that a store can search by; times are Unix seconds."""
 
+    owner: str | None = None
+    """Of this owner only, if there is one."""
     user: str | None = None
     """Of this user only, if there is one."""
     expire_from: int = 0
@@ -74,7 +76,7 @@ class Selection:
     def holds(self, record: Record) -> bool:
         """Whether the record is one of them."""
         timely = self.expire_from <= record.expire < self.expire_before and record.purge_at > self.kept_at
-        return timely and self.user in {None, record.user}
+        return timely and self.user in {None, record.user} and self.owner in {None, record.owner}
 
     @property
     def by_expire(self) -> bool:
@@ -125,8 +127,8 @@ def kept(record: Record | None, now: int) -> Record | None:
     return None if record is None or is_gone(record, now) else record
 
 
-def selection(query: ListQuery, now: int) -> Selection:
-    """Say which records a query asks for at `now`."""
+def selection(query: ListQuery, now: int, owner: str | None = None) -> Selection:
+    """Say which records a query asks for at `now`, of an owner, or of all."""
     seconds = now // 1000
     low = 0 if query.expires_after is None else query.expires_after + 1
     high = MAX_TIME + 1 if query.expires_before is None else query.expires_before
@@ -134,7 +136,7 @@ def selection(query: ListQuery, now: int) -> Selection:
         low = max(low, seconds + 1)
     elif query.state == "expired":
         high = min(high, seconds + 1)
-    return Selection(user=query.user, expire_from=low, expire_before=high, kept_at=seconds)
+    return Selection(owner=owner, user=query.user, expire_from=low, expire_before=high, kept_at=seconds)
 
 
 def demand(guid: str, record: Record | None, conditions: Conditions) -> None:
@@ -144,7 +146,9 @@ def demand(guid: str, record: Record | None, conditions: Conditions) -> None:
         raise PreconditionFailed(guid, *there_is)
 
 
-def created(guid: str, change: Change, now: int, terms: Terms, *, after: int = 0) -> Record:
+def created(  # what there is to know of a first record
+    guid: str, change: Change, now: int, terms: Terms, *, after: int = 0, owner: str = ""
+) -> Record:
     """Make the first record of a GUID, with a version above `after`; InvalidRequest if the change names no user."""
     if change.user is None:
         raise InvalidRequest(Fault("/user", "is needed to create a GUID"))
@@ -154,6 +158,7 @@ def created(guid: str, change: Change, now: int, terms: Terms, *, after: int = 0
         user=change.user,
         expire=expire,
         metadata=change.metadata,
+        owner=owner,
         version=max(now, after + 1),
         created=now,
         updated=now,

@@ -10,10 +10,12 @@ import random
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from guidsvc import errand, rules
+from guidsvc.access import ANYONE, Caller, authorize
 from guidsvc.bodies import Change, ListQuery, Patch
 from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
 from guidsvc.models import Record, State
@@ -61,6 +63,9 @@ class GuidService:
 
     With `strict` a change of an existing record without a condition raises PreconditionRequired. Whatever has
     conditions raises PreconditionFailed if they do not hold, judged in the same atomic step as the write.
+
+    It acts for a caller, `ANYONE` if for nobody else: what is another's is to them as if it were not there, which is
+    judged after every load (`authorize`). Whether they may do what they ask for is judged before.
     """
 
     def __init__(  # its collaborators, by name
@@ -80,13 +85,23 @@ class GuidService:
         self._strict = strict
         self._attempts = attempts
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # those that somebody waits for
-        self._deleted_version = 0  # the highest version that was ever deleted here: a new record starts above it
+        self._deleted = _Highest()  # version that was ever deleted here: a new record starts above it
+        self._caller = ANYONE
 
-    def peek(self, guid: str) -> Record | None:
+    def acting_for(self, caller: Caller) -> "GuidService":
+        """Return the same service, as it acts for a caller."""
+        if caller is self._caller:
+            return self
+        acting = copy(self)
+        acting._caller = caller  # noqa: SLF001  # it is one of us
+        return acting
+
+    def peek(self, guid: str, caller: Caller | None = None) -> Record | None:
         """Return the live record of a GUID if it is at hand, as `get` would; None if it has to be waited for."""
         record = self._store.peek(guid)
         if record is FAR:
             return None
+        record = authorize(record, self._caller if caller is None else caller)
         now = self._clock()
         if record is not None and rules.is_live(record, now):
             return record
@@ -105,8 +120,8 @@ class GuidService:
 
         PreconditionFailed if it is not one that `if_match` demands; one that `if_none_match` excludes is not modified.
         """
-        record = rules.require_live(guid, await self._store.get(guid), self._clock())
-        return _read(guid, record, conditions)
+        record = authorize(await self._store.get(guid), self._caller)
+        return _read(guid, rules.require_live(guid, record, self._clock()), conditions)
 
     async def put(self, guid: str, change: Change, conditions: Conditions = UNCONDITIONAL) -> Written:
         """Create the GUID, or merge the change into its record, renewing it where it has expired.
@@ -117,7 +132,7 @@ class GuidService:
         def make(old: Record | None, now: int, after: int) -> Record:
             self._demand(guid, old, conditions)
             if old is None:
-                return rules.created(guid, change, now, self._terms, after=after)
+                return rules.created(guid, change, now, self._terms, after=after, owner=self._caller.owner)
             return rules.updated(old, change, now, self._terms)
 
         old, new = await self._write(guid, make)
@@ -134,11 +149,12 @@ class GuidService:
             now = self._clock()
             guid = (draw or self._draw)(now)
             rules.demand(guid, None, conditions)
-            record = rules.created(guid, change, now, self._terms, after=self._deleted_version)
+            after, owner = self._deleted.version, self._caller.owner
+            record = rules.created(guid, change, now, self._terms, after=after, owner=owner)
             if await self._swap(None, record):
                 return record
-            if draw is not None and (made_before := await self._store.latest(guid)) is not None:
-                return made_before
+            if draw is not None and (before := authorize(await self._store.latest(guid), self._caller)) is not None:
+                return before
         raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and all are taken already")
 
     async def patch(self, guid: str, patch: Patch, conditions: Conditions = UNCONDITIONAL) -> Record:
@@ -163,7 +179,7 @@ class GuidService:
 
         old, _ = await self._write(guid, make)
         if old is not None:
-            self._deleted_version = max(self._deleted_version, old.version)
+            self._deleted.version = max(self._deleted.version, old.version)
 
     async def find(self, query: ListQuery) -> Page:
         """Return the page of a list that a query asks for."""
@@ -184,13 +200,13 @@ class GuidService:
 
     async def count(self, query: ListQuery) -> int:
         """Count all that a query selects."""
-        return await self._store.count(rules.selection(query, self._clock()))
+        return await self._store.count(self._selection(query))
 
     @contextmanager
     def rehearsing(self) -> Iterator["GuidService"]:
         """Yield a service that does, inside, what this one would do, and changes nothing that others see."""
         with rehearsal(self._store) as store:
-            yield GuidService(
+            service = GuidService(
                 store,
                 clock=self._clock,
                 draw=self._draw,
@@ -198,6 +214,7 @@ class GuidService:
                 strict=self._strict,
                 attempts=self._attempts,
             )
+            yield service.acting_for(self._caller)
 
     def state_of(self, record: Record) -> State:
         """Tell whether a record is live or expired by now."""
@@ -207,8 +224,12 @@ class GuidService:
         self, query: ListQuery, after: str, limit: int
     ) -> tuple[Sequence[Record], Callable[[Record], bool]]:
         """Search the store; return what it found, and what tells which of that is selected still: time goes on."""
-        found = await self._store.find(rules.selection(query, self._clock()), after, limit)
-        return found, rules.selection(query, self._clock()).holds
+        found = await self._store.find(self._selection(query), after, limit)
+        return found, self._selection(query).holds
+
+    def _selection(self, query: ListQuery) -> rules.Selection:
+        """Say which records a query asks for now: an admin sees those of all, others their owner's."""
+        return rules.selection(query, self._clock(), None if self._caller.is_admin else self._caller.owner)
 
     async def _write(self, guid: str, make: Callable[[Record | None, int, int], _New]) -> tuple[Record | None, _New]:
         """Put what `make` makes of a record in its place, in one atomic step; return the record as it was, and is.
@@ -222,7 +243,9 @@ class GuidService:
                     await _back_off(attempt)
                 stored, now = await self._store.latest(guid), self._clock()
                 old = rules.kept(stored, now)
-                new = make(old, now, max(self._deleted_version, stored.version if stored else 0))
+                if old is not None and authorize(old, self._caller) is None:
+                    raise NotFound(guid)
+                new = make(old, now, max(self._deleted.version, stored.version if stored else 0))
                 unchanged = new is not None and new is old
                 if unchanged or await self._swap(stored, new):
                     return old, new
@@ -243,6 +266,12 @@ class GuidService:
         """Let those who write one GUID in this process do so one by one, where they would only race each other."""
         taken = guid in self._locks  # by somebody who holds it, waits for it, or is just being woken
         return _Turn(guid, self._locks.setdefault(guid, asyncio.Lock()), seconds if taken else None)
+
+
+class _Highest:
+    """The highest version of some."""
+
+    version = 0
 
 
 class _Turn:

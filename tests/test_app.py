@@ -195,7 +195,9 @@ def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path, own_
         (["--store-url", "sqlite://[::1"], "store_url: "),
         (["--cache-url", "redis://[::1"], "cache_url: "),
         (["--store-url", "sqlite:///%00"], "store_url: "),
-        (["--host", "x" * 64], "host, port: "),
+        (["--host", "x" * 64, "--access", "off"], "host, port: "),
+        (["--host", "0.0.0.0"], "access: 0.0.0.0 can be reached from outside"),
+        (["--host", "::", "--cache-url", "redis://h", "--workers", "2"], "access: :: can be reached from outside"),
         (["--store-url="], "store_url: this is no store: "),
     ],
 )

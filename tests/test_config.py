@@ -37,7 +37,9 @@ def test_a_flag_wins_over_the_environment_which_wins_over_the_file(
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     other = {
+        "access": "keys",
         "access_log": "false",
+        "public_metrics": "true",
         "require_preconditions": "true",
         "cache_status": "true",
         "server_timing": "true",

@@ -236,7 +236,7 @@ def test_what_is_copied_into_the_image_runs_in_the_environment_of_the_compose_fi
     for copied in re.findall(r"^COPY (?!--from)(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1:]:
         (shutil.copytree if (ROOT / copied).is_dir() else shutil.copy)(ROOT / copied, tmp_path / copied)
     environment: dict[str, str] = compose["services"]["app"]["environment"]
-    here = {
+    here = environment | {
         "GUIDSVC_STORE_URL": mongo_base + urlsplit(environment["GUIDSVC_STORE_URL"]).path,
         "GUIDSVC_CACHE_URL": redis_url,
     }

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Protocol
 
 from guidsvc.errors import StartError
+from guidsvc.keys import Key
 from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
@@ -85,6 +86,19 @@ class Receipts(Protocol):
         """Forget at most `limit` receipts whose `purge_at` is before this time, in Unix seconds; return how many."""
 
 
+class Keys(Protocol):
+    """API keys, by their id. Every method may raise StoreUnavailable: nothing was changed."""
+
+    async def key(self, key_id: str) -> Key | None:
+        """Return what is stored under an id; CorruptRecord if that is no key."""
+
+    async def keys(self, after: str, limit: int) -> Sequence[Key]:
+        """Return the first keys whose id is greater than `after`, in the order of their ids."""
+
+    async def swap_key(self, old: Key | None, new: Key | None) -> bool:
+        """Put `new` in the place of `old` if that is still at the same version, as `Store.swap` does a record."""
+
+
 class Backend(Store, Receipts, Fenced, Protocol):
     """What keeps it all. Opened exclusively, it lets go of every lease: whoever held one is dead."""
 
@@ -95,10 +109,14 @@ class Backend(Store, Receipts, Fenced, Protocol):
         """
 
 
+class Database(Backend, Keys, Protocol):
+    """All that is kept."""
+
+
 @asynccontextmanager
 async def open_store(
     url: str, *, clock: Clock, exclusive: bool, meter: StoreMeter | None = None
-) -> AsyncIterator[Backend]:
+) -> AsyncIterator[Database]:
     """Open the store that a URL names, `sqlite:///path` or `mongodb://...`, and close it at the end.
 
     `exclusive` says that nobody else may write the same records, because they are cached in this process: it
@@ -119,3 +137,19 @@ async def open_store(
         raise StartError(
             f"store_url: this is no store: {scheme or 'nothing'}; use sqlite:///path or mongodb://host/name"
         )
+
+
+@asynccontextmanager
+async def open_keys(url: str) -> AsyncIterator[Keys]:
+    """Open what a store keeps of keys, and nothing else, though a service has it open for itself alone.
+
+    StartError if the store cannot be used.
+    """
+    if url.startswith("sqlite:"):
+        from guidsvc.store.sqlite import open_keys_of, path_of_url
+
+        async with open_keys_of(path_of_url(url)) as keys:
+            yield keys
+    else:
+        async with open_store(url, clock=int, exclusive=False) as store:
+            yield store

@@ -34,6 +34,7 @@ from pymongo.read_concern import ReadConcern
 
 from guidsvc.batching import Batcher
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.keys import Key
 from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Selection
@@ -41,7 +42,8 @@ from guidsvc.store import FAR, Far
 from guidsvc.store.fence import NEW, Fence, Mode, Sight
 
 DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
-"""Where the records are, the receipts, the name of the store and its fence; the database where the URL names none."""
+KEYS = "keys"
+"""Where the records are, the receipts, the name of the store, its fence, the keys; the database where none is named."""
 TIMEOUT_MS = 2_000
 """An operation, with all its retries, takes no longer than this."""
 QUERY, QUERIES = 256, 16
@@ -51,10 +53,14 @@ FEW = 5_000
 """So many documents are sorted rather than looked for, as in `sqlite_find`."""
 
 _DUPLICATE_KEY = 11000
-_BY_KEY, _BY_USER, _BY_EXPIRE = "_id_", "user_key", "expire"
+_BY_KEY, _BY_USER, _BY_OWNER, _BY_BOTH, _BY_EXPIRE = "_id_", "user_key", "owner_key", "owner_user_key", "expire"
+_BY = {(False, False): _BY_KEY, (False, True): _BY_USER, (True, False): _BY_OWNER, (True, True): _BY_BOTH}
+"""What has the keys in order, by whether an owner is named, and a user."""
 _INDEXES = [
     IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0),
     IndexModel([("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_USER),
+    IndexModel([("owner", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_OWNER),
+    IndexModel([("owner", 1), ("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_BOTH),
     IndexModel([("expire", 1), ("purge_at", 1)], name=_BY_EXPIRE),
 ]
 _RECEIPT_INDEXES = [IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0)]
@@ -63,7 +69,13 @@ _MAJORITY = ReadConcern("majority")
 _NOW = {"$toLong": "$$NOW"}
 _Document = Mapping[str, Any]
 _Collection = AsyncIOMotorCollection[dict[str, Any]]
-_Model = TypeVar("_Model", Record, Receipt)
+_Model = TypeVar("_Model", Record, Receipt, Key)
+_NAMES: Mapping[type, tuple[str, str]] = {
+    Record: ("guid", "version"),
+    Receipt: ("key", "attempt"),
+    Key: ("id", "version"),
+}
+"""Of which fields one is the key, and one rises with every change."""
 
 
 @asynccontextmanager
@@ -128,6 +140,7 @@ class MongoStore:
         meter = StoreMeter() if meter is None else meter
         self._collection = collection
         self._receipts = collection.database.get_collection(RECEIPTS, codec_options=_CODEC, read_concern=_MAJORITY)
+        self._keys = collection.database.get_collection(KEYS, codec_options=_CODEC, read_concern=_MAJORITY)
         self._fence = _linearizable(collection.database[FENCE])
         self._few = few
         find, settle = partial(self._find, collection), partial(self._find, _linearizable(collection))
@@ -142,7 +155,7 @@ class MongoStore:
 
     async def get(self, guid: str) -> Record | None:
         document = await self._gets.ask(guid)
-        return None if document is None else _model(Record, "guid", document)
+        return None if document is None else _model(Record, document)
 
     def peek(self, guid: str) -> Record | Far | None:  # noqa: ARG002  # whichever it is, it is far away
         return FAR
@@ -152,7 +165,7 @@ class MongoStore:
 
     async def settled(self, guid: str) -> Record | None:
         document = await self._settled.ask(guid)
-        return None if document is None else _model(Record, "guid", document)
+        return None if document is None else _model(Record, document)
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         try:
@@ -183,37 +196,34 @@ class MongoStore:
             documents = await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
-        return [_model(Record, "guid", document) for document in documents]
+        return [_model(Record, document) for document in documents]
 
     async def count(self, selection: Selection) -> int:
-        index = _BY_EXPIRE if selection.user is None else _BY_USER
+        by_key = _by_key(selection)
+        index = _BY_EXPIRE if by_key == _BY_KEY else by_key
         try:
             return int(await self._collection.count_documents(filter_of(selection), hint=index))
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
 
     async def receipt(self, key: str) -> Receipt | None:
-        try:
-            document = await self._receipts.find_one({"_id": key})
-        except PyMongoError as error:
-            raise StoreUnavailable(f"MongoDB: {error}") from error
-        return None if document is None else _model(Receipt, "key", document)
+        return await _one(self._receipts, Receipt, key)
 
     async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
+        return await _swap_one(self._receipts, old, new)
+
+    async def key(self, key_id: str) -> Key | None:
+        return await _one(self._keys, Key, key_id)
+
+    async def keys(self, after: str, limit: int) -> list[Key]:
         try:
-            if old is None and new is not None:
-                await self._receipts.insert_one(_document(new, "key"))
-                return True
-            same = {"_id": old.key, "attempt": old.attempt} if old else {}
-            if new is None:
-                return bool((await self._receipts.delete_one(same)).deleted_count == 1)
-            return bool((await self._receipts.replace_one(same, _document(new, "key"))).matched_count == 1)
-        except DuplicateKeyError:
-            return False
-        except BSONError as error:
-            raise StoreUnavailable(f"MongoDB cannot hold this receipt: {error}") from error
+            documents = await self._keys.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit).to_list(limit)
         except PyMongoError as error:
-            raise _write_failure(error) from error
+            raise StoreUnavailable(f"MongoDB: {error}") from error
+        return [_model(Key, document) for document in documents]
+
+    async def swap_key(self, old: Key | None, new: Key | None) -> bool:
+        return await _swap_one(self._keys, old, new)
 
     async def purge(self, before: int, limit: int) -> int:
         return await _purge(self._collection, before, limit)
@@ -242,7 +252,7 @@ class MongoStore:
             few = await self._collection.count_documents(_expire(selection), hint=_BY_EXPIRE, limit=self._few)
             if few < self._few:
                 return _BY_EXPIRE
-        return _BY_KEY if selection.user is None else _BY_USER
+        return _by_key(selection)
 
     async def _find(self, collection: _Collection, guids: list[str]) -> list[_Document | None]:
         unique = list(set(guids))
@@ -257,11 +267,11 @@ class MongoStore:
         if old is None:
             if new is None:
                 raise ValueError("a swap of nothing for nothing")
-            return await self._creations.ask(_document(new, "guid"))
-        same = {"_id": old.guid, "version": old.version} | ({} if not_after is None else _by(not_after))
+            return await self._creations.ask(_document(new))
+        same = _same(old) | ({} if not_after is None else _by(not_after))
         if new is None:
             return (await self._collection.delete_one(same)).deleted_count == 1
-        return (await self._collection.replace_one(same, _document(new, "guid"))).matched_count == 1
+        return (await self._collection.replace_one(same, _document(new))).matched_count == 1
 
     async def _create(self, documents: list[dict[str, Any]]) -> list[bool]:
         """Insert each of these, in one operation, unless there is one of its GUID already; say which were."""
@@ -273,6 +283,39 @@ class MongoStore:
                 raise
             return [place not in taken for place in range(len(documents))]
         return [True] * len(documents)
+
+
+async def _one(collection: _Collection, model: type[_Model], key: str) -> _Model | None:
+    """Return the model of a key; None if there is none."""
+    try:
+        document = await collection.find_one({"_id": key})
+    except PyMongoError as error:
+        raise StoreUnavailable(f"MongoDB: {error}") from error
+    return None if document is None else _model(model, document)
+
+
+async def _swap_one(collection: _Collection, old: _Model | None, new: _Model | None) -> bool:
+    """Put a model in the place of another, one of which may be None, for absent; False if that is not there."""
+    try:
+        if old is None and new is not None:
+            await collection.insert_one(_document(new))
+            return True
+        same = {} if old is None else _same(old)
+        if new is None:
+            return (await collection.delete_one(same)).deleted_count == 1
+        return (await collection.replace_one(same, _document(new))).matched_count == 1
+    except DuplicateKeyError:
+        return False
+    except BSONError as error:
+        raise StoreUnavailable(f"MongoDB cannot hold this: {error}") from error
+    except PyMongoError as error:
+        raise _write_failure(error) from error
+
+
+def _same(model: Record | Receipt | Key) -> dict[str, Any]:
+    """Return the filter of the document of a model, at its version."""
+    key, version = _NAMES[type(model)]
+    return {"_id": getattr(model, key), version: getattr(model, version)}
 
 
 def _by(milliseconds: int) -> dict[str, Any]:
@@ -295,28 +338,36 @@ async def _purge(collection: _Collection, before: int, limit: int) -> int:
     return gone.deleted_count
 
 
-def _document(model: Record | Receipt, key: str) -> dict[str, Any]:
+def _document(model: Record | Receipt | Key) -> dict[str, Any]:
     """Lay a model out as a document: its key is `_id`, and `purge_at` a date, as the TTL index wants it."""
     fields = model.model_dump()
-    return {"_id": fields.pop(key)} | fields | {"purge_at": DatetimeMS(model.purge_at * 1000)}
+    if "purge_at" in fields:
+        fields["purge_at"] = DatetimeMS(fields["purge_at"] * 1000)
+    return {"_id": fields.pop(_NAMES[type(model)][0])} | fields
 
 
 def filter_of(selection: Selection) -> dict[str, Any]:
     """Say what a selection holds, as a filter of MongoDB."""
     kept = {"purge_at": {"$gt": DatetimeMS(selection.kept_at * 1000)}}
-    return _expire(selection) | kept | ({} if selection.user is None else {"user": selection.user})
+    whose = {name: value for name in ("owner", "user") if (value := getattr(selection, name)) is not None}
+    return whose | _expire(selection) | kept
+
+
+def _by_key(selection: Selection) -> str:
+    return _BY[selection.owner is not None, selection.user is not None]
 
 
 def _expire(selection: Selection) -> dict[str, Any]:
     return {"expire": {"$gte": selection.expire_from, "$lt": selection.expire_before}}
 
 
-def _model(model: type[_Model], key: str, document: _Document) -> _Model:
+def _model(model: type[_Model], document: _Document) -> _Model:
     fields = dict(document)
-    name, purge_at = fields.pop("_id"), fields.pop("purge_at", None)
+    name, purge_at = fields.pop("_id"), fields.get("purge_at")
+    if isinstance(purge_at, DatetimeMS):
+        fields["purge_at"] = int(purge_at) // 1000
     try:
-        whole = int(purge_at) // 1000 if isinstance(purge_at, DatetimeMS) else purge_at
-        return model.model_validate(fields | {key: name, "purge_at": whole})
+        return model.model_validate(fields | {_NAMES[model][0]: name})
     except ValidationError as error:
         raise CorruptRecord(f"the document of {name} is no {model.__name__}: {error}") from error
 

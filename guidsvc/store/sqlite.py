@@ -22,13 +22,14 @@ from pydantic import ValidationError
 from guidsvc.background import background
 from guidsvc.batching import Batcher, Patience
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.keys import Key
 from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
 from guidsvc.store.fence import Fence, Mode, Sight
 from guidsvc.store.sqlite_find import Finder
 from guidsvc.store.sqlite_schema import FORGET, LET_GO, RENAME, claim, open_reader, open_writer, share
-from guidsvc.store.sqlite_tables import FENCE, RECEIPTS, RECORDS, SWAP_FENCE, Change, Row, Table
+from guidsvc.store.sqlite_tables import FENCE, KEYS, LIST_KEYS, RECEIPTS, RECORDS, SWAP_FENCE, Change, Row, Table
 from guidsvc.store.sqlite_writer import Writer, failure, monotonic_ms
 
 WRITE_SECONDS = 5.0
@@ -75,6 +76,17 @@ async def open_sqlite(
         try:
             async with background(_sweep(store, clock, sweep_seconds)):
                 yield store
+        finally:
+            await store.aclose()
+
+
+@asynccontextmanager
+async def open_keys_of(path: Path) -> AsyncIterator["SqliteStore"]:
+    """Open the store in a file for its keys, which are in no cache: whoever has claimed the records need not know."""
+    with closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
+        store = SqliteStore(writer, reader, Finder(path))
+        try:
+            yield store
         finally:
             await store.aclose()
 
@@ -149,6 +161,17 @@ class SqliteStore:
 
     async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
         return await self._swaps.ask(_Swap(RECEIPTS.change(old, new), droppable=False))
+
+    async def key(self, key_id: str) -> Key | None:
+        return self._read(KEYS, key_id)
+
+    async def keys(self, after: str, limit: int) -> list[Key]:
+        with self._failures():
+            rows = self._reader.execute(LIST_KEYS, (after, limit)).fetchall()
+        return [_row(KEYS, str(row[0]), row) for row in rows]
+
+    async def swap_key(self, old: Key | None, new: Key | None) -> bool:
+        return await self._swaps.ask(_Swap(KEYS.change(old, new), droppable=False))
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         with self._failures():

@@ -145,7 +145,7 @@ def _near(
 
 def end_statement(selection: Selection) -> str:
     """Return what finds the key until which is looked first."""
-    where = "guid > :after" if selection.user is None else "user = :user AND guid > :after"
+    where = f"{_whose(selection)}guid > :after"
     return f"SELECT guid FROM records {_by_key(selection)} WHERE {where} ORDER BY guid LIMIT 1 OFFSET :near"  # noqa: S608  # our own names
 
 
@@ -158,13 +158,24 @@ def statement(selection: Selection, *, few: bool, end: bool = False) -> str:
 
 def count_statement(selection: Selection) -> str:
     """Return what counts a selection, from an index alone."""
-    index = "records_expire" if selection.user is None else "records_user"
+    index = _index(selection) or "records_expire"
     return f"SELECT count(*) FROM records INDEXED BY {index} WHERE {_where(selection)}"  # noqa: S608  # our own names
 
 
 def _by_key(selection: Selection) -> str:
-    return "NOT INDEXED" if selection.user is None else "INDEXED BY records_user"
+    index = _index(selection)
+    return "NOT INDEXED" if index is None else f"INDEXED BY {index}"
+
+
+def _index(selection: Selection) -> str | None:
+    """Return the index that has the keys of an owner, or a user, in order; None for the primary key."""
+    named = [name for name in ("owner", "user") if getattr(selection, name) is not None]
+    return "_".join(["records", *named]) if named else None
 
 
 def _where(selection: Selection) -> str:
-    return _WHERE if selection.user is None else f"user = :user AND {_WHERE}"
+    return f"{_whose(selection)}{_WHERE}"
+
+
+def _whose(selection: Selection) -> str:
+    return "".join(f"{name} = :{name} AND " for name in ("owner", "user") if getattr(selection, name) is not None)

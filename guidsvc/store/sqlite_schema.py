@@ -48,6 +48,23 @@ MIGRATIONS = (
     CREATE TABLE fence (mode TEXT NOT NULL, gen INTEGER NOT NULL, boot TEXT NOT NULL);
     INSERT INTO fence VALUES ('off', 0, '');
     """,
+    """
+    CREATE INDEX records_owner ON records (owner, guid, expire, purge_at);
+    CREATE INDEX records_owner_user ON records (owner, user, guid, expire, purge_at);
+    CREATE TABLE keys (
+        id TEXT PRIMARY KEY NOT NULL,
+        owner TEXT NOT NULL,
+        scopes TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        former TEXT,
+        former_until INTEGER NOT NULL,
+        expire INTEGER,
+        revoked INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        used INTEGER,
+        version INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 """Step n brings a file from version n to n + 1. A step that has been released is never changed."""
 

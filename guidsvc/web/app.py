@@ -2,6 +2,7 @@
 
 from tornado.web import Application
 
+from guidsvc.guard import Guard
 from guidsvc.idempotency import Idempotency
 from guidsvc.meters import RequestMeter
 from guidsvc.service import GuidService
@@ -32,8 +33,12 @@ def make_app(  # noqa: PLR0913  # its collaborators
     log: Log | None,
     admission: Admission | None = None,
     watch: Watch | None = None,
+    guard: Guard | None = None,
+    public_metrics: bool = False,
 ) -> Application:
     """Put the application together.
+
+    Without a guard everybody may do everything.
 
     Its setting `under_way` is the UnderWay of its requests, `admission` their Admission, `routes` its table.
     """
@@ -44,7 +49,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
         Route(ROUTE, GuidHandler, {"service": service}),
         Route("/livez", LiveHandler),
         Route("/readyz", ReadyHandler, {"probes": probes}),
-        Route("/metrics", MetricsHandler, {"watch": watch}),
+        Route("/metrics", MetricsHandler, {"watch": watch, "public": public_metrics}),
         Route("/version", VersionHandler),
         Route("/openapi.json", OpenApiHandler),
         Route("/docs", DocsHandler),
@@ -61,6 +66,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
         log_function=log_function(log, watch.meters.requests, routes),
         under_way=under_way,
         admission=admission,
+        guard=guard,
         forwarded=forwarded,
         origin=watch.origin,
         reads=watch.meters.cache,

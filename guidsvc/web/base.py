@@ -18,15 +18,17 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from guidsvc import errand, tracing
+from guidsvc.access import ANYONE, Caller, Needs
 from guidsvc.errand import Errand
 from guidsvc.errors import StoreUnavailable
+from guidsvc.guard import Guard, Login
 from guidsvc.idempotency import Idempotency, Reply, Work
 from guidsvc.rules import Conditions
 from guidsvc.tracing import Trace
 from guidsvc.web import body, conditions, preferences, problems, query
 from guidsvc.web.admission import Admission, Place
 from guidsvc.web.dates import http_date
-from guidsvc.web.described import Answer, operation
+from guidsvc.web.described import Answer, needs_of, operation
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.headers import ACCEPT_PATCH, ALLOW, REPLAYED, always
 from guidsvc.web.idempotency import parse as parse_key
@@ -56,6 +58,8 @@ class Handler(RequestHandler):
 
     request_id: str
     trace: Trace
+    caller: Caller = ANYONE
+    """Who asks."""
     _is_last = False  # of its connection, whose end is that of the reply too: HTTP/1.0 knows no other for a stream
     _errand: Errand | None = None  # what is being done
     _gone = False  # the client is
@@ -81,19 +85,46 @@ class Handler(RequestHandler):
         self._write_buffer: list[bytes] = []
         self.set_status(HTTPStatus.OK)
 
-    def prepare(self) -> None:
+    def prepare(self) -> Awaitable[None] | None:
         """Begin a request. What is refused here ends the connection too: its body has not been read."""
         tracing.CURRENT.set(self.trace)  # Tornado has made a task for this request
         self.under_way.add(self)
         if self.under_way.over:
             raise StoreUnavailable("the service has ended")
-        if self.request.method in {"GET", "HEAD"}:
-            return
+        if self.request.method not in {"GET", "HEAD"}:
+            self._judge_size()
+        return self._enter()
+
+    def _judge_size(self) -> None:
         declared = self.request.headers.get("Content-Length", "")  # one that is no number the server refuses by itself
         waits = self.request.headers.get("Expect", "").lower() == "100-continue"
         most = self.max_bytes if waits else max(DISCARD_BYTES, self.max_bytes)
         if declared.isdecimal() and (len(declared) > len(str(most)) or int(declared) > most):
             raise self._too_large()
+
+    def needs(self) -> Needs | None:
+        """Return what the request takes where access is controlled."""
+        return needs_of(getattr(self, str(self.request.method).lower()))
+
+    def _enter(self) -> Awaitable[None] | None:
+        """Let in who may do what is asked for; where that cannot be told at once, return what tells it."""
+        guard: Guard | None = self.application.settings["guard"]
+        needs = self.needs()
+        if guard is None or needs is None:
+            return None
+        authorization = self.request.headers.get("Authorization")
+        login = guard.at_hand(authorization)
+        if login is None:
+            return self._log_in(guard, authorization, needs)
+        self._admit(login, needs)
+        return None
+
+    async def _log_in(self, guard: Guard, authorization: str | None, needs: Needs) -> None:
+        self._admit(await guard.login(authorization, str(self.request.remote_ip)), needs)
+
+    def _admit(self, login: Login, needs: Needs) -> None:
+        self.caller = login.caller
+        self.caller.demand(needs)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         self._received_bytes += len(chunk)
@@ -191,7 +222,7 @@ class Handler(RequestHandler):
 
     async def send_once(self, idempotency: Idempotency, work: Work, *, repeatable: bool = True) -> None:
         """End the request with the answer that `work` gives, or gave when the request came before under its key."""
-        request = parse_key(self.request, bytes(self._received), repeatable=repeatable)
+        request = parse_key(self.request, bytes(self._received), caller=self.caller.owner, repeatable=repeatable)
         if request is None:
             self.send(await work(None))
             return

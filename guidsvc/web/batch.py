@@ -15,6 +15,7 @@ from typing import Any
 
 from tornado.httputil import HTTPHeaders
 
+from guidsvc.access import KEY
 from guidsvc.bodies import MAX_OPERATIONS, BatchQuery
 from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown
 from guidsvc.idempotency import Draws, Idempotency, Reply
@@ -57,14 +58,18 @@ class BatchHandler(Handler):
         self._lines: _LineBatch | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Begin a request: where the body is lines, they are done as they come. What is wrong is told at their end."""
         in_lines = body.media_type(self.request.headers.get("Content-Type")) == body.NDJSON
-        if self.request.method != "POST":
-            super().prepare()
-            return
-        self.max_bytes = 2**60 if in_lines else MAX_BYTES
-        super().prepare()
+        if self.request.method == "POST":
+            self.max_bytes = 2**60 if in_lines else MAX_BYTES
+        entering = super().prepare()
+        if entering is not None:
+            await entering
+        if self.request.method == "POST":
+            self._begin(in_lines=in_lines)
+
+    def _begin(self, *, in_lines: bool) -> None:
         try:
             self._performer = performer = self._make_performer()
             self.check_type(body.JSON, body.NDJSON)
@@ -98,6 +103,7 @@ class BatchHandler(Handler):
         body=answers.Batch,
         other={body.NDJSON: "An operation a line, as JSON; any number of them."},
         problems=(*BAD_BODY, *OF_KEYS, OutcomeUnknown),
+        needs=KEY,
     )
     async def post(self) -> None:
         """Do all the operations, in order where they are of one GUID; each has a result, whatever becomes of others.
@@ -132,12 +138,12 @@ class BatchHandler(Handler):
 
     def _make_performer(self) -> Performer:
         query = self.read_query(BatchQuery)
-        service = self._service
+        service = self._service.acting_for(self.caller)
         if query.validate_only == "true":
             service = self._open.enter_context(service.rehearsing())
         minimal = self.preferences().get("return") == "minimal"
         self._applied = {"Preference-Applied": "return=minimal"} if minimal else {}
-        return Performer(service, self.request_id, full=query.view is not None, minimal=minimal)
+        return Performer(service, self.caller, self.request_id, full=query.view is not None, minimal=minimal)
 
     async def _do_document(self) -> None:
         values = await self._read_document()

@@ -7,8 +7,9 @@ from urllib.parse import urlencode
 
 from pydantic_core import to_json
 
+from guidsvc.access import READ, WRITE
 from guidsvc.bodies import Creation, ListQuery, RecordQuery, render_cursor
-from guidsvc.errors import InvalidRequest
+from guidsvc.errors import InvalidRequest, QuotaExceeded
 from guidsvc.idempotency import Draws, Idempotency, Reply
 from guidsvc.service import GuidService
 from guidsvc.web import answers, body
@@ -33,7 +34,8 @@ _CREATION: dict[str, Any] = {
     "query": RecordQuery,
     "headers": (*CONDITIONS, PREFER_MINIMAL, IDEMPOTENCY_KEY),
     "body": Creation,
-    "problems": (*BAD_BODY, *OF_WRITES, *OF_KEYS),
+    "problems": (QuotaExceeded, *BAD_BODY, *OF_WRITES, *OF_KEYS),
+    "needs": WRITE,
 }
 
 
@@ -57,6 +59,7 @@ class GuidsHandler(RecordHandler):
         query=ListQuery,
         headers=(PREFER_TOTAL,),
         problems=(InvalidRequest,),
+        needs=READ,
     )
     async def get(self) -> None:
         """Answer with a page of the records that the query selects, or with all of them as a stream of lines.
@@ -84,7 +87,7 @@ class GuidsHandler(RecordHandler):
         creation, conditions = self.read_body(Creation), self.read_conditions()
 
         async def create(draws: Draws | None) -> Reply:
-            record = await self._service.create(creation, conditions, draw=draws and draws(0))
+            record = await self.service.create(creation, conditions, draw=draws and draws(0))
             return self.answer_of(CREATED, record)
 
         async with self.place():
@@ -96,7 +99,7 @@ class GuidsHandler(RecordHandler):
         await self.post()
 
     async def _page(self, query: ListQuery) -> bytes:
-        page = await self._service.find(query)
+        page = await self.service.find(query)
         cursor = None if page.next is None else render_cursor(page.next)
         if cursor is not None:
             self.set_header("Link", f'<{self._url_of(cursor)}>; rel="next"')
@@ -106,11 +109,11 @@ class GuidsHandler(RecordHandler):
         ]
         if self.preferences().get("return") == TOTAL:
             self.set_header("Preference-Applied", f"return={TOTAL}")
-            members.append(b'"total":%d' % await self._service.count(query))
+            members.append(b'"total":%d' % await self.service.count(query))
         return b"{%b}" % b",".join(members)
 
     async def _lines(self, query: ListQuery) -> AsyncGenerator[bytes]:
-        async for records in self._service.walk(query):
+        async for records in self.service.walk(query):
             yield b"".join(self.rendered(record) + b"\n" for record in records)
 
     def _url_of(self, cursor: str) -> str:

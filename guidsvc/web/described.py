@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
+from guidsvc.access import Needs
 from guidsvc.web.body import JSON
 from guidsvc.web.headers import GIVEN_ID, Header
 
@@ -47,6 +48,8 @@ class Operation:
     """What else can be sent: a description of the text, by media type."""
     problems: tuple[type[Exception], ...] = ()
     """Those of its own; `Unavailable` and a fault of the service can happen anywhere."""
+    needs: Needs | None = None
+    """What it takes where access is controlled: a scope, or any key; None if it is open to all."""
 
     @property
     def given(self) -> tuple[Header, ...]:
@@ -63,6 +66,12 @@ def operation(name: str, summary: str, *answers: Answer, **more: Any) -> Callabl
         return method
 
     return declare
+
+
+def needs_of(method: Callable[..., Any]) -> Needs | None:
+    """Return what a method takes; None if that is nothing, or it is none that is served."""
+    declared: Operation | None = getattr(method, "operation", None)
+    return None if declared is None else declared.needs
 
 
 def operation_of(method: Callable[..., Any]) -> Operation:

@@ -86,6 +86,26 @@ _ALL = (
         errors.PreconditionRequired(EXAMPLE_GUID),
     ),
     Explanation(
+        "Access is controlled, and the request shows no key, or one that is mistyped, unknown, revoked or expired.",
+        "Send a good key, as in Authorization: Bearer gs_...; those who run the service hand them out.",
+        errors.Unauthorized("This key is not known, or no longer good.", invalid=True),
+    ),
+    Explanation(
+        "The key is good, and has not the scope that this takes; or nobody may do this here.",
+        "Ask those who run the service for a key with that scope.",
+        errors.Forbidden("write"),
+    ),
+    Explanation(
+        "The owner of the key has as many live GUIDs as it may have. Nothing was changed.",
+        "Delete some, or wait until some expire; or ask those who run the service for a larger quota.",
+        errors.QuotaExceeded(1000),
+    ),
+    Explanation(
+        "The key is used more often than it may be, or too many log-ins have failed from this address.",
+        "Ask again after the seconds in Retry-After, and less often.",
+        errors.RateLimited("This key is used more often than it may be.", 1),
+    ),
+    Explanation(
         "The request with this Idempotency-Key came before, and is still being done.",
         "Send it again after the time in Retry-After: you get the answer of the first.",
         errors.InProgress(),

@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from guidsvc.access import DELETE, READ, WRITE
 from guidsvc.bodies import Change, NoQuery, Patch, RecordQuery
 from guidsvc.errors import (
     Expired,
@@ -13,6 +14,7 @@ from guidsvc.errors import (
     OutcomeUnknown,
     PreconditionFailed,
     PreconditionRequired,
+    QuotaExceeded,
 )
 from guidsvc.idempotency import Reply
 from guidsvc.meters import CacheMeter
@@ -69,6 +71,11 @@ class RecordHandler(Handler):
         self._service = service
         self._full = False
 
+    @property
+    def service(self) -> GuidService:
+        """The service, as it acts for who asks."""
+        return self._service.acting_for(self.caller)
+
     def read_view(self, model: type[_Query]) -> _Query:
         """Return the model that the query makes, and answer records in full from here on if that asks for it."""
         query = self.read_query(model)
@@ -81,7 +88,7 @@ class RecordHandler(Handler):
 
     def answer_of(self, status: int, record: Record) -> Reply:
         """Return the answer that a record makes, as the client would like it."""
-        return records.reply_of(self._service, self.asked(), status, record)
+        return records.reply_of(self.service, self.asked(), status, record)
 
     def rendered(self, record: Record) -> bytes:
         """Return the record as JSON, in full if that was asked for."""
@@ -108,6 +115,7 @@ class GuidHandler(RecordHandler):
         query=RecordQuery,
         headers=CONDITIONS,
         problems=(InvalidGuid, InvalidRequest, NotFound, Expired, PreconditionFailed),
+        needs=READ,
     )
     async def get(self, text: str) -> None:
         """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
@@ -116,7 +124,7 @@ class GuidHandler(RecordHandler):
         reply = self._at_hand(asked)
         if reply is None:
             async with self.place():
-                reply = await records.get(self._service, asked)
+                reply = await records.get(self.service, asked)
         self.send(reply)
 
     head = get
@@ -125,7 +133,7 @@ class GuidHandler(RecordHandler):
         """Return the answer to a read, if it is at hand, and note where it was."""
         reads: CacheMeter = self.application.settings["reads"]
         misses = reads.misses
-        reply = records.get_at_hand(self._service, asked)
+        reply = records.get_at_hand(self.service, asked)
         if reply is not None:
             came_from(reads.source(misses))
         return reply
@@ -139,7 +147,8 @@ class GuidHandler(RecordHandler):
         query=RecordQuery,
         headers=(*CONDITIONS, PREFER_MINIMAL),
         body=Change,
-        problems=(InvalidGuid, PreconditionRequired, *BAD_BODY, *OF_WRITES),
+        problems=(InvalidGuid, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
+        needs=WRITE,
     )
     async def put(self, text: str) -> None:
         """Create the GUID, or merge the members that are given into its record.
@@ -149,7 +158,7 @@ class GuidHandler(RecordHandler):
         """
         self.read_view(RecordQuery)
         async with self.place():
-            reply = await records.put(self._service, self.asked(text))
+            reply = await records.put(self.service, self.asked(text))
         self.send(reply)
 
     @operation(
@@ -161,7 +170,8 @@ class GuidHandler(RecordHandler):
         headers=(*CONDITIONS, PREFER_MINIMAL),
         body=Patch,
         media_types=PATCHES,
-        problems=(InvalidGuid, NotFound, PreconditionRequired, *BAD_BODY, *OF_WRITES),
+        problems=(InvalidGuid, NotFound, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
+        needs=WRITE,
     )
     async def patch(self, text: str) -> None:
         """Apply a JSON merge patch to the record of the GUID, which must exist.
@@ -170,7 +180,7 @@ class GuidHandler(RecordHandler):
         """
         self.read_view(RecordQuery)
         async with self.place():
-            reply = await records.patch(self._service, self.asked(text))
+            reply = await records.patch(self.service, self.asked(text))
         self.send(reply)
 
     @operation(
@@ -180,10 +190,11 @@ class GuidHandler(RecordHandler):
         query=NoQuery,
         headers=CONDITIONS,
         problems=(InvalidGuid, InvalidRequest, NotFound, PreconditionRequired, *OF_WRITES),
+        needs=DELETE,
     )
     async def delete(self, text: str) -> None:
         """Delete the GUID, live or expired."""
         self.read_query(NoQuery)
         async with self.place():
-            reply = await records.delete(self._service, self.asked(text))
+            reply = await records.delete(self.service, self.asked(text))
         self.send(reply)

@@ -88,5 +88,9 @@ SERVER_TIMING = Header(
     "store;dur=0.12, total;dur=0.90",
 )
 
-OF_PROBLEMS = {header.name: header for header in (ALLOW, ACCEPT, ACCEPT_PATCH, ETAG, RETRY_AFTER)}
+WWW_AUTHENTICATE = Header(
+    "WWW-Authenticate", "How to show who you are (RFC 6750).", _TEXT, 'Bearer realm="guidsvc", error="invalid_token"'
+)
+
+OF_PROBLEMS = {header.name: header for header in (ALLOW, ACCEPT, ACCEPT_PATCH, ETAG, RETRY_AFTER, WWW_AUTHENTICATE)}
 """Those that a problem may bring, by name."""

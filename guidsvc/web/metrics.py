@@ -1,5 +1,6 @@
 """What Prometheus asks: `/metrics`."""
 
+from guidsvc.access import ADMIN, Needs
 from guidsvc.web.base import Handler
 from guidsvc.web.described import Answer, operation
 from guidsvc.web.headers import VARY, always
@@ -13,8 +14,12 @@ class MetricsHandler(Handler):
 
     label = "health"
 
-    def initialize(self, watch: Watch) -> None:
+    def initialize(self, watch: Watch, *, public: bool) -> None:
         self._watch = watch
+        self._public = public
+
+    def needs(self) -> Needs | None:
+        return None if self._public else super().needs()
 
     @operation(
         "getMetrics",
@@ -25,6 +30,7 @@ class MetricsHandler(Handler):
             other={PLAIN: "The metrics, a line each.", OPEN: "The same, as OpenMetrics."},
             headers=always(VARY),
         ),
+        needs=ADMIN,
     )
     async def get(self) -> None:
         """Answer with the metrics of all processes of the service, as Prometheus reads them."""

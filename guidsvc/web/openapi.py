@@ -15,7 +15,8 @@ from openapi_pydantic.util import PydanticSchema, construct_open_api_with_schema
 from pydantic import BaseModel, create_model
 
 import guidsvc
-from guidsvc.errors import Unavailable
+from guidsvc.access import KEY
+from guidsvc.errors import Forbidden, RateLimited, Unauthorized, Unavailable
 from guidsvc.web import answers, headers, problems
 from guidsvc.web.body import JSON
 from guidsvc.web.described import Answer, Operation, operation_of
@@ -30,6 +31,14 @@ A path answers a method that it does not serve with 405 and `Allow`; any other p
 (RFC 9457), and its `type` leads to what it means. Every body is JSON, and every reply has an `X-Request-Id`."""
 ANYWHERE = (HeadersTooLarge, Unavailable, Exception)
 """What can happen to any request."""
+GUARDED = (Unauthorized, Forbidden, RateLimited)
+"""And to one that takes a key, where access is controlled."""
+_KEY = "key"
+_BEARER: dict[str, Any] = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key, `gs_...`, where access is controlled.",
+}
 _EVERYWHERE = (*headers.always(headers.REQUEST_ID), headers.CACHE_CONTROL, headers.SERVER_TIMING)
 
 
@@ -40,6 +49,7 @@ def build(routes: Iterable[Route]) -> oas.OpenAPI:
         info=oas.Info(title="guidsvc", version=guidsvc.__version__, description=_ABOUT),
         servers=[oas.Server(url="/")],
         paths={route.path: _path(route) for route in routes},
+        components=oas.Components(securitySchemes={_KEY: oas.SecurityScheme(**_BEARER)}),
     )
     return construct_open_api_with_schema_class(document, list(_SHAPES.values()))
 
@@ -68,7 +78,8 @@ class Method(NamedTuple):
     @property
     def problems(self) -> Mapping[int, list[Explanation]]:
         """The problems that it may be answered with, by their status."""
-        codes = {problems.kind_of(error).code for error in (*self.operation.problems, *ANYWHERE)}
+        guarded = GUARDED if self.operation.needs else ()
+        codes = {problems.kind_of(error).code for error in (*self.operation.problems, *guarded, *ANYWHERE)}
         possible = [explanation for code, explanation in EXPLANATIONS.items() if code in codes]
         possible.sort(key=lambda explanation: explanation.problem.status)
         return {status: list(same) for status, same in groupby(possible, lambda each: each.problem.status)}
@@ -91,15 +102,25 @@ def _operation(method: Method) -> oas.Operation:
     replies: Any = {str(answer.status): _answer(method, answer) for answer in told.answers}
     replies |= {str(status): _problem(method, kinds) for status, kinds in method.problems.items()}
     more: dict[str, Any] = {} if told.body is None else {"requestBody": _body(told.body, told)}
+    if told.needs is not None:
+        more["security"] = [{}, {_KEY: []}]
     return oas.Operation(
         tags=[method.route.handler.label],
         operationId=method.id,
         summary=told.summary,
-        description=method.description,
+        description=f"{method.description}{_needed(told)}",
         parameters=[*_in_path(method), *_in_query(told.query), *map(_in_header, told.given)],
         responses=replies,
         **more,
     )
+
+
+def _needed(told: Operation) -> str:
+    """Say what an operation takes where access is controlled."""
+    if told.needs is None:
+        return ""
+    takes = "a key" if told.needs == KEY else f"a key with the scope `{told.needs}`"
+    return f"\n\nWhere access is controlled it takes {takes}."
 
 
 # What is sent

@@ -8,6 +8,7 @@ import structlog
 from pydantic_core import to_json
 
 from guidsvc import errand
+from guidsvc.access import DELETE, READ, WRITE, Caller, Scope
 from guidsvc.bodies import Operation
 from guidsvc.errors import Abandoned, GuidsvcError, InvalidRequest, PreconditionFailed
 from guidsvc.idempotency import Draws
@@ -20,6 +21,8 @@ from guidsvc.web.problems import TooLarge
 
 GROUP = 128
 """So many operations are done side by side: enough to share a commit, and not so many that other requests wait long."""
+
+_NEEDS: dict[str, Scope] = {"get": READ, "put": WRITE, "delete": DELETE}
 
 _log = structlog.get_logger(__name__)
 
@@ -57,10 +60,11 @@ def read_line(line: Line) -> Asked:
 
 
 class Performer:
-    """Does operations for one request; `full` and `minimal` say how much of a record is in a result."""
+    """Does operations for one request of a caller; `full` and `minimal` say how much of a record is in a result."""
 
-    def __init__(self, service: GuidService, request_id: str, *, full: bool, minimal: bool) -> None:
+    def __init__(self, service: GuidService, caller: Caller, request_id: str, *, full: bool, minimal: bool) -> None:
         self._service = service
+        self._caller = caller
         self._request_id = request_id
         self._full = full
         self._minimal = minimal
@@ -92,6 +96,7 @@ class Performer:
             return self._failed(error, asked.line)
 
     async def _done(self, operation: Operation, draw: Draw | None) -> bytes:
+        self._caller.demand(_NEEDS[operation.op])
         wanted = conditions.of_operation(operation)
         if operation.guid is None:
             return self._rendered(201, await self._service.create(operation, wanted, draw=draw))

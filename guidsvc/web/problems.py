@@ -72,6 +72,10 @@ TABLE: Mapping[type[Exception], Problem] = {
     TooLarge: Problem("too-large", 413, "The body is too large"),
     HeadersTooLarge: Problem("headers-too-large", 431, "The head of the request is too large"),
     UnsupportedMediaType: Problem("unsupported-media-type", 415, "Unsupported media type"),
+    errors.Unauthorized: Problem("unauthorized", 401, "Who asks is not known"),
+    errors.Forbidden: Problem("forbidden", 403, "The key does not allow this"),
+    errors.QuotaExceeded: Problem("quota-exceeded", 403, "The quota is used up"),
+    errors.RateLimited: Problem("rate-limited", 429, "Too many requests"),
     errors.Unavailable: Problem("unavailable", 503, "Unavailable; nothing was changed"),
     errors.OutcomeUnknown: Problem("outcome-unknown", 504, "The outcome is unknown"),
 }
@@ -90,7 +94,7 @@ def kind_of(error: type[BaseException]) -> Problem:
     return INTERNAL
 
 
-def headers_of(error: BaseException) -> dict[str, str]:
+def headers_of(error: BaseException) -> dict[str, str]:  # noqa: PLR0911  # a table
     """Return the headers that the reply to this error carries beside those of every problem."""
     match error:
         case MethodNotAllowed():
@@ -99,10 +103,22 @@ def headers_of(error: BaseException) -> dict[str, str]:
             return {error.header: error.named}
         case errors.PreconditionFailed(version=int() as version):
             return {"ETag": f'"{version}"'}
+        case errors.Unauthorized() | errors.Forbidden(scope=str()):
+            return {"WWW-Authenticate": _challenge(error)}
+        case errors.RateLimited():
+            return {"Retry-After": str(error.retry_after)}
         case errors.Unavailable() | errors.InProgress():
             return {"Retry-After": RETRY_AFTER}
         case _:
             return {}
+
+
+def _challenge(error: errors.Unauthorized | errors.Forbidden) -> str:
+    """Return what tells a client how to show who it is (RFC 6750, 3)."""
+    told = 'Bearer realm="guidsvc"'
+    if isinstance(error, errors.Forbidden):
+        return f'{told}, error="insufficient_scope", scope="{error.scope}"'
+    return f'{told}, error="invalid_token"' if error.invalid else told
 
 
 def render(error: BaseException, request_id: str, where: Mapping[str, Any] = MappingProxyType({})) -> bytes:

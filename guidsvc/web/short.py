@@ -17,8 +17,10 @@ from time import perf_counter, time
 
 from httptools import HttpRequestParser
 
+from guidsvc.access import ANYONE, DELETE, READ, WRITE, Caller, Scope
 from guidsvc.errand import Errand
-from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound, StoreUnavailable
+from guidsvc.errors import Expired, Forbidden, GuidsvcError, InvalidRequest, NotFound, StoreUnavailable
+from guidsvc.guard import Guard, Login
 from guidsvc.idempotency import Reply
 from guidsvc.meters import QUICK_SECONDS
 from guidsvc.models import Record
@@ -48,6 +50,7 @@ _HOST = re.compile(rb"[A-Za-z0-9.:-]+")
 _LONG = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
 """What these ask for, only the long way has."""
 _KEPT = {
+    b"authorization": "Authorization",
     b"connection": "Connection",
     b"x-request-id": "X-Request-Id",
     b"content-length": "Content-Length",
@@ -58,11 +61,12 @@ _KEPT = {
     b"x-forwarded-for": "X-Forwarded-For",
 }
 """What makes a difference; all others do not."""
-_IDLE = frozenset({"Connection", "Content-Type", "Prefer"})
-"""What of that makes none for a read."""
+_IDLE = frozenset({"Authorization", "Connection", "Content-Type", "Prefer"})
+"""What of that makes none for a read, or none but by who asks."""
 _FORWARDED = _IDLE | {"X-Forwarded-For"}
 """Nor does this, where nobody is believed."""
 _SENDS = frozenset({"PUT", "PATCH"})
+_NEEDS: Mapping[str, Scope] = {"GET": READ, "HEAD": READ, "PUT": WRITE, "PATCH": WRITE, "DELETE": DELETE}
 
 _REMEMBERED, _REMEMBERED_BYTES = 256, 1024
 """So many ends of requests, of at most so many bytes, are remembered."""
@@ -74,7 +78,7 @@ _MEMO = "short"
 class ShortWay:
     """Answers plain requests, writes their lines to the log, and counts them."""
 
-    def __init__(  # its collaborators
+    def __init__(  # noqa: PLR0913, PLR0917  # its collaborators
         self,
         service: GuidService,
         under_way: UnderWay,
@@ -82,11 +86,13 @@ class ShortWay:
         log: Log | None,
         admission: Admission | None = None,
         watch: Watch | None = None,
+        guard: Guard | None = None,
     ) -> None:
         watch = Watch() if watch is None else watch
         self.admission = admission or Admission()
         self.refusals = Refusals(self.admission, log, watch.meters.requests)
         self.service = service
+        self.guard = guard
         self.under_way = under_way
         self.log = log
         self.origin = watch.origin
@@ -96,21 +102,26 @@ class ShortWay:
         self._tells = log is not None or bool(watch.origin)  # of where a record came from, or of anything else
         self._forwarded = forwarded
         self._peek = service.peek
-        self._remembered: set[bytes] = set()
+        self._remembered: dict[bytes, Login | None] = {}
         self._memorable = False  # the request that was answered last
+        self._login: Login | None = None  # of that
         self._head = b""  # of an answer to a read, which is the same until
         self._until = 0.0  # by the clock of `perf_counter`
 
     def again(self, data: bytes, peer: Peer) -> bytes | None:  # noqa: PLR0911  # each step that it is spared is an answer sooner
         """Return the answer to bytes that are a read like others before, but for its GUID; else None."""
-        if data[_END:] not in self._remembered or data[:_BEGIN] != _START:
+        rest = data[_END:]
+        if rest not in self._remembered or data[:_BEGIN] != _START:
+            return None
+        login = self._remembered[rest]
+        if login is not None and not login.usable():
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # of which there is a record only if it is one
         if self._tells or self.under_way.draining:
-            return self._read("GET", guid, {}, peer.remote_ip) if _GUID.fullmatch(guid) else None
+            return self._read("GET", guid, {}, peer.remote_ip, login) if _GUID.fullmatch(guid) else None
         begun = perf_counter()
         try:
-            record = self._peek(guid)
+            record = self._peek(guid, ANYONE if login is None else login.caller)
         except (NotFound, Expired) as error:
             if _GUID.fullmatch(guid) is None:
                 return None
@@ -136,7 +147,7 @@ class ShortWay:
         if self._memorable and len(data) <= _END + _REMEMBERED_BYTES and data.startswith(_START):
             if len(self._remembered) == _REMEMBERED:
                 self._remembered.clear()
-            self._remembered.add(data[_END:])
+            self._remembered[data[_END:]] = self._login
 
     def answer(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
@@ -156,9 +167,16 @@ class ShortWay:
             return Plain(self, name, guid, kept, remote) if _is_short(kept) else None
         if name not in DEEDS or "Content-Length" in kept:
             return None
-        self._memorable = name == "GET" and kept.keys() <= (_IDLE if self._forwarded.any else _FORWARDED)
-        reply = None if name == "DELETE" or "If-Match" in kept else self._read(name, guid, kept, remote)
-        return Plain(self, name, guid, kept, remote) if reply is None else reply
+        login = None if self.guard is None else self.guard.at_hand(kept.get("Authorization"))
+        known = self.guard is None or login is not None
+        reply = None
+        if known and name != "DELETE" and "If-Match" not in kept:
+            reply = self._read(name, guid, kept, remote, login)
+        if reply is None:
+            return Plain(self, name, guid, kept, remote, login)
+        plain = name == "GET" and kept.keys() <= (_IDLE if self._forwarded.any else _FORWARDED)
+        self._memorable, self._login = plain and (login is None or login.caller.may(READ)), login
+        return reply
 
     def _refused(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
@@ -173,8 +191,8 @@ class ShortWay:
         path = target.partition(b"?")[0].decode("latin-1")
         return Refused(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote)
 
-    def _read(self, method: str, guid: str, kept: Mapping[str, str], remote: str) -> bytes | None:
-        """Return the answer to a read, if it is at hand."""
+    def _read(self, method: str, guid: str, kept: Mapping[str, str], remote: str, login: Login | None) -> bytes | None:
+        """Return the answer to a read of somebody, if it is at hand."""
         if self.under_way.draining:
             return None
         begun, misses = perf_counter(), self._cache.misses
@@ -182,9 +200,11 @@ class ShortWay:
         trace = Trace(name) if self.origin else None
         token = None if trace is None else CURRENT.set(trace)
         try:
+            caller = ANYONE if login is None else login.caller
+            caller.demand(READ)
             wanted = conditions.parse(kept)
-            record = self._peek(guid)
-        except (NotFound, Expired, InvalidRequest) as error:
+            record = self._peek(guid, caller)
+        except (Forbidden, NotFound, Expired, InvalidRequest) as error:
             status = problems.problem_of(error).status
             reply = replies.problem(error, name, head=head, more=self.more(trace, None, begun))
         except GuidsvcError:
@@ -242,9 +262,18 @@ class ShortWay:
 class Plain:
     """A plain request, until it is answered."""
 
-    __slots__ = ("_begun", "_errand", "_guid", "_kept", "_method", "_name", "_remote", "_way", "last")
+    __slots__ = ("_begun", "_errand", "_guid", "_kept", "_login", "_method", "_name", "_remote", "_way", "last")
 
-    def __init__(self, way: ShortWay, method: str, guid: str, kept: Mapping[str, str], remote: str) -> None:
+    def __init__(  # what is known of it
+        self,
+        way: ShortWay,
+        method: str,
+        guid: str,
+        kept: Mapping[str, str],
+        remote: str,
+        login: Login | None = None,
+    ) -> None:
+        self._login = login
         self._way = way
         self._remote = remote
         self._method = method
@@ -276,7 +305,10 @@ class Plain:
                 raise StoreUnavailable("the service has ended")
             if not way.admission.begin(errand):
                 await way.admission.take(errand)
-            answer = await DEEDS[method](way.service, Asked(method, self._guid, self._kept, lambda: sent))
+            caller = await self._caller()
+            caller.demand(_NEEDS[method])
+            service = way.service.acting_for(caller)
+            answer = await DEEDS[method](service, Asked(method, self._guid, self._kept, lambda: sent))
             way.admission.end(errand)
             self.last, status = way.under_way.draining, answer.status
             source = source_of(method, status, trace)
@@ -293,6 +325,15 @@ class Plain:
             way.under_way.discard(self)
         way.tell((method, self._guid, status), begun, name, self._remote, source)
         return reply
+
+    async def _caller(self) -> Caller:
+        """Return who asks."""
+        guard, authorization = self._way.guard, self._kept.get("Authorization")
+        if guard is None:
+            return ANYONE
+        if self._login is None:
+            self._login = guard.at_hand(authorization) or await guard.login(authorization, self._remote)
+        return self._login.caller
 
     def abandon(self) -> None:
         """Forget it: its client has gone; what has been sent to the store is finished."""

@@ -1,0 +1,214 @@
+"""Who asks: from what a request says of itself to a Caller; and that nobody is tried for longer than it takes.
+
+A log-in is remembered, so that a read need not wait for it: for GOOD_SECONDS from when the key was looked up, so that
+one that was revoked is refused everywhere within that time; after FRESH_SECONDS whoever uses it has it looked up anew,
+beside the requests. A log-in that fails is answered FAILED_SECONDS after it came, whatever was wrong and however
+long it took to find out: an unknown key and a wrong secret cannot be told apart by the time.
+
+It knows keys and tokens by their contracts, and no HTTP but the words of the header Authorization.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from time import perf_counter
+from typing import Protocol
+
+import structlog
+from cachebox import LRUCache
+
+from guidsvc import keys
+from guidsvc.access import Caller
+from guidsvc.background import detached
+from guidsvc.errors import GuidsvcError, RateLimited, Unauthorized
+from guidsvc.keys import USED_EVERY_MS, Key
+from guidsvc.rules import Clock
+from guidsvc.store import Keys
+
+GOOD_SECONDS, FRESH_SECONDS, FAILED_SECONDS = 4.0, 2.0, 0.05
+REMEMBERED = 10_000
+"""So many log-ins."""
+LONGEST = 8 * 1024
+"""Characters of a header that are looked at."""
+_SCHEME = "bearer "
+
+_log = structlog.get_logger(__name__)
+
+
+class Tokens(Protocol):
+    """Tells who a token is of."""
+
+    async def find(self, token: str) -> tuple[Caller, int]:
+        """Return who asks with it, and until when it is good, in Unix seconds; Unauthorized if it is not."""
+
+
+class Ration(Protocol):
+    """So many requests as a caller may make without anybody being asked."""
+
+    def take(self) -> bool:
+        """Take one; False, if there is none left."""
+
+
+class Limits(Protocol):
+    """How often somebody may ask."""
+
+    def ration(self, name: str) -> Ration | None:
+        """Return the ration of a caller; None, if there is no limit."""
+
+    async def refill(self, ration: Ration) -> None:
+        """Put more into a ration; RateLimited, if there is no more to be had now."""
+
+    def blocked(self, address: str) -> int | None:
+        """Return for how many seconds an address may not try to log in, if it has failed too often."""
+
+    async def failed(self, address: str) -> None:
+        """Note that a log-in from there has failed."""
+
+
+class Login:
+    """Somebody who has shown who they are: may be used while it is `usable`."""
+
+    __slots__ = ("_fresh_until", "_guard", "_until", "authorization", "caller", "ration")
+
+    def __init__(self, guard: "Guard", authorization: str, caller: Caller, ration: Ration | None) -> None:
+        self._guard = guard
+        self._until = self._fresh_until = 0.0  # by `perf_counter`
+        self.authorization = authorization
+        self.caller = caller
+        self.ration = ration
+
+    def usable(self) -> bool:
+        """Whether it may be used now, without anything having to be waited for; it counts as one use."""
+        now = perf_counter()
+        if now >= self._fresh_until:
+            if now >= self._until:
+                return False
+            self._fresh_until = self._until  # once
+            self._guard.renew(self)
+        return self.ration is None or self.ration.take()
+
+    @property
+    def good(self) -> bool:
+        """Whether it is not too old."""
+        return perf_counter() < self._until
+
+    def keep(self, asked: float, seconds: float) -> None:
+        """Let it be used: for so long at most, from when it was asked for."""
+        self._until = asked + min(seconds, GOOD_SECONDS)
+        self._fresh_until = asked + min(seconds, FRESH_SECONDS)
+
+    def end(self) -> None:
+        """Let nobody use it any more."""
+        self._until = self._fresh_until = 0.0
+
+
+class Guard:
+    """Lets in who has a key, or a token where those are taken."""
+
+    def __init__(self, kept: Keys, *, clock: Clock, tokens: Tokens | None = None, limits: Limits | None = None) -> None:
+        self._keys = kept
+        self._clock = clock
+        self._tokens = tokens
+        self._limits = limits
+        self._logins: LRUCache[str, Login] = LRUCache(REMEMBERED)
+        self._beside: set[asyncio.Task[None]] = set()
+
+    def at_hand(self, authorization: str | None) -> Login | None:
+        """Return the log-in of a request, if it is known and nothing need be waited for."""
+        login: Login | None = None if authorization is None else self._logins.get(authorization)
+        return login if login is not None and login.usable() else None
+
+    async def login(self, authorization: str | None, address: str) -> Login:
+        """Return the log-in of a request from an address, for one use; Unauthorized or RateLimited if there is none."""
+        if authorization is None:
+            raise Unauthorized("This needs a key, as in: Authorization: Bearer gs_...", invalid=False)
+        known: Login | None = self._logins.get(authorization)
+        login = known if known is not None and known.good else await self._try(authorization, address)
+        while login.ration is not None and not login.ration.take():
+            await self._refill(login.ration)
+        return login
+
+    def renew(self, login: Login) -> None:
+        """Look a log-in up anew, beside the requests."""
+        self._do_beside(self._renew(login))
+
+    async def aclose(self) -> None:
+        """Finish what is under way beside the requests."""
+        while self._beside:
+            await asyncio.wait(self._beside)
+
+    async def _try(self, authorization: str, address: str) -> Login:
+        """Look somebody up; whoever fails is told so at a set time."""
+        limits, answered_at = self._limits, asyncio.get_running_loop().time() + FAILED_SECONDS
+        seconds = None if limits is None else limits.blocked(address)
+        if seconds is not None:
+            raise RateLimited("Too many log-ins have failed from this address.", seconds)
+        try:
+            return await self._find(authorization)
+        except Unauthorized:
+            if limits is not None:
+                await limits.failed(address)
+            await asyncio.sleep(answered_at - asyncio.get_running_loop().time())
+            raise
+
+    async def _find(self, authorization: str) -> Login:
+        """Look a log-in up, and remember it."""
+        asked = perf_counter()
+        caller, seconds = await self._look(authorization)
+        login: Login | None = self._logins.get(authorization)
+        if login is None or login.caller != caller:
+            ration = None if self._limits is None else self._limits.ration(caller.name)
+            login = Login(self, authorization, caller, ration)
+            self._logins.insert(authorization, login)
+        login.keep(asked, seconds)
+        return login
+
+    async def _look(self, authorization: str) -> tuple[Caller, float]:
+        """Return who asks, and for how many seconds that is sure at most."""
+        scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :].strip()
+        if scheme.lower() != _SCHEME or len(authorization) > LONGEST:
+            raise Unauthorized("Authorization is not: Bearer, and a key.", invalid=True)
+        if self._tokens is not None and token.count(".") == 2:  # noqa: PLR2004  # a JWT (RFC 7519) has three parts
+            caller, expires = await self._tokens.find(token)
+            return caller, expires - self._clock() / 1000
+        shown = keys.read(token)
+        if shown is None:
+            raise Unauthorized("This is no key: it is not whole, or was mistyped.", invalid=True)
+        return await self._open(shown)
+
+    async def _open(self, shown: keys.Shown) -> tuple[Caller, float]:
+        key, now = await self._keys.key(shown.id), self._clock()
+        if not keys.opens(shown, key, now) or key is None:
+            raise Unauthorized("This key is not known, or no longer good.", invalid=True)
+        if key.used is None or now - key.used >= USED_EVERY_MS:
+            self._do_beside(self._note_use(key, now))
+        return key.caller, keys.good_for(shown, key, now)
+
+    async def _note_use(self, key: Key, now: int) -> None:
+        """Note that a key was used; whoever changes it at the same time goes first."""
+        await self._keys.swap_key(key, key.model_copy(update={"used": now, "version": key.version + 1}))
+
+    async def _renew(self, login: Login) -> None:
+        try:
+            renewed = await self._find(login.authorization)
+        except Unauthorized:
+            self._logins.pop(login.authorization, None)
+            login.end()
+        else:
+            if renewed is not login:  # its scopes have changed
+                login.end()
+
+    async def _refill(self, ration: Ration) -> None:
+        assert self._limits is not None  # noqa: S101  # who has a ration has it from there
+        await self._limits.refill(ration)
+
+    def _do_beside(self, work: Coroutine[object, object, None]) -> None:
+        task = detached(_quietly(work))
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+
+async def _quietly(work: Coroutine[object, object, None]) -> None:
+    try:
+        await work
+    except GuidsvcError as error:
+        _log.warning("a key cannot be looked up, or its use noted", error=str(error))

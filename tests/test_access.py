@@ -1,0 +1,253 @@
+"""Who may ask for what: keys, scopes, owners, on every way that a request can take."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from guidsvc import keys
+from guidsvc.access import SCOPES
+from guidsvc.keys import Key
+from guidsvc.store import open_keys
+from tests.client import Client, Reply
+from tests.conftest import FakeClock, Serving
+from tests.records import GUID
+
+PATH = f"/guid/{GUID}"
+BODY = {"user": "a"}
+
+
+class Held(NamedTuple):
+    """A key that somebody holds."""
+
+    key: Key
+    text: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What shows it."""
+        return {"Authorization": f"Bearer {self.text}"}
+
+
+class Asker:
+    """A client of the service that shows a key."""
+
+    def __init__(self, client: Client, held: Held) -> None:
+        self._client = client
+        self._held = held
+
+    async def ask(self, method: str, path: str, **options: Any) -> Reply:
+        """Ask with the key."""
+        headers = self._held.headers | options.pop("headers", {})
+        return await self._client.ask(method, path, headers=headers, **options)
+
+
+class Guarded(NamedTuple):
+    """A service with access control, and where its keys are."""
+
+    client: Client
+    store_url: str
+    clock: FakeClock
+
+    async def give(self, owner: str = "alice", scopes: str = "read write delete", **more: Any) -> Held:
+        """Make a key."""
+        key, text = keys.draw(owner, scopes.split(), self.clock(), **more)
+        async with open_keys(self.store_url) as kept:
+            assert await kept.swap_key(None, key)
+        return Held(key, text)
+
+    async def asker(self, owner: str = "alice", scopes: str = "read write delete") -> Asker:
+        """Return somebody with a key of their own."""
+        return Asker(self.client, await self.give(owner, scopes))
+
+    async def change(self, held: Held, **changed: Any) -> None:
+        """Change what is kept of a key."""
+        async with open_keys(self.store_url) as kept:
+            old = await kept.key(held.key.id)
+            assert old is not None
+            assert await kept.swap_key(old, old.model_copy(update=changed | {"version": old.version + 1}))
+
+
+@pytest.fixture
+async def guarded(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[Guarded]:
+    async with serving(**combination, access="keys") as client:
+        yield Guarded(client, combination["store_url"], clock)
+
+
+async def until(status: int, asker: Asker, path: str = PATH) -> Reply:
+    """Ask until that is answered."""
+    async with asyncio.timeout(5):
+        while True:
+            reply = await asker.ask("GET", path)
+            if reply.status == status:
+                return reply
+            await asyncio.sleep(0.05)
+
+
+async def test_who_shows_no_key_is_told_how_to(guarded: Guarded) -> None:
+    """401, and the scheme that is taken; nothing is told of what there is."""
+    for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
+        reply = await guarded.client.ask(method, PATH)
+        assert (reply.status, reply.headers["WWW-Authenticate"]) == (401, 'Bearer realm="guidsvc"')
+
+
+async def test_a_key_opens_what_its_scopes_say(guarded: Guarded) -> None:
+    """Of one owner: one writes, one reads, one deletes, and none does what another may."""
+    askers = {scope: await guarded.asker(scopes=scope) for scope in ("read", "write", "delete")}
+    needs = {"PUT": "write", "GET": "read", "HEAD": "read", "PATCH": "write", "DELETE": "delete"}
+    for method, needed in needs.items():
+        body = BODY if method in {"PUT", "PATCH"} else None
+        for scope, asker in askers.items():
+            if scope != needed:
+                reply = await asker.ask(method, PATH, json=body)
+                assert reply.status == 403
+                assert f'scope="{needed}"' in reply.headers["WWW-Authenticate"]
+        assert (await askers[needed].ask(method, PATH, json=body)).status < 300
+
+
+async def test_anothers_record_is_as_if_it_were_not_there(guarded: Guarded) -> None:
+    """To read, to change and to delete; whether the record is in a cache or not; conditions tell nothing of it."""
+    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    made = await alice.ask("PUT", PATH, json=BODY)
+    for _ in range(3):
+        assert (await alice.ask("GET", PATH)).status == 200
+        assert (await bob.ask("GET", PATH)).status == 404
+    absent = f"/guid/{'0' * 32}"
+    for method, headers in (
+        ("GET", {}),
+        ("GET", {"If-None-Match": made.headers["ETag"]}),
+        ("GET", {"If-Match": made.headers["ETag"]}),
+        ("HEAD", {}),
+        ("PATCH", {}),
+        ("PATCH", {"If-Match": '"1"'}),
+        ("DELETE", {}),
+        ("DELETE", {"If-None-Match": "*"}),
+    ):
+        body = {"user": "b"} if method == "PATCH" else None
+        replies = [await bob.ask(method, path, json=body, headers=headers) for path in (PATH, absent)]
+        assert replies[0].status == replies[1].status == 404
+        assert "record" not in replies[0].body.decode() or method == "HEAD"
+    for headers in ({}, {"If-None-Match": "*"}, {"If-Match": "*"}):
+        assert (await bob.ask("PUT", PATH, json={"user": "b"}, headers=headers)).status == 404
+    assert (await alice.ask("GET", PATH)).json == made.json
+
+
+async def test_keys_of_one_owner_share_and_an_admin_sees_all(guarded: Guarded) -> None:
+    """And what an admin changes stays its owner's."""
+    alice, again, admin = (
+        await guarded.asker("alice"),
+        await guarded.asker("alice"),
+        await guarded.asker("root", "admin"),
+    )
+    await alice.ask("PUT", PATH, json=BODY)
+    assert (await again.ask("GET", PATH)).status == 200
+    assert (await admin.ask("PUT", PATH, json={"user": "c"})).status == 200
+    assert (await alice.ask("GET", PATH)).json["user"] == "c"
+
+
+async def test_a_list_holds_ones_own(guarded: Guarded) -> None:
+    """A page, its total, a stream, and one by user; an admin's holds all."""
+    alice, bob, admin = await guarded.asker("alice"), await guarded.asker("bob"), await guarded.asker("root", "admin")
+    for place, asker in enumerate([alice, bob, alice]):
+        await asker.ask("PUT", f"/guid/{place:032X}", json=BODY)
+    for query in ("?", "?user=a&", "?state=all&"):
+        for asker, count in ((alice, 2), (bob, 1), (admin, 3)):
+            page = await asker.ask("GET", f"/guid{query}limit=500", headers={"Prefer": "return=total-count"})
+            lines = await asker.ask("GET", f"/guid{query[:-1] or '?'}", headers={"Accept": "application/x-ndjson"})
+            assert (len(page.json["items"]), page.json["total"], len(lines.lines)) == (count, count, count)
+
+
+async def test_each_operation_of_a_batch_is_judged(guarded: Guarded) -> None:
+    """By its scope, and by whose the record is."""
+    bob, writer = await guarded.asker("bob"), await guarded.asker("alice", "write")
+    await bob.ask("PUT", PATH, json=BODY)
+    operations = [
+        {"op": "put", "user": "a"},
+        {"op": "put", "guid": GUID, "user": "a"},
+        {"op": "get", "guid": GUID},
+        {"op": "delete", "guid": GUID},
+    ]
+    reply = await writer.ask("POST", "/guid:batch", json={"operations": operations})
+    assert [result["status"] for result in reply.json["results"]] == [201, 404, 403, 403]
+    assert (await bob.ask("GET", PATH)).json["user"] == "a"
+
+
+async def test_an_idempotency_key_is_ones_own(guarded: Guarded) -> None:
+    """The same key of another owner is another request."""
+    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    once = {"Idempotency-Key": "k"}
+    first = await alice.ask("POST", "/guid", json=BODY, headers=once)
+    again = await alice.ask("POST", "/guid", json=BODY, headers=once)
+    others = await bob.ask("POST", "/guid", json=BODY, headers=once)
+    assert first.json == again.json
+    assert others.status == 201
+    assert others.json["guid"] != first.json["guid"]
+    assert (await bob.ask("GET", f"/guid/{first.json['guid']}")).status == 404
+
+
+async def test_what_is_no_good_key_is_refused(guarded: Guarded) -> None:
+    """Mistyped, unknown, of a wrong secret, another scheme: 401, and that it is invalid."""
+    held = await guarded.give()
+    assert (await Asker(guarded.client, held).ask("PUT", PATH, json=BODY)).status == 201
+    _, unknown = keys.draw("alice", SCOPES, 0)
+    wrong = keys.text_of(held.key.id, "0" * keys.SECRET_CHARACTERS)
+    mistyped = held.text[:-1] + ("0" if held.text[-1] != "0" else "1")
+    for authorization in (
+        f"Bearer {unknown}",
+        f"Bearer {wrong}",
+        f"Bearer {mistyped}",
+        f"Basic {held.text}",
+        held.text,
+        "Bearer",
+        f"Bearer {held.text}, Bearer {held.text}",
+        "Bearer " + "a" * 10_000,
+    ):
+        for method in ("GET", "PUT", "DELETE"):
+            body = BODY if method == "PUT" else None
+            reply = await guarded.client.ask(method, PATH, json=body, headers={"Authorization": authorization})
+            assert reply.status == 401
+            assert 'error="invalid_token"' in reply.headers["WWW-Authenticate"]
+    reply = await guarded.client.ask("GET", f"{PATH}?access_token={held.text}")
+    assert reply.status == 401
+
+
+async def test_one_that_is_revoked_or_expired_is_refused_within_five_seconds(guarded: Guarded) -> None:
+    """However often it is used meanwhile."""
+    revoked, expiring = await guarded.give(), await guarded.give(expire=guarded.clock.seconds + 60)
+    for held in (revoked, expiring):
+        assert (await Asker(guarded.client, held).ask("PUT", PATH, json=BODY)).status in {200, 201}
+    await guarded.change(revoked, revoked=1)
+    await until(401, Asker(guarded.client, revoked))
+    guarded.clock.now += 61_000
+    await until(401, Asker(guarded.client, expiring))
+
+
+async def test_the_use_of_a_key_is_noted(guarded: Guarded) -> None:
+    """Once an hour at most."""
+    held = await guarded.give()
+    await Asker(guarded.client, held).ask("GET", PATH)
+    async with asyncio.timeout(5), open_keys(guarded.store_url) as kept:
+        while (key := await kept.key(held.key.id)) is None or key.used is None:
+            await asyncio.sleep(0.02)
+    assert key.used == guarded.clock.now
+
+
+async def test_health_and_what_tells_of_the_service_are_open(guarded: Guarded) -> None:
+    """Metrics are for admins."""
+    for path in ("/livez", "/readyz", "/version", "/openapi.json", "/docs", "/problems/unauthorized", "/"):
+        assert (await guarded.client.get(path)).status == 200
+    reader, admin = await guarded.asker(), await guarded.asker("root", "admin")
+    assert (await guarded.client.get("/metrics")).status == 401
+    assert (await reader.ask("GET", "/metrics")).status == 403
+    assert (await admin.ask("GET", "/metrics")).status == 200
+
+
+async def test_a_failed_log_in_takes_as_long_as_any_other(guarded: Guarded) -> None:
+    """The same time for a wrong secret and for an unknown id: none is answered before it."""
+    held = await guarded.give()
+    _, unknown = keys.draw("alice", SCOPES, 0)
+    for text in (unknown, keys.text_of(held.key.id, "0" * keys.SECRET_CHARACTERS), "nonsense"):
+        begun = asyncio.get_running_loop().time()
+        await guarded.client.get(PATH, headers={"Authorization": f"Bearer {text}"})
+        assert asyncio.get_running_loop().time() - begun >= 0.045
