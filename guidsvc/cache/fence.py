@@ -22,7 +22,7 @@ from guidsvc.errors import CacheUnavailable, GuidsvcError
 from guidsvc.meters import CacheMeter
 from guidsvc.store.fence import Fence, Fenced, Mode, Sight
 
-HOLD_DOWNS = 32
+HOLD_DOWNS = 8
 """The hold-down grows to so many times its length, while ON never lasts."""
 
 _log = structlog.get_logger(__name__)

@@ -37,8 +37,6 @@ from guidsvc.store.around import Around
 from guidsvc.store.fence import Mode
 from guidsvc.tracing import MISS, came_from
 
-ENTRY_MS = 600 * 1000
-"""The longest life of an entry, so that those which nobody reads go: a Redis that keeps this promise evicts nothing."""
 DECODINGS, DECODED_BYTES = 10_000, 1024
 """So many values, of no more than so many bytes, are known by what they say, and need not be read again."""
 WINDOW_SECONDS = 8.0
@@ -201,7 +199,7 @@ class SharedCache(Around[Backend]):
     async def _fill(self, guid: str, known: Record | None, token: str, boot: str) -> None:
         """Fill in what the store has settled, if it is not known yet."""
         record = known or await self._store.settled(guid)
-        life = 0 if record is None else min(record.expire * 1000 - self._clock(), ENTRY_MS)
+        life = 0 if record is None else min(record.expire * 1000 - self._clock(), milliseconds(self._timing.entry))
         if record is None or life <= 0:
             return
         with self._read(guid) as reading:

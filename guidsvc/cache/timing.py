@@ -13,6 +13,8 @@ class Timing:
 
     redis: float = 0.1
     """In which Redis answers, or counts as unavailable."""
+    entry: float = 600.0
+    """For which an entry lives at most: those which nobody reads have to go, as Redis is to evict nothing."""
     lease: float = 0.25
     """For which a process may serve what it read from Redis, counted from when it asked."""
     cool: float = 1.0

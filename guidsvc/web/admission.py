@@ -21,8 +21,9 @@ from guidsvc.errand import CURRENT, Errand
 from guidsvc.errors import Abandoned, Overloaded, TooLate
 
 PLACES, QUEUE_SECONDS, REQUEST_SECONDS = 256, 1.0, 5.0
-QUEUE = 8
-"""So many times as many as there are places may wait for one."""
+QUEUE = 1
+"""So many times as many as there are places may wait for one. What waits fills memory, and to go through much of that
+takes time: with 8 a fifth of what could be done was lost under overload (`python -m bench.overload`)."""
 LATE = 0.2
 """A loop that twice comes to a look by this part of the time in the queue too late is behind with what it was sent."""
 LOOKS = 20

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from os import cpu_count
 
 from tests.simulation.mutants import MUTANTS, Mutant, found_at
@@ -18,15 +19,15 @@ def main() -> int:
     if options.mutants:
         return _mutants()
     if options.seed is not None:
-        return _told([run(options.seed, trace=options.trace)])
+        return _told([run(options.seed, trace=options.trace, faults=options.faults)])
     seeds = range(options.first, options.first + options.seeds)
     if options.until_found:
-        found = next((seed for seed in seeds if run(seed).violations), None)
+        found = next((seed for seed in seeds if run(seed, faults=options.faults).violations), None)
         if found is not None:
             print("found at seed", found)
         return int(found is not None)
     with ProcessPoolExecutor() as pool:
-        return _told(pool.map(run, seeds, chunksize=10))
+        return _told(pool.map(partial(run, faults=options.faults), seeds, chunksize=10))
 
 
 def _options() -> argparse.Namespace:
@@ -34,6 +35,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="this one only")
+    parser.add_argument("--faults", nargs="*", default=[], help="nothing but these: slow_stores, flush, stragglers ...")
     parser.add_argument("--trace", action="store_true", help="print each event of it")
     parser.add_argument("--mutants", action="store_true", help="run the mutants, each until it is found")
     parser.add_argument("--until-found", action="store_true", help="stop at the first violation, and print its seed")

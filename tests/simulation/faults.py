@@ -9,6 +9,11 @@ from tests.simulation.redis import SimulatedRedis
 from tests.simulation.store import SimulatedStore
 from tests.simulation.world import Actor, World
 
+WORLDS = ("slow_stores",), ("flush", "stragglers"), ("slow_answers", "cut_redis"), ("cut_redis", "stragglers")
+"""What does harm together, where one alone does not."""
+TOGETHER = 0.3
+"""The share of the seeds in which that happens, and nothing else."""
+
 
 class Victim(Protocol):
     """A process that things happen to."""
@@ -25,10 +30,16 @@ class Victim(Protocol):
 
 
 async def wreak(
-    world: World, redis: SimulatedRedis, store: SimulatedStore, victims: Sequence[Victim], until: float
+    world: World,
+    redis: SimulatedRedis,
+    store: SimulatedStore,
+    victims: Sequence[Victim],
+    *,
+    until: float,
+    named: Sequence[str] = (),
 ) -> None:
-    """Let things go wrong until then, with times of calm, and heal them."""
-    faults = Faults(world, redis, store, victims)
+    """Let things go wrong until then, with times of calm, and heal them: what is named, or as the seed decides."""
+    faults = Faults(world, redis, store, victims, named)
     random = world.random
     while world.now < until:
         await asyncio.sleep(random.choice((0.1, 0.5, 1.0, 2.0, 6.0)) * random.random())
@@ -42,16 +53,27 @@ async def wreak(
 class Faults:
     """Each thing that may go wrong, and when it is well again."""
 
-    def __init__(self, world: World, redis: SimulatedRedis, store: SimulatedStore, victims: Sequence[Victim]) -> None:
+    def __init__(
+        self,
+        world: World,
+        redis: SimulatedRedis,
+        store: SimulatedStore,
+        victims: Sequence[Victim],
+        named: Sequence[str],
+    ) -> None:
         self._world, self._redis, self._store, self._victims = world, redis, store, victims
         self._random = world.random
         everything: list[Callable[[], None]] = [
             self._pause, self._long_pause, self._die, self._flush, self._save_and_restart, self._evict,
             self._cut_redis, self._reset, self._redis_dead, self._slow_redis, self._cut_store, self._slow_store,
-            self._slow_answers, self._stragglers, self._stall,
+            self._slow_answers, self._slow_stores, self._stragglers, self._stall,
         ]  # fmt: skip
         # Some kinds a seed: what goes wrong often goes wrong together, where all kinds would drown each other out.
         kinds = self._random.sample(everything, self._random.choice((1, 2, 3, 5, 8)))
+        if self._random.random() < TOGETHER:
+            named = named or self._random.choice(WORLDS)
+        if named:
+            kinds = [getattr(self, f"_{name}") for name in named]
         self.all = [(fault.__name__.strip("_"), fault) for fault in kinds]
 
     @property
@@ -109,6 +131,10 @@ class Faults:
 
     def _slow_store(self) -> None:
         self._slow(self._one.to_store, self._random.choice((0.5, 1.5, 6.0, 15.0)))
+
+    def _slow_stores(self) -> None:
+        for victim in self._victims:
+            self._slow(victim.to_store, 0.8)
 
     def _stragglers(self) -> None:
         network = self._one.to_store

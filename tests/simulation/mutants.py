@@ -18,6 +18,8 @@ class Mutant:
     name: str
     edits: Mapping[str, tuple[str, str]]
     seeds: int = 200
+    faults: tuple[str, ...] = ()
+    """In a world where only these happen; else in any."""
 
     def apply(self, folder: Path) -> None:
         """Change the files; each text must be there."""
@@ -62,6 +64,11 @@ MUTANTS = (
         "fence.py": ("elif await self._link.boot_is_over(fence.boot):", "elif False:"),
         "shared.py": ("boot=view.fence.boot)).value\n", "boot=view.fence.boot)).value or 0\n"),
     }),
+    Mutant("END drops the markers of others", {"end.lua": ("redis.call('ZREM', KEYS[3], ARGV[2])", "redis.call('DEL', KEYS[3])")}, seeds=600, faults=("slow_stores",)),
+    Mutant("FILL takes another's lease over", {"fill.lua": ("holder = '*' else", "holder = ARGV[5] else")}, seeds=600),
+    Mutant("the store is not told how late", {"shared.py": ("self._store.swap(old, new, not_after=window.not_after)", "self._store.swap(old, new)")}, seeds=600, faults=("flush", "stragglers")),
+    Mutant("the fence's lease counted from the reply", {"fence.py": ("self.until = asked + ", "self.until = told + ")}, seeds=600, faults=("slow_answers", "cut_redis")),
+    Mutant("a write outlives two looks", {"shared.py": ("until = min(asked + timing.held(timing.marker), view.asked + 2 * timing.held(timing.fence_lease))", "until = asked + timing.held(timing.marker)")}, seeds=600, faults=("flush", "stragglers")),
 )  # fmt: skip
 
 
@@ -80,6 +87,8 @@ def found_at(mutant: Mutant) -> int | None:
             "--seeds",
             str(mutant.seeds),
             "--until-found",
+            "--faults",
+            *mutant.faults,
         ]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode not in {0, 1}:

@@ -19,7 +19,7 @@ class Network:
     def there(self) -> float | None:
         """Return how long a message takes to the server; None if it is lost."""
         straggles = self.straggling and self._random.random() < self.straggling
-        return None if self.cut_there else self._delay() + (self._random.uniform(3, 10) if straggles else 0.0)
+        return None if self.cut_there else self._delay() + (self._random.uniform(3, 14) if straggles else 0.0)
 
     def back(self) -> float | None:
         """Return how long a message takes from the server; None if it is lost."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
@@ -27,6 +28,8 @@ PROCESSES, CLIENTS, KEYS = 3, 2, 2
 SECONDS = 20.0
 """Of virtual time; then what went wrong is healed, and all that is under way comes to its end."""
 CALM_SECONDS = 3.0
+ENTRIES = 600.0, 600.0, 0.15
+"""How long entries live: the longest that is usual, or so short that they go while they are leased."""
 EPOCH_MS = 1_700_000_000_000
 NEVER = 4_000_000_000
 """When the records expire."""
@@ -55,8 +58,10 @@ class History:
 class Process:
     """A process of the service, and its clients."""
 
-    def __init__(self, world: World, redis: SimulatedRedis, store: SimulatedStore, history: History, name: str) -> None:
-        self._world, self._history = world, history
+    def __init__(  # its collaborators
+        self, world: World, redis: SimulatedRedis, store: SimulatedStore, history: History, timing: Timing, name: str
+    ) -> None:
+        self._world, self._history, self._timing = world, history, timing
         self._write_share = world.random.choice((0.4, 0.2, 0.05, 0.01))
         self.to_redis, self.to_store = Network(world.random), Network(world.random)
         self._redis, self._store = redis, store
@@ -80,7 +85,7 @@ class Process:
         return actor
 
     async def _live(self, actor: Actor) -> None:
-        world, timing = self._world, Timing()
+        world, timing = self._world, self._timing
         rate, offset = world.random.uniform(0.996, 1.004), world.random.uniform(0, 1000)
 
         def timer() -> float:
@@ -179,8 +184,8 @@ def record(guid: str, mark: str, version: int) -> Record:
     return Record(guid=guid, user=mark, expire=NEVER, version=version, created=1, updated=1, purge_at=NEVER)
 
 
-def run(seed: int, *, trace: bool = False) -> Result:
-    """Run a seed to its end, and judge what its clients saw."""
+def run(seed: int, *, trace: bool = False, faults: Sequence[str] = ()) -> Result:
+    """Run a seed to its end, and judge what its clients saw; the faults are those that are named, if any are."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     world = World(seed, trace=trace)
     asyncio.set_event_loop(world)
@@ -188,8 +193,9 @@ def run(seed: int, *, trace: bool = False) -> Result:
     try:
         redis, store = SimulatedRedis(world), SimulatedStore(world)
         _begin(world, redis, store, history)
-        processes = [Process(world, redis, store, history, f"p{number}") for number in range(PROCESSES)]
-        world.run_until_complete(wreak(world, redis, store, processes, until=SECONDS))
+        timing = Timing(entry=world.random.choice(ENTRIES))
+        processes = [Process(world, redis, store, history, timing, f"p{number}") for number in range(PROCESSES)]
+        world.run_until_complete(wreak(world, redis, store, processes, until=SECONDS, named=faults))
         world.run_until_complete(asyncio.sleep(CALM_SECONDS))
         final = [_final(world, store, f"{number:032X}") for number in range(KEYS)]
         history.counts["cycles"] = store.cycles
