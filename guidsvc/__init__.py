@@ -14,6 +14,8 @@ The map of the package. A request flows one way, and imports run the same way:
     keys       API keys: what one looks like, what is kept of it, whether it opens
     guard      Guard: who asks, by the key that is shown; what is remembered of that, and for how long
     idempotency requests that may be sent again, done once
+    limits     how often a caller may ask, in all processes, and the rations in which a process books that
+    lockouts   from where log-ins failed too often
     errand     what is done because somebody waits for it, and what is left when nobody does
     background work that goes on beside other work, and ends with it
     batching   many callers, one call: group commit, shared round trips

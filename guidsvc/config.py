@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     server: Literal["httptools", "tornado"] = Field(
         "httptools", description="what reads HTTP: our own connection layer on httptools, or Tornado's server"
     )
+    rate_limit: str = Field("", description="the most requests of a caller, in all processes: 20000/second, 600/minute")
+    login_limit: str = Field(
+        "20/minute", description="the most failed log-ins of an address, in all processes, before it is locked out"
+    )
     workers: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description="processes that serve, under a supervisor; more than one need a redis:// that they share"
     )

@@ -9,29 +9,25 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
 import structlog
 from redis.asyncio import Connection, ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from guidsvc.background import background
 from guidsvc.batching import Batcher
+from guidsvc.cache.driver import CONNECT_SECONDS, pool_of, reason, within
 from guidsvc.cache.timing import Timer, Timing, milliseconds
-from guidsvc.errors import CacheUnavailable, StartError
+from guidsvc.errors import CacheUnavailable
 from guidsvc.meters import CacheMeter
 from guidsvc.meters import Timing as Stopwatch
 
-CONNECT_SECONDS = 1.0
-"""For the connection itself, with TLS and all; after it, Redis must prove that it answers within the time-out."""
 RETRY_SECONDS = 0.05, 1.0
 """The first and the longest pause between two tries to make the link anew."""
 STEADY_SECONDS = 1.0
@@ -39,11 +35,7 @@ STEADY_SECONDS = 1.0
 PIPELINE = 256
 """At most so many calls go out in one exchange."""
 
-TURNS = 100
-"""So many turns of the loop is an answer given that has arrived, to get in parts to whoever waits for it."""
-
 _log = structlog.get_logger(__name__)
-_Done = TypeVar("_Done")
 _Command = tuple[str | bytes | int, ...]
 
 
@@ -101,14 +93,7 @@ class _Round(NamedTuple):
 @asynccontextmanager
 async def open_link(url: str, *, name: str, timing: Timing, meter: CacheMeter | None = None) -> AsyncIterator["Link"]:
     """Open a link, whether or not Redis answers now, and close it at the end; StartError if the URL makes no sense."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
-            raise ValueError(f"{parts.path} is no number of a Redis database")
-        pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None)
-        pool.make_connection()  # type: ignore[no-untyped-call]  # which is made and not connected: an option that no connection knows shows here
-    except (ValueError, TypeError) as error:
-        raise StartError(f"cache_url: {error}") from error
+    pool = pool_of(url, ConnectionPool)
     link = Link(pool, name=name, timing=timing, meter=meter)
     try:
         async with background(link.keep()):
@@ -187,7 +172,7 @@ class Link:
     async def wait_up(self, seconds: float) -> None:
         """Return as soon as the link is up; CacheUnavailable if it is not within this time."""
         try:
-            await _within(seconds, self._up.wait())
+            await within(seconds, self._up.wait())
         except TimeoutError as error:
             raise CacheUnavailable("Redis does not answer") from error
 
@@ -201,7 +186,7 @@ class Link:
                 lasted = await self._lasts(STEADY_SECONDS)
                 fault = "it answers, and then fails"
             except Exception as error:  # noqa: BLE001  # it is told; whatever broke the link, it is made anew
-                lasted, fault, pause = False, _reason(error), 2 * pause
+                lasted, fault, pause = False, reason(error), 2 * pause
             if lasted:
                 if told:
                     _log.info("cache is up")
@@ -231,8 +216,8 @@ class Link:
     async def _connect(self) -> None:
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            info = await _within(CONNECT_SECONDS, _greet(connection))
-            await _within(self._timing.redis, _pipeline(connection, [("PING",)]))
+            info = await within(CONNECT_SECONDS, _greet(connection))
+            await within(self._timing.redis, _pipeline(connection, [("PING",)]))
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -258,10 +243,10 @@ class Link:
             raise CacheUnavailable("Redis does not answer")
         asked, rounds = self._timer(), self._rounds(calls)
         try:
-            replies = await _within(self._timing.redis, _pipeline(self._connection, [each.command for each in rounds]))
+            replies = await within(self._timing.redis, _pipeline(self._connection, [each.command for each in rounds]))
         except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a transport that is closed
             await self._break()
-            raise CacheUnavailable(f"Redis: {_reason(error)}") from error
+            raise CacheUnavailable(f"Redis: {reason(error)}") from error
         answers: dict[int, Answer] = {}
         for reply, (_, token, places) in zip(replies, rounds, strict=True):
             many = reply if token and reply is not None else [reply] * len(places)
@@ -291,25 +276,6 @@ class Link:
         # A boot of another run counts no more, though the memory of it may have been restored or copied.
         first = self._run_id if script is ADOPT else boot if boot.startswith(self._run_id) else ""
         return ("EVALSHA", script.digest, 1 + len(keys), control, *keys, first, *arguments)
-
-
-async def _within(seconds: float, work: Coroutine[Any, Any, _Done]) -> _Done:
-    """Return what the work returns; TimeoutError, and the work is cancelled, if it takes longer than this.
-
-    Not counted is the time in which our own loop was busy: an answer that is there when the time is up is taken.
-    """
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-        for _ in range(TURNS):
-            if not task.done():
-                await asyncio.sleep(0)
-    finally:
-        late = task.cancel()
-    if late:
-        await asyncio.gather(task, return_exceptions=True)
-        raise TimeoutError(f"no answer within {seconds} s")
-    return task.result()
 
 
 async def _greet(connection: Connection) -> bytes:
@@ -344,7 +310,3 @@ def _run_id(info: bytes) -> str:
     if found is None:
         raise RedisError("INFO server tells no run_id")
     return found[1].decode()
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
