@@ -12,6 +12,7 @@ The map of the package. A request flows one way, and imports run the same way:
     service    GuidService: get, put, create, delete over a Store and a clock
     access     callers, their scopes, and whose a record is
     keys       API keys: what one looks like, what is kept of it, whether it opens
+    guarding   whether access is controlled, and the guard opened with all that it needs
     guard      Guard: who asks, by the key that is shown; what is remembered of that, and for how long
     idempotency requests that may be sent again, done once
     limits     how often a caller may ask, in all processes, and the rations in which a process books that

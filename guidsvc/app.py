@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from socket import socket
 from typing import Protocol
@@ -24,13 +23,13 @@ from guidsvc.background import background
 from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
-from guidsvc.guard import Guard
+from guidsvc.guarding import guarding, is_controlled
 from guidsvc.idempotency import Idempotency
 from guidsvc.meters import Meters
 from guidsvc.post import MARGIN_SECONDS, METRICS_VARIABLE, Post
 from guidsvc.rules import Clock, Terms
 from guidsvc.service import GuidService
-from guidsvc.store import Keys, open_store
+from guidsvc.store import open_store
 from guidsvc.store.measured import MeasuredStore
 from guidsvc.web.access import Log
 from guidsvc.web.admission import Admission
@@ -132,7 +131,7 @@ async def serving(settings: Settings, *, clock: Clock = system_clock, post: Post
             size=settings.cache_size,
             meter=meters.cache,
         ) as cache,
-        _guarding(settings, store, clock) as guard,
+        guarding(settings, store, clock) as guard,
     ):
         terms = Terms(lifetime=settings.lifetime, retention=settings.retention)
         make, strict = MAKERS[settings.guid_version], settings.require_preconditions
@@ -162,40 +161,6 @@ async def serving(settings: Settings, *, clock: Clock = system_clock, post: Post
                     yield _port(sockets, settings)
                 finally:
                     await _drain(server, app.settings["under_way"], settings.grace)
-
-
-@asynccontextmanager
-async def _guarding(settings: Settings, keys: Keys, clock: Clock) -> AsyncIterator[Guard | None]:
-    """Guard the service, inside, where access is controlled."""
-    if not is_controlled(settings):
-        yield None
-        return
-    guard = Guard(keys, clock=clock)
-    try:
-        yield guard
-    finally:
-        await guard.aclose()
-
-
-def is_controlled(settings: Settings) -> bool:
-    """Whether access is controlled; StartError if that is not said, and others than this host can ask."""
-    if settings.access is not None:
-        return settings.access == "keys"
-    if settings.unix_socket is None and not _is_loopback(settings.host):
-        raise StartError(
-            f"access: {settings.host} can be reached from outside, and nobody has said who may ask: make a key "
-            "(python pdapt.py keys create --owner NAME) and set access to keys, or set it to off and mean it"
-        )
-    return False
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @asynccontextmanager

@@ -74,7 +74,10 @@ class Settings(BaseSettings):
     server: Literal["httptools", "tornado"] = Field(
         "httptools", description="what reads HTTP: our own connection layer on httptools, or Tornado's server"
     )
-    rate_limit: str = Field("", description="the most requests of a caller, in all processes: 20000/second, 600/minute")
+    rate_limit: str = Field(
+        "20000/second",
+        description="the most requests of a caller, in all processes: 600/minute, or nothing for no limit",
+    )
     login_limit: str = Field(
         "20/minute", description="the most failed log-ins of an address, in all processes, before it is locked out"
     )

@@ -28,6 +28,8 @@ Nothing here knows HTTP: the one table from error to status is in `guidsvc.web.p
 exceptions never leave the file that imports the driver; they become one of these.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -140,11 +142,15 @@ class QuotaExceeded(GuidsvcError):
 
 
 class RateLimited(GuidsvcError):
-    """They ask more often than they may; `retry_after` is in how many seconds they may again, at least 1."""
+    """They ask more often than they may; `retry_after` is in how many seconds they may again, at least 1.
 
-    def __init__(self, detail: str, retry_after: int) -> None:
+    `told` is what tells of the limit, by the names of headers.
+    """
+
+    def __init__(self, detail: str, retry_after: int, told: Mapping[str, str] = MappingProxyType({})) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+        self.told = told
 
 
 class Unavailable(GuidsvcError):

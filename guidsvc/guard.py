@@ -21,6 +21,8 @@ from guidsvc.access import Caller
 from guidsvc.background import detached
 from guidsvc.errors import GuidsvcError, RateLimited, Unauthorized
 from guidsvc.keys import USED_EVERY_MS, Key
+from guidsvc.limits import RateLimits, Ration
+from guidsvc.lockouts import Lockouts
 from guidsvc.rules import Clock
 from guidsvc.store import Keys
 
@@ -41,35 +43,12 @@ class Tokens(Protocol):
         """Return who asks with it, and until when it is good, in Unix seconds; Unauthorized if it is not."""
 
 
-class Ration(Protocol):
-    """So many requests as a caller may make without anybody being asked."""
-
-    def take(self) -> bool:
-        """Take one; False, if there is none left."""
-
-
-class Limits(Protocol):
-    """How often somebody may ask."""
-
-    def ration(self, name: str) -> Ration | None:
-        """Return the ration of a caller; None, if there is no limit."""
-
-    async def refill(self, ration: Ration) -> None:
-        """Put more into a ration; RateLimited, if there is no more to be had now."""
-
-    def blocked(self, address: str) -> int | None:
-        """Return for how many seconds an address may not try to log in, if it has failed too often."""
-
-    async def failed(self, address: str) -> None:
-        """Note that a log-in from there has failed."""
-
-
 class Login:
     """Somebody who has shown who they are: may be used while it is `usable`."""
 
     __slots__ = ("_fresh_until", "_guard", "_until", "authorization", "caller", "ration")
 
-    def __init__(self, guard: "Guard", authorization: str, caller: Caller, ration: Ration | None) -> None:
+    def __init__(self, guard: "Guard", authorization: str, caller: Caller, ration: Ration) -> None:
         self._guard = guard
         self._until = self._fresh_until = 0.0  # by `perf_counter`
         self.authorization = authorization
@@ -84,7 +63,7 @@ class Login:
                 return False
             self._fresh_until = self._until  # once
             self._guard.renew(self)
-        return self.ration is None or self.ration.take()
+        return self.ration.take()
 
     @property
     def good(self) -> bool:
@@ -104,11 +83,20 @@ class Login:
 class Guard:
     """Lets in who has a key, or a token where those are taken."""
 
-    def __init__(self, kept: Keys, *, clock: Clock, tokens: Tokens | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        kept: Keys,
+        *,
+        clock: Clock,
+        limits: RateLimits | None = None,
+        lockouts: Lockouts | None = None,
+        tokens: Tokens | None = None,
+    ) -> None:
         self._keys = kept
         self._clock = clock
+        self._limits = limits or RateLimits(None, clock=clock)
+        self._lockouts = lockouts or Lockouts(None, clock=clock)
         self._tokens = tokens
-        self._limits = limits
         self._logins: LRUCache[str, Login] = LRUCache(REMEMBERED)
         self._beside: set[asyncio.Task[None]] = set()
 
@@ -123,8 +111,7 @@ class Guard:
             raise Unauthorized("This needs a key, as in: Authorization: Bearer gs_...", invalid=False)
         known: Login | None = self._logins.get(authorization)
         login = known if known is not None and known.good else await self._try(authorization, address)
-        while login.ration is not None and not login.ration.take():
-            await self._refill(login.ration)
+        await login.ration.spend()
         return login
 
     def renew(self, login: Login) -> None:
@@ -138,15 +125,14 @@ class Guard:
 
     async def _try(self, authorization: str, address: str) -> Login:
         """Look somebody up; whoever fails is told so at a set time."""
-        limits, answered_at = self._limits, asyncio.get_running_loop().time() + FAILED_SECONDS
-        seconds = None if limits is None else limits.blocked(address)
-        if seconds is not None:
-            raise RateLimited("Too many log-ins have failed from this address.", seconds)
+        answered_at = asyncio.get_running_loop().time() + FAILED_SECONDS
+        wait = self._lockouts.blocked(address)
+        if wait is not None:
+            raise RateLimited(f"Too many log-ins have failed from this address: try again in {wait} s.", wait)
         try:
             return await self._find(authorization)
         except Unauthorized:
-            if limits is not None:
-                await limits.failed(address)
+            await self._lockouts.failed(address)
             await asyncio.sleep(answered_at - asyncio.get_running_loop().time())
             raise
 
@@ -156,8 +142,7 @@ class Guard:
         caller, seconds = await self._look(authorization)
         login: Login | None = self._logins.get(authorization)
         if login is None or login.caller != caller:
-            ration = None if self._limits is None else self._limits.ration(caller.name)
-            login = Login(self, authorization, caller, ration)
+            login = Login(self, authorization, caller, self._limits.ration(caller.name))
             self._logins.insert(authorization, login)
         login.keep(asked, seconds)
         return login
@@ -196,10 +181,6 @@ class Guard:
         else:
             if renewed is not login:  # its scopes have changed
                 login.end()
-
-    async def _refill(self, ration: Ration) -> None:
-        assert self._limits is not None  # noqa: S101  # who has a ration has it from there
-        await self._limits.refill(ration)
 
     def _do_beside(self, work: Coroutine[object, object, None]) -> None:
         task = detached(_quietly(work))

@@ -138,7 +138,9 @@ class Ration:
         if self._is_empty():
             wait = self._limit.wait(self._clock())
             raise RateLimited(
-                f"There may be {self._limit.amount} requests in {self._limit.seconds} s: ask again in {wait} s.", wait
+                f"There may be {self._limit.amount} requests in {self._limit.seconds} s: ask again in {wait} s.",
+                wait,
+                self.headers(),
             )
 
     def headers(self) -> dict[str, str]:

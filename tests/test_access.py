@@ -71,7 +71,7 @@ class Guarded(NamedTuple):
 
 @pytest.fixture
 async def guarded(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[Guarded]:
-    async with serving(**combination, access="keys") as client:
+    async with serving(**combination, access="keys", login_limit="") as client:
         yield Guarded(client, combination["store_url"], clock)
 
 
@@ -251,3 +251,44 @@ async def test_a_failed_log_in_takes_as_long_as_any_other(guarded: Guarded) -> N
         begun = asyncio.get_running_loop().time()
         await guarded.client.get(PATH, headers={"Authorization": f"Bearer {text}"})
         assert asyncio.get_running_loop().time() - begun >= 0.045
+
+
+async def test_one_who_asks_too_often_is_told_when_to_ask_again(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    """Each reply says what is left; the limit is the key's, and health is not counted."""
+    async with serving(**combination, access="keys", rate_limit="4/minute") as client:
+        guarded = Guarded(client, combination["store_url"], clock)
+        alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+        assert (await alice.ask("PUT", PATH, json=BODY)).headers["RateLimit"].startswith('"requests";r=3;t=')
+        for path, left in ((PATH, 2), ("/guid", 1), (PATH, 0)):
+            reply = await alice.ask("GET", path)
+            assert reply.status == 200
+            assert reply.headers["RateLimit"].startswith(f'"requests";r={left};t=')
+            assert reply.headers["RateLimit-Policy"] == '"requests";q=4;w=60'
+        for method in ("GET", "DELETE"):
+            reply = await alice.ask(method, PATH)
+            assert (reply.status, reply.json["code"]) == (429, "rate-limited")
+            assert 0 < int(reply.headers["Retry-After"]) <= 60
+            assert reply.headers["RateLimit"].startswith('"requests";r=0;t=')
+        assert (await bob.ask("GET", "/guid")).status == 200
+        assert (await client.get("/readyz")).status == 200
+        clock.now += 60_000
+        assert (await alice.ask("GET", PATH)).status == 200
+
+
+async def test_an_address_from_where_log_ins_fail_is_locked_out(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    """Whoever is known already is served on."""
+    async with serving(**combination, access="keys", login_limit="3/minute") as client:
+        guarded = Guarded(client, combination["store_url"], clock)
+        known, new = await guarded.asker("alice"), await guarded.asker("bob")
+        await known.ask("PUT", PATH, json=BODY)
+        for _ in range(3):
+            assert (await client.get(PATH, headers={"Authorization": "Bearer nonsense"})).status == 401
+        refused = await new.ask("GET", PATH)
+        assert (refused.status, refused.json["code"]) == (429, "rate-limited")
+        assert (await known.ask("GET", PATH)).status == 200
+        clock.now += 60_000
+        assert (await new.ask("GET", PATH)).status == 404

@@ -60,6 +60,7 @@ class Handler(RequestHandler):
     trace: Trace
     caller: Caller = ANYONE
     """Who asks."""
+    _login: Login | None = None
     _is_last = False  # of its connection, whose end is that of the reply too: HTTP/1.0 knows no other for a stream
     _errand: Errand | None = None  # what is being done
     _gone = False  # the client is
@@ -123,7 +124,7 @@ class Handler(RequestHandler):
         self._admit(await guard.login(authorization, str(self.request.remote_ip)), needs)
 
     def _admit(self, login: Login, needs: Needs) -> None:
-        self.caller = login.caller
+        self._login, self.caller = login, login.caller
         self.caller.demand(needs)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -136,7 +137,7 @@ class Handler(RequestHandler):
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """End the request; and the connection, if the service is about to end and the client can still be told."""
-        self._tell_origin()
+        self._tell_more()
         ends = self.under_way.draining and not self._headers_written
         if not ends and not self._is_last:
             return super().finish(chunk)
@@ -238,7 +239,7 @@ class Handler(RequestHandler):
         """
         if self.request.version == "HTTP/1.0":
             self._is_last = True
-        self._tell_origin()
+        self._tell_more()
         if self.request.method == "HEAD":
             await self.flush()
             self.finish()
@@ -313,12 +314,16 @@ class Handler(RequestHandler):
         under_way: UnderWay = self.application.settings["under_way"]
         return under_way
 
-    def _tell_origin(self) -> None:
+    def _tell_more(self) -> None:
+        """Tell of limits, and of the origin of the answer, where that is wanted."""
+        if self._headers_written:
+            return
         origin: Origin = self.application.settings["origin"]
-        if origin and not self._headers_written:
-            told = origin.headers(self.source, self.trace, max(0.0, self.request.request_time()))
-            for name, value in told.items():
-                self.set_header(name, value)
+        told = {} if self._login is None else self._login.ration.headers()
+        if origin:
+            told |= origin.headers(self.source, self.trace, max(0.0, self.request.request_time()))
+        for name, value in told.items():
+            self.set_header(name, value)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"A body is at most {self.max_bytes} bytes.")

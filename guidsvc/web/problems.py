@@ -106,7 +106,7 @@ def headers_of(error: BaseException) -> dict[str, str]:  # noqa: PLR0911  # a ta
         case errors.Unauthorized() | errors.Forbidden(scope=str()):
             return {"WWW-Authenticate": _challenge(error)}
         case errors.RateLimited():
-            return {"Retry-After": str(error.retry_after)}
+            return {"Retry-After": str(error.retry_after), **error.told}
         case errors.Unavailable() | errors.InProgress():
             return {"Retry-After": RETRY_AFTER}
         case _:

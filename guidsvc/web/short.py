@@ -22,6 +22,7 @@ from guidsvc.errand import Errand
 from guidsvc.errors import Expired, Forbidden, GuidsvcError, InvalidRequest, NotFound, StoreUnavailable
 from guidsvc.guard import Guard, Login
 from guidsvc.idempotency import Reply
+from guidsvc.limits import UNLIMITED
 from guidsvc.meters import QUICK_SECONDS
 from guidsvc.models import Record
 from guidsvc.rules import UNCONDITIONAL
@@ -125,14 +126,14 @@ class ShortWay:
         except (NotFound, Expired) as error:
             if _GUID.fullmatch(guid) is None:
                 return None
-            reply = replies.problem(error, draw())
+            reply = replies.problem(error, draw(), more=limits_of(login))
             self.meter.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - begun)
             return reply
         except GuidsvcError:
             return None  # the long way meets it too, and tells of it
         if record is None:
             return None
-        reply = self._rendered(record, draw(), begun)
+        reply = self._rendered(record, draw(), begun, limits_of(login))
         seconds = perf_counter() - begun
         if seconds <= QUICK_SECONDS:
             quick = self._quick
@@ -206,7 +207,7 @@ class ShortWay:
             record = self._peek(guid, caller)
         except (Forbidden, NotFound, Expired, InvalidRequest) as error:
             status = problems.problem_of(error).status
-            reply = replies.problem(error, name, head=head, more=self.more(trace, None, begun))
+            reply = replies.problem(error, name, head=head, more=self.more(trace, None, begun, login))
         except GuidsvcError:
             return None
         else:
@@ -214,7 +215,7 @@ class ShortWay:
                 return None
             status = OK if wanted is UNCONDITIONAL or wanted.hold(record) else NOT_MODIFIED
             source = self._cache.source(misses)
-            more = self.more(trace, source, begun)
+            more = self.more(trace, source, begun, login)
             if status == OK and not head:
                 reply = self._rendered(record, name, begun, more)
             else:
@@ -226,9 +227,12 @@ class ShortWay:
         self.tell((method, guid, status), begun, name, remote, source)
         return reply
 
-    def more(self, trace: Trace | None, source: str | None, begun: float) -> str:
-        """Return the lines of a head that tell of the origin of an answer, where any do."""
-        return "" if trace is None or not self.origin else self.origin.lines(source, trace, perf_counter() - begun)
+    def more(self, trace: Trace | None, source: str | None, begun: float, login: Login | None) -> str:
+        """Return the lines of a head that tell of limits, and of the origin of an answer, where any do."""
+        lines = limits_of(login)
+        if trace is None or not self.origin:
+            return lines
+        return lines + self.origin.lines(source, trace, perf_counter() - begun)
 
     def tell(self, what: tuple[str, str, int], begun: float, name: str, remote: str, source: str | None) -> None:
         """Count a request that was answered, by method, GUID and status, and write its line."""
@@ -312,7 +316,7 @@ class Plain:
             way.admission.end(errand)
             self.last, status = way.under_way.draining, answer.status
             source = source_of(method, status, trace)
-            more = way.more(trace, source, begun)
+            more = way.more(trace, source, begun, self._login)
             reply = replies.reply(answer, name, head=head, last=self.last, more=more)
         except BaseException as failure:  # it is told, and logged where an operator must see it
             error = way.admission.end(errand, failure)
@@ -320,7 +324,8 @@ class Plain:
                 raise
             replies.log_failure(error, name)
             self.last, status = way.under_way.draining, problems.problem_of(error).status
-            reply = replies.problem(error, name, head=head, last=self.last, more=way.more(trace, None, begun))
+            more = way.more(trace, None, begun, self._login)
+            reply = replies.problem(error, name, head=head, last=self.last, more=more)
         finally:
             way.under_way.discard(self)
         way.tell((method, self._guid, status), begun, name, self._remote, source)
@@ -364,6 +369,13 @@ def _kept(headers: RawHeaders, parser: HttpRequestParser) -> dict[str, str] | No
     if "Connection" in kept and (kept["Connection"].lower() != "keep-alive" or parser.get_http_version() != "1.1"):
         return None
     return kept
+
+
+def limits_of(login: Login | None) -> str:
+    """Return the lines of a head that tell somebody how often they may ask, if there is a limit."""
+    if login is None or login.ration is UNLIMITED:
+        return ""
+    return "".join(f"{name}: {value}\r\n" for name, value in login.ration.headers().items())
 
 
 def _is_short(kept: Mapping[str, str]) -> bool:

@@ -1,0 +1,60 @@
+"""Whether access is controlled, as the settings say; and the guard that does it, opened with all that it needs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+
+from guidsvc.cache.counters import open_counters
+from guidsvc.config import Settings
+from guidsvc.errors import StartError
+from guidsvc.guard import Guard
+from guidsvc.limits import Limit, RateLimits
+from guidsvc.lockouts import Lockouts
+from guidsvc.rules import Clock
+from guidsvc.store import Keys
+
+
+@asynccontextmanager
+async def guarding(settings: Settings, keys: Keys, clock: Clock) -> AsyncIterator[Guard | None]:
+    """Guard the service, inside, where access is controlled."""
+    if not is_controlled(settings):
+        yield None
+        return
+    rate, failures = _limit("rate_limit", settings.rate_limit), _limit("login_limit", settings.login_limit)
+    share = 1 / settings.workers
+    async with open_counters(settings.cache_url) as counters:
+        limits = RateLimits(rate, counters, clock=clock, share=share)
+        lockouts = Lockouts(failures, counters, clock=clock, share=share)
+        guard = Guard(keys, clock=clock, limits=limits, lockouts=lockouts)
+        try:
+            yield guard
+        finally:
+            await guard.aclose()
+
+
+def is_controlled(settings: Settings) -> bool:
+    """Whether access is controlled; StartError if that is not said, and others than this host can ask."""
+    if settings.access is not None:
+        return settings.access == "keys"
+    if settings.unix_socket is None and not _is_loopback(settings.host):
+        raise StartError(
+            f"access: {settings.host} can be reached from outside, and nobody has said who may ask: make a key "
+            "(python pdapt.py keys create --owner NAME) and set access to keys, or set it to off and mean it"
+        )
+    return False
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _limit(name: str, text: str) -> Limit | None:
+    try:
+        return Limit.parse(text)
+    except ValueError as error:
+        raise StartError(f"{name}: {error}") from error
