@@ -30,6 +30,8 @@ SECONDS = 20.0
 CALM_SECONDS = 3.0
 ENTRIES = 600.0, 600.0, 0.15
 """How long entries live: the longest that is usual, or so short that they go while they are leased."""
+MARKERS = 10.0, 2.5
+"""How long a marker stands: as is usual, or so short that slow writes outlast it."""
 EPOCH_MS = 1_700_000_000_000
 NEVER = 4_000_000_000
 """When the records expire."""
@@ -193,7 +195,7 @@ def run(seed: int, *, trace: bool = False, faults: Sequence[str] = ()) -> Result
     try:
         redis, store = SimulatedRedis(world), SimulatedStore(world)
         _begin(world, redis, store, history)
-        timing = Timing(entry=world.random.choice(ENTRIES))
+        timing = Timing(entry=world.random.choice(ENTRIES), marker=world.random.choice(MARKERS))
         processes = [Process(world, redis, store, history, timing, f"p{number}") for number in range(PROCESSES)]
         world.run_until_complete(wreak(world, redis, store, processes, until=SECONDS, named=faults))
         world.run_until_complete(asyncio.sleep(CALM_SECONDS))
