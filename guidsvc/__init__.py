@@ -9,6 +9,9 @@ The map of the package. A request flows one way, and imports run the same way:
     models     Guid and Record: what a valid value is
     bodies     what clients send: the bodies and queries of requests
     rules      pure functions: what a change makes of a record, when it has expired
+    signing    the public keys that tokens are signed with; only this imports PyJWT
+    keyset     the set of them in a file or at a URL, kept up to date
+    tokens     JWT bearer tokens: who asks with one, and until when it is good
     service    GuidService: get, put, create, delete over a Store and a clock
     access     callers, their scopes, and whose a record is
     keys       API keys: what one looks like, what is kept of it, whether it opens

@@ -111,6 +111,15 @@ class Settings(BaseSettings):
     )
     cache_status: bool = Field(False, description="say in Cache-Status (RFC 9211) where a record came from")
     server_timing: bool = Field(False, description="say in Server-Timing how long store, Redis and all of it took")
+    jwt_jwks: str = Field(
+        "",
+        description="file or https:// URL of the keys (JWKS) that JWT bearer tokens are signed with; none: no tokens",
+    )
+    jwt_issuer: str = Field("", description="who issues these tokens: the `iss` of each")
+    jwt_audience: str = Field("", description="whom they are for: an `aud` of each")
+    jwt_owner_claim: Annotated[str, Field(min_length=1)] = Field(
+        "sub", description="the claim of a token that names the owner of what it creates"
+    )
     access_log: bool = Field(True, description="log a line for each request")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     log_format: Literal["auto", "console", "json"] = Field(

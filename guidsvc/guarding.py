@@ -12,6 +12,8 @@ from guidsvc.limits import Limit, RateLimits
 from guidsvc.lockouts import Lockouts
 from guidsvc.rules import Clock
 from guidsvc.store import Keys
+from guidsvc.tokens import Tokens, Trust, open_tokens
+from guidsvc.web.jwks import fetch
 
 
 @asynccontextmanager
@@ -25,11 +27,23 @@ async def guarding(settings: Settings, keys: Keys, clock: Clock) -> AsyncIterato
     async with open_counters(settings.cache_url) as counters:
         limits = RateLimits(rate, counters, clock=clock, share=share)
         lockouts = Lockouts(failures, counters, clock=clock, share=share)
-        guard = Guard(keys, clock=clock, limits=limits, lockouts=lockouts)
-        try:
-            yield guard
-        finally:
-            await guard.aclose()
+        async with _tokens(settings, clock) as tokens:
+            guard = Guard(keys, clock=clock, limits=limits, lockouts=lockouts, tokens=tokens)
+            try:
+                yield guard
+            finally:
+                await guard.aclose()
+
+
+@asynccontextmanager
+async def _tokens(settings: Settings, clock: Clock) -> AsyncIterator[Tokens | None]:
+    """Judge tokens, inside, where the settings name what they are signed with."""
+    if not settings.jwt_jwks:
+        yield None
+        return
+    trust = Trust(settings.jwt_issuer, settings.jwt_audience, settings.jwt_owner_claim)
+    async with open_tokens(settings.jwt_jwks, trust, fetch=fetch, clock=clock) as tokens:
+        yield tokens
 
 
 def is_controlled(settings: Settings) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,8 +13,10 @@ from guidsvc.keys import Key
 from guidsvc.store import open_keys
 from tests.client import Client, Reply
 from tests.conftest import FakeClock, Serving
+from tests.issuer import AUDIENCE, ISSUER, Signer, claims, key_set
 from tests.records import GUID
 
+EC = Signer("ec")
 PATH = f"/guid/{GUID}"
 BODY = {"user": "a"}
 
@@ -292,3 +295,27 @@ async def test_an_address_from_where_log_ins_fail_is_locked_out(
         assert (await known.ask("GET", PATH)).status == 200
         clock.now += 60_000
         assert (await new.ask("GET", PATH)).status == 404
+
+
+async def test_a_token_opens_what_its_scopes_say(
+    serving: Serving, combination: dict[str, str], clock: FakeClock, tmp_path: Path
+) -> None:
+    """Its owner shares with keys of the same name; one that has expired is refused at once."""
+    jwks = tmp_path / "jwks.json"
+    jwks.write_bytes(key_set(EC.jwk()))
+    settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
+    async with serving(**combination, access="keys", **settings) as client:
+        guarded = Guarded(client, combination["store_url"], clock)
+        alice = await guarded.asker("alice")
+        token = EC.token(claims(clock.seconds, sub="alice", scope="read", exp=clock.seconds + 2))
+        shown = {"Authorization": f"Bearer {token}"}
+        assert (await alice.ask("PUT", PATH, json=BODY)).status == 201
+        for _ in range(3):
+            assert (await client.get(PATH, headers=shown)).status == 200
+        assert (await client.delete(PATH, headers=shown)).status == 403
+        other = {"Authorization": f"Bearer {EC.token(claims(clock.seconds, sub='bob', scope='read'))}"}
+        assert (await client.get(PATH, headers=other)).status == 404
+        clock.now += 2000
+        async with asyncio.timeout(5):
+            while (await client.get(PATH, headers=shown)).status != 401:
+                await asyncio.sleep(0.05)

@@ -137,9 +137,9 @@ class Faults:
             self._slow(victim.to_store, 0.8)
 
     def _stragglers(self) -> None:
-        network = self._one.to_store
-        network.straggling = 0.4
-        self._for_a_while(15, lambda: setattr(network, "straggling", 0.0))
+        for victim in self._victims:
+            victim.to_store.straggling = 0.4
+            self._for_a_while(15, lambda network=victim.to_store: setattr(network, "straggling", 0.0))  # type: ignore[misc]
 
     def _slow_answers(self) -> None:
         victim = self._one

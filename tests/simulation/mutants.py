@@ -48,7 +48,7 @@ MUTANTS = (
         "            window = await self._open(old.guid)\n            try:\n                swapped = await self._store.swap(old, new, not_after=window.not_after)\n",
         "            try:\n                swapped = await self._store.swap(old, new)\n                window = await self._open(old.guid)\n",
     )}),
-    Mutant("marker outlived", {"shared.py": ("until = min(asked + timing.held(timing.marker), ", "until = min(asked + 9e9, ")}),
+    Mutant("marker outlived", {"shared.py": ("arguments = (marker, milliseconds(timing.marker), ", "arguments = (marker, 500, ")}),
     Mutant("filled with what is not settled", {"shared.py": ("await self._store.settled(guid)", "await self._store.get(guid)")}, seeds=200, faults=("stall",)),
     Mutant("a failed BEGIN is passed over", {"shared.py": ("            await self.fence.off(view.fence)\n            return None\n", "            lease = 0\n")}),
     Mutant("no fence wait", {"shared.py": ("wait = self.fence.quiet_at(view) - self._timer()", "wait = 0.0")}),
@@ -66,9 +66,8 @@ MUTANTS = (
     }, seeds=200, faults=("save_and_restart",)),
     Mutant("END drops the markers of others", {"end.lua": ("redis.call('ZREM', KEYS[3], ARGV[2])", "redis.call('DEL', KEYS[3])")}, seeds=600, faults=("slow_stores",)),
     Mutant("FILL takes another's lease over", {"fill.lua": ("holder = '*' else", "holder = ARGV[5] else")}, seeds=600),
-    Mutant("the store is not told how late", {"shared.py": ("self._store.swap(old, new, not_after=window.not_after)", "self._store.swap(old, new)")}, seeds=600, faults=("flush", "stragglers")),
+    Mutant("the store is not told how late", {"shared.py": ("self._store.swap(old, new, not_after=window.not_after)", "self._store.swap(old, new)")}, seeds=200, faults=("stragglers",)),
     Mutant("the fence's lease counted from the reply", {"fence.py": ("self.until = asked + ", "self.until = told + ")}, seeds=600, faults=("slow_answers", "cut_redis")),
-    Mutant("a write outlives two looks", {"shared.py": ("until = min(asked + timing.held(timing.marker), view.asked + 2 * timing.held(timing.fence_lease))", "until = asked + timing.held(timing.marker)")}, seeds=600, faults=("flush", "stragglers")),
 )  # fmt: skip
 
 

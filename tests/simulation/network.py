@@ -12,14 +12,18 @@ class Network:
         self.slow = 0.0
         """By so many seconds, at most, is a message late beyond what is usual."""
         self.straggling = 0.0
-        """The share of messages that arrive seconds after all others."""
+        """The share of writes that arrive seconds after all that was sent with them."""
         self.slow_back = 0.0
         """By so many seconds is what comes back late beyond that."""
 
     def there(self) -> float | None:
         """Return how long a message takes to the server; None if it is lost."""
+        return None if self.cut_there else self._delay()
+
+    def straggle(self) -> float:
+        """Return by how many seconds a write arrives later than anything else."""
         straggles = self.straggling and self._random.random() < self.straggling
-        return None if self.cut_there else self._delay() + (self._random.uniform(3, 14) if straggles else 0.0)
+        return 2.2 + 12.0 * self._random.random() ** 2 if straggles else 0.0
 
     def back(self) -> float | None:
         """Return how long a message takes from the server; None if it is lost."""

@@ -32,6 +32,8 @@ ENTRIES = 600.0, 600.0, 0.15
 """How long entries live: the longest that is usual, or so short that they go while they are leased."""
 MARKERS = 10.0, 2.5
 """How long a marker stands: as is usual, or so short that slow writes outlast it."""
+FENCES = (2.0, 0.5), (0.8, 0.2)
+"""How long a look at the fence holds, and after how long comes the next."""
 EPOCH_MS = 1_700_000_000_000
 NEVER = 4_000_000_000
 """When the records expire."""
@@ -195,7 +197,7 @@ def run(seed: int, *, trace: bool = False, faults: Sequence[str] = ()) -> Result
     try:
         redis, store = SimulatedRedis(world), SimulatedStore(world)
         _begin(world, redis, store, history)
-        timing = Timing(entry=world.random.choice(ENTRIES), marker=world.random.choice(MARKERS))
+        timing = _timing(world)
         processes = [Process(world, redis, store, history, timing, f"p{number}") for number in range(PROCESSES)]
         world.run_until_complete(wreak(world, redis, store, processes, until=SECONDS, named=faults))
         world.run_until_complete(asyncio.sleep(CALM_SECONDS))
@@ -206,6 +208,13 @@ def run(seed: int, *, trace: bool = False, faults: Sequence[str] = ()) -> Result
     finally:
         world.end()
         asyncio.set_event_loop(None)
+
+
+def _timing(world: World) -> Timing:
+    """Return the time limits of a world, which all its processes have."""
+    lease, poll = world.random.choice(FENCES)
+    entry, marker = world.random.choice(ENTRIES), world.random.choice(MARKERS)
+    return Timing(entry=entry, marker=marker, fence_lease=lease, poll=poll)
 
 
 def _final(world: World, store: SimulatedStore, guid: str) -> Read:

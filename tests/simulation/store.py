@@ -100,7 +100,8 @@ class StoreOfProcess:
         return await self._far(lambda: self._store.settled(guid))
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        return await self._far(lambda: self._store.swap(old, new, not_after), OutcomeUnknown("no answer"))
+        late = self._network.straggle()
+        return await self._far(lambda: self._store.swap(old, new, not_after), OutcomeUnknown("no answer"), late)
 
     async def fence(self) -> Sight:
         return await self._far(self._store.look)
@@ -108,8 +109,10 @@ class StoreOfProcess:
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
         return await self._far(lambda: self._store.swap_fence(old, new), OutcomeUnknown("no answer"))
 
-    async def _far(self, work: Callable[[], Awaitable[_Done]], late: Exception | None = None) -> _Done:
+    async def _far(
+        self, work: Callable[[], Awaitable[_Done]], late: Exception | None = None, straggle: float = 0.0
+    ) -> _Done:
         done: _Done = await self._world.run_far(
-            self._network, work, late or StoreUnavailable("no answer"), STORE_SECONDS
+            self._network, work, late or StoreUnavailable("no answer"), STORE_SECONDS, straggle
         )
         return done

@@ -95,12 +95,14 @@ class World(asyncio.BaseEventLoop):
         """Do something later that no process does: the network, or a server."""
         self.call_later(seconds, what, *arguments, context=Context())
 
-    async def run_far(self, network: Network, work: Callable[[], Any], late: Exception, seconds: float = 30.0) -> Any:
+    async def run_far(
+        self, network: Network, work: Callable[[], Any], late: Exception, seconds: float = 30.0, straggle: float = 0.0
+    ) -> Any:
         """Do something at a server, and return what it returns; raise `late` if no answer comes in time."""
         answer: asyncio.Future[Any] = self.create_future()
         there = network.there()
         if there is not None:
-            self.outside(there, self._at_server, network, work, answer)
+            self.outside(there + straggle, self._at_server, network, work, answer)
         try:
             async with asyncio.timeout(seconds):
                 return await answer

@@ -1,0 +1,165 @@
+"""JWT bearer tokens: who asks with one, and until when it is good.
+
+    open_tokens(place, trust, ...)   -> Tokens
+    tokens.verify(token)             at once; UnknownKey if its signing key is not at hand
+    await tokens.find(token)         the same, after another look at the key set, if need be
+
+An access token of RFC 9068, or what other issuers make of it: signed by a key of the set that the settings name, by the
+issuer and for the audience that they name. This module judges claims. Keys are those of `guidsvc.signing`, which is
+imported only where there are tokens; that there is HTTP, it does not know.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from math import floor, isfinite
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import TypeAdapter
+
+from guidsvc.access import SCOPES, Caller, Scope
+from guidsvc.errors import StartError, Unauthorized
+from guidsvc.models import User
+from guidsvc.rules import Clock
+
+if TYPE_CHECKING:
+    from guidsvc.keyset import Fetch, KeySet, Pace
+
+MAX_CHARACTERS = 8 * 1024
+"""A longer token is not looked at."""
+LEEWAY_SECONDS = 30
+"""By which the clock of the issuer may be ahead of ours. A token that has expired by ours has expired."""
+OWNER_CLAIM = "sub"
+_NAME_CHARACTERS = 12
+
+_USER: TypeAdapter[str] = TypeAdapter(User)
+
+
+class Trust(NamedTuple):
+    """Whose tokens are believed, for whom they are made, and which claim names the owner."""
+
+    issuer: str
+    audience: str
+    owner_claim: str = OWNER_CLAIM
+
+
+class Verified(NamedTuple):
+    """Who asks with a token that is good, and the Unix second from which it no longer is."""
+
+    caller: Caller
+    expires: int
+
+
+class UnknownKey(Unauthorized):
+    """The key that a token says it is signed with is not in the set, or was not when that was last read."""
+
+    def __init__(self) -> None:
+        super().__init__("The signing key (kid) of the token is unknown.", invalid=True)
+
+
+@asynccontextmanager
+async def open_tokens(
+    place: str,
+    trust: Trust,
+    *,
+    fetch: "Fetch",
+    clock: Clock,
+    timer: Callable[[], float] = time.monotonic,
+    pace: "Pace | None" = None,
+) -> AsyncIterator["Tokens"]:
+    """Judge tokens, inside, by the key set in a file or at a URL; StartError if it, or what is trusted, is no use."""
+    from guidsvc.keyset import Pace, open_keys
+
+    if not trust.issuer or not trust.audience:
+        raise StartError("jwt_issuer, jwt_audience: tokens (jwt_jwks) take both, whose they are and whom they are for")
+    async with open_keys(place, fetch, timer=timer, pace=pace or Pace()) as keys:
+        yield Tokens(keys, trust, clock)
+
+
+class Tokens:
+    """Tells who asks with a token."""
+
+    def __init__(self, keys: "KeySet", trust: Trust, clock: Clock) -> None:
+        self._keys, self._trust, self._clock = keys, trust, clock
+
+    def verify(self, token: str) -> Verified:
+        """Return who asks, without a wait; Unauthorized says what is wrong, UnknownKey that `find` may know more."""
+        if len(token) > MAX_CHARACTERS:
+            raise _bad(f"The token is over {MAX_CHARACTERS} bytes.")
+        key = self._keys.ring.signer(token)
+        if key is None:
+            raise UnknownKey
+        claims = key.claims(token)
+        expires = self._judge_times(claims)
+        self._judge_parties(claims)
+        return Verified(_caller(claims, self._trust.owner_claim), expires)
+
+    async def find(self, token: str) -> Verified:
+        """Return who asks; if the key is unknown, the set is read again first, as far as `refresh` does that."""
+        try:
+            return self.verify(token)
+        except UnknownKey:
+            await self.refresh()
+        return self.verify(token)
+
+    async def refresh(self) -> None:
+        """Read the key set, but once in 10 s at most, however many ask; who asks while it is read waits for it."""
+        await self._keys.refresh()
+
+    def _judge_times(self, claims: Mapping[str, Any]) -> int:
+        """Return when a token expires."""
+        now = self._clock() // 1000
+        expires = _time(claims, "exp")
+        if expires is None:
+            raise _bad("The token does not say when it expires (exp).")
+        if expires <= now:
+            raise _bad("The token has expired.")
+        for name in ("nbf", "iat"):
+            begins = _time(claims, name)
+            if begins is not None and begins > now + LEEWAY_SECONDS:
+                raise _bad(f"The token is not valid yet ({name}).")
+        return expires
+
+    def _judge_parties(self, claims: Mapping[str, Any]) -> None:
+        if claims.get("iss") != self._trust.issuer:
+            raise _bad("The token is not by the issuer (iss) that is trusted.")
+        audience = claims.get("aud")
+        if self._trust.audience not in (audience if isinstance(audience, list) else [audience]):
+            raise _bad("The token is for another audience (aud).")
+
+
+def _bad(detail: str) -> Unauthorized:
+    return Unauthorized(detail, invalid=True)
+
+
+def _time(claims: Mapping[str, Any], name: str) -> int | None:
+    """Return a claim in Unix seconds, None if it is not there."""
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise _bad(f"The token has a time ({name}) that is none.")
+    return floor(value)
+
+
+def _caller(claims: Mapping[str, Any], owner_claim: str) -> Caller:
+    try:
+        owner = _USER.validate_python(claims.get(owner_claim))
+        owner.encode()  # JSON can hold half a character, which could not be written
+    except ValueError as error:
+        raise _bad(f"The token names no owner that can be one ({owner_claim}).") from error
+    return Caller(owner, _scopes(claims), _name(claims, owner))
+
+
+def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
+    """Return those of our scopes that a token has, in `scope` (RFC 8693, 9068) or `scp`; others mean nothing here."""
+    told = claims.get("scope", claims.get("scp"))
+    words = told.split(" ") if isinstance(told, str) else told
+    return frozenset(scope for scope in SCOPES if isinstance(words, list) and scope in words)
+
+
+def _name(claims: Mapping[str, Any], owner: str) -> str:
+    """Return what the logs call whom a token is about: the same for each of their tokens."""
+    named = next(value for value in (claims.get("sub"), claims.get("jti"), owner) if value and isinstance(value, str))
+    return f"jwt:{sha256(named.encode(errors='surrogatepass')).hexdigest()[:_NAME_CHARACTERS]}"
