@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-browser fuzz simulation nemesis bench coverage lint format clean
+.PHONY: help install run test test-browser fuzz simulation nemesis bench coverage lint format requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,12 +55,25 @@ format: $(VENV)/dev.done  ## lay the code out
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# In this order: what the later ones share with the earlier is pinned by those.
+requirements: $(VENV)/uv.done  ## pin what requirements*.in ask for, with hashes; ARGS="--upgrade" takes the newest of what they leave open
+	for name in requirements requirements-dev requirements-bench requirements-browser; do \
+		$(BIN)/uv pip compile --quiet --python $(BIN)/python --universal --python-version 3.11 --generate-hashes \
+			--no-strip-extras --annotation-style line --custom-compile-command "make requirements" \
+			--output-file $$name.txt $(ARGS) $$name.in || exit 1; \
+	done
+
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/venv.done:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "guidsvc needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
+	touch $@
+
+# Not with all of requirements-dev.txt: that may be what has to be written anew.
+$(VENV)/uv.done: requirements-dev.in $(VENV)/venv.done
+	$(PIP) "$$(grep -o '^uv==[^ ]*' requirements-dev.in)"
 	touch $@
 
 $(VENV)/run.done: requirements.txt $(VENV)/venv.done
