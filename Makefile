@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-browser fuzz simulation nemesis bench coverage lint format requirements clean
+.PHONY: help install run test test-browser fuzz simulation nemesis bench coverage lint audit format requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,11 +45,18 @@ coverage: $(VENV)/dev.done  ## run every test and write htmlcov/index.html
 	$(BIN)/python -m coverage html
 	$(BIN)/python -m coverage report
 
-lint: $(VENV)/dev.done  ## check style, types and the direction of imports
+lint: $(VENV)/dev.done  ## check style, types, the direction of imports, and what is or is known to be unsafe
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@# Bandit alone would warn of each piece of an f-string that a nosec on its line was not needed for.
+	$(BIN)/python -c "import logging, bandit.cli.main as bandit; logging.disable(logging.WARNING); bandit.main()" \
+		--quiet --recursive guidsvc pdapt.py
+	$(BIN)/python -m tests.supply.audit
+
+audit: $(VENV)/dev.done  ## ask whether anything is known against what is installed
+	$(BIN)/python -m tests.supply.audit
 
 format: $(VENV)/dev.done  ## lay the code out
 	$(BIN)/ruff check --fix .

@@ -198,7 +198,7 @@ class Guard:
                 login.end()
 
     async def _refill(self, ration: Ration) -> None:
-        assert self._limits is not None  # noqa: S101  # who has a ration has it from there
+        assert self._limits is not None  # noqa: S101  # nosec B101  # who has a ration has it from there
         await self._limits.refill(ration)
 
     def _do_beside(self, work: Coroutine[object, object, None]) -> None:
