@@ -1,8 +1,11 @@
 # guidsvc, as a user without rights, on a file system that it need not write but for /data.
 
+# The images are named by tags, which move: no registry of images could be asked for digests when this was written. To pin one:
+#   docker buildx imagetools inspect python:3.13-slim      then: FROM python:3.13-slim@sha256:...
+# What is installed is pinned and checked by its hashes. Wheels only: to build a source, pip would fetch tools that no hash is known of.
 FROM python:3.13-slim AS build
 COPY requirements.txt .
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir -r requirements.txt
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements.txt
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home guidsvc && install --directory --owner=guidsvc /data

@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-browser fuzz simulation nemesis bench coverage lint format clean
+.PHONY: help install run test test-browser fuzz simulation nemesis bench coverage lint audit format requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,15 +45,30 @@ coverage: $(VENV)/dev.done  ## run every test and write htmlcov/index.html
 	$(BIN)/python -m coverage html
 	$(BIN)/python -m coverage report
 
-lint: $(VENV)/dev.done  ## check style, types and the direction of imports
+lint: $(VENV)/dev.done  ## check style, types, the direction of imports, and what is or is known to be unsafe
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@# Bandit alone would warn of each piece of an f-string that a nosec on its line was not needed for.
+	$(BIN)/python -c "import logging, bandit.cli.main as bandit; logging.disable(logging.WARNING); bandit.main()" \
+		--quiet --recursive guidsvc pdapt.py
+	$(BIN)/python -m tests.supply.audit
+
+audit: $(VENV)/dev.done  ## ask whether anything is known against what is installed
+	$(BIN)/python -m tests.supply.audit
 
 format: $(VENV)/dev.done  ## lay the code out
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# In this order: what the later ones share with the earlier is pinned by those.
+requirements: $(VENV)/uv.done  ## pin what requirements*.in ask for, with hashes; ARGS="--upgrade" takes the newest of what they leave open
+	for name in requirements requirements-dev requirements-bench requirements-browser; do \
+		$(BIN)/uv pip compile --quiet --python $(BIN)/python --universal --python-version 3.11 --generate-hashes \
+			--no-strip-extras --annotation-style line --custom-compile-command "make requirements" \
+			--output-file $$name.txt $(ARGS) $$name.in || exit 1; \
+	done
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
@@ -61,6 +76,11 @@ clean:  ## remove what the other targets made
 $(VENV)/venv.done:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "guidsvc needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
+	touch $@
+
+# Not with all of requirements-dev.txt: that may be what has to be written anew.
+$(VENV)/uv.done: requirements-dev.in $(VENV)/venv.done
+	$(PIP) "$$(grep -o '^uv==[^ ]*' requirements-dev.in)"
 	touch $@
 
 $(VENV)/run.done: requirements.txt $(VENV)/venv.done

@@ -319,7 +319,7 @@ def _on_post(post: Post, grace: float) -> asyncio.Event:
 
 def banner(settings: Settings, port: int) -> str:
     """Return what the start prints: where it listens, where it keeps what, and one line to try."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # nothing is bound by it
     host = everywhere.get(settings.host, settings.host)
     host = f"[{host}]" if ":" in host else host
     at = f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"

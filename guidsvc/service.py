@@ -301,7 +301,7 @@ class _Turn:
 async def _back_off(attempt: int) -> None:
     """Wait a random while before another attempt, so that those who raced do not race again."""
     first, most = BACKOFF
-    await asyncio.sleep(random.uniform(0, min(first * 2**attempt, most)))  # noqa: S311  # no secret
+    await asyncio.sleep(random.uniform(0, min(first * 2**attempt, most)))  # noqa: S311  # nosec B311  # no secret
 
 
 def _read(guid: str, record: Record, conditions: Conditions) -> Read:

@@ -99,22 +99,6 @@ def test_the_design_of_the_package_is_told_where_it_is() -> None:
     assert told == there
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-browser.txt"])
-def test_requirements_are_pinned(name: str) -> None:
-    lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith(("#", "-r"))]
-
-    assert lines
-    assert all(re.match(r"[A-Za-z0-9-]+==[0-9][^*]*$", line) for line in lines)
-
-
-def test_requirements_hold_the_packages_that_the_user_fixed() -> None:
-    pinned = set(re.findall(r"^([A-Za-z0-9-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
-    tools = set(re.findall(r"^([A-Za-z0-9-]+)==", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE))
-
-    assert pinned >= {"tornado", "redis", "motor", "pydantic"}
-    assert tools >= {"pytest", "pytest-asyncio"}
-
-
 # VS Code
 
 

@@ -146,20 +146,20 @@ def _near(
 def end_statement(selection: Selection) -> str:
     """Return what finds the key until which is looked first."""
     where = f"{_whose(selection)}guid > :after"
-    return f"SELECT guid FROM records {_by_key(selection)} WHERE {where} ORDER BY guid LIMIT 1 OFFSET :near"  # noqa: S608  # our own names
+    return f"SELECT guid FROM records {_by_key(selection)} WHERE {where} ORDER BY guid LIMIT 1 OFFSET :near"  # noqa: S608  # nosec B608  # our own names
 
 
 def statement(selection: Selection, *, few: bool, end: bool = False) -> str:
     """Return what finds a page of a selection, of whose expiry there are few or many rows; or up to a key, `end`."""
     index = "INDEXED BY records_expire" if few else _by_key(selection)
     where = f"{_where(selection)} AND guid <= :end" if end else _where(selection)
-    return f"SELECT {', '.join(RECORDS.columns)} FROM records {index} WHERE {where} {_PAGE}"  # noqa: S608  # our own names
+    return f"SELECT {', '.join(RECORDS.columns)} FROM records {index} WHERE {where} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
 
 
 def count_statement(selection: Selection) -> str:
     """Return what counts a selection, from an index alone."""
     index = _index(selection) or "records_expire"
-    return f"SELECT count(*) FROM records INDEXED BY {index} WHERE {_where(selection)}"  # noqa: S608  # our own names
+    return f"SELECT count(*) FROM records INDEXED BY {index} WHERE {_where(selection)}"  # noqa: S608  # nosec B608  # our own names
 
 
 def _by_key(selection: Selection) -> str:

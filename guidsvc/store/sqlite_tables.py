@@ -27,12 +27,12 @@ class Table(Generic[Row]):
         columns = tuple(model.model_fields)
         same = f"{key} = ? AND {version} = ?"
         # The names are our own, and never come from a request.
-        self.select = f"SELECT {', '.join(columns)} FROM {name} WHERE {key} = ?"  # noqa: S608
-        self._insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
-        self._update = f"UPDATE {name} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {same}"  # noqa: S608
-        self._delete = f"DELETE FROM {name} WHERE {same}"  # noqa: S608
-        self._due = f"SELECT {key} FROM {name} WHERE purge_at < ? ORDER BY purge_at LIMIT ?"  # noqa: S608
-        self.purge = f"DELETE FROM {name} WHERE {key} IN ({self._due}) RETURNING purge_at"  # noqa: S608
+        self.select = f"SELECT {', '.join(columns)} FROM {name} WHERE {key} = ?"  # noqa: S608  # nosec B608  # our own names
+        self._insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608  # nosec B608  # our own names
+        self._update = f"UPDATE {name} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {same}"  # noqa: S608  # nosec B608  # our own names
+        self._delete = f"DELETE FROM {name} WHERE {same}"  # noqa: S608  # nosec B608  # our own names
+        self._due = f"SELECT {key} FROM {name} WHERE purge_at < ? ORDER BY purge_at LIMIT ?"  # noqa: S608  # nosec B608  # our own names
+        self.purge = f"DELETE FROM {name} WHERE {key} IN ({self._due}) RETURNING purge_at"  # noqa: S608  # nosec B608  # our own names
         self._values: Callable[[Row], tuple[object, ...]] = attrgetter(*columns)
         self._identity: Callable[[Row], tuple[object, object]] = attrgetter(key, version)
         self.columns = columns
@@ -60,7 +60,7 @@ class Table(Generic[Row]):
 RECORDS = Table("records", Record, key="guid", version="version")
 RECEIPTS = Table("receipts", Receipt, key="key", version="attempt")
 KEYS = Table("keys", Key, key="id", version="version")
-LIST_KEYS = f"SELECT {', '.join(KEYS.columns)} FROM keys WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608  # our own names
+LIST_KEYS = f"SELECT {', '.join(KEYS.columns)} FROM keys WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608  # nosec B608  # our own names
 
 FENCE = "SELECT mode, gen, boot FROM fence"
 SWAP_FENCE = "UPDATE fence SET mode = ?, gen = ?, boot = ? WHERE mode = ? AND gen = ? AND boot = ?"

@@ -64,7 +64,7 @@ class Exchange(HTTPConnection):
         headers: HTTPHeaders,
         chunk: bytes | None = None,
     ) -> asyncio.Future[None]:
-        assert isinstance(start_line, ResponseStartLine)  # noqa: S101  # Tornado's type is of both directions
+        assert isinstance(start_line, ResponseStartLine)  # noqa: S101  # nosec B101  # Tornado's type is of both directions
         self.begun = True
         lines = [f"HTTP/1.1 {start_line.code} {start_line.reason}"]
         length = None
