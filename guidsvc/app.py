@@ -37,10 +37,11 @@ from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.health import Probes
 from guidsvc.web.hosting import Limits
-from guidsvc.web.listening import adopted, listening, tls_context
+from guidsvc.web.listening import adopted, listening
 from guidsvc.web.origin import Origin
 from guidsvc.web.server import LAME_SECONDS, RETIRING_TICK_SECONDS, serving_on
 from guidsvc.web.short import ShortWay
+from guidsvc.web.tls import Tls, open_tls
 from guidsvc.web.watch import Watch
 
 MAKERS = {"4": rules.guid_v4, "7": rules.guid_v7}
@@ -89,8 +90,9 @@ def _run(work: Coroutine[object, object, None]) -> None:
 
 async def serve(settings: Settings, post: Post | None = None) -> None:
     """Serve as the settings say, and end cleanly on a signal; StartError if it cannot be started."""
-    stop = _on_signals() if post is None else _on_post(post, settings.grace)
-    async with serving(settings, post=post) as port:
+    tls = open_tls(settings.tls_cert, settings.tls_key)
+    stop = _on_signals(tls) if post is None else _on_post(post, settings.grace)
+    async with serving(settings, post=post, tls=tls) as port:
         _collect_less()
         if post is None:
             print(banner(settings, port), flush=True)
@@ -112,11 +114,14 @@ def _collect_less() -> None:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, *, clock: Clock = system_clock, post: Post | None = None) -> AsyncIterator[int]:
+async def serving(
+    settings: Settings, *, clock: Clock = system_clock, post: Post | None = None, tls: Tls | None = None
+) -> AsyncIterator[int]:
     """Open what the settings ask for and serve, inside; yields the port. At the end requests under way finish.
 
-    A worker does so on the sockets of its post.
+    A worker does so on the sockets of its post. `tls` is that of the settings, where it has been opened already.
     """
+    tls = open_tls(settings.tls_cert, settings.tls_key) if tls is None else tls
     meters = Meters()
     exclusive = is_private(settings.cache_url)
     async with (
@@ -142,7 +147,7 @@ async def serving(settings: Settings, *, clock: Clock = system_clock, post: Post
         app = make_app(service, idempotency, probes, forwarded=forwarded, log=log, admission=admission, watch=watch)
         short = ShortWay(service, app.settings["under_way"], forwarded, log, admission, watch)
         with _listening(settings, post) as sockets:
-            async with _serving(app, sockets, settings, short) as server:
+            async with _serving(app, sockets, settings, short, tls) as server:
                 meters.connections = server.connections
                 try:
                     yield _port(sockets, settings)
@@ -222,10 +227,10 @@ class _Tornado(HTTPServer):
 
 @asynccontextmanager
 async def _serving(
-    app: Application, sockets: list[socket], settings: Settings, short: ShortWay
+    app: Application, sockets: list[socket], settings: Settings, short: ShortWay, tls: Tls | None
 ) -> AsyncIterator[_Stoppable]:
     """Serve with the connection layer of our own, or with Tornado's."""
-    tls = tls_context(settings.tls_cert, settings.tls_key)
+    context = None if tls is None else tls.context
     if settings.server == "httptools":
         limits = Limits(
             head_seconds=settings.head_timeout,
@@ -233,12 +238,12 @@ async def _serving(
             idle_seconds=settings.idle_timeout,
             connections=settings.max_connections,
         )
-        async with serving_on(sockets, app, limits=limits, short=short, tls=tls, meter=short.meter) as ours:
+        async with serving_on(sockets, app, limits=limits, short=short, tls=context, meter=short.meter) as ours:
             yield ours
         return
     server = _Tornado(
         app,
-        ssl_options=tls,
+        ssl_options=context,
         max_body_size=2**60,  # the handlers judge the size of a body: Tornado would hang up without a word
         idle_connection_timeout=settings.idle_timeout,
         body_timeout=settings.body_timeout,
@@ -264,15 +269,16 @@ async def _drain(server: _Stoppable, under_way: UnderWay, grace: float) -> None:
     under_way.over = True
 
 
-def _on_signals() -> asyncio.Event:
+def _on_signals(tls: Tls | None) -> asyncio.Event:
     """Return an event that the first signal sets; a second one ends the process there and then.
 
-    SIGHUP is one, as there is nobody to be replaced: so ends who loses its terminal; not under nohup, which ignores it.
+    With TLS SIGHUP reads the certificate anew, and ends nothing. Without it is a signal like the others, as there is
+    nobody to be replaced: so ends who loses its terminal; not under nohup, which ignores it.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+    if tls is None and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
 
     def told() -> None:
@@ -283,9 +289,18 @@ def _on_signals() -> asyncio.Event:
     try:
         for number in numbers:
             loop.add_signal_handler(number, told)
+        if tls is not None:
+            loop.add_signal_handler(signal.SIGHUP, _reload, tls)
     except NotImplementedError:
         pass  # on Windows: there Ctrl-C cancels `serve`, which closes everything as well
     return stop
+
+
+def _reload(tls: Tls) -> None:
+    try:
+        tls.reload()
+    except StartError as error:
+        _log.error("the certificate is kept, there is no good new one", error=str(error))
 
 
 def _on_post(post: Post, grace: float) -> asyncio.Event:
