@@ -23,7 +23,7 @@ from guidsvc.errors import StoreUnavailable
 from guidsvc.idempotency import Idempotency, Reply, Work
 from guidsvc.rules import Conditions
 from guidsvc.tracing import Trace
-from guidsvc.web import body, conditions, preferences, problems, query
+from guidsvc.web import body, conditions, preferences, problems, query, replies
 from guidsvc.web.admission import Admission, Place
 from guidsvc.web.dates import http_date
 from guidsvc.web.described import Answer, operation
@@ -32,7 +32,6 @@ from guidsvc.web.headers import ACCEPT_PATCH, ALLOW, REPLAYED, always
 from guidsvc.web.idempotency import parse as parse_key
 from guidsvc.web.origin import Origin, source_of
 from guidsvc.web.problems import MethodNotAllowed, NoSuchPath, TooLarge
-from guidsvc.web.replies import log_failure
 from guidsvc.web.request_id import request_id
 
 DISCARD_BYTES = 16 * 1024 * 1024
@@ -73,11 +72,14 @@ class Handler(RequestHandler):
             self._received = bytearray()
             self._received_bytes = 0
         headers = self._headers = HTTPHeaders()
-        headers["Server"] = "guidsvc"
+        headers["Server"] = replies.SERVER
+        headers["X-Content-Type-Options"] = replies.NOSNIFF
         headers["Content-Type"] = body.JSON
         headers["Date"] = http_date()
         headers["Cache-Control"] = "no-store"
         headers["X-Request-Id"] = self.request_id
+        if self.request.protocol == "https":
+            headers["Strict-Transport-Security"] = replies.STRICT
         self._write_buffer: list[bytes] = []
         self.set_status(HTTPStatus.OK)
 
@@ -269,7 +271,7 @@ class Handler(RequestHandler):
         """Log a failure, as Tornado hands it over: its class, itself, and its traceback."""
         _, value, _ = failure
         if value is not None:
-            log_failure(self._translated(value), self.request_id)
+            replies.log_failure(self._translated(value), self.request_id)
 
     @property
     def source(self) -> str | None:

@@ -30,7 +30,12 @@ A path answers a method that it does not serve with 405 and `Allow`; any other p
 (RFC 9457), and its `type` leads to what it means. Every body is JSON, and every reply has an `X-Request-Id`."""
 ANYWHERE = (HeadersTooLarge, Unavailable, Exception)
 """What can happen to any request."""
-_EVERYWHERE = (*headers.always(headers.REQUEST_ID), headers.CACHE_CONTROL, headers.SERVER_TIMING)
+_EVERYWHERE = (
+    *headers.always(headers.REQUEST_ID, headers.NOSNIFF),
+    headers.CACHE_CONTROL,
+    headers.STRICT,
+    headers.SERVER_TIMING,
+)
 
 
 def build(routes: Iterable[Route]) -> oas.OpenAPI:

@@ -56,12 +56,13 @@ _KEPT = {
     b"if-match": "If-Match",
     b"if-none-match": "If-None-Match",
     b"x-forwarded-for": "X-Forwarded-For",
+    b"x-forwarded-proto": "X-Forwarded-Proto",
 }
 """What makes a difference; all others do not."""
 _IDLE = frozenset({"Connection", "Content-Type", "Prefer"})
 """What of that makes none for a read."""
-_FORWARDED = _IDLE | {"X-Forwarded-For"}
-"""Nor does this, where nobody is believed."""
+_FORWARDED = _IDLE | {"X-Forwarded-For", "X-Forwarded-Proto"}
+"""Nor do these, where nobody is believed."""
 _SENDS = frozenset({"PUT", "PATCH"})
 
 _REMEMBERED, _REMEMBERED_BYTES = 256, 1024
@@ -69,6 +70,7 @@ _REMEMBERED, _REMEMBERED_BYTES = 256, 1024
 _ID = "\0"
 _LENGTH = b"\r\nContent-Length: "
 _MEMO = "short"
+_STRICT = b"\r\n" + replies.STRICT_LINE[:-2].encode()
 
 
 class ShortWay:
@@ -107,21 +109,21 @@ class ShortWay:
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # of which there is a record only if it is one
         if self._tells or self.under_way.draining:
-            return self._read("GET", guid, {}, peer.remote_ip) if _GUID.fullmatch(guid) else None
+            return self._read("GET", guid, {}, peer.remote_ip, secure=peer.secure) if _GUID.fullmatch(guid) else None
         begun = perf_counter()
         try:
             record = self._peek(guid)
         except (NotFound, Expired) as error:
             if _GUID.fullmatch(guid) is None:
                 return None
-            reply = replies.problem(error, draw())
+            reply = replies.problem(error, draw(), secure=peer.secure)
             self.meter.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - begun)
             return reply
         except GuidsvcError:
             return None  # the long way meets it too, and tells of it
         if record is None:
             return None
-        reply = self._rendered(record, draw(), begun)
+        reply = self._rendered(record, draw(), begun, secure=peer.secure)
         seconds = perf_counter() - begun
         if seconds <= QUICK_SECONDS:
             quick = self._quick
@@ -149,16 +151,22 @@ class ShortWay:
         kept = _kept(headers, parser)
         if kept is None:
             return None
-        name, guid, remote = method.decode(), found[1].decode(), peer.remote_ip
-        if self._forwarded.any:
-            remote = self._forwarded.client(remote, kept.get("X-Forwarded-For"))
+        name, guid = method.decode(), found[1].decode()
+        remote, secure = self._client(kept, peer)
         if name in _SENDS:
-            return Plain(self, name, guid, kept, remote) if _is_short(kept) else None
+            return Plain(self, name, guid, kept, remote, secure=secure) if _is_short(kept) else None
         if name not in DEEDS or "Content-Length" in kept:
             return None
         self._memorable = name == "GET" and kept.keys() <= (_IDLE if self._forwarded.any else _FORWARDED)
-        reply = None if name == "DELETE" or "If-Match" in kept else self._read(name, guid, kept, remote)
-        return Plain(self, name, guid, kept, remote) if reply is None else reply
+        reply = None if name == "DELETE" or "If-Match" in kept else self._read(name, guid, kept, remote, secure=secure)
+        return Plain(self, name, guid, kept, remote, secure=secure) if reply is None else reply
+
+    def _client(self, kept: Mapping[str, str], peer: Peer) -> tuple[str, bool]:
+        """Return where the client is, and whether it speaks TLS."""
+        if not self._forwarded.any:
+            return peer.remote_ip, peer.secure
+        scheme = self._forwarded.scheme(peer.remote_ip, kept.get("X-Forwarded-Proto"), peer.protocol)
+        return self._forwarded.client(peer.remote_ip, kept.get("X-Forwarded-For")), scheme == "https"
 
     def _refused(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
@@ -169,11 +177,11 @@ class ShortWay:
             return None
         if self.under_way.draining:
             return None
-        remote = self._forwarded.client(peer.remote_ip, kept.get("X-Forwarded-For"))
+        remote, secure = self._client(kept, peer)
         path = target.partition(b"?")[0].decode("latin-1")
-        return Refused(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote)
+        return Refused(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote, secure=secure)
 
-    def _read(self, method: str, guid: str, kept: Mapping[str, str], remote: str) -> bytes | None:
+    def _read(self, method: str, guid: str, kept: Mapping[str, str], remote: str, *, secure: bool) -> bytes | None:
         """Return the answer to a read, if it is at hand."""
         if self.under_way.draining:
             return None
@@ -186,7 +194,7 @@ class ShortWay:
             record = self._peek(guid)
         except (NotFound, Expired, InvalidRequest) as error:
             status = problems.problem_of(error).status
-            reply = replies.problem(error, name, head=head, more=self.more(trace, None, begun))
+            reply = replies.problem(error, name, head=head, more=self.more(trace, None, begun), secure=secure)
         except GuidsvcError:
             return None
         else:
@@ -196,10 +204,10 @@ class ShortWay:
             source = self._cache.source(misses)
             more = self.more(trace, source, begun)
             if status == OK and not head:
-                reply = self._rendered(record, name, begun, more)
+                reply = self._rendered(record, name, begun, more, secure=secure)
             else:
                 answer = reply_of(self.service, Asked(method, guid, kept, bytes), status, record)
-                reply = replies.reply(answer, name, head=head, more=more)
+                reply = replies.reply(answer, name, head=head, more=more, secure=secure)
         finally:
             if token is not None:
                 CURRENT.reset(token)
@@ -222,7 +230,7 @@ class ShortWay:
         if self.log is not None:
             self.log(method, f"/guid/{guid}", status, round(1000 * seconds, 2), name, remote, source)
 
-    def _rendered(self, record: Record, name: str, now: float, more: str = "") -> bytes:
+    def _rendered(self, record: Record, name: str, now: float, more: str = "", *, secure: bool) -> bytes:
         """Return a record as it is answered to a GET, under this request id, with these lines in its head."""
         if now >= self._until:
             self._until = now + 1 - time() % 1
@@ -236,17 +244,22 @@ class ShortWay:
         if more:
             before, length, after = rest.partition(_LENGTH)
             rest = b"%b\r\n%b%b%b" % (before, more[:-2].encode(), length, after)
+        if secure:
+            rest = _STRICT + rest
         return self._head + name.encode() + rest
 
 
 class Plain:
     """A plain request, until it is answered."""
 
-    __slots__ = ("_begun", "_errand", "_guid", "_kept", "_method", "_name", "_remote", "_way", "last")
+    __slots__ = ("_begun", "_errand", "_guid", "_kept", "_method", "_name", "_remote", "_secure", "_way", "last")
 
-    def __init__(self, way: ShortWay, method: str, guid: str, kept: Mapping[str, str], remote: str) -> None:
+    def __init__(
+        self, way: ShortWay, method: str, guid: str, kept: Mapping[str, str], remote: str, *, secure: bool
+    ) -> None:
         self._way = way
         self._remote = remote
+        self._secure = secure
         self._method = method
         self._guid = guid
         self._kept = kept
@@ -263,12 +276,14 @@ class Plain:
         if way.admission.take_now(self._errand) or way.under_way.draining or not way.admission.is_full:
             return None
         way.under_way.discard(self)
-        return way.refusals.answer(self._method, f"/guid/{self._guid}", self._kept.get("X-Request-Id"), self._remote)
+        path, given = f"/guid/{self._guid}", self._kept.get("X-Request-Id")
+        return way.refusals.answer(self._method, path, given, self._remote, secure=self._secure)
 
     async def answer(self, sent: bytes) -> bytes:
         """Do it, with the body that was sent, and return the answer."""
         way, method, name, head = self._way, self._method, self._name, self._method == "HEAD"
         begun, trace, source, errand = perf_counter(), Trace(name), None, self._errand
+        secure = self._secure
         CURRENT.set(trace)  # this is a task of its own
         self._begun = True
         try:
@@ -281,14 +296,15 @@ class Plain:
             self.last, status = way.under_way.draining, answer.status
             source = source_of(method, status, trace)
             more = way.more(trace, source, begun)
-            reply = replies.reply(answer, name, head=head, last=self.last, more=more)
+            reply = replies.reply(answer, name, head=head, last=self.last, more=more, secure=secure)
         except BaseException as failure:  # it is told, and logged where an operator must see it
             error = way.admission.end(errand, failure)
             if not isinstance(error, Exception):
                 raise
             replies.log_failure(error, name)
             self.last, status = way.under_way.draining, problems.problem_of(error).status
-            reply = replies.problem(error, name, head=head, last=self.last, more=way.more(trace, None, begun))
+            more = way.more(trace, None, begun)
+            reply = replies.problem(error, name, head=head, last=self.last, more=more, secure=secure)
         finally:
             way.under_way.discard(self)
         way.tell((method, self._guid, status), begun, name, self._remote, source)
