@@ -33,6 +33,7 @@ from guidsvc.store.measured import MeasuredStore
 from guidsvc.web.access import Log
 from guidsvc.web.admission import Admission
 from guidsvc.web.app import make_app
+from guidsvc.web.cors import Cors
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.health import Probes
@@ -141,11 +142,12 @@ async def serving(
         idempotency = Idempotency(store, clock=clock, seeded=partial(rules.seeded, make))
         probes = Probes(store=cache.ping, cache=cache.check)
         log = _access_log(settings, post)
-        proxies = [proxy.strip() for proxy in settings.trusted_proxies.split(",") if proxy.strip()]
-        forwarded = Forwarded(proxies)
+        forwarded, cors = Forwarded(_listed(settings.trusted_proxies)), Cors(_listed(settings.cors_origins))
         admission = Admission(settings.max_in_progress, seconds=settings.queue_timeout, budget=settings.request_timeout)
-        app = make_app(service, idempotency, probes, forwarded=forwarded, log=log, admission=admission, watch=watch)
-        short = ShortWay(service, app.settings["under_way"], forwarded, log, admission, watch)
+        app = make_app(
+            service, idempotency, probes, forwarded=forwarded, log=log, admission=admission, watch=watch, cors=cors
+        )
+        short = ShortWay(service, app.settings["under_way"], forwarded, log, admission, watch, cors=cors)
         with _listening(settings, post) as sockets:
             async with _serving(app, sockets, settings, short, tls) as server:
                 meters.connections = server.connections
@@ -153,6 +155,11 @@ async def serving(
                     yield _port(sockets, settings)
                 finally:
                     await _drain(server, app.settings["under_way"], settings.grace)
+
+
+def _listed(setting: str) -> list[str]:
+    """Return what a setting lists, between commas."""
+    return [each.strip() for each in setting.split(",") if each.strip()]
 
 
 @asynccontextmanager

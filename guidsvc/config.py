@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         "", description="whose X-Forwarded-For and X-Forwarded-Proto are believed: 10.0.0.0/8,127.0.0.1,unix"
     )
+    cors_origins: str = Field(
+        "", description="whose pages may ask in a browser (CORS): https://a.example,https://b.example:8443"
+    )
     head_timeout: Annotated[float, Field(gt=0, le=3600)] = Field(
         10.0, description="seconds in which a client sends the headers of a request"
     )

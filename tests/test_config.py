@@ -44,6 +44,7 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
         "guid_version": "7",
         "server": "tornado",
         "trusted_proxies": "10.0.0.0/8",
+        "cors_origins": "https://a.example",
         "log_level": "error",
         "log_format": "json",
         "grace": "7.5",

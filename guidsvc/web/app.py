@@ -10,6 +10,7 @@ from guidsvc.web.admission import Admission
 from guidsvc.web.base import UnknownPath
 from guidsvc.web.batch import BatchHandler
 from guidsvc.web.collection import GuidsHandler
+from guidsvc.web.cors import Cors
 from guidsvc.web.docs import DocsHandler, Document, OpenApiHandler
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
@@ -32,6 +33,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
     log: Log | None,
     admission: Admission | None = None,
     watch: Watch | None = None,
+    cors: Cors | None = None,
 ) -> Application:
     """Put the application together.
 
@@ -62,6 +64,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
         under_way=under_way,
         admission=admission,
         forwarded=forwarded,
+        cors=cors or Cors(),
         origin=watch.origin,
         reads=watch.meters.cache,
         document=Document(routes),

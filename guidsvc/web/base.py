@@ -25,6 +25,7 @@ from guidsvc.rules import Conditions
 from guidsvc.tracing import Trace
 from guidsvc.web import body, conditions, preferences, problems, query, replies
 from guidsvc.web.admission import Admission, Place
+from guidsvc.web.cors import Cors
 from guidsvc.web.dates import http_date
 from guidsvc.web.described import Answer, operation
 from guidsvc.web.draining import UnderWay
@@ -80,6 +81,11 @@ class Handler(RequestHandler):
         headers["X-Request-Id"] = self.request_id
         if self.request.protocol == "https":
             headers["Strict-Transport-Security"] = replies.STRICT
+        cors: Cors = self.application.settings["cors"]
+        if cors.any:
+            headers["Vary"] = "Origin"
+            for name, value in cors.reply(self.request.headers.get("Origin")).items():
+                headers[name] = value
         self._write_buffer: list[bytes] = []
         self.set_status(HTTPStatus.OK)
 
@@ -135,10 +141,15 @@ class Handler(RequestHandler):
         Answer(204, "The methods are listed in `Allow`.", headers=(*always(ALLOW), ACCEPT_PATCH)),
     )
     def options(self, *_: str) -> None:
-        """Say which methods are served here, and what a PATCH can be."""
+        """Say which methods are served here, and what a PATCH can be; to a browser, what a page may ask."""
         self.set_header("Allow", self.allowed_methods())
         if "PATCH" in self.allowed_methods():
             self.set_header("Accept-Patch", ", ".join(body.PATCHES))
+        cors: Cors = self.application.settings["cors"]
+        given = self.request.headers
+        asked = given.get("Origin"), given.get("Access-Control-Request-Method")
+        for name, value in cors.preflight(*asked, self.allowed_methods()).items():
+            self.set_header(name, value)
         self.clear_header("Content-Type")
         self.reply(204)
 
@@ -238,6 +249,11 @@ class Handler(RequestHandler):
         self._errand.left = self._errand.gone = self._gone
         admission: Admission = self.application.settings["admission"]
         return admission.place(self._errand, patient=patient)
+
+    def vary(self, names: str) -> None:
+        """Say that the reply depends on these headers of the request, beside those on which all do."""
+        always = self._headers.get("Vary")
+        self.set_header("Vary", names if always is None else f"{names}, {always}")
 
     def preferences(self) -> dict[str, str]:
         """Return what the client would like, by name."""

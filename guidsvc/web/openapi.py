@@ -34,6 +34,7 @@ _EVERYWHERE = (
     *headers.always(headers.REQUEST_ID, headers.NOSNIFF),
     headers.CACHE_CONTROL,
     headers.STRICT,
+    headers.ALLOW_ORIGIN,
     headers.SERVER_TIMING,
 )
 

@@ -46,7 +46,7 @@ class ProblemHandler(LastingHandler):
         """Answer when a problem happens, what to do, and what it looks like."""
         if code not in EXPLANATIONS:
             raise NoSuchPath("No problem has this code.")
-        self.set_header("Vary", "Accept")
+        self.vary("Accept")
         if preferred(self.request.headers.get("Accept"), (JSON, HTML)) == HTML:
             self.reply_page(page(EXPLANATIONS[code]))
         else:

@@ -28,6 +28,7 @@ from guidsvc.tracing import CURRENT, Trace
 from guidsvc.web import body, conditions, problems, replies
 from guidsvc.web.access import Log
 from guidsvc.web.admission import Admission, needs_place
+from guidsvc.web.cors import Cors
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.hosting import Peer
@@ -46,7 +47,7 @@ _HOST = re.compile(rb"[A-Za-z0-9.:-]+")
 """Of which nothing is wrong; at what else a Host may be, the long way looks more closely."""
 
 _LONG = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
-"""What these ask for, only the long way has."""
+"""What these ask for, only the long way has; and, where pages are let in, what one asks by its Origin."""
 _KEPT = {
     b"connection": "Connection",
     b"x-request-id": "X-Request-Id",
@@ -76,7 +77,7 @@ _STRICT = b"\r\n" + replies.STRICT_LINE[:-2].encode()
 class ShortWay:
     """Answers plain requests, writes their lines to the log, and counts them."""
 
-    def __init__(  # its collaborators
+    def __init__(  # noqa: PLR0913  # its collaborators
         self,
         service: GuidService,
         under_way: UnderWay,
@@ -84,6 +85,8 @@ class ShortWay:
         log: Log | None,
         admission: Admission | None = None,
         watch: Watch | None = None,
+        *,
+        cors: Cors | None = None,
     ) -> None:
         watch = Watch() if watch is None else watch
         self.admission = admission or Admission()
@@ -97,6 +100,7 @@ class ShortWay:
         self._cache = watch.meters.cache
         self._tells = log is not None or bool(watch.origin)  # of where a record came from, or of anything else
         self._forwarded = forwarded
+        self._long = _LONG if cors is None or not cors.any else _LONG | {b"origin"}
         self._peek = service.peek
         self._remembered: set[bytes] = set()
         self._memorable = False  # the request that was answered last
@@ -148,7 +152,7 @@ class ShortWay:
         found = _TARGET.fullmatch(target)
         if found is None:
             return self._refused(method, target, headers, parser, peer) if self.admission.is_full else None
-        kept = _kept(headers, parser)
+        kept = _kept(headers, parser, self._long)
         if kept is None:
             return None
         name, guid = method.decode(), found[1].decode()
@@ -172,7 +176,7 @@ class ShortWay:
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "Refused | None":
         """Return a request that there is no room for, if a handler would have to be asked, and it is not a long one."""
-        kept = _kept(headers, parser)
+        kept = _kept(headers, parser, self._long)
         if kept is None or not _is_short(kept) or not needs_place(target) or method == b"OPTIONS":
             return None
         if self.under_way.draining:
@@ -317,7 +321,7 @@ class Plain:
             self._way.under_way.discard(self)
 
 
-def _kept(headers: RawHeaders, parser: HttpRequestParser) -> dict[str, str] | None:
+def _kept(headers: RawHeaders, parser: HttpRequestParser, long: frozenset[bytes]) -> dict[str, str] | None:
     """Return those headers that make a difference, or None if they ask for what only the long way has."""
     kept: dict[str, str] = {}
     hosts = 0
@@ -332,7 +336,7 @@ def _kept(headers: RawHeaders, parser: HttpRequestParser) -> dict[str, str] | No
             if known in kept:
                 return None
             kept[known] = value.decode("latin-1")
-        elif lower in _LONG:
+        elif lower in long:
             return None
     if hosts != 1 or not parser.should_keep_alive():
         return None
