@@ -13,6 +13,7 @@ The map of the package. A request flows one way, and imports run the same way:
     idempotency requests that may be sent again, done once
     errand     what is done because somebody waits for it, and what is left when nobody does
     background work that goes on beside other work, and ends with it
+    urls       URLs that may hold a password: how they may be shown
     batching   many callers, one call: group commit, shared round trips
     meters     plain instruments: whoever counts is given some
     tracing    what is noted of one request while it is done: where its record came from, what it waited for

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-import re
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
@@ -30,6 +29,7 @@ from guidsvc.rules import Clock, Terms
 from guidsvc.service import GuidService
 from guidsvc.store import open_store
 from guidsvc.store.measured import MeasuredStore
+from guidsvc.urls import scheme_of, without_password
 from guidsvc.web.access import Log
 from guidsvc.web.admission import Admission
 from guidsvc.web.app import make_app
@@ -171,7 +171,7 @@ async def _watching(settings: Settings, meters: Meters) -> AsyncIterator[Watch]:
         folder=_shared_folder(),
         about={
             "server": settings.server,
-            "store": settings.store_url.partition(":")[0].partition("+")[0],
+            "store": scheme_of(settings.store_url).partition("+")[0],
             "cache": "memory" if is_private(settings.cache_url) else "redis",
         },
     )
@@ -344,9 +344,3 @@ def banner(settings: Settings, port: int) -> str:
             f"""  try      curl{by} -X PUT -d '{{"user": "Cylance, Inc."}}' {at}/guid""",
         ]
     )
-
-
-def without_password(url: str) -> str:
-    """Return a URL as it may be shown."""
-    without = re.sub(r"://([^:/@]*):[^/]*@", r"://\1:***@", url)
-    return re.sub(r"(?i)([?&][^&=]*(?:password|secret|token)[^&=]*)=[^&]*", r"\1=***", without)

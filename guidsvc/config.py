@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from guidsvc.errors import StartError
+from guidsvc.urls import without_password
 
 PREFIX = "GUIDSVC_"
 TEST_PREFIX = "GUIDSVC_TEST_"
@@ -85,10 +86,14 @@ class Settings(BaseSettings):
         1, description="processes that serve, under a supervisor; more than one need a redis:// that they share"
     )
     store_url: str = Field(
-        "sqlite:///guidsvc.db", description="where records are kept: sqlite:///path or mongodb://host:27017/guidsvc"
+        "sqlite:///guidsvc.db",
+        description="where records are kept: sqlite:///path or mongodb://host:27017/guidsvc",
+        repr=False,  # it may hold a password
     )
     cache_url: str = Field(
-        "memory://", description="the cache: memory:// of this process, or redis://host:6379/0 shared by many"
+        "memory://",
+        description="the cache: memory:// of this process, or redis://host:6379/0 shared by many",
+        repr=False,
     )
     cache_size: Annotated[int, Field(ge=1)] = Field(
         100_000, description="the most records that memory:// holds; the least recently used go first"
@@ -127,9 +132,9 @@ def load(arguments: Sequence[str] | None = None) -> Settings:
     try:
         return Settings(_cli_parse_args=words, **filed)  # type: ignore[call-arg]  # how it is given its arguments
     except SettingsError as error:
-        raise StartError(str(error).removeprefix("error parsing CLI: ")) from error
+        raise StartError(_shown(str(error).removeprefix("error parsing CLI: "), words)) from None  # it quotes them
     except ValidationError as error:
-        raise StartError("; ".join(_told(fault, filed) for fault in error.errors())) from error
+        raise StartError("; ".join(_told(fault, filed) for fault in error.errors())) from None
 
 
 def _refuse_unknown() -> None:
@@ -171,7 +176,7 @@ def _read(setting: str, path: str, given: Mapping[str, object]) -> str:
     if variable in given:
         raise StartError(f"{variable}, {variable}{FILE_SUFFIX}: both are set, and only one can count")
     try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        return Path(path).read_text(encoding="utf-8").rstrip("\n")
     except UnicodeDecodeError:
         why = "this is no UTF-8"  # of which not even a byte is shown
     except (OSError, ValueError) as error:
@@ -182,7 +187,17 @@ def _read(setting: str, path: str, given: Mapping[str, object]) -> str:
 def _told(fault: ErrorDetails, hidden: Collection[str]) -> str:
     name = str(fault["loc"][0]) if fault["loc"] else "settings"
     message = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{name}: {message}" if name in {"settings", *hidden} else f"{name}: {message}, not {fault['input']!r}"
+    if name in {"settings", *hidden} or not isinstance(fault["input"], str):  # of them all it would show all
+        return f"{name}: {message}"
+    return f"{name}: {message}, not {without_password(fault['input'])!r}"
+
+
+def _shown(text: str, words: Sequence[str]) -> str:
+    """Return what is said of the words of a command with each URL among them as it may be shown."""
+    for word in words:
+        flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        text = text.replace(word, f"{flag}{equals}{without_password(value)}")
+    return text
 
 
 _VARIABLES = {PREFIX + name.upper(): name for name in Settings.model_fields}

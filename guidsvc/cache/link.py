@@ -26,9 +26,10 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from guidsvc.background import background
 from guidsvc.batching import Batcher
 from guidsvc.cache.timing import Timer, Timing, milliseconds
-from guidsvc.errors import CacheUnavailable, StartError
+from guidsvc.errors import CacheUnavailable
 from guidsvc.meters import CacheMeter
 from guidsvc.meters import Timing as Stopwatch
+from guidsvc.urls import opened
 
 CONNECT_SECONDS = 1.0
 """For the connection itself, with TLS and all; after it, Redis must prove that it answers within the time-out."""
@@ -101,14 +102,7 @@ class _Round(NamedTuple):
 @asynccontextmanager
 async def open_link(url: str, *, name: str, timing: Timing, meter: CacheMeter | None = None) -> AsyncIterator["Link"]:
     """Open a link, whether or not Redis answers now, and close it at the end; StartError if the URL makes no sense."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
-            raise ValueError(f"{parts.path} is no number of a Redis database")
-        pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None)
-        pool.make_connection()  # type: ignore[no-untyped-call]  # which is made and not connected: an option that no connection knows shows here
-    except (ValueError, TypeError) as error:
-        raise StartError(f"cache_url: {error}") from error
+    pool = opened("cache_url", url, _pool, ValueError, TypeError, RedisError, OSError)
     link = Link(pool, name=name, timing=timing, meter=meter)
     try:
         async with background(link.keep()):
@@ -117,6 +111,15 @@ async def open_link(url: str, *, name: str, timing: Timing, meter: CacheMeter | 
             yield link
     finally:
         await link.aclose()
+
+
+def _pool(url: str) -> ConnectionPool:
+    parts = urlsplit(url)
+    if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
+        raise ValueError(f"{parts.path} is no number of a Redis database")
+    pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None)
+    pool.make_connection()  # type: ignore[no-untyped-call]  # which is made and not connected: an option that no connection knows shows here
+    return pool
 
 
 class Link:
