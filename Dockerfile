@@ -16,8 +16,10 @@ COPY guidsvc ./guidsvc
 RUN chmod -R a+rX /app && /venv/bin/python -m compileall -q /app
 USER guidsvc
 VOLUME /data
-ENV PYTHONUNBUFFERED=1 GUIDSVC_HOST=0.0.0.0 GUIDSVC_PORT=8888 GUIDSVC_STORE_URL=sqlite:////data/guidsvc.db
+# Where the default, sqlite:///guidsvc.db, is then; it is no variable here, which would stand in the way of its _FILE.
+WORKDIR /data
+ENV PYTHONUNBUFFERED=1 GUIDSVC_HOST=0.0.0.0 GUIDSVC_PORT=8888
 EXPOSE 8888
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/venv/bin/python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['GUIDSVC_PORT'] + '/readyz', timeout=2)"]
-CMD ["/venv/bin/python", "pdapt.py"]
+CMD ["/venv/bin/python", "/app/pdapt.py"]

@@ -22,6 +22,7 @@ The map of the package. A request flows one way, and imports run the same way:
     lockouts   from where log-ins failed too often
     errand     what is done because somebody waits for it, and what is left when nobody does
     background work that goes on beside other work, and ends with it
+    urls       URLs that may hold a password: how they may be shown
     batching   many callers, one call: group commit, shared round trips
     meters     plain instruments: whoever counts is given some
     tracing    what is noted of one request while it is done: where its record came from, what it waited for

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-import re
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
@@ -31,17 +30,20 @@ from guidsvc.rules import Clock, Terms
 from guidsvc.service import GuidService
 from guidsvc.store import open_store
 from guidsvc.store.measured import MeasuredStore
+from guidsvc.urls import scheme_of, without_password
 from guidsvc.web.access import Log
 from guidsvc.web.admission import Admission
 from guidsvc.web.app import make_app
+from guidsvc.web.cors import Cors
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.health import Probes
 from guidsvc.web.hosting import Limits
-from guidsvc.web.listening import adopted, listening, tls_context
+from guidsvc.web.listening import adopted, listening
 from guidsvc.web.origin import Origin
 from guidsvc.web.server import LAME_SECONDS, RETIRING_TICK_SECONDS, serving_on
 from guidsvc.web.short import ShortWay
+from guidsvc.web.tls import Tls, open_tls
 from guidsvc.web.watch import Watch
 
 MAKERS = {"4": rules.guid_v4, "7": rules.guid_v7}
@@ -91,8 +93,9 @@ def _run(work: Coroutine[object, object, None]) -> None:
 
 async def serve(settings: Settings, post: Post | None = None) -> None:
     """Serve as the settings say, and end cleanly on a signal; StartError if it cannot be started."""
-    stop = _on_signals() if post is None else _on_post(post, settings.grace)
-    async with serving(settings, post=post) as port:
+    tls = open_tls(settings.tls_cert, settings.tls_key)
+    stop = _on_signals(tls) if post is None else _on_post(post, settings.grace)
+    async with serving(settings, post=post, tls=tls) as port:
         _collect_less()
         if post is None:
             print(banner(settings, port), flush=True)
@@ -114,11 +117,14 @@ def _collect_less() -> None:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, *, clock: Clock = system_clock, post: Post | None = None) -> AsyncIterator[int]:
+async def serving(
+    settings: Settings, *, clock: Clock = system_clock, post: Post | None = None, tls: Tls | None = None
+) -> AsyncIterator[int]:
     """Open what the settings ask for and serve, inside; yields the port. At the end requests under way finish.
 
-    A worker does so on the sockets of its post.
+    A worker does so on the sockets of its post. `tls` is that of the settings, where it has been opened already.
     """
+    tls = open_tls(settings.tls_cert, settings.tls_key) if tls is None else tls
     meters = Meters()
     exclusive = is_private(settings.cache_url)
     async with (
@@ -139,8 +145,7 @@ async def serving(settings: Settings, *, clock: Clock = system_clock, post: Post
         idempotency = Idempotency(store, clock=clock, seeded=partial(rules.seeded, make))
         probes = Probes(store=cache.ping, cache=cache.check)
         log = _access_log(settings, post)
-        proxies = [proxy.strip() for proxy in settings.trusted_proxies.split(",") if proxy.strip()]
-        forwarded = Forwarded(proxies)
+        forwarded, cors = Forwarded(_listed(settings.trusted_proxies)), Cors(_listed(settings.cors_origins))
         admission = Admission(settings.max_in_progress, seconds=settings.queue_timeout, budget=settings.request_timeout)
         app = make_app(
             service,
@@ -152,15 +157,21 @@ async def serving(settings: Settings, *, clock: Clock = system_clock, post: Post
             watch=watch,
             guard=guard,
             public_metrics=settings.public_metrics,
+            cors=cors,
         )
-        short = ShortWay(service, app.settings["under_way"], forwarded, log, admission, watch, guard)
+        short = ShortWay(service, app.settings["under_way"], forwarded, log, admission, watch, guard=guard, cors=cors)
         with _listening(settings, post) as sockets:
-            async with _serving(app, sockets, settings, short) as server:
+            async with _serving(app, sockets, settings, short, tls) as server:
                 meters.connections = server.connections
                 try:
                     yield _port(sockets, settings)
                 finally:
                     await _drain(server, app.settings["under_way"], settings.grace)
+
+
+def _listed(setting: str) -> list[str]:
+    """Return what a setting lists, between commas."""
+    return [each.strip() for each in setting.split(",") if each.strip()]
 
 
 @asynccontextmanager
@@ -172,7 +183,7 @@ async def _watching(settings: Settings, meters: Meters) -> AsyncIterator[Watch]:
         folder=_shared_folder(),
         about={
             "server": settings.server,
-            "store": settings.store_url.partition(":")[0].partition("+")[0],
+            "store": scheme_of(settings.store_url).partition("+")[0],
             "cache": "memory" if is_private(settings.cache_url) else "redis",
         },
     )
@@ -235,10 +246,10 @@ class _Tornado(HTTPServer):
 
 @asynccontextmanager
 async def _serving(
-    app: Application, sockets: list[socket], settings: Settings, short: ShortWay
+    app: Application, sockets: list[socket], settings: Settings, short: ShortWay, tls: Tls | None
 ) -> AsyncIterator[_Stoppable]:
     """Serve with the connection layer of our own, or with Tornado's."""
-    tls = tls_context(settings.tls_cert, settings.tls_key)
+    context = None if tls is None else tls.context
     if settings.server == "httptools":
         limits = Limits(
             head_seconds=settings.head_timeout,
@@ -246,12 +257,12 @@ async def _serving(
             idle_seconds=settings.idle_timeout,
             connections=settings.max_connections,
         )
-        async with serving_on(sockets, app, limits=limits, short=short, tls=tls, meter=short.meter) as ours:
+        async with serving_on(sockets, app, limits=limits, short=short, tls=context, meter=short.meter) as ours:
             yield ours
         return
     server = _Tornado(
         app,
-        ssl_options=tls,
+        ssl_options=context,
         max_body_size=2**60,  # the handlers judge the size of a body: Tornado would hang up without a word
         idle_connection_timeout=settings.idle_timeout,
         body_timeout=settings.body_timeout,
@@ -277,15 +288,16 @@ async def _drain(server: _Stoppable, under_way: UnderWay, grace: float) -> None:
     under_way.over = True
 
 
-def _on_signals() -> asyncio.Event:
+def _on_signals(tls: Tls | None) -> asyncio.Event:
     """Return an event that the first signal sets; a second one ends the process there and then.
 
-    SIGHUP is one, as there is nobody to be replaced: so ends who loses its terminal; not under nohup, which ignores it.
+    With TLS SIGHUP reads the certificate anew, and ends nothing. Without it is a signal like the others, as there is
+    nobody to be replaced: so ends who loses its terminal; not under nohup, which ignores it.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+    if tls is None and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
 
     def told() -> None:
@@ -296,9 +308,18 @@ def _on_signals() -> asyncio.Event:
     try:
         for number in numbers:
             loop.add_signal_handler(number, told)
+        if tls is not None:
+            loop.add_signal_handler(signal.SIGHUP, _reload, tls)
     except NotImplementedError:
         pass  # on Windows: there Ctrl-C cancels `serve`, which closes everything as well
     return stop
+
+
+def _reload(tls: Tls) -> None:
+    try:
+        tls.reload()
+    except StartError as error:
+        _log.error("the certificate is kept, there is no good new one", error=str(error))
 
 
 def _on_post(post: Post, grace: float) -> asyncio.Event:
@@ -335,9 +356,3 @@ def banner(settings: Settings, port: int) -> str:
             f"""  try      curl{by} -X PUT -d '{{"user": "Cylance, Inc."}}' {at}/guid""",
         ]
     )
-
-
-def without_password(url: str) -> str:
-    """Return a URL as it may be shown."""
-    without = re.sub(r"://([^:/@]*):[^/]*@", r"://\1:***@", url)
-    return re.sub(r"(?i)([?&][^&=]*(?:password|secret|token)[^&=]*)=[^&]*", r"\1=***", without)

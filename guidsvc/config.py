@@ -1,26 +1,31 @@
 """Settings: flags over environment over `.env` over defaults. Read by app and pdapt only.
 
-An unknown or bad value stops the start, with one line that names the setting and says what it takes.
+An unknown or bad value stops the start, with one line that names the setting and says what it takes. What a variable
+would hold can be in a file that a variable names, as secrets are handed to containers: it is never shown.
 """
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from guidsvc.errors import StartError
+from guidsvc.urls import without_password
 
 PREFIX = "GUIDSVC_"
 TEST_PREFIX = "GUIDSVC_TEST_"
 """Of names that the tests read, not the service."""
+FILE_SUFFIX = "_FILE"
+"""GUIDSVC_STORE_URL_FILE names the file that GUIDSVC_STORE_URL is in."""
 ENV_FILE = ".env"
 
 _YEAR = 366 * 24 * 3600
@@ -49,6 +54,9 @@ class Settings(BaseSettings):
     tls_key: str | None = Field(None, description="file of the key of that certificate, in PEM")
     trusted_proxies: str = Field(
         "", description="whose X-Forwarded-For and X-Forwarded-Proto are believed: 10.0.0.0/8,127.0.0.1,unix"
+    )
+    cors_origins: str = Field(
+        "", description="whose pages may ask in a browser (CORS): https://a.example,https://b.example:8443"
     )
     head_timeout: Annotated[float, Field(gt=0, le=3600)] = Field(
         10.0, description="seconds in which a client sends the headers of a request"
@@ -89,10 +97,14 @@ class Settings(BaseSettings):
     )
     public_metrics: bool = Field(False, description="show /metrics to all, where access is controlled too")
     store_url: str = Field(
-        "sqlite:///guidsvc.db", description="where records are kept: sqlite:///path or mongodb://host:27017/guidsvc"
+        "sqlite:///guidsvc.db",
+        description="where records are kept: sqlite:///path or mongodb://host:27017/guidsvc",
+        repr=False,  # it may hold a password
     )
     cache_url: str = Field(
-        "memory://", description="the cache: memory:// of this process, or redis://host:6379/0 shared by many"
+        "memory://",
+        description="the cache: memory:// of this process, or redis://host:6379/0 shared by many",
+        repr=False,
     )
     cache_size: Annotated[int, Field(ge=1)] = Field(
         100_000, description="the most records that memory:// holds; the least recently used go first"
@@ -133,19 +145,21 @@ class Settings(BaseSettings):
 def load(arguments: Sequence[str] | None = None) -> Settings:
     """Read the settings; StartError, of one line, for what is unknown or bad. `--help` prints them all and exits."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    filed: dict[str, Any] = {}
     if not {"-h", "--help"} & set(words):
         _refuse_unknown()
+        filed = _from_files()
     try:
-        return Settings(_cli_parse_args=words)  # type: ignore[call-arg]  # how pydantic-settings is given its arguments
+        return Settings(_cli_parse_args=words, **filed)  # type: ignore[call-arg]  # how it is given its arguments
     except SettingsError as error:
-        raise StartError(str(error).removeprefix("error parsing CLI: ")) from error
+        raise StartError(_shown(str(error).removeprefix("error parsing CLI: "), words)) from None  # it quotes them
     except ValidationError as error:
-        raise StartError("; ".join(_told(fault) for fault in error.errors())) from error
+        raise StartError("; ".join(_told(fault, filed) for fault in error.errors())) from None
 
 
 def _refuse_unknown() -> None:
     """Stop at a name with our prefix that is no setting: a misspelt GUIDSVC_STORE_URL must not start on SQLite."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {*_VARIABLES, *_FILE_VARIABLES}
     for name in [*os.environ, *_names_in_file()]:
         whole = name.upper()
         if whole.startswith(PREFIX) and not whole.startswith(TEST_PREFIX) and whole not in known:
@@ -169,7 +183,45 @@ def _names_in_file() -> list[str]:
     return [binding.key for binding in bindings if binding.key]
 
 
-def _told(fault: ErrorDetails) -> str:
+def _from_files() -> dict[str, Any]:
+    """Return the settings whose variables name a file; StartError for one that is set otherwise too, or no text."""
+    given = {name.upper(): value for name, value in (dotenv_values(ENV_FILE) | os.environ).items()}
+    named = {setting: given[variable] for variable, setting in _FILE_VARIABLES.items() if variable in given}
+    return {setting: _read(setting, path or "", given) for setting, path in named.items()}
+
+
+def _read(setting: str, path: str, given: Mapping[str, object]) -> str:
+    """Read a setting from its file, less the end of its last line."""
+    variable = PREFIX + setting.upper()
+    if variable in given:
+        raise StartError(f"{variable}, {variable}{FILE_SUFFIX}: both are set, and only one can count")
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\n")
+    except UnicodeDecodeError:
+        why = "this is no UTF-8"  # of which not even a byte is shown
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+    raise StartError(f"{variable}{FILE_SUFFIX}: {path}: {why}")
+
+
+def _told(fault: ErrorDetails, hidden: Collection[str]) -> str:
     name = str(fault["loc"][0]) if fault["loc"] else "settings"
     message = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{name}: {message}, not {fault['input']!r}"
+    if name in {"settings", *hidden} or not isinstance(fault["input"], str):  # of them all it would show all
+        return f"{name}: {message}"
+    return f"{name}: {message}, not {without_password(fault['input'])!r}"
+
+
+def _shown(text: str, words: Sequence[str]) -> str:
+    """Return what is said of the words of a command with each URL among them as it may be shown."""
+    for word in words:
+        flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        text = text.replace(word, f"{flag}{equals}{without_password(value)}")
+    return text
+
+
+_VARIABLES = {PREFIX + name.upper(): name for name in Settings.model_fields}
+_FILE_VARIABLES = {
+    variable + FILE_SUFFIX: name for variable, name in _VARIABLES.items() if variable + FILE_SUFFIX not in _VARIABLES
+}
+"""Which settings they are of."""

@@ -56,14 +56,14 @@ class Login:
         self.ration = ration
 
     def usable(self) -> bool:
-        """Whether it may be used now, without anything having to be waited for; it counts as one use."""
+        """Whether it may be used now; the ration is to be asked, too."""
         now = perf_counter()
         if now >= self._fresh_until:
             if now >= self._until:
                 return False
             self._fresh_until = self._until  # once
             self._guard.renew(self)
-        return self.ration.take()
+        return True
 
     @property
     def good(self) -> bool:
@@ -101,9 +101,9 @@ class Guard:
         self._beside: set[asyncio.Task[None]] = set()
 
     def at_hand(self, authorization: str | None) -> Login | None:
-        """Return the log-in of a request, if it is known and nothing need be waited for."""
+        """Return the log-in of a request, for one use, if it is known and nothing need be waited for."""
         login: Login | None = None if authorization is None else self._logins.get(authorization)
-        return login if login is not None and login.usable() else None
+        return login if login is not None and login.usable() and login.ration.take() else None
 
     async def login(self, authorization: str | None, address: str) -> Login:
         """Return the log-in of a request from an address, for one use; Unauthorized or RateLimited if there is none."""

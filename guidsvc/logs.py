@@ -148,5 +148,6 @@ def _named(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _rendering(*, readable: bool) -> list[Processor]:
     if readable:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        plain = structlog.dev.plain_traceback  # rich, where it is installed, would show what variables hold
+        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -9,6 +9,7 @@ mongo_url       an empty database in the MongoDB-protocol server of the session,
 redis_url       an empty Redis: the server of the session, or GUIDSVC_TEST_REDIS_URL (which is flushed!)
 own_redis       a Redis for this test alone, to be killed, paused and flushed
 own_mongo       a MongoDB-protocol server for this test alone
+certificate     a certificate for 127.0.0.1 and its key, in files, that can be renewed
 clock           the time, which stands still until the test moves it
 quiet           fails a test that logs above INFO what it has not announced with `expected_logs`
 """
@@ -30,6 +31,7 @@ from guidsvc import app, logs
 from guidsvc.cache import open_cache
 from guidsvc.config import Settings
 from guidsvc.store import Store, open_store
+from tests.certificates import Certificate
 from tests.client import Client
 from tests.servers import Server, mongo_server, redis_server
 
@@ -155,6 +157,11 @@ def own_mongo(tmp_path: Path) -> Iterator[Server]:
     folder.mkdir()
     with mongo_server(folder) as server:
         yield server
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Certificate:
+    return Certificate(tmp_path)
 
 
 @pytest.fixture

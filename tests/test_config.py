@@ -46,6 +46,7 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
         "guid_version": "7",
         "server": "tornado",
         "trusted_proxies": "10.0.0.0/8",
+        "cors_origins": "https://a.example",
         "log_level": "error",
         "log_format": "json",
         "grace": "7.5",
@@ -107,6 +108,69 @@ def test_a_misspelt_name_in_the_file_stops_the_start(folder: Path) -> None:
     (folder / ".env").write_text("GUIDSVC_PROT=1\n")
 
     with pytest.raises(StartError, match=r"GUIDSVC_PROT .* did you mean GUIDSVC_PORT"):
+        load([])
+
+
+# From files
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_variable_can_be_in_a_file(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    default = Settings.model_fields[name].default
+    value = "7" if default is None else str(default)
+    (folder / "value").write_text(f"{value}\n")
+    monkeypatch.setenv(f"{PREFIX}{name.upper()}_FILE", str(folder / "value"))
+
+    assert getattr(load([]), name) == ("7" if default is None else default)
+
+
+def test_a_file_counts_as_its_variable_would(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "secret").write_bytes(b"mongodb://u:p@db/guidsvc\r\n")
+    (folder / "port").write_text("2")
+    monkeypatch.setenv("GUIDSVC_STORE_URL_FILE", "secret")
+    (folder / ".env").write_text("GUIDSVC_PORT_FILE=port\n")
+
+    assert (load([]).store_url, load([]).port) == ("mongodb://u:p@db/guidsvc", 2)
+    assert load(["--port", "3", "--store-url", "sqlite:///x"]).store_url == "sqlite:///x", "a flag wins, as ever"
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_variable_and_its_file_are_not_both_to_be_set(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, in_file: bool
+) -> None:
+    (folder / "secret").write_text("CANARY")
+    monkeypatch.setenv("GUIDSVC_CACHE_URL_FILE", "secret")
+    if in_file:
+        (folder / ".env").write_text("GUIDSVC_CACHE_URL=memory://\n")
+    else:
+        monkeypatch.setenv("guidsvc_cache_url", "memory://")
+
+    with pytest.raises(StartError, match=r"^GUIDSVC_CACHE_URL, GUIDSVC_CACHE_URL_FILE: both are set"):
+        load([])
+
+
+def test_a_file_that_cannot_be_read_stops_the_start_and_nothing_of_any_is_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "bytes").write_bytes(b"CANARY\xff")
+    (folder / "text").write_text("CANARY")
+    for path in ("missing", ".", "bytes", "", "a\0b"):
+        (folder / ".env").write_text(f'GUIDSVC_STORE_URL_FILE="{path}"\n')
+        with pytest.raises(StartError, match=r"^GUIDSVC_STORE_URL_FILE: ") as caught:
+            load([])
+        assert "\n" not in str(caught.value)
+        assert "CANARY" not in str(caught.value)
+        assert "ff" not in str(caught.value)
+    (folder / ".env").write_text("GUIDSVC_PORT_FILE=text\n")
+    with pytest.raises(StartError, match=r"^port: ") as caught:
+        load([])
+    assert "CANARY" not in str(caught.value)
+
+
+def test_a_misspelt_variable_of_a_file_is_told_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDSVC_STORE_ULR_FILE", "secret")
+
+    with pytest.raises(StartError, match="did you mean GUIDSVC_STORE_URL_FILE"):
         load([])
 
 

@@ -237,7 +237,9 @@ def test_the_image_holds_what_the_service_needs_and_runs_it_without_rights() -> 
     assert re.search(r"^COPY pdapt\.py", dockerfile, re.MULTILINE)
     assert re.search(r"^COPY guidsvc ", dockerfile, re.MULTILINE)
     assert re.search(r"^USER guidsvc$", dockerfile, re.MULTILINE)
-    assert 'CMD ["/venv/bin/python", "pdapt.py"]' in dockerfile
+    assert 'CMD ["/venv/bin/python", "/app/pdapt.py"]' in dockerfile
+    assert re.findall(r"^WORKDIR (\S+)$", dockerfile, re.MULTILINE) == ["/app", "/data"]
+    assert "GUIDSVC_STORE_URL" not in dockerfile, "which could not be in a file, then"
     kept = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     copied = re.findall(r"^COPY (?!--from)(\S+)", dockerfile, re.MULTILINE)
     assert {line[1:] for line in kept} == set(copied)

@@ -1,8 +1,11 @@
 """The lines of the access log: made by hand where they are for programs, and yet structlog's own."""
 
 import asyncio
+import importlib.util
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +15,7 @@ import structlog
 from guidsvc import logs
 from guidsvc.tracing import CURRENT, Trace
 from guidsvc.web.origin import CACHE_STATUS
+from tests.servers import ROOT
 
 LINE = ("GET", '/guid/"\n\u00e9', 404, 1.25, "id-1", 'fe80::1%"\n')
 NAMES = ("method", "path", "status", "ms", "request_id", "remote", "cache")
@@ -97,3 +101,28 @@ def test_whatever_is_logged_on_behalf_of_a_request_names_it(capsys: pytest.Captu
     first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
     assert (first["event"], first["request_id"]) == ("first", "id-1")
     assert "request_id" not in second
+
+
+FAULT = """
+import structlog
+from guidsvc import logs
+
+def fail():
+    secret = "CAN" + "ARY"
+    raise ValueError(len(secret))
+
+logs.configure("info", "console")
+try:
+    fail()
+except ValueError:
+    structlog.get_logger().exception("a fault")
+"""
+
+
+def test_a_fault_is_shown_to_a_reader_without_what_variables_hold() -> None:
+    """As `rich` would show it, which the tests have installed, and which structlog takes where it is."""
+    assert importlib.util.find_spec("rich")
+    done = subprocess.run([sys.executable, "-c", FAULT], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert "ValueError: 6" in done.stderr
+    assert "CANARY" not in done.stderr

@@ -127,9 +127,10 @@ def test_every_problem_but_that_of_another_method_is_an_answer_to_something() ->
     assert told == EXPLANATIONS.keys() - {"method-not-allowed"}
 
 
-def test_every_reply_has_a_request_id() -> None:
+@pytest.mark.parametrize("name", ["X-Request-Id", "X-Content-Type-Options"])
+def test_every_reply_has_a_request_id_and_is_what_it_says(name: str) -> None:
     for _, _, described in operations():
-        assert all(answer["headers"]["X-Request-Id"]["required"] for answer in described["responses"].values())
+        assert all(answer["headers"][name]["required"] for answer in described["responses"].values())
 
 
 def test_every_example_is_as_its_schema_demands() -> None:

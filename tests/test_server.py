@@ -1,24 +1,22 @@
-"""The connection layer: limits, back-pressure, TLS, Unix sockets, and how it drives an application of Tornado."""
+"""The connection layer: limits, back-pressure, Unix sockets, and how it drives an application of Tornado."""
 
 import asyncio
-import json
 import re
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trustme
 from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler, stream_request_body
 
 from guidsvc.errors import StartError
 from guidsvc.web.hosting import Limits
-from guidsvc.web.listening import listening, tls_context
+from guidsvc.web.listening import listening
 from guidsvc.web.server import serving_on
+from tests.certificates import Certificate
 from tests.client import Client, hang_up, read_reply, reset
 from tests.conftest import ExpectedLogs, Serving
 from tests.records import GUID, USER
@@ -131,52 +129,6 @@ async def test_what_is_refused_is_told_though_the_client_goes_on_sending(serving
 
 
 # Where it listens
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[trustme.CA, dict[str, str]]:
-    """Who has signed, and the settings that name what was signed."""
-    authority = trustme.CA()
-    own = authority.issue_cert("127.0.0.1")
-    own.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
-    own.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
-    return authority, {"tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
-
-
-@pytest.mark.parametrize("by", ["httptools", "tornado"])
-async def test_tls_is_spoken_where_a_certificate_is_named(
-    serving: Serving, certificate: tuple[trustme.CA, dict[str, str]], by: str
-) -> None:
-    authority, named = certificate
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    async with serving(server=by, **named) as client:
-        reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=trusting)
-        body = json.dumps({"user": USER}).encode()
-        writer.write(f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-        assert (await read_reply(reader, "PUT")).status == 201
-        for _ in range(2):
-            writer.write(f"GET {PATH} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-            assert (await read_reply(reader, "GET")).json["user"] == USER
-        await hang_up(writer)
-
-
-async def test_old_tls_is_not_spoken(certificate: tuple[trustme.CA, dict[str, str]]) -> None:
-    context = tls_context(certificate[1]["tls_cert"], certificate[1]["tls_key"])
-
-    assert context is not None
-    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
-
-
-def test_a_certificate_that_is_no_use_stops_the_start(tmp_path: Path) -> None:
-    (tmp_path / "none").write_text("")
-    for certificate, key in (
-        (str(tmp_path / "none"), None),
-        (str(tmp_path / "no"), "no"),
-        (str(tmp_path / "none"),) * 2,
-    ):
-        with pytest.raises(StartError, match=r"^tls_cert, tls_key: "):
-            tls_context(certificate, key)
 
 
 @pytest.mark.parametrize("by", ["httptools", "tornado"])
@@ -434,13 +386,14 @@ async def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
 
 
 async def test_connections_that_never_agree_on_tls_count_and_end(
-    serving: Serving, certificate: tuple[trustme.CA, dict[str, str]], expected_logs: ExpectedLogs
+    serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("connections are refused")
-    authority, named = certificate
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    async with serving(max_connections=3, head_timeout=0.5, **named) as client, AsyncExitStack() as stack:
+    trusting = certificate.trusting()
+    async with (
+        serving(max_connections=3, head_timeout=0.5, **certificate.settings) as client,
+        AsyncExitStack() as stack,
+    ):
         silent = [await stack.enter_async_context(connected(client.port)) for _ in range(3)]
         for status in (503, 200):
             reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=trusting)

@@ -68,6 +68,7 @@ _HEADERS = st.lists(
         st.sampled_from(["keep-alive", "Keep-Alive", "x"]).map("Connection: {}".format),
         st.sampled_from(["Accept: */*", "user-agent: x", "Content-Encoding: gzip", "Cookie: a=b", "HOST: b"]),
         st.sampled_from(["10.0.0.1", "10.0.0.1, 127.0.0.1", "x, 10.0.0.1", "x"]).map("X-Forwarded-For: {}".format),
+        st.sampled_from(["https", "http, HTTPS", "https, http", "x", ""]).map("X-Forwarded-Proto: {}".format),
     ),
     max_size=2,
 ).map(tuple)

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import sqlite3
-import ssl
 import subprocess
 import sys
 import time
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from guidsvc.post import MARGIN_SECONDS
 from guidsvc.supervisor import Backoff
 from guidsvc.web.listening import listening
+from tests.certificates import Certificate
 from tests.client import Client, read_reply
 from tests.load import KEYS, Load
 from tests.servers import Service, free_port, pdapt, service, wait_until
@@ -30,7 +29,6 @@ from tests.test_metrics import Samples, read, value
 
 LAST_LINE_OF_BANNER = "curl"
 ROLLS = 20
-Trusted = tuple[trustme.CA, list[str]]
 
 
 @contextmanager
@@ -174,28 +172,19 @@ def test_workers_serve_on_a_unix_socket_and_take_turns_on_it(tmp_path: Path, red
     assert not path.exists()
 
 
-async def test_workers_speak_tls_and_new_ones_the_new_certificate(tmp_path: Path, redis_url: str) -> None:
-    authority = trustme.CA()
-    names = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+async def test_workers_speak_tls_and_new_ones_the_new_certificate(
+    tmp_path: Path, redis_url: str, certificate: Certificate
+) -> None:
     serials = set()
-
-    def issue() -> None:
-        own = authority.issue_cert("127.0.0.1")
-        own.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
-        own.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
-
-    issue()
-    with workers(tmp_path, redis_url, *names) as running:
+    with workers(tmp_path, redis_url, *certificate.flags) as running:
         for _ in range(2):
-            reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=trusting)
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=certificate.trusting())
             serials.add(writer.get_extra_info("peercert")["serialNumber"])
             writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             assert (await read_reply(reader, "GET")).status == 200
             writer.close()
             await writer.wait_closed()
-            issue()
+            certificate.issue()
             await asyncio.to_thread(roll, running)
     assert len(serials) == 2
 

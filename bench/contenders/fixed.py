@@ -3,6 +3,7 @@
 GUID = "9094E4C980C74043A4B586B420E69DDF"
 BODY = b'{"guid":"%b","expire":"4102444800","user":"Cylance, Inc."}\n' % GUID.encode()
 HEADERS = {
+    "X-Content-Type-Options": "nosniff",
     "Content-Type": "application/json",
     "Cache-Control": "private, no-cache",
     "X-Request-Id": "43778ab71c1f888b009411dab075f63c",

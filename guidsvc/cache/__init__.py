@@ -14,6 +14,7 @@ from guidsvc.errors import StartError
 from guidsvc.meters import CacheMeter
 from guidsvc.rules import Clock
 from guidsvc.store import Backend, Store
+from guidsvc.urls import scheme_of
 
 
 class Cache(Store, Protocol):
@@ -37,7 +38,7 @@ async def open_cache(
     `size` bounds the records that are kept in this process. A Redis that does not answer is no StartError:
     reads go to the store until it does.
     """
-    scheme, _, _ = url.partition("://")
+    scheme = scheme_of(url)
     if url == "memory://":
         from guidsvc.cache.local import LocalCache
 

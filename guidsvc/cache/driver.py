@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
-from guidsvc.errors import StartError
+from guidsvc.urls import opened
 
 CONNECT_SECONDS = 1.0
 """For the connection itself, with TLS and all; after it, Redis must prove that it answers within the time-out."""
@@ -26,15 +27,16 @@ _Pool = TypeVar("_Pool", bound=ConnectionPool)
 
 def pool_of(url: str, kind: type[_Pool], **options: Any) -> _Pool:
     """Return a pool of connections, none of which is made; StartError if the URL makes no sense."""
-    try:
+
+    def make(url: str) -> _Pool:
         parts = urlsplit(url)
         if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
             raise ValueError(f"{parts.path} is no number of a Redis database")
         pool = kind.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None, **options)
         pool.make_connection()  # type: ignore[no-untyped-call]  # which is made and not connected: an option that no connection knows shows here
-    except (ValueError, TypeError) as error:
-        raise StartError(f"cache_url: {error}") from error
-    return pool
+        return pool
+
+    return opened("cache_url", url, make, ValueError, TypeError, RedisError, OSError)
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, _Done]) -> _Done:

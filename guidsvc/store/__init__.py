@@ -15,6 +15,7 @@ from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
 from guidsvc.store.fence import Fenced
+from guidsvc.urls import scheme_of
 
 
 class Far(Enum):
@@ -122,7 +123,7 @@ async def open_store(
     `exclusive` says that nobody else may write the same records, because they are cached in this process: it
     is enforced where the store can (SQLite, on one host). StartError if the store cannot be used.
     """
-    scheme, _, _ = url.partition("://")
+    scheme = scheme_of(url)
     if scheme == "sqlite":
         from guidsvc.store.sqlite import open_sqlite, path_of_url
 

@@ -6,7 +6,9 @@ hash of `_id` sends it to one shard. A write is acknowledged by a majority, with
 what a majority has.
 """
 
-from collections.abc import AsyncIterator, Mapping
+import re
+import warnings
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from secrets import token_hex
@@ -20,10 +22,7 @@ from pydantic import ValidationError
 from pymongo import IndexModel
 from pymongo.errors import (
     BulkWriteError,
-    ConfigurationError,
     DuplicateKeyError,
-    InvalidName,
-    InvalidURI,
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
@@ -40,6 +39,7 @@ from guidsvc.models import Receipt, Record
 from guidsvc.rules import Selection
 from guidsvc.store import FAR, Far
 from guidsvc.store.fence import NEW, Fence, Mode, Sight
+from guidsvc.urls import opened
 
 DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
 KEYS = "keys"
@@ -100,22 +100,27 @@ async def open_mongo(
 
 
 def _client(url: str, timeout_ms: int) -> AsyncIOMotorClient[dict[str, Any]]:
-    try:
-        return AsyncIOMotorClient(
-            url,
-            appname="guidsvc",
-            w="majority",
-            journal=True,
-            retryWrites=True,
-            retryReads=True,
-            readPreference="primary",
-            timeoutMS=timeout_ms,
-            serverSelectionTimeoutMS=timeout_ms,
-            connectTimeoutMS=timeout_ms,
-            waitQueueTimeoutMS=timeout_ms,
-        )
-    except (InvalidURI, ConfigurationError, InvalidName, ValueError) as error:
-        raise StartError(f"store_url: {error}") from error
+    make: Callable[[str], AsyncIOMotorClient[dict[str, Any]]] = partial(
+        _strictly,
+        appname="guidsvc",
+        w="majority",
+        journal=True,
+        retryWrites=True,
+        retryReads=True,
+        readPreference="primary",
+        timeoutMS=timeout_ms,
+        serverSelectionTimeoutMS=timeout_ms,
+        connectTimeoutMS=timeout_ms,
+        waitQueueTimeoutMS=timeout_ms,
+    )
+    return opened("store_url", url, make, PyMongoError, ValueError, OSError, UserWarning)
+
+
+def _strictly(url: str, **options: Any) -> AsyncIOMotorClient[dict[str, Any]]:
+    """Make a client; what the driver would warn of, and go on without, is an error: an option that it does not know."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        return AsyncIOMotorClient(url, **options)
 
 
 async def _prepare(collection: _Collection, *, exclusive: bool) -> None:
@@ -129,7 +134,9 @@ async def _prepare(collection: _Collection, *, exclusive: bool) -> None:
         )
         await collection.database[FENCE].update_one({"_id": COLLECTION}, {"$setOnInsert": NEW._asdict()}, upsert=True)
     except PyMongoError as error:
-        reason = str(error).partition(", Timeout: ")[0]  # what follows describes the whole topology
+        reason = re.split(", (?:Timeout|full error): ", str(error))[
+            0
+        ]  # what follows describes the whole topology, or reply
         raise StartError(f"store_url: MongoDB cannot be used: {reason}") from error
 
 

@@ -11,6 +11,7 @@ from guidsvc.web.admission import Admission
 from guidsvc.web.base import UnknownPath
 from guidsvc.web.batch import BatchHandler
 from guidsvc.web.collection import GuidsHandler
+from guidsvc.web.cors import Cors
 from guidsvc.web.docs import DocsHandler, Document, OpenApiHandler
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
@@ -35,6 +36,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
     watch: Watch | None = None,
     guard: Guard | None = None,
     public_metrics: bool = False,
+    cors: Cors | None = None,
 ) -> Application:
     """Put the application together.
 
@@ -68,6 +70,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
         admission=admission,
         guard=guard,
         forwarded=forwarded,
+        cors=cors or Cors(),
         origin=watch.origin,
         reads=watch.meters.cache,
         document=Document(routes),

@@ -25,8 +25,9 @@ from guidsvc.guard import Guard, Login
 from guidsvc.idempotency import Idempotency, Reply, Work
 from guidsvc.rules import Conditions
 from guidsvc.tracing import Trace
-from guidsvc.web import body, conditions, preferences, problems, query
+from guidsvc.web import body, conditions, preferences, problems, query, replies
 from guidsvc.web.admission import Admission, Place
+from guidsvc.web.cors import Cors
 from guidsvc.web.dates import http_date
 from guidsvc.web.described import Answer, needs_of, operation
 from guidsvc.web.draining import UnderWay
@@ -34,7 +35,6 @@ from guidsvc.web.headers import ACCEPT_PATCH, ALLOW, REPLAYED, always
 from guidsvc.web.idempotency import parse as parse_key
 from guidsvc.web.origin import Origin, source_of
 from guidsvc.web.problems import MethodNotAllowed, NoSuchPath, TooLarge
-from guidsvc.web.replies import log_failure
 from guidsvc.web.request_id import request_id
 
 DISCARD_BYTES = 16 * 1024 * 1024
@@ -78,11 +78,19 @@ class Handler(RequestHandler):
             self._received = bytearray()
             self._received_bytes = 0
         headers = self._headers = HTTPHeaders()
-        headers["Server"] = "guidsvc"
+        headers["Server"] = replies.SERVER
+        headers["X-Content-Type-Options"] = replies.NOSNIFF
         headers["Content-Type"] = body.JSON
         headers["Date"] = http_date()
         headers["Cache-Control"] = "no-store"
         headers["X-Request-Id"] = self.request_id
+        if self.request.protocol == "https":
+            headers["Strict-Transport-Security"] = replies.STRICT
+        cors: Cors = self.application.settings["cors"]
+        if cors.any:
+            headers["Vary"] = "Origin"
+            for name, value in cors.reply(self.request.headers.get("Origin")).items():
+                headers[name] = value
         self._write_buffer: list[bytes] = []
         self.set_status(HTTPStatus.OK)
 
@@ -165,10 +173,15 @@ class Handler(RequestHandler):
         Answer(204, "The methods are listed in `Allow`.", headers=(*always(ALLOW), ACCEPT_PATCH)),
     )
     def options(self, *_: str) -> None:
-        """Say which methods are served here, and what a PATCH can be."""
+        """Say which methods are served here, and what a PATCH can be; to a browser, what a page may ask."""
         self.set_header("Allow", self.allowed_methods())
         if "PATCH" in self.allowed_methods():
             self.set_header("Accept-Patch", ", ".join(body.PATCHES))
+        cors: Cors = self.application.settings["cors"]
+        given = self.request.headers
+        asked = given.get("Origin"), given.get("Access-Control-Request-Method")
+        for name, value in cors.preflight(*asked, self.allowed_methods()).items():
+            self.set_header(name, value)
         self.clear_header("Content-Type")
         self.reply(204)
 
@@ -269,6 +282,11 @@ class Handler(RequestHandler):
         admission: Admission = self.application.settings["admission"]
         return admission.place(self._errand, patient=patient)
 
+    def vary(self, names: str) -> None:
+        """Say that the reply depends on these headers of the request, beside those on which all do."""
+        always = self._headers.get("Vary")
+        self.set_header("Vary", names if always is None else f"{names}, {always}")
+
     def preferences(self) -> dict[str, str]:
         """Return what the client would like, by name."""
         return preferences.parse(self.request.headers.get("Prefer"))
@@ -301,7 +319,7 @@ class Handler(RequestHandler):
         """Log a failure, as Tornado hands it over: its class, itself, and its traceback."""
         _, value, _ = failure
         if value is not None:
-            log_failure(self._translated(value), self.request_id)
+            replies.log_failure(self._translated(value), self.request_id)
 
     @property
     def source(self) -> str | None:

@@ -69,7 +69,7 @@ class GuidsHandler(RecordHandler):
         """
         query = self.read_view(ListQuery)
         self.set_header("Cache-Control", "private, no-cache")
-        self.set_header("Vary", "Accept, Prefer")
+        self.vary("Accept, Prefer")
         if preferred(self.request.headers.get("Accept"), (body.JSON, body.NDJSON)) == body.NDJSON:
             self.set_header("Content-Type", body.NDJSON)
             await self.stream(self._lines(query))

@@ -299,7 +299,7 @@ class Connection(asyncio.Protocol):
 
     def _send_refusal(self, error: Exception) -> None:
         self._error = None
-        self.write(refusal(error, self._shared.meter))
+        self.write(refusal(error, self._shared.meter, secure=self.context.secure))
         self._linger()
 
     def _linger(self) -> None:

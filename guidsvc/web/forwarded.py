@@ -42,8 +42,12 @@ class Forwarded:
         peer = str(request.remote_ip)
         if self.any and self._trusts(peer):
             request.remote_ip = self.client(peer, request.headers.get("X-Forwarded-For"))
-            scheme = request.headers.get("X-Forwarded-Proto", "").rpartition(",")[2].strip().lower()
-            request.protocol = scheme if scheme in {"http", "https"} else request.protocol
+            request.protocol = self.scheme(peer, request.headers.get("X-Forwarded-Proto"), request.protocol)
+
+    def scheme(self, peer: str, forwarded_proto: str | None, spoken: str) -> str:
+        """Return how a request came to the first of our proxies: `http` or `https`; `spoken` is how it came here."""
+        named = (forwarded_proto or "").rpartition(",")[2].strip().lower()
+        return named if named in {"http", "https"} and self._trusts(peer) else spoken
 
     def _looked_up(self, peer: str) -> bool:
         if peer == UNIX:

@@ -72,6 +72,22 @@ REPLAYED = Header(
     {"type": "string", "enum": ["true"]},
     "true",
 )
+NOSNIFF = Header(
+    "X-Content-Type-Options",
+    "That the body is what Content-Type says.",
+    {"type": "string", "enum": ["nosniff"]},
+    "nosniff",
+)
+STRICT = Header(
+    "Strict-Transport-Security", "That only TLS is to be spoken (RFC 6797), where it is.", _TEXT, "max-age=31536000"
+)
+ALLOW_ORIGIN = Header(
+    "Access-Control-Allow-Origin",
+    "Whose page has asked, if the service is set up to let it (CORS).",
+    _TEXT,
+    "https://a.example",
+)
+REFERRER = Header("Referrer-Policy", "What the page tells others of itself.", _TEXT, "no-referrer")
 CACHE_CONTROL = Header("Cache-Control", "Who may keep the reply, and how long.", _TEXT, "private, no-cache")
 VARY = Header("Vary", "The headers of the request that the reply depends on.", _TEXT, "Accept")
 CONTENT_SECURITY = Header("Content-Security-Policy", "What the page may load.", _TEXT, "default-src 'none'")

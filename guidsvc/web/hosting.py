@@ -106,12 +106,14 @@ class Shared:
 class Peer:
     """Where the client is, as `tornado.httputil.HTTPServerRequest` wants to know."""
 
-    __slots__ = ("protocol", "remote_ip")
+    __slots__ = ("protocol", "remote_ip", "secure")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         name = transport.get_extra_info("peername")
         self.remote_ip: str = name[0] if isinstance(name, tuple) else UNIX
-        self.protocol = "http" if transport.get_extra_info("sslcontext") is None else "https"
+        self.secure = transport.get_extra_info("sslcontext") is not None
+        """Whether TLS is spoken, here."""
+        self.protocol = "https" if self.secure else "http"
 
 
 def has_unread(transport: asyncio.BaseTransport) -> bool:

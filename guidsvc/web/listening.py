@@ -1,6 +1,5 @@
-"""What is listened on: an address and port or a Unix socket, with TLS or without."""
+"""What is listened on: an address and port, or a Unix socket."""
 
-import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -71,18 +70,3 @@ def _unix_socket(stack: ExitStack, path: Path) -> socket:
     stack.callback(path.unlink, missing_ok=True)
     listener.listen(BACKLOG)
     return listener
-
-
-def tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
-    """Return what TLS is spoken with, 1.2 at least, if files are named for it; StartError if they are no use."""
-    if certificate is None and key is None:
-        return None
-    if certificate is None or key is None:
-        raise StartError("tls_cert, tls_key: TLS takes both, the certificate and its key")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise StartError(f"tls_cert, tls_key: {certificate}, {key}: {error.strerror or error}") from error
-    return context

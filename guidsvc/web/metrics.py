@@ -36,7 +36,7 @@ class MetricsHandler(Handler):
         """Answer with the metrics of all processes of the service, as Prometheus reads them."""
         content, media_type = await self._watch.render(self.request.headers.get("Accept", ""))
         self.set_header("Content-Type", media_type)
-        self.set_header("Vary", "Accept")
+        self.vary("Accept")
         self.finish(content)
 
     head = get

@@ -39,7 +39,13 @@ _BEARER: dict[str, Any] = {
     "scheme": "bearer",
     "description": "An API key, `gs_...`, where access is controlled.",
 }
-_EVERYWHERE = (*headers.always(headers.REQUEST_ID), headers.CACHE_CONTROL, headers.SERVER_TIMING)
+_EVERYWHERE = (
+    *headers.always(headers.REQUEST_ID, headers.NOSNIFF),
+    headers.CACHE_CONTROL,
+    headers.STRICT,
+    headers.ALLOW_ORIGIN,
+    headers.SERVER_TIMING,
+)
 
 
 def build(routes: Iterable[Route]) -> oas.OpenAPI:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from guidsvc.web.base import Handler
 from guidsvc.web.described import Answer, operation
-from guidsvc.web.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_HERE, always
+from guidsvc.web.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_HERE, REFERRER, always
 from guidsvc.web.problems import NoSuchPath
 
 HTML = "text/html"
@@ -24,7 +24,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-OF_PAGES = always(ETAG, CONTENT_SECURITY)
+OF_PAGES = always(ETAG, CONTENT_SECURITY, REFERRER)
 NOT_MODIFIED = Answer(304, "It is one that `If-None-Match` names.", headers=always(ETAG))
 
 
@@ -44,7 +44,6 @@ class LastingHandler(Handler):
         """End the request with content of this media type, or with 304 if the client has it."""
         self.set_header("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)
         self.set_header("Cache-Control", cache_control)
-        self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("ETag", f'"{hashlib.sha256(content).hexdigest()[:32]}"')
         if self.check_etag_header():
             self.reply(304)

@@ -10,7 +10,7 @@ from guidsvc.web import answers
 from guidsvc.web.body import JSON
 from guidsvc.web.described import Answer, operation
 from guidsvc.web.explanations import EXPLANATIONS, Explanation
-from guidsvc.web.headers import ETAG, IF_NONE_MATCH_HERE, VARY, always
+from guidsvc.web.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_HERE, REFERRER, VARY, always
 from guidsvc.web.negotiation import preferred
 from guidsvc.web.pages import HTML, NOT_MODIFIED, LastingHandler, read
 from guidsvc.web.problems import NoSuchPath
@@ -36,7 +36,7 @@ class ProblemHandler(LastingHandler):
             "What it means, and what to do.",
             answers.Explanation,
             other={HTML: "The same, to read."},
-            headers=always(ETAG, VARY),
+            headers=(*always(ETAG, VARY), CONTENT_SECURITY, REFERRER),
         ),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
@@ -46,7 +46,7 @@ class ProblemHandler(LastingHandler):
         """Answer when a problem happens, what to do, and what it looks like."""
         if code not in EXPLANATIONS:
             raise NoSuchPath("No problem has this code.")
-        self.set_header("Vary", "Accept")
+        self.vary("Accept")
         if preferred(self.request.headers.get("Accept"), (JSON, HTML)) == HTML:
             self.reply_page(page(EXPLANATIONS[code]))
         else:

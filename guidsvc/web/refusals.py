@@ -26,26 +26,26 @@ class Refusals:
         self._meter = meter
         self._admission = admission
         self._log = log
-        self._date = ""  # of the refusal that is rendered
-        self._parts: list[bytes] = []
+        self._date = ""  # of the refusals that are rendered
+        self._parts: dict[bool, list[bytes]] = {}  # by whether they are over TLS
 
-    def answer(self, method: str, path: str, given: str | None, remote: str) -> bytes:
-        """Return the refusal of a request, which may have been given an id."""
+    def answer(self, method: str, path: str, given: str | None, remote: str, *, secure: bool = False) -> bytes:
+        """Return the refusal of a request, which may have been given an id; `secure` is whether it came over TLS."""
         begun, error = time.perf_counter(), self._admission.refuse()
         name = draw() if given is None else request_id(given)
         if self._log is not None:
             self._log(method, path, _STATUS, 0.0, name, remote, None)
-        reply = self._reply(error, method, name)
+        reply = self._reply(error, method, name, secure=secure)
         self._meter.done(_route(path), labelled(method), _STATUS, time.perf_counter() - begun)
         return reply
 
-    def _reply(self, error: Overloaded, method: str, name: str) -> bytes:
+    def _reply(self, error: Overloaded, method: str, name: str, *, secure: bool) -> bytes:
         if method == "HEAD" or len(name) != len(_ID):
-            return replies.problem(error, name, head=method == "HEAD")
+            return replies.problem(error, name, head=method == "HEAD", secure=secure)
         if self._date != http_date():
             self._date = http_date()
-            self._parts = replies.problem(error, _ID).split(_ID.encode())
-        return name.encode().join(self._parts)
+            self._parts = {kind: replies.problem(error, _ID, secure=kind).split(_ID.encode()) for kind in (False, True)}
+        return name.encode().join(self._parts[secure])
 
 
 def _route(path: str) -> str:
@@ -58,20 +58,23 @@ def _route(path: str) -> str:
 class Refused:
     """A request that there is no room for, until all of it has come."""
 
-    __slots__ = ("_given", "_method", "_path", "_refusals", "_remote", "last")
+    __slots__ = ("_given", "_method", "_path", "_refusals", "_remote", "_secure", "last")
 
-    def __init__(self, refusals: Refusals, method: str, path: str, given: str | None, remote: str) -> None:
+    def __init__(
+        self, refusals: Refusals, method: str, path: str, given: str | None, remote: str, *, secure: bool
+    ) -> None:
         self._refusals = refusals
         self._method = method
         self._path = path
         self._given = given
         self._remote = remote
+        self._secure = secure
         self.last = False
         """Its connection goes on."""
 
     def at_once(self) -> bytes:
         """Return the refusal."""
-        return self._refusals.answer(self._method, self._path, self._given, self._remote)
+        return self._refusals.answer(self._method, self._path, self._given, self._remote, secure=self._secure)
 
     async def answer(self, sent: bytes) -> bytes:  # noqa: ARG002  # as every request has it
         """Return the refusal."""

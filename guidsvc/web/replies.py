@@ -13,15 +13,25 @@ from guidsvc.web.request_id import draw
 
 BODILESS = frozenset({NO_CONTENT, NOT_MODIFIED})
 
-_LINES = {status: f"HTTP/1.1 {status} {reason}\r\nServer: guidsvc\r\n" for status, reason in responses.items()}
+SERVER, NOSNIFF = "guidsvc", "nosniff"
+STRICT = "max-age=31536000"
+"""What is said over TLS: for a year to come, nothing else is to be spoken with this host (RFC 6797)."""
+
+_LINES = {
+    status: f"HTTP/1.1 {status} {reason}\r\nServer: {SERVER}\r\nX-Content-Type-Options: {NOSNIFF}\r\n"
+    for status, reason in responses.items()
+}
+STRICT_LINE = f"Strict-Transport-Security: {STRICT}\r\n"
 _NAMES = {"ETag": "Etag"}  # as Tornado writes it
 _log = structlog.get_logger(__name__)
 
 
-def reply(answer: Reply, request_id: str, *, head: bool = False, last: bool = False, more: str = "") -> bytes:
+def reply(
+    answer: Reply, request_id: str, *, head: bool = False, last: bool = False, more: str = "", secure: bool = False
+) -> bytes:
     """Return the reply that an answer makes; `head` leaves its body out, `last` ends the connection.
 
-    `more` are lines of its head.
+    `more` are lines of its head; `secure` is whether the client speaks TLS.
     """
     body = None if answer.body is None else answer.body.encode() + b"\n"
     content_type = "" if body is None else "Content-Type: application/json\r\n"
@@ -32,29 +42,32 @@ def reply(answer: Reply, request_id: str, *, head: bool = False, last: bool = Fa
     length = "" if answer.status in BODILESS else f"Content-Length: {len(body or b'')}\r\n"
     start = (
         f"{_LINES[answer.status]}{content_type}Date: {http_date()}\r\nCache-Control: {cache_control}\r\n"
-        f"X-Request-Id: {request_id}\r\n{others}{more}{length}{'Connection: close' if last else ''}"
+        f"X-Request-Id: {request_id}\r\n{STRICT_LINE if secure else ''}{others}{more}{length}"
+        f"{'Connection: close' if last else ''}"
     )
     return _joined(start, b"" if head else body or b"", last=last)
 
 
-def problem(error: Exception, request_id: str, *, head: bool = False, last: bool = False, more: str = "") -> bytes:
+def problem(
+    error: Exception, request_id: str, *, head: bool = False, last: bool = False, more: str = "", secure: bool = False
+) -> bytes:
     """Return the reply that an error makes."""
     body = problems.render(error, request_id) + b"\n"
     others = "".join(f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in problems.headers_of(error).items())
     start = (
         f"{_LINES[problems.problem_of(error).status]}Content-Type: {problems.CONTENT_TYPE}\r\nDate: {http_date()}\r\n"
-        f"Cache-Control: no-store\r\nX-Request-Id: {request_id}\r\n{others}{more}Content-Length: {len(body)}\r\n"
-        f"{'Connection: close' if last else ''}"
+        f"Cache-Control: no-store\r\nX-Request-Id: {request_id}\r\n{STRICT_LINE if secure else ''}{others}{more}"
+        f"Content-Length: {len(body)}\r\n{'Connection: close' if last else ''}"
     )
     return _joined(start, b"" if head else body, last=last)
 
 
-def refusal(error: Exception, meter: RequestMeter) -> bytes:
+def refusal(error: Exception, meter: RequestMeter, *, secure: bool = False) -> bytes:
     """Return the reply to a client that has sent no request that could be read; the connection ends with it."""
     request_id, status = draw(), problems.problem_of(error).status
     meter.refused[status] += 1
     _log.info("refused", status=status, detail=str(error), request_id=request_id)
-    return problem(error, request_id, last=True)
+    return problem(error, request_id, last=True, secure=secure)
 
 
 def log_failure(error: BaseException, request_id: str) -> None:

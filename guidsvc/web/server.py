@@ -13,7 +13,7 @@ from guidsvc.background import background
 from guidsvc.errors import StoreUnavailable
 from guidsvc.meters import RequestMeter
 from guidsvc.web.connection import Connection
-from guidsvc.web.hosting import Limits, Shared, Short
+from guidsvc.web.hosting import Limits, Peer, Shared, Short
 from guidsvc.web.listening import BACKLOG
 from guidsvc.web.replies import refusal
 
@@ -141,5 +141,6 @@ class _Refused(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         plain: asyncio.Transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all can be written to
-        plain.write(refusal(StoreUnavailable("there are too many connections"), self._meter))
+        error = StoreUnavailable("there are too many connections")
+        plain.write(refusal(error, self._meter, secure=Peer(plain).secure))
         plain.close()

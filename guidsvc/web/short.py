@@ -31,6 +31,7 @@ from guidsvc.tracing import CURRENT, Trace
 from guidsvc.web import body, conditions, problems, replies
 from guidsvc.web.access import Log
 from guidsvc.web.admission import Admission, needs_place
+from guidsvc.web.cors import Cors
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.hosting import Peer
@@ -49,7 +50,7 @@ _HOST = re.compile(rb"[A-Za-z0-9.:-]+")
 """Of which nothing is wrong; at what else a Host may be, the long way looks more closely."""
 
 _LONG = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
-"""What these ask for, only the long way has."""
+"""What these ask for, only the long way has; and, where pages are let in, what one asks by its Origin."""
 _KEPT = {
     b"authorization": "Authorization",
     b"connection": "Connection",
@@ -60,12 +61,13 @@ _KEPT = {
     b"if-match": "If-Match",
     b"if-none-match": "If-None-Match",
     b"x-forwarded-for": "X-Forwarded-For",
+    b"x-forwarded-proto": "X-Forwarded-Proto",
 }
 """What makes a difference; all others do not."""
 _IDLE = frozenset({"Authorization", "Connection", "Content-Type", "Prefer"})
 """What of that makes none for a read, or none but by who asks."""
-_FORWARDED = _IDLE | {"X-Forwarded-For"}
-"""Nor does this, where nobody is believed."""
+_FORWARDED = _IDLE | {"X-Forwarded-For", "X-Forwarded-Proto"}
+"""Nor do these, where nobody is believed."""
 _SENDS = frozenset({"PUT", "PATCH"})
 _NEEDS: Mapping[str, Scope] = {"GET": READ, "HEAD": READ, "PUT": WRITE, "PATCH": WRITE, "DELETE": DELETE}
 
@@ -74,12 +76,13 @@ _REMEMBERED, _REMEMBERED_BYTES = 256, 1024
 _ID = "\0"
 _LENGTH = b"\r\nContent-Length: "
 _MEMO = "short"
+_STRICT = b"\r\n" + replies.STRICT_LINE[:-2].encode()
 
 
 class ShortWay:
     """Answers plain requests, writes their lines to the log, and counts them."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # its collaborators
+    def __init__(  # noqa: PLR0913  # its collaborators
         self,
         service: GuidService,
         under_way: UnderWay,
@@ -87,7 +90,9 @@ class ShortWay:
         log: Log | None,
         admission: Admission | None = None,
         watch: Watch | None = None,
+        *,
         guard: Guard | None = None,
+        cors: Cors | None = None,
     ) -> None:
         watch = Watch() if watch is None else watch
         self.admission = admission or Admission()
@@ -102,6 +107,7 @@ class ShortWay:
         self._cache = watch.meters.cache
         self._tells = log is not None or bool(watch.origin)  # of where a record came from, or of anything else
         self._forwarded = forwarded
+        self._long = _LONG if cors is None or not cors.any else _LONG | {b"origin"}
         self._peek = service.peek
         self._remembered: dict[bytes, Login | None] = {}
         self._memorable = False  # the request that was answered last
@@ -119,21 +125,23 @@ class ShortWay:
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # of which there is a record only if it is one
         if self._tells or self.under_way.draining:
-            return self._read("GET", guid, {}, peer.remote_ip, login) if _GUID.fullmatch(guid) else None
+            if _GUID.fullmatch(guid) is None or not _may_ask(login):
+                return None
+            return self._read("GET", guid, {}, peer.remote_ip, login, secure=peer.secure)
         begun = perf_counter()
         try:
             record = self._peek(guid, ANYONE if login is None else login.caller)
         except (NotFound, Expired) as error:
-            if _GUID.fullmatch(guid) is None:
+            if _GUID.fullmatch(guid) is None or not _may_ask(login):
                 return None
-            reply = replies.problem(error, draw(), more=limits_of(login))
+            reply = replies.problem(error, draw(), more=limits_of(login), secure=peer.secure)
             self.meter.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - begun)
             return reply
         except GuidsvcError:
             return None  # the long way meets it too, and tells of it
-        if record is None:
+        if record is None or not _may_ask(login):
             return None
-        reply = self._rendered(record, draw(), begun, limits_of(login))
+        reply = self._rendered(record, draw(), begun, limits_of(login), secure=peer.secure)
         seconds = perf_counter() - begun
         if seconds <= QUICK_SECONDS:
             quick = self._quick
@@ -158,41 +166,49 @@ class ShortWay:
         found = _TARGET.fullmatch(target)
         if found is None:
             return self._refused(method, target, headers, parser, peer) if self.admission.is_full else None
-        kept = _kept(headers, parser)
+        kept = _kept(headers, parser, self._long)
         if kept is None:
             return None
-        name, guid, remote = method.decode(), found[1].decode(), peer.remote_ip
-        if self._forwarded.any:
-            remote = self._forwarded.client(remote, kept.get("X-Forwarded-For"))
+        name, guid = method.decode(), found[1].decode()
+        remote, secure = self._client(kept, peer)
         if name in _SENDS:
-            return Plain(self, name, guid, kept, remote) if _is_short(kept) else None
+            return Plain(self, name, guid, kept, remote, secure=secure) if _is_short(kept) else None
         if name not in DEEDS or "Content-Length" in kept:
             return None
         login = None if self.guard is None else self.guard.at_hand(kept.get("Authorization"))
         known = self.guard is None or login is not None
         reply = None
         if known and name != "DELETE" and "If-Match" not in kept:
-            reply = self._read(name, guid, kept, remote, login)
+            reply = self._read(name, guid, kept, remote, login, secure=secure)
         if reply is None:
-            return Plain(self, name, guid, kept, remote, login)
+            return Plain(self, name, guid, kept, remote, login, secure=secure)
         plain = name == "GET" and kept.keys() <= (_IDLE if self._forwarded.any else _FORWARDED)
         self._memorable, self._login = plain and (login is None or login.caller.may(READ)), login
         return reply
+
+    def _client(self, kept: Mapping[str, str], peer: Peer) -> tuple[str, bool]:
+        """Return where the client is, and whether it speaks TLS."""
+        if not self._forwarded.any:
+            return peer.remote_ip, peer.secure
+        scheme = self._forwarded.scheme(peer.remote_ip, kept.get("X-Forwarded-Proto"), peer.protocol)
+        return self._forwarded.client(peer.remote_ip, kept.get("X-Forwarded-For")), scheme == "https"
 
     def _refused(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "Refused | None":
         """Return a request that there is no room for, if a handler would have to be asked, and it is not a long one."""
-        kept = _kept(headers, parser)
+        kept = _kept(headers, parser, self._long)
         if kept is None or not _is_short(kept) or not needs_place(target) or method == b"OPTIONS":
             return None
         if self.under_way.draining:
             return None
-        remote = self._forwarded.client(peer.remote_ip, kept.get("X-Forwarded-For"))
+        remote, secure = self._client(kept, peer)
         path = target.partition(b"?")[0].decode("latin-1")
-        return Refused(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote)
+        return Refused(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote, secure=secure)
 
-    def _read(self, method: str, guid: str, kept: Mapping[str, str], remote: str, login: Login | None) -> bytes | None:
+    def _read(  # all that there is to know of a request
+        self, method: str, guid: str, kept: Mapping[str, str], remote: str, login: Login | None, *, secure: bool
+    ) -> bytes | None:
         """Return the answer to a read of somebody, if it is at hand."""
         if self.under_way.draining:
             return None
@@ -207,7 +223,8 @@ class ShortWay:
             record = self._peek(guid, caller)
         except (Forbidden, NotFound, Expired, InvalidRequest) as error:
             status = problems.problem_of(error).status
-            reply = replies.problem(error, name, head=head, more=self.more(trace, None, begun, login))
+            more = self.more(trace, None, begun, login)
+            reply = replies.problem(error, name, head=head, more=more, secure=secure)
         except GuidsvcError:
             return None
         else:
@@ -217,10 +234,10 @@ class ShortWay:
             source = self._cache.source(misses)
             more = self.more(trace, source, begun, login)
             if status == OK and not head:
-                reply = self._rendered(record, name, begun, more)
+                reply = self._rendered(record, name, begun, more, secure=secure)
             else:
                 answer = reply_of(self.service, Asked(method, guid, kept, bytes), status, record)
-                reply = replies.reply(answer, name, head=head, more=more)
+                reply = replies.reply(answer, name, head=head, more=more, secure=secure)
         finally:
             if token is not None:
                 CURRENT.reset(token)
@@ -246,7 +263,7 @@ class ShortWay:
         if self.log is not None:
             self.log(method, f"/guid/{guid}", status, round(1000 * seconds, 2), name, remote, source)
 
-    def _rendered(self, record: Record, name: str, now: float, more: str = "") -> bytes:
+    def _rendered(self, record: Record, name: str, now: float, more: str = "", *, secure: bool) -> bytes:
         """Return a record as it is answered to a GET, under this request id, with these lines in its head."""
         if now >= self._until:
             self._until = now + 1 - time() % 1
@@ -260,15 +277,19 @@ class ShortWay:
         if more:
             before, length, after = rest.partition(_LENGTH)
             rest = b"%b\r\n%b%b%b" % (before, more[:-2].encode(), length, after)
+        if secure:
+            rest = _STRICT + rest
         return self._head + name.encode() + rest
 
 
 class Plain:
     """A plain request, until it is answered."""
 
-    __slots__ = ("_begun", "_errand", "_guid", "_kept", "_login", "_method", "_name", "_remote", "_way", "last")
+    __slots__ = (
+        "_begun", "_errand", "_guid", "_kept", "_login", "_method", "_name", "_remote", "_secure", "_way", "last",
+    )  # fmt: skip
 
-    def __init__(  # what is known of it
+    def __init__(  # noqa: PLR0913  # all that there is to know of a request
         self,
         way: ShortWay,
         method: str,
@@ -276,10 +297,13 @@ class Plain:
         kept: Mapping[str, str],
         remote: str,
         login: Login | None = None,
+        *,
+        secure: bool,
     ) -> None:
         self._login = login
         self._way = way
         self._remote = remote
+        self._secure = secure
         self._method = method
         self._guid = guid
         self._kept = kept
@@ -296,12 +320,14 @@ class Plain:
         if way.admission.take_now(self._errand) or way.under_way.draining or not way.admission.is_full:
             return None
         way.under_way.discard(self)
-        return way.refusals.answer(self._method, f"/guid/{self._guid}", self._kept.get("X-Request-Id"), self._remote)
+        path, given = f"/guid/{self._guid}", self._kept.get("X-Request-Id")
+        return way.refusals.answer(self._method, path, given, self._remote, secure=self._secure)
 
     async def answer(self, sent: bytes) -> bytes:
         """Do it, with the body that was sent, and return the answer."""
         way, method, name, head = self._way, self._method, self._name, self._method == "HEAD"
         begun, trace, source, errand = perf_counter(), Trace(name), None, self._errand
+        secure = self._secure
         CURRENT.set(trace)  # this is a task of its own
         self._begun = True
         try:
@@ -317,7 +343,7 @@ class Plain:
             self.last, status = way.under_way.draining, answer.status
             source = source_of(method, status, trace)
             more = way.more(trace, source, begun, self._login)
-            reply = replies.reply(answer, name, head=head, last=self.last, more=more)
+            reply = replies.reply(answer, name, head=head, last=self.last, more=more, secure=secure)
         except BaseException as failure:  # it is told, and logged where an operator must see it
             error = way.admission.end(errand, failure)
             if not isinstance(error, Exception):
@@ -325,7 +351,7 @@ class Plain:
             replies.log_failure(error, name)
             self.last, status = way.under_way.draining, problems.problem_of(error).status
             more = way.more(trace, None, begun, self._login)
-            reply = replies.problem(error, name, head=head, last=self.last, more=more)
+            reply = replies.problem(error, name, head=head, last=self.last, more=more, secure=secure)
         finally:
             way.under_way.discard(self)
         way.tell((method, self._guid, status), begun, name, self._remote, source)
@@ -347,7 +373,7 @@ class Plain:
             self._way.under_way.discard(self)
 
 
-def _kept(headers: RawHeaders, parser: HttpRequestParser) -> dict[str, str] | None:
+def _kept(headers: RawHeaders, parser: HttpRequestParser, long: frozenset[bytes]) -> dict[str, str] | None:
     """Return those headers that make a difference, or None if they ask for what only the long way has."""
     kept: dict[str, str] = {}
     hosts = 0
@@ -362,13 +388,18 @@ def _kept(headers: RawHeaders, parser: HttpRequestParser) -> dict[str, str] | No
             if known in kept:
                 return None
             kept[known] = value.decode("latin-1")
-        elif lower in _LONG:
+        elif lower in long:
             return None
     if hosts != 1 or not parser.should_keep_alive():
         return None
     if "Connection" in kept and (kept["Connection"].lower() != "keep-alive" or parser.get_http_version() != "1.1"):
         return None
     return kept
+
+
+def _may_ask(login: Login | None) -> bool:
+    """Whether one may ask once more now, where that is limited; if not, the long way says so."""
+    return login is None or login.ration.take()
 
 
 def limits_of(login: Login | None) -> str:

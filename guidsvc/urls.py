@@ -1,0 +1,86 @@
+"""URLs that may hold a password: how one may be shown, and what may be told of one that is no use.
+
+What a driver says of a URL may quote any part of it. So that is only told if it says the same of the URL without what
+is secret; and one in which it is not clear where the password ends is given to no driver.
+"""
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import unquote
+
+from guidsvc.errors import StartError
+
+HIDDEN = "***"
+
+_HARMLESS = re.compile(
+    r"(?i)db|username|w|journal|replicaset|authsource|authmechanism|tls|ssl|appname"
+    r"|tls(ca|crl|certificatekey)file|ssl_(ca_certs|ca_path|certfile|keyfile)"
+    r"|retry(reads|writes)|readpreference|directconnection|protocol|\w*timeout(ms)?"
+)
+"""Parameters whose values are shown; others may be secret, and a name that is misspelt may be that of a password."""
+_PARTS = re.compile(r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<rest>.*)", re.DOTALL)
+_Made = TypeVar("_Made")
+
+
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url if ":" not in url and "@" not in url else f"{scheme.partition(':')[0]}:{HIDDEN}"
+    if is_ambiguous(url):
+        return f"{scheme}://{HIDDEN}"
+    parts = _PARTS.fullmatch(rest)
+    assert parts is not None  # noqa: S101  # it takes any text
+    user, at, host = parts["authority"].rpartition("@")
+    name, colon, _ = user.partition(":")
+    shown = f"{name}:{HIDDEN}" if colon else HIDDEN if at else ""
+    query = "" if parts["query"] is None else "?" + "".join(map(_shown, re.split("([&;])", parts["query"])))
+    return f"{scheme}://{shown}{at}{host}{parts['path']}{query}"
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme of a URL; nothing if it has none, and begins with who knows what."""
+    scheme, mark, _ = url.partition("://")
+    return scheme if mark and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) else ""
+
+
+def is_ambiguous(url: str) -> bool:
+    """Whether it is unclear where a password ends: there is an @ where there should be none."""
+    scheme, _, rest = url.partition("://")
+    parts = _PARTS.fullmatch(rest)
+    if parts is None or (scheme in {"sqlite", "unix"} and not parts["authority"]):
+        return False
+    loose = [each for each in re.split("[&;]", parts["query"] or "") if "@" in each.partition("=")[0]]
+    return "@" in parts["path"] or "@" in parts["rest"] or bool(loose)
+
+
+def opened(setting: str, url: str, make: Callable[[str], _Made], *faults: type[Exception]) -> _Made:
+    """Return what `make` makes of a URL; StartError, which names the setting, if that is one of these faults."""
+    if is_ambiguous(url):
+        raise StartError(f"{setting}: in a password each of : / ? # [ ] @ % is to be percent-encoded, as %40 for @")
+    try:
+        return make(url)
+    except faults as error:
+        # With no cause: it may quote what is secret, and is not to be shown by whoever shows this one.
+        raise StartError(f"{setting}: {_told(url, make, faults, error)}") from None
+
+
+def _told(url: str, make: Callable[[str], object], faults: tuple[type[Exception], ...], error: Exception) -> str:
+    public = without_password(url)
+    if public == url:
+        return str(error)
+    try:
+        make(public)
+    except faults as other:
+        return str(other)
+    return (
+        "the user, the password or a parameter is not as a URL has it; percent-encode what is none of A-Z a-z 0-9 . _ -"
+    )
+
+
+def _shown(part: str) -> str:
+    name, equals, _ = part.partition("=")
+    if part in {"", "&", ";"} or (equals and _HARMLESS.fullmatch(unquote(name))):
+        return part
+    return f"{name}={HIDDEN}" if equals and re.fullmatch(r"\w+", name) else HIDDEN

@@ -1,0 +1,85 @@
+"""Whose pages may ask in a browser: cross-origin resource sharing, as the Fetch standard has it.
+
+Only origins that are named, exactly, are let in; there are no cookies here, and so no credentials to share. Who is
+asked for what is not judged here: a page that is let in still has to show a key, where one is needed.
+"""
+
+import re
+from collections.abc import Sequence
+
+from guidsvc.errors import StartError
+
+ALLOWED = (
+    "Authorization",
+    "Content-Type",
+    "If-Match",
+    "If-None-Match",
+    "Idempotency-Key",
+    "Prefer",
+    "X-Request-Id",
+)
+"""The headers that a page may send."""
+EXPOSED = (
+    "ETag",
+    "Location",
+    "Link",
+    "Retry-After",
+    "X-Request-Id",
+    "RateLimit",
+    "RateLimit-Policy",
+    "WWW-Authenticate",
+    "Allow",
+    "Accept-Patch",
+    "Preference-Applied",
+    "Idempotent-Replayed",
+    "Cache-Status",
+    "Server-Timing",
+)
+"""The headers of a reply that it may read, beside those that every page may."""
+MAX_AGE_SECONDS = 600
+"""So long a browser need not ask again what a page may."""
+
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?")
+_DEFAULT_PORTS = {("http", "80"), ("https", "443")}
+
+
+class Cors:
+    """Lets pages of these origins in, and no others; StartError if one is none, as browsers write them."""
+
+    def __init__(self, origins: Sequence[str] = ()) -> None:
+        for origin in origins:
+            _check(origin)
+        self.any = bool(origins)
+        """Whether anybody is let in at all: else nothing is ever said of it."""
+        self._replies = {
+            origin: {
+                "Access-Control-Allow-Origin": origin,
+                "Access-Control-Expose-Headers": ", ".join(EXPOSED),
+            }
+            for origin in origins
+        }
+
+    def reply(self, origin: str | None) -> dict[str, str]:
+        """Return the headers of a reply to a page of this origin; none for one that is not let in, or no page."""
+        return {} if origin is None else self._replies.get(origin, {})
+
+    def preflight(self, origin: str | None, wanted: str | None, methods: str) -> dict[str, str]:
+        """Return what OPTIONS say beside that, where a browser asks beforehand if a method (`wanted`) may be used."""
+        if wanted is None or not self.reply(origin):
+            return {}
+        return {
+            "Access-Control-Allow-Methods": methods,
+            "Access-Control-Allow-Headers": ", ".join(ALLOWED),
+            "Access-Control-Max-Age": str(MAX_AGE_SECONDS),
+        }
+
+
+def _check(origin: str) -> None:
+    found = _ORIGIN.fullmatch(origin)
+    if found is None:
+        raise StartError(
+            f"cors_origins: {origin!r} is no origin: name each as browsers do, scheme://host or scheme://host:port, "
+            "in small letters; * and null are not taken"
+        )
+    if (found[1], found[2]) in _DEFAULT_PORTS or int(found[2] or 1) > 65535:  # noqa: PLR2004  # the last port
+        raise StartError(f"cors_origins: {origin!r}: browsers name no port {found[2]} for {found[1]}")
