@@ -1,8 +1,9 @@
 """URLs with passwords: how one is shown, and what is told of one that is no use."""
 
 import pytest
+from redis.asyncio import ConnectionPool
 
-from guidsvc.cache.link import _pool
+from guidsvc.cache.driver import pool_of
 from guidsvc.errors import StartError
 from guidsvc.urls import is_ambiguous, opened, scheme_of, without_password
 
@@ -62,7 +63,7 @@ def test_a_password_that_looks_like_another_part_is_given_to_no_driver(url: str)
 )
 def test_what_is_wrong_beside_the_password_is_still_told(url: str, told: str) -> None:
     with pytest.raises(StartError) as caught:
-        opened("cache_url", url, _pool, ValueError, TypeError)
+        pool_of(url, ConnectionPool)
 
     assert told in str(caught.value)
     assert "CAN" not in str(caught.value)
