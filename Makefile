@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-browser fuzz simulation nemesis bench coverage lint audit format requirements clean
+.PHONY: help install run test test-browser fuzz simulation nemesis bench coverage lint audit sbom format requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ lint: $(VENV)/dev.done  ## check style, types, the direction of imports, and wha
 audit: $(VENV)/dev.done  ## ask whether anything is known against what is installed
 	$(BIN)/python -m tests.supply.audit
 
+sbom: $(VENV)/dev.done  ## write what runs the service, and its licences, to sbom.json, as CycloneDX
+	$(BIN)/python -m tests.supply.sbom sbom.json
+
 format: $(VENV)/dev.done  ## lay the code out
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -71,7 +74,7 @@ requirements: $(VENV)/uv.done  ## pin what requirements*.in ask for, with hashes
 	done
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) sbom.json htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/venv.done:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "guidsvc needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
