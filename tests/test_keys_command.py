@@ -91,12 +91,15 @@ def test_a_key_expires_when_it_is_told(command: Command) -> None:
 def test_the_table_has_a_row_for_each_key(command: Command) -> None:
     assert command("list").stdout.split() == list(COLUMNS)
     text = made(command("create", "--owner", "Bob", "--expires", "4102444800"))
-    head, row = (re.split("  +", line) for line in command("list").stdout.splitlines())
+    _, before = lines = command("list").stdout.splitlines()
+    head, row = (re.split("  +", line) for line in lines)
 
     assert head == list(COLUMNS)
     assert row[:3] == [id_of(text), "Bob", "read,write,delete"]
     assert re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z", row[3])
     assert row[4:] == ["never", "2100-01-01T00:00:00Z", "live"]
+    assert command("revoke", id_of(text)).returncode == 0
+    assert command("list").stdout.splitlines()[1] == before.removesuffix("live") + "revoked"
     assert listed(command).keys() == {id_of(text)}
 
 

@@ -147,7 +147,6 @@ class KeyHandler(OneKeyHandler):
         self.read_query(NoQuery)
         async with self.place():
             await keyring.revoke(key_id)
-        self.clear_header("Content-Type")
         self.reply(NO_CONTENT)
 
 
