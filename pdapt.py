@@ -1,16 +1,19 @@
-"""Run guidsvc: `python pdapt.py`, `python pdapt.py --help`."""
+"""Run guidsvc: `python pdapt.py`, `python pdapt.py --help`; or make API keys: `python pdapt.py keys --help`."""
 
 import sys
 
-from guidsvc import app, config, logs
+from guidsvc import app, config, keys_command, logs
 from guidsvc.errors import StartError
 from guidsvc.post import Post
 
 
 def main() -> None:
-    """Read the settings and serve; exit with one line if the service cannot start."""
+    """Read the settings and serve, or do what is to be done with keys; exit with one line if that cannot be."""
     post = Post.inherited()
     try:
+        if sys.argv[1:2] == [keys_command.NAME]:
+            keys_command.run(sys.argv[2:], clock=app.system_clock)
+            return
         settings = config.load()
         logs.configure(settings.log_level, settings.log_format, worker=None if post is None else post.slot)
         app.run(settings, post)

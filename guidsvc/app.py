@@ -24,6 +24,7 @@ from guidsvc.config import Settings
 from guidsvc.errors import StartError
 from guidsvc.guarding import guarding, is_controlled
 from guidsvc.idempotency import Idempotency
+from guidsvc.keyring import Keyring
 from guidsvc.meters import Meters
 from guidsvc.post import MARGIN_SECONDS, METRICS_VARIABLE, Post
 from guidsvc.rules import Clock, Terms
@@ -156,6 +157,7 @@ async def serving(
             admission=admission,
             watch=watch,
             guard=guard,
+            keyring=Keyring(store, clock=clock),
             public_metrics=settings.public_metrics,
             cors=cors,
         )

@@ -59,13 +59,14 @@ def _parse_expire(value: object) -> int:
     raise fault("expire_type", "must be Unix time in seconds, as a string of digits or an integer")
 
 
-def _refuse_null(value: object) -> object:
+def refuse_null(value: object) -> object:
+    """Refuse null, of which some clients think that it leaves a member out."""
     if value is None:
         raise fault("null", "must not be null; leave the member out instead")
     return value
 
 
-def _may(description: str) -> Any:
+def may(description: str) -> Any:
     """Make a member that may be left out, which is None here, and no value that a client can send."""
     return Field(default=None, description=description, json_schema_extra=_forget_none)
 
@@ -118,22 +119,22 @@ class NoQuery(BaseModel):
 class RecordQuery(NoQuery):
     """The query of a request that is answered with a record: in full, or as it is."""
 
-    view: Literal["full"] | None = _may("`full` adds `created`, `updated`, `version`, `purge_at` and `state`.")
+    view: Literal["full"] | None = may("`full` adds `created`, `updated`, `version`, `purge_at` and `state`.")
 
 
-_Limit = Annotated[int, BeforeValidator(_parse_limit), WithJsonSchema({"type": "integer", "minimum": 1})]
+Limit = Annotated[int, BeforeValidator(_parse_limit), WithJsonSchema({"type": "integer", "minimum": 1})]
 _Cursor = Annotated[str, BeforeValidator(_parse_cursor), WithJsonSchema({"type": "string", "pattern": _CURSOR_PATTERN})]
 
 
 class ListQuery(RecordQuery):
     """The query of a list: which records, in what form, from where, and how many. Times are Unix seconds."""
 
-    user: User | None = _may("Only records of exactly this user.")
+    user: User | None = may("Only records of exactly this user.")
     state: Literal["live", "expired", "all"] = Field("live", description="Only records in this state.")
-    expires_before: Expire | None = _may("Only records that expire before this Unix time, in seconds.")
-    expires_after: Expire | None = _may("Only records that expire after this Unix time, in seconds.")
-    limit: _Limit | None = _may(f"How many records; a page has {PAGE} unless told otherwise, and at most {MOST}.")
-    cursor: _Cursor | None = _may("Where to go on: `next` of a page, as it stands. It is good for ever, and opaque.")
+    expires_before: Expire | None = may("Only records that expire before this Unix time, in seconds.")
+    expires_after: Expire | None = may("Only records that expire after this Unix time, in seconds.")
+    limit: Limit | None = may(f"How many records; a page has {PAGE} unless told otherwise, and at most {MOST}.")
+    cursor: _Cursor | None = may("Where to go on: `next` of a page, as it stands. It is good for ever, and opaque.")
 
     @property
     def page(self) -> int:
@@ -152,11 +153,11 @@ class _Members(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    expire: Annotated[Expire | None, BeforeValidator(_refuse_null)] = _may("Until when it is valid: Unix seconds.")
-    user: Annotated[User | None, BeforeValidator(_refuse_null)] = _may("Whose it is.")
+    expire: Annotated[Expire | None, BeforeValidator(refuse_null)] = may("Until when it is valid: Unix seconds.")
+    user: Annotated[User | None, BeforeValidator(refuse_null)] = may("Whose it is.")
     guid: Annotated[
-        str | None, BeforeValidator(_refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
-    ] = _may("The GUID of the path, and no other: what was read can be put back.")
+        str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
+    ] = may("The GUID of the path, and no other: what was read can be put back.")
 
     @field_validator("guid")
     @classmethod
@@ -181,8 +182,8 @@ class Change(_Members):
     )
 
     metadata: Annotated[
-        str | None, BeforeValidator(render_metadata), BeforeValidator(_refuse_null), WithJsonSchema(METADATA)
-    ] = _may("Replaces what was there; `{}` removes it. At most 16 KiB as compact JSON, at most 8 levels deep.")
+        str | None, BeforeValidator(render_metadata), BeforeValidator(refuse_null), WithJsonSchema(METADATA)
+    ] = may("Replaces what was there; `{}` removes it. At most 16 KiB as compact JSON, at most 8 levels deep.")
 
 
 class Patch(_Members):
@@ -213,7 +214,7 @@ class Creation(Change):
     )
 
     user: User = Field(description="Whose it is.")
-    guid: SkipJsonSchema[Annotated[str | None, BeforeValidator(_refuse_null)]] = None  # refused, with the reason
+    guid: SkipJsonSchema[Annotated[str | None, BeforeValidator(refuse_null)]] = None  # refused, with the reason
 
 
 class Operation(Change):
@@ -236,12 +237,12 @@ class Operation(Change):
 
     op: Literal["put", "get", "delete"] = Field("put", description="What is to be done.")
     guid: Annotated[
-        str | None, BeforeValidator(_refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
-    ] = _may("Of which GUID; a put without one is given one.")
-    if_match: Annotated[str | None, Field(strict=True), BeforeValidator(_refuse_null)] = _may(
+        str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
+    ] = may("Of which GUID; a put without one is given one.")
+    if_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = may(
         "Only if the record is at one of these versions: as the header If-Match."
     )
-    if_none_match: Annotated[str | None, Field(strict=True), BeforeValidator(_refuse_null)] = _may(
+    if_none_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = may(
         "Only if the record is at none of these versions: as the header If-None-Match."
     )
 

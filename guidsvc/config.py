@@ -32,7 +32,10 @@ _YEAR = 366 * 24 * 3600
 
 
 class Settings(BaseSettings):
-    """Run guidsvc, a registry of GUIDs that expire. Each flag is a variable too: --store-url is GUIDSVC_STORE_URL."""
+    """Run guidsvc, a registry of GUIDs that expire. Each flag is a variable too: --store-url is GUIDSVC_STORE_URL.
+
+    `pdapt.py keys --help` tells how to make API keys.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,

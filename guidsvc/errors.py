@@ -4,6 +4,8 @@
     ├── InvalidGuid         this text is not a GUID
     ├── InvalidRequest      the request holds faults, all of them listed
     ├── NotFound            no such GUID
+    ├── NoSuchKey           no such API key
+    ├── KeyEnded            the API key was revoked or has expired, and is not changed any more
     ├── Expired             the GUID is known, and no longer valid
     ├── PreconditionFailed  the record is not as the request demands
     ├── PreconditionRequired  the request makes no demand where it must
@@ -70,6 +72,19 @@ class NotFound(GuidsvcError):
 
     def __init__(self, guid: str) -> None:
         super().__init__(f"No GUID {guid} is registered.")
+
+
+class NoSuchKey(GuidsvcError):
+    """No such API key. The message repeats nothing that could be a whole one."""
+
+
+class KeyEnded(GuidsvcError):
+    """The API key is no longer good, and cannot be changed; `state` says why."""
+
+    def __init__(self, key_id: str, state: str) -> None:
+        why = "was revoked" if state == "revoked" else "has expired"
+        super().__init__(f"Key {key_id} {why}, and cannot be rotated: create another.")
+        self.state = state
 
 
 class Expired(GuidsvcError):

@@ -63,11 +63,13 @@ class Server:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
-def wait_until(condition: Callable[[], bool], what: str, log: Path | None = None) -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str, log: Path | None = None, seconds: float = START_SECONDS
+) -> None:
     """Return as soon as the condition holds; fail, with the log, if it never does."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {START_SECONDS} s\n{log.read_text() if log else ''}"
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s\n{log.read_text() if log else ''}"
         time.sleep(0.01)
 
 

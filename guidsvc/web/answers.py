@@ -7,7 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from guidsvc.access import Scope
 from guidsvc.bodies import MAX_OPERATIONS, Operation
+from guidsvc.keyring import KeyState
+from guidsvc.keys import EXAMPLE_ID, KEY_ID_PATTERN, SECRET_CHARACTERS, text_of
 from guidsvc.models import EXAMPLE, EXAMPLE_GUID, GUID_PATTERN, METADATA, USER, State
 
 _EXAMPLE = {"guid": EXAMPLE_GUID} | EXAMPLE
@@ -18,6 +21,15 @@ _FULL = {
     "purge_at": "4103049600",
     "state": "live",
 }
+
+_EXAMPLE_KEY: dict[str, Any] = {
+    "id": EXAMPLE_ID,
+    "owner": EXAMPLE["user"],
+    "scopes": ["read", "write"],
+    "created": "1795420608123",
+    "state": "live",
+}
+_EXAMPLE_TEXT = text_of(EXAMPLE_ID, "0" * SECRET_CHARACTERS)
 
 _Digits = Annotated[str, Field(pattern="^[0-9]+$")]
 
@@ -58,6 +70,37 @@ class Page(BaseModel):
     items: list[Record]
     next: Annotated[str | None, Field(description="The cursor of the next page; null on the last one.")]
     total: int = _perhaps("How many are selected in all, with `Prefer: return=total-count`.")
+
+
+class Key(BaseModel):
+    """What is known of an API key."""
+
+    model_config = _closed(_EXAMPLE_KEY, _EXAMPLE_KEY | {"used": "1795424400000", "expire": "4102444800"})
+
+    id: Annotated[str, Field(pattern=KEY_ID_PATTERN)]
+    owner: Annotated[str, WithJsonSchema(USER), Field(description="Whose records it opens.")]
+    scopes: Annotated[list[Scope], Field(min_length=1, description="What it may do to them.")]
+    created: Annotated[_Digits, Field(description="Unix milliseconds.")]
+    used: _Digits = _perhaps("Within the hour before it was used last: Unix milliseconds. Not there if it never was.")
+    expire: _Digits = _perhaps("Until when it is good: Unix seconds. Not there if that is for ever.")
+    state: Annotated[KeyState, Field(description="Whether it is good, or why not.")]
+
+
+class IssuedKey(Key):
+    """An API key that was just made, or rotated."""
+
+    model_config = _closed(_EXAMPLE_KEY | {"key": _EXAMPLE_TEXT})
+
+    key: Annotated[str, Field(description="What is to be shown as `Authorization: Bearer`. It is told this once.")]
+
+
+class KeyPage(BaseModel):
+    """Some of the API keys."""
+
+    model_config = _closed({"items": [_EXAMPLE_KEY], "next": None})
+
+    items: list[Key]
+    next: Annotated[str | None, Field(description="The cursor of the next page; null on the last one.")]
 
 
 class Live(BaseModel):

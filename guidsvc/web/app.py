@@ -4,6 +4,7 @@ from tornado.web import Application
 
 from guidsvc.guard import Guard
 from guidsvc.idempotency import Idempotency
+from guidsvc.keyring import Keyring
 from guidsvc.meters import RequestMeter
 from guidsvc.service import GuidService
 from guidsvc.web.access import Log, log_function
@@ -17,6 +18,7 @@ from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.guids import GuidHandler
 from guidsvc.web.health import LiveHandler, Probes, ReadyHandler, RootHandler, VersionHandler
+from guidsvc.web.keys import KeyHandler, KeysHandler, RotationHandler
 from guidsvc.web.metrics import MetricsHandler
 from guidsvc.web.pages import FileHandler
 from guidsvc.web.problem_page import ProblemHandler
@@ -35,6 +37,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
     admission: Admission | None = None,
     watch: Watch | None = None,
     guard: Guard | None = None,
+    keyring: Keyring | None = None,
     public_metrics: bool = False,
     cors: Cors | None = None,
 ) -> Application:
@@ -49,6 +52,9 @@ def make_app(  # noqa: PLR0913  # its collaborators
         Route("/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
         Route("/guid:batch", BatchHandler, {"service": service, "idempotency": idempotency}),
         Route(ROUTE, GuidHandler, {"service": service}),
+        Route("/keys", KeysHandler, {"keyring": keyring}),
+        Route("/keys/{id}", KeyHandler, {"keyring": keyring}),
+        Route("/keys/{id}/rotation", RotationHandler, {"keyring": keyring}),
         Route("/livez", LiveHandler),
         Route("/readyz", ReadyHandler, {"probes": probes}),
         Route("/metrics", MetricsHandler, {"watch": watch, "public": public_metrics}),

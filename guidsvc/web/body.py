@@ -29,7 +29,7 @@ _WORDS = {
     "extra_forbidden": "is not a member that is known here",
     "dict_type": "must be a JSON object",
     "string_type": "must be a string",
-    "missing": "is needed to create a GUID",
+    "missing": "is needed",
 }
 _Body = TypeVar("_Body", bound=BaseModel)
 

@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator
 from http.client import CREATED, OK
 from typing import Any
-from urllib.parse import urlencode
 
 from pydantic_core import to_json
 
@@ -26,6 +25,7 @@ from guidsvc.web.headers import (
     always,
 )
 from guidsvc.web.negotiation import preferred
+from guidsvc.web.query import link_to_next
 
 TOTAL = "total-count"
 
@@ -102,7 +102,7 @@ class GuidsHandler(RecordHandler):
         page = await self.service.find(query)
         cursor = None if page.next is None else render_cursor(page.next)
         if cursor is not None:
-            self.set_header("Link", f'<{self._url_of(cursor)}>; rel="next"')
+            self.set_header("Link", link_to_next(self.request, cursor))
         members = [
             b'"items":[%b]' % b",".join(map(self.rendered, page.records)),
             b'"next":%b' % to_json(cursor),
@@ -115,8 +115,3 @@ class GuidsHandler(RecordHandler):
     async def _lines(self, query: ListQuery) -> AsyncGenerator[bytes]:
         async for records in self.service.walk(query):
             yield b"".join(self.rendered(record) + b"\n" for record in records)
-
-    def _url_of(self, cursor: str) -> str:
-        """Return the address of the same list from a cursor on."""
-        given = {name: values[0] for name, values in self.request.query_arguments.items()}
-        return f"{self.request.path}?{urlencode(given | {'cursor': cursor}, encoding='latin-1')}"

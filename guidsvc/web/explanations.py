@@ -7,6 +7,7 @@ from pydantic_core import from_json
 
 from guidsvc import errors
 from guidsvc.errors import Fault
+from guidsvc.keys import EXAMPLE_ID
 from guidsvc.models import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record
 from guidsvc.web import problems
 from guidsvc.web.body import JSON, MAX_BYTES
@@ -61,7 +62,7 @@ _ALL = (
         ),
     ),
     Explanation(
-        "The GUID never was, was deleted, or is past its retention; or nothing is served at this path.",
+        "The GUID never was, was deleted, or is past its retention; or there is no such key, or nothing at this path.",
         "Check the path. To register the GUID, PUT it.",
         errors.NotFound(EXAMPLE_GUID),
     ),
@@ -94,6 +95,11 @@ _ALL = (
         "The key is good, and has not the scope that this takes; or nobody may do this here.",
         "Ask those who run the service for a key with that scope.",
         errors.Forbidden("write"),
+    ),
+    Explanation(
+        "The key that is to be rotated was revoked, or has expired.",
+        "Create another for its owner: what has ended does not come back.",
+        errors.KeyEnded(EXAMPLE_ID, "revoked"),
     ),
     Explanation(
         "The owner of the key has as many live GUIDs as it may have. Nothing was changed.",

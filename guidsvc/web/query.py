@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from tornado.httputil import HTTPServerRequest
 
 from guidsvc.errors import Fault, InvalidRequest
 from guidsvc.web.body import message
@@ -29,6 +31,12 @@ def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Que
         return model.model_validate(texts)
     except ValidationError as error:
         raise InvalidRequest(*(_fault(detail) for detail in error.errors(include_url=False))) from error
+
+
+def link_to_next(request: HTTPServerRequest, cursor: str) -> str:
+    """Return the header Link that leads from a page of a list to the next, which begins at a cursor."""
+    given = {name: values[0] for name, values in request.query_arguments.items()}
+    return f'<{request.path}?{urlencode(given | {"cursor": cursor}, encoding="latin-1")}>; rel="next"'
 
 
 def _name(given: str) -> str:

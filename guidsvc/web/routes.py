@@ -37,7 +37,11 @@ class RoutedApplication(Application):
     def __init__(self, routes: Sequence[Route], **settings: Any) -> None:
         super().__init__([route.rule() for route in routes], routes=routes, **settings)
         self._exact = {route.path: route for route in routes if not route.parameters}
-        self._prefixes = {route.path.partition("{")[0]: route for route in routes if len(route.parameters) == 1}
+        self._prefixes = {
+            route.path.partition("{")[0]: route
+            for route in routes
+            if len(route.parameters) == 1 and route.path.endswith("}")
+        }
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         if not request.path.startswith("/"):
