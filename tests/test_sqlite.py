@@ -361,6 +361,12 @@ async def test_those_who_share_keep_an_exclusive_one_out(path: Path, clock: Fake
         (Selection(expire_from=1), False, "SEARCH records USING PRIMARY KEY (guid>?)"),
         (Selection(expire_from=1), True, "SEARCH records USING INDEX records_expire (expire>? AND expire<?)"),
         (Selection(user="x", expire_from=1), True, "SEARCH records USING INDEX records_expire (expire>? AND expire<?)"),
+        (Selection(owner="x"), False, "SEARCH records USING INDEX records_owner (owner=? AND guid>?)"),
+        (
+            Selection(owner="x", user="y"),
+            False,
+            "SEARCH records USING INDEX records_owner_user (owner=? AND user=? AND guid>?)",
+        ),
     ],
 )
 def test_every_search_is_by_an_index(
@@ -373,14 +379,25 @@ def test_every_search_is_by_an_index(
 
 
 @pytest.mark.parametrize(
-    ("user", "expected"),
+    ("selection", "expected"),
     [
-        (None, ["PRIMARY KEY (guid>?)", "PRIMARY KEY (guid>? AND guid<?)"]),
-        ("x", ["COVERING INDEX records_user (user=? AND guid>?)", "INDEX records_user (user=? AND guid>? AND guid<?)"]),
+        (Selection(expire_from=1), ["PRIMARY KEY (guid>?)", "PRIMARY KEY (guid>? AND guid<?)"]),
+        (
+            Selection(user="x", expire_from=1),
+            ["COVERING INDEX records_user (user=? AND guid>?)", "INDEX records_user (user=? AND guid>? AND guid<?)"],
+        ),
+        (
+            Selection(owner="x", expire_from=1),
+            [
+                "COVERING INDEX records_owner (owner=? AND guid>?)",
+                "INDEX records_owner (owner=? AND guid>? AND guid<?)",
+            ],
+        ),
     ],
 )
-def test_what_is_near_is_found_by_the_key(writer: sqlite3.Connection, user: str | None, expected: list[str]) -> None:
-    selection = Selection(user=user, expire_from=1)
+def test_what_is_near_is_found_by_the_key(
+    writer: sqlite3.Connection, selection: Selection, expected: list[str]
+) -> None:
     values = vars(selection) | {"after": "", "limit": 1, "near": 1, "end": "A"}
     plans = [
         writer.execute(f"EXPLAIN QUERY PLAN {each}", values).fetchall()
@@ -395,6 +412,11 @@ def test_what_is_near_is_found_by_the_key(writer: sqlite3.Connection, user: str 
     [
         (Selection(), "USING COVERING INDEX records_expire (expire>? AND expire<?)"),
         (Selection(user="x", expire_from=1), "USING COVERING INDEX records_user (user=? AND guid>?)"),
+        (Selection(owner="x", expire_from=1), "USING COVERING INDEX records_owner (owner=? AND guid>?)"),
+        (
+            Selection(owner="x", user="y"),
+            "USING COVERING INDEX records_owner_user (owner=? AND user=? AND guid>?)",
+        ),
     ],
 )
 def test_every_count_is_from_an_index_alone(writer: sqlite3.Connection, selection: Selection, expected: str) -> None:
