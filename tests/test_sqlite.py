@@ -13,7 +13,7 @@ import pytest
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.rules import Selection
 from guidsvc.store.sqlite import GROUP, SqliteStore, open_sqlite, path_of_url
-from guidsvc.store.sqlite_find import Finder, count_statement, end_statement, statement
+from guidsvc.store.sqlite_find import Finder, count_statement, end_statement, statement, values_of
 from guidsvc.store.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
 from guidsvc.store.sqlite_tables import RECORDS
 from guidsvc.store.sqlite_writer import failure
@@ -372,7 +372,7 @@ async def test_those_who_share_keep_an_exclusive_one_out(path: Path, clock: Fake
 def test_every_search_is_by_an_index(
     writer: sqlite3.Connection, selection: Selection, few: bool, expected: str
 ) -> None:
-    values = vars(selection) | {"after": "", "limit": 1}
+    values = values_of(selection, "") | {"limit": 1}
     plan = writer.execute(f"EXPLAIN QUERY PLAN {statement(selection, few=few)}", values).fetchall()
 
     assert [row[3] for row in plan] == [expected, *(["USE TEMP B-TREE FOR ORDER BY"] if few else [])]
@@ -398,7 +398,7 @@ def test_every_search_is_by_an_index(
 def test_what_is_near_is_found_by_the_key(
     writer: sqlite3.Connection, selection: Selection, expected: list[str]
 ) -> None:
-    values = vars(selection) | {"after": "", "limit": 1, "near": 1, "end": "A"}
+    values = values_of(selection, "") | {"limit": 1, "near": 1, "end": "A"}
     plans = [
         writer.execute(f"EXPLAIN QUERY PLAN {each}", values).fetchall()
         for each in (end_statement(selection), statement(selection, few=False, end=True))
@@ -417,13 +417,16 @@ def test_what_is_near_is_found_by_the_key(
             Selection(owner="x", user="y"),
             "USING COVERING INDEX records_owner_user (owner=? AND user=? AND guid>?)",
         ),
+        (
+            Selection(owner="x", expire_from=1, without=frozenset({GUID})),
+            "USING COVERING INDEX records_owner (owner=? AND guid>?)",
+        ),
     ],
 )
 def test_every_count_is_from_an_index_alone(writer: sqlite3.Connection, selection: Selection, expected: str) -> None:
-    values = vars(selection) | {"after": ""}
-    plan = writer.execute(f"EXPLAIN QUERY PLAN {count_statement(selection)}", values).fetchall()
+    plan = writer.execute(f"EXPLAIN QUERY PLAN {count_statement(selection)}", values_of(selection, "")).fetchall()
 
-    assert [row[3] for row in plan] == [f"SEARCH records {expected}"]
+    assert [row[3] for row in plan if "records" in row[3]] == [f"SEARCH records {expected}"]
 
 
 @pytest.mark.parametrize("near", [0, 5, 20, 1000])
