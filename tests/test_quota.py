@@ -217,7 +217,7 @@ async def test_the_place_of_one_that_is_being_renewed_in_its_last_second_is_not_
 
 
 async def test_who_died_between_reservation_and_write_holds_a_place_for_thirty_seconds(
-    processes: Processes, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    processes: Processes, clock: FakeClock
 ) -> None:
     kept, other = await processes.start(1), await processes.start(1)
     await kept.quota.admitted(None, record(clock())).__aenter__()  # and that is the last we hear of it
@@ -244,6 +244,26 @@ async def test_a_write_of_unknown_outcome_holds_its_place_until_it_is_over(
     assert len(await created([kept.service], 3)) == 1
     clock.advance(seconds=LEASE_MS / 1000)
     assert len(await created([kept.service], 3)) == 1
+
+
+async def test_what_is_there_and_still_reserved_is_counted_once(processes: Processes, clock: FakeClock) -> None:
+    kept, other = await processes.start(3), await processes.start(3)
+    kept.store.fails = OutcomeUnknown("no answer")
+    with pytest.raises(OutcomeUnknown):
+        await kept.service.create(USER)
+
+    assert len(await created([other.service], 5)) == 2
+    assert await kept.live("", clock) == 3
+
+
+async def test_what_lives_on_and_what_is_new_beside_it_are_counted_once(processes: Processes, clock: FakeClock) -> None:
+    kept = await processes.start(2)
+    (guid,) = await created([kept.service], 1)
+    clock.advance(seconds=LIFETIME - 1)
+    longer = Change.model_validate({"expire": clock.seconds + LIFETIME})
+
+    await asyncio.gather(kept.service.put(guid, longer), kept.service.create(USER))
+    assert await created([kept.service], 1) == []
 
 
 async def test_a_write_that_surely_failed_gives_its_place_back(processes: Processes, clock: FakeClock) -> None:
@@ -356,6 +376,10 @@ async def test_at_the_end_what_is_done_is_taken_back(processes: Processes, clock
     kept = await processes.start(3)
     ends = LedgerQuota(kept.store, clock=clock, quota=3)
     async with ends.admitted(None, record(clock())):
+        pass
+    while ends._releases:
+        await asyncio.sleep(0.01)
+    async with ends.admitted(None, record(clock(), guid="0" * 32)):
         pass
     await ends.aclose()
 

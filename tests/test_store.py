@@ -143,8 +143,8 @@ SELECTIONS = [
     Selection(owner="owner 2", expire_from=10, expire_before=30, kept_at=115),
     Selection(owner="owner 1", user="user 1"),
     Selection(owner="owner 2", user="user 2", expire_from=5),
-    Selection(owner="owner 1", without=frozenset({f"{number:032X}" for number in range(0, 40, 3)})),
-    Selection(without=frozenset({f"{7:032X}", "A" * 32})),
+    Selection(owner="owner 1", without=frozenset({f"{7:032X}"})),
+    Selection(without=frozenset({f"{7:032X}"})),
 ]
 
 
@@ -164,7 +164,7 @@ async def test_find_and_count_know_what_a_selection_holds(store: Store, clock: F
         Selection(user="user 1"),
         Selection(owner="owner 1"),
         Selection(owner="owner 1", user="user 1"),
-        Selection(owner="owner 1", without=frozenset({f"{7:032X}", "A" * 32})),
+        Selection(owner="owner 1", without=frozenset({f"{7:032X}"})),
     ],
     ids=str,
 )
