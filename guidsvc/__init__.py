@@ -13,6 +13,8 @@ The map of the package. A request flows one way, and imports run the same way:
     keyset     the set of them in a file or at a URL, kept up to date
     tokens     JWT bearer tokens: who asks with one, and until when it is good
     service    GuidService: get, put, create, delete over a Store and a clock
+    quota      how many live records an owner may have, whoever creates them at once
+    ledger     what of that is reserved, and how much room is left: pure functions
     access     callers, their scopes, and whose a record is
     keys       API keys: what one looks like, what is kept of it, whether it opens
     key_bodies what clients send of keys, and the queries of lists of them

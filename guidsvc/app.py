@@ -27,6 +27,7 @@ from guidsvc.idempotency import Idempotency
 from guidsvc.keyring import Keyring
 from guidsvc.meters import Meters
 from guidsvc.post import MARGIN_SECONDS, METRICS_VARIABLE, Post
+from guidsvc.quota import open_quota
 from guidsvc.rules import Clock, Terms
 from guidsvc.service import GuidService
 from guidsvc.store import open_store
@@ -139,10 +140,11 @@ async def serving(
             meter=meters.cache,
         ) as cache,
         guarding(settings, store, clock) as guard,
+        open_quota(store, clock=clock, quota=settings.quota) as quota,
     ):
         terms = Terms(lifetime=settings.lifetime, retention=settings.retention)
         make, strict = MAKERS[settings.guid_version], settings.require_preconditions
-        service = GuidService(cache, clock=clock, draw=rules.drawing(make), terms=terms, strict=strict)
+        service = GuidService(cache, clock=clock, draw=rules.drawing(make), terms=terms, strict=strict, quota=quota)
         idempotency = Idempotency(store, clock=clock, seeded=partial(rules.seeded, make))
         probes = Probes(store=cache.ping, cache=cache.check)
         log = _access_log(settings, post)

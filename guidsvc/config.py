@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     access: Literal["keys", "off"] | None = Field(
         None, description="who may ask: holders of keys, or (off) anybody; must be said unless only this host can ask"
     )
+    quota: Annotated[int, Field(ge=0)] = Field(
+        0, description="the most live GUIDs that an owner may have; 0 for any number"
+    )
     public_metrics: bool = Field(False, description="show /metrics to all, where access is controlled too")
     store_url: str = Field(
         "sqlite:///guidsvc.db",

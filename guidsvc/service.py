@@ -19,6 +19,7 @@ from guidsvc.access import ANYONE, Caller, authorize
 from guidsvc.bodies import Change, ListQuery, Patch
 from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
 from guidsvc.models import Record, State
+from guidsvc.quota import NO_QUOTA, Quota
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
 from guidsvc.store import FAR, Store
 from guidsvc.store.rehearsal import rehearsal
@@ -68,7 +69,7 @@ class GuidService:
     judged after every load (`authorize`). Whether they may do what they ask for is judged before.
     """
 
-    def __init__(  # its collaborators, by name
+    def __init__(  # noqa: PLR0913  # its collaborators, by name
         self,
         store: Store,
         *,
@@ -77,6 +78,7 @@ class GuidService:
         terms: Terms,
         strict: bool = False,
         attempts: int = ATTEMPTS,
+        quota: Quota = NO_QUOTA,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -84,6 +86,7 @@ class GuidService:
         self._terms = terms
         self._strict = strict
         self._attempts = attempts
+        self._quota = quota
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # those that somebody waits for
         self._deleted = _Highest()  # version that was ever deleted here: a new record starts above it
         self._caller = ANYONE
@@ -213,6 +216,7 @@ class GuidService:
                 terms=self._terms,
                 strict=self._strict,
                 attempts=self._attempts,
+                quota=self._quota.rehearsing(),
             )
             yield service.acting_for(self._caller)
 
@@ -252,10 +256,14 @@ class GuidService:
         raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
 
     async def _swap(self, old: Record | None, new: Record | None) -> bool:
-        """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished, in the cache too."""
-        errand.check()
-        with errand.kept():
-            return await self._store.swap(old, new)
+        """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished, in the cache too.
+
+        QuotaExceeded if that would bring a record to life, and its owner has as many as it may have.
+        """
+        async with self._quota.admitted(old, new):
+            errand.check()
+            with errand.kept():
+                return await self._store.swap(old, new)
 
     def _demand(self, guid: str, old: Record | None, conditions: Conditions) -> None:
         if old is not None and self._strict and not conditions:

@@ -290,6 +290,8 @@ async def eventually(store: MongoStore) -> Record | None:
         (Selection(user="x"), {"user": 1, "_id": 1, "expire": 1, "purge_at": 1}),
         (Selection(user="x", expire_from=1), {"expire": 1, "purge_at": 1}),
         (Selection(expire_from=1, expire_before=9), {"expire": 1, "purge_at": 1}),
+        (Selection(owner="x"), {"owner": 1, "_id": 1, "expire": 1, "purge_at": 1}),
+        (Selection(owner="x", user="y"), {"owner": 1, "user": 1, "_id": 1, "expire": 1, "purge_at": 1}),
     ],
     ids=str,
 )

@@ -110,9 +110,16 @@ async def test_reads_in_one_turn_of_the_loop_each_get_their_own(store: Store, cl
 
 
 async def fill(store: Store, clock: FakeClock) -> list[Record]:
-    """Put in 40 records of four users, whose expiries are 0 to 39, and return them in the order of their GUIDs."""
+    """Put in 40 records of four users and three owners, that expire at 0 to 39; return them in the order of GUIDs."""
     records = [
-        record(clock(), guid=f"{number * 7 % 40:032X}", user=f"user {number % 4}", expire=number, purge_at=number + 100)
+        record(
+            clock(),
+            guid=f"{number * 7 % 40:032X}",
+            user=f"user {number % 4}",
+            owner=f"owner {number % 3}" if number % 3 else "",
+            expire=number,
+            purge_at=number + 100,
+        )
         for number in range(40)
     ]
     assert all(await asyncio.gather(*(store.swap(None, each) for each in records)))
@@ -130,6 +137,14 @@ SELECTIONS = [
     Selection(user="user 1", expire_from=10, expire_before=30),
     Selection(kept_at=119),
     Selection(user="user 2", expire_from=5, kept_at=130),
+    Selection(owner="owner 1"),
+    Selection(owner=""),
+    Selection(owner="nobody"),
+    Selection(owner="owner 2", expire_from=10, expire_before=30, kept_at=115),
+    Selection(owner="owner 1", user="user 1"),
+    Selection(owner="owner 2", user="user 2", expire_from=5),
+    Selection(owner="owner 1", without=frozenset({f"{7:032X}"})),
+    Selection(without=frozenset({f"{7:032X}"})),
 ]
 
 
@@ -141,7 +156,18 @@ async def test_find_and_count_know_what_a_selection_holds(store: Store, clock: F
     assert await store.count(selection) == len(expected)
 
 
-@pytest.mark.parametrize("selection", [Selection(), Selection(expire_from=1), Selection(user="user 1")], ids=str)
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(),
+        Selection(expire_from=1),
+        Selection(user="user 1"),
+        Selection(owner="owner 1"),
+        Selection(owner="owner 1", user="user 1"),
+        Selection(owner="owner 1", without=frozenset({f"{7:032X}"})),
+    ],
+    ids=str,
+)
 async def test_find_continues_after_any_guid_up_to_its_limit(
     store: Store, clock: FakeClock, selection: Selection
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from guidsvc.errors import StartError
 from guidsvc.keys import Key
+from guidsvc.ledger import Ledger
 from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
@@ -100,6 +101,19 @@ class Keys(Protocol):
         """Put `new` in the place of `old` if that is still at the same version, as `Store.swap` does a record."""
 
 
+class Ledgers(Protocol):
+    """The ledgers of owners, and what they have. Every method may raise StoreUnavailable: nothing was changed."""
+
+    async def ledger(self, owner: str) -> Ledger | None:
+        """Return the ledger of an owner; CorruptRecord if what is stored is none."""
+
+    async def swap_ledger(self, old: Ledger | None, new: Ledger) -> bool:
+        """Put `new` in the place of `old` if that is still at the same version, as `Store.swap` does a record."""
+
+    async def tally(self, selection: Selection) -> int:
+        """Count the records of a selection; among them every one whose swap was acknowledged before this was asked."""
+
+
 class Backend(Store, Receipts, Fenced, Protocol):
     """What keeps it all. Opened exclusively, it lets go of every lease: whoever held one is dead."""
 
@@ -110,7 +124,7 @@ class Backend(Store, Receipts, Fenced, Protocol):
         """
 
 
-class Database(Backend, Keys, Protocol):
+class Database(Backend, Keys, Ledgers, Protocol):
     """All that is kept."""
 
 

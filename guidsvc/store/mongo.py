@@ -34,6 +34,7 @@ from pymongo.read_concern import ReadConcern
 from guidsvc.batching import Batcher
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.keys import Key
+from guidsvc.ledger import Ledger
 from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Selection
@@ -42,8 +43,8 @@ from guidsvc.store.fence import NEW, Fence, Mode, Sight
 from guidsvc.urls import opened
 
 DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
-KEYS = "keys"
-"""Where the records are, the receipts, the name of the store, its fence, the keys; the database where none is named."""
+KEYS, LEDGERS = "keys", "ledgers"
+"""Where the records are, the receipts, the name of the store, its fence, keys, ledgers; the database if none is."""
 TIMEOUT_MS = 2_000
 """An operation, with all its retries, takes no longer than this."""
 QUERY, QUERIES = 256, 16
@@ -69,11 +70,12 @@ _MAJORITY = ReadConcern("majority")
 _NOW = {"$toLong": "$$NOW"}
 _Document = Mapping[str, Any]
 _Collection = AsyncIOMotorCollection[dict[str, Any]]
-_Model = TypeVar("_Model", Record, Receipt, Key)
+_Model = TypeVar("_Model", Record, Receipt, Key, Ledger)
 _NAMES: Mapping[type, tuple[str, str]] = {
     Record: ("guid", "version"),
     Receipt: ("key", "attempt"),
     Key: ("id", "version"),
+    Ledger: ("owner", "version"),
 }
 """Of which fields one is the key, and one rises with every change."""
 
@@ -148,6 +150,7 @@ class MongoStore:
         self._collection = collection
         self._receipts = collection.database.get_collection(RECEIPTS, codec_options=_CODEC, read_concern=_MAJORITY)
         self._keys = collection.database.get_collection(KEYS, codec_options=_CODEC, read_concern=_MAJORITY)
+        self._ledgers = collection.database.get_collection(LEDGERS, codec_options=_CODEC, read_concern=_MAJORITY)
         self._fence = _linearizable(collection.database[FENCE])
         self._few = few
         find, settle = partial(self._find, collection), partial(self._find, _linearizable(collection))
@@ -197,7 +200,8 @@ class MongoStore:
         return bool(done.matched_count == 1)
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
-        wanted = {"_id": {"$gt": after}} | filter_of(selection)
+        wanted = filter_of(selection)
+        wanted["_id"] = {"$gt": after} | wanted.get("_id", {})
         try:
             index = await self.index_for(selection)
             documents = await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
@@ -206,10 +210,16 @@ class MongoStore:
         return [_model(Record, document) for document in documents]
 
     async def count(self, selection: Selection) -> int:
+        return await self._count(self._collection, selection)
+
+    async def tally(self, selection: Selection) -> int:
+        return await self._count(_linearizable(self._collection), selection)
+
+    async def _count(self, collection: _Collection, selection: Selection) -> int:
         by_key = _by_key(selection)
         index = _BY_EXPIRE if by_key == _BY_KEY else by_key
         try:
-            return int(await self._collection.count_documents(filter_of(selection), hint=index))
+            return int(await collection.count_documents(filter_of(selection), hint=index))
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
 
@@ -231,6 +241,12 @@ class MongoStore:
 
     async def swap_key(self, old: Key | None, new: Key | None) -> bool:
         return await _swap_one(self._keys, old, new)
+
+    async def ledger(self, owner: str) -> Ledger | None:
+        return await _one(self._ledgers, Ledger, owner)
+
+    async def swap_ledger(self, old: Ledger | None, new: Ledger) -> bool:
+        return await _swap_one(self._ledgers, old, new)
 
     async def purge(self, before: int, limit: int) -> int:
         return await _purge(self._collection, before, limit)
@@ -319,7 +335,7 @@ async def _swap_one(collection: _Collection, old: _Model | None, new: _Model | N
         raise _write_failure(error) from error
 
 
-def _same(model: Record | Receipt | Key) -> dict[str, Any]:
+def _same(model: Record | Receipt | Key | Ledger) -> dict[str, Any]:
     """Return the filter of the document of a model, at its version."""
     key, version = _NAMES[type(model)]
     return {"_id": getattr(model, key), version: getattr(model, version)}
@@ -345,7 +361,7 @@ async def _purge(collection: _Collection, before: int, limit: int) -> int:
     return gone.deleted_count
 
 
-def _document(model: Record | Receipt | Key) -> dict[str, Any]:
+def _document(model: Record | Receipt | Key | Ledger) -> dict[str, Any]:
     """Lay a model out as a document: its key is `_id`, and `purge_at` a date, as the TTL index wants it."""
     fields = model.model_dump()
     if "purge_at" in fields:
@@ -357,7 +373,8 @@ def filter_of(selection: Selection) -> dict[str, Any]:
     """Say what a selection holds, as a filter of MongoDB."""
     kept = {"purge_at": {"$gt": DatetimeMS(selection.kept_at * 1000)}}
     whose = {name: value for name in ("owner", "user") if (value := getattr(selection, name)) is not None}
-    return whose | _expire(selection) | kept
+    others = {"_id": {"$nin": sorted(selection.without)}} if selection.without else {}
+    return whose | others | _expire(selection) | kept
 
 
 def _by_key(selection: Selection) -> str:

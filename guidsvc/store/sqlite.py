@@ -23,13 +23,25 @@ from guidsvc.background import background
 from guidsvc.batching import Batcher, Patience
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.keys import Key
+from guidsvc.ledger import Ledger
 from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
 from guidsvc.store.fence import Fence, Mode, Sight
 from guidsvc.store.sqlite_find import Finder
 from guidsvc.store.sqlite_schema import FORGET, LET_GO, RENAME, claim, open_reader, open_writer, share
-from guidsvc.store.sqlite_tables import FENCE, KEYS, LIST_KEYS, RECEIPTS, RECORDS, SWAP_FENCE, Change, Row, Table
+from guidsvc.store.sqlite_tables import (
+    FENCE,
+    KEYS,
+    LEDGERS,
+    LIST_KEYS,
+    RECEIPTS,
+    RECORDS,
+    SWAP_FENCE,
+    Change,
+    Row,
+    Table,
+)
 from guidsvc.store.sqlite_writer import Writer, failure, monotonic_ms
 
 WRITE_SECONDS = 5.0
@@ -173,6 +185,12 @@ class SqliteStore:
     async def swap_key(self, old: Key | None, new: Key | None) -> bool:
         return await self._swaps.ask(_Swap(KEYS.change(old, new), droppable=False))
 
+    async def ledger(self, owner: str) -> Ledger | None:
+        return self._read(LEDGERS, owner)
+
+    async def swap_ledger(self, old: Ledger | None, new: Ledger) -> bool:
+        return await self._swaps.ask(_Swap(LEDGERS.change(old, new), droppable=False))
+
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         with self._failures():
             return await self._finder.find(selection, after, limit, lambda row: _row(RECORDS, str(row[0]), row))
@@ -180,6 +198,9 @@ class SqliteStore:
     async def count(self, selection: Selection) -> int:
         with self._failures():
             return await self._finder.count(selection)
+
+    async def tally(self, selection: Selection) -> int:
+        return await self.count(selection)
 
     async def purge(self, before: int, limit: int) -> int:
         purged = await self._purge(RECORDS.purge, before, limit)

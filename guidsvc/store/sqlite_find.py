@@ -20,6 +20,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic_core import to_json
+
 from guidsvc.errors import StoreUnavailable
 from guidsvc.models import Record
 from guidsvc.rules import Selection
@@ -37,6 +39,7 @@ NEAR = 500
 """So many rows are looked at before it is asked how many there are."""
 
 _WHERE = "guid > :after AND expire >= :expire_from AND expire < :expire_before AND purge_at > :kept_at"
+_WITHOUT = "AND guid NOT IN (SELECT value FROM json_each(:without))"
 _PAGE = "ORDER BY guid LIMIT :limit"
 _PROBE = """
     SELECT count(*) FROM (
@@ -66,7 +69,7 @@ class Finder:
         self, selection: Selection, after: str, limit: int, make: Callable[[tuple[object, ...]], Record]
     ) -> list[Record]:
         """Return the records of a page, which `make` makes of its rows, in the thread too."""
-        values = vars(selection) | {"after": after, "limit": limit, "near": self._near}
+        values = values_of(selection, after) | {"limit": limit, "near": self._near}
 
         def work(connection: sqlite3.Connection) -> list[Record]:
             try:
@@ -82,7 +85,7 @@ class Finder:
 
     async def count(self, selection: Selection) -> int:
         """Count the rows of a selection."""
-        values = vars(selection) | {"after": ""}
+        values = values_of(selection, "")
 
         def work(connection: sqlite3.Connection) -> int:
             (count,) = connection.execute(count_statement(selection), values).fetchone()
@@ -125,7 +128,7 @@ class Finder:
         return connection.execute(statement(selection, few=few), values).fetchall()
 
     def _are_few(self, connection: sqlite3.Connection, selection: Selection) -> bool:
-        (found,) = connection.execute(_PROBE, vars(selection) | {"few": self._few}).fetchone()
+        (found,) = connection.execute(_PROBE, values_of(selection, "") | {"few": self._few}).fetchone()
         return bool(found < self._few)
 
     def _connect(self) -> sqlite3.Connection:
@@ -141,6 +144,11 @@ def _near(
         return connection.execute(statement(selection, few=False), values).fetchall()
     rows = connection.execute(statement(selection, few=False, end=True), values | {"end": end[0]}).fetchall()
     return rows if len(rows) == values["limit"] else None
+
+
+def values_of(selection: Selection, after: str) -> dict[str, object]:
+    """Return the values of the parameters of a statement about a selection."""
+    return vars(selection) | {"after": after, "without": to_json(sorted(selection.without)).decode()}
 
 
 def end_statement(selection: Selection) -> str:
@@ -174,7 +182,7 @@ def _index(selection: Selection) -> str | None:
 
 
 def _where(selection: Selection) -> str:
-    return f"{_whose(selection)}{_WHERE}"
+    return f"{_whose(selection)}{_WHERE} {_WITHOUT if selection.without else ''}"
 
 
 def _whose(selection: Selection) -> str:

@@ -65,6 +65,16 @@ MIGRATIONS = (
         version INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE ledgers (
+        owner TEXT PRIMARY KEY NOT NULL,
+        version INTEGER NOT NULL,
+        entries TEXT NOT NULL,
+        quota INTEGER NOT NULL,
+        room INTEGER NOT NULL,
+        room_until INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 """Step n brings a file from version n to n + 1. A step that has been released is never changed."""
 

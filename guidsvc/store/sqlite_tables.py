@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from guidsvc.keys import Key
+from guidsvc.ledger import Ledger
 from guidsvc.models import Receipt, Record
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -60,6 +61,7 @@ class Table(Generic[Row]):
 RECORDS = Table("records", Record, key="guid", version="version")
 RECEIPTS = Table("receipts", Receipt, key="key", version="attempt")
 KEYS = Table("keys", Key, key="id", version="version")
+LEDGERS = Table("ledgers", Ledger, key="owner", version="version")
 LIST_KEYS = f"SELECT {', '.join(KEYS.columns)} FROM keys WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608  # nosec B608  # our own names
 
 FENCE = "SELECT mode, gen, boot FROM fence"
