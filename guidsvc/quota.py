@@ -157,7 +157,7 @@ class LedgerQuota:
         while not await account.admit(wish):
             if loop.time() >= deadline:
                 raise QuotaExceeded(self._quota)
-            await asyncio.sleep(random.uniform(_PAUSE / 2, _PAUSE * 2))  # noqa: S311  # no secret
+            await asyncio.sleep(random.uniform(_PAUSE / 2, _PAUSE * 2))  # noqa: S311  # nosec B311  # no secret
             asked = self._clock()
         if self._clock() - asked > LEASE_MS // 2:
             raise StoreUnavailable("to admit a record took so long that its reservation may be over before it is put")
@@ -211,7 +211,7 @@ class _Account:
         """Answer wishes; None is a wish for nothing, but that what has ended be taken back."""
         for attempt in range(ATTEMPTS):
             if attempt:
-                await asyncio.sleep(random.uniform(0, min(_PAUSE * attempt, 5 * _PAUSE)))  # noqa: S311  # no secret
+                await asyncio.sleep(random.uniform(0, min(_PAUSE * attempt, 5 * _PAUSE)))  # noqa: S311  # nosec B311  # no secret
             answers = await self._try([wish for wish in wishes if wish is not None])
             if answers is not None:
                 return [True if wish is None else answers[wish.name] for wish in wishes]

@@ -31,7 +31,7 @@ def without_password(url: str) -> str:
     if is_ambiguous(url):
         return f"{scheme}://{HIDDEN}"
     parts = _PARTS.fullmatch(rest)
-    assert parts is not None  # noqa: S101  # it takes any text
+    assert parts is not None  # noqa: S101  # nosec B101  # it takes any text
     user, at, host = parts["authority"].rpartition("@")
     name, colon, _ = user.partition(":")
     shown = f"{name}:{HIDDEN}" if colon else HIDDEN if at else ""
