@@ -161,6 +161,8 @@ async def test_of_two_at_once_one_is_done_and_the_other_told_to_come_back(idempo
     done, waiting = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     with pytest.raises(InProgress):
         done.pop().result()
+    with pytest.raises(InProgress):
+        await idempotency.once(REQUEST, works)
     with pytest.raises(IdempotencyMismatch):
         await idempotency.once(REQUEST._replace(fingerprint="e" * 64), works)
     go_on.set()

@@ -159,12 +159,18 @@ def test_workers_serve_on_a_unix_socket_and_take_turns_on_it(tmp_path: Path, red
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
     wait_until(lambda: LAST_LINE_OF_BANNER in (tmp_path / "log").read_text(), "the banner", tmp_path / "log")
-    for _ in range(2):
+
+    def both_answer() -> bool:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(10)
             client.connect(str(path))
             client.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
             assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
+        return {line["worker"] for line in lines if line.get("path") == "/livez"} == {1, 2}
+
+    for _ in range(2):
+        wait_until(both_answer, "an answer of each worker", tmp_path / "log")
         process.send_signal(signal.SIGHUP)
         wait_until(lambda: "workers replaced" in (tmp_path / "log").read_text(), "new workers", tmp_path / "log")
     process.terminate()

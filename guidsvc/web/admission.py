@@ -6,7 +6,7 @@ nothing of what is done.
 
     free places       it begins
     none              it waits for one, in order, for a short time
-    the queue is long, or its first has waited half of that time; or the loop is so far behind that what it reads now
+    the queue is long, or its first has waited a tenth of that time; or the loop is so far behind that what it reads now
     was sent long ago, and may be waited for no more
                       it is refused before anything is done for it: a queue that is not served in time serves nobody
 """
@@ -21,9 +21,11 @@ from guidsvc.errand import CURRENT, Errand
 from guidsvc.errors import Abandoned, Overloaded, TooLate
 
 PLACES, QUEUE_SECONDS, REQUEST_SECONDS = 256, 1.0, 5.0
-QUEUE = 1
-"""So many times as many as there are places may wait for one. What waits fills memory, and to go through much of that
-takes time: with 8 a fifth of what could be done was lost under overload (`python -m bench.overload`)."""
+QUEUE = 8
+"""So many times as many as there are places may wait for one: so many may come at once."""
+LONG = 0.1
+"""While the first has waited for this part of its time, more are refused. What waits fills memory, and to go through
+much of that takes time: at 0.5 a fifth of what could be done was lost under overload (`python -m bench.overload`)."""
 LATE = 0.2
 """A loop that twice comes to a look by this part of the time in the queue too late is behind with what it was sent."""
 LOOKS = 20
@@ -86,7 +88,7 @@ class Admission:
             return False
         return (
             len(waiting) >= QUEUE * self._most
-            or asyncio.get_running_loop().time() - waiting[0].since > self._seconds / 2
+            or asyncio.get_running_loop().time() - waiting[0].since > LONG * self._seconds
         )
 
     def refuse(self) -> Overloaded:
