@@ -17,7 +17,8 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 import guidsvc
-from guidsvc import logs, rules
+from guidsvc import audit, logs, rules
+from guidsvc.audit import AuditLog
 from guidsvc.background import background
 from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings
@@ -131,6 +132,7 @@ async def serving(
     exclusive = is_private(settings.cache_url)
     async with (
         _watching(settings, meters) as watch,
+        _auditing(settings, clock, meters) as audit_log,
         open_store(settings.store_url, clock=clock, exclusive=exclusive, meter=meters.store) as store,
         open_cache(
             settings.cache_url,
@@ -139,12 +141,20 @@ async def serving(
             size=settings.cache_size,
             meter=meters.cache,
         ) as cache,
-        guarding(settings, store, clock) as guard,
+        guarding(settings, store, clock, None if audit_log is None else audit_log.denied) as guard,
         open_quota(store, clock=clock, quota=settings.quota) as quota,
     ):
         terms = Terms(lifetime=settings.lifetime, retention=settings.retention)
         make, strict = MAKERS[settings.guid_version], settings.require_preconditions
-        service = GuidService(cache, clock=clock, draw=rules.drawing(make), terms=terms, strict=strict, quota=quota)
+        service = GuidService(
+            cache,
+            clock=clock,
+            draw=rules.drawing(make),
+            terms=terms,
+            strict=strict,
+            quota=quota,
+            audit=None if audit_log is None else audit_log.changed,
+        )
         idempotency = Idempotency(store, clock=clock, seeded=partial(rules.seeded, make))
         probes = Probes(store=cache.ping, cache=cache.check)
         log = _access_log(settings, post)
@@ -176,6 +186,14 @@ async def serving(
 def _listed(setting: str) -> list[str]:
     """Return what a setting lists, between commas."""
     return [each.strip() for each in setting.split(",") if each.strip()]
+
+
+@asynccontextmanager
+async def _auditing(settings: Settings, clock: Clock, meters: Meters) -> AsyncIterator[AuditLog | None]:
+    """Open the audit log, inside, where it is asked for, or access is controlled."""
+    where = settings.audit_log or (audit.STDERR if is_controlled(settings) else audit.OFF)
+    with audit.open_audit_log(where, clock=clock, meter=meters.audit) as opened:
+        yield opened
 
 
 @asynccontextmanager

@@ -139,6 +139,9 @@ class Settings(BaseSettings):
         "sub", description="the claim of a token that names the owner of what it creates"
     )
     access_log: bool = Field(True, description="log a line for each request")
+    audit_log: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="who did what to which GUID: to a file, stderr, or off; none: stderr if access is controlled"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="log lines to read, or JSON; auto: to read on a terminal"

@@ -17,9 +17,9 @@ import structlog
 from cachebox import LRUCache
 
 from guidsvc import keys
-from guidsvc.access import Caller
+from guidsvc.access import Caller, Needs
 from guidsvc.background import detached
-from guidsvc.errors import GuidsvcError, RateLimited, Unauthorized
+from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, Unauthorized
 from guidsvc.keys import USED_EVERY_MS, Key
 from guidsvc.limits import RateLimits, Ration
 from guidsvc.lockouts import Lockouts
@@ -43,6 +43,13 @@ class Tokens(Protocol):
         """Return who asks with it, and until when it is good, in Unix seconds; Unauthorized if it is not."""
 
 
+class Denials(Protocol):
+    """Notes who was not let in."""
+
+    def __call__(self, error: GuidsvcError, caller: Caller | None, /) -> None:
+        """Note what they are told, and who it was, if that is known."""
+
+
 class Login:
     """Somebody who has shown who they are: may be used while it is `usable`."""
 
@@ -64,6 +71,14 @@ class Login:
             self._fresh_until = self._until  # once
             self._guard.renew(self)
         return True
+
+    def demand(self, needs: Needs) -> None:
+        """Forbidden, unless they may do what takes that."""
+        try:
+            self.caller.demand(needs)
+        except Forbidden as error:
+            self._guard.deny(error, self.caller)
+            raise
 
     @property
     def good(self) -> bool:
@@ -91,8 +106,10 @@ class Guard:
         limits: RateLimits | None = None,
         lockouts: Lockouts | None = None,
         tokens: Tokens | None = None,
+        denied: Denials | None = None,
     ) -> None:
         self._keys = kept
+        self._denied = denied
         self._clock = clock
         self._limits = limits or RateLimits(None, clock=clock)
         self._lockouts = lockouts or Lockouts(None, clock=clock)
@@ -107,6 +124,19 @@ class Guard:
 
     async def login(self, authorization: str | None, address: str) -> Login:
         """Return the log-in of a request from an address, for one use; Unauthorized or RateLimited if there is none."""
+        try:
+            return await self._let_in(authorization, address)
+        except (Unauthorized, RateLimited) as error:
+            known: Login | None = None if authorization is None else self._logins.get(authorization)
+            self.deny(error, known.caller if known is not None and known.good else None)
+            raise
+
+    def deny(self, error: GuidsvcError, caller: Caller | None) -> None:
+        """Have it noted that somebody was not let in."""
+        if self._denied is not None:
+            self._denied(error, caller)
+
+    async def _let_in(self, authorization: str | None, address: str) -> Login:
         if authorization is None:
             raise Unauthorized("This needs a key, as in: Authorization: Bearer gs_...", invalid=False)
         known: Login | None = self._logins.get(authorization)

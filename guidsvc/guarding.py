@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from guidsvc.cache.counters import open_counters
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
-from guidsvc.guard import Guard
+from guidsvc.guard import Denials, Guard
 from guidsvc.limits import Limit, RateLimits
 from guidsvc.lockouts import Lockouts
 from guidsvc.rules import Clock
@@ -17,8 +17,10 @@ from guidsvc.web.jwks import fetch
 
 
 @asynccontextmanager
-async def guarding(settings: Settings, keys: Keys, clock: Clock) -> AsyncIterator[Guard | None]:
-    """Guard the service, inside, where access is controlled."""
+async def guarding(
+    settings: Settings, keys: Keys, clock: Clock, denied: Denials | None = None
+) -> AsyncIterator[Guard | None]:
+    """Guard the service, inside, where access is controlled; `denied` notes who is not let in."""
     if not is_controlled(settings):
         yield None
         return
@@ -28,7 +30,7 @@ async def guarding(settings: Settings, keys: Keys, clock: Clock) -> AsyncIterato
         limits = RateLimits(rate, counters, clock=clock, share=share)
         lockouts = Lockouts(failures, counters, clock=clock, share=share)
         async with _tokens(settings, clock) as tokens:
-            guard = Guard(keys, clock=clock, limits=limits, lockouts=lockouts, tokens=tokens)
+            guard = Guard(keys, clock=clock, limits=limits, lockouts=lockouts, tokens=tokens, denied=denied)
             try:
                 yield guard
             finally:

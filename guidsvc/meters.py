@@ -182,6 +182,13 @@ class StoreMeter:
         return self.batches.setdefault(name, BatchMeter())
 
 
+class AuditMeter:
+    """The audit log: how many lines could not be written."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+
 class Timing:
     """Observes how long is done what is done inside."""
 
@@ -208,6 +215,7 @@ class Meters:
         self.requests = RequestMeter()
         self.cache = CacheMeter()
         self.store = StoreMeter()
+        self.audit = AuditMeter()
         self.lag = Histogram(LAGS)
         """How late the event loop was at what it was to do, in seconds, a few times a second."""
         self.connections: Callable[[], int] = int

@@ -11,13 +11,13 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from guidsvc import errand, rules
 from guidsvc.access import ANYONE, Caller, authorize
 from guidsvc.bodies import Change, ListQuery, Patch
-from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
+from guidsvc.errors import GuidsvcError, NotFound, OutcomeUnknown, PreconditionRequired, StoreUnavailable
 from guidsvc.models import Record, State
 from guidsvc.quota import NO_QUOTA, Quota
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
@@ -59,6 +59,19 @@ class Page(NamedTuple):
     next: str | None
 
 
+Action = Literal["create", "update", "delete"]
+Outcome = Literal["done", "found", "unknown"]
+"""Of a write: it was done; what it was to create was there, as the same request, made before, had created it; or it was
+sent, and nobody knows."""
+
+
+class Audit(Protocol):
+    """Notes what is done to records."""
+
+    def __call__(self, action: Action, record: Record, caller: Caller, outcome: Outcome, /) -> None:
+        """Note what a caller did to a record: it as it now is, or was when it was deleted."""
+
+
 class GuidService:
     """Reads and writes records by the rules.
 
@@ -67,6 +80,8 @@ class GuidService:
 
     It acts for a caller, `ANYONE` if for nobody else: what is another's is to them as if it were not there, which is
     judged after every load (`authorize`). Whether they may do what they ask for is judged before.
+
+    Where there is an `audit`, each write is noted there before it is told.
     """
 
     def __init__(  # noqa: PLR0913  # its collaborators, by name
@@ -79,8 +94,10 @@ class GuidService:
         strict: bool = False,
         attempts: int = ATTEMPTS,
         quota: Quota = NO_QUOTA,
+        audit: Audit | None = None,
     ) -> None:
         self._store = store
+        self._audit = audit
         self._clock = clock
         self._draw = draw
         self._terms = terms
@@ -154,9 +171,10 @@ class GuidService:
             rules.demand(guid, None, conditions)
             after, owner = self._deleted.version, self._caller.owner
             record = rules.created(guid, change, now, self._terms, after=after, owner=owner)
-            if await self._swap(None, record):
+            if await self._swap("create", None, record):
                 return record
             if draw is not None and (before := authorize(await self._store.latest(guid), self._caller)) is not None:
+                self._note("create", before, "found")
                 return before
         raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and all are taken already")
 
@@ -209,7 +227,7 @@ class GuidService:
     def rehearsing(self) -> Iterator["GuidService"]:
         """Yield a service that does, inside, what this one would do, and changes nothing that others see."""
         with rehearsal(self._store) as store:
-            service = GuidService(
+            service = GuidService(  # without an audit: nothing is done
                 store,
                 clock=self._clock,
                 draw=self._draw,
@@ -251,11 +269,11 @@ class GuidService:
                     raise NotFound(guid)
                 new = make(old, now, max(self._deleted.version, stored.version if stored else 0))
                 unchanged = new is not None and new is old
-                if unchanged or await self._swap(stored, new):
+                if unchanged or await self._swap(_action(old, new), stored, new):
                     return old, new
         raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
 
-    async def _swap(self, old: Record | None, new: Record | None) -> bool:
+    async def _swap(self, action: Action, old: Record | None, new: Record | None) -> bool:
         """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished, in the cache too.
 
         QuotaExceeded if that would bring a record to life, and its owner has as many as it may have.
@@ -263,7 +281,24 @@ class GuidService:
         async with self._quota.admitted(old, new):
             errand.check()
             with errand.kept():
-                return await self._store.swap(old, new)
+                return await self._noted(action, old, new)
+
+    async def _noted(self, action: Action, old: Record | None, new: Record | None) -> bool:
+        """Swap in the store, and note what was done, or may have been."""
+        record: Record = new or old  # type: ignore[assignment]  # the contract: one of them is a record
+        try:
+            swapped = await self._store.swap(old, new)
+        except BaseException as error:
+            if isinstance(error, OutcomeUnknown) or not isinstance(error, GuidsvcError):
+                self._note(action, record, "unknown")
+            raise
+        if swapped:
+            self._note(action, record, "done")
+        return swapped
+
+    def _note(self, action: Action, record: Record, outcome: Outcome) -> None:
+        if self._audit is not None:
+            self._audit(action, record, self._caller, outcome)
 
     def _demand(self, guid: str, old: Record | None, conditions: Conditions) -> None:
         if old is not None and self._strict and not conditions:
@@ -304,6 +339,13 @@ class _Turn:
 
     async def __aexit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def _action(old: Record | None, new: Record | None) -> Action:
+    """Say what makes this of that, as clients see it: one past its retention is none."""
+    if old is None:
+        return "create"
+    return "delete" if new is None else "update"
 
 
 async def _back_off(attempt: int) -> None:

@@ -11,12 +11,16 @@ L1, REDIS, MISS = "l1", "redis", "miss"
 
 
 class Trace:
-    """The notes on one request; `spent` is the seconds that it waited for each part, added up."""
+    """The notes on one request; `spent` is the seconds that it waited for each part, added up.
 
-    __slots__ = ("request_id", "source", "spent")
+    `remote` is where it came from.
+    """
 
-    def __init__(self, request_id: str) -> None:
+    __slots__ = ("remote", "request_id", "source", "spent")
+
+    def __init__(self, request_id: str, remote: str = "") -> None:
         self.request_id = request_id
+        self.remote = remote
         self.source: str | None = None
         self.spent: dict[str, float] = {}
 

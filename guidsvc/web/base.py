@@ -73,8 +73,8 @@ class Handler(RequestHandler):
         """
         if not hasattr(self, "request_id"):
             self.request_id = request_id(self.request.headers.get("X-Request-Id", ""))
-            self.trace = Trace(self.request_id)
             self.application.settings["forwarded"].apply(self.request)
+            self.trace = Trace(self.request_id, str(self.request.remote_ip))
             self._received = bytearray()
             self._received_bytes = 0
         headers = self._headers = HTTPHeaders()
@@ -133,7 +133,12 @@ class Handler(RequestHandler):
 
     def _admit(self, login: Login, needs: Needs) -> None:
         self._login, self.caller = login, login.caller
-        self.caller.demand(needs)
+        self.demand(needs)
+
+    def demand(self, needs: Needs) -> None:
+        """Forbidden, unless who asks may do what takes that."""
+        if self._login is not None:
+            self._login.demand(needs)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         self._received_bytes += len(chunk)

@@ -143,7 +143,7 @@ class BatchHandler(Handler):
             service = self._open.enter_context(service.rehearsing())
         minimal = self.preferences().get("return") == "minimal"
         self._applied = {"Preference-Applied": "return=minimal"} if minimal else {}
-        return Performer(service, self.caller, self.request_id, full=query.view is not None, minimal=minimal)
+        return Performer(service, self.demand, self.request_id, full=query.view is not None, minimal=minimal)
 
     async def _do_document(self) -> None:
         values = await self._read_document()

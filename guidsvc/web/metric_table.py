@@ -186,6 +186,13 @@ TABLE = (
         lambda meters, _: {(): meters.store.lateness},
     ),
     Told(
+        "guidsvc_audit_failures_total",
+        "counter",
+        "Lines of the audit log that could not be written; they are in the log.",
+        (),
+        lambda meters, _: {(): meters.audit.failures},
+    ),
+    Told(
         "guidsvc_event_loop_lag_seconds",
         "histogram",
         "How late the event loop was, a few times a second.",

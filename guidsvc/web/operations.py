@@ -1,14 +1,14 @@
 """The operations of a batch: each is done as a request of its own would be, and answered by a result of its own."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import structlog
 from pydantic_core import to_json
 
 from guidsvc import errand
-from guidsvc.access import DELETE, READ, WRITE, Caller, Scope
+from guidsvc.access import DELETE, READ, WRITE, Needs, Scope
 from guidsvc.bodies import Operation
 from guidsvc.errors import Abandoned, GuidsvcError, InvalidRequest, PreconditionFailed
 from guidsvc.idempotency import Draws
@@ -60,11 +60,16 @@ def read_line(line: Line) -> Asked:
 
 
 class Performer:
-    """Does operations for one request of a caller; `full` and `minimal` say how much of a record is in a result."""
+    """Does operations for one request; `full` and `minimal` say how much of a record is in a result.
 
-    def __init__(self, service: GuidService, caller: Caller, request_id: str, *, full: bool, minimal: bool) -> None:
+    `demand` raises Forbidden, unless who asks may do what takes that.
+    """
+
+    def __init__(
+        self, service: GuidService, demand: Callable[[Needs], None], request_id: str, *, full: bool, minimal: bool
+    ) -> None:
         self._service = service
-        self._caller = caller
+        self._demand = demand
         self._request_id = request_id
         self._full = full
         self._minimal = minimal
@@ -96,7 +101,7 @@ class Performer:
             return self._failed(error, asked.line)
 
     async def _done(self, operation: Operation, draw: Draw | None) -> bytes:
-        self._caller.demand(_NEEDS[operation.op])
+        self._demand(_NEEDS[operation.op])
         wanted = conditions.of_operation(operation)
         if operation.guid is None:
             return self._rendered(201, await self._service.create(operation, wanted, draw=draw))

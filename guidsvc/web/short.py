@@ -19,7 +19,7 @@ from httptools import HttpRequestParser
 
 from guidsvc.access import ANYONE, DELETE, READ, WRITE, Caller, Scope
 from guidsvc.errand import Errand
-from guidsvc.errors import Expired, Forbidden, GuidsvcError, InvalidRequest, NotFound, StoreUnavailable
+from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound, StoreUnavailable
 from guidsvc.guard import Guard, Login
 from guidsvc.idempotency import Reply
 from guidsvc.limits import UNLIMITED
@@ -176,14 +176,14 @@ class ShortWay:
         if name not in DEEDS or "Content-Length" in kept:
             return None
         login = None if self.guard is None else self.guard.at_hand(kept.get("Authorization"))
-        known = self.guard is None or login is not None
+        known = self.guard is None or (login is not None and login.caller.may(READ))
         reply = None
         if known and name != "DELETE" and "If-Match" not in kept:
             reply = self._read(name, guid, kept, remote, login, secure=secure)
         if reply is None:
             return Plain(self, name, guid, kept, remote, login, secure=secure)
         plain = name == "GET" and kept.keys() <= (_IDLE if self._forwarded.any else _FORWARDED)
-        self._memorable, self._login = plain and (login is None or login.caller.may(READ)), login
+        self._memorable, self._login = plain, login
         return reply
 
     def _client(self, kept: Mapping[str, str], peer: Peer) -> tuple[str, bool]:
@@ -209,19 +209,17 @@ class ShortWay:
     def _read(  # all that there is to know of a request
         self, method: str, guid: str, kept: Mapping[str, str], remote: str, login: Login | None, *, secure: bool
     ) -> bytes | None:
-        """Return the answer to a read of somebody, if it is at hand."""
+        """Return the answer to a read of somebody who may read, if it is at hand."""
         if self.under_way.draining:
             return None
         begun, misses = perf_counter(), self._cache.misses
         name, head, source = _name(kept), method == "HEAD", None
-        trace = Trace(name) if self.origin else None
+        trace = Trace(name, remote) if self.origin else None
         token = None if trace is None else CURRENT.set(trace)
         try:
-            caller = ANYONE if login is None else login.caller
-            caller.demand(READ)
             wanted = conditions.parse(kept)
-            record = self._peek(guid, caller)
-        except (Forbidden, NotFound, Expired, InvalidRequest) as error:
+            record = self._peek(guid, ANYONE if login is None else login.caller)
+        except (NotFound, Expired, InvalidRequest) as error:
             status = problems.problem_of(error).status
             more = self.more(trace, None, begun, login)
             reply = replies.problem(error, name, head=head, more=more, secure=secure)
@@ -326,7 +324,7 @@ class Plain:
     async def answer(self, sent: bytes) -> bytes:
         """Do it, with the body that was sent, and return the answer."""
         way, method, name, head = self._way, self._method, self._name, self._method == "HEAD"
-        begun, trace, source, errand = perf_counter(), Trace(name), None, self._errand
+        begun, trace, source, errand = perf_counter(), Trace(name, self._remote), None, self._errand
         secure = self._secure
         CURRENT.set(trace)  # this is a task of its own
         self._begun = True
@@ -335,9 +333,7 @@ class Plain:
                 raise StoreUnavailable("the service has ended")
             if not way.admission.begin(errand):
                 await way.admission.take(errand)
-            caller = await self._caller()
-            caller.demand(_NEEDS[method])
-            service = way.service.acting_for(caller)
+            service = way.service.acting_for(await self._caller())
             answer = await DEEDS[method](service, Asked(method, self._guid, self._kept, lambda: sent))
             way.admission.end(errand)
             self.last, status = way.under_way.draining, answer.status
@@ -358,12 +354,13 @@ class Plain:
         return reply
 
     async def _caller(self) -> Caller:
-        """Return who asks."""
+        """Return who asks; Forbidden, unless they may."""
         guard, authorization = self._way.guard, self._kept.get("Authorization")
         if guard is None:
             return ANYONE
         if self._login is None:
             self._login = guard.at_hand(authorization) or await guard.login(authorization, self._remote)
+        self._login.demand(_NEEDS[self._method])
         return self._login.caller
 
     def abandon(self) -> None:
