@@ -169,7 +169,7 @@ async def serving(
             admission=admission,
             watch=watch,
             guard=guard,
-            keyring=Keyring(store, clock=clock),
+            keyring=Keyring(store, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
             public_metrics=settings.public_metrics,
             cors=cors,
         )

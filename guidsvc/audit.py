@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import structlog
 from pydantic_core import from_json, to_json
 
 from guidsvc.access import Caller
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Unauthorized
+from guidsvc.keys import Key
 from guidsvc.meters import AuditMeter
 from guidsvc.models import Record
 from guidsvc.rules import Clock
@@ -29,7 +30,6 @@ LONGEST_NAME = 256
 """Characters of a caller's name that a line holds: so none is longer than what a pipe keeps together."""
 LOOK_SECONDS = 0.1
 """So often, at most, is looked whether the file is still where it was: that takes as long as to write a line."""
-KeyAction = Literal["key-create", "key-revoke", "key-rotate"]
 
 _REASONS: Mapping[type[GuidsvcError], str] = {
     Unauthorized: "unauthorized",
@@ -68,11 +68,11 @@ class AuditLog:
         line["guid"], line["version"], line["owner"] = record.guid, record.version, record.owner
         self._end(line, caller, outcome)
 
-    def key_changed(self, action: KeyAction, key_id: str, owner: str, caller: Caller) -> None:
-        """Note what was done to a key, by its id."""
+    def key_changed(self, action: str, key: Key, caller: Caller, outcome: str) -> None:
+        """Note what was done to a key: it is told by its id."""
         line = self._begin(action)
-        line["key"], line["owner"] = key_id, owner
-        self._end(line, caller, "done")
+        line["key"], line["owner"] = key.id, key.owner
+        self._end(line, caller, outcome)
 
     def denied(self, error: GuidsvcError, caller: Caller | None) -> None:
         """Note that somebody was not let in, or may not do what they asked for."""

@@ -6,11 +6,12 @@ again. It knows no HTTP and no command line; what opens with a key is `guidsvc.g
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from copy import copy
+from typing import Any, Literal, NamedTuple, Protocol
 
 from guidsvc import errand, keys
-from guidsvc.access import SCOPES
-from guidsvc.errors import Fault, InvalidRequest, KeyEnded, NoSuchKey, StoreUnavailable
+from guidsvc.access import ANYONE, SCOPES, Caller
+from guidsvc.errors import Fault, GuidsvcError, InvalidRequest, KeyEnded, NoSuchKey, OutcomeUnknown, StoreUnavailable
 from guidsvc.keys import ID_CHARACTERS, KEY_ID_PATTERN, Key
 from guidsvc.rules import Clock
 from guidsvc.store import Keys
@@ -23,6 +24,14 @@ ATTEMPTS = 100
 """How often a change that loses its race is tried again before it is given up as unavailable."""
 
 KeyState = Literal["live", "revoked", "expired"]
+KeyAction = Literal["key-create", "key-revoke", "key-rotate"]
+
+
+class KeyAudit(Protocol):
+    """Notes what is done to keys."""
+
+    def __call__(self, action: KeyAction, key: Key, caller: Caller, outcome: Literal["done", "unknown"], /) -> None:
+        """Note what a caller did to a key: it as it now is, or may be."""
 
 
 class Issued(NamedTuple):
@@ -33,11 +42,22 @@ class Issued(NamedTuple):
 
 
 class Keyring:
-    """The keys that there are, by a clock. What changes them may raise StoreUnavailable or OutcomeUnknown."""
+    """The keys that there are, by a clock. What changes them may raise StoreUnavailable or OutcomeUnknown.
 
-    def __init__(self, kept: Keys, *, clock: Clock) -> None:
+    Where there is an `audit`, each change is noted there before it is told, with whom it acts for.
+    """
+
+    def __init__(self, kept: Keys, *, clock: Clock, audit: KeyAudit | None = None) -> None:
         self._keys = kept
         self._clock = clock
+        self._audit = audit
+        self._caller = ANYONE
+
+    def acting_for(self, caller: Caller) -> "Keyring":
+        """Return the same keys, as a caller changes them."""
+        acting = copy(self)
+        acting._caller = caller  # noqa: SLF001  # it is one of us
+        return acting
 
     async def create(self, owner: str, scopes: Iterable[str], *, expire: int | None = None) -> Issued:
         """Make a key for an owner, which is good until `expire`, in Unix seconds, or for ever.
@@ -49,7 +69,7 @@ class Keyring:
             raise InvalidRequest(Fault("/expire", "is past: the key would never be good"))
         for _ in range(ATTEMPTS):
             issued = Issued(*keys.draw(owner, chosen, now, expire=expire))
-            if await self._swap(None, issued.key):
+            if await self._swap("key-create", None, issued.key):
                 return issued
         raise StoreUnavailable(f"{ATTEMPTS} ids of keys were drawn, and all are taken already")
 
@@ -78,7 +98,7 @@ class Keyring:
 
     async def revoke(self, key_id: str) -> Key:
         """Let a key open nothing any more; return what it now is. One that was revoked before stays so."""
-        return await self._change(key_id, lambda key: key if key.revoked else _changed(key, revoked=1))
+        return await self._change("key-revoke", key_id, lambda key: key if key.revoked else _changed(key, revoked=1))
 
     async def rotate(self, key_id: str, *, overlap: int = OVERLAP) -> Issued:
         """Give a key a new secret; the one that it had is good for `overlap` seconds more, one before that no more.
@@ -95,7 +115,7 @@ class Keyring:
             turned, text = keys.rotated(key, self._clock(), overlap=overlap)
             return turned
 
-        return Issued(await self._change(key_id, turn), text)
+        return Issued(await self._change("key-rotate", key_id, turn), text)
 
     def state_of(self, key: Key) -> KeyState:
         """Tell whether a key is good by now, or why not."""
@@ -115,20 +135,32 @@ class Keyring:
         more = {name: str(time) for name in ("used", "expire") if (time := getattr(key, name)) is not None}
         return whole | more | {"state": self.state_of(key)}
 
-    async def _change(self, key_id: str, make: Callable[[Key], Key]) -> Key:
+    async def _change(self, action: KeyAction, key_id: str, make: Callable[[Key], Key]) -> Key:
         """Put what `make` makes of a key in its place; it is called again if somebody else was faster."""
         for _ in range(ATTEMPTS):
             old = await self.get(key_id)
             new = make(old)
-            if new is old or await self._swap(old, new):
+            if new is old or await self._swap(action, old, new):
                 return new
         raise StoreUnavailable(f"key {key_id} was changed by others {ATTEMPTS} times in a row")
 
-    async def _swap(self, old: Key | None, new: Key) -> bool:
+    async def _swap(self, action: KeyAction, old: Key | None, new: Key) -> bool:
         """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished."""
         errand.check()
         with errand.kept():
-            return await self._keys.swap_key(old, new)
+            try:
+                swapped = await self._keys.swap_key(old, new)
+            except BaseException as error:
+                if isinstance(error, OutcomeUnknown) or not isinstance(error, GuidsvcError):
+                    self._note(action, new, "unknown")
+                raise
+            if swapped:
+                self._note(action, new, "done")
+            return swapped
+
+    def _note(self, action: KeyAction, key: Key, outcome: Literal["done", "unknown"]) -> None:
+        if self._audit is not None:
+            self._audit(action, key, self._caller, outcome)
 
 
 def _changed(key: Key, **members: object) -> Key:

@@ -18,6 +18,8 @@ from guidsvc.access import SCOPES, Caller
 from guidsvc.audit import LONGEST_NAME, AuditLog, Lines, open_audit_log
 from guidsvc.bodies import Change
 from guidsvc.errors import Forbidden, OutcomeUnknown, RateLimited, StoreUnavailable, Unauthorized
+from guidsvc.keyring import Keyring
+from guidsvc.keys import Key
 from guidsvc.logs import PIPE_BUF
 from guidsvc.models import MAX_USER_CHARACTERS, Record
 from guidsvc.rules import Terms
@@ -467,16 +469,52 @@ def test_what_was_there_is_kept(log: AuditLog, clock: FakeClock, path: Path) -> 
     assert versions(path) == [1, 1]
 
 
-def test_keys_that_are_changed_have_lines_too(log: AuditLog, clock: FakeClock, path: Path) -> None:
-    log.key_changed("key-revoke", "4rGcVd0Xq2Lb", "bob", ALICE)
+async def test_keys_that_are_changed_have_lines_too(
+    serving: Serving, sqlite_url: str, clock: FakeClock, path: Path
+) -> None:
+    """By their ids, and without their texts; what was revoked before is not changed."""
+    async with serving(access="keys", audit_log=str(path)) as client:
+        held = await Guarded(client, sqlite_url, clock).give("root", "admin")
+        root = Asker(client, held)
+        made = await root.ask("POST", "/keys", json={"owner": "alice", "scopes": ["read"]})
+        at = made.headers["Location"]
+        turned = await root.ask("POST", f"{at}/rotation", json={})
+        for _ in range(2):
+            assert (await root.ask("DELETE", at)).status == 204
+
+    lines = lines_of(path)
+    assert [line.pop("action") for line in lines] == ["key-create", "key-rotate", "key-revoke"]
+    for line in lines:
+        assert (line["key"], line["owner"], line["outcome"]) == (made.json["id"], "alice", "done")
+        assert (line["caller"], line["caller_owner"]) == (f"key:{held.key.id}", "root")
+    assert [line["request_id"] for line in lines[:2]] == [made.headers["X-Request-Id"], turned.headers["X-Request-Id"]]
+    for text in (made.json["key"], turned.json["key"]):
+        assert text.split("_")[2] not in path.read_text()
+
+
+class Silent:
+    """Keys whose store does not answer."""
+
+    async def key(self, key_id: str) -> Key | None:
+        return None
+
+    async def keys(self, after: str, limit: int) -> list[Key]:
+        return []
+
+    async def swap_key(self, old: Key | None, new: Key | None) -> bool:
+        raise OutcomeUnknown("no answer")
+
+
+async def test_a_key_that_may_have_been_made_has_a_line_too(log: AuditLog, clock: FakeClock, path: Path) -> None:
+    with pytest.raises(OutcomeUnknown):
+        await Keyring(Silent(), clock=clock, audit=log.key_changed).acting_for(ALICE).create("bob", ["read"])
 
     (line,) = lines_of(path)
-    assert (line["action"], line["key"], line["owner"], line["caller_owner"], line["outcome"]) == (
-        "key-revoke",
-        "4rGcVd0Xq2Lb",
+    assert (line["action"], line["owner"], line["caller"], line["outcome"]) == (
+        "key-create",
         "bob",
-        "alice",
-        "done",
+        ALICE.name,
+        "unknown",
     )
     assert "request_id" not in line, "it was done for none"
 

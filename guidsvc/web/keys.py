@@ -40,7 +40,7 @@ class KeyringHandler(Handler):
             raise Forbidden(
                 None, "While access control is off keys are made by the command, python pdapt.py keys create, only."
             )
-        return self._keyring
+        return self._keyring.acting_for(self.caller)
 
     def refuse_idempotency(self) -> None:
         """Refuse a request that is to be answered with a key, and that asks for its answer to be kept."""
