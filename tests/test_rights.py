@@ -29,7 +29,7 @@ PASSWORD = "s3cret-s3cret"
 (LINE,) = re.findall(r"^user guidsvc .*$", (ROOT / "docs" / "operating.md").read_text(), re.MULTILINE)
 USER = LINE.replace("PASSWORD", PASSWORD).split()
 LEASED = replace(TIMING, lease=Timing().lease)
-"""As it is served with: one of a millisecond is lost in the whole milliseconds that Redis counts in, and reads go back."""
+"""As it is served with: one of a millisecond is lost in the milliseconds that Redis counts in, and reads go back."""
 ADMIN = ["user", "admin", "on", "nopass", "~*", "&*", "+@all"]
 
 
