@@ -23,6 +23,7 @@ The map of the package. A request flows one way, and imports run the same way:
     guarding   whether access is controlled, and the guard opened with all that it needs
     audit      AuditLog: who did what to which GUID, a line each
     guard      Guard: who asks, by the key that is shown; what is remembered of that, and for how long
+    turns      who writes one GUID in this process does so one by one
     idempotency requests that may be sent again, done once
     limits     how often a caller may ask, in all processes, and the rations in which a process books that
     lockouts   from where log-ins failed too often

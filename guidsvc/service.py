@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import Literal, NamedTuple, Protocol, TypeVar
-from weakref import WeakValueDictionary
 
 from guidsvc import errand, rules
 from guidsvc.access import ANYONE, Caller, authorize
@@ -23,14 +22,13 @@ from guidsvc.quota import NO_QUOTA, Quota
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
 from guidsvc.store import FAR, Store
 from guidsvc.store.rehearsal import rehearsal
+from guidsvc.turns import Turns
 
 ATTEMPTS = 100
 """How often a write that loses its race is tried again before it is given up as unavailable."""
 BACKOFF = 0.001, 0.05
 """Seconds: the longest pause before the second attempt, and before any."""
 
-TURN_SECONDS = 10.0
-"""How long a write waits for those of the same GUID that came before it."""
 STRIDE = 250
 """So many records are in memory at a time while a selection is walked."""
 
@@ -104,7 +102,7 @@ class GuidService:
         self._strict = strict
         self._attempts = attempts
         self._quota = quota
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # those that somebody waits for
+        self._turns = Turns()
         self._deleted = _Highest()  # version that was ever deleted here: a new record starts above it
         self._caller = ANYONE
 
@@ -259,7 +257,7 @@ class GuidService:
         `make` is given the record, or None if there is none, the time, and a version that a new one must exceed. If
         another was faster it is called again, with what the other made. What it raises ends the write.
         """
-        async with self._turn(guid):
+        async with self._turns.take(guid):
             for attempt in range(self._attempts):
                 if attempt:
                     await _back_off(attempt)
@@ -305,40 +303,11 @@ class GuidService:
             raise PreconditionRequired(guid)
         rules.demand(guid, old, conditions)
 
-    def _turn(self, guid: str, seconds: float = TURN_SECONDS) -> "_Turn":
-        """Let those who write one GUID in this process do so one by one, where they would only race each other."""
-        taken = guid in self._locks  # by somebody who holds it, waits for it, or is just being woken
-        return _Turn(guid, self._locks.setdefault(guid, asyncio.Lock()), seconds if taken else None)
-
 
 class _Highest:
     """The highest version of some."""
 
     version = 0
-
-
-class _Turn:
-    """A turn at a GUID, which is waited for no longer than so many seconds; or, where None, is there at once."""
-
-    __slots__ = ("_guid", "_lock", "_seconds")
-
-    def __init__(self, guid: str, lock: asyncio.Lock, seconds: float | None) -> None:
-        self._guid = guid
-        self._lock = lock
-        self._seconds = seconds
-
-    async def __aenter__(self) -> None:
-        if self._seconds is None:  # as nearly always, and then no alarm need be set
-            await self._lock.acquire()
-            return
-        try:
-            async with asyncio.timeout(self._seconds):
-                await self._lock.acquire()
-        except TimeoutError as error:
-            raise StoreUnavailable(f"GUID {self._guid} is being written by too many at once") from error
-
-    async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 def _action(old: Record | None, new: Record | None) -> Action:

@@ -88,17 +88,6 @@ async def test_two_services_on_one_store_race_and_none_is_lost(racing: LosesRace
     assert (await services[0].get(GUID)).record.version == max(each.record.version for each in written)
 
 
-async def test_a_write_that_waits_too_long_for_those_before_it_is_unavailable(
-    racing: LosesRaces, service: GuidService
-) -> None:
-    async with service._turn(GUID, seconds=0):
-        with pytest.raises(StoreUnavailable, match="too many at once"):
-            async with service._turn(GUID, seconds=0):
-                pytest.fail("it is not its turn")
-    await service.put(GUID, change(user="a"))
-    assert not service._locks, "nobody waits, and nothing is kept"
-
-
 async def test_when_every_draw_is_taken_the_service_gives_up(racing: LosesRaces, service: GuidService) -> None:
     racing.races = ATTEMPTS
 
