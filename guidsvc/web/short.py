@@ -17,9 +17,8 @@ from time import perf_counter, time
 
 from httptools import HttpRequestParser
 
-from guidsvc.access import ANYONE, DELETE, READ, WRITE, Caller, Scope
-from guidsvc.errand import Errand
-from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound, StoreUnavailable
+from guidsvc.access import ANYONE, READ
+from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound
 from guidsvc.guard import Guard, Login
 from guidsvc.idempotency import Reply
 from guidsvc.limits import UNLIMITED
@@ -28,48 +27,30 @@ from guidsvc.models import Record
 from guidsvc.rules import UNCONDITIONAL
 from guidsvc.service import GuidService
 from guidsvc.tracing import CURRENT, Trace
-from guidsvc.web import body, conditions, problems, replies
+from guidsvc.web import conditions, problems, replies
 from guidsvc.web.access import Log
 from guidsvc.web.admission import Admission, needs_place
 from guidsvc.web.cors import Cors
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.hosting import Peer
+from guidsvc.web.kept import LONG, is_short, kept_of, name_of
 from guidsvc.web.message import RawHeaders
-from guidsvc.web.origin import source_of
+from guidsvc.web.plain import Plain
 from guidsvc.web.records import DEEDS, ROUTE, Asked, reply_of
 from guidsvc.web.refusals import Refusals, Refused
-from guidsvc.web.request_id import draw, request_id
+from guidsvc.web.request_id import draw
 from guidsvc.web.watch import Watch
 
 _START = b"GET /guid/"
 _BEGIN, _END = len(_START), len(_START) + 32
 _GUID = re.compile(r"[0-9A-F]{32}")
 _TARGET = re.compile(rb"/guid/([0-9A-F]{32})")
-_HOST = re.compile(rb"[A-Za-z0-9.:-]+")
-"""Of which nothing is wrong; at what else a Host may be, the long way looks more closely."""
-
-_LONG = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
-"""What these ask for, only the long way has; and, where pages are let in, what one asks by its Origin."""
-_KEPT = {
-    b"authorization": "Authorization",
-    b"connection": "Connection",
-    b"x-request-id": "X-Request-Id",
-    b"content-length": "Content-Length",
-    b"content-type": "Content-Type",
-    b"prefer": "Prefer",
-    b"if-match": "If-Match",
-    b"if-none-match": "If-None-Match",
-    b"x-forwarded-for": "X-Forwarded-For",
-    b"x-forwarded-proto": "X-Forwarded-Proto",
-}
-"""What makes a difference; all others do not."""
 _IDLE = frozenset({"Authorization", "Connection", "Content-Type", "Prefer"})
 """What of that makes none for a read, or none but by who asks."""
 _FORWARDED = _IDLE | {"X-Forwarded-For", "X-Forwarded-Proto"}
 """Nor do these, where nobody is believed."""
 _SENDS = frozenset({"PUT", "PATCH"})
-_NEEDS: Mapping[str, Scope] = {"GET": READ, "HEAD": READ, "PUT": WRITE, "PATCH": WRITE, "DELETE": DELETE}
 
 _REMEMBERED, _REMEMBERED_BYTES = 256, 1024
 """So many ends of requests, of at most so many bytes, are remembered."""
@@ -107,7 +88,7 @@ class ShortWay:
         self._cache = watch.meters.cache
         self._tells = log is not None or bool(watch.origin)  # of where a record came from, or of anything else
         self._forwarded = forwarded
-        self._long = _LONG if cors is None or not cors.any else _LONG | {b"origin"}
+        self._long = LONG if cors is None or not cors.any else LONG | {b"origin"}
         self._peek = service.peek
         self._remembered: dict[bytes, Login | None] = {}
         self._memorable = False  # the request that was answered last
@@ -166,13 +147,13 @@ class ShortWay:
         found = _TARGET.fullmatch(target)
         if found is None:
             return self._refused(method, target, headers, parser, peer) if self.admission.is_full else None
-        kept = _kept(headers, parser, self._long)
+        kept = kept_of(headers, parser, self._long)
         if kept is None:
             return None
         name, guid = method.decode(), found[1].decode()
         remote, secure = self._client(kept, peer)
         if name in _SENDS:
-            return Plain(self, name, guid, kept, remote, secure=secure) if _is_short(kept) else None
+            return Plain(self, name, guid, kept, remote, secure=secure) if is_short(kept) else None
         if name not in DEEDS or "Content-Length" in kept:
             return None
         login = None if self.guard is None else self.guard.at_hand(kept.get("Authorization"))
@@ -197,8 +178,8 @@ class ShortWay:
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "Refused | None":
         """Return a request that there is no room for, if a handler would have to be asked, and it is not a long one."""
-        kept = _kept(headers, parser, self._long)
-        if kept is None or not _is_short(kept) or not needs_place(target) or method == b"OPTIONS":
+        kept = kept_of(headers, parser, self._long)
+        if kept is None or not is_short(kept) or not needs_place(target) or method == b"OPTIONS":
             return None
         if self.under_way.draining:
             return None
@@ -213,7 +194,7 @@ class ShortWay:
         if self.under_way.draining:
             return None
         begun, misses = perf_counter(), self._cache.misses
-        name, head, source = _name(kept), method == "HEAD", None
+        name, head, source = name_of(kept), method == "HEAD", None
         trace = Trace(name, remote) if self.origin else None
         token = None if trace is None else CURRENT.set(trace)
         try:
@@ -280,120 +261,6 @@ class ShortWay:
         return self._head + name.encode() + rest
 
 
-class Plain:
-    """A plain request, until it is answered."""
-
-    __slots__ = (
-        "_begun", "_errand", "_guid", "_kept", "_login", "_method", "_name", "_remote", "_secure", "_way", "last",
-    )  # fmt: skip
-
-    def __init__(  # noqa: PLR0913  # all that there is to know of a request
-        self,
-        way: ShortWay,
-        method: str,
-        guid: str,
-        kept: Mapping[str, str],
-        remote: str,
-        login: Login | None = None,
-        *,
-        secure: bool,
-    ) -> None:
-        self._login = login
-        self._way = way
-        self._remote = remote
-        self._secure = secure
-        self._method = method
-        self._guid = guid
-        self._kept = kept
-        self._name = _name(kept)
-        self._errand = Errand()
-        self._begun = False
-        self.last = False
-        """Whether the connection ends with its answer."""
-        way.under_way.add(self)
-
-    def at_once(self) -> bytes | None:
-        """Return a refusal, if there is no room for it; else None."""
-        way = self._way
-        if way.admission.take_now(self._errand) or way.under_way.draining or not way.admission.is_full:
-            return None
-        way.under_way.discard(self)
-        path, given = f"/guid/{self._guid}", self._kept.get("X-Request-Id")
-        return way.refusals.answer(self._method, path, given, self._remote, secure=self._secure)
-
-    async def answer(self, sent: bytes) -> bytes:
-        """Do it, with the body that was sent, and return the answer."""
-        way, method, name, head = self._way, self._method, self._name, self._method == "HEAD"
-        begun, trace, source, errand = perf_counter(), Trace(name, self._remote), None, self._errand
-        secure = self._secure
-        CURRENT.set(trace)  # this is a task of its own
-        self._begun = True
-        try:
-            if way.under_way.over:
-                raise StoreUnavailable("the service has ended")
-            if not way.admission.begin(errand):
-                await way.admission.take(errand)
-            service = way.service.acting_for(await self._caller())
-            answer = await DEEDS[method](service, Asked(method, self._guid, self._kept, lambda: sent))
-            way.admission.end(errand)
-            self.last, status = way.under_way.draining, answer.status
-            source = source_of(method, status, trace)
-            more = way.more(trace, source, begun, self._login)
-            reply = replies.reply(answer, name, head=head, last=self.last, more=more, secure=secure)
-        except BaseException as failure:  # it is told, and logged where an operator must see it
-            error = way.admission.end(errand, failure)
-            if not isinstance(error, Exception):
-                raise
-            replies.log_failure(error, name)
-            self.last, status = way.under_way.draining, problems.problem_of(error).status
-            more = way.more(trace, None, begun, self._login)
-            reply = replies.problem(error, name, head=head, last=self.last, more=more, secure=secure)
-        finally:
-            way.under_way.discard(self)
-        way.tell((method, self._guid, status), begun, name, self._remote, source)
-        return reply
-
-    async def _caller(self) -> Caller:
-        """Return who asks; Forbidden, unless they may."""
-        guard, authorization = self._way.guard, self._kept.get("Authorization")
-        if guard is None:
-            return ANYONE
-        if self._login is None:
-            self._login = guard.at_hand(authorization) or await guard.login(authorization, self._remote)
-        self._login.demand(_NEEDS[self._method])
-        return self._login.caller
-
-    def abandon(self) -> None:
-        """Forget it: its client has gone; what has been sent to the store is finished."""
-        self._errand.leave(gone=True)
-        if not self._begun:
-            self._way.under_way.discard(self)
-
-
-def _kept(headers: RawHeaders, parser: HttpRequestParser, long: frozenset[bytes]) -> dict[str, str] | None:
-    """Return those headers that make a difference, or None if they ask for what only the long way has."""
-    kept: dict[str, str] = {}
-    hosts = 0
-    for name, value in headers:
-        lower = name.lower()
-        if lower == b"host":
-            hosts += 1
-            if _HOST.fullmatch(value) is None:
-                return None
-        elif lower in _KEPT:
-            known = _KEPT[lower]
-            if known in kept:
-                return None
-            kept[known] = value.decode("latin-1")
-        elif lower in long:
-            return None
-    if hosts != 1 or not parser.should_keep_alive():
-        return None
-    if "Connection" in kept and (kept["Connection"].lower() != "keep-alive" or parser.get_http_version() != "1.1"):
-        return None
-    return kept
-
-
 def _may_ask(login: Login | None) -> bool:
     """Whether one may ask once more now, where that is limited; if not, the long way says so."""
     return login is None or login.ration.take()
@@ -404,14 +271,3 @@ def limits_of(login: Login | None) -> str:
     if login is None or login.ration is UNLIMITED:
         return ""
     return "".join(f"{name}: {value}\r\n" for name, value in login.ration.headers().items())
-
-
-def _is_short(kept: Mapping[str, str]) -> bool:
-    """Whether the body is one that a record may have; llhttp has seen that its length is a number."""
-    length = kept.get("Content-Length", "0")
-    return len(length) <= len(str(body.MAX_BYTES)) and int(length) <= body.MAX_BYTES
-
-
-def _name(kept: Mapping[str, str]) -> str:
-    given = kept.get("X-Request-Id")
-    return draw() if given is None else request_id(given)
