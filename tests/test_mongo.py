@@ -23,7 +23,8 @@ from pymongo.errors import (
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.models import Record
 from guidsvc.rules import Selection
-from guidsvc.store.mongo import MongoStore, _write_failure, filter_of, open_mongo
+from guidsvc.store.mongo import MongoStore, _write_failure, open_mongo
+from guidsvc.store.mongo_documents import filter_of
 from tests.conftest import FakeClock
 from tests.nemesis.proxy import Spoil, proxy
 from tests.records import GUID, record

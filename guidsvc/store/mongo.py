@@ -8,17 +8,16 @@ what a majority has.
 
 import re
 import warnings
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from secrets import token_hex
-from typing import Any, TypeVar
+from typing import Any
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
-from pydantic import ValidationError
 from pymongo import IndexModel
 from pymongo.errors import (
     BulkWriteError,
@@ -40,6 +39,17 @@ from guidsvc.models import Receipt, Record
 from guidsvc.rules import Selection
 from guidsvc.store import FAR, Far
 from guidsvc.store.fence import NEW, Fence, Mode, Sight
+from guidsvc.store.mongo_documents import (
+    NOW,
+    Document,
+    Model,
+    document_of,
+    expiring,
+    filter_of,
+    model_of,
+    no_later_than,
+    same_as,
+)
 from guidsvc.urls import opened
 
 DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
@@ -67,17 +77,7 @@ _INDEXES = [
 _RECEIPT_INDEXES = [IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0)]
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 _MAJORITY = ReadConcern("majority")
-_NOW = {"$toLong": "$$NOW"}
-_Document = Mapping[str, Any]
 _Collection = AsyncIOMotorCollection[dict[str, Any]]
-_Model = TypeVar("_Model", Record, Receipt, Key, Ledger)
-_NAMES: Mapping[type, tuple[str, str]] = {
-    Record: ("guid", "version"),
-    Receipt: ("key", "attempt"),
-    Key: ("id", "version"),
-    Ledger: ("owner", "version"),
-}
-"""Of which fields one is the key, and one rises with every change."""
 
 
 @asynccontextmanager
@@ -155,8 +155,8 @@ class MongoStore:
         self._few = few
         find, settle = partial(self._find, collection), partial(self._find, _linearizable(collection))
         queries = meter.batch("query")
-        self._gets: Batcher[str, _Document | None] = Batcher(find, limit=QUERY, in_flight=QUERIES, meter=queries)
-        self._settled: Batcher[str, _Document | None] = Batcher(
+        self._gets: Batcher[str, Document | None] = Batcher(find, limit=QUERY, in_flight=QUERIES, meter=queries)
+        self._settled: Batcher[str, Document | None] = Batcher(
             settle, limit=QUERY, in_flight=QUERIES, meter=meter.batch("settle")
         )
         self._creations: Batcher[dict[str, Any], bool] = Batcher(
@@ -165,7 +165,7 @@ class MongoStore:
 
     async def get(self, guid: str) -> Record | None:
         document = await self._gets.ask(guid)
-        return None if document is None else _model(Record, document)
+        return None if document is None else model_of(Record, document)
 
     def peek(self, guid: str) -> Record | Far | None:  # noqa: ARG002  # whichever it is, it is far away
         return FAR
@@ -175,7 +175,7 @@ class MongoStore:
 
     async def settled(self, guid: str) -> Record | None:
         document = await self._settled.ask(guid)
-        return None if document is None else _model(Record, document)
+        return None if document is None else model_of(Record, document)
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         try:
@@ -185,7 +185,7 @@ class MongoStore:
 
     async def fence(self) -> Sight:
         try:
-            (found,) = await self._fence.aggregate([{"$addFields": {"now": _NOW}}]).to_list(1)
+            (found,) = await self._fence.aggregate([{"$addFields": {"now": NOW}}]).to_list(1)
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
         except ValueError as error:
@@ -207,7 +207,7 @@ class MongoStore:
             documents = await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
-        return [_model(Record, document) for document in documents]
+        return [model_of(Record, document) for document in documents]
 
     async def count(self, selection: Selection) -> int:
         return await self._count(self._collection, selection)
@@ -237,7 +237,7 @@ class MongoStore:
             documents = await self._keys.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit).to_list(limit)
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
-        return [_model(Key, document) for document in documents]
+        return [model_of(Key, document) for document in documents]
 
     async def swap_key(self, old: Key | None, new: Key | None) -> bool:
         return await _swap_one(self._keys, old, new)
@@ -272,12 +272,12 @@ class MongoStore:
     async def index_for(self, selection: Selection) -> str:
         """Choose what finds a page soonest. MongoDB would keep a choice of its own for other bounds too."""
         if selection.by_expire:
-            few = await self._collection.count_documents(_expire(selection), hint=_BY_EXPIRE, limit=self._few)
+            few = await self._collection.count_documents(expiring(selection), hint=_BY_EXPIRE, limit=self._few)
             if few < self._few:
                 return _BY_EXPIRE
         return _by_key(selection)
 
-    async def _find(self, collection: _Collection, guids: list[str]) -> list[_Document | None]:
+    async def _find(self, collection: _Collection, guids: list[str]) -> list[Document | None]:
         unique = list(set(guids))
         try:
             found = await collection.find({"_id": {"$in": unique}}).to_list(len(unique))
@@ -290,11 +290,11 @@ class MongoStore:
         if old is None:
             if new is None:
                 raise ValueError("a swap of nothing for nothing")
-            return await self._creations.ask(_document(new))
-        same = _same(old) | ({} if not_after is None else _by(not_after))
+            return await self._creations.ask(document_of(new))
+        same = same_as(old) | ({} if not_after is None else no_later_than(not_after))
         if new is None:
             return (await self._collection.delete_one(same)).deleted_count == 1
-        return (await self._collection.replace_one(same, _document(new))).matched_count == 1
+        return (await self._collection.replace_one(same, document_of(new))).matched_count == 1
 
     async def _create(self, documents: list[dict[str, Any]]) -> list[bool]:
         """Insert each of these, in one operation, unless there is one of its GUID already; say which were."""
@@ -308,42 +308,31 @@ class MongoStore:
         return [True] * len(documents)
 
 
-async def _one(collection: _Collection, model: type[_Model], key: str) -> _Model | None:
+async def _one(collection: _Collection, model: type[Model], key: str) -> Model | None:
     """Return the model of a key; None if there is none."""
     try:
         document = await collection.find_one({"_id": key})
     except PyMongoError as error:
         raise StoreUnavailable(f"MongoDB: {error}") from error
-    return None if document is None else _model(model, document)
+    return None if document is None else model_of(model, document)
 
 
-async def _swap_one(collection: _Collection, old: _Model | None, new: _Model | None) -> bool:
+async def _swap_one(collection: _Collection, old: Model | None, new: Model | None) -> bool:
     """Put a model in the place of another, one of which may be None, for absent; False if that is not there."""
     try:
         if old is None and new is not None:
-            await collection.insert_one(_document(new))
+            await collection.insert_one(document_of(new))
             return True
-        same = {} if old is None else _same(old)
+        same = {} if old is None else same_as(old)
         if new is None:
             return (await collection.delete_one(same)).deleted_count == 1
-        return (await collection.replace_one(same, _document(new))).matched_count == 1
+        return (await collection.replace_one(same, document_of(new))).matched_count == 1
     except DuplicateKeyError:
         return False
     except BSONError as error:
         raise StoreUnavailable(f"MongoDB cannot hold this: {error}") from error
     except PyMongoError as error:
         raise _write_failure(error) from error
-
-
-def _same(model: Record | Receipt | Key | Ledger) -> dict[str, Any]:
-    """Return the filter of the document of a model, at its version."""
-    key, version = _NAMES[type(model)]
-    return {"_id": getattr(model, key), version: getattr(model, version)}
-
-
-def _by(milliseconds: int) -> dict[str, Any]:
-    """Say that it is no later than this, as a filter of MongoDB."""
-    return {"$expr": {"$lte": [_NOW, milliseconds]}}
 
 
 def _linearizable(collection: _Collection) -> _Collection:
@@ -361,39 +350,8 @@ async def _purge(collection: _Collection, before: int, limit: int) -> int:
     return gone.deleted_count
 
 
-def _document(model: Record | Receipt | Key | Ledger) -> dict[str, Any]:
-    """Lay a model out as a document: its key is `_id`, and `purge_at` a date, as the TTL index wants it."""
-    fields = model.model_dump()
-    if "purge_at" in fields:
-        fields["purge_at"] = DatetimeMS(fields["purge_at"] * 1000)
-    return {"_id": fields.pop(_NAMES[type(model)][0])} | fields
-
-
-def filter_of(selection: Selection) -> dict[str, Any]:
-    """Say what a selection holds, as a filter of MongoDB."""
-    kept = {"purge_at": {"$gt": DatetimeMS(selection.kept_at * 1000)}}
-    whose = {name: value for name in ("owner", "user") if (value := getattr(selection, name)) is not None}
-    others = {"_id": {"$nin": sorted(selection.without)}} if selection.without else {}
-    return whose | others | _expire(selection) | kept
-
-
 def _by_key(selection: Selection) -> str:
     return _BY[selection.owner is not None, selection.user is not None]
-
-
-def _expire(selection: Selection) -> dict[str, Any]:
-    return {"expire": {"$gte": selection.expire_from, "$lt": selection.expire_before}}
-
-
-def _model(model: type[_Model], document: _Document) -> _Model:
-    fields = dict(document)
-    name, purge_at = fields.pop("_id"), fields.get("purge_at")
-    if isinstance(purge_at, DatetimeMS):
-        fields["purge_at"] = int(purge_at) // 1000
-    try:
-        return model.model_validate(fields | {_NAMES[model][0]: name})
-    except ValidationError as error:
-        raise CorruptRecord(f"the document of {name} is no {model.__name__}: {error}") from error
 
 
 def _write_failure(error: PyMongoError) -> GuidsvcError:
