@@ -139,8 +139,54 @@ def test_the_other_files_for_vs_code_are_json() -> None:
 
 @pytest.fixture
 def compose() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    loaded: dict[str, Any] = yaml.safe_load(interpolated((ROOT / "docker-compose.yml").read_text()))
     return loaded
+
+
+def interpolated(text: str) -> str:
+    """Do what compose does with variables of which none is set: take their defaults, and fail if there is none."""
+    text = re.sub(r"\$\{\w+:-([^}]+)\}", r"\1", text)
+    assert not re.search(r"(?<!\$)\$(?!\$)", text)
+    return text.replace("$$", "$")
+
+
+def test_the_databases_are_reached_by_the_app_alone_and_with_a_password(compose: dict[str, Any]) -> None:
+    services, environment = compose["services"], compose["services"]["app"]["environment"]
+
+    assert compose["networks"] == {"inside": {"internal": True}}
+    assert services["app"]["networks"] == ["default", "inside"]
+    for name, variable in (("mongo", "GUIDSVC_STORE_URL"), ("valkey", "GUIDSVC_CACHE_URL")):
+        assert services[name]["networks"] == ["inside"]
+        assert "ports" not in services[name]
+        url = urlsplit(environment[variable])
+        assert url.username == "guidsvc"
+        assert url.password == services[name]["environment"][f"{name.upper()}_PASSWORD"]
+    assert "--keyFile" in services["mongo"]["command"], "without which everybody is let in"
+
+
+def test_no_variable_of_the_compose_file_is_taken_for_a_setting_in_the_same_folder() -> None:
+    used = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+
+    assert used == {"MONGO_PASSWORD", "MONGO_ROOT_PASSWORD", "VALKEY_PASSWORD"}
+    assert not any(name.startswith(PREFIX) for name in used)
+
+
+def test_the_key_file_of_mongodb_is_made_once_and_for_nobody_else(compose: dict[str, Any], tmp_path: Path) -> None:
+    mongo = compose["services"]["mongo"]
+    place = tmp_path / "keyfile"
+    program, flag, script, name = mongo["entrypoint"]
+    (tmp_path / "docker-entrypoint.sh").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "docker-entrypoint.sh").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = [program, flag, script.replace("/data/configdb/keyfile", str(place)), name, *mongo["command"]]
+
+    for _ in range(2):
+        made = place.read_bytes() if place.exists() else None
+        said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        assert said.split() == mongo["command"]
+        assert made in {None, place.read_bytes()}
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert re.fullmatch(r"[A-Za-z0-9+/=]{6,1024}", place.read_text()), "which is what MongoDB takes"
 
 
 def test_every_port_is_published_on_this_host_only(compose: dict[str, Any]) -> None:

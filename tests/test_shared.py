@@ -40,11 +40,12 @@ HELD = replace(TIMING, lease=5.0)
 
 @asynccontextmanager
 async def opened(
-    port: int, store: GatedStore, clock: FakeClock, timing: Timing = TIMING, name: str = NAME
+    at: int | str, store: GatedStore, clock: FakeClock, timing: Timing = TIMING, name: str = NAME
 ) -> AsyncIterator[SharedCache]:
-    """Open a cache, as a process has it."""
+    """Open a cache, as a process has it, in the Redis on a port, or at an address and with a user."""
     meter = CacheMeter()
-    async with open_link(f"redis://127.0.0.1:{port}", name=name, timing=timing, meter=meter) as link:
+    url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
+    async with open_link(url, name=name, timing=timing, meter=meter) as link:
         cache = SharedCache(store, link, clock=clock, size=100, timing=timing, meter=meter)
         async with background(cache.fence.keep()):
             yield cache

@@ -32,7 +32,14 @@ def pool_of(url: str, kind: type[_Pool], **options: Any) -> _Pool:
         parts = urlsplit(url)
         if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
             raise ValueError(f"{parts.path} is no number of a Redis database")
-        pool = kind.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None, **options)
+        pool = kind.from_url(
+            url,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,
+            driver_info=None,  # to tell it takes a right of its own
+            **options,
+        )
         pool.make_connection()  # type: ignore[no-untyped-call]  # which is made and not connected: an option that no connection knows shows here
         return pool
 
