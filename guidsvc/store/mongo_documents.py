@@ -1,4 +1,4 @@
-"""Documents: how models are laid out in MongoDB, and what says in its words which of them are meant. Asks no database."""
+"""Documents: how models are laid out in MongoDB, and what says in its words which of them are meant."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
