@@ -37,6 +37,8 @@ from guidsvc.store.around import Around
 from guidsvc.store.fence import Mode
 from guidsvc.tracing import MISS, came_from
 
+GRAIN = 0.002
+"""Seconds by which a lease ends before its note in Redis, which counts whole milliseconds where it begins and ends."""
 DECODINGS, DECODED_BYTES = 10_000, 1024
 """So many values, of no more than so many bytes, are known by what they say, and need not be read again."""
 WINDOW_SECONDS = 8.0
@@ -215,7 +217,7 @@ class SharedCache(Around[Backend]):
         """
         if not reading.spoiled:
             live = self._timer() + (record.expire * 1000 - self._clock()) / 1000
-            until = min(live, asked + self._timing.held(self._timing.lease))
+            until = min(live, asked + self._timing.held(self._timing.lease) - GRAIN)
             self._held.insert(record.guid, _Held(record, until))
 
     def _decoded(self, guid: str, value: bytes) -> Record | None:
