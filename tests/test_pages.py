@@ -82,7 +82,7 @@ def test_what_came_from_others_is_as_it_came() -> None:
 # What a problem means
 
 
-@pytest.mark.parametrize("kind", {*problems.TABLE.values(), problems.INTERNAL}, ids=lambda kind: str(kind.code))
+@pytest.mark.parametrize("kind", sorted({*problems.TABLE.values(), problems.INTERNAL}), ids=lambda kind: str(kind.code))
 async def test_every_problem_is_explained_where_its_type_leads(serving: Serving, kind: problems.Problem) -> None:
     async with serving() as client:
         reply = await client.get(f"/problems/{kind.code}")
