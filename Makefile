@@ -19,8 +19,8 @@ install: $(VENV)/dev.done  ## make the virtual environment, with all that run, t
 run: $(VENV)/run.done  ## run the service; ARGS="--port 9000" passes options on
 	$(BIN)/python pdapt.py $(ARGS)
 
-test: $(VENV)/dev.done  ## run every test; ARGS="-k racing" picks some
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/dev.done  ## run every test, four at a time; ARGS="-k racing" picks some
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which must be on PATH
 	$(BIN)/python -m pytest tests/browser $(ARGS)

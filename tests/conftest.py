@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pymongo
 import pytest
@@ -129,7 +130,8 @@ def redis_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis to be flushed before each test."""
     named = os.environ.get("GUIDSVC_TEST_REDIS_URL")
     if named:
-        yield named
+        place = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+        yield urlsplit(named)._replace(path=f"/{place}").geturl()  # a database of its own for each who tests
     else:
         with redis_server(tmp_path_factory.mktemp("redis")) as server:
             yield f"redis://127.0.0.1:{server.port}/0"
