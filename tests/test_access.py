@@ -319,3 +319,20 @@ async def test_a_token_opens_what_its_scopes_say(
         async with asyncio.timeout(5):
             while (await client.get(PATH, headers=shown)).status != 401:
                 await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("path", ["/guid", PATH])
+async def test_who_fails_to_log_in_takes_no_place_from_others(
+    serving: Serving, sqlite_url: str, path: str, clock: FakeClock
+) -> None:
+    """Though it takes its time until that is told."""
+    limits = {"max_in_progress": 1, "queue_timeout": 1.0, "login_limit": ""}
+    async with serving(access="keys", **limits) as client:
+        alice = await Guarded(client, sqlite_url, clock).asker("alice")
+        assert (await alice.ask("PUT", path, json=BODY)).status == 201
+        strangers = [
+            asyncio.create_task(client.put(path, BODY, headers={"Authorization": "Bearer nonsense"})) for _ in range(40)
+        ]
+        for _ in range(4):
+            assert (await alice.ask("PUT", path, json=BODY)).status in {200, 201}
+        assert {(await each).status for each in strangers} == {401}

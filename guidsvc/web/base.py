@@ -129,6 +129,10 @@ class Handler(RequestHandler):
         return None
 
     async def _log_in(self, guard: Guard, authorization: str | None, needs: Needs) -> None:
+        """Find out who asks. Who is not known yet has no place among what is done, which others would wait for."""
+        taken = errand.CURRENT.get()
+        if taken is not None:
+            self.application.settings["admission"].give_back(taken)
         self._admit(await guard.login(authorization, str(self.request.remote_ip)), needs)
 
     def _admit(self, login: Login, needs: Needs) -> None:

@@ -74,9 +74,10 @@ class Plain:
         try:
             if way.under_way.over:
                 raise StoreUnavailable("the service has ended")
+            caller = await self._caller()
             if not way.admission.begin(errand):
                 await way.admission.take(errand)
-            service = way.service.acting_for(await self._caller())
+            service = way.service.acting_for(caller)
             answer = await DEEDS[method](service, Asked(method, self._guid, self._kept, lambda: sent))
             way.admission.end(errand)
             self.last, status = way.under_way.draining, answer.status
@@ -102,7 +103,10 @@ class Plain:
         if guard is None:
             return ANYONE
         if self._login is None:
-            self._login = guard.at_hand(authorization) or await guard.login(authorization, self._remote)
+            self._login = guard.at_hand(authorization)
+        if self._login is None:
+            self._way.admission.give_back(self._errand)  # others would wait for it
+            self._login = await guard.login(authorization, self._remote)
         self._login.demand(_NEEDS[self._method])
         return self._login.caller
 
