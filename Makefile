@@ -25,8 +25,9 @@ test: $(VENV)/dev.done  ## run every test, four at a time; ARGS="-k racing" pick
 test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which must be on PATH
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
-fuzz: $(VENV)/dev.done  ## make 2,000 requests of each operation up; ARGS="500 7" makes 500, with 7 as the seed
+fuzz: $(VENV)/dev.done  ## make 2,000 requests of each operation up, and with each kind of key; ARGS="500 7" makes 500, with 7 as the seed
 	$(BIN)/python -m tests.fuzz $(ARGS)
+	$(BIN)/python -m tests.fuzz_access $(ARGS)
 
 simulation: $(VENV)/dev.done  ## the cache in a simulated world: 2,000 seeds, and every mutant of it; ARGS="--seeds 9" runs some seeds
 	$(BIN)/python -m tests.simulation $(or $(ARGS),--seeds 2000)

@@ -97,6 +97,7 @@ def _handlers(server: str, label: str) -> Iterator[Case]:
 
 
 OURS, BY_TORNADO = "guidsvc", "guidsvc --server tornado"
+GUARDED = f"read from L1, {OURS}, with a key"
 CASES = [
     Case("a fixed answer, asyncio + httptools + uvloop: the limit", "limit"),
     Case("a file, nginx", "nginx"),
@@ -105,6 +106,7 @@ CASES = [
     Case("read through Redis, FastAPI on uvicorn", "fastapi"),
     Case(f"read from L1, {OURS}", "ours"),
     Case(f"read from L1, {OURS}, with its access log", "ours, logging"),
+    Case(GUARDED, "ours, guarded"),
     Case(f"read from L1, {BY_TORNADO}", "ours, Tornado"),
     Case(f"read from L1 under redis://, {OURS}", "ours, Redis"),
     Case(f"read from Redis, {OURS}", "ours, Redis without L1", script="read", variables={"KEYS": 1000}),
@@ -125,6 +127,7 @@ def _targets() -> Iterator[Target]:
     yield Target("L1 read to Starlette", ours, starlette, 3)
     yield Target("L1 read to Tornado's own server", ours, tornado, 15)
     yield Target("L1 read to FastAPI + Redis", ours, fastapi, 15)
+    yield Target("L1 read with a key to one without access control", GUARDED, ours, 0.8)
     yield Target("L1 read under redis:// to memory://", f"read from L1 under redis://, {OURS}", ours, 0.9)
     yield Target("Redis read to FastAPI + Redis", f"read from Redis, {OURS}", fastapi, 3)
     yield Target("SQLite read to FastAPI + Redis", f"read from SQLite, {OURS}", fastapi, 4)
@@ -161,8 +164,8 @@ def _fill(running: Mapping[str, Running]) -> None:
         if name.startswith("ours"):
             records.put_in(server, 0, KEYS)
             body = b'{"user": "Cylance, Inc.", "expire": "4102444800"}'
-            ask(server.connect(), "PUT", PATH, body, Content_Type="application/json").read()
-        found = ask(server.connect(), "GET", PATH).read()
+            ask(server.connect(), "PUT", PATH, body, Content_Type="application/json", **server.shown).read()
+        found = ask(server.connect(), "GET", PATH, **server.shown).read()
         if b"".join(found.split()) != b"".join(BODY.split()):
             raise RuntimeError(f"{name} answers {found!r}")
 
@@ -185,8 +188,8 @@ def _measure(
 
 def _round(server: Running, case: Case, seconds: int) -> Result:
     variables = {"KEYS": KEYS} | dict(case.variables) | dict(case.prepare(server) if case.prepare else {})
-    before = server.cpu_seconds
-    found = wrk.load(server.port, case.path, seconds, script=case.script, headers=case.headers, variables=variables)
+    headers, before = {**server.shown, **case.headers}, server.cpu_seconds
+    found = wrk.load(server.port, case.path, seconds, script=case.script, headers=headers, variables=variables)
     spent = server.cpu_seconds - before
     if found.failed != (found.requests if case.fails else 0):
         raise RuntimeError(f"{case.name}: {found.failed} of {found.requests} failed")

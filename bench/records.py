@@ -22,7 +22,7 @@ def key(number: int) -> str:
 
 def put_in(running: Running, first: int, count: int) -> None:
     """Create records `first` to `first + count`, as one batch of lines."""
-    response = ask(running.connect(), "POST", "/guid:batch", _lines(first, count), Content_Type=NDJSON)
+    response = ask(running.connect(), "POST", "/guid:batch", _lines(first, count), Content_Type=NDJSON, **running.shown)
     while chunk := response.read(1 << 20):
         if b'"problem"' in chunk:
             raise RuntimeError(chunk[:1000])

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -26,6 +26,8 @@ class Running:
         self.process = process
         self.port = port
         self.folder = folder
+        self.shown: Mapping[str, str] = {}
+        """The headers that a request needs to be let in."""
 
     @property
     def peak_mib(self) -> float:

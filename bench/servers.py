@@ -1,7 +1,9 @@
 """The servers that are measured side by side, all started at once; under load is one at a time."""
 
+import asyncio
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -9,6 +11,9 @@ from tempfile import TemporaryDirectory
 
 from bench.contenders.fixed import BODY, GUID
 from bench.running import LOAD_CORE, SERVER_CORE, Running, free_port, program, redis_binary, service
+from guidsvc import keys
+from guidsvc.access import SCOPES
+from guidsvc.store import open_keys
 
 _NGINX = """
 worker_processes 1;
@@ -52,6 +57,7 @@ def all_servers(mongo_url: str | None) -> Iterator[tuple[Mapping[str, Running], 
             "fastapi": lambda: _module("fastapi_redis", url),
             "ours": lambda: service(core=SERVER_CORE),
             "ours, logging": lambda: service("--access-log", core=SERVER_CORE),
+            "ours, guarded": _guarded,
             "ours, Redis": lambda: service("--cache-url", url, core=SERVER_CORE),
             "ours, Redis without L1": lambda: service("--cache-url", url, "--cache-size", "1", core=SERVER_CORE),
             "ours, no cache": lambda: service("--cache-size", "1", core=SERVER_CORE),
@@ -87,6 +93,21 @@ def _module(name: str, *arguments: str) -> Iterator[Running]:
         command = [sys.executable, "-m", f"bench.contenders.{name}", str(port), *arguments]
         with program(command, port, Path(folder), core=SERVER_CORE) as running:
             yield running
+
+
+@contextmanager
+def _guarded() -> Iterator[Running]:
+    """Run guidsvc with access control, for one whose limit counts and is never reached."""
+    with service("--access", "keys", "--rate-limit", "10000000/second", core=SERVER_CORE) as running:
+        asyncio.run(_give_key(running))
+        yield running
+
+
+async def _give_key(running: Running) -> None:
+    key, text = keys.draw("bench", SCOPES[:3], time.time_ns() // 1_000_000)
+    async with open_keys(f"sqlite:///{running.folder / 'guidsvc.db'}") as kept:
+        await kept.swap_key(None, key)
+    running.shown = {"Authorization": f"Bearer {text}"}
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class Key(BaseModel):
     seconds, or None for never. `used` is within the hour before its last use, or None if it never was.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
     id: Annotated[str, Field(pattern=KEY_ID_PATTERN)]
     owner: User

@@ -36,7 +36,7 @@ class Ledger(BaseModel):
     `quota`, `room` more records may come to life, whatever happens to those that are there.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
     owner: str
     version: Annotated[int, Field(ge=1)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,8 @@ from guidsvc.tracing import CURRENT, L1, MISS, REDIS
 PIPE_BUF = 4096
 """Bytes that a pipe takes in one piece, whoever else writes into it (Linux; `select.PIPE_BUF`)."""
 Form = Literal["auto", "console", "json"]
+_SECRETS = re.compile(r"(gs_[0-9A-Za-z]{12}_)\w+|(eyJ)[\w-]{8,}[\w.-]*")
+"""What may be in a path by mistake: an API key, of which the id may be told; a JWT."""
 
 
 def configure(level: str, form: Form, *, worker: int | None = None) -> None:
@@ -45,6 +48,20 @@ def configure(level: str, form: Form, *, worker: int | None = None) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    _hush()
+
+
+def _hush() -> None:
+    """Keep out of the log what others write into it of what clients send."""
+    logging.getLogger("pymongo.command").setLevel(logging.INFO)  # on debug: each command, with the records in it
+    logging.getLogger("tornado.general").addFilter(_shortened)
+
+
+def _shortened(line: logging.LogRecord) -> bool:
+    """Leave two words of why Tornado's server takes something for no request: the others may be a key."""
+    if isinstance(line.args, tuple) and str(line.msg).startswith("Malformed HTTP message"):
+        line.args = (*line.args[:-1], " ".join(str(line.args[-1]).split()[:2]))
+    return True
 
 
 def is_readable(form: Form) -> bool:
@@ -81,11 +98,25 @@ def access_log(level: str, form: Form, *, worker: int | None = None) -> Access |
 def _readable(  # noqa: PLR0913, PLR0917  # what a line holds
     method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
 ) -> None:
-    given = {"method": method, "path": path, "status": status, "ms": ms, "request_id": request_id, "remote": remote}
+    given = {
+        "method": method,
+        "path": without_secrets(path),
+        "status": status,
+        "ms": ms,
+        "request_id": request_id,
+        "remote": remote,
+    }
     structlog.get_logger("guidsvc.access").info("request", **given, **({} if cache is None else {"cache": cache}))
 
 
 _CACHE = {None: ""} | {source: f'"cache": "{source}", ' for source in (L1, REDIS, MISS)}
+
+
+def without_secrets(path: str) -> str:
+    """Return a path, with `...` for the secret of a key, or for a token, that somebody put there."""
+    if "gs_" not in path and "eyJ" not in path:
+        return path
+    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}...", path)
 
 
 class _Lines:
@@ -111,8 +142,8 @@ class _Lines:
         if not self._lines:
             asyncio.get_running_loop().call_soon(self._write)
         self._lines.append(
-            f'{{"method": {dumps(method)}, "path": {dumps(path)}, "status": {status}, "ms": {ms}, "request_id": '
-            f'"{request_id}", "remote": {dumps(remote)}, {_CACHE[cache]}"event": "request", '
+            f'{{"method": {dumps(method)}, "path": {dumps(without_secrets(path))}, "status": {status}, "ms": {ms}, '
+            f'"request_id": "{request_id}", "remote": {dumps(remote)}, {_CACHE[cache]}"event": "request", '
             f'"logger": "guidsvc.access", "level": "info", '
             f'"timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"{self._end}'
         )

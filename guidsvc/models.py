@@ -136,7 +136,7 @@ class Record(BaseModel):
     of a compact JSON object, or none. `purge_at` is when the store may forget the record.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
     guid: Guid
     user: User
@@ -174,7 +174,7 @@ class Receipt(BaseModel):
     `claimed` are Unix milliseconds, `purge_at` Unix seconds; `seed` is what all that is random in it is drawn from.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
     key: str
     fingerprint: str

@@ -3,16 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
 from guidsvc import keys
 from guidsvc.access import SCOPES
-from guidsvc.keys import Key
 from guidsvc.store import open_keys
-from tests.client import Client, Reply
 from tests.conftest import FakeClock, Serving
+from tests.guarded import Asker, Guarded, until
 from tests.issuer import AUDIENCE, ISSUER, Signer, claims, key_set
 from tests.records import GUID
 
@@ -21,71 +19,10 @@ PATH = f"/guid/{GUID}"
 BODY = {"user": "a"}
 
 
-class Held(NamedTuple):
-    """A key that somebody holds."""
-
-    key: Key
-    text: str
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What shows it."""
-        return {"Authorization": f"Bearer {self.text}"}
-
-
-class Asker:
-    """A client of the service that shows a key."""
-
-    def __init__(self, client: Client, held: Held) -> None:
-        self._client = client
-        self._held = held
-
-    async def ask(self, method: str, path: str, **options: Any) -> Reply:
-        """Ask with the key."""
-        headers = self._held.headers | options.pop("headers", {})
-        return await self._client.ask(method, path, headers=headers, **options)
-
-
-class Guarded(NamedTuple):
-    """A service with access control, and where its keys are."""
-
-    client: Client
-    store_url: str
-    clock: FakeClock
-
-    async def give(self, owner: str = "alice", scopes: str = "read write delete", **more: Any) -> Held:
-        """Make a key."""
-        key, text = keys.draw(owner, scopes.split(), self.clock(), **more)
-        async with open_keys(self.store_url) as kept:
-            assert await kept.swap_key(None, key)
-        return Held(key, text)
-
-    async def asker(self, owner: str = "alice", scopes: str = "read write delete") -> Asker:
-        """Return somebody with a key of their own."""
-        return Asker(self.client, await self.give(owner, scopes))
-
-    async def change(self, held: Held, **changed: Any) -> None:
-        """Change what is kept of a key."""
-        async with open_keys(self.store_url) as kept:
-            old = await kept.key(held.key.id)
-            assert old is not None
-            assert await kept.swap_key(old, old.model_copy(update=changed | {"version": old.version + 1}))
-
-
 @pytest.fixture
 async def guarded(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[Guarded]:
     async with serving(**combination, access="keys", login_limit="") as client:
         yield Guarded(client, combination["store_url"], clock)
-
-
-async def until(status: int, asker: Asker, path: str = PATH) -> Reply:
-    """Ask until that is answered."""
-    async with asyncio.timeout(5):
-        while True:
-            reply = await asker.ask("GET", path)
-            if reply.status == status:
-                return reply
-            await asyncio.sleep(0.05)
 
 
 async def test_who_shows_no_key_is_told_how_to(guarded: Guarded) -> None:
@@ -221,9 +158,9 @@ async def test_one_that_is_revoked_or_expired_is_refused_within_five_seconds(gua
     for held in (revoked, expiring):
         assert (await Asker(guarded.client, held).ask("PUT", PATH, json=BODY)).status in {200, 201}
     await guarded.change(revoked, revoked=1)
-    await until(401, Asker(guarded.client, revoked))
+    await until(401, Asker(guarded.client, revoked), PATH)
     guarded.clock.now += 61_000
-    await until(401, Asker(guarded.client, expiring))
+    await until(401, Asker(guarded.client, expiring), PATH)
 
 
 async def test_the_use_of_a_key_is_noted(guarded: Guarded) -> None:

@@ -30,9 +30,9 @@ from guidsvc.web import problems
 from tests.client import Client, Reply
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.gated import GatedStore
+from tests.guarded import Asker, Guarded
 from tests.records import GUID, record
 from tests.servers import ROOT, pdapt, service, wait_until
-from tests.test_access import Asker, Guarded
 from tests.test_metrics import scrape, value
 from tests.test_supervisor import answers, roll, workers
 

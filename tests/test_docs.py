@@ -86,6 +86,18 @@ def test_every_path_that_is_served_is_in_the_readme() -> None:
     assert told == served
 
 
+def test_every_risk_has_tests_and_every_test_that_is_named_exists() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    risks = re.findall(r"^\| (API\d+) .* \| .* \| (.*) \|$", text, re.MULTILINE)
+
+    assert [risk for risk, _ in risks] == [f"API{number}" for number in range(1, 11)]
+    for risk, tests in risks:
+        named = re.findall(r"`(tests/\w+\.py)::(test_\w+)`", tests)
+        assert named, risk
+        for path, test in named:
+            assert re.search(rf"^(async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE), test
+
+
 def test_the_changelog_names_the_version_or_what_is_to_come() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
 

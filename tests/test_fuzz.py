@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import fuzz_access
 from tests.fuzz import fuzz
 
 
@@ -12,3 +13,16 @@ def test_no_made_up_request_is_answered_otherwise_than_the_document_says(tmp_pat
     sound, said = fuzz(tmp_path, cases=3)
 
     assert sound, said
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", fuzz_access.KINDS)
+def test_no_made_up_request_is_told_what_is_anothers(tmp_path: Path, kind: str) -> None:
+    """Nor changes it, whatever the key; an admin is told, by which it is known that this would be seen."""
+    found = fuzz_access.fuzz(tmp_path, kind, cases=3, phases="examples,fuzzing")
+
+    assert found.conforms, found.said
+    if kind == "admin":
+        assert found.told
+    else:
+        assert (found.told, found.changed) == ([], False)

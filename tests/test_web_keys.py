@@ -3,24 +3,20 @@
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator
 from itertools import pairwise
-from sqlite3 import connect
 from typing import Any
 from unittest.mock import ANY
 
-import pymongo
 import pytest
 
 from guidsvc import keys
 from guidsvc.bodies import MOST
 from guidsvc.keyring import MOST_OVERLAP, OVERLAP
 from guidsvc.store import open_keys
-from guidsvc.store.sqlite import path_of_url
 from tests.client import Reply
 from tests.conftest import FakeClock, Serving
-from tests.test_access import Asker, Guarded, Held, until
+from tests.guarded import Asker, Guarded, Held, everything, until
 from tests.test_openapi import DOCUMENT, check
 from tests.test_web_guids import assert_problem, pointers
 
@@ -280,19 +276,6 @@ async def test_a_body_must_be_json_and_small(admin: Admin) -> None:
     typed = {"Content-Type": "application/x-www-form-urlencoded"}
     assert (await admin.ask("POST", "/keys", body=json.dumps(ALICE).encode(), headers=typed)).status == 415
     assert (await admin.ask("POST", "/keys", json=ALICE | {"more": "a" * 65_536})).status == 413
-
-
-def everything(url: str) -> Iterator[object]:
-    """Yield all that a store holds."""
-    if url.startswith("sqlite"):
-        with closing(connect(path_of_url(url))) as database:
-            for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-                yield from database.execute(f"SELECT * FROM {table}").fetchall()
-        return
-    with pymongo.MongoClient[dict[str, object]](url) as mongo:
-        database_ = mongo.get_default_database()
-        for name in database_.list_collection_names():
-            yield from database_[name].find()
 
 
 async def test_a_secret_is_told_once_and_kept_nowhere(

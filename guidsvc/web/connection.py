@@ -12,7 +12,7 @@ from tornado.iostream import StreamClosedError
 from guidsvc.web.answering import Answering
 from guidsvc.web.exchange import gone
 from guidsvc.web.hosting import Peer, Plain, Shared, has_unread
-from guidsvc.web.message import Message, RawHeaders, not_http
+from guidsvc.web.message import Message, RawHeaders, not_http, unquoted
 from guidsvc.web.reader import Reader
 from guidsvc.web.replies import refusal
 
@@ -268,7 +268,7 @@ class Connection(asyncio.Protocol):
             answering.end()
             self._answering = None
             self._reader.over = True
-            self._send_refusal(not_http(str(error)))
+            self._send_refusal(not_http(unquoted(str(error))))
 
     def _next(self) -> None:
         """Answer what has been waiting."""

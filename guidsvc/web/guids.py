@@ -147,7 +147,7 @@ class GuidHandler(RecordHandler):
         query=RecordQuery,
         headers=(*CONDITIONS, PREFER_MINIMAL),
         body=Change,
-        problems=(InvalidGuid, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
+        problems=(InvalidGuid, NotFound, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
         needs=WRITE,
     )
     async def put(self, text: str) -> None:

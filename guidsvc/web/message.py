@@ -18,6 +18,7 @@ VERSIONS = frozenset({"HTTP/1.0", "HTTP/1.1"})
 RawHeaders = list[tuple[bytes, bytes]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+_QUOTED = re.compile(r":? *['\"].*|: .*", re.DOTALL)
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _READ = _FRAMING | {b"host", b"expect"}
 
@@ -128,3 +129,8 @@ def fault_of(error: HttpParserError) -> Exception:
 def not_http(detail: str) -> InvalidRequest:
     """Make the error that says why this is no request."""
     return InvalidRequest(Fault("", f"is no HTTP request that is understood here: {detail}"))
+
+
+def unquoted(detail: str) -> str:
+    """Return what Tornado says is wrong with a request, less what it quotes of it, which may be a key."""
+    return _QUOTED.split(detail, maxsplit=1)[0]
