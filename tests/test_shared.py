@@ -704,7 +704,8 @@ async def test_many_are_read_in_one_step(
     before = raw.info("commandstats")["cmdstat_evalsha"]["calls"]
 
     assert await asyncio.gather(*map(cache.get, guids)) == list(gated.records.values())
-    assert raw.info("commandstats")["cmdstat_evalsha"]["calls"] <= before + 2, "one, and one to look at the boot"
+    calls = raw.info("commandstats")["cmdstat_evalsha"]["calls"] - before
+    assert calls < len(guids) / 2, "one; the others look at the boot, now and then"
     assert gated.gets == 20
 
 

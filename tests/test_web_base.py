@@ -195,6 +195,7 @@ def test_each_code_has_one_status_and_one_title() -> None:
         "quota-exceeded": 403,
         "rate-limited": 429,
         "in-progress": 409,
+        "key-ended": 409,
         "idempotency-mismatch": 422,
         "precondition-failed": 412,
         "precondition-required": 428,
