@@ -93,6 +93,7 @@ class Ration:
         "_limit",
         "_name",
         "_owed",
+        "_policy",
         "_rest",
         "_share",
         "_sure",
@@ -102,6 +103,7 @@ class Ration:
     def __init__(self, name: str, limit: Limit, counters: Counters | None, clock: Clock, share: int) -> None:
         self._name = "requests:" + sha256(name.encode()).hexdigest()[:32]  # of one length, whatever callers are called
         self._limit = limit
+        self._policy = f'RateLimit-Policy: "requests";q={limit.amount};w={limit.seconds}\r\n'
         self._counters = counters
         self._clock = clock
         self._share = share
@@ -145,12 +147,15 @@ class Ration:
 
     def headers(self) -> dict[str, str]:
         """Return what tells a client of the limit and of what is left (draft-ietf-httpapi-ratelimit-headers-10)."""
-        limit, now = self._limit, self._clock()
-        remaining = self._left + self._rest if now < self._end else limit.amount
-        return {
-            "RateLimit-Policy": f'"requests";q={limit.amount};w={limit.seconds}',
-            "RateLimit": f'"requests";r={remaining};t={limit.wait(now)}',
-        }
+        lines = self.lines().splitlines()
+        return dict(line.split(": ", 1) for line in lines)
+
+    def lines(self) -> str:
+        """Return the same as lines of a head, quickly: each answer has them."""
+        now, end = self._clock(), self._end
+        if now < end:
+            return f'{self._policy}RateLimit: "requests";r={self._left + self._rest};t={(end - now + 999) // 1000}\r\n'
+        return f'{self._policy}RateLimit: "requests";r={self._limit.amount};t={self._limit.wait(now)}\r\n'
 
     def _is_empty(self) -> bool:
         return not (self._left or self._rest) and self._limit.window(self._clock()) == self._window
@@ -209,8 +214,8 @@ class _Unlimited(Ration):
     async def refill(self) -> None:
         pass
 
-    def headers(self) -> dict[str, str]:
-        return {}
+    def lines(self) -> str:
+        return ""
 
 
 UNLIMITED: Ration = _Unlimited()

@@ -21,7 +21,6 @@ from guidsvc.access import ANYONE, READ
 from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound
 from guidsvc.guard import Guard, Login
 from guidsvc.idempotency import Reply
-from guidsvc.limits import UNLIMITED
 from guidsvc.meters import QUICK_SECONDS
 from guidsvc.models import Record
 from guidsvc.rules import UNCONDITIONAL
@@ -254,8 +253,8 @@ class ShortWay:
             rest = replies.reply(reply_of(self.service, asked, OK, record), _ID).partition(_ID.encode())[2]
             record.memo[_MEMO] = rest
         if more:
-            before, length, after = rest.partition(_LENGTH)
-            rest = b"%b\r\n%b%b%b" % (before, more[:-2].encode(), length, after)
+            place = rest.index(_LENGTH)
+            rest = b"%b\r\n%b%b" % (rest[:place], more[:-2].encode(), rest[place:])
         if secure:
             rest = _STRICT + rest
         return self._head + name.encode() + rest
@@ -268,6 +267,4 @@ def _may_ask(login: Login | None) -> bool:
 
 def limits_of(login: Login | None) -> str:
     """Return the lines of a head that tell somebody how often they may ask, if there is a limit."""
-    if login is None or login.ration is UNLIMITED:
-        return ""
-    return "".join(f"{name}: {value}\r\n" for name, value in login.ration.headers().items())
+    return "" if login is None else login.ration.lines()
