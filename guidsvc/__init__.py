@@ -39,6 +39,8 @@ The map of the package. A request flows one way, and imports run the same way:
                that tells of them
     logs       structlog: readable on a terminal, JSON otherwise
     app        the one place where all this is opened, wired, served and closed
+    hosts      what reads HTTP, as the settings say
+    stopping   what ends a process, and that requests under way finish first
     supervisor several workers on one port: started, replaced, ended
     worker     a worker as its supervisor sees it
     post       what a worker is handed, and what it tells

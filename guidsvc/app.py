@@ -3,18 +3,14 @@
 import asyncio
 import gc
 import os
-import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from socket import socket
-from typing import Protocol
 
 import structlog
-from tornado.httpserver import HTTPServer
-from tornado.web import Application
 
 import guidsvc
 from guidsvc import audit, logs, rules
@@ -24,13 +20,15 @@ from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
 from guidsvc.guarding import guarding, is_controlled
+from guidsvc.hosts import hosted
 from guidsvc.idempotency import Idempotency
 from guidsvc.keyring import Keyring
 from guidsvc.meters import Meters
-from guidsvc.post import MARGIN_SECONDS, METRICS_VARIABLE, Post
+from guidsvc.post import METRICS_VARIABLE, Post
 from guidsvc.quota import open_quota
 from guidsvc.rules import Clock, Terms
 from guidsvc.service import GuidService
+from guidsvc.stopping import drain, on_post, on_signals
 from guidsvc.store import open_store
 from guidsvc.store.measured import MeasuredStore
 from guidsvc.urls import scheme_of, without_password
@@ -38,13 +36,10 @@ from guidsvc.web.access import Log
 from guidsvc.web.admission import Admission
 from guidsvc.web.app import make_app
 from guidsvc.web.cors import Cors
-from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.health import Probes
-from guidsvc.web.hosting import Limits
 from guidsvc.web.listening import adopted, listening
 from guidsvc.web.origin import Origin
-from guidsvc.web.server import LAME_SECONDS, RETIRING_TICK_SECONDS, serving_on
 from guidsvc.web.short import ShortWay
 from guidsvc.web.tls import Tls, open_tls
 from guidsvc.web.watch import Watch
@@ -97,7 +92,7 @@ def _run(work: Coroutine[object, object, None]) -> None:
 async def serve(settings: Settings, post: Post | None = None) -> None:
     """Serve as the settings say, and end cleanly on a signal; StartError if it cannot be started."""
     tls = open_tls(settings.tls_cert, settings.tls_key)
-    stop = _on_signals(tls) if post is None else _on_post(post, settings.grace)
+    stop = on_signals(tls) if post is None else on_post(post, settings.grace)
     async with serving(settings, post=post, tls=tls) as port:
         _collect_less()
         if post is None:
@@ -175,12 +170,12 @@ async def serving(
         )
         short = ShortWay(service, app.settings["under_way"], forwarded, log, admission, watch, guard=guard, cors=cors)
         with _listening(settings, post) as sockets:
-            async with _serving(app, sockets, settings, short, tls) as server:
+            async with hosted(app, sockets, settings, short, tls) as server:
                 meters.connections = server.connections
                 try:
                     yield _port(sockets, settings)
                 finally:
-                    await _drain(server, app.settings["under_way"], settings.grace)
+                    await drain(server, app.settings["under_way"], settings.grace)
 
 
 def _listed(setting: str) -> list[str]:
@@ -242,124 +237,6 @@ def _access_log(settings: Settings, post: Post | None) -> Log | None:
     return logs.access_log(settings.log_level, settings.log_format, worker=worker) if settings.access_log else None
 
 
-class _Stoppable(Protocol):
-    def connections(self) -> int:
-        """Count those that are open."""
-
-    def stop(self) -> None:
-        """Accept no more connections."""
-
-    async def retire(self) -> None:
-        """Return when those who are connected have had the time to ask again, and be told that they are hung up on."""
-
-
-class _Tornado(HTTPServer):
-    """Tornado's own server, which does not tell who is idle: all have the same time at the end."""
-
-    def connections(self) -> int:
-        return len(self._connections)
-
-    async def retire(self) -> None:
-        """Return when nobody is connected, or has been told for LAME_SECONDS."""
-        deadline = asyncio.get_running_loop().time() + LAME_SECONDS
-        while self._connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # sets no event
-            await asyncio.sleep(RETIRING_TICK_SECONDS)
-
-
-@asynccontextmanager
-async def _serving(
-    app: Application, sockets: list[socket], settings: Settings, short: ShortWay, tls: Tls | None
-) -> AsyncIterator[_Stoppable]:
-    """Serve with the connection layer of our own, or with Tornado's."""
-    context = None if tls is None else tls.context
-    if settings.server == "httptools":
-        limits = Limits(
-            head_seconds=settings.head_timeout,
-            body_seconds=settings.body_timeout,
-            idle_seconds=settings.idle_timeout,
-            connections=settings.max_connections,
-        )
-        async with serving_on(sockets, app, limits=limits, short=short, tls=context, meter=short.meter) as ours:
-            yield ours
-        return
-    server = _Tornado(
-        app,
-        ssl_options=context,
-        max_body_size=2**60,  # the handlers judge the size of a body: Tornado would hang up without a word
-        idle_connection_timeout=settings.idle_timeout,
-        body_timeout=settings.body_timeout,
-    )
-    server.add_sockets(sockets)
-    try:
-        yield server
-    finally:
-        await server.close_all_connections()
-
-
-async def _drain(server: _Stoppable, under_way: UnderWay, grace: float) -> None:
-    """Return when no request is left to be answered, or after the grace."""
-    under_way.draining = True
-    server.stop()
-    try:
-        async with asyncio.timeout(grace):
-            await server.retire()
-            await under_way.ended()
-    except TimeoutError:
-        if len(under_way):
-            _log.warning("stopped with requests under way", under_way=len(under_way), grace=grace)
-    under_way.over = True
-
-
-def _on_signals(tls: Tls | None) -> asyncio.Event:
-    """Return an event that the first signal sets; a second one ends the process there and then.
-
-    With TLS SIGHUP reads the certificate anew, and ends nothing. Without it is a signal like the others, as there is
-    nobody to be replaced: so ends who loses its terminal; not under nohup, which ignores it.
-    """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if tls is None and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-
-    def told() -> None:
-        stop.set()
-        for number in numbers:
-            loop.remove_signal_handler(number)
-
-    try:
-        for number in numbers:
-            loop.add_signal_handler(number, told)
-        if tls is not None:
-            loop.add_signal_handler(signal.SIGHUP, _reload, tls)
-    except NotImplementedError:
-        pass  # on Windows: there Ctrl-C cancels `serve`, which closes everything as well
-    return stop
-
-
-def _reload(tls: Tls) -> None:
-    try:
-        tls.reload()
-    except StartError as error:
-        _log.error("the certificate is kept, there is no good new one", error=str(error))
-
-
-def _on_post(post: Post, grace: float) -> asyncio.Event:
-    """Return an event that a signal sets, or the death of the supervisor; it is for that one to lose patience."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    def lost() -> None:
-        with suppress(RuntimeError):  # the loop is over already
-            loop.call_soon_threadsafe(stop.set)
-
-    post.watch(lost, grace + MARGIN_SECONDS)
-    return stop
-
-
 def banner(settings: Settings, port: int) -> str:
     """Return what the start prints: where it listens, where it keeps what, and one line to try."""
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # nothing is bound by it
@@ -369,12 +246,15 @@ def banner(settings: Settings, port: int) -> str:
     by = ""
     if settings.unix_socket is not None:
         at, by = f"{at.partition(':')[0]}://localhost", f" --unix-socket {settings.unix_socket}"
+    controlled = is_controlled(settings)
+    shown = ' -H "Authorization: Bearer $KEY"' if controlled else ""
     return "\n".join(
         [
             f"guidsvc {guidsvc.__version__} at {settings.unix_socket or at}",
             f"  records  {without_password(settings.store_url)}",
             f"  cache    {without_password(settings.cache_url)}",
+            f"  access   {'keys' if controlled else 'off'}",
             *([f"  workers  {settings.workers}"] if settings.workers > 1 else []),
-            f"""  try      curl{by} -X PUT -d '{{"user": "Cylance, Inc."}}' {at}/guid""",
+            f"""  try      curl{by}{shown} -X PUT -d '{{"user": "Cylance, Inc."}}' {at}/guid""",
         ]
     )
