@@ -46,13 +46,23 @@ def half_a_request(running: Service) -> Iterator[None]:
 def test_the_banner_says_address_store_cache_and_a_line_to_try(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
-        banner = running.log.read_text().splitlines()[:4]
+        banner = running.log.read_text().splitlines()[:5]
 
     assert banner[0] == f"guidsvc {guidsvc.__version__} at {running.url}"
     assert banner[1].split() == ["records", "sqlite:///guidsvc.db"]
     assert banner[2].split() == ["cache", "memory://"]
-    assert banner[3].split()[0] == "try"
-    assert f'curl -X PUT -d \'{{"user": "Cylance, Inc."}}\' {running.url}/guid' in banner[3]
+    assert banner[3].split() == ["access", "off"]
+    assert banner[4].split()[0] == "try"
+    assert f'curl -X PUT -d \'{{"user": "Cylance, Inc."}}\' {running.url}/guid' in banner[4]
+
+
+def test_the_banner_says_that_a_key_is_to_be_shown(tmp_path: Path) -> None:
+    with service(tmp_path, "--access", "keys") as running:
+        wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
+        banner = running.log.read_text()
+
+    assert "access   keys" in banner
+    assert 'curl -H "Authorization: Bearer $KEY" -X PUT' in banner
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
