@@ -18,6 +18,8 @@ from guidsvc.background import detached
 from guidsvc.errors import CacheUnavailable, RateLimited
 from guidsvc.rules import Clock
 
+GRAIN = 1000
+"""What is left may be told as up to this part of the limit more."""
 PARTS = 20
 """A ration is this part of the limit: so much of it may lie idle in each process at the end of a window."""
 MOST = 1_000_000_000
@@ -97,6 +99,10 @@ class Ration:
         "_rest",
         "_share",
         "_sure",
+        "_taken_at",
+        "_told",
+        "_told_down_to",
+        "_told_until",
         "_window",
     )
 
@@ -110,6 +116,8 @@ class Ration:
         self._chunk = limit.amount if counters is None else max(1, limit.amount // PARTS)
         self._flight: asyncio.Task[None] | None = None
         self._window, self._end = -1, 0
+        self._taken_at = 0  # when it was last asked for one
+        self._told, self._told_until, self._told_down_to = "", 0, 0  # as which lines; and until when they are right
         self._left = 0  # of what was booked
         self._rest = limit.amount  # what there was to be booked still, when we last booked
         self._sure = False  # that the rest is what all processes have, so that nobody need be asked when it is none
@@ -118,9 +126,11 @@ class Ration:
 
     def take(self) -> bool:
         """Spend one; False if there is none, and more has to be booked first."""
-        if self._left and self._clock() < self._end:
-            self._left -= 1
-            return True
+        if self._left:
+            now = self._taken_at = self._clock()
+            if now < self._end:
+                self._left -= 1
+                return True
         return False
 
     async def spend(self) -> None:
@@ -147,15 +157,21 @@ class Ration:
 
     def headers(self) -> dict[str, str]:
         """Return what tells a client of the limit and of what is left (draft-ietf-httpapi-ratelimit-headers-10)."""
-        lines = self.lines().splitlines()
-        return dict(line.split(": ", 1) for line in lines)
+        return dict(line.split(": ", 1) for line in self._render(self._clock()).splitlines())
 
     def lines(self) -> str:
-        """Return the same as lines of a head, quickly: each answer has them."""
-        now, end = self._clock(), self._end
-        if now < end:
-            return f'{self._policy}RateLimit: "requests";r={self._left + self._rest};t={(end - now + 999) // 1000}\r\n'
-        return f'{self._policy}RateLimit: "requests";r={self._limit.amount};t={self._limit.wait(now)}\r\n'
+        """Return the same as lines of a head, quickly, as each answer has them; it may tell up to a GRAIN too much."""
+        if self._left > self._told_down_to and self._taken_at < self._told_until:
+            return self._told
+        return self._render(self._clock())
+
+    def _render(self, now: int) -> str:
+        amount = self._limit.amount
+        left = self._left + self._rest if now < self._end else amount
+        wait = self._limit.wait(now)
+        self._told = f'{self._policy}RateLimit: "requests";r={left};t={wait}\r\n'
+        self._told_down_to, self._told_until = self._left - amount // GRAIN - 1, now - now % 1000 + 1000
+        return self._told
 
     def _is_empty(self) -> bool:
         return not (self._left or self._rest) and self._limit.window(self._clock()) == self._window
@@ -198,6 +214,7 @@ class Ration:
         self._left += given
         self._had += given
         self._rest = rest
+        self._told_until = 0
 
 
 class _Unlimited(Ration):
@@ -213,6 +230,9 @@ class _Unlimited(Ration):
 
     async def refill(self) -> None:
         pass
+
+    def headers(self) -> dict[str, str]:
+        return {}
 
     def lines(self) -> str:
         return ""

@@ -10,7 +10,7 @@ import redis
 
 from guidsvc.cache.counters import RedisCounters, open_counters
 from guidsvc.errors import CacheUnavailable, RateLimited
-from guidsvc.limits import UNLIMITED, Limit, RateLimits, Ration
+from guidsvc.limits import GRAIN, UNLIMITED, Limit, RateLimits, Ration
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.gated import turns
 from tests.servers import Server
@@ -329,3 +329,17 @@ async def test_the_headers_are_structured_fields_that_tell_what_is_left(
     assert other.headers()["RateLimit"] == '"requests";r=0;t=48'
     clock.advance(seconds=60)
     assert other.headers()["RateLimit"] == '"requests";r=600;t=48'
+
+
+async def test_of_a_large_limit_what_is_left_is_told_roughly(clock: FakeClock) -> None:
+    limit = Limit(50_000, 60)
+    ration = RateLimits(limit, clock=clock).ration("alice")
+    for taken in range(1, 10_001):
+        await ration.spend()
+        told = int(ration.lines().partition("r=")[2].partition(";")[0])
+        assert 0 <= told - (limit.amount - taken) <= limit.amount // GRAIN
+    clock.now += 1000
+    before = ration.lines()
+    clock.now += 1000
+    await ration.spend()
+    assert ration.lines() != before, "a second has gone by"
