@@ -18,10 +18,8 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from guidsvc import errand, tracing
-from guidsvc.access import ANYONE, Caller, Needs
 from guidsvc.errand import Errand
 from guidsvc.errors import StoreUnavailable
-from guidsvc.guard import Guard, Login
 from guidsvc.idempotency import Idempotency, Reply, Work
 from guidsvc.rules import Conditions
 from guidsvc.tracing import Trace
@@ -29,8 +27,9 @@ from guidsvc.web import body, conditions, preferences, problems, query, replies
 from guidsvc.web.admission import Admission, Place
 from guidsvc.web.cors import Cors
 from guidsvc.web.dates import http_date
-from guidsvc.web.described import Answer, needs_of, operation
+from guidsvc.web.described import Answer, operation
 from guidsvc.web.draining import UnderWay
+from guidsvc.web.entering import EnteredHandler
 from guidsvc.web.headers import ACCEPT_PATCH, ALLOW, REPLAYED, always
 from guidsvc.web.idempotency import parse as parse_key
 from guidsvc.web.origin import Origin, source_of
@@ -46,7 +45,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 @stream_request_body
-class Handler(RequestHandler):
+class Handler(EnteredHandler):
     """The base of every handler. The body is gathered as it comes, and judged when it is asked for."""
 
     max_bytes = body.MAX_BYTES
@@ -58,9 +57,6 @@ class Handler(RequestHandler):
 
     request_id: str
     trace: Trace
-    caller: Caller = ANYONE
-    """Who asks."""
-    _login: Login | None = None
     _is_last = False  # of its connection, whose end is that of the reply too: HTTP/1.0 knows no other for a stream
     _errand: Errand | None = None  # what is being done
     _gone = False  # the client is
@@ -102,7 +98,7 @@ class Handler(RequestHandler):
             raise StoreUnavailable("the service has ended")
         if self.request.method not in {"GET", "HEAD"}:
             self._judge_size()
-        return self._enter()
+        return self.enter()
 
     def _judge_size(self) -> None:
         declared = self.request.headers.get("Content-Length", "")  # one that is no number the server refuses by itself
@@ -110,39 +106,6 @@ class Handler(RequestHandler):
         most = self.max_bytes if waits else max(DISCARD_BYTES, self.max_bytes)
         if declared.isdecimal() and (len(declared) > len(str(most)) or int(declared) > most):
             raise self._too_large()
-
-    def needs(self) -> Needs | None:
-        """Return what the request takes where access is controlled."""
-        return needs_of(getattr(self, str(self.request.method).lower()))
-
-    def _enter(self) -> Awaitable[None] | None:
-        """Let in who may do what is asked for; where that cannot be told at once, return what tells it."""
-        guard: Guard | None = self.application.settings["guard"]
-        needs = self.needs()
-        if guard is None or needs is None:
-            return None
-        authorization = self.request.headers.get("Authorization")
-        login = guard.at_hand(authorization)
-        if login is None:
-            return self._log_in(guard, authorization, needs)
-        self._admit(login, needs)
-        return None
-
-    async def _log_in(self, guard: Guard, authorization: str | None, needs: Needs) -> None:
-        """Find out who asks. Who is not known yet has no place among what is done, which others would wait for."""
-        taken = errand.CURRENT.get()
-        if taken is not None:
-            self.application.settings["admission"].give_back(taken)
-        self._admit(await guard.login(authorization, str(self.request.remote_ip)), needs)
-
-    def _admit(self, login: Login, needs: Needs) -> None:
-        self._login, self.caller = login, login.caller
-        self.demand(needs)
-
-    def demand(self, needs: Needs) -> None:
-        """Forbidden, unless who asks may do what takes that."""
-        if self._login is not None:
-            self._login.demand(needs)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         self._received_bytes += len(chunk)
@@ -346,7 +309,7 @@ class Handler(RequestHandler):
         if self._headers_written:
             return
         origin: Origin = self.application.settings["origin"]
-        told = {} if self._login is None else self._login.ration.headers()
+        told = {} if self.login is None else self.login.ration.headers()
         if origin:
             told |= origin.headers(self.source, self.trace, max(0.0, self.request.request_time()))
         for name, value in told.items():

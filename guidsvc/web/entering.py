@@ -1,0 +1,52 @@
+"""Who asks is let in, or is not, before a handler has begun with what they ask for."""
+
+from collections.abc import Awaitable
+
+from tornado.web import RequestHandler
+
+from guidsvc import errand
+from guidsvc.access import ANYONE, Caller, Needs
+from guidsvc.guard import Guard, Login
+from guidsvc.web.described import needs_of
+
+
+class EnteredHandler(RequestHandler):
+    """A handler that knows who asks, and that they may."""
+
+    caller: Caller = ANYONE
+    """Who asks."""
+    login: Login | None = None
+    """As they have shown, where access is controlled."""
+
+    def needs(self) -> Needs | None:
+        """Return what the request takes where access is controlled."""
+        return needs_of(getattr(self, str(self.request.method).lower()))
+
+    def enter(self) -> Awaitable[None] | None:
+        """Let in who may do what is asked for; where that cannot be told at once, return what tells it."""
+        guard: Guard | None = self.application.settings["guard"]
+        needs = self.needs()
+        if guard is None or needs is None:
+            return None
+        authorization = self.request.headers.get("Authorization")
+        login = guard.at_hand(authorization)
+        if login is None:
+            return self._log_in(guard, authorization, needs)
+        self._admit(login, needs)
+        return None
+
+    async def _log_in(self, guard: Guard, authorization: str | None, needs: Needs) -> None:
+        """Find out who asks. Who is not known yet has no place among what is done, which others would wait for."""
+        taken = errand.CURRENT.get()
+        if taken is not None:
+            self.application.settings["admission"].give_back(taken)
+        self._admit(await guard.login(authorization, str(self.request.remote_ip)), needs)
+
+    def _admit(self, login: Login, needs: Needs) -> None:
+        self.login, self.caller = login, login.caller
+        self.demand(needs)
+
+    def demand(self, needs: Needs) -> None:
+        """Forbidden, unless who asks may do what takes that."""
+        if self.login is not None:
+            self.login.demand(needs)
