@@ -199,6 +199,7 @@ def serving(clock: FakeClock, sqlite_url: str, server: str) -> Serving:
             "access_log": False,
             "grace": 2,
             "queue_timeout": 30,  # of a burst nothing is refused, however slow the machine
+            "request_timeout": 30,  # nor given up
             "server": server,
         } | settings
         async with app.serving(Settings(_env_file=None, **chosen), clock=clock) as port:  # type: ignore[call-arg]  # pydantic-settings' own
