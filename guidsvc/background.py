@@ -26,3 +26,21 @@ def detached(work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
     context.run(errand.CURRENT.set, None)
     context.run(tracing.CURRENT.set, None)
     return asyncio.create_task(work, context=context)
+
+
+class Beside:
+    """Work that goes on beside requests, none of which waits for it; at the end it is finished."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, work: Coroutine[object, object, None]) -> None:
+        """Begin some more. That it fails is for itself to tell."""
+        task = detached(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def finish(self) -> None:
+        """Return when all of it has ended."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)

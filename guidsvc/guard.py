@@ -18,7 +18,7 @@ from cachebox import LRUCache
 
 from guidsvc import keys
 from guidsvc.access import Caller, Needs
-from guidsvc.background import detached
+from guidsvc.background import Beside
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, Unauthorized
 from guidsvc.keys import USED_EVERY_MS, Key
 from guidsvc.limits import RateLimits, Ration
@@ -115,7 +115,7 @@ class Guard:
         self._lockouts = lockouts or Lockouts(None, clock=clock)
         self._tokens = tokens
         self._logins: LRUCache[str, Login] = LRUCache(REMEMBERED)
-        self._beside: set[asyncio.Task[None]] = set()
+        self._beside = Beside()
 
     def at_hand(self, authorization: str | None) -> Login | None:
         """Return the log-in of a request, for one use, if it is known and nothing need be waited for."""
@@ -146,12 +146,11 @@ class Guard:
 
     def renew(self, login: Login) -> None:
         """Look a log-in up anew, beside the requests."""
-        self._do_beside(self._renew(login))
+        self._beside.begin(_quietly(self._renew(login)))
 
     async def aclose(self) -> None:
         """Finish what is under way beside the requests."""
-        while self._beside:
-            await asyncio.wait(self._beside)
+        await self._beside.finish()
 
     async def _try(self, authorization: str, address: str) -> Login:
         """Look somebody up; whoever fails is told so at a set time."""
@@ -195,7 +194,7 @@ class Guard:
         if not keys.opens(shown, key, now) or key is None:
             raise Unauthorized("This key is not known, or no longer good.", invalid=True)
         if key.used is None or now - key.used >= USED_EVERY_MS:
-            self._do_beside(self._note_use(key, now))
+            self._beside.begin(_quietly(self._note_use(key, now)))
         return key.caller, keys.good_for(shown, key, now)
 
     async def _note_use(self, key: Key, now: int) -> None:
@@ -211,11 +210,6 @@ class Guard:
         else:
             if renewed is not login:  # its scopes have changed
                 login.end()
-
-    def _do_beside(self, work: Coroutine[object, object, None]) -> None:
-        task = detached(_quietly(work))
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
 
 
 async def _quietly(work: Coroutine[object, object, None]) -> None:

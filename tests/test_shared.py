@@ -60,8 +60,7 @@ async def until_on(*caches: SharedCache) -> None:
 
 async def settled(cache: SharedCache) -> None:
     """Return when nothing goes on beside the requests."""
-    while cache._beside:
-        await asyncio.sleep(0)
+    await cache._beside.finish()
 
 
 async def assert_cached(cache: SharedCache, gated: GatedStore, expected: Record) -> None:

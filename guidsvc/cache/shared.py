@@ -24,7 +24,7 @@ import structlog
 from cachebox import LRUCache
 
 from guidsvc import rules
-from guidsvc.background import background, detached
+from guidsvc.background import Beside, background
 from guidsvc.cache.fence import FenceWatch, View
 from guidsvc.cache.link import BEGIN, END, FILL, Link, open_link
 from guidsvc.cache.timing import Timer, Timing, milliseconds
@@ -116,7 +116,7 @@ class SharedCache(Around[Backend]):
         self._held: LRUCache[str, _Held] = LRUCache(size)
         self._reading: dict[str, _Reading] = {}
         self._decodings: LRUCache[bytes, Record] = LRUCache(DECODINGS)  # what a value says never changes
-        self._beside: set[asyncio.Task[None]] = set()
+        self._beside = Beside()
         self.fence = FenceWatch(store, link, timing=timing, timer=timer, meter=meter)
 
     def peek(self, guid: str) -> Record | Far | None:
@@ -172,8 +172,7 @@ class SharedCache(Around[Backend]):
 
     async def aclose(self) -> None:
         """Finish what is under way beside the requests; what fails for the lack of Redis dies there by itself."""
-        while self._beside:
-            await asyncio.wait(self._beside)
+        await self._beside.finish()
 
     async def _from_redis(self, guid: str, reading: _Reading, boot: str) -> Record | None:
         try:
@@ -322,9 +321,7 @@ class SharedCache(Around[Backend]):
 
     def _beside_requests(self, work: Coroutine[None, None, None]) -> None:
         """Do something that no request waits for; that Redis or the store fails is told elsewhere."""
-        task = detached(_quietly(work))
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        self._beside.begin(_quietly(work))
 
 
 async def _quietly(work: Coroutine[None, None, None]) -> None:
