@@ -1,7 +1,5 @@
 """The application: which path is served by which handler, to be read from top to bottom."""
 
-from tornado.web import Application
-
 from guidsvc.guard import Guard
 from guidsvc.idempotency import Idempotency
 from guidsvc.keyring import Keyring
@@ -40,7 +38,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
     keyring: Keyring | None = None,
     public_metrics: bool = False,
     cors: Cors | None = None,
-) -> Application:
+) -> RoutedApplication:
     """Put the application together.
 
     Without a guard everybody may do everything.
