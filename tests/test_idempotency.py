@@ -11,14 +11,21 @@ from guidsvc.errors import IdempotencyMismatch, InProgress, InvalidRequest, Outc
 from guidsvc.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Reply, Request
 from guidsvc.models import Receipt
 from guidsvc.store import Backend, open_store
+from guidsvc.store.mongo import open_mongo
 from tests.conftest import ExpectedLogs, FakeClock
 
 REQUEST = Request(caller="", key="a key", fingerprint="f" * 64)
 
+MONGO_MS = 20_000
+"""In which the largest receipts are kept by the slowest of machines."""
+
 
 @pytest.fixture(params=["sqlite", "mongo"])
 async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Backend]:
-    async with open_store(request.getfixturevalue(f"{request.param}_url"), clock=clock, exclusive=False) as store:
+    url = request.getfixturevalue(f"{request.param}_url")
+    on_mongo = request.param == "mongo"
+    opened = open_mongo(url, timeout_ms=MONGO_MS) if on_mongo else open_store(url, clock=clock, exclusive=False)
+    async with opened as store:
         yield store
 
 
