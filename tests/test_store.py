@@ -109,16 +109,20 @@ async def test_reads_in_one_turn_of_the_loop_each_get_their_own(store: Store, cl
     assert read == [*known, *[None] * 20] * 2
 
 
+FIRST = 4_000_000_000
+"""The expiry of the first record that `fill` makes: in 2096, so that MongoDB deletes none of them by itself."""
+
+
 async def fill(store: Store, clock: FakeClock) -> list[Record]:
-    """Put in 40 records of four users and three owners, that expire at 0 to 39; return them in the order of GUIDs."""
+    """Store 40 records of four users and three owners that expire from FIRST on, one a second; return them by GUID."""
     records = [
         record(
             clock(),
             guid=f"{number * 7 % 40:032X}",
             user=f"user {number % 4}",
             owner=f"owner {number % 3}" if number % 3 else "",
-            expire=number,
-            purge_at=number + 100,
+            expire=FIRST + number,
+            purge_at=FIRST + number + 100,
         )
         for number in range(40)
     ]
@@ -130,19 +134,19 @@ SELECTIONS = [
     Selection(),
     Selection(user="user 3"),
     Selection(user="nobody"),
-    Selection(expire_from=10),
-    Selection(expire_before=10),
-    Selection(expire_from=10, expire_before=20),
-    Selection(expire_from=20, expire_before=10),
-    Selection(user="user 1", expire_from=10, expire_before=30),
-    Selection(kept_at=119),
-    Selection(user="user 2", expire_from=5, kept_at=130),
+    Selection(expire_from=FIRST + 10),
+    Selection(expire_before=FIRST + 10),
+    Selection(expire_from=FIRST + 10, expire_before=FIRST + 20),
+    Selection(expire_from=FIRST + 20, expire_before=FIRST + 10),
+    Selection(user="user 1", expire_from=FIRST + 10, expire_before=FIRST + 30),
+    Selection(kept_at=FIRST + 119),
+    Selection(user="user 2", expire_from=FIRST + 5, kept_at=FIRST + 130),
     Selection(owner="owner 1"),
     Selection(owner=""),
     Selection(owner="nobody"),
-    Selection(owner="owner 2", expire_from=10, expire_before=30, kept_at=115),
+    Selection(owner="owner 2", expire_from=FIRST + 10, expire_before=FIRST + 30, kept_at=FIRST + 115),
     Selection(owner="owner 1", user="user 1"),
-    Selection(owner="owner 2", user="user 2", expire_from=5),
+    Selection(owner="owner 2", user="user 2", expire_from=FIRST + 5),
     Selection(owner="owner 1", without=frozenset({f"{7:032X}"})),
     Selection(without=frozenset({f"{7:032X}"})),
 ]
@@ -160,7 +164,7 @@ async def test_find_and_count_know_what_a_selection_holds(store: Store, clock: F
     "selection",
     [
         Selection(),
-        Selection(expire_from=1),
+        Selection(expire_from=FIRST + 1),
         Selection(user="user 1"),
         Selection(owner="owner 1"),
         Selection(owner="owner 1", user="user 1"),
@@ -180,9 +184,10 @@ async def test_find_continues_after_any_guid_up_to_its_limit(
 
 
 async def test_purge_forgets_what_is_due_and_no_more_than_it_is_told(store: Store, clock: FakeClock) -> None:
-    due = clock.seconds - 10
+    due = clock.seconds + 3600
     old = [record(clock(), guid=f"{number:032X}", expire=0, purge_at=due + number) for number in range(5)]
     await asyncio.gather(*(store.swap(None, each) for each in old))
+    clock.advance(seconds=3700)
 
     assert await store.purge(due + 4, 3) == 3
     assert await store.purge(due + 4, 3) == 1
