@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pymongo
@@ -79,6 +79,23 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def children_of(parent: int) -> list[int]:
+    """Return the processes that this one has started and that still run, in ascending order.
+
+    `/proc/PID/task/*/children` is no substitute: its files vanish with their thread, and the kernel lets them miss
+    processes while others end (proc(5)).
+    """
+    return sorted(int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _parent_of(entry) == parent)
+
+
+def _parent_of(entry: Path) -> int | None:
+    """Return the parent of a process; None if it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        state, parent = (entry / "stat").read_text().rpartition(") ")[2].split()[:2]
+        return int(parent) if state != "Z" else None
+    return None
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from guidsvc.web.listening import listening
 from tests.certificates import Certificate
 from tests.client import Client, read_reply
 from tests.load import KEYS, Load
-from tests.servers import Service, free_port, pdapt, service, wait_until
+from tests.servers import Service, children_of, free_port, pdapt, service, wait_until
 from tests.test_metrics import Samples, read, value
 
 LAST_LINE_OF_BANNER = "curl"
@@ -42,9 +42,7 @@ def workers(folder: Path, redis_url: str, *options: str, count: int = 2) -> Iter
 
 def children(running: Service) -> list[int]:
     """Return the workers that there are."""
-    pid = running.process.pid
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sorted(int(child) for task in tasks for child in (task / "children").read_text().split())
+    return children_of(running.process.pid)
 
 
 def is_there(pid: int) -> bool:

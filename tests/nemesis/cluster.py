@@ -18,7 +18,7 @@ from pymongo.errors import PyMongoError
 from guidsvc.background import background
 from guidsvc.config import Settings
 from tests.nemesis.proxy import Proxy, proxy
-from tests.servers import ROOT, Server, Service, free_port, mongo_server, redis_server
+from tests.servers import ROOT, Server, Service, children_of, free_port, mongo_server, redis_server
 
 SUPERVISED = "workers" in Settings.model_fields
 HOSTS, WORKERS = (2, 2) if SUPERVISED else (4, 1)
@@ -65,7 +65,7 @@ class Host:
         pid = self._service.process.pid
         if not SUPERVISED:
             return [pid]
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return children_of(pid)
 
     def end(self) -> None:
         """End it, and all its workers, if it is there."""
