@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 from tornado.httputil import HTTPHeaders
 
+MAX_REQUESTS = 64
+"""How many requests one client has under way: well below the 256 that the service works on at a time by default."""
+
 _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -32,11 +35,15 @@ class Reply(NamedTuple):
 
 
 class Client:
-    """Asks the service on a port of this host. Give `json` for a body that is JSON, `body` for any other."""
+    """Asks the service on a port of this host. Give `json` for a body that is JSON, `body` for any other.
+
+    At most MAX_REQUESTS are under way at a time; more wait here, so that a busy machine does not refuse them.
+    """
 
     def __init__(self, port: int) -> None:
         self.port = port
         self._idle: list[_Connection] = []
+        self._slots = asyncio.Semaphore(MAX_REQUESTS)
 
     async def ask(
         self,
@@ -50,13 +57,8 @@ class Client:
         """Send one request and return the reply, whatever its status; ConnectionError if there is none."""
         typed = {} if json is None else {"Content-Type": "application/json"}
         request = _request(method, path, typed | dict(headers or {}), body if json is None else _dump(json))
-        while self._idle:
-            connection = self._idle.pop()
-            try:
-                return await self._exchange(connection, method, request)
-            except ConnectionError:  # it was closed while it was idle: only a new one tells
-                continue
-        return await self._exchange(await asyncio.open_connection("127.0.0.1", self.port), method, request)
+        async with self._slots:
+            return await self._send(method, request)
 
     async def get(self, path: str, **options: Any) -> Reply:
         return await self.ask("GET", path, **options)
@@ -74,6 +76,15 @@ class Client:
         """Close the connections that are idle."""
         while self._idle:
             await hang_up(self._idle.pop()[1])
+
+    async def _send(self, method: str, request: bytes) -> Reply:
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                return await self._exchange(connection, method, request)
+            except ConnectionError:  # it was closed while it was idle: only a new one tells
+                continue
+        return await self._exchange(await asyncio.open_connection("127.0.0.1", self.port), method, request)
 
     async def _exchange(self, connection: _Connection, method: str, request: bytes) -> Reply:
         reader, writer = connection
