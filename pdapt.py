@@ -1,22 +1,41 @@
-"""Run guidsvc: `python pdapt.py`, `python pdapt.py --help`; or make API keys: `python pdapt.py keys --help`."""
+"""Run guidsvc: `python pdapt.py`, `python pdapt.py --help`; or one of its commands: `python pdapt.py keys --help`."""
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 
-from guidsvc import app, config, keys_command, logs
 from guidsvc.errors import StartError
 from guidsvc.post import Post
 
 
+def _keys(words: Sequence[str]) -> None:
+    from guidsvc import app, keys_command
+
+    keys_command.run(words, clock=app.system_clock)
+
+
+COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
+    "keys": _keys,
+}
+"""What to run for each first word, with the words after it. A command imports only what it needs."""
+
+
+def _serve(post: Post | None) -> None:
+    from guidsvc import app, config, logs
+
+    settings = config.load()
+    logs.configure(settings.log_level, settings.log_format, worker=None if post is None else post.slot)
+    app.run(settings, post)
+
+
 def main() -> None:
-    """Read the settings and serve, or do what is to be done with keys; exit with one line if that cannot be."""
+    """Run a command, or serve; exit with one line if that cannot be."""
     post = Post.inherited()
     try:
-        if sys.argv[1:2] == [keys_command.NAME]:
-            keys_command.run(sys.argv[2:], clock=app.system_clock)
-            return
-        settings = config.load()
-        logs.configure(settings.log_level, settings.log_format, worker=None if post is None else post.slot)
-        app.run(settings, post)
+        command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+        if command is None:
+            _serve(post)
+        else:
+            command(sys.argv[2:])
     except StartError as error:
         if post is not None:
             post.tell_failed(str(error))

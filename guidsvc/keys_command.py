@@ -23,7 +23,6 @@ from guidsvc.models import MAX_TIME, User
 from guidsvc.rules import Clock
 from guidsvc.store import open_keys
 
-NAME = "keys"
 PROGRAM = "pdapt.py keys"
 DEFAULT_SCOPES = "read,write,delete"
 COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state")
