@@ -88,15 +88,21 @@ class KeyEnded(GuidsvcError):
 
 
 class Expired(GuidsvcError):
-    """The GUID is known and no longer valid.
+    """The GUID is known and no longer valid; the message says how to renew it.
 
-    `expired_at` and `renewable_until` are Unix seconds: between them an update makes it valid again.
+    `expired_at` and `renewable_until` are Unix seconds: between them the record can be renewed. A record that
+    `is_revoked` was written with an expiry in the past, and is renewed only by a request that names a new expiry.
     """
 
-    def __init__(self, guid: str, *, expired_at: int, renewable_until: int) -> None:
-        super().__init__(f"GUID {guid} has expired. An update before {renewable_until} renews it.")
+    def __init__(self, guid: str, *, expired_at: int, renewable_until: int, is_revoked: bool = False) -> None:
+        state, puts = ("was revoked", "PUT") if is_revoked else ("has expired", "PUT it,")
+        super().__init__(
+            f'GUID {guid} {state}. To renew it, {puts} or PATCH it with a future "expire", '
+            f"before Unix time {renewable_until}."
+        )
         self.expired_at = expired_at
         self.renewable_until = renewable_until
+        self.is_revoked = is_revoked
 
 
 class PreconditionFailed(GuidsvcError):

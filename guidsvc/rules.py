@@ -105,6 +105,11 @@ def is_live(record: Record, now: int) -> bool:
     return now < record.expire * 1000
 
 
+def is_revoked(record: Record) -> bool:
+    """Whether the record had expired already when it was last written, rather than since then."""
+    return not is_live(record, record.updated)
+
+
 def state_of(record: Record, now: int) -> State:
     """Tell the state of a record that is kept."""
     return "live" if is_live(record, now) else "expired"
@@ -121,8 +126,17 @@ def require_live(guid: str, record: Record | None, now: int) -> Record:
     if record is None:
         raise NotFound(guid)
     if not is_live(record, now):
-        raise Expired(guid, expired_at=record.expire, renewable_until=record.purge_at)
+        raise _expired(record)
     return record
+
+
+def _expired(record: Record) -> Expired:
+    return Expired(
+        record.guid,
+        expired_at=record.expire,
+        renewable_until=record.purge_at,
+        is_revoked=is_revoked(record),
+    )
 
 
 def kept(record: Record | None, now: int) -> Record | None:
@@ -172,13 +186,22 @@ def created(  # what there is to know of a first record
 def updated(record: Record, change: Change, now: int, terms: Terms) -> Record:
     """Merge the members that the change gives into the record; the record itself if that changes nothing.
 
-    An expired record is renewed, for the default life where the change names no expiry.
+    Where the change names no expiry, a record that has expired by itself is renewed for the default life, and one
+    that was revoked raises Expired.
     """
+    if "expire" not in change.model_fields_set and is_revoked(record):
+        raise _expired(record)
     return _merged(record, change.model_dump(include=change.model_fields_set & MEMBERS), now, terms)
 
 
 def patched(record: Record, patch: Patch, now: int, terms: Terms) -> Record:
-    """Apply a merge patch to the record, as `updated` does a change; InvalidRequest if the metadata are none then."""
+    """Apply a merge patch to the record; the record itself if that changes nothing.
+
+    Expired if the record has expired, or was revoked, and the patch names no expiry: a patch never renews by default.
+    InvalidRequest if the result is not valid metadata.
+    """
+    if "expire" not in patch.model_fields_set and (is_revoked(record) or not is_live(record, now)):
+        raise _expired(record)
     given = patch.model_dump(include=patch.model_fields_set & MEMBERS - {"metadata"})
     if "metadata" in patch.model_fields_set:
         given["metadata"] = _patched_metadata(record.metadata, patch.metadata)

@@ -142,8 +142,9 @@ class GuidService:
         return _read(guid, rules.require_live(guid, record, self._clock()), conditions)
 
     async def put(self, guid: str, change: Change, conditions: Conditions = UNCONDITIONAL) -> Written:
-        """Create the GUID, or merge the change into its record, renewing it where it has expired.
+        """Create the GUID, or merge the change into its record, renewing it where it has expired by itself.
 
+        Expired if the record was revoked and the change names no expiry.
         InvalidRequest if the GUID is unknown and the change lacks what a new one needs.
         """
 
@@ -177,7 +178,10 @@ class GuidService:
         raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and all are taken already")
 
     async def patch(self, guid: str, patch: Patch, conditions: Conditions = UNCONDITIONAL) -> Record:
-        """Apply a merge patch to the record of a GUID, renewing it where it has expired; NotFound if it has none."""
+        """Apply a merge patch to the record of a GUID; NotFound if it has none.
+
+        Expired if it is not live and the patch names no expiry.
+        """
 
         def make(old: Record | None, now: int, after: int) -> Record:  # noqa: ARG001  # it never creates
             if old is None:

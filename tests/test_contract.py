@@ -184,6 +184,14 @@ BATCH = [
          lambda r: list(r.json["results"][0]) == ["status", "guid", "etag", "record"], {"operations": [{"user": "a"}]}),
     Line("its own preconditions", "POST", "/guid:batch", 200, statuses(412, 412),
          {"operations": [{"guid": GUID, "user": "a", "if_none_match": "*"}, {"op": "delete", "guid": GUID, "if_match": '"1"'}]}),
+    *(Line(f"a put of a revoked one needs an expiry{query}", "POST", f"/guid:batch{query}", 200, statuses(410, 200, 200),
+           {"operations": [{"guid": OLD, "user": "a"}, {"guid": OLD, "expire": 4102444800}, {"guid": OLD, "user": "a"}]})
+      for query in ("", "?validate_only=true")),
+    *(Line(f"in lines too{query}", "POST", f"/guid:batch{query}", 200,
+           both(statuses(410, 200, 200), lambda r: r.lines[0]["problem"]["line"] == 1),
+           b'{"guid": "%b", "user": "a"}\n{"guid": "%b", "expire": 1}\n{"guid": "%b", "expire": "4102444800"}\n'
+           % ((OLD.encode(),) * 3), LINES)
+      for query in ("", "?validate_only=true")),
     Line("more than 1,000", "POST", "/guid:batch", 400, fault("/operations"), {"operations": [{}] * 1001}),
     Line("lines, and a bad one by its number", "POST", "/guid:batch", 200,
          both(statuses(201, 400, 200), lambda r: r.lines[1]["problem"]["line"] == 2),
@@ -207,6 +215,13 @@ ERRORS = [
     Line("no GUID", "GET", "/guid/x", 400, code("invalid-guid")),
     Line("unknown", "GET", FRESH, 404, code("not-found")),
     Line("expired", "GET", EXPIRED, 410, both(code("expired"), lambda r: {"expired_at", "renewable_until"} <= r.json.keys())),
+    *(Line(f"{method} of a revoked one needs an expiry", method, EXPIRED, 410,
+           both(code("expired"), lambda r: 'with a future "expire"' in r.json["detail"]), {"user": "b"})
+      for method in ("PUT", "PATCH")),
+    *(Line(f"{method} of a revoked one that has one", method, EXPIRED, 200, body={"expire": "4102444800"})
+      for method in ("PUT", "PATCH")),
+    *(Line(f"412 comes before 410, {method}", method, EXPIRED, 412, code("precondition-failed"), {"user": "b"}, {"If-Match": '"1"'})
+      for method in ("PUT", "PATCH")),
     Line("X-Request-Id, the caller's", "GET", "/nothing", 404, header("X-Request-Id", "mine-1"), headers={"X-Request-Id": "mine-1"}),
     Line("X-Request-Id, where it is not sane", "GET", AT, 200, header("X-Request-Id", "[0-9a-f]{32}"),
          headers={"X-Request-Id": "not sane"}),

@@ -165,7 +165,7 @@ async def test_what_expires_frees_a_place_and_a_renewal_takes_one(processes: Pro
 
     for renewal in (
         kept.service.put(first[0], USER),
-        kept.service.patch(first[1], Patch.model_validate({"user": "b"})),
+        kept.service.patch(first[1], Patch.model_validate({"expire": clock.seconds + LIFETIME})),
     ):
         with pytest.raises(QuotaExceeded):
             await renewal

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guidsvc import rules
-from guidsvc.bodies import Change, ListQuery
+from guidsvc.bodies import Change, ListQuery, Patch
 from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound
 from guidsvc.models import MAX_TIME, Record
 from guidsvc.rules import Terms
-from tests.records import GUID, record
+from tests.records import GUID, USER, record
 
 NOW = 1_795_000_000_500
 SECONDS = NOW // 1000
@@ -21,6 +21,11 @@ TERMS = Terms(lifetime=30 * 86400, retention=7 * 86400)
 def change(**members: object) -> Change:
     """Make the change that a body of these members asks for."""
     return Change.model_validate(members)
+
+
+def patched(old: Record, **members: object) -> Record:
+    """Apply the patch of these members to a record."""
+    return rules.patched(old, Patch.model_validate(members), NOW, TERMS)
 
 
 def test_a_record_is_live_until_the_very_millisecond_of_its_expiry() -> None:
@@ -129,18 +134,63 @@ def test_the_version_rises_though_the_clock_stands_still_or_goes_back() -> None:
     assert rules.updated(old, change(user="b"), NOW - 60_000, TERMS).version == NOW + 1
 
 
-def test_an_update_of_an_expired_record_renews_it_for_the_default_life() -> None:
-    old = record(NOW, expire=SECONDS - 5)
+def test_an_update_of_a_record_that_expired_by_itself_renews_it_for_the_default_life() -> None:
+    old = record(NOW - 6000, expire=SECONDS - 5)
 
+    assert not rules.is_revoked(old)
     assert rules.updated(old, change(user="b"), NOW, TERMS).expire == SECONDS + 30 * 86400
     assert rules.updated(old, change(), NOW, TERMS).expire == SECONDS + 30 * 86400
 
 
-def test_an_update_of_an_expired_record_takes_the_expiry_that_is_given() -> None:
-    old = record(NOW, expire=SECONDS - 5)
+@pytest.mark.parametrize("written", [NOW - 6000, NOW])
+def test_an_update_of_an_expired_record_takes_the_expiry_that_is_given(written: int) -> None:
+    old = record(written, expire=SECONDS - 5)
 
-    assert rules.updated(old, change(expire=SECONDS + 1), NOW, TERMS).expire == SECONDS + 1
+    for renew in (rules.updated(old, change(expire=SECONDS + 1), NOW, TERMS), patched(old, expire=SECONDS + 1)):
+        assert renew.expire == SECONDS + 1
+        assert not rules.is_revoked(renew)
     assert rules.updated(old, change(expire=SECONDS - 5), NOW, TERMS) is old
+    assert patched(old, expire=SECONDS - 5) is old
+
+
+def test_a_record_is_revoked_if_it_had_expired_when_it_was_written() -> None:
+    live = record(NOW - 6000)
+
+    assert not rules.is_revoked(live)
+    for revoked in (
+        rules.updated(live, change(expire=SECONDS), NOW, TERMS),
+        patched(live, expire=0),
+        rules.created(GUID, change(user="x", expire=SECONDS), NOW, TERMS),
+    ):
+        assert rules.is_revoked(revoked)
+        assert rules.is_revoked(rules.updated(revoked, change(expire=1, user="b"), NOW + 9, TERMS))
+    assert not rules.is_revoked(rules.updated(live, change(expire=SECONDS + 1), NOW, TERMS))
+
+
+@pytest.mark.parametrize("members", [{}, {"user": USER}, {"user": "b", "metadata": {"a": 1}}])
+@pytest.mark.parametrize("expire", [0, SECONDS - 5, SECONDS])
+def test_an_update_of_a_revoked_record_needs_an_expiry(expire: int, members: dict[str, object]) -> None:
+    revoked = record(NOW, expire=expire)
+
+    with pytest.raises(Expired, match=r'was revoked. To renew it, PUT or PATCH it with a future "expire"') as caught:
+        rules.updated(revoked, change(**members), NOW + 60_000, TERMS)
+    assert (caught.value.expired_at, caught.value.renewable_until) == (expire, revoked.purge_at)
+
+
+@pytest.mark.parametrize("members", [{}, {"user": USER}, {"user": "b", "metadata": {"a": 1}}, {"metadata": None}])
+@pytest.mark.parametrize(("written", "why"), [(NOW - 6000, "has expired"), (NOW, "was revoked")])
+def test_a_patch_of_an_expired_record_needs_an_expiry(written: int, why: str, members: dict[str, object]) -> None:
+    with pytest.raises(Expired, match=f'{why}. To renew it, .* with a future "expire"'):
+        patched(record(written, expire=SECONDS - 5), **members)
+
+
+def test_a_clock_that_runs_behind_brings_no_revoked_record_to_life() -> None:
+    revoked, behind = record(NOW, expire=SECONDS), NOW - 60_000
+
+    with pytest.raises(Expired):
+        rules.updated(revoked, change(user="b"), behind, TERMS)
+    with pytest.raises(Expired):
+        rules.patched(revoked, Patch.model_validate({"user": "b"}), behind, TERMS)
 
 
 def test_a_version_4_guid_is_laid_out_as_the_rfc_says() -> None:

@@ -41,6 +41,11 @@ class Known:
     updated: int
     tag: str
 
+    @property
+    def is_revoked(self) -> bool:
+        """Whether it had expired already when it was written."""
+        return self.expire <= self.updated
+
     def wire(self, guid: str) -> dict[str, Any]:
         """What a client sees."""
         plain = {"guid": guid, "expire": str(self.expire), "user": self.user}
@@ -97,6 +102,9 @@ class Beside(RuleBasedStateMachine):
         if known is None and user is None:
             assert (reply.status, reply.json["code"]) == (400, "invalid-request")
             return
+        if known is not None and known.is_revoked and expire is None:
+            self._expect_expired(reply, known)
+            return
         assert reply.status == (201 if known is None else 200)
         self._expect_written(guid, known, reply, user=user, expire=expire, metadata=metadata)
 
@@ -145,6 +153,8 @@ class Beside(RuleBasedStateMachine):
         if which == "another" or (known is None) != (which == "none"):
             assert reply.status == 412
             assert reply.headers.get("ETag") == (known.tag if known else None)
+        elif known is not None and known.is_revoked:
+            self._expect_expired(reply, known)
         else:
             assert reply.status == (201 if known is None else 200)
             self._expect_written(guid, known, reply, user=user, expire=None, metadata=None)
@@ -152,20 +162,35 @@ class Beside(RuleBasedStateMachine):
     @rule(
         place=PLACES,
         user=st.none() | USERS,
+        offset=st.none() | OFFSETS,
         metadata=st.none() | st.dictionaries(st.sampled_from("abc"), st.none() | st.integers()),
     )
-    def patch(self, place: int, user: str | None, metadata: dict[str, Any] | None) -> None:
+    def patch(self, place: int, user: str | None, offset: int | None, metadata: dict[str, Any] | None) -> None:
         guid = self._guids[place]
         known = self._current(guid)
-        body = ({} if user is None else {"user": user}) | {"metadata": metadata}
+        expire = None if offset is None else self._clock.seconds + offset
+        given = {"user": user, "expire": expire}
+        body = {name: value for name, value in given.items() if value is not None} | {"metadata": metadata}
         reply = self._ask("PATCH", f"/guid/{guid}", body)
         if known is None:
             assert reply.status == 404
             return
+        if known.expire <= self._clock.seconds and expire is None:
+            self._expect_expired(reply, known)
+            return
         assert reply.status == 200
         merged = {} if metadata is None else known.metadata | metadata
         merged = {name: value for name, value in merged.items() if value is not None}
-        self._expect_written(guid, known, reply, user=user, expire=None, metadata=merged)
+        self._expect_written(guid, known, reply, user=user, expire=expire, metadata=merged)
+
+    @rule(place=PLACES)
+    def revoke(self, place: int) -> None:
+        guid = self._guids[place]
+        known = self._current(guid)
+        reply = self._ask("PATCH", f"/guid/{guid}", {"expire": 0})
+        assert reply.status == (404 if known is None else 200)
+        if known is not None:
+            self._expect_written(guid, known, reply, user=None, expire=0, metadata=None)
 
     @rule(place=PLACES, bad=BAD)
     def put_something_bad(self, place: int, bad: dict[str, Any]) -> None:
@@ -191,6 +216,11 @@ class Beside(RuleBasedStateMachine):
             del self._model[guid]
             return None
         return known
+
+    def _expect_expired(self, reply: Reply, known: Known) -> None:
+        assert (reply.status, reply.json["code"]) == (410, "expired")
+        assert reply.json["expired_at"] == str(known.expire)
+        assert reply.json["renewable_until"] == str(max(known.expire, known.updated) + RETENTION)
 
     def _expect_written(  # the members of a body, by name
         self,

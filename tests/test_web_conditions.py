@@ -103,12 +103,25 @@ async def test_an_expired_record_exists_until_its_retention_is_over(client: Clie
     expired = await client.put(PATH, {"user": "a", "expire": clock.seconds})
     assert_failed(await client.put(PATH, {"user": "b"}, headers={"If-None-Match": "*"}), expired)
     assert_problem(await client.get(PATH, headers={"If-None-Match": expired.headers["ETag"]}), 410, "expired")
-    renewed = await client.put(PATH, {}, headers={"If-Match": expired.headers["ETag"]})
+    renewed = await client.put(PATH, {"expire": clock.seconds + 60}, headers={"If-Match": expired.headers["ETag"]})
     assert (renewed.status, renewed.json["user"]) == (200, "a")
 
     clock.advance(seconds=40 * 86_400)
     assert_failed(await client.put(PATH, {"user": "b"}, headers={"If-Match": renewed.headers["ETag"]}), None)
     assert (await client.put(PATH, {"user": "b"}, headers={"If-None-Match": "*"})).status == 201
+
+
+async def test_a_precondition_is_judged_before_the_expiry(client: Client, clock: FakeClock) -> None:
+    """A change is 410 because of what is in its body, so its preconditions come first (RFC 9110, 13.2.1)."""
+    revoked = await client.put(PATH, {"user": "a", "expire": clock.seconds})
+    for method in ("PUT", "PATCH"):
+        for failing in ({"If-Match": '"1"'}, {"If-None-Match": "*"}, {"If-None-Match": revoked.headers["ETag"]}):
+            assert_failed(await client.ask(method, PATH, json={"user": "b"}, headers=failing), revoked)
+        for holding in ({"If-Match": revoked.headers["ETag"]}, {"If-Match": "*"}, {"If-None-Match": '"1"'}):
+            assert_problem(await client.ask(method, PATH, json={"user": "b"}, headers=holding), 410, "expired")
+        assert_problem(
+            await client.ask(method, PATH, json={"expire": "x"}, headers={"If-Match": '"1"'}), 400, "invalid-request"
+        )
 
 
 async def test_two_hundred_who_each_add_one_end_at_two_hundred(client: Client) -> None:
@@ -141,6 +154,8 @@ async def test_a_condition_may_be_required_for_changes_of_what_exists(serving: S
         assert (await client.put(PATH, {"user": "b"}, headers={"If-Match": created.headers["ETag"]})).status == 200
         assert (await client.delete(PATH, headers={"If-Match": "*"})).status == 204
         assert_problem(await client.delete(PATH), 404, "not-found")
+        await client.put(PATH, {"user": "a", "expire": 0})
+        assert_problem(await client.put(PATH, {"user": "b"}), 428, "precondition-required")
 
 
 @pytest.mark.parametrize(

@@ -247,13 +247,42 @@ async def test_a_record_expires_though_it_is_cached(client: Client, clock: FakeC
 
 
 async def test_an_update_renews_an_expired_record_for_the_default_life(client: Client, clock: FakeClock) -> None:
-    await client.put(PATH, {"user": USER, "expire": clock.seconds})
+    await client.put(PATH, {"user": USER, "expire": clock.seconds + 1})
+    clock.advance(seconds=1)
     assert_problem(await client.get(PATH), 410, "expired")
     reply = await client.put(PATH, {"metadata": {"renewed": True}})
 
     assert (reply.status, reply.json["user"]) == (200, USER)
     assert reply.json["expire"] == str(clock.seconds + 30 * DAY)
     assert (await client.get(PATH)).status == 200
+
+
+async def test_what_is_revoked_stays_so_until_an_expiry_is_given(client: Client, clock: FakeClock) -> None:
+    """Whether it was revoked when it lived, or was created so, and however many changes come."""
+    for revoke in ({"expire": 0}, {"user": USER, "expire": clock.seconds}):
+        await client.put(PATH, {"user": USER})
+        revoked = await client.put(PATH, revoke)
+        assert revoked.status == 200
+        for method, body in (
+            ("PUT", {}),
+            ("PUT", {"user": USER}),
+            ("PATCH", {"metadata": {"note": "x"}}),
+            ("PATCH", {}),
+        ):
+            problem = assert_problem(await client.ask(method, PATH, json=body), 410, "expired")
+            assert "was revoked" in str(problem["detail"])
+            assert 'PUT or PATCH it with a future "expire"' in str(problem["detail"])
+            assert problem["renewable_until"] == str(clock.seconds + 7 * DAY)
+        assert (await client.put(PATH, {"user": "b", "expire": 1})).status == 200, "it is changed, and stays revoked"
+        assert_problem(await client.put(PATH, {"user": "c"}), 410, "expired")
+        renewed = await client.ask("PATCH", PATH, json={"expire": clock.seconds + 60})
+        assert (renewed.status, renewed.json["user"]) == (200, "b")
+        assert (await client.get(PATH)).body == renewed.body
+        await client.delete(PATH)
+    assert (await client.put(PATH, {"user": USER, "expire": 1})).status == 201
+    assert_problem(await client.put(PATH, {"user": USER}), 410, "expired")
+    clock.advance(seconds=7 * DAY)
+    assert (await client.put(PATH, {"user": USER})).status == 201, "past its retention it is another"
 
 
 async def test_after_its_retention_a_guid_is_not_found_and_is_created_anew(client: Client, clock: FakeClock) -> None:

@@ -52,11 +52,15 @@ async def test_a_patch_never_creates(client: Client) -> None:
     assert_problem(await client.get(PATH), 404, "not-found")
 
 
-async def test_a_patch_renews_an_expired_record(client: Client, clock: FakeClock) -> None:
-    await client.put(PATH, {"user": USER, "expire": clock.seconds})
-    reply = await client.ask("PATCH", PATH, json={"metadata": {"a": 1}})
+async def test_a_patch_renews_an_expired_record_only_if_it_gives_an_expiry(client: Client, clock: FakeClock) -> None:
+    await client.put(PATH, {"user": USER, "expire": clock.seconds + 1})
+    clock.advance(seconds=1)
+    for patch in ({"metadata": {"a": 1}}, {"user": "b"}, {"user": USER}, {}):
+        problem = assert_problem(await client.ask("PATCH", PATH, json=patch), 410, "expired")
+        assert 'PUT it, or PATCH it with a future "expire"' in str(problem["detail"])
+    reply = await client.ask("PATCH", PATH, json={"expire": clock.seconds + 60, "metadata": {"a": 1}})
 
-    assert (reply.status, reply.json["expire"]) == (200, str(clock.seconds + 30 * 86_400))
+    assert (reply.status, reply.json["expire"]) == (200, str(clock.seconds + 60))
     clock.advance(seconds=40 * 86_400)
     assert_problem(await client.ask("PATCH", PATH, json={}), 404, "not-found")
 

@@ -72,8 +72,10 @@ _ALL = (
         MethodNotAllowed("POST", "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
     ),
     Explanation(
-        "The GUID is known, and was valid until expired_at.",
-        "Take it as not valid. Until renewable_until an update renews it; after that it is not found.",
+        "The GUID is known, and was valid until expired_at. A change answers so too: a PATCH without an expiry never "
+        "renews, and neither does a PUT without one if the GUID was revoked (its expiry was in the past when written).",
+        "Treat the GUID as not valid. To renew it, send a future expire before renewable_until; a PUT may leave it out "
+        "unless the GUID was revoked. After renewable_until the GUID is not found.",
         errors.Expired(EXAMPLE_GUID, expired_at=1_427_736_345, renewable_until=1_428_341_145),
     ),
     Explanation(

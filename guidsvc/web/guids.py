@@ -147,14 +147,15 @@ class GuidHandler(RecordHandler):
         query=RecordQuery,
         headers=(*CONDITIONS, PREFER_MINIMAL),
         body=Change,
-        problems=(InvalidGuid, NotFound, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
+        problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
         needs=WRITE,
     )
     async def put(self, text: str) -> None:
         """Create the GUID, or merge the members that are given into its record.
 
-        A new one needs a user. One that has expired is renewed, for the default life if no expiry is given. What
-        changes nothing leaves the version as it is.
+        A new one needs a user. One that has expired by itself is renewed, for the default life if no expiry is given.
+        One that was revoked, which is one whose expiry was in the past when it was written, needs an expiry (410). What
+        changes nothing leaves the version as it is. Preconditions are judged first.
         """
         self.read_view(RecordQuery)
         async with self.place():
@@ -170,13 +171,14 @@ class GuidHandler(RecordHandler):
         headers=(*CONDITIONS, PREFER_MINIMAL),
         body=Patch,
         media_types=PATCHES,
-        problems=(InvalidGuid, NotFound, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
+        problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
         needs=WRITE,
     )
     async def patch(self, text: str) -> None:
         """Apply a JSON merge patch to the record of the GUID, which must exist.
 
-        Null removes a member of the metadata, or all of them. One that has expired is renewed, as by PUT.
+        Null removes a member of the metadata, or all of them. A GUID that has expired, or was revoked, is changed only
+        by a patch that gives it an expiry (410). Preconditions are judged first.
         """
         self.read_view(RecordQuery)
         async with self.place():
