@@ -6,7 +6,7 @@ A body is validated with the GUID of the path, or None, as `guid` in the context
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -27,6 +27,7 @@ from guidsvc.models import (
     GUID_CHARACTERS,
     GUID_PATTERN,
     MAX_TIME,
+    MAX_USER_CHARACTERS,
     METADATA,
     TIME_PATTERN,
     Time,
@@ -43,6 +44,8 @@ MAX_OPERATIONS = 1000
 """Operations in one JSON document."""
 MEMBERS = frozenset({"expire", "user", "metadata"})
 """The members of a record that a client gives."""
+SERVICE_MEMBERS = frozenset({"created", "updated", "version", "purge_at", "state", "owner"})
+"""The members that the service sets; `view=full` shows them, and no body may give them."""
 
 _DIGITS = re.compile(r"[0-9]+")
 _CURSOR_PATTERN = "^A[Q-Za-f][A-Za-z0-9_-]{20}[AEIMQUYcgkosw048]$"  # 17 bytes in Base64, of which the first is:
@@ -119,9 +122,12 @@ class NoQuery(BaseModel):
 class RecordQuery(NoQuery):
     """The query of a request that is answered with a record: in full, or as it is."""
 
-    view: Literal["full"] | None = may("`full` adds `created`, `updated`, `version`, `purge_at` and `state`.")
+    view: Literal["full"] | None = may(
+        "`full` adds `created`, `updated`, `version`, `purge_at` and `state`, and for admins `owner`."
+    )
 
 
+Owner = Annotated[str, Field(max_length=MAX_USER_CHARACTERS)]
 Limit = Annotated[int, BeforeValidator(_parse_limit), WithJsonSchema({"type": "integer", "minimum": 1})]
 _Cursor = Annotated[str, BeforeValidator(_parse_cursor), WithJsonSchema({"type": "string", "pattern": _CURSOR_PATTERN})]
 
@@ -130,6 +136,9 @@ class ListQuery(RecordQuery):
     """The query of a list: which records, in what form, from where, and how many. Times are Unix seconds."""
 
     user: User | None = may("Only records of exactly this user.")
+    owner: Owner | None = may(
+        "Only records of this owner; empty for those that were created without access control. Only for admins."
+    )
     state: Literal["live", "expired", "all"] = Field("live", description="Only records in this state.")
     expires_before: Expire | None = may("Only records that expire before this Unix time, in seconds.")
     expires_after: Expire | None = may("Only records that expire after this Unix time, in seconds.")
@@ -152,6 +161,7 @@ class _Members(BaseModel):
     """What every body may give. To be validated with the GUID of the path, or None, as `guid` in the context."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    read_only: ClassVar[frozenset[str]] = SERVICE_MEMBERS
 
     expire: Annotated[Expire | None, BeforeValidator(refuse_null)] = may("Until when it is valid: Unix seconds.")
     user: Annotated[User | None, BeforeValidator(refuse_null)] = may("Whose it is.")

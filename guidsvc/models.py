@@ -161,10 +161,11 @@ class Record(BaseModel):
         """Room for what others render of the record: since it never changes, once is enough."""
         return {}
 
-    def full(self, state: State) -> bytes:
-        """The record in full: times and version follow, as strings of digits, and its state."""
+    def full(self, state: State, *, with_owner: bool) -> bytes:
+        """The record in full: times and version follow, as strings of digits, its state, and its owner if asked for."""
         more = {name: str(getattr(self, name)) for name in ("created", "updated", "version", "purge_at")}
-        return b"%b,%b" % (self.wire[:-1], to_json(more | {"state": state})[1:])
+        more |= {"state": state} | ({"owner": self.owner} if with_owner else {})
+        return b"%b,%b" % (self.wire[:-1], to_json(more)[1:])
 
 
 class Receipt(BaseModel):

@@ -17,7 +17,7 @@ from guidsvc import errand, rules
 from guidsvc.access import ANYONE, Caller, authorize
 from guidsvc.bodies import Change, ListQuery, Patch
 from guidsvc.errors import GuidsvcError, NotFound, OutcomeUnknown, PreconditionRequired, StoreUnavailable
-from guidsvc.models import Record, State
+from guidsvc.models import Record
 from guidsvc.quota import NO_QUOTA, Quota
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
 from guidsvc.store import FAR, Store
@@ -240,9 +240,10 @@ class GuidService:
             )
             yield service.acting_for(self._caller)
 
-    def state_of(self, record: Record) -> State:
-        """Tell whether a record is live or expired by now."""
-        return rules.state_of(record, self._clock())
+    def full(self, record: Record, caller: Caller | None = None) -> bytes:
+        """Return the record in full, as the caller may see it: its state by now, and, for an admin, its owner."""
+        with_owner = (self._caller if caller is None else caller).is_admin
+        return record.full(rules.state_of(record, self._clock()), with_owner=with_owner)
 
     async def _select(
         self, query: ListQuery, after: str, limit: int
@@ -252,8 +253,9 @@ class GuidService:
         return found, self._selection(query).holds
 
     def _selection(self, query: ListQuery) -> rules.Selection:
-        """Say which records a query asks for now: an admin sees those of all, others their owner's."""
-        return rules.selection(query, self._clock(), None if self._caller.is_admin else self._caller.owner)
+        """Say which records a query asks for now: for an admin of all owners, or the one it names; else the caller's."""
+        owner = query.owner if self._caller.is_admin else self._caller.owner
+        return rules.selection(query, self._clock(), owner)
 
     async def _write(self, guid: str, make: Callable[[Record | None, int, int], _New]) -> tuple[Record | None, _New]:
         """Put what `make` makes of a record in its place, in one atomic step; return the record as it was, and is.

@@ -217,6 +217,42 @@ async def test_what_is_anothers_is_not_there(world: World) -> None:
     assert await world.state() == before
 
 
+async def test_an_admin_alone_sees_and_filters_by_owners(world: World) -> None:
+    """In single records, pages, lines and results of a batch; whose are another's, or their own."""
+    admin, lines = await world.asker("ops", "admin"), {"Accept": "application/x-ndjson"}
+    assert (await Asker(world.client, world.bob).ask("POST", "/guid", json=RECORD)).status == 201
+    getting = {"operations": [{"op": "get", "guid": GUID}]}
+
+    async def shown(asker: Asker) -> list[object]:
+        """Return the owner of Alice's record, in each form in which it is shown in full."""
+        updated = await asker.ask("PATCH", f"{MINE}?view=full", json={})
+        pages = await asker.ask("GET", "/guid?view=full"), await asker.ask("GET", "/guid?view=full", headers=lines)
+        results = (await asker.ask("POST", "/guid:batch?view=full", json=getting)).json["results"]
+        full = [(await asker.ask("GET", f"{MINE}?view=full")).json, updated.json, results[0]["record"]]
+        full += [each for each in [*pages[0].json["items"], *pages[1].lines] if each["guid"] == GUID]
+        assert [list(each)[-1] for each in full] == ["owner" if "owner" in full[0] else "state"] * 5
+        return [each.get("owner") for each in full]
+
+    assert await shown(admin) == ["alice"] * 5
+    assert await shown(Asker(world.client, world.alice)) == [None] * 5
+
+    for owner, found in (("alice", ["alice"]), ("bob", ["bob"]), ("ops", []), ("", [])):
+        for headers in ({}, lines):
+            listed = await admin.ask("GET", f"/guid?view=full&owner={owner}", headers=headers)
+            items = listed.lines if headers else listed.json["items"]
+            assert [each["owner"] for each in items] == found
+        counted = await admin.ask("GET", f"/guid?owner={owner}", headers={"Prefer": "return=total-count"})
+        assert counted.json["total"] == len(found)
+    for asker in (Asker(world.client, world.alice), Asker(world.client, world.bob)):
+        for owner in ("alice", "bob", ""):
+            for headers in ({}, lines):
+                refused = await asker.ask("GET", f"/guid?owner={owner}", headers=headers)
+                assert (refused.status, refused.json["code"]) == (403, "forbidden")
+                assert 'scope="admin"' in refused.headers["WWW-Authenticate"]
+                assert CANARY not in refused.body.decode()
+    assert (await admin.ask("GET", f"/guid?owner={'x' * 257}")).status == 400
+
+
 async def test_a_method_that_is_not_served_is_refused_to_all(world: World) -> None:
     """405 at every path, with a key or without, and nothing is changed."""
     before = await world.state()

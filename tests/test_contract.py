@@ -101,7 +101,7 @@ THE_RECORD = [
     Line("Last-Modified", "GET", AT, 200, header("Last-Modified", "[A-Z][a-z]{2}, .* GMT")),
     Line("Cache-Control", "GET", AT, 200, header("Cache-Control", "private, no-cache")),
     Line("view=full", "GET", f"{AT}?view=full", 200,
-         lambda r: list(r.json)[4:] == ["created", "updated", "version", "purge_at", "state"] and r.json["state"] == "live"),
+         lambda r: list(r.json)[4:] == ["created", "updated", "version", "purge_at", "state", "owner"] and r.json["state"] == "live"),
 ]  # fmt: skip
 A_BODY = [
     *(put("expire", value, 200) for value in ("0", "4102444800", 0, 253402300799, "253402300799", "007")),
@@ -113,6 +113,9 @@ A_BODY = [
     put("guid", GUID, 200),
     *(put("guid", value) for value in (NEW, GUID.lower(), None)),
     put("colour", "red"),
+    *(Line(f"{name}, which the service sets", method, AT, 400,
+           both(fault(f"/{name}"), lambda r: "view=full" in r.json["errors"][0]["detail"]), {name: "1"})
+      for name in ("created", "updated", "version", "purge_at", "state", "owner") for method in ("PUT", "PATCH")),
     *(Line(f"not a JSON object: {body!r}", "PUT", AT, 400, fault(""), body)
       for body in (b'{"user": "a",}', b'{"expire": NaN}', b'{"user": "\xff"}', b"[]", b'"x"', b"")),
     Line("all that is wrong at once", "PUT", AT, 400, lambda r: len(r.json["errors"]) == 3, {"user": "", "expire": "", "x": 1}),
@@ -165,6 +168,8 @@ LISTS = [
     Line("state=expired", "GET", "/guid?state=expired", 200, lambda r: [i["guid"] for i in r.json["items"]] == [OLD]),
     Line("state=all, in key order", "GET", "/guid?state=all", 200, lambda r: [i["guid"] for i in r.json["items"]] == [OLD, GUID]),
     Line("user", "GET", "/guid?user=Z%C3%BCrich", 200, lambda r: r.json["items"] == [LIVE]),
+    Line("owner", "GET", "/guid?owner=", 200, lambda r: r.json["items"] == [LIVE]),
+    Line("another owner", "GET", "/guid?owner=x", 200, lambda r: r.json["items"] == []),
     Line("expires_before", "GET", "/guid?expires_before=4102444800", 200, lambda r: r.json["items"] == []),
     Line("expires_after", "GET", "/guid?expires_after=4102444799", 200, lambda r: r.json["items"] == [LIVE]),
     Line("next and Link", "GET", "/guid?state=all&limit=1", 200,
@@ -193,6 +198,10 @@ BATCH = [
            % ((OLD.encode(),) * 3), LINES)
       for query in ("", "?validate_only=true")),
     Line("more than 1,000", "POST", "/guid:batch", 400, fault("/operations"), {"operations": [{}] * 1001}),
+    Line("lines of view=full are refused with a hint", "POST", "/guid:batch", 200,
+         both(statuses(400), lambda r: [(e["pointer"], "view=full" in e["detail"]) for e in r.lines[0]["problem"]["errors"]]
+              == [("/state", True), ("/owner", True)]),
+         b'{"guid": "%b", "user": "a", "state": "live", "owner": "b"}\n' % NEW.encode(), LINES),
     Line("lines, and a bad one by its number", "POST", "/guid:batch", 200,
          both(statuses(201, 400, 200), lambda r: r.lines[1]["problem"]["line"] == 2),
          b'{"user": "a"}\n{bad}\n{"op": "get", "guid": "%b"}\n' % GUID.encode(), LINES),

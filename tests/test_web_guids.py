@@ -153,6 +153,7 @@ async def test_a_full_view_adds_what_the_service_knows(client: Client, clock: Fa
         "version": str(clock()),
         "purge_at": str(clock.seconds + 37 * DAY),
         "state": "live",
+        "owner": "",
     }
     assert list(created.json) == ["guid", "expire", "user", "metadata", *known]
     assert created.json == (await client.get(PATH)).json | known

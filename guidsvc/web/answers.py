@@ -20,6 +20,7 @@ _FULL = {
     "version": "1795420608123",
     "purge_at": "4103049600",
     "state": "live",
+    "owner": "alice",
 }
 
 _EXAMPLE_KEY: dict[str, Any] = {
@@ -60,6 +61,7 @@ class Record(BaseModel):
     version: _Digits = _perhaps("Rises with every change; the ETag is made of it.")
     purge_at: _Digits = _perhaps("When the service may forget it: Unix seconds.")
     state: State = _perhaps("Whether it is valid still.")
+    owner: str = _perhaps("Whose key or token created it, for admins only; empty if access was not controlled then.")
 
 
 class Page(BaseModel):

@@ -4,7 +4,7 @@ The only border where a fault that pydantic finds is a client's mistake.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -31,6 +31,7 @@ _WORDS = {
     "string_type": "must be a string",
     "missing": "is needed",
 }
+_READ_ONLY = "is set by the service and cannot be given; to put records back, read them without view=full"
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
@@ -100,7 +101,8 @@ def validate(value: object, model: type[_Body], context: dict[str, Any]) -> _Bod
     try:
         return model.model_validate(value, context=context)
     except ValidationError as error:
-        raise InvalidRequest(*(_fault(detail) for detail in error.errors(include_url=False))) from error
+        read_only: frozenset[str] = getattr(model, "read_only", frozenset())
+        raise InvalidRequest(*(_fault(detail, read_only) for detail in error.errors(include_url=False))) from error
 
 
 def _refuse_twins(members: list[tuple[str, Any]]) -> None:
@@ -112,8 +114,9 @@ def _refuse_twins(members: list[tuple[str, Any]]) -> None:
         seen.add(name)
 
 
-def _fault(error: ErrorDetails) -> Fault:
-    return Fault(pointer(*error["loc"]), message(error, _WORDS))
+def _fault(error: ErrorDetails, read_only: Collection[str]) -> Fault:
+    words = _WORDS | ({"extra_forbidden": _READ_ONLY} if error["loc"] and error["loc"][-1] in read_only else {})
+    return Fault(pointer(*error["loc"]), message(error, words))
 
 
 def pointer(*steps: str | int) -> str:

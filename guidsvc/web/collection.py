@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from guidsvc.access import READ, WRITE
+from guidsvc.access import ADMIN, READ, WRITE
 from guidsvc.bodies import Creation, ListQuery, RecordQuery, render_cursor
 from guidsvc.errors import InvalidRequest, QuotaExceeded
 from guidsvc.idempotency import Draws, Idempotency, Reply
@@ -65,9 +65,11 @@ class GuidsHandler(RecordHandler):
         """Answer with a page of the records that the query selects, or with all of them as a stream of lines.
 
         They come in the order of their GUIDs. Who walks from page to page by `next` sees each record that exists
-        throughout exactly once.
+        throughout exactly once. Only an admin may filter by owner.
         """
         query = self.read_view(ListQuery)
+        if query.owner is not None:
+            self.demand(ADMIN)
         self.set_header("Cache-Control", "private, no-cache")
         self.vary("Accept, Prefer")
         if preferred(self.request.headers.get("Accept"), (body.JSON, body.NDJSON)) == body.NDJSON:

@@ -92,7 +92,7 @@ class RecordHandler(Handler):
 
     def rendered(self, record: Record) -> bytes:
         """Return the record as JSON, in full if that was asked for."""
-        return record.full(self._service.state_of(record)) if self._full else record.wire
+        return self._service.full(record, self.caller) if self._full else record.wire
 
 
 class GuidHandler(RecordHandler):

@@ -118,7 +118,7 @@ class Performer:
         head = to_json({"status": status, "guid": record.guid, "etag": f'"{tag_of(record)}"'})
         if self._minimal or status == 304:  # noqa: PLR2004  # Not Modified
             return head
-        wire = record.full(self._service.state_of(record)) if self._full else record.wire
+        wire = self._service.full(record) if self._full else record.wire
         return b'%b,"record":%b}' % (head[:-1], wire)
 
     def _failed(self, error: Exception, line: int | None) -> bytes:

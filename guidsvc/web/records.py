@@ -88,7 +88,7 @@ def reply_of(service: GuidService, asked: Asked, status: int, record: Record) ->
     if prefer is not None and preferences.parse(prefer).get("return") == "minimal":
         applied = {"Preference-Applied": "return=minimal"}
         return Reply(NO_CONTENT if status == OK else status, headers | applied, None)
-    wire = record.full(service.state_of(record)) if asked.full else record.wire
+    wire = service.full(record) if asked.full else record.wire
     return Reply(status, headers, wire.decode())
 
 
