@@ -25,6 +25,7 @@
     ├── OutcomeUnknown      a write was sent and no answer came
     ├── CorruptRecord       what is stored is not a record
     └── StartError          the service cannot start as it is set up
+        └── NoStore         there is no store where a command is to find one
 
 Nothing here knows HTTP: the one table from error to status is in `guidsvc.web.problems`. A driver's own
 exceptions never leave the file that imports the driver; they become one of these.
@@ -212,3 +213,11 @@ class CorruptRecord(GuidsvcError):
 
 class StartError(GuidsvcError):
     """The service cannot start as it is set up. The message is one line that says what to change."""
+
+
+class NoStore(StartError):
+    """There is no store at `place`, and none is to be created."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"store_url: there is no store at {place}")
+        self.place = place

@@ -55,7 +55,7 @@ def is_controlled(settings: Settings) -> bool:
     if settings.unix_socket is None and not _is_loopback(settings.host):
         raise StartError(
             f"access: {settings.host} can be reached from outside, and nobody has said who may ask: make a key "
-            "(python pdapt.py keys create --owner NAME) and set access to keys, or set it to off and mean it"
+            "(python pdapt.py keys create --create --owner NAME) and set access to keys, or set it to off and mean it"
         )
     return False
 

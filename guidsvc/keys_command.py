@@ -1,7 +1,8 @@
 """`python pdapt.py keys`: API keys by the command line, for those who run the service.
 
-It reads the settings as the service does, and works on the same store, whether that is being served or not. What is
-made to be used goes to standard output; what is said about it, to standard error.
+It reads the settings as the service does, and works on the same store, whether that is being served or not. It never
+makes a store unless `--create` says so: a misspelt path is an error. What is made to be used goes to standard output;
+what is said about it, and where the store is, to standard error.
 """
 
 import argparse
@@ -17,11 +18,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from guidsvc import config, logs
 from guidsvc.access import SCOPES, Scope, scopes_of
-from guidsvc.errors import GuidsvcError, InvalidRequest, OutcomeUnknown, StartError
+from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
 from guidsvc.keyring import MOST_OVERLAP, OVERLAP, Issued, Keyring
 from guidsvc.models import MAX_TIME, User
 from guidsvc.rules import Clock
-from guidsvc.store import open_keys
+from guidsvc.store import open_keys, place_of
 
 PROGRAM = "pdapt.py keys"
 DEFAULT_SCOPES = "read,write,delete"
@@ -52,6 +53,9 @@ def run(words: Sequence[str], *, clock: Clock) -> None:
     logs.configure(settings.log_level, settings.log_format)
     try:
         asyncio.run(_run(arguments, settings.store_url, clock))
+    except NoStore as error:
+        hint = ", or make this one with --create" if arguments.do is _create else " with --store-url"
+        raise StartError(f"{error}: name the store of the service{hint}") from error
     except StartError:
         raise
     except GuidsvcError as error:
@@ -59,7 +63,8 @@ def run(words: Sequence[str], *, clock: Clock) -> None:
 
 
 async def _run(arguments: argparse.Namespace, url: str, clock: Clock) -> None:
-    async with open_keys(url) as kept:
+    async with open_keys(url, create=arguments.create) as kept:
+        print(f"store: {place_of(url)}", file=sys.stderr, flush=True)
         await arguments.do(Keyring(kept, clock=clock), arguments, clock())
 
 
@@ -148,6 +153,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="WHEN",
         help="until when it is good: 90d, 12h, 8w from now, or Unix seconds",
     )
+    create.add_argument("--create", action="store_true", help="make the store too, if there is none yet")
     listed = _command(commands, "list", _list, "list all keys, good or not, in the order of their ids")
     listed.add_argument("--json", action="store_true", help="a line of JSON for each, in place of a table")
     _id(_command(commands, "revoke", _revoke, "let a key open nothing any more; it stays listed"))
@@ -168,7 +174,7 @@ def _command(commands: Any, name: str, do: object, about: str) -> argparse.Argum
         name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=_EPILOG, allow_abbrev=False
     )
     made.add_argument("--store-url", metavar="URL", help="where the keys are kept: as the setting of the service")
-    made.set_defaults(do=do)
+    made.set_defaults(do=do, create=False)
     return made
 
 

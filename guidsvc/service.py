@@ -253,7 +253,7 @@ class GuidService:
         return found, self._selection(query).holds
 
     def _selection(self, query: ListQuery) -> rules.Selection:
-        """Say which records a query asks for now: for an admin of all owners, or the one it names; else the caller's."""
+        """Say which records a query asks for now: an admin's are of all owners, or of one; of others, their own."""
         owner = query.owner if self._caller.is_admin else self._caller.owner
         return rules.selection(query, self._clock(), owner)
 

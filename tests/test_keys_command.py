@@ -3,16 +3,19 @@
 import http.client
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pymongo
 import pytest
 
 from guidsvc import keys
-from guidsvc.keys_command import COLUMNS
+from guidsvc.keys_command import COLUMNS, parser
+from guidsvc.store.sqlite_schema import open_writer
 from tests.records import GUID
 from tests.servers import ROOT, Service, pdapt, service, wait_until
 from tests.test_supervisor import workers
@@ -32,11 +35,18 @@ def command(tmp_path: Path) -> Command:
     return run
 
 
+@pytest.fixture
+def empty_store(tmp_path: Path) -> None:
+    """An empty store in that folder."""
+    open_writer(tmp_path / "guidsvc.db").close()
+
+
 def made(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the key that a command printed, which is all of its output."""
+    """Return the key that a command printed, which is all of its output; where the store is, is told beside it."""
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(TEXT, done.stdout)
     assert done.stdout.strip() not in done.stderr
+    assert re.search("^store: ", done.stderr, re.MULTILINE)
     return done.stdout.strip()
 
 
@@ -50,7 +60,8 @@ def id_of(text: str) -> str:
 def listed(command: Command, *words: str) -> dict[str, dict[str, object]]:
     """Return what is listed, by id."""
     done = command("list", "--json", *words)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch("store: .*\n", done.stderr)
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["id"] for each in told] == sorted(each["id"] for each in told)
     return {each["id"]: each for each in told}
@@ -64,7 +75,7 @@ def status(running: Service, text: str, method: str = "GET", path: str = "/guid"
 
 
 def test_keys_are_made_before_there_is_a_store(command: Command, tmp_path: Path) -> None:
-    text = made(command("create", "--owner", "Cylance, Inc."))
+    text = made(command("create", "--create", "--owner", "Cylance, Inc."))
 
     assert listed(command)[id_of(text)] == {
         "id": id_of(text),
@@ -77,6 +88,7 @@ def test_keys_are_made_before_there_is_a_store(command: Command, tmp_path: Path)
         assert status(running, text) == 200
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_a_key_expires_when_it_is_told(command: Command) -> None:
     by_days = made(command("create", "--owner", "a", "--scopes", "admin", "--expires", "90d"))
     by_time = made(command("create", "--owner", "a", "--scopes", " read , admin", "--expires", "4102444800"))
@@ -88,6 +100,7 @@ def test_a_key_expires_when_it_is_told(command: Command) -> None:
     assert told[id_of(by_time)]["scopes"] == ["read", "admin"]
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_the_table_has_a_row_for_each_key(command: Command) -> None:
     assert command("list").stdout.split() == list(COLUMNS)
     text = made(command("create", "--owner", "Bob", "--expires", "4102444800"))
@@ -103,6 +116,7 @@ def test_the_table_has_a_row_for_each_key(command: Command) -> None:
     assert listed(command).keys() == {id_of(text)}
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_revoking_twice_is_as_once_and_what_is_revoked_is_not_rotated(command: Command) -> None:
     text = made(command("create", "--owner", "a"))
     for _ in range(2):
@@ -111,9 +125,10 @@ def test_revoking_twice_is_as_once_and_what_is_revoked_is_not_rotated(command: C
     assert listed(command)[id_of(text)]["state"] == "revoked"
     refused = command("rotate", id_of(text))
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert re.fullmatch(r"pdapt\.py: Key \w+ was revoked, .*\n", refused.stderr)
+    assert re.fullmatch(r"store: .*\npdapt\.py: Key \w+ was revoked, .*\n", refused.stderr)
 
 
+@pytest.mark.usefixtures("empty_store")
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -121,7 +136,11 @@ def test_revoking_twice_is_as_once_and_what_is_revoked_is_not_rotated(command: C
         (("rotate", "0" * 12), "There is no key"),
         (("revoke", "x"), "The id of a key is 12 letters and digits"),
         (("create", "--owner", "a", "--expires", "90"), "expire is past"),
-        (("list", "--store-url", "sqlite:////nowhere/at/all"), "store_url: /nowhere/at/all cannot be opened"),
+        (("list", "--store-url", "sqlite:////nowhere/at/all"), "store_url: there is no store at /nowhere/at/all: "),
+        (
+            ("create", "--create", "--owner", "a", "--store-url", "sqlite:////nowhere/at/all"),
+            "store_url: /nowhere/at/all cannot be opened",
+        ),
         (("list", "--store-url", "file:///x"), "store_url: this is no store"),
     ],
 )
@@ -129,7 +148,7 @@ def test_what_cannot_be_done_is_told_in_one_line(command: Command, words: tuple[
     done = command(*words)
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(rf"pdapt\.py: {why}.*\n", done.stderr)
+    assert re.fullmatch(rf"(store: /.*/guidsvc\.db\n)?pdapt\.py: {why}.*\n", done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +181,7 @@ def test_what_makes_no_sense_is_told_as_usage(command: Command, words: tuple[str
 def test_help_tells_of_every_command_and_flag(command: Command) -> None:
     whole = command("--help").stdout
     for name, flags in {
-        "create": ("--owner", "--scopes", "--expires", "--store-url"),
+        "create": ("--owner", "--scopes", "--expires", "--create", "--store-url"),
         "list": ("--json", "--store-url"),
         "revoke": ("ID", "--store-url"),
         "rotate": ("ID", "--overlap", "--store-url"),
@@ -177,13 +196,71 @@ def test_the_store_is_that_of_the_settings(command: Command, tmp_path: Path) -> 
     """A flag wins over the environment, which wins over the file; and a misspelt setting is told."""
     first, second, third = (f"sqlite:///{tmp_path / name}.db" for name in "abc")
     (tmp_path / ".env").write_text(f"GUIDSVC_STORE_URL={first}\n")
-    made(command("create", "--owner", "first"))
-    made(command("create", "--owner", "second", GUIDSVC_STORE_URL=second))
-    made(command("create", "--owner", "third", "--store-url", third, GUIDSVC_STORE_URL=second))
+    made(command("create", "--create", "--owner", "first"))
+    made(command("create", "--create", "--owner", "second", GUIDSVC_STORE_URL=second))
+    made(command("create", "--create", "--owner", "third", "--store-url", third, GUIDSVC_STORE_URL=second))
 
     for url, owner in ((first, "first"), (second, "second"), (third, "third")):
         assert [each["owner"] for each in listed(command, "--store-url", url).values()] == [owner]
     assert command("list", GUIDSVC_STORE_ULR=first).stderr.startswith("pdapt.py: GUIDSVC_STORE_ULR")
+
+
+EVERY = [("create", "--owner", "a"), ("list",), ("revoke", "0" * 12), ("rotate", "0" * 12)]
+"""Each command, as it stands."""
+
+
+def test_every_command_is_tried() -> None:
+    assert sorted(re.findall(r"^    (\w+)", parser().format_help(), re.MULTILINE)) == sorted(each[0] for each in EVERY)
+
+
+@pytest.mark.parametrize("words", EVERY)
+@pytest.mark.parametrize("file", ["absent", "empty", "without tables"])
+def test_no_command_makes_a_store_by_mistake(
+    command: Command, tmp_path: Path, words: tuple[str, ...], file: str
+) -> None:
+    """A file that is misspelt stays absent, and one that holds no store stays as it is."""
+    path = tmp_path / "tpyo.db"
+    if file != "absent":
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript("CREATE TABLE x (y); DROP TABLE x" if file == "without tables" else "")
+    if file == "empty":
+        path.touch()
+    before = path.read_bytes() if path.exists() else None
+    done = command(*words, "--store-url", "sqlite:///tpyo.db")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    hint = ", or make this one with --create" if words[0] == "create" else " with --store-url"
+    assert done.stderr == f"pdapt.py: store_url: there is no store at {path}: name the store of the service{hint}\n"
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ([] if before is None else ["tpyo.db"])
+
+
+@pytest.mark.parametrize("words", EVERY)
+def test_no_command_makes_a_database_by_mistake(command: Command, mongo_url: str, words: tuple[str, ...]) -> None:
+    done = command(*words, "--store-url", mongo_url)
+    name = mongo_url.rpartition("/")[2]
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"pdapt.py: store_url: there is no store at {mongo_url}, in the database {name}: ")
+    assert len(done.stderr.splitlines()) == 1
+    with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
+        assert name not in client.list_database_names()
+
+
+@pytest.mark.parametrize("store", ["sqlite", "mongo"])
+def test_a_store_is_made_where_that_is_meant_and_each_command_tells_where_it_is(
+    command: Command, request: pytest.FixtureRequest, tmp_path: Path, store: str
+) -> None:
+    url = request.getfixturevalue("mongo_url") if store == "mongo" else "sqlite:///other.db"
+    at = ("--store-url", url)
+    place = f"store: {tmp_path / 'other.db' if store == 'sqlite' else url}"
+    for create in (("--create",), ("--create",), ()):
+        done = command("create", *create, "--owner", "a", *at)
+        text = made(done)
+        assert done.stderr.splitlines()[0] == place
+    for words in (("list",), ("rotate", id_of(text)), ("revoke", id_of(text))):
+        done = command(*words, *at)
+        assert (done.returncode, done.stderr.splitlines()[0]) == (0, place)
 
 
 @pytest.mark.parametrize("store", ["sqlite", "mongo"])
@@ -192,7 +269,7 @@ def test_many_at_once_lose_nothing(
 ) -> None:
     """Not even where the first of them makes the store."""
     url = request.getfixturevalue(f"{store}_url")
-    words = [sys.executable, str(ROOT / "pdapt.py"), "keys", "create", "--store-url", url, "--owner"]
+    words = [sys.executable, str(ROOT / "pdapt.py"), "keys", "create", "--create", "--store-url", url, "--owner"]
     started = [
         subprocess.Popen([*words, owner], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for owner in "abcd"
@@ -226,6 +303,7 @@ def test_it_works_beside_a_service_that_has_the_store_for_itself(
         wait_until(lambda: status(running, at_last) == 401, "it is revoked", running.log)
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_what_is_revoked_is_refused_by_every_worker_within_five_seconds(
     command: Command, tmp_path: Path, redis_url: str
 ) -> None:

@@ -16,7 +16,7 @@ from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
 from guidsvc.store.fence import Fenced
-from guidsvc.urls import scheme_of
+from guidsvc.urls import scheme_of, without_password
 
 
 class Far(Enum):
@@ -155,16 +155,29 @@ async def open_store(
 
 
 @asynccontextmanager
-async def open_keys(url: str) -> AsyncIterator[Keys]:
+async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[Keys]:
     """Open what a store keeps of keys, and nothing else, though a service has it open for itself alone.
 
-    StartError if the store cannot be used.
+    StartError if the store cannot be used; NoStore if there is none, unless it may `create` one.
     """
     if url.startswith("sqlite:"):
         from guidsvc.store.sqlite import open_keys_of, path_of_url
 
-        async with open_keys_of(path_of_url(url)) as keys:
+        async with open_keys_of(path_of_url(url), create=create) as keys:
             yield keys
     else:
+        if not create and scheme_of(url) in {"mongodb", "mongodb+srv"}:
+            from guidsvc.store.mongo import require_mongo
+
+            await require_mongo(url)
         async with open_store(url, clock=int, exclusive=False) as store:
             yield store
+
+
+def place_of(url: str) -> str:
+    """Return where the store is that a URL names, as people are told: an absolute path, or a URL without a password."""
+    if not url.startswith("sqlite:"):
+        return without_password(url)
+    from guidsvc.store.sqlite import path_of_url
+
+    return str(path_of_url(url))

@@ -31,7 +31,7 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 
 from guidsvc.batching import Batcher
-from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.keys import Key
 from guidsvc.ledger import Ledger
 from guidsvc.meters import StoreMeter
@@ -50,7 +50,7 @@ from guidsvc.store.mongo_documents import (
     no_later_than,
     same_as,
 )
-from guidsvc.urls import opened
+from guidsvc.urls import opened, without_password
 
 DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
 KEYS, LEDGERS = "keys", "ledgers"
@@ -101,6 +101,19 @@ async def open_mongo(
         client.close()
 
 
+async def require_mongo(url: str, *, timeout_ms: int = TIMEOUT_MS) -> None:
+    """Return if the database holds a store; NoStore if it does not, StartError if MongoDB cannot be used."""
+    client = _client(url, timeout_ms)
+    try:
+        database = client.get_default_database(DATABASE)
+        if await database[IDENTITY].find_one({"_id": COLLECTION}) is None:
+            raise NoStore(f"{without_password(url)}, in the database {database.name}")
+    except PyMongoError as error:
+        raise _unusable(error) from error
+    finally:
+        client.close()
+
+
 def _client(url: str, timeout_ms: int) -> AsyncIOMotorClient[dict[str, Any]]:
     make: Callable[[str], AsyncIOMotorClient[dict[str, Any]]] = partial(
         _strictly,
@@ -136,10 +149,13 @@ async def _prepare(collection: _Collection, *, exclusive: bool) -> None:
         )
         await collection.database[FENCE].update_one({"_id": COLLECTION}, {"$setOnInsert": NEW._asdict()}, upsert=True)
     except PyMongoError as error:
-        reason = re.split(", (?:Timeout|full error): ", str(error))[
-            0
-        ]  # what follows describes the whole topology, or reply
-        raise StartError(f"store_url: MongoDB cannot be used: {reason}") from error
+        raise _unusable(error) from error
+
+
+def _unusable(error: PyMongoError) -> StartError:
+    """Return the error that tells of this one, less what describes the whole topology, or reply."""
+    reason = re.split(", (?:Timeout|full error): ", str(error))[0]
+    return StartError(f"store_url: MongoDB cannot be used: {reason}")
 
 
 class MongoStore:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from guidsvc.background import background
 from guidsvc.batching import Batcher, Patience
-from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.keys import Key
 from guidsvc.ledger import Ledger
 from guidsvc.meters import StoreMeter
@@ -29,7 +29,7 @@ from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
 from guidsvc.store.fence import Fence, Mode, Sight
 from guidsvc.store.sqlite_find import Finder
-from guidsvc.store.sqlite_schema import FORGET, LET_GO, RENAME, claim, open_reader, open_writer, share
+from guidsvc.store.sqlite_schema import FORGET, LET_GO, RENAME, claim, is_store, open_reader, open_writer, share
 from guidsvc.store.sqlite_tables import (
     FENCE,
     KEYS,
@@ -93,8 +93,13 @@ async def open_sqlite(
 
 
 @asynccontextmanager
-async def open_keys_of(path: Path) -> AsyncIterator["SqliteStore"]:
-    """Open the store in a file for its keys, which are in no cache: whoever has claimed the records need not know."""
+async def open_keys_of(path: Path, *, create: bool = True) -> AsyncIterator["SqliteStore"]:
+    """Open the store in a file for its keys, which are in no cache: whoever has claimed the records need not know.
+
+    NoStore if the file holds none, unless it may `create` one.
+    """
+    if not create and not is_store(path):
+        raise NoStore(str(path))
     with closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
         store = SqliteStore(writer, reader, Finder(path))
         try:

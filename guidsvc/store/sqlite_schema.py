@@ -115,6 +115,11 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def is_store(path: Path) -> bool:
+    """Whether there is a file that holds a store; StartError if it is another application's, or cannot be read."""
+    return path.exists() and _refuse_stranger(path, newest=len(MIGRATIONS))
+
+
 def claim(path: Path, *, exclusive: bool) -> tuple[sqlite3.Connection, bool]:
     """Claim the file for this process alone, or together with others that share it, until the connection is closed.
 
@@ -182,16 +187,17 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, 
     connection.execute("COMMIT")
 
 
-def _refuse_stranger(path: Path, newest: int) -> None:
-    """Look at a file before anything is made beside it."""
+def _refuse_stranger(path: Path, newest: int) -> bool:
+    """Look at a file before anything is made beside it; return whether it is ours, rather than empty."""
     with closing(_connect(path, timeout=BUSY_SECONDS)) as connection:
         try:
-            _identify(connection, path, newest)
+            return _identify(connection, path, newest)
         except sqlite3.Error as error:
             raise StartError(_told(path, error)) from error
 
 
-def _identify(connection: sqlite3.Connection, path: Path, newest: int) -> None:
+def _identify(connection: sqlite3.Connection, path: Path, newest: int) -> bool:
+    """Return whether the file is ours, rather than empty; StartError if it is of another application, or newer."""
     connection.execute("BEGIN")  # another process may be making the file right now: see all of it, or nothing
     owner, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -202,6 +208,7 @@ def _identify(connection: sqlite3.Connection, path: Path, newest: int) -> None:
         raise StartError(
             f"store_url: {path} was written by a newer guidsvc (its schema is {version}, ours {newest}): run that one"
         )
+    return bool(owner == APPLICATION_ID)
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
