@@ -114,6 +114,34 @@ async def test_every_operation_on_one_record_carries_its_id(
     assert commands.named("delete")[0]["deletes"][0]["q"]["_id"] == GUID
 
 
+async def test_a_write_with_a_deadline_has_begun_and_run_before_it(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    old, new = record(clock()), record(clock(), version=clock() + 1)
+    await store.swap(None, old)
+    not_after = (await store.fence()).now + 60_000
+
+    assert await store.swap(old, new, not_after=not_after)
+    assert await store.swap(new, None, not_after=not_after)
+
+    (update,), (delete,) = commands.named("update"), commands.named("delete")
+    for command, (sent,) in (update, update["updates"]), (delete, delete["deletes"]):
+        _, begin_ms = sent["q"]["$expr"]["$lte"]
+        assert 0 < command["maxTimeMS"] <= not_after - begin_ms
+
+
+async def test_a_write_whose_deadline_has_passed_is_not_sent(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    old = record(clock())
+    await store.swap(None, old)
+
+    assert not await store.swap(old, None, not_after=(await store.fence()).now)
+
+    assert commands.named("delete") == []
+    assert await store.get(GUID) == old
+
+
 async def test_reads_of_one_turn_of_the_loop_share_one_query(store: MongoStore, commands: Commands) -> None:
     await asyncio.gather(*(store.get(f"{number % 30:032X}") for number in range(90)))
 

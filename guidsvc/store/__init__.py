@@ -118,7 +118,10 @@ class Backend(Store, Receipts, Fenced, Protocol):
     """What keeps it all. Opened exclusively, it lets go of every lease: whoever held one is dead."""
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        """As `Store.swap`; False, and nothing is changed, if it would be later than this by the clock of `fence`.
+        """As `Store.swap`; False, and nothing is changed, if it would take effect later than this.
+
+        By the clock of `fence`. The change itself must be in time, not only the check: a store that checks the time and
+        then waits for a lock must end the wait too (`guidsvc.store.deadline`).
 
         In milliseconds, and only for one that changes or deletes: what is created is in no cache yet.
         """

@@ -7,6 +7,7 @@ what a majority has.
 """
 
 import re
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from functools import partial
 from secrets import token_hex
 from typing import Any
 
+import pymongo
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
@@ -38,6 +40,7 @@ from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Selection
 from guidsvc.store import FAR, Far
+from guidsvc.store.deadline import Deadline, StoreClock
 from guidsvc.store.fence import NEW, Fence, Mode, Sight
 from guidsvc.store.mongo_documents import (
     NOW,
@@ -57,6 +60,8 @@ KEYS, LEDGERS = "keys", "ledgers"
 """Where the records are, the receipts, the name of the store, its fence, keys, ledgers; the database if none is."""
 TIMEOUT_MS = 2_000
 """An operation, with all its retries, takes no longer than this."""
+CLOCK_SECONDS = 10.0
+"""For how long the last answer tells the time of the server well enough to split a deadline."""
 QUERY, QUERIES = 256, 16
 """At most so many GUIDs go into one query, and so many queries are out at once."""
 
@@ -169,6 +174,7 @@ class MongoStore:
         self._ledgers = collection.database.get_collection(LEDGERS, codec_options=_CODEC, read_concern=_MAJORITY)
         self._fence = _linearizable(collection.database[FENCE])
         self._few = few
+        self._clock = StoreClock()
         find, settle = partial(self._find, collection), partial(self._find, _linearizable(collection))
         queries = meter.batch("query")
         self._gets: Batcher[str, Document | None] = Batcher(find, limit=QUERY, in_flight=QUERIES, meter=queries)
@@ -200,12 +206,14 @@ class MongoStore:
             raise _write_failure(error) from error
 
     async def fence(self) -> Sight:
+        asked = time.monotonic()
         try:
             (found,) = await self._fence.aggregate([{"$addFields": {"now": NOW}}]).to_list(1)
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
         except ValueError as error:
             raise CorruptRecord("the store has lost its fence") from error
+        self._clock.set(asked, found["now"])
         return Sight(Fence(Mode(found["mode"]), found["gen"], found["boot"]), found["now"])
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
@@ -307,10 +315,24 @@ class MongoStore:
             if new is None:
                 raise ValueError("a swap of nothing for nothing")
             return await self._creations.ask(document_of(new))
-        same = same_as(old) | ({} if not_after is None else no_later_than(not_after))
+        if not_after is None:
+            return await self._change(same_as(old), new)
+        deadline = await self._deadline(not_after)
+        if deadline.run_ms == 0:
+            return False
+        with pymongo.timeout(deadline.run_ms / 1000):  # which is the maxTimeMS of the command
+            return await self._change(same_as(old) | no_later_than(deadline.begin_ms), new)
+
+    async def _change(self, same: dict[str, Any], new: Record | None) -> bool:
         if new is None:
             return (await self._collection.delete_one(same)).deleted_count == 1
         return (await self._collection.replace_one(same, document_of(new))).matched_count == 1
+
+    async def _deadline(self, not_after: int) -> Deadline:
+        """Return when a write must begin, and how long it may run, so that it takes effect in time or never."""
+        if not self._clock.is_known(CLOCK_SECONDS):
+            await self.fence()
+        return self._clock.deadline(not_after, TIMEOUT_MS)
 
     async def _create(self, documents: list[dict[str, Any]]) -> list[bool]:
         """Insert each of these, in one operation, unless there is one of its GUID already; say which were."""

@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Mutant:
-    """What is put in the place of what, by file in `guidsvc/cache`; and how many seeds may pass before it is found."""
+    """What is put in the place of what, by file in `guidsvc/cache`; and how many seeds may pass before it is found.
+
+    A file with a folder in its name is one in `guidsvc`.
+    """
 
     name: str
     edits: Mapping[str, tuple[str, str]]
@@ -22,9 +25,9 @@ class Mutant:
     """In a world where only these happen; else in any."""
 
     def apply(self, folder: Path) -> None:
-        """Change the files; each text must be there."""
+        """Change the files in the package; each text must be there."""
         for file, (text, instead) in self.edits.items():
-            path = folder / file
+            path = folder / file if "/" in file else folder / "cache" / file
             source = path.read_text(encoding="utf-8")
             assert text in source, f"{self.name}: {file} does not hold {text!r}"
             path.write_text(source.replace(text, instead), encoding="utf-8")
@@ -68,6 +71,7 @@ MUTANTS = (
     Mutant("FILL takes another's lease over", {"fill.lua": ("holder = '*' else", "holder = ARGV[5] else")}, seeds=600),
     Mutant("the store is not told how late", {"shared.py": ("self._store.swap(old, new, not_after=window.not_after)", "self._store.swap(old, new)")}, seeds=200, faults=("stragglers",)),
     Mutant("the fence's lease counted from the reply", {"fence.py": ("self.until = asked + ", "self.until = told + ")}, seeds=600, faults=("slow_answers", "cut_redis")),
+    Mutant("a write is not shortened by its wait", {"store/deadline.py": ("Deadline(not_after_ms - run_ms, run_ms)", "Deadline(not_after_ms, longest_ms)")}, seeds=600),
 )  # fmt: skip
 
 
@@ -75,7 +79,7 @@ def found_at(mutant: Mutant) -> int | None:
     """Run seeds on a mutant; return the first that finds it, None if none does."""
     with TemporaryDirectory() as folder:
         copytree(ROOT / "guidsvc", Path(folder) / "guidsvc")
-        mutant.apply(Path(folder) / "guidsvc" / "cache")
+        mutant.apply(Path(folder) / "guidsvc")
         (Path(folder) / "tests").symlink_to(ROOT / "tests")
         command = [
             sys.executable,

@@ -2,15 +2,20 @@
 
 As in a real one a write is judged at one time, by the store's clock too, and shows some time later: when the disk, or a
 majority, has it. Until then it is what `settled` waits for, and `get` does not.
+
+There are two kinds. SQLite checks the time when it applies a write. MongoDB checks it when the command begins; the
+command may then wait for as long as it may run, and `settled` does not wait for it.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from random import Random
 from typing import TypeVar
 
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
 from guidsvc.models import Record
 from guidsvc.store import FAR, Far
+from guidsvc.store.deadline import Deadline, StoreClock
 from guidsvc.store.fence import NEW, Fence, Sight
 from tests.simulation.network import Network
 from tests.simulation.world import World
@@ -18,6 +23,8 @@ from tests.simulation.world import World
 _Done = TypeVar("_Done")
 STORE_SECONDS = 2.0
 """The time-out of the driver."""
+BEGIN_SHARE, WAIT_SHARE = 0.5, 0.3
+"""The share of worlds whose store checks the time when a command begins, and of its writes that wait after it."""
 
 
 class SimulatedStore:
@@ -31,6 +38,8 @@ class SimulatedStore:
         self.records: dict[str, Record] = {}
         self.fence = NEW
         self.cycles = 0
+        self._aside = Random(f"store {world.seed}")  # so that the rest of a seed is the same with either kind
+        self.checks_at_begin = self._aside.random() < BEGIN_SHARE
         self.stall = 0.0
         """At most so many seconds lie between the judgement of a write and when it shows."""
 
@@ -47,7 +56,17 @@ class SimulatedStore:
             await asyncio.shield(self._half_done[guid])
         return self.records.get(guid)
 
+    async def command(self, old: Record | None, new: Record | None, deadline: Deadline | None) -> bool:
+        """Swap as MongoDB does: check the time, wait for a lock, or a ticket, and then apply."""
+        if deadline is not None and self.now > deadline.begin_ms:
+            return False
+        if self._aside.random() < WAIT_SHARE:
+            run_seconds = STORE_SECONDS if deadline is None else deadline.run_ms / 1000
+            await asyncio.sleep(run_seconds * self._aside.random() ** 0.5)
+        return await self.swap(old, new, None)
+
     async def swap(self, old: Record | None, new: Record | None, not_after: int | None) -> bool:
+        """Swap as SQLite does: check the time in the transaction that applies it."""
         guid = (new or old).guid  # type: ignore[union-attr]
         while guid in self._half_done:
             await asyncio.shield(self._half_done[guid])
@@ -84,9 +103,13 @@ class SimulatedStore:
 class StoreOfProcess:
     """The store as one process reaches it; `near` is one whose reads need not be waited for."""
 
-    def __init__(self, world: World, store: SimulatedStore, network: Network, *, near: bool) -> None:
+    def __init__(
+        self, world: World, store: SimulatedStore, network: Network, *, near: bool, timer: Callable[[], float]
+    ) -> None:
         self._world, self._store, self._network = world, store, network
         self._near = near
+        self._timer = timer
+        self._clock = StoreClock(timer)
 
     async def get(self, guid: str) -> Record | None:
         return await self._far(lambda: self._store.get(guid))
@@ -100,19 +123,32 @@ class StoreOfProcess:
         return await self._far(lambda: self._store.settled(guid))
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        late = self._network.straggle()
-        return await self._far(lambda: self._store.swap(old, new, not_after), OutcomeUnknown("no answer"), late)
+        unknown, late = OutcomeUnknown("no answer"), self._network.straggle()
+        if not self._store.checks_at_begin:
+            return await self._far(lambda: self._store.swap(old, new, not_after), unknown, late)
+        deadline = None if not_after is None else self._clock.deadline(not_after, int(STORE_SECONDS * 1000))
+        if deadline is not None and deadline.run_ms == 0:
+            return False
+        seconds = STORE_SECONDS if deadline is None else deadline.run_ms / 1000
+        return await self._far(lambda: self._store.command(old, new, deadline), unknown, late, seconds)
 
     async def fence(self) -> Sight:
-        return await self._far(self._store.look)
+        asked = self._timer()
+        sight = await self._far(self._store.look)
+        self._clock.set(asked, sight.now)
+        return sight
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
         return await self._far(lambda: self._store.swap_fence(old, new), OutcomeUnknown("no answer"))
 
     async def _far(
-        self, work: Callable[[], Awaitable[_Done]], late: Exception | None = None, straggle: float = 0.0
+        self,
+        work: Callable[[], Awaitable[_Done]],
+        late: Exception | None = None,
+        straggle: float = 0.0,
+        seconds: float = STORE_SECONDS,
     ) -> _Done:
         done: _Done = await self._world.run_far(
-            self._network, work, late or StoreUnavailable("no answer"), STORE_SECONDS, straggle
+            self._network, work, late or StoreUnavailable("no answer"), seconds, straggle
         )
         return done

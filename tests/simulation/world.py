@@ -64,6 +64,7 @@ class World(asyncio.BaseEventLoop):
 
     def __init__(self, seed: int, *, trace: bool = False) -> None:
         super().__init__()
+        self.seed = seed
         self.random = Random(seed)
         self.now = 0.0
         self.events = 0
