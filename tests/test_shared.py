@@ -126,7 +126,7 @@ def entry(raw: redis.Redis, kind: str = "v") -> str:
     """Return the name under which the value (v) or the markers (w) of GUID are in Redis now."""
     boot = raw.get(f"gs:{NAME}:ctl")
     assert isinstance(boot, bytes)
-    return f"gs:{NAME}:{boot.decode()}:{kind}:{GUID}"
+    return f"gs:{NAME}:{boot.decode().partition('@')[0]}:{kind}:{GUID}"
 
 
 async def test_a_record_that_was_read_is_served_to_every_process_without_asking_the_store(

@@ -1,13 +1,16 @@
 -- BEGIN: a write of this GUID is about to go to the store. Drop its value, and with it any token; set a marker.
--- KEYS: the boot; the value, the markers and the lease of the GUID.
--- ARGV: the caller's boot, its marker, the marker's life in ms, the caller's name, for how many ms no lease is given.
--- Returns nil under another boot; else how many ms the longest lease of another than the caller still runs.
+-- KEYS: the boot; the value, the markers and the lease of the GUID; the caller's guard.
+-- ARGV: the caller's boot, its marker, the marker's life in ms, the caller's name, for how many ms no lease is given;
+-- the number that the guard must have reached, and the next.
+-- Returns nil under another boot, or if the guard has gone back; else how many ms the longest lease of another than the caller still runs.
 -- What is written again and again is leased to nobody, so that its writers need not wait each time: in the place of the
 -- holder stands '-', and when the leases end that there were.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] .. history() then return false end
+if tonumber(redis.call('GET', KEYS[5]) or 0) < tonumber(ARGV[6]) then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('DEL', KEYS[2]) -- first: a script that has written may go on though the memory is full
+redis.call('SET', KEYS[5], ARGV[7], 'PX', 3600000)
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
 redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[2])
 if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[3]) then -- the longest-lived marker decides

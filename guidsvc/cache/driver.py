@@ -21,6 +21,8 @@ CONNECT_SECONDS = 1.0
 TURNS = 100
 """So many turns of the loop is an answer given that has arrived, to get in parts to whoever waits for it."""
 
+REPLICA = "it is a replica, which cannot be a cache; name its master"
+
 _Done = TypeVar("_Done")
 _Pool = TypeVar("_Pool", bound=ConnectionPool)
 
@@ -68,3 +70,19 @@ async def within(seconds: float, work: Coroutine[Any, Any, _Done]) -> _Done:
 def reason(error: BaseException) -> str:
     """Return what an error says, or what it is where it says nothing."""
     return str(error) or type(error).__name__
+
+
+def demand_master(info: bytes) -> None:
+    """Raise RedisError if this Redis cannot be a cache, by what INFO says of its replication."""
+    if b"role:master\r\n" not in info:
+        raise RedisError(REPLICA)
+    if b"master_replid:" not in info:
+        raise RedisError("INFO replication tells no master_replid")
+
+
+def run_id(info: bytes) -> str:
+    """Find the name that a Redis gives itself at each start, in what INFO says."""
+    found = re.search(rb"^run_id:(\w+)", info, re.MULTILINE)
+    if found is None:
+        raise RedisError("INFO server tells no run_id")
+    return found[1].decode()

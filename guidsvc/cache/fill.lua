@@ -2,7 +2,7 @@
 -- KEYS: the boot; the value, the markers and the lease of the GUID.
 -- ARGV: the caller's boot, its token, the record, its life in ms, the caller's name, the life of a lease in ms.
 -- Returns nil under another boot; 1 if the record is now cached, 2 if it is and no lease is given; else 0.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] .. history() then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if redis.call('ZCOUNT', KEYS[3], '(' .. now, '+inf') > 0 then return 0 end

@@ -6,14 +6,11 @@ is open), while the link is made anew in the background. Knows nothing of record
 """
 
 import asyncio
-import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha1
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import structlog
@@ -22,7 +19,8 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from guidsvc.background import background
 from guidsvc.batching import Batcher
-from guidsvc.cache.driver import CONNECT_SECONDS, pool_of, reason, within
+from guidsvc.cache.driver import CONNECT_SECONDS, REPLICA, demand_master, pool_of, reason, run_id, within
+from guidsvc.cache.scripts import ADOPT, BEGIN, LOOK, READ, SCRIPTS, MemoryGuard, Script
 from guidsvc.cache.timing import Timer, Timing, milliseconds
 from guidsvc.errors import CacheUnavailable
 from guidsvc.meters import CacheMeter
@@ -41,22 +39,6 @@ _Command = tuple[str | bytes | int, ...]
 
 def _draw() -> str:
     return secrets.token_hex(8)
-
-
-class Script(NamedTuple):
-    """A Lua script and the name it has in Redis."""
-
-    source: str
-    digest: str
-
-    @classmethod
-    def load(cls, name: str) -> "Script":
-        """Read one of the scripts beside this module."""
-        source = Path(__file__).with_name(f"{name}.lua").read_text(encoding="utf-8")
-        return cls(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
-
-
-READ, FILL, BEGIN, END, ADOPT = (Script.load(name) for name in ("read", "fill", "begin", "end", "adopt"))
 
 
 @dataclass(frozen=True)
@@ -83,10 +65,11 @@ class Answer(NamedTuple):
 
 
 class _Round(NamedTuple):
-    """A command, its token if it is a READ, and the places of the calls that it answers."""
+    """A command, its token if it is a READ, the number it sets the guard to, and the places of the calls it answers."""
 
     command: _Command
     token: str
+    number: int
     places: list[int]
 
 
@@ -131,6 +114,7 @@ class Link:
         self._timer = timer
         self._connection: Connection | None = None
         self._run_id = ""
+        self._guard = MemoryGuard()
         self._up, self._broken = asyncio.Event(), asyncio.Event()
         self._calls: Batcher[_Call, Answer] = Batcher(
             self._exchange, limit=PIPELINE, in_flight=1, meter=self._meter.batch
@@ -151,11 +135,14 @@ class Link:
 
     async def boot_is_over(self, boot: str) -> bool:
         """Whether what Redis kept under this boot is lost; CacheUnavailable if it does not say."""
-        return (await self.call(END, "", "", boot=boot)).value is None  # the end of a write that never began
+        return (await self.call(LOOK, "", boot=boot)).value is None
 
     async def adopt(self, gen: int) -> Boot:
         """Give Redis a boot of this generation, or return the one that it has, of this generation or a later one."""
         answer = await self.call(ADOPT, "", gen, self.draw(), boot="")
+        if answer.value is None:
+            await self._break()
+            raise CacheUnavailable(f"Redis: {REPLICA}")
         name = bytes(answer.value).decode()
         return Boot(name, int(name.split(".")[1]))
 
@@ -216,12 +203,13 @@ class Link:
     async def _connect(self) -> None:
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            info = await within(CONNECT_SECONDS, _greet(connection))
+            server, replication = await within(CONNECT_SECONDS, _greet(connection))
+            demand_master(replication)
             await within(self._timing.redis, _pipeline(connection, [("PING",)]))
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        self._run_id = _run_id(info)
+        self._run_id = run_id(server)
         self._connection = connection
         self._meter.link(up=True)
         self._broken.clear()
@@ -248,10 +236,16 @@ class Link:
             await self._break()
             raise CacheUnavailable(f"Redis: {reason(error)}") from error
         answers: dict[int, Answer] = {}
-        for reply, (_, token, places) in zip(replies, rounds, strict=True):
+        for reply, (_, token, number, places) in zip(replies, rounds, strict=True):
+            self._note(calls[places[0]], reply, number)
             many = reply if token and reply is not None else [reply] * len(places)
             answers |= {place: Answer(value, asked, token) for place, value in zip(places, many, strict=True)}
         return [answers[place] for place in range(len(calls))]
+
+    def _note(self, call: _Call, reply: Any, number: int) -> None:
+        """Note that the guard has been set, if that is what a reply says."""
+        if number and isinstance(reply, int) and (call.script is BEGIN or reply):
+            self._guard.reach(call.boot, number)
 
     def _rounds(self, calls: list[_Call]) -> list[_Round]:
         """Return what is to be sent, the reads of each boot as one, and which of the calls each command answers."""
@@ -261,29 +255,37 @@ class Link:
             if call.script is READ:
                 reads.setdefault(call.boot, []).append(place)
             else:
-                command = self._command(call.script, call.boot, [call.guid], call.arguments)
-                rounds.append(_Round(command, "", [place]))
+                rounds.append(self._round(call, place))
         for boot, places in reads.items():
             token = self.draw()
             arguments = (token, milliseconds(self._timing.token), self.me, milliseconds(self._timing.lease))
             command = self._command(READ, boot, [calls[place].guid for place in places], arguments)
-            rounds.append(_Round(command, token, places))
+            rounds.append(_Round(command, token, 0, places))
         return rounds
 
-    def _command(self, script: Script, boot: str, guids: list[str], arguments: _Command) -> _Command:
+    def _round(self, call: _Call, place: int) -> _Round:
+        if call.script not in {BEGIN, LOOK}:
+            return _Round(self._command(call.script, call.boot, [call.guid], call.arguments), "", 0, [place])
+        least, number = self._guard.next(call.boot)
+        arguments = (*call.arguments, least, number)
+        command = self._command(call.script, call.boot, [call.guid], arguments, f"g:{self.me}")
+        return _Round(command, "", number, [place])
+
+    def _command(self, script: Script, boot: str, guids: list[str], arguments: _Command, *more: str) -> _Command:
         control, space = f"gs:{self._name}:ctl", f"gs:{self._name}:{boot}"
         keys = [f"{space}:{kind}:{guid}" for guid in guids for kind in "vwl"]
+        keys += [f"{space}:{each}" for each in more]
         # A boot of another run counts no more, though the memory of it may have been restored or copied.
         first = self._run_id if script is ADOPT else boot if boot.startswith(self._run_id) else ""
         return ("EVALSHA", script.digest, 1 + len(keys), control, *keys, first, *arguments)
 
 
-async def _greet(connection: Connection) -> bytes:
-    """Connect, load the scripts, and return what INFO says of the server."""
+async def _greet(connection: Connection) -> tuple[bytes, bytes]:
+    """Connect, load the scripts, and return what INFO says of the server, and of its replication."""
     await connection.connect()  # type: ignore[no-untyped-call]
-    loads = [("SCRIPT", "LOAD", script.source) for script in (READ, FILL, BEGIN, END, ADOPT)]
-    info, *_ = await _pipeline(connection, [("INFO", "server"), *loads])
-    return bytes(info)
+    loads = [("SCRIPT", "LOAD", script.source) for script in SCRIPTS]
+    server, replication, *_ = await _pipeline(connection, [("INFO", "server"), ("INFO", "replication"), *loads])
+    return bytes(server), bytes(replication)
 
 
 async def _pipeline(connection: Connection, commands: Sequence[_Command]) -> list[Any]:
@@ -302,11 +304,3 @@ async def _reply(connection: Connection) -> Any:
         return await connection.read_response(disconnect_on_error=False)
     except OutOfMemoryError as error:
         return error
-
-
-def _run_id(info: bytes) -> str:
-    """Find the name that a Redis gives itself at each start, in what INFO says."""
-    found = re.search(rb"^run_id:(\w+)", info, re.MULTILINE)
-    if found is None:
-        raise RedisError("INFO server tells no run_id")
-    return found[1].decode()

@@ -4,7 +4,7 @@
 -- Returns nil under another boot; else of each GUID: a value, 'R' and the record, and a lease of it is noted; 'T': the
 -- caller may fill with its token; or 'B': busy, a write or a fill is under way. Where no lease is given, since the GUID
 -- has just been written, or noted, for the lack of memory, the value begins with 'r': it must not be kept.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] .. history() then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = {}

@@ -9,8 +9,9 @@
 
 Why nothing stale is ever filled in: a fill needs the token of its reader, and every BEGIN drops it, so a reader that
 asked the store before a write cannot fill after it; while the marker stands no token is given; and what is filled in is
-what the store has settled, so no write that was in time can show later. When Redis loses its memory the boot (its name
-space) is over, and with it everything that was kept under it. `guidsvc.cache.fence` tells what happens then.
+what the store has settled, so no write that was in time can show later. When Redis loses its memory, or takes over
+another, the boot (its name space) is over, and with it everything that was kept under it. `guidsvc.cache.fence` tells
+what happens then.
 """
 
 import asyncio
@@ -26,7 +27,8 @@ from cachebox import LRUCache
 from guidsvc import rules
 from guidsvc.background import Beside, background
 from guidsvc.cache.fence import FenceWatch, View
-from guidsvc.cache.link import BEGIN, END, FILL, Link, open_link
+from guidsvc.cache.link import Link, open_link
+from guidsvc.cache.scripts import BEGIN, END, FILL
 from guidsvc.cache.timing import Timer, Timing, milliseconds
 from guidsvc.errors import CacheUnavailable, GuidsvcError, StoreUnavailable
 from guidsvc.meters import CacheMeter

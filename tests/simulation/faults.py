@@ -67,6 +67,7 @@ class Faults:
             self._pause, self._long_pause, self._die, self._flush, self._save_and_restart, self._evict,
             self._cut_redis, self._reset, self._redis_dead, self._slow_redis, self._cut_store, self._slow_store,
             self._slow_answers, self._slow_stores, self._stragglers, self._stall,
+            self._switch_over,
         ]  # fmt: skip
         # Some kinds a seed: what goes wrong often goes wrong together, where all kinds would drown each other out.
         kinds = self._random.sample(everything, self._random.choice((1, 2, 3, 5, 8)))
@@ -104,6 +105,17 @@ class Faults:
     def _save_and_restart(self) -> None:
         self._redis.save()
         self._for_a_while(3, lambda: self._redis.restart(restored=self._random.random() < 0.5))
+
+    def _switch_over(self) -> None:
+        """Be a replica for a moment, shorter than any look takes or longer, with older memory; and a master again."""
+        self._redis.save()
+        back = self._random.choice((0.0, 0.0, 0.02, 3.0)) * self._random.random()
+
+        def switch() -> None:
+            self._redis.demote()
+            self._world.outside(back, self._redis.promote)
+
+        self._for_a_while(3, switch)
 
     def _reset(self) -> None:
         for connection in list(self._redis.connections):

@@ -33,7 +33,7 @@ class Mutant:
             path.write_text(source.replace(text, instead), encoding="utf-8")
 
 
-_BOOT = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end\n"
+_BOOT = "if redis.call('GET', KEYS[1]) ~= ARGV[1] .. history() then return false end\n"
 
 MUTANTS = (
     Mutant("no token", {"fill.lua": ("if redis.call('GET', KEYS[2]) ~= 'T' .. ARGV[2] then return 0 end\n", "")}),
@@ -61,8 +61,9 @@ MUTANTS = (
     Mutant("no boot", {"read.lua": (_BOOT, ""), "fill.lua": (_BOOT, ""), "begin.lua": (_BOOT, "")}),
     Mutant("a boot of another run counts", {
         "link.py": ('boot if boot.startswith(self._run_id) else ""', "boot"),
-        "adopt.lua": ("if run == ARGV[1] and tonumber", "if tonumber"),
+        "adopt.lua": ("if run == ARGV[1] and made == now and tonumber", "if made == now and tonumber"),
     }, seeds=1000),
+    Mutant("a boot of another history counts", {"history.lua": ("return '@' .. string.match(info, 'master_replid:(%w+)')", "return '@any'")}, seeds=200, faults=("switch_over",)),
     Mutant("a lost boot is passed over", {
         "fence.py": ("elif await self._link.boot_is_over(fence.boot):", "elif False:"),
         "shared.py": ("boot=view.fence.boot)).value\n", "boot=view.fence.boot)).value or 0\n"),

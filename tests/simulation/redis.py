@@ -9,7 +9,7 @@ from typing import Any
 
 from lupa.lua51 import LuaRuntime
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ReadOnlyError
 
 from tests.simulation.network import Network
 from tests.simulation.world import World
@@ -17,6 +17,8 @@ from tests.simulation.world import World
 Reply = Any
 _LUA = LuaRuntime(unpack_returned_tuples=False, encoding=None)
 _COMPILED: dict[bytes, Callable[..., Any]] = {}
+_WRITES = frozenset({b"SET", b"DEL", b"PEXPIRE", b"ZADD", b"ZREM", b"ZREMRANGEBYSCORE"})
+_READONLY = "READONLY You can't write against a read only replica."
 _HEAD, _TAIL = b"return function(redis, KEYS, ARGV) ", b"\nend"
 
 
@@ -35,9 +37,11 @@ class SimulatedRedis:
         self._rate = world.random.uniform(0.996, 1.004)
         self._keys: dict[bytes, tuple[Any, float]] = {}
         self._saved: dict[bytes, tuple[Any, float]] = {}
-        self._redis = _LUA.table_from({b"call": self._call, b"pcall": self._call})
+        self._redis = _LUA.table_from({b"call": self._call, b"pcall": self._pcall})
         self.connections: list[Connection] = []
-        self.run_id = world.draw()
+        self.run_id, self.history = world.draw(), world.draw()
+        self._saved_history = self.history
+        self.is_replica = False
 
     # What may happen to it
 
@@ -52,16 +56,28 @@ class SimulatedRedis:
 
     def save(self) -> None:
         """Write a snapshot."""
+        self._saved_history = self.history
         self._saved = {
             key: (dict(value) if isinstance(value, dict) else value, dies) for key, (value, dies) in self._keys.items()
         }
 
     def restart(self, *, restored: bool) -> None:
-        """Be another process, which knows nothing, or what was in the last snapshot."""
-        self.run_id = self._world.draw()
+        """Be another process, which knows nothing, or what was in the last snapshot, its history too."""
+        self.run_id, self.is_replica = self._world.draw(), False
+        self.history = self._saved_history if restored else self._world.draw()
         self._keys = dict(self._saved) if restored else {}
         for connection in list(self.connections):
             connection.reset()
+
+    def demote(self) -> None:
+        """Be the replica of another, which holds what was in the last snapshot; every connection stays."""
+        self.is_replica = True
+        self._keys = dict(self._saved)
+
+    def promote(self) -> None:
+        """Be a master again, the same process, with the memory that it has now."""
+        if self.is_replica:
+            self.is_replica, self.history = False, self._world.draw()
 
     # What it is asked
 
@@ -74,7 +90,7 @@ class SimulatedRedis:
             case b"SCRIPT":
                 return _compiled(arguments[1])
             case b"INFO":
-                return b"# Server\r\nrun_id:" + self.run_id.encode() + b"\r\n"
+                return self._info(arguments[0])
             case b"PING":
                 return b"PONG"
         raise NotImplementedError(name)
@@ -84,14 +100,31 @@ class SimulatedRedis:
         if digest not in _COMPILED:
             return NoScriptError("NOSCRIPT")
         keys, values = rest[: int(count)], rest[int(count) :]
-        return _reply(_COMPILED[digest](self._redis, _LUA.table_from(keys), _LUA.table_from(values)))
+        try:
+            return _reply(_COMPILED[digest](self._redis, _LUA.table_from(keys), _LUA.table_from(values)))
+        except ReadOnlyError as error:
+            return error
 
     def _call(self, name: bytes, *arguments: Any) -> Any:
+        if self.is_replica and name in _WRITES:
+            raise ReadOnlyError(_READONLY)
         return getattr(self, f"_{name.decode().lower()}")(*arguments)
+
+    def _pcall(self, name: bytes, *arguments: Any) -> Any:
+        try:
+            return self._call(name, *arguments)
+        except ReadOnlyError:
+            return _LUA.table_from({b"err": _READONLY.encode()})
 
     @property
     def _now(self) -> float:
         return 1_000_000 + self._world.now * 1000 * self._rate
+
+    def _info(self, section: bytes) -> bytes:
+        if section == b"server":
+            return b"# Server\r\nrun_id:" + self.run_id.encode() + b"\r\n"
+        role = "slave" if self.is_replica else "master"
+        return f"# Replication\r\nrole:{role}\r\nmaster_replid:{self.history}\r\n".encode()
 
     def _time(self) -> Any:
         now = self._now

@@ -11,7 +11,8 @@ from typing import Any
 
 import structlog
 
-from guidsvc.cache.link import ADOPT, Link
+from guidsvc.cache.link import Link
+from guidsvc.cache.scripts import ADOPT
 from guidsvc.cache.shared import SharedCache
 from guidsvc.cache.timing import Timing
 from guidsvc.errors import GuidsvcError, OutcomeUnknown
