@@ -15,7 +15,7 @@ from bench.running import ROOT, SERVER_CORE, Running, free_port, service
 STARTS = 20
 RECORDS = 100_000
 CONNECTIONS = 2_000
-_REQUEST = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+_REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def main() -> None:

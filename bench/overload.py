@@ -181,7 +181,7 @@ class Load:
     def _request(self) -> bytes:
         body = b'{"user": "Cylance, Inc."}'
         return (
-            b"POST /guid HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nIdempotency-Key: %x-%d\r\n"
+            b"POST /guid HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: %x-%d\r\n"
             b"Content-Length: %d\r\n\r\n%b" % (id(self), self._asked, len(body), body)
         )
 

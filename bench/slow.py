@@ -16,8 +16,8 @@ DRIPPERS = 500
 ROUNDS = 5
 SECONDS = 6
 TIMEOUT = 3
-_HEAD = b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Slow: "
-_BODY = f"PUT /guid/{GUID} HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n".encode()
+_HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+_BODY = f"PUT /guid/{GUID} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n".encode()
 
 
 def main() -> None:

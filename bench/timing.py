@@ -91,7 +91,7 @@ async def _measure(running: Running, count: int, connections: int, draw: random.
 
 async def _log_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> float:
     """Ask with a key, and return how long the answer took, which must be that it opens nothing."""
-    request = f"GET /guid/{GUID} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {text}\r\n\r\n".encode()
+    request = f"GET /guid/{GUID} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {text}\r\n\r\n".encode()
     begun = time.perf_counter()
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")

@@ -17,9 +17,9 @@ from guidsvc import audit, logs, rules
 from guidsvc.audit import AuditLog
 from guidsvc.background import background
 from guidsvc.cache import is_private, open_cache
-from guidsvc.config import Settings
+from guidsvc.config import Settings, listed
 from guidsvc.errors import StartError
-from guidsvc.guarding import guarding, is_controlled
+from guidsvc.guarding import accepted_hosts, guarding, is_controlled
 from guidsvc.hosts import hosted
 from guidsvc.idempotency import Idempotency
 from guidsvc.keyring import Keyring
@@ -38,6 +38,7 @@ from guidsvc.web.app import make_app
 from guidsvc.web.cors import Cors
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.health import Probes
+from guidsvc.web.host_names import HostNames
 from guidsvc.web.listening import adopted, listening
 from guidsvc.web.origin import Origin
 from guidsvc.web.short import ShortWay
@@ -153,7 +154,8 @@ async def serving(
         idempotency = Idempotency(store, clock=clock, seeded=partial(rules.seeded, make))
         probes = Probes(store=cache.ping, cache=cache.check)
         log = _access_log(settings, post)
-        forwarded, cors = Forwarded(_listed(settings.trusted_proxies)), Cors(_listed(settings.cors_origins))
+        forwarded, cors = Forwarded(listed(settings.trusted_proxies)), Cors(listed(settings.cors_origins))
+        host_names = HostNames(accepted_hosts(settings))
         admission = Admission(settings.max_in_progress, seconds=settings.queue_timeout, budget=settings.request_timeout)
         app = make_app(
             service,
@@ -167,8 +169,19 @@ async def serving(
             keyring=Keyring(store, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
             public_metrics=settings.public_metrics,
             cors=cors,
+            host_names=host_names,
         )
-        short = ShortWay(service, app.settings["under_way"], forwarded, log, admission, watch, guard=guard, cors=cors)
+        short = ShortWay(
+            service,
+            app.settings["under_way"],
+            forwarded,
+            log,
+            admission,
+            watch,
+            guard=guard,
+            cors=cors,
+            host_names=host_names,
+        )
         with _listening(settings, post) as sockets:
             async with hosted(app, sockets, settings, short, tls) as server:
                 meters.connections = server.connections
@@ -176,11 +189,6 @@ async def serving(
                     yield _port(sockets, settings)
                 finally:
                     await drain(server, app.settings["under_way"], settings.grace)
-
-
-def _listed(setting: str) -> list[str]:
-    """Return what a setting lists, between commas."""
-    return [each.strip() for each in setting.split(",") if each.strip()]
 
 
 @asynccontextmanager

@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         "", description="whose X-Forwarded-For and X-Forwarded-Proto are believed: 10.0.0.0/8,127.0.0.1,unix"
     )
+    hosts: str = Field(
+        "",
+        description="host names that requests may be addressed to, beside loopback names: registry.example,10.0.0.5",
+    )
     cors_origins: str = Field(
         "", description="whose pages may ask in a browser (CORS): https://a.example,https://b.example:8443"
     )
@@ -164,6 +168,11 @@ def load(arguments: Sequence[str] | None = None) -> Settings:
         raise StartError(_shown(str(error).removeprefix("error parsing CLI: "), words)) from None  # it quotes them
     except ValidationError as error:
         raise StartError("; ".join(_told(fault, filed) for fault in error.errors())) from None
+
+
+def listed(setting: str) -> list[str]:
+    """Return what a setting lists, between commas."""
+    return [each.strip() for each in setting.split(",") if each.strip()]
 
 
 def _refuse_unknown() -> None:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 
 from guidsvc.cache.counters import open_counters
-from guidsvc.config import Settings
+from guidsvc.config import Settings, listed
 from guidsvc.errors import StartError
 from guidsvc.guard import Denials, Guard
 from guidsvc.limits import Limit, RateLimits
@@ -58,6 +58,17 @@ def is_controlled(settings: Settings) -> bool:
             "(python pdapt.py keys create --create --owner NAME) and set access to keys, or set it to off and mean it"
         )
     return False
+
+
+def accepted_hosts(settings: Settings) -> list[str] | None:
+    """Return the host names to answer to beside loopback names; None for every name.
+
+    Names are judged where the settings list some, and where anybody on this host may ask: pages in a browser are there
+    too. A Unix socket no page can reach. Where the service is open to a network it has names that it does not know.
+    """
+    names = listed(settings.hosts)
+    local = settings.unix_socket is None and _is_loopback(settings.host)
+    return names if names or (local and not is_controlled(settings)) else None
 
 
 def _is_loopback(host: str) -> bool:

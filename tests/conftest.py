@@ -197,6 +197,7 @@ def serving(clock: FakeClock, sqlite_url: str, server: str) -> Serving:
             "port": 0,
             "store_url": sqlite_url,
             "access_log": False,
+            "hosts": "a,b,x",  # as raw requests name it
             "grace": 2,
             "queue_timeout": 30,  # of a burst nothing is refused, however slow the machine
             "request_timeout": 30,  # nor given up

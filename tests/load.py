@@ -62,4 +62,4 @@ class Load:
 
 def _request(method: str, guid: str) -> bytes:
     body = b'{"user": "somebody"}' if method == "PUT" else b""
-    return f"{method} /guid/{guid} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    return f"{method} /guid/{guid} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body

@@ -131,11 +131,11 @@ def test_a_service_that_is_about_to_end_is_not_ready(tmp_path: Path) -> None:
 def test_a_connection_on_which_something_is_asked_during_the_end_is_closed_after_the_answer(tmp_path: Path) -> None:
     with service(tmp_path, "--grace", "3600") as running, half_a_request(running):
         with socket.create_connection(("127.0.0.1", running.port), timeout=10) as kept:
-            kept.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            kept.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"200 OK" in kept.recv(4096)
             running.process.send_signal(signal.SIGTERM)
             wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
-            kept.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            kept.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             with kept.makefile("rb") as replies:
                 assert b"Connection: close" in replies.read(), "and then it ends"
         assert running.stop() == -signal.SIGTERM

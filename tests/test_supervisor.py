@@ -162,7 +162,7 @@ def test_workers_serve_on_a_unix_socket_and_take_turns_on_it(tmp_path: Path, red
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(10)
             client.connect(str(path))
-            client.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
         lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
         return {line["worker"] for line in lines if line.get("path") == "/livez"} == {1, 2}
@@ -184,7 +184,7 @@ async def test_workers_speak_tls_and_new_ones_the_new_certificate(
         for _ in range(2):
             reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=certificate.trusting())
             serials.add(writer.get_extra_info("peercert")["serialNumber"])
-            writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert (await read_reply(reader, "GET")).status == 200
             writer.close()
             await writer.wait_closed()
@@ -305,7 +305,7 @@ def test_a_worker_that_hangs_beyond_the_grace_is_killed_and_that_is_told(tmp_pat
 
 def test_a_signal_that_goes_to_the_workers_too_is_no_second_one(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url) as running, socket.create_connection(("127.0.0.1", running.port)) as half:
-        half.sendall(b"PUT /guid/" + b"A" * 32 + b' HTTP/1.1\r\nHost: a\r\nContent-Length: 13\r\n\r\n{"user"')
+        half.sendall(b"PUT /guid/" + b"A" * 32 + b' HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{"user"')
         assert answers(running)
         for pid in (*children(running), running.process.pid, *children(running)):
             os.kill(pid, signal.SIGTERM)

@@ -37,7 +37,7 @@ def serial(connection: Connection) -> str:
 async def ask(connection: Connection) -> int:
     """Ask for something, and return the status of the answer."""
     reader, writer = connection
-    writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
     return (await read_reply(reader, "GET")).status
 
 
@@ -53,10 +53,10 @@ async def test_tls_is_spoken_where_a_certificate_is_named(serving: Serving, cert
     async with serving(**certificate.settings) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=certificate.trusting())
         body = json.dumps({"user": USER}).encode()
-        writer.write(f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        writer.write(f"PUT {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         assert (await read_reply(reader, "PUT")).status == 201
         for _ in range(2):
-            writer.write(f"GET {PATH} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            writer.write(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             assert (await read_reply(reader, "GET")).json["user"] == USER
         await hang_up(writer)
 

@@ -186,6 +186,7 @@ def test_each_code_has_one_status_and_one_title() -> None:
     assert {kind.code: kind.status for kind in kinds} == {
         "invalid-guid": 400,
         "headers-too-large": 431,
+        "misdirected-request": 421,
         "invalid-request": 400,
         "not-found": 404,
         "method-not-allowed": 405,

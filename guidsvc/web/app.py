@@ -16,6 +16,7 @@ from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.guids import GuidHandler
 from guidsvc.web.health import LiveHandler, Probes, ReadyHandler, RootHandler, VersionHandler
+from guidsvc.web.host_names import HostNames
 from guidsvc.web.keys import KeyHandler, KeysHandler, RotationHandler
 from guidsvc.web.metrics import MetricsHandler
 from guidsvc.web.pages import FileHandler
@@ -38,6 +39,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
     keyring: Keyring | None = None,
     public_metrics: bool = False,
     cors: Cors | None = None,
+    host_names: HostNames | None = None,
 ) -> RoutedApplication:
     """Put the application together.
 
@@ -75,6 +77,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
         guard=guard,
         forwarded=forwarded,
         cors=cors or Cors(),
+        host_names=host_names or HostNames(),
         origin=watch.origin,
         reads=watch.meters.cache,
         document=Document(routes),

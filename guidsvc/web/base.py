@@ -33,7 +33,7 @@ from guidsvc.web.entering import EnteredHandler
 from guidsvc.web.headers import ACCEPT_PATCH, ALLOW, REPLAYED, always
 from guidsvc.web.idempotency import parse as parse_key
 from guidsvc.web.origin import Origin, source_of
-from guidsvc.web.problems import MethodNotAllowed, NoSuchPath, TooLarge
+from guidsvc.web.problems import MethodNotAllowed, MisdirectedRequest, NoSuchPath, TooLarge
 from guidsvc.web.request_id import request_id
 
 DISCARD_BYTES = 16 * 1024 * 1024
@@ -331,6 +331,20 @@ class WholeService(Handler):
     def allowed_methods(self) -> str:
         """List the methods that are served anywhere."""
         return ", ".join(METHODS)
+
+
+class Misdirected(Handler):
+    """Whatever is asked under a host name that is not accepted."""
+
+    def get(self, *_: str) -> None:
+        """Refuse it."""
+        raise MisdirectedRequest
+
+    head = post = put = patch = delete = options = get
+
+    def _translated(self, error: BaseException | None) -> BaseException:
+        """Say the same to a method that nobody knows."""
+        return error if isinstance(error, MisdirectedRequest) else MisdirectedRequest()
 
 
 class UnknownPath(Handler):

@@ -11,7 +11,15 @@ from guidsvc.keys import EXAMPLE_ID
 from guidsvc.models import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record
 from guidsvc.web import problems
 from guidsvc.web.body import JSON, MAX_BYTES
-from guidsvc.web.problems import HeadersTooLarge, MethodNotAllowed, Problem, TooLarge, UnsupportedMediaType, problem_of
+from guidsvc.web.problems import (
+    HeadersTooLarge,
+    MethodNotAllowed,
+    MisdirectedRequest,
+    Problem,
+    TooLarge,
+    UnsupportedMediaType,
+    problem_of,
+)
 
 _ID = "2f1c4d6e8a0b4c5d9e7f1a2b3c4d5e6f"
 _VERSION = 1_795_420_608_123
@@ -127,6 +135,13 @@ _ALL = (
         f"The body is over {MAX_BYTES} bytes.",
         f"Send less: the metadata of a record are at most {MAX_METADATA_BYTES} bytes.",
         TooLarge(f"A body is at most {MAX_BYTES} bytes."),
+    ),
+    Explanation(
+        "The header Host, or the authority of an absolute target, is a name under which the service does not answer. "
+        "Without access control on a loopback address it answers to loopback names only, so that no web page can use "
+        "it under a name of its own.",
+        "Use localhost or 127.0.0.1. If clients need another name, those who run the service add it with --hosts.",
+        MisdirectedRequest(),
     ),
     Explanation(
         "The request line and the headers have more bytes than any request needs.",

@@ -1,16 +1,13 @@
 """What is kept of the head of a plain request: the headers that make a difference; and whether it is plain at all."""
 
-import re
 from collections.abc import Mapping
 
 from httptools import HttpRequestParser
 
 from guidsvc.web import body
+from guidsvc.web.host_names import HostNames
 from guidsvc.web.message import RawHeaders
 from guidsvc.web.request_id import draw, request_id
-
-_HOST = re.compile(rb"[A-Za-z0-9.:-]+")
-"""Of which nothing is wrong; at what else a Host may be, the long way looks more closely."""
 
 LONG = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
 """What these ask for, only the long way has; and, where pages are let in, what one asks by its Origin."""
@@ -29,7 +26,9 @@ _KEPT = {
 """What makes a difference; all others do not."""
 
 
-def kept_of(headers: RawHeaders, parser: HttpRequestParser, long: frozenset[bytes]) -> dict[str, str] | None:
+def kept_of(
+    headers: RawHeaders, parser: HttpRequestParser, long: frozenset[bytes], names: HostNames
+) -> dict[str, str] | None:
     """Return those headers that make a difference, or None if they ask for what only the long way has."""
     kept: dict[str, str] = {}
     hosts = 0
@@ -37,7 +36,7 @@ def kept_of(headers: RawHeaders, parser: HttpRequestParser, long: frozenset[byte
         lower = name.lower()
         if lower == b"host":
             hosts += 1
-            if _HOST.fullmatch(value) is None:
+            if names.plain.fullmatch(value) is None:
                 return None
         elif lower in _KEPT:
             known = _KEPT[lower]

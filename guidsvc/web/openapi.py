@@ -22,14 +22,14 @@ from guidsvc.web.body import JSON
 from guidsvc.web.described import Answer, Operation, operation_of
 from guidsvc.web.explanations import EXPLANATIONS, Explanation
 from guidsvc.web.headers import Header
-from guidsvc.web.problems import HeadersTooLarge
+from guidsvc.web.problems import HeadersTooLarge, MisdirectedRequest
 from guidsvc.web.routes import Route
 
 _ABOUT = """A registry of GUIDs that expire.
 
 A path answers a method that it does not serve with 405 and `Allow`; any other path is a 404. Every error is a problem
 (RFC 9457), and its `type` leads to what it means. Every body is JSON, and every reply has an `X-Request-Id`."""
-ANYWHERE = (HeadersTooLarge, Unavailable, Exception)
+ANYWHERE = (MisdirectedRequest, HeadersTooLarge, Unavailable, Exception)
 """What can happen to any request."""
 GUARDED = (Unauthorized, Forbidden, RateLimited)
 """And to one that takes a key, where access is controlled."""

@@ -34,6 +34,16 @@ class TooLarge(Exception):
     """The body is larger than a record can be."""
 
 
+class MisdirectedRequest(Exception):
+    """The request is addressed to a host name under which the service does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The service does not answer under the host name of this request: use localhost or 127.0.0.1, or have the "
+            "name added to its setting hosts."
+        )
+
+
 class HeadersTooLarge(Exception):
     """The head of the request is larger than any that makes sense here."""
 
@@ -72,6 +82,7 @@ TABLE: Mapping[type[Exception], Problem] = {
     errors.InProgress: Problem("in-progress", 409, "The request is still being done"),
     errors.IdempotencyMismatch: Problem("idempotency-mismatch", 422, "The key was for another request"),
     TooLarge: Problem("too-large", 413, "The body is too large"),
+    MisdirectedRequest: Problem("misdirected-request", 421, "Another host name is asked"),
     HeadersTooLarge: Problem("headers-too-large", 431, "The head of the request is too large"),
     UnsupportedMediaType: Problem("unsupported-media-type", 415, "Unsupported media type"),
     errors.Unauthorized: Problem("unauthorized", 401, "Who asks is not known"),

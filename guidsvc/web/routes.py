@@ -8,9 +8,10 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import URLSpec
 from tornado.web import Application
 
-from guidsvc.web.base import Handler, WholeService
+from guidsvc.web.base import Handler, Misdirected, WholeService
+from guidsvc.web.host_names import HostNames
 
-_ABSOLUTE = re.compile(r"https?://[^/]*(/.*)?", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
 _PARAMETER = re.compile(r"\\\{\w+\\\}")
 
 
@@ -34,8 +35,9 @@ class Route(NamedTuple):
 class RoutedApplication(Application):
     """An application that finds most of its handlers in a dictionary, where Tornado would try rule after rule."""
 
-    def __init__(self, routes: Sequence[Route], **settings: Any) -> None:
+    def __init__(self, routes: Sequence[Route], *, host_names: HostNames | None = None, **settings: Any) -> None:
         super().__init__([route.rule() for route in routes], routes=routes, **settings)
+        self._names = host_names or HostNames()
         self._exact = {route.path: route for route in routes if not route.parameters}
         self._prefixes = {
             route.path.partition("{")[0]: route
@@ -44,6 +46,8 @@ class RoutedApplication(Application):
         }
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        if not self._names.accepts(request):
+            return self.get_handler_delegate(request, Misdirected)
         if not request.path.startswith("/"):
             return self._find_otherwise(request, **kwargs)
         route = self._exact.get(request.path)
@@ -62,6 +66,7 @@ class RoutedApplication(Application):
         absolute = _ABSOLUTE.fullmatch(request.path)
         if absolute is None:
             return super().find_handler(request, **kwargs)
-        request.path = absolute[1] or "/"
+        request.host = absolute[1]
+        request.path = absolute[2] or "/"
         request.uri = request.path + str(request.uri)[len(absolute[0]) :]
         return self.find_handler(request, **kwargs)

@@ -32,6 +32,7 @@ from guidsvc.web.admission import Admission, needs_place
 from guidsvc.web.cors import Cors
 from guidsvc.web.draining import UnderWay
 from guidsvc.web.forwarded import Forwarded
+from guidsvc.web.host_names import HostNames
 from guidsvc.web.hosting import Peer
 from guidsvc.web.kept import LONG, is_short, kept_of, name_of
 from guidsvc.web.message import RawHeaders
@@ -73,6 +74,7 @@ class ShortWay:
         *,
         guard: Guard | None = None,
         cors: Cors | None = None,
+        host_names: HostNames | None = None,
     ) -> None:
         watch = Watch() if watch is None else watch
         self.admission = admission or Admission()
@@ -88,6 +90,7 @@ class ShortWay:
         self._tells = log is not None or bool(watch.origin)  # of where a record came from, or of anything else
         self._forwarded = forwarded
         self._long = LONG if cors is None or not cors.any else LONG | {b"origin"}
+        self._names = host_names or HostNames()
         self._peek = service.peek
         self._remembered: dict[bytes, Login | None] = {}
         self._memorable = False  # the request that was answered last
@@ -146,7 +149,7 @@ class ShortWay:
         found = _TARGET.fullmatch(target)
         if found is None:
             return self._refused(method, target, headers, parser, peer) if self.admission.is_full else None
-        kept = kept_of(headers, parser, self._long)
+        kept = kept_of(headers, parser, self._long, self._names)
         if kept is None:
             return None
         name, guid = method.decode(), found[1].decode()
@@ -177,7 +180,7 @@ class ShortWay:
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "Refused | None":
         """Return a request that there is no room for, if a handler would have to be asked, and it is not a long one."""
-        kept = kept_of(headers, parser, self._long)
+        kept = kept_of(headers, parser, self._long, self._names)
         if kept is None or not is_short(kept) or not needs_place(target) or method == b"OPTIONS":
             return None
         if self.under_way.draining:
