@@ -99,9 +99,11 @@ class Page:
         return self._room >= len(self._newcomers)
 
     def others(self, owner: str) -> Selection:
-        """Select what is to be counted: what is live, and neither reserved nor wished for."""
-        wished = frozenset(wish.guid for wish in (*self._settled, *self._newcomers))
-        return living(owner, self._now, without=self._reserved | wished)
+        """Select what is to be counted: live records whose GUIDs are neither reserved nor settled.
+
+        A newcomer is counted too: another process may have made its record since it was read as absent or expired.
+        """
+        return living(owner, self._now, without=self._reserved | {wish.guid for wish in self._settled})
 
     def count(self, others: int) -> None:
         """Take note that there are so many others."""

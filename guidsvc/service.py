@@ -16,7 +16,14 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 from guidsvc import errand, rules
 from guidsvc.access import ANYONE, Caller, authorize
 from guidsvc.bodies import Change, ListQuery, Patch
-from guidsvc.errors import GuidsvcError, NotFound, OutcomeUnknown, PreconditionRequired, StoreUnavailable
+from guidsvc.errors import (
+    GuidsvcError,
+    NotFound,
+    OutcomeUnknown,
+    PreconditionRequired,
+    QuotaExceeded,
+    StoreUnavailable,
+)
 from guidsvc.models import Record
 from guidsvc.quota import NO_QUOTA, Quota
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
@@ -273,9 +280,18 @@ class GuidService:
                     raise NotFound(guid)
                 new = make(old, now, max(self._deleted.version, stored.version if stored else 0))
                 unchanged = new is not None and new is old
-                if unchanged or await self._swap(_action(old, new), stored, new):
-                    return old, new
+                try:
+                    if unchanged or await self._swap(_action(old, new), stored, new):
+                        return old, new
+                except QuotaExceeded:
+                    if not await self._has_changed(guid, stored):
+                        raise
         raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
+
+    async def _has_changed(self, guid: str, read: Record | None) -> bool:
+        """Return whether another process has changed a record since it was read: it may have its place by now."""
+        now = await self._store.latest(guid)
+        return (now and now.version) != (read and read.version)
 
     async def _swap(self, action: Action, old: Record | None, new: Record | None) -> bool:
         """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished, in the cache too.

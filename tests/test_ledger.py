@@ -80,7 +80,18 @@ def test_what_is_reserved_takes_a_place_until_it_is_taken_back_or_over() -> None
         second = page(held, [wish], ended=ended, now=now)
         second.count(1)
         assert second.answers[wish.name] is answer
-    assert page(held, [wish]).others("alice") == living("alice", NOW, frozenset({one.guid, other.guid, wish.guid}))
+    assert page(held, [wish]).others("alice") == living("alice", NOW, frozenset({one.guid, other.guid}))
+
+
+def test_a_newcomer_that_another_process_has_made_meanwhile_gives_no_place_away() -> None:
+    """It was read as absent, and is live by now; others have only the room that is left."""
+    new, stale = wishes(2)
+    live = {stale.guid} | {wish.guid for wish in wishes(QUOTA - 1, first=9)}
+    for asked in ([new, stale], [stale, new]):
+        full = page(None, asked)
+        full.count(len(live - full.others("alice").without))
+
+        assert [str(answer) for answer in full.answers.values()] == [str(QuotaExceeded(QUOTA))] * 2
 
 
 def test_what_is_live_keeps_its_place_and_what_is_no_more_needs_one() -> None:

@@ -1,15 +1,17 @@
 """The quota of live records: exact, whoever creates at once, over one store or several on the same records."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from random import Random
 
 import pytest
 
 from guidsvc import quota, rules
 from guidsvc.access import Caller, scopes_of
 from guidsvc.bodies import Change, Patch
-from guidsvc.errors import OutcomeUnknown, QuotaExceeded, StoreUnavailable
+from guidsvc.errors import NotFound, OutcomeUnknown, QuotaExceeded, StoreUnavailable
 from guidsvc.ledger import LEASE_MS, ROOM_MS, Ledger
 from guidsvc.models import Record
 from guidsvc.quota import LedgerQuota, open_quota
@@ -35,6 +37,14 @@ class Store(Around[Database]):
         self.fails: Exception | None = None
         """What a swap of a record is told as, though it is done."""
         self.ledger_fails: Exception | None = None
+        self.meanwhile: list[Callable[[], Awaitable[object]]] = []
+        """What another process does, one each time, between a read for a write and its reservation."""
+
+    async def latest(self, guid: str) -> Record | None:
+        found = await self._store.latest(guid)
+        if self.meanwhile:
+            await self.meanwhile.pop()()
+        return found
 
     async def swap(self, old: Record | None, new: Record | None) -> bool:
         if isinstance(self.fails, StoreUnavailable):
@@ -353,6 +363,77 @@ async def test_one_guid_that_many_create_at_once_takes_one_place(processes: Proc
     assert [each.created for each in written].count(True) == 1
     assert len(await created([every[0].service], 3)) == 1
     assert await every[0].live("", clock) == 2
+
+
+async def storm(every: Sequence[Kept], works: Sequence[Coroutine[object, object, None]], limit: int) -> None:
+    """Do all the works at once, and count all the while: there are never more live records than the limit."""
+    busy = asyncio.gather(*works)
+    seen: list[int] = []
+    while not busy.done():
+        seen.append(await every[len(seen) % len(every)].store.tally(Selection(owner="", expire_from=1)))
+    await busy
+    assert max(seen) <= limit
+    assert len(seen) > 20, "the storm was looked at"
+
+
+async def put_or_refused(kept: Kept, guid: str) -> None:
+    with suppress(QuotaExceeded):
+        await kept.service.put(guid, USER)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_two_processes_that_put_and_delete_the_same_guids_never_exceed_the_quota(
+    processes: Processes, seed: int
+) -> None:
+    every = [await processes.start(15) for _ in range(2)]
+    guids = [f"{number:032X}" for number in range(40)]
+
+    async def client(number: int) -> None:
+        random = Random(f"{seed} {number}")
+        for _ in range(40):
+            kept, guid = random.choice(every), random.choice(guids)
+            if random.random() < 0.6:
+                await put_or_refused(kept, guid)
+            else:
+                with suppress(NotFound):
+                    await kept.service.delete(guid)
+
+    await storm(every, [client(number) for number in range(16)], 15)
+
+
+async def test_three_processes_that_create_the_same_guids_in_another_order_fill_the_quota_and_no_more(
+    processes: Processes, clock: FakeClock
+) -> None:
+    every = [await processes.start(100) for _ in range(3)]
+    for trial in range(3):
+        guids = [f"{trial * 1000 + number:032X}" for number in range(128)]
+        works = [put_or_refused(kept, guid) for kept in every for guid in Random(trial).sample(guids, len(guids))]
+        Random(trial).shuffle(works)
+        await storm(every, works, 100)
+        assert await every[0].live("", clock) == 100
+        found = await every[0].store.find(Selection(), "", 1000)
+        await asyncio.gather(*(every[0].service.delete(each.guid) for each in found))
+
+
+async def test_a_refusal_for_what_another_process_has_made_meanwhile_is_judged_again_by_a_fresh_read(
+    processes: Processes, clock: FakeClock
+) -> None:
+    """What it makes is live already: to change it takes no place."""
+    one, other = await processes.start(1), await processes.start(1)
+    for write in (one.service.put, one.service.patch):
+        expired = record(clock(), expire=0)
+        await other.store.swap(None, expired)
+        alive = record(clock(), version=expired.version + 1)
+        one.store.meanwhile = [partial(other.store.swap, expired, alive)]
+
+        change = (Change if write == one.service.put else Patch).model_validate({"user": "by the first"})
+        await write(GUID, change)  # type: ignore[arg-type]  # each with its own
+        assert one.store.meanwhile == []
+
+        found = await one.store.get(GUID)
+        assert found is not None
+        assert found.user == "by the first"
+        await other.service.delete(GUID)
 
 
 async def test_a_rehearsal_says_what_would_be_refused_and_reserves_nothing(
