@@ -13,6 +13,7 @@ The map of the package. A request flows one way, and imports run the same way:
     keyset     the set of them in a file or at a URL, kept up to date
     tokens     JWT bearer tokens: who asks with one, and until when it is good
     service    GuidService: get, put, create, delete over a Store and a clock
+    portions   reading a selection a portion at a time
     quota      how many live records an owner may have, whoever creates them at once
     ledger     what of that is reserved, and how much room is left: pure functions
     access     callers, their scopes, and whose a record is

@@ -142,7 +142,9 @@ class ListQuery(RecordQuery):
     state: Literal["live", "expired", "all"] = Field("live", description="Only records in this state.")
     expires_before: Expire | None = may("Only records that expire before this Unix time, in seconds.")
     expires_after: Expire | None = may("Only records that expire after this Unix time, in seconds.")
-    limit: Limit | None = may(f"How many records; a page has {PAGE} unless told otherwise, and at most {MOST}.")
+    limit: Limit | None = may(
+        f"How many records; a page has {PAGE} unless told otherwise, and at most {MOST}; it ends early at about 1 MiB."
+    )
     cursor: _Cursor | None = may("Where to go on: `next` of a page, as it stands. It is good for ever, and opaque.")
 
     @property

@@ -8,8 +8,8 @@ around one, and nothing of HTTP.
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from copy import copy
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
@@ -25,6 +25,7 @@ from guidsvc.errors import (
     StoreUnavailable,
 )
 from guidsvc.models import Record
+from guidsvc.portions import portions, size_of
 from guidsvc.quota import NO_QUOTA, Quota
 from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
 from guidsvc.store import FAR, Store
@@ -36,9 +37,10 @@ ATTEMPTS = 100
 BACKOFF = 0.001, 0.05
 """Seconds: the longest pause before the second attempt, and before any."""
 
-STRIDE = 250
-"""So many records are in memory at a time while a selection is walked."""
-
+PAGE_BYTES, PAGE_PROBE = 1024 * 1024, 64
+"""A page ends early when its records have about so many bytes; so many records are read before their size is known."""
+PART_BYTES, PART_PROBE = 64 * 1024, 16
+"""The same of a part of a selection that is walked."""
 
 _New = TypeVar("_New", bound=Record | None)
 
@@ -212,21 +214,31 @@ class GuidService:
             self._deleted.version = max(self._deleted.version, old.version)
 
     async def find(self, query: ListQuery) -> Page:
-        """Return the page of a list that a query asks for."""
-        found, selected = await self._select(query, query.cursor or "", query.page + 1)
-        page = found[: query.page]
-        return Page([record for record in page if selected(record)], page[-1].guid if len(found) > len(page) else None)
+        """Return the page of a list that a query asks for; it ends early at PAGE_BYTES."""
+        page: list[Record] = []
+        size = 0
+        parts = self._portions(query, query.page + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
+        async with aclosing(parts):
+            async for part in parts:
+                for record in part:
+                    size += size_of(record)
+                    if page and (size > PAGE_BYTES or len(page) == query.page):
+                        return Page(self._selected(query, page), page[-1].guid)
+                    page.append(record)
+        return Page(self._selected(query, page), None)
 
     async def walk(self, query: ListQuery) -> AsyncIterator[Sequence[Record]]:
-        """Yield all that a query selects, some at a time, and no more than its limit, where it names one."""
-        after, left = query.cursor or "", sys.maxsize if query.limit is None else query.limit
-        while left:
-            asked = min(left, STRIDE)
-            found, selected = await self._select(query, after, asked)
-            yield [record for record in found if selected(record)]
-            if len(found) < asked:
-                return
-            after, left = found[-1].guid, left - asked
+        """Yield all that a query selects, in parts of PART_BYTES, and no more than its limit, where it names one.
+
+        None of it is held here while the caller works on a part.
+        """
+        limit = sys.maxsize if query.limit is None else query.limit
+        parts = self._portions(query, limit, most_bytes=PART_BYTES, probe=PART_PROBE)
+        async with aclosing(parts):
+            while (part := await anext(parts, None)) is not None:
+                handover = [self._selected(query, part)]
+                del part
+                yield handover.pop()
 
     async def count(self, query: ListQuery) -> int:
         """Count all that a query selects."""
@@ -252,12 +264,19 @@ class GuidService:
         with_owner = (self._caller if caller is None else caller).is_admin
         return record.full(rules.state_of(record, self._clock()), with_owner=with_owner)
 
-    async def _select(
-        self, query: ListQuery, after: str, limit: int
-    ) -> tuple[Sequence[Record], Callable[[Record], bool]]:
-        """Search the store; return what it found, and what tells which of that is selected still: time goes on."""
-        found = await self._store.find(self._selection(query), after, limit)
-        return found, self._selection(query).holds
+    def _portions(
+        self, query: ListQuery, limit: int, *, most_bytes: int, probe: int
+    ) -> AsyncGenerator[Sequence[Record]]:
+        """Return what a query selects, in portions."""
+
+        def find(after: str, count: int) -> Awaitable[Sequence[Record]]:
+            return self._store.find(self._selection(query), after, count)
+
+        return portions(find, query.cursor or "", limit, most_bytes=most_bytes, probe=probe)
+
+    def _selected(self, query: ListQuery, found: Sequence[Record]) -> Sequence[Record]:
+        """Return those of the records found that are still selected: time has gone on since."""
+        return list(filter(self._selection(query).holds, found))
 
     def _selection(self, query: ListQuery) -> rules.Selection:
         """Say which records a query asks for now: an admin's are of all owners, or of one; of others, their own."""

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from guidsvc.bodies import MOST, PAGE
+from guidsvc.service import PAGE_BYTES, PART_BYTES
 from guidsvc.store.sqlite import path_of_url
 from tests.client import Client, Reply, hang_up, read_chunks
 from tests.conftest import ExpectedLogs, FakeClock, Serving
@@ -269,6 +270,20 @@ async def test_a_list_without_its_store_is_unavailable(
             assert_problem(await client.get("/guid", headers=headers), 503, "unavailable")
 
 
+async def test_a_page_of_large_records_ends_early_and_the_pages_hold_all(serving: Serving) -> None:
+    async with serving() as client:
+        await create(client, range(90))  # small ones first, which say nothing of those that follow
+        await create(client, range(90, 240), metadata={"much": "x" * 16_000})
+        for path in ("/guid?limit=500", "/guid?limit=500&view=full", "/guid?limit=100"):
+            replies = [reply async for reply in pages(client, path)]
+            assert [number for reply in replies for number in listed(reply)] == list(range(240))
+            assert len(replies) > 2
+            assert all(len(reply.body) <= PAGE_BYTES for reply in replies)
+            assert all(len(reply.body) > PAGE_BYTES - 60_000 for reply in replies[:-1] if "500" in path)
+            assert all(reply.json["next"] for reply in replies[:-1])
+            assert replies[-1].json["next"] is None
+
+
 # As a stream
 
 
@@ -289,6 +304,19 @@ async def test_a_stream_is_longer_than_what_is_read_at_a_time(serving: Serving) 
         created = await create(client, range(1001))
         assert (await client.get("/guid", headers=NDJSON)).lines == created
         assert (await client.get("/guid?limit=1000", headers=NDJSON)).lines == created[:1000]
+
+
+async def test_a_stream_comes_in_parts_of_some_bytes_whatever_its_records_are(serving: Serving) -> None:
+    async with serving() as client:
+        small = await create(client, range(700))
+        large = await create(client, range(700, 760), metadata={"much": "x" * 16_000})
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(b"GET /guid HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        chunks = [chunk async for chunk in read_chunks(reader)]
+        await hang_up(writer)
+        assert [json.loads(line) for line in b"".join(chunks).splitlines()] == small + large
+        assert max(map(len, chunks)) <= PART_BYTES
 
 
 async def open_stream(client: Client) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

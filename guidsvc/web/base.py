@@ -239,6 +239,7 @@ class Handler(EnteredHandler):
                 if part is None:
                     break
                 self.write(part)
+                del part  # the connection holds it until the client has taken it
                 try:
                     await self.flush()
                 except StreamClosedError:  # which on_connection_close is told of

@@ -116,4 +116,8 @@ class GuidsHandler(RecordHandler):
 
     async def _lines(self, query: ListQuery) -> AsyncGenerator[bytes]:
         async for records in self.service.walk(query):
-            yield b"".join(self.rendered(record) + b"\n" for record in records)
+            part = b"".join(self.rendered(record) + b"\n" for record in records)
+            del records  # the client may take long: what waits for it is the part alone
+            handover = [part]
+            del part
+            yield handover.pop()
