@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from guidsvc import standard_streams
 from guidsvc.errors import StartError
 from guidsvc.post import Post
 
@@ -19,30 +20,38 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
 """What to run for each first word, with the words after it. A command imports only what it needs."""
 
 
-def _serve(post: Post | None) -> None:
-    from guidsvc import app, config, logs
-
-    settings = config.load()
-    logs.configure(settings.log_level, settings.log_format, worker=None if post is None else post.slot)
-    app.run(settings, post)
-
-
 def main() -> None:
     """Run a command, or serve; exit with one line if that cannot be."""
-    post = Post.inherited()
+    standard_streams.open_missing()
     try:
         command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
         if command is None:
-            _serve(post)
+            serve()
         else:
             command(sys.argv[2:])
     except StartError as error:
-        if post is not None:
-            post.tell_failed(str(error))
-            sys.exit(1)
-        sys.exit(f"pdapt.py: {error}")
+        with standard_streams.buffered():  # a pipe that nobody reads must not keep the process
+            print(f"pdapt.py: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:  # a second Ctrl-C, for those who do not want to wait for the requests under way
         sys.exit(130)
+
+
+def serve() -> None:
+    """Read the settings and serve; a worker tells its supervisor why it cannot."""
+    from guidsvc import app, config, logs
+
+    post = Post.inherited()
+    try:
+        settings = config.load()
+        with standard_streams.buffered():
+            logs.configure(settings.log_level, settings.log_format, worker=None if post is None else post.slot)
+            app.run(settings, post)
+    except StartError as error:
+        if post is None:
+            raise
+        post.tell_failed(str(error))
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ The map of the package. A request flows one way, and imports run the same way:
     web/       the HTTP contract: the connection layer, the short way, routes, handlers, problems, and the document
                that tells of them
     logs       structlog: readable on a terminal, JSON otherwise
+    standard_streams standard output and error: a bounded buffer each, and a thread that empties it
     app        the one place where all this is opened, wired, served and closed
     hosts      what reads HTTP, as the settings say
     stopping   what ends a process, and that requests under way finish first

@@ -13,7 +13,7 @@ from socket import socket
 import structlog
 
 import guidsvc
-from guidsvc import audit, logs, rules
+from guidsvc import audit, logs, rules, standard_streams
 from guidsvc.audit import AuditLog
 from guidsvc.background import background
 from guidsvc.cache import is_private, open_cache
@@ -125,6 +125,7 @@ async def serving(
     """
     tls = open_tls(settings.tls_cert, settings.tls_key) if tls is None else tls
     meters = Meters()
+    meters.dropped_log_lines = standard_streams.dropped_lines
     exclusive = is_private(settings.cache_url)
     async with (
         _watching(settings, meters) as watch,

@@ -7,6 +7,7 @@ judges what is allowed, and who does it, tell of it here; this module knows neit
 
 import errno
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from guidsvc.keys import Key
 from guidsvc.meters import AuditMeter
 from guidsvc.models import Record
 from guidsvc.rules import Clock
+from guidsvc.standard_streams import BoundedStream
 from guidsvc.tracing import CURRENT
 
 OFF, STDERR = "off", "stderr"
@@ -37,6 +39,7 @@ _REASONS: Mapping[type[GuidsvcError], str] = {
     RateLimited: "rate-limited",
 }
 _MODE = 0o640
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _STDERR = 2
 
 _log = structlog.get_logger(__name__)
@@ -114,10 +117,26 @@ def open_audit_log(where: str, *, clock: Clock, meter: AuditMeter | None = None)
     if where == OFF:
         yield None
     elif where == STDERR:
-        yield AuditLog(Lines(lambda: _STDERR), clock=clock, meter=meter)
+        yield AuditLog(_standard_error(), clock=clock, meter=meter)
     else:
         with _opened(where) as file:
             yield AuditLog(Lines(file.descriptor), clock=clock, meter=meter)
+
+
+def _standard_error() -> Out:
+    """Return standard error: among the lines of the log, in their order, where these are buffered."""
+    stream = sys.stderr
+    return _Stream(stream) if isinstance(stream, BoundedStream) else Lines(lambda: _STDERR)
+
+
+class _Stream:
+    """A buffered stream."""
+
+    def __init__(self, stream: BoundedStream) -> None:
+        self._stream = stream
+
+    def write(self, line: bytes) -> None:
+        self._stream.write_line(line)
 
 
 class Lines:
@@ -131,15 +150,22 @@ class Lines:
         """Write a line, on one of its own: a full disk may have left a part of the last, of whichever process."""
         descriptor = self._descriptor()
         whole = b"\n" + line if self._broken else line
-        self._broken = True
-        written = os.write(descriptor, whole)
+        was_broken, self._broken = self._broken, True
+        try:
+            written = os.write(descriptor, whole)
+        except BlockingIOError as error:
+            self._broken = was_broken  # a full pipe takes nothing of a line
+            raise OSError(error.errno, "the pipe is full, as nobody reads it") from error
         if written < len(whole):
             raise OSError(errno.ENOSPC, f"{written} of {len(whole)} bytes were written")
         self._broken = False
 
 
 class _File:
-    """A file by its path: when it was moved away, a new one is begun."""
+    """A file by its path: when it was moved away, a new one is begun.
+
+    It is opened non-blocking: a pipe (FIFO) that nobody reads fails a write, and does not hold up the event loop.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
@@ -160,7 +186,7 @@ class _File:
         os.close(self._descriptor)
 
     def _open(self) -> None:
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        self._descriptor = os.open(self._path, _FLAGS, _MODE)
         self._is = os.fstat(self._descriptor)
 
     def _open_anew(self) -> None:
@@ -180,7 +206,8 @@ def _opened(path: str) -> Iterator[_File]:
     try:
         file = _File(path)
     except OSError as error:
-        raise StartError(f"audit_log: cannot be written: {path}: {error.strerror}") from error
+        why = "no process reads this pipe" if error.errno == errno.ENXIO else error.strerror
+        raise StartError(f"audit_log: cannot be written: {path}: {why}") from error
     try:
         yield file
     finally:

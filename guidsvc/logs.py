@@ -6,17 +6,20 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from json import dumps
 from typing import Literal, TextIO
 
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
+from guidsvc.standard_streams import BoundedStream
 from guidsvc.tracing import CURRENT, L1, MISS, REDIS
 
 PIPE_BUF = 4096
 """Bytes that a pipe takes in one piece, whoever else writes into it (Linux; `select.PIPE_BUF`)."""
 Form = Literal["auto", "console", "json"]
+_DROPPED = "dropped_lines"
 _SECRETS = re.compile(r"(gs_[0-9A-Za-z]{12}_)\w+|(eyJ)[\w-]{8,}[\w.-]*")
 """What may be in a path by mistake: an API key, of which the id may be told; a JWT."""
 
@@ -43,12 +46,20 @@ def configure(level: str, form: Form, *, worker: int | None = None) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=[_DROPPED])],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(readable=readable)],
         )
     )
+    if isinstance(sys.stderr, BoundedStream):
+        sys.stderr.notice = partial(_notice, handler)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     _hush()
+
+
+def _notice(handler: logging.Handler, dropped: int) -> str:
+    """Return the line that tells of dropped lines. It is not logged: that takes a lock which a writer may hold."""
+    line = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": "log lines dropped"}
+    return handler.format(logging.makeLogRecord(line | {_DROPPED: dropped})) + "\n"
 
 
 def _hush() -> None:

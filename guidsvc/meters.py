@@ -219,3 +219,4 @@ class Meters:
         self.lag = Histogram(LAGS)
         """How late the event loop was at what it was to do, in seconds, a few times a second."""
         self.connections: Callable[[], int] = int
+        self.dropped_log_lines: Callable[[], int] = int

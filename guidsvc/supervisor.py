@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
+from guidsvc import standard_streams
 from guidsvc.errors import StartError
 from guidsvc.post import METRICS_VARIABLE
 from guidsvc.worker import Worker, start
@@ -65,6 +66,7 @@ def supervise(slots: list[list[socket]], grace: float, serving: Callable[[], Non
     with TemporaryDirectory(prefix="guidsvc-metrics-") as metrics:
         hurried = asyncio.run(Supervisor(slots, grace, metrics).run(serving))
     if hurried is not None:
+        standard_streams.drain()
         signal.raise_signal(hurried)  # of which the handlers are gone: it ends this process as it would have then
 
 

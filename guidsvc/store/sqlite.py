@@ -62,7 +62,13 @@ def path_of_url(url: str) -> Path:
     host, _, path = url.removeprefix("sqlite://").partition("/")
     if host or {"?", "#"} & set(path) or "%00" in path or path in {"", ":memory:"}:
         raise StartError("store_url: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path, of a file")
-    return Path(unquote(path)).resolve()  # one file has one name, or two processes could each claim it for themselves
+    try:
+        return Path(unquote(path)).resolve()  # one file has one name, or two processes could each claim it
+    except FileNotFoundError as error:
+        raise StartError(
+            "store_url: the working directory no longer exists; start in another, or name an absolute path: "
+            "sqlite:////path/guidsvc.db"
+        ) from error
 
 
 @asynccontextmanager

@@ -193,6 +193,13 @@ TABLE = (
         lambda meters, _: {(): meters.audit.failures},
     ),
     Told(
+        "guidsvc_log_lines_dropped_total",
+        "counter",
+        "Lines of the log that were dropped, because standard error did not take them.",
+        (),
+        lambda meters, _: {(): meters.dropped_log_lines()},
+    ),
+    Told(
         "guidsvc_event_loop_lag_seconds",
         "histogram",
         "How late the event loop was, a few times a second.",

@@ -1,0 +1,256 @@
+"""Standard streams that never stop the service: opened if they are missing, written by a thread of their own.
+
+A pipe that nobody reads blocks its writers, and a full disk fails them. So the service writes standard output and
+standard error into a bounded buffer, which a thread empties. When the buffer is full, lines are dropped and counted.
+"""
+
+import errno
+import io
+import os
+import select
+import stat
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TextIO, cast
+
+MAX_BYTES = 1024 * 1024
+"""How many bytes wait to be written; lines beyond that are dropped."""
+PIECE_BYTES = 100
+"""What one piece in the buffer takes beside its text."""
+FLUSH_SECONDS = 1.0
+"""How long the end of the process waits for what is in the buffers."""
+PAUSE_SECONDS = 0.005
+"""How long the thread lets pieces gather after a write: each time that it wakes up costs the event loop some time."""
+FILE_BYTES = 65_536
+"""How many bytes go to a file in one system call."""
+LINE_SECONDS = 0.1
+"""How long `write_line` waits for its line to be written."""
+
+
+def open_missing() -> None:
+    """Open each standard stream that is closed on /dev/null, before a socket or a file gets its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:  # pragma: no cover  # the lowest free number is always the missing one
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            os.set_inheritable(descriptor, True)
+
+
+@contextmanager
+def buffered(seconds: float = FLUSH_SECONDS) -> Iterator[None]:
+    """Buffer `sys.stdout` and `sys.stderr`, inside; at the end wait this long, at most, until they are written."""
+    output, error = BoundedStream(1), BoundedStream(2)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = cast("TextIO", output), cast("TextIO", error)
+    with ExitStack() as stack:
+        stack.callback(_restore, (output, error), before, seconds)
+        yield
+
+
+def _restore(
+    streams: "tuple[BoundedStream, BoundedStream]", before: tuple[TextIO | None, TextIO | None], seconds: float
+) -> None:
+    """Put the former streams back, but not one that would block whatever is printed while the process ends."""
+    deadline = time.monotonic() + seconds
+    output, error = (stream.close_within(deadline - time.monotonic()) for stream in streams)
+    if output:
+        sys.stdout = before[0]  # None where it was closed
+    if error:
+        sys.stderr = before[1]
+
+
+def dropped_lines() -> int:
+    """Return how many lines this process has dropped on standard error."""
+    return sys.stderr.dropped_lines if isinstance(sys.stderr, BoundedStream) else 0
+
+
+def drain(seconds: float = FLUSH_SECONDS) -> None:
+    """Wait until standard error is written, at most this long: for a process that is about to kill itself."""
+    if isinstance(sys.stderr, BoundedStream):
+        sys.stderr.drain(seconds)
+
+
+class _Ticket:
+    """The outcome of one line that its writer waits for."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.error: OSError | None = None
+
+
+_Piece = tuple[bytes, _Ticket | None]
+
+
+class BoundedStream(io.TextIOBase):
+    """A text stream whose `write` never blocks; a thread writes to the descriptor.
+
+    No piece is split over two system calls. A call writes at most PIPE_BUF bytes, unless one piece is longer: a pipe
+    that others share keeps no more together. A regular file takes FILE_BYTES.
+    """
+
+    notice: Callable[[int], str] | None = None
+    """Return the line that says how many lines were dropped."""
+
+    def __init__(self, descriptor: int, *, max_bytes: int = MAX_BYTES) -> None:
+        self._descriptor = descriptor
+        self._max_bytes = max_bytes
+        self._group_bytes = FILE_BYTES if stat.S_ISREG(os.fstat(descriptor).st_mode) else select.PIPE_BUF
+        self._pieces: deque[_Piece] = deque()
+        self._bytes = 0  # of the pieces, and of those that the thread writes
+        self._gap_lines = 0  # dropped since the last notice
+        self._changed = threading.Condition()  # reentrant: a line may be logged while the collector runs
+        self._is_idle = False
+        self._is_slow = False
+        self._is_closing = False
+        self._is_torn = False  # the last piece was written in part
+        self.dropped_lines = 0
+        self._thread = threading.Thread(target=self._run, name=f"stream-{descriptor}", daemon=True)
+        self._thread.start()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # the base has a plain attribute
+        return "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, text: str, /) -> int:
+        """Append the text to the buffer, or drop it if the buffer is full."""
+        if text:
+            self._append(text.encode("utf-8", "backslashreplace"), None)
+        return len(text)
+
+    def write_line(self, line: bytes) -> None:
+        """Write a line behind all that waits; OSError if it cannot be written, or the buffer is full.
+
+        Waits for LINE_SECONDS at most, and not at all until the stream has caught up after such a wait: the line is
+        then in the buffer.
+        """
+        ticket = _Ticket()
+        if not self._append(line, ticket):
+            raise OSError(errno.EAGAIN, "standard error is not read, and its buffer is full")
+        if self._is_slow:
+            return
+        ticket.done.wait(LINE_SECONDS)
+        with self._changed:
+            self._is_slow = not ticket.done.is_set()
+            if ticket.error is not None:
+                raise ticket.error
+
+    def drain(self, seconds: float) -> bool:
+        """Wait until everything is written, at most this long; return whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._bytes, max(0.0, seconds))
+
+    def close_within(self, seconds: float) -> bool:
+        """End the thread when everything is written, or give it up after this time; return whether it ended."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def _append(self, piece: bytes, ticket: _Ticket | None) -> bool:
+        with self._changed:
+            if self._is_closing or self._bytes + len(piece) + PIECE_BYTES > self._max_bytes:
+                if ticket is None:
+                    self._drop(piece)
+                return False
+            self._put(piece, ticket)
+            if self._is_idle or ticket is not None:
+                self._is_idle = False
+                self._changed.notify_all()
+        return True
+
+    def _drop(self, piece: bytes) -> None:
+        lines = piece.count(b"\n") or 1
+        self.dropped_lines += lines
+        self._gap_lines += lines
+
+    def _run(self) -> None:
+        while self._wait():
+            while pieces := self._take():
+                error = self._write(b"".join(piece for piece, _ in pieces))
+                with self._changed:
+                    self._settle(pieces, error)
+
+    def _wait(self) -> bool:
+        """Wait for a piece, and a little longer for others; return False when the stream is closing and empty."""
+        with self._changed:
+            if not self._is_closing:
+                self._changed.wait(PAUSE_SECONDS)
+            while not self._pieces and not self._is_closing:
+                self._is_idle = True
+                self._changed.wait()
+            self._is_idle = False
+            return bool(self._pieces)
+
+    def _take(self) -> list[_Piece]:
+        """Take as many pieces as are written together."""
+        taken: list[_Piece] = []
+        size = 0
+        with self._changed:
+            while self._pieces and (not taken or size + len(self._pieces[0][0]) <= self._group_bytes):
+                taken.append(self._pieces.popleft())
+                size += len(taken[-1][0])
+        return taken
+
+    def _settle(self, pieces: list[_Piece], error: OSError | None) -> None:
+        if error is None:
+            self._tell_gap()
+        for piece, ticket in pieces:
+            self._bytes -= len(piece) + PIECE_BYTES
+            if error is not None and (ticket is None or self._is_slow):  # no caller waits for this outcome
+                self._drop(piece)
+            if ticket is not None:
+                ticket.error = error
+                ticket.done.set()
+        if not self._bytes:
+            self._is_slow = False
+            self._changed.notify_all()
+
+    def _write(self, piece: bytes) -> OSError | None:
+        rest = memoryview(b"\n" + piece if self._is_torn else piece)
+        try:
+            while rest:
+                written = self._write_some(rest)
+                self._is_torn = self._is_torn or written > 0
+                rest = rest[written:]
+        except OSError as error:
+            return error
+        self._is_torn = False
+        return None
+
+    def _write_some(self, piece: memoryview) -> int:
+        try:
+            return os.write(self._descriptor, piece)
+        except BlockingIOError:  # another process has made the pipe that they share non-blocking
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLOUT)
+            poll.poll()
+            return 0
+
+    def _tell_gap(self) -> None:
+        """Put the notice behind what was there before the gap, and before what comes after it."""
+        if self._gap_lines and self.notice is not None:
+            line = self.notice(self._gap_lines).encode()
+            self._put(line, None)
+            self._gap_lines = 0
+
+    def _put(self, piece: bytes, ticket: _Ticket | None) -> None:
+        self._pieces.append((piece, ticket))
+        self._bytes += len(piece) + PIECE_BYTES
