@@ -74,6 +74,12 @@ class Settings(BaseSettings):
     idle_timeout: Annotated[float, Field(gt=0, le=86_400)] = Field(
         75.0, description="seconds for which a connection is kept without a request"
     )
+    max_head_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = Field(
+        16_384, description="the most bytes of a request line and its headers; there are at most 100 headers"
+    )
+    max_incoming_bytes: Annotated[int, Field(ge=1024 * 1024)] = Field(
+        67_108_864, description="the most bytes of unanswered requests that a process holds, of all clients together"
+    )
     max_connections: Annotated[int, Field(ge=1)] = Field(
         10_000, description="the most connections at a time; more are refused"
     )

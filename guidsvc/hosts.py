@@ -21,6 +21,8 @@ async def hosted(
     """Serve with the connection layer of our own, or with Tornado's."""
     context = None if tls is None else tls.context
     limits = Limits(
+        head_bytes=settings.max_head_bytes,
+        incoming_bytes=settings.max_incoming_bytes,
         head_seconds=settings.head_timeout,
         body_seconds=settings.body_timeout,
         idle_seconds=settings.idle_timeout,

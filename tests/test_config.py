@@ -50,6 +50,8 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
         "log_level": "error",
         "log_format": "json",
         "grace": "7.5",
+        "max_head_bytes": "65536",
+        "max_incoming_bytes": "1048576",
     }
     value = other.get(name, "7")
     monkeypatch.setenv(PREFIX + name.upper(), value)

@@ -65,12 +65,19 @@ CASES = [
     Case("two spaces", b"GET  /livez HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(200), ends(400)),
     alike("a tab for a space", b"GET\t/livez HTTP/1.1\r\nHost: a\r\n\r\n", ends(400)),
     alike("no version", b"GET /livez\r\n\r\n", ends(400)),
-    alike("HTTP/2.0", b"GET /livez HTTP/2.0\r\nHost: a\r\n\r\n", ends(400)),
-    Case("HTTP/1.2", b"GET /livez HTTP/1.2\r\nHost: a\r\n\r\n", ends(400), ends(200)),
+    Case("HTTP/2.0", b"GET /livez HTTP/2.0\r\nHost: a\r\n\r\n", ends(505), ends(400)),
+    Case("HTTP/3.7 for a GUID", b"GET " + PATH + b" HTTP/3.7\r\nHost: a\r\n\r\n", ends(505), ends(400)),
+    alike("HTTP/0.9", b"GET /livez HTTP/0.9\r\nHost: a\r\n\r\n", ends(400)),
+    Case("HTTP/1.2", b"GET /livez HTTP/1.2\r\nHost: a\r\n\r\n", goes_on(200), ends(200)),
+    Case("HTTP/1.9 for a GUID", b"GET " + PATH + b" HTTP/1.9\r\nHost: a\r\n\r\n", goes_on(404), ends(404)),
+    alike("HTTP/1.2 without Host", b"GET /livez HTTP/1.2\r\n\r\n", ends(400)),
     alike("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ends(400)),
     alike("the beginning of TLS", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n", ends(400)),
-    Case("a method of small letters", b"get /livez HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(405), ends(405)),
-    Case("a method that nobody knows", b"BREW /livez HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(405), ends(405)),
+    Case("a method of small letters", b"get /livez HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(501), ends(501)),
+    Case("a method that is known and not served", b"TRACE " + PATH + b" HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(405), ends(405)),
+    Case("a method of another protocol", b"PROPFIND " + PATH + b" HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(501), ends(501)),
+    Case("a method that nobody knows, where nothing is", b"BREW /nothing HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(404), ends(404)),
+    Case("a method that nobody knows", b"BREW /livez HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(501), ends(501)),
     # Headers
     alike("no Host", b"GET /livez HTTP/1.1\r\n\r\n", ends(400)),
     alike("no Host under HTTP/1.0", b"GET /livez HTTP/1.0\r\n\r\n", ends(200)),
@@ -84,6 +91,9 @@ CASES = [
     alike("NUL in a header", LIVE + b"X: y\0z\r\n\r\n", ends(400)),
     alike("a control character in a header", LIVE + b"X: y\x01z\r\n\r\n", ends(400)),
     alike("Latin-1 in a header", LIVE + b"X: \xe9\r\n\r\n", goes_on(200)),
+    alike("100 headers", LIVE + b"X: y\r\n" * 99 + b"\r\n", goes_on(200)),
+    Case("101 headers", LIVE + b"X: y\r\n" * 100 + b"\r\n", ends(431), ends(400)),
+    Case("a head of 16 KiB and more", LIVE + b"X: " + b"y" * 16_400 + b"\r\n\r\n", ends(431), ends()),
     Case("a megabyte of headers", LIVE + b"X: y\r\n" * 175_000 + b"\r\n", ends(431), ends()),
     Case("a header of a megabyte", LIVE + b"X: " + b"y" * 1_000_000 + b"\r\n\r\n", ends(431), ends()),
     # Targets
@@ -113,7 +123,11 @@ CASES = [
     alike("chunks and length", PUT + b"Transfer-Encoding: chunked\r\nContent-Length: 13\r\n\r\n0\r\n\r\n", ends(400)),
     alike("chunked twice", PUT + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ends(400)),
     alike("chunked, chunked", PUT + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", ends(400)),
-    alike("gzip, chunked", PUT + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", ends(400)),
+    Case("gzip, chunked", PUT + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", ends(501), ends(400)),
+    Case("gzip and chunked", PUT + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ends(501), ends(400)),
+    alike("chunked, gzip", PUT + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", ends(400)),
+    alike("gzip, chunked, chunked", PUT + b"Transfer-Encoding: gzip, chunked, chunked\r\n\r\n0\r\n\r\n", ends(400)),
+    alike("codings of an answer", LIVE + b"TE: gzip, chunked\r\n\r\n", goes_on(200)),
     alike("identity", PUT + b"Transfer-Encoding: identity\r\n\r\n", ends(400)),
     alike("a coding that is none", PUT + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", ends(400)),
     Case("chunks under HTTP/1.0", b"PUT %b HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\nd\r\n%b\r\n0\r\n\r\n" % (PATH, BODY),
@@ -193,6 +207,40 @@ async def test_a_thousand_requests_in_one_go_are_answered_in_order(serving: Serv
             reply = await asyncio.wait_for(read_reply(reader, "HEAD" if number % 3 == 1 else "GET"), 10)
             assert (reply.status, reply.headers["X-Request-Id"]) == (200, str(number))
         await hang_up(writer)
+
+
+# Only our server has a parser that stops at these.
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        LIVE + UPGRADE + b"\r\n",
+        PUT + UPGRADE + b"Content-Length: 13\r\n\r\n" + BODY,
+        PUT + UPGRADE + b"Transfer-Encoding: chunked\r\n\r\nd\r\n" + BODY + b"\r\n0\r\n\r\n",
+        b"GET %b HTTP/1.1\r\nHost: a\r\n" % PATH + UPGRADE + b"\r\n",
+        b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"BREW /livez HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"SOURCE /livez HTTP/1.1\r\nHost: a\r\n" + UPGRADE + b"\r\n",
+    ],
+    ids=["GET", "PUT", "PUT in chunks", "GET of a GUID", "CONNECT", "unknown", "SOURCE"],
+)
+@pytest.mark.parametrize("server", ["httptools"])
+async def test_where_the_parser_would_stop_any_number_of_requests_is_answered(
+    serving: Serving, request_: bytes
+) -> None:
+    """Or the first, where the connection ends with it."""
+    count = 1500
+    async with serving() as client:
+        await client.put(PATH.decode(), {"user": "a"})
+        answer = await answers(client.port, [request_ * count])
+        if request_.startswith((b"CONNECT", b"BREW")):
+            assert answer in {ends(404), ends(501, 400)}
+        else:
+            assert set(answer.statuses) <= {200, 501}
+            assert (len(answer.statuses), answer.goes_on) == (count, True)
+        assert (await client.get("/livez")).status == 200
 
 
 @pytest.mark.parametrize("second", [PUT + b"Content-Length: 13\r\n\r\n" + BODY, LIVE + b"\r\n", b"GET /gui"])

@@ -102,16 +102,6 @@ async def test_there_is_a_limit_on_connections(serving: Serving, expected_logs: 
         assert refused.headers["Retry-After"]
 
 
-@pytest.mark.parametrize("size", [65_000, 66_000])
-async def test_a_head_has_64_kib(serving: Serving, size: int) -> None:
-    async with serving() as client:
-        reply = await client.get("/livez", headers={"X-Long": "x" * size})
-        assert reply.status == (200 if size < 65_536 else 431)
-        if reply.status == 431:
-            assert reply.json["code"] == "headers-too-large"
-            assert reply.headers["Connection"] == "close"
-
-
 async def test_a_body_that_is_only_frame_is_refused(serving: Serving) -> None:
     head = f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     async with serving() as client, connected(client.port) as (reader, writer):

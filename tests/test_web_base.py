@@ -190,6 +190,8 @@ def test_each_code_has_one_status_and_one_title() -> None:
         "invalid-request": 400,
         "not-found": 404,
         "method-not-allowed": 405,
+        "not-implemented": 501,
+        "http-version-not-supported": 505,
         "expired": 410,
         "unauthorized": 401,
         "forbidden": 403,

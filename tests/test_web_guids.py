@@ -203,10 +203,16 @@ async def test_options_says_what_is_allowed(client: Client) -> None:
 
 
 async def test_any_other_method_is_refused_with_those_that_are_allowed(client: Client) -> None:
-    for method, path in (("POST", PATH), ("PATCH", "/guid"), ("DELETE", "/guid"), ("TRACE", PATH), ("BREW", PATH)):
+    for method, path in (("POST", PATH), ("PATCH", "/guid"), ("DELETE", "/guid"), ("TRACE", PATH)):
         reply = await client.ask(method, path)
         assert_problem(reply, 405, "method-not-allowed")
         assert "PUT" in reply.headers["Allow"]
+
+
+async def test_a_method_that_no_path_serves_is_not_implemented(client: Client) -> None:
+    for method in ("BREW", "PROPFIND", "get", "FOO"):
+        for path in (PATH, "/guid", "/livez", "/guid:batch"):
+            assert_problem(await client.ask(method, path), 501, "not-implemented")
 
 
 async def test_delete_of_an_unknown_guid_is_not_found(client: Client) -> None:

@@ -33,13 +33,15 @@ from guidsvc.web.entering import EnteredHandler
 from guidsvc.web.headers import ACCEPT_PATCH, ALLOW, REPLAYED, always
 from guidsvc.web.idempotency import parse as parse_key
 from guidsvc.web.origin import Origin, source_of
-from guidsvc.web.problems import MethodNotAllowed, MisdirectedRequest, NoSuchPath, TooLarge
+from guidsvc.web.problems import MethodNotAllowed, MisdirectedRequest, NoSuchPath, NotImplementedHere, TooLarge
 from guidsvc.web.request_id import request_id
 
 DISCARD_BYTES = 16 * 1024 * 1024
 """So much of a body that is too large is read and thrown away, so that the client reads our answer; then we hang up."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+KNOWN_METHODS = frozenset({*METHODS, "CONNECT", "TRACE"})
+"""Those of RFC 9110 and RFC 5789; any other is not implemented (RFC 9110, 9.1)."""
 _log = structlog.get_logger(__name__)
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -322,7 +324,10 @@ class Handler(EnteredHandler):
     def _translated(self, error: BaseException | None) -> BaseException:
         """Turn the one error that Tornado raises by itself, for a method that is not served, into ours."""
         if isinstance(error, HTTPError) and error.status_code == METHOD_NOT_ALLOWED:
-            return MethodNotAllowed(str(self.request.method), self.allowed_methods())
+            method = str(self.request.method)
+            if method not in KNOWN_METHODS:
+                return NotImplementedHere(f"No path serves this method; this one serves {self.allowed_methods()}.")
+            return MethodNotAllowed(method, self.allowed_methods())
         return error or RuntimeError("an error without an exception")
 
 

@@ -9,6 +9,7 @@ from httptools import HttpRequestParser
 from tornado.httputil import HTTPInputError
 from tornado.iostream import StreamClosedError
 
+from guidsvc.errors import Overloaded
 from guidsvc.web.answering import Answering
 from guidsvc.web.exchange import gone
 from guidsvc.web.hosting import Peer, Plain, Shared, has_unread
@@ -20,6 +21,8 @@ AT_ONCE = 64 * 1024
 """Bytes of answers that are given at once, to requests that came together; the rest wait for their turn."""
 BUFFER = 256 * 1024
 """Bytes of a body that wait for its handler; beyond it the client has to wait."""
+WAITING = 16
+"""Requests of a client that wait for their turn; bytes of more are kept as they came, and not parsed."""
 LINGER_SECONDS = 2.0
 """So long is read and thrown away what a client still sends that has been refused, so that it reads the answer."""
 
@@ -34,6 +37,7 @@ class Connection(asyncio.Protocol):
         "_ended",
         "_error",
         "_held",
+        "_incoming_bytes",
         "_lingering",
         "_out",
         "_out_bytes",
@@ -56,6 +60,7 @@ class Connection(asyncio.Protocol):
         # The request that is being answered, and those that wait for it
         self._answering: Answering | None = None
         self._waiting: list[Message] = []
+        self._incoming_bytes = 0  # of requests that are not answered yet, at the last look
         self._error: Exception | None = None  # to be told when all that came before is answered
         # The connection
         self._out: list[bytes] = []  # what was answered at once, and is to be sent
@@ -86,6 +91,8 @@ class Connection(asyncio.Protocol):
                     self._transport.write(reply)
                     return
         before = reader.begun
+        if self._shared.is_over_budget() and self._gives_way(len(data)):
+            return
         reader.feed(data)
         if self._out:
             alone = begins and reader.between and reader.begun == before + 1
@@ -93,6 +100,8 @@ class Connection(asyncio.Protocol):
                 self._shared.short.remember(data)
             self._flush()
         self._regulate()
+        if self._incoming_bytes or self._answering is not None or not reader.between:
+            self._count_incoming()
 
     def eof_received(self) -> bool:
         """Note that the client sends no more: what it asked for it is answered; half a request is none."""
@@ -109,6 +118,8 @@ class Connection(asyncio.Protocol):
             drained.set_exception(StreamClosedError())
             drained.exception()  # whoever waits is told; nobody has to
         self._abandon()
+        self._shared.incoming_bytes -= self._incoming_bytes
+        self._incoming_bytes = 0
 
     def pause_writing(self) -> None:
         self._drained = asyncio.get_running_loop().create_future()
@@ -136,7 +147,8 @@ class Connection(asyncio.Protocol):
                 self._out_bytes += len(short)
                 return None
             plain = short
-        version, last = f"HTTP/{parser.get_http_version()}", not parser.should_keep_alive() or method == b"CONNECT"
+        version = "HTTP/1.0" if parser.get_http_version() == "1.0" else "HTTP/1.1"
+        last = not parser.should_keep_alive() or method == b"CONNECT"
         message = Message(method, target, version, headers, last=last)
         message.judge()
         message.seconds = shared.limits.body_seconds
@@ -146,6 +158,9 @@ class Connection(asyncio.Protocol):
         else:
             self._waiting.append(message)
         return message
+
+    def has_room(self) -> bool:
+        return len(self._waiting) < WAITING
 
     def grown(self, message: Message) -> None:
         if self._answering is not None and message is self._answering.message:
@@ -187,6 +202,8 @@ class Connection(asyncio.Protocol):
         if self._answering is not None:
             self._answering.end()
             self._answering = None
+            if self._incoming_bytes:
+                self._count_incoming()
         self._since = self._shared.tick
         if self._transport.is_closing():
             return
@@ -274,6 +291,9 @@ class Connection(asyncio.Protocol):
         """Answer what has been waiting."""
         if self._waiting and not (self._ended and not self._waiting[0].whole):
             self._start(self._waiting.pop(0))
+            self._reader.resume()
+            if self._out:
+                self._flush()
         elif self._error is not None:
             self._send_refusal(self._error)
         elif self._ended:
@@ -287,6 +307,25 @@ class Connection(asyncio.Protocol):
         if full != self._paused and not self._transport.is_closing():
             self._paused = full
             (self._transport.pause_reading if full else self._transport.resume_reading)()
+
+    def _count_incoming(self) -> None:
+        """Note how many bytes are held of what the client has sent and has no answer to yet."""
+        answering = self._answering
+        messages = self._waiting if answering is None else [answering.message, *self._waiting]
+        held = self._reader.held_bytes + sum(message.held_bytes for message in messages)
+        self._shared.incoming_bytes += held - self._incoming_bytes
+        self._incoming_bytes = held
+
+    def _gives_way(self, size: int) -> bool:
+        """Refuse so many bytes more if this client then has more than its share; whether it did."""
+        if self._reader.over or self._incoming_bytes + size <= self._shared.share_bytes():
+            return False
+        if self._drained is not None:
+            self.abort()  # it does not take what it is answered, either
+        else:
+            self._reader.give_up(Overloaded("too much is being received"))
+            self._count_incoming()
+        return True
 
     def _flush(self) -> None:
         out, self._out, self._out_bytes = self._out, [], 0
@@ -306,6 +345,7 @@ class Connection(asyncio.Protocol):
         """Hang up when the client has read the answer: one that is cut off while it sends may never see it."""
         self._reader.over = self._lingering = True
         self._waiting.clear()
+        self._count_incoming()
         self._since = self._shared.tick
         if self._ended or not self._transport.can_write_eof():
             self.close()

@@ -15,9 +15,11 @@ from guidsvc.web.problems import (
     HeadersTooLarge,
     MethodNotAllowed,
     MisdirectedRequest,
+    NotImplementedHere,
     Problem,
     TooLarge,
     UnsupportedMediaType,
+    VersionNotSupported,
     problem_of,
 )
 
@@ -78,6 +80,16 @@ _ALL = (
         "The path is served, but not by this method.",
         "Take one of the methods that the header Allow lists.",
         MethodNotAllowed("POST", "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
+    ),
+    Explanation(
+        "The service knows no such method at any path, or the body has a transfer coding other than chunked.",
+        "Use one of the methods that OPTIONS lists in Allow; send the body without a coding such as gzip.",
+        NotImplementedHere("No path serves this method; this one serves GET, HEAD, PUT, PATCH, DELETE, OPTIONS."),
+    ),
+    Explanation(
+        "The request is of another major version of HTTP.",
+        "Send HTTP/1.1.",
+        VersionNotSupported("HTTP/2.0 is not spoken here; send HTTP/1.1."),
     ),
     Explanation(
         "The GUID is known, and was valid until expired_at. A change answers so too: a PATCH without an expiry never "
@@ -144,9 +156,9 @@ _ALL = (
         MisdirectedRequest(),
     ),
     Explanation(
-        "The request line and the headers have more bytes than any request needs.",
+        "The request line and the headers have more bytes than any request needs, or there are more than 100 headers.",
         "Send fewer or shorter headers; what is long belongs in the body.",
-        HeadersTooLarge("The head of a request is at most 65536 bytes."),
+        HeadersTooLarge("The head of a request is at most 16384 bytes and 100 headers."),
     ),
     Explanation(
         "Content-Type is not what this method reads, or the body is compressed.",

@@ -70,7 +70,9 @@ class Kept(Protocol):
 class Limits:
     """What a client may take: bytes, seconds, connections."""
 
-    head_bytes: int = 64 * 1024
+    head_bytes: int = 16 * 1024
+    incoming_bytes: int = 64 * 1024 * 1024
+    """Of all clients together: what they have sent of requests that are not answered yet."""
     head_seconds: float = 10.0
     """From the first byte of a request to the end of its head."""
     body_seconds: float = 30.0
@@ -96,11 +98,24 @@ class Shared:
         self.connections: set[Kept] = set()
         self.expected: dict[Kept, float] = {}
         """Connections that are not there yet, as their TLS has not been agreed upon, and since when."""
+        self.incoming_bytes = 0
+        """Bytes of requests that are not answered yet, of all connections."""
         self.held = Held()
         self.tick = asyncio.get_running_loop().time()
         self.sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Is done: for what is sent without having to wait."""
         self.sent.set_result(None)
+
+    def is_over_budget(self) -> bool:
+        """Whether all connections together hold too much; then those over their share must give way."""
+        return self.incoming_bytes > self.limits.incoming_bytes
+
+    def share_bytes(self) -> int:
+        """Return the equal share of a connection in the budget.
+
+        Small requests are within it and served at any time, and all shares together are at most the budget again.
+        """
+        return self.limits.incoming_bytes // max(len(self.connections), 1)
 
 
 class Peer:

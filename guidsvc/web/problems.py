@@ -30,6 +30,14 @@ class MethodNotAllowed(Exception):
         self.allow = allow
 
 
+class NotImplementedHere(Exception):
+    """No path serves this method, or no body is read in this transfer coding."""
+
+
+class VersionNotSupported(Exception):
+    """The request is of another major version of HTTP."""
+
+
 class TooLarge(Exception):
     """The body is larger than a record can be."""
 
@@ -75,6 +83,8 @@ TABLE: Mapping[type[Exception], Problem] = {
     errors.NoSuchKey: _NOT_FOUND,
     NoSuchPath: _NOT_FOUND,
     MethodNotAllowed: Problem("method-not-allowed", 405, "Method not allowed"),
+    NotImplementedHere: Problem("not-implemented", 501, "Not implemented"),
+    VersionNotSupported: Problem("http-version-not-supported", 505, "HTTP version not supported"),
     errors.Expired: Problem("expired", 410, "The GUID has expired"),
     errors.KeyEnded: Problem("key-ended", 409, "The key is no longer good"),
     errors.PreconditionFailed: Problem("precondition-failed", 412, "The record is not as the request demands"),

@@ -14,11 +14,15 @@ from httptools import (
     HttpRequestParser,
 )
 
-from guidsvc.web.message import Message, RawHeaders, fault_of, is_token, not_http, size_of
+from guidsvc.web.message import PART, Message, RawHeaders, check_version, fault_of, is_token, not_http
 from guidsvc.web.problems import HeadersTooLarge
+from guidsvc.web.request_headers import MAX_HEADERS, READ
 
 CHUNK_OVERHEAD = 16
 """Bytes that a byte of a chunked body may cost, beside those that a head may have."""
+
+HEAD_SLICE_BYTES, CHUNKED_SLICE_BYTES = 1024, 4096
+"""Bytes that the parser gets at once. It cannot pause, so they bound how many requests begin before the next look."""
 
 _STAND_IN = b"SOURCE"
 """A method that llhttp knows, and nobody serves."""
@@ -32,6 +36,9 @@ class Sink(Protocol):
 
         What it raises is what `refused` is told; nothing more is read then.
         """
+
+    def has_room(self) -> bool:
+        """Whether the next request may be parsed; else its bytes are kept until `Reader.resume`."""
 
     def grown(self, message: Message) -> None:
         """Note that more of the body of a request has come."""
@@ -47,13 +54,17 @@ class Reader:
     """Reads one connection; heads of more than `most` bytes are refused."""
 
     __slots__ = (
-        "_chunk",
+        "_count",
         "_error",
         "_fed",
+        "_head_bytes",
         "_headers",
         "_method",
         "_most",
         "_parser",
+        "_place",
+        "_reading",
+        "_rest",
         "_resuming",
         "_sink",
         "_skipping",
@@ -67,11 +78,14 @@ class Reader:
     def __init__(self, sink: Sink, most: int) -> None:
         self._sink = sink
         self._most = most
-        self._parser = HttpRequestParser(self)
+        self._parser = self._new_parser()
+        self._rest, self._place = b"", 0  # what has come and is not parsed yet, from this place on
+        self._reading = False  # the parser is at work, and calls back
         self._target = b""
         self._headers: RawHeaders = []
+        self._count = self._head_bytes = 0  # lines and bytes of the head, with those that nobody reads
         self._method: bytes | None = None  # where the parser was told a stand-in
-        self._fed = self._chunk = 0  # bytes that have come since the request began; and at once
+        self._fed = 0  # bytes that have come since the request began
         self._skipping = False  # llhttp takes a request for over that is not
         self._resuming = False  # a new parser is being told where the last one stopped
         self._error: Exception | None = None  # why the parser was stopped
@@ -85,31 +99,80 @@ class Reader:
         """Nothing more is to be read."""
 
     def feed(self, data: bytes) -> None:
-        """Read what has come."""
-        if self.over:
+        """Read what has come, as far as there is room for requests."""
+        self._rest, self._place = self._rest[self._place :] + data if self._rest else data, 0
+        self.resume()
+
+    def resume(self) -> None:
+        """Read on in what has come."""
+        if self._reading:  # the parser calls back, and the loop below goes on by itself
             return
+        self._reading = True
+        try:
+            while self._place < len(self._rest) and not self.over and self._sink.has_room():
+                self._read_slice()
+        finally:
+            self._reading = False
+        if self.over or self._place == len(self._rest):
+            self._rest, self._place = b"", 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of a head that is not complete, and of what waits for room."""
+        incomplete = not self.over and not self.between and self.message is None
+        return len(self._rest) - self._place + (self._fed if incomplete else 0)
+
+    def give_up(self, error: Exception) -> None:
+        """Refuse what is being read, and read no more."""
+        self._rest, self._place = b"", 0
+        self._refuse(error)
+
+    def _read_slice(self) -> None:
+        """Parse the next bytes of what has come."""
+        end = self._place + self._slice_bytes()
+        part, self._place = self._rest[self._place : end], min(end, len(self._rest))
+        if self.between:
+            self._fed = 0  # of line ends before a request
+        while part and not self.over:
+            part = self._parse(part)
+
+    def _slice_bytes(self) -> int:
+        """Return how many bytes the parser may get: of a body as many as are left, as nothing begins within them."""
+        message = self.message
+        if message is None:
+            return HEAD_SLICE_BYTES
+        if message.length is None:
+            return CHUNKED_SLICE_BYTES
+        return min(PART, max(message.length - message.total, 1))
+
+    def _parse(self, data: bytes) -> bytes:
+        """Parse bytes; return those that are still to be parsed, where llhttp would have stopped and need not."""
         begins = self.between
-        self._chunk = len(data)
-        self._fed += self._chunk
+        self._fed += len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
-            self._stay(data[upgrade.args[0] :])
+            rest = data[upgrade.args[0] :]
+            self._fed -= len(rest)
+            self._stay()
+            return rest
         except HttpParserCallbackError as error:
             if self._error is None:
                 raise
             self._refuse(self._error)
             del error
         except HttpParserInvalidMethodError as error:
-            self._stand_in(data, error, begins=begins)
+            return self._stand_in(data, error, begins=begins)
         except HttpParserError as error:
             self._refuse(fault_of(error))
         if self._fed > self._most:
             self._judge_size()
+        return b""
 
     def close(self) -> None:
         """Read no more, and let go of the parser, which holds this."""
         self.over = True
+        self._rest, self._place = b"", 0
         del self._parser
 
     # Called by the parser
@@ -118,12 +181,20 @@ class Reader:
         if not self._resuming:
             self.between = False
             self.begun += 1
+            self._count = self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.message is None:  # else it is a trailer, and means nothing here
+        if self.message is not None:  # it is a trailer, and means nothing here
+            return
+        self._count += 1
+        self._head_bytes += len(name) + len(value) + 4
+        if self._count > MAX_HEADERS or self._head_bytes > self._most:
+            self._error = self._too_large()
+            raise self._error
+        if name.lower() in READ:
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -132,9 +203,10 @@ class Reader:
         if self._resuming or self.over:
             return
         try:
-            if (self._fed > self._most or self._chunk > self._most) and size_of(target, headers) > self._most:
+            if self._head_bytes + len(target) > self._most:
                 raise self._too_large()
             parser = self._parser
+            check_version(parser.get_http_version())
             message = self._sink.headed(self._method or parser.get_method(), target, headers, parser)
         except Exception as error:
             self._error = error
@@ -165,26 +237,30 @@ class Reader:
 
     # Where llhttp would stop, and need not
 
-    def _stay(self, rest: bytes) -> None:
+    def _stay(self) -> None:
         """Go on under HTTP/1.1 though the client would rather have another protocol, as one may (RFC 9110, 7.8)."""
         if self._skipping and self.message is not None:  # llhttp expects no body; a parser of its own reads it
             self._skipping, self._resuming = False, True
-            self._parser = HttpRequestParser(self)
+            self._parser = self._new_parser()
             self._parser.feed_data(self.message.framing())
             self._resuming = False
-        if rest:
-            self.feed(rest)
 
-    def _stand_in(self, data: bytes, error: HttpParserError, *, begins: bool) -> None:
-        """Read a request whose method llhttp does not know, so that it is told which ones are served."""
+    def _stand_in(self, data: bytes, error: HttpParserError, *, begins: bool) -> bytes:
+        """Return a request under a method that llhttp knows, in place of one that it does not, so that it is parsed."""
         method, _, rest = data.partition(b" ")
-        if begins and rest and self._method is None and is_token(method) and self._chunk == self._fed:
-            self._parser = HttpRequestParser(self)
+        if begins and rest and self._method is None and is_token(method):
+            self._parser = self._new_parser()
             self._method = method
             self._fed = 0
-            self.feed(_STAND_IN + b" " + rest)
-        else:
-            self._refuse(fault_of(error))
+            return _STAND_IN + b" " + rest
+        self._refuse(fault_of(error))
+        return b""
+
+    def _new_parser(self) -> HttpRequestParser:
+        """Return a parser that takes any version; `check_version` judges it."""
+        parser = HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_version=True)
+        return parser
 
     def _judge_size(self) -> None:
         """Refuse a head, or what frames a body, that goes on and on."""
@@ -195,10 +271,11 @@ class Reader:
             self._refuse(not_http("its chunks are too small for what they cost"))
 
     def _too_large(self) -> HeadersTooLarge:
-        return HeadersTooLarge(f"The head of a request is at most {self._most} bytes.")
+        return HeadersTooLarge(f"The head of a request is at most {self._most} bytes and {MAX_HEADERS} headers.")
 
     def _refuse(self, error: Exception) -> None:
         if not self.over:
             self.over = True
+            self._target, self._headers = b"", []
             broken, self.message = self.message, None
             self._sink.refused(error, broken)

@@ -1,0 +1,210 @@
+"""What is kept of the head of a request, and how large it may be."""
+
+import ast
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from httptools import HttpRequestParser
+from tornado.httputil import HTTPHeaders
+
+from guidsvc import web
+from guidsvc.web import headers as documented
+from guidsvc.web import kept, message
+from guidsvc.web.headers import Header
+from guidsvc.web.message import Message, RawHeaders
+from guidsvc.web.reader import Reader
+from guidsvc.web.request_headers import MAX_HEADERS, READ
+from tests.client import Client, hang_up
+from tests.conftest import Serving
+from tests.records import GUID, USER
+
+WEB = Path(web.__file__).parent
+MAPPINGS = {"headers", "given", "kept", "_kept"}
+"""What the headers of a request are called where they are read."""
+
+
+class Requests:
+    """A sink that keeps the heads of requests, and what was refused."""
+
+    def __init__(self) -> None:
+        self.heads: list[RawHeaders] = []
+        self.refusals: list[Exception] = []
+
+    def headed(self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser) -> Message | None:
+        self.heads.append(headers)
+        return None
+
+    def has_room(self) -> bool:
+        return True
+
+    def grown(self, message: Message) -> None: ...
+
+    whole = grown
+
+    def refused(self, error: Exception, broken: Message | None) -> None:
+        self.refusals.append(error)
+
+
+def head(*lines: str) -> bytes:
+    return "\r\n".join(["GET /livez HTTP/1.1", "Host: a", *lines, "", ""]).encode()
+
+
+async def status(client: Client, **headers: str) -> int:
+    return (await client.get("/livez", headers=headers)).status
+
+
+async def status_of(client: Client, sent: bytes) -> int:
+    """Send bytes as they are, on a connection of their own, and return the status of the reply, which may be bare."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(sent)
+    line = await asyncio.wait_for(reader.readline(), 10)
+    await hang_up(writer)
+    return int(line.split()[1])
+
+
+@pytest.mark.parametrize(("setting", "most"), [({}, 16 * 1024), ({"max_head_bytes": 64 * 1024}, 64 * 1024)])
+async def test_a_head_has_as_many_bytes_as_the_setting_says(
+    serving: Serving, server: str, setting: dict[str, int], most: int
+) -> None:
+    async with serving(**setting) as client:
+        for name in ("X-Long", "X-Request-Id", "Prefer"):
+            assert await status(client, **{name: "x" * (most - 200)}) == 200
+            if server == "httptools":  # Tornado's hangs up without a word
+                assert await status(client, **{name: "x" * most}) == 431
+        if server == "httptools":
+            assert (await client.get(f"/guid/{GUID}?{'x' * most}")).status == 431
+            reply = await client.get("/livez", headers={"X-Long": "x" * most})
+            assert (reply.json["code"], reply.headers["Connection"]) == ("headers-too-large", "close")
+
+
+@pytest.mark.parametrize("name", ["x", "prefer", "ab"])
+async def test_a_request_has_at_most_100_headers(serving: Serving, server: str, name: str) -> None:
+    """Whether somebody reads them or not; those of the client itself are two."""
+    async with serving() as client:
+        for count, expected in ((MAX_HEADERS - 2, 200), (MAX_HEADERS, 431 if server == "httptools" else 400)):
+            lines = b"".join(b"%b: y\r\n" % name.encode() for _ in range(count))
+            sent = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n" + lines + b"\r\n"
+            assert await status_of(client, sent) == expected
+
+
+def test_a_head_that_is_not_complete_is_refused_at_the_101st_header() -> None:
+    """And what was kept of it goes at once."""
+    sink = Requests()
+    reader = Reader(sink, 64 * 1024)
+    reader.feed(b"GET /livez HTTP/1.1\r\n" + b"Prefer: y\r\n" * 5000)
+    assert [type(error).__name__ for error in sink.refusals] == ["HeadersTooLarge"]
+    assert reader.over
+    assert reader.held_bytes == 0
+
+
+def test_headers_that_nobody_reads_are_dropped() -> None:
+    sink = Requests()
+    reader = Reader(sink, 16 * 1024)
+    lines = [f"{name.decode()}: 1" for name in sorted(READ - {b"host", b"content-length", b"transfer-encoding"})]
+    for data in (head("User-Agent: x", "COOKIE: a=b", *lines, "X-Custom: y"), head("Accept-Encoding: gzip")):
+        reader.feed(data)
+    assert [sorted(name.lower() for name, _ in headers) for headers in sink.heads] == [
+        sorted([b"host", *(line.partition(":")[0].encode() for line in lines)]),
+        [b"host"],
+    ]
+
+
+# The table is that of the code
+
+
+def names_read(tree: ast.AST) -> Iterator[str]:
+    """Yield the names of request headers that a module looks up, by literals or by constants of `headers`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=value, attr="get" | "get_list"), args=[name, *_]) if _is_given(
+                value
+            ):
+                yield from _name(name)
+            case ast.Subscript(value=value, slice=name, ctx=ast.Load()) if _is_given(value):
+                yield from _name(name)
+            case ast.Compare(left=name, ops=[ast.In() | ast.NotIn()], comparators=[value]) if _is_given(value):
+                yield from _name(name)
+
+
+def _is_given(node: ast.expr) -> bool:
+    """Whether this names the headers of a request."""
+    match node:
+        case ast.Attribute(value=ast.Name(id="answer")):
+            return False
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name in MAPPINGS
+    return False
+
+
+def _name(node: ast.expr) -> Iterator[str]:
+    match node:
+        case ast.Constant(value=str(name)):
+            yield name.lower()
+        case ast.Attribute(value=ast.Name(id=constant), attr="name"):
+            header = getattr(documented, constant)
+            assert isinstance(header, Header)
+            yield header.name.lower()
+
+
+def test_every_header_that_the_code_reads_is_in_the_table_and_no_other() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in WEB.rglob("*.py")]
+    found = {name for tree in trees for name in names_read(tree)}
+    fast_path = {name.decode() for name in {*kept._KEPT, *kept.LONG, b"host", b"origin"}}
+    framing = {name.decode() for name in message._READ}
+    assert found | fast_path | framing == {name.decode() for name in READ}
+    assert {"prefer", "if-match", "accept", "origin", "idempotency-key", "x-forwarded-for"} <= found
+
+
+def test_no_header_of_a_request_is_read_under_a_name_that_is_made_up() -> None:
+    """A header is looked up by a literal or by a constant, so that the test above sees it."""
+    for path in WEB.rglob("*.py"):
+        for call in re.findall(
+            r"request\.headers(?:\.get\(|\.get_list\(|\[)([^)\],]+)", path.read_text(encoding="utf-8")
+        ):
+            assert re.fullmatch(r'"[A-Za-z-]+"|[A-Z_]+\.name', call), f"{path.name}: {call}"
+
+
+@pytest.mark.parametrize("server", ["httptools"])
+async def test_handlers_ask_for_no_header_that_is_not_in_the_table(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tornado's own code reads headers too: each look-up of any request is noted."""
+    asked: set[str] = set()
+
+    class Noted(HTTPHeaders):
+        def __getitem__(self, name: str) -> str:
+            asked.add(name.lower())
+            return super().__getitem__(name)
+
+        def __contains__(self, name: object) -> bool:
+            asked.add(str(name).lower())
+            return super().__contains__(name)
+
+        def get_list(self, name: str) -> list[str]:
+            asked.add(name.lower())
+            return super().get_list(name)
+
+    fields = Message.fields
+    monkeypatch.setattr(Message, "fields", lambda self: Noted(fields(self)))
+    async with serving(cors_origins="https://a.example", trusted_proxies="127.0.0.1") as client:
+        for path in (
+            "/guid",
+            f"/guid/{GUID}",
+            "/guid:batch",
+            "/keys",
+            "/docs",
+            "/docs/page.css",
+            "/metrics",
+            "/",
+            "/x",
+        ):
+            for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"):
+                sent = {"user": USER} if method in {"POST", "PUT", "PATCH"} else None
+                await client.ask(method, f"{path}", json=sent, headers={"Origin": "https://a.example"})
+        await client.get("/guid", headers={"Accept": "application/x-ndjson"})
+        await client.ask("POST", "/guid:batch", body=b"{}\n", headers={"Content-Type": "application/x-ndjson"})
+    assert asked
+    assert asked <= {name.decode() for name in READ}
