@@ -29,6 +29,8 @@ The map of the package. A request flows one way, and imports run the same way:
     limits     how often a caller may ask, in all processes, and the rations in which a process books that
     lockouts   from where log-ins failed too often
     errand     what is done because somebody waits for it, and what is left when nobody does
+    descriptors file descriptors: the limit, and how many connections may take
+    memory     giving freed memory back to the system
     background work that goes on beside other work, and ends with it
     urls       URLs that may hold a password: how they may be shown
     batching   many callers, one call: group commit, shared round trips

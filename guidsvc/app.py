@@ -13,7 +13,7 @@ from socket import socket
 import structlog
 
 import guidsvc
-from guidsvc import audit, logs, rules, standard_streams
+from guidsvc import audit, descriptors, logs, rules, standard_streams
 from guidsvc.audit import AuditLog
 from guidsvc.background import background
 from guidsvc.cache import is_private, open_cache
@@ -64,6 +64,9 @@ def run(settings: Settings, post: Post | None = None) -> None:
             f"workers: {settings.workers} need a cache that they share: set cache_url to redis://host:6379/0, "
             "or workers to 1"
         )
+    descriptors.raise_limit(settings.max_connections)
+    if post is None:
+        descriptors.warn_if_few(settings.max_connections)
     if post is None and settings.workers > 1:
         _supervise(settings)
     else:

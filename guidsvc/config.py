@@ -83,6 +83,10 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=1)] = Field(
         10_000, description="the most connections at a time; more are refused"
     )
+    max_unsent_bytes: Annotated[int, Field(ge=32 * 1024 * 1024)] = Field(
+        134_217_728,
+        description="the most bytes of answers that wait in a process for clients; beyond it the slowest are reset",
+    )
     max_in_progress: Annotated[int, Field(ge=1)] = Field(
         256, description="the most requests that are worked on at a time; others wait for their turn"
     )

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from socket import socket
 
+from guidsvc import descriptors
 from guidsvc.config import Settings
 from guidsvc.stopping import Stoppable
 from guidsvc.web.hosting import Limits
@@ -26,11 +27,12 @@ async def hosted(
         head_seconds=settings.head_timeout,
         body_seconds=settings.body_timeout,
         idle_seconds=settings.idle_timeout,
-        connections=settings.max_connections,
+        connections=descriptors.room_for(settings.max_connections),
+        unsent_bytes=settings.max_unsent_bytes,
     )
     if settings.server == "httptools":
         async with serving_on(sockets, app, limits=limits, short=short, tls=context, meter=short.meter) as ours:
             yield ours
     else:
-        async with serving_by_tornado(sockets, app, limits=limits, tls=context) as tornado:
+        async with serving_by_tornado(sockets, app, limits=limits, tls=context, meter=short.meter) as tornado:
             yield tornado

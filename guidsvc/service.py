@@ -39,6 +39,8 @@ BACKOFF = 0.001, 0.05
 
 PAGE_BYTES, PAGE_PROBE = 1024 * 1024, 64
 """A page ends early when its records have about so many bytes; so many records are read before their size is known."""
+PAGES = 16
+"""So many pages are read at a time; more wait, so that their records do not fill the memory."""
 PART_BYTES, PART_PROBE = 64 * 1024, 16
 """The same of a part of a selection that is walked."""
 
@@ -112,6 +114,7 @@ class GuidService:
         self._attempts = attempts
         self._quota = quota
         self._turns = Turns()
+        self._pages = asyncio.Semaphore(PAGES)
         self._deleted = _Highest()  # version that was ever deleted here: a new record starts above it
         self._caller = ANYONE
 
@@ -218,7 +221,7 @@ class GuidService:
         page: list[Record] = []
         size = 0
         parts = self._portions(query, query.page + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
-        async with aclosing(parts):
+        async with self._pages, aclosing(parts):
             async for part in parts:
                 for record in part:
                     size += size_of(record)

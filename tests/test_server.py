@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -141,6 +141,45 @@ def test_a_unix_socket_that_cannot_be_stops_the_start(tmp_path: Path) -> None:
     assert (tmp_path / "file").exists()
 
 
+def test_a_unix_socket_that_another_listens_on_stops_the_start_and_one_left_behind_does_not(tmp_path: Path) -> None:
+    path, refused = tmp_path / "socket", r"^unix_socket: .*another process listens"
+    with listening("", 0, str(path)) as ((live,),):
+        for _ in range(3):
+            with pytest.raises(StartError, match=refused), listening("", 0, str(path)):
+                pass
+        assert path.is_socket()
+        live.listen(0)
+        with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+            one.setblocking(False)
+            two.setblocking(False)
+            for each in (one, two):  # until its backlog is full
+                with suppress(BlockingIOError):
+                    each.connect(str(path))
+            with pytest.raises(StartError, match=refused), listening("", 0, str(path)):
+                pass
+    assert not path.exists()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+    with listening("", 0, str(path), slots=2) as slots, socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(path))
+        assert len(slots) == 2
+    assert not path.exists()
+
+
+def test_a_unix_socket_that_is_another_s_by_now_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(listening("", 0, str(path)))
+        path.unlink()  # somebody cleans up, and starts another
+        second.enter_context(listening("", 0, str(path)))
+        first.close()
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+        path.unlink()
+    assert not path.exists()
+
+
 # An application of Tornado
 
 
@@ -197,7 +236,8 @@ async def test_who_takes_nothing_of_an_answer_is_hung_up_on(expected_logs: Expec
         def on_connection_close(self) -> None:
             gone.set()
 
-    async with driving(Large, Limits(write_seconds=0.2)) as port, connected(port) as (_, writer):
+    limits = Limits(write_seconds=0.2, connection_unsent_bytes=len(CHUNK) * 1001)
+    async with driving(Large, limits) as port, connected(port) as (_, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         await asyncio.wait_for(gone.wait(), 10)
 

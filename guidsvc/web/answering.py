@@ -35,6 +35,9 @@ class Host(Wire, Protocol):
     def failed(self) -> None:
         """Hang up: the request cannot be answered."""
 
+    def fault(self, error: Exception) -> None:
+        """Answer with 500, if nothing has been answered yet, and hang up: it is a fault of the service."""
+
 
 class Answering:
     """A request that is being answered; `plain` does so without a handler, if there is one."""
@@ -74,6 +77,11 @@ class Answering:
         return self._exchange is not None and self._exchange.begun
 
     @property
+    def is_open_ended(self) -> bool:
+        """Whether the client has some of the answer, and takes the end of the connection for its end."""
+        return self._exchange is not None and self._exchange.is_open_ended
+
+    @property
     def last(self) -> bool:
         """Whether the connection ends with the answer."""
         return self._exchange is not None and self._exchange.last
@@ -99,6 +107,14 @@ class Answering:
 
     def go_on(self) -> None:
         """Hand on what has come of the body, as far as the handler takes it."""
+        try:
+            self._hand_on()
+        except Exception as error:
+            if self._host is None:
+                raise
+            self._host.fault(error)
+
+    def _hand_on(self) -> None:
         message, plain = self.message, self._plain
         if plain is not None:
             if message.whole and self._gate is None:

@@ -25,6 +25,7 @@ from guidsvc.rules import Conditions
 from guidsvc.tracing import Trace
 from guidsvc.web import body, conditions, preferences, problems, query, replies
 from guidsvc.web.admission import Admission, Place
+from guidsvc.web.breaking import break_off
 from guidsvc.web.cors import Cors
 from guidsvc.web.dates import http_date
 from guidsvc.web.described import Answer, operation
@@ -277,8 +278,7 @@ class Handler(EnteredHandler):
         """End the request with the problem that an error is to the client."""
         error = self._translated(kwargs.get("exc_info", (None, None, None))[1])
         if self._headers_written:  # a stream broke: without its end the client knows that it did
-            connection: Any = self.request.connection
-            connection.close()
+            break_off(self.request.connection)  # type: ignore[arg-type]  # there is one, until the request is over
             self.under_way.discard(self)
             return
         super().send_error(problems.problem_of(error).status, exc_info=(type(error), error, error.__traceback__))

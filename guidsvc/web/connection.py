@@ -14,8 +14,10 @@ from guidsvc.web.answering import Answering
 from guidsvc.web.exchange import gone
 from guidsvc.web.hosting import Peer, Plain, Shared, has_unread
 from guidsvc.web.message import Message, RawHeaders, not_http, unquoted
+from guidsvc.web.outbox import Outbox
 from guidsvc.web.reader import Reader
-from guidsvc.web.replies import refusal
+from guidsvc.web.replies import log_failure, refusal
+from guidsvc.web.request_id import draw
 
 AT_ONCE = 64 * 1024
 """Bytes of answers that are given at once, to requests that came together; the rest wait for their turn."""
@@ -41,17 +43,18 @@ class Connection(asyncio.Protocol):
         "_lingering",
         "_out",
         "_out_bytes",
+        "_outbox",
         "_paused",
         "_reader",
         "_shared",
         "_since",
         "_transport",
-        "_unsent",
         "_waiting",
         "context",
     )
     context: Peer
     _transport: asyncio.Transport
+    _outbox: Outbox
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
@@ -64,7 +67,7 @@ class Connection(asyncio.Protocol):
         self._error: Exception | None = None  # to be told when all that came before is answered
         # The connection
         self._out: list[bytes] = []  # what was answered at once, and is to be sent
-        self._out_bytes = self._unsent = 0  # of that; and of what the transport has, at the last look
+        self._out_bytes = 0  # of that
         self._drained: asyncio.Future[None] | None = None  # while the client does not take what is sent
         self._paused = False  # it is kept from sending
         self._held = False  # it is not listened to for a while
@@ -78,7 +81,9 @@ class Connection(asyncio.Protocol):
         self._shared.expected.pop(self, None)
         self._transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all have both directions
         self.context = Peer(self._transport)
+        self._outbox = Outbox(self._transport, self._shared.budget, secure=self.context.secure)
         self._shared.connections.add(self)
+        self._outbox.open()
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
@@ -112,6 +117,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         self._shared.connections.discard(self)
         self._reader.close()
+        self._outbox.end()
         self._waiting.clear()
         drained, self._drained = self._drained, None
         if drained is not None:
@@ -122,10 +128,14 @@ class Connection(asyncio.Protocol):
         self._incoming_bytes = 0
 
     def pause_writing(self) -> None:
-        self._drained = asyncio.get_running_loop().create_future()
-        self._since = self._shared.tick
+        if self._drained is None:
+            self._drained = asyncio.get_running_loop().create_future()
+        self._outbox.pause()
 
     def resume_writing(self) -> None:
+        self._outbox.resume()
+        if self._outbox.is_paused:
+            return
         drained, self._drained = self._drained, None
         self._since = self._shared.tick
         if drained is not None:
@@ -171,11 +181,10 @@ class Connection(asyncio.Protocol):
     def refused(self, error: Exception, broken: Message | None) -> None:
         answering = self._answering
         if answering is not None and broken is answering.message:
-            begun = answering.begun
-            self._abandon()
-            if begun:
-                self.close()
+            if answering.begun:
+                self.failed()
                 return
+            self._abandon()
         elif broken is not None:
             self._waiting.remove(broken)
         if self._answering is not None or self._waiting:  # which have come whole, and are answered first
@@ -186,11 +195,11 @@ class Connection(asyncio.Protocol):
     # Called by what answers: a Host
 
     def write(self, data: bytes) -> asyncio.Future[None]:
-        if self._transport.is_closing():
+        if self._outbox.is_closing:
             return gone()
         if self._out:
             self._flush()
-        self._transport.write(data)
+        self._outbox.write(data)
         return self._shared.sent if self._drained is None else self._drained
 
     def answered(self) -> None:
@@ -205,7 +214,7 @@ class Connection(asyncio.Protocol):
             if self._incoming_bytes:
                 self._count_incoming()
         self._since = self._shared.tick
-        if self._transport.is_closing():
+        if self._outbox.is_closing:
             return
         if not whole:
             self._linger()
@@ -225,14 +234,29 @@ class Connection(asyncio.Protocol):
         self._shared.held.add(self)
 
     def failed(self) -> None:
+        is_open_ended = self._is_open_ended
         self._abandon()
-        self.close()
+        if is_open_ended:
+            self._outbox.reset()
+        else:
+            self.close()
+
+    def fault(self, error: Exception) -> None:
+        if self._answering is not None and self._answering.begun:
+            log_failure(error, draw())
+            self.failed()
+            return
+        self._abandon()
+        self._send_refusal(error)
 
     def close(self) -> None:  # by the server too
         self._reader.over = True
+        if self._is_open_ended:  # a regular end would say that the answer is complete
+            self._outbox.reset()
+            return
         if self._out:
             self._flush()
-        self._transport.close()
+        self._outbox.close()
 
     @property
     def is_whole(self) -> bool:
@@ -245,14 +269,15 @@ class Connection(asyncio.Protocol):
     # Called by the server
 
     def overdue(self, now: float) -> bool:
-        if self._drained is not None and self._unsent != (unsent := self._transport.get_write_buffer_size()):
-            self._unsent, self._since = unsent, now  # it takes something, if slowly
+        limits = self._shared.limits
+        if self._drained is not None:
+            return self._outbox.is_too_slow(now, limits.write_seconds, limits.write_bytes_per_second)
         seconds = self._patience()
         return seconds is not None and now - self._since > seconds
 
     def retire(self, latest: float) -> bool:
-        sending = self._transport.get_write_buffer_size() > 0
-        if self._transport.is_closing():
+        sending = not self._outbox.is_empty
+        if self._outbox.is_closing:
             return sending
         asked = self._answering is not None or bool(self._waiting) or not self._reader.between
         if sending or asked or self._since > latest or has_unread(self._transport):
@@ -260,13 +285,23 @@ class Connection(asyncio.Protocol):
         self.close()
         return False
 
+    def expire(self) -> None:
+        is_idle = self._answering is None and self._reader.between and self._drained is None and not self._lingering
+        if not (is_idle and has_unread(self._transport)):
+            self.abort()
+
     def abort(self) -> None:
-        self._transport.abort()
+        if self._is_open_ended:
+            self._outbox.reset()
+        else:
+            self._outbox.abort()
+
+    @property
+    def _is_open_ended(self) -> bool:
+        return self._answering is not None and self._answering.is_open_ended
 
     def _patience(self) -> float | None:
         limits, answering = self._shared.limits, self._answering
-        if self._drained is not None:
-            return limits.write_seconds
         if self._lingering:
             return LINGER_SECONDS
         if answering is not None:
@@ -286,6 +321,8 @@ class Connection(asyncio.Protocol):
             self._answering = None
             self._reader.over = True
             self._send_refusal(not_http(unquoted(str(error))))
+        except Exception as error:  # noqa: BLE001  # which is logged; else the client would wait for ever
+            self.fault(error)
 
     def _next(self) -> None:
         """Answer what has been waiting."""
@@ -349,5 +386,5 @@ class Connection(asyncio.Protocol):
         self._since = self._shared.tick
         if self._ended or not self._transport.can_write_eof():
             self.close()
-        elif not self._transport.is_closing():
+        elif not self._outbox.is_closing:
             self._transport.write_eof()

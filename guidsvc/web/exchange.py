@@ -12,6 +12,9 @@ from tornado.iostream import StreamClosedError
 
 from guidsvc.web.replies import BODILESS
 
+JOIN_BYTES = 64 * 1024
+"""A larger body is not joined to its head: of a file that many read, there is one copy in memory."""
+
 
 class Peer(Protocol):
     """Where the client is, as `tornado.httputil.HTTPServerRequest` asks it of `HTTPConnection.context`."""
@@ -79,7 +82,16 @@ class Exchange(HTTPConnection):
         head = "\r\n".join(lines)
         if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
             raise ValueError(f"a line end within a header: {head!r}")
-        return self._send(head.encode("latin-1") + b"\r\n\r\n" + (self._part(chunk) if chunk else b""))
+        start = head.encode("latin-1") + b"\r\n\r\n"
+        if chunk and len(chunk) > JOIN_BYTES:
+            self._send(start)
+            return self._send(self._part(chunk))
+        return self._send(start + (self._part(chunk) if chunk else b""))
+
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether the reply has begun, is not complete, and only the end of the connection will tell that it is."""
+        return self.begun and self._wire is not None and not self._chunked and self._left is None
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
         return self._send(self._part(chunk))

@@ -14,6 +14,7 @@ from guidsvc.web.admission import Admission
 from guidsvc.web.forwarded import UNIX
 from guidsvc.web.held import Held
 from guidsvc.web.message import RawHeaders
+from guidsvc.web.outbox import Budget
 
 
 class Plain(Protocol):
@@ -59,8 +60,11 @@ class Kept(Protocol):
     def retire(self, latest: float) -> bool:
         """Hang up, if it has been idle since before this time; whether there is still something to do for it."""
 
+    def expire(self) -> None:
+        """Hang up on a client that has had its time, unless a request has come that was not read yet."""
+
     def close(self) -> None:
-        """Send what is left, and hang up."""
+        """Send what is left, and hang up; with a reset if the client would take that for the end of its answer."""
 
     def abort(self) -> None:
         """Hang up, whatever is still to be sent."""
@@ -80,12 +84,21 @@ class Limits:
     idle_seconds: float = 75.0
     """Without a request."""
     write_seconds: float = 30.0
-    """In which it takes nothing of an answer."""
+    """Over which the rate is averaged at which it takes an answer."""
+    write_bytes_per_second: float = 2048.0
+    """The least such rate. A part of a stream, which is at most 64 KiB, then has about these seconds."""
     connections: int = 10_000
+    unsent_bytes: int = 128 * 1024 * 1024
+    """Of answers that clients have not taken, of all connections."""
+    connection_unsent_bytes: int = 32 * 1024 * 1024
+    """Of one connection: more than any answer has."""
 
 
 class Shared:
-    """What the connections of a server have in common. `tick` is the time of the loop when it was last looked at."""
+    """What the connections of a server have in common. `tick` is the time that time-outs are measured by.
+
+    It does not advance while the loop stands still: what came meanwhile could not be read.
+    """
 
     def __init__(
         self, app: HTTPServerConnectionDelegate, limits: Limits, short: Short | None, meter: RequestMeter
@@ -101,6 +114,7 @@ class Shared:
         self.incoming_bytes = 0
         """Bytes of requests that are not answered yet, of all connections."""
         self.held = Held()
+        self.budget = Budget(limits.unsent_bytes, limits.connection_unsent_bytes)
         self.tick = asyncio.get_running_loop().time()
         self.sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Is done: for what is sent without having to wait."""

@@ -66,7 +66,10 @@ def refusal(error: Exception, meter: RequestMeter, *, secure: bool = False) -> b
     """Return the reply to a client that has sent no request that could be read; the connection ends with it."""
     request_id, status = draw(), problems.problem_of(error).status
     meter.refused[status] += 1
-    _log.info("refused", status=status, detail=str(error), request_id=request_id)
+    if problems.problem_of(error) is problems.INTERNAL:  # a fault of the service, met before a handler had the request
+        log_failure(error, request_id)
+    else:
+        _log.info("refused", status=status, detail=str(error), request_id=request_id)
     return problem(error, request_id, last=True, secure=secure)
 
 

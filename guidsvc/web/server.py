@@ -7,22 +7,27 @@ from contextlib import asynccontextmanager
 from socket import socket
 
 import structlog
+import tornado.platform.asyncio  # noqa: F401  # Tornado would import it in the first request, if a file can be opened then
 from tornado.httputil import HTTPServerConnectionDelegate
 
 from guidsvc.background import background
 from guidsvc.errors import StoreUnavailable
+from guidsvc.memory import release
 from guidsvc.meters import RequestMeter
 from guidsvc.web.connection import Connection
 from guidsvc.web.hosting import Limits, Peer, Shared, Short
 from guidsvc.web.listening import BACKLOG
 from guidsvc.web.replies import refusal
+from guidsvc.web.ticks import TICK_SECONDS, Ticks
 
-TICK_SECONDS = 0.5
-"""How often is looked for who is overdue."""
+LOOK_SECONDS = 0.02
+"""Before a client is hung up on that is overdue, what it has sent meanwhile is read, for so long."""
 LAME_SECONDS = 1.0
 """Who has asked for something lately has so long to ask again, when the service ends, and be told that it does."""
 RETIRING_TICK_SECONDS = 0.02
 """How often is looked, then, for who need not be waited for."""
+CROWDED_SECONDS = 10.0
+"""The log says no more often than this that there are too many connections."""
 CLOSE_SECONDS = 2.0
 """What has been answered has so long to reach its client when the service ends."""
 
@@ -58,7 +63,8 @@ class Server:
     ) -> None:
         self._shared = Shared(app, limits, short, meter)
         self._listeners: list[asyncio.Server] = []
-        self._crowded = False
+        self._crowded_at = -CROWDED_SECONDS  # when the log said so
+        self._ticks = Ticks()
 
     async def listen(self, sockets: Sequence[socket], tls: ssl.SSLContext | None) -> None:
         """Accept connections on these sockets."""
@@ -85,14 +91,14 @@ class Server:
         Who asks for something is answered, and hung up on then; who has not asked for a while, and does not within
         LAME_SECONDS, is hung up on.
         """
-        begun = asyncio.get_running_loop().time()
+        begun = self._advance()
         while self._has_more_to_do(begun):  # noqa: ASYNC110  # the time that passes is what it waits for
             await asyncio.sleep(RETIRING_TICK_SECONDS)
 
     def _has_more_to_do(self, begun: float) -> bool:
         """Hang up on who has had the time to ask again; whether others are left."""
         shared = self._shared
-        shared.tick = now = asyncio.get_running_loop().time()
+        now = self._advance()
         late = now - LAME_SECONDS
         latest = late if late >= begun else begun - LAME_SECONDS - TICK_SECONDS  # since may be a tick too early
         busy = [each for each in list(shared.connections) if each.retire(latest)]
@@ -111,25 +117,39 @@ class Server:
 
     async def keep_time(self) -> None:
         """Look now and then for who is overdue, and hang up."""
-        shared, loop = self._shared, asyncio.get_running_loop()
+        shared = self._shared
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            shared.tick = now = loop.time()
-            for connection in [each for each in shared.connections if each.overdue(now)]:
-                connection.abort()
+            now = self._advance()
+            late = [each for each in shared.connections if each.overdue(now)]
+            if late:
+                await asyncio.sleep(LOOK_SECONDS)
+            for connection in late:
+                if connection in shared.connections and connection.overdue(now):
+                    connection.expire()
+            if shared.budget.should_release(now):
+                await asyncio.to_thread(release)
             latest = now - shared.limits.head_seconds - TICK_SECONDS
             shared.expected = {each: since for each, since in shared.expected.items() if since > latest}
-            self._crowded = self._crowded and len(shared.connections) >= shared.limits.connections
+
+    def _advance(self) -> float:
+        self._shared.tick = self._ticks.advance()
+        return self._shared.tick
 
     def _connection(self) -> asyncio.Protocol:
         shared = self._shared
         if len(shared.connections) + len(shared.expected) < shared.limits.connections:
             connection = Connection(shared)
-            shared.expected[connection] = asyncio.get_running_loop().time()
+            shared.expected[connection] = shared.tick
             return connection
-        if not self._crowded:
-            self._crowded = True
-            _log.warning("connections are refused, there are too many", connections=len(shared.connections))
+        now = asyncio.get_running_loop().time()
+        if now - self._crowded_at >= CROWDED_SECONDS:
+            self._crowded_at = now
+            _log.warning(
+                "connections are refused, there are too many",
+                connections=len(shared.connections),
+                limit=shared.limits.connections,
+            )
         return _Refused(self._shared.meter)
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from socket import socket
 from ssl import SSLContext
+from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
@@ -16,24 +17,123 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
+from tornado.iostream import IOStream, SSLIOStream
 from tornado.web import Application
 
+from guidsvc.background import background
+from guidsvc.errors import StoreUnavailable
+from guidsvc.memory import release
+from guidsvc.meters import RequestMeter
+from guidsvc.web.breaking import is_open_ended
 from guidsvc.web.hosting import Limits
+from guidsvc.web.outbox import Budget, Pace, reset_on_close
+from guidsvc.web.replies import refusal
 from guidsvc.web.request_headers import MAX_HEADERS
 from guidsvc.web.server import LAME_SECONDS, RETIRING_TICK_SECONDS
+from guidsvc.web.ticks import TICK_SECONDS, Ticks
 
 
 class TornadoServer(HTTPServer):
     """Tornado's own server, which does not tell who is idle: all have the same time at the end."""
 
+    def use(self, limits: Limits, meter: RequestMeter) -> None:
+        """Take the limits of clients that Tornado does not know by itself."""
+        self._limits = limits
+        self._meter = meter
+        self._budget = Budget(limits.unsent_bytes, limits.connection_unsent_bytes)
+        self._readers: dict[IOStream, _Reader] = {}
+
     def connections(self) -> int:
         return len(self._connections)
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        """Serve a new connection, or refuse it if there are too many."""
+        if len(self._connections) < self._limits.connections:
+            self._readers[stream] = _Reader(stream, self._budget)
+            super().handle_stream(stream, address)
+        elif isinstance(stream, SSLIOStream):  # which may never agree on TLS
+            stream.close()
+        else:
+            error = StoreUnavailable("there are too many connections")
+            stream.write(refusal(error, self._meter)).add_done_callback(lambda _: stream.close())
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Begin a request, and note its connection: that knows how far its reply is."""
+        reader = self._readers.get(request_conn.stream)  # type: ignore[attr-defined]  # it is an HTTP1Connection
+        if reader is not None:
+            reader.connection = request_conn
+        return super().start_request(server_conn, request_conn)
 
     async def retire(self) -> None:
         """Return when nobody is connected, or has been told for LAME_SECONDS."""
         deadline = asyncio.get_running_loop().time() + LAME_SECONDS
         while self._connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # sets no event
             await asyncio.sleep(RETIRING_TICK_SECONDS)
+
+    async def keep_time(self) -> None:
+        """Reset the connections of clients that take too little of what they are sent."""
+        ticks, limits = Ticks(), self._limits
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = ticks.advance()
+            for stream, reader in list(self._readers.items()):
+                reader.measure()
+                if stream.closed():
+                    self._readers.pop(stream).end()
+                elif reader.pace.is_too_slow(now, limits.write_seconds, limits.write_bytes_per_second):
+                    reader.reset()
+            if self._budget.should_release(now):
+                await asyncio.to_thread(release)
+
+    async def close_all_connections(self) -> None:
+        """Close the connections; with a reset where the client would take that for the end of a reply."""
+        for reader in self._readers.values():
+            if reader.is_incomplete:
+                reader.reset()
+        await super().close_all_connections()
+
+
+class _Reader:
+    """The client of a stream of Tornado's, and what it has not taken yet, which Tornado tells nobody."""
+
+    def __init__(self, stream: IOStream, budget: Budget) -> None:
+        self._stream = stream
+        self._budget = budget
+        self._written_bytes = 0
+        self.pace = Pace()
+        self.connection: HTTPConnection | None = None
+        """Of the request that came last."""
+        self._write = stream.write
+        stream.write = self._measured_write  # type: ignore[method-assign]  # which is called for each part of a reply
+
+    def end(self) -> None:
+        """Let go of the stream."""
+        del self._stream.write
+
+    def _measured_write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
+        sent = self._write(data)
+        self.measure()
+        return sent
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether some of a reply is to be sent still, and its client may not be able to tell."""
+        return not self._stream.closed() and (self._stream.writing() or is_open_ended(self.connection))
+
+    def measure(self) -> None:
+        """Note how much the client has not taken."""
+        written = self._stream._total_write_index  # noqa: SLF001
+        added, self._written_bytes = written - self._written_bytes, written
+        unsent = 0 if self._stream.closed() else len(self._stream._write_buffer)  # noqa: SLF001
+        self._budget.passed_bytes += added
+        self.pace.measure(unsent, added)
+        self._budget.note(self, unsent)
+
+    def reset(self) -> None:
+        """End the connection with a TCP reset."""
+        if not self._stream.closed():
+            reset_on_close(self._stream.socket)
+            self._stream.close()
 
 
 class _BoundedHeads(HTTPServerConnectionDelegate):
@@ -68,7 +168,7 @@ class _BoundedHead(HTTPMessageDelegate):
 
 @asynccontextmanager
 async def serving_by_tornado(
-    sockets: list[socket], app: Application, *, limits: Limits, tls: SSLContext | None
+    sockets: list[socket], app: Application, *, limits: Limits, tls: SSLContext | None, meter: RequestMeter
 ) -> AsyncIterator[TornadoServer]:
     """Serve an application on these sockets, inside, within those of the limits that Tornado knows."""
     server = TornadoServer(
@@ -79,8 +179,10 @@ async def serving_by_tornado(
         idle_connection_timeout=limits.idle_seconds,
         body_timeout=limits.body_seconds,
     )
+    server.use(limits, meter)
     server.add_sockets(sockets)
     try:
-        yield server
+        async with background(server.keep_time()):
+            yield server
     finally:
         await server.close_all_connections()

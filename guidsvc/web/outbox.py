@@ -1,0 +1,235 @@
+"""The sending side of a connection: bytes that its client has not taken yet, and the budget for those of all clients.
+
+A client must take what it is sent at a least rate. When all clients together leave more unsent than the budget, the
+connections that have waited longest are reset: their clients are the slowest.
+"""
+
+import asyncio
+import socket
+import struct
+import sys
+from collections import deque
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+
+SLICE_BYTES = 64 * 1024
+"""Bytes handed to a TLS transport at once. It does not say how much of them waits in the TCP transport below."""
+RELEASE_BYTES, RELEASE_SECONDS = 8 * 1024 * 1024, 5.0
+"""Freed memory is given back to the system when so much has been answered, and no more often than this."""
+LOG_SECONDS = 10.0
+"""The least time between two log lines about connections that were reset."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_log = structlog.get_logger(__name__)
+
+
+class Holder(Protocol):
+    """A connection that holds unsent bytes."""
+
+    def reset(self) -> None:
+        """End it with a TCP reset."""
+
+
+class Budget:
+    """The unsent bytes of all connections; `connection_bytes` is the most that one of them may hold."""
+
+    def __init__(self, total_bytes: int, connection_bytes: int) -> None:
+        self._total_bytes = total_bytes
+        self._connection_bytes = min(connection_bytes, total_bytes)
+        self._unsent: dict[Holder, int] = {}  # ordered by when each began to wait
+        self._resets = 0  # since the last log line
+        self._logged = -LOG_SECONDS
+        self._released = 0.0  # when memory was given back
+        self.unsent_bytes = 0
+        self.passed_bytes = 0
+        """Bytes of answers since memory was given back."""
+
+    def note(self, holder: Holder, unsent_bytes: int) -> None:
+        """Record what a connection holds now; reset connections until all together are within the budget."""
+        before = self._unsent.get(holder, 0)
+        if unsent_bytes:
+            self._unsent[holder] = unsent_bytes
+        elif before:
+            del self._unsent[holder]
+        self.unsent_bytes += unsent_bytes - before
+        if unsent_bytes > self._connection_bytes:
+            self._reset(holder)
+        while self.unsent_bytes > self._total_bytes:
+            self._reset(next(iter(self._unsent)))
+
+    def should_release(self, now: float) -> bool:
+        """Whether so much has been answered, and freed, that memory should be given back to the system."""
+        if self.passed_bytes - self.unsent_bytes < RELEASE_BYTES or now - self._released < RELEASE_SECONDS:
+            return False
+        self._released, self.passed_bytes = now, self.unsent_bytes
+        return True
+
+    def _reset(self, holder: Holder) -> None:
+        self.unsent_bytes -= self._unsent.pop(holder)
+        self._resets += 1
+        self._log_resets()
+        holder.reset()
+
+    def _log_resets(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._logged >= LOG_SECONDS:
+            _log.warning(
+                "slow readers reset, unsent answers exceed the budget",
+                connections=self._resets,
+                max_unsent_bytes=self._total_bytes,
+            )
+            self._logged, self._resets = now, 0
+
+
+class Pace:
+    """The rate at which a client takes what it is sent, while anything is unsent."""
+
+    __slots__ = ("_since", "_taken_bytes", "unsent_bytes")
+
+    def __init__(self) -> None:
+        self.unsent_bytes = 0
+        self._taken_bytes = 0  # in the current window
+        self._since: float | None = None  # the start of the window
+
+    def measure(self, unsent_bytes: int, added_bytes: int) -> None:
+        """Record how much is unsent now, after so many bytes were added."""
+        self._taken_bytes += self.unsent_bytes + added_bytes - unsent_bytes
+        self.unsent_bytes = unsent_bytes
+
+    def is_too_slow(self, now: float, seconds: float, bytes_per_second: float) -> bool:
+        """Whether the client took less than this rate, averaged over a window of so many seconds."""
+        if not self.unsent_bytes:
+            self._since = None
+            return False
+        if self._since is None:
+            self._since, self._taken_bytes = now, 0
+        elif now - self._since > seconds:
+            if self._taken_bytes < bytes_per_second * seconds:
+                return True
+            self._since, self._taken_bytes = now, 0
+        return False
+
+
+class Outbox:
+    """What is on its way to one client. `is_paused` says that the client has not taken all of it."""
+
+    __slots__ = (
+        "_budget", "_is_closing", "_is_over", "_pace", "_queue", "_queued_bytes", "_slice_bytes", "_transport",
+        "is_paused",
+    )  # fmt: skip
+
+    def __init__(self, transport: asyncio.Transport, budget: Budget, *, secure: bool) -> None:
+        self._transport = transport
+        self._budget = budget
+        self._pace = Pace()
+        self._queue: deque[memoryview] = deque()  # TLS only
+        self._queued_bytes = 0
+        self._slice_bytes = SLICE_BYTES if secure else sys.maxsize
+        self._is_closing = self._is_over = False
+        self.is_paused = False
+
+    def open(self) -> None:
+        """Have the transport report any byte that is unsent; it may report some of its own, of TLS, at once."""
+        self._transport.set_write_buffer_limits(high=1, low=0)
+
+    def write(self, data: bytes) -> None:
+        """Send data, after what is still unsent."""
+        before = self._pace.unsent_bytes
+        self._budget.passed_bytes += len(data)
+        if self._queue or len(data) > self._slice_bytes:
+            self._queue.append(memoryview(data))
+            self._queued_bytes += len(data)
+            self._push()
+        else:
+            self._transport.write(data)
+        if self.is_paused or before:
+            self._measure(len(data) + before - self._pace.unsent_bytes)
+
+    def pause(self) -> None:
+        """Note that the transport has bytes which the client does not take."""
+        self.is_paused = True
+        if not self._pace.unsent_bytes:
+            self._measure(self._waiting_bytes())
+
+    def resume(self) -> None:
+        """Note that the transport has sent all."""
+        self.is_paused = False
+        self._push()
+        self._measure(0)
+        if self._is_closing and not self._queue:
+            self._transport.close()
+
+    def is_too_slow(self, now: float, seconds: float, bytes_per_second: float) -> bool:
+        """Whether the client takes what is sent at less than this rate."""
+        self._measure(0 if self._pace.unsent_bytes else self._waiting_bytes())
+        return self._pace.is_too_slow(now, seconds, bytes_per_second)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._is_closing or self._transport.is_closing()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the client has taken all."""
+        return not self._waiting_bytes()
+
+    def close(self) -> None:
+        """Close the connection when all is sent."""
+        if self._queue:
+            self._is_closing = True
+        else:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection now: with a reset if anything is unsent, so that no answer looks complete."""
+        if self._waiting_bytes() or self.is_closing:  # a transport that is still closing has bytes to send
+            reset_on_close(self._transport.get_extra_info("socket"))
+        self._transport.abort()
+
+    def reset(self) -> None:
+        """Close the connection now, with a reset."""
+        self._is_over = True
+        self._budget.note(self, 0)
+        reset_on_close(self._transport.get_extra_info("socket"))
+        self._transport.abort()
+
+    def end(self) -> None:
+        """Forget what is unsent: the connection has ended."""
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._is_over = True
+        self._budget.note(self, 0)
+
+    def _push(self) -> None:
+        """Hand queued data to the transport, a slice at a time, until that is paused."""
+        while self._queue and not self.is_paused:
+            data = self._queue.popleft()
+            if len(data) > self._slice_bytes:
+                self._queue.appendleft(data[self._slice_bytes :])
+            part = data[: self._slice_bytes]
+            self._queued_bytes -= len(part)
+            self._transport.write(part)
+
+    def _waiting_bytes(self) -> int:
+        return self._transport.get_write_buffer_size() + self._queued_bytes
+
+    def _measure(self, added_bytes: int) -> None:
+        if not self._is_over:
+            unsent_bytes = self._waiting_bytes()
+            self._pace.measure(unsent_bytes, added_bytes)
+            self._budget.note(self, unsent_bytes)
+
+
+def reset_on_close(connection: socket.socket | None) -> None:
+    """Have a socket send a TCP reset when it is closed, in place of a regular end. No effect on a Unix socket."""
+    if connection is None:
+        return
+    with suppress(OSError):
+        same = socket.socket(fileno=connection.fileno())
+        try:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        finally:
+            same.detach()
