@@ -45,6 +45,7 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
         "server_timing": "true",
         "guid_version": "7",
         "server": "tornado",
+        "max_unsent_bytes": "67108864",
         "trusted_proxies": "10.0.0.0/8",
         "cors_origins": "https://a.example",
         "log_level": "error",
