@@ -12,10 +12,14 @@ what it does to GUIDs that it names, others may have changed since, so it is tol
     a lease that holds    InProgress
     a lease that is over  claimed, and done again from the same seed; or, where that could undo what others did since,
                           OutcomeUnknown
+
+A process may stand still while its lease runs out and another does the request again. So the store rejects each
+creation that comes after the end of the lease, as it was last renewed.
 """
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -36,12 +40,15 @@ from guidsvc.errors import (
     StoreUnavailable,
 )
 from guidsvc.models import Receipt
-from guidsvc.rules import Clock, Draw
+from guidsvc.rules import ClaimedDraw, Clock, Draw
 from guidsvc.store import Receipts
+from guidsvc.store.lease_clock import MARGIN_SECONDS, LeaseClock, Timer
 
 KEPT_SECONDS = 24 * 3600
 LEASE_SECONDS = 10.0
 """A request whose process died can be done again after so long; one that is still being done renews its lease."""
+CLOCKS_SECONDS = 1.0
+"""The difference that is allowed between the clocks of hosts: a lease ends earlier by this for whoever holds it."""
 MAX_ANSWER_BYTES = 12 * 1024 * 1024
 """A larger answer, as JSON, is not kept (a document of MongoDB has at most 16 MiB): as if its process had died."""
 
@@ -56,7 +63,7 @@ class Reply(NamedTuple):
     body: str | None
 
 
-Draws = Callable[[int], Draw]
+Draws = Callable[[int], ClaimedDraw]
 """Returns what draws the GUID of the operation in this place of a request: the same each time it is done."""
 Work = Callable[[Draws | None], Awaitable[Reply]]
 """Does a request, with draws of its own if it is one that may be done again."""
@@ -88,11 +95,13 @@ class Idempotency:
         clock: Clock,
         seeded: Callable[[bytes, int, int], Draw],
         lease_seconds: float = LEASE_SECONDS,
+        timer: Timer = time.monotonic,
     ) -> None:
         self._receipts = receipts
         self._clock = clock
         self._seeded = seeded
         self._lease_seconds = lease_seconds
+        self._term = _Term(clock, LeaseClock(receipts, timer=timer), lease_seconds)
 
     async def once(self, request: Request, work: Work) -> tuple[Reply, bool]:
         """Return the answer to a request, and whether it was given before.
@@ -100,11 +109,13 @@ class Idempotency:
         What `work` raises is raised, and not kept. IdempotencyMismatch and InProgress as it is told above.
         """
         with errand.kept():  # nothing is cut off between what is done and its receipt
+            deadline = self._term.deadline
             receipt, fresh = await self._claim(request)
             if receipt.answer is not None:
                 return _read(receipt.answer), True
-            async with self._held(receipt, fresh=fresh) as hold:
-                answer = await work(lambda place: self._seeded(bytes.fromhex(receipt.seed), place, receipt.claimed))
+            async with self._held(receipt, deadline, fresh=fresh) as hold:
+                seed = bytes.fromhex(receipt.seed)
+                answer = await work(lambda place: _Claimed(self._seeded(seed, place, receipt.claimed), hold))
                 await hold.complete(answer)
             return answer, False
 
@@ -124,7 +135,7 @@ class Idempotency:
         elif not request.repeatable:
             raise OutcomeUnknown("the first request under this key was begun, and its answer was not kept")
         else:
-            claim = found.model_copy(update={"attempt": found.attempt + 1, "leased_until": self._lease(now)})
+            claim = found.model_copy(update={"attempt": found.attempt + 1, "leased_until": self._term.until})
         if not await self._receipts.swap_receipt(found, claim):
             raise InProgress
         return claim, fresh
@@ -134,19 +145,16 @@ class Idempotency:
             key=request.name,
             fingerprint=request.fingerprint,
             attempt=attempt,
-            leased_until=self._lease(now),
+            leased_until=self._term.until,
             seed=os.urandom(16).hex(),
             claimed=now,
             purge_at=now // 1000 + KEPT_SECONDS,
         )
 
-    def _lease(self, now: int) -> int:
-        return now + round(self._lease_seconds * 1000)
-
     @asynccontextmanager
-    async def _held(self, receipt: Receipt, *, fresh: bool) -> AsyncIterator["_Hold"]:
+    async def _held(self, receipt: Receipt, deadline: float, *, fresh: bool) -> AsyncIterator["_Hold"]:
         """Hold a receipt, inside; at the end its answer is in it, or it is free to be claimed again."""
-        hold = _Hold(self._receipts, receipt)
+        hold = _Hold(self._receipts, receipt, self._term, deadline)
         try:
             async with background(self._renew(hold)):
                 yield hold
@@ -164,16 +172,48 @@ class Idempotency:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
             # What has begun to renew is not cut off: the hold must know what is in the store.
-            await asyncio.shield(hold.renew(self._lease(self._clock())))
+            await asyncio.shield(hold.renew())
+
+
+class _Term(NamedTuple):
+    """How long a lease lasts: for others by the clock, and for its holder by the holder's own timer."""
+
+    clock: Clock
+    store_clock: LeaseClock
+    seconds: float
+
+    @property
+    def until(self) -> int:
+        """Until when a lease lasts that is written now, in Unix milliseconds."""
+        return self.clock() + round(self.seconds * 1000)
+
+    @property
+    def deadline(self) -> float:
+        """Until when a lease may be used that is written from now on, by the timer."""
+        return self.store_clock.timer() + self.seconds - CLOCKS_SECONDS
 
 
 class _Hold:
     """A receipt while its request is being done. That it cannot be written is no reason to fail the request."""
 
-    def __init__(self, receipts: Receipts, receipt: Receipt) -> None:
+    def __init__(self, receipts: Receipts, receipt: Receipt, term: _Term, deadline: float) -> None:
         self._receipts = receipts
         self._receipt = receipt
+        self._term = term
+        self._deadline = deadline
         self._turn = asyncio.Lock()
+
+    async def not_after(self) -> int:
+        """Return until when the lease holds, as `Store.swap` takes it; renew it first if little of it is left."""
+        if self._is_over:
+            await asyncio.shield(self.renew())
+        if self._is_over:
+            raise StoreUnavailable("the claim of this Idempotency-Key is over: send the request again")
+        return await self._term.store_clock.not_after(self._deadline)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._term.store_clock.timer() >= self._deadline - MARGIN_SECONDS
 
     async def complete(self, answer: Reply) -> None:
         """Keep the answer; one that is too large leaves the request to be done again."""
@@ -183,10 +223,11 @@ class _Hold:
         else:
             await self.let_go()
 
-    async def renew(self, until: int) -> None:
-        """Hold it until then."""
-        if self._receipt.answer is None:
-            await self._put(leased_until=until)
+    async def renew(self) -> None:
+        """Hold it for another lease."""
+        deadline = self._term.deadline
+        if self._receipt.answer is None and await self._put(leased_until=self._term.until):
+            self._deadline = deadline
 
     async def let_go(self) -> None:
         """Let whoever comes next do the request again."""
@@ -197,11 +238,13 @@ class _Hold:
         async with self._turn:
             await self._swap(None)
 
-    async def _put(self, **changed: object) -> None:
+    async def _put(self, **changed: object) -> bool:
         async with self._turn:
             new = self._receipt.model_copy(update={"attempt": self._receipt.attempt + 1, **changed})
-            if await self._swap(new):
-                self._receipt = new
+            if not await self._swap(new):
+                return False
+            self._receipt = new
+            return True
 
     async def _swap(self, new: Receipt | None) -> bool:
         try:
@@ -209,6 +252,20 @@ class _Hold:
         except (StoreUnavailable, OutcomeUnknown) as error:
             _log.warning("receipt not written", key=self._receipt.key, error=str(error))
             return False
+
+
+class _Claimed:
+    """A draw of one operation, under the lease of its request."""
+
+    def __init__(self, draw: Draw, hold: _Hold) -> None:
+        self._draw = draw
+        self._hold = hold
+
+    def __call__(self, now: int) -> str:
+        return self._draw(now)
+
+    async def not_after(self) -> int:
+        return await self._hold.not_after()
 
 
 def _read(text: str) -> Reply:

@@ -14,10 +14,15 @@ Where there is no room but for reservations, of which some may come to nothing, 
 refused is who would be refused by what is there. A record that is live, but would not be when its update has been
 written, is reserved as well, and never refused: it has its place. A refusal is never for a lost race, and what is not
 known to be a refusal is not told as one.
+
+A process may stand still between its reservation and its write. So the store rejects the write when the first half of
+the reservation's time is over; the second half is for hosts whose clocks disagree. It likewise rejects an update that
+extends a record's life without a reservation, because the record would outlive the lease.
 """
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import copy_context
@@ -34,6 +39,7 @@ from guidsvc.ledger import LEASE_MS, Ledger, Page, Wish, living
 from guidsvc.models import Record
 from guidsvc.rules import Clock
 from guidsvc.store import Ledgers
+from guidsvc.store.lease_clock import LeaseClock, Timer
 
 GROUP = 1_000
 """At most so many records are admitted in one swap."""
@@ -45,6 +51,8 @@ RELEASE_SECONDS = 0.05
 """Reservations are taken back after so long; or before, in the same swap, if somebody is admitted."""
 TRIES = 35
 """So often is tried to take them back: for about as long as they hold."""
+USE_SECONDS = LEASE_MS / 2000
+"""A write must be done within so long from the moment when its reservation was asked for."""
 CLOSE_SECONDS = 2.0
 """So long is tried at the end to take back what is left."""
 _PAUSE, _LONGEST = 0.01, 1.0  # seconds
@@ -55,8 +63,11 @@ _log = structlog.get_logger(__name__)
 class Quota(Protocol):
     """Says whether a record may come to life."""
 
-    def admitted(self, old: Record | None, new: Record | None) -> AbstractAsyncContextManager[None]:
-        """Let `new` take the place of `old`, inside; QuotaExceeded if the owner has as many live records as it may."""
+    def admitted(self, old: Record | None, new: Record | None) -> AbstractAsyncContextManager[int | None]:
+        """Let `new` take the place of `old`, inside; QuotaExceeded if the owner has as many live records as it may.
+
+        Yields the `not_after` of the swap; None if it may come at any time.
+        """
 
     def rehearsing(self) -> "Quota":
         """Return one that says the same of what is only rehearsed, and reserves nothing."""
@@ -65,14 +76,14 @@ class Quota(Protocol):
 class _NoQuota:
     """Says that all may."""
 
-    def admitted(self, old: Record | None, new: Record | None) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
+    def admitted(self, old: Record | None, new: Record | None) -> AbstractAsyncContextManager[int | None]:  # noqa: ARG002
         return _FREE
 
     def rehearsing(self) -> Quota:
         return self
 
 
-_FREE = nullcontext()
+_FREE: nullcontext[None] = nullcontext()
 NO_QUOTA = _NoQuota()
 
 
@@ -100,8 +111,10 @@ class LedgerQuota:
         quota: int,
         wait_seconds: float = WAIT_SECONDS,
         release_seconds: float = RELEASE_SECONDS,
+        timer: Timer = time.monotonic,
     ) -> None:
         self._ledgers = ledgers
+        self._store_clock = LeaseClock(ledgers, timer=timer)
         self._clock = clock
         self._quota = quota
         self._wait_seconds = wait_seconds
@@ -111,21 +124,24 @@ class LedgerQuota:
         self._context = copy_context()  # of nobody's request
 
     @asynccontextmanager
-    async def admitted(self, old: Record | None, new: Record | None) -> AsyncIterator[None]:
+    async def admitted(self, old: Record | None, new: Record | None) -> AsyncIterator[int | None]:
         """As `Quota` says. What was written, or surely not, is taken back soon; what may have been, when it is over."""
-        now = self._clock()
-        if new is None or not _comes_to_life(old, new, now):
-            yield
+        begun, now = self._store_clock.timer(), self._clock()
+        if new is None or not _lives_longer(old, new, now):
+            yield None
+            return
+        if _is_live(old, now + LEASE_MS):
+            yield await self._store_clock.not_after(begun + USE_SECONDS)
             return
         account = self._account(new.owner)
         wish = Wish.of(new.guid, old)
         try:
-            await self._admit(account, wish)
+            not_after = await self._admit(account, wish)
         except BaseException:
             self._end(account, wish)
             raise
         try:
-            yield
+            yield not_after
         except Unavailable:
             self._end(account, wish)
             raise
@@ -146,21 +162,19 @@ class LedgerQuota:
         account = self._accounts.get(owner)
         if account is None:
             make = self._context.copy().run
-            account = make(_Account, owner, self._ledgers, self._clock, self._quota)
+            account = make(_Account, owner, self._ledgers, self._store_clock, self._clock, self._quota)
             self._accounts[owner] = account
         return account
 
-    async def _admit(self, account: "_Account", wish: Wish) -> None:
+    async def _admit(self, account: "_Account", wish: Wish) -> int:
+        """Reserve a place; return until when, by the store's clock, the record may be written."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._wait_seconds
-        asked = self._clock()
-        while not await account.admit(wish):
+        while (not_after := await account.admit(wish)) is None:
             if loop.time() >= deadline:
                 raise QuotaExceeded(self._quota)
             await asyncio.sleep(random.uniform(_PAUSE / 2, _PAUSE * 2))  # noqa: S311  # nosec B311  # no secret
-            asked = self._clock()
-        if self._clock() - asked > LEASE_MS // 2:
-            raise StoreUnavailable("to admit a record took so long that its reservation may be over before it is put")
+        return not_after
 
     def _end(self, account: "_Account", wish: Wish) -> None:
         """Have a reservation taken back."""
@@ -185,41 +199,48 @@ class LedgerQuota:
 class _Account:
     """What an owner wishes for, and has done with, in this process."""
 
-    def __init__(self, owner: str, ledgers: Ledgers, clock: Clock, quota: int) -> None:
+    def __init__(self, owner: str, ledgers: Ledgers, store_clock: LeaseClock, clock: Clock, quota: int) -> None:
         self._owner = owner
         self._ledgers = ledgers
+        self._store_clock = store_clock
         self._clock = clock
         self._quota = quota
-        self._wishes: Batcher[Wish | None, bool] = Batcher(self._run, limit=GROUP, in_flight=1)
+        self._wishes: Batcher[Wish | None, int | None] = Batcher(self._run, limit=GROUP, in_flight=1)
         self.ended: set[str] = set()
         """Reservations that nobody needs any more."""
         self.is_releasing = False
 
-    async def admit(self, wish: Wish) -> bool:
-        """Reserve a place. False if there is none, but may be as soon as others are done; QuotaExceeded if not."""
+    async def admit(self, wish: Wish) -> int | None:
+        """Reserve a place, and return until when, by the store's clock, its record may be written.
+
+        None if there is no place, but may be as soon as others are done; QuotaExceeded if not.
+        """
         return await self._wishes.ask(wish)
 
     async def release(self) -> bool:
         """Take back what has ended, if that is not done yet; return whether the store let us."""
         try:
-            return not self.ended or await self._wishes.ask(None)
+            if self.ended:
+                await self._wishes.ask(None)
         except GuidsvcError as error:
             _log.info("reservations not taken back", owner=self._owner, error=str(error))
             return False
+        return True
 
-    async def _run(self, wishes: list[Wish | None]) -> Sequence[bool | Exception]:
+    async def _run(self, wishes: list[Wish | None]) -> Sequence[int | Exception | None]:
         """Answer wishes; None is a wish for nothing, but that what has ended be taken back."""
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.sleep(random.uniform(0, min(_PAUSE * attempt, 5 * _PAUSE)))  # noqa: S311  # nosec B311  # no secret
             answers = await self._try([wish for wish in wishes if wish is not None])
             if answers is not None:
-                return [True if wish is None else answers[wish.name] for wish in wishes]
+                return [None if wish is None else answers[wish.name] for wish in wishes]
         raise StoreUnavailable(f"the ledger of {self._owner!r} was changed by others {ATTEMPTS} times in a row")
 
-    async def _try(self, wishes: list[Wish]) -> dict[str, bool | Exception] | None:
-        """Answer wishes, by their names; None if the ledger was changed meanwhile."""
+    async def _try(self, wishes: list[Wish]) -> dict[str, int | Exception | None] | None:
+        """Answer wishes, by their names, with until when they are granted; None if the ledger was changed meanwhile."""
         ended = frozenset(self.ended)
+        not_after = await self._store_clock.not_after(self._store_clock.timer() + USE_SECONDS) if wishes else None
         old, now = await self._ledgers.ledger(self._owner), self._clock()
         page = Page(old, wishes, ended=ended, quota=self._quota, now=now)
         if not page.has_room:
@@ -228,7 +249,7 @@ class _Account:
         if new is not None and not await self._swap(old, new):
             return None
         self.ended -= ended
-        return page.answers
+        return {name: not_after if answer is True else answer or None for name, answer in page.answers.items()}
 
     async def _swap(self, old: Ledger | None, new: Ledger) -> bool:
         try:
@@ -252,7 +273,7 @@ class RehearsedQuota:
         now, either = self._clock(), new or old
         more = _is_live(new, now) - _is_live(old, now)
         if either is None or not more:
-            yield
+            yield None
             return
         owner = either.owner
         if owner not in self._live:
@@ -262,7 +283,7 @@ class RehearsedQuota:
             raise QuotaExceeded(self._quota)
         self._live[owner] += more
         try:
-            yield
+            yield None
         except BaseException:
             self._live[owner] -= more
             raise
@@ -275,6 +296,6 @@ def _is_live(record: Record | None, now: int) -> bool:
     return record is not None and rules.is_live(record, now)
 
 
-def _comes_to_life(old: Record | None, new: Record, now: int) -> bool:
-    """Whether a record will be live that, by the time it has been written, might not be without that."""
-    return rules.is_live(new, now) and (old is None or (old.expire < new.expire and not _is_live(old, now + LEASE_MS)))
+def _lives_longer(old: Record | None, new: Record, now: int) -> bool:
+    """Whether a record will be live, and for longer than it is."""
+    return rules.is_live(new, now) and (old is None or old.expire < new.expire)

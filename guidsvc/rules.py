@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic_core import from_json
 
@@ -22,6 +22,16 @@ Clock = Callable[[], int]
 """Tells the time: Unix milliseconds."""
 Draw = Callable[[int], str]
 """Draws a new GUID, for a time in Unix milliseconds."""
+
+
+class ClaimedDraw(Protocol):
+    """A Draw of a request that may be sent again: what it draws may be created while the request's claim holds."""
+
+    def __call__(self, now: int, /) -> str:
+        """Draw a GUID: the same each time the request is done."""
+
+    async def not_after(self) -> int:
+        """Return until when the claim holds, as `Store.swap` takes it; StoreUnavailable if it is over."""
 
 
 @dataclass(frozen=True)

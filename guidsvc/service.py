@@ -27,8 +27,9 @@ from guidsvc.errors import (
 from guidsvc.models import Record
 from guidsvc.portions import portions, size_of
 from guidsvc.quota import NO_QUOTA, Quota
-from guidsvc.rules import UNCONDITIONAL, Clock, Conditions, Draw, Terms
+from guidsvc.rules import UNCONDITIONAL, ClaimedDraw, Clock, Conditions, Draw, Terms
 from guidsvc.store import FAR, Store
+from guidsvc.store.lease_clock import earliest
 from guidsvc.store.rehearsal import rehearsal
 from guidsvc.turns import Turns
 
@@ -170,24 +171,53 @@ class GuidService:
         return Written(new, created=old is None)
 
     async def create(
-        self, change: Change, conditions: Conditions = UNCONDITIONAL, *, draw: Draw | None = None
+        self, change: Change, conditions: Conditions = UNCONDITIONAL, *, draw: ClaimedDraw | None = None
     ) -> Record:
         """Create a record under a GUID that is drawn now; InvalidRequest if the change lacks what it needs.
 
         With a `draw` of its own the request may have been made before: a record that there is already is its own.
         """
-        for _ in range(self._attempts):
-            now = self._clock()
-            guid = (draw or self._draw)(now)
-            rules.demand(guid, None, conditions)
-            after, owner = self._deleted.version, self._caller.owner
-            record = rules.created(guid, change, now, self._terms, after=after, owner=owner)
+        if draw is not None:
+            return await self._create_claimed(change, conditions, draw)
+        for attempt in range(self._attempts):
+            if attempt:
+                await _back_off(attempt)
+            record = self._first(self._draw(self._clock()), change, conditions)
             if await self._swap("create", None, record):
                 return record
-            if draw is not None and (before := authorize(await self._store.latest(guid), self._caller)) is not None:
+        raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and each was taken already, or created too late")
+
+    async def _create_claimed(self, change: Change, conditions: Conditions, draw: ClaimedDraw) -> Record:
+        """Create a record as long as the claim of its request holds; return it if an earlier attempt has created it.
+
+        A creation that was too late is tried again under the same GUID: another would be found by no later attempt.
+        """
+        guid = draw(self._clock())
+        for attempt in range(self._attempts):
+            if attempt:
+                await _back_off(attempt)
+            record = self._first(guid, change, conditions)
+            refusal: QuotaExceeded | None = None
+            try:
+                if await self._swap("create", None, record, not_after=await draw.not_after()):
+                    return record
+            except QuotaExceeded as error:
+                refusal = error
+            taken = await self._store.latest(guid)
+            if (before := authorize(taken, self._caller)) is not None:
                 self._note("create", before, "found")
                 return before
-        raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and all are taken already")
+            if refusal is not None:
+                raise refusal
+            if taken is not None:
+                guid = draw(self._clock())
+        raise StoreUnavailable(f"{self._attempts} times a GUID was taken already, or its creation came too late")
+
+    def _first(self, guid: str, change: Change, conditions: Conditions) -> Record:
+        """Make the first record of a GUID that was drawn."""
+        rules.demand(guid, None, conditions)
+        after, owner = self._deleted.version, self._caller.owner
+        return rules.created(guid, change, self._clock(), self._terms, after=after, owner=owner)
 
     async def patch(self, guid: str, patch: Patch, conditions: Conditions = UNCONDITIONAL) -> Record:
         """Apply a merge patch to the record of a GUID; NotFound if it has none.
@@ -315,21 +345,24 @@ class GuidService:
         now = await self._store.latest(guid)
         return (now and now.version) != (read and read.version)
 
-    async def _swap(self, action: Action, old: Record | None, new: Record | None) -> bool:
+    async def _swap(
+        self, action: Action, old: Record | None, new: Record | None, *, not_after: int | None = None
+    ) -> bool:
         """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished, in the cache too.
 
-        QuotaExceeded if that would bring a record to life, and its owner has as many as it may have.
+        QuotaExceeded if that would bring a record to life, and its owner has as many as it may have. False, and nothing
+        is changed, also if the store gets to it after `not_after`, or after the end of the reservation.
         """
-        async with self._quota.admitted(old, new):
+        async with self._quota.admitted(old, new) as place_until:
             errand.check()
             with errand.kept():
-                return await self._noted(action, old, new)
+                return await self._noted(action, old, new, earliest(place_until, not_after))
 
-    async def _noted(self, action: Action, old: Record | None, new: Record | None) -> bool:
+    async def _noted(self, action: Action, old: Record | None, new: Record | None, not_after: int | None) -> bool:
         """Swap in the store, and note what was done, or may have been."""
         record: Record = new or old  # type: ignore[assignment]  # the contract: one of them is a record
         try:
-            swapped = await self._store.swap(old, new)
+            swapped = await self._store.swap(old, new, not_after=not_after)
         except BaseException as error:
             if isinstance(error, OutcomeUnknown) or not isinstance(error, GuidsvcError):
                 self._note(action, record, "unknown")

@@ -21,7 +21,7 @@ from guidsvc.errors import Forbidden, OutcomeUnknown, RateLimited, StoreUnavaila
 from guidsvc.keyring import Keyring
 from guidsvc.keys import Key
 from guidsvc.logs import PIPE_BUF
-from guidsvc.models import MAX_USER_CHARACTERS, Record
+from guidsvc.models import MAX_TIME, MAX_USER_CHARACTERS, Record
 from guidsvc.rules import Terms
 from guidsvc.service import GuidService
 from guidsvc.store import open_keys
@@ -291,12 +291,22 @@ async def test_what_is_past_its_retention_is_created_anew(clock: FakeClock) -> N
     assert [(action, of.owner) for action, of, _, _ in noted] == [("create", "alice")]
 
 
+class Claimed:
+    """A draw under a claim that does not end."""
+
+    def __call__(self, now: int) -> str:
+        return GUID
+
+    async def not_after(self) -> int:
+        return MAX_TIME * 1000
+
+
 async def test_what_an_earlier_attempt_of_the_same_request_created_is_told_as_found(clock: FakeClock) -> None:
     """The process that did it may have died before it could note it."""
     store = GatedStore()
     service, noted = noting(store, clock)
     for store.loses in (False, True):
-        await service.create(Change(user="a"), draw=lambda _: GUID)
+        await service.create(Change(user="a"), draw=Claimed())
 
     assert [(action, of.guid, outcome) for action, of, _, outcome in noted] == [
         ("create", GUID, "done"),

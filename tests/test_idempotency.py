@@ -2,17 +2,32 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import cast
 
 import pytest
 from pydantic_core import to_json
 
 from guidsvc import rules
-from guidsvc.errors import IdempotencyMismatch, InProgress, InvalidRequest, OutcomeUnknown, StoreUnavailable
+from guidsvc.bodies import Change
+from guidsvc.errors import (
+    IdempotencyMismatch,
+    InProgress,
+    InvalidRequest,
+    OutcomeUnknown,
+    QuotaExceeded,
+    StoreUnavailable,
+)
 from guidsvc.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Reply, Request
-from guidsvc.models import Receipt
-from guidsvc.store import Backend, open_store
+from guidsvc.models import Receipt, Record
+from guidsvc.quota import NO_QUOTA, Quota, open_quota
+from guidsvc.rules import Selection
+from guidsvc.service import GuidService
+from guidsvc.store import Backend, Database, Store, open_store
+from guidsvc.store.around import Around
+from guidsvc.store.fence import Sight
 from guidsvc.store.mongo import open_mongo
 from tests.conftest import ExpectedLogs, FakeClock
+from tests.records import record
 
 REQUEST = Request(caller="", key="a key", fingerprint="f" * 64)
 
@@ -294,6 +309,7 @@ async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
 
             receipt = store.receipt
             purge_receipts = store.purge_receipts
+            fence = store.fence
 
             async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
                 if old is not None:
@@ -303,3 +319,102 @@ async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
         idempotency = Idempotency(Forgetful(), clock=clock, seeded=seeded)
         answer, replayed = await idempotency.once(REQUEST, Works())
         assert (answer.status, replayed) == (201, False)
+
+
+# Processes that stand still
+
+
+class StandingStill(Around[Backend]):
+    """A store as a process sees it that stands still, once, when it has sent a write; and the time, which goes on."""
+
+    def __init__(self, store: Backend, clock: FakeClock) -> None:
+        super().__init__(store)
+        self._clock = clock
+        self._seconds = 0.0
+        self.receipt, self.swap_receipt, self.purge_receipts = store.receipt, store.swap_receipt, store.purge_receipts
+        self.meanwhile: list[Callable[[], Awaitable[None]]] = []
+        """What others do, one each time that it stands still for longer than a lease."""
+
+    def timer(self) -> float:
+        return self._seconds
+
+    async def fence(self) -> Sight:
+        sight = await self._store.fence()
+        return sight._replace(now=sight.now + round(self._seconds * 1000))
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        if self.meanwhile:
+            self._seconds += 11
+            self._clock.advance(seconds=11)
+            await self.meanwhile.pop()()
+        real = not_after and not_after - round(self._seconds * 1000)
+        return await self._store.swap(old, new, not_after=real)
+
+
+class Creates:
+    """The work of a request that creates a record."""
+
+    def __init__(self, store: Store, clock: FakeClock, quota: Quota = NO_QUOTA) -> None:
+        terms = rules.Terms(lifetime=3600, retention=600)
+        self._service = GuidService(store, clock=clock, draw=rules.drawing(rules.guid_v4), terms=terms, quota=quota)
+
+    async def __call__(self, draws: Draws | None) -> Reply:
+        assert draws is not None
+        return Reply(201, {}, (await self._service.create(Change(user="once"), draw=draws(0))).guid)
+
+    async def delete(self, guid: str) -> None:
+        await self._service.delete(guid)
+
+
+async def test_one_that_stood_still_while_another_did_its_request_does_not_do_it_again(
+    backend: Backend, clock: FakeClock
+) -> None:
+    """Nor does it undo the deletion of what the other created."""
+    slow, works = StandingStill(backend, clock), Creates(backend, clock)
+    late, other = (Idempotency(each, clock=clock, seeded=seeded, timer=slow.timer) for each in (slow, backend))
+    done: list[str] = []
+
+    async def meanwhile() -> None:
+        answer, _ = await other.once(REQUEST, works)
+        assert answer.body is not None
+        await works.delete(answer.body)
+        done.append(answer.body)
+
+    slow.meanwhile = [meanwhile]
+    with pytest.raises(StoreUnavailable):
+        await late.once(REQUEST, Creates(slow, clock))
+
+    assert await backend.get(done[0]) is None
+    answer, replayed = await late.once(REQUEST, works)
+    assert (answer.body, replayed) == (done[0], True)
+
+
+async def test_one_that_stood_still_and_that_nobody_replaced_goes_on(backend: Backend, clock: FakeClock) -> None:
+    slow = StandingStill(backend, clock)
+    idempotency = Idempotency(slow, clock=clock, seeded=seeded, timer=slow.timer)
+    slow.meanwhile = [nothing] * 3
+
+    answer, replayed = await idempotency.once(REQUEST, Creates(slow, clock))
+
+    assert not replayed
+    assert [found.guid for found in await backend.find(Selection(), "", 10)] == [answer.body]
+
+
+async def nothing() -> None:
+    pass
+
+
+async def test_a_request_that_is_done_again_at_the_limit_of_the_quota_finds_what_it_created(
+    backend: Backend, clock: FakeClock
+) -> None:
+    """Its own record uses the last place; that is no reason to refuse it."""
+    held, _ = await Idempotency(backend, clock=clock, seeded=seeded)._claim(REQUEST)
+    guid = seeded(bytes.fromhex(held.seed), 0, held.claimed)(0)
+    assert await backend.swap(None, record(clock(), guid=guid))
+    clock.advance(seconds=10)
+    async with open_quota(cast("Database", backend), clock=clock, quota=1) as quota:
+        works = Creates(backend, clock, quota)
+        answer, _ = await Idempotency(backend, clock=clock, seeded=seeded).once(REQUEST, works)
+        assert answer.body == guid
+        with pytest.raises(QuotaExceeded):
+            await Idempotency(backend, clock=clock, seeded=seeded).once(REQUEST._replace(key="another"), works)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,6 +24,8 @@ from pymongo.errors import (
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.models import Record
 from guidsvc.rules import Selection
+from guidsvc.store.lease_clock import APPLY_SECONDS
+from guidsvc.store.mongo import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
 from guidsvc.store.mongo import MongoStore, _write_failure, open_mongo
 from guidsvc.store.mongo_documents import filter_of
 from tests.conftest import FakeClock
@@ -140,6 +143,47 @@ async def test_a_write_whose_deadline_has_passed_is_not_sent(
 
     assert commands.named("delete") == []
     assert await store.get(GUID) == old
+
+
+async def test_a_creation_with_a_deadline_is_an_upsert_as_durable_as_an_insert_and_shares_a_command(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    in_time = (await store.fence()).now + 60_000
+    records = [record(clock(), guid=f"{number:032X}") for number in range(100)]
+    assert all(await asyncio.gather(*(store.swap(None, each, not_after=in_time) for each in records)))
+
+    (command,) = commands.named("update")
+    assert command["writeConcern"] == {"w": "majority", "j": True} | command["writeConcern"]
+    assert "txnNumber" in command
+    assert [(update["q"]["_id"], update["upsert"]) for update in command["updates"]] == [
+        (each.guid, True) for each in records
+    ]
+    assert commands.named("insert") == []
+
+
+async def test_a_write_that_reaches_a_server_after_its_deadline_is_not_done(
+    own_mongo: Server, clock: FakeClock
+) -> None:
+    kept = record(clock(), guid="0" * 32)
+    async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", timeout_ms=20_000) as store:
+        await store.swap(None, kept)
+        not_after = (await store.fence()).now + 50
+        own_mongo.pause()
+        changes = [(None, record(clock())), (kept, None)]
+        swaps = (store.swap(*change, not_after=not_after) for change in changes)
+        writes = asyncio.gather(*swaps, return_exceptions=True)
+        while time.time() * 1000 <= not_after:
+            await asyncio.sleep(0.01)
+        own_mongo.resume()
+        created, deleted = await writes
+        assert created is False
+        assert deleted is False or isinstance(deleted, OutcomeUnknown), "its time was over before it was answered"
+        assert await store.get(GUID) is None
+        assert await store.get(kept.guid) == kept
+
+
+def test_no_command_may_take_longer_than_leases_allow_for() -> None:
+    assert TIMEOUT_MS_OF_STORE / 1000 < APPLY_SECONDS
 
 
 async def test_reads_of_one_turn_of_the_loop_share_one_query(store: MongoStore, commands: Commands) -> None:

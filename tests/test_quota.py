@@ -19,6 +19,8 @@ from guidsvc.rules import Selection, Terms
 from guidsvc.service import GuidService
 from guidsvc.store import Database, open_store
 from guidsvc.store.around import Around
+from guidsvc.store.fence import Sight
+from guidsvc.store.lease_clock import MARGIN_SECONDS
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 
@@ -28,15 +30,38 @@ ALICE, BOB = (Caller(name, scopes_of(["read", "write", "delete"]), name) for nam
 USER = Change.model_validate({"user": "a"})
 
 
+class Time:
+    """The time of every process, and of the store, which a test moves on."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.ahead_ms = 0
+
+    def advance(self, seconds: float) -> None:
+        """Move on."""
+        self._clock.advance(seconds=seconds)
+        self.ahead_ms += round(seconds * 1000)
+
+
 class Store(Around[Database]):
     """A store that counts how often it is asked to tally, and to swap a ledger; and does as it is told."""
 
-    def __init__(self, store: Database) -> None:
+    def __init__(self, store: Database, time: "Time") -> None:
         super().__init__(store)
         self.tallies = self.ledger_swaps = self.races = 0
+        self.seen: list[int] | None = None
+        """How many records are live after each swap, where that is to be looked at."""
         self.fails: Exception | None = None
         """What a swap of a record is told as, though it is done."""
         self.ledger_fails: Exception | None = None
+        self.looks = 0
+        """How often its clock was read."""
+        self.clock_fails: Exception | None = None
+        self.time = time
+        self.deadlines: list[int | None] = []
+        """The `not_after` of each swap."""
+        self.pauses: list[Callable[[], Awaitable[object]]] = []
+        """What happens, one each time, between the moment when a swap is sent and when the store gets it."""
         self.meanwhile: list[Callable[[], Awaitable[object]]] = []
         """What another process does, one each time, between a read for a write and its reservation."""
 
@@ -46,16 +71,28 @@ class Store(Around[Database]):
             await self.meanwhile.pop()()
         return found
 
-    async def swap(self, old: Record | None, new: Record | None) -> bool:
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         if isinstance(self.fails, StoreUnavailable):
             raise self.fails
-        done = await self._store.swap(old, new)
+        self.deadlines.append(not_after)
+        if self.pauses:
+            await self.pauses.pop()()
+        done = await self._store.swap(old, new, not_after=not_after and not_after - self.time.ahead_ms)
         if self.fails:
             raise self.fails
+        if self.seen is not None:
+            self.seen.append(await self._store.count(Selection(expire_from=1)))
         return done
 
     async def ledger(self, owner: str) -> Ledger | None:
         return await self._store.ledger(owner)
+
+    async def fence(self) -> Sight:
+        self.looks += 1
+        if self.clock_fails:
+            raise self.clock_fails
+        sight = await self._store.fence()
+        return sight._replace(now=sight.now + self.time.ahead_ms)
 
     async def swap_ledger(self, old: Ledger | None, new: Ledger) -> bool:
         self.ledger_swaps += 1
@@ -91,10 +128,12 @@ class Processes:
         self._url = url
         self._clock = clock
         self._stack = stack
+        self.time = Time(clock)
 
     async def start(self, limit: int) -> Kept:
         """Start one more."""
-        store = Store(await self._stack.enter_async_context(open_store(self._url, clock=self._clock, exclusive=False)))
+        opened = await self._stack.enter_async_context(open_store(self._url, clock=self._clock, exclusive=False))
+        store = Store(opened, self.time)
         kept = await self._stack.enter_async_context(open_quota(store, clock=self._clock, quota=limit))
         return Kept(store, kept, self._clock)
 
@@ -366,14 +405,13 @@ async def test_one_guid_that_many_create_at_once_takes_one_place(processes: Proc
 
 
 async def storm(every: Sequence[Kept], works: Sequence[Coroutine[object, object, None]], limit: int) -> None:
-    """Do all the works at once, and count all the while: there are never more live records than the limit."""
-    busy = asyncio.gather(*works)
-    seen: list[int] = []
-    while not busy.done():
-        seen.append(await every[len(seen) % len(every)].store.tally(Selection(owner="", expire_from=1)))
-    await busy
+    """Do all the works at once, and count after each write: there are never more live records than the limit."""
+    for kept in every:
+        kept.store.seen = []
+    await asyncio.gather(*works)
+    seen = [live for kept in every for live in kept.store.seen or ()]
+    assert len(seen) >= limit, "the storm was looked at"
     assert max(seen) <= limit
-    assert len(seen) > 20, "the storm was looked at"
 
 
 async def put_or_refused(kept: Kept, guid: str) -> None:
@@ -426,7 +464,9 @@ async def test_a_refusal_for_what_another_process_has_made_meanwhile_is_judged_a
         alive = record(clock(), version=expired.version + 1)
         one.store.meanwhile = [partial(other.store.swap, expired, alive)]
 
-        change = (Change if write == one.service.put else Patch).model_validate({"user": "by the first"})
+        change = (Change if write == one.service.put else Patch).model_validate(
+            {"user": "by the first", "expire": str(clock.seconds + 3600)}
+        )
         await write(GUID, change)  # type: ignore[arg-type]  # each with its own
         assert one.store.meanwhile == []
 
@@ -434,6 +474,86 @@ async def test_a_refusal_for_what_another_process_has_made_meanwhile_is_judged_a
         assert found is not None
         assert found.user == "by the first"
         await other.service.delete(GUID)
+
+
+async def test_one_that_stood_still_between_its_reservation_and_its_write_takes_no_place_of_another(
+    processes: Processes, clock: FakeClock
+) -> None:
+    """Its reservation is over by then; the store rejects the write, and it is refused by what is there."""
+    kept, other = await processes.start(1), await processes.start(1)
+
+    async def stand_still() -> None:
+        processes.time.advance(LEASE_MS / 1000)
+        assert len(await created([other.service], 2)) == 1
+
+    kept.store.pauses = [stand_still]
+    assert await created([kept.service], 1) == []
+    assert kept.store.pauses == []
+    assert await kept.live("", clock) == 1
+
+
+async def test_one_that_stood_still_while_there_is_room_is_admitted_again(
+    processes: Processes, clock: FakeClock
+) -> None:
+    kept = await processes.start(1)
+
+    async def stand_still() -> None:
+        processes.time.advance(LEASE_MS / 1000)
+
+    kept.store.pauses = [stand_still] * 3
+    assert len(await created([kept.service], 1)) == 1
+    assert await kept.live("", clock) == 1
+
+
+async def test_a_record_that_expires_while_its_update_stands_still_is_not_renewed_past_the_quota(
+    processes: Processes, clock: FakeClock
+) -> None:
+    """It needed no reservation, as it was to live on for longer than one lasts."""
+    kept, other = await processes.start(1), await processes.start(1)
+    (guid,) = await created([kept.service], 1)
+
+    async def stand_still() -> None:
+        processes.time.advance(LIFETIME)
+        assert len(await created([other.service], 2)) == 1
+
+    kept.store.pauses = [stand_still]
+    with pytest.raises(QuotaExceeded):
+        await kept.service.put(guid, Change.model_validate({"expire": clock.seconds + 2 * LIFETIME}))
+    assert kept.store.pauses == []
+    assert await kept.live("", clock) == 1
+
+
+async def test_a_place_is_given_away_only_when_nobody_can_use_it_any_more(
+    processes: Processes, clock: FakeClock
+) -> None:
+    """By the store's clock a write is too late before its reservation is over, by half of its time."""
+    kept = await processes.start(1)
+    before = (await kept.store.fence()).now
+    async with kept.quota.admitted(None, record(clock())) as not_after:
+        after = (await kept.store.fence()).now
+        assert not_after is not None
+        assert before < not_after <= after + LEASE_MS / 2 - 1000 * MARGIN_SECONDS
+
+
+async def test_what_changes_no_expiry_or_has_no_quota_has_no_deadline(processes: Processes) -> None:
+    free, kept = await processes.start(0), await processes.start(3)
+    for each, looks in ((free, 0), (kept, 1)):
+        record_ = await each.service.create(USER)
+        await each.service.put(record_.guid, Change.model_validate({"user": "b"}))
+        await each.service.delete(record_.guid)
+        assert each.store.looks == looks
+    assert free.store.deadlines == [None, None, None]
+    assert [deadline is None for deadline in kept.store.deadlines] == [False, True, True]
+
+
+async def test_a_store_whose_clock_cannot_be_read_admits_nobody(processes: Processes, clock: FakeClock) -> None:
+    kept = await processes.start(1)
+    kept.store.clock_fails = StoreUnavailable("no")
+    with pytest.raises(StoreUnavailable):
+        await kept.service.create(USER)
+    kept.store.clock_fails = None
+
+    assert len(await created([kept.service], 2)) == 1
 
 
 async def test_a_rehearsal_says_what_would_be_refused_and_reserves_nothing(

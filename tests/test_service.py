@@ -27,11 +27,11 @@ class LosesRaces(Around[Store]):
         super().__init__(store)
         self.races = races
 
-    async def swap(self, old: Record | None, new: Record | None) -> bool:
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         if self.races:
             self.races -= 1
             return False
-        return await self._store.swap(old, new)
+        return await self._store.swap(old, new, not_after=not_after)
 
 
 @pytest.fixture

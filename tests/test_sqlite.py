@@ -128,6 +128,41 @@ async def test_a_full_disk_refuses_the_write_and_loses_nothing(
     assert await store.swap(None, record(clock(), guid="0" * 32, metadata=big)), "and goes on when there is room again"
 
 
+@pytest.mark.parametrize("creates", [True, False])
+async def test_a_write_that_another_process_holds_up_past_its_deadline_is_not_done(
+    store: SqliteStore, path: Path, clock: FakeClock, creates: bool
+) -> None:
+    """The time is compared when the lock of writers is held, not when the write is sent."""
+    old = record(clock(), expire=0)
+    if not creates:
+        await store.swap(None, old)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        not_after = (await store.fence()).now + 50
+        new = record(clock(), version=clock() + 1)
+        write = asyncio.create_task(store.swap(None if creates else old, new, not_after=not_after))
+        while (await store.fence()).now <= not_after:
+            await asyncio.sleep(0.01)
+        other.execute("ROLLBACK")
+    assert not await write
+    assert await store.get(GUID) == (None if creates else old)
+
+
+async def test_a_tally_waits_for_a_write_of_another_process_that_is_half_done(
+    store: SqliteStore, path: Path, clock: FakeClock
+) -> None:
+    """That was in time when its process stood still, and shows only now."""
+    await store.swap(None, record(clock(), guid="0" * 32))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute(*RECORDS.change(None, record(clock()))[:2])
+        tally = asyncio.create_task(store.tally(Selection(expire_from=1)))
+        assert await store.count(Selection(expire_from=1)) == 1
+        assert not tally.done()
+        other.execute("COMMIT")
+    assert await tally == 2
+
+
 async def test_a_write_that_another_process_holds_up_is_of_unknown_outcome_and_may_land_yet(
     store: SqliteStore, path: Path, clock: FakeClock
 ) -> None:

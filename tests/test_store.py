@@ -1,13 +1,15 @@
 """The store's contract, kept by every store and by every cache around one."""
 
 import asyncio
+from typing import cast
 
 import pytest
 
 from guidsvc.cache import open_cache
 from guidsvc.models import MAX_TIME, Record
 from guidsvc.rules import Selection
-from guidsvc.store import FAR, Store, open_store
+from guidsvc.store import FAR, Backend, Store, open_store
+from guidsvc.store.around import Around
 from guidsvc.store.rehearsal import rehearsal
 from tests.conftest import FakeClock
 from tests.records import GUID, record
@@ -78,6 +80,66 @@ async def test_a_delete_of_another_version_changes_nothing(store: Store, clock: 
     await store.swap(None, stored)
     assert not await store.swap(record(clock()), None)
     assert await store.get(GUID) == stored
+
+
+async def store_time(store: Store) -> int:
+    """Return the time by the clock of the store that is behind all caches, in milliseconds."""
+    while isinstance(store, Around):
+        store = store._store
+    return (await cast("Backend", store).fence()).now
+
+
+async def test_a_write_that_is_in_time_is_done(store: Store, clock: FakeClock) -> None:
+    old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
+    in_time = await store_time(store) + 60_000
+
+    assert await store.swap(None, old, not_after=in_time)
+    assert await store.get(GUID) == old
+    assert not await store.swap(None, new, not_after=in_time)
+    assert not await store.swap(new, old, not_after=in_time)
+    assert await store.swap(old, new, not_after=in_time)
+    assert await store.get(GUID) == new
+    assert await store.swap(new, None, not_after=in_time)
+    assert await store.get(GUID) is None
+
+
+async def test_a_write_that_is_too_late_changes_nothing(store: Store, clock: FakeClock) -> None:
+    old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
+    late = await store_time(store) - 1
+
+    assert not await store.swap(None, old, not_after=late)
+    assert await store.get(GUID) is None
+    assert await store.swap(None, old)
+    assert not await store.swap(None, new, not_after=late)
+    assert not await store.swap(old, new, not_after=late)
+    assert not await store.swap(old, None, not_after=late)
+    assert await store.get(GUID) == old
+    assert await store.find(Selection(), "", 10) == [old]
+
+
+async def test_of_creations_that_are_sent_together_each_has_its_own_deadline(store: Store, clock: FakeClock) -> None:
+    now = await store_time(store)
+    taken = record(clock(), guid=f"{0:032X}", user="first")
+    await store.swap(None, taken)
+    deadlines = [None, now + 60_000, now - 1, None, now - 1, now + 60_000]
+    tricky = [record(clock(), guid=f"{place:032X}", user="$NOW", metadata='{"$a":"$$b"}') for place in range(6)]
+
+    done = await asyncio.gather(
+        *(store.swap(None, each, not_after=deadline) for each, deadline in zip(tricky, deadlines, strict=True))
+    )
+
+    assert done == [False, True, False, True, False, True]
+    assert await store.find(Selection(), "", 10) == [taken, tricky[1], tricky[3], tricky[5]]
+
+
+async def test_of_a_hundred_creates_with_a_deadline_one_wins(store: Store, clock: FakeClock) -> None:
+    rivals = [record(clock(), user=f"rival {number}") for number in range(100)]
+    in_time = await store_time(store) + 60_000
+
+    won = await asyncio.gather(*(store.swap(None, rival, not_after=in_time) for rival in rivals))
+
+    assert won.count(True) == 1
+    assert await store.get(GUID) == rivals[won.index(True)]
 
 
 async def test_of_a_hundred_racing_creates_one_wins(store: Store, clock: FakeClock) -> None:

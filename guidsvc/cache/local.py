@@ -72,12 +72,12 @@ class LocalCache(Around[Store]):
             self._entries.insert(guid, record)
         return record
 
-    async def swap(self, old: Record | None, new: Record | None) -> bool:
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         """Take the key out of the cache, and keep it out until the store has answered."""
         guid = (old or new).guid  # type: ignore[union-attr]  # the contract: one of them is a record
         self._mark(guid)
         try:
-            swapped = await self._store.swap(old, new)
+            swapped = await self._store.swap(old, new, not_after=not_after)
         except (OutcomeUnknown, asyncio.CancelledError):
             asyncio.get_running_loop().call_later(QUARANTINE_SECONDS, self._unmark, guid)
             raise

@@ -37,6 +37,7 @@ from guidsvc.rules import Clock
 from guidsvc.store import FAR, Backend, Far
 from guidsvc.store.around import Around
 from guidsvc.store.fence import Mode
+from guidsvc.store.lease_clock import earliest
 from guidsvc.tracing import MISS, came_from
 
 GRAIN = 0.002
@@ -152,14 +153,14 @@ class SharedCache(Around[Backend]):
             came_from(MISS)  # and counted by now
         return await self._store.get(guid)  # what has expired may have been purged by now, and made anew
 
-    async def swap(self, old: Record | None, new: Record | None) -> bool:
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         """Do it in a window; CacheUnavailable or StoreUnavailable, and nothing changed, if none can be had."""
         if old is None:
-            return await self._store.swap(None, new)
+            return await self._store.swap(None, new, not_after=not_after)
         with self._written(old.guid):
             window = await self._open(old.guid)
             try:
-                swapped = await self._store.swap(old, new, not_after=window.not_after)
+                swapped = await self._store.swap(old, new, not_after=earliest(window.not_after, not_after))
             except StoreUnavailable:
                 self._close(window)
                 raise

@@ -15,7 +15,7 @@ from guidsvc.ledger import Ledger
 from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
-from guidsvc.store.fence import Fenced
+from guidsvc.store.fence import Clocked, Fenced
 from guidsvc.urls import scheme_of, without_password
 
 
@@ -40,11 +40,15 @@ class Store(Protocol):
     async def latest(self, guid: str) -> Record | None:
         """Return what `get` would, for one who is about to change it: a cache asks the store itself."""
 
-    async def swap(self, old: Record | None, new: Record | None) -> bool:
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         """Put `new` in the place of `old`, atomically and durably; one of them may be None, for absent.
 
         False, and nothing is changed, unless what is stored still has the version of `old`, or is absent where
         `old` is None. When it returns True, the change is on disk, and every later `get` sees it.
+
+        False, and nothing is changed, also if it would take effect later than `not_after`, in milliseconds by the
+        store's own clock, which `fence` tells. The change itself must be in time, not only the check: a store that
+        checks the time and then waits for a lock must end the wait too (`guidsvc.store.deadline`).
 
         OutcomeUnknown: the write was sent and no answer came; it may have happened or may happen yet.
         """
@@ -75,7 +79,7 @@ class Store(Protocol):
         """Return if the store answers; StoreUnavailable if it does not, StoreReadOnly if it takes no write."""
 
 
-class Receipts(Protocol):
+class Receipts(Clocked, Protocol):
     """Receipts of requests, by key. Every method may raise StoreUnavailable: nothing was changed."""
 
     async def receipt(self, key: str) -> Receipt | None:
@@ -101,7 +105,7 @@ class Keys(Protocol):
         """Put `new` in the place of `old` if that is still at the same version, as `Store.swap` does a record."""
 
 
-class Ledgers(Protocol):
+class Ledgers(Clocked, Protocol):
     """The ledgers of owners, and what they have. Every method may raise StoreUnavailable: nothing was changed."""
 
     async def ledger(self, owner: str) -> Ledger | None:
@@ -111,20 +115,14 @@ class Ledgers(Protocol):
         """Put `new` in the place of `old` if that is still at the same version, as `Store.swap` does a record."""
 
     async def tally(self, selection: Selection) -> int:
-        """Count the records of a selection; among them every one whose swap was acknowledged before this was asked."""
+        """Count the records of a selection; among them every one whose swap was acknowledged before this was asked.
+
+        A swap that is half done is waited for, so that none whose `not_after` has passed can show after the count.
+        """
 
 
 class Backend(Store, Receipts, Fenced, Protocol):
     """What keeps it all. Opened exclusively, it lets go of every lease: whoever held one is dead."""
-
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        """As `Store.swap`; False, and nothing is changed, if it would take effect later than this.
-
-        By the clock of `fence`. The change itself must be in time, not only the check: a store that checks the time and
-        then waits for a lock must end the wait too (`guidsvc.store.deadline`).
-
-        In milliseconds, and only for one that changes or deletes: what is created is in no cache yet.
-        """
 
 
 class Database(Backend, Keys, Ledgers, Protocol):

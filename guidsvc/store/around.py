@@ -25,8 +25,8 @@ class Around(Generic[_Store]):
     async def latest(self, guid: str) -> Record | None:
         return await self._store.latest(guid)
 
-    async def swap(self, old: Record | None, new: Record | None) -> bool:
-        return await self._store.swap(old, new)
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        return await self._store.swap(old, new, not_after=not_after)
 
     async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
         return await self._store.find(selection, after, limit)

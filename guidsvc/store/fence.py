@@ -42,11 +42,15 @@ class Sight(NamedTuple):
     now: int
 
 
-class Fenced(Protocol):
-    """Records that can be cached in a place which the store does not know."""
+class Clocked(Protocol):
+    """A store whose own clock can be read."""
 
     async def fence(self) -> Sight:
-        """Return the fence as it is now, never as it was."""
+        """Return the fence as it is now, never as it was; and the time by the store's own clock."""
+
+
+class Fenced(Clocked, Protocol):
+    """Records that can be cached in a place which the store does not know."""
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
         """Put `new` in the place of `old`, atomically; False, and nothing is changed, if it is another by now."""

@@ -43,9 +43,12 @@ from guidsvc.store import FAR, Far
 from guidsvc.store.deadline import Deadline, StoreClock
 from guidsvc.store.fence import NEW, Fence, Mode, Sight
 from guidsvc.store.mongo_documents import (
+    LATE,
     NOW,
+    Creation,
     Document,
     Model,
+    creation_of,
     document_of,
     expiring,
     filter_of,
@@ -68,7 +71,8 @@ QUERY, QUERIES = 256, 16
 FEW = 5_000
 """So many documents are sorted rather than looked for, as in `sqlite_find`."""
 
-_DUPLICATE_KEY = 11000
+_REFUSALS = {11000, *LATE}
+"""What refuses a creation: there is a record of this GUID (DuplicateKey), or it is too late."""
 _BY_KEY, _BY_USER, _BY_OWNER, _BY_BOTH, _BY_EXPIRE = "_id_", "user_key", "owner_key", "owner_user_key", "expire"
 _BY = {(False, False): _BY_KEY, (False, True): _BY_USER, (True, False): _BY_OWNER, (True, True): _BY_BOTH}
 """What has the keys in order, by whether an owner is named, and a user."""
@@ -181,7 +185,7 @@ class MongoStore:
         self._settled: Batcher[str, Document | None] = Batcher(
             settle, limit=QUERY, in_flight=QUERIES, meter=meter.batch("settle")
         )
-        self._creations: Batcher[dict[str, Any], bool] = Batcher(
+        self._creations: Batcher[Creation, bool] = Batcher(
             self._create, limit=QUERY, in_flight=QUERIES, droppable=lambda _: True, meter=meter.batch("insert")
         )
 
@@ -314,7 +318,9 @@ class MongoStore:
         if old is None:
             if new is None:
                 raise ValueError("a swap of nothing for nothing")
-            return await self._creations.ask(document_of(new))
+            # A group shares one command and its time limit, so each has to begin so long before its deadline.
+            begin = None if not_after is None else not_after - TIMEOUT_MS
+            return await self._creations.ask(creation_of(new, begin))
         if not_after is None:
             return await self._change(same_as(old), new)
         deadline = await self._deadline(not_after)
@@ -334,16 +340,16 @@ class MongoStore:
             await self.fence()
         return self._clock.deadline(not_after, TIMEOUT_MS)
 
-    async def _create(self, documents: list[dict[str, Any]]) -> list[bool]:
-        """Insert each of these, in one operation, unless there is one of its GUID already; say which were."""
+    async def _create(self, creations: list[Creation]) -> list[bool]:
+        """Do each of these, in one operation, unless there is a record of its GUID or it is late; say which were."""
         try:
-            await self._collection.insert_many(documents, ordered=False)
+            await self._collection.bulk_write(creations, ordered=False)
         except BulkWriteError as error:
-            taken = {fault["index"] for fault in error.details["writeErrors"] if fault["code"] == _DUPLICATE_KEY}
-            if len(taken) < len(error.details["writeErrors"]) or error.details["writeConcernErrors"]:
+            refused = {fault["index"] for fault in error.details["writeErrors"] if fault["code"] in _REFUSALS}
+            if len(refused) < len(error.details["writeErrors"]) or error.details["writeConcernErrors"]:
                 raise
-            return [place not in taken for place in range(len(documents))]
-        return [True] * len(documents)
+            return [place not in refused for place in range(len(creations))]
+        return [True] * len(creations)
 
 
 async def _one(collection: _Collection, model: type[Model], key: str) -> Model | None:

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from bson.datetime_ms import DatetimeMS
 from pydantic import ValidationError
+from pymongo import InsertOne, UpdateOne
 
 from guidsvc.errors import CorruptRecord
 from guidsvc.keys import Key
@@ -14,7 +15,12 @@ from guidsvc.rules import Selection
 
 NOW = {"$toLong": "$$NOW"}
 """The time by MongoDB's clock, in Unix milliseconds."""
+LATE = {53, 66}
+"""The codes with which MongoDB rejects a creation that is too late: InvalidIdField, ImmutableField."""
+_NO_VERSION = -1
+"""A version that no record has."""
 Document = Mapping[str, Any]
+Creation = InsertOne[dict[str, Any]] | UpdateOne
 Model = TypeVar("Model", Record, Receipt, Key, Ledger)
 _NAMES: Mapping[type, tuple[str, str]] = {
     Record: ("guid", "version"),
@@ -34,6 +40,20 @@ def same_as(model: Record | Receipt | Key | Ledger) -> dict[str, Any]:
 def no_later_than(milliseconds: int) -> dict[str, Any]:
     """Say that it is no later than this, as a filter of MongoDB."""
     return {"$expr": {"$lte": [NOW, milliseconds]}}
+
+
+def creation_of(record: Record, not_after: int | None) -> Creation:
+    """Return what creates a record if there is none of its GUID, and if it is no later than this.
+
+    An insert has no condition. An upsert whose filter matches nothing inserts what its pipeline makes; if it is late,
+    that is a document which MongoDB never accepts, with an array as its `_id`.
+    """
+    document = document_of(record)
+    if not_after is None:
+        return InsertOne(document)
+    is_timely = no_later_than(not_after)["$expr"]
+    made = {"$cond": [is_timely, {"$literal": document}, {"$literal": {"_id": []}}]}
+    return UpdateOne({"_id": document["_id"], "version": _NO_VERSION}, [{"$replaceWith": made}], upsert=True)
 
 
 def document_of(model: Record | Receipt | Key | Ledger) -> dict[str, Any]:

@@ -46,7 +46,13 @@ class Rehearsal(Around[Store]):
     def peek(self, guid: str) -> Record | Far | None:  # noqa: ARG002  # who rehearses is in no hurry
         return FAR
 
-    async def swap(self, old: Record | None, new: Record | None) -> bool:
+    async def swap(
+        self,
+        old: Record | None,
+        new: Record | None,
+        *,
+        not_after: int | None = None,  # noqa: ARG002  # no lease covers a rehearsal
+    ) -> bool:
         guid = (old or new).guid  # type: ignore[union-attr]  # the contract: one of them is a record
         stored = await self.get(guid)
         if (stored and stored.version) != (old and old.version):

@@ -211,6 +211,7 @@ class SqliteStore:
             return await self._finder.count(selection)
 
     async def tally(self, selection: Selection) -> int:
+        await self.settled("")  # no swap is half done then: each is counted, or will be too late
         return await self.count(selection)
 
     async def purge(self, before: int, limit: int) -> int:

@@ -17,12 +17,16 @@ _Done = TypeVar("_Done")
 
 _TRIAL = f"PRAGMA application_id = {APPLICATION_ID}"
 """Writes a page, and changes nothing."""
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
 
 def monotonic_ms() -> int:
-    """Return the time in milliseconds by a clock that all processes of this host share, and that is never set."""
-    return time.monotonic_ns() // 1_000_000
+    """Return the time in milliseconds by a clock that all processes of this host share, and that is never set.
+
+    Where there is such a clock, it goes on while the host sleeps.
+    """
+    return time.clock_gettime_ns(_CLOCK) // 1_000_000
 
 
 class Writer:

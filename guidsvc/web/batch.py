@@ -19,7 +19,7 @@ from guidsvc.access import KEY
 from guidsvc.bodies import MAX_OPERATIONS, BatchQuery
 from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown
 from guidsvc.idempotency import Draws, Idempotency, Reply
-from guidsvc.rules import Draw
+from guidsvc.rules import ClaimedDraw
 from guidsvc.service import GuidService
 from guidsvc.tracing import CURRENT
 from guidsvc.web import answers, body
@@ -195,7 +195,7 @@ class BatchHandler(Handler):
             self._alarm.cancel()
 
 
-def _from(draws: Draws, start: int, place: int) -> Draw:
+def _from(draws: Draws, start: int, place: int) -> ClaimedDraw:
     """Draw for a place in the group that begins there."""
     return draws(start + place)
 

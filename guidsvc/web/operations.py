@@ -13,7 +13,7 @@ from guidsvc.bodies import Operation
 from guidsvc.errors import Abandoned, GuidsvcError, InvalidRequest, PreconditionFailed
 from guidsvc.idempotency import Draws
 from guidsvc.models import Record
-from guidsvc.rules import Draw, tag_of
+from guidsvc.rules import ClaimedDraw, tag_of
 from guidsvc.service import GuidService
 from guidsvc.web import body, conditions, problems
 from guidsvc.web.lines import Line
@@ -92,7 +92,7 @@ class Performer:
         await asyncio.gather(*map(in_order, by_guid.values()))
         return results
 
-    async def _result(self, asked: Asked, draw: Draw | None) -> bytes:
+    async def _result(self, asked: Asked, draw: ClaimedDraw | None) -> bytes:
         try:
             if isinstance(asked.operation, Exception):
                 raise asked.operation
@@ -100,7 +100,7 @@ class Performer:
         except Exception as error:  # noqa: BLE001  # one's failure does not stop the others
             return self._failed(error, asked.line)
 
-    async def _done(self, operation: Operation, draw: Draw | None) -> bytes:
+    async def _done(self, operation: Operation, draw: ClaimedDraw | None) -> bytes:
         self._demand(_NEEDS[operation.op])
         wanted = conditions.of_operation(operation)
         if operation.guid is None:

@@ -48,7 +48,7 @@ MUTANTS = (
     Mutant("lease not looked at", {"shared.py": ("held is not None and now < held.until", "held is not None")}),
     Mutant("what is being written is held", {"shared.py": ("if not reading.spoiled:", "if True:")}, seeds=600),
     Mutant("write before BEGIN", {"shared.py": (
-        "            window = await self._open(old.guid)\n            try:\n                swapped = await self._store.swap(old, new, not_after=window.not_after)\n",
+        "            window = await self._open(old.guid)\n            try:\n                swapped = await self._store.swap(old, new, not_after=earliest(window.not_after, not_after))\n",
         "            try:\n                swapped = await self._store.swap(old, new)\n                window = await self._open(old.guid)\n",
     )}),
     Mutant("marker outlived", {"shared.py": ("arguments = (marker, milliseconds(timing.marker), ", "arguments = (marker, 500, ")}),
@@ -70,7 +70,7 @@ MUTANTS = (
     }, seeds=200, faults=("save_and_restart",)),
     Mutant("END drops the markers of others", {"end.lua": ("redis.call('ZREM', KEYS[3], ARGV[2])", "redis.call('DEL', KEYS[3])")}, seeds=600, faults=("slow_stores",)),
     Mutant("FILL takes another's lease over", {"fill.lua": ("holder = '*' else", "holder = ARGV[5] else")}, seeds=600),
-    Mutant("the store is not told how late", {"shared.py": ("self._store.swap(old, new, not_after=window.not_after)", "self._store.swap(old, new)")}, seeds=200, faults=("stragglers",)),
+    Mutant("the store is not told how late", {"shared.py": ("self._store.swap(old, new, not_after=earliest(window.not_after, not_after))", "self._store.swap(old, new)")}, seeds=200, faults=("stragglers",)),
     Mutant("the fence's lease counted from the reply", {"fence.py": ("self.until = asked + ", "self.until = told + ")}, seeds=600, faults=("slow_answers", "cut_redis")),
     Mutant("a write is not shortened by its wait", {"store/deadline.py": ("Deadline(not_after_ms - run_ms, run_ms)", "Deadline(not_after_ms, longest_ms)")}, seeds=600),
 )  # fmt: skip
