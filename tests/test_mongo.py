@@ -25,8 +25,8 @@ from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnava
 from guidsvc.models import Record
 from guidsvc.rules import Selection
 from guidsvc.store.lease_clock import APPLY_SECONDS
+from guidsvc.store.mongo import PROOF_SECONDS, SETTLED, MongoStore, _write_failure, open_mongo
 from guidsvc.store.mongo import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
-from guidsvc.store.mongo import MongoStore, _write_failure, open_mongo
 from guidsvc.store.mongo_documents import filter_of
 from tests.conftest import FakeClock
 from tests.nemesis.proxy import Spoil, proxy
@@ -92,6 +92,7 @@ async def test_writes_are_acknowledged_by_a_majority_with_its_journal_and_can_be
 async def test_a_url_cannot_weaken_what_a_write_promises(mongo_url: str, commands: Commands, clock: FakeClock) -> None:
     async with open_mongo(f"{mongo_url}?w=0&journal=false&retryWrites=false&readPreference=secondary") as store:
         assert await store.swap(None, record(clock()))
+        await store.fence()
         await store.get(GUID)
 
     assert (
@@ -184,6 +185,72 @@ async def test_a_write_that_reaches_a_server_after_its_deadline_is_not_done(
 
 def test_no_command_may_take_longer_than_leases_allow_for() -> None:
     assert TIMEOUT_MS_OF_STORE / 1000 < APPLY_SECONDS
+
+
+def levels(commands: Commands) -> list[str]:
+    """Return the read concerns of the reads of records."""
+    return [command["readConcern"]["level"] for command in commands.named("find")]
+
+
+async def test_a_read_counts_only_while_a_look_at_the_fence_proves_the_primary(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    await store.swap(None, record(clock()))
+
+    assert await store.get(GUID) == record(clock())
+    await store.fence()
+    assert await store.get(GUID) == record(clock())
+    store._clock.set(time.monotonic() - PROOF_SECONDS, 0)
+    assert await store.latest(GUID) == record(clock())
+
+    assert levels(commands) == ["linearizable", "majority", "linearizable"]
+
+
+async def test_a_read_that_ends_after_the_proof_is_read_again(
+    own_mongo: Server, commands: Commands, clock: FakeClock
+) -> None:
+    async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}", timeout_ms=20_000) as store:
+        await store.swap(None, record(clock()))
+        await store.get(GUID)
+        commands.sent.clear()
+        own_mongo.pause()
+        store._clock.set(time.monotonic() - PROOF_SECONDS + 0.5, 0)
+        reading = asyncio.create_task(store.get(GUID))
+        while store._clock.is_known(PROOF_SECONDS):
+            await asyncio.sleep(0.01)
+        own_mongo.resume()
+
+        assert await reading == record(clock())
+
+    assert levels(commands) == ["majority", "linearizable"]
+
+
+async def test_a_process_that_alone_writes_needs_no_proof(mongo_url: str, commands: Commands, clock: FakeClock) -> None:
+    async with open_mongo(mongo_url, exclusive=True) as store:
+        await store.swap(None, record(clock()))
+        await store.get(GUID)
+
+    assert levels(commands) == ["majority"]
+
+
+async def test_a_look_at_the_fence_and_a_key_are_read_linearizably_by_their_id(
+    store: MongoStore, commands: Commands
+) -> None:
+    await store.fence()
+    await store.key("k")
+
+    (look,) = [command for command in commands.sent if command.get("aggregate") == "fence"]
+    (key,) = [command for command in commands.sent if command.get("find") == "keys"]
+    assert look["readConcern"]["level"] == key["readConcern"]["level"] == "linearizable"
+    assert look["pipeline"][0] == {"$match": {"_id": "records"}}
+    assert key["filter"] == {"_id": "k"}
+
+
+async def test_one_reply_holds_all_that_is_read_linearizably(store: MongoStore, commands: Commands) -> None:
+    await asyncio.gather(*(store.settled(f"{number:032X}") for number in range(SETTLED + 1)))
+
+    assert sorted(len(command["filter"]["_id"]["$in"]) for command in commands.named("find")) == [1, SETTLED]
+    assert set(levels(commands)) == {"linearizable"}
 
 
 async def test_reads_of_one_turn_of_the_loop_share_one_query(store: MongoStore, commands: Commands) -> None:

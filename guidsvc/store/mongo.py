@@ -4,8 +4,13 @@ The only file that imports motor, so that PyMongo's own asynchronous client can 
 driver raises ends here. Every operation on one record carries its `_id`, so a cluster that is sharded by the
 hash of `_id` sends it to one shard. A write is acknowledged by a majority, with its journal; a read sees only
 what a majority has.
+
+A primary that has been deposed and does not know it yet answers such a read with what was before. The look at the fence
+is linearizable, so its answer proves the primary. A read that ends within `PROOF_SECONDS` of it counts, since no other
+primary is elected so soon; any other is read again, linearizably.
 """
 
+import math
 import re
 import time
 import warnings
@@ -65,8 +70,12 @@ TIMEOUT_MS = 2_000
 """An operation, with all its retries, takes no longer than this."""
 CLOCK_SECONDS = 10.0
 """For how long the last answer tells the time of the server well enough to split a deadline."""
+PROOF_SECONDS = 2.0
+"""For how long after a look at the fence its primary is the only one: far less than `electionTimeoutMillis` (10 s)."""
 QUERY, QUERIES = 256, 16
 """At most so many GUIDs go into one query, and so many queries are out at once."""
+SETTLED = 100
+"""At most so many GUIDs go into one linearizable query, so that one reply holds all and none needs a `getMore`."""
 
 FEW = 5_000
 """So many documents are sorted rather than looked for, as in `sqlite_find`."""
@@ -104,8 +113,9 @@ async def open_mongo(
         collection = client.get_default_database(DATABASE).get_collection(
             COLLECTION, codec_options=_CODEC, read_concern=_MAJORITY
         )
-        await _prepare(collection, exclusive=exclusive)
-        yield MongoStore(collection, few=few, meter=meter)
+        is_sharded = await _prepare(collection, exclusive=exclusive)
+        proof_seconds = math.inf if exclusive else 0.0 if is_sharded else PROOF_SECONDS
+        yield MongoStore(collection, few=few, proof_seconds=proof_seconds, meter=meter)
     finally:
         client.close()
 
@@ -147,7 +157,8 @@ def _strictly(url: str, **options: Any) -> AsyncIOMotorClient[dict[str, Any]]:
         return AsyncIOMotorClient(url, **options)
 
 
-async def _prepare(collection: _Collection, *, exclusive: bool) -> None:
+async def _prepare(collection: _Collection, *, exclusive: bool) -> bool:
+    """Make what is missing; return whether the cluster is sharded."""
     try:
         await collection.create_indexes(_INDEXES)
         await collection.database[RECEIPTS].create_indexes(_RECEIPT_INDEXES)
@@ -157,6 +168,7 @@ async def _prepare(collection: _Collection, *, exclusive: bool) -> None:
             {"_id": COLLECTION}, {"$set" if exclusive else "$setOnInsert": {"name": token_hex(8)}}, upsert=True
         )
         await collection.database[FENCE].update_one({"_id": COLLECTION}, {"$setOnInsert": NEW._asdict()}, upsert=True)
+        return bool((await collection.database.command("hello")).get("msg") == "isdbgrid")
     except PyMongoError as error:
         raise _unusable(error) from error
 
@@ -168,13 +180,26 @@ def _unusable(error: PyMongoError) -> StartError:
 
 
 class MongoStore:
-    """Records in MongoDB, one document each."""
+    """Records in MongoDB, one document each.
 
-    def __init__(self, collection: _Collection, *, few: int = FEW, meter: StoreMeter | None = None) -> None:
+    `proof_seconds` says for how long a look at the fence proves the primary. For ever, where this process alone writes:
+    it reads from where it wrote. Not at all on a sharded cluster: the fence proves the primary of its own shard.
+    """
+
+    def __init__(
+        self,
+        collection: _Collection,
+        *,
+        few: int = FEW,
+        proof_seconds: float = PROOF_SECONDS,
+        meter: StoreMeter | None = None,
+    ) -> None:
+        self._proof_seconds = proof_seconds
         meter = StoreMeter() if meter is None else meter
         self._collection = collection
         self._receipts = collection.database.get_collection(RECEIPTS, codec_options=_CODEC, read_concern=_MAJORITY)
         self._keys = collection.database.get_collection(KEYS, codec_options=_CODEC, read_concern=_MAJORITY)
+        self._proven_keys = _linearizable(self._keys)
         self._ledgers = collection.database.get_collection(LEDGERS, codec_options=_CODEC, read_concern=_MAJORITY)
         self._fence = _linearizable(collection.database[FENCE])
         self._few = few
@@ -183,15 +208,21 @@ class MongoStore:
         queries = meter.batch("query")
         self._gets: Batcher[str, Document | None] = Batcher(find, limit=QUERY, in_flight=QUERIES, meter=queries)
         self._settled: Batcher[str, Document | None] = Batcher(
-            settle, limit=QUERY, in_flight=QUERIES, meter=meter.batch("settle")
+            settle, limit=SETTLED, in_flight=QUERIES, meter=meter.batch("settle")
         )
         self._creations: Batcher[Creation, bool] = Batcher(
             self._create, limit=QUERY, in_flight=QUERIES, droppable=lambda _: True, meter=meter.batch("insert")
         )
 
     async def get(self, guid: str) -> Record | None:
-        document = await self._gets.ask(guid)
-        return None if document is None else model_of(Record, document)
+        if self._is_primary_proven():
+            document = await self._gets.ask(guid)
+            if self._is_primary_proven():
+                return None if document is None else model_of(Record, document)
+        return await self.settled(guid)
+
+    def _is_primary_proven(self) -> bool:
+        return self._proof_seconds == math.inf or self._clock.is_known(self._proof_seconds)
 
     def peek(self, guid: str) -> Record | Far | None:  # noqa: ARG002  # whichever it is, it is far away
         return FAR
@@ -212,7 +243,9 @@ class MongoStore:
     async def fence(self) -> Sight:
         asked = time.monotonic()
         try:
-            (found,) = await self._fence.aggregate([{"$addFields": {"now": NOW}}]).to_list(1)
+            (found,) = await self._fence.aggregate(
+                [{"$match": {"_id": COLLECTION}}, {"$addFields": {"now": NOW}}]
+            ).to_list(1)
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
         except ValueError as error:
@@ -258,7 +291,7 @@ class MongoStore:
         return await _swap_one(self._receipts, old, new)
 
     async def key(self, key_id: str) -> Key | None:
-        return await _one(self._keys, Key, key_id)
+        return await _one(self._proven_keys, Key, key_id)
 
     async def keys(self, after: str, limit: int) -> list[Key]:
         try:
