@@ -16,7 +16,7 @@ from bench import records, wrk
 from bench.running import ROOT, SERVER_CORE, Running, ask, service
 
 SMALL = 10_000
-CACHE = 100_000
+CACHE = "256MiB"
 """The setting of the service that bounds what it holds."""
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     with ExitStack() as stack:
         sizes = (SMALL, options.records)
         cached = {size: _start(stack, size, CACHE) for size in sizes}
-        bare = {size: _start(stack, size, 1) for size in sizes}
+        bare = {size: _start(stack, size, "1") for size in sizes}
         rates: dict[tuple[str, int], list[float]] = defaultdict(list)
         for _ in range(options.rounds):
             for size in sizes:
@@ -45,18 +45,18 @@ def main() -> None:
                 f"{what:<12}{small:9,.0f}/s at {SMALL:,}, {large:9,.0f}/s at {options.records:,}: {large / small:.2f}"
             )
         for size in sizes:
-            print(f"memory at {size:>9,}: {cached[size].mib:.0f} MiB with a cache of {CACHE:,}, "
+            print(f"memory at {size:>9,}: {cached[size].mib:.0f} MiB with a cache of {CACHE}, "
                   f"{bare[size].mib:.0f} MiB with one of 1")  # fmt: skip
 
 
-def _start(stack: ExitStack, size: int, cache: int) -> Running:
-    """Start a service on so many records, with room for so many in its cache."""
+def _start(stack: ExitStack, size: int, cache: str) -> Running:
+    """Start a service on so many records, with a cache of this size."""
     folder = Path(stack.enter_context(TemporaryDirectory(dir=ROOT)))
     url = f"sqlite:///{folder / 'guidsvc.db'}"
     with service("--store-url", url):
         pass  # which makes the file
     records.fill(folder / "guidsvc.db", size)
-    running = stack.enter_context(service("--store-url", url, "--cache-size", str(cache), core=SERVER_CORE))
+    running = stack.enter_context(service("--store-url", url, "--cache-size", cache, core=SERVER_CORE))
     ask(running.connect(), "GET", f"/guid/{records.key(size - 1)}").read()
     return running
 

@@ -138,7 +138,7 @@ async def serving(
             settings.cache_url,
             MeasuredStore(store, meters.store),
             clock=clock,
-            size=settings.cache_size,
+            size_bytes=settings.cache_size,
             meter=meters.cache,
         ) as cache,
         guarding(settings, store, clock, None if audit_log is None else audit_log.denied) as guard,

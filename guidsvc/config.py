@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
-from pydantic import Field, ValidationError
+from pydantic import ByteSize, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -29,6 +29,14 @@ FILE_SUFFIX = "_FILE"
 ENV_FILE = ".env"
 
 _YEAR = 366 * 24 * 3600
+
+
+class Size(ByteSize):
+    """A number of bytes, which is shown with its unit."""
+
+    def __str__(self) -> str:
+        """Return it as 256MiB."""
+        return self.human_readable().replace(".0", "")
 
 
 class Settings(BaseSettings):
@@ -126,8 +134,9 @@ class Settings(BaseSettings):
         description="the cache: memory:// of this process, or redis://host:6379/0 shared by many",
         repr=False,
     )
-    cache_size: Annotated[int, Field(ge=1)] = Field(
-        100_000, description="the most records that memory:// holds; the least recently used go first"
+    cache_size: Annotated[Size, Field(ge=1)] = Field(
+        Size(256 * 2**20),
+        description="the most memory for records in each process, as 64MiB or 1GiB; the least recently used go first",
     )
     lifetime: Annotated[int, Field(ge=1, le=100 * _YEAR)] = Field(
         2_592_000, description="seconds from creation to expiry, where the client names none (30 days)"

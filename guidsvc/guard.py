@@ -9,6 +9,7 @@ It knows keys and tokens by their contracts, and no HTTP but the words of the he
 """
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from time import perf_counter
 from typing import Protocol
@@ -27,8 +28,10 @@ from guidsvc.rules import Clock
 from guidsvc.store import Keys
 
 GOOD_SECONDS, FRESH_SECONDS, FAILED_SECONDS = 4.0, 2.0, 0.05
-REMEMBERED = 10_000
-"""So many log-ins."""
+REMEMBERED_BYTES = 16 * 2**20
+"""The most memory for log-ins that are remembered."""
+LOGIN_BYTES = 1024
+"""The memory of one, less its header."""
 LONGEST = 8 * 1024
 """Characters of a header that are looked at."""
 _SCHEME = "bearer "
@@ -114,7 +117,7 @@ class Guard:
         self._limits = limits or RateLimits(None, clock=clock)
         self._lockouts = lockouts or Lockouts(None, clock=clock)
         self._tokens = tokens
-        self._logins: LRUCache[str, Login] = LRUCache(REMEMBERED)
+        self._logins: LRUCache[str, Login] = LRUCache(REMEMBERED_BYTES, getsizeof=_weigh)
         self._beside = Beside()
 
     def at_hand(self, authorization: str | None) -> Login | None:
@@ -210,6 +213,10 @@ class Guard:
         else:
             if renewed is not login:  # its scopes have changed
                 login.end()
+
+
+def _weigh(authorization: str, _login: Login) -> int:
+    return LOGIN_BYTES + sys.getsizeof(authorization)
 
 
 async def _quietly(work: Coroutine[object, object, None]) -> None:

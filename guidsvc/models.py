@@ -7,9 +7,10 @@ and no layer parses it on the way.
 """
 
 import re
+import sys
 from functools import cached_property
 from itertools import accumulate
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError, from_json, to_json
@@ -21,6 +22,10 @@ MAX_TIME = 253_402_300_799
 MAX_USER_CHARACTERS = 256
 MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_LEVELS = 8
+SMALL_BYTES = 4096
+"""What is rendered of a record is kept with it if its metadata takes no more memory than this."""
+RECORD_BYTES = 2000
+"""The memory of a small record in a cache, and of all that is rendered of it, less its texts."""
 
 GUID_CHARACTERS = 32
 
@@ -129,6 +134,24 @@ State = Literal["live", "expired"]
 Milliseconds = Annotated[int, Field(ge=0)]
 
 
+_Made_co = TypeVar("_Made_co", covariant=True)
+
+
+class _KeptIfSmall(cached_property[_Made_co]):
+    """A property that a small record computes once, and a large one each time."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> _Made_co: ...
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+        if instance is None or instance.is_small:
+            return super().__get__(instance, owner)
+        return self.func(instance)
+
+
 class Record(BaseModel):
     """A registered GUID, as it is kept. Immutable; `version` tells one state of it from another.
 
@@ -136,7 +159,9 @@ class Record(BaseModel):
     of a compact JSON object, or none. `purge_at` is when the store may forget the record.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, ignored_types=(_KeptIfSmall,)
+    )
 
     guid: Guid
     user: User
@@ -148,7 +173,19 @@ class Record(BaseModel):
     updated: Milliseconds
     purge_at: Time
 
-    @cached_property
+    @property
+    def is_small(self) -> bool:
+        """Whether what is rendered of it is kept."""
+        return self.metadata is None or sys.getsizeof(self.metadata) <= SMALL_BYTES
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory it takes in a cache, with all that is rendered of it and kept."""
+        texts = [self.user, self.owner, self.metadata or ""]
+        held = sum(_text_bytes(text) for text in texts)
+        return RECORD_BYTES + (3 * held if self.is_small else held)
+
+    @_KeptIfSmall
     def wire(self) -> bytes:
         """The record as clients see it: a JSON object of guid, expire (a string), user and metadata, if any."""
         head = to_json({"guid": self.guid, "expire": str(self.expire), "user": self.user})
@@ -156,9 +193,9 @@ class Record(BaseModel):
             return head
         return b'%b,"metadata":%b}' % (head[:-1], self.metadata.encode())
 
-    @cached_property
+    @_KeptIfSmall
     def memo(self) -> dict[str, bytes]:
-        """Room for what others render of the record: since it never changes, once is enough."""
+        """Room for what others render of the record: since it never changes, once is enough, if it is small."""
         return {}
 
     def full(self, state: State, *, with_owner: bool) -> bytes:
@@ -166,6 +203,11 @@ class Record(BaseModel):
         more = {name: str(getattr(self, name)) for name in ("created", "updated", "version", "purge_at")}
         more |= {"state": state} | ({"owner": self.owner} if with_owner else {})
         return b"%b,%b" % (self.wire[:-1], to_json(more)[1:])
+
+
+def _text_bytes(text: str) -> int:
+    """Return the memory of a text: if it is not ASCII, UTF-8 is kept with it, of up to twice its size."""
+    return sys.getsizeof(text) * (1 if text.isascii() else 3)
 
 
 class Receipt(BaseModel):

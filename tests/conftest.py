@@ -179,7 +179,7 @@ async def store(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterat
             yield bare
         else:
             cache_url = "memory://" if request.param == "local-cache" else request.getfixturevalue("redis_url")
-            async with open_cache(cache_url, bare, clock=clock, size=100) as cache:
+            async with open_cache(cache_url, bare, clock=clock, size_bytes=1_000_000) as cache:
                 yield cache
 
 

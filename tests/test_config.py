@@ -86,6 +86,8 @@ def test_an_empty_value_is_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--port", "-1"], "port: "),
         (["--lifetime", "0"], "lifetime: "),
         (["--cache-size", "0"], "cache_size: "),
+        (["--cache-size", "many"], "cache_size: .*'many'"),
+        (["--cache-size", "3 parsecs"], "cache_size: .*'3 parsecs'"),
         (["--guid-version", "5"], "guid_version: "),
         (["--grace", "-1"], "grace: "),
         (["--lifetime", "0", "--retention", "-1"], "lifetime: .*; retention: "),
@@ -98,6 +100,20 @@ def test_a_flag_that_is_unknown_or_bad_stops_the_start_with_one_line(arguments: 
     with pytest.raises(StartError, match=why) as caught:
         load(arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("64MiB", 64 * 2**20), ("512KiB", 512 * 2**10), ("1GiB", 2**30), ("1000", 1000), ("10MB", 10_000_000)],
+)
+def test_a_size_is_in_bytes_or_has_a_unit(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(["--cache-size", text]).cache_size == size
+    monkeypatch.setenv("GUIDSVC_CACHE_SIZE", text)
+    assert load([]).cache_size == size
+
+
+def test_a_cache_has_256_mib_by_default() -> None:
+    assert load([]).cache_size == 256 * 2**20
 
 
 def test_a_misspelt_variable_stops_the_start_and_is_told_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ async def gated() -> GatedStore:
 
 @pytest.fixture
 def cache(gated: GatedStore, clock: FakeClock) -> LocalCache:
-    return LocalCache(gated, clock=clock, size=3)
+    """A cache with room for three records."""
+    return LocalCache(gated, clock=clock, size_bytes=3 * record(clock()).held_bytes)
 
 
 @pytest.fixture
@@ -86,6 +87,16 @@ async def test_the_least_recently_used_goes_first(
     assert gated.gets == 0
     await cache.get(guids[1])
     assert gated.gets == 1
+
+
+async def test_a_record_that_exceeds_the_cache_is_served_and_not_kept(
+    gated: GatedStore, at: Callable[..., Record], clock: FakeClock
+) -> None:
+    large = gated.records[GUID] = at(metadata=f'{{"a":"{"x" * 16_000}"}}')
+    cache = LocalCache(gated, clock=clock, size_bytes=large.held_bytes - 1)
+
+    assert [await cache.get(GUID) for _ in range(2)] == [large, large]
+    assert gated.gets == 2
 
 
 async def test_readers_of_one_key_share_one_flight(
@@ -218,7 +229,7 @@ async def test_what_is_peeked_at_while_it_is_being_written_is_not_kept(
     at: Callable[..., Record], clock: FakeClock
 ) -> None:
     near = NearStore()
-    cache = LocalCache(near, clock=clock, size=3)
+    cache = LocalCache(near, clock=clock, size_bytes=10**6)
     near.records[GUID] = old = at()
     assert cache.peek(GUID) is old
     near.open.clear()
@@ -235,7 +246,7 @@ async def test_what_is_peeked_at_while_it_is_being_written_is_not_kept(
 
 async def test_what_has_expired_is_not_kept_by_a_peek(at: Callable[..., Record], clock: FakeClock) -> None:
     near = NearStore()
-    cache = LocalCache(near, clock=clock, size=3)
+    cache = LocalCache(near, clock=clock, size_bytes=10**6)
     near.records[GUID] = at(expire=clock.seconds)
 
     assert cache.peek(GUID) is near.records[GUID]

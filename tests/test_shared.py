@@ -46,7 +46,7 @@ async def opened(
     meter = CacheMeter()
     url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
     async with open_link(url, name=name, timing=timing, meter=meter) as link:
-        cache = SharedCache(store, link, clock=clock, size=100, timing=timing, meter=meter)
+        cache = SharedCache(store, link, clock=clock, size_bytes=1_000_000, timing=timing, meter=meter)
         async with background(cache.fence.keep()):
             yield cache
             await cache.aclose()

@@ -5,7 +5,8 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import NamedTuple, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -154,7 +155,9 @@ async def service(
     meters = watch.meters
     async with (
         open_store(f"sqlite:///{folder / str(short)}", clock=clock, exclusive=True) as store,
-        open_cache("memory://", MeasuredStore(store, meters.store), clock=clock, size=100, meter=meters.cache) as cache,
+        open_cache(
+            "memory://", MeasuredStore(store, meters.store), clock=clock, size_bytes=1_000_000, meter=meters.cache
+        ) as cache,
     ):
         terms = Terms(lifetime=5, retention=7 * 86_400)
         guids = GuidService(cache, clock=clock, draw=rules.drawing(rules.guid_v4), terms=terms)
@@ -229,3 +232,14 @@ async def test_when_the_service_is_about_to_end_the_short_way_ends_connections_t
             way.under_way.draining = draining
             reply, _ = await way.ask(Request(0, method, guid, (), body))
             assert (b"\r\nConnection: close" in reply) is draining
+
+
+def test_the_heads_that_are_remembered_are_bounded() -> None:
+    service_of_none = cast(GuidService, SimpleNamespace(peek=None))
+    way = ShortWay(service_of_none, UnderWay(), Forwarded(), None)
+    way._memorable = True
+    for number in range(2000):
+        way.remember(b"GET /guid/" + b"A" * 32 + b" HTTP/1.1\r\nX-%d: %b\r\n\r\n" % (number, b"x" * (number % 1100)))
+
+    assert 0 < len(way._remembered) <= 256
+    assert max(map(len, way._remembered)) <= 1024

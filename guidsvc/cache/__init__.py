@@ -31,22 +31,22 @@ def is_private(url: str) -> bool:
 
 @asynccontextmanager
 async def open_cache(
-    url: str, store: Backend, *, clock: Clock, size: int, meter: CacheMeter | None = None
+    url: str, store: Backend, *, clock: Clock, size_bytes: int, meter: CacheMeter | None = None
 ) -> AsyncIterator[Cache]:
     """Open the cache that a URL names, `memory://` or `redis://...`, around a store; StartError if it cannot be.
 
-    `size` bounds the records that are kept in this process. A Redis that does not answer is no StartError:
-    reads go to the store until it does.
+    `size_bytes` bounds the memory of the records that are kept in this process. A Redis that does not answer is no
+    StartError: reads go to the store until it does.
     """
     scheme = scheme_of(url)
     if url == "memory://":
         from guidsvc.cache.local import LocalCache
 
-        yield LocalCache(store, clock=clock, size=size, meter=meter)
+        yield LocalCache(store, clock=clock, size_bytes=size_bytes, meter=meter)
     elif scheme in {"redis", "rediss", "unix"}:
         from guidsvc.cache.shared import open_shared
 
-        async with open_shared(url, store, clock=clock, size=size, meter=meter) as shared:
+        async with open_shared(url, store, clock=clock, size_bytes=size_bytes, meter=meter) as shared:
             yield shared
     else:
         raise StartError(f"cache_url: this is no cache: {scheme or 'nothing'}; use memory:// or redis://host:6379/0")

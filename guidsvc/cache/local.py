@@ -9,9 +9,8 @@ mark stands nothing of the key is cached or shared: its readers go to the store,
 
 import asyncio
 
-from cachebox import LRUCache
-
 from guidsvc import rules
+from guidsvc.cache.memory import bounded, put
 from guidsvc.errors import OutcomeUnknown
 from guidsvc.meters import CacheMeter
 from guidsvc.models import Record
@@ -25,16 +24,16 @@ QUARANTINE_SECONDS = 3600.0
 
 
 class LocalCache(Around[Store]):
-    """At most `size` records of `store`; the least recently used goes first.
+    """Records of `store` that take at most `size_bytes` of memory; the least recently used goes first.
 
     Right only as long as nobody else writes the same records: `open_store(..., exclusive=True)`.
     """
 
-    def __init__(self, store: Store, *, clock: Clock, size: int, meter: CacheMeter | None = None) -> None:
+    def __init__(self, store: Store, *, clock: Clock, size_bytes: int, meter: CacheMeter | None = None) -> None:
         super().__init__(store)
         self._clock = clock
         self._meter = CacheMeter() if meter is None else meter
-        self._entries: LRUCache[str, Record] = LRUCache(size)
+        self._entries = bounded(size_bytes, _weigh)
         self._flights: dict[str, asyncio.Task[Record | None]] = {}
         self._marked: dict[str, int] = {}  # how many writes of a key are under way
 
@@ -69,7 +68,7 @@ class LocalCache(Around[Store]):
             self._meter.misses += 1
         # If no write is under way, none can have begun before this is kept: nothing is waited for in between.
         if isinstance(record, Record) and guid not in self._marked and rules.is_live(record, self._clock()):
-            self._entries.insert(guid, record)
+            put(self._entries, guid, record)
         return record
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
@@ -96,7 +95,7 @@ class LocalCache(Around[Store]):
             record = await self._store.get(guid)
             registered = self._flights.get(guid) is flight
             if registered and record is not None and rules.is_live(record, self._clock()):
-                self._entries.insert(guid, record)
+                put(self._entries, guid, record)
             return record
         finally:
             if self._flights.get(guid) is flight:
@@ -111,3 +110,7 @@ class LocalCache(Around[Store]):
         left = self._marked.pop(guid) - 1
         if left:
             self._marked[guid] = left
+
+
+def _weigh(_guid: str, record: Record) -> int:
+    return record.held_bytes

@@ -22,12 +22,12 @@ from math import floor
 from typing import NamedTuple
 
 import structlog
-from cachebox import LRUCache
 
 from guidsvc import rules
 from guidsvc.background import Beside, background
 from guidsvc.cache.fence import FenceWatch, View
 from guidsvc.cache.link import Link, open_link
+from guidsvc.cache.memory import bounded, put
 from guidsvc.cache.scripts import BEGIN, END, FILL
 from guidsvc.cache.timing import Timer, Timing, milliseconds
 from guidsvc.errors import CacheUnavailable, GuidsvcError, StoreUnavailable
@@ -42,8 +42,10 @@ from guidsvc.tracing import MISS, came_from
 
 GRAIN = 0.002
 """Seconds by which a lease ends before its note in Redis, which counts whole milliseconds where it begins and ends."""
-DECODINGS, DECODED_BYTES = 10_000, 1024
-"""So many values, of no more than so many bytes, are known by what they say, and need not be read again."""
+DECODED_BYTES = 1024
+"""Values of no more than so many bytes are known by what they say, and need not be read again."""
+HELD_BYTES = 256
+"""The memory of a lease."""
 WINDOW_SECONDS = 8.0
 """A write that has found no window for so long is refused."""
 TIMING = Timing()
@@ -53,12 +55,12 @@ _log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def open_shared(
-    url: str, store: Backend, *, clock: Clock, size: int, timing: Timing = TIMING, meter: CacheMeter | None = None
+    url: str, store: Backend, *, clock: Clock, size_bytes: int, timing: Timing = TIMING, meter: CacheMeter | None = None
 ) -> AsyncIterator["SharedCache"]:
     """Open the cache in the Redis that a URL names, whether or not it answers now, and close it at the end."""
     meter = CacheMeter() if meter is None else meter
     async with open_link(url, name=await store.identity(), timing=timing, meter=meter) as link:
-        cache = SharedCache(store, link, clock=clock, size=size, timing=timing, meter=meter)
+        cache = SharedCache(store, link, clock=clock, size_bytes=size_bytes, timing=timing, meter=meter)
         async with background(cache.fence.keep()):
             try:
                 yield cache
@@ -97,7 +99,7 @@ class _Window(NamedTuple):
 
 
 class SharedCache(Around[Backend]):
-    """Records of `store` in Redis, for every process that uses the same, and at most `size` of them in this one."""
+    """Records of `store` in Redis, for every process that uses the same, and in `size_bytes` of memory of this one."""
 
     def __init__(  # noqa: PLR0913  # its collaborators
         self,
@@ -105,7 +107,7 @@ class SharedCache(Around[Backend]):
         link: Link,
         *,
         clock: Clock,
-        size: int,
+        size_bytes: int,
         timing: Timing,
         timer: Timer = time.monotonic,
         meter: CacheMeter | None = None,
@@ -116,9 +118,9 @@ class SharedCache(Around[Backend]):
         self._clock = clock
         self._timing = timing
         self._timer = timer
-        self._held: LRUCache[str, _Held] = LRUCache(size)
+        self._held = bounded(size_bytes // 2, _weigh_held)
         self._reading: dict[str, _Reading] = {}
-        self._decodings: LRUCache[bytes, Record] = LRUCache(DECODINGS)  # what a value says never changes
+        self._decodings = bounded(size_bytes // 2, _weigh_decoding)  # what a value says never changes
         self._beside = Beside()
         self.fence = FenceWatch(store, link, timing=timing, timer=timer, meter=meter)
 
@@ -220,7 +222,7 @@ class SharedCache(Around[Backend]):
         if not reading.spoiled:
             live = self._timer() + (record.expire * 1000 - self._clock()) / 1000
             until = min(live, asked + self._timing.held(self._timing.lease) - GRAIN)
-            self._held.insert(record.guid, _Held(record, until))
+            put(self._held, record.guid, _Held(record, until))
 
     def _decoded(self, guid: str, value: bytes) -> Record | None:
         """Return the record that a value is; None if it is none of this GUID, which then is taken out."""
@@ -229,7 +231,7 @@ class SharedCache(Around[Backend]):
             if record is None:
                 record = Record.model_validate_json(value)
                 if len(value) <= DECODED_BYTES:
-                    self._decodings.insert(value, record)
+                    put(self._decodings, value, record)
             if record.guid != guid:
                 raise ValueError(f"it is of GUID {record.guid}")
         except ValueError as error:  # pydantic's is one
@@ -325,6 +327,14 @@ class SharedCache(Around[Backend]):
     def _beside_requests(self, work: Coroutine[None, None, None]) -> None:
         """Do something that no request waits for; that Redis or the store fails is told elsewhere."""
         self._beside.begin(_quietly(work))
+
+
+def _weigh_held(_guid: str, held: _Held) -> int:
+    return HELD_BYTES + held.record.held_bytes
+
+
+def _weigh_decoding(value: bytes, record: Record) -> int:
+    return len(value) + record.held_bytes
 
 
 async def _quietly(work: Coroutine[None, None, None]) -> None:

@@ -99,7 +99,7 @@ class Process:
         pool: Any = Pool(world, self._redis, self.to_redis)
         link = Link(pool, name="s", timing=timing, timer=timer, draw=world.draw)
         store: Any = StoreOfProcess(world, self._store, self.to_store, near=self._near, timer=timer)
-        cache = SharedCache(store, link, clock=self._clock, size=100, timing=timing, timer=timer)
+        cache = SharedCache(store, link, clock=self._clock, size_bytes=1_000_000, timing=timing, timer=timer)
         actor.start(link.keep())
         actor.start(cache.fence.keep())
         for number in range(CLIENTS):
