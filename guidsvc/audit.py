@@ -18,7 +18,7 @@ import structlog
 from pydantic_core import from_json, to_json
 
 from guidsvc.access import Caller
-from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Unauthorized
+from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Unauthorized, found_by_class
 from guidsvc.keys import Key
 from guidsvc.meters import AuditMeter
 from guidsvc.models import Record
@@ -38,7 +38,9 @@ _REASONS: Mapping[type[GuidsvcError], str] = {
     Forbidden: "forbidden",
     RateLimited: "rate-limited",
 }
-_MODE = 0o640
+OTHER_REASON = "other"
+"""The reason of a refusal that has none of its own."""
+_MODE = 0o600
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _STDERR = 2
 
@@ -67,23 +69,35 @@ class AuditLog:
 
     def changed(self, action: str, record: Record, caller: Caller, outcome: str) -> None:
         """Note what was done to a record: it as it now is, or was when it was deleted."""
-        line = self._begin(action)
-        line["guid"], line["version"], line["owner"] = record.guid, record.version, record.owner
-        self._end(line, caller, outcome)
+        with self._safely():
+            line = self._begin(action)
+            line["guid"], line["version"], line["owner"] = record.guid, record.version, record.owner
+            self._end(line, caller, outcome)
 
     def key_changed(self, action: str, key: Key, caller: Caller, outcome: str) -> None:
         """Note what was done to a key: it is told by its id."""
-        line = self._begin(action)
-        line["key"], line["owner"] = key.id, key.owner
-        self._end(line, caller, outcome)
+        with self._safely():
+            line = self._begin(action)
+            line["key"], line["owner"] = key.id, key.owner
+            self._end(line, caller, outcome)
 
     def denied(self, error: GuidsvcError, caller: Caller | None) -> None:
         """Note that somebody was not let in, or may not do what they asked for."""
-        line = self._begin("denied")
-        line["reason"] = _REASONS[type(error)]
-        if isinstance(error, Forbidden) and error.scope is not None:
-            line["needs"] = error.scope
-        self._end(line, caller, None)
+        with self._safely():
+            line = self._begin("denied")
+            line["reason"] = reason_of(type(error))
+            if isinstance(error, Forbidden) and error.scope is not None:
+                line["needs"] = error.scope
+            self._end(line, caller, None)
+
+    @contextmanager
+    def _safely(self) -> Iterator[None]:
+        """Log a fault of the audit log itself: a line beside an answer must not change the answer."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # whatever it is: it is logged
+            self._meter.failures += 1
+            _log.error("audit line not written", exc_info=error)
 
     def _begin(self, action: str) -> dict[str, object]:
         second, ms = divmod(self._clock(), 1000)
@@ -109,6 +123,11 @@ class AuditLog:
         except OSError as error:
             self._meter.failures += 1
             _log.error("audit line not written", fault=str(error), line=from_json(line))
+
+
+def reason_of(error: type[GuidsvcError]) -> str:
+    """Return the reason that a line gives for a refusal by an error of this class, or of one of its bases."""
+    return found_by_class(_REASONS, error) or OTHER_REASON
 
 
 @contextmanager

@@ -161,6 +161,12 @@ class Settings(BaseSettings):
     jwt_owner_claim: Annotated[str, Field(min_length=1)] = Field(
         "sub", description="the claim of a token that names the owner of what it creates"
     )
+    jwt_shared_owners: bool = Field(
+        False, description="take that claim alone as the owner, without the issuer: tokens and keys share their owners"
+    )
+    jwt_require_at_jwt: bool = Field(
+        False, description="take a token only if its type (typ) is at+jwt, an access token as RFC 9068 has it"
+    )
     access_log: bool = Field(True, description="log a line for each request")
     audit_log: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="who did what to which GUID: to a file, stderr, or off; none: stderr if access is controlled"

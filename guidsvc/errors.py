@@ -33,7 +33,14 @@ exceptions never leave the file that imports the driver; they become one of thes
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+_Value = TypeVar("_Value")
+
+
+def found_by_class(table: Mapping[type, _Value], error: type[BaseException]) -> _Value | None:
+    """Return the value of an error class, or of the nearest of its bases that has one; None if none has."""
+    return next((table[base] for base in error.__mro__ if base in table), None)
 
 
 class GuidsvcError(Exception):

@@ -43,7 +43,13 @@ async def _tokens(settings: Settings, clock: Clock) -> AsyncIterator[Tokens | No
     if not settings.jwt_jwks:
         yield None
         return
-    trust = Trust(settings.jwt_issuer, settings.jwt_audience, settings.jwt_owner_claim)
+    trust = Trust(
+        settings.jwt_issuer,
+        settings.jwt_audience,
+        settings.jwt_owner_claim,
+        requires_access_token=settings.jwt_require_at_jwt,
+        shares_owners=settings.jwt_shared_owners,
+    )
     async with open_tokens(settings.jwt_jwks, trust, fetch=fetch, clock=clock) as tokens:
         yield tokens
 

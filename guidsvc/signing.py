@@ -26,6 +26,10 @@ CURVES = {"secp256r1": frozenset({"ES256"}), "secp384r1": frozenset({"ES384"})}
 EDWARDS = frozenset({"EdDSA"})
 ALGORITHMS = RSA.union(EDWARDS, *CURVES.values())
 MALFORMED = "The token is no JWT that is signed."
+ACCESS_TOKEN = frozenset({"at+jwt", "application/at+jwt"})
+"""The types of a token (`typ`, in lower case) that say that it is an access token (RFC 9068, 2.1)."""
+ANY_TYPE = ACCESS_TOKEN | {"jwt", None}
+"""The accepted types. Others are of tokens for another use, as `logout+jwt` (RFC 8725, 3.11)."""
 
 Public = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
@@ -67,7 +71,7 @@ class Keyring(NamedTuple):
 
         A token need not name it where there is one key only.
         """
-        header = _header(token)
+        header = read_header(token)
         algorithm, kid = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
             raise Unauthorized("The algorithm (alg) of the token is not accepted.", invalid=True)
@@ -129,7 +133,17 @@ def _algorithms(public: object) -> frozenset[str]:
             return frozenset()
 
 
-def _header(token: str) -> dict[str, Any]:
+def type_of(token: str) -> str | None:
+    """Return the type (`typ`) of a token in lower case, None if it has none; Unauthorized if it is not accepted."""
+    header = read_header(token)
+    found = header.get("typ")
+    named = found.lower() if isinstance(found, str) else found
+    if "typ" in header and not (isinstance(named, str) and named in ANY_TYPE):
+        raise Unauthorized("The type (typ) of the token is not that of an access token.", invalid=True)
+    return named
+
+
+def read_header(token: str) -> dict[str, Any]:
     """Return the header of a token, as it stands there."""
     part = token.partition(".")[0]
     try:

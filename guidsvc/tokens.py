@@ -31,7 +31,13 @@ MAX_CHARACTERS = 8 * 1024
 LEEWAY_SECONDS = 30
 """By which the clock of the issuer may be ahead of ours. A token that has expired by ours has expired."""
 OWNER_CLAIM = "sub"
-_NAME_CHARACTERS = 12
+SEPARATOR = "#"
+"""Stands between issuer and claim in the name of an owner; no issuer holds one (OpenID Connect Core, 2)."""
+ID_TOKEN = ("nonce", "at_hash", "c_hash")
+"""Claims of ID tokens (OpenID Connect Core, 2 and 3.3.2.11), which say who has logged in, and open nothing."""
+_OTHER_USES = frozenset({"id", "refresh", "offline", "logout"})
+"""What the claims `typ` (Keycloak) and `token_use` (Amazon Cognito) call tokens that are no access tokens."""
+_NAME_CHARACTERS = 32  # 128 bits, so that nobody finds another subject of the same name
 
 _USER: TypeAdapter[str] = TypeAdapter(User)
 
@@ -42,6 +48,14 @@ class Trust(NamedTuple):
     issuer: str
     audience: str
     owner_claim: str = OWNER_CLAIM
+    requires_access_token: bool = False
+    """Whether a token must have the type `at+jwt` (RFC 9068)."""
+    shares_owners: bool = False
+    """Whether the claim alone is the owner: then the issuer can name the owner of any API key."""
+
+    def owner(self, claim: str) -> str:
+        """Return the owner that a claim names: one of this issuer, unless it may name any."""
+        return claim if self.shares_owners else f"{self.issuer}{SEPARATOR}{claim}"
 
 
 class Verified(NamedTuple):
@@ -87,13 +101,18 @@ class Tokens:
         """Return who asks, without a wait; Unauthorized says what is wrong, UnknownKey that `find` may know more."""
         if len(token) > MAX_CHARACTERS:
             raise _bad(f"The token is over {MAX_CHARACTERS} bytes.")
+        from guidsvc.signing import ACCESS_TOKEN, type_of
+
         key = self._keys.ring.signer(token)
         if key is None:
             raise UnknownKey
         claims = key.claims(token)
+        is_access_token = type_of(token) in ACCESS_TOKEN
+        if not is_access_token:
+            self._judge_use(claims)
         expires = self._judge_times(claims)
         self._judge_parties(claims)
-        return Verified(_caller(claims, self._trust.owner_claim), expires)
+        return Verified(_caller(claims, self._trust), expires)
 
     async def find(self, token: str) -> Verified:
         """Return who asks; if the key is unknown, the set is read again first, as far as `refresh` does that."""
@@ -121,6 +140,15 @@ class Tokens:
                 raise _bad(f"The token is not valid yet ({name}).")
         return expires
 
+    def _judge_use(self, claims: Mapping[str, Any]) -> None:
+        """Refuse what is no access token, as far as its claims tell that (RFC 8725, 3.12)."""
+        if self._trust.requires_access_token:
+            raise _bad("The type (typ) of the token must be at+jwt.")
+        use = next((claims[name] for name in ("typ", "token_use") if isinstance(claims.get(name), str)), "")
+        marked = any(name in claims for name in ID_TOKEN) and use.lower() not in {"bearer", "access"}
+        if marked or use.lower() in _OTHER_USES or "events" in claims:  # events: RFC 8417, as of a logout token
+            raise _bad("The token is no access token, but an ID token or one for another use.")
+
     def _judge_parties(self, claims: Mapping[str, Any]) -> None:
         if claims.get("iss") != self._trust.issuer:
             raise _bad("The token is not by the issuer (iss) that is trusted.")
@@ -143,13 +171,14 @@ def _time(claims: Mapping[str, Any], name: str) -> int | None:
     return floor(value)
 
 
-def _caller(claims: Mapping[str, Any], owner_claim: str) -> Caller:
+def _caller(claims: Mapping[str, Any], trust: Trust) -> Caller:
     try:
-        owner = _USER.validate_python(claims.get(owner_claim))
+        named = _USER.validate_python(claims.get(trust.owner_claim))
+        owner = _USER.validate_python(trust.owner(named))
         owner.encode()  # JSON can hold half a character, which could not be written
     except ValueError as error:
-        raise _bad(f"The token names no owner that can be one ({owner_claim}).") from error
-    return Caller(owner, _scopes(claims), _name(claims, owner))
+        raise _bad(f"The token names no owner that can be one ({trust.owner_claim}).") from error
+    return Caller(owner, _scopes(claims), _name(claims, trust.owner_claim, named))
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
@@ -159,7 +188,8 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
     return frozenset(scope for scope in SCOPES if isinstance(words, list) and scope in words)
 
 
-def _name(claims: Mapping[str, Any], owner: str) -> str:
-    """Return what the logs call whom a token is about: the same for each of their tokens."""
-    named = next(value for value in (claims.get("sub"), claims.get("jti"), owner) if value and isinstance(value, str))
+def _name(claims: Mapping[str, Any], owner_claim: str, owner: str) -> str:
+    """Return what the logs call whom a token is about: the same for each of their tokens, so not by its `jti`."""
+    subject = claims.get("sub")
+    named = subject if subject and isinstance(subject, str) else f"{owner_claim}={owner}"
     return f"jwt:{sha256(named.encode(errors='surrogatepass')).hexdigest()[:_NAME_CHARACTERS]}"

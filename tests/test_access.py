@@ -1,6 +1,7 @@
 """Who may ask for what: keys, scopes, owners, on every way that a request can take."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -237,11 +238,11 @@ async def test_an_address_from_where_log_ins_fail_is_locked_out(
 async def test_a_token_opens_what_its_scopes_say(
     serving: Serving, combination: dict[str, str], clock: FakeClock, tmp_path: Path
 ) -> None:
-    """Its owner shares with keys of the same name; one that has expired is refused at once."""
+    """Its owner shares with keys of the same name, if that is set; one that has expired is refused at once."""
     jwks = tmp_path / "jwks.json"
     jwks.write_bytes(key_set(EC.jwk()))
     settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
-    async with serving(**combination, access="keys", **settings) as client:
+    async with serving(**combination, access="keys", jwt_shared_owners=True, **settings) as client:
         guarded = Guarded(client, combination["store_url"], clock)
         alice = await guarded.asker("alice")
         token = EC.token(claims(clock.seconds, sub="alice", scope="read", exp=clock.seconds + 2))
@@ -256,6 +257,42 @@ async def test_a_token_opens_what_its_scopes_say(
         async with asyncio.timeout(5):
             while (await client.get(PATH, headers=shown)).status != 401:
                 await asyncio.sleep(0.05)
+
+
+async def test_by_choosing_a_subject_nobody_becomes_the_owner_of_a_key(
+    serving: Serving, sqlite_url: str, clock: FakeClock, tmp_path: Path
+) -> None:
+    """The owner of a token carries its issuer, and shares with a key only if an admin names its owner so."""
+    jwks = tmp_path / "jwks.json"
+    jwks.write_bytes(key_set(EC.jwk()))
+    async with serving(access="keys", jwt_jwks=str(jwks), jwt_issuer=ISSUER, jwt_audience=AUDIENCE) as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        alice, same = await guarded.asker("alice"), await guarded.asker(f"{ISSUER}#alice")
+        shown = {"Authorization": f"Bearer {EC.token(claims(clock.seconds, sub='alice', scope='read write'))}"}
+        await alice.ask("PUT", PATH, json=BODY)
+        assert (await client.get(PATH, headers=shown)).status == 404
+        assert (await client.put("/guid/" + "A" * 32, BODY, headers=shown)).status == 201
+        assert (await same.ask("GET", "/guid/" + "A" * 32)).status == 200
+        assert (await alice.ask("GET", "/guid/" + "A" * 32)).status == 404
+
+
+async def test_a_token_that_names_an_unknown_key_is_refused_and_noted(
+    serving: Serving, clock: FakeClock, tmp_path: Path
+) -> None:
+    """On every way that a request takes: any client can send one, and honest ones do while keys are rotated."""
+    jwks, audit_log = tmp_path / "jwks.json", tmp_path / "audit.log"
+    jwks.write_bytes(key_set(EC.jwk()))
+    settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "audit_log": str(audit_log)}
+    async with serving(access="keys", **settings) as client:
+        shown = {"Authorization": f"Bearer {EC.token(claims(clock.seconds), kid='other')}"}
+        requests = [("GET", PATH), ("PUT", PATH), ("DELETE", PATH), ("GET", "/guid"), ("POST", "/guid:batch"),
+                    ("GET", "/keys"), ("GET", "/metrics")]  # fmt: skip
+        for method, path in requests:
+            reply = await client.ask(method, path, headers=shown, json=BODY if method in {"PUT", "POST"} else None)
+            assert (reply.status, reply.json["code"]) == (401, "unauthorized")
+            assert 'error="invalid_token"' in reply.headers["WWW-Authenticate"]
+    lines = [json.loads(line) for line in audit_log.read_text().splitlines()]
+    assert [(line["action"], line["reason"]) for line in lines] == [("denied", "unauthorized")] * len(requests)
 
 
 @pytest.mark.parametrize("path", ["/guid", PATH])

@@ -40,6 +40,8 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
         "access": "keys",
         "access_log": "false",
         "public_metrics": "true",
+        "jwt_shared_owners": "true",
+        "jwt_require_at_jwt": "true",
         "require_preconditions": "true",
         "cache_status": "true",
         "server_timing": "true",

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from guidsvc.access import Caller, Scope
 from guidsvc.errors import StartError, Unauthorized
+from guidsvc.signing import type_of
 from guidsvc.tokens import LEEWAY_SECONDS, MAX_CHARACTERS, Tokens, Trust, UnknownKey, open_tokens
 from tests.conftest import FakeClock
 from tests.issuer import AUDIENCE, ISSUER, LIFE_SECONDS, SUBJECT, Signer, claims, key_set, segment
@@ -57,8 +58,8 @@ def test_a_good_token_tells_who_asks_and_until_when(
 ) -> None:
     caller, expires = tokens.verify(signer.token(claims(clock.seconds, scope="read write"), by=algorithm))
 
-    name = f"jwt:{sha256(SUBJECT.encode()).hexdigest()[:12]}"
-    assert caller == Caller(SUBJECT, frozenset({"read", "write"}), name)
+    name = f"jwt:{sha256(SUBJECT.encode()).hexdigest()[:32]}"
+    assert caller == Caller(f"{ISSUER}#{SUBJECT}", frozenset({"read", "write"}), name)
     assert expires == clock.seconds + LIFE_SECONDS
 
 
@@ -281,11 +282,15 @@ def test_those_of_our_scopes_that_a_token_has_count(
     assert tokens.verify(EC.token(claims(clock.seconds, **told))).caller.scopes == scopes
 
 
-@pytest.mark.parametrize("owner", ["x", "x" * 256, "Zoë, Inc."])
-async def test_another_claim_may_name_the_owner(path: Path, clock: FakeClock, owner: str) -> None:
-    async with open_tokens(str(path), Trust(ISSUER, AUDIENCE, "client_id"), fetch=never, clock=clock) as tokens:
-        caller = tokens.verify(EC.token(claims(clock.seconds, client_id=owner))).caller
-        assert (caller.owner, caller.name) == (owner, f"jwt:{sha256(SUBJECT.encode()).hexdigest()[:12]}")
+@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize("claim", ["x", "x" * (256 - len(ISSUER) - 1), "Zoë, Inc.", f"{ISSUER}#x"])
+async def test_another_claim_may_name_the_owner(path: Path, clock: FakeClock, claim: str, shares: bool) -> None:
+    """An owner is one of the issuer, unless the issuer may name any: that of an API key, too."""
+    trust = Trust(ISSUER, AUDIENCE, "client_id", shares_owners=shares)
+    async with open_tokens(str(path), trust, fetch=never, clock=clock) as tokens:
+        caller = tokens.verify(EC.token(claims(clock.seconds, client_id=claim))).caller
+        owner = claim if shares else f"{ISSUER}#{claim}"
+        assert (caller.owner, caller.name) == (owner, f"jwt:{sha256(SUBJECT.encode()).hexdigest()[:32]}")
         with pytest.raises(Unauthorized, match="client_id"):
             tokens.verify(EC.token(claims(clock.seconds)))
 
@@ -294,9 +299,9 @@ async def test_another_claim_may_name_the_owner(path: Path, clock: FakeClock, ow
     ("told", "named"),
     [
         ({"sub": "s", "jti": "j"}, "s"),
-        ({"sub": None, "jti": "j"}, "j"),
-        ({"sub": None}, "o"),
-        ({"sub": "", "jti": 7}, "o"),
+        ({"sub": None, "jti": "j"}, "client_id=o"),
+        ({"sub": None}, "client_id=o"),
+        ({"sub": "", "jti": 7}, "client_id=o"),
         ({"sub": "\ud800"}, "\ud800"),
     ],
 )
@@ -306,7 +311,87 @@ async def test_the_name_is_a_digest_of_the_subject_or_what_stands_for_it(
     async with open_tokens(str(path), Trust(ISSUER, AUDIENCE, "client_id"), fetch=never, clock=clock) as tokens:
         caller = tokens.verify(EC.token(claims(clock.seconds, client_id="o", **told))).caller
 
-    assert caller.name == f"jwt:{sha256(named.encode(errors='surrogatepass')).hexdigest()[:12]}"
+    assert caller.name == f"jwt:{sha256(named.encode(errors='surrogatepass')).hexdigest()[:32]}"
+
+
+# What a token is for
+
+
+@pytest.mark.parametrize("typ", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+JWT"])
+def test_the_type_of_an_access_token_is_accepted(tokens: Tokens, clock: FakeClock, typ: str) -> None:
+    assert tokens.verify(EC.token(claims(clock.seconds), typ=typ))
+
+
+def test_a_token_need_not_have_a_type(tokens: Tokens, clock: FakeClock) -> None:
+    token = EC.token(claims(clock.seconds), typ=None)
+    assert "typ" not in jwt.get_unverified_header(token)
+    assert tokens.verify(token)
+
+
+@pytest.mark.parametrize(
+    "typ",
+    [
+        "logout+jwt",
+        "secevent+jwt",
+        "dpop+jwt",
+        "JOSE",
+        "application/jwt",
+        "id+jwt",
+        "at+jwt ",
+        "at_jwt",
+        "JWE",
+        "x",
+        "jwt+at",
+    ],
+)
+def test_another_type_is_refused(tokens: Tokens, clock: FakeClock, typ: str) -> None:
+    with pytest.raises(Unauthorized, match=r"\(typ\)"):
+        tokens.verify(EC.token(claims(clock.seconds), typ=typ))
+
+
+@pytest.mark.parametrize("typ", [b"null", b"7", b"[]", b'["JWT"]', b"{}", b"true", b'""'])
+def test_a_type_that_is_no_text_is_refused(typ: bytes) -> None:
+    header = segment(b'{"alg":"ES256","kid":"ec","typ":' + typ + b"}")
+    with pytest.raises(Unauthorized, match=r"\(typ\)"):
+        type_of(f"{header}.e30.x")
+
+
+OTHER_USES: list[dict[str, object]] = [
+    {"nonce": "n"},
+    {"at_hash": "h"},
+    {"c_hash": "h"},
+    {"typ": "ID"},
+    {"typ": "Refresh"},
+    {"typ": "Logout"},
+    {"token_use": "id"},
+    {"typ": "ID", "nonce": "n"},
+    {"events": {"http://schemas.openid.net/event/backchannel-logout": {}}},
+]
+
+
+@pytest.mark.parametrize("told", OTHER_USES, ids=str)
+def test_an_id_token_is_refused_whatever_its_type(tokens: Tokens, clock: FakeClock, told: dict[str, Any]) -> None:
+    for typ in ("JWT", None):
+        with pytest.raises(Unauthorized, match="no access token"):
+            tokens.verify(EC.token(claims(clock.seconds, **told), typ=typ))
+    assert tokens.verify(EC.token(claims(clock.seconds, **told), typ="at+jwt")), "its issuer says that it is one"
+
+
+@pytest.mark.parametrize("told", [{"typ": "Bearer", "nonce": "n"}, {"token_use": "access"}, {"auth_time": 1}], ids=str)
+def test_an_access_token_that_is_marked_as_one_is_accepted(
+    tokens: Tokens, clock: FakeClock, told: dict[str, Any]
+) -> None:
+    assert tokens.verify(EC.token(claims(clock.seconds, **told)))
+
+
+async def test_by_setting_nothing_but_the_type_of_access_tokens_is_accepted(path: Path, clock: FakeClock) -> None:
+    trust = Trust(ISSUER, AUDIENCE, requires_access_token=True)
+    async with open_tokens(str(path), trust, fetch=never, clock=clock) as tokens:
+        assert tokens.verify(EC.token(claims(clock.seconds), typ="at+jwt"))
+        assert tokens.verify(EC.token(claims(clock.seconds), typ="application/at+jwt"))
+        for typ in ("JWT", None):
+            with pytest.raises(Unauthorized, match=r"must be at\+jwt"):
+                tokens.verify(EC.token(claims(clock.seconds), typ=typ))
 
 
 # The start

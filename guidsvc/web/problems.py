@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json, to_json
 
 from guidsvc import errors
-from guidsvc.errors import Fault
+from guidsvc.errors import Fault, found_by_class
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = "1"
@@ -111,10 +111,7 @@ def problem_of(error: BaseException) -> Problem:
 
 def kind_of(error: type[BaseException]) -> Problem:
     """Find what kind of problem an error of this class is to the client."""
-    for base in error.__mro__:
-        if base in TABLE:
-            return TABLE[base]
-    return INTERNAL
+    return found_by_class(TABLE, error) or INTERNAL
 
 
 def headers_of(error: BaseException) -> dict[str, str]:  # noqa: PLR0911  # a table
