@@ -5,6 +5,9 @@ one that was revoked is refused everywhere within that time; after FRESH_SECONDS
 beside the requests. A log-in that fails is answered FAILED_SECONDS after it came, whatever was wrong and however
 long it took to find out: an unknown key and a wrong secret cannot be told apart by the time.
 
+An address from which log-ins fail too often is locked out: failures from there are answered RateLimited, at that same
+time. A good key is let in all the same: others may be behind that address, and nobody guesses 256 bits.
+
 It knows keys and tokens by their contracts, and no HTTP but the words of the header Authorization.
 """
 
@@ -23,7 +26,7 @@ from guidsvc.background import Beside
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, Unauthorized
 from guidsvc.keys import USED_EVERY_MS, Key
 from guidsvc.limits import RateLimits, Ration
-from guidsvc.lockouts import Lockouts
+from guidsvc.lockouts import KnownFailures, Lockouts
 from guidsvc.rules import Clock
 from guidsvc.store import Keys
 
@@ -118,6 +121,7 @@ class Guard:
         self._lockouts = lockouts or Lockouts(None, clock=clock)
         self._tokens = tokens
         self._logins: LRUCache[str, Login] = LRUCache(REMEMBERED_BYTES, getsizeof=_weigh)
+        self._failures = KnownFailures(GOOD_SECONDS)
         self._beside = Beside()
 
     def at_hand(self, authorization: str | None) -> Login | None:
@@ -156,17 +160,32 @@ class Guard:
         await self._beside.finish()
 
     async def _try(self, authorization: str, address: str) -> Login:
-        """Look somebody up; whoever fails is told so at a set time."""
+        """Look a log-in up; one that fails is answered at a set time, with RateLimited if its address is locked out."""
         answered_at = asyncio.get_running_loop().time() + FAILED_SECONDS
         wait = self._lockouts.blocked(address)
-        if wait is not None:
-            raise RateLimited(f"Too many log-ins have failed from this address: try again in {wait} s.", wait)
         try:
+            if wait is not None and not self._may_look(authorization, address):
+                raise Unauthorized("This log-in has failed before.", invalid=True)
             return await self._find(authorization)
-        except Unauthorized:
-            await self._lockouts.failed(address)
+        except Unauthorized as error:
+            if wait is None:
+                await self._lockouts.failed(address)
+            self._failures.note(authorization)
             await asyncio.sleep(answered_at - asyncio.get_running_loop().time())
-            raise
+            if wait is None:
+                raise
+            detail = f"Too many log-ins have failed from this address: try again in {wait} s."
+            raise RateLimited(detail, wait) from error
+
+    def _may_look(self, authorization: str, address: str) -> bool:
+        """Whether to look a log-in up from an address that is locked out: this bounds the work that failures cause.
+
+        One that was good before always is. One that has just failed is not, so that a client which goes on with a
+        revoked key takes nothing from the others at its address.
+        """
+        if authorization in self._logins:
+            return True
+        return not self._failures.holds(authorization) and self._lockouts.may_look(address)
 
     async def _find(self, authorization: str) -> Login:
         """Look a log-in up, and remember it."""

@@ -1,10 +1,13 @@
-"""From where log-ins fail too often, so that none is tried from there for a while. Knows not what a log-in is.
+"""Addresses from which log-ins fail too often, and log-ins that failed lately. Knows not what a log-in is.
 
 Whether an address is locked out is known in the process; how often log-ins failed from it is counted in all processes,
 or, where that is not told, in each by itself. What is kept is bounded, whatever addresses come.
 """
 
+from collections.abc import Callable
+from hashlib import blake2b
 from ipaddress import AddressValueError, IPv6Address, IPv6Network
+from time import perf_counter
 
 from cachebox import LRUCache
 
@@ -18,10 +21,16 @@ NETWORK_BITS = 64
 """Of an IPv6 address, those that one customer has to himself: he may change the others with each request."""
 
 
+LOOKS = 100
+"""Log-ins from an address that is locked out which are looked up in a second."""
+KNOWN = 10_000
+"""Log-ins that failed which are remembered: those that failed last."""
+
+
 class _Failures:
     """How often log-ins from an address failed in a window."""
 
-    __slots__ = ("here", "locked", "private", "told", "window")
+    __slots__ = ("here", "locked", "looks", "private", "second", "told", "window")
 
     def __init__(self, window: int, *, private: bool) -> None:
         self.window = window
@@ -29,6 +38,7 @@ class _Failures:
         self.here = 0  # in this process
         self.told = 0  # of these, to the others
         self.locked = False
+        self.looks = self.second = 0  # log-ins that were looked up in this second while it was locked out
 
 
 class Lockouts:
@@ -66,6 +76,17 @@ class Lockouts:
             return None
         return self._limit.wait(now)
 
+    def may_look(self, address: str) -> bool:
+        """Whether one more log-in from an address that is locked out may be looked up in this second."""
+        found: _Failures | None = self._failures.get(place_of(address))
+        if found is None:
+            return True
+        second = self._clock() // 1000
+        if found.second != second:
+            found.second, found.looks = second, 0
+        found.looks += 1
+        return found.looks <= LOOKS
+
     async def failed(self, address: str) -> None:
         """Count a log-in that failed; it counts in this process at once, and in the others when this returns."""
         if self._limit is None:
@@ -98,6 +119,29 @@ class Lockouts:
             return False
         failures.locked |= count >= limit.amount
         return True
+
+
+class KnownFailures:
+    """Log-ins that failed within so many seconds, by a digest, for they may be long, and secret."""
+
+    def __init__(self, seconds: float, *, timer: Callable[[], float] = perf_counter) -> None:
+        self._seconds = seconds
+        self._timer = timer
+        self._until: LRUCache[bytes, float] = LRUCache(KNOWN)
+
+    def note(self, login: str) -> None:
+        """Note one that has failed, unless it is noted already: it is looked up again after that time."""
+        if not self.holds(login):
+            self._until.insert(_digest(login), self._timer() + self._seconds)
+
+    def holds(self, login: str) -> bool:
+        """Whether it has failed within that time."""
+        until: float | None = self._until.get(_digest(login))
+        return until is not None and self._timer() < until
+
+
+def _digest(login: str) -> bytes:
+    return blake2b(login.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def place_of(address: str) -> str:

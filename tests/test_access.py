@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from guidsvc import keys
-from guidsvc.access import SCOPES
+from guidsvc.access import SCOPES, Caller
+from guidsvc.guard import Guard
+from guidsvc.lockouts import LOOKS
 from guidsvc.store import open_keys
 from tests.conftest import FakeClock, Serving
 from tests.guarded import Asker, Guarded, until
@@ -221,18 +223,74 @@ async def test_one_who_asks_too_often_is_told_when_to_ask_again(
 async def test_an_address_from_where_log_ins_fail_is_locked_out(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
-    """Whoever is known already is served on."""
+    """Failures are told to wait, at the same time as any; when the time is over they are failures again."""
+    async with serving(**combination, access="keys", login_limit="3/minute") as client:
+        wrong = {"Authorization": "Bearer nonsense"}
+        for _ in range(3):
+            assert (await client.get(PATH, headers=wrong)).status == 401
+        for method in ("GET", "PUT", "DELETE"):
+            begun = asyncio.get_running_loop().time()
+            refused = await client.ask(method, PATH, headers=wrong)
+            assert asyncio.get_running_loop().time() - begun >= 0.045
+            assert (refused.status, refused.json["code"]) == (429, "rate-limited")
+            assert 0 < int(refused.headers["Retry-After"]) <= 60
+        clock.now += 60_000
+        assert (await client.get(PATH, headers=wrong)).status == 401
+
+
+async def test_a_good_key_is_let_in_from_an_address_that_is_locked_out(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    """Whether it was used before or not, and while a client behind the same address goes on with a revoked one."""
     async with serving(**combination, access="keys", login_limit="3/minute") as client:
         guarded = Guarded(client, combination["store_url"], clock)
-        known, new = await guarded.asker("alice"), await guarded.asker("bob")
-        await known.ask("PUT", PATH, json=BODY)
+        revoked = await guarded.give("carol")
+        await guarded.change(revoked, revoked=1)
+        stale = Asker(client, revoked)
         for _ in range(3):
-            assert (await client.get(PATH, headers={"Authorization": "Bearer nonsense"})).status == 401
-        refused = await new.ask("GET", PATH)
-        assert (refused.status, refused.json["code"]) == (429, "rate-limited")
-        assert (await known.ask("GET", PATH)).status == 200
-        clock.now += 60_000
-        assert (await new.ask("GET", PATH)).status == 404
+            assert (await stale.ask("GET", PATH)).status == 401
+        for owner in ("alice", "bob"):
+            assert (await stale.ask("GET", PATH)).status == 429
+            new = await guarded.asker(owner)
+            assert (await new.ask("PUT", f"/guid/{owner.encode().hex().upper():0>32}", json=BODY)).status == 201
+            assert (await new.ask("GET", "/guid")).status == 200
+        assert (await stale.ask("GET", PATH)).status == 429
+
+
+async def test_what_failures_cost_from_a_locked_out_address_is_bounded(
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of unknown keys so many are looked up in a second; of one and the same key none. Who was let in before, is."""
+    looked: list[str] = []
+    plain = Guard._look
+
+    async def counted(guard: Guard, authorization: str) -> tuple[Caller, float]:
+        looked.append(authorization)
+        return await plain(guard, authorization)
+
+    monkeypatch.setattr(Guard, "_look", counted)
+    async with serving(access="keys", login_limit="3/minute") as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        known = await guarded.give()
+        assert (await Asker(client, known).ask("GET", "/guid")).status == 200
+
+        async def fail(text: str) -> int:
+            return (await client.get(PATH, headers={"Authorization": f"Bearer {text}"})).status
+
+        unknown = [keys.draw("alice", SCOPES, 0)[1] for _ in range(LOOKS + 50)]
+        for _ in range(3):
+            assert await fail(unknown[0]) == 401
+        looked.clear()
+        assert set(await asyncio.gather(*(fail(text) for text in unknown[1:]))) == {429}
+        assert len(looked) == LOOKS
+        looked.clear()
+        for text in unknown[:3]:
+            assert await fail(text) == 429
+        assert looked == []
+        async with asyncio.timeout(10):
+            while not looked:  # when it is no longer remembered
+                assert (await Asker(client, known).ask("GET", "/guid")).status == 200
+                await asyncio.sleep(0.05)
 
 
 async def test_a_token_opens_what_its_scopes_say(

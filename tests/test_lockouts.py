@@ -7,9 +7,10 @@ from contextlib import AsyncExitStack
 import pytest
 import redis
 
+from guidsvc import lockouts as module
 from guidsvc.cache.counters import RedisCounters, open_counters
 from guidsvc.limits import Limit
-from guidsvc.lockouts import Lockouts, place_of
+from guidsvc.lockouts import LOOKS, KnownFailures, Lockouts, place_of
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.servers import Server
 from tests.test_counters import DOWN, PATIENT, until_up
@@ -59,6 +60,32 @@ async def test_an_address_is_locked_out_for_the_rest_of_the_window(clock: FakeCl
     assert lockouts.blocked(HERE) is None
     await lockouts.failed(HERE)
     assert lockouts.blocked(HERE) == 60
+
+
+async def test_from_an_address_that_is_locked_out_so_many_are_looked_up_in_a_second(clock: FakeClock) -> None:
+    lockouts = Lockouts(LIMIT, clock=clock)
+    await fail(lockouts, HERE, 20)
+    for _ in range(2):
+        assert [lockouts.may_look(HERE) for _ in range(LOOKS + 5)] == [True] * LOOKS + [False] * 5
+        assert lockouts.may_look(THERE)
+        clock.advance(seconds=1)
+
+
+def test_failures_are_remembered_for_a_time_and_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KNOWN", 10)
+    now = [0.0]
+    failures = KnownFailures(4, timer=lambda: now[0])
+    failures.note("a")
+    now[0] = 3.9
+    failures.note("a")
+    assert failures.holds("a")
+    assert not failures.holds("b")
+    now[0] = 4.0
+    assert not failures.holds("a"), "or it would never be looked up again"
+    for number in range(100):
+        failures.note(f"{number}" * 8000)
+    assert len(failures._until) == 10
+    assert all(len(each) == 16 for each in failures._until)
 
 
 async def test_without_a_limit_nobody_is_locked_out(clock: FakeClock) -> None:
