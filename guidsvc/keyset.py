@@ -34,8 +34,8 @@ _log = structlog.get_logger(__name__)
 class Pace(NamedTuple):
     """Seconds."""
 
-    every: float = 300.0
-    """From one reading to the next."""
+    every: float = 45.0
+    """From one reading to the next: with what two readings take, and how long a log-in is remembered, within 60 s."""
     apart: float = 10.0
     """For which nobody who misses a key causes another reading."""
 

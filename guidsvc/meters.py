@@ -216,6 +216,8 @@ class Meters:
         self.cache = CacheMeter()
         self.store = StoreMeter()
         self.audit = AuditMeter()
+        self.metric_files_left_out = 0
+        """Files in the folder of metrics that could not be read, each time that one was found."""
         self.lag = Histogram(LAGS)
         """How late the event loop was at what it was to do, in seconds, a few times a second."""
         self.connections: Callable[[], int] = int

@@ -13,13 +13,13 @@ import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from socket import socket
-from tempfile import TemporaryDirectory
 
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
-from guidsvc import standard_streams
+from guidsvc import metric_files, standard_streams
 from guidsvc.errors import StartError
 from guidsvc.post import METRICS_VARIABLE
 from guidsvc.worker import Worker, start
@@ -63,8 +63,8 @@ def supervise(slots: list[list[socket]], grace: float, serving: Callable[[], Non
 
     `grace` is in seconds; `serving` is called once all serve.
     """
-    with TemporaryDirectory(prefix="guidsvc-metrics-") as metrics:
-        hurried = asyncio.run(Supervisor(slots, grace, metrics).run(serving))
+    with metric_files.supervised_folder() as metrics:
+        hurried = asyncio.run(Supervisor(slots, grace, str(metrics)).run(serving))
     if hurried is not None:
         standard_streams.drain()
         signal.raise_signal(hurried)  # of which the handlers are gone: it ends this process as it would have then
@@ -126,10 +126,18 @@ class Supervisor:
         ended = await worker.ended()
         served = worker.served_seconds
         self._workers.discard(worker)
-        mark_process_dead(worker.pid, self._metrics)  # type: ignore[no-untyped-call]
+        self._do(self._bury(worker.pid))
         async with slot.changing:  # whoever starts a worker puts it into the slot before it lets go
             if slot.worker is worker:
                 await self._recover(slot, worker, ended, served)
+
+    async def _bury(self, pid: int) -> None:
+        """Put what a worker has measured with what the other dead have; whatever happens to it, others serve on."""
+        try:
+            mark_process_dead(pid, self._metrics)  # type: ignore[no-untyped-call]
+            await asyncio.to_thread(metric_files.bury, Path(self._metrics), pid)
+        except OSError as error:
+            _log.warning("metrics of a worker that has ended cannot be kept", pid=pid, error=str(error))
 
     async def _recover(self, slot: _Slot, dead: Worker, ended: dict[str, object], served: float) -> None:
         """Start workers until one serves."""

@@ -448,7 +448,7 @@ def test_a_file_that_was_moved_away_is_begun_anew(log: AuditLog, clock: FakeCloc
 
     assert versions(moved, path) == list(range(1, version + 1))
     assert versions(path) == [version]
-    assert path.stat().st_mode & 0o007 == 0, "it is nobody else's"
+    assert path.stat().st_mode & 0o777 == 0o600, "it is nobody else's"
 
 
 def test_where_it_cannot_be_begun_anew_lines_are_told_of_until_it_can(

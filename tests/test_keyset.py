@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from guidsvc.errors import StartError, Unauthorized
+from guidsvc.guard import GOOD_SECONDS
 from guidsvc.keyset import MAX_BYTES, Pace, open_keys
 from guidsvc.tokens import Tokens, Trust, UnknownKey, open_tokens
-from guidsvc.web.jwks import fetch
+from guidsvc.web.jwks import SECONDS, fetch
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.issuer import AUDIENCE, ISSUER, Place, Signer, claims, jwk, key_set, private, serving_keys
 
@@ -61,6 +62,11 @@ def is_good(tokens: Tokens, token: str) -> bool:
     except Unauthorized:
         return False
     return True
+
+
+def test_a_key_that_is_taken_out_counts_within_a_minute() -> None:
+    """Two readings, the first begun just before it was taken out; and log-ins that are remembered."""
+    assert Pace().every + 2 * SECONDS + GOOD_SECONDS <= 60
 
 
 # Where it may be

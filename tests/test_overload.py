@@ -17,14 +17,17 @@ from guidsvc import rules
 from guidsvc.app import system_clock
 from guidsvc.errand import Errand
 from guidsvc.errors import Overloaded
+from guidsvc.meters import RequestMeter
 from guidsvc.rules import Terms
 from guidsvc.service import GuidService
 from guidsvc.store import Store, open_store
 from guidsvc.web import held
+from guidsvc.web.access import LOGGED_PATH
 from guidsvc.web.admission import QUEUE, Admission
 from guidsvc.web.app import make_app
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.health import Probes
+from guidsvc.web.refusals import Refusals
 from guidsvc.web.server import serving_on
 from guidsvc.web.short import ShortWay
 from guidsvc.web.watch import Watch
@@ -99,6 +102,15 @@ def get(client: Client, number: int) -> "asyncio.Task[Reply]":
 def refused(reply: Reply) -> bool:
     """Whether it is a refusal that says when to come again."""
     return (reply.status, reply.headers["Retry-After"], reply.json["code"]) == (503, "1", "unavailable")
+
+
+async def test_the_line_of_a_refused_request_is_cut_as_others_are(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("overload, requests are refused")
+    paths: list[str] = []
+    refusals = Refusals(Admission(PLACES), lambda _, path, *__: paths.append(path), RequestMeter())
+    for length in (10, LOGGED_PATH, LOGGED_PATH + 1, 60_000):
+        refusals.answer("GET", "/guid/".ljust(length, "x"), None, "127.0.0.1")
+    assert [len(path) for path in paths] == [10, LOGGED_PATH, LOGGED_PATH, LOGGED_PATH]
 
 
 @pytest.mark.parametrize("ask", [put, post, get])

@@ -98,6 +98,52 @@ def test_any_worker_tells_the_metrics_of_all_and_of_those_that_were_replaced(tmp
         assert all(ready() == 40 for _ in range(10)), "whoever is asked"
 
 
+def metrics_folder(running: Service) -> Path:
+    """Return the folder in which the workers put their metrics together."""
+    environment = Path(f"/proc/{children(running)[0]}/environ").read_bytes()
+    found = re.search(rb"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", environment)
+    assert found is not None
+    return Path(os.fsdecode(found[1]))
+
+
+def test_the_files_of_dead_workers_are_added_up_and_removed(tmp_path: Path, redis_url: str) -> None:
+    def ready() -> float:
+        return value(metrics(running), "guidsvc_requests_total", route="/readyz", method="GET", status="200")
+
+    def of_the_dead() -> set[str]:
+        living = {str(pid) for pid in children(running)}
+        names = {path.name for path in folder.glob("*.db")}
+        return {name for name in names if name.rpartition("_")[2].removesuffix(".db") not in living}
+
+    with workers(tmp_path, redis_url) as running:
+        folder = metrics_folder(running)
+        for times in (10, 20, 30):
+            assert all(answers(running) for _ in range(10))
+            wait_until(lambda times=times: ready() == times, "what all have counted", running.log)  # type: ignore[misc]
+            dead = children(running)[0]
+            os.kill(dead, signal.SIGKILL)
+            wait_until(lambda dead=dead: dead not in children(running), "its end", running.log)  # type: ignore[misc]
+            wait_until(lambda: len(children(running)) == 2, "another one", running.log)
+            ones = {"counter_dead.db", "histogram_dead.db"}
+            wait_until(lambda: of_the_dead() == ones, "one file for all that are dead", running.log)  # noqa: B023
+            assert ready() == times
+
+
+def test_what_a_killed_supervisor_leaves_the_next_one_removes(tmp_path: Path, redis_url: str) -> None:
+    own = {"TMPDIR": str(tmp_path)}
+    options = ["--workers", "2", "--cache-url", redis_url, "--no-access-log"]
+    with service(tmp_path, *options, environment=own) as running:
+        wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
+        folder, left = metrics_folder(running), children(running)
+        running.kill()
+        wait_until(lambda: not any(map(is_there, left)), "the end of the workers", running.log)
+        assert folder.is_dir()
+        running.start()
+        wait_until(lambda: len(children(running)) == 2, "the workers", running.log)
+        assert not folder.exists()
+        assert metrics_folder(running).is_dir()
+
+
 # Starting
 
 

@@ -3,8 +3,9 @@
 A file that is not ours is never touched; an older one is brought forward; a newer one is refused.
 """
 
+import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from guidsvc.errors import StartError
@@ -167,6 +168,9 @@ def _locks(lock: sqlite3.Connection, kind: str) -> bool:
 
 
 def _connect(path: Path, timeout: float) -> sqlite3.Connection:
+    """Open a file; one that is not there is made for this user alone, and SQLite makes what is beside it likewise."""
+    with suppress(OSError):  # which SQLite finds too
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
         return sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:

@@ -10,19 +10,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
+import structlog
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from guidsvc import metric_files
 from guidsvc.meters import Histogram, Meters
 from guidsvc.web.metric_table import TABLE, About, Labels, Read, Told
 
 _PROCESS = ProcessCollector(registry=None)
 _PROCESS_OVER = {"process_start_time_seconds": "livemin", "process_max_fds": "livemin"}
+
+_log = structlog.get_logger(__name__)
 
 
 def render(told: Collector, accept: str) -> tuple[bytes, str]:
@@ -45,11 +48,23 @@ class Alone(Collector):
         return self._families
 
 
-class Together(MultiProcessCollector):
-    """The metrics of all processes that have a folder in common."""
+class Together(Collector):
+    """The metrics of all processes that have a folder in common; ValueError if it is none.
+
+    What holds no metrics is left out: an empty file of a worker that was killed while it made it, or a foreign one.
+    """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(None, str(folder))  # type: ignore[no-untyped-call]
+        if not folder.is_dir():
+            raise ValueError(f"this is no folder: {folder}")
+        self._folder = folder
+        self.left_out: list[str] = []
+        """The names of files that could not be read."""
+
+    def collect(self) -> Iterable[Metric]:
+        with metric_files.locked(self._folder, exclusive=False):
+            families, self.left_out = metric_files.read_all(self._folder)
+        return families
 
 
 class Files:
@@ -58,12 +73,16 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, MmapedDict] = {}
+        self._opened: dict[str, os.stat_result] = {}
         self._keys: dict[tuple[str, Labels], list[str]] = {}  # to make one takes longer than to write its value
         self._before: dict[str, float] = {}
         self._written: dict[str, float] = {}
 
     def write(self, meters: Meters, about: About) -> None:
         """Write what of the metrics of this process has changed; OSError if there is no room for it."""
+        if not all(self._is_there(name) for name in self._files):
+            _log.warning("files of metrics are gone, and made anew", folder=str(self._folder))
+            self._begin_anew()
         for told in TABLE:
             for labels, value in told.read(meters, about).items():
                 keys = self._keys.get((told.name, labels))
@@ -95,9 +114,32 @@ class Files:
     def _file(self, name: str) -> MmapedDict:
         file = self._files.get(name)
         if file is None:
-            path = self._folder / f"{name}_{os.getpid()}.db"
-            file = self._files[name] = MmapedDict(str(path))  # type: ignore[no-untyped-call]
+            path = self._path(name)
+            file = self._files[name] = metric_files.open_file(path)
+            self._opened[name] = path.stat()
         return file
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}_{os.getpid()}.db"
+
+    def _is_there(self, name: str) -> bool:
+        """Whether a file is still in the folder, and whole: to write beyond the end of one would end the process."""
+        try:
+            now = self._path(name).stat()
+        except OSError:
+            return False
+        before, self._opened[name] = self._opened[name], now
+        return os.path.samestat(before, now) and now.st_size >= before.st_size
+
+    def _begin_anew(self) -> None:
+        """Forget the files: all that was counted since the start of this process is written into new ones."""
+        for name in self._files:
+            if not self._is_there(name):
+                self._path(name).unlink(missing_ok=True)
+        self.close()
+        self._opened.clear()
+        self._before.clear()
+        self._written.clear()
 
 
 def _family(told: Told, read: Read) -> Metric:

@@ -200,6 +200,13 @@ TABLE = (
         lambda meters, _: {(): meters.dropped_log_lines()},
     ),
     Told(
+        "guidsvc_metric_files_left_out_total",
+        "counter",
+        "Files in the shared folder of metrics that were left out, because they could not be read.",
+        (),
+        lambda meters, _: {(): meters.metric_files_left_out},
+    ),
+    Told(
         "guidsvc_event_loop_lag_seconds",
         "histogram",
         "How late the event loop was, a few times a second.",

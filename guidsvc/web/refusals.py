@@ -8,7 +8,7 @@ import time
 from guidsvc.errors import Overloaded
 from guidsvc.meters import RequestMeter
 from guidsvc.web import problems, replies
-from guidsvc.web.access import OTHER, Log, labelled
+from guidsvc.web.access import LOGGED_PATH, OTHER, Log, labelled
 from guidsvc.web.admission import Admission
 from guidsvc.web.dates import http_date
 from guidsvc.web.records import ROUTE
@@ -34,7 +34,7 @@ class Refusals:
         begun, error = time.perf_counter(), self._admission.refuse()
         name = draw() if given is None else request_id(given)
         if self._log is not None:
-            self._log(method, path, _STATUS, 0.0, name, remote, None)
+            self._log(method, path[:LOGGED_PATH], _STATUS, 0.0, name, remote, None)
         reply = self._reply(error, method, name, secure=secure)
         self._meter.done(_route(path), labelled(method), _STATUS, time.perf_counter() - begun)
         return reply

@@ -18,12 +18,15 @@ from guidsvc.meters import Meters
 from guidsvc.web.origin import Origin
 
 if TYPE_CHECKING:
-    from guidsvc.web.exposition import Files
+    from guidsvc.web.exposition import Files, Together
 
 SAMPLE_SECONDS = 0.25
 """How often is looked how late the event loop is."""
 SAMPLES = 2
 """What was counted is handed over every so many looks."""
+
+TOLD = 10
+"""Of files that cannot be read so many are named in the log."""
 
 _log = structlog.get_logger(__name__)
 
@@ -45,6 +48,7 @@ class Watch:
         self._about = about or {}
         self._files: Files | None = None
         self._failing = False
+        self._left_out: set[str] = set()  # of the files that others, or nobody, can read
 
     async def keep(self) -> None:
         """Look how late the loop is, and hand over what was counted, until cancelled."""
@@ -86,11 +90,24 @@ class Watch:
         if self._folder is None:
             alone = exposition.Alone(self.meters, self._about)
             return await asyncio.to_thread(exposition.render, alone, accept)
-        self.hand_over()
         try:
-            return await asyncio.to_thread(exposition.render, exposition.Together(self._folder), accept)
+            rendered, has_news = await self._render(exposition.Together(self._folder), accept)
+            return (await self._render(exposition.Together(self._folder), accept))[0] if has_news else rendered
         except (OSError, ValueError) as error:
             raise StoreUnavailable(f"metrics cannot be read: {error}") from error
+
+    async def _render(self, together: "Together", accept: str) -> tuple[tuple[bytes, str], bool]:
+        """Render what all have written, and note the files that were left out; whether others were than before."""
+        from guidsvc.web import exposition
+
+        self.hand_over()
+        rendered = await asyncio.to_thread(exposition.render, together, accept)
+        news = set(together.left_out) - self._left_out
+        self._left_out = set(together.left_out)
+        if news:
+            self.meters.metric_files_left_out += len(news)
+            _log.warning("files of metrics left out, they cannot be read", files=sorted(news)[:TOLD])
+        return rendered, bool(news)
 
     def _write(self, folder: Path) -> None:
         if self._files is None:

@@ -1,0 +1,181 @@
+"""The files in which several processes put their metrics together, in prometheus_client's own format.
+
+Each process writes files of its own, named by its number. The counters of a process that has ended are added up in one
+file of all the dead, so that nothing which was counted is lost, and no file stays for each death. A lock keeps readers
+from seeing both, or neither, of the two. What else is in the folder was written by anybody, and is never trusted.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import stat
+import struct
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+
+PREFIX = "guidsvc-metrics-"
+"""With which the name of a supervisor's folder begins."""
+MAX_BYTES = 16 * 1024 * 1024
+"""A larger file is not read."""
+LOCK_SECONDS = 1.0
+"""For which the lock of a folder is waited for."""
+DEAD = "dead"
+"""Stands where the number of the process is, in the names of the files of all that have ended."""
+
+_ADDED_UP = ("counter", "histogram")
+_INITIAL_BYTES = 64 * 1024
+_MODE = 0o600
+_NAME = re.compile(r"(?:counter|histogram|summary|gauge_[a-z]+)_(?:[0-9]+|dead)")
+
+
+def open_file(path: Path) -> MmapedDict:
+    """Open a file of this process, made anew if there is none, or none that can be read; OSError if it cannot be."""
+    if not is_readable(path):
+        path.unlink(missing_ok=True)
+        _create(path)
+    return MmapedDict(str(path))  # type: ignore[no-untyped-call]
+
+
+def _create(path: Path) -> None:
+    """Make a file that only this user can read; under its name it is complete from the beginning."""
+    new = path.with_suffix(".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
+    try:
+        os.ftruncate(descriptor, _INITIAL_BYTES)
+    finally:
+        os.close(descriptor)
+    new.replace(path)
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a file holds metrics."""
+    return _may_hold_metrics(path) and _merged([path]) is not None
+
+
+def read_all(folder: Path) -> tuple[list[Metric], list[str]]:
+    """Return the metrics of all files in a folder, and the names of those files that were left out."""
+    files = sorted(folder.glob("*.db"))
+    found = [path for path in files if _may_hold_metrics(path)]
+    metrics = _merged(found)
+    if metrics is None:
+        found = [path for path in found if is_readable(path)]
+        metrics = _merged(found) or []
+    return metrics, [path.name for path in files if path not in found]
+
+
+def _may_hold_metrics(path: Path) -> bool:
+    """Whether a file has the name and the size of one that holds metrics; a FIFO would be waited for without end."""
+    if _NAME.fullmatch(path.stem) is None:
+        return False
+    with suppress(OSError, struct.error):
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES:
+            with path.open("rb") as file:
+                (used,) = struct.unpack("i", file.read(4))
+            return bool(0 <= used <= found.st_size)
+    return False
+
+
+def _merged(files: Sequence[Path]) -> list[Metric] | None:
+    """Return the metrics of files; None if one of them cannot be read."""
+    try:
+        return list(MultiProcessCollector.merge([str(path) for path in files]))  # type: ignore[no-untyped-call]
+    except Exception:  # noqa: BLE001  # a file may hold anything, so reading it may fail in any way
+        return None
+
+
+@contextmanager
+def locked(folder: Path, *, exclusive: bool) -> Iterator[bool]:
+    """Hold the lock of a folder, inside; yields whether it could be had within LOCK_SECONDS."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _lock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+def bury(folder: Path, pid: int) -> None:
+    """Add up what a process that has ended has counted with the other dead; OSError if that cannot be written."""
+    with locked(folder, exclusive=True) as is_locked:
+        if not is_locked:
+            return  # its files stay, which is right too
+        for kind in _ADDED_UP:
+            path = folder / f"{kind}_{pid}.db"
+            if is_readable(path):
+                _add(path, folder / f"{kind}_{DEAD}.db")
+            path.unlink(missing_ok=True)
+            path.with_suffix(".new").unlink(missing_ok=True)
+
+
+def _add(path: Path, to: Path) -> None:
+    """Add the values of a file to those of another, which is replaced in one step."""
+    sums: dict[str, float] = {}
+    for each in (to, path):
+        if is_readable(each):
+            for key, value, _, _ in MmapedDict.read_all_values_from_file(str(each)):  # type: ignore[no-untyped-call]
+                sums[key] = sums.get(key, 0.0) + value
+    new = to.with_suffix(".sum")
+    new.unlink(missing_ok=True)
+    with closing(open_file(new)) as file:
+        for key, value in sums.items():
+            file.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
+    new.replace(to)
+
+
+@contextmanager
+def supervised_folder() -> Iterator[Path]:
+    """Make a folder for the metrics of workers, inside; and remove those of supervisors that were killed."""
+    _remove_stale(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
+        folder = Path(name)
+        descriptor = os.open(folder / "owner.new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (folder / "owner.new").rename(folder / "owner")  # locked already when it can be seen
+            yield folder
+        finally:
+            os.close(descriptor)
+
+
+def _remove_stale(parent: Path) -> None:
+    """Remove the folders of this user whose supervisor has ended: nobody locks their file `owner` any more."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            found = folder.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and _is_deserted(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_deserted(folder: Path) -> bool:
+    """Whether the owner of a folder has ended; OSError if it has none, or has one still."""
+    descriptor = os.open(folder / "owner", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
+    return True
