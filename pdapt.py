@@ -14,8 +14,15 @@ def _keys(words: Sequence[str]) -> None:
     keys_command.run(words, clock=app.system_clock)
 
 
+def _healthcheck(words: Sequence[str]) -> None:
+    from guidsvc import healthcheck_command
+
+    healthcheck_command.run(words)
+
+
 COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "keys": _keys,
+    "healthcheck": _healthcheck,
 }
 """What to run for each first word, with the words after it. A command imports only what it needs."""
 

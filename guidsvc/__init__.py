@@ -21,6 +21,7 @@ The map of the package. A request flows one way, and imports run the same way:
     key_bodies what clients send of keys, and the queries of lists of them
     keyring    API keys as they are dealt out: created, listed, rotated, revoked
     keys_command the same by the command line: `python pdapt.py keys`
+    healthcheck_command asks a running service whether it is alive: `python pdapt.py healthcheck`
     guarding   whether access is controlled, and the guard opened with all that it needs
     audit      AuditLog: who did what to which GUID, a line each
     guard      Guard: who asks, by the key that is shown; what is remembered of that, and for how long

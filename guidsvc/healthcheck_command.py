@@ -1,0 +1,116 @@
+"""`python pdapt.py healthcheck`: ask a running service on this host whether it is alive, or ready.
+
+It reads the settings as the service does, so it finds the address, port, Unix socket and TLS by itself. It exits with 0
+if the answer is 200, else with 1 and one line that says why.
+"""
+
+import argparse
+import ssl
+from collections.abc import Sequence
+from http.client import OK, HTTPConnection, HTTPException
+from pathlib import Path, PurePath
+from socket import AF_UNIX, SOCK_STREAM, create_connection, socket
+
+from guidsvc import config
+from guidsvc.config import Settings
+from guidsvc.errors import StartError
+
+PROGRAM = "pdapt.py healthcheck"
+TIMEOUT_SECONDS = 3.0
+"""How long to wait for the connection, and then for the answer."""
+ANSWER_BYTES = 300
+"""How much of a bad answer is shown."""
+
+_SERVICE_PROGRAMS = {"pdapt.py", "guidsvc"}
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # nothing is bound by it
+_HOST = "localhost"  # accepted as Host by every listener, also by those without access control
+
+
+def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) -> None:
+    """Print that the service is alive, or ready; StartError, of one line, if it is not."""
+    arguments, flags = parser().parse_known_args(words)
+    settings = config.load([*container_flags(first_process), *flags])
+    path = "/readyz" if arguments.ready else "/livez"
+    where = _where(settings, path)
+    try:
+        status, text = _ask(settings, path)
+    except (OSError, HTTPException) as error:
+        raise StartError(f"healthcheck: {where}: {_reason(error)}") from error
+    if status != OK:
+        raise StartError(f"healthcheck: {where}: answered {status}: {text}")
+    print(f"{'ready' if arguments.ready else 'alive'}: {where}")
+
+
+def container_flags(first_process: Path) -> list[str]:
+    """Return the flags that the service was started with, if it is what this container was started for, else none.
+
+    A health check in a container is handed the environment of the service, but not its flags.
+    """
+    try:
+        words = first_process.read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
+    except OSError:
+        return []
+    program = next((at for at, word in enumerate(words) if PurePath(word).name in _SERVICE_PROGRAMS), len(words))
+    return words[program + 1 :]
+
+
+def _ask(settings: Settings, path: str) -> tuple[int, str]:
+    """Return the status of the answer, and the beginning of its body in one line."""
+    with _connected(settings) as connected:
+        connection = HTTPConnection(_HOST)
+        connection.sock = connected
+        connection.request("GET", path, headers={"Host": _HOST, "Connection": "close"})
+        reply = connection.getresponse()
+        return reply.status, " ".join(reply.read(ANSWER_BYTES).decode(errors="replace").split())
+
+
+def _connected(settings: Settings) -> socket:
+    if settings.unix_socket is not None:
+        plain = socket(AF_UNIX, SOCK_STREAM)
+        plain.settimeout(TIMEOUT_SECONDS)
+        plain.connect(settings.unix_socket)
+    elif settings.port == 0:
+        raise StartError("healthcheck: port: 0 is any free port; name the one that the service listens on")
+    else:
+        plain = create_connection((_address(settings), settings.port), TIMEOUT_SECONDS)
+    return plain if settings.tls_cert is None else _unverified().wrap_socket(plain)
+
+
+def _unverified() -> ssl.SSLContext:
+    """Return a context that takes any certificate: nothing secret is sent, and it need not name this address."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _address(settings: Settings) -> str:
+    return _ANY_ADDRESS.get(settings.host, settings.host)
+
+
+def _where(settings: Settings, path: str) -> str:
+    scheme = "http" if settings.tls_cert is None else "https"
+    if settings.unix_socket is not None:
+        return f"{scheme}://{_HOST}{path} at {settings.unix_socket}"
+    address = _address(settings)
+    return f"{scheme}://{f'[{address}]' if ':' in address else address}:{settings.port}{path}"
+
+
+def _reason(error: OSError | HTTPException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {TIMEOUT_SECONDS:g} s"
+    if isinstance(error, HTTPException):
+        return f"this is no HTTP: {error!r}"
+    return error.strerror or str(error)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the words after `healthcheck`; what it does not know are flags of the service."""
+    made = argparse.ArgumentParser(
+        PROGRAM,
+        description="Exit with 0 if the service on this host is alive, else with 1 and a line that says why.",
+        epilog="Takes the flags of the service too, and reads its variables and .env, to find where it listens.",
+        allow_abbrev=False,
+    )
+    made.add_argument("--ready", action="store_true", help="ask /readyz, which needs the store, in place of /livez")
+    return made
