@@ -14,6 +14,8 @@ WORKDIR /app
 COPY pdapt.py ./
 COPY guidsvc ./guidsvc
 RUN chmod -R a+rX /app && /venv/bin/python -m compileall -q /app
+# The command `guidsvc`: alone it is the service; `guidsvc keys --help` and others work on its store and settings.
+RUN printf '#!/bin/sh\nexec /venv/bin/python /app/pdapt.py "$@"\n' > /usr/local/bin/guidsvc && chmod 755 /usr/local/bin/guidsvc
 USER guidsvc
 VOLUME /data
 # Where the default, sqlite:///guidsvc.db, is then; it is no variable here, which would stand in the way of its _FILE.
@@ -21,5 +23,6 @@ WORKDIR /data
 ENV PYTHONUNBUFFERED=1 GUIDSVC_HOST=0.0.0.0 GUIDSVC_PORT=8888
 EXPOSE 8888
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/venv/bin/python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['GUIDSVC_PORT'] + '/readyz', timeout=2)"]
-CMD ["/venv/bin/python", "/app/pdapt.py"]
+# Alive, not ready: what restarts containers must not do so because the database is away.
+HEALTHCHECK --interval=10s --timeout=10s --start-period=10s CMD ["guidsvc", "healthcheck"]
+ENTRYPOINT ["guidsvc"]
