@@ -80,6 +80,7 @@ _BODIES = st.sampled_from(
         b"{}",
         b'{"user": "Z\xc3\xbcrich"}',
         b'{"user": "a", "expire": 1795420610}',
+        b'{"expire": 0}',
         b'{"user": "a", "metadata": {"a": {"b": 1}}}',
         b'{"metadata": {"a": null, "c": ":"}}',
         b'{"metadata": null}',

@@ -38,6 +38,16 @@ async def test_a_create_that_is_sent_again_gets_the_first_answer_again(client: C
     assert await everything(client) == 1
 
 
+async def test_what_was_created_revoked_is_not_renewed_by_asking_again(client: Client) -> None:
+    revoked = {"user": USER, "expire": 0}
+    first, again = [await client.post("/guid", revoked, headers=KEY) for _ in range(2)]
+    path = f"/guid/{first.json['guid']}"
+
+    assert (first.status, again.status, again.body) == (201, 201, first.body)
+    assert_problem(await client.get(path), 410, "expired")
+    assert_problem(await client.put(path, {"user": USER}), 410, "expired")
+
+
 async def test_another_body_or_path_or_query_under_the_same_key_is_a_mismatch(client: Client) -> None:
     await client.post("/guid", {"user": USER}, headers=KEY)
 
