@@ -292,6 +292,16 @@ async def test_what_is_revoked_stays_so_until_an_expiry_is_given(client: Client,
     assert (await client.put(PATH, {"user": USER})).status == 201, "past its retention it is another"
 
 
+async def test_no_change_that_races_with_a_revocation_undoes_it(client: Client) -> None:
+    await client.put(PATH, {"user": USER})
+    changes = [client.ask(("PUT", "PATCH")[number % 2], PATH, json={"metadata": {"a": number}}) for number in range(20)]
+    replies = await asyncio.gather(*changes[:10], client.put(PATH, {"expire": 0}), *changes[10:])
+
+    assert replies[10].status == 200
+    assert {reply.status for reply in replies} <= {200, 410}
+    assert_problem(await client.get(PATH), 410, "expired")
+
+
 async def test_after_its_retention_a_guid_is_not_found_and_is_created_anew(client: Client, clock: FakeClock) -> None:
     await client.put(PATH, {"user": USER, "expire": clock.seconds + 60})
     clock.advance(seconds=60 + 7 * DAY)
