@@ -18,6 +18,7 @@
     ├── Unavailable         nothing was changed, try again
     │   ├── StoreUnavailable
     │   │   ├── StoreReadOnly   it can be read, and takes no write
+    │   │   │   └── StoreReplaced   its file was removed or replaced
     │   │   ├── TooLate         it was given up before it was sent to the store: it took too long
     │   │   └── Abandoned       and so was this: who asked for it has gone
     │   ├── Overloaded      there is more to do than can be done in time
@@ -192,6 +193,10 @@ class StoreUnavailable(Unavailable):
 
 class StoreReadOnly(StoreUnavailable):
     """The store can be read, and takes no write."""
+
+
+class StoreReplaced(StoreReadOnly):
+    """A file of the store was removed or replaced while it was open: what is written there would be lost."""
 
 
 class TooLate(StoreUnavailable):

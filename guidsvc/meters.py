@@ -174,6 +174,8 @@ class StoreMeter:
         self.latencies = {operation: Latency("store") for operation in ("get", "swap", "find", "count", "fence")}
         self.failures: Counter[str] = Counter(dict.fromkeys(self.latencies, 0))
         self.batches: dict[str, BatchMeter] = {}
+        self.wal_bytes: Callable[[], int] | None = None
+        """The size of the write-ahead log, where there is one."""
         self.lateness = Histogram(LATENESS)
         """How long after its time a record was purged, in seconds: for each that was."""
 

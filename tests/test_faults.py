@@ -21,7 +21,7 @@ import redis
 from tests.client import Client, Reply
 from tests.conftest import ExpectedLogs, Serving
 from tests.faulty_disk import set_disk
-from tests.servers import ROOT, Service, service
+from tests.servers import ROOT, Service, service, wait_until
 
 FAULTY = ROOT / "tests" / "faulty_disk.py"
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -136,8 +136,13 @@ def on_faulty_disk(folder: Path) -> Iterator[Service]:
 
 async def told(client: Client, running: Service, reply: Reply) -> None:
     """See that the log tells, under the request id, what was wrong with which file."""
-    lines = [line for line in running.log.read_text().splitlines() if reply.headers["X-Request-Id"] in line]
-    assert any("guidsvc.db" in line for line in lines), lines
+    request_id = reply.headers["X-Request-Id"]
+
+    def is_logged() -> bool:
+        lines = [line for line in running.log.read_text().splitlines() if request_id in line]
+        return any("guidsvc.db" in line for line in lines)
+
+    await asyncio.to_thread(wait_until, is_logged, f"the file, for {request_id}", running.log)
 
 
 @pytest.mark.parametrize("kind", [Full, ReadOnly, Limited])

@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from guidsvc.meters import StoreMeter
 from guidsvc.models import Receipt, Record
 from guidsvc.rules import Clock, Selection
 from guidsvc.store.fence import Fence, Mode, Sight
+from guidsvc.store.sqlite_files import WAL_BYTES, StoreFiles
 from guidsvc.store.sqlite_find import Finder
 from guidsvc.store.sqlite_schema import FORGET, LET_GO, RENAME, claim, is_store, open_reader, open_writer, share
 from guidsvc.store.sqlite_tables import (
@@ -50,6 +51,8 @@ GROUP = 512
 """At most so many writes go into one transaction."""
 SWEEP_SECONDS = 60.0
 """The pause between two sweeps for records that are past their retention."""
+WATCH_SECONDS = 1.0
+"""The pause between two looks at the files."""
 SWEEP_CHUNK, SWEEP_PAUSE = 500, 0.05
 """A sweep removes so many records at a time, and lets others write for so many seconds in between."""
 
@@ -78,6 +81,7 @@ async def open_sqlite(
     clock: Clock,
     exclusive: bool,
     sweep_seconds: float = SWEEP_SECONDS,
+    wal_bytes: int = WAL_BYTES,
     meter: StoreMeter | None = None,
 ) -> AsyncIterator["SqliteStore"]:
     """Open the store in a file, sweep it now and then, and close it when every write has been answered."""
@@ -92,10 +96,12 @@ async def open_sqlite(
             share(lock)
         store = SqliteStore(writer, reader, Finder(path), meter=meter)
         try:
-            async with background(_sweep(store, clock, sweep_seconds)):
+            async with background(_sweep(store, clock, sweep_seconds)), background(_watch(store, wal_bytes)):
                 yield store
         finally:
             await store.aclose()
+            if store.files.is_replaced:
+                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or the next start reads this log for the new file
 
 
 @asynccontextmanager
@@ -134,13 +140,15 @@ class SqliteStore:
         meter: StoreMeter | None = None,
     ) -> None:
         (_, _, self._file) = writer.execute("PRAGMA database_list").fetchone()
-        self._writer = Writer(writer, self._file)
+        self.files = finder.files = StoreFiles(Path(self._file))
+        self._writer = Writer(writer, self.files)
         self._reader = reader
         self._finder = finder
         self._write_seconds = write_seconds
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         patience = Patience(write_seconds, self._overdue)
         self._meter = StoreMeter() if meter is None else meter
+        self._meter.wal_bytes = self.files.wal_bytes
         self._swaps: Batcher[_Swap, bool] = Batcher(
             self._commit,
             limit=GROUP,
@@ -228,7 +236,13 @@ class SqliteStore:
             (name,) = self._reader.execute("SELECT name FROM identity").fetchone()
         return str(name)
 
+    async def shrink_wal(self, limit_bytes: int) -> None:
+        """Cut the write-ahead log back if it is above the limit and nobody needs it."""
+        with self._failures():
+            await asyncio.to_thread(self.files.shrink_wal, limit_bytes)
+
     async def ping(self) -> None:
+        self.files.check()
         with self._failures():
             self._reader.execute("SELECT 1 FROM records LIMIT 1").fetchone()
         if self._writer.is_failing:
@@ -294,3 +308,12 @@ async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:
                     await asyncio.sleep(SWEEP_PAUSE)
         except GuidsvcError as error:
             _log.warning("sweep failed, to be tried again", error=str(error), seconds=seconds)
+
+
+async def _watch(store: SqliteStore, wal_bytes: int) -> None:
+    """Notice that a file was replaced, though nobody writes, and keep the log small."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        with suppress(GuidsvcError):  # the next look finds what is still so; a change of the files is in the log
+            store.files.check()
+            await store.shrink_wal(wal_bytes)

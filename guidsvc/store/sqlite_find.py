@@ -25,6 +25,7 @@ from pydantic_core import to_json
 from guidsvc.errors import StoreUnavailable
 from guidsvc.models import Record
 from guidsvc.rules import Selection
+from guidsvc.store.sqlite_files import StoreFiles
 from guidsvc.store.sqlite_schema import open_reader
 from guidsvc.store.sqlite_tables import RECORDS
 
@@ -56,6 +57,8 @@ class Finder:
     def __init__(
         self, path: Path, *, threads: int = THREADS, seconds: float = FIND_SECONDS, few: int = FEW, near: int = NEAR
     ) -> None:
+        self.files: StoreFiles | None = None
+        """Checked before another connection opens the file by its name."""
         self._path = path
         self._seconds = seconds
         self._few = few
@@ -132,6 +135,8 @@ class Finder:
         return bool(found < self._few)
 
     def _connect(self) -> sqlite3.Connection:
+        if self.files is not None:
+            self.files.check()
         return self._open.enter_context(closing(open_reader(self._path)))
 
 

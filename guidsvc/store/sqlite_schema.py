@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from guidsvc.errors import StartError
+from guidsvc.store.sqlite_files import WAL_BYTES, connect
 
 APPLICATION_ID = 0x67756964
 """Marks a file as ours, in SQLite's header: "guid"."""
@@ -111,7 +112,7 @@ def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open the file, which must have been prepared by `open_writer`, for reading, in one thread at a time."""
-    connection = sqlite3.connect(path, timeout=_READ_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = connect(path, timeout_seconds=_READ_BUSY_SECONDS)
     connection.execute("PRAGMA query_only = ON")
     return connection
 
@@ -182,6 +183,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, 
     if mode != "wal":
         raise StartError(f"store_url: {path} is on a file system that cannot hold a write-ahead log")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     connection.execute("BEGIN IMMEDIATE")  # one process at a time; and a file that cannot be written shows it here
     for step in migrations[_pragma(connection, "user_version") :]:
         for statement in filter(str.strip, step.split(";")):

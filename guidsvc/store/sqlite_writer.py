@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StoreReadOnly, StoreUnavailable
+from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StoreReadOnly, StoreReplaced, StoreUnavailable
+from guidsvc.store.sqlite_files import StoreFiles
 from guidsvc.store.sqlite_schema import APPLICATION_ID
 from guidsvc.store.sqlite_tables import Change
 
@@ -32,9 +33,10 @@ def monotonic_ms() -> int:
 class Writer:
     """Writes with a connection. `is_failing` says that the disk did not take the last that was written."""
 
-    def __init__(self, connection: sqlite3.Connection, file: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, files: StoreFiles) -> None:
         self._connection = connection
-        self._file = file
+        self._files = files
+        self._file = str(files.path)
         self.is_failing = False
 
     def swaps(self, changes: Sequence[Change]) -> list[bool | GuidsvcError]:
@@ -80,10 +82,13 @@ class Writer:
         """Return if the disk takes a page; StoreReadOnly if it does not."""
         try:
             self._transaction(lambda: self._connection.execute(_TRIAL))
+        except StoreReplaced:
+            raise
         except (StoreUnavailable, OutcomeUnknown) as error:
             raise StoreReadOnly(str(error)) from error
 
     def _transaction(self, work: Callable[[], _Done]) -> _Done:
+        self._files.check()
         committing = False
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -97,6 +102,10 @@ class Writer:
             self.is_failing = self.is_failing or _code(error) in _DISK
             raise failure(error, self._file, committing=committing) from error
         self.is_failing = False
+        try:
+            self._files.check()
+        except StoreReplaced as error:
+            raise OutcomeUnknown(str(error)) from error
         return done
 
 

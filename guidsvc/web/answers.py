@@ -119,7 +119,7 @@ class Ready(BaseModel):
     model_config = _closed({"status": "ready", "store": "up", "cache": "up"})
 
     status: Literal["ready", "degraded"]
-    store: Literal["up", "read-only"]
+    store: Literal["up", "read-only", "replaced"]
     cache: Literal["up", "down"]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import guidsvc
-from guidsvc.errors import StoreReadOnly, StoreUnavailable, Unavailable
+from guidsvc.errors import StoreReadOnly, StoreReplaced, StoreUnavailable, Unavailable
 from guidsvc.web import answers
 from guidsvc.web.base import Handler
 from guidsvc.web.described import Answer, operation
@@ -23,7 +23,7 @@ LINKS = {
     "docs": "/docs",
 }
 
-_UP, _DOWN, _READ_ONLY = "up", "down", "read-only"
+_UP, _DOWN, _READ_ONLY, _REPLACED = "up", "down", "read-only", "replaced"
 
 Probe = Callable[[], Awaitable[None]]
 """Returns if a part answers, and raises Unavailable if it does not."""
@@ -101,6 +101,8 @@ async def _state(probe: Probe) -> str:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await probe()
+    except StoreReplaced:
+        return _REPLACED
     except StoreReadOnly:
         return _READ_ONLY
     except (Unavailable, TimeoutError):

@@ -172,6 +172,14 @@ TABLE = (
         lambda meters, about: {name: each.waiting() for name, each in _batches(meters, about).items()},
     ),
     Told(
+        "guidsvc_store_wal_bytes",
+        "gauge",
+        "Size of the write-ahead log of the SQLite file.",
+        (),
+        lambda meters, _: {} if meters.store.wal_bytes is None else {(): meters.store.wal_bytes()},
+        "livemax",
+    ),
+    Told(
         "guidsvc_purged_records_total",
         "counter",
         "Records past their retention that this service has deleted. MongoDB deletes them by itself.",

@@ -1,0 +1,92 @@
+"""The files of a SQLite store: whether they are still the ones that were opened, and how large the log is.
+
+SQLite works on open files, whatever happens to their names. After `mv other.db guidsvc.db` or `rm guidsvc.db-wal` it
+goes on in files that nobody can open any more, so a write would be acknowledged and lost. Two processes would even
+share a name and not its locks.
+"""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from threading import Lock
+
+import structlog
+
+from guidsvc.errors import StoreReplaced
+
+WAL_BYTES = 64 * 1024 * 1024
+"""A write-ahead log above this size is cut back as soon as no reader needs it."""
+SUFFIXES = ("", "-wal", "-shm")
+_FEW_FRAMES = 1000
+
+_log = structlog.get_logger(__name__)
+
+
+class StoreFiles:
+    """The database with its write-ahead log and the index of that, which must all be open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._paths = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
+        self._identities = [_identity(each) for each in self._paths]
+        self._lock = Lock()
+        self.is_replaced = False
+
+    def check(self) -> None:
+        """Return if every file is still in its place; StoreReplaced if one was removed or replaced."""
+        changed = [
+            path for path, opened in zip(self._paths, self._identities, strict=True) if _identity(path) != opened
+        ]
+        if bool(changed) != self.is_replaced:
+            self._note(changed)
+        if changed:
+            raise StoreReplaced(
+                f"SQLite: {changed[0]} was removed or replaced while it was open; put it back, or restart the service"
+            )
+
+    def wal_bytes(self) -> int:
+        """Return the size of the write-ahead log."""
+        try:
+            return self._paths[1].stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def shrink_wal(self, limit_bytes: int) -> None:
+        """Cut the log back if it is above the limit and nobody needs it; for a thread.
+
+        The pages are first copied beside the writers. The cut itself needs their lock, and waits neither for that nor
+        for a reader.
+        """
+        if self.wal_bytes() <= limit_bytes:
+            return
+        self.check()
+        with closing(connect(self.path, timeout_seconds=0)) as connection:
+            _, frames, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if frames - copied <= _FEW_FRAMES:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def _note(self, changed: list[Path]) -> None:
+        with self._lock:
+            if bool(changed) == self.is_replaced:
+                return  # another thread was first
+            self.is_replaced = bool(changed)
+        if changed:
+            names = [str(path) for path in changed]
+            _log.error("store file was removed or replaced, writes are refused", files=names)
+        else:
+            _log.warning("store file is back, writes go on", file=str(self.path))
+
+
+def connect(path: Path, *, timeout_seconds: float) -> sqlite3.Connection:
+    """Open a file that exists, for one thread at a time; sqlite3.Error if it does not."""
+    url = f"{path.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(url, uri=True, timeout=timeout_seconds, isolation_level=None, check_same_thread=False)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # several times as fast as Path.stat, and called for each transaction
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,200 @@
+"""The files of the SQLite store: removed, replaced and put back under a running service; and a log that has grown."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from guidsvc.errors import StoreReplaced
+from guidsvc.store.sqlite import SqliteStore, open_sqlite
+from guidsvc.store.sqlite_files import WAL_BYTES
+from tests.client import Client
+from tests.conftest import ExpectedLogs, FakeClock, Serving
+from tests.records import GUID, record
+from tests.servers import START_SECONDS
+from tests.test_metrics import scrape, value
+
+PATH = f"/guid/{GUID}"
+TOLD = "store file was removed or replaced"
+BACK = "store file is back"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "guidsvc.db"
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return the path of a file beside the database."""
+    return path.with_name(path.name + suffix)
+
+
+def remove(path: Path) -> None:
+    """Move the file away."""
+    path.rename(path.with_name("away"))
+
+
+def replace(path: Path) -> None:
+    """Put another file in its place, with the same content."""
+    shutil.copy(path, path.with_name("copy"))
+    path.rename(path.with_name("away"))
+    path.with_name("copy").rename(path)
+
+
+def put_back(path: Path) -> None:
+    """Put the file back that was moved away."""
+    path.with_name("away").replace(path)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("change", [remove, replace])
+async def test_a_file_that_is_not_in_its_place_stops_writes_until_it_is_back(
+    serving: Serving,
+    path: Path,
+    change: Callable[[Path], None],
+    suffix: str,
+    expected_logs: ExpectedLogs,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    expected_logs.add(TOLD, BACK, "request failed", "sweep failed")
+    async with serving() as client:
+        assert (await client.put(PATH, {"user": "before"})).status == 201
+        change(beside(path, suffix))
+        for _ in range(3):
+            refused = await client.put(PATH, {"user": "during"})
+            assert (refused.status, refused.json["code"]) == (503, "unavailable")
+        ready = await client.get("/readyz")
+        assert (ready.status, ready.json["status"], ready.json["store"]) == (200, "degraded", "replaced")
+        assert (await client.get(PATH)).json["user"] == "before"
+        assert (await client.get("/guid")).status in {200, 503}
+        if change is remove:
+            assert not beside(path, suffix).exists(), "nobody makes a new one in its place"
+        assert len([line for line in caplog.messages if TOLD in line]) == 1
+
+        put_back(beside(path, suffix))
+        assert (await client.put(PATH, {"user": "after"})).status == 200
+        assert (await client.get("/readyz")).json["status"] == "ready"
+        assert (await client.get("/guid")).json["items"][0]["user"] == "after"
+
+
+async def test_it_is_noticed_though_nobody_asks(
+    path: Path, clock: FakeClock, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected_logs.add(TOLD)
+    async with open_sqlite(path, clock=clock, exclusive=True):
+        remove(path)
+        async with asyncio.timeout(START_SECONDS):
+            while not any(TOLD in line for line in caplog.messages):
+                await asyncio.sleep(0.01)
+
+
+async def test_the_log_of_a_file_that_was_replaced_is_not_read_for_the_new_one(
+    serving: Serving, path: Path, expected_logs: ExpectedLogs
+) -> None:
+    """The service ends with its log written into the old file; the next start serves what the new file holds."""
+    expected_logs.add(TOLD, "request failed")
+    async with serving() as client:
+        await client.put(PATH, {"user": "restored"})
+    shutil.copy(path, path.with_name("backup"))
+    async with serving() as client:
+        await client.put(PATH, {"user": "of the old file"})
+        path.with_name("backup").replace(path)
+        assert (await client.get("/readyz")).json["store"] == "replaced"
+    async with serving() as client:
+        assert (await client.get(PATH)).json["user"] == "restored"
+
+
+async def test_what_is_acknowledged_is_in_the_file_that_is_then_moved_away(
+    path: Path, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(TOLD)
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        acknowledged: list[int] = []
+
+        async def write(writer: int) -> None:
+            for number in range(writer, 1_000_000, 8):
+                await store.swap(None, record(clock(), guid=f"{number:032X}"))
+                acknowledged.append(number)
+
+        writing = [asyncio.create_task(write(writer)) for writer in range(8)]
+        async with asyncio.timeout(START_SECONDS):
+            while len(acknowledged) < 100:
+                await asyncio.sleep(0)
+        remove(path)
+        ends = await asyncio.gather(*writing, return_exceptions=True)
+        assert {type(end).__name__ for end in ends} <= {"StoreReplaced", "OutcomeUnknown"}
+    with closing(sqlite3.connect(path.with_name("away"))) as moved:
+        there = {int(guid, 16) for (guid,) in moved.execute("SELECT guid FROM records")}
+    assert there >= set(acknowledged)
+
+
+async def test_a_store_whose_file_was_removed_refuses_directly(
+    path: Path, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(TOLD)
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        path.unlink()
+        with pytest.raises(StoreReplaced, match="put it back, or restart"):
+            await store.swap(None, record(clock()))
+
+
+# The log
+
+
+async def write_much(store: SqliteStore, clock: FakeClock, count: int) -> None:
+    """Write records of 1 KiB each."""
+    metadata = f'{{"room": "{"x" * 1000}"}}'
+    made = [record(clock(), guid=f"{number:032X}", metadata=metadata) for number in range(count)]
+    await asyncio.gather(*(store.swap(None, each) for each in made))
+    for each in made:
+        await store.swap(each, each.model_copy(update={"version": each.version + 1}))
+
+
+async def test_a_log_that_an_outside_reader_made_large_is_cut_back_under_writes(path: Path, clock: FakeClock) -> None:
+    limit = 1024 * 1024
+    async with open_sqlite(path, clock=clock, exclusive=True, wal_bytes=limit) as store:
+        with closing(sqlite3.connect(path)) as outside:
+            outside.execute("BEGIN")
+            outside.execute("SELECT count(*) FROM records").fetchone()
+            await write_much(store, clock, 300)
+            assert store.files.wal_bytes() > limit
+        async with asyncio.timeout(START_SECONDS):
+            while store.files.wal_bytes() > limit:
+                await asyncio.sleep(0.01)
+        assert await store.swap(None, record(clock(), guid="F" * 32))
+
+
+async def test_while_a_reader_is_there_nothing_waits_for_it(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        with closing(sqlite3.connect(path)) as outside:
+            outside.execute("BEGIN")
+            outside.execute("SELECT count(*) FROM records").fetchone()
+            await write_much(store, clock, 100)
+            for number in range(20):
+                await store.shrink_wal(0)
+                assert await store.swap(None, record(clock(), guid=f"F{number:031X}"))
+            assert store.files.wal_bytes() > 0
+        await store.shrink_wal(0)
+        assert store.files.wal_bytes() == 0
+
+
+async def test_sqlite_itself_keeps_the_log_within_the_limit(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        (limit,) = store._writer._connection.execute("PRAGMA journal_size_limit").fetchone()
+        assert limit == WAL_BYTES
+
+
+async def test_its_size_is_a_metric(serving: Serving, path: Path) -> None:
+    async with serving() as client:
+        await client.put(PATH, {"user": "a"})
+        assert value(await scrape(client), "guidsvc_store_wal_bytes") == beside(path, "-wal").stat().st_size > 0
+
+
+async def test_no_metric_of_it_where_there_is_none(serving: Serving, mongo_url: str) -> None:
+    async with serving(store_url=mongo_url) as client:
+        assert isinstance(client, Client)
+        assert not any(name == "guidsvc_store_wal_bytes" for name, _ in await scrape(client))
