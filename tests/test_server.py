@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler, stream_request_body
@@ -352,6 +353,50 @@ async def test_a_handler_that_answers_before_the_body_ends_the_connection(
         said = await asked(port, head + b"x" * 1_000_000 + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert said.startswith(b"HTTP/1.1 403")
         assert said.count(b"HTTP/1.1") == 1
+
+
+class Faulty(Application):
+    """An application with a fault, at each of the steps in which it is given a request."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__([("/", RequestHandler)])
+        self._step = step
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        delegate = super().start_request(server_conn, request_conn)
+        if self._step == "start_request":
+            raise ImportError("too many open files")
+
+        def fail(*_: object) -> None:
+            raise ImportError("too many open files")
+
+        setattr(delegate, self._step, fail)
+        return delegate
+
+
+@pytest.mark.parametrize(
+    ("step", "method"),
+    [(step, method) for step in ("start_request", "headers_received", "finish") for method in ("GET", "PUT")]
+    + [("data_received", "PUT")],
+)
+async def test_a_fault_of_the_service_while_a_request_is_begun_is_answered_and_logged(
+    step: str, method: str, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    if method == "PUT":
+        sent = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"
+    expected_logs.add("fault of the service")
+    sockets = bind_sockets(0, "127.0.0.1")
+    async with serving_on(sockets, Faulty(step)) as running:
+        for times in (1, 2):  # the second one is not read
+            answer = await asyncio.wait_for(asked(sockets[0].getsockname()[1], sent * times), 10)
+            assert answer.startswith(b"HTTP/1.1 500 ")
+            assert answer.count(b"HTTP/1.1 ") == 1
+            assert b"Connection: close" in answer
+            assert b'"code":"internal"' in answer
+        assert "too many open files" in caplog.text
+        while running.connections():
+            await asyncio.sleep(0.01)
 
 
 # What an attacker found

@@ -63,7 +63,7 @@ class Server:
     ) -> None:
         self._shared = Shared(app, limits, short, meter)
         self._listeners: list[asyncio.Server] = []
-        self._crowded_at = -CROWDED_SECONDS  # when the log said so
+        self._crowd = CrowdLog()
         self._ticks = Ticks()
 
     async def listen(self, sockets: Sequence[socket], tls: ssl.SSLContext | None) -> None:
@@ -142,15 +142,22 @@ class Server:
             connection = Connection(shared)
             shared.expected[connection] = shared.tick
             return connection
-        now = asyncio.get_running_loop().time()
-        if now - self._crowded_at >= CROWDED_SECONDS:
-            self._crowded_at = now
-            _log.warning(
-                "connections are refused, there are too many",
-                connections=len(shared.connections),
-                limit=shared.limits.connections,
-            )
+        self._crowd.tell(len(shared.connections), shared.limits.connections)
         return _Refused(self._shared.meter)
+
+
+class CrowdLog:
+    """Logs, now and then, that there are more connections than there may be."""
+
+    def __init__(self) -> None:
+        self._told_at = -CROWDED_SECONDS
+
+    def tell(self, connections: int, limit: int) -> None:
+        """Log that connections are refused, unless that was logged not long ago."""
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= CROWDED_SECONDS:
+            self._told_at = now
+            _log.warning("connections are refused, there are too many", connections=connections, limit=limit)
 
 
 class _Refused(asyncio.Protocol):

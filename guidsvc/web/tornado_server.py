@@ -29,7 +29,7 @@ from guidsvc.web.hosting import Limits
 from guidsvc.web.outbox import Budget, Pace, reset_on_close
 from guidsvc.web.replies import refusal
 from guidsvc.web.request_headers import MAX_HEADERS
-from guidsvc.web.server import LAME_SECONDS, RETIRING_TICK_SECONDS
+from guidsvc.web.server import LAME_SECONDS, RETIRING_TICK_SECONDS, CrowdLog
 from guidsvc.web.ticks import TICK_SECONDS, Ticks
 
 
@@ -41,6 +41,7 @@ class TornadoServer(HTTPServer):
         self._limits = limits
         self._meter = meter
         self._budget = Budget(limits.unsent_bytes, limits.connection_unsent_bytes)
+        self._crowd = CrowdLog()
         self._readers: dict[IOStream, _Reader] = {}
 
     def connections(self) -> int:
@@ -51,7 +52,9 @@ class TornadoServer(HTTPServer):
         if len(self._connections) < self._limits.connections:
             self._readers[stream] = _Reader(stream, self._budget)
             super().handle_stream(stream, address)
-        elif isinstance(stream, SSLIOStream):  # which may never agree on TLS
+            return
+        self._crowd.tell(len(self._connections), self._limits.connections)
+        if isinstance(stream, SSLIOStream):  # which may never agree on TLS
             stream.close()
         else:
             error = StoreUnavailable("there are too many connections")

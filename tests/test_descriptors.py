@@ -1,0 +1,96 @@
+"""The limit of file descriptors: raised, compared with the connections, and reached."""
+
+import json
+import resource
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from guidsvc import descriptors
+from tests.servers import ROOT, Service, free_port
+
+GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (%d, %d))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+@contextmanager
+def limited(folder: Path, soft: int, hard: int, *options: str) -> Iterator[Service]:
+    """Run the service, inside, with limits of file descriptors."""
+    port = free_port()
+    program = [str(ROOT / "pdapt.py"), "--port", str(port), "--log-format", "json", *options]
+    running = Service([sys.executable, "-c", LIMITED % (soft, hard), *program], port, folder)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            assert running.stop() == 0, running.log.read_text()
+
+
+def limits_of(running: Service) -> tuple[int, int]:
+    return resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
+
+
+def lines(running: Service, event: str) -> list[dict[str, object]]:
+    """Return the lines of the log that tell of an event."""
+    told = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in told if event in str(line["event"])]
+
+
+def test_the_soft_limit_is_raised_to_what_the_connections_need(tmp_path: Path) -> None:
+    with limited(tmp_path, 100, 600, "--max-connections", "300") as running:
+        assert limits_of(running)[0] == 300 + descriptors.RESERVED
+        assert not lines(running, "too few file descriptors")
+
+
+def test_a_limit_that_is_too_low_is_told_at_the_start(tmp_path: Path, server: str) -> None:
+    with limited(tmp_path, 100, 200, "--server", server) as running:
+        assert limits_of(running)[0] == 200
+        (line,) = lines(running, "too few file descriptors")
+        assert (line["max_connections"], line["file_descriptors"]) == (10_000, 200)
+
+
+def test_at_the_limit_new_connections_are_refused_and_the_others_are_served(tmp_path: Path, server: str) -> None:
+    options = ("--server", server, "--audit-log", str(tmp_path / "audit.log"), "--grace", "5", "--idle-timeout", "60")
+    with limited(tmp_path, 64, 64, *options) as running, ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 30))
+
+        first, *others = [connect() for _ in range(100)]
+        answers = []
+        for each in others:
+            each.sendall(GET % b"/livez")
+            try:
+                answers.append(each.recv(4096)[9:12])
+            except ConnectionResetError:  # it was refused, and closed while it was sending
+                answers.append(b"503")
+        assert set(answers) == {b"200", b"503"}
+        body = b'{"user": "a"}'
+        (tmp_path / "audit.log").rename(tmp_path / "audit.log.1")  # so that the next line opens a file
+        for path in (b"/version", b"/guid?limit=3", b"/guid", b"/docs", b"/guid"):
+            first.sendall(GET % path)
+            assert first.recv(65_536).startswith(b"HTTP/1.1 200")
+        first.sendall(b"PUT /guid HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert first.recv(65_536).startswith(b"HTTP/1.1 201")
+        assert (tmp_path / "audit.log").read_text().count("create") == 1
+        refusals = lines(running, "connections are refused")
+        assert len(refusals) == 1
+        assert refusals[0]["limit"] == answers.count(b"200") + 1
+        stack.close()
+        assert running.stop() == 0
+
+
+def test_room_is_what_the_limit_leaves() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
+        assert 500 < descriptors.room_for(10_000) <= 1000 - descriptors.RESERVED
+        assert descriptors.room_for(10) == 10
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
