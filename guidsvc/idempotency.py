@@ -42,11 +42,13 @@ from guidsvc.errors import (
 from guidsvc.models import Receipt
 from guidsvc.rules import ClaimedDraw, Clock, Draw
 from guidsvc.store import Receipts
-from guidsvc.store.lease_clock import MARGIN_SECONDS, LeaseClock, Timer
+from guidsvc.store.lease import LeaseClock, Timer
 
 KEPT_SECONDS = 24 * 3600
 LEASE_SECONDS = 10.0
 """A request whose process died can be done again after so long; one that is still being done renews its lease."""
+RENEW_SECONDS = 4.0
+"""A lease with less time left is renewed before a creation: a store may need some seconds for the creation."""
 CLOCKS_SECONDS = 1.0
 """The difference that is allowed between the clocks of hosts: a lease ends earlier by this for whoever holds it."""
 MAX_ANSWER_BYTES = 12 * 1024 * 1024
@@ -179,7 +181,7 @@ class _Term(NamedTuple):
     """How long a lease lasts: for others by the clock, and for its holder by the holder's own timer."""
 
     clock: Clock
-    store_clock: LeaseClock
+    lease_clock: LeaseClock
     seconds: float
 
     @property
@@ -190,7 +192,7 @@ class _Term(NamedTuple):
     @property
     def deadline(self) -> float:
         """Until when a lease may be used that is written from now on, by the timer."""
-        return self.store_clock.timer() + self.seconds - CLOCKS_SECONDS
+        return self.lease_clock.timer() + self.seconds - CLOCKS_SECONDS
 
 
 class _Hold:
@@ -205,15 +207,15 @@ class _Hold:
 
     async def not_after(self) -> int:
         """Return until when the lease holds, as `Store.swap` takes it; renew it first if little of it is left."""
-        if self._is_over:
+        if self._seconds_left < RENEW_SECONDS:
             await asyncio.shield(self.renew())
-        if self._is_over:
+        if self._seconds_left <= 0:
             raise StoreUnavailable("the claim of this Idempotency-Key is over: send the request again")
-        return await self._term.store_clock.not_after(self._deadline)
+        return await self._term.lease_clock.not_after(self._deadline)
 
     @property
-    def _is_over(self) -> bool:
-        return self._term.store_clock.timer() >= self._deadline - MARGIN_SECONDS
+    def _seconds_left(self) -> float:
+        return self._deadline - self._term.lease_clock.timer()
 
     async def complete(self, answer: Reply) -> None:
         """Keep the answer; one that is too large leaves the request to be done again."""

@@ -39,7 +39,7 @@ from guidsvc.ledger import LEASE_MS, Ledger, Page, Wish, living
 from guidsvc.models import Record
 from guidsvc.rules import Clock
 from guidsvc.store import Ledgers
-from guidsvc.store.lease_clock import LeaseClock, Timer
+from guidsvc.store.lease import LeaseClock, Timer
 
 GROUP = 1_000
 """At most so many records are admitted in one swap."""
@@ -114,7 +114,7 @@ class LedgerQuota:
         timer: Timer = time.monotonic,
     ) -> None:
         self._ledgers = ledgers
-        self._store_clock = LeaseClock(ledgers, timer=timer)
+        self._lease_clock = LeaseClock(ledgers, timer=timer)
         self._clock = clock
         self._quota = quota
         self._wait_seconds = wait_seconds
@@ -126,12 +126,12 @@ class LedgerQuota:
     @asynccontextmanager
     async def admitted(self, old: Record | None, new: Record | None) -> AsyncIterator[int | None]:
         """As `Quota` says. What was written, or surely not, is taken back soon; what may have been, when it is over."""
-        begun, now = self._store_clock.timer(), self._clock()
+        begun, now = self._lease_clock.timer(), self._clock()
         if new is None or not _lives_longer(old, new, now):
             yield None
             return
         if _is_live(old, now + LEASE_MS):
-            yield await self._store_clock.not_after(begun + USE_SECONDS)
+            yield await self._lease_clock.not_after(begun + USE_SECONDS)
             return
         account = self._account(new.owner)
         wish = Wish.of(new.guid, old)
@@ -162,7 +162,7 @@ class LedgerQuota:
         account = self._accounts.get(owner)
         if account is None:
             make = self._context.copy().run
-            account = make(_Account, owner, self._ledgers, self._store_clock, self._clock, self._quota)
+            account = make(_Account, owner, self._ledgers, self._lease_clock, self._clock, self._quota)
             self._accounts[owner] = account
         return account
 
@@ -199,10 +199,10 @@ class LedgerQuota:
 class _Account:
     """What an owner wishes for, and has done with, in this process."""
 
-    def __init__(self, owner: str, ledgers: Ledgers, store_clock: LeaseClock, clock: Clock, quota: int) -> None:
+    def __init__(self, owner: str, ledgers: Ledgers, lease_clock: LeaseClock, clock: Clock, quota: int) -> None:
         self._owner = owner
         self._ledgers = ledgers
-        self._store_clock = store_clock
+        self._lease_clock = lease_clock
         self._clock = clock
         self._quota = quota
         self._wishes: Batcher[Wish | None, int | None] = Batcher(self._run, limit=GROUP, in_flight=1)
@@ -240,7 +240,7 @@ class _Account:
     async def _try(self, wishes: list[Wish]) -> dict[str, int | Exception | None] | None:
         """Answer wishes, by their names, with until when they are granted; None if the ledger was changed meanwhile."""
         ended = frozenset(self.ended)
-        not_after = await self._store_clock.not_after(self._store_clock.timer() + USE_SECONDS) if wishes else None
+        not_after = await self._lease_clock.not_after(self._lease_clock.timer() + USE_SECONDS) if wishes else None
         old, now = await self._ledgers.ledger(self._owner), self._clock()
         page = Page(old, wishes, ended=ended, quota=self._quota, now=now)
         if not page.has_room:

@@ -29,7 +29,7 @@ from guidsvc.portions import portions, size_of
 from guidsvc.quota import NO_QUOTA, Quota
 from guidsvc.rules import UNCONDITIONAL, ClaimedDraw, Clock, Conditions, Draw, Terms
 from guidsvc.store import FAR, Store
-from guidsvc.store.lease_clock import earliest
+from guidsvc.store.lease import earliest
 from guidsvc.store.rehearsal import rehearsal
 from guidsvc.turns import Turns
 

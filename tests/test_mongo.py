@@ -24,7 +24,6 @@ from pymongo.errors import (
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.models import Record
 from guidsvc.rules import Selection
-from guidsvc.store.lease_clock import APPLY_SECONDS
 from guidsvc.store.mongo import PROOF_SECONDS, SETTLED, MongoStore, _write_failure, open_mongo
 from guidsvc.store.mongo import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
 from guidsvc.store.mongo_documents import filter_of
@@ -170,9 +169,9 @@ async def test_a_write_that_reaches_a_server_after_its_deadline_is_not_done(
         await store.swap(None, kept)
         not_after = (await store.fence()).now + 50
         own_mongo.pause()
-        changes = [(None, record(clock())), (kept, None)]
-        swaps = (store.swap(*change, not_after=not_after) for change in changes)
-        writes = asyncio.gather(*swaps, return_exceptions=True)
+        creation = store.swap(None, record(clock()), not_after=not_after + TIMEOUT_MS_OF_STORE)
+        deletion = store.swap(kept, None, not_after=not_after)
+        writes = asyncio.gather(creation, deletion, return_exceptions=True)
         while time.time() * 1000 <= not_after:
             await asyncio.sleep(0.01)
         own_mongo.resume()
@@ -183,8 +182,15 @@ async def test_a_write_that_reaches_a_server_after_its_deadline_is_not_done(
         assert await store.get(kept.guid) == kept
 
 
-def test_no_command_may_take_longer_than_leases_allow_for() -> None:
-    assert TIMEOUT_MS_OF_STORE / 1000 < APPLY_SECONDS
+async def test_a_creation_begins_so_early_that_it_takes_effect_before_its_deadline(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    """MongoDB compares the time when a command begins; it may wait then until its time limit ends."""
+    now = (await store.fence()).now
+
+    assert not await store.swap(None, record(clock()), not_after=now + TIMEOUT_MS_OF_STORE - 1)
+    assert await store.swap(None, record(clock()), not_after=now + TIMEOUT_MS_OF_STORE + 60_000)
+    assert all(command["maxTimeMS"] <= TIMEOUT_MS_OF_STORE for command in commands.named("update"))
 
 
 def levels(commands: Commands) -> list[str]:

@@ -37,7 +37,7 @@ from guidsvc.rules import Clock
 from guidsvc.store import FAR, Backend, Far
 from guidsvc.store.around import Around
 from guidsvc.store.fence import Mode
-from guidsvc.store.lease_clock import earliest
+from guidsvc.store.lease import earliest
 from guidsvc.tracing import MISS, came_from
 
 GRAIN = 0.002

@@ -1,7 +1,7 @@
-"""The end of a lease by the clock of the store: the latest time at which a write may take effect under it.
+"""The end of a lease by the store's clock: the latest time at which a write under it may take effect.
 
 A process may stand still between its last look at a lease and the write, so the store itself must reject a write that
-comes too late (`not_after` of `Store.swap`). The store knows only its own clock; this converts from the process's.
+comes too late (`not_after` of `Store.swap`). The store knows only its own clock; this converts from ours.
 """
 
 import time
@@ -19,10 +19,6 @@ SLACK = 0.01
 """The share by which clocks may differ in their rate."""
 SKEW_SECONDS = 0.5
 """The difference between the clocks of the members of a store that fails over."""
-APPLY_SECONDS = 3.0
-"""The longest time that a store may need for a write, and so allows for before `not_after`: see `store.deadline`."""
-MARGIN_SECONDS = SKEW_SECONDS + APPLY_SECONDS
-"""A write must be sent so long before its deadline, or the store rejects it."""
 
 
 class LeaseClock:
@@ -35,7 +31,7 @@ class LeaseClock:
         self._now = 0
 
     async def not_after(self, deadline: float) -> int:
-        """Return the last millisecond, by the store's clock, that is surely before a deadline by the timer.
+        """Return a deadline by our timer as `Store.swap` takes it: never later, whatever the two clocks do.
 
         StoreUnavailable if the store's clock cannot be read.
         """
