@@ -162,7 +162,8 @@ class BatchHandler(Handler):
     async def _read_document(self) -> list[Any]:
         text = self.received()
         # A large document is read in a thread, which gives way to the event loop now and then.
-        document = await asyncio.to_thread(body.decode, text) if len(text) > _CHUNK else body.decode(text)
+        large = len(text) > _CHUNK
+        document = await asyncio.to_thread(body.decode_operations, text, MAX_OPERATIONS) if large else body.decode(text)
         if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
             raise InvalidRequest(Fault("/operations", "must be a list, in a JSON object"))
         if surplus := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):

@@ -4,7 +4,8 @@ The only border where a fault that pydantic finds is a client's mistake.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -32,6 +33,10 @@ _WORDS = {
     "missing": "is needed",
 }
 _READ_ONLY = "is set by the service and cannot be given; to put records back, read them without view=full"
+_LEVEL = 3
+"""Of an operation: in a list, in an object."""
+_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+([\[\]{}])', re.DOTALL)
+"""The next bracket outside of strings. The quantifiers are possessive: a match that fails has read the rest once."""
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
@@ -92,8 +97,64 @@ def decode(body: bytes) -> Any:
     return value
 
 
+def decode_operations(body: bytes, most: int) -> Any:
+    """Return the JSON value that a large document of operations is, as `decode` does; InvalidRequest if there are more.
+
+    Each operation is decoded by itself, so that a thread gives way to the event loop after at most MAX_BYTES: while
+    a parser is at work no other thread runs. One that is larger is an InvalidRequest in the list.
+    """
+    elements = _elements(body, most)
+    document = decode(_outline(body, elements))
+    operations = document.get("operations") if isinstance(document, dict) else None
+    if isinstance(operations, list):
+        for index, element in enumerate(operations):
+            if isinstance(element, list):
+                start, end = elements[element[0]]
+                operations[index] = _decode_operation(body[start:end], index)
+    return document
+
+
+def _outline(body: bytes, elements: Sequence[tuple[int, int]]) -> bytes:
+    """Return the document with `[number]` in place of each element: the only lists that are left at that level."""
+    parts, place = [], 0
+    for number, (start, end) in enumerate(elements):
+        parts += [body[place:start], b"[%d]" % number]
+        place = end
+    outline = b"".join([*parts, body[place:]])
+    if len(outline) > MAX_BYTES:
+        raise InvalidRequest(Fault("", f"has over {MAX_BYTES} bytes beside its operations; send those alone"))
+    return outline
+
+
+def _decode_operation(body: bytes, index: int) -> Any:
+    if len(body) > MAX_BYTES:
+        return InvalidRequest(Fault("", f"has {len(body)} bytes; an operation has at most {MAX_BYTES}"))
+    try:
+        return decode(body)
+    except InvalidRequest as error:
+        raise InvalidRequest(*(fault._replace(pointer=f"/operations/{index}") for fault in error.faults)) from error
+
+
+def _elements(body: bytes, most: int) -> list[tuple[int, int]]:
+    """Return where the objects and lists begin and end that a JSON text holds at the third level."""
+    elements: list[tuple[int, int]] = []
+    depth = start = place = 0
+    while (found := _BRACKET.match(body, place)) is not None:
+        place = found.end()
+        depth += 1 if found[1] in b"[{" else -1
+        if depth == _LEVEL and found[1] in b"[{":
+            start = place - 1
+        elif depth == _LEVEL - 1 and found[1] in b"]}":
+            elements.append((start, place))
+            if len(elements) > most:
+                raise InvalidRequest(Fault("/operations", f"are more than {most}: send them as lines, as {NDJSON}"))
+    return elements
+
+
 def validate(value: object, model: type[_Body], context: dict[str, Any]) -> _Body:
     """Return the model that a JSON value makes; InvalidRequest with all that is wrong with it, and where."""
+    if isinstance(value, InvalidRequest):  # an operation that was too large to be decoded
+        raise value
     if not isinstance(value, dict):
         raise InvalidRequest(Fault("", "must be a JSON object"))
     if len(value) > MAX_MEMBERS:
