@@ -11,6 +11,7 @@ from tornado.httputil import HTTPHeaders
 
 from guidsvc.errors import Fault, InvalidRequest
 from guidsvc.web.problems import NotImplementedHere, TooLarge, VersionNotSupported
+from guidsvc.web.request_headers import READ
 
 PART = 64 * 1024
 """Bytes of a body that are handed on at once."""
@@ -21,14 +22,17 @@ RawHeaders = list[tuple[bytes, bytes]]
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _QUOTED = re.compile(r":? *['\"].*|: .*", re.DOTALL)
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-_READ = _FRAMING | {b"host", b"expect"}
+_READING = _FRAMING | {b"host", b"expect"}
 
 
 _NOTHING: deque[bytes | bytearray] = deque()
 
 
 class Message:
-    """A request. `last` says that the client will send no other; `whole` that all of it has come."""
+    """A request, with the headers that the service reads.
+
+    `last` says that the client will send no other; `whole` that all of it has come.
+    """
 
     __slots__ = (
         "_values",
@@ -51,9 +55,9 @@ class Message:
         self.method = method
         self.target = target
         self.version = version
-        self.headers = headers
+        self.headers = [header for header in headers if header[0].lower() in READ]
         self.last = last
-        self._values = _values(headers)
+        self._values = _values(self.headers)
         self.has_body = b"content-length" in self._values or b"transfer-encoding" in self._values
         self.length = self._length()
         """Bytes of the body, where its head says so."""
@@ -135,9 +139,14 @@ def _values(headers: RawHeaders) -> dict[bytes, list[bytes]]:
     values: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         lower = name.lower()
-        if lower in _READ:
+        if lower in _READING:
             values.setdefault(lower, []).append(value.lower())
     return values
+
+
+def size_of(target: bytes, headers: RawHeaders) -> int:
+    """Return how many bytes a head has, about."""
+    return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
 def check_version(version: str) -> None:

@@ -14,9 +14,9 @@ from httptools import (
     HttpRequestParser,
 )
 
-from guidsvc.web.message import PART, Message, RawHeaders, check_version, fault_of, is_token, not_http
+from guidsvc.web.message import PART, Message, RawHeaders, check_version, fault_of, is_token, not_http, size_of
 from guidsvc.web.problems import HeadersTooLarge
-from guidsvc.web.request_headers import MAX_HEADERS, READ
+from guidsvc.web.request_headers import MAX_HEADERS
 
 CHUNK_OVERHEAD = 16
 """Bytes that a byte of a chunked body may cost, beside those that a head may have."""
@@ -54,10 +54,8 @@ class Reader:
     """Reads one connection; heads of more than `most` bytes are refused."""
 
     __slots__ = (
-        "_count",
         "_error",
         "_fed",
-        "_head_bytes",
         "_headers",
         "_method",
         "_most",
@@ -83,7 +81,6 @@ class Reader:
         self._reading = False  # the parser is at work, and calls back
         self._target = b""
         self._headers: RawHeaders = []
-        self._count = self._head_bytes = 0  # lines and bytes of the head, with those that nobody reads
         self._method: bytes | None = None  # where the parser was told a stand-in
         self._fed = 0  # bytes that have come since the request began
         self._skipping = False  # llhttp takes a request for over that is not
@@ -100,8 +97,12 @@ class Reader:
 
     def feed(self, data: bytes) -> None:
         """Read what has come, as far as there is room for requests."""
-        self._rest, self._place = self._rest[self._place :] + data if self._rest else data, 0
-        self.resume()
+        if self._rest or self.over or len(data) > HEAD_SLICE_BYTES or not self._sink.has_room():
+            self._rest, self._place = self._rest[self._place :] + data, 0
+            self.resume()
+            return
+        while data and not self.over:
+            data = self._parse(data)
 
     def resume(self) -> None:
         """Read on in what has come."""
@@ -131,8 +132,6 @@ class Reader:
         """Parse the next bytes of what has come."""
         end = self._place + self._slice_bytes()
         part, self._place = self._rest[self._place : end], min(end, len(self._rest))
-        if self.between:
-            self._fed = 0  # of line ends before a request
         while part and not self.over:
             part = self._parse(part)
 
@@ -148,7 +147,7 @@ class Reader:
     def _parse(self, data: bytes) -> bytes:
         """Parse bytes; return those that are still to be parsed, where llhttp would have stopped and need not."""
         begins = self.between
-        self._fed += len(data)
+        self._fed = len(data) if begins else self._fed + len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
@@ -165,7 +164,7 @@ class Reader:
             return self._stand_in(data, error, begins=begins)
         except HttpParserError as error:
             self._refuse(fault_of(error))
-        if self._fed > self._most:
+        if self._fed > self._most or len(self._headers) > MAX_HEADERS:
             self._judge_size()
         return b""
 
@@ -181,20 +180,12 @@ class Reader:
         if not self._resuming:
             self.between = False
             self.begun += 1
-            self._count = self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.message is not None:  # it is a trailer, and means nothing here
-            return
-        self._count += 1
-        self._head_bytes += len(name) + len(value) + 4
-        if self._count > MAX_HEADERS or self._head_bytes > self._most:
-            self._error = self._too_large()
-            raise self._error
-        if name.lower() in READ:
+        if self.message is None:  # else it is a trailer, and means nothing here
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -203,10 +194,11 @@ class Reader:
         if self._resuming or self.over:
             return
         try:
-            if self._head_bytes + len(target) > self._most:
+            if len(headers) > MAX_HEADERS or (self._fed > self._most and size_of(target, headers) > self._most):
                 raise self._too_large()
             parser = self._parser
-            check_version(parser.get_http_version())
+            if (version := parser.get_http_version()) != "1.1":
+                check_version(version)
             message = self._sink.headed(self._method or parser.get_method(), target, headers, parser)
         except Exception as error:
             self._error = error

@@ -1,4 +1,4 @@
-"""The request headers that the service reads. All others are dropped while a request is parsed.
+"""The request headers that the service reads. All others are dropped when its head is complete.
 
 A test compares this table with the code, so a new reader must add its header here.
 """
