@@ -16,7 +16,8 @@ import uvloop
 from guidsvc import errand, tracing
 from guidsvc.background import background
 from guidsvc.cache.link import open_link
-from guidsvc.cache.shared import SharedCache
+from guidsvc.cache.memory import bounded
+from guidsvc.cache.shared import SharedCache, _weigh_decoding, _weigh_held
 from guidsvc.cache.timing import Timing
 from guidsvc.errand import Errand
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
@@ -689,6 +690,26 @@ async def test_a_url_that_makes_no_sense_stops_the_start(url: str) -> None:
     with pytest.raises(StartError, match="cache_url"):
         async with open_link(url, name=NAME, timing=TIMING):
             await turns()
+
+
+async def test_what_is_held_and_decoded_is_bounded_in_bytes(
+    own_redis: Server, gated: GatedStore, clock: FakeClock
+) -> None:
+    guids = [f"{number:032X}" for number in range(100)]
+    gated.records = {guid: record(clock(), guid=guid, user="u" * 200) for guid in guids}
+    async with opened(own_redis.port, gated, clock, HELD) as one, opened(own_redis.port, gated, clock, HELD) as cache:
+        await until_on(one, cache)
+        cache._held, cache._decodings = bounded(50_000, _weigh_held), bounded(50_000, _weigh_decoding)
+        for guid in guids:
+            await one.get(guid)
+            await settled(one)
+            await cache.get(guid)
+
+        assert 10 <= len(cache._held) < len(guids)
+        assert 10 <= len(cache._decodings) < len(guids)
+        assert max(cache._held.current_size(), cache._decodings.current_size()) <= 50_000
+        assert cache.peek(guids[-1]) == gated.records[guids[-1]], "what was read last is held"
+        assert cache.peek(guids[0]) is FAR
 
 
 async def test_many_are_read_in_one_step(

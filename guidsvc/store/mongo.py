@@ -115,7 +115,7 @@ async def open_mongo(
         )
         is_sharded = await _prepare(collection, exclusive=exclusive)
         proof_seconds = math.inf if exclusive else 0.0 if is_sharded else PROOF_SECONDS
-        yield MongoStore(collection, few=few, proof_seconds=proof_seconds, meter=meter)
+        yield MongoStore(collection, few=few, timeout_ms=timeout_ms, proof_seconds=proof_seconds, meter=meter)
     finally:
         client.close()
 
@@ -191,9 +191,11 @@ class MongoStore:
         collection: _Collection,
         *,
         few: int = FEW,
+        timeout_ms: int = TIMEOUT_MS,
         proof_seconds: float = PROOF_SECONDS,
         meter: StoreMeter | None = None,
     ) -> None:
+        self._timeout_ms = timeout_ms
         self._proof_seconds = proof_seconds
         meter = StoreMeter() if meter is None else meter
         self._collection = collection
@@ -371,7 +373,7 @@ class MongoStore:
         """Return when a write must begin, and how long it may run, so that it takes effect in time or never."""
         if not self._clock.is_known(CLOCK_SECONDS):
             await self.fence()
-        return self._clock.deadline(not_after, TIMEOUT_MS)
+        return self._clock.deadline(not_after, self._timeout_ms)
 
     async def _create(self, creations: list[Creation]) -> list[bool]:
         """Do each of these, in one operation, unless there is a record of its GUID or it is late; say which were."""
