@@ -94,6 +94,10 @@ class Rule(StrEnum):
     """A read saw what was answered "not applied", what nobody wrote, or what was not yet written."""
     LOSS = "loss"
     """In the end there is something older than what was acknowledged or read."""
+    TWICE = "done twice"
+    """A request that was repeated under its Idempotency-Key created more than one record."""
+    QUOTA = "over the quota"
+    """There were more live records than the quota allows."""
     VERSION = "version"
     """A version of two writes, a write of two versions, or a version that is not above those before it."""
 

@@ -7,18 +7,23 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from guidsvc.background import background
-from tests.checker import Read, check
-from tests.nemesis.cluster import WORKERS, Cluster, cluster
+from tests.checker import Operation, Read, Violation, check
+from tests.nemesis.cluster import QUOTA, WORKERS, Cluster, cluster
 from tests.nemesis.faults import Nemesis
 from tests.nemesis.load import KEYS, Notes, load, read_all
 from tests.nemesis.verdict import Exit, Run, report, samples, write_histories
+from tests.once_checker import Count, check_once, check_quota
 
 LOOK_SECONDS = 0.5
 """How often the fence is looked at: in each mode it stays longer than this."""
+COUNT_SECONDS = 0.05
+"""How often the live records are counted, for the quota."""
 HEALED_SECONDS = 60.0
 TOLD = 10
 """So many violations are printed; the files have all."""
@@ -53,33 +58,66 @@ class FenceWatch:
         self._last = max(self._last, generation)
 
 
+class QuotaWatch:
+    """Counts the live records in the store itself."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.counts: list[Count] = []
+
+    async def look(self) -> None:
+        """Count over and over, until cancelled; a store that does not answer now does so later."""
+        while True:
+            with suppress(OSError):
+                self.counts.append(Count(time.monotonic(), await asyncio.to_thread(self._cluster.database.live)))
+            await asyncio.sleep(COUNT_SECONDS)
+
+
 async def run(store: str, seconds: float, seed: int, folder: Path) -> Run:
     """Run it all for so long, and check what was seen."""
     rng = random.Random(seed)
     notes = Notes()
     async with cluster(folder, store, rng) as made:
-        nemesis, fence = Nemesis(made, random.Random(rng.random())), FenceWatch(made)
+        nemesis, fence, quota = Nemesis(made, random.Random(rng.random())), FenceWatch(made), QuotaWatch(made)
         await fence.once()
         start = time.monotonic()
-        async with background(fence.look()), load(made.hosts, notes, rng):
+        async with background(fence.look()), background(quota.look()), load(made.hosts, notes, rng):
             await nemesis.rage(seconds)
         seconds = time.monotonic() - start
         async with asyncio.timeout(HEALED_SECONDS):
             await read_all(made.hosts, notes, rng, WORKERS)
         await fence.once()
-        final = await asyncio.to_thread(_final, made)
+        history, violations = await asyncio.to_thread(_checked, notes, quota.counts, made)
         restarts = sum(host.restarts for host in made.hosts)
-    found = check(notes.history, final)
-    return Run(seconds, notes.history, found, notes.levels, nemesis.done, notes.answers, fence.cycles, restarts)
+    return Run(
+        seconds,
+        history,
+        violations,
+        levels=notes.levels,
+        faults=nemesis.done,
+        answers=notes.answers,
+        cycles=fence.cycles,
+        restarts=restarts,
+        repeated=sum(len(request.attempts) > 1 for request in notes.requests),
+        refused=sum(count for answer, count in notes.answers.items() if answer.endswith(" 403")),
+        counts=len(quota.counts),
+    )
 
 
-def _final(made: Cluster) -> list[Read]:
-    """Read the store itself."""
+def _checked(notes: Notes, counts: Sequence[Count], made: Cluster) -> tuple[list[Operation], list[Violation]]:
+    """Return all that was seen, and what is wrong with it."""
     start = time.monotonic()
     records = made.database.records()
     end = time.monotonic()
-    nothing = None, None
-    return [Read(key, start, end, "the store", *records.get(key, nothing)) for key in KEYS]
+    stored: dict[str, list[str]] = defaultdict(list)
+    for guid, (_, mark) in records.items():
+        stored[mark].append(guid)
+    history = [*notes.history, *(write for request in notes.requests for write in request.writes(stored))]
+    final = [
+        Read(guid, start, end, "the store", *records.get(guid, (None, None)))
+        for guid in sorted({*KEYS, *(operation.key for operation in history), *records})
+    ]
+    return history, [*check(history, final), *check_once(notes.requests, stored), *check_quota(counts, QUOTA)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,7 +23,16 @@ from tests.servers import ROOT, Server, Service, children_of, free_port, mongo_s
 SUPERVISED = "workers" in Settings.model_fields
 HOSTS, WORKERS = (2, 2) if SUPERVISED else (4, 1)
 """Without a supervisor each process stands for a host."""
-OPTIONS = ["--no-access-log", "--log-level", "warning", *(["--workers", str(WORKERS)] if SUPERVISED else [])]
+QUOTA = 165
+"""Live records at the most: fewer than the load would make of its known GUIDs."""
+OPTIONS = [
+    "--no-access-log",
+    "--log-level",
+    "warning",
+    "--quota",
+    str(QUOTA),
+    *(["--workers", str(WORKERS)] if SUPERVISED else []),
+]
 TELLS_LEVEL = "cache_status" in Settings.model_fields
 """Whether a reply can say which cache it came from."""
 DATABASE = "nemesis"
@@ -91,6 +100,9 @@ class Database(Protocol):
     def records(self) -> dict[str, tuple[int, str]]:
         """Return the version and the user of each GUID."""
 
+    def live(self) -> int:
+        """Return how many records there are, of which none expires; OSError if it does not answer."""
+
     def fence(self) -> int:
         """Return the generation of the fence; 0 if it has none. OSError if it does not answer."""
 
@@ -108,6 +120,11 @@ class Sqlite:
 
     def records(self) -> dict[str, tuple[int, str]]:
         return {guid: (version, user) for guid, version, user in self._rows("SELECT guid, version, user FROM records")}
+
+    def live(self) -> int:
+        with suppress(sqlite3.OperationalError):  # before there was any
+            return int(self._rows("SELECT count(*) FROM records")[0][0])
+        return 0
 
     def fence(self) -> int:
         with suppress(sqlite3.OperationalError):  # before there was any
@@ -133,15 +150,21 @@ class Mongo:
     def records(self) -> dict[str, tuple[int, str]]:
         return {each["_id"]: (each["version"], each["user"]) for each in self._documents("records")}
 
+    def live(self) -> int:
+        return len(self._available("records"))
+
     def fence(self) -> int:
+        return max((int(each["gen"]) for each in self._available("fence")), default=0)
+
+    def _available(self, collection: str) -> list[dict[str, Any]]:
         try:
-            return max((int(each["gen"]) for each in self._documents("fence")), default=0)
+            return self._documents(collection)
         except PyMongoError as error:
             raise OSError from error
 
     def _documents(self, collection: str) -> list[dict[str, Any]]:
         with pymongo.MongoClient[dict[str, Any]](self._own, timeoutMS=2000) as client:
-            return list(client[DATABASE][collection].find())
+            return list(client[DATABASE][collection].find(batch_size=10_000))  # in one reply: as of one moment
 
 
 @dataclass(frozen=True)

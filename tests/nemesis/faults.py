@@ -24,8 +24,8 @@ CALM_SECONDS = 11.0, 17.0
 """A fence that was let down is up again after some 5 s."""
 STORM, LULL_SECONDS = 3, 2.0
 """Faults come up to so many times in a row, with no more than this between them."""
-LONG_PAUSE_SECONDS = 12.0, 15.0
-"""Beyond all leases and markers."""
+LONG_PAUSE_SECONDS = 12.0, 40.0
+"""Beyond all leases, markers and reservations, the longest of which last 30 s."""
 LONG_PAUSES = 0.15
 """So large a part of the pauses of a worker is long."""
 SLOW_SECONDS = 0.02, 0.4

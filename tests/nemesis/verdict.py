@@ -15,6 +15,8 @@ HITS = 0.3
 """So large a part of the reads comes from a cache."""
 SECONDS_A_CYCLE, WHEN_SHORT, SHORT_SECONDS = 30, 60, 600
 """The fence is let down and put up again at least as often as this; less often will do where chance decides more."""
+REPEATED_A_SECOND, REFUSED_A_SECOND, COUNTS_A_SECOND = 1, 0.2, 2
+"""Requests that were repeated under their Idempotency-Key, creations beyond the quota, and counts of live records."""
 STORE = "store"
 
 
@@ -41,6 +43,12 @@ class Run:
     """How often the fence was let down and put up again."""
     restarts: int = 0
     """How often a service was started again, which had ended as a whole."""
+    repeated: int = 0
+    """How many requests were sent again under their Idempotency-Key."""
+    refused: int = 0
+    """How many creations were beyond the quota."""
+    counts: int = 0
+    """How often the live records were counted."""
 
     @property
     def hits(self) -> float | None:
@@ -67,7 +75,20 @@ class Run:
             found.append(f"{self.hits:.0%} of the reads came from a cache, which is less than {HITS:.0%}")
         if self.cycles < cycles:
             found.append(f"{self.cycles} cycles of the fence are fewer than {cycles:.0f}")
-        return found
+        return found + self._too_rare()
+
+    def _too_rare(self) -> list[str]:
+        """Return what the load did too rarely to show anything."""
+        wanted = {
+            "repeated requests": (self.repeated, REPEATED_A_SECOND),
+            "creations beyond the quota": (self.refused, REFUSED_A_SECOND),
+            "counts of live records": (self.counts, COUNTS_A_SECOND),
+        }
+        return [
+            f"{count:,} {name} are fewer than {rate * self.seconds:,.0f}"
+            for name, (count, rate) in wanted.items()
+            if count < rate * self.seconds
+        ]
 
     @property
     def exit(self) -> Exit:
@@ -87,6 +108,8 @@ def report(run: Run) -> str:
         f"from caches {hits} of the reads: {_counts(run.levels)}",
         f"fence       {run.cycles} cycles",
         f"restarts    {run.restarts}",
+        f"idempotency {run.repeated:,} requests were sent more than once",
+        f"quota       {run.refused:,} creations were beyond it; live records were counted {run.counts:,} times",
         f"violations  {len(run.violations)}",
         *(f"unexpected: {answer}" for answer in run.faults_of_the_service()),
         *(f"proves nothing: {reason}" for reason in run.shortcomings()),
