@@ -37,6 +37,8 @@ TELLS_LEVEL = "cache_status" in Settings.model_fields
 """Whether a reply can say which cache it came from."""
 DATABASE = "nemesis"
 REVIVE_SECONDS = 0.2
+SYNC_AT_ONCE = ["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"]
+"""Options of Redis: a replica has its master's data within some milliseconds."""
 
 
 class Host:
@@ -173,6 +175,8 @@ class Cluster:
 
     hosts: list[Host]
     redis: Server
+    replica: Server
+    """Another Redis, which no host knows; the first is made its replica, and back."""
     database: Database
 
 
@@ -180,7 +184,8 @@ class Cluster:
 async def cluster(folder: Path, store: str, rng: random.Random) -> AsyncIterator[Cluster]:
     """Run all of it, inside, in a folder of its own, on `sqlite` or `mongo`."""
     async with AsyncExitStack() as stack:
-        redis = stack.enter_context(redis_server(_made(folder / "redis")))
+        redis = stack.enter_context(redis_server(_made(folder / "redis"), *SYNC_AT_ONCE))
+        replica = stack.enter_context(redis_server(_made(folder / "replica"), *SYNC_AT_ONCE))
         database: Database = Sqlite(folder / "nemesis.db")
         if store == "mongo":
             database = Mongo(stack.enter_context(mongo_server(_made(folder / "mongo"))))
@@ -196,7 +201,7 @@ async def cluster(folder: Path, store: str, rng: random.Random) -> AsyncIterator
             await host.start()
             await stack.enter_async_context(background(host.keep()))
             hosts.append(host)
-        yield Cluster(hosts, redis, database)
+        yield Cluster(hosts, redis, replica, database)
 
 
 def _made(folder: Path) -> Path:

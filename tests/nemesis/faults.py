@@ -99,6 +99,7 @@ class Nemesis:
                 "Redis killed": lambda: self._kill(redis),
                 "Redis restarted": lambda: self._restart(redis, signal.SIGKILL),
                 "Redis paused": lambda: self._pause(redis),
+                "Redis demoted and promoted": self._demote,
             },
         )
         if store is not None:
@@ -148,6 +149,19 @@ class Nemesis:
                     await client.flushall()
             await asyncio.sleep(self._rng.uniform(0.05, 1))
 
+    async def _demote(self) -> None:
+        """Give Redis the older data of a former replica: it is made a replica of that, and a master again."""
+        main, replica = self._cluster.redis.port, self._cluster.replica.port
+        with suppress(RedisError, OSError, TimeoutError):
+            async with Redis(port=main) as old, Redis(port=replica) as new, asyncio.timeout(FAULT_SECONDS[1]):
+                await _replicate(new, main)
+                await new.slaveof()
+                await asyncio.sleep(self._rng.uniform(0.05, 2))
+                await _replicate(old, replica)
+        with suppress(RedisError, OSError):
+            async with Redis(port=main) as old:
+                await old.slaveof()
+
     async def _pause(self, server: Server) -> None:
         with _stopped(server.process.pid):
             await self._while()
@@ -185,6 +199,13 @@ class Nemesis:
         seconds = self._rng.uniform(*(LONG_PAUSE_SECONDS if self._rng.random() < LONG_PAUSES else FAULT_SECONDS))
         with _stopped(*chosen):
             await asyncio.sleep(seconds)
+
+
+async def _replicate(server: Redis, master: int) -> None:
+    """Make it a replica of the Redis on this port; return when it has the data."""
+    await server.slaveof("127.0.0.1", master)
+    while (await server.info("replication"))["master_link_status"] != "up":
+        await asyncio.sleep(0.005)
 
 
 @contextmanager
