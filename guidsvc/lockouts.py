@@ -21,7 +21,7 @@ NETWORK_BITS = 64
 """Of an IPv6 address, those that one customer has to himself: he may change the others with each request."""
 
 
-LOOKS = 100
+LOOKS = 1000
 """Log-ins from an address that is locked out which are looked up in a second."""
 KNOWN = 10_000
 """Log-ins that failed which are remembered: those that failed last."""
