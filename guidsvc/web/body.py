@@ -17,7 +17,8 @@ from guidsvc.web.problems import UnsupportedMediaType
 MAX_BYTES = 64 * 1024
 MAX_MEMBERS = 64
 """So many members no object of ours has; of one that has more it is not told which are wrong."""
-_NAME = 100  # characters of a client's own name that are told back
+MAX_NAME = 100
+"""Characters of a client's own name that an error repeats."""
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 MERGE_PATCH = "application/merge-patch+json"
@@ -57,9 +58,9 @@ def check_type(method: str, content_type: str | None, content_encoding: str | No
     lenient = method != "POST"
     if lenient and content_type is None:
         return
-    given, (_, *parameters) = media_type(content_type), (content_type or "").lower().split(";")
+    given, parameters = media_type(content_type), (content_type or "").lower().split(";")[1:]
     known = given in named or (lenient and given == CURL_DEFAULT)
-    if not known or any(_other_charset(parameter) for parameter in parameters):
+    if not known or any(_other_charset(parameter) for parameter in parameters if "charset" in parameter):
         raise UnsupportedMediaType(method, f"A body of {method} is {' or '.join(named)}, in UTF-8.", named)
 
 
@@ -171,7 +172,7 @@ def _refuse_twins(members: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for name, _ in members:
         if name in seen:
-            raise InvalidRequest(Fault("", f"names the member {name[:_NAME]!r} twice"))
+            raise InvalidRequest(Fault("", f"names the member {name[:MAX_NAME]!r} twice"))
         seen.add(name)
 
 
@@ -182,7 +183,7 @@ def _fault(error: ErrorDetails, read_only: Collection[str]) -> Fault:
 
 def pointer(*steps: str | int) -> str:
     """Return the JSON Pointer (RFC 6901) of these steps, as far as it is worth telling."""
-    return "".join(f"/{str(step)[:_NAME].replace('~', '~0').replace('/', '~1')}" for step in steps)
+    return "".join(f"/{str(step)[:MAX_NAME].replace('~', '~0').replace('/', '~1')}" for step in steps)
 
 
 def message(error: ErrorDetails, words: Mapping[str, str]) -> str:

@@ -10,6 +10,8 @@ from guidsvc.errors import StartError
 
 UNIX = "unix"
 """Where a client is that comes over a Unix socket."""
+MAX_HOPS = 32
+"""Addresses of X-Forwarded-For that are read, from the right. No chain of proxies is longer."""
 
 
 class Forwarded:
@@ -28,10 +30,11 @@ class Forwarded:
     def client(self, peer: str, forwarded_for: str | None) -> str:
         """Return the address of the client, for a request that came from `peer`.
 
-        Each proxy adds, on the right, whom it had it from: so it is the rightmost that is no proxy of ours.
+        Each proxy adds, on the right, whom it had it from: so it is the rightmost that is no proxy of ours. Where
+        MAX_HOPS addresses are all trusted, return the last of them.
         """
         client = peer
-        for address in reversed((forwarded_for or "").split(",")):
+        for address in reversed((forwarded_for or "").rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
             if not self._trusts(client) or not _is_address(address.strip()):
                 break
             client = address.strip()

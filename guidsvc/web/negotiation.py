@@ -1,27 +1,31 @@
-"""Content negotiation (RFC 9110, 12.5.1): which of the media types on offer a client would rather have."""
+"""Content negotiation (RFC 9110, 12.5.1): choose one of several media types by the header Accept."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from urllib.request import parse_http_list
 
-_WEIGHT = re.compile(r"[ \t]*q[ \t]*=[ \t]*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*", re.IGNORECASE)
+_WEIGHT = re.compile(r"[ \t]*+q[ \t]*+=[ \t]*+(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*+", re.IGNORECASE)
 
 
 def preferred(accept: str | None, offers: Sequence[str]) -> str:
-    """Return the offer that the header Accept weighs most; of several the first, and the first if it wants none."""
-    ranges = [_range(part) for part in (accept or "*/*").split(",")]
-    return max(offers, key=lambda offer: _weight(offer, ranges))
+    """Return the offer with the highest weight in Accept; the first of several, and the first if none is accepted."""
+    if not accept:
+        return offers[0]
+    names = {offer: (offer, offer.partition("/")[0] + "/*", "*/*") for offer in offers}
+    weights = _weights(accept, {name for each in names.values() for name in each})
+    return max(offers, key=lambda offer: next((weights[name] for name in names[offer] if name in weights), 0.0))
 
 
-def _range(part: str) -> tuple[str, float]:
-    media, *parameters = part.split(";")
-    weights = [float(found[1]) for found in map(_WEIGHT.fullmatch, parameters) if found]
-    return media.strip().lower(), weights[0] if weights else 1.0
+def _weights(accept: str, names: set[str]) -> dict[str, float]:
+    """Return the weight of each of these media ranges that Accept names, where it is first named."""
+    weights: dict[str, float] = {}
+    for element in parse_http_list(accept):
+        media, _, parameters = element.partition(";")
+        name = media.strip().lower()
+        if name in names and name not in weights:
+            weights[name] = next(_weights_of(parameters), 1.0)
+    return weights
 
 
-def _weight(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
-    """Weigh an offer by the range that names it most exactly."""
-    for name in (offer, offer.partition("/")[0] + "/*", "*/*"):
-        for media, weight in ranges:
-            if media == name:
-                return weight
-    return 0.0
+def _weights_of(parameters: str) -> Iterator[float]:
+    return (float(found[1]) for found in map(_WEIGHT.fullmatch, parameters.split(";")) if found)

@@ -1,30 +1,27 @@
-"""Reading preferences (RFC 7240): what a client would like, if it can be had."""
+"""Preferences of a request (RFC 7240), from the header Prefer."""
 
 import re
+from urllib.request import parse_http_list
 
-# The quantifiers are possessive: no header can make them try again and again.
+# A name, and its value, quoted or not. The quantifiers are possessive, so that an element is read once.
 _PREFERENCE = re.compile(
     r"""
-    [ \t]*+ ([!#$%&'*+.^_`|~0-9A-Za-z-]++)                            # a name
-    [ \t]*+ (?: = [ \t]*+ (?: "((?:[^"\\]|\\.)*+)" | ([^",;\ \t]*+) ) )?+  # its value, quoted or not
-    (?: [^",] | "(?:[^"\\]|\\.)*+" )*+ (?:,|\Z)                       # parameters, which none of ours has
+    ([!#$%&'*+.^_`|~0-9A-Za-z-]++) [ \t]*+
+    (?: = [ \t]*+ (?: "([^"]*+)" | ([^",;\ \t]*+) ) [ \t]*+ )?+
+    (?: ; | \Z )
     """,
     re.VERBOSE,
 )
 
 
 def parse(prefer: str | None) -> dict[str, str]:
-    """Return the preferences of a header Prefer by name, in lower case; of those with one name the first counts.
+    """Return the preferences of the header Prefer by name, in lower case; the first of a name counts.
 
-    What is no preference is passed over: a header that nobody has to honour is not worth an error.
+    Skip an element that is no preference: a client may send what this server does not know. Parameters are ignored.
     """
     preferences: dict[str, str] = {}
-    place, header = 0, prefer or ""
-    while place < len(header):
-        found = _PREFERENCE.match(header, place)
-        if found is None:
-            place = (header.find(",", place) + 1) or len(header)
-            continue
-        preferences.setdefault(found[1].lower(), (found[2] or found[3] or "").lower())
-        place = found.end()
+    for element in parse_http_list(prefer) if prefer else ():
+        found = _PREFERENCE.match(element)
+        if found is not None:
+            preferences.setdefault(found[1].lower(), (found[2] or found[3] or "").lower())
     return preferences

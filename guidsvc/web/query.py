@@ -9,8 +9,10 @@ from pydantic_core import ErrorDetails
 from tornado.httputil import HTTPServerRequest
 
 from guidsvc.errors import Fault, InvalidRequest
-from guidsvc.web.body import message
+from guidsvc.web.body import MAX_NAME, message
 
+MAX_PARAMETERS = 64
+"""Parameters of a query. No operation knows as many; of more, the errors would be longer than the request."""
 _WORDS = {"extra_forbidden": "is not a query parameter that is known here"}
 _Query = TypeVar("_Query", bound=BaseModel)
 
@@ -20,6 +22,9 @@ def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Que
 
     Tornado hands names over as Latin-1, and values as bytes; both are UTF-8.
     """
+    count = sum(map(len, arguments.values()))
+    if count > MAX_PARAMETERS:
+        raise InvalidRequest(Fault("", f"the query has {count} parameters; send at most {MAX_PARAMETERS}"))
     named = {_name(name): values for name, values in arguments.items()}
     twice = [name for name, values in named.items() if len(values) > 1]
     if twice:
@@ -40,7 +45,7 @@ def link_to_next(request: HTTPServerRequest, cursor: str) -> str:
 
 
 def _name(given: str) -> str:
-    return given.encode("latin-1").decode("utf-8", "replace")
+    return given.encode("latin-1").decode("utf-8", "replace")[:MAX_NAME]
 
 
 def _text(raw: bytes) -> str | None:

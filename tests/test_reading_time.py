@@ -1,0 +1,182 @@
+"""No header and no query takes long to read, whatever is in it: the time is linear, and short at 64 KiB."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from urllib.parse import quote_from_bytes
+
+import pytest
+from pydantic import BaseModel
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+
+from guidsvc import keys
+from guidsvc.bodies import BatchQuery, ListQuery
+from guidsvc.errors import GuidsvcError, InvalidRequest
+from guidsvc.key_bodies import KeysQuery
+from guidsvc.web import body, conditions, idempotency, negotiation, preferences, query, request_id
+from guidsvc.web.forwarded import Forwarded
+from guidsvc.web.problems import UnsupportedMediaType
+from guidsvc.web.request_headers import READ
+from tests.client import Client
+from tests.conftest import Serving
+from tests.records import GUID, USER
+
+MOST_SECONDS = 0.05
+"""CPU time of one request."""
+TRIES = 5
+LARGE = 64 * 1024
+PARTS = [
+    *""",;="\\ ()<>[]{}.:-_*/&%?@'""",
+    *('a\\",', 'a="', '"\\', '\\"', '"a",', '"a" ', 'W/"', 'W/"a",', "W/,", "(,", "\t,"),
+    *("a,", "a=", "a;", "a=b;", "*,", "*/*,", ";q=", "a/b;q=0.1,", "q=1;", "a", "0", "\xe9", "%41"),
+    *("application/json,", "application/json;", ';charset="utf-8"', "text/html;level=1;q=1,"),
+    *("return=minimal,", 'return="minimal",', "chunked,", "keep-alive,", "100-continue,", "h2c,"),
+    *("10.0.0.1,", "10.0.0.1, ", "::1,", "http,", "http://a.", "gs_", "eyJ.", "Bearer "),
+]
+"""What hostile headers are made of."""
+ENDS = ["", '"', "10.0.0.1"]
+HEADERS = sorted(name.decode() for name in READ)
+PARAMETERS = sorted({*ListQuery.model_fields, *BatchQuery.model_fields, *KeysQuery.model_fields, "unknown"})
+PROXIES = Forwarded(["0.0.0.0/0", "::/0"])
+
+
+def hostile(size: int, before: str = "") -> Iterator[str]:
+    """Yield texts of about this size, each made of one part."""
+    for part, end in itertools.product(PARTS, ENDS):
+        yield (before + part * (size // len(part) + 1))[: size - len(end)] + end
+
+
+def cpu_seconds(work: Callable[[], object], most: float = MOST_SECONDS) -> float:
+    """Return the CPU time that it takes: that of the first try of a few that is within the limit, else the least."""
+    least = float("inf")
+    for _ in range(TRIES):
+        begun = time.process_time()
+        with suppress(GuidsvcError, UnsupportedMediaType):
+            work()
+        least = min(least, time.process_time() - begun)
+        if least < most:
+            break
+    return least
+
+
+def read_key(text: str) -> object:
+    """Read a header Idempotency-Key."""
+    headers = HTTPHeaders({"Host": "a", "Idempotency-Key": text.strip()})
+    request = HTTPServerRequest(headers=headers, start_line=RequestStartLine("POST", "/guid", "HTTP/1.1"))
+    return idempotency.parse(request, b"", caller="a", repeatable=True)
+
+
+def reader_of(parameter: str, model: type[BaseModel]) -> Callable[[str], object]:
+    """Return what reads a parameter of a query."""
+    return lambda text: query.parse({parameter: [text.encode()]}, model)
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "accept": lambda text: negotiation.preferred(text, ("application/json", "application/x-ndjson")),
+    "authorization": keys.read,
+    "content-type": lambda text: body.check_type("PUT", text, None, ("application/json",)),
+    "content-type, parameters": lambda text: body.check_type("PUT", "application/json;" + text, None, (body.JSON,)),
+    "content-encoding": lambda text: body.check_type("PUT", body.JSON, text, (body.JSON,)),
+    "idempotency-key": read_key,
+    "if-match": lambda text: conditions.parse({"If-Match": text}),
+    "if-none-match": lambda text: conditions.parse({"If-None-Match": text}),
+    "prefer": preferences.parse,
+    "x-forwarded-for": lambda text: PROXIES.client("10.0.0.1", text),
+    "x-forwarded-proto": lambda text: PROXIES.scheme("10.0.0.1", text, "http"),
+    "x-request-id": request_id.request_id,
+    **{f"parameter {name}": reader_of(name, ListQuery) for name in ListQuery.model_fields},
+    **{f"parameter {name} of keys": reader_of(name, KeysQuery) for name in KeysQuery.model_fields},
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_takes_linear_time(reader: str) -> None:
+    read = READERS[reader]
+    for small, large in zip(hostile(LARGE), hostile(4 * LARGE), strict=True):
+        once = cpu_seconds(lambda text=small: read(text))  # type: ignore[misc]
+        assert once < MOST_SECONDS, small[:40]
+        most = max(10 * once, MOST_SECONDS)  # four times the text: 4 if linear, 16 if quadratic
+        assert cpu_seconds(lambda text=large: read(text), most) < most, small[:40]  # type: ignore[misc]
+
+
+def test_a_query_has_at_most_64_parameters() -> None:
+    many = {f"a{number}": [b""] for number in range(65)}
+    with pytest.raises(InvalidRequest, match="65 parameters") as caught:
+        query.parse(many, ListQuery)
+    assert len(caught.value.faults) == 1
+    with pytest.raises(InvalidRequest, match="65 parameters"):
+        query.parse({"a": [b""] * 65}, ListQuery)
+    many.popitem()
+    with pytest.raises(InvalidRequest) as caught:
+        query.parse(many, ListQuery)
+    assert len(caught.value.faults) == 64
+
+
+def test_no_more_than_32_proxies_are_followed() -> None:
+    chain = [f"10.0.0.{number}" for number in range(100)]
+    assert Forwarded(["10.0.0.0/8"]).client("10.1.1.1", ", ".join(["1.2.3.4", *chain])) == "10.0.0.68"
+    assert Forwarded(["10.0.0.0/8"]).client("10.1.1.1", ", ".join(["1.2.3.4", *chain[:31]])) == "1.2.3.4"
+
+
+async def cpu_of(client: Client, method: str, path: str, headers: dict[str, str], sent: object = None) -> float:
+    """Return the CPU time of this process, which client and service share, for a request; the least of a few."""
+    least = float("inf")
+    for _ in range(TRIES):
+        begun = time.process_time()
+        await client.ask(method, path, headers=headers, json=sent)
+        least = min(least, time.process_time() - begun)
+        if least < MOST_SECONDS:
+            break
+    return least
+
+
+def requests_with(header: str, text: str) -> list[tuple[str, str, dict[str, str], object]]:
+    """Return requests of all kinds: of the fast path, and of handlers that read headers in ways of their own."""
+    given = {header: text}
+    asked: list[tuple[str, str, dict[str, str], object]] = [
+        ("GET", f"/guid/{GUID}", given, None),
+        ("PUT", f"/guid/{GUID}", given, {"user": USER}),
+        ("GET", f"/guid/{GUID}?view=full", given, None),
+        ("GET", "/guid", given, None),
+        ("POST", "/guid", {"Content-Type": "application/json"} | given, {"user": USER}),
+        ("POST", "/guid:batch", {"Content-Type": "application/json"} | given, {"operations": []}),
+        ("OPTIONS", "/guid", given, None),
+        ("GET", "/problems/expired", given, None),
+        ("GET", "/docs", given, None),
+        ("GET", "/metrics", given, None),
+    ]
+    return asked
+
+
+SHAPES = ['a\\",', ",", '"', "a;", "a=", "(", " a", '"a",', 'W/"', "10.0.0.1,", "*/*,", ";q=1", "\\", "a."]
+
+
+@pytest.mark.parametrize("header", [name for name in HEADERS if name not in {"content-length", "transfer-encoding"}])
+@pytest.mark.parametrize("size", [16_000, 64_000])
+async def test_no_header_keeps_the_service_long(serving: Serving, header: str, size: int) -> None:
+    async with serving(max_head_bytes=128 * 1024, trusted_proxies="0.0.0.0/0") as client:
+        for shape in SHAPES:
+            text = (shape * size)[: size - 1].strip() + "1"
+            if header == "expect":
+                text = "1"  # else the client waits to be told to go on; it is compared with one value only
+            for method, path, headers, sent in requests_with(header, text):
+                seconds = await cpu_of(client, method, path, headers, sent)
+                assert seconds < MOST_SECONDS, f"{method} {path} with {header}: {shape!r}"
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+async def test_no_parameter_keeps_the_service_long(serving: Serving, parameter: str) -> None:
+    async with serving(max_head_bytes=128 * 1024) as client:
+        for path, shape in itertools.product(("/guid", f"/guid/{GUID}", "/livez", "/keys", "/guid:batch"), SHAPES):
+            text = quote_from_bytes((shape * 20_000)[:20_000].encode(), safe="a1.=;*")
+            seconds = await cpu_of(client, "GET", f"{path}?{parameter}={text}", {})
+            assert seconds < MOST_SECONDS, f"{path} with {parameter}: {shape!r}"
+
+
+@pytest.mark.parametrize("part", ["a&", "a=1&", "&", "limit=1&", "%41=%41&", ";", "="])
+async def test_no_query_keeps_the_service_long(serving: Serving, part: str) -> None:
+    async with serving(max_head_bytes=128 * 1024) as client:
+        for path in ("/guid", f"/guid/{GUID}", "/livez", "/docs"):
+            seconds = await cpu_of(client, "GET", f"{path}?{part * (64_000 // len(part))}", {})
+            assert seconds < MOST_SECONDS, f"{path} with {part!r}"
