@@ -180,3 +180,12 @@ async def test_no_query_keeps_the_service_long(serving: Serving, part: str) -> N
         for path in ("/guid", f"/guid/{GUID}", "/livez", "/docs"):
             seconds = await cpu_of(client, "GET", f"{path}?{part * (64_000 // len(part))}", {})
             assert seconds < MOST_SECONDS, f"{path} with {part!r}"
+
+
+@pytest.mark.parametrize("shape", ["/", "a/", "%", "%41", "%C3", "-", "{", "A", "gs_", "eyJ.", ".", ";", "=", "(", ":"])
+async def test_no_path_keeps_the_service_long(serving: Serving, shape: str) -> None:
+    text = (shape * 60_000)[:60_000]
+    async with serving(max_head_bytes=128 * 1024, access_log=True) as client:
+        for start in ("/", "/guid/", "/keys/", "/keys/a/", "/problems/", "/docs/", "http://a/guid/", "http://"):
+            seconds = await cpu_of(client, "GET", start + text, {})
+            assert seconds < MOST_SECONDS, f"{start} and {shape!r}"
