@@ -36,6 +36,18 @@ def limits_of(running: Service) -> tuple[int, int]:
     return resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
 
 
+def status_of(connection: socket.socket, request: bytes) -> int:
+    """Send a request, read all of its answer, and return the status."""
+    connection.sendall(request)
+    with connection.makefile("rb") as answer:
+        status, length = int(answer.readline().split()[1]), 0
+        while (line := answer.readline()) != b"\r\n":
+            name, _, value = line.partition(b":")
+            length = int(value) if name == b"Content-Length" else length
+        assert len(answer.read(length)) == length
+    return status
+
+
 def lines(running: Service, event: str) -> list[dict[str, object]]:
     """Return the lines of the log that tell of an event."""
     told = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
@@ -73,11 +85,10 @@ def test_at_the_limit_new_connections_are_refused_and_the_others_are_served(tmp_
         assert set(answers) == {b"200", b"503"}
         body = b'{"user": "a"}'
         (tmp_path / "audit.log").rename(tmp_path / "audit.log.1")  # so that the next line opens a file
-        for path in (b"/version", b"/guid?limit=3", b"/guid", b"/docs", b"/guid"):
-            first.sendall(GET % path)
-            assert first.recv(65_536).startswith(b"HTTP/1.1 200")
-        first.sendall(b"PUT /guid HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        assert first.recv(65_536).startswith(b"HTTP/1.1 201")
+        for path in (b"/version", b"/guid?limit=3", b"/guid", b"/docs", b"/metrics", b"/openapi.json", b"/guid"):
+            assert status_of(first, GET % path) == 200
+        put = b"PUT /guid HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+        assert status_of(first, put + body) == 201
         assert (tmp_path / "audit.log").read_text().count("create") == 1
         refusals = lines(running, "connections are refused")
         assert len(refusals) == 1

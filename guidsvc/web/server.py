@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from http.client import SERVICE_UNAVAILABLE
 from socket import socket
 
 import structlog
@@ -17,7 +18,8 @@ from guidsvc.meters import RequestMeter
 from guidsvc.web.connection import Connection
 from guidsvc.web.hosting import Limits, Peer, Shared, Short
 from guidsvc.web.listening import BACKLOG
-from guidsvc.web.replies import refusal
+from guidsvc.web.replies import problem
+from guidsvc.web.request_id import draw
 from guidsvc.web.ticks import TICK_SECONDS, Ticks
 
 LOOK_SECONDS = 0.02
@@ -160,6 +162,12 @@ class CrowdLog:
             _log.warning("connections are refused, there are too many", connections=connections, limit=limit)
 
 
+def too_many(meter: RequestMeter, *, secure: bool) -> bytes:
+    """Count a connection of which there are too many, and return its answer. `CrowdLog` logs it, with others."""
+    meter.refused[SERVICE_UNAVAILABLE] += 1
+    return problem(StoreUnavailable("there are too many connections"), draw(), last=True, secure=secure)
+
+
 class _Refused(asyncio.Protocol):
     """A connection of which there are too many already."""
 
@@ -168,6 +176,5 @@ class _Refused(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         plain: asyncio.Transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all can be written to
-        error = StoreUnavailable("there are too many connections")
-        plain.write(refusal(error, self._meter, secure=Peer(plain).secure))
+        plain.write(too_many(self._meter, secure=Peer(plain).secure))
         plain.close()

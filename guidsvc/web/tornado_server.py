@@ -21,15 +21,13 @@ from tornado.iostream import IOStream, SSLIOStream
 from tornado.web import Application
 
 from guidsvc.background import background
-from guidsvc.errors import StoreUnavailable
 from guidsvc.memory import release
 from guidsvc.meters import RequestMeter
 from guidsvc.web.breaking import is_open_ended
 from guidsvc.web.hosting import Limits
 from guidsvc.web.outbox import Budget, Pace, reset_on_close
-from guidsvc.web.replies import refusal
 from guidsvc.web.request_headers import MAX_HEADERS
-from guidsvc.web.server import LAME_SECONDS, RETIRING_TICK_SECONDS, CrowdLog
+from guidsvc.web.server import LAME_SECONDS, RETIRING_TICK_SECONDS, CrowdLog, too_many
 from guidsvc.web.ticks import TICK_SECONDS, Ticks
 
 
@@ -57,8 +55,7 @@ class TornadoServer(HTTPServer):
         if isinstance(stream, SSLIOStream):  # which may never agree on TLS
             stream.close()
         else:
-            error = StoreUnavailable("there are too many connections")
-            stream.write(refusal(error, self._meter)).add_done_callback(lambda _: stream.close())
+            stream.write(too_many(self._meter, secure=False)).add_done_callback(lambda _: stream.close())
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Begin a request, and note its connection: that knows how far its reply is."""
