@@ -94,7 +94,7 @@ def secretive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Secret
     signer, jwks = Signer("ec"), tmp_path / "jwks.json"
     jwks.write_bytes(key_set(signer.jwk()))
     options = ["--access", "keys", "--login-limit", "", "--jwt-jwks", str(jwks), *DEBUG]
-    options += ["--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE]
+    options += ["--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE, "--jwt-shared-owners"]
     store_url, database = f"sqlite:///{tmp_path / 'guidsvc.db'}", None
     with ExitStack() as stack:
         if request.param == "mongo+redis":

@@ -14,7 +14,7 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 import guidsvc
-from guidsvc.config import PREFIX, Settings
+from guidsvc.config import PREFIX, Settings, listed
 from guidsvc.web import problems
 from guidsvc.web.app import make_app
 from guidsvc.web.forwarded import Forwarded
@@ -173,6 +173,14 @@ def test_the_databases_are_reached_by_the_app_alone_and_with_a_password(compose:
         assert url.username == "guidsvc"
         assert url.password == services[name]["environment"][f"{name.upper()}_PASSWORD"]
     assert "--keyFile" in services["mongo"]["command"], "without which everybody is let in"
+
+
+def test_no_web_page_can_use_the_service_of_the_compose_file(compose: dict[str, Any]) -> None:
+    """It is open to anybody on this host; without names of its own it would answer to any."""
+    app = compose["services"]["app"]
+    assert all(port.startswith("127.0.0.1:") for port in app["ports"])
+    assert app["environment"]["GUIDSVC_ACCESS"] == "off"
+    assert listed(app["environment"]["GUIDSVC_HOSTS"])
 
 
 def test_no_variable_of_the_compose_file_is_taken_for_a_setting_in_the_same_folder() -> None:
