@@ -8,6 +8,12 @@ from guidsvc.errors import StartError
 from guidsvc.post import Post
 
 
+def _backup(words: Sequence[str]) -> None:
+    from guidsvc import backup_command
+
+    backup_command.run(words)
+
+
 def _keys(words: Sequence[str]) -> None:
     from guidsvc import app, keys_command
 
@@ -21,6 +27,7 @@ def _healthcheck(words: Sequence[str]) -> None:
 
 
 COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
+    "backup": _backup,
     "keys": _keys,
     "healthcheck": _healthcheck,
 }

@@ -23,6 +23,7 @@ The map of the package. A request flows one way, and imports run the same way:
     keys_command the same by the command line: `python pdapt.py keys`
     healthcheck_command asks a running service whether it is alive: `python pdapt.py healthcheck`
     guarding   whether access is controlled, and the guard opened with all that it needs
+    backup_command a copy of the SQLite store by the command line: `python pdapt.py backup`
     audit      AuditLog: who did what to which GUID, a line each
     guard      Guard: who asks, by the key that is shown; what is remembered of that, and for how long
     turns      who writes one GUID in this process does so one by one

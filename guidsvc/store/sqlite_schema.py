@@ -5,6 +5,7 @@ A file that is not ours is never touched; an older one is brought forward; a new
 
 import os
 import sqlite3
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -97,13 +98,14 @@ FORGET = "UPDATE fence SET mode = 'off', gen = gen + 1, boot = ''"
 
 def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:
     """Open the file for writing, made or brought to the newest version where needed; StartError if it cannot be."""
+    refuse_incomplete(path)
     connection = _connect(path, timeout=BUSY_SECONDS)
     try:
-        _identify(connection, path, newest=len(migrations))
+        identify(connection, path, newest=len(migrations))
         _prepare(connection, path, migrations)
     except sqlite3.Error as error:
         connection.close()
-        raise StartError(_told(path, error)) from error
+        raise start_error(path, error) from error
     except StartError:
         connection.close()
         raise
@@ -129,6 +131,7 @@ def claim(path: Path, *, exclusive: bool) -> tuple[sqlite3.Connection, bool]:
     claim is a lock that SQLite holds on an empty file beside it, so it ends with the process, however that ends.
     StartError if another process has a claim that does not go with this one, or the file is not ours.
     """
+    refuse_incomplete(path)
     if path.exists():
         _refuse_stranger(path, newest=len(MIGRATIONS))
     lock = _connect(path.with_name(path.name + "-lock"), timeout=0)
@@ -140,7 +143,7 @@ def claim(path: Path, *, exclusive: bool) -> tuple[sqlite3.Connection, bool]:
             return lock, False
     except sqlite3.Error as error:
         lock.close()
-        raise StartError(_told(path, error)) from error
+        raise start_error(path, error) from error
     lock.close()
     raise StartError(
         f"store_url: {path} is in use by another process; with a cache in the process (memory://) only one may use "
@@ -175,7 +178,7 @@ def _connect(path: Path, timeout: float) -> sqlite3.Connection:
     try:
         return sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
-        raise StartError(_told(path, error)) from error
+        raise start_error(path, error) from error
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, ...]) -> None:
@@ -193,16 +196,64 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, 
     connection.execute("COMMIT")
 
 
+def refuse_incomplete(path: Path) -> None:
+    """Return unless the file is a part of a store, which SQLite would take for an empty one; StartError if it is.
+
+    It is looked at without SQLite, which would complete or remove what is beside it. Another process that makes the
+    file right now leaves it in such a state for a moment.
+    """
+    deadline = time.monotonic() + SHARE_SECONDS
+    while (fault := _incompleteness(path)) is not None:
+        if time.monotonic() >= deadline:
+            raise StartError(
+                f"store_url: {path} {fault}. Put a whole copy in its place (docs/backup.md), or remove it, with "
+                "the files beside it, to begin with an empty store"
+            )
+        time.sleep(0.05)
+
+
+def _incompleteness(path: Path) -> str | None:
+    """Say what is missing of a store, or return None: it is whole as far as its first page shows, or there is none."""
+    header = _first_page(path)
+    if any(header[60:64] + header[68:72]):
+        return None  # it has a version or an application, which `identify` judges
+    if _size(path, "-journal"):
+        return "is the beginning of a copy that was cut off"
+    if not header:
+        return "has no content, but there is a log beside it (-wal)" if _size(path, "-wal") else None
+    if not header.startswith(b"SQLite format 3"):
+        return None  # of another kind, which SQLite says itself
+    is_empty = int.from_bytes(header[40:44], "big") == 0  # its schema was never written
+    if is_empty and not path.with_name(path.name + "-wal").exists():
+        return "holds no tables: it was copied without its log (-wal) while a service used it"
+    return None
+
+
+def _first_page(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(100)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise StartError(f"store_url: {path} cannot be read: {error.strerror}") from error
+
+
+def _size(path: Path, suffix: str) -> int:
+    beside = path.with_name(path.name + suffix)
+    return beside.stat().st_size if beside.exists() else 0
+
+
 def _refuse_stranger(path: Path, newest: int) -> bool:
     """Look at a file before anything is made beside it; return whether it is ours, rather than empty."""
     with closing(_connect(path, timeout=BUSY_SECONDS)) as connection:
         try:
-            return _identify(connection, path, newest)
+            return identify(connection, path, newest)
         except sqlite3.Error as error:
-            raise StartError(_told(path, error)) from error
+            raise start_error(path, error) from error
 
 
-def _identify(connection: sqlite3.Connection, path: Path, newest: int) -> bool:
+def identify(connection: sqlite3.Connection, path: Path, newest: int) -> bool:
     """Return whether the file is ours, rather than empty; StartError if it is of another application, or newer."""
     connection.execute("BEGIN")  # another process may be making the file right now: see all of it, or nothing
     owner, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
@@ -222,7 +273,8 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(value)
 
 
-def _told(path: Path, error: sqlite3.Error) -> str:
+def start_error(path: Path, error: sqlite3.Error) -> StartError:
+    """Return what an error of SQLite means to whoever starts the service or a command."""
     reasons = {
         sqlite3.SQLITE_NOTADB: "is not a SQLite file",
         sqlite3.SQLITE_READONLY: "cannot be written: it is read-only to this user",
@@ -232,4 +284,4 @@ def _told(path: Path, error: sqlite3.Error) -> str:
         sqlite3.SQLITE_CORRUPT: "is damaged",
     }
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return f"store_url: {path} {reasons.get(code, f'cannot be used: {error}')}"
+    return StartError(f"store_url: {path} {reasons.get(code, f'cannot be used: {error}')}")
