@@ -91,10 +91,25 @@ def test_every_risk_has_tests_and_every_test_that_is_named_exists() -> None:
 
     assert [risk for risk, _ in risks] == [f"API{number}" for number in range(1, 11)]
     for risk, tests in risks:
-        named = re.findall(r"`(tests/\w+\.py)::(test_\w+)`", tests)
-        assert named, risk
-        for path, test in named:
-            assert re.search(rf"^(async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE), test
+        assert_that_tests_exist(tests, risk)
+
+
+def test_every_bound_is_held_by_a_test_and_named_settings_exist() -> None:
+    text = (ROOT / "docs" / "security.md").read_text().partition("## Bounds")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| (.*?) ?\| (.+) \|$", text, re.MULTILINE)[1:]
+    settings = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
+
+    assert len(rows) == text.count("\n|") - 2 == len({what for what, *_ in rows})
+    for what, _, setting, tests in rows:
+        assert_that_tests_exist(tests, what)
+        assert set(re.findall(r"`(--[\w-]+)", setting)) <= settings, what
+
+
+def assert_that_tests_exist(named: str, what: str) -> None:
+    found = re.findall(r"`(tests/\w+\.py)::(test_\w+)`", named)
+    assert found, what
+    for path, test in found:
+        assert re.search(rf"^(async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE), test
 
 
 def test_the_changelog_names_the_version_or_what_is_to_come() -> None:
