@@ -15,7 +15,7 @@ import pymongo
 import pytest
 
 from guidsvc.errors import StartError
-from guidsvc.store import open_store, sqlite_schema
+from guidsvc.store import open_store, sqlite_parts
 from guidsvc.store.mongo import COLLECTION, FENCE, IDENTITY, KEYS, LEDGERS, RECEIPTS
 from guidsvc.store.sqlite_backup import back_up, salvage
 from guidsvc.store.sqlite_schema import MIGRATIONS, open_writer
@@ -95,12 +95,13 @@ class Writers:
 
     def __init__(self, port: int) -> None:
         self.acknowledged: list[str] = []
+        self._is_over = False
         self._client = Client(port)
         self._tasks = [asyncio.create_task(self._write(writer)) for writer in range(4)]
 
     async def _write(self, writer: int) -> None:
         number = 0
-        while True:
+        while not self._is_over:
             number += 1
             guid = f"{writer:016X}{number:016X}"
             if (await self._client.put(f"/guid/{guid}", {"user": guid})).status == 201:
@@ -115,9 +116,8 @@ class Writers:
 
     async def stop(self) -> None:
         """End them."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._is_over = True
+        await asyncio.gather(*self._tasks)
         await self._client.aclose()
 
 
@@ -289,7 +289,7 @@ def test_the_single_rows_are_made_anew_where_they_cannot_be_read(tmp_path: Path,
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait long for another process that may be making the file."""
-    monkeypatch.setattr(sqlite_schema, "SHARE_SECONDS", 0.1)
+    monkeypatch.setattr(sqlite_parts, "WAIT_SECONDS", 0.1)
 
 
 async def starts(path: Path, clock: FakeClock) -> None:

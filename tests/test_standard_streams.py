@@ -282,9 +282,9 @@ async def test_lines_are_in_order_and_the_missing_ones_are_told_where_they_are_m
 async def test_an_audit_log_on_a_pipe_that_is_not_read_stops_no_write(tmp_path: Path, server: str) -> None:
     pipe = Pipe()
     pipe.fill()
-    with running(tmp_path, "--server", server, "--audit-log", "stderr", "--log-format", "json", stderr=pipe.writer) as (
-        service
-    ):
+    with running(
+        tmp_path, "--server", server, "--audit-log", "stderr", "--log-format", "console", stderr=pipe.writer
+    ) as (service):
         client = Client(service.port)
         for number in range(30):
             assert (await client.put(f"/guid/{GUID}", {"user": f"{number}"})).status < 300
