@@ -62,9 +62,12 @@ class Guarded(NamedTuple):
     async def change(self, held: Held, **changed: Any) -> None:
         """Change what is kept of a key."""
         async with open_keys(self.store_url) as kept:
-            old = await kept.key(held.key.id)
-            assert old is not None
-            assert await kept.swap_key(old, old.model_copy(update=changed | {"version": old.version + 1}))
+            is_changed = False
+            while not is_changed:  # the service may note at the same time that the key was used
+                old = await kept.key(held.key.id)
+                assert old is not None
+                new = old.model_copy(update=changed | {"version": old.version + 1})
+                is_changed = await kept.swap_key(old, new)
 
 
 async def until(status: int, asker: Asker, path: str) -> Reply:
