@@ -91,6 +91,7 @@ class Page:
         self._settled = [wish for wish in wishes if wish.is_live(now)]
         self._newcomers = [wish for wish in wishes if not wish.is_live(now)]
         self._room, self._room_until = (0, 0) if old is None else (old.room_for(quota, now), old.room_until)
+        self._placed: frozenset[str] = frozenset()
         self._is_full = False
 
     @property
@@ -108,17 +109,34 @@ class Page:
     def count(self, others: int) -> None:
         """Take note that there are so many others."""
         settled = {wish.guid for wish in self._settled}
-        self._room = max(self._quota - others - len(self._reserved | settled), 0)
+        placed = self._reserved | settled
+        room = self._quota - others - len(placed)
+        # A settled record may have been changed since it was read, and then its reservation took a place that is not
+        # there: so what is reserved has a place only if all of it fits.
+        self._placed = placed if room >= 0 else frozenset()
+        self._room = max(room, 0)
         self._room_until = self._now + ROOM_MS
         self._is_full = others + len(settled) >= self._quota
 
-    @property
-    def _admitted(self) -> list[Wish]:
-        return self._settled + self._newcomers[: self._room]
+    def _admit(self) -> tuple[list[Wish], int]:
+        """Return the wishes that have a place, and the room that is left.
+
+        A GUID that was counted as reserved has its place, whoever writes it: there is one record of it, or none.
+        """
+        admitted, room, placed = list(self._settled), self._room, set(self._placed)
+        for wish in self._newcomers:
+            if wish.guid not in placed:
+                if not room:
+                    continue
+                room -= 1
+                placed.add(wish.guid)
+            admitted.append(wish)
+        return admitted, room
 
     def after(self, owner: str) -> Ledger | None:
         """Return the ledger as it is to be; None if it can stay as it is."""
-        entries = self._held | {wish.name: self._now + LEASE_MS for wish in self._admitted}
+        admitted, room = self._admit()
+        entries = self._held | {wish.name: self._now + LEASE_MS for wish in admitted}
         if entries == self._entries:
             return None
         return Ledger(
@@ -126,7 +144,7 @@ class Page:
             version=1 if self._old is None else self._old.version + 1,
             entries=to_json(entries).decode(),
             quota=self._quota,
-            room=max(self._room - len(self._newcomers), 0),
+            room=room,
             room_until=self._room_until,
         )
 
@@ -135,4 +153,4 @@ class Page:
         """The answer to each wish, by its name: whether it is granted, or that it cannot be, whoever does what."""
         refused: bool | Exception = QuotaExceeded(self._quota) if self._is_full else False
         no = {wish.name: refused for wish in self._newcomers}
-        return no | {wish.name: True for wish in self._admitted}
+        return no | {wish.name: True for wish in self._admit()[0]}

@@ -26,6 +26,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import copy_context
+from math import inf
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -169,11 +170,13 @@ class LedgerQuota:
     async def _admit(self, account: "_Account", wish: Wish) -> int:
         """Reserve a place; return until when, by the store's clock, the record may be written."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._wait_seconds
+        begun, deadline = loop.time(), inf
         while (not_after := await account.admit(wish)) is None:
-            if loop.time() >= deadline:
+            if begun >= deadline:
                 raise QuotaExceeded(self._quota)
+            deadline = min(deadline, loop.time() + self._wait_seconds)  # a slow store is not what was waited for
             await asyncio.sleep(random.uniform(_PAUSE / 2, _PAUSE * 2))  # noqa: S311  # nosec B311  # no secret
+            begun = loop.time()
         return not_after
 
     def _end(self, account: "_Account", wish: Wish) -> None:

@@ -94,6 +94,27 @@ def test_a_newcomer_that_another_process_has_made_meanwhile_gives_no_place_away(
         assert [str(answer) for answer in full.answers.values()] == [str(QuotaExceeded(QUOTA))] * 2
 
 
+def test_a_guid_that_is_reserved_already_takes_no_second_place() -> None:
+    first = page(None, wishes(QUOTA))
+    first.count(0)
+    again, other = *wishes(1), *wishes(1, first=9)
+    second = page(first.after("alice"), [other, again])
+    second.count(0)
+
+    assert second.answers == {other.name: False, again.name: True}
+
+
+def test_what_is_reserved_has_no_place_to_share_unless_all_of_it_fits() -> None:
+    """A reservation of a record that was deleted since it was read has taken a place that is not there."""
+    first = page(None, wishes(QUOTA))
+    first.count(0)
+    (again,) = wishes(1)
+    second = page(first.after("alice"), [again])
+    second.count(1)
+
+    assert second.answers == {again.name: False}
+
+
 def test_what_is_live_keeps_its_place_and_what_is_no_more_needs_one() -> None:
     old = record(NOW, expire=NOW // 1000 + 1)
     wish, newcomer = Wish.of(GUID, old), Wish.of("0" * 32, None)

@@ -9,15 +9,21 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from os import cpu_count
 
+from tests.simulation import quota, quota_mutants
 from tests.simulation.mutants import MUTANTS, Mutant, found_at
 from tests.simulation.run import Result, run
+
+QUOTA_SEEDS = 100
+"""So many seeds of the quota go with a run of all worlds."""
 
 
 def main() -> int:
     """Run what the command line asks for; 1 if something was found, or a mutant was not."""
     options = _options()
     if options.mutants:
-        return _mutants()
+        return int(any([_mutants(), _quota_mutants()]))
+    if options.quota:
+        return _quota(options)
     if options.seed is not None:
         return _told([run(options.seed, trace=options.trace, faults=options.faults)])
     seeds = range(options.first, options.first + options.seeds)
@@ -27,7 +33,8 @@ def main() -> int:
             print("found at seed", found)
         return int(found is not None)
     with ProcessPoolExecutor() as pool:
-        return _told(pool.map(partial(run, faults=options.faults), seeds, chunksize=10))
+        told = _told(pool.map(partial(run, faults=options.faults), seeds, chunksize=10))
+        return told if options.faults else int(any([told, _quota_told(pool.map(quota.run, range(QUOTA_SEEDS)))]))
 
 
 def _options() -> argparse.Namespace:
@@ -37,6 +44,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="this one only")
     parser.add_argument("--faults", nargs="*", default=[], help="nothing but these: slow_stores, flush, stragglers ...")
     parser.add_argument("--trace", action="store_true", help="print each event of it")
+    parser.add_argument("--quota", action="store_true", help="run these seeds in the world of the quota")
     parser.add_argument("--mutants", action="store_true", help="run the mutants, each until it is found")
     parser.add_argument("--until-found", action="store_true", help="stop at the first violation, and print its seed")
     return parser.parse_args()
@@ -55,6 +63,41 @@ def _told(results: Iterable[Result]) -> int:
     print(f"{seeds} seeds, {events} events in {time.monotonic() - started:.0f} s on {cpu_count()} cores: {told}")
     print(f"violations: in {failed} seeds")
     return int(failed > 0)
+
+
+def _quota(options: argparse.Namespace) -> int:
+    """Run seeds in the world of the quota, all of them or until one is found."""
+    if options.seed is not None:
+        return _quota_told([quota.run(options.seed, trace=options.trace)])
+    seeds = range(options.first, options.first + options.seeds)
+    if options.until_found:
+        found = next((seed for seed in seeds if quota.run(seed).violations), None)
+        if found is not None:
+            print("found at seed", found)
+        return int(found is not None)
+    with ProcessPoolExecutor() as pool:
+        return _quota_told(pool.map(quota.run, seeds, chunksize=10))
+
+
+def _quota_told(results: Iterable[quota.QuotaResult]) -> int:
+    """Print what became of seeds of the quota."""
+    started, counts, seeds, failed = time.monotonic(), Counter[str](), 0, 0
+    for result in results:
+        seeds, counts = seeds + 1, counts + result.counts
+        if result.violations:
+            failed += 1
+            print(f"quota, seed {result.seed}:", *result.violations[:3], sep="\n  ", flush=True)
+            print(f"again: python -m tests.simulation --quota --seed {result.seed} --trace")
+    told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    print(f"quota: {seeds} seeds in {time.monotonic() - started:.0f} s: {told}")
+    print(f"quota violations: in {failed} seeds")
+    return int(failed > 0)
+
+
+def _quota_mutants() -> int:
+    with ProcessPoolExecutor() as pool:
+        found = pool.map(quota_mutants.found_at, quota_mutants.MUTANTS)
+        return int(sum(_judged(*each) for each in zip(quota_mutants.MUTANTS, found, strict=True)) > 0)
 
 
 def _mutants() -> int:

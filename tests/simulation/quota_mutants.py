@@ -1,0 +1,42 @@
+"""Mutants of the quota: the code with one guard taken out of it, each of which must be found within so many seeds.
+
+The edits are of files in `guidsvc`.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
+
+from tests.simulation.mutants import ROOT, Mutant
+
+_OTHERS = "without=self._reserved | {wish.guid for wish in self._settled})"
+
+MUTANTS = (
+    Mutant("wished GUIDs are not counted", {"ledger.py": (_OTHERS, "without=self._reserved | {wish.guid for wish in (*self._settled, *self._newcomers)})")}),
+    Mutant("reserved places are free", {"ledger.py": ("room = self._quota - others - len(placed)", "room = self._quota - others - len(settled)")}),
+    Mutant("what is reserved has a place though it does not fit", {"ledger.py": ("placed if room >= 0 else frozenset()", "placed")}, seeds=600),
+    Mutant("the room is not used up", {"ledger.py": ("            room=room,\n", "            room=self._room,\n")}),
+    Mutant("what lives on is not reserved", {"ledger.py": ("for wish in admitted}", "for wish in admitted if not wish.is_live(self._now)}")}, seeds=600),
+    Mutant("a lost race for the ledger is passed over", {"quota.py": ("if new is not None and not await self._swap(old, new):", "if new is not None and not await self._swap(old, new) and False:")}),
+    Mutant("nobody waits for a place", {"quota.py": ("begun, deadline = loop.time(), inf", "begun, deadline = 0.0, 0.0")}),
+    Mutant("a slow store is taken for the wait for a place", {"quota.py": ("begun, deadline = loop.time(), inf", "begun, deadline = inf, loop.time() + self._wait_seconds")}),
+    Mutant("a place is given back before the write", {"quota.py": ("        try:\n            yield not_after\n", "        self._end(account, wish)\n        try:\n            yield not_after\n")}),
+    Mutant("a place is given back though the write may land", {"quota.py": ("        except Unavailable:\n            self._end(account, wish)\n            raise\n", "        except GuidsvcError:\n            self._end(account, wish)\n            raise\n")}),
+    Mutant("the store is not told how late", {"service.py": ("earliest(place_until, not_after))", "not_after)")}),
+    Mutant("a renewal without a reservation has no end", {"quota.py": ("yield await self._lease_clock.not_after(begun + USE_SECONDS)", "yield None")}, seeds=600),
+)  # fmt: skip
+
+
+def found_at(mutant: Mutant) -> int | None:
+    """Run seeds on a mutant; return the first that finds it, None if none does."""
+    with TemporaryDirectory() as folder:
+        copytree(ROOT / "guidsvc", Path(folder) / "guidsvc")
+        mutant.apply(Path(folder) / "guidsvc")
+        (Path(folder) / "tests").symlink_to(ROOT / "tests")
+        options = ["-W", "ignore", "-m", "tests.simulation", "--quota", "--seeds", str(mutant.seeds), "--until-found"]
+        done = subprocess.run([sys.executable, *options], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode not in {0, 1}:
+        raise RuntimeError(done.stderr)
+    return int(done.stdout.split()[-1]) if done.returncode else None
