@@ -1,6 +1,7 @@
-"""Giving freed memory back to the system: glibc keeps what was freed below something that is still in use."""
+"""Giving freed memory back to the system: glibc keeps what was freed between blocks that are still in use."""
 
 import ctypes
+import gc
 from collections.abc import Callable
 
 
@@ -17,6 +18,11 @@ _trim = _trimmer()
 
 
 def release() -> None:
-    """Give freed memory back to the system, where the C library can. It may take some milliseconds."""
+    """Free what is unreachable, and give freed memory back to the system, where the C library can.
+
+    It takes some milliseconds. Connections that have ended, with TLS above all, may be parts of reference cycles; the
+    oldest generation is left out, as that would take time in proportion to all that is cached.
+    """
+    gc.collect(1)
     if _trim is not None:
         _trim(0)

@@ -18,6 +18,8 @@ SLICE_BYTES = 64 * 1024
 """Bytes handed to a TLS transport at once. It does not say how much of them waits in the TCP transport below."""
 RELEASE_BYTES, RELEASE_SECONDS = 8 * 1024 * 1024, 5.0
 """Freed memory is given back to the system when so much has been answered, and no more often than this."""
+HIDDEN_BYTES = 128 * 1024
+"""Bytes that may wait there while the client takes nothing: they count too."""
 LOG_SECONDS = 10.0
 """The least time between two log lines about connections that were reset."""
 
@@ -116,8 +118,8 @@ class Outbox:
     """What is on its way to one client. `is_paused` says that the client has not taken all of it."""
 
     __slots__ = (
-        "_budget", "_is_closing", "_is_over", "_pace", "_queue", "_queued_bytes", "_slice_bytes", "_transport",
-        "is_paused",
+        "_budget", "_hidden_bytes", "_is_closing", "_is_over", "_pace", "_queue", "_queued_bytes", "_slice_bytes",
+        "_transport", "is_paused",
     )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport, budget: Budget, *, secure: bool) -> None:
@@ -126,7 +128,7 @@ class Outbox:
         self._pace = Pace()
         self._queue: deque[memoryview] = deque()  # TLS only
         self._queued_bytes = 0
-        self._slice_bytes = SLICE_BYTES if secure else sys.maxsize
+        self._slice_bytes, self._hidden_bytes = (SLICE_BYTES, HIDDEN_BYTES) if secure else (sys.maxsize, 0)
         self._is_closing = self._is_over = False
         self.is_paused = False
 
@@ -220,7 +222,7 @@ class Outbox:
         if not self._is_over:
             unsent_bytes = self._waiting_bytes()
             self._pace.measure(unsent_bytes, added_bytes)
-            self._budget.note(self, unsent_bytes)
+            self._budget.note(self, unsent_bytes + self._hidden_bytes if unsent_bytes else 0)
 
 
 def reset_on_close(connection: socket.socket | None) -> None:
