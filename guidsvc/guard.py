@@ -138,6 +138,21 @@ class Guard:
             self.deny(error, known.caller if known is not None and known.good else None)
             raise
 
+    async def confirm(self, login: Login) -> None:
+        """Look a log-in up anew that was used before; Unauthorized if it has ended, or may do something else by now.
+
+        This is no attempt to log in: it spends nothing of the ration, and no address is locked out for it.
+        """
+        try:
+            renewed = await self._find(login.authorization)
+            if renewed.caller != login.caller:
+                raise Unauthorized("What this key may do has changed: send the rest again.", invalid=True)
+        except Unauthorized as error:
+            self._logins.pop(login.authorization, None)
+            login.end()
+            self.deny(error, login.caller)
+            raise
+
     def deny(self, error: GuidsvcError, caller: Caller | None) -> None:
         """Have it noted that somebody was not let in."""
         if self._denied is not None:

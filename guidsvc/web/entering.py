@@ -46,6 +46,12 @@ class EnteredHandler(RequestHandler):
         self.login, self.caller = login, login.caller
         self.demand(needs)
 
+    async def confirm(self) -> None:
+        """Return if who asks may go on; Unauthorized if their key or token has ended, or has other rights by now."""
+        guard: Guard | None = self.application.settings["guard"]
+        if guard is not None and self.login is not None and not self.login.usable():
+            await guard.confirm(self.login)
+
     def demand(self, needs: Needs) -> None:
         """Forbidden, unless who asks may do what takes that."""
         if self.login is not None:
