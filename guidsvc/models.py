@@ -10,7 +10,7 @@ import re
 import sys
 from functools import cached_property
 from itertools import accumulate
-from typing import Annotated, Any, Literal, Self, TypeVar, overload
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError, from_json, to_json
@@ -227,3 +227,10 @@ class Receipt(BaseModel):
     claimed: Milliseconds
     answer: str | None = None
     purge_at: Time
+
+
+class ReceiptUsage(NamedTuple):
+    """What receipts take: how many there are, and the bytes of all their answers."""
+
+    number: int
+    answer_bytes: int

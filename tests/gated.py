@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from guidsvc.models import Receipt, Record
+from guidsvc.models import Receipt, ReceiptUsage, Record
 from guidsvc.rules import Selection
 from guidsvc.store import FAR, Far
 from guidsvc.store.fence import NEW, Fence, Sight
@@ -56,6 +56,9 @@ class GatedStore:
         raise NotImplementedError
 
     async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
+        raise NotImplementedError
+
+    async def receipt_usage(self, prefix: str) -> ReceiptUsage:
         raise NotImplementedError
 
     async def purge_receipts(self, before: int, limit: int) -> int:

@@ -13,7 +13,7 @@ from guidsvc.errors import StartError
 from guidsvc.keys import Key
 from guidsvc.ledger import Ledger
 from guidsvc.meters import StoreMeter
-from guidsvc.models import Receipt, Record
+from guidsvc.models import Receipt, ReceiptUsage, Record
 from guidsvc.rules import Clock, Selection
 from guidsvc.store.fence import Clocked, Fenced
 from guidsvc.urls import scheme_of, without_password
@@ -87,6 +87,9 @@ class Receipts(Clocked, Protocol):
 
     async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
         """Put `new` in the place of `old` if that is still at the same attempt, as `Store.swap` does a record."""
+
+    async def receipt_usage(self, prefix: str) -> ReceiptUsage:
+        """Count the receipts whose key, of hexadecimal digits, begins with this; those of all, if it is empty."""
 
     async def purge_receipts(self, before: int, limit: int) -> int:
         """Forget at most `limit` receipts whose `purge_at` is before this time, in Unix seconds; return how many."""

@@ -6,7 +6,7 @@ from types import TracebackType
 
 from guidsvc.errors import GuidsvcError
 from guidsvc.meters import StoreMeter, Timing
-from guidsvc.models import Receipt, Record
+from guidsvc.models import Receipt, ReceiptUsage, Record
 from guidsvc.rules import Selection
 from guidsvc.store import FAR, Backend, Far
 from guidsvc.store.around import Around
@@ -69,6 +69,9 @@ class MeasuredStore(Around[Backend]):
 
     async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
         return await self._store.swap_receipt(old, new)
+
+    async def receipt_usage(self, prefix: str) -> ReceiptUsage:
+        return await self._store.receipt_usage(prefix)
 
     async def purge_receipts(self, before: int, limit: int) -> int:
         return await self._store.purge_receipts(before, limit)

@@ -42,7 +42,7 @@ from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, OutcomeUnknown,
 from guidsvc.keys import Key
 from guidsvc.ledger import Ledger
 from guidsvc.meters import StoreMeter
-from guidsvc.models import Receipt, Record
+from guidsvc.models import Receipt, ReceiptUsage, Record
 from guidsvc.rules import Selection
 from guidsvc.store import FAR, Far
 from guidsvc.store.deadline import Deadline, StoreClock
@@ -60,6 +60,7 @@ from guidsvc.store.mongo_documents import (
     model_of,
     no_later_than,
     same_as,
+    usage_of,
 )
 from guidsvc.urls import opened, without_password
 
@@ -310,6 +311,13 @@ class MongoStore:
 
     async def swap_ledger(self, old: Ledger | None, new: Ledger) -> bool:
         return await _swap_one(self._ledgers, old, new)
+
+    async def receipt_usage(self, prefix: str) -> ReceiptUsage:
+        try:
+            found = await self._receipts.aggregate(usage_of(prefix)).to_list(1)
+        except PyMongoError as error:
+            raise StoreUnavailable(f"MongoDB: {error}") from error
+        return ReceiptUsage(found[0]["number"], found[0]["answer_bytes"]) if found else ReceiptUsage(0, 0)
 
     async def purge(self, before: int, limit: int) -> int:
         return await _purge(self._collection, before, limit)

@@ -77,6 +77,15 @@ def expiring(selection: Selection) -> dict[str, Any]:
     return {"expire": {"$gte": selection.expire_from, "$lt": selection.expire_before}}
 
 
+def usage_of(prefix: str) -> list[dict[str, Any]]:
+    """Return the pipeline that counts the receipts whose key, of hexadecimal digits, begins with this."""
+    size = {"$strLenBytes": {"$ifNull": ["$answer", ""]}}
+    return [
+        {"$match": {"_id": {"$gte": prefix, "$lt": f"{prefix}g"}}},
+        {"$group": {"_id": None, "number": {"$sum": 1}, "answer_bytes": {"$sum": size}}},
+    ]
+
+
 def model_of(model: type[Model], document: Document) -> Model:
     """Return the model that a document is; CorruptRecord if it is none."""
     fields = dict(document)

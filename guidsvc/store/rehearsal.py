@@ -1,17 +1,18 @@
 """A store in which changes are rehearsed: it reads what another holds, and keeps what is written to itself.
 
 What is written goes into a temporary database of SQLite, which has no name, spills to disk where it grows large,
-and is gone when it is closed; so a rehearsal may be of any length.
+and is gone when it is closed. It takes its pages from the temporary space of the request, so it can grow to that bound.
 """
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from guidsvc.errors import StoreUnavailable
 from guidsvc.models import Record
 from guidsvc.store import FAR, Far, Store
 from guidsvc.store.around import Around
+from guidsvc.temporary_space import Share, TemporarySpace
 
 _SCHEMA = """
     PRAGMA journal_mode = OFF;
@@ -19,20 +20,30 @@ _SCHEMA = """
 """
 
 
+_STEP_BYTES = 256 * 1024
+"""So many bytes of the temporary space are taken at a time."""
+_ROW_BYTES, _PER_BYTE = 512, 2
+"""What a row takes in the file at most: so much, and so many bytes for each of its own (pages may be half empty)."""
+
+
 @contextmanager
-def rehearsal(store: Store) -> Iterator["Rehearsal"]:
-    """Rehearse on a store, inside. It is never written to."""
-    with closing(sqlite3.connect("", isolation_level=None)) as written:
+def rehearsal(store: Store, share: Share | None = None) -> Iterator["Rehearsal"]:
+    """Rehearse on a store, inside. It is never written to. What is rehearsed is taken from the share of the request."""
+    with ExitStack() as opened:
+        share = opened.enter_context(TemporarySpace().share()) if share is None else share
+        written = opened.enter_context(closing(sqlite3.connect("", isolation_level=None)))
         written.executescript(_SCHEMA)
-        yield Rehearsal(store, written)
+        yield Rehearsal(store, written, share)
 
 
 class Rehearsal(Around[Store]):
     """The store as it would be. Of each GUID one swap at a time, which its one service sees to."""
 
-    def __init__(self, store: Store, written: sqlite3.Connection) -> None:
+    def __init__(self, store: Store, written: sqlite3.Connection, share: Share) -> None:
         super().__init__(store)
         self._written = written
+        self._share = share
+        self._room = 0  # bytes that were taken, and are still to be written
 
     async def get(self, guid: str) -> Record | None:
         rows = self._execute("SELECT record FROM rehearsed WHERE guid = ?", guid)
@@ -57,8 +68,18 @@ class Rehearsal(Around[Store]):
         stored = await self.get(guid)
         if (stored and stored.version) != (old and old.version):
             return False
-        self._execute("REPLACE INTO rehearsed VALUES (?, ?)", guid, new and new.model_dump_json())
+        text = new and new.model_dump_json()
+        self._take(_ROW_BYTES + _PER_BYTE * len(text.encode() if text else b""))
+        self._execute("REPLACE INTO rehearsed VALUES (?, ?)", guid, text)
         return True
+
+    def _take(self, size: int) -> None:
+        """Take room for a row. What a row had before that is replaced is not given back: SQLite may not reuse it."""
+        if size > self._room:
+            step = max(size, min(_STEP_BYTES, self._share.left))
+            self._share.take(step)
+            self._room += step
+        self._room -= size
 
     def _execute(self, statement: str, *values: object) -> list[tuple[object, ...]]:
         try:

@@ -25,7 +25,7 @@ from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, OutcomeUnknown,
 from guidsvc.keys import Key
 from guidsvc.ledger import Ledger
 from guidsvc.meters import StoreMeter
-from guidsvc.models import Receipt, Record
+from guidsvc.models import Receipt, ReceiptUsage, Record
 from guidsvc.rules import Clock, Selection
 from guidsvc.store.fence import Fence, Mode, Sight
 from guidsvc.store.sqlite_files import WAL_BYTES, StoreFiles
@@ -221,6 +221,10 @@ class SqliteStore:
     async def tally(self, selection: Selection) -> int:
         await self.settled("")  # no swap is half done then: each is counted, or will be too late
         return await self.count(selection)
+
+    async def receipt_usage(self, prefix: str) -> ReceiptUsage:
+        with self._failures():
+            return await self._finder.receipt_usage(prefix)
 
     async def purge(self, before: int, limit: int) -> int:
         purged = await self._purge(RECORDS.purge, before, limit)

@@ -23,11 +23,11 @@ from typing import TypeVar
 from pydantic_core import to_json
 
 from guidsvc.errors import StoreUnavailable
-from guidsvc.models import Record
+from guidsvc.models import ReceiptUsage, Record
 from guidsvc.rules import Selection
 from guidsvc.store.sqlite_files import StoreFiles
 from guidsvc.store.sqlite_schema import open_reader
-from guidsvc.store.sqlite_tables import RECORDS
+from guidsvc.store.sqlite_tables import AFTER_HEX, RECEIPT_USAGE, RECORDS
 
 FIND_SECONDS = 10.0
 """How long a search may take, waiting for a thread included, before its caller is told that it failed."""
@@ -93,6 +93,14 @@ class Finder:
         def work(connection: sqlite3.Connection) -> int:
             (count,) = connection.execute(count_statement(selection), values).fetchone()
             return int(count)
+
+        return await self._run(work)
+
+    async def receipt_usage(self, prefix: str) -> ReceiptUsage:
+        """Count the receipts whose key begins with this, and the bytes of their answers."""
+
+        def work(connection: sqlite3.Connection) -> ReceiptUsage:
+            return ReceiptUsage(*connection.execute(RECEIPT_USAGE, (prefix, prefix + AFTER_HEX)).fetchone())
 
         return await self._run(work)
 

@@ -66,3 +66,7 @@ LIST_KEYS = f"SELECT {', '.join(KEYS.columns)} FROM keys WHERE id > ? ORDER BY i
 
 FENCE = "SELECT mode, gen, boot FROM fence"
 SWAP_FENCE = "UPDATE fence SET mode = ?, gen = ?, boot = ? WHERE mode = ? AND gen = ? AND boot = ?"
+
+AFTER_HEX = "g"
+"""Sorts after every hexadecimal digit."""
+RECEIPT_USAGE = "SELECT count(*), ifnull(sum(length(CAST(answer AS BLOB))), 0) FROM receipts WHERE key >= ? AND key < ?"
