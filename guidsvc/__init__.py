@@ -28,6 +28,9 @@ The map of the package. A request flows one way, and imports run the same way:
     guard      Guard: who asks, by the key that is shown; what is remembered of that, and for how long
     turns      who writes one GUID in this process does so one by one
     idempotency requests that may be sent again, done once
+    receipts   how many bytes what is remembered of them may take
+    attempt    what one attempt at such a request has begun
+    temporary_space how many bytes temporary files may take, for each request and in all
     limits     how often a caller may ask, in all processes, and the rations in which a process books that
     lockouts   from where log-ins failed too often
     errand     what is done because somebody waits for it, and what is left when nobody does

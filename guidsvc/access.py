@@ -39,6 +39,11 @@ class Caller(NamedTuple):
         """Whether they see the records of all."""
         return ADMIN in self.scopes
 
+    @property
+    def authority(self) -> tuple[str, ...]:
+        """What they may do, and the kind of their credential: a key, or a token of the issuer."""
+        return (self.name.partition(":")[0], *sorted(self.scopes))
+
     def may(self, scope: Scope) -> bool:
         """Whether they may do that."""
         return scope in self.scopes or ADMIN in self.scopes

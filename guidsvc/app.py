@@ -31,6 +31,7 @@ from guidsvc.service import GuidService
 from guidsvc.stopping import drain, on_post, on_signals
 from guidsvc.store import open_store
 from guidsvc.store.measured import MeasuredStore
+from guidsvc.temporary_space import TemporarySpace
 from guidsvc.urls import scheme_of, without_password
 from guidsvc.web.access import Log
 from guidsvc.web.admission import Admission
@@ -155,7 +156,13 @@ async def serving(
             quota=quota,
             audit=None if audit_log is None else audit_log.changed,
         )
-        idempotency = Idempotency(store, clock=clock, seeded=partial(rules.seeded, make))
+        idempotency = Idempotency(
+            store,
+            clock=clock,
+            seeded=partial(rules.seeded, make),
+            owner_bytes=settings.receipt_bytes_per_owner,
+            total_bytes=settings.receipt_bytes,
+        )
         probes = Probes(store=cache.ping, cache=cache.check)
         log = _access_log(settings, post)
         forwarded, cors = Forwarded(listed(settings.trusted_proxies)), Cors(listed(settings.cors_origins))
@@ -174,6 +181,8 @@ async def serving(
             public_metrics=settings.public_metrics,
             cors=cors,
             host_names=host_names,
+            space=TemporarySpace(settings.temp_bytes_per_batch, settings.temp_bytes),
+            batch_seconds=settings.batch_timeout,
         )
         short = ShortWay(
             service,

@@ -15,7 +15,7 @@ from guidsvc.errors import Abandoned, GuidsvcError, TooLate
 class Errand:
     """What is done for one request, or for one part of a long one."""
 
-    __slots__ = ("begun", "gone", "kept", "left", "task")
+    __slots__ = ("begun", "gone", "is_persistent", "kept", "left", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[object] | None = None  # as soon as somebody does it
@@ -25,12 +25,14 @@ class Errand:
         """Nobody waits for it any more."""
         self.gone = False
         """Who waited has gone, rather than lost patience."""
+        self.is_persistent = False
+        """It goes on to its end though its client has gone."""
         self.kept = 0
         """So many parts of it are not to be cut off."""
 
     def leave(self, *, gone: bool) -> None:
         """Leave it: cut it off, unless a part of it is not to be; then it is dropped where it comes to a choice."""
-        if not self.left:
+        if not self.left and not (gone and self.is_persistent):
             self.left, self.gone = True, gone
             if self.task is not None and not self.kept:
                 self.task.cancel()
@@ -48,6 +50,13 @@ def check() -> None:
     errand = CURRENT.get()
     if errand is not None and errand.left:
         raise errand.error()
+
+
+def persist() -> None:
+    """Let what is being done go on to its end though its client goes away; it still has a time."""
+    errand = CURRENT.get()
+    if errand is not None:
+        errand.is_persistent = True
 
 
 class kept:  # noqa: N801  # it reads as what it is: `with kept():`

@@ -11,6 +11,8 @@
     ├── PreconditionRequired  the request makes no demand where it must
     ├── IdempotencyMismatch   the key was given with another request
     ├── InProgress          the same request is being done
+    ├── ReceiptsFull        no more requests with an idempotency key can be remembered
+    ├── SpaceUsed           the temporary files of a request take all the space that they may
     ├── Unauthorized        who asks did not show who they are
     ├── Forbidden           who asks may not do that
     ├── QuotaExceeded       their owner has as many live GUIDs as it may have
@@ -145,6 +147,26 @@ class InProgress(GuidsvcError):
 
     def __init__(self) -> None:
         super().__init__("The first request with this Idempotency-Key is still being done: ask again for its answer.")
+
+
+class ReceiptsFull(GuidsvcError):
+    """No more requests with an idempotency key can be remembered. Nothing was done."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"The requests with an Idempotency-Key that are remembered, for 24 hours each, take all of their {most} "
+            "bytes. Nothing was done: send it without the key, use PUT with a GUID of your own, or try again later."
+        )
+
+
+class SpaceUsed(GuidsvcError):
+    """The temporary files of a request take all the space that they may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"The results of one batch, and what it only validates, take at most {most} bytes. This was not done: "
+            "send it, and what follows, in another batch."
+        )
 
 
 class Unauthorized(GuidsvcError):

@@ -15,6 +15,11 @@ what it does to GUIDs that it names, others may have changed since, so it is tol
 
 A process may stand still while its lease runs out and another does the request again. So the store rejects each
 creation that comes after the end of the lease, as it was last renewed.
+
+A receipt belongs to an owner and the scopes of the caller, so that no answer is given to a caller with other rights.
+It is forgotten if nothing was begun: no write was sent to the store. Otherwise the request goes on to its end, though
+its client has gone. An answer that was refused in part is not kept. Receipts have a bound in bytes, for each owner and
+in all (`guidsvc.receipts`): at the bound a new request is refused before anything is done.
 """
 
 import asyncio
@@ -29,7 +34,9 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from guidsvc import attempt as attempts
 from guidsvc import errand
+from guidsvc.attempt import Attempt
 from guidsvc.background import background
 from guidsvc.errors import (
     CorruptRecord,
@@ -40,6 +47,7 @@ from guidsvc.errors import (
     StoreUnavailable,
 )
 from guidsvc.models import Receipt
+from guidsvc.receipts import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, pack, prefix_of, unpack
 from guidsvc.rules import ClaimedDraw, Clock, Draw
 from guidsvc.store import Receipts
 from guidsvc.store.lease import LeaseClock, Timer
@@ -51,8 +59,8 @@ RENEW_SECONDS = 4.0
 """A lease with less time left is renewed before a creation: a store may need some seconds for the creation."""
 CLOCKS_SECONDS = 1.0
 """The difference that is allowed between the clocks of hosts: a lease ends earlier by this for whoever holds it."""
-MAX_ANSWER_BYTES = 12 * 1024 * 1024
-"""A larger answer, as JSON, is not kept (a document of MongoDB has at most 16 MiB): as if its process had died."""
+MAX_ANSWER_BYTES = 64 * 1024
+"""An answer that takes more, compressed, is kept in brief; without one in brief, as if its process had died."""
 
 _log = structlog.get_logger(__name__)
 
@@ -69,28 +77,32 @@ Draws = Callable[[int], ClaimedDraw]
 """Returns what draws the GUID of the operation in this place of a request: the same each time it is done."""
 Work = Callable[[Draws | None], Awaitable[Reply]]
 """Does a request, with draws of its own if it is one that may be done again."""
+Brief = Callable[[], Reply]
+"""Returns the answer that was given last, without what can be read again: to be kept where all of it is too large."""
 _REPLIES = TypeAdapter(Reply)
 
 
 class Request(NamedTuple):
-    """A request as it is told from others: who sent it, under which key, and a digest of all that it says."""
+    """A request as it is told from others: which owner sent it, under which key, and a digest of all that it says."""
 
     caller: str
     key: str
     fingerprint: str
     repeatable: bool = True
     """Whether it does nothing but to create under GUIDs that are drawn, and to read."""
+    authority: tuple[str, ...] = ()
+    """What the caller may do, and by what kind of credential."""
 
     @property
     def name(self) -> str:
         """What its receipt is kept under."""
-        return sha256(to_json([self.caller, self.key])).hexdigest()
+        return prefix_of(self.caller) + sha256(to_json([self.caller, self.authority, self.key])).hexdigest()
 
 
 class Idempotency:
     """Does requests once. `seeded` makes a Draw of a seed, the place of an operation and a time in milliseconds."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # its collaborators, by name
         self,
         receipts: Receipts,
         *,
@@ -98,27 +110,34 @@ class Idempotency:
         seeded: Callable[[bytes, int, int], Draw],
         lease_seconds: float = LEASE_SECONDS,
         timer: Timer = time.monotonic,
+        owner_bytes: int = OWNER_BYTES,
+        total_bytes: int = TOTAL_BYTES,
     ) -> None:
         self._receipts = receipts
+        self._room = ReceiptRoom(receipts, clock=clock, owner_bytes=owner_bytes, total_bytes=total_bytes)
         self._clock = clock
         self._seeded = seeded
         self._lease_seconds = lease_seconds
         self._term = _Term(clock, LeaseClock(receipts, timer=timer), lease_seconds)
 
-    async def once(self, request: Request, work: Work) -> tuple[Reply, bool]:
+    async def once(self, request: Request, work: Work, brief: Brief | None = None) -> tuple[Reply, bool]:
         """Return the answer to a request, and whether it was given before.
 
-        What `work` raises is raised, and not kept. IdempotencyMismatch and InProgress as it is told above.
+        What `work` raises is raised, and not kept. IdempotencyMismatch, InProgress and ReceiptsFull as told above.
         """
         with errand.kept():  # nothing is cut off between what is done and its receipt
             deadline = self._term.deadline
             receipt, fresh = await self._claim(request)
             if receipt.answer is not None:
                 return _read(receipt.answer), True
-            async with self._held(receipt, deadline, fresh=fresh) as hold:
+            errand.persist()
+            async with self._held(request, receipt, deadline, fresh=fresh) as (hold, attempt):
                 seed = bytes.fromhex(receipt.seed)
                 answer = await work(lambda place: _Claimed(self._seeded(seed, place, receipt.claimed), hold))
-                await hold.complete(answer)
+                if attempt.is_final:
+                    self._room.add(request.caller, await hold.complete(answer, brief))
+                else:
+                    await self._end(request, hold, is_unused=fresh and not attempt.has_begun)
             return answer, False
 
     async def _claim(self, request: Request) -> tuple[Receipt, bool]:
@@ -127,6 +146,7 @@ class Idempotency:
         found = await self._receipts.receipt(request.name)
         fresh = found is None or found.purge_at * 1000 <= now
         if found is None or fresh:
+            await self._room.reserve(request.caller)
             claim = self._new(request, now, attempt=1 if found is None else found.attempt + 1)
         elif found.fingerprint != request.fingerprint:
             raise IdempotencyMismatch
@@ -154,21 +174,29 @@ class Idempotency:
         )
 
     @asynccontextmanager
-    async def _held(self, receipt: Receipt, deadline: float, *, fresh: bool) -> AsyncIterator["_Hold"]:
+    async def _held(
+        self, request: Request, receipt: Receipt, deadline: float, *, fresh: bool
+    ) -> AsyncIterator[tuple["_Hold", Attempt]]:
         """Hold a receipt, inside; at the end its answer is in it, or it is free to be claimed again."""
-        hold = _Hold(self._receipts, receipt, self._term, deadline)
+        hold, attempt = _Hold(self._receipts, receipt, self._term, deadline), Attempt()
+        token = attempts.CURRENT.set(attempt)
         try:
             async with background(self._renew(hold)):
-                yield hold
-        except (OutcomeUnknown, asyncio.CancelledError):
+                yield hold, attempt
+        except BaseException as error:
+            # An error that means "not this part" says nothing of the parts before it: only the mark does.
+            is_refusal = isinstance(error, GuidsvcError) and not isinstance(error, OutcomeUnknown)
+            await self._end(request, hold, is_unused=fresh and is_refusal and not attempt.has_begun)
+            raise
+        finally:
+            attempts.CURRENT.reset(token)
+
+    async def _end(self, request: Request, hold: "_Hold", *, is_unused: bool) -> None:
+        """Forget a receipt under which nothing was begun; let whoever comes next do the request of any other again."""
+        if not is_unused:
             await hold.let_go()
-            raise
-        except GuidsvcError:  # nothing was changed: by this attempt
-            await (hold.forget() if fresh else hold.let_go())
-            raise
-        except BaseException:
-            await hold.let_go()
-            raise
+        elif await hold.forget():
+            self._room.add(request.caller, -RECEIPT_BYTES)
 
     async def _renew(self, hold: "_Hold") -> None:
         while True:
@@ -217,13 +245,16 @@ class _Hold:
     def _seconds_left(self) -> float:
         return self._deadline - self._term.lease_clock.timer()
 
-    async def complete(self, answer: Reply) -> None:
-        """Keep the answer; one that is too large leaves the request to be done again."""
-        rendered = to_json(answer)
-        if len(rendered) <= MAX_ANSWER_BYTES:
-            await self._put(answer=rendered.decode())
-        else:
-            await self.let_go()
+    async def complete(self, answer: Reply, brief: Brief | None) -> int:
+        """Keep the answer, or else that in brief, and return its bytes; without one the request is done again."""
+        packed = await _pack(answer)
+        if len(packed) > MAX_ANSWER_BYTES and brief is not None:
+            packed = await _pack(brief())
+        if len(packed) <= MAX_ANSWER_BYTES:
+            await self._put(answer=packed)
+            return len(packed)
+        await self.let_go()
+        return 0
 
     async def renew(self) -> None:
         """Hold it for another lease."""
@@ -235,10 +266,10 @@ class _Hold:
         """Let whoever comes next do the request again."""
         await self._put(leased_until=0)
 
-    async def forget(self) -> None:
-        """Leave no trace of a request that did nothing."""
+    async def forget(self) -> bool:
+        """Leave no trace of a request that did nothing; whether there is none."""
         async with self._turn:
-            await self._swap(None)
+            return await self._swap(None)
 
     async def _put(self, **changed: object) -> bool:
         async with self._turn:
@@ -270,8 +301,13 @@ class _Claimed:
         return await self._hold.not_after()
 
 
+async def _pack(answer: Reply) -> str:
+    rendered = to_json(answer)
+    return pack(rendered) if len(rendered) <= MAX_ANSWER_BYTES else await asyncio.to_thread(pack, rendered)
+
+
 def _read(text: str) -> Reply:
     try:
-        return _REPLIES.validate_json(text)
+        return _REPLIES.validate_json(unpack(text))
     except ValidationError as error:
         raise CorruptRecord(f"an answer that was kept is none: {error}") from error

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from guidsvc import errand, rules
 from guidsvc.access import ANYONE, Caller, authorize
+from guidsvc.attempt import begin_write
 from guidsvc.bodies import Change, ListQuery, Patch
 from guidsvc.errors import (
     GuidsvcError,
@@ -31,6 +32,7 @@ from guidsvc.rules import UNCONDITIONAL, ClaimedDraw, Clock, Conditions, Draw, T
 from guidsvc.store import FAR, Store
 from guidsvc.store.lease import earliest
 from guidsvc.store.rehearsal import rehearsal
+from guidsvc.temporary_space import Share
 from guidsvc.turns import Turns
 
 ATTEMPTS = 100
@@ -278,9 +280,12 @@ class GuidService:
         return await self._store.count(self._selection(query))
 
     @contextmanager
-    def rehearsing(self) -> Iterator["GuidService"]:
-        """Yield a service that does, inside, what this one would do, and changes nothing that others see."""
-        with rehearsal(self._store) as store:
+    def rehearsing(self, share: Share | None = None) -> Iterator["GuidService"]:
+        """Yield a service that does, inside, what this one would do, and changes nothing that others see.
+
+        SpaceUsed, or Overloaded, from whatever writes more than there is room for in the share of the request.
+        """
+        with rehearsal(self._store, share) as store:
             service = GuidService(  # without an audit: nothing is done
                 store,
                 clock=self._clock,
@@ -361,6 +366,7 @@ class GuidService:
     async def _noted(self, action: Action, old: Record | None, new: Record | None, not_after: int | None) -> bool:
         """Swap in the store, and note what was done, or may have been."""
         record: Record = new or old  # type: ignore[assignment]  # the contract: one of them is a record
+        begin_write()
         try:
             swapped = await self._store.swap(old, new, not_after=not_after)
         except BaseException as error:

@@ -1,6 +1,7 @@
 """Requests that may be sent again, over real stores: done once, whoever comes twice and whatever dies in between."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
@@ -20,6 +21,7 @@ from guidsvc.errors import (
 from guidsvc.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Reply, Request
 from guidsvc.models import Receipt, Record
 from guidsvc.quota import NO_QUOTA, Quota, open_quota
+from guidsvc.receipts import pack
 from guidsvc.rules import Selection
 from guidsvc.service import GuidService
 from guidsvc.store import Backend, Database, Store, open_store
@@ -271,7 +273,7 @@ async def test_an_answer_that_is_too_large_is_not_kept(idempotency: Idempotency)
     async def work(_: Draws | None) -> Reply:
         nonlocal done
         done += 1
-        return Reply(200, {}, '"' * (MAX_ANSWER_BYTES // 2))
+        return Reply(200, {}, os.urandom(MAX_ANSWER_BYTES).hex())
 
     for _ in range(2):
         _, replayed = await idempotency.once(REQUEST, work)
@@ -286,10 +288,11 @@ async def test_an_answer_that_is_too_large_is_not_kept(idempotency: Idempotency)
 
 
 async def test_the_largest_answer_is_kept_whatever_it_is_written_in(idempotency: Idempotency) -> None:
-    empty = len(to_json(Reply(200, {}, "")))
-    for character in ("x", "🜁"):
+    for character in ("x", "🜁", '"'):
         request = REQUEST._replace(key=character)
-        reply = Reply(200, {}, character * ((MAX_ANSWER_BYTES - empty) // len(character.encode())))
+        # Much that is packed easily, and about as much as there may be of what is not.
+        reply = Reply(200, {}, character * 100_000 + os.urandom(MAX_ANSWER_BYTES // 2).hex())
+        assert MAX_ANSWER_BYTES * 0.6 < len(pack(to_json(reply))) <= MAX_ANSWER_BYTES
 
         async def work(_: Draws | None, reply: Reply = reply) -> Reply:
             return reply
@@ -308,6 +311,7 @@ async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
             """Receipts that can be claimed, and no more."""
 
             receipt = store.receipt
+            receipt_usage = store.receipt_usage
             purge_receipts = store.purge_receipts
             fence = store.fence
 
@@ -332,6 +336,7 @@ class StandingStill(Around[Backend]):
         self._clock = clock
         self._seconds = 0.0
         self.receipt, self.swap_receipt, self.purge_receipts = store.receipt, store.swap_receipt, store.purge_receipts
+        self.receipt_usage = store.receipt_usage
         self.meanwhile: list[Callable[[], Awaitable[None]]] = []
         """What others do, one each time that it stands still for longer than a lease."""
 

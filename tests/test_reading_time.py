@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from guidsvc import keys
+from guidsvc.access import ANYONE
 from guidsvc.bodies import BatchQuery, ListQuery
 from guidsvc.errors import GuidsvcError, InvalidRequest
 from guidsvc.key_bodies import KeysQuery
@@ -64,7 +65,7 @@ def read_key(text: str) -> object:
     """Read a header Idempotency-Key."""
     headers = HTTPHeaders({"Host": "a", "Idempotency-Key": text.strip()})
     request = HTTPServerRequest(headers=headers, start_line=RequestStartLine("POST", "/guid", "HTTP/1.1"))
-    return idempotency.parse(request, b"", caller="a", repeatable=True)
+    return idempotency.parse(request, b"", caller=ANYONE, repeatable=True)
 
 
 def reader_of(parameter: str, model: type[BaseModel]) -> Callable[[str], object]:

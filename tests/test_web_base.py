@@ -176,7 +176,7 @@ def test_every_domain_error_has_its_row_or_is_a_fault_of_the_service() -> None:
     rows = {cls for cls in vars(errors).values() if inspect.isclass(cls) and issubclass(cls, errors.GuidsvcError)}
     internal = {cls for cls in rows if problems.problem_of(cls.__new__(cls)) is problems.INTERNAL}
 
-    assert internal == {errors.GuidsvcError, errors.CorruptRecord, errors.StartError}
+    assert internal == {errors.GuidsvcError, errors.CorruptRecord, errors.StartError, errors.NoStore}
 
 
 def test_each_code_has_one_status_and_one_title() -> None:
@@ -197,6 +197,7 @@ def test_each_code_has_one_status_and_one_title() -> None:
         "forbidden": 403,
         "quota-exceeded": 403,
         "rate-limited": 429,
+        "receipts-full": 429,
         "in-progress": 409,
         "key-ended": 409,
         "idempotency-mismatch": 422,

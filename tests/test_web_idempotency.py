@@ -54,7 +54,7 @@ async def test_another_body_or_path_or_query_under_the_same_key_is_a_mismatch(cl
     for path, body in (
         ("/guid", {"user": "b"}),
         ("/guid?view=full", {"user": USER}),
-        ("/guid:batch", {"operations": []}),
+        ("/guid:batch", {"operations": [{"user": USER}]}),
     ):
         assert_problem(await client.post(path, body, headers=KEY), 422, "idempotency-mismatch")
     assert await everything(client) == 1

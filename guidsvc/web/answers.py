@@ -201,8 +201,9 @@ class Result(BaseModel):
     status: Annotated[int, Field(description="The status that a request of its own would have had.")]
     guid: Annotated[str, Field(pattern=GUID_PATTERN)] = _perhaps("Of which GUID.")
     etag: str = _perhaps("The version of the record, as an entity tag.")
-    record: Record = _perhaps("The record as it now is.")
+    record: Record = _perhaps("The record as it now is; not there if the answer has no room for it.")
     problem: AnyProblem = _perhaps("What went wrong.")
+    line: int = _perhaps("Which line failed, from 1, where a hundred before it did, and there is no problem.")
 
 
 class Results(BaseModel):

@@ -5,10 +5,11 @@ from guidsvc.idempotency import Idempotency
 from guidsvc.keyring import Keyring
 from guidsvc.meters import RequestMeter
 from guidsvc.service import GuidService
+from guidsvc.temporary_space import TemporarySpace
 from guidsvc.web.access import Log, log_function
 from guidsvc.web.admission import Admission
 from guidsvc.web.base import UnknownPath
-from guidsvc.web.batch import BatchHandler
+from guidsvc.web.batch import BATCH_SECONDS, BatchHandler
 from guidsvc.web.collection import GuidsHandler
 from guidsvc.web.cors import Cors
 from guidsvc.web.docs import DocsHandler, Document, OpenApiHandler
@@ -40,6 +41,8 @@ def make_app(  # noqa: PLR0913  # its collaborators
     public_metrics: bool = False,
     cors: Cors | None = None,
     host_names: HostNames | None = None,
+    space: TemporarySpace | None = None,
+    batch_seconds: float = BATCH_SECONDS,
 ) -> RoutedApplication:
     """Put the application together.
 
@@ -47,10 +50,15 @@ def make_app(  # noqa: PLR0913  # its collaborators
 
     Its setting `under_way` is the UnderWay of its requests, `admission` their Admission, `routes` its table.
     """
+    space = TemporarySpace() if space is None else space
     admission, watch = admission or Admission(), Watch() if watch is None else watch
     routes = [
         Route("/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
-        Route("/guid:batch", BatchHandler, {"service": service, "idempotency": idempotency}),
+        Route(
+            "/guid:batch",
+            BatchHandler,
+            {"service": service, "idempotency": idempotency, "space": space, "seconds": batch_seconds},
+        ),
         Route(ROUTE, GuidHandler, {"service": service}),
         Route("/keys", KeysHandler, {"keyring": keyring}),
         Route("/keys/{id}", KeyHandler, {"keyring": keyring}),

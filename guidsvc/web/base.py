@@ -17,10 +17,10 @@ from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from guidsvc import errand, tracing
+from guidsvc import attempt, errand, tracing
 from guidsvc.errand import Errand
 from guidsvc.errors import StoreUnavailable
-from guidsvc.idempotency import Idempotency, Reply, Work
+from guidsvc.idempotency import Brief, Idempotency, Reply, Work
 from guidsvc.rules import Conditions
 from guidsvc.tracing import Trace
 from guidsvc.web import body, conditions, preferences, problems, query, replies
@@ -209,21 +209,34 @@ class Handler(EnteredHandler):
             self.clear_header("Content-Type")
         self.reply(answer.status, None if answer.body is None else answer.body.encode())
 
-    async def send_once(self, idempotency: Idempotency, work: Work, *, repeatable: bool = True) -> None:
-        """End the request with the answer that `work` gives, or gave when the request came before under its key."""
-        request = parse_key(self.request, bytes(self._received), caller=self.caller.owner, repeatable=repeatable)
-        if request is None:
+    async def send_once(
+        self,
+        idempotency: Idempotency,
+        work: Work,
+        *,
+        repeatable: bool = True,
+        brief: Brief | None = None,
+        needs_receipt: bool = True,
+    ) -> None:
+        """End the request with the answer that `work` gives, or gave when the request came before under its key.
+
+        What needs no receipt takes a key, and does not look at it. `brief` is kept of an answer that is too large.
+        """
+        request = parse_key(self.request, bytes(self._received), caller=self.caller, repeatable=repeatable)
+        if request is None or not needs_receipt:
             self.send(await work(None))
             return
-        answer, replayed = await idempotency.once(request, work)
+        answer, replayed = await idempotency.once(request, work, brief)
         if replayed:
             self.set_header(REPLAYED.name, "true")
         self.send(answer)
 
-    async def stream(self, parts: AsyncGenerator[bytes]) -> None:
+    async def stream(self, parts: AsyncGenerator[bytes], *, is_confirmed: bool = True) -> None:
         """End the request with these parts, no faster than the client takes them; if it goes away, so do they.
 
-        The head goes out with the first, so an error that comes before it is told as a problem. A HEAD asks for none.
+        Before each part the caller's authority is confirmed, unless told otherwise: when it has ended the stream
+        breaks off. The head goes out with the first, so an error that comes before it is told as a problem. A HEAD asks
+        for none.
         """
         if self.request.version == "HTTP/1.0":
             self._is_last = True
@@ -236,6 +249,8 @@ class Handler(EnteredHandler):
         first = True
         async with aclosing(parts):
             while True:
+                if is_confirmed:
+                    await self.confirm()
                 async with self.place(patient=not first):
                     part = await anext(parts, None)
                 first = False
@@ -254,7 +269,8 @@ class Handler(EnteredHandler):
         """Return a place among what is done at a time, for the request, or for a part of it that takes its own time."""
         taken = errand.CURRENT.get()  # by its connection, or before
         self._errand = Errand() if taken is None or taken.begun else taken
-        self._errand.left = self._errand.gone = self._gone
+        self._errand.is_persistent = attempt.CURRENT.get() is not None  # what has begun under a receipt goes on
+        self._errand.left = self._errand.gone = self._gone and not self._errand.is_persistent
         admission: Admission = self.application.settings["admission"]
         return admission.place(self._errand, patient=patient)
 

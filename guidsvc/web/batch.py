@@ -2,42 +2,39 @@
 
 As JSON they come and go as one document. As lines of JSON there may be any number of them: they are done as they come
 in, a group at a time, and the results are spooled, to disk where they grow large. The answer begins when the last line
-has been read, so a client that sends everything before it reads anything never blocks.
+has been read, so a client that sends everything before it reads anything never blocks. A batch of lines that ends early
+reads and drops some more of them, and then answers all the same.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import ExitStack
-from functools import partial
 from itertools import islice
-from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from tornado.httputil import HTTPHeaders
 
-from guidsvc.access import KEY
+from guidsvc.access import DELETE, KEY, WRITE
 from guidsvc.bodies import MAX_OPERATIONS, BatchQuery
-from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown
-from guidsvc.idempotency import Draws, Idempotency, Reply
-from guidsvc.rules import ClaimedDraw
+from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown, TooLate
+from guidsvc.idempotency import Idempotency
 from guidsvc.service import GuidService
+from guidsvc.temporary_space import TemporarySpace
 from guidsvc.tracing import CURRENT
 from guidsvc.web import answers, body
-from guidsvc.web.admission import Place
-from guidsvc.web.base import Handler
+from guidsvc.web.base import DISCARD_BYTES, Handler
 from guidsvc.web.described import Answer, operation
+from guidsvc.web.document_batch import DocumentBatch
 from guidsvc.web.guids import BAD_BODY, OF_KEYS
 from guidsvc.web.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, PREFERENCE_APPLIED, REPLAYED
-from guidsvc.web.lines import Line, Lines
-from guidsvc.web.operations import GROUP, Performer, is_repeatable, read_line, read_value
+from guidsvc.web.line_batch import LineBatch
+from guidsvc.web.operations import Performer, is_change, is_repeatable
 from guidsvc.web.problems import UnsupportedMediaType
 
 MAX_BYTES = 4 * 1024 * 1024
 """The size of a JSON document."""
-GROUP_BYTES = 1024 * 1024
-"""Lines are done together up to a group, or to so many bytes."""
-SPOOL_BYTES = 1024 * 1024
-"""Results beyond this go to disk."""
+BATCH_SECONDS = 600.0
+"""A batch of lines takes no longer in all."""
 PAUSE_SECONDS = 30.0
 """A client that sends nothing for so long in the middle of its lines is given up."""
 _CHUNK = 64 * 1024
@@ -49,14 +46,27 @@ class BatchHandler(Handler):
     label = "guids"
     _performer: Performer
     _applied: dict[str, str]
+    _is_rehearsal = False
 
-    def initialize(self, service: GuidService, idempotency: Idempotency) -> None:
+    def initialize(
+        self,
+        service: GuidService,
+        idempotency: Idempotency,
+        space: TemporarySpace,
+        seconds: float,
+    ) -> None:
         self._service = service
         self._idempotency = idempotency
+        self._seconds = seconds
         self._open = ExitStack()
+        self._share = self._open.enter_context(space.share())
         self._fault: Exception | None = None
-        self._lines: _LineBatch | None = None
+        self._lines: LineBatch | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._discarded = 0
+        self._is_feeding = self._is_overdue = False
+        self._answering: asyncio.Task[None] | None = None
 
     async def prepare(self) -> None:
         """Begin a request: where the body is lines, they are done as they come. What is wrong is told at their end."""
@@ -75,8 +85,9 @@ class BatchHandler(Handler):
             self.check_type(body.JSON, body.NDJSON)
             if in_lines:
                 _refuse_key(self.request.headers)
-                self._lines = _LineBatch(performer, self._open, self.place)
+                self._lines = LineBatch(performer, self._open, self.place, self.confirm, self._share)
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # as HTTP1Connection has it
+                self._deadline = asyncio.get_running_loop().call_later(self._seconds, self._overdue)
                 self._expect_more()
         except (InvalidRequest, UnsupportedMediaType) as error:
             if "Expect" in self.request.headers:
@@ -108,30 +119,40 @@ class BatchHandler(Handler):
     async def post(self) -> None:
         """Do all the operations, in order where they are of one GUID; each has a result, whatever becomes of others.
 
-        As JSON there are at most 1,000 in 4 MiB. As lines there may be any number, of at most 64 KiB each; they are
-        done as they come. What a list streams out can be put back so: without `op` a line is a put.
+        As JSON there are at most 1,000 in 4 MiB, and their results have at most 4 MiB: a `get` whose record has no
+        room is `too-large`, a put is answered without it. As lines there may be any number, of at most 64 KiB each;
+        they are done as they come. What a list streams out can be put back so: without `op` a line is a put. A batch
+        of lines that ends early has a last line that says why, and which line was the first that was not done.
         """
         self._expect_no_more()
+        self._end_clock()
+        if self._finished or self._answering is not None:
+            return
         if self._fault is not None:
             raise self._fault
         if self._lines is None:
             await self._do_document()
         else:
             await self._lines.end()
-            if self._lines.abandoned:
-                return
-            self.set_header("Content-Type", body.NDJSON)
-            for name, value in self._applied.items():
-                self.set_header(name, value)
-            await self.stream(self._lines.results())
+            await self._answer_lines(self._lines)
+
+    async def _answer_lines(self, lines: LineBatch) -> None:
+        if lines.abandoned:
+            return
+        self.set_header("Content-Type", body.NDJSON)
+        for name, value in self._applied.items():
+            self.set_header(name, value)
+        await self.stream(lines.results(), is_confirmed=False)  # it was read while the caller might
 
     def on_finish(self) -> None:
         super().on_finish()
+        self._end_clock()
         self._open.close()
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
         self._expect_no_more()
+        self._end_clock()
         if self._lines is not None:
             self._lines.abandon()
         self._open.close()
@@ -140,24 +161,27 @@ class BatchHandler(Handler):
         query = self.read_query(BatchQuery)
         service = self._service.acting_for(self.caller)
         if query.validate_only == "true":
-            service = self._open.enter_context(service.rehearsing())
+            self._is_rehearsal = True
+            service = self._open.enter_context(service.rehearsing(self._share))
         minimal = self.preferences().get("return") == "minimal"
         self._applied = {"Preference-Applied": "return=minimal"} if minimal else {}
         return Performer(service, self.demand, self.request_id, full=query.view is not None, minimal=minimal)
 
     async def _do_document(self) -> None:
         values = await self._read_document()
+        batch = DocumentBatch(values, self._performer, self.place, self.confirm, self._applied)
+        await self.send_once(
+            self._idempotency,
+            batch.perform,
+            repeatable=all(map(is_repeatable, values)),
+            brief=batch.brief,
+            needs_receipt=self._needs_receipt(values),
+        )
 
-        async def perform(draws: Draws | None) -> Reply:
-            results: list[bytes] = []
-            for start in range(0, len(values), GROUP):  # read group by group too: others are served in between
-                asked = [read_value(value) for value in values[start : start + GROUP]]
-                here = draws and partial(_from, draws, start)
-                async with self.place(patient=start > 0):
-                    results += await self._performer.perform(asked, here)
-            return Reply(200, self._applied, f'{{"results":[{b",".join(results).decode()}]}}')
-
-        await self.send_once(self._idempotency, perform, repeatable=all(map(is_repeatable, values)))
+    def _needs_receipt(self, values: list[Any]) -> bool:
+        """Whether it could change anything: what only reads can be done again without one."""
+        may = self.caller.may(WRITE) or self.caller.may(DELETE)
+        return may and not self._is_rehearsal and any(map(is_change, values))
 
     async def _read_document(self) -> list[Any]:
         text = self.received()
@@ -175,17 +199,51 @@ class BatchHandler(Handler):
         operations: list[Any] = document["operations"]
         return operations
 
-    async def _do_lines(self, lines: "_LineBatch", chunk: bytes) -> None:
+    async def _do_lines(self, lines: LineBatch, chunk: bytes) -> None:
         CURRENT.set(self.trace)  # this is a task of its own
         self._expect_no_more()
-        if self._fault is None:
-            try:
-                await lines.feed(chunk)
-                await asyncio.sleep(0)  # others are served in between, whatever this client sends
-            except Exception as error:  # noqa: BLE001  # it is told, by `post`, when the client has sent all
-                self._fault = error
-        if not lines.abandoned:
+        if self._finished or self._answering is not None:
+            return
+        if self._fault is None and not lines.has_ended:
+            await self._feed(lines, chunk)
+        else:
+            self._discarded += len(chunk)
+        if self._is_overdue or self._discarded > DISCARD_BYTES:
+            await self._answer_early(lines)
+        elif not lines.abandoned:
             self._expect_more()
+
+    async def _feed(self, lines: LineBatch, chunk: bytes) -> None:
+        self._is_feeding = True
+        try:
+            await lines.feed(chunk)
+            await asyncio.sleep(0)  # others are served in between, whatever this client sends
+        except Exception as error:  # noqa: BLE001  # it is told, by `post`, when the client has sent all
+            self._fault = error
+        finally:
+            self._is_feeding = False
+
+    async def _answer_early(self, lines: LineBatch) -> None:
+        """Answer a client that has not sent all of its lines; the connection ends with that."""
+        self._end_clock()
+        self._answering = asyncio.current_task()
+        if self._fault is not None:
+            self.send_error(exc_info=(type(self._fault), self._fault, None))
+        else:
+            await self._answer_lines(lines)
+
+    def _overdue(self) -> None:
+        """End a batch of lines that has had its time."""
+        self._is_overdue = True
+        if self._lines is not None and not self._finished:
+            self._lines.stop(TooLate("the batch took longer than a batch may"))
+            if not self._is_feeding:
+                self._expect_no_more()
+                self._answering = asyncio.ensure_future(self._answer_early(self._lines))
+
+    def _end_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def _expect_more(self) -> None:
         connection = self.request.connection
@@ -196,70 +254,7 @@ class BatchHandler(Handler):
             self._alarm.cancel()
 
 
-def _from(draws: Draws, start: int, place: int) -> ClaimedDraw:
-    """Draw for a place in the group that begins there."""
-    return draws(start + place)
-
-
 def _refuse_key(headers: HTTPHeaders) -> None:
     if IDEMPOTENCY_KEY.name in headers:
         detail = "goes with a batch in application/json: of lines there may be more than can be remembered"
         raise InvalidRequest(Fault("", detail, header=IDEMPOTENCY_KEY.name))
-
-
-class _LineBatch:
-    """Lines that are done as they come, and their results."""
-
-    def __init__(self, performer: Performer, opened: ExitStack, place: Callable[..., Place]) -> None:
-        self._performer = performer
-        self._place = place
-        self._begun = False
-        self._lines = Lines(body.MAX_BYTES)
-        self._waiting: list[Line] = []
-        self._waiting_bytes = 0
-        self._spool = SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  # the request closes it
-        opened.callback(self._spool.close)
-        self.abandoned = False
-
-    async def feed(self, chunk: bytes) -> None:
-        """Take a part of the stream; return when there is room for more."""
-        for line in self._lines.feed(chunk):
-            await self._add(line)
-
-    async def end(self) -> None:
-        """Do what is left."""
-        for line in self._lines.end():
-            await self._add(line)
-        await self._do_waiting()
-
-    async def results(self) -> AsyncGenerator[bytes]:
-        """Yield the results, a line each, some at a time."""
-        self._spool.seek(0)
-        while chunk := self._spool.read(_CHUNK):
-            yield chunk
-
-    def abandon(self) -> None:
-        """Do no more: nobody waits for the results."""
-        self.abandoned = True
-
-    async def _add(self, line: Line) -> None:
-        self._waiting.append(line)
-        self._waiting_bytes += len(line.text or b"")
-        if len(self._waiting) >= GROUP or self._waiting_bytes >= GROUP_BYTES:
-            await self._do_waiting()
-
-    async def _do_waiting(self) -> None:
-        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        if self.abandoned:
-            return
-        async with self._place(patient=self._begun):
-            self._begun = True
-            results = await self._performer.perform([read_line(line) for line in waiting])
-        if not self.abandoned:
-            self._keep(results)
-
-    def _keep(self, results: list[bytes]) -> None:
-        try:
-            self._spool.write(b"".join(result + b"\n" for result in results))
-        except OSError as error:
-            raise OutcomeUnknown(f"operations were done, and their results cannot be kept: {error}") from error

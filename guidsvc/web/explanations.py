@@ -144,8 +144,15 @@ _ALL = (
         errors.IdempotencyMismatch(),
     ),
     Explanation(
-        f"The body is over {MAX_BYTES} bytes.",
-        f"Send less: the metadata of a record are at most {MAX_METADATA_BYTES} bytes.",
+        "The requests with an Idempotency-Key that are remembered, of this owner or of all, take all the bytes that "
+        "they may. Nothing was done.",
+        "Send it without the key, or as a PUT with a GUID of your own; or later: each is remembered for 24 hours.",
+        errors.ReceiptsFull(268_435_456),
+    ),
+    Explanation(
+        f"The body is over {MAX_BYTES} bytes; or, in a batch, the results have no room for this one.",
+        f"Send less: the metadata of a record are at most {MAX_METADATA_BYTES} bytes. Read a record that had no room "
+        "with a request of its own.",
         TooLarge(f"A body is at most {MAX_BYTES} bytes."),
     ),
     Explanation(

@@ -15,6 +15,7 @@ from guidsvc.errors import (
     PreconditionFailed,
     PreconditionRequired,
     QuotaExceeded,
+    ReceiptsFull,
 )
 from guidsvc.idempotency import Reply
 from guidsvc.meters import CacheMeter
@@ -48,7 +49,7 @@ LEADS_TO = ("getGuid", "putGuid", "patchGuid", "deleteGuid")
 BAD_BODY = (InvalidRequest, TooLarge, UnsupportedMediaType)
 OF_WRITES = (PreconditionFailed, OutcomeUnknown)
 
-OF_KEYS = (IdempotencyMismatch, InProgress)
+OF_KEYS = (IdempotencyMismatch, InProgress, ReceiptsFull)
 
 CREATED_NOW = Answer(
     201,

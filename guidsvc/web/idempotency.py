@@ -5,6 +5,7 @@ from hashlib import sha256
 
 from tornado.httputil import HTTPServerRequest
 
+from guidsvc.access import Caller
 from guidsvc.errors import Fault, InvalidRequest
 from guidsvc.idempotency import Request
 from guidsvc.web.headers import IDEMPOTENCY_KEY
@@ -13,7 +14,7 @@ _BARE = re.compile(r"[\x21\x23-\x7e]{1,255}")
 _QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')  # as the IETF's draft has it
 
 
-def parse(request: HTTPServerRequest, body: bytes, *, caller: str, repeatable: bool) -> Request | None:
+def parse(request: HTTPServerRequest, body: bytes, *, caller: Caller, repeatable: bool) -> Request | None:
     """Return the request as it is told from others, if it names a key; InvalidRequest if that is none."""
     keys = request.headers.get_list(IDEMPOTENCY_KEY.name)
     if not keys:
@@ -26,5 +27,9 @@ def parse(request: HTTPServerRequest, body: bytes, *, caller: str, repeatable: b
         )
     said = b"%b %b\n%b" % (str(request.method).encode(), str(request.uri).encode("latin-1", "replace"), body)
     return Request(
-        caller=caller, key=quoted[1] if quoted else given, fingerprint=sha256(said).hexdigest(), repeatable=repeatable
+        caller=caller.owner,
+        key=quoted[1] if quoted else given,
+        fingerprint=sha256(said).hexdigest(),
+        repeatable=repeatable,
+        authority=caller.authority,
     )

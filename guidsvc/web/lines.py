@@ -19,6 +19,11 @@ class Lines:
         self._number = 1
         self._begun = bytearray()
 
+    @property
+    def number(self) -> int:
+        """The number of the line that is not complete yet."""
+        return self._number
+
     def feed(self, chunk: bytes) -> Iterator[Line]:
         """Yield the lines that end in this part of the stream."""
         first, *others = chunk.split(b"\n")

@@ -16,6 +16,8 @@ from guidsvc.errors import Fault, found_by_class
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = "1"
 """Seconds until a request that found a part unavailable may be made again."""
+RECEIPTS_AFTER = "60"
+"""Seconds until the receipts are counted again."""
 
 
 class NoSuchPath(Exception):
@@ -75,6 +77,7 @@ class Problem(NamedTuple):
 
 INTERNAL = Problem("internal", 500, "A fault of the service")
 _NOT_FOUND = Problem("not-found", 404, "Not found")
+_TOO_LARGE = Problem("too-large", 413, "The body is too large")
 
 TABLE: Mapping[type[Exception], Problem] = {
     errors.InvalidGuid: Problem("invalid-guid", 400, "Not a GUID"),
@@ -91,7 +94,9 @@ TABLE: Mapping[type[Exception], Problem] = {
     errors.PreconditionRequired: Problem("precondition-required", 428, "A precondition is required"),
     errors.InProgress: Problem("in-progress", 409, "The request is still being done"),
     errors.IdempotencyMismatch: Problem("idempotency-mismatch", 422, "The key was for another request"),
-    TooLarge: Problem("too-large", 413, "The body is too large"),
+    errors.ReceiptsFull: Problem("receipts-full", 429, "Too many requests with a key are remembered"),
+    TooLarge: _TOO_LARGE,
+    errors.SpaceUsed: _TOO_LARGE,
     MisdirectedRequest: Problem("misdirected-request", 421, "Another host name is asked"),
     HeadersTooLarge: Problem("headers-too-large", 431, "The head of the request is too large"),
     UnsupportedMediaType: Problem("unsupported-media-type", 415, "Unsupported media type"),
@@ -127,6 +132,8 @@ def headers_of(error: BaseException) -> dict[str, str]:  # noqa: PLR0911  # a ta
             return {"WWW-Authenticate": _challenge(error)}
         case errors.RateLimited():
             return {"Retry-After": str(error.retry_after), **error.told}
+        case errors.ReceiptsFull():
+            return {"Retry-After": RECEIPTS_AFTER}
         case errors.Unavailable() | errors.InProgress():
             return {"Retry-After": RETRY_AFTER}
         case _:
@@ -143,9 +150,14 @@ def _challenge(error: errors.Unauthorized | errors.Forbidden) -> str:
 
 def render(error: BaseException, request_id: str, where: Mapping[str, Any] = MappingProxyType({})) -> bytes:
     """Render the body of the reply to this error, as JSON; `where` is added to it."""
+    return render_brief(error, request_id, _members(error) | dict(where))
+
+
+def render_brief(error: BaseException, request_id: str, where: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+    """Render what every problem has, without what is particular to this one."""
     code, status, title = problem_of(error)
     head = {"type": f"/problems/{code}", "title": title, "status": status, "code": code}
-    return to_json(head | {"detail": _detail(error), "request_id": request_id} | _members(error) | dict(where))
+    return to_json(head | {"detail": _detail(error), "request_id": request_id} | dict(where))
 
 
 def _detail(error: BaseException) -> str:

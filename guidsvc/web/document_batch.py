@@ -1,0 +1,88 @@
+"""A batch that comes as one JSON document: its operations are done a group at a time, and answered by one document.
+
+The answer has a bound in bytes. Each operation has room for its result in brief from the start; records are shown as
+long as there is room beside that.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from guidsvc import attempt as attempts
+from guidsvc.errors import GuidsvcError
+from guidsvc.idempotency import Draws, Reply
+from guidsvc.rules import ClaimedDraw
+from guidsvc.web.admission import Place
+from guidsvc.web.operations import BRIEF_BYTES, GROUP, Asked, Performer, Result, read_value
+
+MAX_RESULT_BYTES = 4 * 1024 * 1024
+"""The size of an answer: where a record has no room, its result is in brief."""
+
+
+class DocumentBatch:
+    """The operations of a document, as JSON values; `applied` are headers of the answer.
+
+    `confirm` raises what ends the caller's authority; the operations that are left are then answered with that.
+    """
+
+    def __init__(
+        self,
+        values: Sequence[Any],
+        performer: Performer,
+        place: Callable[..., Place],
+        confirm: Callable[[], Awaitable[None]],
+        applied: Mapping[str, str],
+    ) -> None:
+        self._values = values
+        self._performer = performer
+        self._place = place
+        self._confirm = confirm
+        self._applied = dict(applied)
+        self._briefs: list[bytes] = []
+
+    async def perform(self, draws: Draws | None) -> Reply:
+        """Do all of it."""
+        texts: list[bytes] = []
+        room = MAX_RESULT_BYTES - len(self._values) * (BRIEF_BYTES + 1)
+        for start in range(0, len(self._values), GROUP):  # read group by group too: others are served in between
+            group = self._values[start : start + GROUP]
+            for result in await self._do(group, start, draws and partial(_from, draws, start)):
+                text = result.within(room + BRIEF_BYTES)
+                room -= len(text) - BRIEF_BYTES
+                texts.append(text)
+                self._briefs.append(result.brief)
+        return Reply(200, self._applied, _document(texts))
+
+    def brief(self) -> Reply:
+        """Return the answer without records."""
+        return Reply(200, {"Preference-Applied": "return=minimal"}, _document(self._briefs))
+
+    async def _do(self, values: Sequence[Any], start: int, draws: Draws | None) -> list[Result]:
+        try:
+            if start:
+                await self._confirm()
+        except GuidsvcError as error:
+            _note(is_refused=True)
+            return [self._performer.refuse(error)] * len(values)
+        asked: list[Asked] = [read_value(value) for value in values]
+        async with self._place(patient=start > 0):
+            results = await self._performer.perform(asked, draws)
+        _note(has_done=any(result.is_done for result in results))
+        return results
+
+
+def _document(results: Sequence[bytes]) -> str:
+    return f'{{"results":[{b",".join(results).decode()}]}}'
+
+
+def _from(draws: Draws, start: int, place: int) -> ClaimedDraw:
+    """Draw for a place in the group that begins there."""
+    return draws(start + place)
+
+
+def _note(*, is_refused: bool = False, has_done: bool = False) -> None:
+    """Note of the attempt under way whether its answer may be given again."""
+    attempt = attempts.CURRENT.get()
+    if attempt is not None:
+        attempt.is_refused |= is_refused
+        attempt.has_done = bool(attempt.has_done) or has_done

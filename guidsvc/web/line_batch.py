@@ -1,0 +1,148 @@
+"""A batch of lines: operations that are done as they come, a group at a time, with results spooled to a temporary file.
+
+The spool takes its bytes from the temporary space of the request. A batch ends early where that is used up, where its
+time is over, or where the caller has lost the right to go on. Its last line then says why, and which line was the
+first that was not done.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import ExitStack
+from tempfile import SpooledTemporaryFile
+
+from pydantic_core import to_json
+
+from guidsvc.errors import GuidsvcError, OutcomeUnknown, Overloaded
+from guidsvc.temporary_space import Share
+from guidsvc.web import body
+from guidsvc.web.admission import Place
+from guidsvc.web.lines import Line, Lines
+from guidsvc.web.operations import BRIEF_BYTES, GROUP, Performer, Result, read_line
+
+GROUP_BYTES = 1024 * 1024
+"""Lines are done together up to a group, or to so many bytes."""
+SPOOL_BYTES = 1024 * 1024
+"""Results beyond this go to disk."""
+WHOLE_PROBLEMS = 100
+"""After so many lines that failed, others are answered by status and line alone."""
+_CHUNK = 64 * 1024
+
+
+class LineBatch:
+    """Lines that are done as they come, and their results. `confirm` raises what ends the caller's authority."""
+
+    def __init__(
+        self,
+        performer: Performer,
+        opened: ExitStack,
+        place: Callable[..., Place],
+        confirm: Callable[[], Awaitable[None]],
+        share: Share,
+    ) -> None:
+        self._performer = performer
+        self._place = place
+        self._confirm = confirm
+        self._share = share
+        self._has_begun = False
+        self._lines = Lines(body.MAX_BYTES)
+        self._waiting: list[Line] = []
+        self._waiting_bytes = 0
+        self._spool = SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  # the request closes it
+        opened.callback(self._spool.close)
+        self._failures = 0
+        self._end: GuidsvcError | None = None
+        self._first_undone: int | None = None
+        self.abandoned = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it does no more lines, and answers what it has done."""
+        return self._end is not None
+
+    def stop(self, error: GuidsvcError) -> None:
+        """End it early, for this reason."""
+        self._end = self._end or error
+
+    async def feed(self, chunk: bytes) -> None:
+        """Take a part of the stream; return when there is room for more."""
+        for line in self._lines.feed(chunk):
+            await self._add(line)
+
+    async def end(self) -> None:
+        """Do what is left."""
+        for line in self._lines.end():
+            await self._add(line)
+        await self._do_waiting()
+
+    async def results(self) -> AsyncGenerator[bytes]:
+        """Yield the results, a line each, some at a time; if it ended early the last line says why."""
+        self._spool.seek(0)
+        while chunk := self._spool.read(_CHUNK):
+            yield chunk
+        if self._end is not None:
+            yield self._performer.refuse(self._end, self._undone()).whole + b"\n"
+
+    def _undone(self) -> int:
+        """Return the number of the first line that was not done."""
+        if self._first_undone is not None:
+            return self._first_undone
+        return self._waiting[0].number if self._waiting else self._lines.number
+
+    def abandon(self) -> None:
+        """Do no more: nobody waits for the results."""
+        self.abandoned = True
+
+    async def _add(self, line: Line) -> None:
+        self._waiting.append(line)
+        self._waiting_bytes += len(line.text or b"")
+        if len(self._waiting) >= GROUP or self._waiting_bytes >= GROUP_BYTES:
+            await self._do_waiting()
+
+    async def _do_waiting(self) -> None:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        if self.abandoned or not waiting:
+            return
+        if self._end is None:
+            try:
+                await self._do(waiting)
+            except GuidsvcError as error:
+                if not self._has_begun:  # nothing was done: the whole request is refused
+                    raise
+                self.stop(error)
+        elif self._first_undone is None:
+            self._first_undone = waiting[0].number
+
+    async def _do(self, waiting: list[Line]) -> None:
+        self._first_undone = waiting[0].number
+        await self._confirm()
+        self._share.take(len(waiting) * BRIEF_BYTES)
+        async with self._place(patient=self._has_begun):
+            self._has_begun = True
+            self._first_undone = None
+            results = await self._performer.perform([read_line(line) for line in waiting])
+        if not self.abandoned:
+            self._write(b"".join(map(self._text, results, waiting)))
+
+    def _text(self, result: Result, line: Line) -> bytes:
+        """Return a result as a line. Its room in brief has been taken; what it has beyond that is taken now."""
+        text = self._fitting(result, line) + b"\n"
+        if len(text) <= BRIEF_BYTES:
+            self._share.give_back(BRIEF_BYTES - len(text))
+            return text
+        try:
+            self._share.take(len(text) - BRIEF_BYTES)
+        except Overloaded:  # other requests have it
+            return result.within(0) + b"\n"
+        return text
+
+    def _fitting(self, result: Result, line: Line) -> bytes:
+        if result.is_failure:
+            self._failures += 1
+            if self._failures > WHOLE_PROBLEMS:
+                return to_json({"status": result.status, "line": line.number})
+        return result.within(BRIEF_BYTES + self._share.left - 1)
+
+    def _write(self, text: bytes) -> None:
+        try:
+            self._spool.write(text)
+        except OSError as error:
+            raise OutcomeUnknown(f"operations were done, and their results cannot be kept: {error}") from error
