@@ -107,17 +107,17 @@ class Settings(BaseSettings):
     batch_timeout: Annotated[float, Field(gt=0, le=86_400)] = Field(
         600.0, description="seconds in which a batch of lines must end; lines that come later are not done"
     )
-    temp_bytes_per_batch: Annotated[int, Field(ge=1024 * 1024)] = Field(
+    temp_bytes_per_batch: Annotated[int, Field(ge=1)] = Field(
         64 * 1024 * 1024, description="the most bytes of temporary files for one batch: its results, what it validates"
     )
-    temp_bytes: Annotated[int, Field(ge=1024 * 1024)] = Field(
+    temp_bytes: Annotated[int, Field(ge=1)] = Field(
         256 * 1024 * 1024, description="the most bytes of temporary files for all batches of a process"
     )
-    receipt_bytes_per_owner: Annotated[int, Field(ge=1024)] = Field(
+    receipt_bytes_per_owner: Annotated[int, Field(ge=1)] = Field(
         256 * 1024 * 1024,
         description="the most bytes in the store for an owner's requests with an Idempotency-Key, kept for 24 hours",
     )
-    receipt_bytes: Annotated[int, Field(ge=1024)] = Field(
+    receipt_bytes: Annotated[int, Field(ge=1)] = Field(
         1024 * 1024 * 1024, description="the most bytes in the store for those of all owners"
     )
     server: Literal["httptools", "tornado"] = Field(
