@@ -74,6 +74,7 @@ CASES = [
     alike("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ends(400)),
     alike("the beginning of TLS", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n", ends(400)),
     Case("a method of small letters", b"get /livez HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(501), ends(501)),
+    Case("QUERY", b"QUERY " + PATH + b" HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(405), ends(405)),
     Case("a method that is known and not served", b"TRACE " + PATH + b" HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(405), ends(405)),
     Case("a method of another protocol", b"PROPFIND " + PATH + b" HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(501), ends(501)),
     Case("a method that nobody knows, where nothing is", b"BREW /nothing HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(404), ends(404)),

@@ -41,8 +41,8 @@ DISCARD_BYTES = 16 * 1024 * 1024
 """So much of a body that is too large is read and thrown away, so that the client reads our answer; then we hang up."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-KNOWN_METHODS = frozenset({*METHODS, "CONNECT", "TRACE"})
-"""Those of RFC 9110 and RFC 5789; any other is not implemented (RFC 9110, 9.1)."""
+KNOWN_METHODS = frozenset({*METHODS, "CONNECT", "TRACE", "QUERY"})
+"""Those of RFC 9110 and RFC 5789, and QUERY, which OpenAPI knows: 405 where not served. Others: 501 (RFC 9110, 9.1)."""
 _log = structlog.get_logger(__name__)
 _Model = TypeVar("_Model", bound=BaseModel)
 

@@ -27,7 +27,7 @@ from guidsvc.web.routes import Route
 
 _ABOUT = """A registry of GUIDs that expire.
 
-A path answers a method that it does not serve with 405 and `Allow`, and one that no path serves with 501; any other
+A path answers a method that it does not serve with 405 and `Allow`, and an unknown one with 501; any other
 path is a 404. Every error is a problem (RFC 9457), and its `type` leads to what it means. Every body is JSON, and every
 reply has an `X-Request-Id`."""
 ANYWHERE = (MisdirectedRequest, HeadersTooLarge, Unavailable, Exception)
