@@ -13,8 +13,8 @@ from tests.simulation import quota, quota_mutants
 from tests.simulation.mutants import MUTANTS, Mutant, found_at
 from tests.simulation.run import Result, run
 
-QUOTA_SEEDS = 100
-"""So many seeds of the quota go with a run of all worlds."""
+QUOTA_SHARE = 20
+"""With so many seeds of the cache goes one of the quota, where a run is of both."""
 
 
 def main() -> int:
@@ -34,7 +34,11 @@ def main() -> int:
         return int(found is not None)
     with ProcessPoolExecutor() as pool:
         told = _told(pool.map(partial(run, faults=options.faults), seeds, chunksize=10))
-        return told if options.faults else int(any([told, _quota_told(pool.map(quota.run, range(QUOTA_SEEDS)))]))
+        return (
+            told
+            if options.faults
+            else int(any([told, _quota_told(pool.map(quota.run, range(options.seeds // QUOTA_SHARE)))]))
+        )
 
 
 def _options() -> argparse.Namespace:

@@ -25,7 +25,6 @@ MUTANTS = (
     Mutant("a place is given back before the write", {"quota.py": ("        try:\n            yield not_after\n", "        self._end(account, wish)\n        try:\n            yield not_after\n")}),
     Mutant("a place is given back though the write may land", {"quota.py": ("        except Unavailable:\n            self._end(account, wish)\n            raise\n", "        except GuidsvcError:\n            self._end(account, wish)\n            raise\n")}),
     Mutant("the store is not told how late", {"service.py": ("earliest(place_until, not_after))", "not_after)")}),
-    Mutant("a renewal without a reservation has no end", {"quota.py": ("yield await self._lease_clock.not_after(begun + USE_SECONDS)", "yield None")}, seeds=600),
 )  # fmt: skip
 
 
