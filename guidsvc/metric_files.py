@@ -21,6 +21,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from guidsvc.value_file import MODE, ValueFile, create
+
 PREFIX = "guidsvc-metrics-"
 """With which the name of a supervisor's folder begins."""
 MAX_BYTES = 16 * 1024 * 1024
@@ -31,28 +33,15 @@ DEAD = "dead"
 """Stands where the number of the process is, in the names of the files of all that have ended."""
 
 _ADDED_UP = ("counter", "histogram")
-_INITIAL_BYTES = 64 * 1024
-_MODE = 0o600
 _NAME = re.compile(r"(?:counter|histogram|summary|gauge_[a-z]+)_(?:[0-9]+|dead)")
 
 
-def open_file(path: Path) -> MmapedDict:
+def open_file(path: Path) -> ValueFile:
     """Open a file of this process, made anew if there is none, or none that can be read; OSError if it cannot be."""
     if not is_readable(path):
         path.unlink(missing_ok=True)
-        _create(path)
-    return MmapedDict(str(path))  # type: ignore[no-untyped-call]
-
-
-def _create(path: Path) -> None:
-    """Make a file that only this user can read; under its name it is complete from the beginning."""
-    new = path.with_suffix(".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
-    try:
-        os.ftruncate(descriptor, _INITIAL_BYTES)
-    finally:
-        os.close(descriptor)
-    new.replace(path)
+        create(path)
+    return ValueFile(path)
 
 
 def is_readable(path: Path) -> bool:
@@ -76,7 +65,7 @@ def _may_hold_metrics(path: Path) -> bool:
     if _NAME.fullmatch(path.stem) is None:
         return False
     with suppress(OSError, struct.error):
-        found = path.stat()
+        found = path.lstat()
         if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES:
             with path.open("rb") as file:
                 (used,) = struct.unpack("i", file.read(4))
@@ -96,7 +85,7 @@ def _merged(files: Sequence[Path]) -> list[Metric] | None:
 def locked(folder: Path, *, exclusive: bool) -> Iterator[bool]:
     """Hold the lock of a folder, inside; yields whether it could be had within LOCK_SECONDS."""
     try:
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     except OSError:
         yield False
         return
@@ -143,7 +132,8 @@ def _add(path: Path, to: Path) -> None:
     new.unlink(missing_ok=True)
     with closing(open_file(new)) as file:
         for key, value in sums.items():
-            file.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
+            file.set_value(key, value)
+        file.flush()
     new.replace(to)
 
 
@@ -153,7 +143,7 @@ def supervised_folder() -> Iterator[Path]:
     _remove_stale(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
         folder = Path(name)
-        descriptor = os.open(folder / "owner.new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        descriptor = os.open(folder / "owner.new", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (folder / "owner.new").rename(folder / "owner")  # locked already when it can be seen

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from guidsvc.meters import Meters
 from guidsvc.web.exposition import Together, render
 from guidsvc.web.watch import Watch
 from tests.conftest import ExpectedLogs
+from tests.servers import ROOT
 from tests.test_metrics import Samples, read, value
 
 LEFT_OUT = "guidsvc_metric_files_left_out_total"
@@ -111,6 +114,96 @@ async def test_files_that_are_gone_are_made_anew(folder: Path, harm: str, expect
         watch.meters.requests.done("/guid", "GET", 200, 0.02)
         assert value(await seen(watch), "guidsvc_requests_total", **ROUTE) == times
     watch.close()
+
+
+PROCESS = """
+import os, resource, sys
+from pathlib import Path
+from guidsvc import metric_files
+from guidsvc.meters import Meters
+from guidsvc.web.watch import Watch
+
+folder, meters = Path(sys.argv[1]), Meters()
+watch = Watch(meters, folder=folder)
+
+def count():
+    meters.requests.done("/guid", "GET", 200, 0.02)
+    watch.hand_over()
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+"""
+
+
+def run(folder: Path, program: str) -> str:
+    """Run a process that counts requests into the folder, and return what it logs."""
+    command = [sys.executable, "-c", PROCESS + program, str(folder)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, (ended.returncode, ended.stderr)
+    return ended.stdout
+
+
+CUT_SHORT = """
+def cut():
+    for path in folder.glob("*.db"):
+        os.truncate(path, 0)
+    return 0
+
+count()
+meters.connections = cut  # which is called between the look at the files and the writes to them
+count()
+"""
+
+
+def test_a_file_that_is_cut_short_while_it_is_written_ends_no_process(folder: Path) -> None:
+    run(folder, CUT_SHORT)
+    assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 2
+
+
+FULL = """
+count()
+limit(4096)
+meters.requests.refused.update(range(400, 500))  # so many that the file must grow
+count()
+count()
+assert metric_files.read_all(folder)[1] == [], "files that cannot be read"
+if "room" in sys.argv:
+    limit(resource.RLIM_INFINITY)
+    count()
+"""
+
+
+@pytest.mark.parametrize("room", [False, True])
+def test_no_room_for_metrics_costs_the_metrics_alone(folder: Path, *, room: bool) -> None:
+    """What was written before stays readable; what was counted meanwhile is written when there is room."""
+    program = f"sys.argv.append('room')\n{FULL}" if room else FULL
+    assert run(folder, program).count("metrics cannot be written") == 1
+    counted = value(together(folder), "guidsvc_requests_total", **ROUTE)
+    assert counted == 4 if room else counted >= 1
+
+
+def test_the_dead_for_whom_there_is_no_room_keep_their_files(folder: Path) -> None:
+    count_and_bury = """
+count()
+watch.close()
+limit(1024)
+try:
+    metric_files.bury(folder, os.getpid())
+except OSError as error:
+    print(error)
+"""
+    assert "File too large" in run(folder, count_and_bury)
+    assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 1
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    for name in (f"counter_{os.getpid()}.db", f"counter_{os.getpid()}.new", f"histogram_{os.getpid()}.new"):
+        (folder / name).symlink_to(precious)
+    counted(folder, 2).close()
+    assert precious.read_bytes() == b"precious"
+    assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 2
 
 
 def test_what_the_dead_have_counted_is_added_up(folder: Path) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 import structlog
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.mmap_dict import mmap_key
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from guidsvc import metric_files
 from guidsvc.meters import Histogram, Meters
+from guidsvc.value_file import ValueFile
 from guidsvc.web.metric_table import TABLE, About, Labels, Read, Told
 
 _PROCESS = ProcessCollector(registry=None)
@@ -72,7 +73,7 @@ class Files:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: dict[str, MmapedDict] = {}
+        self._files: dict[str, ValueFile] = {}
         self._opened: dict[str, os.stat_result] = {}
         self._keys: dict[tuple[str, Labels], list[str]] = {}  # to make one takes longer than to write its value
         self._before: dict[str, float] = {}
@@ -95,11 +96,13 @@ class Files:
             for sample in metric.samples:
                 key = _key(metric.name, sample.name, sample.labels, metric.documentation)
                 self._put(metric.type, _PROCESS_OVER.get(metric.name, "livesum"), key, sample.value)
+        for file in self._files.values():
+            file.flush()
 
     def close(self) -> None:
         """Close the files, which stay."""
         for file in self._files.values():
-            file.close()  # type: ignore[no-untyped-call]
+            file.close()
         self._files.clear()
 
     def _put(self, kind: str, over: str, key: str, value: float) -> None:
@@ -107,11 +110,11 @@ class Files:
             return
         file = self._file(f"gauge_{over}" if kind == "gauge" else kind)
         if key not in self._before:
-            self._before[key] = 0.0 if kind == "gauge" else file.read_value(key)[0]  # type: ignore[no-untyped-call]
-        file.write_value(key, self._before[key] + value, 0.0)  # type: ignore[no-untyped-call]
+            self._before[key] = 0.0 if kind == "gauge" else file.value(key)
+        file.set_value(key, self._before[key] + value)
         self._written[key] = value
 
-    def _file(self, name: str) -> MmapedDict:
+    def _file(self, name: str) -> ValueFile:
         file = self._files.get(name)
         if file is None:
             path = self._path(name)
@@ -123,7 +126,7 @@ class Files:
         return self._folder / f"{name}_{os.getpid()}.db"
 
     def _is_there(self, name: str) -> bool:
-        """Whether a file is still in the folder, and whole: to write beyond the end of one would end the process."""
+        """Whether a file is still in the folder, and whole."""
         try:
             now = self._path(name).stat()
         except OSError:
