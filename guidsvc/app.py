@@ -226,7 +226,7 @@ async def _watching(settings: Settings, meters: Meters) -> AsyncIterator[Watch]:
         },
     )
     try:
-        async with background(watch.keep()):
+        async with background(watch.keep):
             yield watch
     finally:
         watch.close()

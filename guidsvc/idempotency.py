@@ -27,6 +27,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -181,7 +182,7 @@ class Idempotency:
         hold, attempt = _Hold(self._receipts, receipt, self._term, deadline), Attempt()
         token = attempts.CURRENT.set(attempt)
         try:
-            async with background(self._renew(hold)):
+            async with background(partial(self._renew, hold)):
                 yield hold, attempt
         except BaseException as error:
             # An error that means "not this part" says nothing of the parts before it: only the mark does.

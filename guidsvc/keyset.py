@@ -46,7 +46,7 @@ async def open_keys(place: str, fetch: Fetch, *, timer: Callable[[], float], pac
     keys = KeySet(_reader(place, fetch), timer, pace)
     await keys.begin()
     try:
-        async with background(keys.keep()):
+        async with background(keys.keep):
             yield keys
     finally:
         await keys.aclose()

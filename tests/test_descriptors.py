@@ -1,15 +1,18 @@
 """The limit of file descriptors: raised, compared with the connections, and reached."""
 
 import json
+import os
 import resource
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from guidsvc import descriptors
-from tests.servers import ROOT, Service, free_port
+from tests.certificates import Certificate
+from tests.servers import ROOT, Service, free_port, wait_until
 
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LIMITED = """
@@ -95,6 +98,50 @@ def test_at_the_limit_new_connections_are_refused_and_the_others_are_served(tmp_
         assert refusals[0]["limit"] == answers.count(b"200") + 1
         stack.close()
         assert running.stop() == 0
+
+
+def descriptors_of(running: Service) -> int:
+    return len(os.listdir(f"/proc/{running.process.pid}/fd"))  # noqa: PTH208  # the names alone
+
+
+def answers_over_tls(running: Service, trusting: ssl.SSLContext) -> bool:
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", running.port), 30) as plain,
+            trusting.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+        ):
+            return status_of(secure, GET % b"/livez") == 200
+    except OSError:
+        return False
+
+
+def test_connections_that_never_agree_on_tls_leave_descriptors_and_room_later(
+    tmp_path: Path, certificate: Certificate, server: str
+) -> None:
+    """Those beyond the limit too; and whatever ends meanwhile, time-outs are kept afterwards."""
+    limits = ("--idle-timeout", "1", "--head-timeout", "4", "--server", server)
+    with limited(tmp_path, 100, 100, *limits, *certificate.flags) as running, ExitStack() as stack:
+        trusting = certificate.trusting()
+        with (
+            socket.create_connection(("127.0.0.1", running.port), 30) as plain,
+            trusting.wrap_socket(plain, server_hostname="127.0.0.1") as idle,
+        ):
+            assert status_of(idle, GET % b"/livez") == 200
+            for _ in range(300):
+                stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 30))
+            idle.settimeout(30)
+            most = 0
+            while True:  # until it is closed, for it is idle
+                most = max(most, descriptors_of(running))
+                with suppress(TimeoutError):
+                    idle.settimeout(0.01)
+                    if not idle.recv(1):
+                        break
+            assert most < 95, "some are left"
+        stack.close()
+        wait_until(lambda: answers_over_tls(running, trusting), "an answer", running.log)
+        assert "Traceback" not in running.log.read_text()
+        assert lines(running, "connections are refused")
 
 
 def test_room_is_what_the_limit_leaves() -> None:

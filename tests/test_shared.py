@@ -48,7 +48,7 @@ async def opened(
     url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
     async with open_link(url, name=name, timing=timing, meter=meter) as link:
         cache = SharedCache(store, link, clock=clock, size_bytes=1_000_000, timing=timing, meter=meter)
-        async with background(cache.fence.keep()):
+        async with background(cache.fence.keep):
             yield cache
             await cache.aclose()
 

@@ -46,7 +46,7 @@ async def open_counters(
     storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=PREFIX, connection_pool=pool)
     counters = RedisCounters(storage, answer=answer, pause=pause)
     try:
-        async with background(counters.keep()):
+        async with background(counters.keep):
             await counters.tried.wait()
             yield counters
     finally:
@@ -91,11 +91,13 @@ class RedisCounters:
     async def keep(self) -> None:
         """Look whether Redis answers while it is not asked, until cancelled."""
         while True:
-            if await self._answers():
-                self._down.clear()
-            else:
-                self._failed("it does not answer")
-            self.tried.set()
+            try:
+                if await self._answers():
+                    self._down.clear()
+                else:
+                    self._failed("it does not answer")
+            finally:  # after a fault, too: the start waits for it
+                self.tried.set()
             await self._down.wait()
             await asyncio.sleep(self._pause)
 

@@ -79,7 +79,7 @@ async def open_link(url: str, *, name: str, timing: Timing, meter: CacheMeter | 
     pool = pool_of(url, ConnectionPool)
     link = Link(pool, name=name, timing=timing, meter=meter)
     try:
-        async with background(link.keep()):
+        async with background(link.keep):
             with suppress(CacheUnavailable):
                 await link.wait_up(CONNECT_SECONDS)
             yield link

@@ -61,7 +61,7 @@ async def open_shared(
     meter = CacheMeter() if meter is None else meter
     async with open_link(url, name=await store.identity(), timing=timing, meter=meter) as link:
         cache = SharedCache(store, link, clock=clock, size_bytes=size_bytes, timing=timing, meter=meter)
-        async with background(cache.fence.keep()):
+        async with background(cache.fence.keep):
             try:
                 yield cache
             finally:

@@ -96,7 +96,8 @@ async def open_sqlite(
             share(lock)
         store = SqliteStore(writer, reader, Finder(path), meter=meter)
         try:
-            async with background(_sweep(store, clock, sweep_seconds)), background(_watch(store, wal_bytes)):
+            sweep, watch = partial(_sweep, store, clock, sweep_seconds), partial(_watch, store, wal_bytes)
+            async with background(sweep), background(watch):
                 yield store
         finally:
             await store.aclose()

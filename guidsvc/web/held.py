@@ -37,7 +37,9 @@ class Held:
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._order and self._order[0][0] <= loop.time():
-            _, listener = self._order.popleft()
-            listener.ready()
-        self._looking = loop.call_later(LOOK_SECONDS, self._look) if self._order else None
+        try:
+            while self._order and self._order[0][0] <= loop.time():
+                _, listener = self._order.popleft()
+                listener.ready()
+        finally:  # after a fault in one, too: the others would be held for ever
+            self._looking = loop.call_later(LOOK_SECONDS, self._look) if self._order else None

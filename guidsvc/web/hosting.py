@@ -1,9 +1,9 @@
 """What the connections of a server are given: the application, the short way past it, and the limits of clients."""
 
 import asyncio
+import selectors
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from selectors import EVENT_READ, DefaultSelector
 from typing import Any, Protocol
 
 from httptools import HttpRequestParser
@@ -15,6 +15,8 @@ from guidsvc.web.forwarded import UNIX
 from guidsvc.web.held import Held
 from guidsvc.web.message import RawHeaders
 from guidsvc.web.outbox import Budget
+
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Plain(Protocol):
@@ -147,6 +149,6 @@ class Peer:
 
 def has_unread(transport: asyncio.BaseTransport) -> bool:
     """Whether something has come that has not been read yet: to hang up now would be to throw a request away."""
-    with DefaultSelector() as selector:
-        selector.register(transport.get_extra_info("socket").fileno(), EVENT_READ)
+    with _Selector() as selector:  # of a kind that takes no descriptor: there may be none left
+        selector.register(transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
         return bool(selector.select(0))

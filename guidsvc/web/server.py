@@ -16,11 +16,12 @@ from guidsvc.errors import StoreUnavailable
 from guidsvc.memory import release
 from guidsvc.meters import RequestMeter
 from guidsvc.web.connection import Connection
-from guidsvc.web.hosting import Limits, Peer, Shared, Short
+from guidsvc.web.hosting import Kept, Limits, Peer, Shared, Short
 from guidsvc.web.listening import BACKLOG
 from guidsvc.web.replies import problem
 from guidsvc.web.request_id import draw
 from guidsvc.web.ticks import TICK_SECONDS, Ticks
+from guidsvc.web.tls_listener import TlsListener
 
 LOOK_SECONDS = 0.02
 """Before a client is hung up on that is overdue, what it has sent meanwhile is read, for so long."""
@@ -30,6 +31,8 @@ RETIRING_TICK_SECONDS = 0.02
 """How often is looked, then, for who need not be waited for."""
 CROWDED_SECONDS = 10.0
 """The log says no more often than this that there are too many connections."""
+REFUSED_AT_A_TIME = 8
+"""Connections beyond the limit that agree on TLS to read why they are refused; further ones are closed at once."""
 CLOSE_SECONDS = 2.0
 """What has been answered has so long to reach its client when the service ends."""
 
@@ -50,7 +53,7 @@ async def serving_on(
     server = Server(app, limits or Limits(), short, meter or RequestMeter())
     try:
         await server.listen(sockets, tls)
-        async with background(server.keep_time()):
+        async with background(server.keep_time):
             yield server
     finally:
         server.stop()
@@ -64,19 +67,23 @@ class Server:
         self, app: HTTPServerConnectionDelegate, limits: Limits, short: Short | None, meter: RequestMeter
     ) -> None:
         self._shared = Shared(app, limits, short, meter)
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[asyncio.Server | TlsListener] = []
+        self._refused: set[_Refused] = set()
         self._crowd = CrowdLog()
         self._ticks = Ticks()
 
     async def listen(self, sockets: Sequence[socket], tls: ssl.SSLContext | None) -> None:
         """Accept connections on these sockets."""
-        loop = asyncio.get_running_loop()
-        handshake = None if tls is None else self._shared.limits.head_seconds
         for each in sockets:
-            listener = await loop.create_server(
-                self._connection, sock=each, ssl=tls, ssl_handshake_timeout=handshake, backlog=BACKLOG
-            )
-            self._listeners.append(listener)
+            self._listeners.append(await self._plain(each) if tls is None else self._secure(each, tls))
+
+    async def _plain(self, listener: socket) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(self._connection, sock=listener, backlog=BACKLOG)
+
+    def _secure(self, listener: socket, tls: ssl.SSLContext) -> TlsListener:
+        seconds = self._shared.limits.head_seconds
+        return TlsListener(listener, tls, self._secure_connection, self._forget, handshake_seconds=seconds)
 
     def connections(self) -> int:
         """Count those that are open."""
@@ -110,6 +117,9 @@ class Server:
         """Close the connections, when what is being sent has been."""
         for connection in list(self._shared.connections):
             connection.close()
+        for listener in self._listeners:
+            if isinstance(listener, TlsListener):
+                listener.abort()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_SECONDS
         while self._shared.connections and loop.time() < deadline:  # noqa: ASYNC110  # or each would set an event
@@ -123,16 +133,24 @@ class Server:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = self._advance()
+            latest = now - shared.limits.head_seconds - TICK_SECONDS
+            shared.expected = {each: since for each, since in shared.expected.items() if since > latest}
             late = [each for each in shared.connections if each.overdue(now)]
             if late:
                 await asyncio.sleep(LOOK_SECONDS)
             for connection in late:
-                if connection in shared.connections and connection.overdue(now):
-                    connection.expire()
+                self._expire(connection, now)
             if shared.budget.should_release(now):
                 await asyncio.to_thread(release)
-            latest = now - shared.limits.head_seconds - TICK_SECONDS
-            shared.expected = {each: since for each, since in shared.expected.items() if since > latest}
+
+    def _expire(self, connection: Kept, now: float) -> None:
+        """Hang up on a client that is overdue; a fault in that ends its connection alone."""
+        try:
+            if connection in self._shared.connections and connection.overdue(now):
+                connection.expire()
+        except Exception:  # noqa: BLE001  # it is logged; the others are overdue too
+            _log.exception("fault in closing a connection")
+            connection.abort()
 
     def _advance(self) -> float:
         self._shared.tick = self._ticks.advance()
@@ -145,7 +163,24 @@ class Server:
             shared.expected[connection] = shared.tick
             return connection
         self._crowd.tell(len(shared.connections), shared.limits.connections)
-        return _Refused(self._shared.meter)
+        return _Refused(shared.meter, self._refused)
+
+    def _secure_connection(self) -> asyncio.Protocol | None:
+        """Return what serves a connection that has not agreed on TLS yet; None if it is to be closed."""
+        connection = self._connection()
+        if isinstance(connection, _Refused):
+            if len(self._refused) >= REFUSED_AT_A_TIME:
+                self._shared.meter.refused[SERVICE_UNAVAILABLE] += 1
+                return None
+            self._refused.add(connection)
+        return connection
+
+    def _forget(self, connection: asyncio.Protocol) -> None:
+        """Expect a connection no more that has not agreed on TLS."""
+        if isinstance(connection, _Refused):
+            self._refused.discard(connection)
+        elif isinstance(connection, Connection):
+            self._shared.expected.pop(connection, None)
 
 
 class CrowdLog:
@@ -169,12 +204,16 @@ def too_many(meter: RequestMeter, *, secure: bool) -> bytes:
 
 
 class _Refused(asyncio.Protocol):
-    """A connection of which there are too many already."""
+    """A connection of which there are too many already; one of `others` as long as it takes a descriptor."""
 
-    def __init__(self, meter: RequestMeter) -> None:
+    def __init__(self, meter: RequestMeter, others: "set[_Refused]") -> None:
         self._meter = meter
+        self._others = others
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         plain: asyncio.Transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all can be written to
         plain.write(too_many(self._meter, secure=Peer(plain).secure))
         plain.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+        self._others.discard(self)

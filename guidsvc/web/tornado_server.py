@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from http.client import SERVICE_UNAVAILABLE
 from socket import socket
 from ssl import SSLContext
 from typing import Any
@@ -53,6 +54,7 @@ class TornadoServer(HTTPServer):
             return
         self._crowd.tell(len(self._connections), self._limits.connections)
         if isinstance(stream, SSLIOStream):  # which may never agree on TLS
+            self._meter.refused[SERVICE_UNAVAILABLE] += 1
             stream.close()
         else:
             stream.write(too_many(self._meter, secure=False)).add_done_callback(lambda _: stream.close())
@@ -182,7 +184,7 @@ async def serving_by_tornado(
     server.use(limits, meter)
     server.add_sockets(sockets)
     try:
-        async with background(server.keep_time()):
+        async with background(server.keep_time):
             yield server
     finally:
         await server.close_all_connections()

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from guidsvc.background import background
 from tests.checker import Operation, Read, Violation, check
-from tests.nemesis.cluster import QUOTA, WORKERS, Cluster, cluster
+from tests.nemesis.cluster import QUOTA, WORKERS, Cluster, cluster, going_on
 from tests.nemesis.faults import Nemesis
 from tests.nemesis.load import KEYS, Notes, load, read_all
 from tests.nemesis.verdict import Exit, Run, report, samples, write_histories
@@ -81,7 +80,7 @@ async def run(store: str, seconds: float, seed: int, folder: Path) -> Run:
         nemesis, fence, quota = Nemesis(made, random.Random(rng.random())), FenceWatch(made), QuotaWatch(made)
         await fence.once()
         start = time.monotonic()
-        async with background(fence.look()), background(quota.look()), load(made.hosts, notes, rng):
+        async with going_on(fence.look()), going_on(quota.look()), load(made.hosts, notes, rng):
             await nemesis.rage(seconds)
         seconds = time.monotonic() - start
         async with asyncio.timeout(HEALED_SECONDS):

@@ -6,7 +6,7 @@ import random
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import pymongo
 from pymongo.errors import PyMongoError
 
-from guidsvc.background import background
 from guidsvc.config import Settings
 from tests.nemesis.proxy import Proxy, proxy
 from tests.servers import ROOT, Server, Service, children_of, free_port, mongo_server, redis_server
@@ -199,9 +198,21 @@ async def cluster(folder: Path, store: str, rng: random.Random) -> AsyncIterator
             host = Host(_made(folder / f"host{number}"), store_url, cache_url, ways)
             stack.callback(host.end)
             await host.start()
-            await stack.enter_async_context(background(host.keep()))
+            await stack.enter_async_context(going_on(host.keep()))
             hosts.append(host)
         yield Cluster(hosts, redis, replica, database)
+
+
+@asynccontextmanager
+async def going_on(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run the work, inside, and cancel it at the end. A fault in it fails the run."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _made(folder: Path) -> Path:
