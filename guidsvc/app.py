@@ -132,7 +132,7 @@ async def serving(
     meters.dropped_log_lines = standard_streams.dropped_lines
     exclusive = is_private(settings.cache_url)
     async with (
-        _watching(settings, meters) as watch,
+        _watching(settings, meters, post) as watch,
         _auditing(settings, clock, meters) as audit_log,
         open_store(settings.store_url, clock=clock, exclusive=exclusive, meter=meters.store) as store,
         open_cache(
@@ -213,12 +213,12 @@ async def _auditing(settings: Settings, clock: Clock, meters: Meters) -> AsyncIt
 
 
 @asynccontextmanager
-async def _watching(settings: Settings, meters: Meters) -> AsyncIterator[Watch]:
+async def _watching(settings: Settings, meters: Meters, post: Post | None) -> AsyncIterator[Watch]:
     """Watch this process, inside; StartError if the folder that it is to share with others is none."""
     watch = Watch(
         meters,
         origin=Origin(settings.cache_status, settings.server_timing),
-        folder=_shared_folder(),
+        folder=_shared_folder(post),
         about={
             "server": settings.server,
             "store": scheme_of(settings.store_url).partition("+")[0],
@@ -232,9 +232,10 @@ async def _watching(settings: Settings, meters: Meters) -> AsyncIterator[Watch]:
         watch.close()
 
 
-def _shared_folder() -> Path | None:
+def _shared_folder(post: Post | None) -> Path | None:
+    """Return the folder of metrics; a worker serves without it until its supervisor has made it."""
     named = os.environ.get(METRICS_VARIABLE)
-    if named is not None and not Path(named).is_dir():
+    if named is not None and post is None and not Path(named).is_dir():
         raise StartError(f"{METRICS_VARIABLE}: this is no folder: {named}")
     return None if named is None else Path(named)
 

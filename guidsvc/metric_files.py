@@ -8,6 +8,7 @@ from seeing both, or neither, of the two. What else is in the folder was written
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import stat
 import struct
@@ -137,19 +138,74 @@ def _add(path: Path, to: Path) -> None:
     new.replace(to)
 
 
+class SharedFolder:
+    """The folder in which workers put their metrics together, as their supervisor makes it and keeps it.
+
+    A file `owner` in it is locked as long as the supervisor lives.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._owner: int | None = None
+
+    def renew(self) -> None:
+        """Make the folder anew if it was removed, and mark it as used for those who clean temporary folders up.
+
+        OSError if there is no room, or another user has taken its name.
+        """
+        with suppress(FileExistsError):
+            self.path.mkdir(0o700)
+        found = self.path.lstat()
+        if not (stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()):
+            raise FileExistsError(f"something else is at {self.path}")
+        if not self._is_owned():
+            self._own()
+        for each in (self.path, self.path / "owner", self.path / "lock"):
+            with suppress(FileNotFoundError):
+                os.utime(each, follow_symlinks=False)
+
+    def remove(self) -> None:
+        """Remove the folder, as far as possible."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._release()
+
+    def _is_owned(self) -> bool:
+        with suppress(FileNotFoundError):
+            return self._owner is not None and os.path.samestat((self.path / "owner").lstat(), os.fstat(self._owner))
+        return False
+
+    def _own(self) -> None:
+        self._release()
+        new = self.path / "owner.new"
+        new.unlink(missing_ok=True)
+        self._owner = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+        fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        new.rename(self.path / "owner")  # locked already when it can be seen
+
+    def _release(self) -> None:
+        if self._owner is not None:
+            os.close(self._owner)
+            self._owner = None
+
+
 @contextmanager
-def supervised_folder() -> Iterator[Path]:
-    """Make a folder for the metrics of workers, inside; and remove those of supervisors that were killed."""
-    _remove_stale(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
-        folder = Path(name)
-        descriptor = os.open(folder / "owner.new", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            (folder / "owner.new").rename(folder / "owner")  # locked already when it can be seen
-            yield folder
-        finally:
-            os.close(descriptor)
+def supervised_folder() -> Iterator[SharedFolder]:
+    """Name a folder for the metrics of workers, inside; and remove those of supervisors that were killed."""
+    parent = _temporary()
+    _remove_stale(parent)
+    folder = SharedFolder(parent / f"{PREFIX}{secrets.token_hex(8)}")
+    try:
+        yield folder
+    finally:
+        folder.remove()
+
+
+def _temporary() -> Path:
+    """Return the folder for temporary files, writable or not."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none that can be written now
+        return Path("/tmp")  # noqa: S108  # nosec B108  # the folder in it is made with a name that nobody can guess
 
 
 def _remove_stale(parent: Path) -> None:

@@ -13,16 +13,20 @@ import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from socket import socket
 
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
 from guidsvc import metric_files, standard_streams
+from guidsvc.background import background
 from guidsvc.errors import StartError
+from guidsvc.metric_files import SharedFolder
 from guidsvc.post import METRICS_VARIABLE
 from guidsvc.worker import Worker, start
+
+RENEW_SECONDS = 10.0
+"""How often the folder of metrics is looked after."""
 
 _log = structlog.get_logger(__name__)
 
@@ -64,19 +68,20 @@ def supervise(slots: list[list[socket]], grace: float, serving: Callable[[], Non
     `grace` is in seconds; `serving` is called once all serve.
     """
     with metric_files.supervised_folder() as metrics:
-        hurried = asyncio.run(Supervisor(slots, grace, str(metrics)).run(serving))
+        hurried = asyncio.run(Supervisor(slots, grace, metrics).run(serving))
     if hurried is not None:
         standard_streams.drain()
         signal.raise_signal(hurried)  # of which the handlers are gone: it ends this process as it would have then
 
 
 class Supervisor:
-    """Watches over workers; they keep what they measure in the folder `metrics`."""
+    """Watches over workers; they keep what they measure in the folder `metrics`, and serve without it if need be."""
 
-    def __init__(self, slots: list[list[socket]], grace: float, metrics: str) -> None:
+    def __init__(self, slots: list[list[socket]], grace: float, metrics: SharedFolder) -> None:
         self._slots = [_Slot(number, listeners) for number, listeners in enumerate(slots, 1)]
         self._grace = grace
         self._metrics = metrics
+        self._has_metrics = True
         self._workers: set[Worker] = set()  # which have not ended
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
@@ -88,7 +93,8 @@ class Supervisor:
         """Watch over workers until a signal, and end them; return the second signal, if one came."""
         with self._signals():
             self._do(self._serve(serving))
-            await self._stop.wait()
+            async with background(self._keep_metrics):
+                await self._stop.wait()
             if self._failure is None:
                 _log.info("stopping", workers=len(self._workers))
             await self._end()
@@ -115,7 +121,8 @@ class Supervisor:
 
     async def _started(self, slot: _Slot) -> Worker:
         """Start a worker, and return it when it serves."""
-        worker = await start(slot.number, slot.listeners, os.environ | {METRICS_VARIABLE: self._metrics})
+        self._renew_metrics()
+        worker = await start(slot.number, slot.listeners, os.environ | {METRICS_VARIABLE: str(self._metrics.path)})
         self._workers.add(worker)
         self._do(self._watch(slot, worker))
         await worker.ready()
@@ -134,10 +141,26 @@ class Supervisor:
     async def _bury(self, pid: int) -> None:
         """Put what a worker has measured with what the other dead have; whatever happens to it, others serve on."""
         try:
-            mark_process_dead(pid, self._metrics)  # type: ignore[no-untyped-call]
-            await asyncio.to_thread(metric_files.bury, Path(self._metrics), pid)
-        except OSError as error:
+            mark_process_dead(pid, str(self._metrics.path))  # type: ignore[no-untyped-call]
+            await asyncio.to_thread(metric_files.bury, self._metrics.path, pid)
+        except Exception as error:  # noqa: BLE001  # anything may be in the files, and metrics are not worth the service
             _log.warning("metrics of a worker that has ended cannot be kept", pid=pid, error=str(error))
+
+    async def _keep_metrics(self) -> None:
+        """Keep the folder of metrics, whoever removes it."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            self._renew_metrics()
+
+    def _renew_metrics(self) -> None:
+        try:
+            self._metrics.renew()
+        except OSError as error:
+            if self._has_metrics:
+                _log.warning("folder of metrics cannot be made, metrics are missing", error=str(error))
+            self._has_metrics = False
+        else:
+            self._has_metrics = True
 
     async def _recover(self, slot: _Slot, dead: Worker, ended: dict[str, object], served: float) -> None:
         """Start workers until one serves."""
@@ -157,6 +180,7 @@ class Supervisor:
     async def _replace_all(self) -> None:
         """Replace the workers one by one, as long as new ones can be started."""
         _log.info("workers are being replaced", workers=len(self._slots))
+        replaced = 0
         for slot in self._slots:
             if slot.changing.locked():
                 continue  # its worker has died, and a new one is on its way
@@ -165,7 +189,11 @@ class Supervisor:
             except StartError as error:
                 _log.error("workers are kept, a new one cannot be started", error=str(error), worker=slot.number)
                 return
-        _log.info("workers replaced", workers=len(self._slots))
+            replaced += 1
+        if replaced:
+            _log.info("workers replaced", workers=replaced)
+        else:
+            _log.warning("no worker replaced, all are being started", workers=len(self._slots))
 
     async def _replace(self, slot: _Slot) -> None:
         async with slot.changing:

@@ -84,7 +84,10 @@ async def start(slot: int, listeners: list[socket.socket], environment: Mapping[
 
     It has a session of its own: a Ctrl-C is for the supervisor alone, which tells the workers.
     """
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise StartError(f"a worker cannot be started: {error.strerror}") from error
     with theirs:
         post = pack(slot, listeners, theirs)
         try:

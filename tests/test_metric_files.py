@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -254,8 +255,54 @@ def test_folders_of_the_dead_are_removed_and_no_others(tmp_path: Path, monkeypat
     (deserted / "owner").touch()
     other.symlink_to(deserted)
     with metric_files.supervised_folder() as living:
+        living.renew()
         assert not deserted.exists()
         assert young.exists(), "its owner may be about to lock it"
         with metric_files.supervised_folder():
-            assert living.exists()
-    assert not living.exists()
+            assert living.path.exists()
+    assert not living.path.exists()
+
+
+def test_a_folder_is_made_anew_and_stays_its_supervisors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with metric_files.supervised_folder() as folder:
+        for harm in ("everything", "owner", "nothing"):
+            folder.renew()
+            if harm == "everything":
+                shutil.rmtree(folder.path)
+            elif harm == "owner":
+                (folder.path / "owner").unlink()
+        folder.renew()
+        assert folder.path.stat().st_mode & 0o777 == 0o700
+        with metric_files.supervised_folder():
+            assert folder.path.exists(), "the next supervisor sees that it has an owner"
+
+
+def test_a_folder_in_use_never_looks_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with metric_files.supervised_folder() as folder:
+        folder.renew()
+        with metric_files.locked(folder.path, exclusive=False):
+            pass
+        files = [folder.path, *folder.path.iterdir()]
+        for each in files:
+            os.utime(each, (0, 0))
+        folder.renew()
+        assert {path.name for path in files[1:]} == {"owner", "lock"}
+        assert all(path.stat().st_mtime > 0 for path in files)
+
+
+@pytest.mark.parametrize("other", ["file", "link"])
+def test_what_another_user_puts_in_the_place_of_a_folder_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    with metric_files.supervised_folder() as folder:
+        if other == "file":
+            folder.path.touch()
+        else:
+            folder.path.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(FileExistsError, match="something else"):
+            folder.renew()
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -27,6 +28,7 @@ from tests.load import KEYS, Load
 from tests.servers import Service, children_of, free_port, pdapt, service, wait_until
 from tests.test_metrics import Samples, read, value
 
+READY = {"route": "/readyz", "method": "GET", "status": "200"}
 LAST_LINE_OF_BANNER = "curl"
 ROLLS = 20
 
@@ -142,6 +144,29 @@ def test_what_a_killed_supervisor_leaves_the_next_one_removes(tmp_path: Path, re
         wait_until(lambda: len(children(running)) == 2, "the workers", running.log)
         assert not folder.exists()
         assert metrics_folder(running).is_dir()
+
+
+@pytest.mark.parametrize("harm", ["removed", "replaced"])
+def test_without_the_folder_of_metrics_workers_are_started_and_serve(tmp_path: Path, redis_url: str, harm: str) -> None:
+    own = {"TMPDIR": str(tmp_path)}
+    options = ["--workers", "2", "--cache-url", redis_url, "--no-access-log", "--log-format", "json"]
+    with service(tmp_path, *options, environment=own) as running:
+        wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
+        folder, before = metrics_folder(running), children(running)
+        shutil.rmtree(folder)
+        if harm == "replaced":
+            folder.touch()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(told(running, "worker replaced")) == 2, "new workers", running.log)
+        assert all(answers(running) for _ in range(10))
+        roll(running)
+        folder.unlink() if harm == "replaced" else shutil.rmtree(folder)
+        wait_until(folder.is_dir, "the folder, anew, though no worker is started", running.log)
+        assert answers(running)
+        wait_until(lambda: value(metrics(running), "guidsvc_requests_total", **READY) == 1, "metrics", running.log)
+        assert running.stop() == 0
+        assert not folder.exists()
 
 
 # Starting
