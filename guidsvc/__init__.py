@@ -15,6 +15,7 @@ The map of the package. A request flows one way, and imports run the same way:
     service    GuidService: get, put, create, delete over a Store and a clock
     portions   reading a selection a portion at a time
     quota      how many live records an owner may have, whoever creates them at once
+    retention_quota how many records of an owner are kept, live or expired
     ledger     what of that is reserved, and how much room is left: pure functions
     access     callers, their scopes, and whose a record is
     keys       API keys: what one looks like, what is kept of it, whether it opens

@@ -25,7 +25,7 @@ from guidsvc.idempotency import Idempotency
 from guidsvc.keyring import Keyring
 from guidsvc.meters import Meters
 from guidsvc.post import METRICS_VARIABLE, Post
-from guidsvc.quota import open_quota
+from guidsvc.retention_quota import open_quotas
 from guidsvc.rules import Clock, Terms
 from guidsvc.service import GuidService
 from guidsvc.stopping import drain, on_post, on_signals
@@ -143,7 +143,7 @@ async def serving(
             meter=meters.cache,
         ) as cache,
         guarding(settings, store, clock, None if audit_log is None else audit_log.denied) as guard,
-        open_quota(store, clock=clock, quota=settings.quota) as quota,
+        open_quotas(store, clock=clock, quota=settings.quota) as quota,
     ):
         terms = Terms(lifetime=settings.lifetime, retention=settings.retention)
         make, strict = MAKERS[settings.guid_version], settings.require_preconditions

@@ -186,10 +186,14 @@ class Forbidden(GuidsvcError):
 
 
 class QuotaExceeded(GuidsvcError):
-    """The owner has as many live GUIDs as it may have."""
+    """The owner has as many live GUIDs as it may have; or as many are `kept`, live or expired, as may be."""
 
-    def __init__(self, quota: int) -> None:
-        super().__init__(f"There are {quota} live GUIDs already, which is all that this owner may have.")
+    def __init__(self, quota: int, *, kept: int | None = None) -> None:
+        super().__init__(
+            f"There are {quota} live GUIDs already, which is all that this owner may have."
+            if kept is None
+            else f"{kept} GUIDs of this owner are kept already, live or expired, which is all that may be: delete some."
+        )
         self.quota = quota
 
 

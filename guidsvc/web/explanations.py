@@ -124,8 +124,10 @@ _ALL = (
         errors.KeyEnded(EXAMPLE_ID, "revoked"),
     ),
     Explanation(
-        "The owner of the key has as many live GUIDs as it may have. Nothing was changed.",
-        "Delete some, or wait until some expire; or ask those who run the service for a larger quota.",
+        "The owner of the key has as many live GUIDs as it may have, or ten times as many are kept, live or expired. "
+        "Nothing was changed.",
+        "Delete some, expired ones too, or wait until some expire; or ask those who run the service for a larger "
+        "quota.",
         errors.QuotaExceeded(1000),
     ),
     Explanation(
