@@ -15,7 +15,7 @@ from guidsvc.access import ANYONE
 from guidsvc.bodies import BatchQuery, ListQuery
 from guidsvc.errors import GuidsvcError, InvalidRequest
 from guidsvc.key_bodies import KeysQuery
-from guidsvc.web import body, conditions, idempotency, negotiation, preferences, query, request_id
+from guidsvc.web import body, conditions, idempotency, list_header, negotiation, preferences, query, request_id
 from guidsvc.web.forwarded import Forwarded
 from guidsvc.web.problems import UnsupportedMediaType
 from guidsvc.web.request_headers import READ
@@ -118,6 +118,26 @@ def test_no_more_than_32_proxies_are_followed() -> None:
     chain = [f"10.0.0.{number}" for number in range(100)]
     assert Forwarded(["10.0.0.0/8"]).client("10.1.1.1", ", ".join(["1.2.3.4", *chain])) == "10.0.0.68"
     assert Forwarded(["10.0.0.0/8"]).client("10.1.1.1", ", ".join(["1.2.3.4", *chain[:31]])) == "1.2.3.4"
+
+
+def test_no_more_than_32_elements_of_a_list_are_read() -> None:
+    json, lines = offers = ("application/json", "application/x-ndjson")
+    for blank in ("a/b,", ",", " ,"):
+        assert negotiation.preferred(blank * 31 + lines, offers) == lines
+        assert negotiation.preferred(blank * 32 + lines, offers) == json
+        assert preferences.parse(blank * 31 + "wait=1").get("wait") == "1"
+        assert "wait" not in preferences.parse(blank * 32 + "wait=1")
+    for many in (",", "a,", '"a",', " , ", '"a,b",'):
+        assert len(list(list_header.elements(many * 8_000))) <= 32
+    assert list(list_header.elements(' a;b="c,\\",d" , , "e,f\\')) == ['a;b="c,\\",d"', '"e,f\\']
+
+
+def test_no_more_than_100_entity_tags_are_read() -> None:
+    for name in ("If-Match", "If-None-Match"):
+        assert conditions.parse({name: ",".join(['"a"'] * 100)}) is not None
+        for many in ('"a",' * 100, "," * 100, '"a", ' * 3_000):
+            with pytest.raises(InvalidRequest, match="at most 100 entity tags"):
+                conditions.parse({name: many + '"a"'})
 
 
 async def cpu_of(client: Client, method: str, path: str, headers: dict[str, str], sent: object = None) -> float:

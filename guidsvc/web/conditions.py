@@ -13,7 +13,7 @@ _ITEM = rf"[ \t]*+(?:{_TAG}[ \t]*+)?+"
 _LIST = re.compile(rf"{_ITEM}(?:,{_ITEM})*+")
 _TAGS = re.compile(_TAG)
 
-
+MOST_TAGS = 100
 _WRONG = 'must be * or a list of entity tags in quotes, as "1795420608123"'
 
 
@@ -44,6 +44,8 @@ def _tags(value: str | None, fault: Fault, *, weak: bool) -> frozenset[str] | No
         return None
     if value.strip() == "*":
         return ANY
+    if value.count(",") >= MOST_TAGS:
+        raise InvalidRequest(fault._replace(detail=f"may list at most {MOST_TAGS} entity tags"))
     if _LIST.fullmatch(value) is None:
         raise InvalidRequest(fault)
     found = _TAGS.findall(value)

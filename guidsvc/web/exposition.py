@@ -21,6 +21,7 @@ from prometheus_client.utils import floatToGoString
 from guidsvc import metric_files
 from guidsvc.meters import Histogram, Meters
 from guidsvc.value_file import ValueFile
+from guidsvc.web.list_header import elements
 from guidsvc.web.metric_table import TABLE, About, Labels, Read, Told
 
 _PROCESS = ProcessCollector(registry=None)
@@ -32,7 +33,7 @@ _log = structlog.get_logger(__name__)
 def render(told: Collector, accept: str) -> tuple[bytes, str]:
     """Lay metrics out, and return their media type too: the one that is asked for, if it is one of Prometheus'."""
     try:
-        encode, media_type = choose_encoder(accept)
+        encode, media_type = choose_encoder(",".join(elements(accept)))
     except (ValueError, TypeError):  # a version that is no number
         encode, media_type = choose_encoder("")
     return encode(told), media_type

@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from urllib.request import parse_http_list
+
+from guidsvc.web.list_header import elements
 
 _WEIGHT = re.compile(r"[ \t]*+q[ \t]*+=[ \t]*+(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*+", re.IGNORECASE)
+
+MOST_PARAMETERS = 16
+"""Parameters of a media range that are read; the rest is ignored."""
 
 
 def preferred(accept: str | None, offers: Sequence[str]) -> str:
@@ -19,7 +23,7 @@ def preferred(accept: str | None, offers: Sequence[str]) -> str:
 def _weights(accept: str, names: set[str]) -> dict[str, float]:
     """Return the weight of each of these media ranges that Accept names, where it is first named."""
     weights: dict[str, float] = {}
-    for element in parse_http_list(accept):
+    for element in elements(accept):
         media, _, parameters = element.partition(";")
         name = media.strip().lower()
         if name in names and name not in weights:
@@ -28,4 +32,5 @@ def _weights(accept: str, names: set[str]) -> dict[str, float]:
 
 
 def _weights_of(parameters: str) -> Iterator[float]:
-    return (float(found[1]) for found in map(_WEIGHT.fullmatch, parameters.split(";")) if found)
+    parts = parameters.split(";", MOST_PARAMETERS)[:MOST_PARAMETERS]
+    return (float(found[1]) for found in map(_WEIGHT.fullmatch, parts) if found)

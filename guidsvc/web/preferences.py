@@ -1,7 +1,8 @@
 """Preferences of a request (RFC 7240), from the header Prefer."""
 
 import re
-from urllib.request import parse_http_list
+
+from guidsvc.web.list_header import elements
 
 # A name, and its value, quoted or not. The quantifiers are possessive, so that an element is read once.
 _PREFERENCE = re.compile(
@@ -20,7 +21,7 @@ def parse(prefer: str | None) -> dict[str, str]:
     Skip an element that is no preference: a client may send what this server does not know. Parameters are ignored.
     """
     preferences: dict[str, str] = {}
-    for element in parse_http_list(prefer) if prefer else ():
+    for element in elements(prefer or ""):
         found = _PREFERENCE.match(element)
         if found is not None:
             preferences.setdefault(found[1].lower(), (found[2] or found[3] or "").lower())
