@@ -86,6 +86,7 @@ async def start(slot: int, listeners: list[socket.socket], environment: Mapping[
     """
     try:
         ours, theirs = socket.socketpair()
+        line = await asyncio.open_connection(sock=ours)
     except OSError as error:
         raise StartError(f"a worker cannot be started: {error.strerror}") from error
     with theirs:
@@ -99,10 +100,10 @@ async def start(slot: int, listeners: list[socket.socket], environment: Mapping[
                 pass_fds=post.descriptors,
                 start_new_session=True,
             )
-        except OSError as error:
-            ours.close()
-            raise StartError(f"a worker cannot be started: {error.strerror}") from error
-    return Worker(slot, process, await asyncio.open_connection(sock=ours))
+        except (OSError, RuntimeError) as error:  # of a thread that cannot be started
+            line[1].close()
+            raise StartError(f"a worker cannot be started: {getattr(error, 'strerror', None) or error}") from error
+    return Worker(slot, process, line)
 
 
 def _name(number: int) -> str:

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -297,6 +298,11 @@ def test_a_worker_that_keeps_dying_is_given_more_and_more_time(tmp_path: Path, r
     assert waits == [0.25, 0.5, 1.0]
 
 
+def _starts(running: Service) -> list[dict[str, Any]]:
+    """Return how new workers were started in the place of dead ones, or could not be."""
+    return [*told(running, "worker cannot be started"), *told(running, "worker replaced")]
+
+
 def _deaths(running: Service) -> list[dict[str, Any]]:
     return [*told(running, "worker died, is replaced"), *told(running, "worker cannot be started")]
 
@@ -307,6 +313,26 @@ def test_who_has_lasted_is_replaced_at_once_and_begins_anew() -> None:
     assert [backoff.after(0) for _ in range(5)] == [1, 2, 4, 5, 5]
     assert [backoff.after(served) for served in (10, 0, 9.9)] == [0, 1, 2]
     assert [Backoff().after(0) for _ in range(3)] == [0.25] * 3
+
+
+def test_a_moment_without_descriptors_ends_neither_supervisor_nor_workers(tmp_path: Path, redis_url: str) -> None:
+    """At whichever point of the start of a worker there is none."""
+    with workers(tmp_path, redis_url) as running:
+        supervisor = running.process.pid
+        limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+        for left in range(5):
+            wait_until(lambda: len(children(running)) == 2, "two workers", running.log)
+            survivor, victim = children(running)
+            descriptors = max(map(int, os.listdir(f"/proc/{supervisor}/fd"))) + 1  # noqa: PTH208
+            resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (descriptors - 3 + left, limits[1]))
+            before = len(_starts(running))
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda seen=before: len(_starts(running)) > seen, "an attempt", running.log)  # type: ignore[misc]
+            assert survivor in children(running)
+            resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
+        wait_until(lambda: len(children(running)) == 2, "two workers", running.log)
+        assert told(running, "worker cannot be started"), "so few descriptors stop a start"
+        assert answers(running)
 
 
 @pytest.mark.parametrize("asked", [True, False])
