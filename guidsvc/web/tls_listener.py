@@ -6,7 +6,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable
-from socket import socket
+from socket import SO_RCVBUF, SOL_SOCKET, socket
 
 import structlog
 
@@ -14,6 +14,11 @@ AT_ONCE = 100
 """Connections that are accepted in one turn of the loop."""
 PAUSE_SECONDS = 1.0
 """After the system has refused to accept a connection, none is accepted for so long."""
+RECEIVE_BYTES = 32 * 1024
+"""Of what a client sends, the kernel takes so much before it is read; Linux takes twice as much.
+
+A connection reads all of that at once, into buffers that last as long as the connection.
+"""
 SHUTDOWN_SECONDS = 10.0
 """The client has so long to take the end of TLS."""
 
@@ -45,6 +50,7 @@ class TlsListener:
         self._handshakes: set[asyncio.Task[None]] = set()
         self._is_closed = False
         listener.setblocking(False)
+        listener.setsockopt(SOL_SOCKET, SO_RCVBUF, RECEIVE_BYTES)  # which each connection inherits
         self._resume()
 
     def close(self) -> None:

@@ -1,0 +1,40 @@
+"""The memory of a connection with TLS: what it has once read at once does not stay with it."""
+
+import socket
+import ssl
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.certificates import Certificate
+from tests.servers import Service, service
+
+CONNECTIONS = 100
+BODY_BYTES = 600 * 1024
+REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % BODY_BYTES + b"x" * BODY_BYTES
+
+
+def resident_bytes(running: Service) -> int:
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
+
+
+def ask(connection: ssl.SSLSocket, request: bytes) -> None:
+    connection.sendall(request)
+    assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_connection_keeps_little_of_what_it_has_read(tmp_path: Path, certificate: Certificate) -> None:
+    trusting = certificate.trusting()
+    small = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with service(tmp_path, "--no-access-log", *certificate.flags) as running, ExitStack() as stack:
+        connections = []
+        for _ in range(CONNECTIONS):
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 30))
+            connections.append(stack.enter_context(trusting.wrap_socket(plain, server_hostname="127.0.0.1")))
+            ask(connections[-1], small)
+        before = resident_bytes(running)
+        for each in connections:
+            ask(each, REQUEST)
+        assert resident_bytes(running) - before < CONNECTIONS * 200 * 1024
+        stack.close()
