@@ -131,6 +131,7 @@ class Guard:
 
     async def login(self, authorization: str | None, address: str) -> Login:
         """Return the log-in of a request from an address, for one use; Unauthorized or RateLimited if there is none."""
+        authorization = None if authorization is None else _canonical(authorization)
         try:
             return await self._let_in(authorization, address)
         except (Unauthorized, RateLimited) as error:
@@ -215,7 +216,7 @@ class Guard:
 
     async def _look(self, authorization: str) -> tuple[Caller, float]:
         """Return who asks, and for how many seconds that is sure at most."""
-        scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :].strip()
+        scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
         if scheme.lower() != _SCHEME or len(authorization) > LONGEST:
             raise Unauthorized("Authorization is not: Bearer, and a key.", invalid=True)
         if self._tokens is not None and token.count(".") == 2:  # noqa: PLR2004  # a JWT (RFC 7519) has three parts
@@ -247,6 +248,12 @@ class Guard:
         else:
             if renewed is not login:  # its scopes have changed
                 login.end()
+
+
+def _canonical(authorization: str) -> str:
+    """Return the one spelling under which a log-in is remembered: its scheme and blanks may be written in many ways."""
+    scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
+    return f"Bearer {token.strip()}" if scheme.lower() == _SCHEME else authorization
 
 
 def _weigh(authorization: str, _login: Login) -> int:

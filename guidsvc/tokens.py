@@ -9,6 +9,7 @@ issuer and for the audience that they name. This module judges claims. Keys are 
 imported only where there are tokens; that there is HTTP, it does not know.
 """
 
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS = 8 * 1024
 """A longer token is not looked at."""
+_COMPACT = re.compile(r"[A-Za-z0-9_-]*+(?:\.[A-Za-z0-9_-]*+){2}")
+"""The compact form (RFC 7515, 7.1). Decoders ignore other characters: a token would have any number of spellings."""
 LEEWAY_SECONDS = 30
 """By which the clock of the issuer may be ahead of ours. A token that has expired by ours has expired."""
 OWNER_CLAIM = "sub"
@@ -101,8 +104,10 @@ class Tokens:
         """Return who asks, without a wait; Unauthorized says what is wrong, UnknownKey that `find` may know more."""
         if len(token) > MAX_CHARACTERS:
             raise _bad(f"The token is over {MAX_CHARACTERS} bytes.")
-        from guidsvc.signing import ACCESS_TOKEN, type_of
+        from guidsvc.signing import ACCESS_TOKEN, MALFORMED, type_of
 
+        if _COMPACT.fullmatch(token) is None:
+            raise _bad(MALFORMED)
         key = self._keys.ring.signer(token)
         if key is None:
             raise UnknownKey

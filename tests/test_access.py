@@ -298,6 +298,30 @@ async def test_what_failures_cost_from_a_locked_out_address_is_bounded(
         assert len(looked) == 1
 
 
+async def test_a_log_in_is_remembered_once_however_it_is_written(
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one key would push those of others out of the memory for log-ins, and have them looked up each time."""
+    looked: list[str] = []
+    plain = Guard._look
+
+    async def counted(own: Guard, authorization: str) -> tuple[Caller, float]:
+        looked.append(authorization)
+        return await plain(own, authorization)
+
+    monkeypatch.setattr(Guard, "_look", counted)
+    monkeypatch.setattr(guard, "GOOD_SECONDS", 600.0)
+    monkeypatch.setattr(guard, "FRESH_SECONDS", 600.0)
+    async with serving(access="keys", login_limit="") as client:
+        held = await Guarded(client, sqlite_url, clock).give()
+        spellings = [f"{scheme}{' ' * blanks}" for scheme in ("Bearer", "bearer", "BEARER") for blanks in (1, 2, 5_000)]
+        for spelling in spellings:
+            for path in ("/guid", PATH):
+                reply = await client.get(path, headers={"Authorization": f"{spelling}{held.text}"})
+                assert reply.status == (200 if path == "/guid" else 404)
+        assert len(looked) == 1
+
+
 async def test_a_token_opens_what_its_scopes_say(
     serving: Serving, combination: dict[str, str], clock: FakeClock, tmp_path: Path
 ) -> None:

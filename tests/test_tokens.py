@@ -116,6 +116,8 @@ BAD: dict[str, tuple[Forge, str]] = {
     "five parts, as encrypted": (lambda now: EC.token(claims(now)) + ".x.x", NO_JWT),
     "not ASCII": (lambda now: EC.token(claims(now)) + "\xe9", NO_JWT),
     "half a character": (lambda now: EC.token(claims(now)) + "\ud800", NO_JWT),
+    "a foreign character in its signature": (lambda now: EC.token(claims(now)) + "!", NO_JWT),
+    "padding": (lambda now: EC.token(claims(now)) + "==", NO_JWT),
     "a blank in it": (lambda now: EC.token(claims(now)).replace(".", ". ", 1), NO_JWT),
     "header is no JSON": (lambda _: f"{segment(b'{')}.e30.x", NO_JWT),
     "header is no object": (lambda _: f"{segment([])}.e30.x", NO_JWT),
