@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -12,6 +13,8 @@ from guidsvc import errand, tracing
 
 AGAIN_SECONDS = 1.0
 """After a fault, work waits this long before it begins again."""
+
+Result = TypeVar("Result")
 
 _log = structlog.get_logger(__name__)
 
@@ -53,7 +56,7 @@ def _tell_fault(work: Callable[[], Coroutine[object, object, None]]) -> None:
     _log.exception("fault in background work, which begins again", work=name, again_in=AGAIN_SECONDS)
 
 
-def detached(work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+def detached(work: Coroutine[object, object, Result]) -> "asyncio.Task[Result]":
     """Begin work that no request waits for: it is no part of the one that is being done, nor left when that is."""
     context = copy_context()
     context.run(errand.CURRENT.set, None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 import urllib.request
 from contextlib import ExitStack
 from functools import partial
@@ -11,6 +12,7 @@ import pytest
 from prometheus_client.multiprocess import mark_process_dead
 
 from guidsvc.meters import Meters
+from guidsvc.web import exposition
 from guidsvc.web.exposition import Alone, Together, render
 from guidsvc.web.watch import Watch
 from tests.conftest import ExpectedLogs
@@ -74,6 +76,37 @@ def test_a_folder_that_is_none_stops_the_start_with_one_line(tmp_path: Path) -> 
 
     assert refused.returncode == 1
     assert re.fullmatch(r"pdapt.py: PROMETHEUS_MULTIPROC_DIR: this is no folder: \S+\n", refused.stderr)
+
+
+async def test_metrics_are_rendered_once_for_all_who_wait_and_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a thread, and time that the loop needs too."""
+    running, most, renderings, release = 0, 0, 0, threading.Event()
+
+    def gated(told: Alone, accept: str) -> tuple[bytes, str]:
+        nonlocal running, most, renderings
+        running, renderings = running + 1, renderings + 1
+        most = max(most, running)
+        assert release.wait(30)
+        running -= 1
+        return render(told, accept)
+
+    monkeypatch.setattr(exposition, "render", gated)
+    watch = Watch(Meters())
+    asked = [
+        asyncio.create_task(watch.render(each)) for each in ("", "application/openmetrics-text", "text/plain") * 20
+    ]
+    async with asyncio.timeout(30):
+        while not running:
+            await asyncio.sleep(0.001)
+        asked[0].cancel()
+        await asyncio.sleep(0)
+        release.set()
+        answers = await asyncio.gather(*asked[1:])
+    assert len({media_type for _, media_type in answers}) == renderings == 2
+    assert most == 1
+    await watch.render("")
+    assert renderings == 3, "who asks later is told what is so later"
+    watch.close()
 
 
 async def test_files_say_what_the_meters_do(folder: Path) -> None:

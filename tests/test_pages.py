@@ -3,11 +3,12 @@
 import hashlib
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import guidsvc.web
-from guidsvc.web import problems
+from guidsvc.web import pages, problems
 from guidsvc.web.explanations import EXPLANATIONS
 from guidsvc.web.pages import FILES, POLICY, read
 from tests.conftest import Serving
@@ -35,6 +36,27 @@ async def test_what_a_page_names_is_served(serving: Serving) -> None:
             page = (await client.get(path, headers=BROWSER)).body.decode()
             for name in re.findall(r'(?:src|href)="(?!data:)(?:\.\./)?([^"]+)"', page):
                 assert (await client.get(above + name)).status == 200
+
+
+async def test_a_file_is_hashed_once_however_often_it_is_asked_for(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+
+    def counted(content: bytes) -> object:
+        hashed.append(len(content))
+        return hashlib.sha256(content)
+
+    monkeypatch.setattr(pages, "hashlib", SimpleNamespace(sha256=counted))
+    pages.etag_of.cache_clear()
+    paths = ["/docs", "/docs/swagger-ui-bundle.js", "/openapi.json", "/problems/expired"]
+    async with serving() as client:
+        for path in paths * 3:
+            page = await client.get(path)
+            for tags in (page.headers["ETag"], f'"a", W/{page.headers["ETag"]}', "*"):
+                assert (await client.get(path, headers={"If-None-Match": tags})).status == 304
+            assert (await client.get(path, headers={"If-None-Match": '"a"'})).status == 200
+    assert len(hashed) == len(paths)
 
 
 async def test_the_parts_of_a_page_may_be_kept(serving: Serving) -> None:

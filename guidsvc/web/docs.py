@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from functools import cached_property
 
 from guidsvc.web import answers
 from guidsvc.web.body import JSON
@@ -17,13 +16,18 @@ class Document:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = routes
+        self._content: bytes | None = None
+        self._making = asyncio.Lock()
 
     async def read(self) -> bytes:
         """Return it as JSON. To make it takes a good part of a second, so that is done beside the loop."""
-        return await asyncio.to_thread(lambda: self._content)
+        if self._content is None:
+            async with self._making:
+                if self._content is None:
+                    self._content = await asyncio.to_thread(self._render)
+        return self._content
 
-    @cached_property
-    def _content(self) -> bytes:
+    def _render(self) -> bytes:
         from guidsvc.web import openapi
 
         return openapi.render(self._routes)

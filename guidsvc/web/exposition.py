@@ -6,7 +6,7 @@ fall. To import this takes a while, so it is left until somebody asks.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -30,13 +30,22 @@ _PROCESS_OVER = {"process_start_time_seconds": "livemin", "process_max_fds": "li
 _log = structlog.get_logger(__name__)
 
 
+def media_type_of(accept: str) -> str:
+    """Return the media type that is asked for, if it is one of Prometheus'; else its text."""
+    return _chosen(accept)[1]
+
+
 def render(told: Collector, accept: str) -> tuple[bytes, str]:
-    """Lay metrics out, and return their media type too: the one that is asked for, if it is one of Prometheus'."""
-    try:
-        encode, media_type = choose_encoder(",".join(elements(accept)))
-    except (ValueError, TypeError):  # a version that is no number
-        encode, media_type = choose_encoder("")
+    """Lay metrics out, and return their media type too."""
+    encode, media_type = _chosen(accept)
     return encode(told), media_type
+
+
+def _chosen(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(",".join(elements(accept)))
+    except (ValueError, TypeError):  # a version that is no number
+        return choose_encoder("")
 
 
 class Alone(Collector):

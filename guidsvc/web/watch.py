@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from guidsvc.background import detached
 from guidsvc.errors import StoreUnavailable
 from guidsvc.meters import Meters
 from guidsvc.web.origin import Origin
@@ -48,6 +49,8 @@ class Watch:
         self._about = about or {}
         self._files: Files | None = None
         self._failing = False
+        self._renderings: dict[str, asyncio.Task[tuple[bytes, str]]] = {}  # by media type
+        self._is_rendering = asyncio.Lock()
         self._left_out: set[str] = set()  # of the files that others, or nobody, can read
 
     async def keep(self) -> None:
@@ -78,13 +81,38 @@ class Watch:
 
     def close(self) -> None:
         """Hand over what was counted last, which stays when this process has ended."""
+        for rendering in self._renderings.values():
+            rendering.cancel()
         self.hand_over()
         if self._files is not None:
             self._files.close()
 
     async def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics of all processes, and their media type; StoreUnavailable if they cannot be read."""
+        """Return the metrics of all processes, and their media type; StoreUnavailable if they cannot be read.
+
+        All who ask for one media type while it is rendered are given the same.
+        """
         await _load()
+        from guidsvc.web import exposition
+
+        media_type = exposition.media_type_of(accept)
+        rendering = self._renderings.get(media_type)
+        if rendering is None:
+            rendering = self._renderings[media_type] = detached(self._render_alone(accept))
+            rendering.add_done_callback(lambda done: self._rendered(media_type, done))
+        return await asyncio.shield(rendering)
+
+    def _rendered(self, media_type: str, rendering: "asyncio.Task[tuple[bytes, str]]") -> None:
+        del self._renderings[media_type]
+        if not rendering.cancelled():
+            rendering.exception()  # whoever waits for it is given it; nobody may be left
+
+    async def _render_alone(self, accept: str) -> tuple[bytes, str]:
+        """Render when nothing else is being rendered: that takes a thread, and time that the loop needs, too."""
+        async with self._is_rendering:
+            return await self._render_all(accept)
+
+    async def _render_all(self, accept: str) -> tuple[bytes, str]:
         from guidsvc.web import exposition
 
         if self._folder is None:
