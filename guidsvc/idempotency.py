@@ -20,6 +20,8 @@ A receipt belongs to an owner and the scopes of the caller, so that no answer is
 It is forgotten if nothing was begun: no write was sent to the store. Otherwise the request goes on to its end, though
 its client has gone. An answer that was refused in part is not kept. Receipts have a bound in bytes, for each owner and
 in all (`guidsvc.receipts`): at the bound a new request is refused before anything is done.
+A request whose answer is not sure to be stored is not acknowledged, if it can be done again: its client could delete
+what was created, and a repetition would create it once more.
 """
 
 import asyncio
@@ -136,7 +138,10 @@ class Idempotency:
                 seed = bytes.fromhex(receipt.seed)
                 answer = await work(lambda place: _Claimed(self._seeded(seed, place, receipt.claimed), hold))
                 if attempt.is_final:
-                    self._room.add(request.caller, await hold.complete(answer, brief))
+                    size = await hold.complete(answer, brief)
+                    if size is None and request.repeatable:
+                        raise OutcomeUnknown("it was done, but its answer could not be stored: send it again")
+                    self._room.add(request.caller, size or 0)
                 else:
                     await self._end(request, hold, is_unused=fresh and not attempt.has_begun)
             return answer, False
@@ -225,7 +230,7 @@ class _Term(NamedTuple):
 
 
 class _Hold:
-    """A receipt while its request is being done. That it cannot be written is no reason to fail the request."""
+    """A receipt while its request is being done."""
 
     def __init__(self, receipts: Receipts, receipt: Receipt, term: _Term, deadline: float) -> None:
         self._receipts = receipts
@@ -246,14 +251,16 @@ class _Hold:
     def _seconds_left(self) -> float:
         return self._deadline - self._term.lease_clock.timer()
 
-    async def complete(self, answer: Reply, brief: Brief | None) -> int:
-        """Keep the answer, or else that in brief, and return its bytes; without one the request is done again."""
+    async def complete(self, answer: Reply, brief: Brief | None) -> int | None:
+        """Store the answer, or else that in brief, and return its bytes; None if it is not sure to be stored.
+
+        An answer that is too large and has no brief form is not stored: the request is done again.
+        """
         packed = await _pack(answer)
         if len(packed) > MAX_ANSWER_BYTES and brief is not None:
             packed = await _pack(brief())
         if len(packed) <= MAX_ANSWER_BYTES:
-            await self._put(answer=packed)
-            return len(packed)
+            return len(packed) if await self._put(answer=packed) else None
         await self.let_go()
         return 0
 

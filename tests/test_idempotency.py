@@ -301,9 +301,10 @@ async def test_the_largest_answer_is_kept_whatever_it_is_written_in(idempotency:
         assert await idempotency.once(request, work) == (reply, True)
 
 
-async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
+async def test_a_request_whose_answer_cannot_be_stored_is_not_acknowledged_if_it_can_be_done_again(
     sqlite_url: str, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
+    """Else its client could delete what it created, and a repetition would create it again."""
     expected_logs.add("receipt not written")
     async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
 
@@ -321,8 +322,10 @@ async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
                 return await store.swap_receipt(old, new)
 
         idempotency = Idempotency(Forgetful(), clock=clock, seeded=seeded)
-        answer, replayed = await idempotency.once(REQUEST, Works())
-        assert (answer.status, replayed) == (201, False)
+        with pytest.raises(OutcomeUnknown, match="send it again"):
+            await idempotency.once(REQUEST, Works())
+        answer, replayed = await idempotency.once(REQUEST._replace(key="named", repeatable=False), Works())
+        assert (answer.status, replayed) == (201, False), "it is never done again"
 
 
 # Processes that stand still
