@@ -25,6 +25,7 @@ from guidsvc.errors import (
     QuotaExceeded,
     StoreUnavailable,
 )
+from guidsvc.fair_semaphore import FairSemaphore
 from guidsvc.models import Record
 from guidsvc.portions import portions, size_of
 from guidsvc.quota import NO_QUOTA, Quota
@@ -117,7 +118,7 @@ class GuidService:
         self._attempts = attempts
         self._quota = quota
         self._turns = Turns()
-        self._pages = asyncio.Semaphore(PAGES)
+        self._pages = FairSemaphore(PAGES)
         self._deleted = _Highest()  # version that was ever deleted here: a new record starts above it
         self._caller = ANYONE
 
@@ -253,7 +254,7 @@ class GuidService:
         page: list[Record] = []
         size = 0
         parts = self._portions(query, query.page + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
-        async with self._pages, aclosing(parts):
+        async with self._pages.place(self._caller.owner), aclosing(parts):
             async for part in parts:
                 for record in part:
                     size += size_of(record)

@@ -104,7 +104,17 @@ async def test_whoever_is_held_is_let_go_though_another_one_fails(
 
 
 ONCE = {
-    *("answering.py", "background.py", "batching.py", "driver.py", "fence.py", "keyset.py", "limits.py", "local.py"),
+    *(
+        "answering.py",
+        "background.py",
+        "batch.py",
+        "batching.py",
+        "driver.py",
+        "fence.py",
+        "keyset.py",
+        "limits.py",
+        "local.py",
+    ),
     *("quota.py", "supervisor.py", "tls_listener.py", "watch.py"),
 }
 """Files that begin tasks which end by themselves, and that somebody waits for."""

@@ -23,6 +23,7 @@ from typing import TypeVar
 from pydantic_core import to_json
 
 from guidsvc.errors import StoreUnavailable
+from guidsvc.fair_semaphore import FairSemaphore
 from guidsvc.models import ReceiptUsage, Record
 from guidsvc.rules import Selection
 from guidsvc.store.sqlite_files import StoreFiles
@@ -63,7 +64,7 @@ class Finder:
         self._seconds = seconds
         self._few = few
         self._near = near
-        self._places = asyncio.Semaphore(threads)
+        self._places = FairSemaphore(threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sqlite-finder")
         self._open = ExitStack()
         self._idle: list[sqlite3.Connection] = []
@@ -84,7 +85,7 @@ class Finder:
                 rows = connection.execute(statement(selection, few=False), values).fetchall()
             return [make(row) for row in rows]
 
-        return await self._run(work)
+        return await self._run(work, selection.owner)
 
     async def count(self, selection: Selection) -> int:
         """Count the rows of a selection."""
@@ -94,7 +95,7 @@ class Finder:
             (count,) = connection.execute(count_statement(selection), values).fetchone()
             return int(count)
 
-        return await self._run(work)
+        return await self._run(work, selection.owner)
 
     async def receipt_usage(self, prefix: str) -> ReceiptUsage:
         """Count the receipts whose key begins with this, and the bytes of their answers."""
@@ -102,16 +103,17 @@ class Finder:
         def work(connection: sqlite3.Connection) -> ReceiptUsage:
             return ReceiptUsage(*connection.execute(RECEIPT_USAGE, (prefix, prefix + AFTER_HEX)).fetchone())
 
-        return await self._run(work)
+        return await self._run(work, prefix)
 
     async def aclose(self) -> None:
         """Return when every search has ended and the connections are closed."""
         await asyncio.to_thread(self._threads.shutdown)
         self._open.close()
 
-    async def _run(self, work: Callable[[sqlite3.Connection], _Found]) -> _Found:
+    async def _run(self, work: Callable[[sqlite3.Connection], _Found], owner: str | None = None) -> _Found:
+        """Do the work in a thread; of those who wait, each owner gets one in turn."""
         try:
-            async with asyncio.timeout(self._seconds), self._places:
+            async with asyncio.timeout(self._seconds), self._places.place(owner):
                 return await self._in_thread(work, self._idle.pop() if self._idle else self._connect())
         except TimeoutError as error:
             raise StoreUnavailable(f"SQLite: a search took longer than {self._seconds} s") from error
