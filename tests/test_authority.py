@@ -170,3 +170,42 @@ async def test_the_rest_of_a_document_is_refused(error: Exception) -> None:
     statuses = [result["status"] for result in json.loads(reply.body)["results"]]
     refused = 401 if isinstance(error, Unauthorized) else 503
     assert statuses == [204] * GROUP + [refused] * (GROUP + 3)
+
+
+LATE = [
+    ("PUT", f"/guid/{GUID}?view=full", b'{"user": "late"}'),
+    ("PATCH", f"/guid/{GUID}", b'{"user": "late"}'),
+    ("DELETE", f"/guid/{GUID}", b" "),
+    ("POST", "/guid", b'{"user": "late"}'),
+    ("POST", BATCH, b'{"operations": [{"user": "late"}]}'),
+    ("POST", "/keys", b'{"owner": "late", "scopes": ["admin"]}'),
+    ("POST", "/keys/{id}/rotation", b"{}"),
+    ("DELETE", "/keys/{id}", b" "),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), LATE)
+async def test_a_body_that_comes_after_the_key_has_ended_is_refused(
+    serving: Serving, sqlite_url: str, clock: FakeClock, method: str, path: str, body: bytes
+) -> None:
+    """Its head was let in; the rest may come up to `--body-timeout` later, and changes nothing then."""
+    async with serving(access="keys", login_limit="") as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        held = await guarded.give(scopes="admin")
+        assert (await Asker(client, held).ask("PUT", f"/guid/{GUID}", json={"user": "first"})).status == 201
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        shown = "".join(f"{name}: {value}\r\n" for name, value in held.headers.items())
+        target = path.replace("{id}", held.key.id)
+        writer.write(
+            f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{shown}"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body[:-1]
+        )
+        await ended(guarded, held, "revoked")
+        writer.write(body[-1:])
+        assert (await asyncio.wait_for(read_reply(reader, method), 30)).status == 401
+        await hang_up(writer)
+        other = await guarded.asker(scopes="admin")
+        assert (await other.ask("GET", f"/guid/{GUID}")).json["user"] == "first"
+        assert len((await other.ask("GET", "/guid?state=all")).json["items"]) == 1
+        assert [key["owner"] for key in (await other.ask("GET", "/keys")).json["items"]].count("late") == 0

@@ -382,3 +382,10 @@ async def test_lines_that_are_only_line_ends_let_others_through(serving: Serving
             served += 1
         assert (await flood).status == 200
         assert served > 20, served
+
+
+@pytest.mark.parametrize("op", [[], {}, None, 1, "merge"])
+async def test_an_operation_of_another_type_is_wrong_by_itself(client: Client, op: object) -> None:
+    results = await do(client, {"op": op, "user": USER}, {"user": USER})
+
+    assert [result["status"] for result in results] == [400, 201]

@@ -44,6 +44,7 @@ class BatchHandler(Handler):
     """Batches."""
 
     label = "guids"
+    confirms_after_body = False  # a batch of lines has been done by then; it confirms before each group
     _performer: Performer
     _applied: dict[str, str]
     _is_rehearsal = False
@@ -168,6 +169,7 @@ class BatchHandler(Handler):
         return Performer(service, self.demand, self.request_id, full=query.view is not None, minimal=minimal)
 
     async def _do_document(self) -> None:
+        await self.confirm()
         values = await self._read_document()
         batch = DocumentBatch(values, self._performer, self.place, self.confirm, self._applied)
         await self.send_once(

@@ -1,6 +1,7 @@
 """Who asks is let in, or is not, before a handler has begun with what they ask for."""
 
 from collections.abc import Awaitable
+from typing import ClassVar
 
 from tornado.web import RequestHandler
 
@@ -17,6 +18,8 @@ class EnteredHandler(RequestHandler):
     """Who asks."""
     login: Login | None = None
     """As they have shown, where access is controlled."""
+    confirms_after_body: ClassVar[bool] = True
+    """Whether the authority of the caller is confirmed again before the method runs: its body may come much later."""
 
     def needs(self) -> Needs | None:
         """Return what the request takes where access is controlled."""
@@ -45,6 +48,20 @@ class EnteredHandler(RequestHandler):
     def _admit(self, login: Login, needs: Needs) -> None:
         self.login, self.caller = login, login.caller
         self.demand(needs)
+        if self.confirms_after_body and self.request.method not in {"GET", "HEAD"}:
+            self._confirm_first(str(self.request.method).lower())
+
+    def _confirm_first(self, name: str) -> None:
+        """Run the method of this request, which Tornado calls when the body has come, behind a confirmation."""
+        method = getattr(self, name)
+
+        async def confirmed(*arguments: str) -> None:
+            await self.confirm()
+            answered = method(*arguments)
+            if answered is not None:
+                await answered
+
+        setattr(self, name, confirmed)
 
     async def confirm(self) -> None:
         """Return if who asks may go on; Unauthorized if their key or token has ended, or has other rights by now."""

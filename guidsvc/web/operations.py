@@ -75,7 +75,7 @@ def is_repeatable(value: object) -> bool:
 
 def is_change(value: object) -> bool:
     """Whether an operation may change something."""
-    return isinstance(value, dict) and value.get("op", "put") in {"put", "delete"}
+    return isinstance(value, dict) and value.get("op", "put") in ("put", "delete")  # it may be of any type
 
 
 def read_line(line: Line) -> Asked:
