@@ -5,7 +5,7 @@ Tornado's own errors come out as problems too, and a handler below says only wha
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from http import HTTPStatus
 from http.client import METHOD_NOT_ALLOWED, NOT_MODIFIED
 from typing import Any, ClassVar, TypeVar
@@ -242,8 +242,9 @@ class Handler(EnteredHandler):
             self._is_last = True
         self._tell_more()
         if self.request.method == "HEAD":
-            await self.flush()
-            self.finish()
+            with suppress(StreamClosedError):  # which on_connection_close is told of
+                await self.flush()
+                self.finish()
             return
         self._streaming = asyncio.current_task()
         first = True
