@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from guidsvc.access import SCOPES, Caller, Scope
 from guidsvc.errors import StartError, Unauthorized
-from guidsvc.models import User
+from guidsvc.models import MAX_TIME, User
 from guidsvc.rules import Clock
 
 if TYPE_CHECKING:
@@ -171,9 +171,11 @@ def _time(claims: Mapping[str, Any], name: str) -> int | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or (isinstance(value, float) and not isfinite(value)):
         raise _bad(f"The token has a time ({name}) that is none.")
-    return floor(value)
+    seconds: int = floor(value)
+    return max(-MAX_TIME, min(seconds, MAX_TIME))  # an integer may be too large to count with floats
 
 
 def _caller(claims: Mapping[str, Any], trust: Trust) -> Caller:

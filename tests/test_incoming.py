@@ -108,6 +108,12 @@ async def test_what_is_refused_for_the_budget_is_told(serving: Serving, kind: st
         assert reply.headers["Connection"] == "close"
 
 
+def test_a_head_counts_with_its_size() -> None:
+    headers = [(b"host", b"a"), (b"if-match", b"x" * 5_000), (b"x-nobody-reads-this", b"y" * 50_000)]
+    message = Message(b"GET", b"/" + b"z" * 10_000, "HTTP/1.1", headers, last=False)
+    assert 15_000 < message.held_bytes < 20_000
+
+
 def test_small_parts_of_a_body_are_joined() -> None:
     """A part of two bytes of its own would take up 43."""
     message = Message(b"PUT", b"/", "HTTP/1.1", [(b"transfer-encoding", b"chunked")], last=False)

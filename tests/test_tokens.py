@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from guidsvc.access import Caller, Scope
 from guidsvc.errors import StartError, Unauthorized
+from guidsvc.models import MAX_TIME
 from guidsvc.signing import type_of
 from guidsvc.tokens import LEEWAY_SECONDS, MAX_CHARACTERS, Tokens, Trust, UnknownKey, open_tokens
 from tests.conftest import FakeClock
@@ -238,6 +239,14 @@ def test_a_token_is_good_until_the_second_that_it_names(tokens: Tokens, clock: F
     clock.advance(seconds=0.001)
     with pytest.raises(Unauthorized, match="expired"):
         tokens.verify(token)
+
+
+@pytest.mark.parametrize("huge", [10**400, 1.7e308])
+async def test_a_time_may_be_any_number(tokens: Tokens, clock: FakeClock, huge: float) -> None:
+    assert tokens.verify(EC.token(claims(clock.seconds, exp=huge))).expires == MAX_TIME
+    for claim, value in (("exp", -huge), ("nbf", huge), ("iat", huge)):
+        with pytest.raises(Unauthorized):
+            await tokens.find(EC.token(claims(clock.seconds, **{claim: value})))
 
 
 def test_a_part_of_a_second_makes_no_token_last_longer(tokens: Tokens, clock: FakeClock) -> None:

@@ -5,14 +5,16 @@ import itertools
 import json
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, suppress
 from urllib.parse import quote
 
 import pytest
+from tornado.iostream import StreamClosedError
 
 from guidsvc.bodies import MOST, PAGE
 from guidsvc.service import PAGE_BYTES, PART_BYTES
 from guidsvc.store.sqlite import path_of_url
+from guidsvc.web.base import Handler
 from tests.client import Client, Reply, hang_up, read_chunks
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import USER
@@ -78,6 +80,29 @@ async def test_head_says_what_get_does_without_the_body(client: Client) -> None:
         assert (head.status, head.body) == (200, b"")
         for name in ("Content-Type", "Link", "Vary", "Content-Length"):
             assert head.headers.get(name) == got.headers.get(name)
+
+
+async def test_a_head_for_a_stream_whose_client_has_gone_is_no_fault(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is logged: the fixture `quiet` looks at that."""
+    flushed = asyncio.Event()
+
+    def flush(handler: Handler, **_: bool) -> asyncio.Future[None]:
+        handler.request.connection.close()  # type: ignore[union-attr]
+        flushed.set()
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        sent.set_exception(StreamClosedError())
+        sent.exception()  # whoever waits is told; nobody has to
+        return sent
+
+    async with serving() as client:
+        monkeypatch.setattr(Handler, "flush", flush)
+        with suppress(Exception):
+            await client.ask("HEAD", "/guid", headers=NDJSON)
+        await flushed.wait()
+        monkeypatch.undo()
+        assert (await client.get("/livez")).status == 200
 
 
 async def test_a_page_has_50_records_unless_told_otherwise_and_500_at_most(serving: Serving) -> None:

@@ -16,7 +16,7 @@ from guidsvc.web.request_headers import READ
 PART = 64 * 1024
 """Bytes of a body that are handed on at once."""
 OVERHEAD_BYTES = 1024
-"""What a request takes up beside its body, about."""
+"""What a request takes up beside its head and body, about."""
 RawHeaders = list[tuple[bytes, bytes]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
@@ -35,6 +35,7 @@ class Message:
     """
 
     __slots__ = (
+        "_head_bytes",
         "_values",
         "buffered",
         "chunks",
@@ -57,6 +58,7 @@ class Message:
         self.version = version
         self.headers = [header for header in headers if header[0].lower() in READ]
         self.last = last
+        self._head_bytes = len(target) + sum(len(name) + len(value) for name, value in self.headers)
         self._values = _values(self.headers)
         self.has_body = b"content-length" in self._values or b"transfer-encoding" in self._values
         self.length = self._length()
@@ -96,7 +98,7 @@ class Message:
     @property
     def held_bytes(self) -> int:
         """Bytes that the request takes up. A body counts until the answer; lines, until their handler takes them."""
-        return OVERHEAD_BYTES + (self.buffered if self.seconds is None else self.total)
+        return OVERHEAD_BYTES + self._head_bytes + (self.buffered if self.seconds is None else self.total)
 
     def judge(self) -> None:
         """Raise InvalidRequest if this is no request that can be answered."""
