@@ -92,7 +92,7 @@ async def test_a_batch_of_lines_ends_with_the_token(
     jwks = tmp_path / "jwks.json"
     jwks.write_bytes(key_set(EC.jwk()))
     trust = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
-    async with serving(access="keys", **trust) as client:
+    async with serving(access="keys", jwt_shared_owners=True, **trust) as client:
         other = await Guarded(client, sqlite_url, clock).asker()
         token = EC.token(claims(clock.seconds, sub="alice", scope="read write", exp=clock.seconds + 60))
         shown = {"Authorization": f"Bearer {token}"}

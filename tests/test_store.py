@@ -333,7 +333,7 @@ async def test_a_peek_is_what_a_get_would_be_or_has_to_be_waited_for(store: Stor
 async def test_what_is_near_can_be_peeked_at(sqlite_url: str, clock: FakeClock) -> None:
     async with (
         open_store(sqlite_url, clock=clock, exclusive=True) as store,
-        open_cache("memory://", store, clock=clock, size_bytes=1) as cache,
+        open_cache("memory://", store, clock=clock, size_bytes=64 * 1024) as cache,
     ):
         await store.swap(None, record(clock()))
         assert store.peek(GUID) == cache.peek(GUID) == record(clock())

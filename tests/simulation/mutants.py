@@ -13,10 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Mutant:
-    """What is put in the place of what, by file in `guidsvc/cache`; and how many seeds may pass before it is found.
-
-    A file with a folder in its name is one in `guidsvc`.
-    """
+    """What is put in the place of what, by file in `guidsvc`; and how many seeds may pass before it is found."""
 
     name: str
     edits: Mapping[str, tuple[str, str]]
@@ -27,7 +24,7 @@ class Mutant:
     def apply(self, folder: Path) -> None:
         """Change the files in the package; each text must be there."""
         for file, (text, instead) in self.edits.items():
-            path = folder / file if "/" in file else folder / "cache" / file
+            path = folder / file
             source = path.read_text(encoding="utf-8")
             assert text in source, f"{self.name}: {file} does not hold {text!r}"
             path.write_text(source.replace(text, instead), encoding="utf-8")
@@ -36,42 +33,42 @@ class Mutant:
 _BOOT = "if redis.call('GET', KEYS[1]) ~= ARGV[1] .. history() then return false end\n"
 
 MUTANTS = (
-    Mutant("no token", {"fill.lua": ("if redis.call('GET', KEYS[2]) ~= 'T' .. ARGV[2] then return 0 end\n", "")}),
-    Mutant("no marker", {"begin.lua": ("redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[2])\n", "redis.call('ZADD', KEYS[3], now, ARGV[2])\n")}),
-    Mutant("BEGIN leaves the value", {"begin.lua": ("redis.call('DEL', KEYS[2])", "")}),
-    Mutant("no lease wait", {"shared.py": ("if lease > 0:", "if lease < 0:")}),
-    Mutant("no lease noted by READ", {"read.lua": ("not redis.pcall('SET', KEYS[place + 2], holder, 'PX', ARGV[5]).err", "true")}),
-    Mutant("no lease noted by FILL", {"fill.lua": ("redis.call('SET', KEYS[4], holder, 'PX', ARGV[6])\n", "")}),
-    Mutant("READ takes another's lease over", {"read.lua": ("holder = '*' else", "holder = ARGV[4] else")}),
-    Mutant("BEGIN forgets whose leases still run", {"begin.lua": ("'-' .. (now + left)", "'-' .. now")}, seeds=600),
-    Mutant("lease counted from the reply", {"shared.py": ("min(live, asked + ", "min(live, self._timer() + ")}, seeds=200, faults=("slow_answers",)),
-    Mutant("lease not looked at", {"shared.py": ("held is not None and now < held.until", "held is not None")}),
-    Mutant("what is being written is held", {"shared.py": ("if not reading.spoiled:", "if True:")}, seeds=600),
-    Mutant("write before BEGIN", {"shared.py": (
+    Mutant("no token", {"cache/fill.lua": ("if redis.call('GET', KEYS[2]) ~= 'T' .. ARGV[2] then return 0 end\n", "")}),
+    Mutant("no marker", {"cache/begin.lua": ("redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[2])\n", "redis.call('ZADD', KEYS[3], now, ARGV[2])\n")}),
+    Mutant("BEGIN leaves the value", {"cache/begin.lua": ("redis.call('DEL', KEYS[2])", "")}),
+    Mutant("no lease wait", {"cache/shared.py": ("if lease > 0:", "if lease < 0:")}),
+    Mutant("no lease noted by READ", {"cache/read.lua": ("not redis.pcall('SET', KEYS[place + 2], holder, 'PX', ARGV[5]).err", "true")}),
+    Mutant("no lease noted by FILL", {"cache/fill.lua": ("redis.call('SET', KEYS[4], holder, 'PX', ARGV[6])\n", "")}),
+    Mutant("READ takes another's lease over", {"cache/read.lua": ("holder = '*' else", "holder = ARGV[4] else")}),
+    Mutant("BEGIN forgets whose leases still run", {"cache/begin.lua": ("'-' .. (now + left)", "'-' .. now")}, seeds=600),
+    Mutant("lease counted from the reply", {"cache/shared.py": ("min(live, asked + ", "min(live, self._timer() + ")}, seeds=200, faults=("slow_answers",)),
+    Mutant("lease not looked at", {"cache/shared.py": ("held is not None and now < held.until", "held is not None")}),
+    Mutant("what is being written is held", {"cache/shared.py": ("if not reading.spoiled:", "if True:")}, seeds=600),
+    Mutant("write before BEGIN", {"cache/shared.py": (
         "            window = await self._open(old.guid)\n            try:\n                swapped = await self._store.swap(old, new, not_after=earliest(window.not_after, not_after))\n",
         "            try:\n                swapped = await self._store.swap(old, new)\n                window = await self._open(old.guid)\n",
     )}),
-    Mutant("marker outlived", {"shared.py": ("arguments = (marker, milliseconds(timing.marker), ", "arguments = (marker, 500, ")}),
-    Mutant("filled with what is not settled", {"shared.py": ("await self._store.settled(guid)", "await self._store.get(guid)")}, seeds=200, faults=("stall",)),
-    Mutant("a failed BEGIN is passed over", {"shared.py": ("            await self.fence.off(view.fence)\n            return None\n", "            lease = 0\n")}),
-    Mutant("no fence wait", {"shared.py": ("wait = self.fence.quiet_at(view) - self._timer()", "wait = 0.0")}),
-    Mutant("no ARM", {"fence.py": ("Fence(Mode.ARM, gen, boot.name)", "Fence(Mode.ON, gen, boot.name)")}),
-    Mutant("on at once", {"fence.py": ("now >= view.since + self._timing.waited(self._timing.fence_lease):", "now >= 0.0:")}, seeds=1000),
-    Mutant("fence not looked at", {"shared.py": ("if now < self.fence.until:", "if True:"), "fence.py": ("and self._timer() < self.until else None", "else None")}),
-    Mutant("no boot", {"read.lua": (_BOOT, ""), "fill.lua": (_BOOT, ""), "begin.lua": (_BOOT, "")}),
+    Mutant("marker outlived", {"cache/shared.py": ("arguments = (marker, milliseconds(timing.marker), ", "arguments = (marker, 500, ")}),
+    Mutant("filled with what is not settled", {"cache/shared.py": ("await self._store.settled(guid)", "await self._store.get(guid)")}, seeds=200, faults=("stall",)),
+    Mutant("a failed BEGIN is passed over", {"cache/shared.py": ("            await self.fence.off(view.fence)\n            return None\n", "            lease = 0\n")}),
+    Mutant("no fence wait", {"cache/shared.py": ("wait = self.fence.quiet_at(view) - self._timer()", "wait = 0.0")}),
+    Mutant("no ARM", {"cache/fence.py": ("Fence(Mode.ARM, gen, boot.name)", "Fence(Mode.ON, gen, boot.name)")}),
+    Mutant("on at once", {"cache/fence.py": ("now >= view.since + self._timing.waited(self._timing.fence_lease):", "now >= 0.0:")}, seeds=1000),
+    Mutant("fence not looked at", {"cache/shared.py": ("if now < self.fence.until:", "if True:"), "cache/fence.py": ("and self._timer() < self.until else None", "else None")}),
+    Mutant("no boot", {"cache/read.lua": (_BOOT, ""), "cache/fill.lua": (_BOOT, ""), "cache/begin.lua": (_BOOT, "")}),
     Mutant("a boot of another run counts", {
-        "link.py": ('boot if boot.startswith(self._run_id) else ""', "boot"),
-        "adopt.lua": ("if run == ARGV[1] and made == now and tonumber", "if made == now and tonumber"),
+        "cache/link.py": ('boot if boot.startswith(self._run_id) else ""', "boot"),
+        "cache/adopt.lua": ("if run == ARGV[1] and made == now and tonumber", "if made == now and tonumber"),
     }, seeds=1000),
-    Mutant("a boot of another history counts", {"history.lua": ("return '@' .. string.match(info, 'master_replid:(%w+)')", "return '@any'")}, seeds=200, faults=("switch_over",)),
+    Mutant("a boot of another history counts", {"cache/history.lua": ("return '@' .. string.match(info, 'master_replid:(%w+)')", "return '@any'")}, seeds=200, faults=("switch_over",)),
     Mutant("a lost boot is passed over", {
-        "fence.py": ("elif await self._link.boot_is_over(fence.boot):", "elif False:"),
-        "shared.py": ("boot=view.fence.boot)).value\n", "boot=view.fence.boot)).value or 0\n"),
+        "cache/fence.py": ("elif await self._link.boot_is_over(fence.boot):", "elif False:"),
+        "cache/shared.py": ("boot=view.fence.boot)).value\n", "boot=view.fence.boot)).value or 0\n"),
     }, seeds=200, faults=("save_and_restart",)),
-    Mutant("END drops the markers of others", {"end.lua": ("redis.call('ZREM', KEYS[3], ARGV[2])", "redis.call('DEL', KEYS[3])")}, seeds=600, faults=("slow_stores",)),
-    Mutant("FILL takes another's lease over", {"fill.lua": ("holder = '*' else", "holder = ARGV[5] else")}, seeds=600),
-    Mutant("the store is not told how late", {"shared.py": ("self._store.swap(old, new, not_after=earliest(window.not_after, not_after))", "self._store.swap(old, new)")}, seeds=200, faults=("stragglers",)),
-    Mutant("the fence's lease counted from the reply", {"fence.py": ("self.until = asked + ", "self.until = told + ")}, seeds=600, faults=("slow_answers", "cut_redis")),
+    Mutant("END drops the markers of others", {"cache/end.lua": ("redis.call('ZREM', KEYS[3], ARGV[2])", "redis.call('DEL', KEYS[3])")}, seeds=600, faults=("slow_stores",)),
+    Mutant("FILL takes another's lease over", {"cache/fill.lua": ("holder = '*' else", "holder = ARGV[5] else")}, seeds=600),
+    Mutant("the store is not told how late", {"cache/shared.py": ("self._store.swap(old, new, not_after=earliest(window.not_after, not_after))", "self._store.swap(old, new)")}, seeds=200, faults=("stragglers",)),
+    Mutant("the fence's lease counted from the reply", {"cache/fence.py": ("self.until = asked + ", "self.until = told + ")}, seeds=600, faults=("slow_answers", "cut_redis")),
     Mutant("a write is not shortened by its wait", {"store/deadline.py": ("Deadline(not_after_ms - run_ms, run_ms)", "Deadline(not_after_ms, longest_ms)")}, seeds=600),
 )  # fmt: skip
 
