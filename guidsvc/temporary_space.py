@@ -1,8 +1,10 @@
 """Temporary space: how many bytes the temporary files of one request may take, and those of all requests together.
 
 Whoever writes a temporary file takes the bytes first, from the share of its request; at the end the share is returned.
+One owner has at most half of the space, or what one request may have, so that others have some left.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +20,8 @@ class TemporarySpace:
     def __init__(self, request_bytes: int = REQUEST_BYTES, total_bytes: int = TOTAL_BYTES) -> None:
         self._request_bytes = request_bytes
         self._left = total_bytes
+        self._most_of_owner = max(request_bytes, total_bytes // 2)
+        self._taken_by: Counter[str] = Counter()
 
     @contextmanager
     def share(self) -> Iterator["Share"]:
@@ -28,22 +32,32 @@ class TemporarySpace:
         finally:
             share.close()
 
-    def take(self, size: int) -> None:
-        """Take so many bytes; Overloaded if other requests have them."""
+    def take(self, size: int, owner: str | None) -> None:
+        """Take so many bytes, for an owner if access is controlled; Overloaded if other requests have them."""
         if size > self._left:
             raise Overloaded("the temporary files of all batches together take all the space that they may")
+        if owner is not None:
+            if self._taken_by[owner] + size > self._most_of_owner:
+                raise Overloaded("the temporary files of all batches of this owner take all the space that they may")
+            self._taken_by[owner] += size
+            if not self._taken_by[owner]:
+                del self._taken_by[owner]
         self._left -= size
 
 
 class Share:
-    """What one request may take: `most` bytes. `taken` is how many it has."""
+    """What one request may take: `most` bytes. `taken` is how many it has.
 
-    __slots__ = ("_space", "most", "taken")
+    `owner` is for whom, where access is controlled; it is set before anything is taken.
+    """
+
+    __slots__ = ("_space", "most", "owner", "taken")
 
     def __init__(self, space: TemporarySpace, most: int) -> None:
         self._space = space
         self.most = most
         self.taken = 0
+        self.owner: str | None = None
 
     @property
     def left(self) -> int:
@@ -54,13 +68,13 @@ class Share:
         """Take so many bytes more; SpaceUsed if that is more than one request may, Overloaded if others have them."""
         if size > self.left:
             raise SpaceUsed(self.most)
-        self._space.take(size)
+        self._space.take(size, self.owner)
         self.taken += size
 
     def give_back(self, size: int) -> None:
         """Return so many bytes that were taken, and not used."""
         size = min(size, self.taken)
-        self._space.take(-size)
+        self._space.take(-size, self.owner)
         self.taken -= size
 
     def close(self) -> None:

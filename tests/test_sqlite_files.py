@@ -12,6 +12,7 @@ import pytest
 from guidsvc.errors import StoreReplaced
 from guidsvc.store.sqlite import SqliteStore, open_sqlite
 from guidsvc.store.sqlite_files import WAL_BYTES
+from guidsvc.store.sqlite_schema import open_writer
 from tests.client import Client
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import GUID, record
@@ -50,7 +51,7 @@ def put_back(path: Path) -> None:
     path.with_name("away").replace(path)
 
 
-@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-lock"])
 @pytest.mark.parametrize("change", [remove, replace])
 async def test_a_file_that_is_not_in_its_place_stops_writes_until_it_is_back(
     serving: Serving,
@@ -79,6 +80,14 @@ async def test_a_file_that_is_not_in_its_place_stops_writes_until_it_is_back(
         assert (await client.put(PATH, {"user": "after"})).status == 200
         assert (await client.get("/readyz")).json["status"] == "ready"
         assert (await client.get("/guid")).json["items"][0]["user"] == "after"
+
+
+def test_a_start_writes_nothing_where_nothing_is_to_be_changed(path: Path) -> None:
+    """So that a worker can be started while the disk is full."""
+    with closing(open_writer(path)):
+        before = beside(path, "-wal").read_bytes()
+        with closing(open_writer(path)):
+            assert beside(path, "-wal").read_bytes() == before
 
 
 async def test_it_is_noticed_though_nobody_asks(

@@ -17,14 +17,14 @@ from guidsvc.errors import StoreReplaced
 
 WAL_BYTES = 64 * 1024 * 1024
 """A write-ahead log above this size is cut back as soon as no reader needs it."""
-SUFFIXES = ("", "-wal", "-shm")
+SUFFIXES = ("", "-wal", "-shm", "-lock")
 _FEW_FRAMES = 1000
 
 _log = structlog.get_logger(__name__)
 
 
 class StoreFiles:
-    """The database with its write-ahead log and the index of that, which must all be open."""
+    """The database with its write-ahead log, the index of that and the lock of its claim, which must all be open."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

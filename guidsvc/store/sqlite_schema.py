@@ -188,11 +188,12 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, 
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     connection.execute("BEGIN IMMEDIATE")  # one process at a time; and a file that cannot be written shows it here
-    for step in migrations[_pragma(connection, "user_version") :]:
-        for statement in filter(str.strip, step.split(";")):
-            connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {len(migrations)}")
+    if _pragma(connection, "user_version") != len(migrations):  # else nothing is written: the disk may be full
+        for step in migrations[_pragma(connection, "user_version") :]:
+            for statement in filter(str.strip, step.split(";")):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
     connection.execute("COMMIT")
 
 

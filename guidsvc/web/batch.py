@@ -81,6 +81,8 @@ class BatchHandler(Handler):
             self._begin(in_lines=in_lines)
 
     def _begin(self, *, in_lines: bool) -> None:
+        if self.login is not None:
+            self._share.owner = self.caller.owner
         try:
             self._performer = performer = self._make_performer()
             self.check_type(body.JSON, body.NDJSON)
