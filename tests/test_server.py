@@ -480,6 +480,27 @@ async def test_connections_that_never_agree_on_tls_count_and_end(
             await asyncio.sleep(1.5)
 
 
+async def test_connections_that_fail_to_agree_on_tls_count_no_longer_than_they_last(
+    serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("connections are refused", "SSL Error")
+    trusting = certificate.trusting()
+    async with serving(max_connections=5, head_timeout=600, **certificate.settings) as client:
+        for number in range(20):
+            async with connected(client.port) as (_, writer):
+                if number % 2:
+                    writer.write(b"GET / HTTP/1.1\r\n\r\n")  # which is no TLS
+                    await writer.drain()
+        status = 0
+        async with asyncio.timeout(30):
+            while status != 200:
+                with suppress(OSError, asyncio.IncompleteReadError):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=trusting)
+                    writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+                    status = (await read_reply(reader, "GET")).status
+                    await hang_up(writer)
+
+
 @pytest.mark.parametrize("early", ["Expect: 100-continue\r\nContent-Length: 99999", "Content-Length: 99999999"])
 async def test_an_answer_that_comes_before_the_body_says_that_the_connection_ends(serving: Serving, early: str) -> None:
     async with serving() as client, connected(client.port) as (reader, writer):
