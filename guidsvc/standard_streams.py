@@ -29,6 +29,10 @@ FILE_BYTES = 65_536
 """How many bytes go to a file in one system call."""
 LINE_SECONDS = 0.1
 """How long `write_line` waits for its line to be written."""
+WINDOW_SECONDS = 10.0
+"""In each such time the waits of `write_line` take LINE_SECONDS together at most, however slowly the stream is read."""
+SHORT_SECONDS = 0.005
+"""Shorter waits are not counted: a stream that is read takes a fraction of that."""
 
 
 def open_missing() -> None:
@@ -110,6 +114,7 @@ class BoundedStream(io.TextIOBase):
         self._is_idle = False
         self._is_slow = False
         self._is_closing = False
+        self._window_begun, self._waited_seconds = 0.0, 0.0  # of those who wait for a line
         self._is_torn = False  # the last piece was written in part
         self.dropped_lines = 0
         self._thread = threading.Thread(target=self._run, name=f"stream-{descriptor}", daemon=True)
@@ -137,19 +142,31 @@ class BoundedStream(io.TextIOBase):
     def write_line(self, line: bytes) -> None:
         """Write a line behind all that waits; OSError if it cannot be written, or the buffer is full.
 
-        Waits for LINE_SECONDS at most, and not at all until the stream has caught up after such a wait: the line is
-        then in the buffer.
+        Waits for LINE_SECONDS at most, and not at all until the stream has caught up after such a wait, nor when the
+        waits of this window are used up: the line is then in the buffer.
         """
         ticket = _Ticket()
         if not self._append(line, ticket):
             raise OSError(errno.EAGAIN, "standard error is not read, and its buffer is full")
+        if not self._may_wait():
+            with self._changed:
+                self._is_slow = True  # an error of this line is counted
         if self._is_slow:
             return
-        ticket.done.wait(LINE_SECONDS)
+        begun = time.monotonic()
+        ticket.done.wait(LINE_SECONDS - self._waited_seconds)
+        waited = time.monotonic() - begun
+        self._waited_seconds += waited if waited > SHORT_SECONDS else 0.0
         with self._changed:
             self._is_slow = not ticket.done.is_set()
             if ticket.error is not None:
                 raise ticket.error
+
+    def _may_wait(self) -> bool:
+        now = time.monotonic()
+        if now - self._window_begun >= WINDOW_SECONDS:
+            self._window_begun, self._waited_seconds = now, 0.0
+        return self._waited_seconds < LINE_SECONDS
 
     def drain(self, seconds: float) -> bool:
         """Wait until everything is written, at most this long; return whether it is."""

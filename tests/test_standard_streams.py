@@ -151,6 +151,23 @@ def test_an_audit_line_waits_once_for_a_pipe_that_is_not_read(pipe: Pipe) -> Non
     pipe.close()
 
 
+def test_audit_lines_wait_little_for_a_pipe_that_is_read_slowly(pipe: Pipe) -> None:
+    """Though it catches up with each: else the loop would stand still for most of the time."""
+    pipe.fill()
+    stream = BoundedStream(pipe.writer)
+    waited = 0.0
+    for number in range(30):
+        begun = time.monotonic()
+        stream.write_line(f"line {number:04} {'x' * PIPE_BYTES}\n".encode()[:PIPE_BYTES])
+        waited += time.monotonic() - begun
+        os.read(pipe.reader, PIPE_BYTES)  # there is room for the line, but not for the next
+        wait_until(lambda: stream.drain(0), "that it has caught up")
+    assert waited < 1.0, "30 times 0.1 s"
+    assert stream.dropped_lines == 0
+    assert stream.close_within(START_SECONDS)
+    pipe.close()
+
+
 def test_an_audit_line_that_cannot_be_written_is_told_to_its_caller() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
         stream = BoundedStream(full.fileno())
