@@ -6,6 +6,7 @@ before it counts again; what other processes have admitted meanwhile may exceed 
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ ROOM_MS = 5_000
 """A count is good for so long: deletions and the end of retention make room."""
 OWNERS = 10_000
 """Of so many owners a process remembers the room."""
+FULL_SECONDS = 0.2
+"""A refusal holds for so long, or for FULL_COUNTS times what the count took: a full owner costs little."""
+FULL_COUNTS = 100
 PAUSE_SECONDS = 0.005
 """Between two counts while creations that are under way may take the last places."""
 _PARTS = 8
@@ -42,6 +46,8 @@ class _Room:
     pending: int = 0
     """Creations that were admitted and have not ended: a count may hold them or not."""
     until: int = 0
+    full_until: float = 0.0
+    """Until then, by the timer, creations are refused without a count."""
     counting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -82,16 +88,20 @@ class RetentionQuota:
             self._rooms.insert(owner, room)
         if not self._has_room(room):
             async with room.counting:
-                if not self._has_room(room):
+                if not self._has_room(room):  # nor has one who waited for the same count found some
                     await self._count(owner, room)
         room.left -= 1
         room.pending += 1
         return room
 
     def _has_room(self, room: _Room) -> bool:
+        """Whether there is room without a count; QuotaExceeded if a count has found none a moment ago."""
+        if time.monotonic() < room.full_until:
+            raise QuotaExceeded(self._quota, kept=self._most)
         return room.left > 0 and self._clock() < room.until
 
     async def _count(self, owner: str, room: _Room) -> None:
+        begun = time.monotonic()
         while True:
             now, pending = self._clock(), room.pending
             kept = await self._ledgers.tally(Selection(owner=owner, kept_at=now // 1000))
@@ -100,5 +110,7 @@ class RetentionQuota:
                 room.left, room.until = -(-free // self._parts), now + ROOM_MS
                 return
             if kept >= self._most or not pending:
+                ended = time.monotonic()
+                room.full_until = ended + max(FULL_SECONDS, FULL_COUNTS * (ended - begun))
                 raise QuotaExceeded(self._quota, kept=self._most)
             await asyncio.sleep(PAUSE_SECONDS)  # until it is known what became of them
