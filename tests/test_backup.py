@@ -17,6 +17,7 @@ import pytest
 from guidsvc.errors import StartError
 from guidsvc.store import open_store, sqlite_parts
 from guidsvc.store.mongo import COLLECTION, FENCE, IDENTITY, KEYS, LEDGERS, RECEIPTS
+from guidsvc.store.sqlite import path_of_url
 from guidsvc.store.sqlite_backup import back_up, salvage
 from guidsvc.store.sqlite_schema import MIGRATIONS, open_writer
 from tests.client import Client
@@ -232,6 +233,34 @@ def test_what_exists_is_replaced_only_where_that_is_said(
 def test_the_store_itself_is_never_the_target(store: Path) -> None:
     with pytest.raises(StartError, match="is the store itself"):
         back_up(store, store, overwrite=True)
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-lock", "-journal"])
+def test_a_part_of_the_store_is_never_the_target(store: Path, suffix: str) -> None:
+    target = store.with_name(store.name + suffix)
+    with pytest.raises(StartError, match="is a part of the store"):
+        back_up(store, target, overwrite=True)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "broken link"])
+def test_only_a_regular_file_is_replaced(tmp_path: Path, store: Path, kind: str) -> None:
+    target, other = tmp_path / "target", tmp_path / "other"
+    if kind == "fifo":
+        os.mkfifo(target)
+    else:
+        target.symlink_to(other)
+    if kind == "link":
+        other.write_text("precious")
+    with pytest.raises(StartError, match="is no regular file"):
+        back_up(store, target, overwrite=True)
+    assert target.is_fifo() or target.is_symlink()
+    assert kind != "link" or other.read_text() == "precious"
+
+
+def test_a_link_that_leads_to_itself_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(StartError, match="store_url: "):
+        path_of_url(f"sqlite:///{tmp_path / 'loop'}")
 
 
 def test_a_damaged_store_is_told_and_leaves_no_backup(tmp_path: Path, serving: Serving) -> None:

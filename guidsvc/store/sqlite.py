@@ -72,6 +72,8 @@ def path_of_url(url: str) -> Path:
             "store_url: the working directory no longer exists; start in another, or name an absolute path: "
             "sqlite:////path/guidsvc.db"
         ) from error
+    except (OSError, RuntimeError) as error:  # a link that leads to itself
+        raise StartError(f"store_url: {path}: {error}") from error
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guidsvc.errors import StartError
-from guidsvc.store.sqlite_files import connect
+from guidsvc.store.sqlite_files import SUFFIXES, connect
 from guidsvc.store.sqlite_schema import MIGRATIONS, identify, open_writer, start_error
 
 BUSY_SECONDS = 5.0
@@ -76,10 +76,15 @@ def _copied(source: Path, target: Path, copy: Callable[[sqlite3.Connection, Path
 def _refuse_target(source: Path, target: Path, *, overwrite: bool) -> None:
     if target.exists() and target.samefile(source):
         raise StartError(f"backup: {target} is the store itself; name another file")
+    named = target.parent.resolve() / target.name
+    if named in {source.resolve().with_name(source.name + suffix) for suffix in (*SUFFIXES, "-journal")}:
+        raise StartError(f"backup: {target} is a part of the store; name another file")
     if target.exists() and not overwrite:
         raise StartError(f"backup: {target} exists; name another file, or add --overwrite")
     if target.is_dir():
         raise StartError(f"backup: {target} is a folder; name a file")
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        raise StartError(f"backup: {target} is no regular file; name another file")
 
 
 @contextmanager
