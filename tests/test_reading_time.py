@@ -2,11 +2,14 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
 from urllib.parse import quote_from_bytes
 
 import pytest
+from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
@@ -15,8 +18,19 @@ from guidsvc.access import ANYONE
 from guidsvc.bodies import BatchQuery, ListQuery
 from guidsvc.errors import GuidsvcError, InvalidRequest
 from guidsvc.key_bodies import KeysQuery
-from guidsvc.web import body, conditions, idempotency, list_header, negotiation, preferences, query, request_id
+from guidsvc.web import (
+    body,
+    conditions,
+    exposition,
+    idempotency,
+    list_header,
+    negotiation,
+    preferences,
+    query,
+    request_id,
+)
 from guidsvc.web.forwarded import Forwarded
+from guidsvc.web.hosting import Limits
 from guidsvc.web.problems import UnsupportedMediaType
 from guidsvc.web.request_headers import READ
 from tests.client import Client
@@ -25,8 +39,13 @@ from tests.records import GUID, USER
 
 MOST_SECONDS = 0.05
 """CPU time of one request."""
+MOST_SECONDS_BY_DEFAULT = 0.001
+"""CPU time that a header may cost at the default limit for the head of a request."""
 TRIES = 5
+MANY_TRIES = 50
+"""For a short time, which other processes on the machine lengthen: the first try within the limit is the last."""
 LARGE = 64 * 1024
+DEFAULT = Limits().head_bytes
 PARTS = [
     *""",;="\\ ()<>[]{}.:-_*/&%?@'""",
     *('a\\",', 'a="', '"\\', '\\"', '"a",', '"a" ', 'W/"', 'W/"a",', "W/,", "(,", "\t,"),
@@ -38,6 +57,8 @@ PARTS = [
 """What hostile headers are made of."""
 ENDS = ["", '"', "10.0.0.1"]
 HEADERS = sorted(name.decode() for name in READ)
+UNSENT = {"content-length", "transfer-encoding"}
+"""Headers that say how a request is to be read: the client would have to mean them."""
 PARAMETERS = sorted({*ListQuery.model_fields, *BatchQuery.model_fields, *KeysQuery.model_fields, "unknown"})
 PROXIES = Forwarded(["0.0.0.0/0", "::/0"])
 
@@ -48,10 +69,10 @@ def hostile(size: int, before: str = "") -> Iterator[str]:
         yield (before + part * (size // len(part) + 1))[: size - len(end)] + end
 
 
-def cpu_seconds(work: Callable[[], object], most: float = MOST_SECONDS) -> float:
+def cpu_seconds(work: Callable[[], object], most: float = MOST_SECONDS, tries: int = TRIES) -> float:
     """Return the CPU time that it takes: that of the first try of a few that is within the limit, else the least."""
     least = float("inf")
-    for _ in range(TRIES):
+    for _ in range(tries):
         begun = time.process_time()
         with suppress(GuidsvcError, UnsupportedMediaType):
             work()
@@ -75,6 +96,7 @@ def reader_of(parameter: str, model: type[BaseModel]) -> Callable[[str], object]
 
 READERS: dict[str, Callable[[str], object]] = {
     "accept": lambda text: negotiation.preferred(text, ("application/json", "application/x-ndjson")),
+    "accept, of metrics": lambda text: exposition.render(CollectorRegistry(), text),
     "authorization": keys.read,
     "content-type": lambda text: body.check_type("PUT", text, None, ("application/json",)),
     "content-type, parameters": lambda text: body.check_type("PUT", "application/json;" + text, None, (body.JSON,)),
@@ -99,6 +121,13 @@ def test_a_reader_takes_linear_time(reader: str) -> None:
         assert once < MOST_SECONDS, small[:40]
         most = max(10 * once, MOST_SECONDS)  # four times the text: 4 if linear, 16 if quadratic
         assert cpu_seconds(lambda text=large: read(text), most) < most, small[:40]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_is_quick_at_the_default_limit(reader: str) -> None:
+    for text in hostile(DEFAULT):
+        most = MOST_SECONDS_BY_DEFAULT
+        assert cpu_seconds(lambda text=text: READERS[reader](text), most, MANY_TRIES) < most, text[:40]  # type: ignore[misc]
 
 
 def test_a_query_has_at_most_64_parameters() -> None:
@@ -129,6 +158,9 @@ def test_no_more_than_32_elements_of_a_list_are_read() -> None:
         assert "wait" not in preferences.parse(blank * 32 + "wait=1")
     for many in (",", "a,", '"a",', " , ", '"a,b",'):
         assert len(list(list_header.elements(many * 8_000))) <= 32
+    for long in ("a" * 1_020, '"' + "a," * 509 + '"'):
+        assert list(list_header.elements(f"b,{long}")) == ["b", long]
+        assert list(list_header.elements(f"b,{long}aaaaa,c")) == ["b"]
     assert list(list_header.elements(' a;b="c,\\",d" , , "e,f\\')) == ['a;b="c,\\",d"', '"e,f\\']
 
 
@@ -142,12 +174,17 @@ def test_no_more_than_100_entity_tags_are_read() -> None:
 
 async def cpu_of(client: Client, method: str, path: str, headers: dict[str, str], sent: object = None) -> float:
     """Return the CPU time of this process, which client and service share, for a request; the least of a few."""
+    return await least_cpu(lambda: client.ask(method, path, headers=headers, json=sent), MOST_SECONDS, TRIES)
+
+
+async def least_cpu(ask: Callable[[], Awaitable[object]], most: float, tries: int) -> float:
+    """Return the CPU time of the first try that takes less than `most`, else the least of all."""
     least = float("inf")
-    for _ in range(TRIES):
+    for _ in range(tries):
         begun = time.process_time()
-        await client.ask(method, path, headers=headers, json=sent)
+        await ask()
         least = min(least, time.process_time() - begun)
-        if least < MOST_SECONDS:
+        if least < most:
             break
     return least
 
@@ -170,10 +207,10 @@ def requests_with(header: str, text: str) -> list[tuple[str, str, dict[str, str]
     return asked
 
 
-SHAPES = ['a\\",', ",", '"', "a;", "a=", "(", " a", '"a",', 'W/"', "10.0.0.1,", "*/*,", ";q=1", "\\", "a."]
+SHAPES = ['a\\",', ",", '"', '""', "*", "a;", "a=", "(", " a", '"a",', 'W/"', "10.0.0.1,", "*/*,", ";q=1", "\\", "a."]
 
 
-@pytest.mark.parametrize("header", [name for name in HEADERS if name not in {"content-length", "transfer-encoding"}])
+@pytest.mark.parametrize("header", [name for name in HEADERS if name not in UNSENT])
 @pytest.mark.parametrize("size", [16_000, 64_000])
 async def test_no_header_keeps_the_service_long(serving: Serving, header: str, size: int) -> None:
     async with serving(max_head_bytes=128 * 1024, trusted_proxies="0.0.0.0/0") as client:
@@ -184,6 +221,21 @@ async def test_no_header_keeps_the_service_long(serving: Serving, header: str, s
             for method, path, headers, sent in requests_with(header, text):
                 seconds = await cpu_of(client, method, path, headers, sent)
                 assert seconds < MOST_SECONDS, f"{method} {path} with {header}: {shape!r}"
+
+
+@pytest.mark.parametrize("header", [name for name in HEADERS if name not in {*UNSENT, "expect"}])
+@pytest.mark.parametrize("path", ["/problems/expired", "/docs", "/livez", f"/guid/{GUID}"])
+async def test_no_header_costs_a_millisecond_at_the_default_limit(serving: Serving, header: str, path: str) -> None:
+    """Beside a header of that size which nobody reads."""
+    size = DEFAULT - 400
+    async with serving(trusted_proxies="0.0.0.0/0", cors_origins="http://a.example") as client:
+        unread = {"X-Unread": "a" * size}
+        most = MOST_SECONDS_BY_DEFAULT + await least_cpu(lambda: client.ask("GET", path, headers=unread), 0, MANY_TRIES)
+        for shape in SHAPES:
+            given = {header: (shape * size)[:size].strip() + "1"}
+            ask = partial(client.ask, "GET", path, headers=given)
+            assert (await ask()).status != HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            assert await least_cpu(ask, most, MANY_TRIES) < most, shape
 
 
 @pytest.mark.parametrize("parameter", PARAMETERS)
