@@ -1,11 +1,15 @@
 """The memory of a connection with TLS: what it has once read at once does not stay with it."""
 
+import asyncio
 import socket
 import ssl
 from contextlib import ExitStack
 from pathlib import Path
 
+from guidsvc.web.tls import open_tls
+from guidsvc.web.tls_listener import RECEIVE_BYTES, TlsListener
 from tests.certificates import Certificate
+from tests.client import hang_up
 from tests.servers import Service, service
 
 CONNECTIONS = 100
@@ -38,3 +42,31 @@ def test_a_connection_keeps_little_of_what_it_has_read(tmp_path: Path, certifica
             ask(each, REQUEST)
         assert resident_bytes(running) - before < CONNECTIONS * 200 * 1024
         stack.close()
+
+
+async def test_a_connection_that_came_before_the_service_was_ready_is_bounded_too(certificate: Certificate) -> None:
+    opened = open_tls(str(certificate.cert), str(certificate.key))
+    assert opened is not None
+    loop = asyncio.get_running_loop()
+    accepted: asyncio.Future[asyncio.BaseTransport] = loop.create_future()
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        early = stack.enter_context(socket.create_connection(listener.getsockname(), 30))
+        early.setblocking(False)
+        tls = TlsListener(listener, opened.context, lambda: Noted(accepted), lambda _: None, handshake_seconds=30)
+        stack.callback(tls.close)
+        _, writer = await asyncio.open_connection(sock=early, ssl=certificate.trusting(), server_hostname="127.0.0.1")
+        transport = await asyncio.wait_for(accepted, 30)
+        taken_bytes = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        assert taken_bytes <= 2 * RECEIVE_BYTES
+        await hang_up(writer)
+
+
+class Noted(asyncio.Protocol):
+    """Says how the connection that is accepted can be reached."""
+
+    def __init__(self, accepted: "asyncio.Future[asyncio.BaseTransport]") -> None:
+        self._accepted = accepted
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._accepted.set_result(transport)

@@ -50,7 +50,7 @@ class TlsListener:
         self._handshakes: set[asyncio.Task[None]] = set()
         self._is_closed = False
         listener.setblocking(False)
-        listener.setsockopt(SOL_SOCKET, SO_RCVBUF, RECEIVE_BYTES)  # which each connection inherits
+        _bound_buffer(listener)  # which each connection inherits
         self._resume()
 
     def close(self) -> None:
@@ -88,6 +88,7 @@ class TlsListener:
             connection.close()
             return
         connection.setblocking(False)
+        _bound_buffer(connection)  # which may have come before that of the listener was bounded
         handshake = self._loop.create_task(self._shake_hands(connection, protocol))
         self._handshakes.add(handshake)
         handshake.add_done_callback(self._handshakes.discard)
@@ -105,3 +106,8 @@ class TlsListener:
             self._failed(protocol)
             if not isinstance(error, OSError):  # the client went away, was too slow, or speaks no TLS
                 raise
+
+
+def _bound_buffer(bounded: socket) -> None:
+    """Have the kernel take at most RECEIVE_BYTES, or twice that. No effect on a Unix socket."""
+    bounded.setsockopt(SOL_SOCKET, SO_RCVBUF, RECEIVE_BYTES)
