@@ -11,16 +11,16 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application, RequestHandler
 
 from guidsvc.meters import RequestMeter
 from guidsvc.web.hosting import Limits
 from guidsvc.web.listening import listening
-from guidsvc.web.outbox import Budget, Pace
+from guidsvc.web.outbox import HIDDEN_BYTES, Budget, Outbox, Pace
 from guidsvc.web.server import serving_on
 from guidsvc.web.tls import open_tls
-from guidsvc.web.tornado_server import serving_by_tornado
+from guidsvc.web.tornado_server import _Reader, serving_by_tornado
 from tests.certificates import Certificate
 from tests.client import hang_up
 from tests.conftest import ExpectedLogs
@@ -246,6 +246,70 @@ async def test_beyond_the_budget_those_that_have_waited_longest_are_reset(expect
     budget.note(fourth, 61)  # more than one may hold
     assert [each.is_reset for each in (first, second, third, fourth)] == [False, True, False, True]
     assert budget.unsent_bytes == 60
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_an_answer_counts_whole_until_its_last_byte_is_sent(secure: bool) -> None:
+    """Until then all of it is in memory."""
+    loop, budget = asyncio.get_running_loop(), Budget(100 * MIB, 100 * MIB)
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    with theirs:
+        sender = Sender(budget, secure=secure)
+        transport, _ = await loop.create_connection(lambda: sender, sock=ours)
+        sender.outbox.write(b"x" * MIB)
+        received = 0
+        while received < MIB:
+            received += len(await asyncio.wait_for(loop.sock_recv(theirs, 10_000), 20))
+            if received < MIB // 2:
+                sender.outbox.is_too_slow(0, 1, 0)
+                assert MIB <= budget.unsent_bytes <= MIB + HIDDEN_BYTES
+        async with asyncio.timeout(20):
+            await sender.sent.wait()
+        assert budget.unsent_bytes == 0
+        transport.abort()
+
+
+async def test_with_tornado_s_server_an_answer_counts_whole_too() -> None:
+    budget = Budget(100 * MIB, 100 * MIB)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    with theirs:
+        stream = IOStream(ours)
+        reader = _Reader(stream, budget)
+        sent = stream.write(b"x" * MIB)
+        received = 0
+        while received < MIB:
+            received += len(await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 10_000), 20))
+            reader.measure()
+            assert received > MIB // 2 or budget.unsent_bytes == MIB
+        await asyncio.wait_for(sent, 20)
+        reader.measure()
+        assert budget.unsent_bytes == 0
+        reader.end()
+        stream.close()
+
+
+class Sender(asyncio.Protocol):
+    """A connection that sends through an outbox."""
+
+    def __init__(self, budget: Budget, *, secure: bool) -> None:
+        self._budget, self._is_secure = budget, secure
+        self.sent = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.outbox = Outbox(transport, self._budget, secure=self._is_secure)
+        self.outbox.open()
+
+    def pause_writing(self) -> None:
+        self.outbox.pause()
+
+    def resume_writing(self) -> None:
+        self.outbox.resume()
+        if self.outbox.is_empty:
+            self.sent.set()
 
 
 async def test_memory_is_released_when_much_was_answered_and_not_too_often() -> None:

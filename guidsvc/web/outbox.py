@@ -88,10 +88,12 @@ class Budget:
 class Pace:
     """The rate at which a client takes what it is sent, while anything is unsent."""
 
-    __slots__ = ("_since", "_taken_bytes", "unsent_bytes")
+    __slots__ = ("_since", "_taken_bytes", "held_bytes", "unsent_bytes")
 
     def __init__(self) -> None:
         self.unsent_bytes = 0
+        self.held_bytes = 0
+        """Of answers that are not sent whole: each is in memory until its last byte is sent."""
         self._taken_bytes = 0  # in the current window
         self._since: float | None = None  # the start of the window
 
@@ -99,6 +101,7 @@ class Pace:
         """Record how much is unsent now, after so many bytes were added."""
         self._taken_bytes += self.unsent_bytes + added_bytes - unsent_bytes
         self.unsent_bytes = unsent_bytes
+        self.held_bytes = self.held_bytes + added_bytes if unsent_bytes else 0
 
     def is_too_slow(self, now: float, seconds: float, bytes_per_second: float) -> bool:
         """Whether the client took less than this rate, averaged over a window of so many seconds."""
@@ -222,7 +225,7 @@ class Outbox:
         if not self._is_over:
             unsent_bytes = self._waiting_bytes()
             self._pace.measure(unsent_bytes, added_bytes)
-            self._budget.note(self, unsent_bytes + self._hidden_bytes if unsent_bytes else 0)
+            self._budget.note(self, self._pace.held_bytes + self._hidden_bytes if unsent_bytes else 0)
 
 
 def reset_on_close(connection: socket.socket | None) -> None:

@@ -129,7 +129,7 @@ class _Reader:
         unsent = 0 if self._stream.closed() else len(self._stream._write_buffer)  # noqa: SLF001
         self._budget.passed_bytes += added
         self.pace.measure(unsent, added)
-        self._budget.note(self, unsent)
+        self._budget.note(self, self.pace.held_bytes)
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""
