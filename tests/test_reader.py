@@ -1,5 +1,6 @@
 """The reader reads the same requests, however their bytes are cut, and however seldom there is room for the next."""
 
+import tracemalloc
 from collections import deque
 from itertools import pairwise
 
@@ -110,3 +111,21 @@ def test_any_number_of_requests_is_read_without_recursion() -> None:
     for request in (_REQUESTS[2], _REQUESTS[7], _REQUESTS[10]):
         sink = events_of([request * 5000], ROOM)
         assert len(sink.events) == 5000
+
+
+def test_what_waits_for_room_counts_as_much_as_it_takes_in_memory() -> None:
+    """Whatever has been read before it, such as headers that nobody reads."""
+    sink = Waiting(16)
+    reader = Reader(sink, 16 * 1024)
+    request = _LIVE + b"X-Long: " + b"x" * 15_000 + b"\r\n\r\n"
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        reader.feed(request * 17)
+        while sink.waiting:
+            taken_bytes = tracemalloc.get_traced_memory()[0] - before
+            assert taken_bytes < reader.held_bytes + sum(each.held_bytes + 4096 for each in sink.waiting)
+            sink.take()
+            reader.resume()
+    finally:
+        tracemalloc.stop()

@@ -116,12 +116,14 @@ class Reader:
             self._reading = False
         if self.over or self._place == len(self._rest):
             self._rest, self._place = b"", 0
+        elif self._place > len(self._rest) // 2:  # the bytes that were read take memory; half at a time, to copy few
+            self._rest, self._place = self._rest[self._place :], 0
 
     @property
     def held_bytes(self) -> int:
         """Bytes of a head that is not complete, and of what waits for room."""
         incomplete = not self.over and not self.between and self.message is None
-        return len(self._rest) - self._place + (self._fed if incomplete else 0)
+        return len(self._rest) + (self._fed if incomplete else 0)
 
     def give_up(self, error: Exception) -> None:
         """Refuse what is being read, and read no more."""
