@@ -98,9 +98,11 @@ class Client:
         self._notes = notes
         self._rng = rng
         self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._over = asyncio.Event()
 
     async def ask_until(self, over: asyncio.Event) -> None:
         """Ask over and over."""
+        self._over = over
         while not over.is_set():
             await asyncio.sleep(self._rng.uniform(0, THINK_SECONDS))
             await self._something()
@@ -113,7 +115,7 @@ class Client:
         request = Request(marks[0].replace(" ", "-"), marks)
         self._notes.requests.append(request)
         for _ in range(ATTEMPTS):
-            if await self._attempt(request, is_batch=count > 0):
+            if await self._attempt(request, is_batch=count > 0) or self._over.is_set():
                 break
             await asyncio.sleep(self._rng.uniform(0, RETRY_SECONDS))
         for guid, version in request.created():
