@@ -238,6 +238,24 @@ async def test_no_header_costs_a_millisecond_at_the_default_limit(serving: Servi
             assert await least_cpu(ask, most, MANY_TRIES) < most, shape
 
 
+@pytest.mark.parametrize("path", ["/problems/expired", "/docs", "/version", f"/guid/{GUID}"])
+@pytest.mark.parametrize("many", [200, 990])
+async def test_no_query_costs_a_millisecond_at_the_default_limit(serving: Serving, path: str, many: int) -> None:
+    """Beside a header of that size which nobody reads."""
+    text = "&".join(f"%41{number:x}=b" for number in range(many))
+    async with serving() as client:
+        unread = partial(client.ask, "GET", path, headers={"X-Unread": "a" * len(text)})
+        most = MOST_SECONDS_BY_DEFAULT + await least_cpu(unread, 0, MANY_TRIES)
+        assert await least_cpu(partial(client.ask, "GET", f"{path}?{text}"), most, MANY_TRIES) < most
+
+
+async def test_a_query_of_more_than_256_parameters_is_refused_on_any_path(serving: Serving) -> None:
+    async with serving() as client:
+        for path in ("/livez", "/docs"):
+            assert (await client.get(f"{path}?{'&'.join(['a=b'] * 256)}")).status == 200
+            assert (await client.get(f"{path}?{'&'.join(['a=b'] * 257)}")).status == 400
+
+
 @pytest.mark.parametrize("parameter", PARAMETERS)
 async def test_no_parameter_keeps_the_service_long(serving: Serving, parameter: str) -> None:
     async with serving(max_head_bytes=128 * 1024) as client:

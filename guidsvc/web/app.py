@@ -22,6 +22,7 @@ from guidsvc.web.keys import KeyHandler, KeysHandler, RotationHandler
 from guidsvc.web.metrics import MetricsHandler
 from guidsvc.web.pages import FileHandler
 from guidsvc.web.problem_page import ProblemHandler
+from guidsvc.web.query import bound_parsing
 from guidsvc.web.records import ROUTE
 from guidsvc.web.routes import Route, RoutedApplication
 from guidsvc.web.watch import Watch
@@ -50,6 +51,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
 
     Its setting `under_way` is the UnderWay of its requests, `admission` their Admission, `routes` its table.
     """
+    bound_parsing()
     space = TemporarySpace() if space is None else space
     admission, watch = admission or Admission(), Watch() if watch is None else watch
     routes = [
