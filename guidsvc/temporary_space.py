@@ -12,6 +12,8 @@ from guidsvc.errors import Overloaded, SpaceUsed
 
 MIB = 1024 * 1024
 REQUEST_BYTES, TOTAL_BYTES = 64 * MIB, 256 * MIB
+HELD_PART = 4
+"""Lines that wait in memory to be done may take so small a part of what temporary files may take."""
 
 
 class TemporarySpace:
@@ -22,6 +24,8 @@ class TemporarySpace:
         self._left = total_bytes
         self._most_of_owner = max(request_bytes, total_bytes // 2)
         self._taken_by: Counter[str] = Counter()
+        self._most_held = total_bytes // HELD_PART
+        self._held: Counter[str | None] = Counter()
 
     @contextmanager
     def share(self) -> Iterator["Share"]:
@@ -44,6 +48,15 @@ class TemporarySpace:
                 del self._taken_by[owner]
         self._left -= size
 
+    def hold(self, more: int, owner: str | None) -> None:
+        """Hold so many bytes more in memory, or fewer; Overloaded if batches hold too much already."""
+        most = self._most_held if owner is None else self._most_held // 2
+        if more > 0 and (more > self._most_held - self._held.total() or self._held[owner] + more > most):
+            raise Overloaded("the lines of all batches that wait to be done take all the memory that they may")
+        self._held[owner] += more
+        if not self._held[owner]:
+            del self._held[owner]
+
 
 class Share:
     """What one request may take: `most` bytes. `taken` is how many it has.
@@ -51,12 +64,13 @@ class Share:
     `owner` is for whom, where access is controlled; it is set before anything is taken.
     """
 
-    __slots__ = ("_space", "most", "owner", "taken")
+    __slots__ = ("_held", "_space", "most", "owner", "taken")
 
     def __init__(self, space: TemporarySpace, most: int) -> None:
         self._space = space
         self.most = most
         self.taken = 0
+        self._held = 0
         self.owner: str | None = None
 
     @property
@@ -77,7 +91,13 @@ class Share:
         self._space.take(-size, self.owner)
         self.taken -= size
 
+    def hold(self, size: int) -> None:
+        """Hold so many bytes in memory, of lines that wait to be done; Overloaded if batches hold too much already."""
+        self._space.hold(size - self._held, self.owner)
+        self._held = size
+
     def close(self) -> None:
         """Return all of it; from here on nothing can be taken."""
+        self.hold(0)
         self.give_back(self.taken)
         self.most = 0

@@ -13,6 +13,7 @@ import pytest
 
 from guidsvc.errors import Overloaded, SpaceUsed
 from guidsvc.temporary_space import MIB, TemporarySpace
+from guidsvc.web.batch import GROUPS
 from guidsvc.web.document_batch import MAX_RESULT_BYTES
 from guidsvc.web.line_batch import WHOLE_PROBLEMS
 from tests.client import Client, Reply, hang_up, read_reply
@@ -264,3 +265,34 @@ async def test_all_batches_together_have_a_bound(serving: Serving) -> None:
         await hang_up(writer)
         reply = await client.post(BATCH, body=puts, headers=NDJSON)
         assert [result["status"] for result in reply.lines] == [201] * 256
+
+
+async def test_lines_that_wait_for_their_group_are_counted(serving: Serving) -> None:
+    """They are held in memory: all batches together hold no more than a quarter of the temporary space."""
+    lines = (json.dumps({"user": USER, "metadata": {"x": "x" * 8000}}).encode() + b"\n") * 20
+    async with serving(temp_bytes=MIB, temp_bytes_per_batch=MIB) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(head(BATCH) + chunk(lines))
+        async with asyncio.timeout(20):
+            while (await client.post(BATCH, body=lines, headers=NDJSON)).status != 503:
+                await asyncio.sleep(0.01)
+        writer.write(b"0\r\n\r\n")
+        assert (await asyncio.wait_for(read_reply(reader, "POST"), 30)).status == 200
+        await hang_up(writer)
+        assert (await client.post(BATCH, body=lines, headers=NDJSON)).status == 200
+
+
+async def test_batches_leave_places_to_other_requests(serving: Serving) -> None:
+    """A hundred batches of writes of one GUID, one after the other, while another client creates and lists."""
+    document = json.dumps({"operations": [{"guid": GUID, "user": f"user {n}"} for n in range(128)]}).encode()
+    json_type = {"Content-Type": "application/json"}
+    async with serving(max_in_progress=GROUPS + 8) as client:
+        other = Client(client.port)
+        storm = [asyncio.create_task(client.post(BATCH, body=document, headers=json_type)) for _ in range(100)]
+        await asyncio.sleep(0)
+        seen = {(await other.post("/guid", {"user": USER})).status for _ in range(20)}
+        seen |= {(await other.get("/guid")).status for _ in range(20)}
+        replies = await asyncio.gather(*storm)
+        await other.aclose()
+    assert seen == {200, 201}
+    assert {reply.status for reply in replies} <= {200, 503}

@@ -175,3 +175,11 @@ async def test_a_batch_that_died_is_not_done_again_where_it_could_undo_what_othe
         assert again.json["results"][0] == first.json["results"][0]
         assert (await client.get(f"/guid/{GUID}")).json["user"] == "another's"
         assert await everything(client) == 2
+
+
+@pytest.mark.parametrize("more", [{"If-Match": "*"}, {"If-None-Match": "*"}], ids=str)
+async def test_conditions_belong_to_the_request(client: Client, more: dict[str, str]) -> None:
+    once = {"Idempotency-Key": "the-same"}
+    assert (await client.post("/guid", {"user": USER}, headers=once)).status == 201
+
+    assert_problem(await client.post("/guid", {"user": USER}, headers=once | more), 422, "idempotency-mismatch")

@@ -1,5 +1,6 @@
 """The application: which path is served by which handler, to be read from top to bottom."""
 
+from guidsvc.fair_semaphore import FairSemaphore
 from guidsvc.guard import Guard
 from guidsvc.idempotency import Idempotency
 from guidsvc.keyring import Keyring
@@ -9,7 +10,7 @@ from guidsvc.temporary_space import TemporarySpace
 from guidsvc.web.access import Log, log_function
 from guidsvc.web.admission import Admission
 from guidsvc.web.base import UnknownPath
-from guidsvc.web.batch import BATCH_SECONDS, BatchHandler
+from guidsvc.web.batch import BATCH_SECONDS, GROUPS, BatchHandler
 from guidsvc.web.collection import GuidsHandler
 from guidsvc.web.cors import Cors
 from guidsvc.web.docs import DocsHandler, Document, OpenApiHandler
@@ -53,13 +54,20 @@ def make_app(  # noqa: PLR0913  # its collaborators
     """
     bound_parsing()
     space = TemporarySpace() if space is None else space
+    groups = FairSemaphore(GROUPS)
     admission, watch = admission or Admission(), Watch() if watch is None else watch
     routes = [
         Route("/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
         Route(
             "/guid:batch",
             BatchHandler,
-            {"service": service, "idempotency": idempotency, "space": space, "seconds": batch_seconds},
+            {
+                "service": service,
+                "idempotency": idempotency,
+                "space": space,
+                "groups": groups,
+                "seconds": batch_seconds,
+            },
         ),
         Route(ROUTE, GuidHandler, {"service": service}),
         Route("/keys", KeysHandler, {"keyring": keyring}),

@@ -7,8 +7,8 @@ reads and drops some more of them, and then answers all the same.
 """
 
 import asyncio
-from collections.abc import Awaitable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from itertools import islice
 from typing import Any
 
@@ -16,7 +16,8 @@ from tornado.httputil import HTTPHeaders
 
 from guidsvc.access import DELETE, KEY, WRITE
 from guidsvc.bodies import MAX_OPERATIONS, BatchQuery
-from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown, TooLate
+from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown, Overloaded, TooLate
+from guidsvc.fair_semaphore import FairSemaphore
 from guidsvc.idempotency import Idempotency
 from guidsvc.service import GuidService
 from guidsvc.temporary_space import TemporarySpace
@@ -37,6 +38,10 @@ BATCH_SECONDS = 600.0
 """A batch of lines takes no longer in all."""
 PAUSE_SECONDS = 30.0
 """A client that sends nothing for so long in the middle of its lines is given up."""
+GROUP_WAIT_SECONDS = 1.0
+"""For which the first group of a batch waits for those of others."""
+GROUPS = 32
+"""So many groups of batches are done at a time, those of each owner in turn; the other places are for others."""
 _CHUNK = 64 * 1024
 
 
@@ -54,8 +59,10 @@ class BatchHandler(Handler):
         service: GuidService,
         idempotency: Idempotency,
         space: TemporarySpace,
+        groups: FairSemaphore,
         seconds: float,
     ) -> None:
+        self._groups = groups
         self._service = service
         self._idempotency = idempotency
         self._seconds = seconds
@@ -88,7 +95,7 @@ class BatchHandler(Handler):
             self.check_type(body.JSON, body.NDJSON)
             if in_lines:
                 _refuse_key(self.request.headers)
-                self._lines = LineBatch(performer, self._open, self.place, self.confirm, self._share)
+                self._lines = LineBatch(performer, self._open, self._group_place, self.confirm, self._share)
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # as HTTP1Connection has it
                 self._deadline = asyncio.get_running_loop().call_later(self._seconds, self._overdue)
                 self._expect_more()
@@ -96,6 +103,18 @@ class BatchHandler(Handler):
             if "Expect" in self.request.headers:
                 raise
             self._fault, self.max_bytes = error, MAX_BYTES
+
+    @asynccontextmanager
+    async def _group_place(self, *, patient: bool = False) -> AsyncIterator[None]:
+        """Have a place for a group of operations, inside; Overloaded if it is the first and has to wait too long."""
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(None if patient else GROUP_WAIT_SECONDS):
+                    await held.enter_async_context(self._groups.place(self.caller.owner))
+            except TimeoutError as error:
+                raise Overloaded("too many batches are being done") from error
+            await held.enter_async_context(self.place(patient=patient))
+            yield
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         if self._lines is not None:
@@ -173,7 +192,7 @@ class BatchHandler(Handler):
     async def _do_document(self) -> None:
         await self.confirm()
         values = await self._read_document()
-        batch = DocumentBatch(values, self._performer, self.place, self.confirm, self._applied)
+        batch = DocumentBatch(values, self._performer, self._group_place, self.confirm, self._applied)
         await self.send_once(
             self._idempotency,
             batch.perform,

@@ -5,6 +5,7 @@ long as there is room beside that.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,6 @@ from guidsvc import attempt as attempts
 from guidsvc.errors import GuidsvcError
 from guidsvc.idempotency import Draws, Reply
 from guidsvc.rules import ClaimedDraw
-from guidsvc.web.admission import Place
 from guidsvc.web.operations import BRIEF_BYTES, GROUP, Asked, Performer, Result, read_value
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024
@@ -29,7 +29,7 @@ class DocumentBatch:
         self,
         values: Sequence[Any],
         performer: Performer,
-        place: Callable[..., Place],
+        place: Callable[..., AbstractAsyncContextManager[object]],
         confirm: Callable[[], Awaitable[None]],
         applied: Mapping[str, str],
     ) -> None:

@@ -6,7 +6,7 @@ first that was not done.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from tempfile import SpooledTemporaryFile
 
 from pydantic_core import to_json
@@ -14,11 +14,10 @@ from pydantic_core import to_json
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, Overloaded
 from guidsvc.temporary_space import Share
 from guidsvc.web import body
-from guidsvc.web.admission import Place
 from guidsvc.web.lines import Line, Lines
 from guidsvc.web.operations import BRIEF_BYTES, GROUP, Performer, Result, read_line
 
-GROUP_BYTES = 1024 * 1024
+GROUP_BYTES = 256 * 1024
 """Lines are done together up to a group, or to so many bytes."""
 SPOOL_BYTES = 1024 * 1024
 """Results beyond this go to disk."""
@@ -34,7 +33,7 @@ class LineBatch:
         self,
         performer: Performer,
         opened: ExitStack,
-        place: Callable[..., Place],
+        place: Callable[..., AbstractAsyncContextManager[object]],
         confirm: Callable[[], Awaitable[None]],
         share: Share,
     ) -> None:
@@ -66,6 +65,12 @@ class LineBatch:
         """Take a part of the stream; return when there is room for more."""
         for line in self._lines.feed(chunk):
             await self._add(line)
+        try:
+            self._share.hold(self._waiting_bytes + self._lines.held_bytes)
+        except Overloaded as error:
+            if not self._has_begun:  # nothing was done: the whole request is refused
+                raise
+            self.stop(error)
 
     async def end(self) -> None:
         """Do what is left."""

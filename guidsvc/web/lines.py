@@ -24,6 +24,11 @@ class Lines:
         """The number of the line that is not complete yet."""
         return self._number
 
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of the line that is not complete are held."""
+        return len(self._begun)
+
     def feed(self, chunk: bytes) -> Iterator[Line]:
         """Yield the lines that end in this part of the stream."""
         first, *others = chunk.split(b"\n")
