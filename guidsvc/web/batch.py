@@ -107,6 +107,7 @@ class BatchHandler(Handler):
     @asynccontextmanager
     async def _group_place(self, *, patient: bool = False) -> AsyncIterator[None]:
         """Have a place for a group of operations, inside; Overloaded if it is the first and has to wait too long."""
+        self.give_place_back()
         async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(None if patient else GROUP_WAIT_SECONDS):

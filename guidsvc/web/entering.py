@@ -40,10 +40,14 @@ class EnteredHandler(RequestHandler):
 
     async def _log_in(self, guard: Guard, authorization: str | None, needs: Needs) -> None:
         """Find out who asks. Who is not known yet has no place among what is done, which others would wait for."""
+        self.give_place_back()
+        self._admit(await guard.login(authorization, str(self.request.remote_ip)), needs)
+
+    def give_place_back(self) -> None:
+        """Give the place back that the connection has taken for this request, as it waits for something else first."""
         taken = errand.CURRENT.get()
         if taken is not None:
             self.application.settings["admission"].give_back(taken)
-        self._admit(await guard.login(authorization, str(self.request.remote_ip)), needs)
 
     def _admit(self, login: Login, needs: Needs) -> None:
         self.login, self.caller = login, login.caller
