@@ -17,6 +17,7 @@ class GatedStore:
         self.the_fence = NEW
         self.fence_gate = asyncio.Event()
         self.fence_gate.set()
+        self.fence_fault: Exception | None = None
         self.gets = 0
         self.at_hand = False  # whether a peek finds what there is
         self.open = asyncio.Event()
@@ -47,6 +48,8 @@ class GatedStore:
         return Sight(self.the_fence, time.monotonic_ns() // 1_000_000)
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
+        if self.fence_fault:
+            raise self.fence_fault
         swapped = self.the_fence == old
         if swapped:
             self.the_fence = new

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 import uvloop
+from structlog.testing import capture_logs
 
 from guidsvc import errand, tracing
 from guidsvc.background import background
@@ -513,6 +514,27 @@ async def test_a_write_whose_redis_is_dead_goes_to_the_store_when_nobody_uses_a_
     own_redis.start()
     await until_on(*caches)
     assert [await cache.get(GUID) for cache in caches] == [new, new]
+
+
+async def test_it_is_logged_that_the_cache_is_off_once_it_is_and_not_for_each_write_that_cannot_set_the_fence(
+    caches: list[SharedCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN, OFF, "the fence cannot be seen")
+    old = gated.records[GUID] = record(clock())
+    own_redis.kill()
+    gated.fence_fault = StoreUnavailable("database or disk is full")
+    with capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await caches[0].swap(old, record(clock(), version=clock() + 1))
+        assert [each for each in logs if OFF in each["event"]] == []
+
+        gated.fence_fault = None
+        for number in range(2):
+            assert await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + number + 1))
+        while any(cache.fence._view is None or cache.fence._view.fence.mode is not Mode.OFF for cache in caches):
+            await asyncio.sleep(0.001)
+        assert len([each for each in logs if OFF in each["event"]]) == len(caches), "one line of each process"
 
 
 async def test_writes_after_the_first_wait_for_nothing_while_redis_is_dead(

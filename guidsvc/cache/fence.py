@@ -85,7 +85,6 @@ class FenceWatch:
 
     async def off(self, seen: Fence) -> None:
         """Set the fence to OFF, if it still is as it was seen: what Redis holds counts no more."""
-        _log.warning("cache is off: writes go to the store alone", gen=seen.gen + 1)
         await self._store.swap_fence(seen, _off(seen, seen.gen + 1))
         await self.look()
 
@@ -128,7 +127,9 @@ class FenceWatch:
         self._meter.fence(mode.value)
         if mode is Mode.ON:
             _log.info("cache is on", gen=view.fence.gen)
-        elif mode is Mode.OFF and before is not None and before.fence.mode is Mode.ON:
+        elif mode is Mode.OFF and before is not None and before.fence.mode is not Mode.OFF:
+            _log.warning("cache is off: writes go to the store alone", gen=view.fence.gen)
+        if mode is Mode.OFF and before is not None and before.fence.mode is Mode.ON:
             lasted = view.told - before.since > HOLD_DOWNS * self._timing.hold_down
             longer = min(2 * self._hold_down, HOLD_DOWNS * self._timing.hold_down)
             self._hold_down = self._timing.hold_down if lasted else longer
