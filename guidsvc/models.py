@@ -2,7 +2,7 @@
 
 Nothing else in the package judges a value, and this module judges nothing but values: it knows no clock,
 no store and no HTTP. Metadata is held as compact JSON text, not as a dict: a record stays immutable, what
-was put comes back (1, 1.0 and true are three things; integers are of any size, other numbers are IEEE doubles),
+was put comes back (1, 1.0 and true are three things; integers have up to 4,300 digits, other numbers are IEEE doubles),
 and no layer parses it on the way.
 """
 

@@ -464,3 +464,10 @@ async def test_lifetime_and_retention_are_settings(plain: Serving, clock: FakeCl
         clock.advance(seconds=60)
         body = assert_problem(await client.get(PATH), 410, "expired")
         assert body["renewable_until"] == str(clock.seconds + 30)
+
+
+async def test_an_integer_in_metadata_has_at_most_4300_digits(client: Client) -> None:
+    body = b'{"user": "x", "metadata": {"n": %b}}'
+    assert (await client.put(PATH, body=body % (b"9" * 4300))).status == 201
+    assert b"9" * 4300 in (await client.get(PATH)).body
+    assert_problem(await client.put(PATH, body=body % (b"9" * 4301)), 400, "invalid-request")
