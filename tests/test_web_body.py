@@ -107,3 +107,57 @@ def test_what_is_wrong_is_said_with_its_place(text: bytes, pointer: str) -> None
     with pytest.raises(InvalidRequest) as caught:
         body.decode_operations(text, 2)
     assert [fault.pointer for fault in caught.value.faults] == [pointer]
+
+
+LARGEST = 4_190_000
+
+
+def document_of(value: str) -> bytes:
+    """Return a document of nearly 4 MiB: operations of nearly 64 KiB whose metadata has this value again and again."""
+    metadata = ",".join([value] * (60_000 // (len(value) + 1)))
+    text = f'{{"user":"a","metadata":{{"a":[{metadata}]}}}}'
+    return f'{{"operations":[{",".join([text] * (LARGEST // (len(text) + 1)))}]}}'.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *map(document_of, ["[]", "{}", "[[[[[[]]]]]]", '{"":0}', "[" * 90 + "]" * 90]),
+        b"[" * LARGEST,
+        b"]" * LARGEST,
+        b'{"a":' * (LARGEST // 5),
+        b"[" + b"[]," * (LARGEST // 3) + b"[]]",
+        b'{"a":{"b":[' + b"[]," * (LARGEST // 3) + b"[]]}}",
+    ],
+    ids=lambda text: text[:5].decode() + str(len(text)),
+)
+def test_a_document_of_many_brackets_is_refused_at_a_bound(text: bytes) -> None:
+    begun = time.process_time()
+    with pytest.raises(InvalidRequest, match="objects and lists"):
+        body.decode_operations(text, MAX_OPERATIONS)
+    assert time.process_time() - begun < 0.5
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("0", "1.5", '""', '"ab"', r'"\n\"\u0101"', " " * 20_000 + "0"),
+        *(f'"{text * 20_000}"' for text in (r"\\", r"\"", "[{", ",")),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_a_large_document_is_decoded_in_little_time(value: str) -> None:
+    text = document_of(value)
+    begun = time.process_time()
+    assert body.decode_operations(text, MAX_OPERATIONS)["operations"]
+    assert time.process_time() - begun < 0.5
+
+
+def test_brackets_in_strings_do_not_count() -> None:
+    """A document may have 1,000 operations with 50 objects and lists each."""
+    operation: dict[str, object] = {"a": "[{" * 1_000, "b": [[]] * 47}  # and itself, `b`, and the list of all
+    fit = {"operations": [operation] * MAX_OPERATIONS}
+    assert body.decode_operations(to_json(fit), MAX_OPERATIONS) == fit
+    operation["b"] = [[]] * 49
+    with pytest.raises(InvalidRequest, match="over 50000 objects and lists"):
+        body.decode_operations(to_json(fit), MAX_OPERATIONS)

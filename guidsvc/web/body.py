@@ -19,6 +19,8 @@ MAX_MEMBERS = 64
 """So many members no object of ours has; of one that has more it is not told which are wrong."""
 MAX_NAME = 100
 """Characters of a client's own name that an error repeats."""
+MAX_BRACKETS = 100_000
+"""Of a large document: its objects and lists have two each. Each takes time to find, and memory when it is decoded."""
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 MERGE_PATCH = "application/merge-patch+json"
@@ -139,9 +141,15 @@ def _decode_operation(body: bytes, index: int) -> Any:
 def _elements(body: bytes, most: int) -> list[tuple[int, int]]:
     """Return where the objects and lists begin and end that a JSON text holds at the third level."""
     elements: list[tuple[int, int]] = []
-    depth = start = place = 0
+    depth = start = place = brackets = 0
     while (found := _BRACKET.match(body, place)) is not None:
         place = found.end()
+        brackets += 1
+        if brackets > MAX_BRACKETS:
+            most_values = MAX_BRACKETS // 2
+            raise InvalidRequest(
+                Fault("", f"has over {most_values} objects and lists: send fewer, or lines, as {NDJSON}")
+            )
         depth += 1 if found[1] in b"[{" else -1
         if depth == _LEVEL and found[1] in b"[{":
             start = place - 1
