@@ -14,7 +14,7 @@ import pytest
 from guidsvc.errors import Overloaded, SpaceUsed
 from guidsvc.temporary_space import MIB, TemporarySpace
 from guidsvc.web.batch import GROUPS
-from guidsvc.web.document_batch import MAX_RESULT_BYTES
+from guidsvc.web.document_batch import MAX_RESULT_BYTES, DocumentBatch
 from guidsvc.web.line_batch import WHOLE_PROBLEMS
 from tests.client import Client, Reply, hang_up, read_reply
 from tests.conftest import ExpectedLogs, Serving
@@ -297,3 +297,31 @@ async def test_batches_leave_places_to_other_requests(serving: Serving, expected
         await other.aclose()
     assert seen == {200, 201}
     assert {reply.status for reply in replies} <= {200, 503}
+
+
+async def test_large_documents_of_one_owner_are_done_three_at_a_time(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoded they take many times their size; small ones are not held up."""
+    begun = done = most = 0
+    go, perform = asyncio.Event(), DocumentBatch.perform
+
+    async def held(batch: DocumentBatch, draws: Any) -> Any:
+        nonlocal begun, done, most
+        if len(batch._values) > 1:
+            begun += 1
+            most = max(most, begun - done)
+            await go.wait()
+            done += 1
+        return await perform(batch, draws)
+
+    monkeypatch.setattr(DocumentBatch, "perform", held)
+    large = {"operations": [{"op": "get", "guid": GUID, "if_match": f'"{"x" * 1_000}"'}] * 100}
+    asked = [asyncio.create_task(client.ask("POST", BATCH, json=large)) for _ in range(8)]
+    while begun < 3:
+        await asyncio.sleep(0.01)
+    for _ in range(20):
+        assert (await client.ask("POST", BATCH, json={"operations": [{"user": "a"}]})).status == 200
+    go.set()
+    assert [(await each).status for each in asked] == [200] * 8
+    assert (begun, done, most) == (8, 8, 3)

@@ -10,7 +10,7 @@ from guidsvc.temporary_space import TemporarySpace
 from guidsvc.web.access import Log, log_function
 from guidsvc.web.admission import Admission
 from guidsvc.web.base import UnknownPath
-from guidsvc.web.batch import BATCH_SECONDS, GROUPS, BatchHandler
+from guidsvc.web.batch import BATCH_SECONDS, DOCUMENTS, GROUPS, BatchHandler
 from guidsvc.web.collection import GuidsHandler
 from guidsvc.web.cors import Cors
 from guidsvc.web.docs import DocsHandler, Document, OpenApiHandler
@@ -66,6 +66,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
                 "idempotency": idempotency,
                 "space": space,
                 "groups": groups,
+                "documents": FairSemaphore(DOCUMENTS),
                 "seconds": batch_seconds,
             },
         ),

@@ -16,7 +16,7 @@ from tornado.httputil import HTTPHeaders
 
 from guidsvc.access import DELETE, KEY, WRITE
 from guidsvc.bodies import MAX_OPERATIONS, BatchQuery
-from guidsvc.errors import Fault, InvalidRequest, OutcomeUnknown, Overloaded, TooLate
+from guidsvc.errors import Abandoned, Fault, InvalidRequest, OutcomeUnknown, Overloaded, TooLate
 from guidsvc.fair_semaphore import FairSemaphore
 from guidsvc.idempotency import Idempotency
 from guidsvc.service import GuidService
@@ -42,6 +42,8 @@ GROUP_WAIT_SECONDS = 1.0
 """For which the first group of a batch waits for those of others."""
 GROUPS = 32
 """So many groups of batches are done at a time, those of each owner in turn; the other places are for others."""
+DOCUMENTS = 4
+"""So many large documents are decoded and done at a time; one owner's are at most 3 of them."""
 _CHUNK = 64 * 1024
 
 
@@ -60,11 +62,13 @@ class BatchHandler(Handler):
         idempotency: Idempotency,
         space: TemporarySpace,
         groups: FairSemaphore,
+        documents: FairSemaphore,
         seconds: float,
     ) -> None:
         self._groups = groups
         self._service = service
         self._idempotency = idempotency
+        self._documents = documents
         self._seconds = seconds
         self._open = ExitStack()
         self._share = self._open.enter_context(space.share())
@@ -154,7 +158,7 @@ class BatchHandler(Handler):
         if self._fault is not None:
             raise self._fault
         if self._lines is None:
-            await self._do_document()
+            await self._take_document()
         else:
             await self._lines.end()
             await self._answer_lines(self._lines)
@@ -189,6 +193,15 @@ class BatchHandler(Handler):
         minimal = self.preferences().get("return") == "minimal"
         self._applied = {"Preference-Applied": "return=minimal"} if minimal else {}
         return Performer(service, self.demand, self.request_id, full=query.view is not None, minimal=minimal)
+
+    async def _take_document(self) -> None:
+        if len(self.received()) <= _CHUNK:
+            await self._do_document()
+            return
+        async with self._documents.place(self.caller.owner):  # decoded it takes many times its size
+            if self._gone:
+                raise Abandoned("its client has gone")
+            await self._do_document()
 
     async def _do_document(self) -> None:
         await self.confirm()

@@ -4,6 +4,7 @@ The answer has a bound in bytes. Each operation has room for its result in brief
 long as there is room beside that.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -17,6 +18,8 @@ from guidsvc.web.operations import BRIEF_BYTES, GROUP, Asked, Performer, Result,
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024
 """The size of an answer: where a record has no room, its result is in brief."""
+READ_AT_ONCE = 16
+"""So many operations are validated in one turn of the event loop."""
 
 
 class DocumentBatch:
@@ -64,11 +67,20 @@ class DocumentBatch:
         except GuidsvcError as error:
             _note(is_refused=True)
             return [self._performer.refuse(error)] * len(values)
-        asked: list[Asked] = [read_value(value) for value in values]
+        asked = await _read(values)
         async with self._place(patient=start > 0):
             results = await self._performer.perform(asked, draws)
         _note(has_done=any(result.is_done for result in results))
         return results
+
+
+async def _read(values: Sequence[Any]) -> list[Asked]:
+    asked: list[Asked] = []
+    for value in values:
+        if asked and len(asked) % READ_AT_ONCE == 0:
+            await asyncio.sleep(0)  # others are served in between, however large the metadata are
+        asked.append(read_value(value))
+    return asked
 
 
 def _document(results: Sequence[bytes]) -> str:
