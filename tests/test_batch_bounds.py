@@ -1,6 +1,7 @@
 """What one batch may take: bytes of temporary files, of its answer, and time; however long its client goes on."""
 
 import asyncio
+import gc
 import json
 import os
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from guidsvc.errors import Overloaded, SpaceUsed
 from guidsvc.temporary_space import MIB, TemporarySpace
-from guidsvc.web.batch import GROUPS
+from guidsvc.web.batch import GROUPS, BatchHandler
 from guidsvc.web.document_batch import MAX_RESULT_BYTES, DocumentBatch
 from guidsvc.web.line_batch import WHOLE_PROBLEMS
 from tests.client import Client, Reply, hang_up, read_reply
@@ -325,3 +326,16 @@ async def test_large_documents_of_one_owner_are_done_three_at_a_time(
     go.set()
     assert [(await each).status for each in asked] == [200] * 8
     assert (begun, done, most) == (8, 8, 3)
+
+
+async def test_the_body_of_a_request_that_has_been_answered_is_dropped(client: Client) -> None:
+    """Whatever keeps its handler: the garbage collector counts objects, and not how large they are."""
+    gc.disable()
+    try:
+        for _ in range(3):
+            reply = await client.ask("POST", BATCH, json={"operations": [], "x": "x" * 60_000})
+            assert reply.status == 400
+        handlers = [each for each in gc.get_objects() if type(each) is BatchHandler]
+        assert sum(len(handler._received) for handler in handlers) == 0
+    finally:
+        gc.enable()

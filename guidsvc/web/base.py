@@ -132,6 +132,7 @@ class Handler(EnteredHandler):
 
     def on_finish(self) -> None:
         self.under_way.discard(self)
+        self._received.clear()  # cycles of references keep the handler until the garbage collector runs
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
