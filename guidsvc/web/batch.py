@@ -198,6 +198,7 @@ class BatchHandler(Handler):
         if len(self.received()) <= _CHUNK:
             await self._do_document()
             return
+        self.give_place_back()
         async with self._documents.place(self.caller.owner):  # decoded it takes many times its size
             if self._gone:
                 raise Abandoned("its client has gone")
