@@ -51,19 +51,29 @@ class FairSemaphore:
             raise
 
     def _forget(self, group: Hashable, turn: "asyncio.Future[None]") -> None:
-        turns = self._waiting[group]
-        turns.remove(turn)
-        if not turns:
-            del self._waiting[group]
+        """Drop a waiter that was cancelled, unless `_give` has dropped it already."""
+        turns = self._waiting.get(group)
+        if turns is not None and turn in turns:
+            turns.remove(turn)
+            if not turns:
+                del self._waiting[group]
 
     def _give(self) -> None:
         """Give the free place to the group whose turn it is."""
-        for group, turns in self._waiting.items():
-            if self._taken[group] < self._most:
-                turn = turns.popleft()
-                self._waiting.move_to_end(group)
-                if not turns:
-                    del self._waiting[group]
+        for group in list(self._waiting):
+            if self._taken[group] < self._most and (turn := self._next(group)) is not None:
                 self._take(group)
                 turn.set_result(None)
                 return
+
+    def _next(self, group: Hashable) -> "asyncio.Future[None] | None":
+        """Take the first waiter of a group out of the queue; one that was cancelled may not have run since."""
+        turns = self._waiting[group]
+        found = None
+        while turns and found is None:
+            turn = turns.popleft()
+            found = None if turn.done() else turn
+        self._waiting.move_to_end(group)
+        if not turns:
+            del self._waiting[group]
+        return found

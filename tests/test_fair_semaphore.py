@@ -100,3 +100,20 @@ async def test_searches_of_one_owner_leave_a_thread_to_the_others(tmp_path: Path
         await asyncio.gather(*(count(owner) for owner in "e" * 200 + "a"))
         assert ended.index("a") < 10
         await finder.aclose()
+
+
+async def test_a_waiter_that_is_cancelled_in_the_turn_in_which_a_place_is_freed_takes_none() -> None:
+    work = Work(2)
+    await work.begin("a", "a", "a", "b", "b")
+    assert work.running == ["a", "b"]
+    work._ends.pop(0).set()
+    for task in work.tasks[1:3]:
+        task.cancel()  # it runs only after the release
+    await work.settle()
+    for _ in range(3):
+        if work._ends:
+            await work.end_first()
+    results = await asyncio.gather(*work.tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), *[asyncio.CancelledError] * 2, *[type(None)] * 2]
+    async with asyncio.timeout(5), work.places.place("a"), work.places.place("b"):
+        pass

@@ -3,15 +3,13 @@
 import re
 from hashlib import sha256
 
+from pydantic_core import to_json
 from tornado.httputil import HTTPServerRequest
 
 from guidsvc.access import Caller
 from guidsvc.errors import Fault, InvalidRequest
 from guidsvc.idempotency import Request
 from guidsvc.web.headers import IDEMPOTENCY_KEY
-
-_CONDITIONS = ("If-Match", "If-None-Match")
-"""Headers that change what a request does."""
 
 _BARE = re.compile(r"[\x21\x23-\x7e]{1,255}")
 _QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')  # as the IETF's draft has it
@@ -29,9 +27,8 @@ def parse(request: HTTPServerRequest, body: bytes, *, caller: Caller, repeatable
             Fault("", "must be 1 to 255 printable ASCII characters, in quotes or not", header=IDEMPOTENCY_KEY.name)
         )
     said = b"%b %b\n%b" % (str(request.method).encode(), str(request.uri).encode("latin-1", "replace"), body)
-    for name in _CONDITIONS:
-        for value in request.headers.get_list(name):
-            said += f"\n{name}: {value}".encode("utf-8", "surrogatepass")
+    conditions = {"if": request.headers.get_list("If-Match"), "unless": request.headers.get_list("If-None-Match")}
+    said += to_json(conditions) if any(conditions.values()) else b""
     return Request(
         caller=caller.owner,
         key=quoted[1] if quoted else given,
