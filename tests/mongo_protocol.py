@@ -17,6 +17,8 @@ from secantus.cli import main
 from secantus.transactions import TransactionRegistry
 
 WAIT_SECONDS = 10.0
+LAZY_TTL = "--lazy-ttl"
+"""Leaves due documents to the monitor, for a load that stores none and wants the speed."""
 
 commands._RETRY_IDENTITY_IGNORED |= {"maxTimeMS"}
 
@@ -57,7 +59,10 @@ def _delete_due_documents_before(name: str) -> None:
 
 
 if __name__ == "__main__":
-    _delete_due_documents_before("find")
-    _delete_due_documents_before("aggregate")
+    if LAZY_TTL in sys.argv:
+        sys.argv.remove(LAZY_TTL)
+    else:
+        _delete_due_documents_before("find")
+        _delete_due_documents_before("aggregate")
     _wait_for_the_first(TransactionRegistry)
     sys.exit(main())

@@ -21,7 +21,7 @@ from tests.once_checker import Count, check_once, check_quota
 
 LOOK_SECONDS = 0.5
 """How often the fence is looked at: in each mode it stays longer than this."""
-COUNT_SECONDS = 0.05
+COUNT_SECONDS = 0.1
 """How often the live records are counted, for the quota."""
 HEALED_SECONDS = 60.0
 TOLD = 10

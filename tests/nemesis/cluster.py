@@ -187,7 +187,7 @@ async def cluster(folder: Path, store: str, rng: random.Random) -> AsyncIterator
         replica = stack.enter_context(redis_server(_made(folder / "replica"), *SYNC_AT_ONCE))
         database: Database = Sqlite(folder / "nemesis.db")
         if store == "mongo":
-            database = Mongo(stack.enter_context(mongo_server(_made(folder / "mongo"))))
+            database = Mongo(stack.enter_context(mongo_server(_made(folder / "mongo"), "--lazy-ttl")))
         hosts = []
         for number in range(HOSTS):
             ways = {"redis": await stack.enter_async_context(proxy(redis.port, rng))}
