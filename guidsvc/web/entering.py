@@ -52,7 +52,10 @@ class EnteredHandler(RequestHandler):
     def _admit(self, login: Login, needs: Needs) -> None:
         self.login, self.caller = login, login.caller
         self.demand(needs)
-        if self.confirms_after_body and self.request.method not in {"GET", "HEAD"}:
+        headers = self.request.headers
+        # A GET may have a body, too.
+        has_body = headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
+        if self.confirms_after_body and has_body:
             self._confirm_first(str(self.request.method).lower())
 
     def _confirm_first(self, name: str) -> None:
