@@ -75,22 +75,17 @@ MUTANTS = (
 
 def found_at(mutant: Mutant) -> int | None:
     """Run seeds on a mutant; return the first that finds it, None if none does."""
+    return run_on(mutant, "--faults", *mutant.faults)
+
+
+def run_on(mutant: Mutant, *options: str) -> int | None:
+    """Run the simulation with these options on a mutant; return the first seed that finds it, None if none does."""
     with TemporaryDirectory() as folder:
         copytree(ROOT / "guidsvc", Path(folder) / "guidsvc")
         mutant.apply(Path(folder) / "guidsvc")
         (Path(folder) / "tests").symlink_to(ROOT / "tests")
-        command = [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-m",
-            "tests.simulation",
-            "--seeds",
-            str(mutant.seeds),
-            "--until-found",
-            "--faults",
-            *mutant.faults,
-        ]
+        plain = ["-W", "ignore", "-m", "tests.simulation", "--seeds", str(mutant.seeds), "--until-found"]
+        command = [sys.executable, *plain, *options]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode not in {0, 1}:
         raise RuntimeError(done.stderr)

@@ -3,13 +3,7 @@
 The edits are of files in `guidsvc`.
 """
 
-import subprocess
-import sys
-from pathlib import Path
-from shutil import copytree
-from tempfile import TemporaryDirectory
-
-from tests.simulation.mutants import ROOT, Mutant
+from tests.simulation.mutants import Mutant, run_on
 
 _OTHERS = "without=self._reserved | {wish.guid for wish in self._settled})"
 
@@ -30,12 +24,4 @@ MUTANTS = (
 
 def found_at(mutant: Mutant) -> int | None:
     """Run seeds on a mutant; return the first that finds it, None if none does."""
-    with TemporaryDirectory() as folder:
-        copytree(ROOT / "guidsvc", Path(folder) / "guidsvc")
-        mutant.apply(Path(folder) / "guidsvc")
-        (Path(folder) / "tests").symlink_to(ROOT / "tests")
-        options = ["-W", "ignore", "-m", "tests.simulation", "--quota", "--seeds", str(mutant.seeds), "--until-found"]
-        done = subprocess.run([sys.executable, *options], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode not in {0, 1}:
-        raise RuntimeError(done.stderr)
-    return int(done.stdout.split()[-1]) if done.returncode else None
+    return run_on(mutant, "--quota")
