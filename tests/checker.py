@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from heapq import heappop, heappush
+from itertools import accumulate
 from math import inf
 from operator import attrgetter, itemgetter
 
@@ -135,16 +136,19 @@ class _Key:
         self._final = final
         self._found: list[Violation] = []
         self._names = _Names([each for each in operations if isinstance(each, Write)])
-        self._deletes = _Deletes([each for each in operations if isinstance(each, Delete)])
+        self._deletes = _Deletes([])
         self._pending: list[tuple[float, int, int, Operation]] = []
         self._acknowledged: tuple[int, Operation | None] = (0, None)
         self._read: tuple[int, Operation | None] = (0, None)
 
     def check(self) -> list[Violation]:
         """Return what is wrong; once."""
-        for fault in (*self._names.doubled(), *self._deletes.doubled()):
+        for fault in self._names.doubled():
             self._break(*fault)
         good = {id(each) for each in (*self._operations, *self._final) if self._is_of_a_write(each)}
+        self._deletes = _Deletes(self._possible_deletes(good))
+        for fault in self._deletes.doubled():
+            self._break(*fault)
         for operation in self._operations:
             self._pass_to(operation.start)
             if not isinstance(operation, Read):
@@ -156,6 +160,23 @@ class _Key:
             if id(read) in good:
                 self._place(read, Rule.LOSS, Rule.LOSS)
         return self._found
+
+    def _possible_deletes(self, good: set[int]) -> list[Delete]:
+        """Return the deletions, less those without an answer that began when their version was seen to be replaced."""
+        ends = sorted((each.end, place) for each in self._operations if (place := self._known_place(each, good)))
+        highest = list(accumulate((place for _, place in ends), max, initial=0))
+        return [
+            each
+            for each in self._operations
+            if isinstance(each, Delete)
+            and (each.outcome is not Outcome.UNKNOWN or highest[bisect_left(ends, (each.start,))] <= 2 * each.base)
+        ]
+
+    def _known_place(self, operation: Operation, good: set[int]) -> int:
+        """Return where an operation is whose answer says so, else 0."""
+        if isinstance(operation, Read):
+            return 2 * (operation.version or 0) if id(operation) in good else 0
+        return (operation.outcome is Outcome.OK and self._position(operation)) or 0
 
     def _break(self, rule: Rule, why: str, *operations: Operation | None) -> None:
         self._found.append(Violation(rule, self._key, why, tuple(each for each in operations if each is not None)))

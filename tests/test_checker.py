@@ -67,6 +67,11 @@ BAD: list[tuple[str, Rule, list[Operation]]] = [
         [write(0, 1, 5), delete(2, 9, 5), read(3, 4, None), read(5, 6, 5)],
     ),
     ("a read goes back from an unknown write", Rule.BACK, [write(0, 1, 5, UNKNOWN), read(2, 3, 5), read(4, 5, None)]),
+    (
+        "nothing is there by a deletion that began after its version was replaced",
+        Rule.STALE,
+        [write(0, 7, 1), write(8, 17, 2, UNKNOWN), read(9, 11, 2), read(10, 19, None), delete(14, 15, 1, UNKNOWN)],
+    ),
     ("a refused write is seen", Rule.PHANTOM, [write(0, 1, 5, NO), read(2, 3, 5)]),
     ("a refused write is seen beside it", Rule.PHANTOM, [write(0, 9, 5, NO), read(2, 3, 5)]),
     ("a refused deletion is seen", Rule.PHANTOM, [write(0, 1, 5), delete(2, 3, 5, NO), read(4, 5, None)]),
