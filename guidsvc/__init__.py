@@ -39,7 +39,9 @@ The map of the package. A request flows one way, and imports run the same way:
     memory     giving freed memory back to the system
     background work that goes on beside other work, and ends with it
     urls       URLs that may hold a password: how they may be shown
-    fair_semaphore places that several share, each in turn
+    fair_queue a queue whose groups take turns
+    fair_places places that groups share: how many each has, and who waits for one
+    fair_semaphore such places, to be waited for
     batching   many callers, one call: group commit, shared round trips
     meters     plain instruments: whoever counts is given some
     metric_files the files in which several processes put their metrics together

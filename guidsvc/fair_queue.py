@@ -1,0 +1,75 @@
+"""A fair queue: groups take turns (round robin), and the waiters of one group are served in order of arrival."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+
+class Waiter(Protocol):
+    """An entry of the queue, such as a future."""
+
+    def done(self) -> bool:
+        """Whether it waits no longer, so that its turn goes to the next one of its group."""
+
+
+W = TypeVar("W", bound=Waiter)
+
+
+class FairQueue(Generic[W]):
+    """Waiters by group. A group has an entry only while it has waiters. All operations but iteration are O(1)."""
+
+    def __init__(self) -> None:
+        self._groups: OrderedDict[Hashable, OrderedDict[W, None]] = OrderedDict()  # the next turn first
+        self._length = 0
+
+    def __len__(self) -> int:
+        """Return the number of waiters of all groups."""
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[Hashable, W]]:
+        """Iterate over groups and waiters. Take a copy if you remove any."""
+        return ((group, waiter) for group, waiters in self._groups.items() for waiter in waiters)
+
+    def count(self, group: Hashable) -> int:
+        """Return the number of waiters of a group."""
+        return len(self._groups.get(group, ()))
+
+    def first(self, group: Hashable) -> W | None:
+        """Return the waiter of a group that came first, or None if the group has none."""
+        return next(iter(self._groups.get(group, ())), None)
+
+    def append(self, group: Hashable, waiter: W) -> None:
+        """Add a waiter. A group that had none takes the last turn."""
+        self._groups.setdefault(group, OrderedDict())[waiter] = None
+        self._length += 1
+
+    def remove(self, group: Hashable, waiter: W) -> None:
+        """Remove a waiter, unless it was removed before."""
+        waiters = self._groups.get(group)
+        if waiters is None or waiter not in waiters:
+            return
+        del waiters[waiter]
+        self._length -= 1
+        if not waiters:
+            del self._groups[group]
+
+    def pop(self, is_eligible: Callable[[Hashable], bool]) -> tuple[Hashable, W] | None:
+        """Remove and return the first waiter of the eligible group whose turn it is, or None if there is none."""
+        while (group := next(filter(is_eligible, self._groups), None)) is not None:
+            waiter = self._pop_first(group)
+            if waiter is not None:
+                return group, waiter
+        return None
+
+    def _pop_first(self, group: Hashable) -> W | None:
+        """Remove and return the first waiter of a group that is not done. A group without waiters loses its entry."""
+        waiters, found = self._groups[group], None
+        while waiters and found is None:
+            waiter, _ = waiters.popitem(last=False)
+            self._length -= 1
+            found = None if waiter.done() else waiter
+        if waiters:
+            self._groups.move_to_end(group)
+        else:
+            del self._groups[group]
+        return found
