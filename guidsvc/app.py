@@ -34,7 +34,7 @@ from guidsvc.store.measured import MeasuredStore
 from guidsvc.temporary_space import TemporarySpace
 from guidsvc.urls import scheme_of, without_password
 from guidsvc.web.access import Log
-from guidsvc.web.admission import Admission
+from guidsvc.web.admission import OWNER_SHARE, Admission
 from guidsvc.web.app import make_app
 from guidsvc.web.cors import Cors
 from guidsvc.web.forwarded import Forwarded
@@ -167,7 +167,12 @@ async def serving(
         log = _access_log(settings, post)
         forwarded, cors = Forwarded(listed(settings.trusted_proxies)), Cors(listed(settings.cors_origins))
         host_names = HostNames(accepted_hosts(settings))
-        admission = Admission(settings.max_in_progress, seconds=settings.queue_timeout, budget=settings.request_timeout)
+        admission = Admission(
+            settings.max_in_progress,
+            seconds=settings.queue_timeout,
+            budget=settings.request_timeout,
+            share=1.0 if guard is None else OWNER_SHARE,
+        )
         app = make_app(
             service,
             idempotency,

@@ -15,10 +15,12 @@ from guidsvc.errors import Abandoned, GuidsvcError, TooLate
 class Errand:
     """What is done for one request, or for one part of a long one."""
 
-    __slots__ = ("begun", "gone", "is_persistent", "kept", "left", "task")
+    __slots__ = ("begun", "caller", "gone", "is_persistent", "kept", "left", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[object] | None = None  # as soon as somebody does it
+        self.caller: str | None = None
+        """The caller whose share of the places it uses; None until the caller is known."""
         self.begun = False
         """Somebody does it, or has done."""
         self.left = False

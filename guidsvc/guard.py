@@ -129,6 +129,14 @@ class Guard:
         login: Login | None = None if authorization is None else self._logins.get(authorization)
         return login if login is not None and login.usable() and login.ration.take() else None
 
+    def owner_of(self, authorization: str | None) -> str | None:
+        """Return the owner whose log-in this was when it was looked up last, or None if it is not remembered.
+
+        This is not authentication: it only tells whose share of the service a request uses.
+        """
+        login: Login | None = None if authorization is None else self._logins.get(_canonical(authorization))
+        return None if login is None else login.caller.owner
+
     async def login(self, authorization: str | None, address: str) -> Login:
         """Return the log-in of a request from an address, for one use; Unauthorized or RateLimited if there is none."""
         authorization = None if authorization is None else _canonical(authorization)

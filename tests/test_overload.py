@@ -209,11 +209,11 @@ async def test_who_comes_while_the_loop_is_behind_is_refused_though_there_is_roo
         for expected in (False, True):  # once is no overload
             time.sleep(0.2)  # noqa: ASYNC251  # what the loop was at
             await turns()
-            assert admission.is_full is expected
+            assert admission.is_full_for("") is expected
         with pytest.raises(Overloaded):
             await admission.place(Errand()).__aenter__()
         async with admission.place(Errand(), patient=True):
-            await until(lambda: not admission.is_full)
+            await until(lambda: not admission.is_full_for(""))
         async with admission.place(Errand()):
             assert admission.in_progress == 2
 

@@ -274,7 +274,8 @@ class Handler(EnteredHandler):
         self._errand.is_persistent = attempt.CURRENT.get() is not None  # what has begun under a receipt goes on
         self._errand.left = self._errand.gone = self._gone and not self._errand.is_persistent
         admission: Admission = self.application.settings["admission"]
-        return admission.place(self._errand, patient=patient)
+        caller = str(self.request.remote_ip) if self.login is None else self.caller.owner
+        return admission.place(self._errand, caller, patient=patient)
 
     def vary(self, names: str) -> None:
         """Say that the reply depends on these headers of the request, beside those on which all do."""

@@ -58,11 +58,19 @@ class Plain:
     def at_once(self) -> bytes | None:
         """Return a refusal, if there is no room for it; else None."""
         way = self._way
-        if way.admission.take_now(self._errand) or way.under_way.draining or not way.admission.is_full:
+        if not self._is_refused():
+            way.admission.take_now(self._errand)
             return None
         way.under_way.discard(self)
         path, given = f"/guid/{self._guid}", self._kept.get("X-Request-Id")
         return way.refusals.answer(self._method, path, given, self._remote, secure=self._secure)
+
+    def _is_refused(self) -> bool:
+        way = self._way
+        if not way.admission.is_contended or way.under_way.draining:
+            return False
+        caller = self._errand.caller = way.caller_of(self._kept, self._remote)
+        return way.admission.is_full_for(caller)
 
     async def answer(self, sent: bytes) -> bytes:
         """Do it, with the body that was sent, and return the answer."""
@@ -75,7 +83,7 @@ class Plain:
             if way.under_way.over:
                 raise StoreUnavailable("the service has ended")
             caller = await self._caller()
-            if not way.admission.begin(errand):
+            if not way.admission.begin(errand, self._remote if way.guard is None else caller.owner):
                 await way.admission.take(errand)
             service = way.service.acting_for(caller)
             answer = await DEEDS[method](service, Asked(method, self._guid, self._kept, lambda: sent))

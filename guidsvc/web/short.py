@@ -148,7 +148,7 @@ class ShortWay:
         self._memorable = False
         found = _TARGET.fullmatch(target)
         if found is None:
-            return self._refused(method, target, headers, parser, peer) if self.admission.is_full else None
+            return self._refused(method, target, headers, parser, peer) if self.admission.is_contended else None
         kept = kept_of(headers, parser, self._long, self._names)
         if kept is None:
             return None
@@ -169,6 +169,10 @@ class ShortWay:
         self._memorable, self._login = plain, login
         return reply
 
+    def caller_of(self, kept: Mapping[str, str], remote: str) -> str | None:
+        """Return the caller whose share of the places a request uses, or None if that is not known yet."""
+        return remote if self.guard is None else self.guard.owner_of(kept.get("Authorization"))
+
     def _client(self, kept: Mapping[str, str], peer: Peer) -> tuple[str, bool]:
         """Return where the client is, and whether it speaks TLS."""
         if not self._forwarded.any:
@@ -186,6 +190,8 @@ class ShortWay:
         if self.under_way.draining:
             return None
         remote, secure = self._client(kept, peer)
+        if not self.admission.is_full_for(self.caller_of(kept, remote)):
+            return None
         path = target.partition(b"?")[0].decode("latin-1")
         return Refused(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote, secure=secure)
 
