@@ -51,6 +51,7 @@ The map of the package. A request flows one way, and imports run the same way:
     cache/     a cache is a Store that wraps a Store; in the process, or in Redis with leases in each process
     web/       the HTTP contract: the connection layer, the short way, routes, handlers, problems, and the document
                that tells of them
+    line_limit a rate limit for log lines that clients can cause; lines beyond it are counted
     logs       structlog: readable on a terminal, JSON otherwise
     standard_streams standard output and error: a bounded buffer each, and a thread that empties it
     app        the one place where all this is opened, wired, served and closed

@@ -5,7 +5,7 @@ import gc
 import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -23,6 +23,8 @@ from guidsvc.guarding import accepted_hosts, guarding, is_controlled
 from guidsvc.hosts import hosted
 from guidsvc.idempotency import Idempotency
 from guidsvc.keyring import Keyring
+from guidsvc.line_limit import reporting
+from guidsvc.logs import AccessLog
 from guidsvc.meters import Meters
 from guidsvc.post import METRICS_VARIABLE, Post
 from guidsvc.retention_quota import open_quotas
@@ -33,7 +35,6 @@ from guidsvc.store import open_store
 from guidsvc.store.measured import MeasuredStore
 from guidsvc.temporary_space import TemporarySpace
 from guidsvc.urls import scheme_of, without_password
-from guidsvc.web.access import Log
 from guidsvc.web.admission import OWNER_SHARE, Admission
 from guidsvc.web.app import make_app
 from guidsvc.web.cors import Cors
@@ -201,7 +202,7 @@ async def serving(
             host_names=host_names,
         )
         with _listening(settings, post) as sockets:
-            async with hosted(app, sockets, settings, short, tls) as server:
+            async with _reporting(log, audit_log), hosted(app, sockets, settings, short, tls) as server:
                 meters.connections = server.connections
                 try:
                     yield _port(sockets, settings)
@@ -259,7 +260,14 @@ def _port(sockets: Sequence[socket], settings: Settings) -> int:
     return 0 if settings.unix_socket is not None else int(sockets[0].getsockname()[1])
 
 
-def _access_log(settings: Settings, post: Post | None) -> Log | None:
+def _reporting(log: AccessLog | None, audit_log: AuditLog | None) -> AbstractAsyncContextManager[None]:
+    """Report, inside, how many lines the limits of all logs have left out."""
+    access_limits = () if log is None else (log.limit,)
+    audit_limits = () if audit_log is None else audit_log.limits
+    return reporting(*logs.event_limits(), *access_limits, *audit_limits)
+
+
+def _access_log(settings: Settings, post: Post | None) -> AccessLog | None:
     worker = None if post is None else post.slot
     return logs.access_log(settings.log_level, settings.log_format, worker=worker) if settings.access_log else None
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,8 @@ from pydantic_core import from_json, to_json
 from guidsvc.access import Caller
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Unauthorized, found_by_class
 from guidsvc.keys import Key
+from guidsvc.line_limit import LineLimit
+from guidsvc.lockouts import place_of
 from guidsvc.meters import AuditMeter
 from guidsvc.models import Record
 from guidsvc.rules import Clock
@@ -59,6 +62,8 @@ class AuditLog:
 
     The request that it was done for is the one that is traced. A line that cannot be written goes into the log as an
     error, and whoever did what it tells of goes on.
+
+    Refusals have a limit: of one address, or of one caller where the caller is known. Those beyond it are counted.
     """
 
     def __init__(self, out: Out, *, clock: Clock, meter: AuditMeter | None = None) -> None:
@@ -66,6 +71,13 @@ class AuditLog:
         self._clock = clock
         self._meter = AuditMeter() if meter is None else meter
         self._second, self._start = -1, ""  # of which the time has been rendered
+        self._strangers = LineLimit(partial(self._report, "remote"))
+        self._callers = LineLimit(partial(self._report, "caller"))
+
+    @property
+    def limits(self) -> tuple[LineLimit, ...]:
+        """The limits of its lines."""
+        return self._strangers, self._callers
 
     def changed(self, action: str, record: Record, caller: Caller, outcome: str) -> None:
         """Note what was done to a record: it as it now is, or was when it was deleted."""
@@ -82,13 +94,30 @@ class AuditLog:
             self._end(line, caller, outcome)
 
     def denied(self, error: GuidsvcError, caller: Caller | None) -> None:
-        """Note that somebody was not let in, or may not do what they asked for."""
+        """Note that somebody was not let in, or may not do what they asked for; or count it, beyond the limit."""
         with self._safely():
+            if not self._admits(caller):
+                return
             line = self._begin("denied")
             line["reason"] = reason_of(type(error))
             if isinstance(error, Forbidden) and error.scope is not None:
                 line["needs"] = error.scope
             self._end(line, caller, None)
+
+    def _admits(self, caller: Caller | None) -> bool:
+        """Return whether to write one more refusal, of this caller or else of the address of the request."""
+        if caller is not None:
+            return self._callers.admits(caller.name)
+        trace = CURRENT.get()
+        return self._strangers.admits("" if trace is None else place_of(trace.remote))
+
+    def _report(self, member: str, source: str | None, count: int) -> None:
+        """Write how many refusals have no line; `member` is that of the source."""
+        with self._safely():
+            line = self._begin("denied") | {"count": count}
+            if source:
+                line[member] = source
+            self._write(to_json(line) + b"\n")
 
     @contextmanager
     def _safely(self) -> Iterator[None]:

@@ -5,21 +5,30 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from http import HTTPStatus
 from json import dumps
 from typing import Literal, TextIO
 
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
+from guidsvc.line_limit import LineLimit
+from guidsvc.lockouts import place_of
 from guidsvc.standard_streams import BoundedStream
 from guidsvc.tracing import CURRENT, L1, MISS, REDIS
 
 PIPE_BUF = 4096
 """Bytes that a pipe takes in one piece, whoever else writes into it (Linux; `select.PIPE_BUF`)."""
 Form = Literal["auto", "console", "json"]
-_DROPPED = "dropped_lines"
+PER_EVENT, TOTAL = 300, 1000
+"""How many lines of one event are written in a minute, and how many of all events; access and audit log apart."""
+ACCESS, AUDIT = "guidsvc.access", "guidsvc.audit"
+"""The loggers of the access log and of the audit log, whose lines have limits of their own."""
+REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.MISDIRECTED_REQUEST, HTTPStatus.TOO_MANY_REQUESTS})
+"""Requests that were answered so have a limit of access lines."""
+_DROPPED, _OF, _COUNT = "dropped_lines", "of", "count"
 _SECRETS = re.compile(r"(gs_[0-9A-Za-z]{12}_)\w+|(eyJ)[\w-]{8,}[\w.-]*")
 """What may be in a path by mistake: an API key, of which the id may be told; a JWT."""
 
@@ -46,20 +55,51 @@ def configure(level: str, form: Form, *, worker: int | None = None) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=[_DROPPED])],
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=[_DROPPED, _OF, _COUNT])],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(readable=readable)],
         )
     )
+    handler.addFilter(EventLimit(handler))
     if isinstance(sys.stderr, BoundedStream):
         sys.stderr.notice = partial(_notice, handler)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     _hush()
 
 
+class EventLimit(logging.Filter):
+    """Limits how many lines of one event are written: clients can cause some of them as often as they like."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__()
+        self._handler = handler
+        self.limit = LineLimit(self._report, per_source=PER_EVENT, total=TOTAL)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.INFO or record.name in {__name__, ACCESS, AUDIT}:
+            return True
+        event = record.msg["event"] if isinstance(record.msg, dict) else record.msg
+        return self.limit.admits(f"{record.name}: {event}")
+
+    def _report(self, event: str | None, count: int) -> None:
+        others = "other events" if event is None else event
+        self._handler.handle(_warning("log lines left out, there were too many", {_OF: others, _COUNT: count}))
+
+
+def event_limits() -> list[LineLimit]:
+    """Return the limits of the log as it is configured."""
+    filters = [each for handler in logging.getLogger().handlers for each in handler.filters]
+    return [each.limit for each in filters if isinstance(each, EventLimit)]
+
+
 def _notice(handler: logging.Handler, dropped: int) -> str:
     """Return the line that tells of dropped lines. It is not logged: that takes a lock which a writer may hold."""
-    line = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": "log lines dropped"}
-    return handler.format(logging.makeLogRecord(line | {_DROPPED: dropped})) + "\n"
+    return handler.format(_warning("log lines dropped", {_DROPPED: dropped})) + "\n"
+
+
+def _warning(message: str, fields: dict[str, object]) -> logging.LogRecord:
+    """Return the record of a warning about the log itself, for its handler alone."""
+    line = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": message}
+    return logging.makeLogRecord(line | fields)
 
 
 def _hush() -> None:
@@ -90,11 +130,29 @@ def _naming(worker: int) -> Processor:
     return name
 
 
-Access = Callable[[str, str, int, float, str, str, str | None], None]
-"""Writes a line: method, path, status, milliseconds, request id, client, and where the record came from, if one was."""
+class AccessLog:
+    """Writes access lines. Those of requests that were refused have a limit for each address."""
+
+    def __init__(self) -> None:
+        self.limit = LineLimit(_report_refused)
+
+    def __call__(  # noqa: PLR0913, PLR0917  # what a line holds
+        self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
+    ) -> None:
+        """Write a line: the time is in milliseconds, and `cache` is where the record came from, if one was read."""
+        raise NotImplementedError
+
+    def _leaves_out(self, status: int, remote: str) -> bool:
+        """Return whether a line is to be counted only."""
+        return status in REFUSED and not self.limit.admits(place_of(remote))
 
 
-def access_log(level: str, form: Form, *, worker: int | None = None) -> Access | None:
+def _report_refused(remote: str | None, count: int) -> None:
+    given = {} if remote is None else {"remote": remote}
+    structlog.get_logger(ACCESS).info("further requests refused", count=count, **given)
+
+
+def access_log(level: str, form: Form, *, worker: int | None = None) -> AccessLog | None:
     """Return what writes the line of a request; None if this level leaves it out.
 
     For programs the line is made here: structlog makes the same of it, and takes longer than the request itself.
@@ -102,22 +160,27 @@ def access_log(level: str, form: Form, *, worker: int | None = None) -> Access |
     if logging.getLevelNamesMapping()[level.upper()] > logging.INFO:
         return None
     if is_readable(form):
-        return _readable
+        return _Readable()
     return _Lines(sys.stderr, worker)
 
 
-def _readable(  # noqa: PLR0913, PLR0917  # what a line holds
-    method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
-) -> None:
-    given = {
-        "method": method,
-        "path": without_secrets(path),
-        "status": status,
-        "ms": ms,
-        "request_id": request_id,
-        "remote": remote,
-    }
-    structlog.get_logger("guidsvc.access").info("request", **given, **({} if cache is None else {"cache": cache}))
+class _Readable(AccessLog):
+    """Access lines to read."""
+
+    def __call__(  # noqa: PLR0913, PLR0917  # what a line holds
+        self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
+    ) -> None:
+        if self._leaves_out(status, remote):
+            return
+        given = {
+            "method": method,
+            "path": without_secrets(path),
+            "status": status,
+            "ms": ms,
+            "request_id": request_id,
+            "remote": remote,
+        }
+        structlog.get_logger(ACCESS).info("request", **given, **({} if cache is None else {"cache": cache}))
 
 
 _CACHE = {None: ""} | {source: f'"cache": "{source}", ' for source in (L1, REDIS, MISS)}
@@ -130,13 +193,14 @@ def without_secrets(path: str) -> str:
     return _SECRETS.sub(lambda found: f"{found[1] or found[2]}...", path)
 
 
-class _Lines:
+class _Lines(AccessLog):
     """Access lines in JSON, those of one turn of the loop written at once.
 
     Those of several workers may go into one pipe, which keeps what is written together only up to PIPE_BUF.
     """
 
     def __init__(self, out: TextIO, worker: int | None = None) -> None:
+        super().__init__()
         self._out = out
         self._most = None if worker is None else PIPE_BUF
         self._end = "}\n" if worker is None else f', "worker": {worker}}}\n'
@@ -146,6 +210,8 @@ class _Lines:
     def __call__(  # noqa: PLR0913, PLR0917  # what a line holds
         self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
     ) -> None:
+        if status in REFUSED and self._leaves_out(status, remote):
+            return
         now = time.time()
         if int(now) != self._second:
             self._second = int(now)

@@ -654,4 +654,4 @@ def test_the_docs_name_every_member(path: Path) -> None:
     told = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)[1:])))
     example = json.loads(re.findall(r"^    (\{.*\})$", section, re.MULTILINE)[0])
 
-    assert told == {*example, "key", "caller_owner", "reason", "needs"}
+    assert told == {*example, "key", "caller_owner", "count", "reason", "needs"}
