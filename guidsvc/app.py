@@ -187,7 +187,9 @@ async def serving(
             public_metrics=settings.public_metrics,
             cors=cors,
             host_names=host_names,
-            space=TemporarySpace(settings.temp_bytes_per_batch, settings.temp_bytes),
+            space=TemporarySpace(
+                settings.temp_bytes_per_batch, settings.temp_bytes, files=descriptors.temporary_files()
+            ),
             batch_seconds=settings.batch_timeout,
         )
         short = ShortWay(

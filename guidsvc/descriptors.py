@@ -46,7 +46,17 @@ def room_for(connections: int) -> int:
     limit = _limit()
     if limit is None:
         return connections
-    return max(1, min(connections, limit - _open() - min(RESERVED, limit // RESERVED_PART)))
+    return max(1, min(connections, limit - _open() - _reserved(limit)))
+
+
+def temporary_files() -> int:
+    """Return how many temporary files batches may have open: half of what is reserved."""
+    limit = _limit()
+    return (RESERVED if limit is None else _reserved(limit)) // 2
+
+
+def _reserved(limit: int) -> int:
+    return min(RESERVED, limit // RESERVED_PART)
 
 
 def _limit() -> int | None:

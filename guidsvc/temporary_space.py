@@ -1,7 +1,8 @@
 """Temporary space: how many bytes the temporary files of one request may take, and those of all requests together.
 
 Whoever writes a temporary file takes the bytes first, from the share of its request; at the end the share is returned.
-One owner has at most half of the space, or what one request may have, so that others have some left.
+One owner has at most half of the space, or what one request may have, so that others have some left. The number of
+files is bounded likewise: each has a file descriptor.
 """
 
 from collections import Counter
@@ -12,14 +13,20 @@ from guidsvc.errors import Overloaded, SpaceUsed
 
 MIB = 1024 * 1024
 REQUEST_BYTES, TOTAL_BYTES = 64 * MIB, 256 * MIB
+FILES = 64
+"""Temporary files that may be open at a time."""
+MEMORY_BYTES = 1024 * 1024
+"""What a request may keep in memory before it needs a temporary file."""
 HELD_PART = 4
 """Lines that wait in memory to be done may take so small a part of what temporary files may take."""
 
 
 class TemporarySpace:
-    """The space of a process: `request_bytes` for each request, `total_bytes` for all of them."""
+    """The space of a process: `request_bytes` for each request, `total_bytes` and so many files for all of them."""
 
-    def __init__(self, request_bytes: int = REQUEST_BYTES, total_bytes: int = TOTAL_BYTES) -> None:
+    def __init__(self, request_bytes: int = REQUEST_BYTES, total_bytes: int = TOTAL_BYTES, files: int = FILES) -> None:
+        self._most_files = max(1, files)
+        self._files: Counter[str | None] = Counter()
         self._request_bytes = request_bytes
         self._left = total_bytes
         self._most_of_owner = max(request_bytes, total_bytes // 2)
@@ -48,6 +55,19 @@ class TemporarySpace:
                 del self._taken_by[owner]
         self._left -= size
 
+    def take_file(self, owner: str | None) -> None:
+        """Take a file descriptor for a temporary file; Overloaded if other requests have them."""
+        most = self._most_files if owner is None else max(1, self._most_files // 2)
+        if self._files.total() >= self._most_files or self._files[owner] >= most:
+            raise Overloaded("as many temporary files of batches are open as may be")
+        self._files[owner] += 1
+
+    def give_back_files(self, count: int, owner: str | None) -> None:
+        """Return so many file descriptors."""
+        self._files[owner] -= count
+        if not self._files[owner]:
+            del self._files[owner]
+
     def hold(self, more: int, owner: str | None) -> None:
         """Hold so many bytes more in memory, or fewer; Overloaded if batches hold too much already."""
         most = self._most_held if owner is None else self._most_held // 2
@@ -64,12 +84,13 @@ class Share:
     `owner` is for whom, where access is controlled; it is set before anything is taken.
     """
 
-    __slots__ = ("_held", "_space", "most", "owner", "taken")
+    __slots__ = ("_files", "_held", "_space", "most", "owner", "taken")
 
     def __init__(self, space: TemporarySpace, most: int) -> None:
         self._space = space
         self.most = most
         self.taken = 0
+        self._files = 0
         self._held = 0
         self.owner: str | None = None
 
@@ -91,6 +112,11 @@ class Share:
         self._space.take(-size, self.owner)
         self.taken -= size
 
+    def take_file(self) -> None:
+        """Take a file descriptor for one more temporary file; Overloaded if other requests have them."""
+        self._space.take_file(self.owner)
+        self._files += 1
+
     def hold(self, size: int) -> None:
         """Hold so many bytes in memory, of lines that wait to be done; Overloaded if batches hold too much already."""
         self._space.hold(size - self._held, self.owner)
@@ -99,5 +125,7 @@ class Share:
     def close(self) -> None:
         """Return all of it; from here on nothing can be taken."""
         self.hold(0)
+        self._space.give_back_files(self._files, self.owner)
+        self._files = 0
         self.give_back(self.taken)
         self.most = 0

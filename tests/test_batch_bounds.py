@@ -12,15 +12,18 @@ from typing import Any
 
 import pytest
 
+from guidsvc import descriptors
 from guidsvc.errors import Overloaded, SpaceUsed
 from guidsvc.temporary_space import MIB, TemporarySpace
 from guidsvc.web.batch import GROUPS, BatchHandler
 from guidsvc.web.document_batch import MAX_RESULT_BYTES, DocumentBatch
 from guidsvc.web.line_batch import WHOLE_PROBLEMS
+from guidsvc.web.operations import BRIEF_BYTES, GROUP
 from tests.client import Client, Reply, hang_up, read_reply
 from tests.conftest import ExpectedLogs, Serving
 from tests.records import GUID, USER
 from tests.servers import Service, service
+from tests.test_descriptors import limited
 
 BATCH = "/guid:batch"
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -89,6 +92,10 @@ class Watched:
         while True:
             await asyncio.to_thread(self.look)
             await asyncio.sleep(0.01)
+
+    def files(self) -> int:
+        """Return how many temporary files are open."""
+        return sum(1 for _ in self._deleted())
 
     def _resident(self) -> int:
         fields = Path(f"/proc/{self._process}/statm").read_text().split()
@@ -266,6 +273,81 @@ async def test_all_batches_together_have_a_bound(serving: Serving) -> None:
         await hang_up(writer)
         reply = await client.post(BATCH, body=puts, headers=NDJSON)
         assert [result["status"] for result in reply.lines] == [201] * 256
+
+
+async def test_results_in_temporary_files_have_a_bound_of_descriptors(tmp_path: Path, server: str) -> None:
+    """Others are answered in brief, from memory; when those with files have ended there are files again."""
+    limit, lines = 120, (GET + b"\n") * GROUP
+    most = limit // descriptors.RESERVED_PART // 2
+    with limited(tmp_path, limit, limit, "--no-access-log", "--server", server) as running, ExitStack() as stack:
+        client, watched = Client(running.port), Watched(running.process.pid)
+        await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
+        streams = [await asyncio.open_connection("127.0.0.1", running.port, limit=1 << 26) for _ in range(most + 5)]
+        for _, writer in streams:
+            writer.write(head(BATCH) + chunk(lines))
+            stack.callback(writer.close)
+        async with asyncio.timeout(40):
+            while watched.files() < most:
+                await asyncio.sleep(0.05)
+        reply = await client.post(BATCH, body=lines, headers=NDJSON)
+        assert [result["status"] for result in reply.lines] == [413] * GROUP
+        assert watched.files() == most
+        for _, writer in streams:
+            writer.write(b"0\r\n\r\n")
+        replies = [await asyncio.wait_for(read_reply(reader, "POST"), 40) for reader, _ in streams]
+        assert [len(reply.lines) for reply in replies] == [GROUP] * len(streams)
+        assert sum("record" in reply.lines[0] for reply in replies) == most
+        reply = await client.post(BATCH, body=lines, headers=NDJSON)
+        assert all("record" in result for result in reply.lines)
+        await client.aclose()
+
+
+async def test_a_batch_without_a_file_ends_when_its_results_fill_the_memory(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "temporary_files", lambda: 1)
+    memory_bytes, lines = 2 * GROUP * BRIEF_BYTES, (GET + b"\n") * GROUP
+    monkeypatch.setattr("guidsvc.web.line_batch.MEMORY_BYTES", memory_bytes)
+    async with serving() as client:
+        await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)
+        writer.write(head(BATCH) + chunk(lines))
+        async with asyncio.timeout(40):
+            while b'"record"' in (reply := await client.post(BATCH, body=lines * 20, headers=NDJSON)).body:
+                await asyncio.sleep(0.05)
+        *results, end = reply.lines
+        assert (reply.status, end["status"], end["problem"]["line"]) == (200, 503, len(results) + 1)
+        assert [result["status"] for result in results] == [413] * len(results)
+        assert memory_bytes // 2 < len(reply.body) < memory_bytes + 1024
+        writer.write(b"0\r\n\r\n")
+        assert all("record" in line for line in (await asyncio.wait_for(read_reply(reader, "POST"), 30)).lines)
+        await hang_up(writer)
+
+
+async def test_changes_that_are_only_validated_have_a_bound_of_descriptors(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """Beyond it operations are answered 503; when other batches have ended there are files again."""
+    expected_logs.add("operation failed")
+    monkeypatch.setattr(descriptors, "temporary_files", lambda: 1)
+    path, headers = f"{BATCH}?validate_only=true", NDJSON | {"Prefer": "return=minimal"}
+    minimal = head(path).replace(b"\r\n\r\n", b"\r\nPrefer: return=minimal\r\n\r\n")
+
+    async def statuses() -> set[int]:
+        return {result["status"] for result in (await client.post(path, body=lines, headers=headers)).lines}
+
+    lines = (PUT + b"\n") * GROUP
+    async with serving() as client:
+        assert await statuses() == {201}
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(minimal + chunk(lines))
+        async with asyncio.timeout(20):
+            while await statuses() != {201, 503}:
+                await asyncio.sleep(0.05)
+        writer.write(b"0\r\n\r\n")
+        assert (await asyncio.wait_for(read_reply(reader, "POST"), 30)).status == 200
+        await hang_up(writer)
+        assert await statuses() == {201}
 
 
 async def test_lines_that_wait_for_their_group_are_counted(serving: Serving) -> None:

@@ -33,3 +33,21 @@ def test_a_request_may_always_have_its_own_share() -> None:
     with TemporarySpace(request_bytes=10, total_bytes=10).share() as share:
         share.owner = "a"
         share.take(10)
+
+
+def test_so_many_files_may_be_open_and_half_of_them_are_of_one_owner() -> None:
+    space = TemporarySpace(files=4)
+    with space.share() as first, space.share() as second, space.share() as other, space.share() as anyone:
+        first.owner = second.owner = "a"
+        other.owner = "b"
+        first.take_file()
+        second.take_file()
+        with pytest.raises(Overloaded):
+            second.take_file()
+        other.take_file()
+        anyone.take_file()
+        anyone.close()
+        other.take_file()
+        with pytest.raises(Overloaded):
+            anyone.take_file()
+    assert space._files == {}

@@ -12,7 +12,7 @@ from guidsvc.errors import StoreUnavailable
 from guidsvc.models import Record
 from guidsvc.store import FAR, Far, Store
 from guidsvc.store.around import Around
-from guidsvc.temporary_space import Share, TemporarySpace
+from guidsvc.temporary_space import MEMORY_BYTES, Share, TemporarySpace
 
 _SCHEMA = """
     PRAGMA journal_mode = OFF;
@@ -44,6 +44,8 @@ class Rehearsal(Around[Store]):
         self._written = written
         self._share = share
         self._room = 0  # bytes that were taken, and are still to be written
+        self._taken_bytes = 0
+        self._has_file = False
 
     async def get(self, guid: str) -> Record | None:
         rows = self._execute("SELECT record FROM rehearsed WHERE guid = ?", guid)
@@ -77,9 +79,17 @@ class Rehearsal(Around[Store]):
         """Take room for a row. What a row had before that is replaced is not given back: SQLite may not reuse it."""
         if size > self._room:
             step = max(size, min(_STEP_BYTES, self._share.left))
+            self._take_file(step)
             self._share.take(step)
             self._room += step
+            self._taken_bytes += step
         self._room -= size
+
+    def _take_file(self, step: int) -> None:
+        """Take a file descriptor before SQLite has so much that it needs a file: its own memory is twice that."""
+        if not self._has_file and self._taken_bytes + step > MEMORY_BYTES:
+            self._share.take_file()
+            self._has_file = True
 
     def _execute(self, statement: str, *values: object) -> list[tuple[object, ...]]:
         try:

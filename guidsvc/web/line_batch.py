@@ -1,26 +1,26 @@
 """A batch of lines: operations that are done as they come, a group at a time, with results spooled to a temporary file.
 
-The spool takes its bytes from the temporary space of the request. A batch ends early where that is used up, where its
-time is over, or where the caller has lost the right to go on. Its last line then says why, and which line was the
-first that was not done.
+The spool takes its bytes, and its file, from the temporary space of the request. A batch ends early where that is used
+up, where its time is over, or where the caller has lost the right to go on. Its last line then says why, and which line
+was the first that was not done.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack
-from tempfile import SpooledTemporaryFile
+from io import BytesIO
+from tempfile import TemporaryFile
+from typing import IO
 
 from pydantic_core import to_json
 
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, Overloaded
-from guidsvc.temporary_space import Share
+from guidsvc.temporary_space import MEMORY_BYTES, Share
 from guidsvc.web import body
 from guidsvc.web.lines import Line, Lines
 from guidsvc.web.operations import BRIEF_BYTES, GROUP, Performer, Result, read_line
 
 GROUP_BYTES = 256 * 1024
 """Lines are done together up to a group, or to so many bytes."""
-SPOOL_BYTES = 1024 * 1024
-"""Results beyond this go to disk."""
 WHOLE_PROBLEMS = 100
 """After so many lines that failed, others are answered by status and line alone."""
 _CHUNK = 64 * 1024
@@ -45,8 +45,9 @@ class LineBatch:
         self._lines = Lines(body.MAX_BYTES)
         self._waiting: list[Line] = []
         self._waiting_bytes = 0
-        self._spool = SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  # the request closes it
-        opened.callback(self._spool.close)
+        self._opened = opened
+        self._spool: IO[bytes] = BytesIO()
+        self._has_file = self._is_on_disk = False
         self._failures = 0
         self._end: GuidsvcError | None = None
         self._first_undone: int | None = None
@@ -120,12 +121,46 @@ class LineBatch:
         self._first_undone = waiting[0].number
         await self._confirm()
         self._share.take(len(waiting) * BRIEF_BYTES)
+        self._reserve(len(waiting) * BRIEF_BYTES)
         async with self._place(patient=self._has_begun):
             self._has_begun = True
             self._first_undone = None
             results = await self._performer.perform([read_line(line) for line in waiting])
         if not self.abandoned:
-            self._write(b"".join(map(self._text, results, waiting)))
+            self._write(self._rendered(results, waiting))
+
+    def _rendered(self, results: list[Result], waiting: list[Line]) -> bytes:
+        """Return the results of a group: in brief where they would need a file, and there is none."""
+        text = b"".join(map(self._text, results, waiting))
+        try:
+            self._reserve(len(text))
+        except Overloaded:
+            brief = b"".join(result.within(0) + b"\n" for result in results)
+            self._share.give_back(len(text) - len(brief))
+            return brief
+        return text
+
+    def _reserve(self, size: int) -> None:
+        """Make room for so many bytes of results, in memory or in a file; Overloaded if there can be no file."""
+        if self._is_on_disk or self._spool.tell() + size <= MEMORY_BYTES:
+            return
+        if not self._has_file:
+            self._share.take_file()
+            self._has_file = True
+        try:
+            self._move_to_file()
+        except OSError as error:
+            raise Overloaded(f"a temporary file cannot be written: {error.strerror}") from error
+
+    def _move_to_file(self) -> None:
+        """Move the results to a file; OSError, and they stay in memory, if it cannot be written."""
+        self._spool.seek(0)
+        with ExitStack() as made:
+            file = made.enter_context(TemporaryFile())
+            file.write(self._spool.read())
+            file.flush()
+            self._opened.enter_context(made.pop_all())
+        self._spool, self._is_on_disk = file, True
 
     def _text(self, result: Result, line: Line) -> bytes:
         """Return a result as a line. Its room in brief has been taken; what it has beyond that is taken now."""
