@@ -45,6 +45,7 @@ The map of the package. A request flows one way, and imports run the same way:
     batching   many callers, one call: group commit, shared round trips
     meters     plain instruments: whoever counts is given some
     metric_files the files in which several processes put their metrics together
+    bounded_file reading of files that settings name: regular ones only, up to a size
     value_file one such file, written so that a full disk is an error and no signal
     tracing    what is noted of one request while it is done: where its record came from, what it waited for
     store/     Store, the contract; SQLite and MongoDB keep it

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from io import StringIO
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
@@ -18,6 +17,7 @@ from pydantic import ByteSize, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from guidsvc.bounded_file import read_text
 from guidsvc.errors import StartError
 from guidsvc.urls import without_password
 
@@ -199,7 +199,7 @@ class Settings(BaseSettings):
 def load(arguments: Sequence[str] | None = None) -> Settings:
     """Read the settings; StartError, of one line, for what is unknown or bad. `--help` prints them all and exits."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    filed: dict[str, Any] = {}
+    filed: dict[str, Any] = {"_env_file": None}  # which may be anything, and `--help` needs nothing of it
     if not {"-h", "--help"} & set(words):
         _refuse_unknown()
         filed = _from_files()
@@ -229,22 +229,27 @@ def _refuse_unknown() -> None:
 
 def _names_in_file() -> list[str]:
     """Return the names that the file sets; StartError for a line that sets none, which would pass unnoticed."""
-    try:
-        text = Path(ENV_FILE).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"{ENV_FILE}: {error}") from error
-    bindings = list(parse_stream(StringIO(text)))
+    bindings = list(parse_stream(StringIO(_env_file())))
     for binding in bindings:
         if binding.error:
             raise StartError(f"{ENV_FILE}, line {binding.original.line}: is no NAME=value")
     return [binding.key for binding in bindings if binding.key]
 
 
+def _env_file() -> str:
+    """Return the text of the file, empty if there is none; StartError if it cannot be read."""
+    try:
+        return read_text(ENV_FILE)
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"{ENV_FILE}: {getattr(error, 'strerror', None) or error}") from error
+
+
 def _from_files() -> dict[str, Any]:
     """Return the settings whose variables name a file; StartError for one that is set otherwise too, or no text."""
-    given = {name.upper(): value for name, value in (dotenv_values(ENV_FILE) | os.environ).items()}
+    in_file = dotenv_values(stream=StringIO(_env_file()))
+    given = {name.upper(): value for name, value in (in_file | os.environ).items()}
     named = {setting: given[variable] for variable, setting in _FILE_VARIABLES.items() if variable in given}
     return {setting: _read(setting, path or "", given) for setting, path in named.items()}
 
@@ -255,7 +260,7 @@ def _read(setting: str, path: str, given: Mapping[str, object]) -> str:
     if variable in given:
         raise StartError(f"{variable}, {variable}{FILE_SUFFIX}: both are set, and only one can count")
     try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\n")
+        return read_text(path).rstrip("\n")
     except UnicodeDecodeError:
         why = "this is no UTF-8"  # of which not even a byte is shown
     except (OSError, ValueError) as error:

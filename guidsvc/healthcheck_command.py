@@ -6,10 +6,13 @@ if the answer is 200, else with 1 and one line that says why.
 
 import argparse
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from functools import partial
 from http.client import OK, HTTPConnection, HTTPException
 from pathlib import Path, PurePath
 from socket import AF_UNIX, SOCK_STREAM, create_connection, socket
+from threading import Thread
 
 from guidsvc import config
 from guidsvc.config import Settings
@@ -17,13 +20,19 @@ from guidsvc.errors import StartError
 
 PROGRAM = "pdapt.py healthcheck"
 TIMEOUT_SECONDS = 3.0
-"""How long to wait for the connection, and then for the answer."""
+"""How long to wait for the connection, and then for each byte of the answer."""
+TOTAL_SECONDS = 5.0
+"""How long to wait for all of it."""
 ANSWER_BYTES = 300
 """How much of a bad answer is shown."""
 
 _SERVICE_PROGRAMS = {"pdapt.py", "guidsvc"}
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # nothing is bound by it
 _HOST = "localhost"  # accepted as Host by every listener, also by those without access control
+
+
+class SlowAnswer(TimeoutError):
+    """No whole answer came in time."""
 
 
 def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) -> None:
@@ -33,7 +42,7 @@ def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) 
     path = "/readyz" if arguments.ready else "/livez"
     where = _where(settings, path)
     try:
-        status, text = _ask(settings, path)
+        status, text = _within(TOTAL_SECONDS, partial(_ask, settings, path))
     except (OSError, HTTPException) as error:
         raise StartError(f"healthcheck: {where}: {_reason(error)}") from error
     if status != OK:
@@ -52,6 +61,23 @@ def container_flags(first_process: Path) -> list[str]:
         return []
     program = next((at for at, word in enumerate(words) if PurePath(word).name in _SERVICE_PROGRAMS), len(words))
     return words[program + 1 :]
+
+
+def _within(seconds: float, ask: Callable[[], tuple[int, str]]) -> tuple[int, str]:
+    """Return what `ask` returns; SlowAnswer if it takes longer, as a server may that drips bytes."""
+    answer: Future[tuple[int, str]] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:  # noqa: BLE001  # whoever waits for the answer raises it
+            answer.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    done, _ = wait([answer], seconds)
+    if not done:
+        raise SlowAnswer
+    return answer.result()
 
 
 def _ask(settings: Settings, path: str) -> tuple[int, str]:
@@ -97,6 +123,8 @@ def _where(settings: Settings, path: str) -> str:
 
 
 def _reason(error: OSError | HTTPException) -> str:
+    if isinstance(error, SlowAnswer):
+        return f"no whole answer within {TOTAL_SECONDS:g} s"
     if isinstance(error, TimeoutError):
         return f"no answer within {TIMEOUT_SECONDS:g} s"
     if isinstance(error, HTTPException):

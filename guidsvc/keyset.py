@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 import structlog
 
 from guidsvc.background import background, detached
+from guidsvc.bounded_file import read_file
 from guidsvc.errors import StartError
 from guidsvc.signing import Keyring, read_keys
 
@@ -128,7 +128,7 @@ class KeySet:
 def _reader(place: str, fetch: Fetch) -> Callable[[], Awaitable[bytes]]:
     """Return what reads the set; StartError for a URL that is not to be trusted."""
     if "://" not in place:
-        return partial(asyncio.to_thread, _from_file, Path(place))
+        return partial(asyncio.to_thread, read_file, place, MAX_BYTES)
     try:
         parts = urlsplit(place)
         trusted = parts.hostname and parts.port != 0 and (parts.scheme == "https" or _is_local(parts))
@@ -148,11 +148,6 @@ def _is_local(parts: SplitResult) -> bool:
         return parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
     except ValueError:
         return False
-
-
-def _from_file(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)
 
 
 def _told(error: Exception) -> str:

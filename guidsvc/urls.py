@@ -7,8 +7,9 @@ is secret; and one in which it is not clear where the password ends is given to 
 import re
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
+from guidsvc.bounded_file import read_file
 from guidsvc.errors import StartError
 
 HIDDEN = "***"
@@ -19,6 +20,8 @@ _HARMLESS = re.compile(
     r"|retry(reads|writes)|readpreference|directconnection|protocol|\w*timeout(ms)?"
 )
 """Parameters whose values are shown; others may be secret, and a name that is misspelt may be that of a password."""
+_FILE = re.compile(r"(?i)tls(ca|crl|certificatekey)file|ssl_(ca_certs|certfile|keyfile)")
+"""Parameters that name a file."""
 _PARTS = re.compile(r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<rest>.*)", re.DOTALL)
 _Made = TypeVar("_Made")
 
@@ -59,11 +62,23 @@ def opened(setting: str, url: str, make: Callable[[str], _Made], *faults: type[E
     """Return what `make` makes of a URL; StartError, which names the setting, if that is one of these faults."""
     if is_ambiguous(url):
         raise StartError(f"{setting}: in a password each of : / ? # [ ] @ % is to be percent-encoded, as %40 for @")
+    _refuse_unreadable_files(setting, url)
     try:
         return make(url)
     except faults as error:
         # With no cause: it may quote what is secret, and is not to be shown by whoever shows this one.
         raise StartError(f"{setting}: {_told(url, make, faults, error)}") from None
+
+
+def _refuse_unreadable_files(setting: str, url: str) -> None:
+    """StartError if a parameter names a file that a driver could not read, or would wait for."""
+    for name, value in parse_qsl(url.partition("?")[2].partition("#")[0]):
+        if _FILE.fullmatch(name):
+            try:
+                read_file(value)
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or error
+                raise StartError(f"{setting}: {name}: {value}: {why}") from error
 
 
 def _told(url: str, make: Callable[[str], object], faults: tuple[type[Exception], ...], error: Exception) -> str:

@@ -6,8 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,23 @@ def test_a_bad_answer_is_shown_in_one_line_and_cut(tmp_path: Path) -> None:
     assert '/readyz: answered 503: {"store": "down"}' in said
     assert len(said.splitlines()) == 1
     assert len(said) < 500
+
+
+def test_a_server_that_drips_its_answer_is_given_up(tmp_path: Path) -> None:
+    """Each byte comes in time, and the whole answer never."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, str(ROOT / "pdapt.py"), "healthcheck"]
+        environment = os.environ | {"GUIDSVC_PORT": str(listener.getsockname()[1])}
+        with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            listener.settimeout(START_SECONDS)
+            connection, _ = listener.accept()
+            with connection, suppress(ConnectionError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                begun = time.monotonic()
+                while process.poll() is None and time.monotonic() - begun < 30:
+                    connection.sendall(b"X: y\r\n")
+                    time.sleep(0.5)
+            process.kill()
+            assert process.stderr is not None
+            assert "no whole answer within 5 s" in process.stderr.read()
+    assert process.returncode == 1

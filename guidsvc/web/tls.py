@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from guidsvc.bounded_file import read_file
 from guidsvc.errors import StartError
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -42,10 +43,13 @@ class Tls:
 
     def _load(self) -> ssl.SSLContext:
         try:
+            for path in (self._certificate, self._key):
+                read_file(path)  # OpenSSL would wait for a pipe
             loaded = _context(self._certificate, self._key)
         except (OSError, ValueError) as error:  # of which ssl.SSLError is one
             why = getattr(error, "strerror", None) or error
-            raise StartError(f"tls_cert, tls_key: {self._certificate}, {self._key}: {why}") from error
+            where = getattr(error, "filename", None) or f"{self._certificate}, {self._key}"
+            raise StartError(f"tls_cert, tls_key: {where}: {why}") from error
         self._warn_of_readers()
         return loaded
 
