@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from socket import AF_UNIX, socket
 
 import pymongo
 import pytest
 
 from guidsvc.errors import StartError
-from guidsvc.store import open_store, sqlite_parts
+from guidsvc.store import open_store, sqlite_backup, sqlite_parts
 from guidsvc.store.mongo import COLLECTION, FENCE, IDENTITY, KEYS, LEDGERS, RECEIPTS
 from guidsvc.store.sqlite import path_of_url
 from guidsvc.store.sqlite_backup import back_up, salvage
@@ -236,25 +237,63 @@ def test_the_store_itself_is_never_the_target(store: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-lock", "-journal"])
-def test_a_part_of_the_store_is_never_the_target(store: Path, suffix: str) -> None:
-    target = store.with_name(store.name + suffix)
-    with pytest.raises(StartError, match="is a part of the store"):
-        back_up(store, target, overwrite=True)
+def test_a_file_that_sqlite_uses_beside_the_store_is_never_the_target(store: Path, suffix: str) -> None:
+    beside = store.with_name(store.name + suffix)
+    beside.unlink(missing_ok=True)  # a store that is not being served has none of them
+    (store.parent / "alias").symlink_to(store.parent)
+    for target in (beside, store.parent / "alias" / beside.name):
+        with pytest.raises(StartError, match="is the store itself, or a file beside it"):
+            back_up(store, target, overwrite=True)
+    assert not beside.exists()
 
 
-@pytest.mark.parametrize("kind", ["fifo", "link", "broken link"])
-def test_only_a_regular_file_is_replaced(tmp_path: Path, store: Path, kind: str) -> None:
-    target, other = tmp_path / "target", tmp_path / "other"
-    if kind == "fifo":
-        os.mkfifo(target)
-    else:
-        target.symlink_to(other)
-    if kind == "link":
-        other.write_text("precious")
+def make_socket(path: Path) -> None:
+    """Make what a Unix socket that nobody listens on leaves."""
+    with socket(AF_UNIX) as made:
+        made.bind(str(path))
+
+
+@pytest.mark.parametrize("copy", [back_up, salvage])
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        make_socket,
+        lambda path: path.symlink_to("precious"),
+        lambda path: path.symlink_to(path.name),
+        lambda path: path.symlink_to("missing"),
+        lambda path: path.mkdir(),
+    ],
+    ids=["pipe", "socket", "link", "loop", "link to nothing", "folder"],
+)
+def test_a_target_that_is_no_regular_file_is_never_replaced(
+    tmp_path: Path, store: Path, make: Callable[[Path], None], copy: Callable[..., object]
+) -> None:
+    (tmp_path / "precious").write_text("precious")
+    target = tmp_path / "backup.db"
+    make(target)
+    before = target.lstat()
+    for overwrite in (True, False):
+        with pytest.raises(StartError, match=r"^backup: .* is (no regular file|a symbolic link|a folder)[,;]"):
+            copy(store, target, overwrite=overwrite)
+    assert (target.lstat().st_mode, target.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_target_is_judged_again_before_it_is_replaced(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, check = tmp_path / "backup.db", sqlite_backup._checked
+
+    def checked(made: Path) -> int:
+        os.mkfifo(target)  # while the copy is made
+        return check(made)
+
+    monkeypatch.setattr(sqlite_backup, "_checked", checked)
     with pytest.raises(StartError, match="is no regular file"):
         back_up(store, target, overwrite=True)
-    assert target.is_fifo() or target.is_symlink()
-    assert kind != "link" or other.read_text() == "precious"
+    assert target.is_fifo()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_link_that_leads_to_itself_is_no_store(tmp_path: Path) -> None:
@@ -288,6 +327,7 @@ def test_no_store_is_made_by_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (["x" * 300], r"backup: .*/x{300} cannot be written: File name too long"),
         (["missing/backup.db"], r"backup: .*/missing/backup.db cannot be written: No such file or directory"),
         (["backup.db", "--store-url", "mongodb://127.0.0.1/guidsvc"], r".*mongodump.*docs/backup.md"),
     ],

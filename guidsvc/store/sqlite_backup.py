@@ -5,13 +5,14 @@ Both are made under a temporary name, checked, and only then given their own.
 
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from guidsvc.errors import StartError
-from guidsvc.store.sqlite_files import SUFFIXES, connect
+from guidsvc.store.sqlite_files import connect, is_file_of
 from guidsvc.store.sqlite_schema import MIGRATIONS, identify, open_writer, start_error
 
 BUSY_SECONDS = 5.0
@@ -69,32 +70,44 @@ def _copied(source: Path, target: Path, copy: Callable[[sqlite3.Connection, Path
                 raise StartError(f"store_url: {source} holds no guidsvc tables")
             copy(connection, made)
         records = _checked(made)
+        _refuse_target(source, target, overwrite=overwrite)  # the copy may have taken long
         _publish(made, target, overwrite=overwrite)
     return Copied(target, records, target.stat().st_size)
 
 
 def _refuse_target(source: Path, target: Path, *, overwrite: bool) -> None:
-    if target.exists() and target.samefile(source):
-        raise StartError(f"backup: {target} is the store itself; name another file")
-    named = target.parent.resolve() / target.name
-    if named in {source.resolve().with_name(source.name + suffix) for suffix in (*SUFFIXES, "-journal")}:
-        raise StartError(f"backup: {target} is a part of the store; name another file")
-    if target.exists() and not overwrite:
-        raise StartError(f"backup: {target} exists; name another file, or add --overwrite")
-    if target.is_dir():
+    """StartError if the target is a file of the store, is not a regular file, or exists and must not be replaced."""
+    if is_file_of(source, target):
+        raise StartError(f"backup: {target} is the store itself, or a file beside it that SQLite uses; name another")
+    with _writable(target):
+        try:
+            mode = target.lstat().st_mode  # of a symbolic link itself: it would be replaced, not the file it points to
+        except FileNotFoundError:
+            return
+    if stat.S_ISDIR(mode):
         raise StartError(f"backup: {target} is a folder; name a file")
-    if target.is_symlink() or (target.exists() and not target.is_file()):
-        raise StartError(f"backup: {target} is no regular file; name another file")
+    if not stat.S_ISREG(mode):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+        raise StartError(f"backup: {target} is {kind}, which is never replaced; name another file")
+    if not overwrite:
+        raise StartError(f"backup: {target} exists; name another file, or add --overwrite")
+
+
+@contextmanager
+def _writable(target: Path) -> Iterator[None]:
+    """Turn what the system raises about the target into a StartError."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(f"backup: {target} cannot be written: {error.strerror}") from error
 
 
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
     """Make an empty file beside the target that only its owner can read; remove it at the end if it is still there."""
     made = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with _writable(target):
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _MODE))
-    except OSError as error:
-        raise StartError(f"backup: {target} cannot be written: {error.strerror}") from error
     try:
         yield made
     finally:
@@ -132,15 +145,13 @@ def _has_tables(connection: sqlite3.Connection) -> bool:
 
 def _publish(made: Path, target: Path, *, overwrite: bool) -> None:
     """Sync the copy, and give it its name."""
-    try:
+    with _writable(target):
         _sync(made)
         if overwrite:
             made.replace(target)
         else:
             target.hardlink_to(made)  # fails if somebody else has made the target meanwhile
         _sync(target.parent)
-    except OSError as error:
-        raise StartError(f"backup: {target} cannot be written: {error.strerror}") from error
 
 
 def _sync(path: Path) -> None:

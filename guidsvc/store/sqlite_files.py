@@ -78,6 +78,17 @@ class StoreFiles:
             _log.warning("store file is back, writes go on", file=str(self.path))
 
 
+def is_file_of(store: Path, path: Path) -> bool:
+    """Whether a path names the file of a store, or one that stands or may stand beside it, by this or another name."""
+    there = _identity(path)
+    for suffix in (*SUFFIXES, "-journal"):
+        beside = store.with_name(store.name + suffix)
+        is_named = path.name == beside.name and _identity(path.parent) == _identity(beside.parent)
+        if is_named or (there is not None and there == _identity(beside)):
+            return True
+    return False
+
+
 def connect(path: Path, *, timeout_seconds: float) -> sqlite3.Connection:
     """Open a file that exists, for one thread at a time; sqlite3.Error if it does not."""
     url = f"{path.absolute().as_uri()}?mode=rw"
