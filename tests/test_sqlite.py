@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +20,7 @@ from guidsvc.store.sqlite_tables import RECORDS
 from guidsvc.store.sqlite_writer import failure
 from tests.conftest import FakeClock
 from tests.records import GUID, record
+from tests.servers import pdapt
 
 NOBODY = 65534
 
@@ -75,6 +77,30 @@ async def test_a_url_names_a_relative_or_an_absolute_path() -> None:
 async def test_a_url_without_a_file_is_refused(url: str) -> None:
     with pytest.raises(StartError, match="sqlite:///relative/path"):
         path_of_url(url)
+
+
+@pytest.mark.parametrize("words", [["keys", "list"], ["backup", "copy.db"], ["--port", "0"]])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("loop", r"loop: Too many levels of symbolic links; name a file"),
+        ("loop/guidsvc.db", r"loop/guidsvc.db: Too many levels of symbolic links; name a file"),
+        ("pipe", r".*/pipe is no regular file; name another"),
+        ("link", r".*/pipe is no regular file; name another"),
+        ("x" * 300, r"x{300}: File name too long; name another file"),
+        ("\udcff.db", r"the path of a SQLite store must be UTF-8"),
+    ],
+)
+def test_a_path_that_cannot_be_a_store_is_refused_in_one_line(
+    tmp_path: Path, name: str, why: str, words: list[str]
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to("pipe")
+    os.mkfifo(tmp_path / "pipe")
+    refused = pdapt(tmp_path, *words, "--store-url", f"sqlite:///{name}")
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert re.fullmatch(rf"pdapt.py: store_url: {why}\n", refused.stderr), refused.stderr
 
 
 async def test_the_file_has_a_write_ahead_log_that_is_synced_at_each_commit(writer: sqlite3.Connection) -> None:

@@ -6,7 +6,10 @@ Whatever sqlite3 raises ends in this file, in `sqlite_writer` and in `sqlite_sch
 """
 
 import asyncio
+import errno
+import os
 import sqlite3
+import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -65,15 +68,33 @@ def path_of_url(url: str) -> Path:
     host, _, path = url.removeprefix("sqlite://").partition("/")
     if host or {"?", "#"} & set(path) or "%00" in path or path in {"", ":memory:"}:
         raise StartError("store_url: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path, of a file")
+    path = unquote(path)
     try:
-        return Path(unquote(path)).resolve()  # one file has one name, or two processes could each claim it
+        resolved = Path(path).resolve()  # one file has one name, or two processes could each claim it
+        str(resolved).encode()
+        _refuse_special(resolved)
+    except UnicodeEncodeError as error:
+        raise StartError("store_url: the path of a SQLite store must be UTF-8") from error
+    except RuntimeError as error:  # from Python 3.13 on an OSError
+        raise StartError(f"store_url: {path}: {os.strerror(errno.ELOOP)}; name a file") from error
     except FileNotFoundError as error:
         raise StartError(
             "store_url: the working directory no longer exists; start in another, or name an absolute path: "
             "sqlite:////path/guidsvc.db"
         ) from error
-    except (OSError, RuntimeError) as error:  # a link that leads to itself
-        raise StartError(f"store_url: {path}: {error}") from error
+    except OSError as error:
+        raise StartError(f"store_url: {path}: {error.strerror}; name another file") from error
+    return resolved
+
+
+def _refuse_special(path: Path) -> None:
+    """StartError if a path leads to a pipe, a device or a socket: to open one may wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # SQLite says of a folder itself that it is one
+        raise StartError(f"store_url: {path} is no regular file; name another")
 
 
 @asynccontextmanager
