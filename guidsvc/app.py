@@ -216,8 +216,19 @@ async def serving(
 async def _auditing(settings: Settings, clock: Clock, meters: Meters) -> AsyncIterator[AuditLog | None]:
     """Open the audit log, inside, where it is asked for, or access is controlled."""
     where = settings.audit_log or (audit.STDERR if is_controlled(settings) else audit.OFF)
+    if where not in {audit.OFF, audit.STDERR} and scheme_of(settings.store_url) == "sqlite":
+        _refuse_file_of_store(Path(where), settings.store_url)
     with audit.open_audit_log(where, clock=clock, meter=meters.audit) as opened:
         yield opened
+
+
+def _refuse_file_of_store(path: Path, store_url: str) -> None:
+    """StartError if the audit log would be written into a file of the store."""
+    from guidsvc.store.sqlite import path_of_url
+    from guidsvc.store.sqlite_files import is_file_of
+
+    if is_file_of(path_of_url(store_url), path):
+        raise StartError(f"audit_log: {path} is a file of the store; name another")
 
 
 @asynccontextmanager

@@ -103,6 +103,18 @@ def test_a_path_that_cannot_be_a_store_is_refused_in_one_line(
     assert re.fullmatch(rf"pdapt.py: store_url: {why}\n", refused.stderr), refused.stderr
 
 
+@pytest.mark.parametrize("name", ["guidsvc.db", "guidsvc.db-wal", "link"])
+def test_the_audit_log_is_never_written_into_a_file_of_the_store(tmp_path: Path, name: str) -> None:
+    open_writer(tmp_path / "guidsvc.db").close()
+    (tmp_path / "link").symlink_to("guidsvc.db")
+    before = (tmp_path / "guidsvc.db").read_bytes()
+    refused = pdapt(tmp_path, "--port", "0", "--audit-log", name)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"pdapt.py: audit_log: {name} is a file of the store; name another\n"
+    assert (tmp_path / "guidsvc.db").read_bytes() == before
+
+
 async def test_the_file_has_a_write_ahead_log_that_is_synced_at_each_commit(writer: sqlite3.Connection) -> None:
     assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert writer.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
