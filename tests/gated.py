@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from guidsvc.models import Receipt, ReceiptUsage, Record
 from guidsvc.rules import Selection
@@ -36,6 +37,9 @@ class GatedStore:
 
     async def latest(self, guid: str) -> Record | None:
         return await self.get(guid)
+
+    def on_claim(self, changed: Callable[[bool], None]) -> None:
+        """Do nothing: it is in this process alone."""
 
     async def settled(self, guid: str) -> Record | None:
         return await self.get(guid)

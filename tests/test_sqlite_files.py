@@ -1,22 +1,26 @@
 """The files of the SQLite store: removed, replaced and put back under a running service; and a log that has grown."""
 
 import asyncio
+import json
 import shutil
 import sqlite3
+import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
+from guidsvc import keys
 from guidsvc.errors import StoreReplaced
-from guidsvc.store.sqlite import SqliteStore, open_sqlite
+from guidsvc.store.sqlite import SqliteStore, open_keys_of, open_sqlite
 from guidsvc.store.sqlite_files import WAL_BYTES
-from guidsvc.store.sqlite_schema import open_writer
+from guidsvc.store.sqlite_schema import claim, open_writer
 from tests.client import Client
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import GUID, record
-from tests.servers import START_SECONDS
+from tests.servers import START_SECONDS, Service, service, wait_until
 from tests.test_metrics import scrape, value
 
 PATH = f"/guid/{GUID}"
@@ -51,6 +55,25 @@ def put_back(path: Path) -> None:
     path.with_name("away").replace(path)
 
 
+def put(running: Service, user: str) -> None:
+    """Write the record of GUID; HTTPError if that is refused."""
+    body = json.dumps({"user": user}).encode()
+    request = urllib.request.Request(f"{running.url}{PATH}", body, method="PUT")
+    with urllib.request.urlopen(request, timeout=START_SECONDS) as reply:
+        reply.read()
+
+
+def get(running: Service) -> str:
+    """Return the user of GUID."""
+    with urllib.request.urlopen(f"{running.url}{PATH}", timeout=START_SECONDS) as reply:
+        return str(json.load(reply)["user"])
+
+
+async def hits(client: Client) -> float | None:
+    """Return how many reads the cache has answered."""
+    return value(await scrape(client), "guidsvc_cache_reads_total", level="l1")
+
+
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-lock"])
 @pytest.mark.parametrize("change", [remove, replace])
 async def test_a_file_that_is_not_in_its_place_stops_writes_until_it_is_back(
@@ -80,6 +103,70 @@ async def test_a_file_that_is_not_in_its_place_stops_writes_until_it_is_back(
         assert (await client.put(PATH, {"user": "after"})).status == 200
         assert (await client.get("/readyz")).json["status"] == "ready"
         assert (await client.get("/guid")).json["items"][0]["user"] == "after"
+
+
+def test_a_process_that_lost_its_claim_reads_what_the_next_one_writes(tmp_path: Path) -> None:
+    """Two services on one file, because somebody took the empty lock file for a leftover."""
+    with service(tmp_path) as first:
+        put(first, "first")
+        assert get(first) == "first", "which is in its cache now"
+        (tmp_path / "guidsvc.db-lock").unlink()
+        with service(tmp_path) as second:
+            put(second, "second")
+            wait_until(lambda: get(first) == "second", "a read of what another process wrote")
+            for number in range(20):
+                put(second, f"second {number}")
+                assert get(first) == get(second) == f"second {number}"
+            with pytest.raises(HTTPError, match="503"):
+                put(first, "lost")
+            assert get(second) == "second 19"
+
+
+async def test_the_cache_is_used_again_when_the_lock_file_is_back(
+    serving: Serving, path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(TOLD, BACK)
+    async with serving() as client:
+        await client.put(PATH, {"user": "a"})
+        remove(beside(path, "-lock"))
+        assert (await client.get("/readyz")).json["store"] == "replaced"
+        before = await hits(client)
+        for _ in range(3):
+            assert (await client.get(PATH)).json["user"] == "a"
+        assert await hits(client) == before
+
+        put_back(beside(path, "-lock"))
+        async with asyncio.timeout(START_SECONDS):
+            while await hits(client) == before:
+                assert (await client.get(PATH)).json["user"] == "a"
+
+
+async def test_a_write_that_waited_for_the_next_process_to_begin_is_refused(
+    path: Path, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    """It would land after the other has begun to cache what it reads."""
+    expected_logs.add(TOLD)
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            begun: list[str] = []
+            store._writer._connection.set_trace_callback(begun.append)
+            writing = asyncio.create_task(store.swap(None, record(clock())))
+            async with asyncio.timeout(START_SECONDS):
+                while "BEGIN IMMEDIATE" not in begun:
+                    await asyncio.sleep(0.001)
+            beside(path, "-lock").unlink()
+            other.execute("COMMIT")
+            with pytest.raises(StoreReplaced):
+                await writing
+        assert await store.get(GUID) is None
+
+
+async def test_a_store_that_is_open_for_its_keys_alone_does_not_mind_who_claims_it(path: Path) -> None:
+    key, _ = keys.draw("alice", ["read"], 1)
+    async with open_keys_of(path) as opened:
+        claim(path, exclusive=True)[0].close()
+        assert await opened.swap_key(None, key)
 
 
 def test_a_start_writes_nothing_where_nothing_is_to_be_changed(path: Path) -> None:

@@ -42,7 +42,9 @@ async def open_cache(
     if url == "memory://":
         from guidsvc.cache.local import LocalCache
 
-        yield LocalCache(store, clock=clock, size_bytes=size_bytes, meter=meter)
+        cache = LocalCache(store, clock=clock, size_bytes=size_bytes, meter=meter)
+        store.on_claim(cache.begin_anew)
+        yield cache
     elif scheme in {"redis", "rediss", "unix"}:
         from guidsvc.cache.shared import open_shared
 

@@ -33,6 +33,7 @@ class LocalCache(Around[Store]):
         super().__init__(store)
         self._clock = clock
         self._meter = CacheMeter() if meter is None else meter
+        self._size_bytes = size_bytes
         self._entries = bounded(size_bytes, _weigh)
         self._flights: dict[str, asyncio.Task[Record | None]] = {}
         self._marked: dict[str, int] = {}  # how many writes of a key are under way
@@ -88,6 +89,12 @@ class LocalCache(Around[Store]):
 
     async def check(self) -> None:
         """Return: memory always answers."""
+
+    def begin_anew(self, is_alone: bool) -> None:  # noqa: FBT001  # as a store calls it
+        """Drop every record, and keep none while another process may write them."""
+        if is_alone:
+            self._flights.clear()
+        self._entries = bounded(self._size_bytes if is_alone else 0, _weigh)  # in which no record has room
 
     async def _fill(self, guid: str) -> Record | None:
         flight = asyncio.current_task()

@@ -4,7 +4,7 @@ A store keeps records and holds no rule. Everything that changes a record goes t
 so no check-then-act race is possible, whoever else writes.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Protocol
@@ -126,6 +126,13 @@ class Ledgers(Clocked, Protocol):
 
 class Backend(Store, Receipts, Fenced, Protocol):
     """What keeps it all. Opened exclusively, it lets go of every lease: whoever held one is dead."""
+
+    def on_claim(self, changed: Callable[[bool], None]) -> None:
+        """Call `changed(False)`, in any thread, when another process may open what this one opened exclusively.
+
+        Call `changed(True)`, on the event loop, when that process can no longer write. A store that enforces no claim
+        calls neither.
+        """
 
 
 class Database(Backend, Keys, Ledgers, Protocol):

@@ -1,6 +1,6 @@
 """A store around a store, which measures how long each operation takes, and counts those that fail."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from types import TracebackType
 
@@ -75,6 +75,9 @@ class MeasuredStore(Around[Backend]):
 
     async def purge_receipts(self, before: int, limit: int) -> int:
         return await self._store.purge_receipts(before, limit)
+
+    def on_claim(self, changed: Callable[[bool], None]) -> None:
+        self._store.on_claim(changed)
 
 
 class _Operation(Timing):

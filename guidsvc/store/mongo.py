@@ -325,6 +325,9 @@ class MongoStore:
     async def purge_receipts(self, before: int, limit: int) -> int:
         return await _purge(self._receipts, before, limit)
 
+    def on_claim(self, changed: Callable[[bool], None]) -> None:
+        """Do nothing: MongoDB keeps no claim."""
+
     async def identity(self) -> str:
         try:
             found = await self._collection.database[IDENTITY].find_one({"_id": COLLECTION})

@@ -117,7 +117,7 @@ async def open_sqlite(
             writer.execute(LET_GO)
         elif alone:
             share(lock)
-        store = SqliteStore(writer, reader, Finder(path), meter=meter)
+        store = SqliteStore(writer, reader, Finder(path), meter=meter, is_claimed=True)
         try:
             sweep, watch = partial(_sweep, store, clock, sweep_seconds), partial(_watch, store, wal_bytes)
             async with background(sweep), background(watch):
@@ -162,9 +162,10 @@ class SqliteStore:
         *,
         write_seconds: float = WRITE_SECONDS,
         meter: StoreMeter | None = None,
+        is_claimed: bool = False,
     ) -> None:
         (_, _, self._file) = writer.execute("PRAGMA database_list").fetchone()
-        self.files = finder.files = StoreFiles(Path(self._file))
+        self.files = finder.files = StoreFiles(Path(self._file), is_claimed=is_claimed)
         self._writer = Writer(writer, self.files)
         self._reader = reader
         self._finder = finder
@@ -269,6 +270,15 @@ class SqliteStore:
         with self._failures():
             await asyncio.to_thread(self.files.shrink_wal, limit_bytes)
 
+    def on_claim(self, changed: Callable[[bool], None]) -> None:
+        self.files.on_claim = changed
+
+    async def regain_claim(self) -> None:
+        """Have the claim again, if it was lost and every file is back in its place."""
+        if self.files.is_claim_lost:
+            await self._in_thread(partial(self._writer.transaction, lambda: None))
+            self.files.regain_claim()
+
     async def ping(self) -> None:
         self.files.check()
         with self._failures():
@@ -339,9 +349,10 @@ async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:
 
 
 async def _watch(store: SqliteStore, wal_bytes: int) -> None:
-    """Notice that a file was replaced, though nobody writes, and keep the log small."""
+    """Notice that a file was replaced, or is back, though nobody writes, and keep the log small."""
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         with suppress(GuidsvcError):  # the next look finds what is still so; a change of the files is in the log
             store.files.check()
+            await store.regain_claim()
             await store.shrink_wal(wal_bytes)

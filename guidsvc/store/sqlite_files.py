@@ -7,6 +7,7 @@ share a name and not its locks.
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
@@ -17,27 +18,36 @@ from guidsvc.errors import StoreReplaced
 
 WAL_BYTES = 64 * 1024 * 1024
 """A write-ahead log above this size is cut back as soon as no reader needs it."""
-SUFFIXES = ("", "-wal", "-shm", "-lock")
+LOCK_SUFFIX = "-lock"
+_UNCLAIMED = ("", "-wal", "-shm")
+SUFFIXES = (*_UNCLAIMED, LOCK_SUFFIX)
 _FEW_FRAMES = 1000
 
 _log = structlog.get_logger(__name__)
 
 
 class StoreFiles:
-    """The database with its write-ahead log, the index of that and the lock of its claim, which must all be open."""
+    """The database, its write-ahead log and the index of that, which must be open; and the lock file of a claim."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_claimed: bool) -> None:
         self.path = path
-        self._paths = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
-        self._identities = [_identity(each) for each in self._paths]
+        suffixes = SUFFIXES if is_claimed else _UNCLAIMED
+        paths = [path.with_name(path.name + suffix) for suffix in suffixes]
+        self._identities = {each: _identity(each) for each in paths}
+        self._log_path = path.with_name(path.name + "-wal")
+        self._lock_path = path.with_name(path.name + LOCK_SUFFIX)
         self._lock = Lock()
         self.is_replaced = False
+        self.is_claim_lost = False
+        """Whether the lock file was removed or replaced, so that another process may have claimed the store."""
+        self.on_claim: Callable[[bool], None] | None = None
+        """Called with False, in any thread, when the claim is lost."""
 
     def check(self) -> None:
         """Return if every file is still in its place; StoreReplaced if one was removed or replaced."""
-        changed = [
-            path for path, opened in zip(self._paths, self._identities, strict=True) if _identity(path) != opened
-        ]
+        changed = [path for path, opened in self._identities.items() if _identity(path) != opened]
+        if self._lock_path in changed and not self.is_claim_lost:
+            self._lose_claim()
         if bool(changed) != self.is_replaced:
             self._note(changed)
         if changed:
@@ -48,7 +58,7 @@ class StoreFiles:
     def wal_bytes(self) -> int:
         """Return the size of the write-ahead log."""
         try:
-            return self._paths[1].stat().st_size
+            return self._log_path.stat().st_size
         except FileNotFoundError:
             return 0
 
@@ -65,6 +75,17 @@ class StoreFiles:
             _, frames, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if frames - copied <= _FEW_FRAMES:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def regain_claim(self) -> None:
+        """Note that a transaction found the lock file back: a process with another lock file writes no more."""
+        self.is_claim_lost = False
+        if self.on_claim is not None:
+            self.on_claim(True)
+
+    def _lose_claim(self) -> None:
+        self.is_claim_lost = True
+        if self.on_claim is not None:
+            self.on_claim(False)
 
     def _note(self, changed: list[Path]) -> None:
         with self._lock:

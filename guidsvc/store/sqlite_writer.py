@@ -92,21 +92,28 @@ class Writer:
         committing = False
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            self._files.check()  # again: who claims the store meanwhile, writes to it before it reads
             done = work()
             committing = True
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            with suppress(sqlite3.Error):  # whose own fault would hide the first
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+            self._roll_back()
             self.is_failing = self.is_failing or _code(error) in _DISK
             raise failure(error, self._file, committing=committing) from error
+        except BaseException:  # an open transaction would fail every later one
+            self._roll_back()
+            raise
         self.is_failing = False
         try:
             self._files.check()
         except StoreReplaced as error:
             raise OutcomeUnknown(str(error)) from error
         return done
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):  # whose own fault would hide the first
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
 
 def failure(error: sqlite3.Error, file: str, *, committing: bool = False) -> GuidsvcError:
