@@ -30,6 +30,8 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 LARGE = {"x": "x" * 16_000}
 GET = json.dumps({"op": "get", "guid": GUID}).encode()
 PUT = json.dumps({"user": USER, "metadata": LARGE}).encode()
+CONTINUE = {b"HTTP/1.1 100 Continue\r\n", b"HTTP/1.1 100 (Continue)\r\n"}
+"""The two servers say it in two ways."""
 
 
 def head(path: str) -> bytes:
@@ -148,6 +150,24 @@ async def test_a_batch_that_never_ends_is_ended_and_says_where(
     assert watched.memory - before < 64 * MIB
     assert (await client.get("/livez")).status == 200
     await client.aclose()
+
+
+async def test_a_batch_that_is_only_validated_opens_no_database_before_its_first_write(endless: Service) -> None:
+    """A database takes some 100 KiB of memory, and any client can send the head of a request."""
+    waiting = head(f"{BATCH}?validate_only=true").replace(b"Host", b"Expect: 100-continue\r\nHost", 1)
+    watched = Watched(endless.process.pid)
+    watched.look()
+    before = watched.memory
+    writers = []
+    for _ in range(400):
+        reader, writer = await asyncio.open_connection("127.0.0.1", endless.port)
+        writers.append(writer)
+        writer.write(waiting)
+        assert await asyncio.wait_for(reader.readline(), 30) in CONTINUE
+    watched.look()
+    for writer in writers:
+        await hang_up(writer)
+    assert watched.memory - before < 400 * 64 * 1024
 
 
 async def test_lines_that_are_done_before_it_ends_are_done_and_others_are_not(serving: Serving) -> None:

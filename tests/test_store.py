@@ -1,16 +1,19 @@
 """The store's contract, kept by every store and by every cache around one."""
 
 import asyncio
+from contextlib import ExitStack
 from typing import cast
 
 import pytest
 
 from guidsvc.cache import open_cache
+from guidsvc.errors import Overloaded
 from guidsvc.models import MAX_TIME, Record
 from guidsvc.rules import Selection
 from guidsvc.store import FAR, Backend, Store, open_store
 from guidsvc.store.around import Around
 from guidsvc.store.rehearsal import rehearsal
+from guidsvc.temporary_space import MIB, TemporarySpace
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 
@@ -317,6 +320,17 @@ async def test_a_rehearsal_is_as_the_store_would_be_and_the_store_is_as_it_was(s
         assert await rehearsed.get(GUID) is None
         assert not await rehearsed.swap(changed, None)
     assert (await store.get(GUID), await store.get(other.guid)) == (kept, None)
+
+
+async def test_the_temporary_space_bounds_how_many_rehearsals_have_a_database(store: Store, clock: FakeClock) -> None:
+    space = TemporarySpace(request_bytes=MIB, total_bytes=MIB)
+    with ExitStack() as opened:
+        rehearsals = [opened.enter_context(rehearsal(store, opened.enter_context(space.share()))) for _ in range(5)]
+        for each in rehearsals[:4]:
+            assert await each.get(GUID) is None
+            assert await each.swap(None, record(clock()))
+        with pytest.raises(Overloaded):
+            await rehearsals[4].swap(None, record(clock()))
 
 
 async def test_a_peek_is_what_a_get_would_be_or_has_to_be_waited_for(store: Store, clock: FakeClock) -> None:

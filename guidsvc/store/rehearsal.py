@@ -2,6 +2,7 @@
 
 What is written goes into a temporary database of SQLite, which has no name, spills to disk where it grows large,
 and is gone when it is closed. It takes its pages from the temporary space of the request, so it can grow to that bound.
+It is opened by the first write, when that has its space: so the temporary space bounds how many there are, too.
 """
 
 import sqlite3
@@ -31,23 +32,28 @@ def rehearsal(store: Store, share: Share | None = None) -> Iterator["Rehearsal"]
     """Rehearse on a store, inside. It is never written to. What is rehearsed is taken from the share of the request."""
     with ExitStack() as opened:
         share = opened.enter_context(TemporarySpace().share()) if share is None else share
-        written = opened.enter_context(closing(sqlite3.connect("", isolation_level=None)))
-        written.executescript(_SCHEMA)
-        yield Rehearsal(store, written, share)
+        yield opened.enter_context(closing(Rehearsal(store, share)))
 
 
 class Rehearsal(Around[Store]):
     """The store as it would be. Of each GUID one swap at a time, which its one service sees to."""
 
-    def __init__(self, store: Store, written: sqlite3.Connection, share: Share) -> None:
+    def __init__(self, store: Store, share: Share) -> None:
         super().__init__(store)
-        self._written = written
+        self._written: sqlite3.Connection | None = None
         self._share = share
         self._room = 0  # bytes that were taken, and are still to be written
         self._taken_bytes = 0
         self._has_file = False
 
+    def close(self) -> None:
+        """Forget what was written."""
+        if self._written is not None:
+            self._written.close()
+
     async def get(self, guid: str) -> Record | None:
+        if self._written is None:
+            return await self._store.get(guid)
         rows = self._execute("SELECT record FROM rehearsed WHERE guid = ?", guid)
         if not rows:
             return await self._store.get(guid)
@@ -93,6 +99,14 @@ class Rehearsal(Around[Store]):
 
     def _execute(self, statement: str, *values: object) -> list[tuple[object, ...]]:
         try:
+            if self._written is None:
+                self._written = _opened()
             return self._written.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise StoreUnavailable(f"the rehearsal: {error}") from error
+
+
+def _opened() -> sqlite3.Connection:
+    opened = sqlite3.connect("", isolation_level=None)
+    opened.executescript(_SCHEMA)
+    return opened
