@@ -14,10 +14,11 @@ import pytest
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.rules import Selection
 from guidsvc.store.sqlite import GROUP, SqliteStore, open_sqlite, path_of_url
+from guidsvc.store.sqlite_files import StoreFiles
 from guidsvc.store.sqlite_find import Finder, count_statement, end_statement, statement, values_of
 from guidsvc.store.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
-from guidsvc.store.sqlite_tables import RECORDS
-from guidsvc.store.sqlite_writer import failure
+from guidsvc.store.sqlite_tables import RECORDS, Change
+from guidsvc.store.sqlite_writer import Writer, failure
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 from tests.servers import pdapt
@@ -377,6 +378,27 @@ async def test_a_full_disk_at_the_start_is_told_in_one_line(path: Path) -> None:
 
     with pytest.raises(StartError, match="disk is full"):
         open_writer(path, huge)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+async def test_a_damaged_file_at_the_start_is_told_in_one_line(path: Path, clock: FakeClock, exclusive: bool) -> None:
+    with closing(open_writer(path)) as file:
+        (root,) = file.execute("SELECT rootpage FROM sqlite_master WHERE name = 'fence'").fetchone()
+        (size,) = file.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as damaged:
+        damaged.seek((root - 1) * size)
+        damaged.write(b"\xff" * size)
+
+    with pytest.raises(StartError, match="is damaged"):
+        async with open_sqlite(path, clock=clock, exclusive=exclusive):
+            pass
+
+
+def test_an_error_that_is_not_of_sqlite_leaves_no_transaction_open(writer: sqlite3.Connection, path: Path) -> None:
+    made = Writer(writer, StoreFiles(path, is_claimed=False))
+    with pytest.raises(OverflowError):
+        made.swaps([Change("SELECT ?", (2**63,))])
+    assert made.transaction(lambda: "done") == "done"
 
 
 async def test_an_exclusive_claim_keeps_every_other_out(path: Path, clock: FakeClock) -> None:

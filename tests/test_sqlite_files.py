@@ -290,6 +290,20 @@ async def test_its_size_is_a_metric(serving: Serving, path: Path) -> None:
         assert value(await scrape(client), "guidsvc_store_wal_bytes") == beside(path, "-wal").stat().st_size > 0
 
 
+async def test_metrics_are_answered_though_the_folder_of_the_store_is_a_file_by_now(
+    path: Path, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(TOLD)
+    folder = path.parent / "folder"
+    folder.mkdir()
+    async with open_sqlite(folder / "guidsvc.db", clock=clock, exclusive=True) as store:
+        folder.rename(path.parent / "moved")
+        folder.write_text("")
+        assert store.files.wal_bytes() == 0
+        with pytest.raises(StoreReplaced):
+            await store.swap(None, record(clock()))
+
+
 async def test_no_metric_of_it_where_there_is_none(serving: Serving, mongo_url: str) -> None:
     async with serving(store_url=mongo_url) as client:
         assert isinstance(client, Client)

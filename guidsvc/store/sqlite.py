@@ -12,7 +12,7 @@ import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,15 @@ from pydantic import ValidationError
 
 from guidsvc.background import background
 from guidsvc.batching import Batcher, Patience
-from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.errors import (
+    CorruptRecord,
+    GuidsvcError,
+    NoStore,
+    OutcomeUnknown,
+    StartError,
+    StoreReplaced,
+    StoreUnavailable,
+)
 from guidsvc.keys import Key
 from guidsvc.ledger import Ledger
 from guidsvc.meters import StoreMeter
@@ -33,7 +41,17 @@ from guidsvc.rules import Clock, Selection
 from guidsvc.store.fence import Fence, Mode, Sight
 from guidsvc.store.sqlite_files import WAL_BYTES, StoreFiles
 from guidsvc.store.sqlite_find import Finder
-from guidsvc.store.sqlite_schema import FORGET, LET_GO, RENAME, claim, is_store, open_reader, open_writer, share
+from guidsvc.store.sqlite_schema import (
+    FORGET,
+    LET_GO,
+    RENAME,
+    claim,
+    is_store,
+    open_reader,
+    open_writer,
+    share,
+    start_error,
+)
 from guidsvc.store.sqlite_tables import (
     FENCE,
     KEYS,
@@ -110,12 +128,15 @@ async def open_sqlite(
     """Open the store in a file, sweep it now and then, and close it when every write has been answered."""
     lock, alone = claim(path, exclusive=exclusive)
     with closing(lock), closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
-        if alone:
-            writer.execute(FORGET)
-        if exclusive:
-            writer.execute(RENAME)
-            writer.execute(LET_GO)
-        elif alone:
+        try:
+            if alone:
+                writer.execute(FORGET)
+            if exclusive:
+                writer.execute(RENAME)
+                writer.execute(LET_GO)
+        except sqlite3.Error as error:
+            raise start_error(path, error) from error
+        if alone and not exclusive:
             share(lock)
         store = SqliteStore(writer, reader, Finder(path), meter=meter, is_claimed=True)
         try:
@@ -124,8 +145,7 @@ async def open_sqlite(
                 yield store
         finally:
             await store.aclose()
-            if store.files.is_replaced:
-                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or the next start reads this log for the new file
+            store.save_stray_log()
 
 
 @asynccontextmanager
@@ -273,6 +293,14 @@ class SqliteStore:
     def on_claim(self, changed: Callable[[bool], None]) -> None:
         self.files.on_claim = changed
 
+    def save_stray_log(self) -> bool:
+        """Save the log, if the next process would not find it beside its database; return whether that was done."""
+        return self.files.is_log_astray() and self._writer.save_log()
+
+    async def save_stray_log_in_thread(self) -> bool:
+        """Save the log as `save_stray_log` does, beside the event loop."""
+        return await self._in_thread(self.save_stray_log)
+
     async def regain_claim(self) -> None:
         """Have the claim again, if it was lost and every file is back in its place."""
         if self.files.is_claim_lost:
@@ -350,9 +378,15 @@ async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:
 
 async def _watch(store: SqliteStore, wal_bytes: int) -> None:
     """Notice that a file was replaced, or is back, though nobody writes, and keep the log small."""
+    is_saved = False
     while True:
         await asyncio.sleep(WATCH_SECONDS)
-        with suppress(GuidsvcError):  # the next look finds what is still so; a change of the files is in the log
+        try:
             store.files.check()
+            is_saved = False
             await store.regain_claim()
             await store.shrink_wal(wal_bytes)
+        except StoreReplaced:
+            is_saved = is_saved or await store.save_stray_log_in_thread()
+        except GuidsvcError:
+            pass  # the next look finds what is still so

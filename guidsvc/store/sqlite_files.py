@@ -55,11 +55,15 @@ class StoreFiles:
                 f"SQLite: {changed[0]} was removed or replaced while it was open; put it back, or restart the service"
             )
 
+    def is_log_astray(self) -> bool:
+        """Whether the next process would not find this database with this log, as one of the two has another place."""
+        return any(_identity(path) != opened for path, opened in self._identities.items() if path != self._lock_path)
+
     def wal_bytes(self) -> int:
         """Return the size of the write-ahead log."""
         try:
             return self._log_path.stat().st_size
-        except FileNotFoundError:
+        except OSError:  # as it was removed, or its folder
             return 0
 
     def shrink_wal(self, limit_bytes: int) -> None:

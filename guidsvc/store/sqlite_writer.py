@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import structlog
+
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StoreReadOnly, StoreReplaced, StoreUnavailable
 from guidsvc.store.sqlite_files import StoreFiles
 from guidsvc.store.sqlite_schema import APPLICATION_ID
@@ -19,6 +21,7 @@ _Done = TypeVar("_Done")
 _TRIAL = f"PRAGMA application_id = {APPLICATION_ID}"
 """Writes a page, and changes nothing."""
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_log = structlog.get_logger(__name__)
 _DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
 
@@ -86,6 +89,19 @@ class Writer:
             raise
         except (StoreUnavailable, OutcomeUnknown) as error:
             raise StoreReadOnly(str(error)) from error
+
+    def save_log(self) -> bool:
+        """Write the log into the database file, and empty it; return whether that was done.
+
+        A database that is no longer beside its log would lose what is in there alone; and a log that is left beside
+        another database would damage that at the next start.
+        """
+        try:
+            busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            _log.warning("write-ahead log cannot be saved", file=self._file, error=str(error))
+            return False
+        return not busy
 
     def _transaction(self, work: Callable[[], _Done]) -> _Done:
         self._files.check()
