@@ -330,7 +330,10 @@ async def _refused_as_corrupt(client: Client) -> None:
     assert [result["status"] for result in results] == [200, 500, 500]
 
 
-@pytest.mark.parametrize("change", ["user = ''", "metadata = '{'", "version = 'x'", "owner = x'00'"])
+NOT_UTF_8 = "user = CAST(x'ff41' AS TEXT)"
+
+
+@pytest.mark.parametrize("change", ["user = ''", "metadata = '{'", "version = 'x'", "owner = x'00'", NOT_UTF_8])
 async def test_a_row_that_is_no_record_is_told_and_others_are_served(
     serving: Serving, tmp_path: Path, expected_logs: ExpectedLogs, change: str
 ) -> None:

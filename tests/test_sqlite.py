@@ -13,6 +13,7 @@ import pytest
 
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.rules import Selection
+from guidsvc.store.fence import Mode
 from guidsvc.store.sqlite import GROUP, SqliteStore, open_sqlite, path_of_url
 from guidsvc.store.sqlite_files import StoreFiles
 from guidsvc.store.sqlite_find import Finder, count_statement, end_statement, statement, values_of
@@ -260,6 +261,39 @@ async def test_a_row_that_is_no_record_is_told_as_corrupt_and_others_are_served(
     with pytest.raises(CorruptRecord):
         await store.get(GUID)
     assert await store.get(other.guid) == other
+
+
+async def test_a_row_that_cannot_be_read_is_told_to_those_alone_who_settle_it(
+    store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
+) -> None:
+    other = record(clock(), guid="0" * 32)
+    await asyncio.gather(store.swap(None, record(clock())), store.swap(None, other))
+    writer.execute("UPDATE records SET user = CAST(x'ff41' AS TEXT) WHERE guid = ?", (GUID,))
+
+    bad, good = await asyncio.gather(store.settled(GUID), store.settled(other.guid), return_exceptions=True)
+    assert (type(bad), good) == (CorruptRecord, other)
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM fence", "UPDATE fence SET mode = 'x'", "UPDATE fence SET gen = 'x'"])
+async def test_a_damaged_fence_is_told_and_made_anew_at_the_start(path: Path, clock: FakeClock, damage: str) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        store._writer._connection.execute(damage)
+        with pytest.raises(CorruptRecord, match="restart"):
+            await store.fence()
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        assert (await store.fence()).fence.mode is Mode.OFF
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+async def test_an_identity_that_was_lost_is_made_anew_at_the_start(
+    path: Path, clock: FakeClock, exclusive: bool
+) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
+        store._writer._connection.execute("DELETE FROM identity")
+        with pytest.raises(CorruptRecord, match="restart"):
+            await store.identity()
+    async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
+        assert await store.identity()
 
 
 async def test_close_answers_what_is_waiting(path: Path, clock: FakeClock) -> None:

@@ -44,6 +44,8 @@ from guidsvc.store.sqlite_find import Finder
 from guidsvc.store.sqlite_schema import (
     FORGET,
     LET_GO,
+    MAKE_FENCE,
+    MAKE_IDENTITY,
     RENAME,
     claim,
     is_store,
@@ -130,6 +132,8 @@ async def open_sqlite(
     with closing(lock), closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
         try:
             if alone:
+                writer.execute(MAKE_IDENTITY)
+                writer.execute(MAKE_FENCE)
                 writer.execute(FORGET)
             if exclusive:
                 writer.execute(RENAME)
@@ -225,8 +229,8 @@ class SqliteStore:
 
     async def fence(self) -> Sight:
         with self._failures():
-            mode, gen, boot = self._reader.execute(FENCE).fetchone()
-        return Sight(Fence(Mode(mode), gen, boot), monotonic_ms())
+            found = self._reader.execute(FENCE).fetchone()
+        return Sight(_fence_of(found), monotonic_ms())
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
         swap = partial(self._writer.execute, Change(SWAP_FENCE, (*new, *old)))
@@ -282,8 +286,10 @@ class SqliteStore:
 
     async def identity(self) -> str:
         with self._failures():
-            (name,) = self._reader.execute("SELECT name FROM identity").fetchone()
-        return str(name)
+            found = self._reader.execute("SELECT name FROM identity").fetchone()
+        if found is None:
+            raise CorruptRecord("the store has no identity; restart all processes that use it")
+        return str(found[0])
 
     async def shrink_wal(self, limit_bytes: int) -> None:
         """Cut the write-ahead log back if it is above the limit and nobody needs it."""
@@ -349,11 +355,18 @@ class SqliteStore:
             swap.taken = True
         return self._in_thread(partial(self._writer.swaps, [swap.change for swap in swaps]))
 
-    def _settle(self, guids: list[str]) -> asyncio.Future[list[tuple[object, ...] | None]]:
+    def _settle(self, guids: list[str]) -> asyncio.Future[list[tuple[object, ...] | GuidsvcError | None]]:
         return self._in_thread(partial(self._writer.rows, RECORDS.select, guids))
 
     def _in_thread(self, work: Callable[[], _Done]) -> asyncio.Future[_Done]:
         return asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _fence_of(row: tuple[str, int, str] | None) -> Fence:
+    if row is None or row[0] not in set(Mode) or not isinstance(row[1], int):
+        raise CorruptRecord("the fence of the store is damaged; restart all processes that use it")
+    mode, gen, boot = row
+    return Fence(Mode(mode), gen, boot)
 
 
 def _row(table: Table[Row], key: str, values: tuple[object, ...]) -> Row:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from guidsvc.errors import StartError
 from guidsvc.store.sqlite_files import connect, is_file_of
-from guidsvc.store.sqlite_schema import MIGRATIONS, identify, open_writer, start_error
+from guidsvc.store.sqlite_schema import MAKE_FENCE, MAKE_IDENTITY, MIGRATIONS, identify, open_writer, start_error
 
 BUSY_SECONDS = 5.0
 """How long a backup waits for a lock of the file. Writers hold none that keeps it out."""
@@ -220,7 +220,5 @@ def _indexed_keys(connection: sqlite3.Connection, table: str, key: str) -> set[o
 
 def _restore_single_rows(writer: sqlite3.Connection) -> None:
     """Make the one row of `identity` and of `fence` anew where it could not be read."""
-    if writer.execute("SELECT 1 FROM identity").fetchone() is None:
-        writer.execute("INSERT INTO identity VALUES (lower(hex(randomblob(8))))")
-    if writer.execute("SELECT 1 FROM fence").fetchone() is None:
-        writer.execute("INSERT INTO fence VALUES ('off', 0, '')")
+    writer.execute(MAKE_IDENTITY)
+    writer.execute(MAKE_FENCE)

@@ -29,6 +29,7 @@ from guidsvc.rules import Selection
 from guidsvc.store.sqlite_files import StoreFiles
 from guidsvc.store.sqlite_schema import open_reader
 from guidsvc.store.sqlite_tables import AFTER_HEX, RECEIPT_USAGE, RECORDS
+from guidsvc.store.sqlite_writer import code_of
 
 FIND_SECONDS = 10.0
 """How long a search may take, waiting for a thread included, before its caller is told that it failed."""
@@ -79,7 +80,7 @@ class Finder:
             try:
                 rows = self._page(connection, selection, values)
             except sqlite3.DatabaseError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+                if code_of(error) != sqlite3.SQLITE_CORRUPT:
                     raise
                 # What is damaged may be only what was looked at to be quick: in key order the page may be whole.
                 rows = connection.execute(statement(selection, few=False), values).fetchall()

@@ -22,6 +22,8 @@ _TRIAL = f"PRAGMA application_id = {APPLICATION_ID}"
 """Writes a page, and changes nothing."""
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _log = structlog.get_logger(__name__)
+_NOT_UTF_8 = "Could not decode to UTF-8"
+"""What `sqlite3` says, without a code, of a column that holds no text though it should."""
 _DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
 
@@ -67,9 +69,22 @@ class Writer:
         """Execute a statement, within a transaction; return what it returns of the rows that it changed."""
         return self._connection.execute(change.statement, change.values).fetchall()
 
-    def rows(self, select: str, keys: Sequence[str]) -> list[tuple[object, ...] | None]:
-        """Read rows under the lock of writers, which one that is half done holds, though its process stands still."""
-        return self.transaction(lambda: [self._connection.execute(select, (key,)).fetchone() for key in keys])
+    def rows(self, select: str, keys: Sequence[str]) -> list[tuple[object, ...] | GuidsvcError | None]:
+        """Read rows under the lock of writers, which one that is half done holds, though its process stands still.
+
+        Of a row that is damaged what is wrong with it is returned.
+        """
+        return self.transaction(lambda: [self._row(select, key) for key in keys])
+
+    def _row(self, select: str, key: str) -> tuple[object, ...] | GuidsvcError | None:
+        try:
+            found: tuple[object, ...] | None = self._connection.execute(select, (key,)).fetchone()
+        except sqlite3.Error as error:
+            fault = failure(error, self._file)
+            if not isinstance(fault, CorruptRecord):
+                raise
+            return fault
+        return found
 
     def transaction(self, work: Callable[[], _Done]) -> _Done:
         """Do the work in a transaction, and return what it does.
@@ -114,7 +129,7 @@ class Writer:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            self.is_failing = self.is_failing or _code(error) in _DISK
+            self.is_failing = self.is_failing or code_of(error) in _DISK
             raise failure(error, self._file, committing=committing) from error
         except BaseException:  # an open transaction would fail every later one
             self._roll_back()
@@ -138,13 +153,14 @@ def failure(error: sqlite3.Error, file: str, *, committing: bool = False) -> Gui
     A commit whose sync or write failed is rolled back here, yet its frames may be in the log, and would count
     after a crash: its outcome is unknown. A full disk (SQLITE_FULL) is no such case: the last frame is not there.
     """
-    code = _code(error)
+    code = code_of(error)
     if committing and code == sqlite3.SQLITE_IOERR:
         return OutcomeUnknown(f"SQLite: {file}: {error}")
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} or str(error).startswith(_NOT_UTF_8):
         return CorruptRecord(f"SQLite: {file}: {error}")
     return StoreUnavailable(f"SQLite: {file}: {error}")
 
 
-def _code(error: sqlite3.Error) -> int:
+def code_of(error: sqlite3.Error) -> int:
+    """Return the primary code of an error of SQLite; 0 for one that the module `sqlite3` makes itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
