@@ -57,13 +57,17 @@ def unpack(text: str) -> bytes:
 
 
 class _Tally:
-    """How many bytes some receipts take, as counted, and written since; and when to count again."""
+    """How many bytes some receipts take, as counted, and written since; and for how long that count is good."""
 
-    __slots__ = ("counted", "due", "is_counting", "written")
+    __slots__ = ("counted", "counted_at", "good_ms", "is_counting", "written")
 
     def __init__(self) -> None:
-        self.counted = self.written = self.due = 0
+        self.counted = self.written = self.counted_at = self.good_ms = 0
         self.is_counting = False
+
+    def is_due(self, now: int) -> bool:
+        """Whether to count again: in time, and when the clock was set back."""
+        return not (self.is_counting or 0 <= now - self.counted_at < self.good_ms)
 
 
 class ReceiptRoom:
@@ -84,7 +88,7 @@ class ReceiptRoom:
         prefix = prefix_of(owner)
         bounds = ((self._tally(prefix), prefix, self._owner_bytes), (self._total, "", self._total_bytes))
         for tally, counted, most in bounds:
-            if self._clock() >= tally.due and not tally.is_counting:
+            if tally.is_due(self._clock()):
                 await self._count(tally, counted)
             if tally.counted + tally.written + RECEIPT_BYTES > most:
                 raise ReceiptsFull(most)
@@ -116,4 +120,4 @@ class ReceiptRoom:
         finally:
             tally.is_counting = False
             took_ms = round((perf_counter() - since) * 1000)
-            tally.due = self._clock() + max(COUNT_EVERY_MS, COUNT_SHARE * took_ms)
+            tally.counted_at, tally.good_ms = self._clock(), max(COUNT_EVERY_MS, COUNT_SHARE * took_ms)

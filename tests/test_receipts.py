@@ -129,6 +129,17 @@ async def test_requests_that_are_forgotten_take_no_room(backend: Backend, clock:
     await idempotency.once(request_of("a", 50), work)
 
 
+async def test_room_is_counted_anew_when_the_clock_was_set_back(backend: Backend, clock: FakeClock) -> None:
+    """Else a budget that was full would stay so for as long as the clock was ahead."""
+    idempotency = open_idempotency(backend, clock, owner_bytes=2 * RECEIPT_BYTES + ANSWER_BYTES)
+    await idempotency.once(request_of("a", 0), work)
+    with pytest.raises(ReceiptsFull):
+        await idempotency.once(request_of("a", 1), work)
+    assert await backend.purge_receipts(clock.seconds + KEPT_SECONDS + 1, 10) == 1
+    clock.advance(seconds=-24 * 3600)
+    await idempotency.once(request_of("a", 2), work)
+
+
 def test_what_is_packed_is_unpacked() -> None:
     for text in (b"[]", b"x" * 5_000_000, os.urandom(40_000).hex().encode(), "Zürich🜁".encode() * 1000):
         assert unpack(pack(text)) == text
