@@ -1,6 +1,8 @@
 """`python pdapt.py backup TARGET`: a copy of the SQLite store in one file, whole and checked, while it is served."""
 
 import argparse
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +23,7 @@ def run(words: Sequence[str]) -> None:
     from guidsvc.store.sqlite import path_of_url
     from guidsvc.store.sqlite_backup import back_up, salvage
 
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that no part of a copy stays
     copy = salvage if arguments.salvage else back_up
     made = copy(path_of_url(settings.store_url), Path(arguments.target).absolute(), overwrite=arguments.overwrite)
     print(f"{made.path}: {made.records} records, {made.size_bytes} bytes", flush=True)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from guidsvc.store.sqlite_schema import MIGRATIONS, open_writer
 from tests.client import Client
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import GUID, record
-from tests.servers import ROOT, START_SECONDS, pdapt, service
+from tests.servers import ROOT, START_SECONDS, pdapt, service, wait_until
 from tests.test_faults import GUIDS, PAGE, damage, filled
 
 BACKUP = (ROOT / "docs" / "backup.md").read_text()
@@ -300,6 +301,21 @@ def test_a_link_that_leads_to_itself_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(StartError, match="store_url: "):
         path_of_url(f"sqlite:///{tmp_path / 'loop'}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_backup_that_is_ended_leaves_no_part_of_a_copy(tmp_path: Path, store: Path, number: signal.Signals) -> None:
+    columns = "guid, user, expire, metadata, owner, version, created, updated, purge_at"
+    fill = f"INSERT INTO records ({columns}) VALUES (?, 'a', 9, ?, '', 1, 1, 1, 9)"
+    with closing(sqlite3.connect(store)) as file, file:
+        file.executemany(fill, ((f"{each:032X}", "x" * 15_000) for each in range(4000)))
+    command = [sys.executable, str(ROOT / "pdapt.py"), "backup", "copy.db", "--store-url", f"sqlite:///{store}"]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    wait_until(lambda: any(tmp_path.glob(".copy.db.*")) or running.poll() is not None, "a copy that was begun")
+    running.send_signal(number)
+
+    running.wait(START_SECONDS)
+    assert not list(tmp_path.glob(".copy.db*"))
 
 
 def test_a_damaged_store_is_told_and_leaves_no_backup(tmp_path: Path, serving: Serving) -> None:
