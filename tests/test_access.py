@@ -257,10 +257,9 @@ async def test_a_good_key_is_let_in_from_an_address_that_is_locked_out(
         assert (await stale.ask("GET", PATH)).status == 429
 
 
-async def test_what_failures_cost_from_a_locked_out_address_is_bounded(
-    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of unknown keys so many are looked up in a second; of one and the same key none. Who was let in before, is."""
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The log-ins that were looked up since the list was cleared."""
     looked: list[str] = []
     plain = Guard._look
 
@@ -269,6 +268,13 @@ async def test_what_failures_cost_from_a_locked_out_address_is_bounded(
         return await plain(own, authorization)
 
     monkeypatch.setattr(Guard, "_look", counted)
+    return looked
+
+
+async def test_what_failures_cost_from_a_locked_out_address_is_bounded(
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, looked: list[str]
+) -> None:
+    """Of unknown keys so many are looked up in a second; of one and the same key none. Who was let in before, is."""
     monkeypatch.setattr(guard, "KnownFailures", lambda _: KnownFailures(600))
     clock.now -= clock.now % 60_000
     async with serving(access="keys", login_limit="3/minute") as client:
@@ -299,17 +305,9 @@ async def test_what_failures_cost_from_a_locked_out_address_is_bounded(
 
 
 async def test_a_log_in_is_remembered_once_however_it_is_written(
-    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, looked: list[str]
 ) -> None:
     """Or one key would push those of others out of the memory for log-ins, and have them looked up each time."""
-    looked: list[str] = []
-    plain = Guard._look
-
-    async def counted(own: Guard, authorization: str) -> tuple[Caller, float]:
-        looked.append(authorization)
-        return await plain(own, authorization)
-
-    monkeypatch.setattr(Guard, "_look", counted)
     monkeypatch.setattr(guard, "GOOD_SECONDS", 600.0)
     monkeypatch.setattr(guard, "FRESH_SECONDS", 600.0)
     async with serving(access="keys", login_limit="") as client:
