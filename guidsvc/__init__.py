@@ -60,6 +60,7 @@ The map of the package. A request flows one way, and imports run the same way:
     stopping   what ends a process, and that requests under way finish first
     supervisor several workers on one port: started, replaced, ended
     worker     a worker as its supervisor sees it
+    listeners  sockets that share a port: closed for a while, and bound again as they were
     post       what a worker is handed, and what it tells
 """
 

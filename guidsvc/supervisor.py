@@ -1,7 +1,9 @@
 """The supervisor of several workers: starts them, replaces the dead and, when it is told to, the living, and ends them.
 
 It listens, for each slot on sockets of its own, and serves nothing. A worker inherits the sockets of its slot, so that
-whoever connects while there is none waits for the next. What a worker serves is not known here.
+whoever connects while there is none waits for the next. Where the next cannot be started, the sockets of the slot are
+closed, so that the system deals connections out to the other slots alone; the next worker that serves listens again.
+What a worker serves is not known here.
 
     SIGTERM, SIGINT   every worker ends what it does, within the grace; a second one ends them there and then
     SIGHUP            workers are replaced one by one: a new one serves before the old one is told to end
@@ -18,9 +20,10 @@ from socket import socket
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
-from guidsvc import metric_files, standard_streams
+from guidsvc import listeners, metric_files, standard_streams
 from guidsvc.background import background
 from guidsvc.errors import StartError
+from guidsvc.listeners import Closed
 from guidsvc.metric_files import SharedFolder
 from guidsvc.post import METRICS_VARIABLE
 from guidsvc.worker import Worker, start
@@ -55,6 +58,9 @@ class Backoff:
 class _Slot:
     number: int
     listeners: list[socket]
+    """None while they are closed."""
+    closed: list[Closed] = field(default_factory=list)
+    """What binds them again, until a worker listens."""
     worker: Worker | None = None
     """Who serves, or has."""
     backoff: Backoff = field(default_factory=Backoff)
@@ -122,10 +128,12 @@ class Supervisor:
     async def _started(self, slot: _Slot) -> Worker:
         """Start a worker, and return it when it serves."""
         self._renew_metrics()
+        self._bind_again(slot)
         worker = await start(slot.number, slot.listeners, os.environ | {METRICS_VARIABLE: str(self._metrics.path)})
         self._workers.add(worker)
         self._do(self._watch(slot, worker))
         await worker.ready()
+        slot.closed = []
         return worker
 
     async def _watch(self, slot: _Slot, worker: Worker) -> None:
@@ -173,9 +181,29 @@ class Supervisor:
                 slot.worker = await self._started(slot)
             except StartError as error:
                 delay = slot.backoff.after(0)
+                self._stop_listening(slot)
                 _log.error("worker cannot be started", error=str(error), worker=slot.number, again_in=delay)
             else:
                 _log.info("worker replaced", worker=slot.number, pid=slot.worker.pid)
+
+    def _stop_listening(self, slot: _Slot) -> None:
+        """Close the sockets of a slot that has no worker, unless no other slot listens: the port would be free.
+
+        Who waits there for a worker is reset. A socket that was bound again and does not listen is closed too.
+        """
+        if slot.closed or any(other.listeners and not other.closed for other in self._slots if other is not slot):
+            closed = listeners.close(slot.listeners)
+            if closed:
+                slot.listeners, slot.closed = [], closed
+
+    @staticmethod
+    def _bind_again(slot: _Slot) -> None:
+        """Bind the sockets of a slot that were closed; the worker listens. StartError if that cannot be."""
+        if slot.closed and not slot.listeners:
+            try:
+                slot.listeners = listeners.bind_again(slot.closed)
+            except OSError as error:
+                raise StartError(f"a worker cannot be started: {error.strerror}") from error
 
     async def _replace_all(self) -> None:
         """Replace the workers one by one, as long as new ones can be started."""

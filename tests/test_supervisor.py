@@ -335,6 +335,61 @@ def test_a_moment_without_descriptors_ends_neither_supervisor_nor_workers(tmp_pa
         assert answers(running)
 
 
+def answers_within(running: Service, seconds: float) -> bool:
+    """Whether a new connection is answered in time."""
+    try:
+        with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=seconds)) as connection:
+            connection.request("GET", "/livez")
+            return connection.getresponse().status == 200
+    except OSError:
+        return False
+
+
+def test_while_a_worker_cannot_be_started_the_others_are_given_all_connections(
+    tmp_path: Path, redis_url: str, server: str
+) -> None:
+    """And when it can be, it is given its share; when none can be, clients wait for the first that serves."""
+
+    def served() -> int:
+        connected = [socket.create_connection(("127.0.0.1", running.port), 20) for _ in range(40)]
+        mine = sum(bool(_connections(pid)) for pid in children(running))
+        for each in connected:
+            each.close()
+        return mine
+
+    with workers(tmp_path, redis_url, "--server", server) as running:
+        first, second = children(running)
+        (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=nonsense\n")
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: bool(_starts(running)), "an attempt", running.log)
+        assert all(answers_within(running, 20) for _ in range(40)), "half of these were the dead one's"
+        os.kill(second, signal.SIGKILL)
+        wait_until(lambda: {line["worker"] for line in _starts(running)} == {1, 2}, "an attempt", running.log)
+        with socket.create_connection(("127.0.0.1", running.port), 20) as waiting:
+            (tmp_path / ".env").unlink()
+            waiting.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            waiting.settimeout(30)
+            assert waiting.recv(12) == b"HTTP/1.1 200"
+        wait_until(lambda: len(told(running, "worker replaced")) == 2, "two workers", running.log)
+        assert served() == 2, "each is given some"
+        roll(running)
+        assert all(answers(running) for _ in range(20))
+
+
+def _connections(pid: int) -> list[str]:
+    """Return the established connections of a process to the port that it listens on."""
+    inodes = {link for link in map(_link, Path(f"/proc/{pid}/fd").iterdir()) if link.startswith("socket:")}
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    listens = {row[1] for row in rows if row[3] == "0A"}
+    return [row[9] for row in rows if row[3] == "01" and row[1] in listens and f"socket:[{row[9]}]" in inodes]
+
+
+def _link(path: Path) -> str:
+    with suppress(FileNotFoundError):
+        return str(path.readlink())
+    return ""
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_no_worker_outlives_its_supervisor(tmp_path: Path, redis_url: str, *, asked: bool) -> None:
     with workers(tmp_path, redis_url) as running:

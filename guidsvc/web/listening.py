@@ -42,12 +42,13 @@ def listening(host: str, port: int, unix_socket: str | None, *, slots: int = 1) 
 
 @contextmanager
 def adopted(descriptors: Sequence[int]) -> Iterator[list[socket]]:
-    """Have sockets, inside, that another process listens on."""
+    """Have sockets, inside, that another process has bound; listen on them."""
     with ExitStack() as stack:
         found = [stack.enter_context(socket(fileno=descriptor)) for descriptor in descriptors]
         for each in found:
             each.setblocking(False)
             each.set_inheritable(False)
+            each.listen(BACKLOG)  # it may be bound only
         yield found
 
 
