@@ -78,7 +78,7 @@ def _refuse_unreadable_files(setting: str, url: str) -> None:
                 read_file(value)
             except (OSError, ValueError) as error:
                 why = getattr(error, "strerror", None) or error
-                raise StartError(f"{setting}: {name}: {value}: {why}") from error
+                raise StartError(f"{setting}: {name}: {why}: {value!r}") from error
 
 
 def _told(url: str, make: Callable[[str], object], faults: tuple[type[Exception], ...], error: Exception) -> str:
