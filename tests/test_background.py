@@ -115,7 +115,7 @@ ONCE = {
         "limits.py",
         "local.py",
     ),
-    *("quota.py", "supervisor.py", "tls_listener.py", "watch.py"),
+    *("listener.py", "quota.py", "supervisor.py", "watch.py"),
 }
 """Files that begin tasks which end by themselves, and that somebody waits for."""
 

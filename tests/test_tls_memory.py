@@ -6,8 +6,8 @@ import ssl
 from contextlib import ExitStack
 from pathlib import Path
 
+from guidsvc.web.listener import RECEIVE_BYTES, Listener, Tls
 from guidsvc.web.tls import open_tls
-from guidsvc.web.tls_listener import RECEIVE_BYTES, TlsListener
 from tests.certificates import Certificate
 from tests.client import hang_up
 from tests.servers import Service, service
@@ -53,7 +53,7 @@ async def test_a_connection_that_came_before_the_service_was_ready_is_bounded_to
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         early = stack.enter_context(socket.create_connection(listener.getsockname(), 30))
         early.setblocking(False)
-        tls = TlsListener(listener, opened.context, lambda: Noted(accepted), lambda _: None, handshake_seconds=30)
+        tls = Listener(listener, lambda: Noted(accepted), lambda _: None, tls=Tls(opened.context, 30))
         stack.callback(tls.close)
         _, writer = await asyncio.open_connection(sock=early, ssl=certificate.trusting(), server_hostname="127.0.0.1")
         transport = await asyncio.wait_for(accepted, 30)

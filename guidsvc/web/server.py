@@ -17,11 +17,10 @@ from guidsvc.memory import release
 from guidsvc.meters import RequestMeter
 from guidsvc.web.connection import Connection
 from guidsvc.web.hosting import Kept, Limits, Peer, Shared, Short
-from guidsvc.web.listening import BACKLOG
+from guidsvc.web.listener import Listener, Tls
 from guidsvc.web.replies import problem
 from guidsvc.web.request_id import draw
 from guidsvc.web.ticks import TICK_SECONDS, Ticks
-from guidsvc.web.tls_listener import TlsListener
 
 LOOK_SECONDS = 0.02
 """Before a client is hung up on that is overdue, what it has sent meanwhile is read, for so long."""
@@ -52,7 +51,7 @@ async def serving_on(
     """Serve on these sockets, inside; at the end every connection is closed."""
     server = Server(app, limits or Limits(), short, meter or RequestMeter())
     try:
-        await server.listen(sockets, tls)
+        server.listen(sockets, tls)
         async with background(server.keep_time):
             yield server
     finally:
@@ -67,23 +66,16 @@ class Server:
         self, app: HTTPServerConnectionDelegate, limits: Limits, short: Short | None, meter: RequestMeter
     ) -> None:
         self._shared = Shared(app, limits, short, meter)
-        self._listeners: list[asyncio.Server | TlsListener] = []
+        self._listeners: list[Listener] = []
         self._refused: set[_Refused] = set()
         self._crowd = CrowdLog()
         self._ticks = Ticks()
 
-    async def listen(self, sockets: Sequence[socket], tls: ssl.SSLContext | None) -> None:
-        """Accept connections on these sockets."""
-        for each in sockets:
-            self._listeners.append(await self._plain(each) if tls is None else self._secure(each, tls))
-
-    async def _plain(self, listener: socket) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        return await loop.create_server(self._connection, sock=listener, backlog=BACKLOG)
-
-    def _secure(self, listener: socket, tls: ssl.SSLContext) -> TlsListener:
-        seconds = self._shared.limits.head_seconds
-        return TlsListener(listener, tls, self._secure_connection, self._forget, handshake_seconds=seconds)
+    def listen(self, sockets: Sequence[socket], context: ssl.SSLContext | None) -> None:
+        """Accept connections on these sockets, which listen already."""
+        tls = None if context is None else Tls(context, self._shared.limits.head_seconds)
+        make = self._connection if tls is None else self._secure_connection
+        self._listeners += [Listener(each, make, self._forget, tls=tls) for each in sockets]
 
     def connections(self) -> int:
         """Count those that are open."""
@@ -118,8 +110,7 @@ class Server:
         for connection in list(self._shared.connections):
             connection.close()
         for listener in self._listeners:
-            if isinstance(listener, TlsListener):
-                listener.abort()
+            listener.abort()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_SECONDS
         while self._shared.connections and loop.time() < deadline:  # noqa: ASYNC110  # or each would set an event
@@ -176,7 +167,7 @@ class Server:
         return connection
 
     def _forget(self, connection: asyncio.Protocol) -> None:
-        """Expect a connection no more that has not agreed on TLS."""
+        """Expect a connection no more that was not set up: it has not agreed on TLS, for one."""
         if isinstance(connection, _Refused):
             self._refused.discard(connection)
         elif isinstance(connection, Connection):
