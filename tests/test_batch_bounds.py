@@ -15,7 +15,8 @@ import pytest
 from guidsvc import descriptors
 from guidsvc.errors import Overloaded, SpaceUsed
 from guidsvc.temporary_space import MIB, TemporarySpace
-from guidsvc.web.batch import GROUPS, BatchHandler
+from guidsvc.web.batch import BatchHandler
+from guidsvc.web.batch_places import GROUPS
 from guidsvc.web.document_batch import MAX_RESULT_BYTES, DocumentBatch
 from guidsvc.web.line_batch import WHOLE_PROBLEMS
 from guidsvc.web.operations import BRIEF_BYTES, GROUP
@@ -121,12 +122,16 @@ def endless(tmp_path: Path, server: str) -> Iterator[Service]:
 
 
 @pytest.mark.parametrize(
-    ("query", "line"),
-    [("", b"x"), ("", GET), ("?validate_only=true", PUT)],
+    ("query", "line", "problem"),
+    [
+        ("", b"x", (400, "invalid-request")),
+        ("", GET, (413, "too-large")),
+        ("?validate_only=true", PUT, (413, "too-large")),
+    ],
     ids=["lines that are wrong", "large records", "only validated"],
 )
 async def test_a_batch_that_never_ends_is_ended_and_says_where(
-    endless: Service, server: str, query: str, line: bytes
+    endless: Service, server: str, query: str, line: bytes, problem: tuple[int, str]
 ) -> None:
     client = Client(endless.port)
     await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
@@ -142,9 +147,9 @@ async def test_a_batch_that_never_ends_is_ended_and_says_where(
         assert server == "tornado"
     else:
         last = reply.lines[-1]
-        assert (last["status"], last["problem"]["code"]) == (413, "too-large")
+        assert (last["status"], last["problem"]["code"]) == problem
         assert last["problem"]["line"] == len(reply.lines)
-        assert "another batch" in last["problem"]["detail"]
+        assert "another batch" in json.dumps(last["problem"])
         assert len(reply.body) <= 2 * MIB + 1024
     assert watched.disk <= 4.5 * MIB  # as two files may have it for a moment
     assert watched.memory - before < 64 * MIB

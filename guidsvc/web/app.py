@@ -1,6 +1,5 @@
 """The application: which path is served by which handler, to be read from top to bottom."""
 
-from guidsvc.fair_semaphore import FairSemaphore
 from guidsvc.guard import Guard
 from guidsvc.idempotency import Idempotency
 from guidsvc.keyring import Keyring
@@ -10,7 +9,8 @@ from guidsvc.temporary_space import TemporarySpace
 from guidsvc.web.access import Log, log_function
 from guidsvc.web.admission import Admission
 from guidsvc.web.base import UnknownPath
-from guidsvc.web.batch import BATCH_SECONDS, DOCUMENTS, GROUPS, BatchHandler
+from guidsvc.web.batch import BATCH_SECONDS, BatchHandler
+from guidsvc.web.batch_places import BatchPlaces
 from guidsvc.web.collection import GuidsHandler
 from guidsvc.web.cors import Cors
 from guidsvc.web.docs import DocsHandler, Document, OpenApiHandler
@@ -54,7 +54,6 @@ def make_app(  # noqa: PLR0913  # its collaborators
     """
     bound_parsing()
     space = TemporarySpace() if space is None else space
-    groups = FairSemaphore(GROUPS)
     admission, watch = admission or Admission(), Watch() if watch is None else watch
     routes = [
         Route("/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
@@ -65,8 +64,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
                 "service": service,
                 "idempotency": idempotency,
                 "space": space,
-                "groups": groups,
-                "documents": FairSemaphore(DOCUMENTS),
+                "places": BatchPlaces(),
                 "seconds": batch_seconds,
             },
         ),

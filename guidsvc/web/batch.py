@@ -17,13 +17,13 @@ from tornado.httputil import HTTPHeaders
 from guidsvc.access import DELETE, KEY, WRITE
 from guidsvc.bodies import MAX_OPERATIONS, BatchQuery
 from guidsvc.errors import Abandoned, Fault, InvalidRequest, OutcomeUnknown, Overloaded, TooLate
-from guidsvc.fair_semaphore import FairSemaphore
 from guidsvc.idempotency import Idempotency
 from guidsvc.service import GuidService
 from guidsvc.temporary_space import TemporarySpace
 from guidsvc.tracing import CURRENT
 from guidsvc.web import answers, body
 from guidsvc.web.base import DISCARD_BYTES, Handler
+from guidsvc.web.batch_places import BatchPlaces
 from guidsvc.web.described import Answer, operation
 from guidsvc.web.document_batch import DocumentBatch
 from guidsvc.web.guids import BAD_BODY, OF_KEYS
@@ -40,10 +40,6 @@ PAUSE_SECONDS = 30.0
 """A client that sends nothing for so long in the middle of its lines is given up."""
 GROUP_WAIT_SECONDS = 1.0
 """For which the first group of a batch waits for those of others."""
-GROUPS = 32
-"""So many groups of batches are done at a time, those of each owner in turn; the other places are for others."""
-DOCUMENTS = 4
-"""So many large documents are decoded and done at a time; one owner's are at most 3 of them."""
 _CHUNK = 64 * 1024
 
 
@@ -61,14 +57,12 @@ class BatchHandler(Handler):
         service: GuidService,
         idempotency: Idempotency,
         space: TemporarySpace,
-        groups: FairSemaphore,
-        documents: FairSemaphore,
+        places: BatchPlaces,
         seconds: float,
     ) -> None:
-        self._groups = groups
+        self._places = places
         self._service = service
         self._idempotency = idempotency
-        self._documents = documents
         self._seconds = seconds
         self._open = ExitStack()
         self._share = self._open.enter_context(space.share())
@@ -99,7 +93,9 @@ class BatchHandler(Handler):
             self.check_type(body.JSON, body.NDJSON)
             if in_lines:
                 _refuse_key(self.request.headers)
-                self._lines = LineBatch(performer, self._open, self._group_place, self.confirm, self._share)
+                self._lines = LineBatch(
+                    performer, self._open, self._group_place, self.confirm, self._share, self._places.readers
+                )
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # as HTTP1Connection has it
                 self._deadline = asyncio.get_running_loop().call_later(self._seconds, self._overdue)
                 self._expect_more()
@@ -115,7 +111,7 @@ class BatchHandler(Handler):
         async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(None if patient else GROUP_WAIT_SECONDS):
-                    await held.enter_async_context(self._groups.place(self.caller.owner))
+                    await held.enter_async_context(self._places.groups.place(self.caller.owner))
             except TimeoutError as error:
                 raise Overloaded("too many batches are being done") from error
             await held.enter_async_context(self.place(patient=patient))
@@ -199,7 +195,7 @@ class BatchHandler(Handler):
             await self._do_document()
             return
         self.give_place_back()
-        async with self._documents.place(self.caller.owner):  # decoded it takes many times its size
+        async with self._places.documents.place(self.caller.owner):  # decoded it takes many times its size
             if self._gone:
                 raise Abandoned("its client has gone")
             await self._do_document()

@@ -1,10 +1,11 @@
 """A batch of lines: operations that are done as they come, a group at a time, with results spooled to a temporary file.
 
 The spool takes its bytes, and its file, from the temporary space of the request. A batch ends early where that is used
-up, where its time is over, or where the caller has lost the right to go on. Its last line then says why, and which line
-was the first that was not done.
+up, where its time is over, where too many lines are not operations, or where the caller has lost the right to go on.
+Its last line then says why, and which line was the first that was not done.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack
 from io import BytesIO
@@ -13,21 +14,28 @@ from typing import IO
 
 from pydantic_core import to_json
 
-from guidsvc.errors import GuidsvcError, OutcomeUnknown, Overloaded
+from guidsvc.errors import Fault, GuidsvcError, InvalidRequest, OutcomeUnknown, Overloaded
 from guidsvc.temporary_space import MEMORY_BYTES, Share
 from guidsvc.web import body
 from guidsvc.web.lines import Line, Lines
-from guidsvc.web.operations import BRIEF_BYTES, GROUP, Performer, Result, read_line
+from guidsvc.web.operations import BRIEF_BYTES, GROUP, Asked, Performer, Result, read_line
 
 GROUP_BYTES = 256 * 1024
 """Lines are done together up to a group, or to so many bytes."""
 WHOLE_PROBLEMS = 100
 """After so many lines that failed, others are answered by status and line alone."""
+MAX_UNREADABLE = 1_000
+"""A batch ends after so many lines that are not operations: nobody needs to know of more at a time."""
+READ_AT_ONCE, READ_BYTES = 32, 32 * 1024
+"""So many lines, or bytes, of a group are read in one turn of the event loop."""
 _CHUNK = 64 * 1024
 
 
 class LineBatch:
-    """Lines that are done as they come, and their results. `confirm` raises what ends the caller's authority."""
+    """Lines that are done as they come, and their results.
+
+    `confirm` raises what ends the caller's authority. `readers` has places for all batches of the process.
+    """
 
     def __init__(
         self,
@@ -36,11 +44,13 @@ class LineBatch:
         place: Callable[..., AbstractAsyncContextManager[object]],
         confirm: Callable[[], Awaitable[None]],
         share: Share,
+        readers: asyncio.Semaphore,
     ) -> None:
         self._performer = performer
         self._place = place
         self._confirm = confirm
         self._share = share
+        self._readers = readers
         self._has_begun = False
         self._lines = Lines(body.MAX_BYTES)
         self._waiting: list[Line] = []
@@ -48,7 +58,7 @@ class LineBatch:
         self._opened = opened
         self._spool: IO[bytes] = BytesIO()
         self._has_file = self._is_on_disk = False
-        self._failures = 0
+        self._failures = self._unreadable = 0
         self._end: GuidsvcError | None = None
         self._first_undone: int | None = None
         self.abandoned = False
@@ -65,6 +75,11 @@ class LineBatch:
     async def feed(self, chunk: bytes) -> None:
         """Take a part of the stream; return when there is room for more."""
         for line in self._lines.feed(chunk):
+            if self.abandoned:
+                return
+            if self._end is not None:
+                self._first_undone = self._first_undone or line.number
+                return
             await self._add(line)
         try:
             self._share.hold(self._waiting_bytes + self._lines.held_bytes)
@@ -75,6 +90,8 @@ class LineBatch:
 
     async def end(self) -> None:
         """Do what is left."""
+        if self._end is not None:
+            return
         for line in self._lines.end():
             await self._add(line)
         await self._do_waiting()
@@ -125,7 +142,9 @@ class LineBatch:
         async with self._place(patient=self._has_begun):
             self._has_begun = True
             self._first_undone = None
-            results = await self._performer.perform([read_line(line) for line in waiting])
+            asked = await self._read(waiting)
+            self._share.give_back((len(waiting) - len(asked)) * BRIEF_BYTES)
+            results = [] if self.abandoned else await self._performer.perform(asked)
         if not self.abandoned:
             self._write(self._rendered(results, waiting))
 
@@ -162,6 +181,24 @@ class LineBatch:
             self._opened.enter_context(made.pop_all())
         self._spool, self._is_on_disk = file, True
 
+    async def _read(self, waiting: list[Line]) -> list[Asked]:
+        """Read the operations of a group, and give way to others in between; stop where the batch ends."""
+        asked: list[Asked] = []
+        size = 0
+        async with self._readers:
+            for line in waiting:
+                if self._unreadable == MAX_UNREADABLE:
+                    self.stop(_too_many_unreadable())
+                    self._first_undone = line.number
+                    break
+                asked.append(read_line(line))
+                self._unreadable += isinstance(asked[-1].operation, Exception)
+                size += len(line.text or b"")
+                if len(asked) % READ_AT_ONCE == 0 or size >= READ_BYTES:
+                    size = 0
+                    await asyncio.sleep(0)
+        return asked
+
     def _text(self, result: Result, line: Line) -> bytes:
         """Return a result as a line. Its room in brief has been taken; what it has beyond that is taken now."""
         text = self._fitting(result, line) + b"\n"
@@ -186,3 +223,8 @@ class LineBatch:
             self._spool.write(text)
         except OSError as error:
             raise OutcomeUnknown(f"operations were done, and their results cannot be kept: {error}") from error
+
+
+def _too_many_unreadable() -> InvalidRequest:
+    detail = "lines are not operations; correct them, and send what begins with this line in another batch"
+    return InvalidRequest(Fault("", f"{MAX_UNREADABLE} {detail}"))

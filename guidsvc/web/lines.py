@@ -1,7 +1,10 @@
 """Cutting a body that is streamed in into its lines."""
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
+
+_VISIBLE = re.compile(rb"\S")
 
 
 class Line(NamedTuple):
@@ -31,14 +34,30 @@ class Lines:
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
         """Yield the lines that end in this part of the stream."""
-        first, *others = chunk.split(b"\n")
-        self._keep(first)
-        for part in others:  # of which most are empty where a client sends nothing but line ends
-            if self._begun:
-                yield from self.end()
+        place = 0
+        while place < len(chunk):
+            if not self._begun and chunk[place] in b"\n\r\t\v\f ":
+                place = self._skip_blank(chunk, place)
+            end = chunk.find(b"\n", place)
+            self._keep(chunk[place:] if end < 0 else chunk[place:end])
+            if end < 0:
+                return
+            yield from self.end()
             self._number += 1
-            if part:
-                self._keep(part)
+            place = end + 1
+
+    def _skip_blank(self, chunk: bytes, place: int) -> int:
+        """Count the blank lines that come next, at the cost of their bytes; return where they end.
+
+        It looks no further than a line may be long: of a longer one not even the blanks are skipped.
+        """
+        most = min(len(chunk), place + self._most)
+        visible = _VISIBLE.search(chunk, place, most)
+        end = chunk.rfind(b"\n", place, most if visible is None else visible.start()) + 1
+        if not end:
+            return place
+        self._number += chunk.count(b"\n", place, end)
+        return end
 
     def end(self) -> Iterator[Line]:
         """Yield the last line, if no line end followed it."""
