@@ -1,6 +1,7 @@
-"""A batch of lines beside others: what it takes of a turn of the event loop, and its end for lines that are wrong."""
+"""A batch of lines beside others: its end when its client has gone, and what it takes of a turn of the event loop."""
 
 import asyncio
+import gc
 import json
 import sys
 from types import FrameType
@@ -10,16 +11,80 @@ import pytest
 
 from guidsvc.web import line_batch
 from guidsvc.web.batch_places import READERS
-from guidsvc.web.line_batch import MAX_UNREADABLE, READ_AT_ONCE
+from guidsvc.web.connection import Connection
+from guidsvc.web.line_batch import MAX_UNREADABLE, READ_AT_ONCE, LineBatch
 from guidsvc.web.lines import Line, Lines
-from guidsvc.web.operations import GROUP, Asked, read_line
-from tests.client import Client
+from guidsvc.web.operations import GROUP, Asked, Performer, Result, read_line
+from tests.client import Client, hang_up, read_reply
 from tests.conftest import Serving
 from tests.records import GUID, USER
 
 BATCH = "/guid:batch"
 NDJSON = {"Content-Type": "application/x-ndjson"}
 GET = json.dumps({"op": "get", "guid": GUID}).encode() + b"\n"
+HEAD = (
+    b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def all_of(kind: type[Any]) -> list[Any]:
+    """Return all objects of a class in this process."""
+    return [each for each in gc.get_objects() if type(each) is kind]
+
+
+@pytest.mark.parametrize("server", ["httptools"])
+async def test_no_more_is_begun_when_the_client_has_gone_though_much_has_been_received(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So much that the connection is not read from any more: its end comes after all of that."""
+    gc.collect()  # what other tests left
+    go, perform = asyncio.Event(), Performer.perform
+    begun = done = 0
+
+    async def held(performer: Performer, asked: Any, draws: Any = None) -> list[Result]:
+        nonlocal begun, done
+        begun += 1
+        try:
+            await go.wait()
+            return await perform(performer, asked, draws)
+        finally:
+            done += 1
+
+    monkeypatch.setattr(Performer, "perform", held)
+    async with serving() as client, asyncio.timeout(30):
+        _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(HEAD)
+        while not any(each._paused for each in all_of(Connection)):
+            writer.write(chunk(GET * GROUP))
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        writer.write(chunk(GET * GROUP))
+        await hang_up(writer)
+        while not all(each.abandoned for each in all_of(LineBatch)):
+            await asyncio.sleep(0.01)
+        go.set()
+        while not done:
+            await asyncio.sleep(0.01)
+        for _ in range(20):  # in which another group would begin
+            assert (await client.get("/livez")).status == 200
+    assert begun == 1
+
+
+@pytest.mark.parametrize("server", ["httptools"])
+async def test_a_client_that_only_ends_its_side_has_its_answer(serving: Serving) -> None:
+    """Also if the end comes while more is received than is waited for."""
+    count = 60 * GROUP
+    async with serving() as client, asyncio.timeout(60):
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)
+        writer.write(HEAD + chunk(GET * count) + b"0\r\n\r\n")
+        writer.write_eof()
+        reply = await read_reply(reader, "POST")
+        assert [result["status"] for result in reply.lines] == [404] * count
+        await hang_up(writer)
 
 
 async def test_batches_read_few_lines_in_a_turn_of_the_loop(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from tornado.iostream import StreamClosedError
 from guidsvc.errors import Overloaded
 from guidsvc.web.answering import Answering
 from guidsvc.web.exchange import gone
-from guidsvc.web.hosting import Peer, Plain, Shared, has_unread
+from guidsvc.web.hosting import Peer, Plain, Shared, has_sent_all, has_unread
 from guidsvc.web.message import Message, RawHeaders, not_http, unquoted
 from guidsvc.web.outbox import Outbox
 from guidsvc.web.reader import Reader
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
             if alone and self._shared.short is not None:
                 self._shared.short.remember(data)
             self._flush()
-        self._regulate()
+        self.regulate()
         if self._incoming_bytes or self._answering is not None or not reader.between:
             self._count_incoming()
 
@@ -116,6 +116,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         self._shared.connections.discard(self)
+        self._shared.paused.discard(self)
         self._reader.close()
         self._outbox.end()
         self._waiting.clear()
@@ -142,7 +143,7 @@ class Connection(asyncio.Protocol):
             drained.set_result(None)
         if self._answering is None:
             self._next()
-        self._regulate()
+        self.regulate()
 
     # Called by the reader
 
@@ -222,12 +223,12 @@ class Connection(asyncio.Protocol):
             self.close()
         elif self._drained is None:  # else when the client has taken what it was answered before
             self._next()
-        self._regulate()
+        self.regulate()
 
     def ready(self) -> None:
         self._held = False
         self._since = self._shared.tick
-        self._regulate()
+        self.regulate()
 
     def hold(self) -> None:
         self._held = True
@@ -267,6 +268,16 @@ class Connection(asyncio.Protocol):
             self._answering.message.seconds = seconds
 
     # Called by the server
+
+    def regulate(self) -> None:
+        message = self._reader.message
+        full = self._drained is not None or self._held or bool(self._waiting)
+        if not full and message is not None and message.buffered > BUFFER and not self._transport.is_closing():
+            full = not has_sent_all(self._transport)  # else its end is to be read, which comes after all the rest
+        if full != self._paused and not self._transport.is_closing():
+            self._paused = full
+            (self._shared.paused.add if full else self._shared.paused.discard)(self)
+            (self._transport.pause_reading if full else self._transport.resume_reading)()
 
     def overdue(self, now: float) -> bool:
         limits = self._shared.limits
@@ -335,15 +346,6 @@ class Connection(asyncio.Protocol):
             self._send_refusal(self._error)
         elif self._ended:
             self.close()
-
-    def _regulate(self) -> None:
-        """Keep the client from sending while there is no room for it."""
-        message = self._reader.message
-        full = self._drained is not None or self._held or bool(self._waiting)
-        full = full or (message is not None and message.buffered > BUFFER)
-        if full != self._paused and not self._transport.is_closing():
-            self._paused = full
-            (self._transport.pause_reading if full else self._transport.resume_reading)()
 
     def _count_incoming(self) -> None:
         """Note how many bytes are held of what the client has sent and has no answer to yet."""

@@ -1,6 +1,7 @@
 """What the connections of a server are given: the application, the short way past it, and the limits of clients."""
 
 import asyncio
+import select
 import selectors
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from guidsvc.web.held import Held
 from guidsvc.web.message import RawHeaders
 from guidsvc.web.outbox import Budget
 
+_HUNG_UP: int | None = getattr(select, "POLLRDHUP", None)  # of Linux
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
@@ -55,6 +57,9 @@ class Short(Protocol):
 
 class Kept(Protocol):
     """A connection, as its server sees it."""
+
+    def regulate(self) -> None:
+        """Keep the client from sending while there is no room for it."""
 
     def overdue(self, now: float) -> bool:
         """Whether the client has had its time."""
@@ -115,6 +120,8 @@ class Shared:
         """Connections that are not there yet, as their TLS has not been agreed upon, and since when."""
         self.incoming_bytes = 0
         """Bytes of requests that are not answered yet, of all connections."""
+        self.paused: set[Kept] = set()
+        """Connections that are not read from for now."""
         self.held = Held()
         self.budget = Budget(limits.unsent_bytes, limits.connection_unsent_bytes)
         self.tick = asyncio.get_running_loop().time()
@@ -152,3 +159,12 @@ def has_unread(transport: asyncio.BaseTransport) -> bool:
     with _Selector() as selector:  # of a kind that takes no descriptor: there may be none left
         selector.register(transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
         return bool(selector.select(0))
+
+
+def has_sent_all(transport: asyncio.BaseTransport) -> bool:
+    """Whether the client sends no more, though some of what it sent may be unread; False if the system cannot tell."""
+    if _HUNG_UP is None:
+        return False
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), _HUNG_UP)
+    return bool(poll.poll(0))

@@ -124,6 +124,8 @@ class Server:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = self._advance()
+            for each in list(shared.paused):
+                each.regulate()  # its client may have hung up meanwhile
             latest = now - shared.limits.head_seconds - TICK_SECONDS
             shared.expected = {each: since for each, since in shared.expected.items() if since > latest}
             late = [each for each in shared.connections if each.overdue(now)]
