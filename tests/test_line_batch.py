@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import sys
+from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,7 @@ from guidsvc.web.connection import Connection
 from guidsvc.web.line_batch import MAX_UNREADABLE, READ_AT_ONCE, LineBatch
 from guidsvc.web.lines import Line, Lines
 from guidsvc.web.operations import GROUP, Asked, Performer, Result, read_line
-from tests.client import Client, hang_up, read_reply
+from tests.client import Client, hang_up, read_reply, reset
 from tests.conftest import Serving
 from tests.records import GUID, USER
 
@@ -37,8 +38,9 @@ def all_of(kind: type[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("server", ["httptools"])
+@pytest.mark.parametrize("leave", [hang_up, reset])
 async def test_no_more_is_begun_when_the_client_has_gone_though_much_has_been_received(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, leave: Callable[[asyncio.StreamWriter], Awaitable[None]]
 ) -> None:
     """So much that the connection is not read from any more: its end comes after all of that."""
     gc.collect()  # what other tests left
@@ -63,7 +65,7 @@ async def test_no_more_is_begun_when_the_client_has_gone_though_much_has_been_re
             await writer.drain()
             await asyncio.sleep(0.01)
         writer.write(chunk(GET * GROUP))
-        await hang_up(writer)
+        await leave(writer)
         while not all(each.abandoned for each in all_of(LineBatch)):
             await asyncio.sleep(0.01)
         go.set()
