@@ -44,16 +44,16 @@ class FairPlaces(Generic[W]):
         """Return a place of a group. If it goes to a waiter, remove that from the queue and return it."""
         self.free += 1
         if group is not None:
-            self._forget(group)
-        found = self.waiting.pop(self.has_room) if self.waiting else None
+            taken = self._taken[group] - 1
+            if taken:
+                self._taken[group] = taken
+            else:
+                del self._taken[group]
+        return self._next() if self.waiting.length else None
+
+    def _next(self) -> W | None:
+        found = self.waiting.pop(self.has_room)
         if found is None:
             return None
         self.take(found[0])
         return found[1]
-
-    def _forget(self, group: Hashable) -> None:
-        taken = self._taken[group] - 1
-        if taken:
-            self._taken[group] = taken
-        else:
-            del self._taken[group]

@@ -20,11 +20,8 @@ class FairQueue(Generic[W]):
 
     def __init__(self) -> None:
         self._groups: OrderedDict[Hashable, OrderedDict[W, None]] = OrderedDict()  # the next turn first
-        self._length = 0
-
-    def __len__(self) -> int:
-        """Return the number of waiters of all groups."""
-        return self._length
+        self.length = 0
+        """The number of waiters of all groups. An attribute, as it is read for each request."""
 
     def __iter__(self) -> Iterator[tuple[Hashable, W]]:
         """Iterate over groups and waiters. Take a copy if you remove any."""
@@ -41,7 +38,7 @@ class FairQueue(Generic[W]):
     def append(self, group: Hashable, waiter: W) -> None:
         """Add a waiter. A group that had none takes the last turn."""
         self._groups.setdefault(group, OrderedDict())[waiter] = None
-        self._length += 1
+        self.length += 1
 
     def remove(self, group: Hashable, waiter: W) -> None:
         """Remove a waiter, unless it was removed before."""
@@ -49,7 +46,7 @@ class FairQueue(Generic[W]):
         if waiters is None or waiter not in waiters:
             return
         del waiters[waiter]
-        self._length -= 1
+        self.length -= 1
         if not waiters:
             del self._groups[group]
 
@@ -66,7 +63,7 @@ class FairQueue(Generic[W]):
         waiters, found = self._groups[group], None
         while waiters and found is None:
             waiter, _ = waiters.popitem(last=False)
-            self._length -= 1
+            self.length -= 1
             found = None if waiter.done() else waiter
         if waiters:
             self._groups.move_to_end(group)

@@ -93,12 +93,12 @@ class Admission:
     @property
     def waiting(self) -> int:
         """So many wait for one."""
-        return len(self._waiting)
+        return self._waiting.length
 
     @property
     def is_contended(self) -> bool:
         """Whether some callers may be refused now: then `is_full_for` tells which."""
-        return self._late > 1 or len(self._waiting) > 0
+        return self._late > 1 or self._waiting.length > 0
 
     def is_full_for(self, caller: str | None) -> bool:
         """Whether a request of this caller that comes now is refused; None stands for callers not known yet."""
@@ -107,7 +107,7 @@ class Admission:
         first = self._waiting.first(caller)
         if first is not None and asyncio.get_running_loop().time() - first.since > LONG * self._seconds:
             return True
-        return self._waiting.count(caller) >= 2 * QUEUE * self._most - len(self._waiting)
+        return self._waiting.count(caller) >= 2 * QUEUE * self._most - self._waiting.length
 
     def refuse(self) -> Overloaded:
         """Count a request that is refused, and return what it is told."""
@@ -139,17 +139,14 @@ class Admission:
             raise errand.error()
         errand.task, errand.begun = asyncio.current_task(), True
         CURRENT.set(errand)
-        if errand in self._doing and self._is_of(errand, caller):
-            return True
-        self.give_back(errand)
+        if errand in self._doing:
+            if errand.caller is None and self._places.assign(caller):
+                errand.caller = caller
+            if errand.caller == caller:
+                return True
+            self.give_back(errand)
         errand.caller = caller
         return self.take_now(errand)
-
-    def _is_of(self, errand: Errand, caller: str) -> bool:
-        """Whether the place of an errand is counted to its caller, which it is from now on if that may have it."""
-        if errand.caller is None and self._places.assign(caller):
-            errand.caller = caller
-        return errand.caller == caller
 
     def end(self, errand: Errand, error: BaseException | None = None) -> BaseException | None:
         """End an errand, and return the error that it ended with: being cut off as it was left is no cancellation."""
@@ -229,7 +226,7 @@ class Admission:
             if now - since < self._budget:
                 break
             errand.leave(gone=False)
-        if self._doing or self._waiting or self._late:
+        if self._doing or self._waiting.length or self._late:
             self._look_later(loop)
 
     def _tell(self) -> None:
