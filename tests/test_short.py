@@ -171,7 +171,8 @@ async def service(
         app = make_app(guids, keys, Probes(cache.ping, cache.check), forwarded=forwarded, log=log, watch=watch)
         sockets = bind_sockets(0, "127.0.0.1")
         under_way = app.settings["under_way"]
-        way = ShortWay(guids, under_way, forwarded, log if logged else None, watch=watch) if short else None
+        admission = app.settings["admission"]  # one for both: a handler uses the place that the connection took
+        way = ShortWay(guids, under_way, forwarded, log if logged else None, admission, watch) if short else None
         async with serving_on(sockets, app, short=way):
             client = Way(sockets[0].getsockname()[1], lines, under_way, meters)
             try:
