@@ -3,25 +3,26 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from guidsvc import standard_streams
 from guidsvc.errors import StartError
-from guidsvc.post import Post
+from guidsvc.monitoring import standard_streams
+from guidsvc.process.worker_channel import Post
 
 
 def _backup(words: Sequence[str]) -> None:
-    from guidsvc import backup_command
+    from guidsvc.cli import backup as backup_command
 
     backup_command.run(words)
 
 
 def _keys(words: Sequence[str]) -> None:
-    from guidsvc import app, keys_command
+    from guidsvc.bootstrap import app
+    from guidsvc.cli import keys as keys_command
 
     keys_command.run(words, clock=app.system_clock)
 
 
 def _healthcheck(words: Sequence[str]) -> None:
-    from guidsvc import healthcheck_command
+    from guidsvc.cli import healthcheck as healthcheck_command
 
     healthcheck_command.run(words)
 
@@ -53,7 +54,9 @@ def main() -> None:
 
 def serve() -> None:
     """Read the settings and serve; a worker tells its supervisor why it cannot."""
-    from guidsvc import app, config, logs
+    from guidsvc import config
+    from guidsvc.bootstrap import app
+    from guidsvc.monitoring import log_config as logs
 
     post = Post.inherited()
     try:

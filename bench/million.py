@@ -16,7 +16,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from bench.running import Running, ask, service, stopwatch
-from guidsvc.bodies import PAGE, render_cursor
+from guidsvc.domain.commands import PAGE, render_cursor
 
 NDJSON = "application/x-ndjson"
 FAR = 10_000

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from bench.running import Running, ask
-from guidsvc.store.sqlite_tables import RECORDS
+from guidsvc.store.sqlite.tables import RECORDS
 
 NDJSON = "application/x-ndjson"
 _BYTES = 2**32

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 from bench.contenders.fixed import BODY, GUID
 from bench.running import LOAD_CORE, SERVER_CORE, Running, free_port, program, redis_binary, service
-from guidsvc import keys
-from guidsvc.access import SCOPES
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.caller import SCOPES
 from guidsvc.store import open_keys
 
 _NGINX = """

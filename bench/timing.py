@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from bench.contenders.fixed import GUID
 from bench.running import LOAD_CORE, SERVER_CORE, Running, service
-from guidsvc import keys
-from guidsvc.access import SCOPES
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.caller import SCOPES
 from guidsvc.store import open_keys
 
 ALPHA = 0.01

@@ -18,8 +18,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from guidsvc.bounded_file import read_text
+from guidsvc.connection_urls import without_password
 from guidsvc.errors import StartError
-from guidsvc.urls import without_password
 
 PREFIX = "GUIDSVC_"
 TEST_PREFIX = "GUIDSVC_TEST_"

@@ -30,7 +30,7 @@
     └── StartError          the service cannot start as it is set up
         └── NoStore         there is no store where a command is to find one
 
-Nothing here knows HTTP: the one table from error to status is in `guidsvc.web.problems`. A driver's own
+Nothing here knows HTTP: the one table from error to status is in `guidsvc.api.contract.problems`. A driver's own
 exceptions never leave the file that imports the driver; they become one of these.
 """
 

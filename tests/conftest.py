@@ -28,9 +28,10 @@ import pymongo
 import pytest
 import redis
 
-from guidsvc import app, logs
+from guidsvc.bootstrap import app
 from guidsvc.cache import open_cache
 from guidsvc.config import Settings
+from guidsvc.monitoring import log_config as logs
 from guidsvc.store import Store, open_store
 from tests.certificates import Certificate
 from tests.client import Client

@@ -15,10 +15,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
 
-from guidsvc import keys
-from guidsvc.access import SCOPES
-from guidsvc.keys import EXAMPLE_ID
-from guidsvc.models import EXAMPLE_GUID
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.api_key import EXAMPLE_ID
+from guidsvc.domain.caller import SCOPES
+from guidsvc.domain.record import EXAMPLE_GUID
 from guidsvc.store import open_keys
 from tests.fuzz import SEED
 from tests.servers import ROOT, Service, service

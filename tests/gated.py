@@ -4,10 +4,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from guidsvc.models import Receipt, ReceiptUsage, Record
-from guidsvc.rules import Selection
+from guidsvc.domain.lifecycle import Selection
+from guidsvc.domain.record import Receipt, ReceiptUsage, Record
 from guidsvc.store import FAR, Far
-from guidsvc.store.fence import NEW, Fence, Sight
+from guidsvc.store.cache_fence import NEW, Fence, Sight
 
 
 class GatedStore:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import pymongo
 
-from guidsvc import keys
-from guidsvc.keys import Key
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.api_key import Key
 from guidsvc.store import open_keys
-from guidsvc.store.sqlite import path_of_url
+from guidsvc.store.sqlite.store import path_of_url
 from tests.client import Client, Reply
 from tests.conftest import FakeClock
 

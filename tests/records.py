@@ -1,6 +1,6 @@
 """Records to test with."""
 
-from guidsvc.models import Record
+from guidsvc.domain.record import Record
 
 GUID = "9094E4C980C74043A4B586B420E69DDF"
 USER = "Cylance, Inc."

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc import guard, keys
-from guidsvc.access import SCOPES, Caller
-from guidsvc.guard import Guard
-from guidsvc.lockouts import LOOKS, KnownFailures
+from guidsvc.auth import authenticator as guard
+from guidsvc.auth.authenticator import Guard
+from guidsvc.auth.lockout import LOOKS, KnownFailures
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.caller import SCOPES, Caller
 from guidsvc.store import open_keys
 from tests.conftest import FakeClock, Serving
 from tests.guarded import Asker, Guarded, until

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import pytest
 
-from guidsvc import keys
-from guidsvc.access import ADMIN, SCOPES
+from guidsvc.api.base.handler import METHODS
+from guidsvc.api.docs.openapi_document import Method, methods_of
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.caller import ADMIN, SCOPES
 from guidsvc.store import open_keys
-from guidsvc.web.base import METHODS
-from guidsvc.web.openapi import Method, methods_of
 from tests.client import Reply
 from tests.conftest import FakeClock, Serving
 from tests.guarded import Asker, Guarded, Held, everything

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from guidsvc.errand import Errand
 from guidsvc.errors import Overloaded
-from guidsvc.web.admission import QUEUE, Admission
+from guidsvc.runtime.admission import QUEUE, Admission
+from guidsvc.runtime.cancel_scope import Errand
 from tests.client import Client
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.gated import turns

@@ -62,8 +62,8 @@ def test_every_example_is_run_and_answers_as_it_says(tmp_path: Path) -> None:
 
 
 def test_every_member_and_parameter_is_told() -> None:
-    from guidsvc.bodies import BatchQuery, Change, ListQuery, Operation
-    from guidsvc.key_bodies import KeyCreation, KeysQuery, Rotation
+    from guidsvc.api.parsing.key_schemas import KeyCreation, KeysQuery, Rotation
+    from guidsvc.domain.commands import BatchQuery, Change, ListQuery, Operation
 
     for model in (Change, Operation, ListQuery, BatchQuery, KeyCreation, KeysQuery, Rotation):
         for name in model.model_fields:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import guidsvc
-from guidsvc import rules
-from guidsvc.app import system_clock
+from guidsvc.bootstrap.app import system_clock
+from guidsvc.domain import lifecycle as rules
 from tests.records import GUID, USER
 from tests.servers import Server, Service, free_port, pdapt, service, wait_until
 

@@ -13,20 +13,20 @@ from typing import Any
 
 import pytest
 
-from guidsvc import keys
-from guidsvc.access import SCOPES, Caller
-from guidsvc.audit import LONGEST_NAME, AuditLog, Lines, open_audit_log
-from guidsvc.bodies import Change
+from guidsvc.api.contract import problems
+from guidsvc.auth.audit_log import LONGEST_NAME, AuditLog, Lines, open_audit_log
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.api_key import Key
+from guidsvc.domain.caller import SCOPES, Caller
+from guidsvc.domain.commands import Change
+from guidsvc.domain.lifecycle import Terms
+from guidsvc.domain.record import MAX_TIME, MAX_USER_CHARACTERS, Record
 from guidsvc.errors import Forbidden, OutcomeUnknown, RateLimited, StoreUnavailable, Unauthorized
-from guidsvc.keyring import Keyring
-from guidsvc.keys import Key
-from guidsvc.logs import PIPE_BUF
-from guidsvc.models import MAX_TIME, MAX_USER_CHARACTERS, Record
-from guidsvc.rules import Terms
-from guidsvc.service import GuidService
+from guidsvc.monitoring.log_config import PIPE_BUF
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.key_service import Keyring
 from guidsvc.store import open_keys
-from guidsvc.tracing import CURRENT, Trace
-from guidsvc.web import problems
+from guidsvc.telemetry.tracing import CURRENT, Trace
 from tests.client import Client, Reply
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.gated import GatedStore

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from guidsvc.errand import Errand
+from guidsvc.api.resources.batch_executor import GROUP, Performer, Result
+from guidsvc.api.resources.document_batch import DocumentBatch
 from guidsvc.errors import StoreUnavailable, Unauthorized
-from guidsvc.web.admission import Admission
-from guidsvc.web.document_batch import DocumentBatch
-from guidsvc.web.operations import GROUP, Performer, Result
+from guidsvc.runtime.admission import Admission
+from guidsvc.runtime.cancel_scope import Errand
 from tests.client import Client, hang_up, read_reply
 from tests.conftest import FakeClock, Serving
 from tests.guarded import Asker, Guarded, Held, until

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import guidsvc
-from guidsvc import background as module
-from guidsvc.background import background
-from guidsvc.web.held import Held
+from guidsvc.runtime import background as module
+from guidsvc.runtime.background import background
+from guidsvc.server.protocol.read_throttle import Held
 from tests.conftest import ExpectedLogs
 
 FAULT = "fault in background work"
@@ -83,7 +83,7 @@ async def test_whoever_is_held_is_let_go_though_another_one_fails(
     monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("a fault of one")
-    monkeypatch.setattr("guidsvc.web.held.SECONDS", 0.0)
+    monkeypatch.setattr("guidsvc.server.protocol.read_throttle.SECONDS", 0.0)
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     let_go = asyncio.Event()
 
@@ -103,19 +103,21 @@ async def test_whoever_is_held_is_let_go_though_another_one_fails(
         await let_go.wait()
 
 
+PACKAGE = Path(guidsvc.__file__).parent
 ONCE = {
-    *(
-        "answering.py",
-        "background.py",
-        "batch.py",
-        "batching.py",
-        "driver.py",
-        "fence.py",
-        "keyset.py",
-        "limits.py",
-        "local.py",
-    ),
-    *("listener.py", "quota.py", "supervisor.py", "watch.py"),
+    "api/resources/batch.py",
+    "auth/jwks.py",
+    "auth/rate_limit.py",
+    "cache/fence_monitor.py",
+    "cache/memory.py",
+    "cache/redis_pool.py",
+    "monitoring/process_monitor.py",
+    "process/supervisor.py",
+    "runtime/background.py",
+    "runtime/batching.py",
+    "server/listener.py",
+    "server/protocol/cycle.py",
+    "services/quota.py",
 }
 """Files that begin tasks which end by themselves, and that somebody waits for."""
 
@@ -124,8 +126,8 @@ def test_tasks_are_begun_where_somebody_notices_their_end() -> None:
     """Work without an end belongs into `background`: a task that nobody waits for dies without a word."""
     begins = {"create_task", "ensure_future", "detached"}
     found = {
-        path.name
-        for path in Path(guidsvc.__file__).parent.rglob("*.py")
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
         and (getattr(node.func, "attr", None) in begins or getattr(node.func, "id", None) in begins)

@@ -17,11 +17,13 @@ import pymongo
 import pytest
 
 from guidsvc.errors import StartError
-from guidsvc.store import open_store, sqlite_backup, sqlite_parts
-from guidsvc.store.mongo import COLLECTION, FENCE, IDENTITY, KEYS, LEDGERS, RECEIPTS
-from guidsvc.store.sqlite import path_of_url
-from guidsvc.store.sqlite_backup import back_up, salvage
-from guidsvc.store.sqlite_schema import MIGRATIONS, open_writer
+from guidsvc.store import open_store
+from guidsvc.store.mongo.store import COLLECTION, FENCE, IDENTITY, KEYS, LEDGERS, RECEIPTS
+from guidsvc.store.sqlite import backup as sqlite_backup
+from guidsvc.store.sqlite import parts as sqlite_parts
+from guidsvc.store.sqlite.backup import back_up, salvage
+from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
+from guidsvc.store.sqlite.store import path_of_url
 from tests.client import Client
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import GUID, record

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from guidsvc import descriptors
+from guidsvc.api.resources.batch import BatchHandler
+from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP
+from guidsvc.api.resources.batch_slots import GROUPS
+from guidsvc.api.resources.document_batch import MAX_RESULT_BYTES, DocumentBatch
+from guidsvc.api.resources.line_batch import WHOLE_PROBLEMS
 from guidsvc.errors import Overloaded, SpaceUsed
-from guidsvc.temporary_space import MIB, TemporarySpace
-from guidsvc.web.batch import BatchHandler
-from guidsvc.web.batch_places import GROUPS
-from guidsvc.web.document_batch import MAX_RESULT_BYTES, DocumentBatch
-from guidsvc.web.line_batch import WHOLE_PROBLEMS
-from guidsvc.web.operations import BRIEF_BYTES, GROUP
+from guidsvc.process import file_descriptors as descriptors
+from guidsvc.runtime.temporary_space import MIB, TemporarySpace
 from tests.client import Client, Reply, hang_up, read_reply
 from tests.conftest import ExpectedLogs, Serving
 from tests.records import GUID, USER
@@ -332,7 +332,7 @@ async def test_a_batch_without_a_file_ends_when_its_results_fill_the_memory(
 ) -> None:
     monkeypatch.setattr(descriptors, "temporary_files", lambda: 1)
     memory_bytes, lines = 2 * GROUP * BRIEF_BYTES, (GET + b"\n") * GROUP
-    monkeypatch.setattr("guidsvc.web.line_batch.MEMORY_BYTES", memory_bytes)
+    monkeypatch.setattr("guidsvc.api.resources.line_batch.MEMORY_BYTES", memory_bytes)
     async with serving() as client:
         await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)

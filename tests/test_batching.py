@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from guidsvc.batching import Batcher, Patience
-from guidsvc.meters import BatchMeter
-from guidsvc.tracing import CURRENT, Trace
+from guidsvc.runtime.batching import Batcher, Patience
+from guidsvc.telemetry.metrics import BatchMeter
+from guidsvc.telemetry.tracing import CURRENT, Trace
 
 
 class Calls:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidsvc.bodies import Change, Creation
+from guidsvc.api.parsing.body import parse
+from guidsvc.domain.commands import Change, Creation
+from guidsvc.domain.record import MAX_METADATA_BYTES, MAX_TIME
 from guidsvc.errors import Fault, InvalidRequest
-from guidsvc.models import MAX_METADATA_BYTES, MAX_TIME
-from guidsvc.web.body import parse
 from tests.records import GUID, USER, record
 
 NOW = 1_795_000_000_000

@@ -8,7 +8,7 @@ import pytest
 
 from guidsvc.bounded_file import MAX_BYTES, read_file
 from guidsvc.errors import StartError
-from guidsvc.web.tls import open_tls
+from guidsvc.server.tls import open_tls
 from tests.certificates import Certificate
 from tests.servers import ROOT, pdapt
 
@@ -97,12 +97,12 @@ def test_no_other_module_reads_files_that_settings_name() -> None:
     """A new place that reads a file belongs into the list, with the reason why it needs no bound."""
     reads = re.compile(r"\.(read_text|read_bytes)\(|\.open\(\"r|\bopen\(\w+, \"r|load_(cert_chain|verify_locations)\(")
     reasons = {
-        "cache/scripts.py": "a part of the package",
-        "web/pages.py": "a part of the package",
-        "healthcheck_command.py": "/proc",
-        "metric_files.py": "judged by lstat before",
-        "store/sqlite_parts.py": "judged by lstat before",
-        "web/tls.py": "read by `read_file` before",
+        "cache/lua_scripts.py": "a part of the package",
+        "api/docs/static_pages.py": "a part of the package",
+        "cli/healthcheck.py": "/proc",
+        "monitoring/metric_files.py": "judged by lstat before",
+        "store/sqlite/parts.py": "judged by lstat before",
+        "server/tls.py": "read by `read_file` before",
     }
     root = ROOT / "guidsvc"
     found = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if reads.search(path.read_text())}

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from guidsvc.web.hosting import Limits
+from guidsvc.server.protocol.state import Limits
 from tests.certificates import Certificate
 from tests.client import Client
 from tests.conftest import ExpectedLogs, Serving

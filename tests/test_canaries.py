@@ -20,8 +20,8 @@ from typing import NamedTuple
 import pymongo
 import pytest
 
-from guidsvc import keys
-from guidsvc.access import SCOPES
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.caller import SCOPES
 from guidsvc.store import open_keys
 from tests.issuer import AUDIENCE, ISSUER, Signer, claims, key_set
 from tests.records import GUID

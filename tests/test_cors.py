@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from guidsvc.errors import StartError
-from guidsvc.web.cors import Cors
+from guidsvc.http.headers.cors import Cors
 from tests.client import Reply
 from tests.conftest import Serving
 from tests.records import GUID, USER

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from guidsvc.cache.counters import RedisCounters, open_counters
+from guidsvc.cache.redis_counters import RedisCounters, open_counters
 from guidsvc.errors import CacheUnavailable, StartError
 from tests.conftest import ExpectedLogs
 from tests.servers import Server, free_port, redis_server

@@ -2,7 +2,7 @@
 
 import pytest
 
-from guidsvc.store.deadline import StoreClock
+from guidsvc.store.mongo.deadline import StoreClock
 
 
 class Timer:

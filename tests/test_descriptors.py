@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from guidsvc import descriptors
+from guidsvc.process import file_descriptors as descriptors
 from tests.certificates import Certificate
 from tests.servers import ROOT, Service, free_port, wait_until
 

@@ -14,10 +14,10 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 import guidsvc
+from guidsvc.api.app import make_app
+from guidsvc.api.contract import problems
 from guidsvc.config import PREFIX, Settings, listed
-from guidsvc.web import problems
-from guidsvc.web.app import make_app
-from guidsvc.web.forwarded import Forwarded
+from guidsvc.http.headers.proxy import Forwarded
 from tests import curl
 from tests.servers import ROOT, redis_server, service
 

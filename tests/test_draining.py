@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from guidsvc.web.hosting import has_unread
-from guidsvc.web.server import LAME_SECONDS
-from guidsvc.web.ticks import TICK_SECONDS
+from guidsvc.server.protocol.state import has_unread
+from guidsvc.server.protocol.ticks import TICK_SECONDS
+from guidsvc.server.server import LAME_SECONDS
 from tests.client import Reply, hang_up, read_chunks, read_reply
 from tests.conftest import Serving
 from tests.records import GUID, USER

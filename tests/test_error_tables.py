@@ -11,22 +11,22 @@ from typing import Any
 import pytest
 
 import guidsvc
-from guidsvc import audit
-from guidsvc.access import Caller
-from guidsvc.audit import AuditLog
+from guidsvc.api.contract import problems
+from guidsvc.auth import audit_log as audit
+from guidsvc.auth.audit_log import AuditLog
+from guidsvc.domain.api_key import Key
+from guidsvc.domain.caller import Caller
+from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden, GuidsvcError, Unauthorized, found_by_class
-from guidsvc.keys import Key
-from guidsvc.models import Record
-from guidsvc.web import problems
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.records import GUID, record
 
 LOOKUPS: Mapping[str, Callable[[type[Any]], object]] = {
-    "guidsvc.audit._REASONS": audit.reason_of,
-    "guidsvc.web.problems.TABLE": problems.kind_of,
+    "guidsvc.auth.audit_log._REASONS": audit.reason_of,
+    "guidsvc.api.contract.problems.TABLE": problems.kind_of,
 }
 """By what function each table is looked up."""
-BY_EXACT_TYPE = {"store/mongo_documents.py", "web/access.py"}
+BY_EXACT_TYPE = {"store/mongo/documents.py", "api/request_log.py"}
 """Files that look up what is no error by its exact type."""
 MODULES = [
     importlib.import_module(each.name) for each in pkgutil.walk_packages(guidsvc.__path__, "guidsvc.") if each.name

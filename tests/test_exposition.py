@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.multiprocess import mark_process_dead
 
-from guidsvc.meters import Meters
-from guidsvc.web import exposition
-from guidsvc.web.exposition import Alone, Together, render
-from guidsvc.web.watch import Watch
+from guidsvc.monitoring import prometheus as exposition
+from guidsvc.monitoring.process_monitor import Watch
+from guidsvc.monitoring.prometheus import Alone, Together, render
+from guidsvc.telemetry.metrics import Meters
 from tests.conftest import ExpectedLogs
 from tests.servers import Service, pdapt, service, wait_until
 from tests.test_metrics import Samples, read, value

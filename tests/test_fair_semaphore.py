@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc.fair_semaphore import FairSemaphore
-from guidsvc.rules import Selection
+from guidsvc.domain.lifecycle import Selection
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store import open_store
-from guidsvc.store.sqlite_find import Finder
+from guidsvc.store.sqlite.search import Finder
 from tests.conftest import FakeClock
 
 

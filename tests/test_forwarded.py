@@ -5,7 +5,7 @@ import json
 import pytest
 
 from guidsvc.errors import StartError
-from guidsvc.web.forwarded import Forwarded
+from guidsvc.http.headers.proxy import Forwarded
 from tests.client import Client
 from tests.conftest import Serving
 from tests.records import GUID, USER

@@ -10,18 +10,20 @@ import pytest
 from httptools import HttpRequestParser
 from tornado.httputil import HTTPHeaders
 
-from guidsvc import web
-from guidsvc.web import headers as documented
-from guidsvc.web import kept, message
-from guidsvc.web.headers import Header
-from guidsvc.web.message import Message, RawHeaders
-from guidsvc.web.reader import Reader
-from guidsvc.web.request_headers import MAX_HEADERS, READ
+import guidsvc
+from guidsvc.api.contract import headers as documented
+from guidsvc.api.contract.headers import Header
+from guidsvc.api.fast_path import eligibility as kept
+from guidsvc.http.headers.recognized import MAX_HEADERS, READ
+from guidsvc.server.protocol import request as message
+from guidsvc.server.protocol.parser import Reader
+from guidsvc.server.protocol.request import Message, RawHeaders
 from tests.client import Client, hang_up
 from tests.conftest import Serving
 from tests.records import GUID, USER
 
-WEB = Path(web.__file__).parent
+PACKAGE = Path(guidsvc.__file__).parent
+FILES = [path for folder in ("api", "http", "server") for path in (PACKAGE / folder).rglob("*.py")]
 MAPPINGS = {"headers", "given", "kept", "_kept"}
 """What the headers of a request are called where they are read."""
 
@@ -142,7 +144,7 @@ def _name(node: ast.expr) -> Iterator[str]:
 
 
 def test_every_header_that_the_code_reads_is_in_the_table_and_no_other() -> None:
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in WEB.rglob("*.py")]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES]
     found = {name for tree in trees for name in names_read(tree)}
     fast_path = {name.decode() for name in {*kept._KEPT, *kept.LONG, b"host", b"origin"}}
     framing = {name.decode() for name in message._READING}
@@ -152,7 +154,7 @@ def test_every_header_that_the_code_reads_is_in_the_table_and_no_other() -> None
 
 def test_no_header_of_a_request_is_read_under_a_name_that_is_made_up() -> None:
     """A header is looked up by a literal or by a constant, so that the test above sees it."""
-    for path in WEB.rglob("*.py"):
+    for path in FILES:
         for call in re.findall(
             r"request\.headers(?:\.get\(|\.get_list\(|\[)([^)\],]+)", path.read_text(encoding="utf-8")
         ):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc import healthcheck_command
+from guidsvc.cli import healthcheck as healthcheck_command
 from guidsvc.errors import StartError
 from tests.certificates import Certificate
 from tests.servers import ROOT, START_SECONDS, Server, free_port, pdapt, wait_until

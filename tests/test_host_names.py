@@ -6,10 +6,10 @@ from time import process_time
 
 import pytest
 
+from guidsvc.bootstrap.auth import accepted_hosts
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
-from guidsvc.guarding import accepted_hosts
-from guidsvc.web.host_names import HostNames
+from guidsvc.http.headers.host import HostNames
 from tests.client import Client, Reply, hang_up, read_reply
 from tests.conftest import FakeClock, Serving
 from tests.guarded import Guarded

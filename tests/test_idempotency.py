@@ -8,8 +8,10 @@ from typing import cast
 import pytest
 from pydantic_core import to_json
 
-from guidsvc import rules
-from guidsvc.bodies import Change
+from guidsvc.domain import lifecycle as rules
+from guidsvc.domain.commands import Change
+from guidsvc.domain.lifecycle import Selection
+from guidsvc.domain.record import Receipt, Record
 from guidsvc.errors import (
     IdempotencyMismatch,
     InProgress,
@@ -18,16 +20,14 @@ from guidsvc.errors import (
     QuotaExceeded,
     StoreUnavailable,
 )
-from guidsvc.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Reply, Request
-from guidsvc.models import Receipt, Record
-from guidsvc.quota import NO_QUOTA, Quota, open_quota
-from guidsvc.receipts import pack
-from guidsvc.rules import Selection
-from guidsvc.service import GuidService
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Reply, Request
+from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
+from guidsvc.services.receipt_quota import pack
 from guidsvc.store import Backend, Database, Store, open_store
-from guidsvc.store.around import Around
-from guidsvc.store.fence import Sight
-from guidsvc.store.mongo import open_mongo
+from guidsvc.store.cache_fence import Sight
+from guidsvc.store.delegating import Around
+from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.records import record
 

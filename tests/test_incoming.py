@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from guidsvc.web.connection import WAITING
-from guidsvc.web.message import PART, Message
-from guidsvc.web.reader import HEAD_SLICE_BYTES
+from guidsvc.server.protocol.connection import WAITING
+from guidsvc.server.protocol.parser import HEAD_SLICE_BYTES
+from guidsvc.server.protocol.request import PART, Message
 from tests.client import hang_up, read_reply
 from tests.conftest import Serving
 from tests.records import GUID

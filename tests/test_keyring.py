@@ -7,10 +7,10 @@ from typing import NamedTuple
 import pytest
 from pydantic import ValidationError
 
-from guidsvc import keys
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.api_key import Key
 from guidsvc.errors import InvalidRequest, KeyEnded, NoSuchKey, StoreUnavailable
-from guidsvc.keyring import ATTEMPTS, STRIDE, Issued, Keyring
-from guidsvc.keys import Key
+from guidsvc.services.key_service import ATTEMPTS, STRIDE, Issued, Keyring
 from guidsvc.store import Keys, open_keys
 from tests.conftest import FakeClock
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pymongo
 import pytest
 
-from guidsvc import keys
-from guidsvc.keys_command import COLUMNS, parser
-from guidsvc.store.sqlite_schema import open_writer
+from guidsvc.cli.keys import COLUMNS, parser
+from guidsvc.domain import api_key as keys
+from guidsvc.store.sqlite.schema import open_writer
 from tests.records import GUID
 from tests.servers import ROOT, Service, pdapt, service, wait_until
 from tests.test_supervisor import workers

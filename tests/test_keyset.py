@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from guidsvc.auth.authenticator import GOOD_SECONDS
+from guidsvc.auth.jwks import MAX_BYTES, Pace, open_keys
+from guidsvc.auth.jwks_client import SECONDS, fetch
+from guidsvc.auth.jwt_bearer import Tokens, Trust, UnknownKey, open_tokens
 from guidsvc.errors import StartError, Unauthorized
-from guidsvc.guard import GOOD_SECONDS
-from guidsvc.keyset import MAX_BYTES, Pace, open_keys
-from guidsvc.tokens import Tokens, Trust, UnknownKey, open_tokens
-from guidsvc.web.jwks import SECONDS, fetch
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.issuer import AUDIENCE, ISSUER, Place, Signer, claims, jwk, key_set, private, serving_keys
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from guidsvc.store.fence import NEW, Sight
+from guidsvc.store.cache_fence import NEW, Sight
 from guidsvc.store.lease import (
     FRESH_SECONDS,
     SKEW_SECONDS,

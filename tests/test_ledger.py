@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pymongo
 import pytest
 
+from guidsvc.domain.quota_ledger import LEASE_MS, ROOM_MS, Ledger, Page, Wish, living
 from guidsvc.errors import CorruptRecord, QuotaExceeded
-from guidsvc.ledger import LEASE_MS, ROOM_MS, Ledger, Page, Wish, living
 from guidsvc.store import Database, open_store
 from tests.conftest import FakeClock
 from tests.records import GUID, record

@@ -8,9 +8,9 @@ import http_sf
 import pytest
 import redis
 
-from guidsvc.cache.counters import RedisCounters, open_counters
+from guidsvc.auth.rate_limit import GRAIN, UNLIMITED, Limit, RateLimits, Ration
+from guidsvc.cache.redis_counters import RedisCounters, open_counters
 from guidsvc.errors import CacheUnavailable, RateLimited
-from guidsvc.limits import GRAIN, UNLIMITED, Limit, RateLimits, Ration
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.gated import turns
 from tests.servers import Server

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from guidsvc.web import line_batch
-from guidsvc.web.batch_places import READERS
-from guidsvc.web.connection import Connection
-from guidsvc.web.line_batch import MAX_UNREADABLE, READ_AT_ONCE, LineBatch
-from guidsvc.web.lines import Line, Lines
-from guidsvc.web.operations import GROUP, Asked, Performer, Result, read_line
+from guidsvc.api.resources import line_batch
+from guidsvc.api.resources.batch_executor import GROUP, Asked, Performer, Result, read_line
+from guidsvc.api.resources.batch_slots import READERS
+from guidsvc.api.resources.line_batch import MAX_UNREADABLE, READ_AT_ONCE, LineBatch
+from guidsvc.http.ndjson import Line, Lines
+from guidsvc.server.protocol.connection import Connection
 from tests.client import Client, hang_up, read_reply, reset
 from tests.conftest import Serving
 from tests.records import GUID, USER

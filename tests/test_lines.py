@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidsvc.web.lines import Line, Lines
+from guidsvc.http.ndjson import Line, Lines
 
 MOST = 4
 

@@ -11,9 +11,9 @@ import pytest
 import uvloop
 from tornado.web import Application
 
-from guidsvc.web import listener
-from guidsvc.web.listener import AT_ONCE, Listener
-from guidsvc.web.server import serving_on
+from guidsvc.server import listener
+from guidsvc.server.listener import AT_ONCE, Listener
+from guidsvc.server.server import serving_on
 from tests.conftest import ExpectedLogs
 
 CLIENTS = 60

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from guidsvc.cache.local import LocalCache
+from guidsvc.cache.memory import LocalCache
+from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
-from guidsvc.models import Record
 from guidsvc.store import Far
 from tests.conftest import FakeClock
 from tests.gated import GatedStore, turns

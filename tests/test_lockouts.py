@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 import pytest
 import redis
 
-from guidsvc import lockouts as module
-from guidsvc.cache.counters import RedisCounters, open_counters
-from guidsvc.limits import Limit
-from guidsvc.lockouts import LOOKS, KnownFailures, Lockouts, place_of
+from guidsvc.auth import lockout as module
+from guidsvc.auth.lockout import LOOKS, KnownFailures, Lockouts, place_of
+from guidsvc.auth.rate_limit import Limit
+from guidsvc.cache.redis_counters import RedisCounters, open_counters
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.servers import Server
 from tests.test_counters import DOWN, PATIENT, until_up

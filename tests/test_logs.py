@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import structlog
 
-from guidsvc import logs
-from guidsvc.tracing import CURRENT, Trace
-from guidsvc.web.origin import CACHE_STATUS
+from guidsvc.http.headers.diagnostics import CACHE_STATUS
+from guidsvc.monitoring import log_config as logs
+from guidsvc.telemetry.tracing import CURRENT, Trace
 from tests.servers import ROOT
 
 LINE = ("GET", '/guid/"\n\u00e9', 404, 1.25, "id-1", 'fe80::1%"\n')

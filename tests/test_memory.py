@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from cachebox import LRUCache
 
-from guidsvc.cache.local import LocalCache
-from guidsvc.cache.memory import bounded, put
-from guidsvc.guard import LOGIN_BYTES, REMEMBERED_BYTES, Guard
-from guidsvc.models import SMALL_BYTES, Record
+from guidsvc.auth.authenticator import LOGIN_BYTES, REMEMBERED_BYTES, Guard
+from guidsvc.cache.byte_lru import bounded, put
+from guidsvc.cache.memory import LocalCache
+from guidsvc.domain.record import SMALL_BYTES, Record
 from guidsvc.store import FAR, Far
 from tests.conftest import FakeClock
 from tests.gated import GatedStore

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from guidsvc.errors import StoreUnavailable
-from guidsvc.meters import LATENCIES, QUICK_SECONDS, CacheMeter, Histogram, RequestMeter, StoreMeter
 from guidsvc.store import open_store
-from guidsvc.store.measured import MeasuredStore
-from guidsvc.tracing import CURRENT, REDIS, Trace
+from guidsvc.store.instrumented import MeasuredStore
+from guidsvc.telemetry.metrics import LATENCIES, QUICK_SECONDS, CacheMeter, Histogram, RequestMeter, StoreMeter
+from guidsvc.telemetry.tracing import CURRENT, REDIS, Trace
 from tests.conftest import FakeClock
 from tests.gated import GatedStore
 from tests.records import GUID, record

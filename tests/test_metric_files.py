@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc import metric_files
-from guidsvc.meters import Meters
-from guidsvc.web.exposition import Together, render
-from guidsvc.web.watch import Watch
+from guidsvc.monitoring import metric_files
+from guidsvc.monitoring.process_monitor import Watch
+from guidsvc.monitoring.prometheus import Together, render
+from guidsvc.telemetry.metrics import Meters
 from tests.conftest import ExpectedLogs
 from tests.servers import ROOT
 from tests.test_metrics import Samples, read, value

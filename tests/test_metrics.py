@@ -8,7 +8,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 import guidsvc
-from guidsvc.web.metric_table import TABLE
+from guidsvc.telemetry.metric_catalog import TABLE
 from tests.client import Client
 from tests.conftest import ExpectedLogs, Serving
 from tests.records import GUID, USER

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
+from guidsvc.domain.record import Record, parse_guid
 from guidsvc.errors import InvalidGuid
-from guidsvc.models import Record, parse_guid
 from tests.records import GUID, record
 
 NOW = 1_795_000_000_000

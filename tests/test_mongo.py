@@ -21,12 +21,12 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
+from guidsvc.domain.lifecycle import Selection
+from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
-from guidsvc.models import Record
-from guidsvc.rules import Selection
-from guidsvc.store.mongo import PROOF_SECONDS, SETTLED, MongoStore, _write_failure, open_mongo
-from guidsvc.store.mongo import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
-from guidsvc.store.mongo_documents import filter_of
+from guidsvc.store.mongo.documents import filter_of
+from guidsvc.store.mongo.store import PROOF_SECONDS, SETTLED, MongoStore, _write_failure, open_mongo
+from guidsvc.store.mongo.store import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
 from tests.conftest import FakeClock
 from tests.nemesis.proxy import Spoil, proxy
 from tests.records import GUID, record

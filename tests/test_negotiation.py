@@ -2,7 +2,7 @@
 
 import pytest
 
-from guidsvc.web.negotiation import preferred
+from guidsvc.http.headers.negotiation import preferred
 
 OFFERS = ("application/json", "application/x-ndjson")
 

@@ -14,16 +14,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from guidsvc.bodies import Change, Creation, ListQuery, Operation, Patch, render_cursor
-from guidsvc.models import EXAMPLE_GUID, MAX_TIME
-from guidsvc.web import openapi, problems
-from guidsvc.web.app import make_app
-from guidsvc.web.base import Handler
-from guidsvc.web.body import NDJSON
-from guidsvc.web.described import Answer, operation
-from guidsvc.web.explanations import EXPLANATIONS
-from guidsvc.web.forwarded import Forwarded
-from guidsvc.web.routes import Route
+from guidsvc.api.app import make_app
+from guidsvc.api.base.handler import Handler
+from guidsvc.api.contract import problems
+from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.docs import openapi_document as openapi
+from guidsvc.api.docs.problem_catalog import EXPLANATIONS
+from guidsvc.api.parsing.body import NDJSON
+from guidsvc.api.routing import Route
+from guidsvc.domain.commands import Change, Creation, ListQuery, Operation, Patch, render_cursor
+from guidsvc.domain.record import EXAMPLE_GUID, MAX_TIME
+from guidsvc.http.headers.proxy import Forwarded
 from tests.conftest import Serving
 from tests.servers import ROOT
 
@@ -81,7 +82,7 @@ def test_the_document_is_valid_openapi() -> None:
 
 
 def test_the_service_starts_without_what_makes_the_document() -> None:
-    code = "import guidsvc.app, sys; sys.exit('openapi_pydantic' in sys.modules)"
+    code = "import guidsvc.bootstrap.app, sys; sys.exit('openapi_pydantic' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 

@@ -9,8 +9,8 @@ from typing import Any
 import http_sf
 import pytest
 
-from guidsvc.tracing import MISS
-from guidsvc.web.origin import CACHE_STATUS
+from guidsvc.http.headers.diagnostics import CACHE_STATUS
+from guidsvc.telemetry.tracing import MISS
 from tests.conftest import Serving
 from tests.records import GUID, USER
 from tests.servers import service, wait_until

@@ -13,24 +13,24 @@ import pytest
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from guidsvc import rules
-from guidsvc.app import system_clock
-from guidsvc.errand import Errand
+from guidsvc.api.app import make_app
+from guidsvc.api.fast_path.dispatcher import ShortWay
+from guidsvc.api.fast_path.load_shedding import Refusals
+from guidsvc.api.request_log import LOGGED_PATH
+from guidsvc.api.resources.health import Probes
+from guidsvc.bootstrap.app import system_clock
+from guidsvc.domain import lifecycle as rules
+from guidsvc.domain.lifecycle import Terms
 from guidsvc.errors import Overloaded
-from guidsvc.meters import RequestMeter
-from guidsvc.rules import Terms
-from guidsvc.service import GuidService
+from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.monitoring.process_monitor import Watch
+from guidsvc.runtime.admission import QUEUE, Admission
+from guidsvc.runtime.cancel_scope import Errand
+from guidsvc.server.protocol import read_throttle as held
+from guidsvc.server.server import serving_on
+from guidsvc.services.guid_service import GuidService
 from guidsvc.store import Store, open_store
-from guidsvc.web import held
-from guidsvc.web.access import LOGGED_PATH
-from guidsvc.web.admission import QUEUE, Admission
-from guidsvc.web.app import make_app
-from guidsvc.web.forwarded import Forwarded
-from guidsvc.web.health import Probes
-from guidsvc.web.refusals import Refusals
-from guidsvc.web.server import serving_on
-from guidsvc.web.short import ShortWay
-from guidsvc.web.watch import Watch
+from guidsvc.telemetry.metrics import RequestMeter
 from tests.client import Client, Reply, hang_up, read_reply, reset
 from tests.conftest import ExpectedLogs, Serving
 from tests.gated import GatedStore, turns

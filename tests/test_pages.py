@@ -7,14 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
-import guidsvc.web
-from guidsvc.web import pages, problems
-from guidsvc.web.explanations import EXPLANATIONS
-from guidsvc.web.pages import FILES, POLICY, read
+import guidsvc.api.docs
+from guidsvc.api.contract import problems
+from guidsvc.api.docs import static_pages as pages
+from guidsvc.api.docs.problem_catalog import EXPLANATIONS
+from guidsvc.api.docs.static_pages import FILES, POLICY, read
 from tests.conftest import Serving
 from tests.test_web_guids import assert_problem
 
-VENDORED = Path(guidsvc.web.__file__).parent / "static" / "swagger-ui"
+VENDORED = Path(guidsvc.api.docs.__file__).parent / "static" / "swagger-ui"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
 

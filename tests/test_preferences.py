@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from guidsvc.web.preferences import parse
+from guidsvc.http.headers.prefer import parse
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import pytest
 
-from guidsvc.meters import RequestMeter
-from guidsvc.web.admission import Admission
-from guidsvc.web.refusals import Refusals
+from guidsvc.api.fast_path.load_shedding import Refusals
+from guidsvc.runtime.admission import Admission
+from guidsvc.telemetry.metrics import RequestMeter
 from tests.certificates import Certificate
 from tests.client import Client, Reply, hang_up, read_reply
 from tests.conftest import ExpectedLogs, Serving

@@ -8,19 +8,20 @@ from random import Random
 
 import pytest
 
-from guidsvc import quota, rules
-from guidsvc.access import Caller, scopes_of
-from guidsvc.bodies import Change, Patch
+from guidsvc.domain import lifecycle as rules
+from guidsvc.domain.caller import Caller, scopes_of
+from guidsvc.domain.commands import Change, Patch
+from guidsvc.domain.lifecycle import Selection, Terms
+from guidsvc.domain.quota_ledger import LEASE_MS, ROOM_MS, Ledger
+from guidsvc.domain.record import Record
 from guidsvc.errors import NotFound, OutcomeUnknown, QuotaExceeded, StoreUnavailable
-from guidsvc.ledger import LEASE_MS, ROOM_MS, Ledger
-from guidsvc.models import Record
-from guidsvc.quota import LedgerQuota, open_quota
-from guidsvc.rules import Selection, Terms
-from guidsvc.service import GuidService
+from guidsvc.services import quota
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.quota import LedgerQuota, open_quota
 from guidsvc.store import Database, open_store
-from guidsvc.store.around import Around
-from guidsvc.store.fence import Sight
-from guidsvc.store.mongo import open_mongo
+from guidsvc.store.cache_fence import Sight
+from guidsvc.store.delegating import Around
+from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 

@@ -8,8 +8,8 @@ from httptools import HttpRequestParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from guidsvc.web.message import Message, RawHeaders
-from guidsvc.web.reader import HEAD_SLICE_BYTES, Reader
+from guidsvc.server.protocol.parser import HEAD_SLICE_BYTES, Reader
+from guidsvc.server.protocol.request import Message, RawHeaders
 
 _LIVE = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
 _PUT = b"PUT /guid HTTP/1.1\r\nHost: a\r\n"

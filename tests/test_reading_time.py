@@ -13,26 +13,22 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
-from guidsvc import keys
-from guidsvc.access import ANYONE
-from guidsvc.bodies import BatchQuery, ListQuery
+from guidsvc.api.contract.problems import UnsupportedMediaType
+from guidsvc.api.parsing import body, query
+from guidsvc.api.parsing import conditional as conditions
+from guidsvc.api.parsing import idempotency_key as idempotency
+from guidsvc.api.parsing.key_schemas import KeysQuery
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.caller import ANYONE
+from guidsvc.domain.commands import BatchQuery, ListQuery
 from guidsvc.errors import GuidsvcError, InvalidRequest
-from guidsvc.key_bodies import KeysQuery
-from guidsvc.web import (
-    body,
-    conditions,
-    exposition,
-    idempotency,
-    list_header,
-    negotiation,
-    preferences,
-    query,
-    request_id,
-)
-from guidsvc.web.forwarded import Forwarded
-from guidsvc.web.hosting import Limits
-from guidsvc.web.problems import UnsupportedMediaType
-from guidsvc.web.request_headers import READ
+from guidsvc.http.headers import lists as list_header
+from guidsvc.http.headers import negotiation, request_id
+from guidsvc.http.headers import prefer as preferences
+from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.http.headers.recognized import READ
+from guidsvc.monitoring import prometheus as exposition
+from guidsvc.server.protocol.state import Limits
 from tests.client import Client
 from tests.conftest import Serving
 from tests.records import GUID, USER

@@ -9,14 +9,22 @@ from typing import Any
 
 import pytest
 
-from guidsvc import rules
+from guidsvc.domain import lifecycle as rules
+from guidsvc.domain.record import ReceiptUsage
 from guidsvc.errors import ReceiptsFull
-from guidsvc.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Reply, Request
-from guidsvc.models import ReceiptUsage
-from guidsvc.receipts import COUNT_EVERY_MS, OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, pack, prefix_of, unpack
+from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Reply, Request
+from guidsvc.services.receipt_quota import (
+    COUNT_EVERY_MS,
+    OWNER_BYTES,
+    RECEIPT_BYTES,
+    TOTAL_BYTES,
+    pack,
+    prefix_of,
+    unpack,
+)
 from guidsvc.store import Backend, open_store
-from guidsvc.store.mongo import open_mongo
-from guidsvc.store.sqlite import open_keys_of, path_of_url
+from guidsvc.store.mongo.store import open_mongo
+from guidsvc.store.sqlite.store import open_keys_of, path_of_url
 from tests.client import Client, read_reply, reset
 from tests.conftest import FakeClock, Serving
 from tests.guarded import Guarded

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from guidsvc import retention_quota
 from guidsvc.errors import QuotaExceeded
-from guidsvc.retention_quota import KEPT_PER_LIVE, ROOM_MS, open_quotas
+from guidsvc.services import retention_quota
+from guidsvc.services.retention_quota import KEPT_PER_LIVE, ROOM_MS, open_quotas
 from guidsvc.store import Database, open_store
 from tests.client import Client
 from tests.conftest import FakeClock, Serving

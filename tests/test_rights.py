@@ -13,11 +13,11 @@ import pytest
 import redis
 import yaml
 
-from guidsvc.cache.counters import open_counters
-from guidsvc.cache.link import Link, open_link
-from guidsvc.cache.timing import Timing
+from guidsvc.cache.redis_counters import open_counters
+from guidsvc.cache.redis_link import Link, open_link
+from guidsvc.cache.timings import Timing
 from guidsvc.errors import CacheUnavailable, StartError
-from guidsvc.store.mongo import open_mongo
+from guidsvc.store.mongo.store import open_mongo
 from tests.certificates import Certificate
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.gated import GatedStore

@@ -7,11 +7,11 @@ import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.web import Application
 
-from guidsvc.idempotency import Idempotency
-from guidsvc.service import GuidService
-from guidsvc.web.app import make_app
-from guidsvc.web.forwarded import Forwarded
-from guidsvc.web.health import Probes
+from guidsvc.api.app import make_app
+from guidsvc.api.resources.health import Probes
+from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Idempotency
 from tests.records import GUID
 
 APP = make_app(

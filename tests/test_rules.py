@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidsvc import rules
-from guidsvc.bodies import Change, ListQuery, Patch
+from guidsvc.domain import lifecycle as rules
+from guidsvc.domain.commands import Change, ListQuery, Patch
+from guidsvc.domain.lifecycle import Terms
+from guidsvc.domain.record import MAX_TIME, Record
 from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound
-from guidsvc.models import MAX_TIME, Record
-from guidsvc.rules import Terms
 from tests.records import GUID, USER, record
 
 NOW = 1_795_000_000_500

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from guidsvc import app, config
+from guidsvc import config
+from guidsvc.bootstrap import app
 from guidsvc.errors import StartError
 from tests.records import GUID
 from tests.servers import Server, Service, free_port, guarded_mongo_server, pdapt, service, wait_until

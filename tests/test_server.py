@@ -14,9 +14,9 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler, stream_request_body
 
 from guidsvc.errors import StartError
-from guidsvc.web.hosting import Limits
-from guidsvc.web.listening import listening
-from guidsvc.web.server import serving_on
+from guidsvc.server.protocol.state import Limits
+from guidsvc.server.server import serving_on
+from guidsvc.server.sockets import listening
 from tests.certificates import Certificate
 from tests.client import Client, hang_up, read_reply, reset
 from tests.conftest import ExpectedLogs, Serving

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from guidsvc.bodies import Change
+from guidsvc.domain.commands import Change
+from guidsvc.domain.lifecycle import Terms
+from guidsvc.domain.record import Record
 from guidsvc.errors import Expired, InvalidRequest, NotFound, StoreUnavailable
-from guidsvc.models import Record
-from guidsvc.rules import Terms
-from guidsvc.service import GuidService
+from guidsvc.services.guid_service import GuidService
 from guidsvc.store import Store, open_store
-from guidsvc.store.around import Around
+from guidsvc.store.delegating import Around
 from tests.conftest import FakeClock
 from tests.records import GUID
 

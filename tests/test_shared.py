@@ -14,19 +14,20 @@ import redis
 import uvloop
 from structlog.testing import capture_logs
 
-from guidsvc import errand, tracing
-from guidsvc.background import background
-from guidsvc.cache.link import open_link
-from guidsvc.cache.memory import bounded
-from guidsvc.cache.shared import SharedCache, _weigh_decoding, _weigh_held
-from guidsvc.cache.timing import Timing
-from guidsvc.errand import Errand
+from guidsvc.cache.byte_lru import bounded
+from guidsvc.cache.redis_cache import SharedCache, _weigh_decoding, _weigh_held
+from guidsvc.cache.redis_link import open_link
+from guidsvc.cache.timings import Timing
+from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
-from guidsvc.meters import CacheMeter
-from guidsvc.models import Record
+from guidsvc.runtime import cancel_scope as errand
+from guidsvc.runtime.background import background
+from guidsvc.runtime.cancel_scope import Errand
 from guidsvc.store import FAR
-from guidsvc.store.fence import Fence, Mode
-from guidsvc.tracing import Trace
+from guidsvc.store.cache_fence import Fence, Mode
+from guidsvc.telemetry import tracing
+from guidsvc.telemetry.metrics import CacheMeter
+from guidsvc.telemetry.tracing import Trace
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.gated import GatedStore, turns
 from tests.records import GUID, record

@@ -13,22 +13,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tornado.netutil import bind_sockets
 
-from guidsvc import rules
+from guidsvc.api.app import make_app
+from guidsvc.api.fast_path.dispatcher import ShortWay
+from guidsvc.api.resources.health import Probes
 from guidsvc.cache import open_cache
-from guidsvc.idempotency import Idempotency
-from guidsvc.meters import Meters
-from guidsvc.rules import Terms
-from guidsvc.service import GuidService
+from guidsvc.domain import lifecycle as rules
+from guidsvc.domain.lifecycle import Terms
+from guidsvc.http.headers.diagnostics import Origin
+from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.monitoring.process_monitor import Watch
+from guidsvc.runtime.in_flight import UnderWay
+from guidsvc.server.server import serving_on
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Idempotency
 from guidsvc.store import open_store
-from guidsvc.store.measured import MeasuredStore
-from guidsvc.web.app import make_app
-from guidsvc.web.draining import UnderWay
-from guidsvc.web.forwarded import Forwarded
-from guidsvc.web.health import Probes
-from guidsvc.web.origin import Origin
-from guidsvc.web.server import serving_on
-from guidsvc.web.short import ShortWay
-from guidsvc.web.watch import Watch
+from guidsvc.store.instrumented import MeasuredStore
+from guidsvc.telemetry.metrics import Meters
 from tests.client import hang_up
 from tests.conftest import FakeClock
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guidsvc.auth.jwk import read_keys
 from guidsvc.errors import Unauthorized
-from guidsvc.signing import read_keys
 from tests.issuer import Signer, jwk, key_set, private
 
 GOOD = Signer("good")

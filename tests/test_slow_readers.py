@@ -14,13 +14,13 @@ import pytest
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application, RequestHandler
 
-from guidsvc.meters import RequestMeter
-from guidsvc.web.hosting import Limits
-from guidsvc.web.listening import listening
-from guidsvc.web.outbox import HIDDEN_BYTES, Budget, Outbox, Pace
-from guidsvc.web.server import serving_on
-from guidsvc.web.tls import open_tls
-from guidsvc.web.tornado_server import _Reader, serving_by_tornado
+from guidsvc.server.protocol.send_buffer import HIDDEN_BYTES, Budget, Outbox, Pace
+from guidsvc.server.protocol.state import Limits
+from guidsvc.server.server import serving_on
+from guidsvc.server.sockets import listening
+from guidsvc.server.tls import open_tls
+from guidsvc.server.tornado_server import _Reader, serving_by_tornado
+from guidsvc.telemetry.metrics import RequestMeter
 from tests.certificates import Certificate
 from tests.client import hang_up
 from tests.conftest import ExpectedLogs

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from guidsvc.domain.lifecycle import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
-from guidsvc.rules import Selection
-from guidsvc.store.fence import Mode
-from guidsvc.store.sqlite import GROUP, SqliteStore, open_sqlite, path_of_url
-from guidsvc.store.sqlite_files import StoreFiles
-from guidsvc.store.sqlite_find import Finder, count_statement, end_statement, statement, values_of
-from guidsvc.store.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
-from guidsvc.store.sqlite_tables import RECORDS, Change
-from guidsvc.store.sqlite_writer import Writer, failure
+from guidsvc.store.cache_fence import Mode
+from guidsvc.store.sqlite.files import StoreFiles
+from guidsvc.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
+from guidsvc.store.sqlite.search import Finder, count_statement, end_statement, statement, values_of
+from guidsvc.store.sqlite.store import GROUP, SqliteStore, open_sqlite, path_of_url
+from guidsvc.store.sqlite.tables import RECORDS, Change
+from guidsvc.store.sqlite.writer import Writer, failure
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 from tests.servers import pdapt

@@ -12,11 +12,11 @@ from urllib.error import HTTPError
 
 import pytest
 
-from guidsvc import keys
+from guidsvc.domain import api_key as keys
 from guidsvc.errors import StoreReplaced
-from guidsvc.store.sqlite import SqliteStore, open_keys_of, open_sqlite
-from guidsvc.store.sqlite_files import WAL_BYTES
-from guidsvc.store.sqlite_schema import claim, open_writer
+from guidsvc.store.sqlite.files import WAL_BYTES
+from guidsvc.store.sqlite.schema import claim, open_writer
+from guidsvc.store.sqlite.store import SqliteStore, open_keys_of, open_sqlite
 from tests.client import Client
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import GUID, record

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from guidsvc.standard_streams import PIECE_BYTES, BoundedStream
+from guidsvc.monitoring.standard_streams import PIECE_BYTES, BoundedStream
 from tests.client import Client
 from tests.servers import ROOT, START_SECONDS, free_port, wait_until
 from tests.test_metrics import scrape, value

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from guidsvc.web.ticks import TICK_SECONDS, Ticks
+from guidsvc.server.protocol.ticks import TICK_SECONDS, Ticks
 from tests.servers import service
 
 HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"

@@ -7,13 +7,13 @@ from typing import cast
 import pytest
 
 from guidsvc.cache import open_cache
+from guidsvc.domain.lifecycle import Selection
+from guidsvc.domain.record import MAX_TIME, Record
 from guidsvc.errors import Overloaded
-from guidsvc.models import MAX_TIME, Record
-from guidsvc.rules import Selection
+from guidsvc.runtime.temporary_space import MIB, TemporarySpace
 from guidsvc.store import FAR, Backend, Store, open_store
-from guidsvc.store.around import Around
-from guidsvc.store.rehearsal import rehearsal
-from guidsvc.temporary_space import MIB, TemporarySpace
+from guidsvc.store.delegating import Around
+from guidsvc.store.overlay import rehearsal
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from guidsvc import keys
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.api_key import Key
 from guidsvc.errors import StartError
-from guidsvc.keys import Key
 from guidsvc.store import Keys, open_keys, open_store
 from tests.conftest import FakeClock
 

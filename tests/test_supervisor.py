@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from guidsvc.post import MARGIN_SECONDS
-from guidsvc.supervisor import Backoff
-from guidsvc.web.listening import listening
+from guidsvc.process.supervisor import Backoff
+from guidsvc.process.worker_channel import MARGIN_SECONDS
+from guidsvc.server.sockets import listening
 from tests.certificates import Certificate
 from tests.client import Client, read_reply
 from tests.load import KEYS, Load

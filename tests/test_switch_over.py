@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from guidsvc.cache.link import Link, open_link
-from guidsvc.cache.scripts import BEGIN, END, FILL
-from guidsvc.cache.shared import SharedCache
+from guidsvc.cache.lua_scripts import BEGIN, END, FILL
+from guidsvc.cache.redis_cache import SharedCache
+from guidsvc.cache.redis_link import Link, open_link
+from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable
-from guidsvc.models import Record
-from guidsvc.store.fence import Mode
+from guidsvc.store.cache_fence import Mode
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.gated import GatedStore
 from tests.records import GUID, record

@@ -3,7 +3,7 @@
 import pytest
 
 from guidsvc.errors import Overloaded
-from guidsvc.temporary_space import TemporarySpace
+from guidsvc.runtime.temporary_space import TemporarySpace
 
 
 def test_one_owner_has_at_most_half_of_the_space() -> None:

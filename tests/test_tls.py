@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from guidsvc.errors import StartError
-from guidsvc.web.tls import Tls, open_tls
+from guidsvc.server.tls import Tls, open_tls
 from tests.certificates import Certificate
 from tests.client import hang_up, read_reply
 from tests.conftest import ExpectedLogs, Serving

@@ -6,8 +6,8 @@ import ssl
 from contextlib import ExitStack
 from pathlib import Path
 
-from guidsvc.web.listener import RECEIVE_BYTES, Listener, Tls
-from guidsvc.web.tls import open_tls
+from guidsvc.server.listener import RECEIVE_BYTES, Listener, Tls
+from guidsvc.server.tls import open_tls
 from tests.certificates import Certificate
 from tests.client import hang_up
 from tests.servers import Service, service

@@ -13,11 +13,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from guidsvc.access import Caller, Scope
+from guidsvc.auth.jwk import type_of
+from guidsvc.auth.jwt_bearer import LEEWAY_SECONDS, MAX_CHARACTERS, Tokens, Trust, UnknownKey, open_tokens
+from guidsvc.domain.caller import Caller, Scope
+from guidsvc.domain.record import MAX_TIME
 from guidsvc.errors import StartError, Unauthorized
-from guidsvc.models import MAX_TIME
-from guidsvc.signing import type_of
-from guidsvc.tokens import LEEWAY_SECONDS, MAX_CHARACTERS, Tokens, Trust, UnknownKey, open_tokens
 from tests.conftest import FakeClock
 from tests.issuer import AUDIENCE, ISSUER, LIFE_SECONDS, SUBJECT, Signer, claims, key_set, segment
 from tests.servers import ROOT
@@ -419,6 +419,6 @@ async def test_whoever_does_not_say_whom_to_trust_is_told_at_the_start(
 
 
 def test_what_reads_tokens_is_imported_only_where_there_are_some() -> None:
-    code = "import guidsvc.app, guidsvc.tokens, sys; sys.exit('jwt' in sys.modules)"
+    code = "import guidsvc.bootstrap.app, guidsvc.auth.jwt_bearer, sys; sys.exit('jwt' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -3,7 +3,7 @@
 import pytest
 
 from guidsvc.errors import StoreUnavailable
-from guidsvc.turns import Turns
+from guidsvc.runtime.keyed_lock import Turns
 from tests.records import GUID
 
 

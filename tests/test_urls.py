@@ -3,9 +3,9 @@
 import pytest
 from redis.asyncio import ConnectionPool
 
-from guidsvc.cache.driver import pool_of
+from guidsvc.cache.redis_pool import pool_of
+from guidsvc.connection_urls import is_ambiguous, opened, scheme_of, without_password
 from guidsvc.errors import StartError
-from guidsvc.urls import is_ambiguous, opened, scheme_of, without_password
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from guidsvc import errors
-from guidsvc.idempotency import Idempotency
-from guidsvc.service import GuidService
-from guidsvc.web import problems
-from guidsvc.web.app import make_app
-from guidsvc.web.forwarded import Forwarded
-from guidsvc.web.health import Probes
+from guidsvc.api.app import make_app
+from guidsvc.api.contract import problems
+from guidsvc.api.resources.health import Probes
+from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Idempotency
 from tests.client import Client, Reply, hang_up, read_reply
 from tests.conftest import ExpectedLogs, Serving
 from tests.records import GUID, USER

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from guidsvc.web import batch
-from guidsvc.web.base import DISCARD_BYTES
+from guidsvc.api.base.handler import DISCARD_BYTES
+from guidsvc.api.resources import batch
 from tests.client import Client, Reply, hang_up, read_reply
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import GUID, USER

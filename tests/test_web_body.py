@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from guidsvc.bodies import MAX_OPERATIONS, Operation
+from guidsvc.api.parsing import body
+from guidsvc.domain.commands import MAX_OPERATIONS, Operation
 from guidsvc.errors import InvalidRequest
-from guidsvc.web import body
 
 _TEXTS = st.sampled_from(["", "a", '"', "\\", '\\"', "[", "]}", "{", "\u2028", "[0]"]) | st.text(max_size=5)
 _VALUES = st.recursive(

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from tornado.httputil import HTTPHeaders
 
+from guidsvc.api.parsing.conditional import parse
+from guidsvc.domain.lifecycle import ANY, Conditions
 from guidsvc.errors import InvalidRequest
-from guidsvc.rules import ANY, Conditions
-from guidsvc.web.conditions import parse
 from tests.client import Client, Reply
 from tests.conftest import FakeClock, Serving
 from tests.records import GUID, USER

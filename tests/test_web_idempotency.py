@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from guidsvc.store.sqlite import path_of_url
+from guidsvc.store.sqlite.store import path_of_url
 from tests.client import Client
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import GUID, USER

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from guidsvc.web import jwks
-from guidsvc.web.jwks import fetch
+from guidsvc.auth import jwks_client as jwks
+from guidsvc.auth.jwks_client import fetch
 from tests.conftest import ExpectedLogs
 from tests.issuer import Place, serving_keys
 from tests.servers import ROOT, free_port
@@ -92,7 +92,10 @@ async def test_a_certificate_must_be_one_that_this_host_trusts(tmp_path: Path, e
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(tls)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    code = "import asyncio, sys, guidsvc.web.jwks as j; sys.stdout.buffer.write(asyncio.run(j.fetch(sys.argv[1], 99)))"
+    code = (
+        "import asyncio, sys; from guidsvc.auth.jwks_client import fetch; "
+        "sys.stdout.buffer.write(asyncio.run(fetch(sys.argv[1], 99)))"
+    )
 
     async with serving_keys(BODY, tls) as place:
         place_url = f"https://localhost:{place.port}/"

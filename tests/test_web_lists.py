@@ -11,10 +11,10 @@ from urllib.parse import quote
 import pytest
 from tornado.iostream import StreamClosedError
 
-from guidsvc.bodies import MOST, PAGE
-from guidsvc.service import PAGE_BYTES, PART_BYTES
-from guidsvc.store.sqlite import path_of_url
-from guidsvc.web.base import Handler
+from guidsvc.api.base.handler import Handler
+from guidsvc.domain.commands import MOST, PAGE
+from guidsvc.services.guid_service import PAGE_BYTES, PART_BYTES
+from guidsvc.store.sqlite.store import path_of_url
 from tests.client import Client, Reply, hang_up, read_chunks
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.records import USER

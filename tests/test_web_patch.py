@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from guidsvc.rules import merge
+from guidsvc.domain.lifecycle import merge
 from tests.client import Client
 from tests.conftest import FakeClock, Serving
 from tests.records import GUID, USER

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from guidsvc.connection_urls import scheme_of
+from guidsvc.domain.lifecycle import Clock
 from guidsvc.errors import StartError
-from guidsvc.meters import CacheMeter
-from guidsvc.rules import Clock
 from guidsvc.store import Backend, Store
-from guidsvc.urls import scheme_of
+from guidsvc.telemetry.metrics import CacheMeter
 
 
 class Cache(Store, Protocol):
@@ -40,13 +40,13 @@ async def open_cache(
     """
     scheme = scheme_of(url)
     if url == "memory://":
-        from guidsvc.cache.local import LocalCache
+        from guidsvc.cache.memory import LocalCache
 
         cache = LocalCache(store, clock=clock, size_bytes=size_bytes, meter=meter)
         store.on_claim(cache.begin_anew)
         yield cache
     elif scheme in {"redis", "rediss", "unix"}:
-        from guidsvc.cache.shared import open_shared
+        from guidsvc.cache.redis_cache import open_shared
 
         async with open_shared(url, store, clock=clock, size_bytes=size_bytes, meter=meter) as shared:
             yield shared

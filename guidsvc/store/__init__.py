@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Protocol
 
+from guidsvc.connection_urls import scheme_of, without_password
+from guidsvc.domain.api_key import Key
+from guidsvc.domain.lifecycle import Clock, Selection
+from guidsvc.domain.quota_ledger import Ledger
+from guidsvc.domain.record import Receipt, ReceiptUsage, Record
 from guidsvc.errors import StartError
-from guidsvc.keys import Key
-from guidsvc.ledger import Ledger
-from guidsvc.meters import StoreMeter
-from guidsvc.models import Receipt, ReceiptUsage, Record
-from guidsvc.rules import Clock, Selection
-from guidsvc.store.fence import Clocked, Fenced
-from guidsvc.urls import scheme_of, without_password
+from guidsvc.store.cache_fence import Clocked, Fenced
+from guidsvc.telemetry.metrics import StoreMeter
 
 
 class Far(Enum):
@@ -48,7 +48,7 @@ class Store(Protocol):
 
         False, and nothing is changed, also if it would take effect later than `not_after`, in milliseconds by the
         store's own clock, which `fence` tells. The change itself must be in time, not only the check: a store that
-        checks the time and then waits for a lock must end the wait too (`guidsvc.store.deadline`).
+        checks the time and then waits for a lock must end the wait too (`guidsvc.store.mongo.deadline`).
 
         OutcomeUnknown: the write was sent and no answer came; it may have happened or may happen yet.
         """
@@ -150,12 +150,12 @@ async def open_store(
     """
     scheme = scheme_of(url)
     if scheme == "sqlite":
-        from guidsvc.store.sqlite import open_sqlite, path_of_url
+        from guidsvc.store.sqlite.store import open_sqlite, path_of_url
 
         async with open_sqlite(path_of_url(url), clock=clock, exclusive=exclusive, meter=meter) as sqlite:
             yield sqlite
     elif scheme in {"mongodb", "mongodb+srv"}:
-        from guidsvc.store.mongo import open_mongo
+        from guidsvc.store.mongo.store import open_mongo
 
         async with open_mongo(url, exclusive=exclusive, meter=meter) as mongo:
             yield mongo
@@ -172,13 +172,13 @@ async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[Keys]:
     StartError if the store cannot be used; NoStore if there is none, unless it may `create` one.
     """
     if url.startswith("sqlite:"):
-        from guidsvc.store.sqlite import open_keys_of, path_of_url
+        from guidsvc.store.sqlite.store import open_keys_of, path_of_url
 
         async with open_keys_of(path_of_url(url), create=create) as keys:
             yield keys
     else:
         if not create and scheme_of(url) in {"mongodb", "mongodb+srv"}:
-            from guidsvc.store.mongo import require_mongo
+            from guidsvc.store.mongo.store import require_mongo
 
             await require_mongo(url)
         async with open_store(url, clock=int, exclusive=False) as store:
@@ -189,6 +189,6 @@ def place_of(url: str) -> str:
     """Return where the store is that a URL names, as people are told: an absolute path, or a URL without a password."""
     if not url.startswith("sqlite:"):
         return without_password(url)
-    from guidsvc.store.sqlite import path_of_url
+    from guidsvc.store.sqlite.store import path_of_url
 
     return str(path_of_url(url))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from math import floor
 
-from guidsvc.store.fence import Clocked
+from guidsvc.store.cache_fence import Clocked
 
 Timer = Callable[[], float]
 """Returns seconds by a clock of this process that is never set, and goes on while the process stands still."""

@@ -1,8 +1,9 @@
 """The quota in the simulated world: processes that create, renew and delete the same GUIDs over one simulated store.
 
-The code under test is `guidsvc.quota`, `guidsvc.ledger` and `guidsvc.service`, as they are served. A seed decides every
-delay, loss, pause, death and late write, how far the clocks of the hosts disagree, and which store there is: one that
-compares the time under a lock of writers, as SQLite does, or one that compares it and then waits, as MongoDB does.
+The code under test is `guidsvc.services.quota`, `guidsvc.domain.quota_ledger` and `guidsvc.services.guid_service`, as
+they are served. A seed decides every delay, loss, pause, death and late write, how far the clocks of the hosts
+disagree, and which store there is: one that compares the time under a lock of writers, as SQLite does, or one that
+compares it and then waits, as MongoDB does.
 
 The judge looks at the records after every write: there are never more live ones than the quota. Whoever was refused was
 refused while so many records were live or reserved.
@@ -20,16 +21,16 @@ from typing import Any, TypeVar
 import structlog
 from pydantic_core import from_json
 
-from guidsvc import rules
-from guidsvc.bodies import Change
+from guidsvc.domain import lifecycle as rules
+from guidsvc.domain.commands import Change
+from guidsvc.domain.lifecycle import Selection, Terms
+from guidsvc.domain.quota_ledger import Ledger
+from guidsvc.domain.record import GUID_CHARACTERS, Record
 from guidsvc.errors import GuidsvcError, NotFound, OutcomeUnknown, QuotaExceeded, StoreUnavailable
-from guidsvc.ledger import Ledger
-from guidsvc.models import GUID_CHARACTERS, Record
-from guidsvc.quota import LedgerQuota
-from guidsvc.rules import Selection, Terms
-from guidsvc.service import GuidService
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.quota import LedgerQuota
 from guidsvc.store import FAR, Far
-from guidsvc.store.fence import NEW, Sight
+from guidsvc.store.cache_fence import NEW, Sight
 from tests.simulation.network import Network
 from tests.simulation.world import Actor, World
 

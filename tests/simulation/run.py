@@ -11,13 +11,13 @@ from typing import Any
 
 import structlog
 
-from guidsvc.cache.link import Link
-from guidsvc.cache.scripts import ADOPT
-from guidsvc.cache.shared import SharedCache
-from guidsvc.cache.timing import Timing
+from guidsvc.cache.lua_scripts import ADOPT
+from guidsvc.cache.redis_cache import SharedCache
+from guidsvc.cache.redis_link import Link
+from guidsvc.cache.timings import Timing
+from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown
-from guidsvc.models import Record
-from guidsvc.store.fence import Fence, Mode
+from guidsvc.store.cache_fence import Fence, Mode
 from tests.checker import Delete, Operation, Outcome, Read, Violation, Write, check
 from tests.simulation.faults import wreak
 from tests.simulation.network import Network

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import TypeVar
 
+from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
-from guidsvc.models import Record
 from guidsvc.store import FAR, Far
-from guidsvc.store.deadline import Deadline, StoreClock
-from guidsvc.store.fence import NEW, Fence, Sight
+from guidsvc.store.cache_fence import NEW, Fence, Sight
+from guidsvc.store.mongo.deadline import Deadline, StoreClock
 from tests.simulation.network import Network
 from tests.simulation.world import World
 

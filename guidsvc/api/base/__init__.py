@@ -1,0 +1,1 @@
+"""The base classes of request handlers: authentication, error mapping, streaming."""

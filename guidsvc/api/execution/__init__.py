@@ -1,0 +1,1 @@
+"""The execution of one request, shared by handlers and the fast path."""

@@ -1,0 +1,100 @@
+"""What can be done with the record of one GUID over HTTP, whoever has read the request.
+
+Both handlers (`guidsvc.api.resources.guid`) and the fast path (`guidsvc.api.fast_path.direct_request`) call these
+functions.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from email.utils import formatdate
+from functools import lru_cache
+from http.client import CREATED, NO_CONTENT, NOT_MODIFIED, OK
+from typing import NamedTuple
+
+from guidsvc.api.parsing import body
+from guidsvc.api.parsing import conditional as conditions
+from guidsvc.domain.commands import Change, Patch
+from guidsvc.domain.lifecycle import tag_of
+from guidsvc.domain.record import Record, parse_guid
+from guidsvc.http.headers import prefer as preferences
+from guidsvc.services.guid_service import GuidService, Read
+from guidsvc.services.idempotency import Reply
+
+ROUTE = "/guid/{guid}"
+"""Where the record of a GUID is."""
+
+
+class Asked(NamedTuple):
+    """A request about the GUID that stands in its path, as text; `full` says that records are wanted in full."""
+
+    method: str
+    guid: str
+    headers: Mapping[str, str]
+    body: Callable[[], bytes]
+    """Returns the body, or raises TooLarge."""
+    full: bool = False
+
+
+async def get(service: GuidService, asked: Asked) -> Reply:
+    """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
+    return _read(service, asked, await service.get(parse_guid(asked.guid), conditions.parse(asked.headers)))
+
+
+def get_at_hand(service: GuidService, asked: Asked) -> Reply | None:
+    """Answer as `get` does, if that can be done at once; else None."""
+    read = service.get_at_hand(parse_guid(asked.guid), conditions.parse(asked.headers))
+    return None if read is None else _read(service, asked, read)
+
+
+def _read(service: GuidService, asked: Asked, read: Read) -> Reply:
+    return reply_of(service, asked, OK if read.modified else NOT_MODIFIED, read.record)
+
+
+async def put(service: GuidService, asked: Asked) -> Reply:
+    """Create the GUID, or merge the members that are given into its record."""
+    guid = parse_guid(asked.guid)
+    change = body.read(asked.method, asked.headers, asked.body, Change, (body.JSON,), guid)
+    record, created = await service.put(guid, change, conditions.parse(asked.headers))
+    return reply_of(service, asked, CREATED if created else OK, record)
+
+
+async def patch(service: GuidService, asked: Asked) -> Reply:
+    """Apply a JSON merge patch to the record of the GUID, which must exist."""
+    guid = parse_guid(asked.guid)
+    change = body.read(asked.method, asked.headers, asked.body, Patch, body.PATCHES, guid)
+    return reply_of(service, asked, OK, await service.patch(guid, change, conditions.parse(asked.headers)))
+
+
+async def delete(service: GuidService, asked: Asked) -> Reply:
+    """Delete the GUID, live or expired."""
+    await service.delete(parse_guid(asked.guid), conditions.parse(asked.headers))
+    return Reply(NO_CONTENT, {}, None)
+
+
+Deed = Callable[[GuidService, Asked], Awaitable[Reply]]
+DEEDS: Mapping[str, Deed] = {"GET": get, "HEAD": get, "PUT": put, "PATCH": patch, "DELETE": delete}
+"""What is done, by method."""
+
+
+def reply_of(service: GuidService, asked: Asked, status: int, record: Record) -> Reply:
+    """Return the answer that a record makes, as the client would like it."""
+    headers = {
+        "ETag": f'"{tag_of(record)}"',
+        "Last-Modified": _date_of(record.updated // 1000),
+        "Cache-Control": "private, no-cache",
+    }
+    if status == CREATED:
+        headers["Location"] = f"/guid/{record.guid}"
+    if status == NOT_MODIFIED:
+        return Reply(status, headers, None)
+    prefer = None if asked.method in {"GET", "HEAD"} else asked.headers.get("Prefer")
+    if prefer is not None and preferences.parse(prefer).get("return") == "minimal":
+        applied = {"Preference-Applied": "return=minimal"}
+        return Reply(NO_CONTENT if status == OK else status, headers | applied, None)
+    wire = service.full(record) if asked.full else record.wire
+    return Reply(status, headers, wire.decode())
+
+
+@lru_cache(16)
+def _date_of(second: int) -> str:
+    """Return a time as HTTP has it: most of what is written was written just now."""
+    return formatdate(second, usegmt=True)

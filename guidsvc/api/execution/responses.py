@@ -1,0 +1,90 @@
+"""Replies as bytes, where no handler of Tornado has a hand in them: laid out as one would have done it."""
+
+from http.client import NO_CONTENT, NOT_MODIFIED, responses
+
+import structlog
+
+from guidsvc.api.contract import problems
+from guidsvc.errors import Abandoned, OutcomeUnknown, Overloaded, Unavailable
+from guidsvc.http.dates import http_date
+from guidsvc.http.headers.request_id import draw
+from guidsvc.services.idempotency import Reply
+from guidsvc.telemetry.metrics import RequestMeter
+
+BODILESS = frozenset({NO_CONTENT, NOT_MODIFIED})
+
+SERVER, NOSNIFF = "guidsvc", "nosniff"
+STRICT = "max-age=31536000"
+"""What is said over TLS: for a year to come, nothing else is to be spoken with this host (RFC 6797)."""
+
+_LINES = {
+    status: f"HTTP/1.1 {status} {reason}\r\nServer: {SERVER}\r\nX-Content-Type-Options: {NOSNIFF}\r\n"
+    for status, reason in responses.items()
+}
+STRICT_LINE = f"Strict-Transport-Security: {STRICT}\r\n"
+_NAMES = {"ETag": "Etag"}  # as Tornado writes it
+_log = structlog.get_logger(__name__)
+
+
+def reply(
+    answer: Reply, request_id: str, *, head: bool = False, last: bool = False, more: str = "", secure: bool = False
+) -> bytes:
+    """Return the reply that an answer makes; `head` leaves its body out, `last` ends the connection.
+
+    `more` are lines of its head; `secure` is whether the client speaks TLS.
+    """
+    body = None if answer.body is None else answer.body.encode() + b"\n"
+    content_type = "" if body is None else "Content-Type: application/json\r\n"
+    cache_control = answer.headers.get("Cache-Control", "no-store")
+    others = "".join(
+        f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in answer.headers.items() if name != "Cache-Control"
+    )
+    length = "" if answer.status in BODILESS else f"Content-Length: {len(body or b'')}\r\n"
+    start = (
+        f"{_LINES[answer.status]}{content_type}Date: {http_date()}\r\nCache-Control: {cache_control}\r\n"
+        f"X-Request-Id: {request_id}\r\n{STRICT_LINE if secure else ''}{others}{more}{length}"
+        f"{'Connection: close' if last else ''}"
+    )
+    return _joined(start, b"" if head else body or b"", last=last)
+
+
+def problem(
+    error: Exception, request_id: str, *, head: bool = False, last: bool = False, more: str = "", secure: bool = False
+) -> bytes:
+    """Return the reply that an error makes."""
+    body = problems.render(error, request_id) + b"\n"
+    others = "".join(f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in problems.headers_of(error).items())
+    start = (
+        f"{_LINES[problems.problem_of(error).status]}Content-Type: {problems.CONTENT_TYPE}\r\nDate: {http_date()}\r\n"
+        f"Cache-Control: no-store\r\nX-Request-Id: {request_id}\r\n{STRICT_LINE if secure else ''}{others}{more}"
+        f"Content-Length: {len(body)}\r\n{'Connection: close' if last else ''}"
+    )
+    return _joined(start, b"" if head else body, last=last)
+
+
+def refusal(error: Exception, meter: RequestMeter, *, secure: bool = False) -> bytes:
+    """Return the reply to a client that has sent no request that could be read; the connection ends with it."""
+    request_id, status = draw(), problems.problem_of(error).status
+    meter.refused[status] += 1
+    if problems.problem_of(error) is problems.INTERNAL:  # a fault of the service, met before a handler had the request
+        log_failure(error, request_id)
+    else:
+        _log.info("refused", status=status, detail=str(error), request_id=request_id)
+    return problem(error, request_id, last=True, secure=secure)
+
+
+def log_failure(error: BaseException, request_id: str) -> None:
+    """Log what an operator must see; a client's mistake is in the access log, and no more.
+
+    So is one request of an overload, which is told as a whole, and one whose client has gone.
+    """
+    if isinstance(error, Overloaded | Abandoned):
+        return
+    if isinstance(error, Unavailable | OutcomeUnknown):
+        _log.warning("request failed", request_id=request_id, error=str(error))
+    elif problems.problem_of(error) is problems.INTERNAL:
+        _log.error("fault of the service", request_id=request_id, exc_info=error)
+
+
+def _joined(start: str, body: bytes, *, last: bool) -> bytes:
+    return start.encode("latin-1") + (b"\r\n\r\n" if last else b"\r\n") + body

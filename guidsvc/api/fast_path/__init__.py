@@ -1,0 +1,1 @@
+"""The fast path: common requests for one GUID, served without a Tornado handler."""

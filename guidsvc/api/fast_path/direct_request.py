@@ -1,0 +1,126 @@
+"""A plain request about one GUID that is not at hand: done without a handler, by the functions that those call.
+
+Whoever found it plain, the short way, lends it all that it needs.
+"""
+
+from collections.abc import Mapping
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from guidsvc.api.contract import problems
+from guidsvc.api.execution import responses as replies
+from guidsvc.api.execution.guid_actions import DEEDS, Asked
+from guidsvc.api.fast_path.eligibility import name_of
+from guidsvc.auth.authenticator import Login
+from guidsvc.domain.caller import ANYONE, DELETE, READ, WRITE, Caller, Scope
+from guidsvc.errors import StoreUnavailable
+from guidsvc.http.headers.diagnostics import source_of
+from guidsvc.runtime.cancel_scope import Errand
+from guidsvc.telemetry.tracing import CURRENT, Trace
+
+if TYPE_CHECKING:
+    from guidsvc.api.fast_path.dispatcher import ShortWay
+
+_NEEDS: Mapping[str, Scope] = {"GET": READ, "HEAD": READ, "PUT": WRITE, "PATCH": WRITE, "DELETE": DELETE}
+
+
+class Plain:
+    """A plain request, until it is answered."""
+
+    __slots__ = (
+        "_begun", "_errand", "_guid", "_kept", "_login", "_method", "_name", "_remote", "_secure", "_way", "last",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0913  # all that there is to know of a request
+        self,
+        way: "ShortWay",
+        method: str,
+        guid: str,
+        kept: Mapping[str, str],
+        remote: str,
+        login: Login | None = None,
+        *,
+        secure: bool,
+    ) -> None:
+        self._login = login
+        self._way = way
+        self._remote = remote
+        self._secure = secure
+        self._method = method
+        self._guid = guid
+        self._kept = kept
+        self._name = name_of(kept)
+        self._errand = Errand()
+        self._begun = False
+        self.last = False
+        """Whether the connection ends with its answer."""
+        way.under_way.add(self)
+
+    def at_once(self) -> bytes | None:
+        """Return a refusal, if there is no room for it; else None."""
+        way = self._way
+        if not self._is_refused():
+            way.admission.take_now(self._errand)
+            return None
+        way.under_way.discard(self)
+        path, given = f"/guid/{self._guid}", self._kept.get("X-Request-Id")
+        return way.refusals.answer(self._method, path, given, self._remote, secure=self._secure)
+
+    def _is_refused(self) -> bool:
+        way = self._way
+        if not way.admission.is_contended or way.under_way.draining:
+            return False
+        caller = self._errand.caller = way.caller_of(self._kept, self._remote)
+        return way.admission.is_full_for(caller)
+
+    async def answer(self, sent: bytes) -> bytes:
+        """Do it, with the body that was sent, and return the answer."""
+        way, method, name, head = self._way, self._method, self._name, self._method == "HEAD"
+        begun, trace, source, errand = perf_counter(), Trace(name, self._remote), None, self._errand
+        secure = self._secure
+        CURRENT.set(trace)  # this is a task of its own
+        self._begun = True
+        try:
+            if way.under_way.over:
+                raise StoreUnavailable("the service has ended")
+            caller = await self._caller()
+            if not way.admission.begin(errand, self._remote if way.guard is None else caller.owner):
+                await way.admission.take(errand)
+            service = way.service.acting_for(caller)
+            answer = await DEEDS[method](service, Asked(method, self._guid, self._kept, lambda: sent))
+            way.admission.end(errand)
+            self.last, status = way.under_way.draining, answer.status
+            source = source_of(method, status, trace)
+            more = way.more(trace, source, begun, self._login)
+            reply = replies.reply(answer, name, head=head, last=self.last, more=more, secure=secure)
+        except BaseException as failure:  # it is told, and logged where an operator must see it
+            error = way.admission.end(errand, failure)
+            if not isinstance(error, Exception):
+                raise
+            replies.log_failure(error, name)
+            self.last, status = way.under_way.draining, problems.problem_of(error).status
+            more = way.more(trace, None, begun, self._login)
+            reply = replies.problem(error, name, head=head, last=self.last, more=more, secure=secure)
+        finally:
+            way.under_way.discard(self)
+        way.tell((method, self._guid, status), begun, name, self._remote, source)
+        return reply
+
+    async def _caller(self) -> Caller:
+        """Return who asks; Forbidden, unless they may."""
+        guard, authorization = self._way.guard, self._kept.get("Authorization")
+        if guard is None:
+            return ANYONE
+        if self._login is None:
+            self._login = guard.at_hand(authorization)
+        if self._login is None:
+            self._way.admission.give_back(self._errand)  # others would wait for it
+            self._login = await guard.login(authorization, self._remote)
+        self._login.demand(_NEEDS[self._method])
+        return self._login.caller
+
+    def abandon(self) -> None:
+        """Forget it: its client has gone; what has been sent to the store is finished."""
+        self._errand.leave(gone=True)
+        if not self._begun:
+            self._way.under_way.discard(self)

@@ -1,0 +1,281 @@
+"""The short way: what is asked of one GUID, without anything out of the ordinary, is answered without a handler.
+
+Tornado's handlers can do more than most requests need, and that takes longer than what is asked for. So a plain request
+is done by the very functions that the handlers call (`guidsvc.api.execution.guid_actions`); and a read of what is at
+hand is answered in the protocol itself, from bytes that were rendered once a record. Either way the answer is, byte for
+byte, the handlers' own, which a test holds it to. What is not plain goes the long way.
+
+The same clients send the same headers again and again. So what stood behind the GUID, in a read that came alone, was
+read by the parser and asked for nothing in particular, is remembered; a request that ends in the same bytes is one
+that the parser would read in the same way, and is not given to it again.
+"""
+
+import re
+from collections.abc import Mapping
+from http.client import NOT_MODIFIED, OK
+from time import perf_counter, time
+
+from httptools import HttpRequestParser
+
+from guidsvc.api.contract import problems
+from guidsvc.api.execution import responses as replies
+from guidsvc.api.execution.guid_actions import DEEDS, ROUTE, Asked, reply_of
+from guidsvc.api.fast_path.direct_request import Plain
+from guidsvc.api.fast_path.eligibility import LONG, is_short, kept_of, name_of
+from guidsvc.api.fast_path.load_shedding import Refusals, Refused
+from guidsvc.api.parsing import conditional as conditions
+from guidsvc.api.request_log import Log
+from guidsvc.auth.authenticator import Guard, Login
+from guidsvc.domain.caller import ANYONE, READ
+from guidsvc.domain.lifecycle import UNCONDITIONAL
+from guidsvc.domain.record import Record
+from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound
+from guidsvc.http.headers.cors import Cors
+from guidsvc.http.headers.host import HostNames
+from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.http.headers.request_id import draw
+from guidsvc.monitoring.process_monitor import Watch
+from guidsvc.runtime.admission import Admission, needs_place
+from guidsvc.runtime.in_flight import UnderWay
+from guidsvc.server.protocol.request import RawHeaders
+from guidsvc.server.protocol.state import Peer
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Reply
+from guidsvc.telemetry.metrics import QUICK_SECONDS
+from guidsvc.telemetry.tracing import CURRENT, Trace
+
+_START = b"GET /guid/"
+_BEGIN, _END = len(_START), len(_START) + 32
+_GUID = re.compile(r"[0-9A-F]{32}")
+_TARGET = re.compile(rb"/guid/([0-9A-F]{32})")
+_IDLE = frozenset({"Authorization", "Connection", "Content-Type", "Prefer"})
+"""What of that makes none for a read, or none but by who asks."""
+_FORWARDED = _IDLE | {"X-Forwarded-For", "X-Forwarded-Proto"}
+"""Nor do these, where nobody is believed."""
+_SENDS = frozenset({"PUT", "PATCH"})
+
+_REMEMBERED, _REMEMBERED_BYTES = 256, 1024
+"""So many ends of requests, of at most so many bytes, are remembered."""
+_ID = "\0"
+_LENGTH = b"\r\nContent-Length: "
+_MEMO = "short"
+_STRICT = b"\r\n" + replies.STRICT_LINE[:-2].encode()
+
+
+class ShortWay:
+    """Answers plain requests, writes their lines to the log, and counts them."""
+
+    def __init__(  # noqa: PLR0913  # its collaborators
+        self,
+        service: GuidService,
+        under_way: UnderWay,
+        forwarded: Forwarded,
+        log: Log | None,
+        admission: Admission | None = None,
+        watch: Watch | None = None,
+        *,
+        guard: Guard | None = None,
+        cors: Cors | None = None,
+        host_names: HostNames | None = None,
+    ) -> None:
+        watch = Watch() if watch is None else watch
+        self.admission = admission or Admission()
+        self.refusals = Refusals(self.admission, log, watch.meters.requests)
+        self.service = service
+        self.guard = guard
+        self.under_way = under_way
+        self.log = log
+        self.origin = watch.origin
+        self.meter = watch.meters.requests
+        self._quick = self.meter.quick(ROUTE, "GET", OK)
+        self._cache = watch.meters.cache
+        self._tells = log is not None or bool(watch.origin)  # of where a record came from, or of anything else
+        self._forwarded = forwarded
+        self._long = LONG if cors is None or not cors.any else LONG | {b"origin"}
+        self._names = host_names or HostNames()
+        self._peek = service.peek
+        self._remembered: dict[bytes, Login | None] = {}
+        self._memorable = False  # the request that was answered last
+        self._login: Login | None = None  # of that
+        self._head = b""  # of an answer to a read, which is the same until
+        self._until = 0.0  # by the clock of `perf_counter`
+
+    def again(self, data: bytes, peer: Peer) -> bytes | None:  # noqa: PLR0911  # each step that it is spared is an answer sooner
+        """Return the answer to bytes that are a read like others before, but for its GUID; else None."""
+        rest = data[_END:]
+        if rest not in self._remembered or data[:_BEGIN] != _START:
+            return None
+        login = self._remembered[rest]
+        if login is not None and not login.usable():
+            return None
+        guid = data[_BEGIN:_END].decode("latin-1")  # of which there is a record only if it is one
+        if self._tells or self.under_way.draining:
+            if _GUID.fullmatch(guid) is None or not _may_ask(login):
+                return None
+            return self._read("GET", guid, {}, peer.remote_ip, login, secure=peer.secure)
+        begun = perf_counter()
+        try:
+            record = self._peek(guid, ANYONE if login is None else login.caller)
+        except (NotFound, Expired) as error:
+            if _GUID.fullmatch(guid) is None or not _may_ask(login):
+                return None
+            reply = replies.problem(error, draw(), more=limits_of(login), secure=peer.secure)
+            self.meter.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - begun)
+            return reply
+        except GuidsvcError:
+            return None  # the long way meets it too, and tells of it
+        if record is None or not _may_ask(login):
+            return None
+        reply = self._rendered(record, draw(), begun, limits_of(login), secure=peer.secure)
+        seconds = perf_counter() - begun
+        if seconds <= QUICK_SECONDS:
+            quick = self._quick
+            quick.count += 1
+            quick.seconds += seconds
+        else:
+            self.meter.done(ROUTE, "GET", OK, seconds)
+        return reply
+
+    def remember(self, data: bytes) -> None:
+        """Note that these bytes were the request that was answered last, and nothing else."""
+        if self._memorable and len(data) <= _END + _REMEMBERED_BYTES and data.startswith(_START):
+            if len(self._remembered) == _REMEMBERED:
+                self._remembered.clear()
+            self._remembered[data[_END:]] = self._login
+
+    def answer(
+        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
+    ) -> "bytes | Plain | Refused | None":
+        """Return the answer to a request; or the request, if it is plain; or None, if it is to go the long way."""
+        self._memorable = False
+        found = _TARGET.fullmatch(target)
+        if found is None:
+            return self._refused(method, target, headers, parser, peer) if self.admission.is_contended else None
+        kept = kept_of(headers, parser, self._long, self._names)
+        if kept is None:
+            return None
+        name, guid = method.decode(), found[1].decode()
+        remote, secure = self._client(kept, peer)
+        if name in _SENDS:
+            return Plain(self, name, guid, kept, remote, secure=secure) if is_short(kept) else None
+        if name not in DEEDS or "Content-Length" in kept:
+            return None
+        login = None if self.guard is None else self.guard.at_hand(kept.get("Authorization"))
+        known = self.guard is None or (login is not None and login.caller.may(READ))
+        reply = None
+        if known and name != "DELETE" and "If-Match" not in kept:
+            reply = self._read(name, guid, kept, remote, login, secure=secure)
+        if reply is None:
+            return Plain(self, name, guid, kept, remote, login, secure=secure)
+        plain = name == "GET" and kept.keys() <= (_IDLE if self._forwarded.any else _FORWARDED)
+        self._memorable, self._login = plain, login
+        return reply
+
+    def caller_of(self, kept: Mapping[str, str], remote: str) -> str | None:
+        """Return the caller whose share of the places a request uses, or None if that is not known yet."""
+        return remote if self.guard is None else self.guard.owner_of(kept.get("Authorization"))
+
+    def _client(self, kept: Mapping[str, str], peer: Peer) -> tuple[str, bool]:
+        """Return where the client is, and whether it speaks TLS."""
+        if not self._forwarded.any:
+            return peer.remote_ip, peer.secure
+        scheme = self._forwarded.scheme(peer.remote_ip, kept.get("X-Forwarded-Proto"), peer.protocol)
+        return self._forwarded.client(peer.remote_ip, kept.get("X-Forwarded-For")), scheme == "https"
+
+    def _refused(
+        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
+    ) -> "Refused | None":
+        """Return a request that there is no room for, if a handler would have to be asked, and it is not a long one."""
+        kept = kept_of(headers, parser, self._long, self._names)
+        if kept is None or not is_short(kept) or not needs_place(target) or method == b"OPTIONS":
+            return None
+        if self.under_way.draining:
+            return None
+        remote, secure = self._client(kept, peer)
+        if not self.admission.is_full_for(self.caller_of(kept, remote)):
+            return None
+        path = target.partition(b"?")[0].decode("latin-1")
+        return Refused(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote, secure=secure)
+
+    def _read(  # all that there is to know of a request
+        self, method: str, guid: str, kept: Mapping[str, str], remote: str, login: Login | None, *, secure: bool
+    ) -> bytes | None:
+        """Return the answer to a read of somebody who may read, if it is at hand."""
+        if self.under_way.draining:
+            return None
+        begun, misses = perf_counter(), self._cache.misses
+        name, head, source = name_of(kept), method == "HEAD", None
+        trace = Trace(name, remote) if self.origin else None
+        token = None if trace is None else CURRENT.set(trace)
+        try:
+            wanted = conditions.parse(kept)
+            record = self._peek(guid, ANYONE if login is None else login.caller)
+        except (NotFound, Expired, InvalidRequest) as error:
+            status = problems.problem_of(error).status
+            more = self.more(trace, None, begun, login)
+            reply = replies.problem(error, name, head=head, more=more, secure=secure)
+        except GuidsvcError:
+            return None
+        else:
+            if record is None:
+                return None
+            status = OK if wanted is UNCONDITIONAL or wanted.hold(record) else NOT_MODIFIED
+            source = self._cache.source(misses)
+            more = self.more(trace, source, begun, login)
+            if status == OK and not head:
+                reply = self._rendered(record, name, begun, more, secure=secure)
+            else:
+                answer = reply_of(self.service, Asked(method, guid, kept, bytes), status, record)
+                reply = replies.reply(answer, name, head=head, more=more, secure=secure)
+        finally:
+            if token is not None:
+                CURRENT.reset(token)
+        self.tell((method, guid, status), begun, name, remote, source)
+        return reply
+
+    def more(self, trace: Trace | None, source: str | None, begun: float, login: Login | None) -> str:
+        """Return the lines of a head that tell of limits, and of the origin of an answer, where any do."""
+        lines = limits_of(login)
+        if trace is None or not self.origin:
+            return lines
+        return lines + self.origin.lines(source, trace, perf_counter() - begun)
+
+    def tell(self, what: tuple[str, str, int], begun: float, name: str, remote: str, source: str | None) -> None:
+        """Count a request that was answered, by method, GUID and status, and write its line."""
+        method, guid, status = what
+        seconds = perf_counter() - begun
+        if status == OK and seconds <= QUICK_SECONDS and method == "GET":
+            self._quick.count += 1
+            self._quick.seconds += seconds
+        else:
+            self.meter.done(ROUTE, method, status, seconds)
+        if self.log is not None:
+            self.log(method, f"/guid/{guid}", status, round(1000 * seconds, 2), name, remote, source)
+
+    def _rendered(self, record: Record, name: str, now: float, more: str = "", *, secure: bool) -> bytes:
+        """Return a record as it is answered to a GET, under this request id, with these lines in its head."""
+        if now >= self._until:
+            self._until = now + 1 - time() % 1
+            plain = replies.reply(Reply(OK, {"Cache-Control": "private, no-cache"}, ""), _ID)
+            self._head = plain.partition(_ID.encode())[0]
+        rest = record.memo.get(_MEMO)
+        if rest is None:
+            asked = Asked("GET", record.guid, {}, bytes)
+            rest = replies.reply(reply_of(self.service, asked, OK, record), _ID).partition(_ID.encode())[2]
+            record.memo[_MEMO] = rest
+        if more:
+            place = rest.index(_LENGTH)
+            rest = b"%b\r\n%b%b" % (rest[:place], more[:-2].encode(), rest[place:])
+        if secure:
+            rest = _STRICT + rest
+        return self._head + name.encode() + rest
+
+
+def _may_ask(login: Login | None) -> bool:
+    """Whether one may ask once more now, where that is limited; if not, the long way says so."""
+    return login is None or login.ration.take()
+
+
+def limits_of(login: Login | None) -> str:
+    """Return the lines of a head that tell somebody how often they may ask, if there is a limit."""
+    return "" if login is None else login.ration.lines()

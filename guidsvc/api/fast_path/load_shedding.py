@@ -1,0 +1,85 @@
+"""What is answered when there is no room for a request: as cheaply as can be, since it comes when there is least time.
+
+All refusals of one second are the same but for their request id; so they are rendered once a second.
+"""
+
+import time
+
+from guidsvc.api.contract import problems
+from guidsvc.api.execution import responses as replies
+from guidsvc.api.execution.guid_actions import ROUTE
+from guidsvc.api.request_log import LOGGED_PATH, OTHER, Log, labelled
+from guidsvc.errors import Overloaded
+from guidsvc.http.dates import http_date
+from guidsvc.http.headers.request_id import draw, request_id
+from guidsvc.runtime.admission import Admission
+from guidsvc.telemetry.metrics import RequestMeter
+
+_ID = "~" * len(draw())
+"""Stands where the request id is to stand; nothing else there holds it."""
+_STATUS = problems.kind_of(Overloaded).status
+
+
+class Refusals:
+    """Answers those for whom there is no room, writes their lines to the log, and counts them."""
+
+    def __init__(self, admission: Admission, log: Log | None, meter: RequestMeter) -> None:
+        self._meter = meter
+        self._admission = admission
+        self._log = log
+        self._date = ""  # of the refusals that are rendered
+        self._parts: dict[bool, list[bytes]] = {}  # by whether they are over TLS
+
+    def answer(self, method: str, path: str, given: str | None, remote: str, *, secure: bool = False) -> bytes:
+        """Return the refusal of a request, which may have been given an id; `secure` is whether it came over TLS."""
+        begun, error = time.perf_counter(), self._admission.refuse()
+        name = draw() if given is None else request_id(given)
+        if self._log is not None:
+            self._log(method, path[:LOGGED_PATH], _STATUS, 0.0, name, remote, None)
+        reply = self._reply(error, method, name, secure=secure)
+        self._meter.done(_route(path), labelled(method), _STATUS, time.perf_counter() - begun)
+        return reply
+
+    def _reply(self, error: Overloaded, method: str, name: str, *, secure: bool) -> bytes:
+        if method == "HEAD" or len(name) != len(_ID):
+            return replies.problem(error, name, head=method == "HEAD", secure=secure)
+        if self._date != http_date():
+            self._date = http_date()
+            self._parts = {kind: replies.problem(error, _ID, secure=kind).split(_ID.encode()) for kind in (False, True)}
+        return name.encode().join(self._parts[secure])
+
+
+def _route(path: str) -> str:
+    """Return the route that a path is of, of those on which who comes can be refused."""
+    if path.startswith("/guid/"):
+        return ROUTE if path.count("/") == 2 else OTHER  # noqa: PLR2004
+    return path if path in {"/guid", "/guid:batch"} else OTHER
+
+
+class Refused:
+    """A request that there is no room for, until all of it has come."""
+
+    __slots__ = ("_given", "_method", "_path", "_refusals", "_remote", "_secure", "last")
+
+    def __init__(
+        self, refusals: Refusals, method: str, path: str, given: str | None, remote: str, *, secure: bool
+    ) -> None:
+        self._refusals = refusals
+        self._method = method
+        self._path = path
+        self._given = given
+        self._remote = remote
+        self._secure = secure
+        self.last = False
+        """Its connection goes on."""
+
+    def at_once(self) -> bytes:
+        """Return the refusal."""
+        return self._refusals.answer(self._method, self._path, self._given, self._remote, secure=self._secure)
+
+    async def answer(self, sent: bytes) -> bytes:  # noqa: ARG002  # as every request has it
+        """Return the refusal."""
+        return self.at_once()
+
+    def abandon(self) -> None:
+        """Forget it."""

@@ -1,0 +1,1 @@
+"""Parsing and validation of request bodies, queries and conditional headers."""

@@ -1,0 +1,199 @@
+"""Reading a body: from bytes to a model, or to the list of all that is wrong with it.
+
+The only border where a fault that pydantic finds is a client's mistake.
+"""
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from guidsvc.api.contract.problems import UnsupportedMediaType
+from guidsvc.errors import Fault, InvalidRequest
+
+MAX_BYTES = 64 * 1024
+MAX_MEMBERS = 64
+"""So many members no object of ours has; of one that has more it is not told which are wrong."""
+MAX_NAME = 100
+"""Characters of a client's own name that an error repeats."""
+MAX_BRACKETS = 100_000
+"""Of a large document: its objects and lists have two each. Each takes time to find, and memory when it is decoded."""
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+MERGE_PATCH = "application/merge-patch+json"
+PATCHES = (MERGE_PATCH, JSON)
+"""What the body of a PATCH can be."""
+CURL_DEFAULT = "application/x-www-form-urlencoded"
+"""What `curl -d` calls any body, unless told otherwise."""
+
+_WORDS = {
+    "extra_forbidden": "is not a member that is known here",
+    "dict_type": "must be a JSON object",
+    "string_type": "must be a string",
+    "missing": "is needed",
+}
+_READ_ONLY = "is set by the service and cannot be given; to put records back, read them without view=full"
+_LEVEL = 3
+"""Of an operation: in a list, in an object."""
+_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+([\[\]{}])', re.DOTALL)
+"""The next bracket outside of strings. The quantifiers are possessive: a match that fails has read the rest once."""
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+def media_type(content_type: str | None) -> str:
+    """Return the media type that a header Content-Type names, without its parameters."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def check_type(method: str, content_type: str | None, content_encoding: str | None, named: tuple[str, ...]) -> None:
+    """Raise UnsupportedMediaType unless this is of a type that is `named`; or curl's default, or no type at all.
+
+    But not for POST: what a page of another site can send without being asked is never read as JSON.
+    """
+    if content_type in named and content_encoding is None:  # as most are
+        return
+    if (content_encoding or "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType(method, "A body is sent as it is, without a Content-Encoding.", named)
+    lenient = method != "POST"
+    if lenient and content_type is None:
+        return
+    given, parameters = media_type(content_type), (content_type or "").lower().split(";")[1:]
+    known = given in named or (lenient and given == CURL_DEFAULT)
+    if not known or any(_other_charset(parameter) for parameter in parameters if "charset" in parameter):
+        raise UnsupportedMediaType(method, f"A body of {method} is {' or '.join(named)}, in UTF-8.", named)
+
+
+def _other_charset(parameter: str) -> bool:
+    name, _, value = parameter.partition("=")
+    return name.strip() == "charset" and value.strip().strip('"') not in {"utf-8", "utf8"}
+
+
+def read(
+    method: str,
+    headers: Mapping[str, str],
+    body: Callable[[], bytes],
+    model: type[_Body],
+    named: tuple[str, ...],
+    guid: str | None,
+) -> _Body:
+    """Return the model that a request's body holds, for the GUID of its path, if it is of a type that is `named`."""
+    check_type(method, headers.get("Content-Type"), headers.get("Content-Encoding"), named)
+    return parse(body(), model, {"guid": guid})
+
+
+def parse(body: bytes, model: type[_Body], context: dict[str, Any]) -> _Body:
+    """Return the model that a body holds; InvalidRequest with all that is wrong with it, and where."""
+    return validate(decode(body), model, context)
+
+
+def decode(body: bytes) -> Any:
+    """Return the JSON value that a body is; InvalidRequest if it is none, or one that readers may read differently."""
+    try:
+        value = from_json(body, allow_inf_nan=False)
+        if not (isinstance(value, dict) and len(value) == body.count(b":")):  # as many as members: then none is twice
+            json.loads(body, object_pairs_hook=_refuse_twins)
+    except ValueError as error:
+        raise InvalidRequest(Fault("", f"is not JSON: {error}")) from error
+    return value
+
+
+def decode_operations(body: bytes, most: int) -> Any:
+    """Return the JSON value that a large document of operations is, as `decode` does; InvalidRequest if there are more.
+
+    Each operation is decoded by itself, so that a thread gives way to the event loop after at most MAX_BYTES: while
+    a parser is at work no other thread runs. One that is larger is an InvalidRequest in the list.
+    """
+    elements = _elements(body, most)
+    document = decode(_outline(body, elements))
+    operations = document.get("operations") if isinstance(document, dict) else None
+    if isinstance(operations, list):
+        for index, element in enumerate(operations):
+            if isinstance(element, list):
+                start, end = elements[element[0]]
+                operations[index] = _decode_operation(body[start:end], index)
+    return document
+
+
+def _outline(body: bytes, elements: Sequence[tuple[int, int]]) -> bytes:
+    """Return the document with `[number]` in place of each element: the only lists that are left at that level."""
+    parts, place = [], 0
+    for number, (start, end) in enumerate(elements):
+        parts += [body[place:start], b"[%d]" % number]
+        place = end
+    outline = b"".join([*parts, body[place:]])
+    if len(outline) > MAX_BYTES:
+        raise InvalidRequest(Fault("", f"has over {MAX_BYTES} bytes beside its operations; send those alone"))
+    return outline
+
+
+def _decode_operation(body: bytes, index: int) -> Any:
+    if len(body) > MAX_BYTES:
+        return InvalidRequest(Fault("", f"has {len(body)} bytes; an operation has at most {MAX_BYTES}"))
+    try:
+        return decode(body)
+    except InvalidRequest as error:
+        raise InvalidRequest(*(fault._replace(pointer=f"/operations/{index}") for fault in error.faults)) from error
+
+
+def _elements(body: bytes, most: int) -> list[tuple[int, int]]:
+    """Return where the objects and lists begin and end that a JSON text holds at the third level."""
+    elements: list[tuple[int, int]] = []
+    depth = start = place = brackets = 0
+    while (found := _BRACKET.match(body, place)) is not None:
+        place = found.end()
+        brackets += 1
+        if brackets > MAX_BRACKETS:
+            most_values = MAX_BRACKETS // 2
+            raise InvalidRequest(
+                Fault("", f"has over {most_values} objects and lists: send fewer, or lines, as {NDJSON}")
+            )
+        depth += 1 if found[1] in b"[{" else -1
+        if depth == _LEVEL and found[1] in b"[{":
+            start = place - 1
+        elif depth == _LEVEL - 1 and found[1] in b"]}":
+            elements.append((start, place))
+            if len(elements) > most:
+                raise InvalidRequest(Fault("/operations", f"are more than {most}: send them as lines, as {NDJSON}"))
+    return elements
+
+
+def validate(value: object, model: type[_Body], context: dict[str, Any]) -> _Body:
+    """Return the model that a JSON value makes; InvalidRequest with all that is wrong with it, and where."""
+    if isinstance(value, InvalidRequest):  # an operation that was too large to be decoded
+        raise value
+    if not isinstance(value, dict):
+        raise InvalidRequest(Fault("", "must be a JSON object"))
+    if len(value) > MAX_MEMBERS:
+        raise InvalidRequest(Fault("", f"has {len(value)} members, most of which are not known here"))
+    try:
+        return model.model_validate(value, context=context)
+    except ValidationError as error:
+        read_only: frozenset[str] = getattr(model, "read_only", frozenset())
+        raise InvalidRequest(*(_fault(detail, read_only) for detail in error.errors(include_url=False))) from error
+
+
+def _refuse_twins(members: list[tuple[str, Any]]) -> None:
+    """Refuse an object that names a member twice: readers differ in which one they take (RFC 8259, 4)."""
+    seen: set[str] = set()
+    for name, _ in members:
+        if name in seen:
+            raise InvalidRequest(Fault("", f"names the member {name[:MAX_NAME]!r} twice"))
+        seen.add(name)
+
+
+def _fault(error: ErrorDetails, read_only: Collection[str]) -> Fault:
+    words = _WORDS | ({"extra_forbidden": _READ_ONLY} if error["loc"] and error["loc"][-1] in read_only else {})
+    return Fault(pointer(*error["loc"]), message(error, words))
+
+
+def pointer(*steps: str | int) -> str:
+    """Return the JSON Pointer (RFC 6901) of these steps, as far as it is worth telling."""
+    return "".join(f"/{str(step)[:MAX_NAME].replace('~', '~0').replace('/', '~1')}" for step in steps)
+
+
+def message(error: ErrorDetails, words: Mapping[str, str]) -> str:
+    """Say what pydantic found wrong: in our words for this type of error, where there are some, else in its own."""
+    return words.get(error["type"], error["msg"][0].lower() + error["msg"][1:])

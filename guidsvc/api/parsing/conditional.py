@@ -1,0 +1,54 @@
+"""Reading preconditions (RFC 9110, 13.1): from the headers If-Match and If-None-Match to conditions on a record."""
+
+import re
+from collections.abc import Callable, Mapping
+
+from guidsvc.domain.commands import Operation
+from guidsvc.domain.lifecycle import ANY, UNCONDITIONAL, Conditions
+from guidsvc.errors import Fault, InvalidRequest
+
+_TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*+)"'
+_ITEM = rf"[ \t]*+(?:{_TAG}[ \t]*+)?+"
+# One match judges the whole list, and possessive quantifiers never backtrack: the time is linear in its length.
+_LIST = re.compile(rf"{_ITEM}(?:,{_ITEM})*+")
+_TAGS = re.compile(_TAG)
+
+MOST_TAGS = 100
+_WRONG = 'must be * or a list of entity tags in quotes, as "1795420608123"'
+
+
+def parse(headers: Mapping[str, str]) -> Conditions:
+    """Return the conditions that the headers of a request make; InvalidRequest if one of them is no list of tags."""
+    if_match, if_none_match = headers.get("If-Match"), headers.get("If-None-Match")
+    return _conditions(if_match, if_none_match, lambda name: Fault("", _WRONG, header=name))
+
+
+def of_operation(operation: Operation) -> Conditions:
+    """Return the conditions of an operation in a batch; InvalidRequest if one of them is no list of tags."""
+    pointers = {"If-Match": "/if_match", "If-None-Match": "/if_none_match"}
+    return _conditions(operation.if_match, operation.if_none_match, lambda name: Fault(pointers[name], _WRONG))
+
+
+def _conditions(if_match: str | None, if_none_match: str | None, fault: Callable[[str], Fault]) -> Conditions:
+    """If-Match compares strongly, so a weak tag never matches there; If-None-Match compares weakly."""
+    if if_match is if_none_match is None:
+        return UNCONDITIONAL
+    return Conditions(
+        if_match=_tags(if_match, fault("If-Match"), weak=False),
+        if_none_match=_tags(if_none_match, fault("If-None-Match"), weak=True),
+    )
+
+
+def _tags(value: str | None, fault: Fault, *, weak: bool) -> frozenset[str] | None:
+    if value is None:
+        return None
+    if value.strip() == "*":
+        return ANY
+    if value.count(",") >= MOST_TAGS:
+        raise InvalidRequest(fault._replace(detail=f"may list at most {MOST_TAGS} entity tags"))
+    if _LIST.fullmatch(value) is None:
+        raise InvalidRequest(fault)
+    found = _TAGS.findall(value)
+    if not found:
+        raise InvalidRequest(fault)
+    return frozenset(tag for weak_mark, tag in found if weak or not weak_mark)

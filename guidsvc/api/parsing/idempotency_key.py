@@ -1,0 +1,38 @@
+"""Reading the header Idempotency-Key, and telling one request from another."""
+
+import re
+from hashlib import sha256
+
+from pydantic_core import to_json
+from tornado.httputil import HTTPServerRequest
+
+from guidsvc.api.contract.headers import IDEMPOTENCY_KEY
+from guidsvc.domain.caller import Caller
+from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.services.idempotency import Request
+
+_BARE = re.compile(r"[\x21\x23-\x7e]{1,255}")
+_QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')  # as the IETF's draft has it
+
+
+def parse(request: HTTPServerRequest, body: bytes, *, caller: Caller, repeatable: bool) -> Request | None:
+    """Return the request as it is told from others, if it names a key; InvalidRequest if that is none."""
+    keys = request.headers.get_list(IDEMPOTENCY_KEY.name)
+    if not keys:
+        return None
+    given = keys[0] if len(keys) == 1 else ""
+    quoted = _QUOTED.fullmatch(given)
+    if not quoted and not _BARE.fullmatch(given):
+        raise InvalidRequest(
+            Fault("", "must be 1 to 255 printable ASCII characters, in quotes or not", header=IDEMPOTENCY_KEY.name)
+        )
+    said = b"%b %b\n%b" % (str(request.method).encode(), str(request.uri).encode("latin-1", "replace"), body)
+    conditions = {"if": request.headers.get_list("If-Match"), "unless": request.headers.get_list("If-None-Match")}
+    said += to_json(conditions) if any(conditions.values()) else b""
+    return Request(
+        caller=caller.owner,
+        key=quoted[1] if quoted else given,
+        fingerprint=sha256(said).hexdigest(),
+        repeatable=repeatable,
+        authority=caller.authority,
+    )

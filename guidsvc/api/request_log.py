@@ -1,0 +1,49 @@
+"""What is told of each request that was answered: a line in the access log, and a count."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from tornado.web import RequestHandler
+
+from guidsvc.api.base.handler import METHODS, Handler, WholeService
+from guidsvc.api.routing import Route
+from guidsvc.telemetry.metrics import RequestMeter
+
+LOGGED_PATH = 200
+"""Characters of a path that a line holds."""
+OTHER = "other"
+"""The label of every path that names nothing, and of every method that nobody serves."""
+
+
+class Log(Protocol):
+    """Writes a line: what was asked, how it was answered, in how many ms, its request id, by whom, and whence."""
+
+    def __call__(  # noqa: PLR0913, PLR0917  # what a line holds; to gather it costs more than to write it
+        self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None, /
+    ) -> None:
+        """Write it; `cache` is where the record came from, if one was read."""
+
+
+def labelled(method: str) -> str:
+    """Return the label of a method, of which clients can make up any."""
+    return method if method in METHODS else OTHER
+
+
+def log_function(log: Log | None, meter: RequestMeter, routes: list[Route]) -> Callable[[RequestHandler], None]:
+    """Return what an application calls when a request of its has been answered."""
+    paths: Mapping[type[RequestHandler], str] = {
+        **{route.handler: route.path for route in routes},
+        WholeService: "*",
+    }
+
+    def answered(handler: RequestHandler) -> None:
+        request, status, seconds = handler.request, handler.get_status(), max(0.0, handler.request.request_time())
+        method = str(request.method)
+        meter.done(paths.get(type(handler), OTHER), labelled(method), status, seconds)
+        if log is not None:
+            source = handler.source if isinstance(handler, Handler) else None
+            name = getattr(handler, "request_id", "")
+            path, ms = request.path[:LOGGED_PATH], round(1000 * seconds, 2)
+            log(method, path, status, ms, name, str(request.remote_ip), source)
+
+    return answered

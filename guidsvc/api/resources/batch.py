@@ -1,0 +1,295 @@
+"""Many operations in one request: `/guid:batch`.
+
+As JSON they come and go as one document. As lines of JSON there may be any number of them: they are done as they come
+in, a group at a time, and the results are spooled, to disk where they grow large. The answer begins when the last line
+has been read, so a client that sends everything before it reads anything never blocks. A batch of lines that ends early
+reads and drops some more of them, and then answers all the same.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from itertools import islice
+from typing import Any
+
+from tornado.httputil import HTTPHeaders
+
+from guidsvc.api.base.handler import DISCARD_BYTES, Handler
+from guidsvc.api.contract import schemas as answers
+from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, PREFERENCE_APPLIED, REPLAYED
+from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.contract.problems import UnsupportedMediaType
+from guidsvc.api.parsing import body
+from guidsvc.api.resources.batch_executor import Performer, is_change, is_repeatable
+from guidsvc.api.resources.batch_slots import BatchPlaces
+from guidsvc.api.resources.document_batch import DocumentBatch
+from guidsvc.api.resources.guid import BAD_BODY, OF_KEYS
+from guidsvc.api.resources.line_batch import LineBatch
+from guidsvc.domain.caller import DELETE, KEY, WRITE
+from guidsvc.domain.commands import MAX_OPERATIONS, BatchQuery
+from guidsvc.errors import Abandoned, Fault, InvalidRequest, OutcomeUnknown, Overloaded, TooLate
+from guidsvc.runtime.temporary_space import TemporarySpace
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Idempotency
+from guidsvc.telemetry.tracing import CURRENT
+
+MAX_BYTES = 4 * 1024 * 1024
+"""The size of a JSON document."""
+BATCH_SECONDS = 600.0
+"""A batch of lines takes no longer in all."""
+PAUSE_SECONDS = 30.0
+"""A client that sends nothing for so long in the middle of its lines is given up."""
+GROUP_WAIT_SECONDS = 1.0
+"""For which the first group of a batch waits for those of others."""
+_CHUNK = 64 * 1024
+
+
+class BatchHandler(Handler):
+    """Batches."""
+
+    label = "guids"
+    confirms_after_body = False  # a batch of lines has been done by then; it confirms before each group
+    _performer: Performer
+    _applied: dict[str, str]
+    _is_rehearsal = False
+
+    def initialize(
+        self,
+        service: GuidService,
+        idempotency: Idempotency,
+        space: TemporarySpace,
+        places: BatchPlaces,
+        seconds: float,
+    ) -> None:
+        self._places = places
+        self._service = service
+        self._idempotency = idempotency
+        self._seconds = seconds
+        self._open = ExitStack()
+        self._share = self._open.enter_context(space.share())
+        self._fault: Exception | None = None
+        self._lines: LineBatch | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._discarded = 0
+        self._is_feeding = self._is_overdue = False
+        self._answering: asyncio.Task[None] | None = None
+
+    async def prepare(self) -> None:
+        """Begin a request: where the body is lines, they are done as they come. What is wrong is told at their end."""
+        in_lines = body.media_type(self.request.headers.get("Content-Type")) == body.NDJSON
+        if self.request.method == "POST":
+            self.max_bytes = 2**60 if in_lines else MAX_BYTES
+        entering = super().prepare()
+        if entering is not None:
+            await entering
+        if self.request.method == "POST":
+            self._begin(in_lines=in_lines)
+
+    def _begin(self, *, in_lines: bool) -> None:
+        if self.login is not None:
+            self._share.owner = self.caller.owner
+        try:
+            self._performer = performer = self._make_performer()
+            self.check_type(body.JSON, body.NDJSON)
+            if in_lines:
+                _refuse_key(self.request.headers)
+                self._lines = LineBatch(
+                    performer, self._open, self._group_place, self.confirm, self._share, self._places.readers
+                )
+                self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # as HTTP1Connection has it
+                self._deadline = asyncio.get_running_loop().call_later(self._seconds, self._overdue)
+                self._expect_more()
+        except (InvalidRequest, UnsupportedMediaType) as error:
+            if "Expect" in self.request.headers:
+                raise
+            self._fault, self.max_bytes = error, MAX_BYTES
+
+    @asynccontextmanager
+    async def _group_place(self, *, patient: bool = False) -> AsyncIterator[None]:
+        """Have a place for a group of operations, inside; Overloaded if it is the first and has to wait too long."""
+        self.give_place_back()
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(None if patient else GROUP_WAIT_SECONDS):
+                    await held.enter_async_context(self._places.groups.place(self.caller.owner))
+            except TimeoutError as error:
+                raise Overloaded("too many batches are being done") from error
+            await held.enter_async_context(self.place(patient=patient))
+            yield
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        if self._lines is not None:
+            return self._do_lines(self._lines, chunk)
+        return super().data_received(chunk)
+
+    @operation(
+        "doBatch",
+        "Do many operations",
+        Answer(
+            200,
+            "A result for each operation, in order.",
+            answers.Results,
+            other={body.NDJSON: "A result a line, as JSON, where the operations are lines."},
+            headers=(PREFERENCE_APPLIED, REPLAYED),
+        ),
+        query=BatchQuery,
+        headers=(PREFER_MINIMAL, IDEMPOTENCY_KEY),
+        body=answers.Batch,
+        other={body.NDJSON: "An operation a line, as JSON; any number of them."},
+        problems=(*BAD_BODY, *OF_KEYS, OutcomeUnknown),
+        needs=KEY,
+    )
+    async def post(self) -> None:
+        """Do all the operations, in order where they are of one GUID; each has a result, whatever becomes of others.
+
+        As JSON there are at most 1,000 in 4 MiB, and their results have at most 4 MiB: a `get` whose record has no
+        room is `too-large`, a put is answered without it. As lines there may be any number, of at most 64 KiB each;
+        they are done as they come. What a list streams out can be put back so: without `op` a line is a put. A batch
+        of lines that ends early has a last line that says why, and which line was the first that was not done.
+        """
+        self._expect_no_more()
+        self._end_clock()
+        if self._finished or self._answering is not None:
+            return
+        if self._fault is not None:
+            raise self._fault
+        if self._lines is None:
+            await self._take_document()
+        else:
+            await self._lines.end()
+            await self._answer_lines(self._lines)
+
+    async def _answer_lines(self, lines: LineBatch) -> None:
+        if lines.abandoned:
+            return
+        self.set_header("Content-Type", body.NDJSON)
+        for name, value in self._applied.items():
+            self.set_header(name, value)
+        await self.stream(lines.results(), is_confirmed=False)  # it was read while the caller might
+
+    def on_finish(self) -> None:
+        super().on_finish()
+        self._end_clock()
+        self._open.close()
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self._expect_no_more()
+        self._end_clock()
+        if self._lines is not None:
+            self._lines.abandon()
+        self._open.close()
+
+    def _make_performer(self) -> Performer:
+        query = self.read_query(BatchQuery)
+        service = self._service.acting_for(self.caller)
+        if query.validate_only == "true":
+            self._is_rehearsal = True
+            service = self._open.enter_context(service.rehearsing(self._share))
+        minimal = self.preferences().get("return") == "minimal"
+        self._applied = {"Preference-Applied": "return=minimal"} if minimal else {}
+        return Performer(service, self.demand, self.request_id, full=query.view is not None, minimal=minimal)
+
+    async def _take_document(self) -> None:
+        if len(self.received()) <= _CHUNK:
+            await self._do_document()
+            return
+        self.give_place_back()
+        async with self._places.documents.place(self.caller.owner):  # decoded it takes many times its size
+            if self._gone:
+                raise Abandoned("its client has gone")
+            await self._do_document()
+
+    async def _do_document(self) -> None:
+        await self.confirm()
+        values = await self._read_document()
+        batch = DocumentBatch(values, self._performer, self._group_place, self.confirm, self._applied)
+        await self.send_once(
+            self._idempotency,
+            batch.perform,
+            repeatable=all(map(is_repeatable, values)),
+            brief=batch.brief,
+            needs_receipt=self._needs_receipt(values),
+        )
+
+    def _needs_receipt(self, values: list[Any]) -> bool:
+        """Whether it could change anything: what only reads can be done again without one."""
+        may = self.caller.may(WRITE) or self.caller.may(DELETE)
+        return may and not self._is_rehearsal and any(map(is_change, values))
+
+    async def _read_document(self) -> list[Any]:
+        text = self.received()
+        # A large document is read in a thread, which gives way to the event loop now and then.
+        large = len(text) > _CHUNK
+        document = await asyncio.to_thread(body.decode_operations, text, MAX_OPERATIONS) if large else body.decode(text)
+        if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
+            raise InvalidRequest(Fault("/operations", "must be a list, in a JSON object"))
+        if surplus := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
+            raise InvalidRequest(*(Fault(body.pointer(name), "is not a member that is known here") for name in surplus))
+        if len(document["operations"]) > MAX_OPERATIONS:
+            raise InvalidRequest(
+                Fault("/operations", f"are more than {MAX_OPERATIONS}: send them as lines, as {body.NDJSON}")
+            )
+        operations: list[Any] = document["operations"]
+        return operations
+
+    async def _do_lines(self, lines: LineBatch, chunk: bytes) -> None:
+        CURRENT.set(self.trace)  # this is a task of its own
+        self._expect_no_more()
+        if self._finished or self._answering is not None:
+            return
+        if self._fault is None and not lines.has_ended:
+            await self._feed(lines, chunk)
+        else:
+            self._discarded += len(chunk)
+        if self._is_overdue or self._discarded > DISCARD_BYTES:
+            await self._answer_early(lines)
+        elif not lines.abandoned:
+            self._expect_more()
+
+    async def _feed(self, lines: LineBatch, chunk: bytes) -> None:
+        self._is_feeding = True
+        try:
+            await lines.feed(chunk)
+            await asyncio.sleep(0)  # others are served in between, whatever this client sends
+        except Exception as error:  # noqa: BLE001  # it is told, by `post`, when the client has sent all
+            self._fault = error
+        finally:
+            self._is_feeding = False
+
+    async def _answer_early(self, lines: LineBatch) -> None:
+        """Answer a client that has not sent all of its lines; the connection ends with that."""
+        self._end_clock()
+        self._answering = asyncio.current_task()
+        if self._fault is not None:
+            self.send_error(exc_info=(type(self._fault), self._fault, None))
+        else:
+            await self._answer_lines(lines)
+
+    def _overdue(self) -> None:
+        """End a batch of lines that has had its time."""
+        self._is_overdue = True
+        if self._lines is not None and not self._finished:
+            self._lines.stop(TooLate("the batch took longer than a batch may"))
+            if not self._is_feeding:
+                self._expect_no_more()
+                self._answering = asyncio.ensure_future(self._answer_early(self._lines))
+
+    def _end_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _expect_more(self) -> None:
+        connection = self.request.connection
+        self._alarm = asyncio.get_running_loop().call_later(PAUSE_SECONDS, connection.close)  # type: ignore[union-attr]
+
+    def _expect_no_more(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+
+def _refuse_key(headers: HTTPHeaders) -> None:
+    if IDEMPOTENCY_KEY.name in headers:
+        detail = "goes with a batch in application/json: of lines there may be more than can be remembered"
+        raise InvalidRequest(Fault("", detail, header=IDEMPOTENCY_KEY.name))

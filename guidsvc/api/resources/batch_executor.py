@@ -1,0 +1,193 @@
+"""The operations of a batch: each is done as a request of its own would be, and answered by a result of its own."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import structlog
+from pydantic_core import to_json
+
+from guidsvc.api.contract import problems
+from guidsvc.api.contract.problems import TooLarge
+from guidsvc.api.parsing import body
+from guidsvc.api.parsing import conditional as conditions
+from guidsvc.domain.caller import DELETE, READ, WRITE, Needs, Scope
+from guidsvc.domain.commands import Operation
+from guidsvc.domain.lifecycle import ClaimedDraw, tag_of
+from guidsvc.domain.record import Record
+from guidsvc.errors import Abandoned, GuidsvcError, InvalidRequest, OutcomeUnknown, PreconditionFailed
+from guidsvc.http.ndjson import Line
+from guidsvc.runtime import cancel_scope as errand
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Draws
+
+GROUP = 128
+"""So many operations are done side by side: enough to share a commit, and not so many that other requests wait long."""
+
+BRIEF_BYTES = 768
+"""A result takes no more than this in brief: without its record, and with what every problem has."""
+_NO_ROOM = "The results of this batch have no room for the record: read it with a request of its own."
+
+_NEEDS: dict[str, Scope] = {"get": READ, "put": WRITE, "delete": DELETE}
+
+_log = structlog.get_logger(__name__)
+
+
+class Asked(NamedTuple):
+    """What a client asked for: an operation, or what is wrong with it; and the line that it stood in, if any."""
+
+    operation: Operation | Exception
+    line: int | None = None
+
+
+class Result(NamedTuple):
+    """What became of an operation, as JSON: whole, and in brief; `is_done` if it may have changed something."""
+
+    status: int
+    whole: bytes
+    brief: bytes
+    is_done: bool = False
+    without: bytes | None = None
+    """In place of the whole where there is no room for it, if that is not what it is in brief."""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it is a problem."""
+        return self.status >= 400  # noqa: PLR2004  # the first status of an error
+
+    def within(self, room: int) -> bytes:
+        """Return it whole if it has room; else in brief."""
+        if len(self.whole) <= room:
+            return self.whole
+        return self.brief if self.without is None else self.without
+
+
+def read_value(value: object) -> Asked:
+    """Read an operation from a JSON value."""
+    try:
+        return Asked(body.validate(value, Operation, {}))
+    except InvalidRequest as error:
+        return Asked(error)
+
+
+def is_repeatable(value: object) -> bool:
+    """Whether an operation does no more than to create under a GUID that is drawn, or to read."""
+    return isinstance(value, dict) and (value.get("op") == "get" or "guid" not in value)
+
+
+def is_change(value: object) -> bool:
+    """Whether an operation may change something."""
+    return isinstance(value, dict) and value.get("op", "put") in ("put", "delete")  # it may be of any type
+
+
+def read_line(line: Line) -> Asked:
+    """Read an operation from a line of JSON."""
+    if line.text is None:
+        return Asked(
+            TooLarge(f"Line {line.number} is too long: a line is at most {body.MAX_BYTES} bytes."), line.number
+        )
+    try:
+        return Asked(body.parse(line.text, Operation, {}), line.number)
+    except InvalidRequest as error:
+        return Asked(error, line.number)
+
+
+class Performer:
+    """Does operations for one request; `full` and `minimal` say how much of a record is in a result.
+
+    `demand` raises Forbidden, unless who asks may do what takes that.
+    """
+
+    def __init__(
+        self, service: GuidService, demand: Callable[[Needs], None], request_id: str, *, full: bool, minimal: bool
+    ) -> None:
+        self._service = service
+        self._demand = demand
+        self._request_id = request_id
+        self._full = full
+        self._minimal = minimal
+
+    async def perform(self, asked: Sequence[Asked], draws: Draws | None = None) -> list[Result]:
+        """Return the result of each operation. Those of one GUID are done in order, others side by side."""
+        with errand.kept():  # an operation that has been done has its result, whatever becomes of others
+            return await self._perform(asked, draws)
+
+    def refuse(self, error: Exception, line: int | None = None) -> Result:
+        """Return the result of an operation that is refused."""
+        return self._told(error, line)
+
+    async def _perform(self, asked: Sequence[Asked], draws: Draws | None) -> list[Result]:
+        results: list[Result] = [_NONE] * len(asked)
+        by_guid: dict[object, list[int]] = {}
+        for place, (operation, _) in enumerate(asked):
+            by_guid.setdefault(getattr(operation, "guid", None) or place, []).append(place)
+
+        async def in_order(places: list[int]) -> None:
+            for place in places:
+                results[place] = await self._result(asked[place], draws and draws(place))
+
+        await asyncio.gather(*map(in_order, by_guid.values()))
+        return results
+
+    async def _result(self, asked: Asked, draw: ClaimedDraw | None) -> Result:
+        try:
+            if isinstance(asked.operation, Exception):
+                raise asked.operation
+            return await self._done(asked.operation, draw, asked.line)
+        except Exception as error:  # noqa: BLE001  # one's failure does not stop the others
+            return self._failed(error, asked.line)
+
+    async def _done(self, operation: Operation, draw: ClaimedDraw | None, line: int | None) -> Result:
+        self._demand(_NEEDS[operation.op])
+        wanted = conditions.of_operation(operation)
+        if operation.guid is None:
+            return self._rendered(201, await self._service.create(operation, wanted, draw=draw))
+        if operation.op == "get":
+            record, modified = await self._service.get(operation.guid, wanted)
+            return self._read(200 if modified else 304, record, line)
+        if operation.op == "delete":
+            await self._service.delete(operation.guid, wanted)
+            deleted = to_json({"status": 204, "guid": operation.guid})
+            return Result(204, deleted, deleted, is_done=True)
+        record, created = await self._service.put(operation.guid, operation, wanted)
+        return self._rendered(201 if created else 200, record)
+
+    def _read(self, status: int, record: Record, line: int | None) -> Result:
+        result = self._rendered(status, record)._replace(is_done=False)
+        if result.whole is result.brief:
+            return result
+        return result._replace(without=self._told(TooLarge(_NO_ROOM), line).brief)
+
+    def _rendered(self, status: int, record: Record) -> Result:
+        head = to_json({"status": status, "guid": record.guid, "etag": f'"{tag_of(record)}"'})
+        if self._minimal or status == 304:  # noqa: PLR2004  # Not Modified
+            return Result(status, head, head, is_done=True)
+        wire = self._service.full(record) if self._full else record.wire
+        return Result(status, b'%b,"record":%b}' % (head[:-1], wire), head, is_done=True)
+
+    def _failed(self, error: Exception, line: int | None) -> Result:
+        problem = problems.problem_of(error)
+        if problem is problems.INTERNAL:
+            _log.error("fault of the service", request_id=self._request_id, exc_info=error)
+        elif (
+            problem.status >= problems.INTERNAL.status
+            and isinstance(error, GuidsvcError)
+            and not isinstance(error, Abandoned)
+        ):
+            _log.warning("operation failed", request_id=self._request_id, error=str(error))
+        return self._told(error, line)
+
+    def _told(self, error: Exception, line: int | None) -> Result:
+        problem = problems.problem_of(error)
+        tag = {"etag": f'"{error.version}"'} if isinstance(error, PreconditionFailed) and error.version else {}
+        head = to_json({"status": problem.status} | tag)
+        where = {} if line is None else {"line": line}
+        whole, brief = (
+            b'%b,"problem":%b}' % (head[:-1], render(error, self._request_id, where))
+            for render in (problems.render, problems.render_brief)
+        )
+        is_done = isinstance(error, OutcomeUnknown) or problem is problems.INTERNAL
+        return Result(problem.status, whole, brief, is_done=is_done)
+
+
+_NONE = Result(0, b"", b"")

@@ -1,0 +1,21 @@
+"""How much of batches is done at a time, in a process."""
+
+import asyncio
+
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
+
+GROUPS = 32
+"""So many groups of batches are done at a time, those of each owner in turn; the other places are for others."""
+DOCUMENTS = 4
+"""So many large documents are decoded and done at a time; one owner's are at most 3 of them."""
+READERS = 4
+"""So many groups of lines are read at a time: to read is work of the event loop, for which others wait."""
+
+
+class BatchPlaces:
+    """Places for groups, for large documents, and for groups of lines that are being read."""
+
+    def __init__(self) -> None:
+        self.groups = FairSemaphore(GROUPS)
+        self.documents = FairSemaphore(DOCUMENTS)
+        self.readers = asyncio.Semaphore(READERS)

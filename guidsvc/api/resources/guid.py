@@ -1,0 +1,204 @@
+"""One GUID: `/guid/{guid}`; and how a record is answered, here and at `/guid`."""
+
+from typing import TypeVar
+
+from guidsvc.api.base.handler import Handler
+from guidsvc.api.contract import schemas as answers
+from guidsvc.api.contract.headers import (
+    CACHE_STATUS,
+    ETAG,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    LAST_MODIFIED,
+    LOCATION,
+    PREFER_MINIMAL,
+    PREFERENCE_APPLIED,
+    always,
+)
+from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.contract.problems import TooLarge, UnsupportedMediaType
+from guidsvc.api.execution import guid_actions as records
+from guidsvc.api.execution.guid_actions import Asked
+from guidsvc.api.parsing.body import PATCHES
+from guidsvc.domain.caller import DELETE, READ, WRITE
+from guidsvc.domain.commands import Change, NoQuery, Patch, RecordQuery
+from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record
+from guidsvc.errors import (
+    Expired,
+    IdempotencyMismatch,
+    InProgress,
+    InvalidGuid,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PreconditionFailed,
+    PreconditionRequired,
+    QuotaExceeded,
+    ReceiptsFull,
+)
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Reply
+from guidsvc.telemetry.metrics import CacheMeter
+from guidsvc.telemetry.tracing import came_from
+
+CONDITIONS = (IF_MATCH, IF_NONE_MATCH)
+OF_RECORDS = always(ETAG, LAST_MODIFIED)
+OF_READ = (*OF_RECORDS, CACHE_STATUS)
+OF_WRITTEN = (*OF_RECORDS, PREFERENCE_APPLIED)
+LEADS_TO = ("getGuid", "putGuid", "patchGuid", "deleteGuid")
+"""What can be done with a record that there is."""
+BAD_BODY = (InvalidRequest, TooLarge, UnsupportedMediaType)
+OF_WRITES = (PreconditionFailed, OutcomeUnknown)
+
+OF_KEYS = (IdempotencyMismatch, InProgress, ReceiptsFull)
+
+CREATED_NOW = Answer(
+    201,
+    "It was created. `return=minimal` leaves the body out.",
+    answers.Record,
+    headers=(*always(LOCATION), *OF_WRITTEN),
+    leads_to=LEADS_TO,
+)
+_UPDATED = Answer(200, "The record as it now is.", answers.Record, headers=OF_WRITTEN, leads_to=LEADS_TO)
+_MINIMAL = Answer(204, "It is done; `return=minimal` was preferred.", headers=OF_WRITTEN)
+_Query = TypeVar("_Query", bound=RecordQuery)
+
+
+class RecordHandler(Handler):
+    """What both paths have in common: the service, and how a record is answered."""
+
+    label = "guids"
+
+    def initialize(self, service: GuidService) -> None:
+        self._service = service
+        self._full = False
+
+    @property
+    def service(self) -> GuidService:
+        """The service, as it acts for who asks."""
+        return self._service.acting_for(self.caller)
+
+    def read_view(self, model: type[_Query]) -> _Query:
+        """Return the model that the query makes, and answer records in full from here on if that asks for it."""
+        query = self.read_query(model)
+        self._full = query.view is not None
+        return query
+
+    def asked(self, guid: str = "") -> Asked:
+        """Return what is asked of a GUID."""
+        return Asked(str(self.request.method), guid, self.request.headers, self.received, self._full)
+
+    def answer_of(self, status: int, record: Record) -> Reply:
+        """Return the answer that a record makes, as the client would like it."""
+        return records.reply_of(self.service, self.asked(), status, record)
+
+    def rendered(self, record: Record) -> bytes:
+        """Return the record as JSON, in full if that was asked for."""
+        return self._service.full(record, self.caller) if self._full else record.wire
+
+
+class GuidHandler(RecordHandler):
+    """One GUID, named in the path."""
+
+    in_path = {
+        "guid": {
+            "type": "string",
+            "pattern": GUID_PATTERN,
+            "description": "32 upper-case hexadecimal characters.",
+            "examples": [EXAMPLE_GUID],
+        }
+    }
+
+    @operation(
+        "getGuid",
+        "Read a GUID",
+        Answer(200, "The record.", answers.Record, headers=OF_READ),
+        Answer(304, "It is one that `If-None-Match` names.", headers=OF_READ),
+        query=RecordQuery,
+        headers=CONDITIONS,
+        problems=(InvalidGuid, InvalidRequest, NotFound, Expired, PreconditionFailed),
+        needs=READ,
+    )
+    async def get(self, text: str) -> None:
+        """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
+        self.read_view(RecordQuery)
+        asked = self.asked(text)
+        reply = self._at_hand(asked)
+        if reply is None:
+            async with self.place():
+                reply = await records.get(self.service, asked)
+        self.send(reply)
+
+    head = get
+
+    def _at_hand(self, asked: Asked) -> Reply | None:
+        """Return the answer to a read, if it is at hand, and note where it was."""
+        reads: CacheMeter = self.application.settings["reads"]
+        misses = reads.misses
+        reply = records.get_at_hand(self.service, asked)
+        if reply is not None:
+            came_from(reads.source(misses))
+        return reply
+
+    @operation(
+        "putGuid",
+        "Create or update a GUID",
+        _UPDATED,
+        CREATED_NOW,
+        _MINIMAL,
+        query=RecordQuery,
+        headers=(*CONDITIONS, PREFER_MINIMAL),
+        body=Change,
+        problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
+        needs=WRITE,
+    )
+    async def put(self, text: str) -> None:
+        """Create the GUID, or merge the members that are given into its record.
+
+        A new one needs a user. One that has expired by itself is renewed, for the default life if no expiry is given.
+        One that was revoked, which is one whose expiry was in the past when it was written, needs an expiry (410). What
+        changes nothing leaves the version as it is. Preconditions are judged first.
+        """
+        self.read_view(RecordQuery)
+        async with self.place():
+            reply = await records.put(self.service, self.asked(text))
+        self.send(reply)
+
+    @operation(
+        "patchGuid",
+        "Change a GUID",
+        _UPDATED,
+        _MINIMAL,
+        query=RecordQuery,
+        headers=(*CONDITIONS, PREFER_MINIMAL),
+        body=Patch,
+        media_types=PATCHES,
+        problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
+        needs=WRITE,
+    )
+    async def patch(self, text: str) -> None:
+        """Apply a JSON merge patch to the record of the GUID, which must exist.
+
+        Null removes a member of the metadata, or all of them. A GUID that has expired, or was revoked, is changed only
+        by a patch that gives it an expiry (410). Preconditions are judged first.
+        """
+        self.read_view(RecordQuery)
+        async with self.place():
+            reply = await records.patch(self.service, self.asked(text))
+        self.send(reply)
+
+    @operation(
+        "deleteGuid",
+        "Delete a GUID",
+        Answer(204, "It is deleted."),
+        query=NoQuery,
+        headers=CONDITIONS,
+        problems=(InvalidGuid, InvalidRequest, NotFound, PreconditionRequired, *OF_WRITES),
+        needs=DELETE,
+    )
+    async def delete(self, text: str) -> None:
+        """Delete the GUID, live or expired."""
+        self.read_query(NoQuery)
+        async with self.place():
+            reply = await records.delete(self.service, self.asked(text))
+        self.send(reply)

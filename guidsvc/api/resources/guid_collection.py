@@ -1,0 +1,124 @@
+"""All GUIDs, `/guid`: lists of them, and where new ones are drawn."""
+
+from collections.abc import AsyncGenerator
+from http.client import CREATED, OK
+from typing import Any
+
+from pydantic_core import to_json
+
+from guidsvc.api.contract import schemas as answers
+from guidsvc.api.contract.headers import (
+    IDEMPOTENCY_KEY,
+    LINK,
+    PREFER_MINIMAL,
+    PREFER_TOTAL,
+    PREFERENCE_APPLIED,
+    REPLAYED,
+    VARY,
+    always,
+)
+from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.parsing import body
+from guidsvc.api.parsing.query import link_to_next
+from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_WRITES, RecordHandler
+from guidsvc.domain.caller import ADMIN, READ, WRITE
+from guidsvc.domain.commands import Creation, ListQuery, RecordQuery, render_cursor
+from guidsvc.errors import InvalidRequest, QuotaExceeded
+from guidsvc.http.headers.negotiation import preferred
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Draws, Idempotency, Reply
+
+TOTAL = "total-count"
+
+_CREATED = CREATED_NOW._replace(headers=(*CREATED_NOW.headers, REPLAYED))
+_CREATION: dict[str, Any] = {
+    "query": RecordQuery,
+    "headers": (*CONDITIONS, PREFER_MINIMAL, IDEMPOTENCY_KEY),
+    "body": Creation,
+    "problems": (QuotaExceeded, *BAD_BODY, *OF_WRITES, *OF_KEYS),
+    "needs": WRITE,
+}
+
+
+class GuidsHandler(RecordHandler):
+    """The collection."""
+
+    def initialize(self, service: GuidService, idempotency: Idempotency) -> None:  # type: ignore[override]
+        super().initialize(service)
+        self._idempotency = idempotency
+
+    @operation(
+        "listGuids",
+        "List GUIDs",
+        Answer(
+            200,
+            "A page, or all of them.",
+            answers.Page,
+            other={body.NDJSON: "All that is selected: a record a line, as JSON."},
+            headers=(LINK, PREFERENCE_APPLIED, *always(VARY)),
+        ),
+        query=ListQuery,
+        headers=(PREFER_TOTAL,),
+        problems=(InvalidRequest,),
+        needs=READ,
+    )
+    async def get(self) -> None:
+        """Answer with a page of the records that the query selects, or with all of them as a stream of lines.
+
+        They come in the order of their GUIDs. Who walks from page to page by `next` sees each record that exists
+        throughout exactly once. Only an admin may filter by owner.
+        """
+        query = self.read_view(ListQuery)
+        if query.owner is not None:
+            self.demand(ADMIN)
+        self.set_header("Cache-Control", "private, no-cache")
+        self.vary("Accept, Prefer")
+        if preferred(self.request.headers.get("Accept"), (body.JSON, body.NDJSON)) == body.NDJSON:
+            self.set_header("Content-Type", body.NDJSON)
+            await self.stream(self._lines(query))
+        else:
+            async with self.place():
+                page = await self._page(query)
+            self.reply(OK, page)
+
+    head = get
+
+    @operation("createGuid", "Create a GUID", _CREATED, **_CREATION)
+    async def post(self) -> None:
+        """Create a record under a GUID that the service draws."""
+        self.read_view(RecordQuery)
+        creation, conditions = self.read_body(Creation), self.read_conditions()
+
+        async def create(draws: Draws | None) -> Reply:
+            record = await self.service.create(creation, conditions, draw=draws and draws(0))
+            return self.answer_of(CREATED, record)
+
+        async with self.place():
+            await self.send_once(self._idempotency, create)
+
+    @operation("drawGuid", "Create a GUID, by PUT", _CREATED, **_CREATION)
+    async def put(self) -> None:
+        """Create a record under a GUID that the service draws, as POST does."""
+        await self.post()
+
+    async def _page(self, query: ListQuery) -> bytes:
+        page = await self.service.find(query)
+        cursor = None if page.next is None else render_cursor(page.next)
+        if cursor is not None:
+            self.set_header("Link", link_to_next(self.request, cursor))
+        members = [
+            b'"items":[%b]' % b",".join(map(self.rendered, page.records)),
+            b'"next":%b' % to_json(cursor),
+        ]
+        if self.preferences().get("return") == TOTAL:
+            self.set_header("Preference-Applied", f"return={TOTAL}")
+            members.append(b'"total":%d' % await self.service.count(query))
+        return b"{%b}" % b",".join(members)
+
+    async def _lines(self, query: ListQuery) -> AsyncGenerator[bytes]:
+        async for records in self.service.walk(query):
+            part = b"".join(self.rendered(record) + b"\n" for record in records)
+            del records  # the client may take long: what waits for it is the part alone
+            handover = [part]
+            del part
+            yield handover.pop()

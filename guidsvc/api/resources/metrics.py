@@ -1,0 +1,42 @@
+"""What Prometheus asks: `/metrics`."""
+
+from guidsvc.api.base.handler import Handler
+from guidsvc.api.contract.headers import VARY, always
+from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.domain.caller import ADMIN, Needs
+from guidsvc.monitoring.process_monitor import Watch
+
+PLAIN, OPEN = "text/plain", "application/openmetrics-text"
+
+
+class MetricsHandler(Handler):
+    """The metrics."""
+
+    label = "health"
+
+    def initialize(self, watch: Watch, *, public: bool) -> None:
+        self._watch = watch
+        self._public = public
+
+    def needs(self) -> Needs | None:
+        return None if self._public else super().needs()
+
+    @operation(
+        "getMetrics",
+        "What was counted and measured",
+        Answer(
+            200,
+            "The metrics.",
+            other={PLAIN: "The metrics, a line each.", OPEN: "The same, as OpenMetrics."},
+            headers=always(VARY),
+        ),
+        needs=ADMIN,
+    )
+    async def get(self) -> None:
+        """Answer with the metrics of all processes of the service, as Prometheus reads them."""
+        content, media_type = await self._watch.render(self.request.headers.get("Accept", ""))
+        self.set_header("Content-Type", media_type)
+        self.vary("Accept")
+        self.finish(content)
+
+    head = get

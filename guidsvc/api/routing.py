@@ -1,0 +1,72 @@
+"""A row of the route table: one template of a path, from which both what is matched and what is told of it come."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tornado.httputil import HTTPServerRequest
+from tornado.routing import URLSpec
+from tornado.web import Application
+
+from guidsvc.api.base.handler import Handler, Misdirected, WholeService
+from guidsvc.http.headers.host import HostNames
+
+_ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
+_PARAMETER = re.compile(r"\\\{\w+\\\}")
+
+
+class Route(NamedTuple):
+    """A path, as in `/guid/{guid}`, its handler, and what that needs."""
+
+    path: str
+    handler: type[Handler]
+    needs: dict[str, Any] = {}
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of what varies in the path."""
+        return re.findall(r"\{(\w+)\}", self.path)
+
+    def rule(self) -> URLSpec:
+        """Return what Tornado matches paths with. A parameter is never empty, and holds no slash."""
+        return URLSpec(_PARAMETER.sub("([^/]+)", re.escape(self.path)), self.handler, self.needs)
+
+
+class RoutedApplication(Application):
+    """An application that finds most of its handlers in a dictionary, where Tornado would try rule after rule."""
+
+    def __init__(self, routes: Sequence[Route], *, host_names: HostNames | None = None, **settings: Any) -> None:
+        super().__init__([route.rule() for route in routes], routes=routes, **settings)
+        self._names = host_names or HostNames()
+        self._exact = {route.path: route for route in routes if not route.parameters}
+        self._prefixes = {
+            route.path.partition("{")[0]: route
+            for route in routes
+            if len(route.parameters) == 1 and route.path.endswith("}")
+        }
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        if not self._names.accepts(request):
+            return self.get_handler_delegate(request, Misdirected)
+        if not request.path.startswith("/"):
+            return self._find_otherwise(request, **kwargs)
+        route = self._exact.get(request.path)
+        if route is not None:
+            return self.get_handler_delegate(request, route.handler, route.needs)
+        prefix, slash, last = request.path.rpartition("/")
+        route = self._prefixes.get(prefix + slash)
+        if route is not None and last and "%" not in last:
+            return self.get_handler_delegate(request, route.handler, route.needs, [last.encode("latin-1")])
+        return super().find_handler(request, **kwargs)
+
+    def _find_otherwise(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        """Find the handler of a target that is no path: an absolute one (RFC 9112, 3.2.2), or an asterisk (3.2.4)."""
+        if request.method == "OPTIONS" and request.path == "*":
+            return self.get_handler_delegate(request, WholeService)
+        absolute = _ABSOLUTE.fullmatch(request.path)
+        if absolute is None:
+            return super().find_handler(request, **kwargs)
+        request.host = absolute[1]
+        request.path = absolute[2] or "/"
+        request.uri = request.path + str(request.uri)[len(absolute[0]) :]
+        return self.find_handler(request, **kwargs)

@@ -1,0 +1,163 @@
+"""The public keys that tokens are signed with, as a JSON Web Key Set (RFC 7517) tells them.
+
+The only file that imports PyJWT and cryptography, which takes a while: it is imported by who needs it. A key opens what
+fits its kind, and nothing else, whatever a token says of itself (RFC 8725, 3.1): never `none`, never HS256, for which
+the public key would be the secret. Where a set comes from, and what the claims of a token mean, is others' business.
+"""
+
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from pydantic_core import from_json
+
+from guidsvc.errors import Unauthorized
+
+RSA_BITS = 2048
+"""A shorter RSA key is not trusted."""
+RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+CURVES = {"secp256r1": frozenset({"ES256"}), "secp384r1": frozenset({"ES384"})}
+EDWARDS = frozenset({"EdDSA"})
+ALGORITHMS = RSA.union(EDWARDS, *CURVES.values())
+MALFORMED = "The token is no JWT that is signed."
+ACCESS_TOKEN = frozenset({"at+jwt", "application/at+jwt"})
+"""The types of a token (`typ`, in lower case) that say that it is an access token (RFC 9068, 2.1)."""
+ANY_TYPE = ACCESS_TOKEN | {"jwt", None}
+"""The accepted types. Others are of tokens for another use, as `logout+jwt` (RFC 8725, 3.11)."""
+
+Public = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+
+_READERS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "RSA": RSAAlgorithm.from_jwk,
+    "EC": ECAlgorithm.from_jwk,
+    "OKP": OKPAlgorithm.from_jwk,
+}
+_CLAIMS = (
+    "exp",
+    "nbf",
+    "iat",
+    "iss",
+    "aud",
+    "sub",
+    "jti",
+)  # which `guidsvc.auth.jwt_bearer` judges, by a clock that is given
+_JWT = jwt.PyJWT(options={f"verify_{claim}": False for claim in _CLAIMS})  # type: ignore[arg-type]  # names of options
+
+
+class SigningKey(NamedTuple):
+    """A public key, and the algorithms by which it may have signed."""
+
+    public: Public
+    algorithms: frozenset[str]
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """Return what a token says, which nobody has judged yet; Unauthorized if this key has not signed it."""
+        try:
+            return _JWT.decode(token, self.public, sorted(self.algorithms))
+        except jwt.InvalidAlgorithmError as error:
+            raise Unauthorized("The algorithm (alg) of the token is not one of its key.", invalid=True) from error
+        except jwt.InvalidSignatureError as error:
+            raise Unauthorized("The signature of the token is not that of its key.", invalid=True) from error
+        except jwt.PyJWTError as error:
+            raise Unauthorized(MALFORMED, invalid=True) from error
+
+
+class Keyring(NamedTuple):
+    """The keys of a set, by their `kid`; and of those that are left out, why."""
+
+    keys: Mapping[str | None, SigningKey]
+    ignored: Sequence[str] = ()
+
+    def signer(self, token: str) -> SigningKey | None:
+        """Return the key that a token says it is signed with, None if it is not here; Unauthorized if it says none.
+
+        A token need not name it where there is one key only.
+        """
+        header = read_header(token)
+        algorithm, kid = header.get("alg"), header.get("kid")
+        if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+            raise Unauthorized("The algorithm (alg) of the token is not accepted.", invalid=True)
+        if isinstance(kid, str):
+            return self.keys.get(kid)
+        if "kid" in header or len(self.keys) != 1:
+            raise Unauthorized("The token does not name its signing key (kid).", invalid=True)
+        return next(iter(self.keys.values()))
+
+
+def read_keys(text: bytes) -> Keyring:
+    """Return the keys of a set that may sign tokens; ValueError if it is none. What else is in it is left out."""
+    told = from_json(text)
+    if not isinstance(told, dict) or not isinstance(told.get("keys"), list):
+        raise ValueError("is no JWKS: an object with a list of keys")  # noqa: TRY004  # a value, read from a text
+    keys: dict[str | None, SigningKey] = {}
+    ignored = []
+    for each in told["keys"]:
+        kid = each.get("kid") if isinstance(each, dict) else None
+        try:
+            if kid in keys:
+                raise ValueError("there is another of this name")
+            keys[kid] = _key(each)
+        except (ValueError, TypeError, UnsupportedAlgorithm, jwt.PyJWTError) as error:
+            ignored.append(f"{kid!r:.80}: {' '.join(str(error).split()):.200}")
+    return Keyring(keys, ignored)
+
+
+def _key(told: object) -> SigningKey:
+    """Read a key; an error says why it may not sign tokens."""
+    if not isinstance(told, dict) or not isinstance(told.get("kid", ""), str):
+        raise TypeError("is no key")
+    if told.get("use", "sig") != "sig" or "verify" not in told.get("key_ops", ["verify"]):
+        raise ValueError("is not for signatures")
+    if "d" in told:
+        raise ValueError("is no public key: its private part is known to whoever can read this set")
+    reader = _READERS.get(told.get("kty", ""))
+    if reader is None:
+        raise ValueError("is of a kind (kty) that is not used")
+    public = reader(told)
+    algorithms = _algorithms(public) & ({told["alg"]} if "alg" in told else ALGORITHMS)
+    if not algorithms:
+        raise ValueError("is for an algorithm that is not used")
+    return SigningKey(public, algorithms)  # type: ignore[arg-type]  # no other has algorithms
+
+
+def _algorithms(public: object) -> frozenset[str]:
+    """Return by which algorithms a key can have signed."""
+    match public:
+        case RSAPublicKey():
+            if public.key_size < RSA_BITS:
+                raise ValueError(f"has {public.key_size} bits, fewer than {RSA_BITS}")
+            return RSA
+        case EllipticCurvePublicKey():
+            return CURVES.get(public.curve.name, frozenset())
+        case Ed25519PublicKey():
+            return EDWARDS
+        case _:
+            return frozenset()
+
+
+def type_of(token: str) -> str | None:
+    """Return the type (`typ`) of a token in lower case, None if it has none; Unauthorized if it is not accepted."""
+    header = read_header(token)
+    found = header.get("typ")
+    named = found.lower() if isinstance(found, str) else found
+    if "typ" in header and not (isinstance(named, str) and named in ANY_TYPE):
+        raise Unauthorized("The type (typ) of the token is not that of an access token.", invalid=True)
+    return named
+
+
+def read_header(token: str) -> dict[str, Any]:
+    """Return the header of a token, as it stands there."""
+    part = token.partition(".")[0]
+    try:
+        header = from_json(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except ValueError as error:
+        raise Unauthorized(MALFORMED, invalid=True) from error
+    if not (token.isascii() and isinstance(header, dict)):
+        raise Unauthorized(MALFORMED, invalid=True)
+    return header

@@ -1,0 +1,154 @@
+"""The key set that a file or a URL holds, as it was when it was last read.
+
+It is read when it is opened, then now and then, and when somebody misses a key. If it cannot be read, the last that
+could stays. How a URL is fetched is told from outside; what the keys are is in `guidsvc.auth.jwk`.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from ipaddress import ip_address
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+import structlog
+
+from guidsvc.auth.jwk import Keyring, read_keys
+from guidsvc.bounded_file import read_file
+from guidsvc.errors import StartError
+from guidsvc.runtime.background import background, detached
+
+MAX_BYTES = 1024 * 1024
+"""A larger set is refused."""
+TOLD = 10
+"""Of so many keys that are left out it is told why."""
+
+Fetch = Callable[[str, int], Awaitable[bytes]]
+"""Returns what a URL holds, if that is no more than so many bytes; OSError or ValueError if it cannot be had."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Pace(NamedTuple):
+    """Seconds."""
+
+    every: float = 45.0
+    """From one reading to the next: with what two readings take, and how long a log-in is remembered, within 60 s."""
+    apart: float = 10.0
+    """For which nobody who misses a key causes another reading."""
+
+
+@asynccontextmanager
+async def open_keys(place: str, fetch: Fetch, *, timer: Callable[[], float], pace: Pace) -> AsyncIterator["KeySet"]:
+    """Read the set in a file, or at a URL, and keep it up to date, inside; StartError if it holds no key to use."""
+    keys = KeySet(_reader(place, fetch), timer, pace)
+    await keys.begin()
+    try:
+        async with background(keys.keep):
+            yield keys
+    finally:
+        await keys.aclose()
+
+
+class KeySet:
+    """What `read` returned when it last did, as keys."""
+
+    def __init__(self, read: Callable[[], Awaitable[bytes]], timer: Callable[[], float], pace: Pace) -> None:
+        self.ring = Keyring({})
+        self._text: bytes | None = None
+        self._read, self._timer, self._pace = read, timer, pace
+        self._reading: asyncio.Task[None] | None = None
+        self._missed = -math.inf  # when somebody missed a key, and it was read because of that
+        self._failing = False
+
+    async def begin(self) -> None:
+        """Read it for the first time; StartError if that cannot be, or there is no key to use."""
+        try:
+            self._take(await self._read())
+        except (OSError, ValueError) as error:
+            raise StartError(f"jwt_jwks: {_told(error)}") from error
+        if not self.ring.keys:
+            raise StartError(f"jwt_jwks: holds no key to use: {'; '.join(self.ring.ignored[:TOLD]) or 'it is empty'}")
+
+    async def keep(self) -> None:
+        """Read it again and again."""
+        while True:
+            await asyncio.sleep(self._pace.every)
+            await self._again()
+
+    async def refresh(self) -> None:
+        """Read it because a key is missed, unless that was done just now; who asks meanwhile waits for that reading."""
+        if self._reading is None:
+            now = self._timer()
+            if now - self._missed < self._pace.apart:
+                return
+            self._missed = now
+        await self._again()
+
+    async def aclose(self) -> None:
+        """End a reading that is under way."""
+        if self._reading is not None:
+            self._reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._reading
+
+    async def _again(self) -> None:
+        """Read it, together with all who want that now; who gives up does not end it for the others."""
+        if self._reading is None:
+            self._reading = detached(self._reread())
+            self._reading.add_done_callback(self._done)
+        await asyncio.shield(self._reading)
+
+    def _done(self, _: "asyncio.Task[None]") -> None:
+        self._reading = None
+
+    async def _reread(self) -> None:
+        try:
+            self._take(await self._read())
+        except (OSError, ValueError) as error:
+            if not self._failing:
+                _log.warning("the keys of tokens cannot be read, so the last ones stay", error=_told(error))
+            self._failing = True
+        else:
+            self._failing = False
+
+    def _take(self, text: bytes) -> None:
+        """Take what was read; that it is well-formed and empties the set is for its issuer to say."""
+        if text == self._text:
+            return
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"is over {MAX_BYTES} bytes")
+        is_first, self.ring, self._text = self._text is None, read_keys(text), text
+        tell = _log.info if self.ring.keys or is_first else _log.warning
+        tell("keys of tokens", keys=len(self.ring.keys), ignored=self.ring.ignored[:TOLD])
+
+
+def _reader(place: str, fetch: Fetch) -> Callable[[], Awaitable[bytes]]:
+    """Return what reads the set; StartError for a URL that is not to be trusted."""
+    if "://" not in place:
+        return partial(asyncio.to_thread, read_file, place, MAX_BYTES)
+    try:
+        parts = urlsplit(place)
+        trusted = parts.hostname and parts.port != 0 and (parts.scheme == "https" or _is_local(parts))
+    except ValueError as error:
+        raise StartError(f"jwt_jwks: {error}") from error
+    if not trusted:
+        raise StartError("jwt_jwks: takes a file, https://, or, on this host only, http://")
+    if parts.username is not None:
+        raise StartError("jwt_jwks: public keys need no name and password in their URL")
+    return partial(fetch, place, MAX_BYTES)
+
+
+def _is_local(parts: SplitResult) -> bool:
+    if parts.scheme != "http":
+        return False
+    try:
+        return parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _told(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)

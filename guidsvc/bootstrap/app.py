@@ -1,0 +1,312 @@
+"""The one place where things are opened, wired, served, drained and closed."""
+
+import asyncio
+import gc
+import os
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from socket import socket
+
+import structlog
+
+import guidsvc
+from guidsvc.api.app import make_app
+from guidsvc.api.fast_path.dispatcher import ShortWay
+from guidsvc.api.resources.health import Probes
+from guidsvc.auth import audit_log as audit
+from guidsvc.auth.audit_log import AuditLog
+from guidsvc.bootstrap.auth import accepted_hosts, guarding, is_controlled
+from guidsvc.bootstrap.server import hosted
+from guidsvc.cache import is_private, open_cache
+from guidsvc.config import Settings, listed
+from guidsvc.connection_urls import scheme_of, without_password
+from guidsvc.domain import lifecycle as rules
+from guidsvc.domain.lifecycle import Clock, Terms
+from guidsvc.errors import StartError
+from guidsvc.http.headers.cors import Cors
+from guidsvc.http.headers.diagnostics import Origin
+from guidsvc.http.headers.host import HostNames
+from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.monitoring import log_config as logs
+from guidsvc.monitoring import standard_streams
+from guidsvc.monitoring.line_limit import reporting
+from guidsvc.monitoring.log_config import AccessLog
+from guidsvc.monitoring.process_monitor import Watch
+from guidsvc.process import file_descriptors as descriptors
+from guidsvc.process.shutdown import drain, on_post, on_signals
+from guidsvc.process.worker_channel import METRICS_VARIABLE, Post
+from guidsvc.runtime.admission import OWNER_SHARE, Admission
+from guidsvc.runtime.background import background
+from guidsvc.runtime.temporary_space import TemporarySpace
+from guidsvc.server.sockets import adopted, listening
+from guidsvc.server.tls import Tls, open_tls
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Idempotency
+from guidsvc.services.key_service import Keyring
+from guidsvc.services.retention_quota import open_quotas
+from guidsvc.store import open_store
+from guidsvc.store.instrumented import MeasuredStore
+from guidsvc.telemetry.metrics import Meters
+
+MAKERS = {"4": rules.guid_v4, "7": rules.guid_v7}
+"""What makes a GUID, by the version of UUID that the settings name."""
+
+_log = structlog.get_logger(__name__)
+
+
+def system_clock() -> int:
+    """Return the time of this host, in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def run(settings: Settings, post: Post | None = None) -> None:
+    """Serve until SIGINT or SIGTERM: in this process, or in several that it supervises; as one of them on its post."""
+    is_controlled(settings)
+    if (post is not None or settings.workers > 1) and is_private(settings.cache_url):
+        raise StartError(
+            f"workers: {settings.workers} need a cache that they share: set cache_url to redis://host:6379/0, "
+            "or workers to 1"
+        )
+    descriptors.raise_limit(settings.max_connections)
+    if post is None:
+        descriptors.warn_if_few(settings.max_connections)
+    if post is None and settings.workers > 1:
+        _supervise(settings)
+    else:
+        _run(serve(settings, post))
+
+
+def _supervise(settings: Settings) -> None:
+    from guidsvc.process.supervisor import supervise
+
+    with listening(settings.host, settings.port, settings.unix_socket, slots=settings.workers) as slots:
+        said = banner(settings, _port(slots[0], settings))
+        supervise(slots, settings.grace, lambda: print(said, flush=True))
+
+
+def _run(work: Coroutine[object, object, None]) -> None:
+    """Run it on uvloop where that is installed."""
+    try:
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    except ImportError:
+        factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work)
+
+
+async def serve(settings: Settings, post: Post | None = None) -> None:
+    """Serve as the settings say, and end cleanly on a signal; StartError if it cannot be started."""
+    tls = open_tls(settings.tls_cert, settings.tls_key)
+    stop = on_signals(tls) if post is None else on_post(post, settings.grace)
+    async with serving(settings, post=post, tls=tls) as port:
+        _collect_less()
+        if post is None:
+            print(banner(settings, port), flush=True)
+        else:
+            post.tell_ready()
+        await stop.wait()
+        _log.info("stopping")
+
+
+def _collect_less() -> None:
+    """Look for reference cycles among what requests leave behind, and there only now and then.
+
+    What the start has made stays. A handler makes some 100 objects, and cycles that it cuts by itself: to look after
+    every 700 takes 7 % of its time (`python -m bench`, /version).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, *, clock: Clock = system_clock, post: Post | None = None, tls: Tls | None = None
+) -> AsyncIterator[int]:
+    """Open what the settings ask for and serve, inside; yields the port. At the end requests under way finish.
+
+    A worker does so on the sockets of its post. `tls` is that of the settings, where it has been opened already.
+    """
+    tls = open_tls(settings.tls_cert, settings.tls_key) if tls is None else tls
+    meters = Meters()
+    meters.dropped_log_lines = standard_streams.dropped_lines
+    exclusive = is_private(settings.cache_url)
+    async with (
+        _watching(settings, meters, post) as watch,
+        _auditing(settings, clock, meters) as audit_log,
+        open_store(settings.store_url, clock=clock, exclusive=exclusive, meter=meters.store) as store,
+        open_cache(
+            settings.cache_url,
+            MeasuredStore(store, meters.store),
+            clock=clock,
+            size_bytes=settings.cache_size,
+            meter=meters.cache,
+        ) as cache,
+        guarding(settings, store, clock, None if audit_log is None else audit_log.denied) as guard,
+        open_quotas(store, clock=clock, quota=settings.quota) as quota,
+    ):
+        terms = Terms(lifetime=settings.lifetime, retention=settings.retention)
+        make, strict = MAKERS[settings.guid_version], settings.require_preconditions
+        service = GuidService(
+            cache,
+            clock=clock,
+            draw=rules.drawing(make),
+            terms=terms,
+            strict=strict,
+            quota=quota,
+            audit=None if audit_log is None else audit_log.changed,
+        )
+        idempotency = Idempotency(
+            store,
+            clock=clock,
+            seeded=partial(rules.seeded, make),
+            owner_bytes=settings.receipt_bytes_per_owner,
+            total_bytes=settings.receipt_bytes,
+        )
+        probes = Probes(store=cache.ping, cache=cache.check)
+        log = _access_log(settings, post)
+        forwarded, cors = Forwarded(listed(settings.trusted_proxies)), Cors(listed(settings.cors_origins))
+        host_names = HostNames(accepted_hosts(settings))
+        admission = Admission(
+            settings.max_in_progress,
+            seconds=settings.queue_timeout,
+            budget=settings.request_timeout,
+            share=1.0 if guard is None else OWNER_SHARE,
+        )
+        app = make_app(
+            service,
+            idempotency,
+            probes,
+            forwarded=forwarded,
+            log=log,
+            admission=admission,
+            watch=watch,
+            guard=guard,
+            keyring=Keyring(store, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
+            public_metrics=settings.public_metrics,
+            cors=cors,
+            host_names=host_names,
+            space=TemporarySpace(
+                settings.temp_bytes_per_batch, settings.temp_bytes, files=descriptors.temporary_files()
+            ),
+            batch_seconds=settings.batch_timeout,
+        )
+        short = ShortWay(
+            service,
+            app.settings["under_way"],
+            forwarded,
+            log,
+            admission,
+            watch,
+            guard=guard,
+            cors=cors,
+            host_names=host_names,
+        )
+        with _listening(settings, post) as sockets:
+            async with _reporting(log, audit_log), hosted(app, sockets, settings, short, tls) as server:
+                meters.connections = server.connections
+                try:
+                    yield _port(sockets, settings)
+                finally:
+                    await drain(server, app.settings["under_way"], settings.grace)
+
+
+@asynccontextmanager
+async def _auditing(settings: Settings, clock: Clock, meters: Meters) -> AsyncIterator[AuditLog | None]:
+    """Open the audit log, inside, where it is asked for, or access is controlled."""
+    where = settings.audit_log or (audit.STDERR if is_controlled(settings) else audit.OFF)
+    if where not in {audit.OFF, audit.STDERR} and scheme_of(settings.store_url) == "sqlite":
+        _refuse_file_of_store(Path(where), settings.store_url)
+    with audit.open_audit_log(where, clock=clock, meter=meters.audit) as opened:
+        yield opened
+
+
+def _refuse_file_of_store(path: Path, store_url: str) -> None:
+    """StartError if the audit log would be written into a file of the store."""
+    from guidsvc.store.sqlite.files import is_file_of
+    from guidsvc.store.sqlite.store import path_of_url
+
+    if is_file_of(path_of_url(store_url), path):
+        raise StartError(f"audit_log: {path} is a file of the store; name another")
+
+
+@asynccontextmanager
+async def _watching(settings: Settings, meters: Meters, post: Post | None) -> AsyncIterator[Watch]:
+    """Watch this process, inside; StartError if the folder that it is to share with others is none."""
+    watch = Watch(
+        meters,
+        origin=Origin(settings.cache_status, settings.server_timing),
+        folder=_shared_folder(post),
+        about={
+            "server": settings.server,
+            "store": scheme_of(settings.store_url).partition("+")[0],
+            "cache": "memory" if is_private(settings.cache_url) else "redis",
+        },
+    )
+    try:
+        async with background(watch.keep):
+            yield watch
+    finally:
+        watch.close()
+
+
+def _shared_folder(post: Post | None) -> Path | None:
+    """Return the folder of metrics; a worker serves without it until its supervisor has made it."""
+    named = os.environ.get(METRICS_VARIABLE)
+    if named is not None and post is None and not Path(named).is_dir():
+        raise StartError(f"{METRICS_VARIABLE}: this is no folder: {named}")
+    return None if named is None else Path(named)
+
+
+@contextmanager
+def _listening(settings: Settings, post: Post | None) -> Iterator[list[socket]]:
+    if post is not None:
+        with adopted(post.listeners) as sockets:
+            yield sockets
+    else:
+        with listening(settings.host, settings.port, settings.unix_socket) as (sockets,):
+            yield sockets
+
+
+def _port(sockets: Sequence[socket], settings: Settings) -> int:
+    return 0 if settings.unix_socket is not None else int(sockets[0].getsockname()[1])
+
+
+def _reporting(log: AccessLog | None, audit_log: AuditLog | None) -> AbstractAsyncContextManager[None]:
+    """Report, inside, how many lines the limits of all logs have left out."""
+    access_limits = () if log is None else (log.limit,)
+    audit_limits = () if audit_log is None else audit_log.limits
+    return reporting(*logs.event_limits(), *access_limits, *audit_limits)
+
+
+def _access_log(settings: Settings, post: Post | None) -> AccessLog | None:
+    worker = None if post is None else post.slot
+    return logs.access_log(settings.log_level, settings.log_format, worker=worker) if settings.access_log else None
+
+
+def banner(settings: Settings, port: int) -> str:
+    """Return what the start prints: where it listens, where it keeps what, and one line to try."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # nothing is bound by it
+    host = everywhere.get(settings.host, settings.host)
+    host = f"[{host}]" if ":" in host else host
+    at = f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"
+    by = ""
+    if settings.unix_socket is not None:
+        at, by = f"{at.partition(':')[0]}://localhost", f" --unix-socket {settings.unix_socket}"
+    controlled = is_controlled(settings)
+    shown = ' -H "Authorization: Bearer $KEY"' if controlled else ""
+    return "\n".join(
+        [
+            f"guidsvc {guidsvc.__version__} at {settings.unix_socket or at}",
+            f"  records  {without_password(settings.store_url)}",
+            f"  cache    {without_password(settings.cache_url)}",
+            f"  access   {'keys' if controlled else 'off'}",
+            *([f"  workers  {settings.workers}"] if settings.workers > 1 else []),
+            f"""  try      curl{by}{shown} -X PUT -d '{{"user": "Cylance, Inc."}}' {at}/guid""",
+        ]
+    )

@@ -1,0 +1,93 @@
+"""Whether access is controlled, as the settings say; and the guard that does it, opened with all that it needs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+
+from guidsvc.auth.authenticator import Denials, Guard
+from guidsvc.auth.jwks_client import fetch
+from guidsvc.auth.jwt_bearer import Tokens, Trust, open_tokens
+from guidsvc.auth.lockout import Lockouts
+from guidsvc.auth.rate_limit import Limit, RateLimits
+from guidsvc.cache.redis_counters import open_counters
+from guidsvc.config import Settings, listed
+from guidsvc.domain.lifecycle import Clock
+from guidsvc.errors import StartError
+from guidsvc.store import Keys
+
+
+@asynccontextmanager
+async def guarding(
+    settings: Settings, keys: Keys, clock: Clock, denied: Denials | None = None
+) -> AsyncIterator[Guard | None]:
+    """Guard the service, inside, where access is controlled; `denied` notes who is not let in."""
+    if not is_controlled(settings):
+        yield None
+        return
+    rate, failures = _limit("rate_limit", settings.rate_limit), _limit("login_limit", settings.login_limit)
+    share = 1 / settings.workers
+    async with open_counters(settings.cache_url) as counters:
+        limits = RateLimits(rate, counters, clock=clock, share=share)
+        lockouts = Lockouts(failures, counters, clock=clock, share=share)
+        async with _tokens(settings, clock) as tokens:
+            guard = Guard(keys, clock=clock, limits=limits, lockouts=lockouts, tokens=tokens, denied=denied)
+            try:
+                yield guard
+            finally:
+                await guard.aclose()
+
+
+@asynccontextmanager
+async def _tokens(settings: Settings, clock: Clock) -> AsyncIterator[Tokens | None]:
+    """Judge tokens, inside, where the settings name what they are signed with."""
+    if not settings.jwt_jwks:
+        yield None
+        return
+    trust = Trust(
+        settings.jwt_issuer,
+        settings.jwt_audience,
+        settings.jwt_owner_claim,
+        requires_access_token=settings.jwt_require_at_jwt,
+        shares_owners=settings.jwt_shared_owners,
+    )
+    async with open_tokens(settings.jwt_jwks, trust, fetch=fetch, clock=clock) as tokens:
+        yield tokens
+
+
+def is_controlled(settings: Settings) -> bool:
+    """Whether access is controlled; StartError if that is not said, and others than this host can ask."""
+    if settings.access is not None:
+        return settings.access == "keys"
+    if settings.unix_socket is None and not _is_loopback(settings.host):
+        raise StartError(
+            f"access: {settings.host} can be reached from outside, and nobody has said who may ask: make a key "
+            "(python pdapt.py keys create --create --owner NAME) and set access to keys, or set it to off and mean it"
+        )
+    return False
+
+
+def accepted_hosts(settings: Settings) -> list[str] | None:
+    """Return the host names to answer to beside loopback names; None for every name.
+
+    Names are judged where the settings list some, and where anybody on this host may ask: pages in a browser are there
+    too. A Unix socket no page can reach. Where the service is open to a network it has names that it does not know.
+    """
+    names = listed(settings.hosts)
+    local = settings.unix_socket is None and _is_loopback(settings.host)
+    return names if names or (local and not is_controlled(settings)) else None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _limit(name: str, text: str) -> Limit | None:
+    try:
+        return Limit.parse(text)
+    except ValueError as error:
+        raise StartError(f"{name}: {error}") from error

@@ -1,0 +1,38 @@
+"""What reads HTTP for the application, as the settings say: the connection layer of our own, or Tornado's server."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from socket import socket
+
+from guidsvc.api.fast_path.dispatcher import ShortWay
+from guidsvc.api.routing import RoutedApplication
+from guidsvc.config import Settings
+from guidsvc.process import file_descriptors as descriptors
+from guidsvc.process.shutdown import Stoppable
+from guidsvc.server.protocol.state import Limits
+from guidsvc.server.server import serving_on
+from guidsvc.server.tls import Tls
+from guidsvc.server.tornado_server import serving_by_tornado
+
+
+@asynccontextmanager
+async def hosted(
+    app: RoutedApplication, sockets: list[socket], settings: Settings, short: ShortWay, tls: Tls | None
+) -> AsyncIterator[Stoppable]:
+    """Serve with the connection layer of our own, or with Tornado's."""
+    context = None if tls is None else tls.context
+    limits = Limits(
+        head_bytes=settings.max_head_bytes,
+        incoming_bytes=settings.max_incoming_bytes,
+        head_seconds=settings.head_timeout,
+        body_seconds=settings.body_timeout,
+        idle_seconds=settings.idle_timeout,
+        connections=descriptors.room_for(settings.max_connections),
+        unsent_bytes=settings.max_unsent_bytes,
+    )
+    if settings.server == "httptools":
+        async with serving_on(sockets, app, limits=limits, short=short, tls=context, meter=short.meter) as ours:
+            yield ours
+    else:
+        async with serving_by_tornado(sockets, app, limits=limits, tls=context, meter=short.meter) as tornado:
+            yield tornado

@@ -1,0 +1,306 @@
+"""One connection to Redis: the scripts it runs, each under a boot, and what happens when it breaks.
+
+All that is asked while an exchange is under way goes out with the next one, as one pipeline. An exchange that
+takes longer than the time-out, or fails in any way, breaks the link: at once everything is refused (the circuit
+is open), while the link is made anew in the background. Knows nothing of records, nor of the fence.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import structlog
+from redis.asyncio import Connection, ConnectionPool
+from redis.exceptions import OutOfMemoryError, RedisError
+
+from guidsvc.cache.lua_scripts import ADOPT, BEGIN, LOOK, READ, SCRIPTS, MemoryGuard, Script
+from guidsvc.cache.redis_pool import CONNECT_SECONDS, REPLICA, demand_master, pool_of, reason, run_id, within
+from guidsvc.cache.timings import Timer, Timing, milliseconds
+from guidsvc.errors import CacheUnavailable
+from guidsvc.runtime.background import background
+from guidsvc.runtime.batching import Batcher
+from guidsvc.telemetry.metrics import CacheMeter
+from guidsvc.telemetry.metrics import Timing as Stopwatch
+
+RETRY_SECONDS = 0.05, 1.0
+"""The first and the longest pause between two tries to make the link anew."""
+STEADY_SECONDS = 1.0
+"""A link that has lasted so long is made anew at once when it breaks."""
+PIPELINE = 256
+"""At most so many calls go out in one exchange."""
+
+_log = structlog.get_logger(__name__)
+_Command = tuple[str | bytes | int, ...]
+
+
+def _draw() -> str:
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True)
+class _Call:
+    script: Script
+    guid: str
+    arguments: "_Command"
+    boot: str
+
+
+class Boot(NamedTuple):
+    """The name space of a Redis since it was given one: its name, and the generation of the fence that it is of."""
+
+    name: str
+    gen: int
+
+
+class Answer(NamedTuple):
+    """What a script answered, None if the boot is over; when, by our timer, it had been asked; and READ's token."""
+
+    value: Any
+    asked: float
+    token: str
+
+
+class _Round(NamedTuple):
+    """A command, its token if it is a READ, the number it sets the guard to, and the places of the calls it answers."""
+
+    command: _Command
+    token: str
+    number: int
+    places: list[int]
+
+
+@asynccontextmanager
+async def open_link(url: str, *, name: str, timing: Timing, meter: CacheMeter | None = None) -> AsyncIterator["Link"]:
+    """Open a link, whether or not Redis answers now, and close it at the end; StartError if the URL makes no sense."""
+    pool = pool_of(url, ConnectionPool)
+    link = Link(pool, name=name, timing=timing, meter=meter)
+    try:
+        async with background(link.keep):
+            with suppress(CacheUnavailable):
+                await link.wait_up(CONNECT_SECONDS)
+            yield link
+    finally:
+        await link.aclose()
+
+
+class Link:
+    """Runs scripts on one connection of `pool`, in the name space of the store `name`, while `keep` keeps it up.
+
+    `me` is its name in Redis, and `draw` draws random ones.
+    """
+
+    up_since: float | None = None
+    """By our timer: since when Redis has answered. None if it does not."""
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        *,
+        name: str,
+        timing: Timing,
+        timer: Timer = time.monotonic,
+        draw: Callable[[], str] = _draw,
+        meter: CacheMeter | None = None,
+    ) -> None:
+        self._meter = CacheMeter() if meter is None else meter
+        self._meter.link(up=False)
+        self._pool = pool
+        self._name = name
+        self._timing = timing
+        self._timer = timer
+        self._connection: Connection | None = None
+        self._run_id = ""
+        self._guard = MemoryGuard()
+        self._up, self._broken = asyncio.Event(), asyncio.Event()
+        self._calls: Batcher[_Call, Answer] = Batcher(
+            self._exchange, limit=PIPELINE, in_flight=1, meter=self._meter.batch
+        )
+        self.draw = draw
+        self.me = draw()
+
+    async def read(self, guid: str, boot: str) -> Answer:
+        """Run READ for a GUID; all that are asked for in one exchange are read in one step, under one token."""
+        return await self._ask(_Call(READ, guid, (), boot))
+
+    async def call(self, script: Script, guid: str, *arguments: str | bytes | int, boot: str) -> Answer:
+        """Run a script on the keys of a GUID; CacheUnavailable if Redis does not answer in time."""
+        answer = await self._ask(_Call(script, guid, arguments, boot))
+        if isinstance(answer.value, OutOfMemoryError):
+            raise CacheUnavailable(f"Redis: {answer.value}")
+        return answer
+
+    async def boot_is_over(self, boot: str) -> bool:
+        """Whether what Redis kept under this boot is lost; CacheUnavailable if it does not say."""
+        return (await self.call(LOOK, "", boot=boot)).value is None
+
+    async def adopt(self, gen: int) -> Boot:
+        """Give Redis a boot of this generation, or return the one that it has, of this generation or a later one."""
+        answer = await self.call(ADOPT, "", gen, self.draw(), boot="")
+        if answer.value is None:
+            await self._break()
+            raise CacheUnavailable(f"Redis: {REPLICA}")
+        name = bytes(answer.value).decode()
+        return Boot(name, int(name.split(".")[1]))
+
+    async def check(self) -> None:
+        """Return if Redis answers; CacheUnavailable if not."""
+        await self.boot_is_over("")
+
+    async def _ask(self, call: _Call) -> Answer:
+        if self._connection is None:
+            raise CacheUnavailable("Redis does not answer")
+        with Stopwatch(self._meter.redis_latency):
+            return await self._calls.ask(call)
+
+    async def wait_up(self, seconds: float) -> None:
+        """Return as soon as the link is up; CacheUnavailable if it is not within this time."""
+        try:
+            await within(seconds, self._up.wait())
+        except TimeoutError as error:
+            raise CacheUnavailable("Redis does not answer") from error
+
+    async def keep(self) -> None:
+        """Make the link, and make it anew whenever it breaks, until cancelled; one that does not last, ever later."""
+        pause, longest = RETRY_SECONDS
+        told = False
+        while True:
+            try:
+                await self._connect()
+                lasted = await self._lasts(STEADY_SECONDS)
+                fault = "it answers, and then fails"
+            except Exception as error:  # noqa: BLE001  # it is told; whatever broke the link, it is made anew
+                lasted, fault, pause = False, reason(error), 2 * pause
+            if lasted:
+                if told:
+                    _log.info("cache is up")
+                told, pause = False, RETRY_SECONDS[0]
+                await self._broken.wait()
+                continue
+            if not told and pause > RETRY_SECONDS[0]:  # once may be a connection that was closed, and is no news
+                _log.warning("cache is down, all goes to the store", error=fault)
+                told = True
+            await asyncio.sleep(min(pause, longest))
+            pause = min(2 * pause, longest)
+
+    async def _lasts(self, seconds: float) -> bool:
+        """Whether the link is still up after this time; if not, return as soon as it breaks."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._broken.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    async def aclose(self) -> None:
+        """Answer what is under way, and close the connection."""
+        await self._calls.drain()
+        await self._break()
+
+    async def _connect(self) -> None:
+        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            server, replication = await within(CONNECT_SECONDS, _greet(connection))
+            demand_master(replication)
+            await within(self._timing.redis, _pipeline(connection, [("PING",)]))
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._run_id = run_id(server)
+        self._connection = connection
+        self._meter.link(up=True)
+        self._broken.clear()
+        self._up.set()
+        self.up_since = self._timer()
+
+    async def _break(self) -> None:
+        connection, self._connection = self._connection, None
+        self._meter.link(up=False)
+        self.up_since = None
+        self._up.clear()
+        self._broken.set()
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _exchange(self, calls: list[_Call]) -> list[Answer]:
+        """Run the calls in one round trip."""
+        if self._connection is None:
+            raise CacheUnavailable("Redis does not answer")
+        asked, rounds = self._timer(), self._rounds(calls)
+        try:
+            replies = await within(self._timing.redis, _pipeline(self._connection, [each.command for each in rounds]))
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a transport that is closed
+            await self._break()
+            raise CacheUnavailable(f"Redis: {reason(error)}") from error
+        answers: dict[int, Answer] = {}
+        for reply, (_, token, number, places) in zip(replies, rounds, strict=True):
+            self._note(calls[places[0]], reply, number)
+            many = reply if token and reply is not None else [reply] * len(places)
+            answers |= {place: Answer(value, asked, token) for place, value in zip(places, many, strict=True)}
+        return [answers[place] for place in range(len(calls))]
+
+    def _note(self, call: _Call, reply: Any, number: int) -> None:
+        """Note that the guard has been set, if that is what a reply says."""
+        if number and isinstance(reply, int) and (call.script is BEGIN or reply):
+            self._guard.reach(call.boot, number)
+
+    def _rounds(self, calls: list[_Call]) -> list[_Round]:
+        """Return what is to be sent, the reads of each boot as one, and which of the calls each command answers."""
+        reads: dict[str, list[int]] = {}
+        rounds: list[_Round] = []
+        for place, call in enumerate(calls):
+            if call.script is READ:
+                reads.setdefault(call.boot, []).append(place)
+            else:
+                rounds.append(self._round(call, place))
+        for boot, places in reads.items():
+            token = self.draw()
+            arguments = (token, milliseconds(self._timing.token), self.me, milliseconds(self._timing.lease))
+            command = self._command(READ, boot, [calls[place].guid for place in places], arguments)
+            rounds.append(_Round(command, token, 0, places))
+        return rounds
+
+    def _round(self, call: _Call, place: int) -> _Round:
+        if call.script not in {BEGIN, LOOK}:
+            return _Round(self._command(call.script, call.boot, [call.guid], call.arguments), "", 0, [place])
+        least, number = self._guard.next(call.boot)
+        arguments = (*call.arguments, least, number)
+        command = self._command(call.script, call.boot, [call.guid], arguments, f"g:{self.me}")
+        return _Round(command, "", number, [place])
+
+    def _command(self, script: Script, boot: str, guids: list[str], arguments: _Command, *more: str) -> _Command:
+        control, space = f"gs:{self._name}:ctl", f"gs:{self._name}:{boot}"
+        keys = [f"{space}:{kind}:{guid}" for guid in guids for kind in "vwl"]
+        keys += [f"{space}:{each}" for each in more]
+        # A boot of another run counts no more, though the memory of it may have been restored or copied.
+        first = self._run_id if script is ADOPT else boot if boot.startswith(self._run_id) else ""
+        return ("EVALSHA", script.digest, 1 + len(keys), control, *keys, first, *arguments)
+
+
+async def _greet(connection: Connection) -> tuple[bytes, bytes]:
+    """Connect, load the scripts, and return what INFO says of the server, and of its replication."""
+    await connection.connect()  # type: ignore[no-untyped-call]
+    loads = [("SCRIPT", "LOAD", script.source) for script in SCRIPTS]
+    server, replication, *_ = await _pipeline(connection, [("INFO", "server"), ("INFO", "replication"), *loads])
+    return bytes(server), bytes(replication)
+
+
+async def _pipeline(connection: Connection, commands: Sequence[_Command]) -> list[Any]:
+    """Send the commands as one, and return their replies in order; an error among them is raised.
+
+    But for one: that there was no memory for this command is its reply, since the others are as good as ever.
+    """
+    if not commands:
+        return []
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    return [await _reply(connection) for _ in commands]
+
+
+async def _reply(connection: Connection) -> Any:
+    try:
+        return await connection.read_response(disconnect_on_error=False)
+    except OutOfMemoryError as error:
+        return error

@@ -1,0 +1,44 @@
+"""`python pdapt.py backup TARGET`: a copy of the SQLite store in one file, whole and checked, while it is served."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from guidsvc import config
+from guidsvc.connection_urls import scheme_of
+from guidsvc.errors import StartError
+
+PROGRAM = "pdapt.py backup"
+
+
+def run(words: Sequence[str]) -> None:
+    """Make the copy, and print one line about it; StartError if it cannot be made."""
+    arguments = parser().parse_args(words)
+    url = [] if arguments.store_url is None else [f"--store-url={arguments.store_url}"]
+    settings = config.load(url)
+    if scheme_of(settings.store_url) != "sqlite":
+        raise StartError("store_url: this command is for SQLite; for MongoDB use mongodump, see docs/backup.md")
+    from guidsvc.store.sqlite.backup import back_up, salvage
+    from guidsvc.store.sqlite.store import path_of_url
+
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that no part of a copy stays
+    copy = salvage if arguments.salvage else back_up
+    made = copy(path_of_url(settings.store_url), Path(arguments.target).absolute(), overwrite=arguments.overwrite)
+    print(f"{made.path}: {made.records} records, {made.size_bytes} bytes", flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the words."""
+    made = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Copy the SQLite store into one file, whole and checked, while the service runs.",
+        epilog="The store is read from the settings, as the service reads them. It is never made.",
+        allow_abbrev=False,
+    )
+    made.add_argument("target", metavar="TARGET", help="the file to make")
+    made.add_argument("--store-url", metavar="URL", help="the store: as the setting of the service")
+    made.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
+    made.add_argument("--salvage", action="store_true", help="save what can be read of a damaged store")
+    return made

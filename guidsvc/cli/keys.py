@@ -1,0 +1,216 @@
+"""`python pdapt.py keys`: API keys by the command line, for those who run the service.
+
+It reads the settings as the service does, and works on the same store, whether that is being served or not. It never
+makes a store unless `--create` says so: a misspelt path is an error. What is made to be used goes to standard output;
+what is said about it, and where the store is, to standard error.
+"""
+
+import argparse
+import asyncio
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from json import dumps
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from guidsvc import config
+from guidsvc.domain.caller import SCOPES, Scope, scopes_of
+from guidsvc.domain.lifecycle import Clock
+from guidsvc.domain.record import MAX_TIME, User
+from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
+from guidsvc.monitoring import log_config as logs
+from guidsvc.services.key_service import MOST_OVERLAP, OVERLAP, Issued, Keyring
+from guidsvc.store import open_keys, place_of
+
+PROGRAM = "pdapt.py keys"
+DEFAULT_SCOPES = "read,write,delete"
+COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state")
+
+_UNITS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+_FAR = 100 * 366 * 24 * 3600
+"""So many seconds from now."""
+_EPILOG = "The store is that of the service: --store-url, else GUIDSVC_STORE_URL, in the environment or in .env."
+
+
+class Expiry(NamedTuple):
+    """When a key is to expire: so many seconds after now, or of Unix time."""
+
+    seconds: int
+    from_now: bool
+
+    def at(self, now: int) -> int:
+        """Return it in Unix seconds, where it is `now`, in Unix milliseconds."""
+        return self.seconds + (now // 1000 if self.from_now else 0)
+
+
+def run(words: Sequence[str], *, clock: Clock) -> None:
+    """Do what the words say; StartError, of one line, if it cannot be done. Exits with 2 if they make no sense."""
+    arguments = parser().parse_args(words)
+    url = [] if arguments.store_url is None else [f"--store-url={arguments.store_url}"]
+    settings = config.load(url)
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        asyncio.run(_run(arguments, settings.store_url, clock))
+    except NoStore as error:
+        hint = ", or make this one with --create" if arguments.do is _create else " with --store-url"
+        raise StartError(f"{error}: name the store of the service{hint}") from error
+    except StartError:
+        raise
+    except GuidsvcError as error:
+        raise StartError(_told(error)) from error
+
+
+async def _run(arguments: argparse.Namespace, url: str, clock: Clock) -> None:
+    async with open_keys(url, create=arguments.create) as kept:
+        print(f"store: {place_of(url)}", file=sys.stderr, flush=True)
+        await arguments.do(Keyring(kept, clock=clock), arguments, clock())
+
+
+def _told(error: GuidsvcError) -> str:
+    match error:
+        case InvalidRequest():
+            return "; ".join(f"{fault.pointer.lstrip('/')} {fault.detail}" for fault in error.faults)
+        case OutcomeUnknown():
+            return f"it may have been done, or not: see `keys list` ({error})"
+        case _:
+            return str(error)
+
+
+async def _create(keyring: Keyring, arguments: argparse.Namespace, now: int) -> None:
+    expire = None if arguments.expires is None else arguments.expires.at(now)
+    issued = await keyring.create(arguments.owner, arguments.scopes, expire=expire)
+    told = keyring.told(issued.key)
+    until = "without end" if expire is None else f"until {_time(expire)}"
+    _show(issued, f"key {told['id']} of {told['owner']}: {', '.join(told['scopes'])}, {until}")
+
+
+async def _rotate(keyring: Keyring, arguments: argparse.Namespace, _: int) -> None:
+    issued = await keyring.rotate(arguments.id, overlap=arguments.overlap)
+    _show(issued, f"key {issued.key.id} is rotated: as it was, it is good for {arguments.overlap} s more")
+
+
+async def _revoke(keyring: Keyring, arguments: argparse.Namespace, _: int) -> None:
+    key = await keyring.revoke(arguments.id)
+    print(f"key {key.id} of {key.owner} is revoked: it is refused everywhere within 5 s", file=sys.stderr)
+
+
+async def _list(keyring: Keyring, arguments: argparse.Namespace, _: int) -> None:
+    told = [keyring.told(key) async for key in keyring.walk()]
+    lines = map(dumps, told) if arguments.json else _table([COLUMNS, *map(_cells, told)])
+    print("\n".join(lines), end="\n" if told or not arguments.json else "")
+
+
+def _show(issued: Issued, said: str) -> None:
+    print(f"{said}. This is the only time that it is shown:", file=sys.stderr, flush=True)
+    print(issued.text, flush=True)
+
+
+def _cells(told: dict[str, Any]) -> Sequence[str]:
+    used, expire = told.get("used"), told.get("expire")
+    return (
+        told["id"],
+        told["owner"],
+        ",".join(told["scopes"]),
+        _time(int(told["created"]) // 1000),
+        "never" if used is None else _time(int(used) // 1000),
+        "never" if expire is None else _time(int(expire)),
+        told["state"],
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, whose columns are as wide as what is in them."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+# What is said on the command line
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the words after `keys`."""
+    about = "Create, list, rotate and revoke API keys, which requests show where access is controlled."
+    whole = argparse.ArgumentParser(PROGRAM, description=about, epilog=_EPILOG, allow_abbrev=False)
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    create = _command(commands, "create", _create, "make a key, and print it: it is not shown again")
+    create.add_argument("--owner", type=_owner, required=True, metavar="NAME", help="whose records it opens")
+    create.add_argument(
+        "--scopes",
+        type=_scopes,
+        default=DEFAULT_SCOPES,
+        help=f"what it may do to them: of {', '.join(SCOPES)} (which is all, to the records of all, and keys), "
+        f"separated by commas; {DEFAULT_SCOPES} unless told otherwise",
+    )
+    create.add_argument(
+        "--expires",
+        type=_expiry,
+        metavar="WHEN",
+        help="until when it is good: 90d, 12h, 8w from now, or Unix seconds",
+    )
+    create.add_argument("--create", action="store_true", help="make the store too, if there is none yet")
+    listed = _command(commands, "list", _list, "list all keys, good or not, in the order of their ids")
+    listed.add_argument("--json", action="store_true", help="a line of JSON for each, in place of a table")
+    _id(_command(commands, "revoke", _revoke, "let a key open nothing any more; it stays listed"))
+    rotate = _command(commands, "rotate", _rotate, "give a key a new secret, and print it: it is not shown again")
+    _id(rotate)
+    rotate.add_argument(
+        "--overlap",
+        type=_overlap,
+        default=OVERLAP,
+        metavar="SECONDS",
+        help=f"for how long the key as it was is still good: {OVERLAP} unless told otherwise; 0 if it has leaked",
+    )
+    return whole
+
+
+def _command(commands: Any, name: str, do: object, about: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=_EPILOG, allow_abbrev=False
+    )
+    made.add_argument("--store-url", metavar="URL", help="where the keys are kept: as the setting of the service")
+    made.set_defaults(do=do, create=False)
+    return made
+
+
+def _id(command: argparse.ArgumentParser) -> None:
+    command.add_argument("id", metavar="ID", help="the id of the key: what stands between gs_ and the next _")
+
+
+def _owner(text: str) -> str:
+    try:
+        text.encode()
+        return TypeAdapter(User).validate_python(text)
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError("must be UTF-8") from error
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(error.errors()[0]["msg"]) from error
+
+
+def _scopes(text: str) -> frozenset[Scope]:
+    try:
+        return scopes_of(name.strip() for name in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _expiry(text: str) -> Expiry:
+    found = re.fullmatch(r"([0-9]{1,12})([hdw]?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError("must be 90d, 12h or 8w, from now, or Unix time in seconds")
+    expiry = Expiry(int(found[1]) * _UNITS.get(found[2], 1), from_now=bool(found[2]))
+    if expiry.seconds > (_FAR if expiry.from_now else MAX_TIME):
+        raise argparse.ArgumentTypeError("is too far away")
+    return expiry
+
+
+def _overlap(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,12}", text) or int(text) > MOST_OVERLAP:
+        raise argparse.ArgumentTypeError(f"must be seconds, from 0 to {MOST_OVERLAP}")
+    return int(text)

@@ -1,0 +1,279 @@
+"""What clients send: the bodies and the queries of requests, as models that judge them.
+
+A body is validated with the GUID of the path, or None, as `guid` in the context. This module knows no HTTP:
+`guidsvc.api` reads bytes and query strings into these.
+"""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+
+from guidsvc.domain.record import (
+    EXAMPLE,
+    EXAMPLE_GUID,
+    GUID_CHARACTERS,
+    GUID_PATTERN,
+    MAX_TIME,
+    MAX_USER_CHARACTERS,
+    METADATA,
+    TIME_PATTERN,
+    Time,
+    User,
+    fault,
+    parse_guid,
+    render_metadata,
+)
+from guidsvc.errors import InvalidGuid
+
+PAGE, MOST = 50, 500
+"""Records on a page of a list: where the client names no limit, and at most."""
+
+MAX_OPERATIONS = 1000
+"""Operations in one JSON document."""
+MEMBERS = frozenset({"expire", "user", "metadata"})
+"""The members of a record that a client gives."""
+SERVICE_MEMBERS = frozenset({"created", "updated", "version", "purge_at", "state", "owner"})
+"""The members that the service sets; `view=full` shows them, and no body may give them."""
+
+_DIGITS = re.compile(r"[0-9]+")
+_CURSOR_PATTERN = "^A[Q-Za-f][A-Za-z0-9_-]{20}[AEIMQUYcgkosw048]$"  # 17 bytes in Base64, of which the first is:
+_CURSOR_FORM = b"\x01"  # the first byte of a cursor: another form of it will begin with another
+
+
+def _parse_expire(value: object) -> int:
+    """Take a string of ASCII digits or an integer, as bodies carry it; the range is judged by `Time`."""
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        # Leading zeros mean nothing, and int() would take time over a long string that is out of range anyway.
+        return int(value.lstrip("0")[:13] or "0")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise fault("expire_type", "must be Unix time in seconds, as a string of digits or an integer")
+
+
+def refuse_null(value: object) -> object:
+    """Refuse null, of which some clients think that it leaves a member out."""
+    if value is None:
+        raise fault("null", "must not be null; leave the member out instead")
+    return value
+
+
+def may(description: str) -> Any:
+    """Make a member that may be left out, which is None here, and no value that a client can send."""
+    return Field(default=None, description=description, json_schema_extra=_forget_none)
+
+
+def _forget_default(schema: dict[str, Any]) -> None:
+    schema.pop("default")
+
+
+def _forget_none(schema: dict[str, Any]) -> None:
+    _forget_default(schema)
+    kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+    schema.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
+
+
+_TIME_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "string", "pattern": TIME_PATTERN}, {"type": "integer", "minimum": 0, "maximum": MAX_TIME}]
+}
+Expire = Annotated[Time, BeforeValidator(_parse_expire), WithJsonSchema(_TIME_SCHEMA)]
+
+
+def _parse_limit(value: str) -> int:
+    """Take a string of digits; how many a page has at most is not judged here: more is cut down."""
+    if not _DIGITS.fullmatch(value) or not value.strip("0"):
+        raise fault("limit_type", "must be a number of records, 1 or more")
+    return int(value.lstrip("0")[:13])
+
+
+def render_cursor(guid: str) -> str:
+    """Return the cursor that continues a list after this GUID."""
+    return urlsafe_b64encode(_CURSOR_FORM + bytes.fromhex(guid)).decode().rstrip("=")
+
+
+def _parse_cursor(value: str) -> str:
+    """Return the GUID that the list is to continue after."""
+    try:
+        guid = urlsafe_b64decode(value + "==")[len(_CURSOR_FORM) :].hex().upper()
+    except ValueError:
+        guid = ""
+    if len(guid) != GUID_CHARACTERS or render_cursor(guid) != value:
+        raise fault("cursor_form", "is no cursor of ours: take it from `next` of a page, as it stands")
+    return guid
+
+
+class NoQuery(BaseModel):
+    """The query of a request that has no parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RecordQuery(NoQuery):
+    """The query of a request that is answered with a record: in full, or as it is."""
+
+    view: Literal["full"] | None = may(
+        "`full` adds `created`, `updated`, `version`, `purge_at` and `state`, and for admins `owner`."
+    )
+
+
+Owner = Annotated[str, Field(max_length=MAX_USER_CHARACTERS)]
+Limit = Annotated[int, BeforeValidator(_parse_limit), WithJsonSchema({"type": "integer", "minimum": 1})]
+_Cursor = Annotated[str, BeforeValidator(_parse_cursor), WithJsonSchema({"type": "string", "pattern": _CURSOR_PATTERN})]
+
+
+class ListQuery(RecordQuery):
+    """The query of a list: which records, in what form, from where, and how many. Times are Unix seconds."""
+
+    user: User | None = may("Only records of exactly this user.")
+    owner: Owner | None = may(
+        "Only records of this owner; empty for those that were created without access control. Only for admins."
+    )
+    state: Literal["live", "expired", "all"] = Field("live", description="Only records in this state.")
+    expires_before: Expire | None = may("Only records that expire before this Unix time, in seconds.")
+    expires_after: Expire | None = may("Only records that expire after this Unix time, in seconds.")
+    limit: Limit | None = may(
+        f"How many records; a page has {PAGE} unless told otherwise, and at most {MOST}; it ends early at about 1 MiB."
+    )
+    cursor: _Cursor | None = may("Where to go on: `next` of a page, as it stands. It is good for ever, and opaque.")
+
+    @property
+    def page(self) -> int:
+        """How many records a page has."""
+        return min(self.limit or PAGE, MOST)
+
+
+class BatchQuery(RecordQuery):
+    """The query of a batch: how its records are answered, and whether it is only to say what would happen."""
+
+    validate_only: Literal["true", "false"] = Field("false", description="`true` changes nothing, and says what would.")
+
+
+class _Members(BaseModel):
+    """What every body may give. To be validated with the GUID of the path, or None, as `guid` in the context."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    read_only: ClassVar[frozenset[str]] = SERVICE_MEMBERS
+
+    expire: Annotated[Expire | None, BeforeValidator(refuse_null)] = may("Until when it is valid: Unix seconds.")
+    user: Annotated[User | None, BeforeValidator(refuse_null)] = may("Whose it is.")
+    guid: Annotated[
+        str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
+    ] = may("The GUID of the path, and no other: what was read can be put back.")
+
+    @field_validator("guid")
+    @classmethod
+    def _same_guid(cls, value: str, info: ValidationInfo) -> str:
+        """What was read can be put back, GUID and all; but a body cannot name another GUID than the path."""
+        expected = (info.context or {}).get("guid")
+        if expected is None:
+            raise fault("guid_unexpected", "the service draws the GUID here; to choose one, PUT it to /guid/<guid>")
+        if value != expected:
+            raise fault("guid_differs", "must be the GUID of the path, {guid}: a GUID cannot be changed", guid=expected)
+        return value
+
+
+class Change(_Members):
+    """The body of a PUT to a GUID: the members it gives are in `model_fields_set`, and only those count."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "description": "What is to be changed, or of what a record is to be made: what is left out stays.",
+            "examples": [EXAMPLE, {"expire": 4102531200}, {"guid": EXAMPLE_GUID} | EXAMPLE, {"metadata": {}}],
+        }
+    )
+
+    metadata: Annotated[
+        str | None, BeforeValidator(render_metadata), BeforeValidator(refuse_null), WithJsonSchema(METADATA)
+    ] = may("Replaces what was there; `{}` removes it. At most 16 KiB as compact JSON, at most 8 levels deep.")
+
+
+class Patch(_Members):
+    """The body of a PATCH: a JSON merge patch (RFC 7396). `metadata` is the patch of that, or None to remove it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "description": "A JSON merge patch (RFC 7396) of a record.",
+            "examples": [{"metadata": {"colour": None, "shape": "round"}}, {"metadata": None}, {"user": "Another"}],
+        }
+    )
+
+    metadata: Annotated[dict[str, Any], Field(strict=True)] | None = Field(
+        default=None,
+        description="The patch of the metadata; null removes it.",
+        json_schema_extra=_forget_default,
+    )
+
+
+class Creation(Change):
+    """The body of a request to create under a GUID that the service draws: there must be a user."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "description": "Of what a record is to be made.",
+            "examples": [{"user": EXAMPLE["user"]}, EXAMPLE],
+        }
+    )
+
+    user: User = Field(description="Whose it is.")
+    guid: SkipJsonSchema[Annotated[str | None, BeforeValidator(refuse_null)]] = None  # refused, with the reason
+
+
+class Operation(Change):
+    """One operation of a batch: a put, unless it says otherwise; without a GUID the service draws one.
+
+    `if_match` and `if_none_match` are written as the headers of these names are.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "description": "A put, unless it says otherwise. A get or a delete needs the GUID, and no members.",
+            "examples": [
+                {"op": "put", "guid": EXAMPLE_GUID, "if_none_match": "*"} | EXAMPLE,
+                {"op": "get", "guid": EXAMPLE_GUID},
+                {"op": "delete", "guid": EXAMPLE_GUID, "if_match": '"1795420608123"'},
+                {"user": EXAMPLE["user"]},
+            ],
+        }
+    )
+
+    op: Literal["put", "get", "delete"] = Field("put", description="What is to be done.")
+    guid: Annotated[
+        str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
+    ] = may("Of which GUID; a put without one is given one.")
+    if_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = may(
+        "Only if the record is at one of these versions: as the header If-Match."
+    )
+    if_none_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = may(
+        "Only if the record is at none of these versions: as the header If-None-Match."
+    )
+
+    @field_validator("guid")
+    @classmethod
+    def _same_guid(cls, value: str, info: ValidationInfo) -> str:  # noqa: ARG003  # there is no path to differ from
+        """A GUID as it stands in a path."""
+        try:
+            return parse_guid(value)
+        except InvalidGuid as error:
+            raise fault("guid_form", "{reason}", reason=str(error)) from error
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Operation":
+        """A get or a delete names its GUID, and has no members to put."""
+        if self.op != "put":
+            surplus = sorted(self.model_fields_set & MEMBERS)
+            if self.guid is None:
+                raise fault("guid_missing", "a {op} needs the guid", op=self.op)
+            if surplus:
+                raise fault("surplus", "a {op} takes no {names}", op=self.op, names=", ".join(surplus))
+        return self

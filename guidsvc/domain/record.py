@@ -1,0 +1,236 @@
+"""What a valid value is: the GUID and the record. What clients send is in `guidsvc.domain.commands`.
+
+Nothing else in the package judges a value, and this module judges nothing but values: it knows no clock,
+no store and no HTTP. Metadata is held as compact JSON text, not as a dict: a record stays immutable, what
+was put comes back (1, 1.0 and true are three things; integers have up to 4,300 digits, other numbers are IEEE doubles),
+and no layer parses it on the way.
+"""
+
+import re
+import sys
+from functools import cached_property
+from itertools import accumulate
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, overload
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError, from_json, to_json
+
+from guidsvc.errors import InvalidGuid
+
+MAX_TIME = 253_402_300_799
+"""The last second of the year 9999, in Unix time: the latest expiry."""
+MAX_USER_CHARACTERS = 256
+MAX_METADATA_BYTES = 16 * 1024
+MAX_METADATA_LEVELS = 8
+SMALL_BYTES = 4096
+"""What is rendered of a record is kept with it if its metadata takes no more memory than this."""
+RECORD_BYTES = 2000
+"""The memory of a small record in a cache, and of all that is rendered of it, less its texts."""
+
+GUID_CHARACTERS = 32
+
+EXAMPLE_GUID = "9094E4C980C74043A4B586B420E69DDF"
+EXAMPLE: dict[str, Any] = {"expire": "4102444800", "user": "Cylance, Inc."}
+
+_GUID = re.compile(r"[0-9A-F]{32}")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKETS = re.compile(r"[\[\]{}]")
+
+
+def parse_guid(text: str) -> str:
+    """Return `text` if it is a GUID, 32 characters of 0-9 A-F; else raise InvalidGuid, saying what was meant."""
+    if _GUID.fullmatch(text):
+        return text
+    if not text.isascii():
+        raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has {_told(text)}.")
+    bare = text.strip().removeprefix("urn:uuid:").strip("{}").replace("-", "").upper()
+    if _GUID.fullmatch(bare):
+        raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters, without dashes or braces: use {bare}.")
+    raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has {_told(text)}.")
+
+
+def _told(text: str) -> str:
+    if len(text) != GUID_CHARACTERS:
+        return f"{len(text)} characters"
+    strange = next(character for character in text if character not in "0123456789abcdefABCDEF")
+    return f"{strange!r} in it"
+
+
+def fault(code: str, message: str, **values: object) -> PydanticCustomError:
+    """Make the error that a validator raises: a code, and a message with the values in their places."""
+    return PydanticCustomError(code, message, values or None)
+
+
+def _check_user(value: str) -> str:
+    if not 1 <= len(value) <= MAX_USER_CHARACTERS:
+        raise fault(
+            "user_length", "must have 1 to {most} characters, not {length}", most=MAX_USER_CHARACTERS, length=len(value)
+        )
+    if value.isspace():
+        raise fault("user_blank", "must not be blank")
+    if _CONTROLS.search(value):
+        raise fault("user_control", "must not hold control characters")
+    return value
+
+
+def render_metadata(value: object) -> str | None:
+    """Judge a JSON object and return it as compact JSON text; an empty object is the same as none.
+
+    A ValueError says what is wrong with it.
+    """
+    if not isinstance(value, dict):
+        raise fault("metadata_type", "must be a JSON object")
+    rendered = to_json(value)
+    if len(rendered) > MAX_METADATA_BYTES:
+        raise fault("metadata_size", "must be at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
+    text = rendered.decode()
+    if _levels(text) > MAX_METADATA_LEVELS:
+        raise fault("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)
+    return _check_metadata_text(text) if value else None
+
+
+def _levels(text: str) -> int:
+    """Count how deep the objects and arrays in a JSON text are nested, by its brackets outside of strings."""
+    brackets = _BRACKETS.findall(_STRINGS.sub("", text))
+    return max(accumulate(1 if bracket in "{[" else -1 for bracket in brackets))
+
+
+def _check_metadata_text(text: str) -> str:
+    """Judge the text of an object. What is no finite number is rendered as a name that JSON does not know."""
+    try:
+        value = from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise fault("metadata_text", "must hold no number that is too large to be kept") from error
+    if not isinstance(value, dict):
+        raise fault("metadata_text", "is not a JSON object")
+    return text
+
+
+def _digits_to(most: int) -> str:
+    """Return the pattern of the numbers from 0 to `most` in digits, with leading zeros or without."""
+    digits = str(most)
+    lower = [
+        f"{digits[:place]}[0-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
+        for place, digit in enumerate(digits)
+        if digit != "0"
+    ]
+    return f"^0*(?:[0-9]{{1,{len(digits) - 1}}}|{'|'.join(lower)}|{digits})$"
+
+
+# The same as above in the words of JSON Schema, for those who are told of it; patterns are those of ECMA-262.
+GUID_PATTERN = "^[0-9A-F]{32}$"
+TIME_PATTERN = _digits_to(MAX_TIME)
+_CONTROL = r"\u0000-\u001f\u007f-\u009f"
+_BLANK = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+USER_PATTERN = f"^[^{_CONTROL}]*[^{_CONTROL}{_BLANK}][^{_CONTROL}]*$"
+USER = {"type": "string", "minLength": 1, "maxLength": MAX_USER_CHARACTERS, "pattern": USER_PATTERN}
+METADATA: dict[str, Any] = {"type": "object", "additionalProperties": True}
+
+Guid = Annotated[str, Field(pattern=r"\A[0-9A-F]{32}\z")]
+Time = Annotated[int, Field(ge=0, le=MAX_TIME)]
+User = Annotated[str, Field(strict=True), AfterValidator(_check_user), WithJsonSchema(USER)]
+State = Literal["live", "expired"]
+Milliseconds = Annotated[int, Field(ge=0)]
+
+
+_Made_co = TypeVar("_Made_co", covariant=True)
+
+
+class _KeptIfSmall(cached_property[_Made_co]):
+    """A property that a small record computes once, and a large one each time."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> _Made_co: ...
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+        if instance is None or instance.is_small:
+            return super().__get__(instance, owner)
+        return self.func(instance)
+
+
+class Record(BaseModel):
+    """A registered GUID, as it is kept. Immutable; `version` tells one state of it from another.
+
+    Times are Unix seconds, but for `created` and `updated`, which are milliseconds. `metadata` is the text
+    of a compact JSON object, or none. `purge_at` is when the store may forget the record.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, ignored_types=(_KeptIfSmall,)
+    )
+
+    guid: Guid
+    user: User
+    expire: Time
+    metadata: Annotated[str, AfterValidator(_check_metadata_text)] | None = None
+    owner: str = ""
+    version: Milliseconds
+    created: Milliseconds
+    updated: Milliseconds
+    purge_at: Time
+
+    @property
+    def is_small(self) -> bool:
+        """Whether what is rendered of it is kept."""
+        return self.metadata is None or sys.getsizeof(self.metadata) <= SMALL_BYTES
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory it takes in a cache, with all that is rendered of it and kept."""
+        texts = [self.user, self.owner, self.metadata or ""]
+        held = sum(_text_bytes(text) for text in texts)
+        return RECORD_BYTES + (3 * held if self.is_small else held)
+
+    @_KeptIfSmall
+    def wire(self) -> bytes:
+        """The record as clients see it: a JSON object of guid, expire (a string), user and metadata, if any."""
+        head = to_json({"guid": self.guid, "expire": str(self.expire), "user": self.user})
+        if self.metadata is None:
+            return head
+        return b'%b,"metadata":%b}' % (head[:-1], self.metadata.encode())
+
+    @_KeptIfSmall
+    def memo(self) -> dict[str, bytes]:
+        """Room for what others render of the record: since it never changes, once is enough, if it is small."""
+        return {}
+
+    def full(self, state: State, *, with_owner: bool) -> bytes:
+        """The record in full: times and version follow, as strings of digits, its state, and its owner if asked for."""
+        more = {name: str(getattr(self, name)) for name in ("created", "updated", "version", "purge_at")}
+        more |= {"state": state} | ({"owner": self.owner} if with_owner else {})
+        return b"%b,%b" % (self.wire[:-1], to_json(more)[1:])
+
+
+def _text_bytes(text: str) -> int:
+    """Return the memory of a text: if it is not ASCII, UTF-8 is kept with it, of up to twice its size."""
+    return sys.getsizeof(text) * (1 if text.isascii() else 3)
+
+
+class Receipt(BaseModel):
+    """What is kept of a request that names a key: who does it, and, when it is done, its answer.
+
+    `key` and `fingerprint` are digests in hexadecimal; `attempt` rises with every change of it; `leased_until` and
+    `claimed` are Unix milliseconds, `purge_at` Unix seconds; `seed` is what all that is random in it is drawn from.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+    key: str
+    fingerprint: str
+    attempt: Annotated[int, Field(ge=1)]
+    leased_until: Milliseconds
+    seed: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\z")]
+    claimed: Milliseconds
+    answer: str | None = None
+    purge_at: Time
+
+
+class ReceiptUsage(NamedTuple):
+    """What receipts take: how many there are, and the bytes of all their answers."""
+
+    number: int
+    answer_bytes: int

@@ -1,0 +1,1 @@
+"""HTTP semantics: constants, errors, dates, NDJSON. No I/O."""

@@ -1,0 +1,36 @@
+"""Content negotiation (RFC 9110, 12.5.1): choose one of several media types by the header Accept."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from guidsvc.http.headers.lists import elements
+
+_WEIGHT = re.compile(r"[ \t]*+q[ \t]*+=[ \t]*+(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*+", re.IGNORECASE)
+
+MOST_PARAMETERS = 16
+"""Parameters of a media range that are read; the rest is ignored."""
+
+
+def preferred(accept: str | None, offers: Sequence[str]) -> str:
+    """Return the offer with the highest weight in Accept; the first of several, and the first if none is accepted."""
+    if not accept:
+        return offers[0]
+    names = {offer: (offer, offer.partition("/")[0] + "/*", "*/*") for offer in offers}
+    weights = _weights(accept, {name for each in names.values() for name in each})
+    return max(offers, key=lambda offer: next((weights[name] for name in names[offer] if name in weights), 0.0))
+
+
+def _weights(accept: str, names: set[str]) -> dict[str, float]:
+    """Return the weight of each of these media ranges that Accept names, where it is first named."""
+    weights: dict[str, float] = {}
+    for element in elements(accept):
+        media, _, parameters = element.partition(";")
+        name = media.strip().lower()
+        if name in names and name not in weights:
+            weights[name] = next(_weights_of(parameters), 1.0)
+    return weights
+
+
+def _weights_of(parameters: str) -> Iterator[float]:
+    parts = parameters.split(";", MOST_PARAMETERS)[:MOST_PARAMETERS]
+    return (float(found[1]) for found in map(_WEIGHT.fullmatch, parts) if found)

@@ -1,0 +1,190 @@
+"""The metrics as Prometheus reads them.
+
+Alone, a process tells what its meters say. Of several, each writes that into files (prometheus_client's own format),
+and any of them tells of all files together: those of processes that have ended too, since what was counted must not
+fall. To import this takes a while, so it is left until somebody asks.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import structlog
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.mmap_dict import mmap_key
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from guidsvc.http.headers.lists import elements
+from guidsvc.monitoring import metric_files
+from guidsvc.monitoring.value_file import ValueFile
+from guidsvc.telemetry.metric_catalog import TABLE, About, Labels, Read, Told
+from guidsvc.telemetry.metrics import Histogram, Meters
+
+_PROCESS = ProcessCollector(registry=None)
+_PROCESS_OVER = {"process_start_time_seconds": "livemin", "process_max_fds": "livemin"}
+
+_log = structlog.get_logger(__name__)
+
+
+def media_type_of(accept: str) -> str:
+    """Return the media type that is asked for, if it is one of Prometheus'; else its text."""
+    return _chosen(accept)[1]
+
+
+def render(told: Collector, accept: str) -> tuple[bytes, str]:
+    """Lay metrics out, and return their media type too."""
+    encode, media_type = _chosen(accept)
+    return encode(told), media_type
+
+
+def _chosen(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(",".join(elements(accept)))
+    except (ValueError, TypeError):  # a version that is no number
+        return choose_encoder("")
+
+
+class Alone(Collector):
+    """The metrics of this process, as they were."""
+
+    def __init__(self, meters: Meters, about: About) -> None:
+        table = (_family(told, told.read(meters, about)) for told in TABLE)
+        self._families = [*table, *_PROCESS.collect()]
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+class Together(Collector):
+    """The metrics of all processes that have a folder in common; ValueError if it is none.
+
+    What holds no metrics is left out: an empty file of a worker that was killed while it made it, or a foreign one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ValueError(f"this is no folder: {folder}")
+        self._folder = folder
+        self.left_out: list[str] = []
+        """The names of files that could not be read."""
+
+    def collect(self) -> Iterable[Metric]:
+        with metric_files.locked(self._folder, exclusive=False):
+            families, self.left_out = metric_files.read_all(self._folder)
+        return families
+
+
+class Files:
+    """The files of this process in a folder: what it counts goes on from what is there already under its number."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, ValueFile] = {}
+        self._opened: dict[str, os.stat_result] = {}
+        self._keys: dict[tuple[str, Labels], list[str]] = {}  # to make one takes longer than to write its value
+        self._before: dict[str, float] = {}
+        self._written: dict[str, float] = {}
+
+    def write(self, meters: Meters, about: About) -> None:
+        """Write what of the metrics of this process has changed; OSError if there is no room for it."""
+        if not all(self._is_there(name) for name in self._files):
+            _log.warning("files of metrics are gone, and made anew", folder=str(self._folder))
+            self._begin_anew()
+        for told in TABLE:
+            for labels, value in told.read(meters, about).items():
+                keys = self._keys.get((told.name, labels))
+                if keys is None:
+                    keys = self._keys[told.name, labels] = list(_keys(told, labels, value))
+                numbers = [*value.counts, value.sum] if isinstance(value, Histogram) else [value]
+                for key, number in zip(keys, numbers, strict=True):
+                    self._put(told.kind, told.over, key, number)
+        for metric in _PROCESS.collect():
+            for sample in metric.samples:
+                key = _key(metric.name, sample.name, sample.labels, metric.documentation)
+                self._put(metric.type, _PROCESS_OVER.get(metric.name, "livesum"), key, sample.value)
+        for file in self._files.values():
+            file.flush()
+
+    def close(self) -> None:
+        """Close the files, which stay."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _put(self, kind: str, over: str, key: str, value: float) -> None:
+        if self._written.get(key) == value:
+            return
+        file = self._file(f"gauge_{over}" if kind == "gauge" else kind)
+        if key not in self._before:
+            self._before[key] = 0.0 if kind == "gauge" else file.value(key)
+        file.set_value(key, self._before[key] + value)
+        self._written[key] = value
+
+    def _file(self, name: str) -> ValueFile:
+        file = self._files.get(name)
+        if file is None:
+            path = self._path(name)
+            file = self._files[name] = metric_files.open_file(path)
+            self._opened[name] = path.stat()
+        return file
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}_{os.getpid()}.db"
+
+    def _is_there(self, name: str) -> bool:
+        """Whether a file is still in the folder, and whole."""
+        try:
+            now = self._path(name).stat()
+        except OSError:
+            return False
+        before, self._opened[name] = self._opened[name], now
+        return os.path.samestat(before, now) and now.st_size >= before.st_size
+
+    def _begin_anew(self) -> None:
+        """Forget the files: all that was counted since the start of this process is written into new ones."""
+        for name in self._files:
+            if not self._is_there(name):
+                self._path(name).unlink(missing_ok=True)
+        self.close()
+        self._opened.clear()
+        self._before.clear()
+        self._written.clear()
+
+
+def _family(told: Told, read: Read) -> Metric:
+    if told.kind == "histogram":
+        histogram = HistogramMetricFamily(told.name, told.meaning, labels=told.labels)
+        for labels, value in read.items():
+            assert isinstance(value, Histogram)  # noqa: S101  # nosec B101  # as the table has it
+            buckets = list(zip(_bounds(value), map(float, accumulate(value.counts)), strict=True))
+            histogram.add_metric(labels, buckets, value.sum)
+        return histogram
+    kind = CounterMetricFamily if told.kind == "counter" else GaugeMetricFamily
+    family = kind(told.name, told.meaning, labels=told.labels)
+    for labels, value in read.items():
+        assert not isinstance(value, Histogram)  # noqa: S101  # nosec B101  # as the table has it
+        family.add_metric(labels, value)
+    return family
+
+
+def _keys(told: Told, values: Labels, value: float | Histogram) -> Iterator[str]:
+    """Yield under what files hold it: each bucket by itself, and the sum; no count, which is that of all buckets."""
+    labels = dict(zip(told.labels, values, strict=True))
+    if not isinstance(value, Histogram):
+        yield _key(told.name, told.name, labels, told.meaning)
+        return
+    for bound in _bounds(value):
+        yield _key(told.name, f"{told.name}_bucket", labels | {"le": bound}, told.meaning)
+    yield _key(told.name, f"{told.name}_sum", labels, told.meaning)
+
+
+def _bounds(histogram: Histogram) -> Sequence[str]:
+    return [*map(floatToGoString, histogram.bounds), "+Inf"]
+
+
+def _key(metric: str, sample: str, labels: Mapping[str, str], meaning: str) -> str:
+    return mmap_key(metric.removesuffix("_total"), sample, list(labels), list(labels.values()), meaning)

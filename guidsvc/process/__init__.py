@@ -1,0 +1,1 @@
+"""Processes: the supervisor, its workers, signals, file descriptors."""

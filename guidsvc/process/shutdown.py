@@ -1,0 +1,92 @@
+"""What ends a process, and how: signals, the death of its supervisor; and that requests under way finish first."""
+
+import asyncio
+import signal
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+
+from guidsvc.errors import StartError
+from guidsvc.process.worker_channel import MARGIN_SECONDS, Post
+from guidsvc.runtime.in_flight import UnderWay
+from guidsvc.server.tls import Tls
+
+_log = structlog.get_logger(__name__)
+
+
+class Stoppable(Protocol):
+    """A server that can be ended."""
+
+    def connections(self) -> int:
+        """Count those that are open."""
+
+    def stop(self) -> None:
+        """Accept no more connections."""
+
+    async def retire(self) -> None:
+        """Return when those who are connected have had the time to ask again, and be told that they are hung up on."""
+
+
+async def drain(server: Stoppable, under_way: UnderWay, grace: float) -> None:
+    """Return when no request is left to be answered, or after the grace."""
+    under_way.draining = True
+    server.stop()
+    try:
+        async with asyncio.timeout(grace):
+            await server.retire()
+            await under_way.ended()
+    except TimeoutError:
+        if len(under_way):
+            _log.warning("stopped with requests under way", under_way=len(under_way), grace=grace)
+    under_way.over = True
+
+
+def on_signals(tls: Tls | None) -> asyncio.Event:
+    """Return an event that the first signal sets; a second one ends the process there and then.
+
+    With TLS SIGHUP reads the certificate anew, and ends nothing. Without it is a signal like the others, as there is
+    nobody to be replaced: so ends who loses its terminal; not under nohup, which ignores it.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if tls is None and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+
+    def told() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, told)
+        if tls is not None and hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, _reload, tls)
+    except NotImplementedError:
+        pass  # on Windows: there Ctrl-C cancels `serve`, which closes everything as well
+    return stop
+
+
+def _reload(tls: Tls) -> None:
+    try:
+        tls.reload()
+    except StartError as error:
+        _log.error("the certificate is kept, there is no good new one", error=str(error))
+
+
+def on_post(post: Post, grace: float) -> asyncio.Event:
+    """Return an event that a signal sets, or the death of the supervisor; it is for that one to lose patience."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def lost() -> None:
+        with suppress(RuntimeError):  # the loop is over already
+            loop.call_soon_threadsafe(stop.set)
+
+    post.watch(lost, grace + MARGIN_SECONDS)
+    return stop

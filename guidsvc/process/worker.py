@@ -1,0 +1,114 @@
+"""A worker: a process that serves on sockets which its supervisor listens on, as the supervisor sees it.
+
+Started, waited for, told to end, ended. When that is done is decided by `guidsvc.process.supervisor`; what the worker
+is handed is in `guidsvc.process.worker_channel`.
+"""
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+
+import structlog
+
+from guidsvc.errors import StartError
+from guidsvc.process.worker_channel import MARGIN_SECONDS, pack
+
+START_SECONDS = 60.0
+"""A worker that does not serve after this time is given up."""
+
+_Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """A process on a slot."""
+
+    def __init__(self, slot: int, process: asyncio.subprocess.Process, line: _Line) -> None:
+        self.slot = slot
+        self.pid = process.pid
+        self._process = process
+        self._said, self._line = line
+        self._ready_at: float | None = None
+
+    @property
+    def served_seconds(self) -> float:
+        """For how long it has served, until now."""
+        return 0.0 if self._ready_at is None else asyncio.get_running_loop().time() - self._ready_at
+
+    async def ready(self) -> None:
+        """Return when it serves; StartError, and it has ended, if it cannot."""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                said = await self._said.readline()
+        except TimeoutError as error:
+            await self.kill()
+            raise StartError(f"a worker does not serve after {START_SECONDS:g} s") from error
+        if said:
+            told = json.loads(said)
+            if "failed" not in told:
+                self._ready_at = asyncio.get_running_loop().time()
+                return
+        ended = await self.ended()
+        raise StartError(told["failed"] if said else f"a worker ended before it served: {_told(ended)}")
+
+    async def ended(self) -> dict[str, object]:
+        """Return how it ended, when it has: its `exit_code`, or the `signal` that ended it."""
+        code = await self._process.wait()
+        self._line.close()
+        return {"exit_code": code} if code >= 0 else {"signal": _name(-code)}
+
+    async def retire(self, grace: float) -> None:
+        """Have it end what it does within this time, and return when it has ended; killed, if it does not."""
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            async with asyncio.timeout(grace + MARGIN_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            _log.error("worker killed, it did not end", worker=self.slot, pid=self.pid, grace=grace)
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End it there and then."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+
+async def start(slot: int, listeners: list[socket.socket], environment: Mapping[str, str]) -> Worker:
+    """Start this program anew, as a worker, with the same arguments; StartError if the system has no room for it.
+
+    It has a session of its own: a Ctrl-C is for the supervisor alone, which tells the workers.
+    """
+    try:
+        ours, theirs = socket.socketpair()
+        line = await asyncio.open_connection(sock=ours)
+    except OSError as error:
+        raise StartError(f"a worker cannot be started: {error.strerror}") from error
+    with theirs:
+        post = pack(slot, listeners, theirs)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *sys.orig_argv[1:],
+                stdin=asyncio.subprocess.DEVNULL,
+                env=dict(environment) | post.environment,
+                pass_fds=post.descriptors,
+                start_new_session=True,
+            )
+        except (OSError, RuntimeError) as error:  # of a thread that cannot be started
+            line[1].close()
+            raise StartError(f"a worker cannot be started: {getattr(error, 'strerror', None) or error}") from error
+    return Worker(slot, process, line)
+
+
+def _name(number: int) -> str:
+    return next((each.name for each in signal.Signals if each == number), str(number))
+
+
+def _told(ended: Mapping[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in ended.items())

@@ -1,0 +1,1 @@
+"""Building blocks for asyncio: admission control, locks, batching, cancellation, background tasks."""

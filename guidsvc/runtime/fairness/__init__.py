@@ -1,0 +1,1 @@
+"""Sharing by owner: nobody gets more because they ask more often."""

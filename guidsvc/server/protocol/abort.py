@@ -1,0 +1,24 @@
+"""Ending a connection whose reply has begun and is not complete, so that the client can tell."""
+
+from typing import Any
+
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPConnection
+
+from guidsvc.server.protocol.send_buffer import reset_on_close
+
+
+def break_off(connection: HTTPConnection) -> None:
+    """Close a connection: with a TCP reset if a regular end would say that its reply is complete."""
+    closing: Any = connection  # each of the two servers' connections can be closed, which Tornado's type does not say
+    if is_open_ended(connection):
+        reset_on_close(closing.stream.socket)
+    closing.close()
+
+
+def is_open_ended(connection: HTTPConnection | None) -> bool:
+    """Whether a connection of Tornado's server sends a reply that only the end of the connection ends."""
+    if not isinstance(connection, HTTP1Connection) or connection.stream.closed():
+        return False
+    begun = connection._response_start_line is not None and not connection._write_finished  # noqa: SLF001  # it has no other
+    return begun and not connection._chunking_output and connection._expected_content_remaining is None  # noqa: SLF001

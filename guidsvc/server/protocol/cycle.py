@@ -1,0 +1,211 @@
+"""One request while it is answered: by a handler of Tornado, through `tornado.httputil`, or without one.
+
+Its body is handed on as it comes, as fast as the handler takes it. What comes before it and after it on the connection
+is `guidsvc.server.protocol.connection`'s business.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+import structlog
+from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, RequestStartLine
+
+from guidsvc.runtime.admission import Admission, needs_place
+from guidsvc.runtime.cancel_scope import CURRENT, Errand
+from guidsvc.server.protocol.request import Message
+from guidsvc.server.protocol.response_writer import Exchange, Wire
+from guidsvc.server.protocol.state import Plain
+
+_log = structlog.get_logger(__name__)
+
+
+class Host(Wire, Protocol):
+    """The connection that the request came over."""
+
+    def over(self, *, last: bool) -> None:
+        """Go on to the next request, or hang up if this was the last: it is answered."""
+
+    def ready(self) -> None:
+        """Note that the handler takes more."""
+
+    def hold(self) -> None:
+        """Read no more for a while: the client has been refused, and told when to come again."""
+
+    def failed(self) -> None:
+        """Hang up: the request cannot be answered."""
+
+    def fault(self, error: Exception) -> None:
+        """Answer with 500, if nothing has been answered yet, and hang up: it is a fault of the service."""
+
+
+class Answering:
+    """A request that is being answered; `plain` does so without a handler, if there is one."""
+
+    __slots__ = (
+        "_admission",
+        "_delegate",
+        "_errand",
+        "_exchange",
+        "_gate",
+        "_host",
+        "_plain",
+        "_unprepared",
+        "message",
+    )
+
+    def __init__(self, host: Host, message: Message, plain: Plain | None, admission: Admission | None) -> None:
+        self._host: Host | None = host  # until it is over
+        self._plain = plain  # until it is answered
+        self._exchange: Exchange | None = None
+        self._delegate: HTTPMessageDelegate | None = None  # as long as it is to be told more
+        self._gate: asyncio.Future[Any] | None = None  # what it does until it is ready for more
+        self._unprepared = False  # it has not got so far as to be told more
+        self._admission = None  # where a handler's work takes a place, which is taken when all of the request is there
+        if plain is None and admission is not None and needs_place(message.target):
+            self._admission, self._errand = admission, Errand()
+        self.message = message
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for the client."""
+        return self._gate is None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the client has some of the answer."""
+        return self._exchange is not None and self._exchange.begun
+
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether the client has some of the answer, and takes the end of the connection for its end."""
+        return self._exchange is not None and self._exchange.is_open_ended
+
+    @property
+    def last(self) -> bool:
+        """Whether the connection ends with the answer."""
+        return self._exchange is not None and self._exchange.last
+
+    def begin(self, app: HTTPServerConnectionDelegate) -> None:
+        """Begin to answer; HTTPInputError if Tornado finds that this is no request."""
+        message, host = self.message, self._host
+        if self._plain is not None or host is None:
+            self.go_on()
+            return
+        method, target = message.method.decode("latin-1"), message.target.decode("latin-1")
+        self._exchange = Exchange(host, method, message.version, last=message.last)
+        delegate = app.start_request(host, self._exchange)
+        token = None if self._admission is None else CURRENT.set(self._errand)
+        gate = delegate.headers_received(RequestStartLine(method, target, message.version), message.fields())
+        if message.has_body:
+            self._delegate, self._unprepared = delegate, True
+            self._wait_for(gate)
+        else:
+            self._finish(delegate)
+        if token is not None:
+            CURRENT.reset(token)
+
+    def go_on(self) -> None:
+        """Hand on what has come of the body, as far as the handler takes it."""
+        try:
+            self._hand_on()
+        except Exception as error:
+            if self._host is None:
+                raise
+            self._host.fault(error)
+
+    def _hand_on(self) -> None:
+        message, plain = self.message, self._plain
+        if plain is not None:
+            if message.whole and self._gate is None:
+                host, reply = self._host, plain.at_once()
+                if reply is not None and host is not None:
+                    self._plain = None
+                    host.write(reply)
+                    host.hold()
+                    host.over(last=plain.last)
+                    return
+                self._gate = asyncio.ensure_future(self._do(plain))
+                self._gate.add_done_callback(self._done)
+            return
+        while self._delegate is not None and self._gate is None:
+            if message.chunks:
+                gate = self._delegate.data_received(message.take())
+                if gate is not None:
+                    self._wait_for(gate)
+            elif message.whole:
+                delegate, self._delegate = self._delegate, None
+                self._finish(delegate)
+            else:
+                self._ask_for_body()
+                return
+
+    def end(self) -> None:
+        """Be over."""
+        if self._admission is not None and self._errand.task is None:
+            self._admission.give_back(self._errand)  # which the handler had no need of
+        self._host = self._exchange = self._delegate = self._gate = None
+
+    def abandon(self) -> None:
+        """Be over, and tell the handler that its client has gone."""
+        exchange, delegate, plain, gate = self._exchange, self._delegate, self._plain, self._gate
+        self.end()
+        if plain is not None:
+            plain.abandon()
+        if exchange is not None:
+            exchange.lost(tell=delegate is None)
+        if delegate is not None and gate is not None and self._unprepared:  # it has not begun: it is told when it has
+            gate.add_done_callback(lambda _: delegate.on_connection_close())
+        elif delegate is not None:
+            delegate.on_connection_close()
+
+    def _finish(self, delegate: HTTPMessageDelegate) -> None:
+        """Let the handler begin, in a place if one is free."""
+        if self._admission is not None and not self._errand.begun:
+            self._admission.take_now(self._errand)
+        delegate.finish()
+
+    def _ask_for_body(self) -> None:
+        """Tell a client to go on that waits to be told."""
+        if self.message.waits and not self.message.total and not self.begun and self._host is not None:
+            self.message.waits = False
+            self._host.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _wait_for(self, gate: Awaitable[None] | None) -> None:
+        """Go on when the handler is ready for more."""
+        if gate is None:
+            self.go_on()
+        else:
+            self._gate = asyncio.ensure_future(gate)
+            self._gate.add_done_callback(self._ready)
+
+    def _ready(self, gate: asyncio.Future[Any]) -> None:
+        failed = _has_failed(gate)
+        if gate is not self._gate or self._host is None:
+            return  # it is over
+        host, self._gate, self._unprepared = self._host, None, False
+        if failed:
+            host.failed()
+        else:
+            self.go_on()
+            host.ready()
+
+    async def _do(self, plain: Plain) -> None:
+        """Answer without a handler."""
+        reply = await plain.answer(b"".join(self.message.chunks))
+        self._plain = None
+        if self._host is not None:  # and the client is there still
+            self._host.write(reply)
+            self._host.over(last=plain.last)
+
+    def _done(self, doing: asyncio.Future[None]) -> None:
+        if _has_failed(doing) and self._host is not None:
+            self._host.failed()
+
+
+def _has_failed(work: asyncio.Future[Any]) -> bool:
+    """Whether it ended with an error, which is told: no handler lets one through."""
+    error = None if work.cancelled() else work.exception()
+    if error is not None:
+        _log.error("fault of the service", exc_info=error)
+    return error is not None

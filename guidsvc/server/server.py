@@ -1,0 +1,212 @@
+"""The connection layer: listens, keeps the connections, and hangs up on who is too slow."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from http.client import SERVICE_UNAVAILABLE
+from socket import socket
+
+import structlog
+import tornado.platform.asyncio  # noqa: F401  # Tornado would import it in the first request, if a file can be opened then
+from tornado.httputil import HTTPServerConnectionDelegate
+
+from guidsvc.api.execution.responses import problem
+from guidsvc.errors import StoreUnavailable
+from guidsvc.http.headers.request_id import draw
+from guidsvc.runtime.background import background
+from guidsvc.runtime.memory import release
+from guidsvc.server.listener import Listener, Tls
+from guidsvc.server.protocol.connection import Connection
+from guidsvc.server.protocol.state import Kept, Limits, Peer, Shared, Short
+from guidsvc.server.protocol.ticks import TICK_SECONDS, Ticks
+from guidsvc.telemetry.metrics import RequestMeter
+
+LOOK_SECONDS = 0.02
+"""Before a client is hung up on that is overdue, what it has sent meanwhile is read, for so long."""
+LAME_SECONDS = 1.0
+"""Who has asked for something lately has so long to ask again, when the service ends, and be told that it does."""
+RETIRING_TICK_SECONDS = 0.02
+"""How often is looked, then, for who need not be waited for."""
+CROWDED_SECONDS = 10.0
+"""The log says no more often than this that there are too many connections."""
+REFUSED_AT_A_TIME = 8
+"""Connections beyond the limit that agree on TLS to read why they are refused; further ones are closed at once."""
+CLOSE_SECONDS = 2.0
+"""What has been answered has so long to reach its client when the service ends."""
+
+_log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def serving_on(
+    sockets: Sequence[socket],
+    app: HTTPServerConnectionDelegate,
+    *,
+    limits: Limits | None = None,
+    short: Short | None = None,
+    tls: ssl.SSLContext | None = None,
+    meter: RequestMeter | None = None,
+) -> AsyncIterator["Server"]:
+    """Serve on these sockets, inside; at the end every connection is closed."""
+    server = Server(app, limits or Limits(), short, meter or RequestMeter())
+    try:
+        server.listen(sockets, tls)
+        async with background(server.keep_time):
+            yield server
+    finally:
+        server.stop()
+        await server.close_all_connections()
+
+
+class Server:
+    """Connections, and what they listen on."""
+
+    def __init__(
+        self, app: HTTPServerConnectionDelegate, limits: Limits, short: Short | None, meter: RequestMeter
+    ) -> None:
+        self._shared = Shared(app, limits, short, meter)
+        self._listeners: list[Listener] = []
+        self._refused: set[_Refused] = set()
+        self._crowd = CrowdLog()
+        self._ticks = Ticks()
+
+    def listen(self, sockets: Sequence[socket], context: ssl.SSLContext | None) -> None:
+        """Accept connections on these sockets, which listen already."""
+        tls = None if context is None else Tls(context, self._shared.limits.head_seconds)
+        make = self._connection if tls is None else self._secure_connection
+        self._listeners += [Listener(each, make, self._forget, tls=tls) for each in sockets]
+
+    def connections(self) -> int:
+        """Count those that are open."""
+        return len(self._shared.connections)
+
+    def stop(self) -> None:
+        """Accept no more connections; those that there are go on."""
+        for listener in self._listeners:
+            listener.close()
+
+    async def retire(self) -> None:
+        """Return when there is nothing left to do for those who are connected.
+
+        Who asks for something is answered, and hung up on then; who has not asked for a while, and does not within
+        LAME_SECONDS, is hung up on.
+        """
+        begun = self._advance()
+        while self._has_more_to_do(begun):  # noqa: ASYNC110  # the time that passes is what it waits for
+            await asyncio.sleep(RETIRING_TICK_SECONDS)
+
+    def _has_more_to_do(self, begun: float) -> bool:
+        """Hang up on who has had the time to ask again; whether others are left."""
+        shared = self._shared
+        now = self._advance()
+        late = now - LAME_SECONDS
+        latest = late if late >= begun else begun - LAME_SECONDS - TICK_SECONDS  # since may be a tick too early
+        busy = [each for each in list(shared.connections) if each.retire(latest)]
+        return bool(busy) or any(max(since, begun) > late for since in shared.expected.values())
+
+    async def close_all_connections(self) -> None:
+        """Close the connections, when what is being sent has been."""
+        for connection in list(self._shared.connections):
+            connection.close()
+        for listener in self._listeners:
+            listener.abort()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CLOSE_SECONDS
+        while self._shared.connections and loop.time() < deadline:  # noqa: ASYNC110  # or each would set an event
+            await asyncio.sleep(0.01)
+        for connection in list(self._shared.connections):
+            connection.abort()
+
+    async def keep_time(self) -> None:
+        """Look now and then for who is overdue, and hang up."""
+        shared = self._shared
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = self._advance()
+            for each in list(shared.paused):
+                each.regulate()  # its client may have hung up meanwhile
+            latest = now - shared.limits.head_seconds - TICK_SECONDS
+            shared.expected = {each: since for each, since in shared.expected.items() if since > latest}
+            late = [each for each in shared.connections if each.overdue(now)]
+            if late:
+                await asyncio.sleep(LOOK_SECONDS)
+            for connection in late:
+                self._expire(connection, now)
+            if shared.budget.should_release(now):
+                await asyncio.to_thread(release)
+
+    def _expire(self, connection: Kept, now: float) -> None:
+        """Hang up on a client that is overdue; a fault in that ends its connection alone."""
+        try:
+            if connection in self._shared.connections and connection.overdue(now):
+                connection.expire()
+        except Exception:  # noqa: BLE001  # it is logged; the others are overdue too
+            _log.exception("fault in closing a connection")
+            connection.abort()
+
+    def _advance(self) -> float:
+        self._shared.tick = self._ticks.advance()
+        return self._shared.tick
+
+    def _connection(self) -> asyncio.Protocol:
+        shared = self._shared
+        if len(shared.connections) + len(shared.expected) < shared.limits.connections:
+            connection = Connection(shared)
+            shared.expected[connection] = shared.tick
+            return connection
+        self._crowd.tell(len(shared.connections), shared.limits.connections)
+        return _Refused(shared.meter, self._refused)
+
+    def _secure_connection(self) -> asyncio.Protocol | None:
+        """Return what serves a connection that has not agreed on TLS yet; None if it is to be closed."""
+        connection = self._connection()
+        if isinstance(connection, _Refused):
+            if len(self._refused) >= REFUSED_AT_A_TIME:
+                self._shared.meter.refused[SERVICE_UNAVAILABLE] += 1
+                return None
+            self._refused.add(connection)
+        return connection
+
+    def _forget(self, connection: asyncio.Protocol) -> None:
+        """Expect a connection no more that was not set up: it has not agreed on TLS, for one."""
+        if isinstance(connection, _Refused):
+            self._refused.discard(connection)
+        elif isinstance(connection, Connection):
+            self._shared.expected.pop(connection, None)
+
+
+class CrowdLog:
+    """Logs, now and then, that there are more connections than there may be."""
+
+    def __init__(self) -> None:
+        self._told_at = -CROWDED_SECONDS
+
+    def tell(self, connections: int, limit: int) -> None:
+        """Log that connections are refused, unless that was logged not long ago."""
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= CROWDED_SECONDS:
+            self._told_at = now
+            _log.warning("connections are refused, there are too many", connections=connections, limit=limit)
+
+
+def too_many(meter: RequestMeter, *, secure: bool) -> bytes:
+    """Count a connection of which there are too many, and return its answer. `CrowdLog` logs it, with others."""
+    meter.refused[SERVICE_UNAVAILABLE] += 1
+    return problem(StoreUnavailable("there are too many connections"), draw(), last=True, secure=secure)
+
+
+class _Refused(asyncio.Protocol):
+    """A connection of which there are too many already; one of `others` as long as it takes a descriptor."""
+
+    def __init__(self, meter: RequestMeter, others: "set[_Refused]") -> None:
+        self._meter = meter
+        self._others = others
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        plain: asyncio.Transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all can be written to
+        plain.write(too_many(self._meter, secure=Peer(plain).secure))
+        plain.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+        self._others.discard(self)

@@ -1,0 +1,190 @@
+"""Tornado's own server, in place of our connection layer: slower by far, and what many know."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from http.client import SERVICE_UNAVAILABLE
+from socket import socket
+from ssl import SSLContext
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPInputError,
+    HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import IOStream, SSLIOStream
+from tornado.web import Application
+
+from guidsvc.http.headers.recognized import MAX_HEADERS
+from guidsvc.runtime.background import background
+from guidsvc.runtime.memory import release
+from guidsvc.server.protocol.abort import is_open_ended
+from guidsvc.server.protocol.send_buffer import Budget, Pace, reset_on_close
+from guidsvc.server.protocol.state import Limits
+from guidsvc.server.protocol.ticks import TICK_SECONDS, Ticks
+from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, CrowdLog, too_many
+from guidsvc.telemetry.metrics import RequestMeter
+
+
+class TornadoServer(HTTPServer):
+    """Tornado's own server, which does not tell who is idle: all have the same time at the end."""
+
+    def use(self, limits: Limits, meter: RequestMeter) -> None:
+        """Take the limits of clients that Tornado does not know by itself."""
+        self._limits = limits
+        self._meter = meter
+        self._budget = Budget(limits.unsent_bytes, limits.connection_unsent_bytes)
+        self._crowd = CrowdLog()
+        self._readers: dict[IOStream, _Reader] = {}
+
+    def connections(self) -> int:
+        return len(self._connections)
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        """Serve a new connection, or refuse it if there are too many."""
+        if len(self._connections) < self._limits.connections:
+            self._readers[stream] = _Reader(stream, self._budget)
+            super().handle_stream(stream, address)
+            return
+        self._crowd.tell(len(self._connections), self._limits.connections)
+        if isinstance(stream, SSLIOStream):  # which may never agree on TLS
+            self._meter.refused[SERVICE_UNAVAILABLE] += 1
+            stream.close()
+        else:
+            stream.write(too_many(self._meter, secure=False)).add_done_callback(lambda _: stream.close())
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Begin a request, and note its connection: that knows how far its reply is."""
+        reader = self._readers.get(request_conn.stream)  # type: ignore[attr-defined]  # it is an HTTP1Connection
+        if reader is not None:
+            reader.connection = request_conn
+        return super().start_request(server_conn, request_conn)
+
+    async def retire(self) -> None:
+        """Return when nobody is connected, or has been told for LAME_SECONDS."""
+        deadline = asyncio.get_running_loop().time() + LAME_SECONDS
+        while self._connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # sets no event
+            await asyncio.sleep(RETIRING_TICK_SECONDS)
+
+    async def keep_time(self) -> None:
+        """Reset the connections of clients that take too little of what they are sent."""
+        ticks, limits = Ticks(), self._limits
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = ticks.advance()
+            for stream, reader in list(self._readers.items()):
+                reader.measure()
+                if stream.closed():
+                    self._readers.pop(stream).end()
+                elif reader.pace.is_too_slow(now, limits.write_seconds, limits.write_bytes_per_second):
+                    reader.reset()
+            if self._budget.should_release(now):
+                await asyncio.to_thread(release)
+
+    async def close_all_connections(self) -> None:
+        """Close the connections; with a reset where the client would take that for the end of a reply."""
+        for reader in self._readers.values():
+            if reader.is_incomplete:
+                reader.reset()
+        await super().close_all_connections()
+
+
+class _Reader:
+    """The client of a stream of Tornado's, and what it has not taken yet, which Tornado tells nobody."""
+
+    def __init__(self, stream: IOStream, budget: Budget) -> None:
+        self._stream = stream
+        self._budget = budget
+        self._written_bytes = 0
+        self.pace = Pace()
+        self.connection: HTTPConnection | None = None
+        """Of the request that came last."""
+        self._write = stream.write
+        stream.write = self._measured_write  # type: ignore[method-assign]  # which is called for each part of a reply
+
+    def end(self) -> None:
+        """Let go of the stream."""
+        del self._stream.write
+
+    def _measured_write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
+        sent = self._write(data)
+        self.measure()
+        return sent
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether some of a reply is to be sent still, and its client may not be able to tell."""
+        return not self._stream.closed() and (self._stream.writing() or is_open_ended(self.connection))
+
+    def measure(self) -> None:
+        """Note how much the client has not taken."""
+        written = self._stream._total_write_index  # noqa: SLF001
+        added, self._written_bytes = written - self._written_bytes, written
+        unsent = 0 if self._stream.closed() else len(self._stream._write_buffer)  # noqa: SLF001
+        self._budget.passed_bytes += added
+        self.pace.measure(unsent, added)
+        self._budget.note(self, self.pace.held_bytes)
+
+    def reset(self) -> None:
+        """End the connection with a TCP reset."""
+        if not self._stream.closed():
+            reset_on_close(self._stream.socket)
+            self._stream.close()
+
+
+class _BoundedHeads(HTTPServerConnectionDelegate):
+    """An application that gets no request with too many headers."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        return _BoundedHead(self._app.start_request(server_conn, request_conn))
+
+    def on_close(self, server_conn: object) -> None:
+        self._app.on_close(server_conn)
+
+
+class _BoundedHead(HTTPMessageDelegate):
+    """A request that is refused if it has too many headers."""
+
+    def __init__(self, delegate: HTTPMessageDelegate) -> None:
+        self._delegate = delegate
+        self.data_received = delegate.data_received  # type: ignore[method-assign]  # no call more for each part
+        self.finish = delegate.finish  # type: ignore[method-assign]
+        self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        if sum(1 for _ in headers.get_all()) > MAX_HEADERS:
+            raise HTTPInputError(f"more than {MAX_HEADERS} headers")
+        return self._delegate.headers_received(start_line, headers)
+
+
+@asynccontextmanager
+async def serving_by_tornado(
+    sockets: list[socket], app: Application, *, limits: Limits, tls: SSLContext | None, meter: RequestMeter
+) -> AsyncIterator[TornadoServer]:
+    """Serve an application on these sockets, inside, within those of the limits that Tornado knows."""
+    server = TornadoServer(
+        _BoundedHeads(app),
+        ssl_options=tls,
+        max_header_size=limits.head_bytes,
+        max_body_size=2**60,  # the handlers judge the size of a body: Tornado would hang up without a word
+        idle_connection_timeout=limits.idle_seconds,
+        body_timeout=limits.body_seconds,
+    )
+    server.use(limits, meter)
+    server.add_sockets(sockets)
+    try:
+        async with background(server.keep_time):
+            yield server
+    finally:
+        await server.close_all_connections()

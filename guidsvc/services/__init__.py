@@ -1,0 +1,1 @@
+"""The use cases: what callers may do with records and API keys, within their quotas."""

@@ -1,0 +1,168 @@
+"""API keys as those who run the service deal them out: created, listed, rotated, revoked; and what is told of one.
+
+It makes every change by the compare-and-swap of the keys: a race that is lost, as against the note of a use, is run
+again. It knows no HTTP and no command line; what opens with a key is `guidsvc.auth.authenticator`'s business.
+"""
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from copy import copy
+from typing import Any, Literal, NamedTuple, Protocol
+
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, Key
+from guidsvc.domain.caller import ANYONE, SCOPES, Caller
+from guidsvc.domain.lifecycle import Clock
+from guidsvc.errors import Fault, GuidsvcError, InvalidRequest, KeyEnded, NoSuchKey, OutcomeUnknown, StoreUnavailable
+from guidsvc.runtime import cancel_scope as errand
+from guidsvc.store import Keys
+
+STRIDE = 500
+"""So many keys are read at a time where all are."""
+OVERLAP, MOST_OVERLAP = 3600, 30 * 24 * 3600
+"""Seconds for which the old secret of a key that was rotated is good: where nobody says, and at most."""
+ATTEMPTS = 100
+"""How often a change that loses its race is tried again before it is given up as unavailable."""
+
+KeyState = Literal["live", "revoked", "expired"]
+KeyAction = Literal["key-create", "key-revoke", "key-rotate"]
+
+
+class KeyAudit(Protocol):
+    """Notes what is done to keys."""
+
+    def __call__(self, action: KeyAction, key: Key, caller: Caller, outcome: Literal["done", "unknown"], /) -> None:
+        """Note what a caller did to a key: it as it now is, or may be."""
+
+
+class Issued(NamedTuple):
+    """A key, and its text: the only time that there is one."""
+
+    key: Key
+    text: str
+
+
+class Keyring:
+    """The keys that there are, by a clock. What changes them may raise StoreUnavailable or OutcomeUnknown.
+
+    Where there is an `audit`, each change is noted there before it is told, with whom it acts for.
+    """
+
+    def __init__(self, kept: Keys, *, clock: Clock, audit: KeyAudit | None = None) -> None:
+        self._keys = kept
+        self._clock = clock
+        self._audit = audit
+        self._caller = ANYONE
+
+    def acting_for(self, caller: Caller) -> "Keyring":
+        """Return the same keys, as a caller changes them."""
+        acting = copy(self)
+        acting._caller = caller  # noqa: SLF001  # it is one of us
+        return acting
+
+    async def create(self, owner: str, scopes: Iterable[str], *, expire: int | None = None) -> Issued:
+        """Make a key for an owner, which is good until `expire`, in Unix seconds, or for ever.
+
+        InvalidRequest if that is past: such a key would never open.
+        """
+        now, chosen = self._clock(), tuple(scopes)
+        if expire is not None and expire * 1000 <= now:
+            raise InvalidRequest(Fault("/expire", "is past: the key would never be good"))
+        for _ in range(ATTEMPTS):
+            issued = Issued(*keys.draw(owner, chosen, now, expire=expire))
+            if await self._swap("key-create", None, issued.key):
+                return issued
+        raise StoreUnavailable(f"{ATTEMPTS} ids of keys were drawn, and all are taken already")
+
+    async def get(self, key_id: str) -> Key:
+        """Return a key; NoSuchKey if there is none of that id."""
+        if not re.fullmatch(KEY_ID_PATTERN, key_id):
+            raise NoSuchKey(f"The id of a key is {ID_CHARACTERS} letters and digits: those between gs_ and the next _.")
+        key = await self._keys.key(key_id)
+        if key is None:
+            raise NoSuchKey(f"There is no key with the id {key_id}.")
+        return key
+
+    async def page(self, after: str, limit: int) -> Sequence[Key]:
+        """Return the first keys whose id is greater than `after`, in the order of their ids."""
+        return await self._keys.keys(after, limit)
+
+    async def walk(self) -> AsyncIterator[Key]:
+        """Yield all keys, in the order of their ids."""
+        after, found = "", STRIDE
+        while found == STRIDE:
+            page = await self.page(after, STRIDE)
+            for key in page:
+                after = key.id
+                yield key
+            found = len(page)
+
+    async def revoke(self, key_id: str) -> Key:
+        """Let a key open nothing any more; return what it now is. One that was revoked before stays so."""
+        return await self._change("key-revoke", key_id, lambda key: key if key.revoked else _changed(key, revoked=1))
+
+    async def rotate(self, key_id: str, *, overlap: int = OVERLAP) -> Issued:
+        """Give a key a new secret; the one that it had is good for `overlap` seconds more, one before that no more.
+
+        KeyEnded if the key was revoked or has expired.
+        """
+        text = ""
+
+        def turn(key: Key) -> Key:
+            nonlocal text
+            state = self.state_of(key)
+            if state != "live":
+                raise KeyEnded(key.id, state)
+            turned, text = keys.rotated(key, self._clock(), overlap=overlap)
+            return turned
+
+        return Issued(await self._change("key-rotate", key_id, turn), text)
+
+    def state_of(self, key: Key) -> KeyState:
+        """Tell whether a key is good by now, or why not."""
+        if key.revoked:
+            return "revoked"
+        return "live" if key.is_good(self._clock()) else "expired"
+
+    def told(self, key: Key) -> dict[str, Any]:
+        """Return what is told of a key, as JSON: all but what its secrets can be known by. Times are digits."""
+        scopes = key.scopes.split()
+        whole: dict[str, Any] = {
+            "id": key.id,
+            "owner": key.owner,
+            "scopes": [scope for scope in SCOPES if scope in scopes],
+            "created": str(key.created),
+        }
+        more = {name: str(time) for name in ("used", "expire") if (time := getattr(key, name)) is not None}
+        return whole | more | {"state": self.state_of(key)}
+
+    async def _change(self, action: KeyAction, key_id: str, make: Callable[[Key], Key]) -> Key:
+        """Put what `make` makes of a key in its place; it is called again if somebody else was faster."""
+        for _ in range(ATTEMPTS):
+            old = await self.get(key_id)
+            new = make(old)
+            if new is old or await self._swap(action, old, new):
+                return new
+        raise StoreUnavailable(f"key {key_id} was changed by others {ATTEMPTS} times in a row")
+
+    async def _swap(self, action: KeyAction, old: Key | None, new: Key) -> bool:
+        """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished."""
+        errand.check()
+        with errand.kept():
+            try:
+                swapped = await self._keys.swap_key(old, new)
+            except BaseException as error:
+                if isinstance(error, OutcomeUnknown) or not isinstance(error, GuidsvcError):
+                    self._note(action, new, "unknown")
+                raise
+            if swapped:
+                self._note(action, new, "done")
+            return swapped
+
+    def _note(self, action: KeyAction, key: Key, outcome: Literal["done", "unknown"]) -> None:
+        if self._audit is not None:
+            self._audit(action, key, self._caller, outcome)
+
+
+def _changed(key: Key, **members: object) -> Key:
+    return key.model_copy(update=members | {"version": key.version + 1})

@@ -1,0 +1,123 @@
+"""Room for receipts: how much an owner may keep, and all owners together, and what an answer looks like in a receipt.
+
+The store is counted at most once a minute for each owner; in between each process adds what it writes. So several
+processes may pass the bound by what they write in a minute, and no more.
+"""
+
+import zlib
+from base64 import b64decode, b64encode
+from binascii import Error as NoBase64
+from hashlib import sha256
+from time import perf_counter
+
+from cachebox import LRUCache
+
+from guidsvc.domain.lifecycle import Clock
+from guidsvc.errors import CorruptRecord, GuidsvcError, ReceiptsFull
+from guidsvc.store import Receipts
+
+RECEIPT_BYTES = 512
+"""What a receipt takes beside its answer, its row and index entries included."""
+OWNER_BYTES, TOTAL_BYTES = 256 * 1024 * 1024, 1024 * 1024 * 1024
+COUNT_EVERY_MS = 60_000
+COUNT_SHARE = 100
+"""Counting takes at most one part in so many of the time."""
+OWNERS = 10_000
+"""The tallies of so many owners are remembered."""
+PLAIN_BYTES = 2 * 1024
+"""A larger answer is compressed."""
+MAX_UNPACKED_BYTES = 16 * 1024 * 1024
+_PACKED = "zlib:"
+
+
+def prefix_of(owner: str) -> str:
+    """Return what the names of all receipts of an owner begin with: hexadecimal digits."""
+    return sha256(owner.encode()).hexdigest()[:32]
+
+
+def pack(rendered: bytes) -> str:
+    """Return an answer as text for a receipt, compressed if it is long."""
+    if len(rendered) <= PLAIN_BYTES:
+        return rendered.decode()
+    return _PACKED + b64encode(zlib.compress(rendered, 1)).decode()
+
+
+def unpack(text: str) -> bytes:
+    """Return the answer that `pack` made a text of; CorruptRecord if it made none of this."""
+    if not text.startswith(_PACKED):
+        return text.encode()
+    try:
+        inflate = zlib.decompressobj()
+        rendered = inflate.decompress(b64decode(text[len(_PACKED) :], validate=True), MAX_UNPACKED_BYTES)
+    except (NoBase64, zlib.error) as error:
+        raise CorruptRecord(f"a stored answer cannot be decompressed: {error}") from error
+    if not inflate.eof:
+        raise CorruptRecord(f"a stored answer is cut off, or has over {MAX_UNPACKED_BYTES} bytes")
+    return rendered
+
+
+class _Tally:
+    """How many bytes some receipts take, as counted, and written since; and for how long that count is good."""
+
+    __slots__ = ("counted", "counted_at", "good_ms", "is_counting", "written")
+
+    def __init__(self) -> None:
+        self.counted = self.written = self.counted_at = self.good_ms = 0
+        self.is_counting = False
+
+    def is_due(self, now: int) -> bool:
+        """Whether to count again: in time, and when the clock was set back."""
+        return not (self.is_counting or 0 <= now - self.counted_at < self.good_ms)
+
+
+class ReceiptRoom:
+    """The room for receipts: `owner_bytes` for each owner, `total_bytes` for all."""
+
+    def __init__(
+        self, receipts: Receipts, *, clock: Clock, owner_bytes: int = OWNER_BYTES, total_bytes: int = TOTAL_BYTES
+    ) -> None:
+        self._receipts = receipts
+        self._clock = clock
+        self._owner_bytes = owner_bytes
+        self._total_bytes = total_bytes
+        self._total = _Tally()
+        self._owners: LRUCache[str, _Tally] = LRUCache(OWNERS)
+
+    async def reserve(self, owner: str) -> None:
+        """Take room for a new receipt of an owner; ReceiptsFull if there is none."""
+        prefix = prefix_of(owner)
+        bounds = ((self._tally(prefix), prefix, self._owner_bytes), (self._total, "", self._total_bytes))
+        for tally, counted, most in bounds:
+            if tally.is_due(self._clock()):
+                await self._count(tally, counted)
+            if tally.counted + tally.written + RECEIPT_BYTES > most:
+                raise ReceiptsFull(most)
+        self.add(owner, RECEIPT_BYTES)
+
+    def add(self, owner: str, size: int) -> None:
+        """Note that so many bytes were written for an owner."""
+        for tally in (self._tally(prefix_of(owner)), self._total):
+            tally.written += size
+
+    def _tally(self, prefix: str) -> _Tally:
+        tally: _Tally | None = self._owners.get(prefix)
+        if tally is None:
+            tally = _Tally()
+            self._owners.insert(prefix, tally)
+        return tally
+
+    async def _count(self, tally: _Tally, prefix: str) -> None:
+        """Count anew; a store that cannot count now leaves the tally as it is."""
+        before, since = tally.written, perf_counter()
+        tally.is_counting = True
+        try:
+            usage = await self._receipts.receipt_usage(prefix)
+        except GuidsvcError:
+            pass
+        else:
+            tally.counted = usage.number * RECEIPT_BYTES + usage.answer_bytes
+            tally.written -= before  # what was written meanwhile may be counted twice, until the next time
+        finally:
+            tally.is_counting = False
+            took_ms = round((perf_counter() - since) * 1000)
+            tally.counted_at, tally.good_ms = self._clock(), max(COUNT_EVERY_MS, COUNT_SHARE * took_ms)

@@ -1,0 +1,44 @@
+"""A store around a store, which passes everything on: a cache, or a test, goes over what it has to say about."""
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from guidsvc.domain.lifecycle import Selection
+from guidsvc.domain.record import Record
+from guidsvc.store import Far, Store
+
+_Store = TypeVar("_Store", bound=Store)
+
+
+class Around(Generic[_Store]):
+    """The store that it is given, as it is."""
+
+    def __init__(self, store: _Store) -> None:
+        self._store = store
+
+    async def get(self, guid: str) -> Record | None:
+        return await self._store.get(guid)
+
+    def peek(self, guid: str) -> Record | Far | None:
+        return self._store.peek(guid)
+
+    async def latest(self, guid: str) -> Record | None:
+        return await self._store.latest(guid)
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        return await self._store.swap(old, new, not_after=not_after)
+
+    async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
+        return await self._store.find(selection, after, limit)
+
+    async def count(self, selection: Selection) -> int:
+        return await self._store.count(selection)
+
+    async def purge(self, before: int, limit: int) -> int:
+        return await self._store.purge(before, limit)
+
+    async def identity(self) -> str:
+        return await self._store.identity()
+
+    async def ping(self) -> None:
+        await self._store.ping()

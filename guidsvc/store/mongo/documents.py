@@ -1,0 +1,98 @@
+"""Documents: how models are laid out in MongoDB, and what says in its words which of them are meant."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from bson.datetime_ms import DatetimeMS
+from pydantic import ValidationError
+from pymongo import InsertOne, UpdateOne
+
+from guidsvc.domain.api_key import Key
+from guidsvc.domain.lifecycle import Selection
+from guidsvc.domain.quota_ledger import Ledger
+from guidsvc.domain.record import Receipt, Record
+from guidsvc.errors import CorruptRecord
+
+NOW = {"$toLong": "$$NOW"}
+"""The time by MongoDB's clock, in Unix milliseconds."""
+LATE = {53, 66}
+"""The codes with which MongoDB rejects a creation that is too late: InvalidIdField, ImmutableField."""
+_NO_VERSION = -1
+"""A version that no record has."""
+Document = Mapping[str, Any]
+Creation = InsertOne[dict[str, Any]] | UpdateOne
+Model = TypeVar("Model", Record, Receipt, Key, Ledger)
+_NAMES: Mapping[type, tuple[str, str]] = {
+    Record: ("guid", "version"),
+    Receipt: ("key", "attempt"),
+    Key: ("id", "version"),
+    Ledger: ("owner", "version"),
+}
+"""Of which fields one is the key, and one rises with every change."""
+
+
+def same_as(model: Record | Receipt | Key | Ledger) -> dict[str, Any]:
+    """Return the filter of the document of a model, at its version."""
+    key, version = _NAMES[type(model)]
+    return {"_id": getattr(model, key), version: getattr(model, version)}
+
+
+def no_later_than(milliseconds: int) -> dict[str, Any]:
+    """Say that it is no later than this, as a filter of MongoDB."""
+    return {"$expr": {"$lte": [NOW, milliseconds]}}
+
+
+def creation_of(record: Record, not_after: int | None) -> Creation:
+    """Return what creates a record if there is none of its GUID, and if it is no later than this.
+
+    An insert has no condition. An upsert whose filter matches nothing inserts what its pipeline makes; if it is late,
+    that is a document which MongoDB never accepts, with an array as its `_id`.
+    """
+    document = document_of(record)
+    if not_after is None:
+        return InsertOne(document)
+    is_timely = no_later_than(not_after)["$expr"]
+    made = {"$cond": [is_timely, {"$literal": document}, {"$literal": {"_id": []}}]}
+    return UpdateOne({"_id": document["_id"], "version": _NO_VERSION}, [{"$replaceWith": made}], upsert=True)
+
+
+def document_of(model: Record | Receipt | Key | Ledger) -> dict[str, Any]:
+    """Lay a model out as a document: its key is `_id`, and `purge_at` a date, as the TTL index wants it."""
+    fields = model.model_dump()
+    if "purge_at" in fields:
+        fields["purge_at"] = DatetimeMS(fields["purge_at"] * 1000)
+    return {"_id": fields.pop(_NAMES[type(model)][0])} | fields
+
+
+def filter_of(selection: Selection) -> dict[str, Any]:
+    """Say what a selection holds, as a filter of MongoDB."""
+    kept = {"purge_at": {"$gt": DatetimeMS(selection.kept_at * 1000)}}
+    whose = {name: value for name in ("owner", "user") if (value := getattr(selection, name)) is not None}
+    others = {"_id": {"$nin": sorted(selection.without)}} if selection.without else {}
+    return whose | others | expiring(selection) | kept
+
+
+def expiring(selection: Selection) -> dict[str, Any]:
+    """Say between which times those of a selection expire."""
+    return {"expire": {"$gte": selection.expire_from, "$lt": selection.expire_before}}
+
+
+def usage_of(prefix: str) -> list[dict[str, Any]]:
+    """Return the pipeline that counts the receipts whose key, of hexadecimal digits, begins with this."""
+    size = {"$strLenBytes": {"$ifNull": ["$answer", ""]}}
+    return [
+        {"$match": {"_id": {"$gte": prefix, "$lt": f"{prefix}g"}}},
+        {"$group": {"_id": None, "number": {"$sum": 1}, "answer_bytes": {"$sum": size}}},
+    ]
+
+
+def model_of(model: type[Model], document: Document) -> Model:
+    """Return the model that a document is; CorruptRecord if it is none."""
+    fields = dict(document)
+    name, purge_at = fields.pop("_id"), fields.get("purge_at")
+    if isinstance(purge_at, DatetimeMS):
+        fields["purge_at"] = int(purge_at) // 1000
+    try:
+        return model.model_validate(fields | {_NAMES[model][0]: name})
+    except ValidationError as error:
+        raise CorruptRecord(f"the document of {name} is no {model.__name__}: {error}") from error

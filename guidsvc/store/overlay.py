@@ -1,0 +1,112 @@
+"""A store in which changes are rehearsed: it reads what another holds, and keeps what is written to itself.
+
+What is written goes into a temporary database of SQLite, which has no name, spills to disk where it grows large,
+and is gone when it is closed. It takes its pages from the temporary space of the request, so it can grow to that bound.
+It is opened by the first write, when that has its space: so the temporary space bounds how many there are, too.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+from guidsvc.domain.record import Record
+from guidsvc.errors import StoreUnavailable
+from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share, TemporarySpace
+from guidsvc.store import FAR, Far, Store
+from guidsvc.store.delegating import Around
+
+_SCHEMA = """
+    PRAGMA journal_mode = OFF;
+    CREATE TABLE rehearsed (guid TEXT PRIMARY KEY, record TEXT) WITHOUT ROWID;
+"""
+
+
+_STEP_BYTES = 256 * 1024
+"""So many bytes of the temporary space are taken at a time."""
+_ROW_BYTES, _PER_BYTE = 512, 2
+"""What a row takes in the file at most: so much, and so many bytes for each of its own (pages may be half empty)."""
+
+
+@contextmanager
+def rehearsal(store: Store, share: Share | None = None) -> Iterator["Rehearsal"]:
+    """Rehearse on a store, inside. It is never written to. What is rehearsed is taken from the share of the request."""
+    with ExitStack() as opened:
+        share = opened.enter_context(TemporarySpace().share()) if share is None else share
+        yield opened.enter_context(closing(Rehearsal(store, share)))
+
+
+class Rehearsal(Around[Store]):
+    """The store as it would be. Of each GUID one swap at a time, which its one service sees to."""
+
+    def __init__(self, store: Store, share: Share) -> None:
+        super().__init__(store)
+        self._written: sqlite3.Connection | None = None
+        self._share = share
+        self._room = 0  # bytes that were taken, and are still to be written
+        self._taken_bytes = 0
+        self._has_file = False
+
+    def close(self) -> None:
+        """Forget what was written."""
+        if self._written is not None:
+            self._written.close()
+
+    async def get(self, guid: str) -> Record | None:
+        if self._written is None:
+            return await self._store.get(guid)
+        rows = self._execute("SELECT record FROM rehearsed WHERE guid = ?", guid)
+        if not rows:
+            return await self._store.get(guid)
+        ((text,),) = rows
+        return None if text is None else Record.model_validate_json(str(text))
+
+    latest = get
+
+    def peek(self, guid: str) -> Record | Far | None:  # noqa: ARG002  # who rehearses is in no hurry
+        return FAR
+
+    async def swap(
+        self,
+        old: Record | None,
+        new: Record | None,
+        *,
+        not_after: int | None = None,  # noqa: ARG002  # no lease covers a rehearsal
+    ) -> bool:
+        guid = (old or new).guid  # type: ignore[union-attr]  # the contract: one of them is a record
+        stored = await self.get(guid)
+        if (stored and stored.version) != (old and old.version):
+            return False
+        text = new and new.model_dump_json()
+        self._take(_ROW_BYTES + _PER_BYTE * len(text.encode() if text else b""))
+        self._execute("REPLACE INTO rehearsed VALUES (?, ?)", guid, text)
+        return True
+
+    def _take(self, size: int) -> None:
+        """Take room for a row. What a row had before that is replaced is not given back: SQLite may not reuse it."""
+        if size > self._room:
+            step = max(size, min(_STEP_BYTES, self._share.left))
+            self._take_file(step)
+            self._share.take(step)
+            self._room += step
+            self._taken_bytes += step
+        self._room -= size
+
+    def _take_file(self, step: int) -> None:
+        """Take a file descriptor before SQLite has so much that it needs a file: its own memory is twice that."""
+        if not self._has_file and self._taken_bytes + step > MEMORY_BYTES:
+            self._share.take_file()
+            self._has_file = True
+
+    def _execute(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        try:
+            if self._written is None:
+                self._written = _opened()
+            return self._written.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the rehearsal: {error}") from error
+
+
+def _opened() -> sqlite3.Connection:
+    opened = sqlite3.connect("", isolation_level=None)
+    opened.executescript(_SCHEMA)
+    return opened

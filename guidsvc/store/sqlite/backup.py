@@ -1,0 +1,227 @@
+"""Copies of a SQLite store: a backup of a whole one, while it is served, and what can be saved of a damaged one.
+
+Both are made under a temporary name, checked, and only then given their own.
+"""
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from guidsvc.errors import StartError
+from guidsvc.store.sqlite.files import connect, is_file_of
+from guidsvc.store.sqlite.schema import MAKE_FENCE, MAKE_IDENTITY, MIGRATIONS, identify, open_writer, start_error
+
+BUSY_SECONDS = 5.0
+"""How long a backup waits for a lock of the file. Writers hold none that keeps it out."""
+TABLES = ("identity", "fence", "ledgers", "keys", "receipts", "records")
+_MODE = 0o600
+_STEPS = 100_000
+"""After so many steps of SQLite a signal is looked for: SIGTERM and SIGINT end a backup that is under way."""
+
+
+class Copied(NamedTuple):
+    """What was made: where it is, how many records it holds, and how large it is."""
+
+    path: Path
+    records: int
+    size_bytes: int
+
+
+def back_up(source: Path, target: Path, *, overwrite: bool) -> Copied:
+    """Copy a store as it is at one moment; StartError if it cannot be done, and then nothing is left.
+
+    It takes one read transaction: writes go on beside it.
+    """
+
+    def copy(connection: sqlite3.Connection, made: Path) -> None:
+        connection.set_progress_handler(lambda: 0, _STEPS)  # in which Python handles a signal
+        connection.execute("VACUUM INTO ?", (str(made),))
+
+    return _copied(source, target, copy, overwrite=overwrite)
+
+
+def salvage(source: Path, target: Path, *, overwrite: bool) -> Copied:
+    """Make a whole store of what can be read of a damaged one; StartError if that is not even its first page."""
+
+    def copy(connection: sqlite3.Connection, made: Path) -> None:
+        with closing(open_writer(made)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            for table in TABLES:
+                writer.execute(f"DELETE FROM {table}")  # noqa: S608  # nosec B608  # a name of this file
+                for row in _rows(connection, table):
+                    values = ", ".join("?" * len(row))
+                    writer.execute(f"INSERT OR IGNORE INTO {table} VALUES ({values})", row)  # noqa: S608  # nosec B608  # as above
+            _restore_single_rows(writer)
+            writer.execute("COMMIT")
+            writer.execute("PRAGMA journal_mode = DELETE")
+
+    return _copied(source, target, copy, overwrite=overwrite)
+
+
+def _copied(source: Path, target: Path, copy: Callable[[sqlite3.Connection, Path], None], *, overwrite: bool) -> Copied:
+    if not source.exists():
+        raise StartError(f"store_url: there is no store at {source}")
+    _refuse_target(source, target, overwrite=overwrite)
+    with _temporary(target) as made:
+        with _reported(source, target), closing(connect(source, timeout_seconds=BUSY_SECONDS)) as connection:
+            identify(connection, source, newest=len(MIGRATIONS))
+            if not _has_tables(connection):
+                raise StartError(f"store_url: {source} holds no guidsvc tables")
+            copy(connection, made)
+        records = _checked(made)
+        _refuse_target(source, target, overwrite=overwrite)  # the copy may have taken long
+        _publish(made, target, overwrite=overwrite)
+    return Copied(target, records, target.stat().st_size)
+
+
+def _refuse_target(source: Path, target: Path, *, overwrite: bool) -> None:
+    """StartError if the target is a file of the store, is not a regular file, or exists and must not be replaced."""
+    if is_file_of(source, target):
+        raise StartError(f"backup: {target} is the store itself, or a file beside it that SQLite uses; name another")
+    with _writable(target):
+        try:
+            mode = target.lstat().st_mode  # of a symbolic link itself: it would be replaced, not the file it points to
+        except FileNotFoundError:
+            return
+    if stat.S_ISDIR(mode):
+        raise StartError(f"backup: {target} is a folder; name a file")
+    if not stat.S_ISREG(mode):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+        raise StartError(f"backup: {target} is {kind}, which is never replaced; name another file")
+    if not overwrite:
+        raise StartError(f"backup: {target} exists; name another file, or add --overwrite")
+
+
+@contextmanager
+def _writable(target: Path) -> Iterator[None]:
+    """Turn what the system raises about the target into a StartError."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(f"backup: {target} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """Make an empty file beside the target that only its owner can read; remove it at the end if it is still there."""
+    made = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with _writable(target):
+        os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _MODE))
+    try:
+        yield made
+    finally:
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            made.with_name(made.name + suffix).unlink(missing_ok=True)
+
+
+@contextmanager
+def _reported(path: Path, target: Path | None = None) -> Iterator[None]:
+    """Turn what SQLite raises about a file, or about the target that it is copied to, into a StartError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if target is not None and code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+            raise StartError(f"backup: {target} cannot be written: {error}") from error
+        raise start_error(path, error) from error
+
+
+def _checked(made: Path) -> int:
+    """Return how many records a copy holds; StartError if it is not whole."""
+    with _reported(made), closing(connect(made, timeout_seconds=0)) as connection:
+        identify(connection, made, newest=len(MIGRATIONS))
+        (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if verdict != "ok" or not _has_tables(connection):
+            raise StartError(f"backup: the copy is damaged, as the store may be: {verdict}; see docs/faults.md")
+        (records,) = connection.execute("SELECT count(*) FROM records").fetchone()
+    return int(records)
+
+
+def _has_tables(connection: sqlite3.Connection) -> bool:
+    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return {"records", "identity"} <= found
+
+
+def _publish(made: Path, target: Path, *, overwrite: bool) -> None:
+    """Sync the copy, and give it its name."""
+    with _writable(target):
+        _sync(made)
+        if overwrite:
+            made.replace(target)
+        else:
+            target.hardlink_to(made)  # fails if somebody else has made the target meanwhile
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# What can be saved
+
+
+def _rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[object, ...]]:
+    """Yield the rows that can be read: from either end as far as it goes, then by the keys that an index holds.
+
+    A row may come more than once.
+    """
+    try:
+        columns = [row[1:6:4] for row in connection.execute(f"PRAGMA table_info({table})")]
+    except sqlite3.DatabaseError:
+        return
+    keys = [str(name) for name, is_key in columns if is_key]
+    if not keys:
+        yield from _until_damage(connection, f"SELECT * FROM {table}")  # noqa: S608  # nosec B608  # a name of this file
+        return
+    for order in ("ASC", "DESC"):
+        yield from _walk(connection, table, keys[0], order)
+    for key in _indexed_keys(connection, table, keys[0]):
+        yield from _until_damage(connection, f"SELECT * FROM {table} WHERE {keys[0]} = ?", (key,))  # noqa: S608  # nosec B608  # as above
+
+
+def _walk(connection: sqlite3.Connection, table: str, key: str, order: str) -> Iterator[tuple[object, ...]]:
+    """Yield rows in the order of their keys, as far as it goes.
+
+    Each is asked for by itself: `sqlite3` steps to the next row before it returns one, and drops it if that one fails.
+    """
+    statement = f"SELECT {key}, * FROM {table} ORDER BY {key} {order} LIMIT 1"  # noqa: S608  # nosec B608  # as above
+    beyond = ">" if order == "ASC" else "<"
+    values: tuple[object, ...] = ()
+    with suppress(sqlite3.DatabaseError):
+        while (row := connection.execute(statement, values).fetchone()) is not None:
+            yield row[1:]
+            values = (row[0],)
+            statement = f"SELECT {key}, * FROM {table} WHERE {key} {beyond} ? ORDER BY {key} {order} LIMIT 1"  # noqa: S608  # nosec B608  # as above
+
+
+def _until_damage(
+    connection: sqlite3.Connection, statement: str, values: tuple[object, ...] = ()
+) -> Iterator[tuple[object, ...]]:
+    with suppress(sqlite3.DatabaseError):
+        yield from connection.execute(statement, values)
+
+
+def _indexed_keys(connection: sqlite3.Connection, table: str, key: str) -> set[object]:
+    """Return the keys of the rows that the table itself does not lead to."""
+    indexes = list(_until_damage(connection, f"PRAGMA index_list({table})"))
+    found: set[object] = set()
+    for index in indexes:
+        name, origin = str(index[1]), index[3]
+        if origin == "c":
+            statement = f"SELECT {key} FROM {table} INDEXED BY {name}"  # noqa: S608  # nosec B608  # as above
+            found.update(row[0] for row in _until_damage(connection, statement))
+    return found
+
+
+def _restore_single_rows(writer: sqlite3.Connection) -> None:
+    """Make the one row of `identity` and of `fence` anew where it could not be read."""
+    writer.execute(MAKE_IDENTITY)
+    writer.execute(MAKE_FENCE)

@@ -1,0 +1,243 @@
+"""The SQLite file: whose it is, its schema and its versions; and who may open it beside whom.
+
+A file that is not ours is never touched; an older one is brought forward; a newer one is refused.
+"""
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+from guidsvc.errors import StartError
+from guidsvc.store.sqlite.files import WAL_BYTES, connect
+from guidsvc.store.sqlite.parts import refuse_incomplete
+
+APPLICATION_ID = 0x67756964
+"""Marks a file as ours, in SQLite's header: "guid"."""
+
+MIGRATIONS = (
+    """
+    CREATE TABLE records (
+        guid TEXT PRIMARY KEY NOT NULL,
+        user TEXT NOT NULL,
+        expire INTEGER NOT NULL,
+        metadata TEXT,
+        owner TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        updated INTEGER NOT NULL,
+        purge_at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX records_purge_at ON records (purge_at);
+    CREATE TABLE identity (name TEXT NOT NULL);
+    INSERT INTO identity VALUES (lower(hex(randomblob(8))));
+    """,
+    """
+    CREATE INDEX records_user ON records (user, guid, expire, purge_at);
+    CREATE INDEX records_expire ON records (expire, purge_at);
+    CREATE TABLE receipts (
+        key TEXT PRIMARY KEY NOT NULL,
+        fingerprint TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        leased_until INTEGER NOT NULL,
+        seed TEXT NOT NULL,
+        claimed INTEGER NOT NULL,
+        answer TEXT,
+        purge_at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX receipts_purge_at ON receipts (purge_at);
+    """,
+    """
+    CREATE TABLE fence (mode TEXT NOT NULL, gen INTEGER NOT NULL, boot TEXT NOT NULL);
+    INSERT INTO fence VALUES ('off', 0, '');
+    """,
+    """
+    CREATE INDEX records_owner ON records (owner, guid, expire, purge_at);
+    CREATE INDEX records_owner_user ON records (owner, user, guid, expire, purge_at);
+    CREATE TABLE keys (
+        id TEXT PRIMARY KEY NOT NULL,
+        owner TEXT NOT NULL,
+        scopes TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        former TEXT,
+        former_until INTEGER NOT NULL,
+        expire INTEGER,
+        revoked INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        used INTEGER,
+        version INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE ledgers (
+        owner TEXT PRIMARY KEY NOT NULL,
+        version INTEGER NOT NULL,
+        entries TEXT NOT NULL,
+        quota INTEGER NOT NULL,
+        room INTEGER NOT NULL,
+        room_until INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
+)
+"""Step n brings a file from version n to n + 1. A step that has been released is never changed."""
+
+BUSY_SECONDS = 2.0
+"""How long a write waits for another process that writes the same file."""
+SHARE_SECONDS = 5.0
+"""How long one who would share the file waits for who has it alone: the first looks it through, and then shares it."""
+_READ_BUSY_SECONDS = 0.05  # reads run on the event loop, and in WAL mode they wait for nobody but a recovery
+
+
+RENAME = "UPDATE identity SET name = lower(hex(randomblob(8)))"
+"""Gives the store a new identity."""
+LET_GO = "UPDATE receipts SET leased_until = 0 WHERE answer IS NULL"
+"""Lets go of every lease."""
+MAKE_IDENTITY = "INSERT INTO identity SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM identity)"
+MAKE_FENCE = "INSERT INTO fence SELECT 'off', 0, '' WHERE NOT EXISTS (SELECT 1 FROM fence)"
+"""Make the one row of each, where a damaged file has lost it."""
+FORGET = "UPDATE fence SET mode = 'off', gen = gen + 1, boot = ''"
+"""Says that nothing which a cache holds counts: the file may have been brought back from anywhere."""
+
+
+def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:
+    """Open the file for writing, made or brought to the newest version where needed; StartError if it cannot be."""
+    refuse_incomplete(path)
+    connection = _connect(path, timeout=BUSY_SECONDS)
+    try:
+        identify(connection, path, newest=len(migrations))
+        _prepare(connection, path, migrations)
+    except sqlite3.Error as error:
+        connection.close()
+        raise start_error(path, error) from error
+    except StartError:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open the file, which must have been prepared by `open_writer`, for reading, in one thread at a time."""
+    connection = connect(path, timeout_seconds=_READ_BUSY_SECONDS)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def is_store(path: Path) -> bool:
+    """Whether there is a file that holds a store; StartError if it is another application's, or cannot be read."""
+    return path.exists() and _refuse_stranger(path, newest=len(MIGRATIONS))
+
+
+def claim(path: Path, *, exclusive: bool) -> tuple[sqlite3.Connection, bool]:
+    """Claim the file for this process alone, or together with others that share it, until the connection is closed.
+
+    Returns that, and whether nobody else had a claim: who shares the file has it alone until `share` is called. The
+    claim is a lock that SQLite holds on an empty file beside it, so it ends with the process, however that ends.
+    StartError if another process has a claim that does not go with this one, or the file is not ours.
+    """
+    refuse_incomplete(path)
+    if path.exists():
+        _refuse_stranger(path, newest=len(MIGRATIONS))
+    lock = _connect(path.with_name(path.name + "-lock"), timeout=0)
+    try:
+        if _locks(lock, "EXCLUSIVE"):
+            return lock, True
+        lock.execute(f"PRAGMA busy_timeout = {round(SHARE_SECONDS * 1000)}")  # the first has it for a moment
+        if not exclusive and _locks(lock, "DEFERRED"):
+            return lock, False
+    except sqlite3.Error as error:
+        lock.close()
+        raise start_error(path, error) from error
+    lock.close()
+    raise StartError(
+        f"store_url: {path} is in use by another process; with a cache in the process (memory://) only one may use "
+        "it. Stop the other, or give each the same redis:// cache_url."
+    )
+
+
+def share(lock: sqlite3.Connection) -> None:
+    """Let others claim the file too."""
+    lock.execute("COMMIT")
+    _locks(lock, "DEFERRED")
+
+
+def _locks(lock: sqlite3.Connection, kind: str) -> bool:
+    """Whether the lock can be had."""
+    try:
+        lock.execute(f"BEGIN {kind}")
+        lock.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        if lock.in_transaction:
+            lock.execute("ROLLBACK")
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
+
+
+def _connect(path: Path, timeout: float) -> sqlite3.Connection:
+    """Open a file; one that is not there is made for this user alone, and SQLite makes what is beside it likewise."""
+    with suppress(OSError):  # which SQLite finds too
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        return sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise start_error(path, error) from error
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, ...]) -> None:
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StartError(f"store_url: {path} is on a file system that cannot hold a write-ahead log")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+    connection.execute("BEGIN IMMEDIATE")  # one process at a time; and a file that cannot be written shows it here
+    if _pragma(connection, "user_version") != len(migrations):  # else nothing is written: the disk may be full
+        for step in migrations[_pragma(connection, "user_version") :]:
+            for statement in filter(str.strip, step.split(";")):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+    connection.execute("COMMIT")
+
+
+def _refuse_stranger(path: Path, newest: int) -> bool:
+    """Look at a file before anything is made beside it; return whether it is ours, rather than empty."""
+    with closing(_connect(path, timeout=BUSY_SECONDS)) as connection:
+        try:
+            return identify(connection, path, newest)
+        except sqlite3.Error as error:
+            raise start_error(path, error) from error
+
+
+def identify(connection: sqlite3.Connection, path: Path, newest: int) -> bool:
+    """Return whether the file is ours, rather than empty; StartError if it is of another application, or newer."""
+    connection.execute("BEGIN")  # another process may be making the file right now: see all of it, or nothing
+    owner, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    connection.execute("COMMIT")
+    if owner != APPLICATION_ID and (owner or version or tables):
+        raise StartError(f"store_url: {path} is a SQLite file of another application")
+    if version > newest:
+        raise StartError(
+            f"store_url: {path} was written by a newer guidsvc (its schema is {version}, ours {newest}): run that one"
+        )
+    return bool(owner == APPLICATION_ID)
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
+    return int(value)
+
+
+def start_error(path: Path, error: sqlite3.Error) -> StartError:
+    """Return what an error of SQLite means to whoever starts the service or a command."""
+    reasons = {
+        sqlite3.SQLITE_NOTADB: "is not a SQLite file",
+        sqlite3.SQLITE_READONLY: "cannot be written: it is read-only to this user",
+        sqlite3.SQLITE_CANTOPEN: "cannot be opened: its folder is missing, or not writable to this user",
+        sqlite3.SQLITE_FULL: "cannot grow: the disk is full",
+        sqlite3.SQLITE_BUSY: "is locked by another process",
+        sqlite3.SQLITE_CORRUPT: "is damaged",
+    }
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return StartError(f"store_url: {path} {reasons.get(code, f'cannot be used: {error}')}")

@@ -1,0 +1,205 @@
+"""Searching the SQLite file: the statements, and the threads that run them.
+
+A search may have to look at many rows, so it never runs on the event loop. There are three ways to find a page in
+key order, and which is the shortest depends on how many rows the bounds of the expiry leave. To find that out takes
+longer than most pages do, so first is looked whether the page is full of what comes next:
+
+    near    in key order, and not beyond so many rows: most selections leave most rows
+    few     all of them, by the index on the expiry, sorted
+    many    in key order, past what does not match: by the index on the user where one is named,
+            by the primary key where none is
+
+Either way the work does not depend on how far the list has been read.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic_core import to_json
+
+from guidsvc.domain.lifecycle import Selection
+from guidsvc.domain.record import ReceiptUsage, Record
+from guidsvc.errors import StoreUnavailable
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
+from guidsvc.store.sqlite.files import StoreFiles
+from guidsvc.store.sqlite.schema import open_reader
+from guidsvc.store.sqlite.tables import AFTER_HEX, RECEIPT_USAGE, RECORDS
+from guidsvc.store.sqlite.writer import code_of
+
+FIND_SECONDS = 10.0
+"""How long a search may take, waiting for a thread included, before its caller is told that it failed."""
+THREADS = 4
+"""So many searches run side by side; they run in C, and do not hold up the event loop."""
+FEW = 5_000
+"""So many rows are sorted rather than looked for."""
+
+NEAR = 500
+"""So many rows are looked at before it is asked how many there are."""
+
+_WHERE = "guid > :after AND expire >= :expire_from AND expire < :expire_before AND purge_at > :kept_at"
+_WITHOUT = "AND guid NOT IN (SELECT value FROM json_each(:without))"
+_PAGE = "ORDER BY guid LIMIT :limit"
+_PROBE = """
+    SELECT count(*) FROM (
+        SELECT 1 FROM records INDEXED BY records_expire
+        WHERE expire >= :expire_from AND expire < :expire_before LIMIT :few
+    )
+"""
+_Found = TypeVar("_Found")
+
+
+class Finder:
+    """Searches a file with connections of its own, each in one thread at a time."""
+
+    def __init__(
+        self, path: Path, *, threads: int = THREADS, seconds: float = FIND_SECONDS, few: int = FEW, near: int = NEAR
+    ) -> None:
+        self.files: StoreFiles | None = None
+        """Checked before another connection opens the file by its name."""
+        self._path = path
+        self._seconds = seconds
+        self._few = few
+        self._near = near
+        self._places = FairSemaphore(threads)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sqlite-finder")
+        self._open = ExitStack()
+        self._idle: list[sqlite3.Connection] = []
+
+    async def find(
+        self, selection: Selection, after: str, limit: int, make: Callable[[tuple[object, ...]], Record]
+    ) -> list[Record]:
+        """Return the records of a page, which `make` makes of its rows, in the thread too."""
+        values = values_of(selection, after) | {"limit": limit, "near": self._near}
+
+        def work(connection: sqlite3.Connection) -> list[Record]:
+            try:
+                rows = self._page(connection, selection, values)
+            except sqlite3.DatabaseError as error:
+                if code_of(error) != sqlite3.SQLITE_CORRUPT:
+                    raise
+                # What is damaged may be only what was looked at to be quick: in key order the page may be whole.
+                rows = connection.execute(statement(selection, few=False), values).fetchall()
+            return [make(row) for row in rows]
+
+        return await self._run(work, selection.owner)
+
+    async def count(self, selection: Selection) -> int:
+        """Count the rows of a selection."""
+        values = values_of(selection, "")
+
+        def work(connection: sqlite3.Connection) -> int:
+            (count,) = connection.execute(count_statement(selection), values).fetchone()
+            return int(count)
+
+        return await self._run(work, selection.owner)
+
+    async def receipt_usage(self, prefix: str) -> ReceiptUsage:
+        """Count the receipts whose key begins with this, and the bytes of their answers."""
+
+        def work(connection: sqlite3.Connection) -> ReceiptUsage:
+            return ReceiptUsage(*connection.execute(RECEIPT_USAGE, (prefix, prefix + AFTER_HEX)).fetchone())
+
+        return await self._run(work, prefix)
+
+    async def aclose(self) -> None:
+        """Return when every search has ended and the connections are closed."""
+        await asyncio.to_thread(self._threads.shutdown)
+        self._open.close()
+
+    async def _run(self, work: Callable[[sqlite3.Connection], _Found], owner: str | None = None) -> _Found:
+        """Do the work in a thread; of those who wait, each owner gets one in turn."""
+        try:
+            async with asyncio.timeout(self._seconds), self._places.place(owner):
+                return await self._in_thread(work, self._idle.pop() if self._idle else self._connect())
+        except TimeoutError as error:
+            raise StoreUnavailable(f"SQLite: a search took longer than {self._seconds} s") from error
+
+    async def _in_thread(self, work: Callable[[sqlite3.Connection], _Found], connection: sqlite3.Connection) -> _Found:
+        """Run the work in a thread; one whose caller has gone is broken off, and the thread is free again."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work, connection)
+        running.add_done_callback(lambda _: self._idle.append(connection))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            while not running.done():
+                connection.interrupt()  # which reaches only a statement that has begun
+                await asyncio.wait([running], timeout=0.01)
+            running.exception()
+            raise
+
+    def _page(
+        self, connection: sqlite3.Connection, selection: Selection, values: dict[str, object]
+    ) -> list[tuple[object, ...]]:
+        rows = _near(connection, selection, values) if selection.by_expire else None
+        if rows is not None:
+            return rows
+        few = selection.by_expire and self._are_few(connection, selection)
+        return connection.execute(statement(selection, few=few), values).fetchall()
+
+    def _are_few(self, connection: sqlite3.Connection, selection: Selection) -> bool:
+        (found,) = connection.execute(_PROBE, values_of(selection, "") | {"few": self._few}).fetchone()
+        return bool(found < self._few)
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.files is not None:
+            self.files.check()
+        return self._open.enter_context(closing(open_reader(self._path)))
+
+
+def _near(
+    connection: sqlite3.Connection, selection: Selection, values: dict[str, object]
+) -> list[tuple[object, ...]] | None:
+    """Return a page if it is full, or the last one, within the next rows in key order; else None."""
+    end = connection.execute(end_statement(selection), values).fetchone()
+    if end is None:
+        return connection.execute(statement(selection, few=False), values).fetchall()
+    rows = connection.execute(statement(selection, few=False, end=True), values | {"end": end[0]}).fetchall()
+    return rows if len(rows) == values["limit"] else None
+
+
+def values_of(selection: Selection, after: str) -> dict[str, object]:
+    """Return the values of the parameters of a statement about a selection."""
+    return vars(selection) | {"after": after, "without": to_json(sorted(selection.without)).decode()}
+
+
+def end_statement(selection: Selection) -> str:
+    """Return what finds the key until which is looked first."""
+    where = f"{_whose(selection)}guid > :after"
+    return f"SELECT guid FROM records {_by_key(selection)} WHERE {where} ORDER BY guid LIMIT 1 OFFSET :near"  # noqa: S608  # nosec B608  # our own names
+
+
+def statement(selection: Selection, *, few: bool, end: bool = False) -> str:
+    """Return what finds a page of a selection, of whose expiry there are few or many rows; or up to a key, `end`."""
+    index = "INDEXED BY records_expire" if few else _by_key(selection)
+    where = f"{_where(selection)} AND guid <= :end" if end else _where(selection)
+    return f"SELECT {', '.join(RECORDS.columns)} FROM records {index} WHERE {where} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
+
+
+def count_statement(selection: Selection) -> str:
+    """Return what counts a selection, from an index alone."""
+    index = _index(selection) or "records_expire"
+    return f"SELECT count(*) FROM records INDEXED BY {index} WHERE {_where(selection)}"  # noqa: S608  # nosec B608  # our own names
+
+
+def _by_key(selection: Selection) -> str:
+    index = _index(selection)
+    return "NOT INDEXED" if index is None else f"INDEXED BY {index}"
+
+
+def _index(selection: Selection) -> str | None:
+    """Return the index that has the keys of an owner, or a user, in order; None for the primary key."""
+    named = [name for name in ("owner", "user") if getattr(selection, name) is not None]
+    return "_".join(["records", *named]) if named else None
+
+
+def _where(selection: Selection) -> str:
+    return f"{_whose(selection)}{_WHERE} {_WITHOUT if selection.without else ''}"
+
+
+def _whose(selection: Selection) -> str:
+    return "".join(f"{name} = :{name} AND " for name in ("owner", "user") if getattr(selection, name) is not None)

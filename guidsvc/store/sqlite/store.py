@@ -1,0 +1,405 @@
+"""The embedded store: one SQLite file with a write-ahead log.
+
+Point reads run straight on the event loop: microseconds, where a thread would cost tens of them. Writes go to
+one thread, all that wait in one transaction (group commit), and are answered when the log has been synced.
+Whatever sqlite3 raises ends in this file, in `sqlite_writer` and in `sqlite_schema`.
+"""
+
+import asyncio
+import errno
+import os
+import sqlite3
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote
+
+import structlog
+from pydantic import ValidationError
+
+from guidsvc.domain.api_key import Key
+from guidsvc.domain.lifecycle import Clock, Selection
+from guidsvc.domain.quota_ledger import Ledger
+from guidsvc.domain.record import Receipt, ReceiptUsage, Record
+from guidsvc.errors import (
+    CorruptRecord,
+    GuidsvcError,
+    NoStore,
+    OutcomeUnknown,
+    StartError,
+    StoreReplaced,
+    StoreUnavailable,
+)
+from guidsvc.runtime.background import background
+from guidsvc.runtime.batching import Batcher, Patience
+from guidsvc.store.cache_fence import Fence, Mode, Sight
+from guidsvc.store.sqlite.files import WAL_BYTES, StoreFiles
+from guidsvc.store.sqlite.schema import (
+    FORGET,
+    LET_GO,
+    MAKE_FENCE,
+    MAKE_IDENTITY,
+    RENAME,
+    claim,
+    is_store,
+    open_reader,
+    open_writer,
+    share,
+    start_error,
+)
+from guidsvc.store.sqlite.search import Finder
+from guidsvc.store.sqlite.tables import (
+    FENCE,
+    KEYS,
+    LEDGERS,
+    LIST_KEYS,
+    RECEIPTS,
+    RECORDS,
+    SWAP_FENCE,
+    Change,
+    Row,
+    Table,
+)
+from guidsvc.store.sqlite.writer import Writer, failure, monotonic_ms
+from guidsvc.telemetry.metrics import StoreMeter
+
+WRITE_SECONDS = 5.0
+"""How long a write may take before its caller is told that it failed, or that its outcome is unknown."""
+GROUP = 512
+"""At most so many writes go into one transaction."""
+SWEEP_SECONDS = 60.0
+"""The pause between two sweeps for records that are past their retention."""
+WATCH_SECONDS = 1.0
+"""The pause between two looks at the files."""
+SWEEP_CHUNK, SWEEP_PAUSE = 500, 0.05
+"""A sweep removes so many records at a time, and lets others write for so many seconds in between."""
+
+_log = structlog.get_logger(__name__)
+_Done = TypeVar("_Done")
+
+
+def path_of_url(url: str) -> Path:
+    """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`; StartError if there is none."""
+    host, _, path = url.removeprefix("sqlite://").partition("/")
+    if host or {"?", "#"} & set(path) or "%00" in path or path in {"", ":memory:"}:
+        raise StartError("store_url: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path, of a file")
+    path = unquote(path)
+    try:
+        resolved = Path(path).resolve()  # one file has one name, or two processes could each claim it
+        str(resolved).encode()
+        _refuse_special(resolved)
+    except UnicodeEncodeError as error:
+        raise StartError("store_url: the path of a SQLite store must be UTF-8") from error
+    except RuntimeError as error:  # from Python 3.13 on an OSError
+        raise StartError(f"store_url: {path}: {os.strerror(errno.ELOOP)}; name a file") from error
+    except FileNotFoundError as error:
+        raise StartError(
+            "store_url: the working directory no longer exists; start in another, or name an absolute path: "
+            "sqlite:////path/guidsvc.db"
+        ) from error
+    except OSError as error:
+        raise StartError(f"store_url: {path}: {error.strerror}; name another file") from error
+    return resolved
+
+
+def _refuse_special(path: Path) -> None:
+    """StartError if a path leads to a pipe, a device or a socket: to open one may wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # SQLite says of a folder itself that it is one
+        raise StartError(f"store_url: {path} is no regular file; name another")
+
+
+@asynccontextmanager
+async def open_sqlite(
+    path: Path,
+    *,
+    clock: Clock,
+    exclusive: bool,
+    sweep_seconds: float = SWEEP_SECONDS,
+    wal_bytes: int = WAL_BYTES,
+    meter: StoreMeter | None = None,
+) -> AsyncIterator["SqliteStore"]:
+    """Open the store in a file, sweep it now and then, and close it when every write has been answered."""
+    lock, alone = claim(path, exclusive=exclusive)
+    with closing(lock), closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
+        try:
+            if alone:
+                writer.execute(MAKE_IDENTITY)
+                writer.execute(MAKE_FENCE)
+                writer.execute(FORGET)
+            if exclusive:
+                writer.execute(RENAME)
+                writer.execute(LET_GO)
+        except sqlite3.Error as error:
+            raise start_error(path, error) from error
+        if alone and not exclusive:
+            share(lock)
+        store = SqliteStore(writer, reader, Finder(path), meter=meter, is_claimed=True)
+        try:
+            sweep, watch = partial(_sweep, store, clock, sweep_seconds), partial(_watch, store, wal_bytes)
+            async with background(sweep), background(watch):
+                yield store
+        finally:
+            await store.aclose()
+            store.save_stray_log()
+
+
+@asynccontextmanager
+async def open_keys_of(path: Path, *, create: bool = True) -> AsyncIterator["SqliteStore"]:
+    """Open the store in a file for its keys, which are in no cache: whoever has claimed the records need not know.
+
+    NoStore if the file holds none, unless it may `create` one.
+    """
+    if not create and not is_store(path):
+        raise NoStore(str(path))
+    with closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
+        store = SqliteStore(writer, reader, Finder(path))
+        try:
+            yield store
+        finally:
+            await store.aclose()
+
+
+@dataclass
+class _Swap:
+    change: Change
+    droppable: bool  # with the errand that it is a part of
+    taken: bool = False  # by the thread: from here on its caller can no longer withdraw it
+
+
+class SqliteStore:
+    """Records in SQLite: a reader for the thread of the event loop, a writer for a thread of its own."""
+
+    def __init__(
+        self,
+        writer: sqlite3.Connection,
+        reader: sqlite3.Connection,
+        finder: Finder,
+        *,
+        write_seconds: float = WRITE_SECONDS,
+        meter: StoreMeter | None = None,
+        is_claimed: bool = False,
+    ) -> None:
+        (_, _, self._file) = writer.execute("PRAGMA database_list").fetchone()
+        self.files = finder.files = StoreFiles(Path(self._file), is_claimed=is_claimed)
+        self._writer = Writer(writer, self.files)
+        self._reader = reader
+        self._finder = finder
+        self._write_seconds = write_seconds
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
+        patience = Patience(write_seconds, self._overdue)
+        self._meter = StoreMeter() if meter is None else meter
+        self._meter.wal_bytes = self.files.wal_bytes
+        self._swaps: Batcher[_Swap, bool] = Batcher(
+            self._commit,
+            limit=GROUP,
+            in_flight=1,
+            patience=patience,
+            droppable=lambda swap: swap.droppable,
+            meter=self._meter.batch("commit"),
+        )
+        self._settled: Batcher[str, tuple[object, ...] | None] = Batcher(
+            self._settle, limit=GROUP, in_flight=1, meter=self._meter.batch("settle")
+        )
+
+    async def get(self, guid: str) -> Record | None:
+        return self._read(RECORDS, guid)
+
+    def peek(self, guid: str) -> Record | None:
+        return self._read(RECORDS, guid)
+
+    async def latest(self, guid: str) -> Record | None:
+        return self._read(RECORDS, guid)
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        change = RECORDS.change(old, new)
+        return await self._swaps.ask(_Swap(change._replace(not_after=not_after), droppable=True))
+
+    async def settled(self, guid: str) -> Record | None:
+        found = await self._settled.ask(guid)
+        return None if found is None else _row(RECORDS, guid, found)
+
+    async def fence(self) -> Sight:
+        with self._failures():
+            found = self._reader.execute(FENCE).fetchone()
+        return Sight(_fence_of(found), monotonic_ms())
+
+    async def swap_fence(self, old: Fence, new: Fence) -> bool:
+        swap = partial(self._writer.execute, Change(SWAP_FENCE, (*new, *old)))
+        return await self._in_thread(partial(self._writer.transaction, swap)) == 1
+
+    async def receipt(self, key: str) -> Receipt | None:
+        return self._read(RECEIPTS, key)
+
+    async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
+        return await self._swaps.ask(_Swap(RECEIPTS.change(old, new), droppable=False))
+
+    async def key(self, key_id: str) -> Key | None:
+        return self._read(KEYS, key_id)
+
+    async def keys(self, after: str, limit: int) -> list[Key]:
+        with self._failures():
+            rows = self._reader.execute(LIST_KEYS, (after, limit)).fetchall()
+        return [_row(KEYS, str(row[0]), row) for row in rows]
+
+    async def swap_key(self, old: Key | None, new: Key | None) -> bool:
+        return await self._swaps.ask(_Swap(KEYS.change(old, new), droppable=False))
+
+    async def ledger(self, owner: str) -> Ledger | None:
+        return self._read(LEDGERS, owner)
+
+    async def swap_ledger(self, old: Ledger | None, new: Ledger) -> bool:
+        return await self._swaps.ask(_Swap(LEDGERS.change(old, new), droppable=False))
+
+    async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
+        with self._failures():
+            return await self._finder.find(selection, after, limit, lambda row: _row(RECORDS, str(row[0]), row))
+
+    async def count(self, selection: Selection) -> int:
+        with self._failures():
+            return await self._finder.count(selection)
+
+    async def tally(self, selection: Selection) -> int:
+        await self.settled("")  # no swap is half done then: each is counted, or will be too late
+        return await self.count(selection)
+
+    async def receipt_usage(self, prefix: str) -> ReceiptUsage:
+        with self._failures():
+            return await self._finder.receipt_usage(prefix)
+
+    async def purge(self, before: int, limit: int) -> int:
+        purged = await self._purge(RECORDS.purge, before, limit)
+        for due in purged:
+            self._meter.lateness.observe(before - due)
+        return len(purged)
+
+    async def purge_receipts(self, before: int, limit: int) -> int:
+        return len(await self._purge(RECEIPTS.purge, before, limit))
+
+    async def identity(self) -> str:
+        with self._failures():
+            found = self._reader.execute("SELECT name FROM identity").fetchone()
+        if found is None:
+            raise CorruptRecord("the store has no identity; restart all processes that use it")
+        return str(found[0])
+
+    async def shrink_wal(self, limit_bytes: int) -> None:
+        """Cut the write-ahead log back if it is above the limit and nobody needs it."""
+        with self._failures():
+            await asyncio.to_thread(self.files.shrink_wal, limit_bytes)
+
+    def on_claim(self, changed: Callable[[bool], None]) -> None:
+        self.files.on_claim = changed
+
+    def save_stray_log(self) -> bool:
+        """Save the log, if the next process would not find it beside its database; return whether that was done."""
+        return self.files.is_log_astray() and self._writer.save_log()
+
+    async def save_stray_log_in_thread(self) -> bool:
+        """Save the log as `save_stray_log` does, beside the event loop."""
+        return await self._in_thread(self.save_stray_log)
+
+    async def regain_claim(self) -> None:
+        """Have the claim again, if it was lost and every file is back in its place."""
+        if self.files.is_claim_lost:
+            await self._in_thread(partial(self._writer.transaction, lambda: None))
+            self.files.regain_claim()
+
+    async def ping(self) -> None:
+        self.files.check()
+        with self._failures():
+            self._reader.execute("SELECT 1 FROM records LIMIT 1").fetchone()
+        if self._writer.is_failing:
+            await self._in_thread(self._writer.check)
+
+    async def aclose(self) -> None:
+        """Return when every write has been answered and the threads have ended. The connections are the caller's."""
+        await self._swaps.drain()
+        await self._settled.drain()
+        await self._finder.aclose()
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _read(self, table: Table[Row], key: str) -> Row | None:
+        with self._failures():
+            values = self._reader.execute(table.select, (key,)).fetchone()
+        return None if values is None else _row(table, key, values)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn what SQLite raises, inside, into what a reader is told."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise failure(error, self._file) from error
+
+    def _overdue(self, swap: _Swap) -> GuidsvcError:
+        return (OutcomeUnknown if swap.taken else StoreUnavailable)(
+            f"the disk took longer than {self._write_seconds} s"
+        )
+
+    async def _purge(self, statement: str, before: int, limit: int) -> list[int]:
+        """Purge, and return when each row that is gone was due."""
+        purge = partial(self._writer.returned, Change(statement, (before, limit)))
+        return [int(due) for (due,) in await self._in_thread(partial(self._writer.transaction, purge))]
+
+    def _commit(self, swaps: list[_Swap]) -> asyncio.Future[list[bool | GuidsvcError]]:
+        for swap in swaps:
+            swap.taken = True
+        return self._in_thread(partial(self._writer.swaps, [swap.change for swap in swaps]))
+
+    def _settle(self, guids: list[str]) -> asyncio.Future[list[tuple[object, ...] | GuidsvcError | None]]:
+        return self._in_thread(partial(self._writer.rows, RECORDS.select, guids))
+
+    def _in_thread(self, work: Callable[[], _Done]) -> asyncio.Future[_Done]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _fence_of(row: tuple[str, int, str] | None) -> Fence:
+    if row is None or row[0] not in set(Mode) or not isinstance(row[1], int):
+        raise CorruptRecord("the fence of the store is damaged; restart all processes that use it")
+    mode, gen, boot = row
+    return Fence(Mode(mode), gen, boot)
+
+
+def _row(table: Table[Row], key: str, values: tuple[object, ...]) -> Row:
+    try:
+        return table.row(values)
+    except ValidationError as error:
+        raise CorruptRecord(f"the row of {key} is no {table.model.__name__}: {error}") from error
+
+
+async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            for purge in (store.purge, store.purge_receipts):
+                purged = SWEEP_CHUNK
+                while purged == SWEEP_CHUNK:
+                    purged = await purge(clock() // 1000, SWEEP_CHUNK)
+                    await asyncio.sleep(SWEEP_PAUSE)
+        except GuidsvcError as error:
+            _log.warning("sweep failed, to be tried again", error=str(error), seconds=seconds)
+
+
+async def _watch(store: SqliteStore, wal_bytes: int) -> None:
+    """Notice that a file was replaced, or is back, though nobody writes, and keep the log small."""
+    is_saved = False
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        try:
+            store.files.check()
+            is_saved = False
+            await store.regain_claim()
+            await store.shrink_wal(wal_bytes)
+        except StoreReplaced:
+            is_saved = is_saved or await store.save_stray_log_in_thread()
+        except GuidsvcError:
+            pass  # the next look finds what is still so

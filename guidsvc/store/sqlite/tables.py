@@ -1,0 +1,72 @@
+"""The tables of the SQLite file as compare and swap sees them: a key, a version, and the statements."""
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Generic, NamedTuple, TypeVar
+
+from pydantic import BaseModel
+
+from guidsvc.domain.api_key import Key
+from guidsvc.domain.quota_ledger import Ledger
+from guidsvc.domain.record import Receipt, Record
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
+class Change(NamedTuple):
+    """A statement that changes one row, or none if the row is not as it is expected, or if it is later than this."""
+
+    statement: str
+    values: tuple[object, ...]
+    not_after: int | None = None
+
+
+class Table(Generic[Row]):
+    """A table of models, a column for each field, of which one is the key and one rises with every change."""
+
+    def __init__(self, name: str, model: type[Row], *, key: str, version: str) -> None:
+        columns = tuple(model.model_fields)
+        same = f"{key} = ? AND {version} = ?"
+        # The names are our own, and never come from a request.
+        self.select = f"SELECT {', '.join(columns)} FROM {name} WHERE {key} = ?"  # noqa: S608  # nosec B608  # our own names
+        self._insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608  # nosec B608  # our own names
+        self._update = f"UPDATE {name} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {same}"  # noqa: S608  # nosec B608  # our own names
+        self._delete = f"DELETE FROM {name} WHERE {same}"  # noqa: S608  # nosec B608  # our own names
+        self._due = f"SELECT {key} FROM {name} WHERE purge_at < ? ORDER BY purge_at LIMIT ?"  # noqa: S608  # nosec B608  # our own names
+        self.purge = f"DELETE FROM {name} WHERE {key} IN ({self._due}) RETURNING purge_at"  # noqa: S608  # nosec B608  # our own names
+        self._values: Callable[[Row], tuple[object, ...]] = attrgetter(*columns)
+        self._identity: Callable[[Row], tuple[object, object]] = attrgetter(key, version)
+        self.columns = columns
+        self.model = model
+
+    def row(self, values: tuple[object, ...]) -> Row:
+        """Make a model of the values of a row; ValidationError if they are none."""
+        return self.model.model_validate(dict(zip(self.columns, values, strict=True)))
+
+    def change(self, old: Row | None, new: Row | None) -> Change:
+        """Return what puts `new` in the place of `old`; one of them may be None, for absent."""
+        if new is None:
+            if old is None:
+                raise ValueError("a swap of nothing for nothing")
+            return Change(self._delete, self._same(old))
+        values = self._values(new)
+        if old is None:
+            return Change(f"{self._insert} ON CONFLICT DO NOTHING", values)
+        return Change(self._update, (*values, *self._same(old)))
+
+    def _same(self, old: Row) -> tuple[object, object]:
+        return self._identity(old)
+
+
+RECORDS = Table("records", Record, key="guid", version="version")
+RECEIPTS = Table("receipts", Receipt, key="key", version="attempt")
+KEYS = Table("keys", Key, key="id", version="version")
+LEDGERS = Table("ledgers", Ledger, key="owner", version="version")
+LIST_KEYS = f"SELECT {', '.join(KEYS.columns)} FROM keys WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608  # nosec B608  # our own names
+
+FENCE = "SELECT mode, gen, boot FROM fence"
+SWAP_FENCE = "UPDATE fence SET mode = ?, gen = ?, boot = ? WHERE mode = ? AND gen = ? AND boot = ?"
+
+AFTER_HEX = "g"
+"""Sorts after every hexadecimal digit."""
+RECEIPT_USAGE = "SELECT count(*), ifnull(sum(length(CAST(answer AS BLOB))), 0) FROM receipts WHERE key >= ? AND key < ?"

@@ -1,0 +1,1 @@
+"""Instruments: counters and histograms, and the trace of one request. They export nothing."""
