@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from guidsvc.bootstrap import run
 from guidsvc.errors import StartError
 from guidsvc.monitoring import standard_streams
 from guidsvc.process.worker_channel import Post
+from guidsvc.runtime import clock
 
 
 def _backup(words: Sequence[str]) -> None:
@@ -15,10 +17,9 @@ def _backup(words: Sequence[str]) -> None:
 
 
 def _keys(words: Sequence[str]) -> None:
-    from guidsvc.bootstrap import app
     from guidsvc.cli import keys as keys_command
 
-    keys_command.run(words, clock=app.system_clock)
+    keys_command.run(words, clock=clock.system_clock)
 
 
 def _healthcheck(words: Sequence[str]) -> None:
@@ -55,7 +56,6 @@ def main() -> None:
 def serve() -> None:
     """Read the settings and serve; a worker tells its supervisor why it cannot."""
     from guidsvc import config
-    from guidsvc.bootstrap import app
     from guidsvc.monitoring import log_config as logs
 
     post = Post.inherited()
@@ -63,7 +63,7 @@ def serve() -> None:
         settings = config.load()
         with standard_streams.buffered():
             logs.configure(settings.log_level, settings.log_format, worker=None if post is None else post.slot)
-            app.run(settings, post)
+            run.run(settings, post)
     except StartError as error:
         if post is None:
             raise

@@ -32,7 +32,8 @@ from guidsvc.bootstrap import app
 from guidsvc.cache import open_cache
 from guidsvc.config import Settings
 from guidsvc.monitoring import log_config as logs
-from guidsvc.store import Store, open_store
+from guidsvc.store import open_store
+from guidsvc.store.contract import Store
 from tests.certificates import Certificate
 from tests.client import Client
 from tests.servers import Server, mongo_server, redis_server

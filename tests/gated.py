@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from guidsvc.domain.lifecycle import Selection
-from guidsvc.domain.record import Receipt, ReceiptUsage, Record
-from guidsvc.store import FAR, Far
+from guidsvc.domain.receipt import Receipt, ReceiptUsage
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
 from guidsvc.store.cache_fence import NEW, Fence, Sight
+from guidsvc.store.contract import FAR, Far
 
 
 class GatedStore:

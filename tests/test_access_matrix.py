@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import pytest
 
-from guidsvc.api.base.handler import METHODS
 from guidsvc.api.docs.openapi_document import Method, methods_of
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.caller import ADMIN, SCOPES
+from guidsvc.http.constants import METHODS
 from guidsvc.store import open_keys
 from tests.client import Reply
 from tests.conftest import FakeClock, Serving

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import guidsvc
-from guidsvc.bootstrap.app import system_clock
-from guidsvc.domain import lifecycle as rules
+from guidsvc.domain import guid_generator
+from guidsvc.runtime.clock import system_clock
 from tests.records import GUID, USER
 from tests.servers import Server, Service, free_port, pdapt, service, wait_until
 
@@ -253,5 +253,5 @@ def test_what_was_written_past_redis_is_seen_when_it_is_used_again(tmp_path: Pat
 
 def test_the_clock_tells_unix_milliseconds_and_draws_differ() -> None:
     assert 1_700_000_000_000 < system_clock() < 100_000_000_000_000
-    draw = rules.drawing(rules.guid_v4)
+    draw = guid_generator.drawing(guid_generator.guid_v4)
     assert len({draw(0) for _ in range(1000)}) == 1000

@@ -22,7 +22,7 @@ from guidsvc.domain.commands import Change
 from guidsvc.domain.lifecycle import Terms
 from guidsvc.domain.record import MAX_TIME, MAX_USER_CHARACTERS, Record
 from guidsvc.errors import Forbidden, OutcomeUnknown, RateLimited, StoreUnavailable, Unauthorized
-from guidsvc.monitoring.log_config import PIPE_BUF
+from guidsvc.monitoring.access_log import PIPE_BUF
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.key_service import Keyring
 from guidsvc.store import open_keys

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc.domain.lifecycle import Selection
+from guidsvc.domain.selection import Selection
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store import open_store
 from guidsvc.store.sqlite.search import Finder

@@ -8,10 +8,12 @@ from typing import cast
 import pytest
 from pydantic_core import to_json
 
+from guidsvc.domain import guid_generator
 from guidsvc.domain import lifecycle as rules
 from guidsvc.domain.commands import Change
-from guidsvc.domain.lifecycle import Selection
-from guidsvc.domain.record import Receipt, Record
+from guidsvc.domain.receipt import Receipt
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import (
     IdempotencyMismatch,
     InProgress,
@@ -20,12 +22,14 @@ from guidsvc.errors import (
     QuotaExceeded,
     StoreUnavailable,
 )
+from guidsvc.http.response import Reply
 from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Reply, Request
+from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Request
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
 from guidsvc.services.receipt_quota import pack
-from guidsvc.store import Backend, Database, Store, open_store
+from guidsvc.store import open_store
 from guidsvc.store.cache_fence import Sight
+from guidsvc.store.contract import Backend, Database, Store
 from guidsvc.store.delegating import Around
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import ExpectedLogs, FakeClock
@@ -46,8 +50,8 @@ async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIter
         yield store
 
 
-def seeded(seed: bytes, place: int, at: int) -> rules.Draw:
-    return rules.seeded(rules.guid_v4, seed, place, at)
+def seeded(seed: bytes, place: int, at: int) -> guid_generator.Draw:
+    return guid_generator.seeded(guid_generator.guid_v4, seed, place, at)
 
 
 @pytest.fixture
@@ -364,7 +368,9 @@ class Creates:
 
     def __init__(self, store: Store, clock: FakeClock, quota: Quota = NO_QUOTA) -> None:
         terms = rules.Terms(lifetime=3600, retention=600)
-        self._service = GuidService(store, clock=clock, draw=rules.drawing(rules.guid_v4), terms=terms, quota=quota)
+        self._service = GuidService(
+            store, clock=clock, draw=guid_generator.drawing(guid_generator.guid_v4), terms=terms, quota=quota
+        )
 
     async def __call__(self, draws: Draws | None) -> Reply:
         assert draws is not None

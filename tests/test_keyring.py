@@ -11,7 +11,8 @@ from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import Key
 from guidsvc.errors import InvalidRequest, KeyEnded, NoSuchKey, StoreUnavailable
 from guidsvc.services.key_service import ATTEMPTS, STRIDE, Issued, Keyring
-from guidsvc.store import Keys, open_keys
+from guidsvc.store import open_keys
+from guidsvc.store.contract import Keys
 from tests.conftest import FakeClock
 
 

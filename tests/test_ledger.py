@@ -8,7 +8,8 @@ import pytest
 
 from guidsvc.domain.quota_ledger import LEASE_MS, ROOM_MS, Ledger, Page, Wish, living
 from guidsvc.errors import CorruptRecord, QuotaExceeded
-from guidsvc.store import Database, open_store
+from guidsvc.store import open_store
+from guidsvc.store.contract import Database
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 

@@ -13,6 +13,7 @@ import structlog
 from guidsvc.auth.audit_log import open_audit_log
 from guidsvc.domain.caller import SCOPES, Caller
 from guidsvc.errors import Forbidden, Unauthorized
+from guidsvc.monitoring import access_log
 from guidsvc.monitoring import log_config as logs
 from guidsvc.monitoring.line_limit import PER_SOURCE, SOURCE_CHARACTERS, TOTAL, WINDOW_SECONDS, LineLimit
 from guidsvc.telemetry.tracing import CURRENT, Trace
@@ -126,7 +127,7 @@ async def test_refused_requests_of_an_address_have_a_bound_of_access_lines(
     capsys: pytest.CaptureFixture[str], form: logs.Form
 ) -> None:
     logs.configure("info", "json")
-    log = logs.access_log("info", form)
+    log = access_log.access_log("info", form)
     assert log is not None
     for status in (401, 421, 429, 200):
         for number in range(PER_SOURCE):

@@ -8,7 +8,7 @@ import pytest
 from guidsvc.cache.memory import LocalCache
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
-from guidsvc.store import Far
+from guidsvc.store.contract import Far
 from tests.conftest import FakeClock
 from tests.gated import GatedStore, turns
 from tests.records import GUID, record

@@ -8,9 +8,10 @@ import pytest
 import redis
 
 from guidsvc.auth import lockout as module
-from guidsvc.auth.lockout import LOOKS, KnownFailures, Lockouts, place_of
+from guidsvc.auth.lockout import LOOKS, KnownFailures, Lockouts
 from guidsvc.auth.rate_limit import Limit
 from guidsvc.cache.redis_counters import RedisCounters, open_counters
+from guidsvc.http.client_address import place_of
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.servers import Server
 from tests.test_counters import DOWN, PATIENT, until_up

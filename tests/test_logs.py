@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from guidsvc.http.headers.diagnostics import CACHE_STATUS
+from guidsvc.monitoring import access_log
 from guidsvc.monitoring import log_config as logs
 from guidsvc.telemetry.tracing import CURRENT, Trace
 from tests.servers import ROOT
@@ -33,7 +34,7 @@ async def test_a_line_for_programs_is_what_structlog_would_write(
     capsys: pytest.CaptureFixture[str], cache: str | None
 ) -> None:
     logs.configure("info", "json")
-    log = logs.access_log("info", "json")
+    log = access_log.access_log("info", "json")
     assert log is not None
 
     log(*LINE, cache)
@@ -53,7 +54,7 @@ async def test_a_line_for_programs_is_what_structlog_would_write(
 @pytest.mark.usefixtures("_configured")
 async def test_where_there_are_several_workers_every_line_names_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "json", worker=3)
-    log = logs.access_log("info", "json", worker=3)
+    log = access_log.access_log("info", "json", worker=3)
     assert log is not None
 
     log(*LINE, "l1")
@@ -69,12 +70,12 @@ async def test_where_there_are_several_workers_every_line_names_its_own(capsys: 
 def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
     lines = ["a" * 30, "b" * 60, "c" * 10, "d" * 200, "e"]
 
-    assert ["".join(part) for part in logs.parted(lines, 100)] == ["".join(lines[:3]), lines[3], lines[4]]
-    assert list(logs.parted([], 100)) == []
+    assert ["".join(part) for part in access_log.parted(lines, 100)] == ["".join(lines[:3]), lines[3], lines[4]]
+    assert list(access_log.parted([], 100)) == []
 
 
 async def test_a_line_for_a_reader_says_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    log = logs.access_log("info", "console")
+    log = access_log.access_log("info", "console")
     assert log is not None
     with caplog.at_level(logging.INFO):
         log(*LINE, None)
@@ -86,7 +87,7 @@ async def test_a_line_for_a_reader_says_the_same(caplog: pytest.LogCaptureFixtur
 
 
 def test_where_only_warnings_are_wanted_no_request_has_a_line() -> None:
-    assert logs.access_log("warning", "json") is None
+    assert access_log.access_log("warning", "json") is None
 
 
 @pytest.mark.usefixtures("_configured")

@@ -11,7 +11,7 @@ from guidsvc.auth.authenticator import LOGIN_BYTES, REMEMBERED_BYTES, Guard
 from guidsvc.cache.byte_lru import bounded, put
 from guidsvc.cache.memory import LocalCache
 from guidsvc.domain.record import SMALL_BYTES, Record
-from guidsvc.store import FAR, Far
+from guidsvc.store.contract import FAR, Far
 from tests.conftest import FakeClock
 from tests.gated import GatedStore
 from tests.records import record

@@ -21,8 +21,8 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from guidsvc.domain.lifecycle import Selection
 from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.store.mongo.documents import filter_of
 from guidsvc.store.mongo.store import PROOF_SECONDS, SETTLED, MongoStore, _write_failure, open_mongo

@@ -20,10 +20,10 @@ from guidsvc.api.contract import problems
 from guidsvc.api.contract.operation import Answer, operation
 from guidsvc.api.docs import openapi_document as openapi
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS
-from guidsvc.api.parsing.body import NDJSON
 from guidsvc.api.routing import Route
 from guidsvc.domain.commands import Change, Creation, ListQuery, Operation, Patch, render_cursor
 from guidsvc.domain.record import EXAMPLE_GUID, MAX_TIME
+from guidsvc.http.constants import NDJSON
 from guidsvc.http.headers.proxy import Forwarded
 from tests.conftest import Serving
 from tests.servers import ROOT

@@ -18,18 +18,19 @@ from guidsvc.api.fast_path.dispatcher import ShortWay
 from guidsvc.api.fast_path.load_shedding import Refusals
 from guidsvc.api.request_log import LOGGED_PATH
 from guidsvc.api.resources.health import Probes
-from guidsvc.bootstrap.app import system_clock
-from guidsvc.domain import lifecycle as rules
+from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import Terms
 from guidsvc.errors import Overloaded
 from guidsvc.http.headers.proxy import Forwarded
 from guidsvc.monitoring.process_monitor import Watch
 from guidsvc.runtime.admission import QUEUE, Admission
 from guidsvc.runtime.cancel_scope import Errand
+from guidsvc.runtime.clock import system_clock
 from guidsvc.server.protocol import read_throttle as held
 from guidsvc.server.server import serving_on
 from guidsvc.services.guid_service import GuidService
-from guidsvc.store import Store, open_store
+from guidsvc.store import open_store
+from guidsvc.store.contract import Store
 from guidsvc.telemetry.metrics import RequestMeter
 from tests.client import Client, Reply, hang_up, read_reply, reset
 from tests.conftest import ExpectedLogs, Serving
@@ -49,7 +50,10 @@ async def _well() -> None:
 async def service(store: Store, server: str, **limits: float) -> AsyncIterator[tuple[Client, Admission]]:
     """Serve a store, inside, with room for few requests."""
     guids = GuidService(
-        store, clock=system_clock, draw=rules.drawing(rules.guid_v4), terms=Terms(lifetime=60, retention=60)
+        store,
+        clock=system_clock,
+        draw=guid_generator.drawing(guid_generator.guid_v4),
+        terms=Terms(lifetime=60, retention=60),
     )
     forwarded, admission = Forwarded([]), Admission(PLACES, **limits)
     watch = Watch()

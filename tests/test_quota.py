@@ -8,18 +8,20 @@ from random import Random
 
 import pytest
 
-from guidsvc.domain import lifecycle as rules
+from guidsvc.domain import guid_generator
 from guidsvc.domain.caller import Caller, scopes_of
 from guidsvc.domain.commands import Change, Patch
-from guidsvc.domain.lifecycle import Selection, Terms
+from guidsvc.domain.lifecycle import Terms
 from guidsvc.domain.quota_ledger import LEASE_MS, ROOM_MS, Ledger
 from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import NotFound, OutcomeUnknown, QuotaExceeded, StoreUnavailable
 from guidsvc.services import quota
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.quota import LedgerQuota, open_quota
-from guidsvc.store import Database, open_store
+from guidsvc.store import open_store
 from guidsvc.store.cache_fence import Sight
+from guidsvc.store.contract import Database
 from guidsvc.store.delegating import Around
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import FakeClock
@@ -117,7 +119,9 @@ class Kept:
     def __init__(self, store: Store, kept: quota.Quota, clock: FakeClock) -> None:
         self.store = store
         self.quota = kept
-        self.service = GuidService(store, clock=clock, draw=rules.drawing(rules.guid_v4), terms=TERMS, quota=kept)
+        self.service = GuidService(
+            store, clock=clock, draw=guid_generator.drawing(guid_generator.guid_v4), terms=TERMS, quota=kept
+        )
 
     async def live(self, owner: str, clock: FakeClock) -> int:
         """Count what an owner has."""

@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
-from guidsvc.api.contract.problems import UnsupportedMediaType
 from guidsvc.api.parsing import body, query
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.api.parsing import idempotency_key as idempotency
@@ -22,6 +21,8 @@ from guidsvc.domain import api_key as keys
 from guidsvc.domain.caller import ANYONE
 from guidsvc.domain.commands import BatchQuery, ListQuery
 from guidsvc.errors import GuidsvcError, InvalidRequest
+from guidsvc.http import constants
+from guidsvc.http.errors import UnsupportedMediaType
 from guidsvc.http.headers import lists as list_header
 from guidsvc.http.headers import negotiation, request_id
 from guidsvc.http.headers import prefer as preferences
@@ -95,8 +96,10 @@ READERS: dict[str, Callable[[str], object]] = {
     "accept, of metrics": lambda text: exposition.render(CollectorRegistry(), text),
     "authorization": keys.read,
     "content-type": lambda text: body.check_type("PUT", text, None, ("application/json",)),
-    "content-type, parameters": lambda text: body.check_type("PUT", "application/json;" + text, None, (body.JSON,)),
-    "content-encoding": lambda text: body.check_type("PUT", body.JSON, text, (body.JSON,)),
+    "content-type, parameters": lambda text: body.check_type(
+        "PUT", "application/json;" + text, None, (constants.JSON,)
+    ),
+    "content-encoding": lambda text: body.check_type("PUT", constants.JSON, text, (constants.JSON,)),
     "idempotency-key": read_key,
     "if-match": lambda text: conditions.parse({"If-Match": text}),
     "if-none-match": lambda text: conditions.parse({"If-None-Match": text}),

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from guidsvc.domain import lifecycle as rules
-from guidsvc.domain.record import ReceiptUsage
+from guidsvc.domain import guid_generator
+from guidsvc.domain.receipt import ReceiptUsage
 from guidsvc.errors import ReceiptsFull
-from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Reply, Request
+from guidsvc.http.response import Reply
+from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Request
 from guidsvc.services.receipt_quota import (
     COUNT_EVERY_MS,
     OWNER_BYTES,
@@ -22,7 +23,8 @@ from guidsvc.services.receipt_quota import (
     prefix_of,
     unpack,
 )
-from guidsvc.store import Backend, open_store
+from guidsvc.store import open_store
+from guidsvc.store.contract import Backend
 from guidsvc.store.mongo.store import open_mongo
 from guidsvc.store.sqlite.store import open_keys_of, path_of_url
 from tests.client import Client, read_reply, reset
@@ -61,7 +63,7 @@ def request_of(owner: str, number: int) -> Request:
 def open_idempotency(
     backend: Backend, clock: FakeClock, owner_bytes: int = OWNER_BYTES, total_bytes: int = TOTAL_BYTES
 ) -> Idempotency:
-    seeded = partial(rules.seeded, rules.guid_v4)
+    seeded = partial(guid_generator.seeded, guid_generator.guid_v4)
     return Idempotency(backend, clock=clock, seeded=seeded, owner_bytes=owner_bytes, total_bytes=total_bytes)
 
 

@@ -8,7 +8,8 @@ import pytest
 from guidsvc.errors import QuotaExceeded
 from guidsvc.services import retention_quota
 from guidsvc.services.retention_quota import KEPT_PER_LIVE, ROOM_MS, open_quotas
-from guidsvc.store import Database, open_store
+from guidsvc.store import open_store
+from guidsvc.store.contract import Database
 from tests.client import Client
 from tests.conftest import FakeClock, Serving
 from tests.records import record

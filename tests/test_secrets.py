@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from guidsvc import config
-from guidsvc.bootstrap import app
+from guidsvc.bootstrap import run
 from guidsvc.errors import StartError
 from tests.records import GUID
 from tests.servers import Server, Service, free_port, guarded_mongo_server, pdapt, service, wait_until
@@ -79,7 +79,7 @@ def test_a_start_that_fails_does_not_say_what_is_secret(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.DEBUG), pytest.raises(StartError) as caught:
-        app.run(config.load(["--port", "0", flag.format(port=free_port())]))
+        run.run(config.load(["--port", "0", flag.format(port=free_port())]))
 
     assert_secret("".join(traceback.format_exception(caught.value)) + caplog.text)
 

@@ -11,7 +11,8 @@ from guidsvc.domain.lifecycle import Terms
 from guidsvc.domain.record import Record
 from guidsvc.errors import Expired, InvalidRequest, NotFound, StoreUnavailable
 from guidsvc.services.guid_service import GuidService
-from guidsvc.store import Store, open_store
+from guidsvc.store import open_store
+from guidsvc.store.contract import Store
 from guidsvc.store.delegating import Around
 from tests.conftest import FakeClock
 from tests.records import GUID

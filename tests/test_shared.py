@@ -23,8 +23,8 @@ from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUn
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.background import background
 from guidsvc.runtime.cancel_scope import Errand
-from guidsvc.store import FAR
 from guidsvc.store.cache_fence import Fence, Mode
+from guidsvc.store.contract import FAR
 from guidsvc.telemetry import tracing
 from guidsvc.telemetry.metrics import CacheMeter
 from guidsvc.telemetry.tracing import Trace

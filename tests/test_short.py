@@ -17,7 +17,7 @@ from guidsvc.api.app import make_app
 from guidsvc.api.fast_path.dispatcher import ShortWay
 from guidsvc.api.resources.health import Probes
 from guidsvc.cache import open_cache
-from guidsvc.domain import lifecycle as rules
+from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import Terms
 from guidsvc.http.headers.diagnostics import Origin
 from guidsvc.http.headers.proxy import Forwarded
@@ -161,8 +161,8 @@ async def service(
         ) as cache,
     ):
         terms = Terms(lifetime=5, retention=7 * 86_400)
-        guids = GuidService(cache, clock=clock, draw=rules.drawing(rules.guid_v4), terms=terms)
-        keys = Idempotency(store, clock=clock, seeded=lambda *_: rules.drawing(rules.guid_v4))
+        guids = GuidService(cache, clock=clock, draw=guid_generator.drawing(guid_generator.guid_v4), terms=terms)
+        keys = Idempotency(store, clock=clock, seeded=lambda *_: guid_generator.drawing(guid_generator.guid_v4))
 
         def log(*line: object) -> None:
             lines.append(line)  # type: ignore[arg-type]  # a line is what it is given

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc.domain.lifecycle import Selection
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.store.cache_fence import Mode
 from guidsvc.store.sqlite.files import StoreFiles

@@ -7,11 +7,12 @@ from typing import cast
 import pytest
 
 from guidsvc.cache import open_cache
-from guidsvc.domain.lifecycle import Selection
 from guidsvc.domain.record import MAX_TIME, Record
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import Overloaded
 from guidsvc.runtime.temporary_space import MIB, TemporarySpace
-from guidsvc.store import FAR, Backend, Store, open_store
+from guidsvc.store import open_store
+from guidsvc.store.contract import FAR, Backend, Store
 from guidsvc.store.delegating import Around
 from guidsvc.store.overlay import rehearsal
 from tests.conftest import FakeClock

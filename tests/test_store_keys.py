@@ -8,7 +8,8 @@ import pytest
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import Key
 from guidsvc.errors import StartError
-from guidsvc.store import Keys, open_keys, open_store
+from guidsvc.store import open_keys, open_store
+from guidsvc.store.contract import Keys
 from tests.conftest import FakeClock
 
 STORES = ["sqlite", "mongo"]

@@ -6,7 +6,7 @@ import pytest
 from tornado.httputil import HTTPHeaders
 
 from guidsvc.api.parsing.conditional import parse
-from guidsvc.domain.lifecycle import ANY, Conditions
+from guidsvc.domain.preconditions import ANY, Conditions
 from guidsvc.errors import InvalidRequest
 from tests.client import Client, Reply
 from tests.conftest import FakeClock, Serving

@@ -11,8 +11,8 @@ from unittest.mock import ANY
 import pytest
 
 from guidsvc.domain import api_key as keys
+from guidsvc.domain.api_key import MOST_OVERLAP, OVERLAP
 from guidsvc.domain.commands import MOST
-from guidsvc.services.key_service import MOST_OVERLAP, OVERLAP
 from guidsvc.store import open_keys
 from tests.client import Reply
 from tests.conftest import FakeClock, Serving

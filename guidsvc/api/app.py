@@ -6,7 +6,7 @@ from guidsvc.api.docs.problem_page import ProblemHandler
 from guidsvc.api.docs.static_pages import FileHandler
 from guidsvc.api.execution.guid_actions import ROUTE
 from guidsvc.api.parsing.query import bound_parsing
-from guidsvc.api.request_log import Log, log_function
+from guidsvc.api.request_log import log_function
 from guidsvc.api.resources.batch import BATCH_SECONDS, BatchHandler
 from guidsvc.api.resources.batch_slots import BatchPlaces
 from guidsvc.api.resources.guid import GuidHandler
@@ -19,6 +19,7 @@ from guidsvc.auth.authenticator import Guard
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.monitoring.access_log import Log
 from guidsvc.monitoring.process_monitor import Watch
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.in_flight import UnderWay

@@ -1,27 +1,19 @@
 """What is told of each request that was answered: a line in the access log, and a count."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from tornado.web import RequestHandler
 
-from guidsvc.api.base.handler import METHODS, Handler, WholeService
+from guidsvc.api.base.handler import Handler, WholeService
 from guidsvc.api.routing import Route
+from guidsvc.http.constants import METHODS
+from guidsvc.monitoring.access_log import Log
 from guidsvc.telemetry.metrics import RequestMeter
 
 LOGGED_PATH = 200
 """Characters of a path that a line holds."""
 OTHER = "other"
 """The label of every path that names nothing, and of every method that nobody serves."""
-
-
-class Log(Protocol):
-    """Writes a line: what was asked, how it was answered, in how many ms, its request id, by whom, and whence."""
-
-    def __call__(  # noqa: PLR0913, PLR0917  # what a line holds; to gather it costs more than to write it
-        self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None, /
-    ) -> None:
-        """Write it; `cache` is where the record came from, if one was read."""
 
 
 def labelled(method: str) -> str:

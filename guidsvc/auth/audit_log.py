@@ -18,14 +18,14 @@ from typing import Protocol
 import structlog
 from pydantic_core import from_json, to_json
 
-from guidsvc.auth.lockout import place_of
 from guidsvc.domain.api_key import Key
 from guidsvc.domain.caller import Caller
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Unauthorized, found_by_class
+from guidsvc.http.client_address import place_of
 from guidsvc.monitoring.line_limit import LineLimit
 from guidsvc.monitoring.standard_streams import BoundedStream
+from guidsvc.runtime.clock import Clock
 from guidsvc.telemetry.metrics import AuditMeter
 from guidsvc.telemetry.tracing import CURRENT
 

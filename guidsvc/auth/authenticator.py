@@ -25,10 +25,10 @@ from guidsvc.auth.rate_limit import RateLimits, Ration
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import USED_EVERY_MS, Key
 from guidsvc.domain.caller import Caller, Needs
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, Unauthorized
 from guidsvc.runtime.background import Beside
-from guidsvc.store import Keys
+from guidsvc.runtime.clock import Clock
+from guidsvc.store.contract import Keys
 
 GOOD_SECONDS, FRESH_SECONDS, FAILED_SECONDS = 4.0, 2.0, 0.05
 REMEMBERED_BYTES = 16 * 2**20

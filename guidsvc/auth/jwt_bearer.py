@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import TypeAdapter
 
 from guidsvc.domain.caller import SCOPES, Caller, Scope
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.domain.record import MAX_TIME, User
 from guidsvc.errors import StartError, Unauthorized
+from guidsvc.runtime.clock import Clock
 
 if TYPE_CHECKING:
     from guidsvc.auth.jwks import Fetch, KeySet, Pace

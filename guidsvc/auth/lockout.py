@@ -6,19 +6,17 @@ or, where that is not told, in each by itself. What is kept is bounded, whatever
 
 from collections.abc import Callable
 from hashlib import blake2b
-from ipaddress import AddressValueError, IPv6Address, IPv6Network
 from time import perf_counter
 
 from cachebox import LRUCache
 
 from guidsvc.auth.rate_limit import Counters, Limit
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.errors import CacheUnavailable
+from guidsvc.http.client_address import place_of
+from guidsvc.runtime.clock import Clock
 
 ADDRESSES = 10_000
 """So many are kept, those that failed last; and of so many new ones in a window the other processes are told."""
-NETWORK_BITS = 64
-"""Of an IPv6 address, those that one customer has to himself: he may change the others with each request."""
 
 
 LOOKS = 1000
@@ -142,12 +140,3 @@ class KnownFailures:
 
 def _digest(login: str) -> bytes:
     return blake2b(login.encode(errors="surrogatepass"), digest_size=16).digest()
-
-
-def place_of(address: str) -> str:
-    """Return as what an address is counted: its /64 for IPv6; any other, and what is none, as `unix`, is itself."""
-    try:
-        parsed = IPv6Address(address)
-    except AddressValueError:
-        return address
-    return str(parsed.ipv4_mapped or IPv6Network((parsed, NETWORK_BITS), strict=False))

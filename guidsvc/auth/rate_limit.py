@@ -14,9 +14,9 @@ from typing import Protocol, Self
 from cachebox import LRUCache
 from limits import parse
 
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.errors import CacheUnavailable, RateLimited
 from guidsvc.runtime.background import detached
+from guidsvc.runtime.clock import Clock
 
 GRAIN = 1000
 """What is left may be told as up to this part of the limit more."""

@@ -1,10 +1,7 @@
 """The one place where things are opened, wired, served, drained and closed."""
 
-import asyncio
-import gc
 import os
-import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +9,6 @@ from socket import socket
 
 import structlog
 
-import guidsvc
 from guidsvc.api.app import make_app
 from guidsvc.api.fast_path.dispatcher import ShortWay
 from guidsvc.api.resources.health import Probes
@@ -22,24 +18,25 @@ from guidsvc.bootstrap.auth import accepted_hosts, guarding, is_controlled
 from guidsvc.bootstrap.server import hosted
 from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings, listed
-from guidsvc.connection_urls import scheme_of, without_password
-from guidsvc.domain import lifecycle as rules
-from guidsvc.domain.lifecycle import Clock, Terms
+from guidsvc.connection_urls import scheme_of
+from guidsvc.domain import guid_generator
+from guidsvc.domain.lifecycle import Terms
 from guidsvc.errors import StartError
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import Origin
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.monitoring import access_log, standard_streams
 from guidsvc.monitoring import log_config as logs
-from guidsvc.monitoring import standard_streams
+from guidsvc.monitoring.access_log import AccessLog
 from guidsvc.monitoring.line_limit import reporting
-from guidsvc.monitoring.log_config import AccessLog
 from guidsvc.monitoring.process_monitor import Watch
 from guidsvc.process import file_descriptors as descriptors
-from guidsvc.process.shutdown import drain, on_post, on_signals
+from guidsvc.process.shutdown import drain
 from guidsvc.process.worker_channel import METRICS_VARIABLE, Post
 from guidsvc.runtime.admission import OWNER_SHARE, Admission
 from guidsvc.runtime.background import background
+from guidsvc.runtime.clock import Clock, system_clock
 from guidsvc.runtime.temporary_space import TemporarySpace
 from guidsvc.server.sockets import adopted, listening
 from guidsvc.server.tls import Tls, open_tls
@@ -51,77 +48,10 @@ from guidsvc.store import open_store
 from guidsvc.store.instrumented import MeasuredStore
 from guidsvc.telemetry.metrics import Meters
 
-MAKERS = {"4": rules.guid_v4, "7": rules.guid_v7}
+MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
 """What makes a GUID, by the version of UUID that the settings name."""
 
 _log = structlog.get_logger(__name__)
-
-
-def system_clock() -> int:
-    """Return the time of this host, in Unix milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
-def run(settings: Settings, post: Post | None = None) -> None:
-    """Serve until SIGINT or SIGTERM: in this process, or in several that it supervises; as one of them on its post."""
-    is_controlled(settings)
-    if (post is not None or settings.workers > 1) and is_private(settings.cache_url):
-        raise StartError(
-            f"workers: {settings.workers} need a cache that they share: set cache_url to redis://host:6379/0, "
-            "or workers to 1"
-        )
-    descriptors.raise_limit(settings.max_connections)
-    if post is None:
-        descriptors.warn_if_few(settings.max_connections)
-    if post is None and settings.workers > 1:
-        _supervise(settings)
-    else:
-        _run(serve(settings, post))
-
-
-def _supervise(settings: Settings) -> None:
-    from guidsvc.process.supervisor import supervise
-
-    with listening(settings.host, settings.port, settings.unix_socket, slots=settings.workers) as slots:
-        said = banner(settings, _port(slots[0], settings))
-        supervise(slots, settings.grace, lambda: print(said, flush=True))
-
-
-def _run(work: Coroutine[object, object, None]) -> None:
-    """Run it on uvloop where that is installed."""
-    try:
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    except ImportError:
-        factory = None
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(work)
-
-
-async def serve(settings: Settings, post: Post | None = None) -> None:
-    """Serve as the settings say, and end cleanly on a signal; StartError if it cannot be started."""
-    tls = open_tls(settings.tls_cert, settings.tls_key)
-    stop = on_signals(tls) if post is None else on_post(post, settings.grace)
-    async with serving(settings, post=post, tls=tls) as port:
-        _collect_less()
-        if post is None:
-            print(banner(settings, port), flush=True)
-        else:
-            post.tell_ready()
-        await stop.wait()
-        _log.info("stopping")
-
-
-def _collect_less() -> None:
-    """Look for reference cycles among what requests leave behind, and there only now and then.
-
-    What the start has made stays. A handler makes some 100 objects, and cycles that it cuts by itself: to look after
-    every 700 takes 7 % of its time (`python -m bench`, /version).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
 
 
 @asynccontextmanager
@@ -155,7 +85,7 @@ async def serving(
         service = GuidService(
             cache,
             clock=clock,
-            draw=rules.drawing(make),
+            draw=guid_generator.drawing(make),
             terms=terms,
             strict=strict,
             quota=quota,
@@ -164,7 +94,7 @@ async def serving(
         idempotency = Idempotency(
             store,
             clock=clock,
-            seeded=partial(rules.seeded, make),
+            seeded=partial(guid_generator.seeded, make),
             owner_bytes=settings.receipt_bytes_per_owner,
             total_bytes=settings.receipt_bytes,
         )
@@ -286,27 +216,6 @@ def _reporting(log: AccessLog | None, audit_log: AuditLog | None) -> AbstractAsy
 
 def _access_log(settings: Settings, post: Post | None) -> AccessLog | None:
     worker = None if post is None else post.slot
-    return logs.access_log(settings.log_level, settings.log_format, worker=worker) if settings.access_log else None
-
-
-def banner(settings: Settings, port: int) -> str:
-    """Return what the start prints: where it listens, where it keeps what, and one line to try."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # nothing is bound by it
-    host = everywhere.get(settings.host, settings.host)
-    host = f"[{host}]" if ":" in host else host
-    at = f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"
-    by = ""
-    if settings.unix_socket is not None:
-        at, by = f"{at.partition(':')[0]}://localhost", f" --unix-socket {settings.unix_socket}"
-    controlled = is_controlled(settings)
-    shown = ' -H "Authorization: Bearer $KEY"' if controlled else ""
-    return "\n".join(
-        [
-            f"guidsvc {guidsvc.__version__} at {settings.unix_socket or at}",
-            f"  records  {without_password(settings.store_url)}",
-            f"  cache    {without_password(settings.cache_url)}",
-            f"  access   {'keys' if controlled else 'off'}",
-            *([f"  workers  {settings.workers}"] if settings.workers > 1 else []),
-            f"""  try      curl{by}{shown} -X PUT -d '{{"user": "Cylance, Inc."}}' {at}/guid""",
-        ]
+    return (
+        access_log.access_log(settings.log_level, settings.log_format, worker=worker) if settings.access_log else None
     )

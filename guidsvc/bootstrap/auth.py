@@ -11,9 +11,9 @@ from guidsvc.auth.lockout import Lockouts
 from guidsvc.auth.rate_limit import Limit, RateLimits
 from guidsvc.cache.redis_counters import open_counters
 from guidsvc.config import Settings, listed
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.errors import StartError
-from guidsvc.store import Keys
+from guidsvc.runtime.clock import Clock
+from guidsvc.store.contract import Keys
 
 
 @asynccontextmanager

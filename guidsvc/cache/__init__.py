@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from guidsvc.connection_urls import scheme_of
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.errors import StartError
-from guidsvc.store import Backend, Store
+from guidsvc.runtime.clock import Clock
+from guidsvc.store.contract import Backend, Store
 from guidsvc.telemetry.metrics import CacheMeter
 
 

@@ -11,10 +11,10 @@ import asyncio
 
 from guidsvc.cache.byte_lru import bounded, put
 from guidsvc.domain import lifecycle as rules
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown
-from guidsvc.store import FAR, Far, Store
+from guidsvc.runtime.clock import Clock
+from guidsvc.store.contract import FAR, Far, Store
 from guidsvc.store.delegating import Around
 from guidsvc.telemetry.metrics import CacheMeter
 from guidsvc.telemetry.tracing import came_from

@@ -29,12 +29,12 @@ from guidsvc.cache.lua_scripts import BEGIN, END, FILL
 from guidsvc.cache.redis_link import Link, open_link
 from guidsvc.cache.timings import Timer, Timing, milliseconds
 from guidsvc.domain import lifecycle as rules
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, GuidsvcError, StoreUnavailable
 from guidsvc.runtime.background import Beside, background
-from guidsvc.store import FAR, Backend, Far
+from guidsvc.runtime.clock import Clock
 from guidsvc.store.cache_fence import Mode
+from guidsvc.store.contract import FAR, Backend, Far
 from guidsvc.store.delegating import Around
 from guidsvc.store.lease import earliest
 from guidsvc.telemetry.metrics import CacheMeter

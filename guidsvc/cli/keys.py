@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from guidsvc import config
+from guidsvc.domain.api_key import MOST_OVERLAP, OVERLAP
 from guidsvc.domain.caller import SCOPES, Scope, scopes_of
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.domain.record import MAX_TIME, User
 from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
 from guidsvc.monitoring import log_config as logs
-from guidsvc.services.key_service import MOST_OVERLAP, OVERLAP, Issued, Keyring
+from guidsvc.runtime.clock import Clock
+from guidsvc.services.key_service import Issued, Keyring
 from guidsvc.store import open_keys, place_of
 
 PROGRAM = "pdapt.py keys"

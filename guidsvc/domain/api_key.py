@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from hmac import compare_digest
 from math import inf
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from zlib import crc32
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -136,3 +136,10 @@ def _checksum(text: str) -> str:
         number, digit = divmod(number, len(ALPHABET))
         digits = ALPHABET[digit] + digits
     return digits
+
+
+OVERLAP, MOST_OVERLAP = 3600, 30 * 24 * 3600
+"""Seconds for which the old secret of a key that was rotated is good: where nobody says, and at most."""
+
+
+KeyState = Literal["live", "revoked", "expired"]

@@ -4,34 +4,14 @@ A record is live until `expire`; expired, but kept and renewable, until `purge_a
 not the store has got round to removing it. Nothing here waits, reads a clock or touches a store.
 """
 
-import itertools
-import os
-import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic_core import from_json
 
-from guidsvc.domain.commands import MEMBERS, Change, ListQuery, Patch
+from guidsvc.domain.commands import MEMBERS, Change, Patch
 from guidsvc.domain.record import MAX_TIME, Record, State, render_metadata
-from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound, PreconditionFailed
-
-Clock = Callable[[], int]
-"""Tells the time: Unix milliseconds."""
-Draw = Callable[[int], str]
-"""Draws a new GUID, for a time in Unix milliseconds."""
-
-
-class ClaimedDraw(Protocol):
-    """A Draw of a request that may be sent again: what it draws may be created while the request's claim holds."""
-
-    def __call__(self, now: int, /) -> str:
-        """Draw a GUID: the same each time the request is done."""
-
-    async def not_after(self) -> int:
-        """Return until when the claim holds, as `Store.swap` takes it; StoreUnavailable if it is over."""
+from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound
 
 
 @dataclass(frozen=True)
@@ -42,72 +22,6 @@ class Terms:
     """From the creation or renewal of a record to its expiry, where the client names none."""
     retention: int
     """From the expiry of a record, or its last update if that is later, to its removal."""
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Which versions of a record a request demands (RFC 9110, 13.1), as the opaque part of its entity tags.
-
-    None is no demand; a set of tags, of which one must match; or ANY, which every record matches. An expired
-    record that is still kept counts as existing.
-    """
-
-    if_match: frozenset[str] | None = None
-    if_none_match: frozenset[str] | None = None
-
-    def hold(self, record: Record | None) -> bool:
-        """Whether the record, or None where there is none, is as it is demanded."""
-        return self.wants(record) and (self.if_none_match is None or not _matches(self.if_none_match, record))
-
-    def wants(self, record: Record | None) -> bool:
-        """Whether the record is one that `if_match` demands, whatever `if_none_match` says."""
-        return self.if_match is None or _matches(self.if_match, record)
-
-    def __bool__(self) -> bool:
-        """Whether anything is demanded."""
-        return self != UNCONDITIONAL
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which records a list holds, in terms that a store can search by; times are Unix seconds."""
-
-    owner: str | None = None
-    """Of this owner only, if there is one."""
-    user: str | None = None
-    """Of this user only, if there is one."""
-    expire_from: int = 0
-    """That expire then, or later."""
-    expire_before: int = MAX_TIME + 1
-    """That expire before then."""
-    kept_at: int = 0
-    """That are kept beyond then: what is past its retention is in no list."""
-    without: frozenset[str] = frozenset()
-    """But for these GUIDs."""
-
-    def holds(self, record: Record) -> bool:
-        """Whether the record is one of them."""
-        timely = self.expire_from <= record.expire < self.expire_before and record.purge_at > self.kept_at
-        theirs = self.user in {None, record.user} and self.owner in {None, record.owner}
-        return timely and theirs and record.guid not in self.without
-
-    @property
-    def by_expire(self) -> bool:
-        """Whether the expiry is bounded at all."""
-        return self.expire_from > 0 or self.expire_before <= MAX_TIME
-
-
-ANY = frozenset({'"'})  # which no tag can be: a tag holds no quotes
-UNCONDITIONAL = Conditions()
-
-
-def _matches(tags: frozenset[str], record: Record | None) -> bool:
-    return record is not None and (tags == ANY or tag_of(record) in tags)
-
-
-def tag_of(record: Record) -> str:
-    """Return the opaque part of the record's entity tag: its version."""
-    return str(record.version)
 
 
 def is_live(record: Record, now: int) -> bool:
@@ -152,25 +66,6 @@ def _expired(record: Record) -> Expired:
 def kept(record: Record | None, now: int) -> Record | None:
     """Return the record if it counts as existing at `now`, live or expired."""
     return None if record is None or is_gone(record, now) else record
-
-
-def selection(query: ListQuery, now: int, owner: str | None = None) -> Selection:
-    """Say which records a query asks for at `now`, of an owner, or of all."""
-    seconds = now // 1000
-    low = 0 if query.expires_after is None else query.expires_after + 1
-    high = MAX_TIME + 1 if query.expires_before is None else query.expires_before
-    if query.state == "live":
-        low = max(low, seconds + 1)
-    elif query.state == "expired":
-        high = min(high, seconds + 1)
-    return Selection(owner=owner, user=query.user, expire_from=low, expire_before=high, kept_at=seconds)
-
-
-def demand(guid: str, record: Record | None, conditions: Conditions) -> None:
-    """Raise PreconditionFailed, with the record that there is, unless it is as the conditions demand."""
-    if not conditions.hold(record):
-        there_is = (None, None) if record is None else (record.version, record.wire)
-        raise PreconditionFailed(guid, *there_is)
 
 
 def created(  # what there is to know of a first record
@@ -257,27 +152,3 @@ def _default_expire(now: int, terms: Terms) -> int:
 
 def _purge_at(expire: int, updated: int, terms: Terms) -> int:
     return min(max(expire, updated // 1000) + terms.retention, MAX_TIME)
-
-
-def drawing(make: Callable[[int, bytes], str]) -> Draw:
-    """Return what draws GUIDs from the system's random source."""
-    return lambda now: make(now, os.urandom(16))
-
-
-def seeded(make: Callable[[int, bytes], str], seed: bytes, place: int, at: int) -> Draw:
-    """Return what draws GUIDs that are random to whoever does not know the seed, and the same again to who does."""
-    numbers = itertools.count()
-    return lambda _: make(at, sha256(b"%b/%d/%d" % (seed, place, next(numbers))).digest()[:16])
-
-
-def guid_v4(now: int, random: bytes) -> str:  # noqa: ARG001  # one shape with guid_v7: whoever draws need not know which
-    """Make a random GUID of 16 random bytes, laid out as a version 4 UUID (RFC 9562, 5.4)."""
-    return uuid.UUID(bytes=random, version=4).hex.upper()
-
-
-def guid_v7(now: int, random: bytes) -> str:
-    """Make a GUID that sorts by the time of its creation, of 16 random bytes, as a version 7 UUID (RFC 9562, 5.7)."""
-    timed = bytearray(now.to_bytes(6, "big") + random[6:])
-    timed[6] = timed[6] & 0x0F | 0x70
-    timed[8] = timed[8] & 0x3F | 0x80
-    return timed.hex().upper()

@@ -12,8 +12,8 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import to_json
 
-from guidsvc.domain.lifecycle import Selection
 from guidsvc.domain.record import GUID_CHARACTERS, Milliseconds, Record
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import QuotaExceeded
 
 LEASE_MS = 30_000

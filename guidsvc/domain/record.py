@@ -10,7 +10,7 @@ import re
 import sys
 from functools import cached_property
 from itertools import accumulate
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, overload
+from typing import Annotated, Any, Literal, Self, TypeVar, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError, from_json, to_json
@@ -208,29 +208,3 @@ class Record(BaseModel):
 def _text_bytes(text: str) -> int:
     """Return the memory of a text: if it is not ASCII, UTF-8 is kept with it, of up to twice its size."""
     return sys.getsizeof(text) * (1 if text.isascii() else 3)
-
-
-class Receipt(BaseModel):
-    """What is kept of a request that names a key: who does it, and, when it is done, its answer.
-
-    `key` and `fingerprint` are digests in hexadecimal; `attempt` rises with every change of it; `leased_until` and
-    `claimed` are Unix milliseconds, `purge_at` Unix seconds; `seed` is what all that is random in it is drawn from.
-    """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
-
-    key: str
-    fingerprint: str
-    attempt: Annotated[int, Field(ge=1)]
-    leased_until: Milliseconds
-    seed: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\z")]
-    claimed: Milliseconds
-    answer: str | None = None
-    purge_at: Time
-
-
-class ReceiptUsage(NamedTuple):
-    """What receipts take: how many there are, and the bytes of all their answers."""
-
-    number: int
-    answer_bytes: int

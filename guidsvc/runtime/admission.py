@@ -46,11 +46,6 @@ TOLD_SECONDS = 10.0
 _log = structlog.get_logger(__name__)
 
 
-def needs_place(target: bytes) -> bool:
-    """Whether what is asked of this target takes a place: what is about GUIDs, and nothing else."""
-    return target.startswith(b"/guid")
-
-
 class Admission:
     """Places for `most` requests, `seconds` for who waits for one, and `budget` seconds for a request in all.
 

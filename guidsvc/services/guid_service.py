@@ -14,9 +14,12 @@ from copy import copy
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from guidsvc.domain import lifecycle as rules
+from guidsvc.domain import preconditions, selection
 from guidsvc.domain.caller import ANYONE, Caller, authorize
 from guidsvc.domain.commands import Change, ListQuery, Patch
-from guidsvc.domain.lifecycle import UNCONDITIONAL, ClaimedDraw, Clock, Conditions, Draw, Terms
+from guidsvc.domain.guid_generator import ClaimedDraw, Draw
+from guidsvc.domain.lifecycle import Terms
+from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions
 from guidsvc.domain.record import Record
 from guidsvc.errors import (
     GuidsvcError,
@@ -27,13 +30,14 @@ from guidsvc.errors import (
     StoreUnavailable,
 )
 from guidsvc.runtime import cancel_scope as errand
+from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.runtime.keyed_lock import Turns
 from guidsvc.runtime.temporary_space import Share
 from guidsvc.services.paging import portions, size_of
 from guidsvc.services.quota import NO_QUOTA, Quota
 from guidsvc.services.write_attempt import begin_write
-from guidsvc.store import FAR, Store
+from guidsvc.store.contract import FAR, Store
 from guidsvc.store.lease import earliest
 from guidsvc.store.overlay import rehearsal
 
@@ -219,7 +223,7 @@ class GuidService:
 
     def _first(self, guid: str, change: Change, conditions: Conditions) -> Record:
         """Make the first record of a GUID that was drawn."""
-        rules.demand(guid, None, conditions)
+        preconditions.demand(guid, None, conditions)
         after, owner = self._deleted.version, self._caller.owner
         return rules.created(guid, change, self._clock(), self._terms, after=after, owner=owner)
 
@@ -318,10 +322,10 @@ class GuidService:
         """Return those of the records found that are still selected: time has gone on since."""
         return list(filter(self._selection(query).holds, found))
 
-    def _selection(self, query: ListQuery) -> rules.Selection:
+    def _selection(self, query: ListQuery) -> selection.Selection:
         """Say which records a query asks for now: an admin's are of all owners, or of one; of others, their own."""
         owner = query.owner if self._caller.is_admin else self._caller.owner
-        return rules.selection(query, self._clock(), owner)
+        return selection.selection(query, self._clock(), owner)
 
     async def _write(self, guid: str, make: Callable[[Record | None, int, int], _New]) -> tuple[Record | None, _New]:
         """Put what `make` makes of a record in its place, in one atomic step; return the record as it was, and is.
@@ -386,7 +390,7 @@ class GuidService:
     def _demand(self, guid: str, old: Record | None, conditions: Conditions) -> None:
         if old is not None and self._strict and not conditions:
             raise PreconditionRequired(guid)
-        rules.demand(guid, old, conditions)
+        preconditions.demand(guid, old, conditions)
 
 
 class _Highest:
@@ -409,5 +413,5 @@ async def _back_off(attempt: int) -> None:
 
 
 def _read(guid: str, record: Record, conditions: Conditions) -> Read:
-    rules.demand(guid, record, Conditions(if_match=conditions.if_match))
+    preconditions.demand(guid, record, Conditions(if_match=conditions.if_match))
     return Read(record, modified=conditions.hold(record))

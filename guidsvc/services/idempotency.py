@@ -37,8 +37,8 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from guidsvc.domain.lifecycle import ClaimedDraw, Clock, Draw
-from guidsvc.domain.record import Receipt
+from guidsvc.domain.guid_generator import ClaimedDraw, Draw
+from guidsvc.domain.receipt import Receipt
 from guidsvc.errors import (
     CorruptRecord,
     GuidsvcError,
@@ -47,12 +47,14 @@ from guidsvc.errors import (
     OutcomeUnknown,
     StoreUnavailable,
 )
+from guidsvc.http.response import Reply
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.background import background
+from guidsvc.runtime.clock import Clock
 from guidsvc.services import write_attempt as attempts
 from guidsvc.services.receipt_quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, pack, prefix_of, unpack
 from guidsvc.services.write_attempt import Attempt
-from guidsvc.store import Receipts
+from guidsvc.store.contract import Receipts
 from guidsvc.store.lease import LeaseClock, Timer
 
 KEPT_SECONDS = 24 * 3600
@@ -66,14 +68,6 @@ MAX_ANSWER_BYTES = 64 * 1024
 """An answer that takes more, compressed, is kept in brief; without one in brief, as if its process had died."""
 
 _log = structlog.get_logger(__name__)
-
-
-class Reply(NamedTuple):
-    """What a client is answered."""
-
-    status: int
-    headers: dict[str, str]
-    body: str | None
 
 
 Draws = Callable[[int], ClaimedDraw]

@@ -10,21 +10,18 @@ from copy import copy
 from typing import Any, Literal, NamedTuple, Protocol
 
 from guidsvc.domain import api_key as keys
-from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, Key
+from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, OVERLAP, Key, KeyState
 from guidsvc.domain.caller import ANYONE, SCOPES, Caller
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.errors import Fault, GuidsvcError, InvalidRequest, KeyEnded, NoSuchKey, OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime import cancel_scope as errand
-from guidsvc.store import Keys
+from guidsvc.runtime.clock import Clock
+from guidsvc.store.contract import Keys
 
 STRIDE = 500
 """So many keys are read at a time where all are."""
-OVERLAP, MOST_OVERLAP = 3600, 30 * 24 * 3600
-"""Seconds for which the old secret of a key that was rotated is good: where nobody says, and at most."""
 ATTEMPTS = 100
 """How often a change that loses its race is tried again before it is given up as unavailable."""
 
-KeyState = Literal["live", "revoked", "expired"]
 KeyAction = Literal["key-create", "key-revoke", "key-rotate"]
 
 

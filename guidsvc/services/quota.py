@@ -33,13 +33,13 @@ from weakref import WeakValueDictionary
 import structlog
 
 from guidsvc.domain import lifecycle as rules
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.domain.quota_ledger import LEASE_MS, Ledger, Page, Wish, living
 from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, QuotaExceeded, StoreUnavailable, Unavailable
 from guidsvc.runtime.background import detached
 from guidsvc.runtime.batching import Batcher
-from guidsvc.store import Ledgers
+from guidsvc.runtime.clock import Clock
+from guidsvc.store.contract import Ledgers
 from guidsvc.store.lease import LeaseClock, Timer
 
 GROUP = 1_000

@@ -12,9 +12,9 @@ from time import perf_counter
 
 from cachebox import LRUCache
 
-from guidsvc.domain.lifecycle import Clock
 from guidsvc.errors import CorruptRecord, GuidsvcError, ReceiptsFull
-from guidsvc.store import Receipts
+from guidsvc.runtime.clock import Clock
+from guidsvc.store.contract import Receipts
 
 RECEIPT_BYTES = 512
 """What a receipt takes beside its answer, its row and index entries included."""

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 from cachebox import LRUCache
 
-from guidsvc.domain.lifecycle import Clock, Selection
 from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import QuotaExceeded
+from guidsvc.runtime.clock import Clock
 from guidsvc.services.quota import Quota, open_quota
-from guidsvc.store import Ledgers
+from guidsvc.store.contract import Ledgers
 
 KEPT_PER_LIVE = 10
 """For each live record that an owner may have, so many are kept, live or expired."""

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from guidsvc.domain.lifecycle import Selection
 from guidsvc.domain.record import Record
-from guidsvc.store import Far, Store
+from guidsvc.domain.selection import Selection
+from guidsvc.store.contract import Far, Store
 
 _Store = TypeVar("_Store", bound=Store)
 

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from types import TracebackType
 
-from guidsvc.domain.lifecycle import Selection
-from guidsvc.domain.record import Receipt, ReceiptUsage, Record
+from guidsvc.domain.receipt import Receipt, ReceiptUsage
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import GuidsvcError
-from guidsvc.store import FAR, Backend, Far
 from guidsvc.store.cache_fence import Fence, Sight
+from guidsvc.store.contract import FAR, Backend, Far
 from guidsvc.store.delegating import Around
 from guidsvc.telemetry.metrics import StoreMeter, Timing
 

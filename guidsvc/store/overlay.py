@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from guidsvc.domain.record import Record
 from guidsvc.errors import StoreUnavailable
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share, TemporarySpace
-from guidsvc.store import FAR, Far, Store
+from guidsvc.store.contract import FAR, Far, Store
 from guidsvc.store.delegating import Around
 
 _SCHEMA = """

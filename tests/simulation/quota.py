@@ -23,14 +23,15 @@ from pydantic_core import from_json
 
 from guidsvc.domain import lifecycle as rules
 from guidsvc.domain.commands import Change
-from guidsvc.domain.lifecycle import Selection, Terms
+from guidsvc.domain.lifecycle import Terms
 from guidsvc.domain.quota_ledger import Ledger
 from guidsvc.domain.record import GUID_CHARACTERS, Record
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import GuidsvcError, NotFound, OutcomeUnknown, QuotaExceeded, StoreUnavailable
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.quota import LedgerQuota
-from guidsvc.store import FAR, Far
 from guidsvc.store.cache_fence import NEW, Sight
+from guidsvc.store.contract import FAR, Far
 from tests.simulation.network import Network
 from tests.simulation.world import Actor, World
 

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
-from guidsvc.store import FAR, Far
 from guidsvc.store.cache_fence import NEW, Fence, Sight
+from guidsvc.store.contract import FAR, Far
 from guidsvc.store.mongo.deadline import Deadline, StoreClock
 from tests.simulation.network import Network
 from tests.simulation.world import World

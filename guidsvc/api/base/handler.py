@@ -21,32 +21,34 @@ from guidsvc.api.base.authentication import EnteredHandler
 from guidsvc.api.contract import problems
 from guidsvc.api.contract.headers import ACCEPT_PATCH, ALLOW, REPLAYED, always
 from guidsvc.api.contract.operation import Answer, operation
-from guidsvc.api.contract.problems import MethodNotAllowed, MisdirectedRequest, NoSuchPath, NotImplementedHere, TooLarge
 from guidsvc.api.execution import responses as replies
 from guidsvc.api.parsing import body, query
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.api.parsing.idempotency_key import parse as parse_key
-from guidsvc.domain.lifecycle import Conditions
+from guidsvc.domain.preconditions import Conditions
 from guidsvc.errors import StoreUnavailable
+from guidsvc.http import constants
+from guidsvc.http.constants import METHODS
 from guidsvc.http.dates import http_date
+from guidsvc.http.errors import MethodNotAllowed, MisdirectedRequest, NoSuchPath, NotImplementedHere, TooLarge
 from guidsvc.http.headers import prefer as preferences
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import Origin, source_of
 from guidsvc.http.headers.request_id import request_id
+from guidsvc.http.response import Reply
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.admission import Admission, Place
 from guidsvc.runtime.cancel_scope import Errand
 from guidsvc.runtime.in_flight import UnderWay
 from guidsvc.server.protocol.abort import break_off
 from guidsvc.services import write_attempt as attempt
-from guidsvc.services.idempotency import Brief, Idempotency, Reply, Work
+from guidsvc.services.idempotency import Brief, Idempotency, Work
 from guidsvc.telemetry import tracing
 from guidsvc.telemetry.tracing import Trace
 
 DISCARD_BYTES = 16 * 1024 * 1024
 """So much of a body that is too large is read and thrown away, so that the client reads our answer; then we hang up."""
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 KNOWN_METHODS = frozenset({*METHODS, "CONNECT", "TRACE", "QUERY"})
 """Those of RFC 9110 and RFC 5789, and QUERY, which OpenAPI knows: 405 where not served. Others: 501 (RFC 9110, 9.1)."""
 _log = structlog.get_logger(__name__)
@@ -85,7 +87,7 @@ class Handler(EnteredHandler):
         headers = self._headers = HTTPHeaders()
         headers["Server"] = replies.SERVER
         headers["X-Content-Type-Options"] = replies.NOSNIFF
-        headers["Content-Type"] = body.JSON
+        headers["Content-Type"] = constants.JSON
         headers["Date"] = http_date()
         headers["Cache-Control"] = "no-store"
         headers["X-Request-Id"] = self.request_id
@@ -158,7 +160,7 @@ class Handler(EnteredHandler):
         """Say which methods are served here, and what a PATCH can be; to a browser, what a page may ask."""
         self.set_header("Allow", self.allowed_methods())
         if "PATCH" in self.allowed_methods():
-            self.set_header("Accept-Patch", ", ".join(body.PATCHES))
+            self.set_header("Accept-Patch", ", ".join(constants.PATCHES))
         cors: Cors = self.application.settings["cors"]
         given = self.request.headers
         asked = given.get("Origin"), given.get("Access-Control-Request-Method")
@@ -187,7 +189,7 @@ class Handler(EnteredHandler):
 
     def read_body(self, model: type[_Model]) -> _Model:
         """Return the model that the body holds, where the path names no GUID."""
-        return body.read(str(self.request.method), self.request.headers, self.received, model, (body.JSON,), None)
+        return body.read(str(self.request.method), self.request.headers, self.received, model, (constants.JSON,), None)
 
     def check_type(self, *named: str) -> None:
         """Refuse a body that is of none of these types."""

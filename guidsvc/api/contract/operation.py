@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from guidsvc.api.contract.headers import GIVEN_ID, Header
-from guidsvc.api.parsing.body import JSON
 from guidsvc.domain.caller import Needs
+from guidsvc.http.constants import JSON
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 

@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, SECRET_CHARACTERS, text_of
+from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, SECRET_CHARACTERS, KeyState, text_of
 from guidsvc.domain.caller import Scope
 from guidsvc.domain.commands import MAX_OPERATIONS, Operation
 from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, GUID_PATTERN, METADATA, USER, State
-from guidsvc.services.key_service import KeyState
 
 _EXAMPLE = {"guid": EXAMPLE_GUID} | EXAMPLE
 _FULL = {

@@ -19,12 +19,12 @@ from guidsvc.api.contract import headers, problems
 from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.headers import Header
 from guidsvc.api.contract.operation import Answer, Operation, operation_of
-from guidsvc.api.contract.problems import HeadersTooLarge, MisdirectedRequest
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS, Explanation
-from guidsvc.api.parsing.body import JSON
 from guidsvc.api.routing import Route
 from guidsvc.domain.caller import KEY
 from guidsvc.errors import Forbidden, RateLimited, Unauthorized, Unavailable
+from guidsvc.http.constants import JSON
+from guidsvc.http.errors import HeadersTooLarge, MisdirectedRequest
 
 _ABOUT = """A registry of GUIDs that expire.
 

@@ -7,8 +7,8 @@ from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.headers import ETAG, IF_NONE_MATCH_HERE, always
 from guidsvc.api.contract.operation import Answer, operation
 from guidsvc.api.docs.static_pages import HTML, NOT_MODIFIED, OF_PAGES, LastingHandler, read
-from guidsvc.api.parsing.body import JSON
 from guidsvc.api.routing import Route
+from guidsvc.http.constants import JSON
 
 
 class Document:

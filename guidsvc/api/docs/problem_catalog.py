@@ -7,21 +7,21 @@ from pydantic_core import from_json
 
 from guidsvc import errors
 from guidsvc.api.contract import problems
-from guidsvc.api.contract.problems import (
+from guidsvc.api.contract.problems import Problem, problem_of
+from guidsvc.api.parsing.body import MAX_BYTES
+from guidsvc.domain.api_key import EXAMPLE_ID
+from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record
+from guidsvc.errors import Fault
+from guidsvc.http.constants import JSON
+from guidsvc.http.errors import (
     HeadersTooLarge,
     MethodNotAllowed,
     MisdirectedRequest,
     NotImplementedHere,
-    Problem,
     TooLarge,
     UnsupportedMediaType,
     VersionNotSupported,
-    problem_of,
 )
-from guidsvc.api.parsing.body import JSON, MAX_BYTES
-from guidsvc.domain.api_key import EXAMPLE_ID
-from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record
-from guidsvc.errors import Fault
 
 _ID = "2f1c4d6e8a0b4c5d9e7f1a2b3c4d5e6f"
 _VERSION = 1_795_420_608_123

@@ -9,10 +9,10 @@ from pydantic_core import to_json
 from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_HERE, REFERRER, VARY, always
 from guidsvc.api.contract.operation import Answer, operation
-from guidsvc.api.contract.problems import NoSuchPath
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS, Explanation
 from guidsvc.api.docs.static_pages import HTML, NOT_MODIFIED, LastingHandler, read
-from guidsvc.api.parsing.body import JSON
+from guidsvc.http.constants import JSON
+from guidsvc.http.errors import NoSuchPath
 from guidsvc.http.headers.negotiation import preferred
 
 

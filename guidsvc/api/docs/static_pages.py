@@ -7,7 +7,7 @@ from pathlib import Path
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_HERE, REFERRER, always
 from guidsvc.api.contract.operation import Answer, operation
-from guidsvc.api.contract.problems import NoSuchPath
+from guidsvc.http.errors import NoSuchPath
 
 HTML = "text/html"
 _SCRIPT, _STYLE, _PLAIN = "text/javascript", "text/css", "text/plain"

@@ -13,11 +13,12 @@ from typing import NamedTuple
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.domain.commands import Change, Patch
-from guidsvc.domain.lifecycle import tag_of
+from guidsvc.domain.preconditions import tag_of
 from guidsvc.domain.record import Record, parse_guid
+from guidsvc.http import constants
 from guidsvc.http.headers import prefer as preferences
+from guidsvc.http.response import Reply
 from guidsvc.services.guid_service import GuidService, Read
-from guidsvc.services.idempotency import Reply
 
 ROUTE = "/guid/{guid}"
 """Where the record of a GUID is."""
@@ -52,7 +53,7 @@ def _read(service: GuidService, asked: Asked, read: Read) -> Reply:
 async def put(service: GuidService, asked: Asked) -> Reply:
     """Create the GUID, or merge the members that are given into its record."""
     guid = parse_guid(asked.guid)
-    change = body.read(asked.method, asked.headers, asked.body, Change, (body.JSON,), guid)
+    change = body.read(asked.method, asked.headers, asked.body, Change, (constants.JSON,), guid)
     record, created = await service.put(guid, change, conditions.parse(asked.headers))
     return reply_of(service, asked, CREATED if created else OK, record)
 
@@ -60,7 +61,7 @@ async def put(service: GuidService, asked: Asked) -> Reply:
 async def patch(service: GuidService, asked: Asked) -> Reply:
     """Apply a JSON merge patch to the record of the GUID, which must exist."""
     guid = parse_guid(asked.guid)
-    change = body.read(asked.method, asked.headers, asked.body, Patch, body.PATCHES, guid)
+    change = body.read(asked.method, asked.headers, asked.body, Patch, constants.PATCHES, guid)
     return reply_of(service, asked, OK, await service.patch(guid, change, conditions.parse(asked.headers)))
 
 
@@ -98,3 +99,8 @@ def reply_of(service: GuidService, asked: Asked, status: int, record: Record) ->
 def _date_of(second: int) -> str:
     """Return a time as HTTP has it: most of what is written was written just now."""
     return formatdate(second, usegmt=True)
+
+
+def needs_place(target: bytes) -> bool:
+    """Whether what is asked of this target takes a place: what is about GUIDs, and nothing else."""
+    return target.startswith(b"/guid")

@@ -1,6 +1,6 @@
 """Replies as bytes, where no handler of Tornado has a hand in them: laid out as one would have done it."""
 
-from http.client import NO_CONTENT, NOT_MODIFIED, responses
+from http.client import responses
 
 import structlog
 
@@ -8,10 +8,8 @@ from guidsvc.api.contract import problems
 from guidsvc.errors import Abandoned, OutcomeUnknown, Overloaded, Unavailable
 from guidsvc.http.dates import http_date
 from guidsvc.http.headers.request_id import draw
-from guidsvc.services.idempotency import Reply
+from guidsvc.http.response import BODILESS, Reply
 from guidsvc.telemetry.metrics import RequestMeter
-
-BODILESS = frozenset({NO_CONTENT, NOT_MODIFIED})
 
 SERVER, NOSNIFF = "guidsvc", "nosniff"
 STRICT = "max-age=31536000"

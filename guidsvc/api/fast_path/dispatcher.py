@@ -19,28 +19,28 @@ from httptools import HttpRequestParser
 
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses as replies
-from guidsvc.api.execution.guid_actions import DEEDS, ROUTE, Asked, reply_of
+from guidsvc.api.execution.guid_actions import DEEDS, ROUTE, Asked, needs_place, reply_of
 from guidsvc.api.fast_path.direct_request import Plain
 from guidsvc.api.fast_path.eligibility import LONG, is_short, kept_of, name_of
 from guidsvc.api.fast_path.load_shedding import Refusals, Refused
 from guidsvc.api.parsing import conditional as conditions
-from guidsvc.api.request_log import Log
 from guidsvc.auth.authenticator import Guard, Login
 from guidsvc.domain.caller import ANYONE, READ
-from guidsvc.domain.lifecycle import UNCONDITIONAL
+from guidsvc.domain.preconditions import UNCONDITIONAL
 from guidsvc.domain.record import Record
 from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import Forwarded
 from guidsvc.http.headers.request_id import draw
+from guidsvc.http.response import Reply
+from guidsvc.monitoring.access_log import Log
 from guidsvc.monitoring.process_monitor import Watch
-from guidsvc.runtime.admission import Admission, needs_place
+from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.in_flight import UnderWay
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
 from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import Reply
 from guidsvc.telemetry.metrics import QUICK_SECONDS
 from guidsvc.telemetry.tracing import CURRENT, Trace
 

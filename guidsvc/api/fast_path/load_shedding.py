@@ -8,10 +8,11 @@ import time
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses as replies
 from guidsvc.api.execution.guid_actions import ROUTE
-from guidsvc.api.request_log import LOGGED_PATH, OTHER, Log, labelled
+from guidsvc.api.request_log import LOGGED_PATH, OTHER, labelled
 from guidsvc.errors import Overloaded
 from guidsvc.http.dates import http_date
 from guidsvc.http.headers.request_id import draw, request_id
+from guidsvc.monitoring.access_log import Log
 from guidsvc.runtime.admission import Admission
 from guidsvc.telemetry.metrics import RequestMeter
 

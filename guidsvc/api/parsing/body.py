@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from guidsvc.api.contract.problems import UnsupportedMediaType
 from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.http.constants import CURL_DEFAULT, NDJSON, media_type
+from guidsvc.http.errors import UnsupportedMediaType
 
 MAX_BYTES = 64 * 1024
 MAX_MEMBERS = 64
@@ -21,13 +22,6 @@ MAX_NAME = 100
 """Characters of a client's own name that an error repeats."""
 MAX_BRACKETS = 100_000
 """Of a large document: its objects and lists have two each. Each takes time to find, and memory when it is decoded."""
-JSON = "application/json"
-NDJSON = "application/x-ndjson"
-MERGE_PATCH = "application/merge-patch+json"
-PATCHES = (MERGE_PATCH, JSON)
-"""What the body of a PATCH can be."""
-CURL_DEFAULT = "application/x-www-form-urlencoded"
-"""What `curl -d` calls any body, unless told otherwise."""
 
 _WORDS = {
     "extra_forbidden": "is not a member that is known here",
@@ -41,11 +35,6 @@ _LEVEL = 3
 _BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+([\[\]{}])', re.DOTALL)
 """The next bracket outside of strings. The quantifiers are possessive: a match that fails has read the rest once."""
 _Body = TypeVar("_Body", bound=BaseModel)
-
-
-def media_type(content_type: str | None) -> str:
-    """Return the media type that a header Content-Type names, without its parameters."""
-    return (content_type or "").partition(";")[0].strip().lower()
 
 
 def check_type(method: str, content_type: str | None, content_encoding: str | None, named: tuple[str, ...]) -> None:

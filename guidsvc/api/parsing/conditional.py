@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from guidsvc.domain.commands import Operation
-from guidsvc.domain.lifecycle import ANY, UNCONDITIONAL, Conditions
+from guidsvc.domain.preconditions import ANY, UNCONDITIONAL, Conditions
 from guidsvc.errors import Fault, InvalidRequest
 
 _TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*+)"'

@@ -5,11 +5,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from guidsvc.domain.api_key import KEY_ID_PATTERN
+from guidsvc.domain.api_key import KEY_ID_PATTERN, MOST_OVERLAP, OVERLAP
 from guidsvc.domain.caller import Scope
 from guidsvc.domain.commands import MOST, PAGE, Expire, Limit, NoQuery, may, refuse_null
 from guidsvc.domain.record import EXAMPLE, User, fault
-from guidsvc.services.key_service import MOST_OVERLAP, OVERLAP
 
 
 def _parse_cursor(value: str) -> str:

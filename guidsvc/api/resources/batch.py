@@ -18,7 +18,6 @@ from guidsvc.api.base.handler import DISCARD_BYTES, Handler
 from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, PREFERENCE_APPLIED, REPLAYED
 from guidsvc.api.contract.operation import Answer, operation
-from guidsvc.api.contract.problems import UnsupportedMediaType
 from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch_executor import Performer, is_change, is_repeatable
 from guidsvc.api.resources.batch_slots import BatchPlaces
@@ -28,6 +27,8 @@ from guidsvc.api.resources.line_batch import LineBatch
 from guidsvc.domain.caller import DELETE, KEY, WRITE
 from guidsvc.domain.commands import MAX_OPERATIONS, BatchQuery
 from guidsvc.errors import Abandoned, Fault, InvalidRequest, OutcomeUnknown, Overloaded, TooLate
+from guidsvc.http import constants
+from guidsvc.http.errors import UnsupportedMediaType
 from guidsvc.runtime.temporary_space import TemporarySpace
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
@@ -77,7 +78,7 @@ class BatchHandler(Handler):
 
     async def prepare(self) -> None:
         """Begin a request: where the body is lines, they are done as they come. What is wrong is told at their end."""
-        in_lines = body.media_type(self.request.headers.get("Content-Type")) == body.NDJSON
+        in_lines = constants.media_type(self.request.headers.get("Content-Type")) == constants.NDJSON
         if self.request.method == "POST":
             self.max_bytes = 2**60 if in_lines else MAX_BYTES
         entering = super().prepare()
@@ -91,7 +92,7 @@ class BatchHandler(Handler):
             self._share.owner = self.caller.owner
         try:
             self._performer = performer = self._make_performer()
-            self.check_type(body.JSON, body.NDJSON)
+            self.check_type(constants.JSON, constants.NDJSON)
             if in_lines:
                 _refuse_key(self.request.headers)
                 self._lines = LineBatch(
@@ -130,13 +131,13 @@ class BatchHandler(Handler):
             200,
             "A result for each operation, in order.",
             answers.Results,
-            other={body.NDJSON: "A result a line, as JSON, where the operations are lines."},
+            other={constants.NDJSON: "A result a line, as JSON, where the operations are lines."},
             headers=(PREFERENCE_APPLIED, REPLAYED),
         ),
         query=BatchQuery,
         headers=(PREFER_MINIMAL, IDEMPOTENCY_KEY),
         body=answers.Batch,
-        other={body.NDJSON: "An operation a line, as JSON; any number of them."},
+        other={constants.NDJSON: "An operation a line, as JSON; any number of them."},
         problems=(*BAD_BODY, *OF_KEYS, OutcomeUnknown),
         needs=KEY,
     )
@@ -163,7 +164,7 @@ class BatchHandler(Handler):
     async def _answer_lines(self, lines: LineBatch) -> None:
         if lines.abandoned:
             return
-        self.set_header("Content-Type", body.NDJSON)
+        self.set_header("Content-Type", constants.NDJSON)
         for name, value in self._applied.items():
             self.set_header(name, value)
         await self.stream(lines.results(), is_confirmed=False)  # it was read while the caller might
@@ -229,7 +230,7 @@ class BatchHandler(Handler):
             raise InvalidRequest(*(Fault(body.pointer(name), "is not a member that is known here") for name in surplus))
         if len(document["operations"]) > MAX_OPERATIONS:
             raise InvalidRequest(
-                Fault("/operations", f"are more than {MAX_OPERATIONS}: send them as lines, as {body.NDJSON}")
+                Fault("/operations", f"are more than {MAX_OPERATIONS}: send them as lines, as {constants.NDJSON}")
             )
         operations: list[Any] = document["operations"]
         return operations

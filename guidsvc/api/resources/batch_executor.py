@@ -8,14 +8,15 @@ import structlog
 from pydantic_core import to_json
 
 from guidsvc.api.contract import problems
-from guidsvc.api.contract.problems import TooLarge
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.domain.caller import DELETE, READ, WRITE, Needs, Scope
 from guidsvc.domain.commands import Operation
-from guidsvc.domain.lifecycle import ClaimedDraw, tag_of
+from guidsvc.domain.guid_generator import ClaimedDraw
+from guidsvc.domain.preconditions import tag_of
 from guidsvc.domain.record import Record
 from guidsvc.errors import Abandoned, GuidsvcError, InvalidRequest, OutcomeUnknown, PreconditionFailed
+from guidsvc.http.errors import TooLarge
 from guidsvc.http.ndjson import Line
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.services.guid_service import GuidService

@@ -11,10 +11,11 @@ from functools import partial
 from typing import Any
 
 from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, Asked, Performer, Result, read_value
-from guidsvc.domain.lifecycle import ClaimedDraw
+from guidsvc.domain.guid_generator import ClaimedDraw
 from guidsvc.errors import GuidsvcError
+from guidsvc.http.response import Reply
 from guidsvc.services import write_attempt as attempts
-from guidsvc.services.idempotency import Draws, Reply
+from guidsvc.services.idempotency import Draws
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024
 """The size of an answer: where a record has no room, its result is in brief."""

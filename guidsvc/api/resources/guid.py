@@ -16,10 +16,8 @@ from guidsvc.api.contract.headers import (
     always,
 )
 from guidsvc.api.contract.operation import Answer, operation
-from guidsvc.api.contract.problems import TooLarge, UnsupportedMediaType
 from guidsvc.api.execution import guid_actions as records
 from guidsvc.api.execution.guid_actions import Asked
-from guidsvc.api.parsing.body import PATCHES
 from guidsvc.domain.caller import DELETE, READ, WRITE
 from guidsvc.domain.commands import Change, NoQuery, Patch, RecordQuery
 from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record
@@ -36,8 +34,10 @@ from guidsvc.errors import (
     QuotaExceeded,
     ReceiptsFull,
 )
+from guidsvc.http.constants import PATCHES
+from guidsvc.http.errors import TooLarge, UnsupportedMediaType
+from guidsvc.http.response import Reply
 from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import Reply
 from guidsvc.telemetry.metrics import CacheMeter
 from guidsvc.telemetry.tracing import came_from
 

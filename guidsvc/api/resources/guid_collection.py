@@ -18,15 +18,16 @@ from guidsvc.api.contract.headers import (
     always,
 )
 from guidsvc.api.contract.operation import Answer, operation
-from guidsvc.api.parsing import body
 from guidsvc.api.parsing.query import link_to_next
 from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_WRITES, RecordHandler
 from guidsvc.domain.caller import ADMIN, READ, WRITE
 from guidsvc.domain.commands import Creation, ListQuery, RecordQuery, render_cursor
 from guidsvc.errors import InvalidRequest, QuotaExceeded
+from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred
+from guidsvc.http.response import Reply
 from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import Draws, Idempotency, Reply
+from guidsvc.services.idempotency import Draws, Idempotency
 
 TOTAL = "total-count"
 
@@ -54,7 +55,7 @@ class GuidsHandler(RecordHandler):
             200,
             "A page, or all of them.",
             answers.Page,
-            other={body.NDJSON: "All that is selected: a record a line, as JSON."},
+            other={constants.NDJSON: "All that is selected: a record a line, as JSON."},
             headers=(LINK, PREFERENCE_APPLIED, *always(VARY)),
         ),
         query=ListQuery,
@@ -73,8 +74,8 @@ class GuidsHandler(RecordHandler):
             self.demand(ADMIN)
         self.set_header("Cache-Control", "private, no-cache")
         self.vary("Accept, Prefer")
-        if preferred(self.request.headers.get("Accept"), (body.JSON, body.NDJSON)) == body.NDJSON:
-            self.set_header("Content-Type", body.NDJSON)
+        if preferred(self.request.headers.get("Accept"), (constants.JSON, constants.NDJSON)) == constants.NDJSON:
+            self.set_header("Content-Type", constants.NDJSON)
             await self.stream(self._lines(query))
         else:
             async with self.place():

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import structlog
 from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, RequestStartLine
 
-from guidsvc.runtime.admission import Admission, needs_place
+from guidsvc.api.execution.guid_actions import needs_place
+from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.cancel_scope import CURRENT, Errand
 from guidsvc.server.protocol.request import Message
 from guidsvc.server.protocol.response_writer import Exchange, Wire

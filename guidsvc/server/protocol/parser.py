@@ -14,7 +14,7 @@ from httptools import (
     HttpRequestParser,
 )
 
-from guidsvc.api.contract.problems import HeadersTooLarge
+from guidsvc.http.errors import HeadersTooLarge
 from guidsvc.http.headers.recognized import MAX_HEADERS
 from guidsvc.server.protocol.request import (
     PART,

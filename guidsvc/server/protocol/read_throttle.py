@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-from guidsvc.api.contract.problems import RETRY_AFTER
+from guidsvc.http.constants import RETRY_AFTER
 
 SECONDS = float(RETRY_AFTER)
 LOOK_SECONDS = 0.05

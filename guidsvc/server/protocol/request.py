@@ -9,8 +9,8 @@ from collections import deque
 from httptools import HttpParserError
 from tornado.httputil import HTTPHeaders
 
-from guidsvc.api.contract.problems import NotImplementedHere, TooLarge, VersionNotSupported
 from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.http.errors import NotImplementedHere, TooLarge, VersionNotSupported
 from guidsvc.http.headers.recognized import READ
 
 PART = 64 * 1024

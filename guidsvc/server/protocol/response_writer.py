@@ -11,7 +11,7 @@ from typing import Protocol
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPOutputError, RequestStartLine, ResponseStartLine
 from tornado.iostream import StreamClosedError
 
-from guidsvc.api.execution.responses import BODILESS
+from guidsvc.http.response import BODILESS
 
 JOIN_BYTES = 64 * 1024
 """A larger body is not joined to its head: of a file that many read, there is one copy in memory."""

@@ -8,9 +8,10 @@ from pydantic import ValidationError
 from pymongo import InsertOne, UpdateOne
 
 from guidsvc.domain.api_key import Key
-from guidsvc.domain.lifecycle import Selection
 from guidsvc.domain.quota_ledger import Ledger
-from guidsvc.domain.record import Receipt, Record
+from guidsvc.domain.receipt import Receipt
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord
 
 NOW = {"$toLong": "$$NOW"}

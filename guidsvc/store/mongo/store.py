@@ -39,13 +39,14 @@ from pymongo.read_concern import ReadConcern
 
 from guidsvc.connection_urls import opened, without_password
 from guidsvc.domain.api_key import Key
-from guidsvc.domain.lifecycle import Selection
 from guidsvc.domain.quota_ledger import Ledger
-from guidsvc.domain.record import Receipt, ReceiptUsage, Record
+from guidsvc.domain.receipt import Receipt, ReceiptUsage
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.runtime.batching import Batcher
-from guidsvc.store import FAR, Far
 from guidsvc.store.cache_fence import NEW, Fence, Mode, Sight
+from guidsvc.store.contract import FAR, Far
 from guidsvc.store.mongo.deadline import Deadline, StoreClock
 from guidsvc.store.mongo.documents import (
     LATE,

@@ -22,8 +22,9 @@ from typing import TypeVar
 
 from pydantic_core import to_json
 
-from guidsvc.domain.lifecycle import Selection
-from guidsvc.domain.record import ReceiptUsage, Record
+from guidsvc.domain.receipt import ReceiptUsage
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import StoreUnavailable
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store.sqlite.files import StoreFiles

@@ -23,9 +23,10 @@ import structlog
 from pydantic import ValidationError
 
 from guidsvc.domain.api_key import Key
-from guidsvc.domain.lifecycle import Clock, Selection
 from guidsvc.domain.quota_ledger import Ledger
-from guidsvc.domain.record import Receipt, ReceiptUsage, Record
+from guidsvc.domain.receipt import Receipt, ReceiptUsage
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
 from guidsvc.errors import (
     CorruptRecord,
     GuidsvcError,
@@ -37,6 +38,7 @@ from guidsvc.errors import (
 )
 from guidsvc.runtime.background import background
 from guidsvc.runtime.batching import Batcher, Patience
+from guidsvc.runtime.clock import Clock
 from guidsvc.store.cache_fence import Fence, Mode, Sight
 from guidsvc.store.sqlite.files import WAL_BYTES, StoreFiles
 from guidsvc.store.sqlite.schema import (

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from guidsvc.domain.api_key import Key
 from guidsvc.domain.quota_ledger import Ledger
-from guidsvc.domain.record import Receipt, Record
+from guidsvc.domain.receipt import Receipt
+from guidsvc.domain.record import Record
 
 Row = TypeVar("Row", bound=BaseModel)
 

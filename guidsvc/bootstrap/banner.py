@@ -1,0 +1,29 @@
+"""The lines that a start prints on a terminal."""
+
+import guidsvc
+from guidsvc.bootstrap.auth import is_controlled
+from guidsvc.config import Settings
+from guidsvc.connection_urls import without_password
+
+
+def banner(settings: Settings, port: int) -> str:
+    """Return what the start prints: where it listens, where it keeps what, and one line to try."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # nothing is bound by it
+    host = everywhere.get(settings.host, settings.host)
+    host = f"[{host}]" if ":" in host else host
+    at = f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"
+    by = ""
+    if settings.unix_socket is not None:
+        at, by = f"{at.partition(':')[0]}://localhost", f" --unix-socket {settings.unix_socket}"
+    controlled = is_controlled(settings)
+    shown = ' -H "Authorization: Bearer $KEY"' if controlled else ""
+    return "\n".join(
+        [
+            f"guidsvc {guidsvc.__version__} at {settings.unix_socket or at}",
+            f"  records  {without_password(settings.store_url)}",
+            f"  cache    {without_password(settings.cache_url)}",
+            f"  access   {'keys' if controlled else 'off'}",
+            *([f"  workers  {settings.workers}"] if settings.workers > 1 else []),
+            f"""  try      curl{by}{shown} -X PUT -d '{{"user": "Cylance, Inc."}}' {at}/guid""",
+        ]
+    )

@@ -1,0 +1,33 @@
+"""Receipts: what is stored of a request that was sent with an Idempotency-Key."""
+
+from typing import Annotated, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from guidsvc.domain.record import Milliseconds, Time
+
+
+class Receipt(BaseModel):
+    """What is kept of a request that names a key: who does it, and, when it is done, its answer.
+
+    `key` and `fingerprint` are digests in hexadecimal; `attempt` rises with every change of it; `leased_until` and
+    `claimed` are Unix milliseconds, `purge_at` Unix seconds; `seed` is what all that is random in it is drawn from.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+    key: str
+    fingerprint: str
+    attempt: Annotated[int, Field(ge=1)]
+    leased_until: Milliseconds
+    seed: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\z")]
+    claimed: Milliseconds
+    answer: str | None = None
+    purge_at: Time
+
+
+class ReceiptUsage(NamedTuple):
+    """What receipts take: how many there are, and the bytes of all their answers."""
+
+    number: int
+    answer_bytes: int
