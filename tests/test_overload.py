@@ -14,6 +14,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from guidsvc.api.app import make_app
+from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.api.fast_path.dispatcher import ShortWay
 from guidsvc.api.fast_path.load_shedding import Refusals
 from guidsvc.api.request_log import LOGGED_PATH
@@ -70,7 +71,7 @@ async def service(store: Store, server: str, **limits: float) -> AsyncIterator[t
     client = Client(sockets[0].getsockname()[1])
     if server == "httptools":
         short = ShortWay(guids, app.settings["under_way"], forwarded, None, admission, watch)
-        async with serving_on(sockets, app, short=short):
+        async with serving_on(sockets, app, ServerHooks(RequestMeter()), short=short):
             yield client, admission
             await client.aclose()
     else:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tornado.netutil import bind_sockets
 
 from guidsvc.api.app import make_app
+from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.api.fast_path.dispatcher import ShortWay
 from guidsvc.api.resources.health import Probes
 from guidsvc.cache import open_cache
@@ -28,7 +29,7 @@ from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.store import open_store
 from guidsvc.store.instrumented import MeasuredStore
-from guidsvc.telemetry.metrics import Meters
+from guidsvc.telemetry.metrics import Meters, RequestMeter
 from tests.client import hang_up
 from tests.conftest import FakeClock
 
@@ -173,7 +174,7 @@ async def service(
         under_way = app.settings["under_way"]
         admission = app.settings["admission"]  # one for both: a handler uses the place that the connection took
         way = ShortWay(guids, under_way, forwarded, log if logged else None, admission, watch) if short else None
-        async with serving_on(sockets, app, short=way):
+        async with serving_on(sockets, app, ServerHooks(RequestMeter()), short=way):
             client = Way(sockets[0].getsockname()[1], lines, under_way, meters)
             try:
                 yield client

@@ -14,6 +14,7 @@ import pytest
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application, RequestHandler
 
+from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.server.protocol.send_buffer import HIDDEN_BYTES, Budget, Outbox, Pace
 from guidsvc.server.protocol.state import Limits
 from guidsvc.server.server import serving_on
@@ -165,10 +166,12 @@ async def hosting(server: str, limits: Limits, tls: ssl.SSLContext | None = None
     async with AsyncExitStack() as stack:
         (sockets,) = stack.enter_context(listening("127.0.0.1", 0, None))
         if server == "httptools":
-            await stack.enter_async_context(serving_on(sockets, app, limits=limits, tls=tls))
+            await stack.enter_async_context(
+                serving_on(sockets, app, ServerHooks(RequestMeter()), limits=limits, tls=tls)
+            )
         else:
             await stack.enter_async_context(
-                serving_by_tornado(sockets, app, limits=limits, tls=tls, meter=RequestMeter())
+                serving_by_tornado(sockets, app, ServerHooks(RequestMeter()), limits=limits, tls=tls)
             )
         yield sockets[0].getsockname()[1]
 

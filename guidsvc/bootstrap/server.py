@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from socket import socket
 
+from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.api.fast_path.dispatcher import ShortWay
 from guidsvc.api.routing import RoutedApplication
 from guidsvc.config import Settings
@@ -30,9 +31,10 @@ async def hosted(
         connections=descriptors.room_for(settings.max_connections),
         unsent_bytes=settings.max_unsent_bytes,
     )
+    hooks = ServerHooks(short.meter)
     if settings.server == "httptools":
-        async with serving_on(sockets, app, limits=limits, short=short, tls=context, meter=short.meter) as ours:
+        async with serving_on(sockets, app, hooks, limits=limits, short=short, tls=context) as ours:
             yield ours
     else:
-        async with serving_by_tornado(sockets, app, limits=limits, tls=context, meter=short.meter) as tornado:
+        async with serving_by_tornado(sockets, app, hooks, limits=limits, tls=context) as tornado:
             yield tornado

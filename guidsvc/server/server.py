@@ -4,23 +4,18 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from http.client import SERVICE_UNAVAILABLE
 from socket import socket
 
 import structlog
 import tornado.platform.asyncio  # noqa: F401  # Tornado would import it in the first request, if a file can be opened then
 from tornado.httputil import HTTPServerConnectionDelegate
 
-from guidsvc.api.execution.responses import problem
-from guidsvc.errors import StoreUnavailable
-from guidsvc.http.headers.request_id import draw
 from guidsvc.runtime.background import background
 from guidsvc.runtime.memory import release
 from guidsvc.server.listener import Listener, Tls
 from guidsvc.server.protocol.connection import Connection
-from guidsvc.server.protocol.state import Kept, Limits, Peer, Shared, Short
+from guidsvc.server.protocol.state import ApplicationHooks, Kept, Limits, Peer, Shared, Short
 from guidsvc.server.protocol.ticks import TICK_SECONDS, Ticks
-from guidsvc.telemetry.metrics import RequestMeter
 
 LOOK_SECONDS = 0.02
 """Before a client is hung up on that is overdue, what it has sent meanwhile is read, for so long."""
@@ -42,14 +37,14 @@ _log = structlog.get_logger(__name__)
 async def serving_on(
     sockets: Sequence[socket],
     app: HTTPServerConnectionDelegate,
+    hooks: ApplicationHooks,
     *,
     limits: Limits | None = None,
     short: Short | None = None,
     tls: ssl.SSLContext | None = None,
-    meter: RequestMeter | None = None,
 ) -> AsyncIterator["Server"]:
     """Serve on these sockets, inside; at the end every connection is closed."""
-    server = Server(app, limits or Limits(), short, meter or RequestMeter())
+    server = Server(app, hooks, limits or Limits(), short)
     try:
         server.listen(sockets, tls)
         async with background(server.keep_time):
@@ -63,9 +58,9 @@ class Server:
     """Connections, and what they listen on."""
 
     def __init__(
-        self, app: HTTPServerConnectionDelegate, limits: Limits, short: Short | None, meter: RequestMeter
+        self, app: HTTPServerConnectionDelegate, hooks: ApplicationHooks, limits: Limits, short: Short | None
     ) -> None:
-        self._shared = Shared(app, limits, short, meter)
+        self._shared = Shared(app, hooks, limits, short)
         self._listeners: list[Listener] = []
         self._refused: set[_Refused] = set()
         self._crowd = CrowdLog()
@@ -156,14 +151,14 @@ class Server:
             shared.expected[connection] = shared.tick
             return connection
         self._crowd.tell(len(shared.connections), shared.limits.connections)
-        return _Refused(shared.meter, self._refused)
+        return _Refused(shared.hooks, self._refused)
 
     def _secure_connection(self) -> asyncio.Protocol | None:
         """Return what serves a connection that has not agreed on TLS yet; None if it is to be closed."""
         connection = self._connection()
         if isinstance(connection, _Refused):
             if len(self._refused) >= REFUSED_AT_A_TIME:
-                self._shared.meter.refused[SERVICE_UNAVAILABLE] += 1
+                self._shared.hooks.reject_connection(secure=True)
                 return None
             self._refused.add(connection)
         return connection
@@ -190,22 +185,16 @@ class CrowdLog:
             _log.warning("connections are refused, there are too many", connections=connections, limit=limit)
 
 
-def too_many(meter: RequestMeter, *, secure: bool) -> bytes:
-    """Count a connection of which there are too many, and return its answer. `CrowdLog` logs it, with others."""
-    meter.refused[SERVICE_UNAVAILABLE] += 1
-    return problem(StoreUnavailable("there are too many connections"), draw(), last=True, secure=secure)
-
-
 class _Refused(asyncio.Protocol):
     """A connection of which there are too many already; one of `others` as long as it takes a descriptor."""
 
-    def __init__(self, meter: RequestMeter, others: "set[_Refused]") -> None:
-        self._meter = meter
+    def __init__(self, hooks: ApplicationHooks, others: "set[_Refused]") -> None:
+        self._hooks = hooks
         self._others = others
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         plain: asyncio.Transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all can be written to
-        plain.write(too_many(self._meter, secure=Peer(plain).secure))
+        plain.write(self._hooks.reject_connection(secure=Peer(plain).secure))
         plain.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from http.client import SERVICE_UNAVAILABLE
 from socket import socket
 from ssl import SSLContext
 from typing import Any
@@ -26,19 +25,18 @@ from guidsvc.runtime.background import background
 from guidsvc.runtime.memory import release
 from guidsvc.server.protocol.abort import is_open_ended
 from guidsvc.server.protocol.send_buffer import Budget, Pace, reset_on_close
-from guidsvc.server.protocol.state import Limits
+from guidsvc.server.protocol.state import ApplicationHooks, Limits
 from guidsvc.server.protocol.ticks import TICK_SECONDS, Ticks
-from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, CrowdLog, too_many
-from guidsvc.telemetry.metrics import RequestMeter
+from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, CrowdLog
 
 
 class TornadoServer(HTTPServer):
     """Tornado's own server, which does not tell who is idle: all have the same time at the end."""
 
-    def use(self, limits: Limits, meter: RequestMeter) -> None:
+    def use(self, limits: Limits, hooks: ApplicationHooks) -> None:
         """Take the limits of clients that Tornado does not know by itself."""
         self._limits = limits
-        self._meter = meter
+        self._hooks = hooks
         self._budget = Budget(limits.unsent_bytes, limits.connection_unsent_bytes)
         self._crowd = CrowdLog()
         self._readers: dict[IOStream, _Reader] = {}
@@ -54,10 +52,11 @@ class TornadoServer(HTTPServer):
             return
         self._crowd.tell(len(self._connections), self._limits.connections)
         if isinstance(stream, SSLIOStream):  # which may never agree on TLS
-            self._meter.refused[SERVICE_UNAVAILABLE] += 1
+            self._hooks.reject_connection(secure=True)
             stream.close()
         else:
-            stream.write(too_many(self._meter, secure=False)).add_done_callback(lambda _: stream.close())
+            answer = self._hooks.reject_connection(secure=False)
+            stream.write(answer).add_done_callback(lambda _: stream.close())
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Begin a request, and note its connection: that knows how far its reply is."""
@@ -170,7 +169,7 @@ class _BoundedHead(HTTPMessageDelegate):
 
 @asynccontextmanager
 async def serving_by_tornado(
-    sockets: list[socket], app: Application, *, limits: Limits, tls: SSLContext | None, meter: RequestMeter
+    sockets: list[socket], app: Application, hooks: ApplicationHooks, *, limits: Limits, tls: SSLContext | None
 ) -> AsyncIterator[TornadoServer]:
     """Serve an application on these sockets, inside, within those of the limits that Tornado knows."""
     server = TornadoServer(
@@ -181,7 +180,7 @@ async def serving_by_tornado(
         idle_connection_timeout=limits.idle_seconds,
         body_timeout=limits.body_seconds,
     )
-    server.use(limits, meter)
+    server.use(limits, hooks)
     server.add_sockets(sockets)
     try:
         async with background(server.keep_time):

@@ -7,9 +7,7 @@ import structlog
 from guidsvc.api.contract import problems
 from guidsvc.errors import Abandoned, OutcomeUnknown, Overloaded, Unavailable
 from guidsvc.http.dates import http_date
-from guidsvc.http.headers.request_id import draw
 from guidsvc.http.response import BODILESS, Reply
-from guidsvc.telemetry.metrics import RequestMeter
 
 SERVER, NOSNIFF = "guidsvc", "nosniff"
 STRICT = "max-age=31536000"
@@ -58,17 +56,6 @@ def problem(
         f"Content-Length: {len(body)}\r\n{'Connection: close' if last else ''}"
     )
     return _joined(start, b"" if head else body, last=last)
-
-
-def refusal(error: Exception, meter: RequestMeter, *, secure: bool = False) -> bytes:
-    """Return the reply to a client that has sent no request that could be read; the connection ends with it."""
-    request_id, status = draw(), problems.problem_of(error).status
-    meter.refused[status] += 1
-    if problems.problem_of(error) is problems.INTERNAL:  # a fault of the service, met before a handler had the request
-        log_failure(error, request_id)
-    else:
-        _log.info("refused", status=status, detail=str(error), request_id=request_id)
-    return problem(error, request_id, last=True, secure=secure)
 
 
 def log_failure(error: BaseException, request_id: str) -> None:

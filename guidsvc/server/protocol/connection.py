@@ -9,9 +9,8 @@ from httptools import HttpRequestParser
 from tornado.httputil import HTTPInputError
 from tornado.iostream import StreamClosedError
 
-from guidsvc.api.execution.responses import log_failure, refusal
 from guidsvc.errors import Overloaded
-from guidsvc.http.headers.request_id import draw
+from guidsvc.runtime.admission import Admission
 from guidsvc.server.protocol.cycle import Answering
 from guidsvc.server.protocol.parser import Reader
 from guidsvc.server.protocol.request import Message, RawHeaders, not_http, unquoted
@@ -244,7 +243,7 @@ class Connection(asyncio.Protocol):
 
     def fault(self, error: Exception) -> None:
         if self._answering is not None and self._answering.begun:
-            log_failure(error, draw())
+            self._shared.hooks.log_failure(error)
             self.failed()
             return
         self._abandon()
@@ -278,6 +277,11 @@ class Connection(asyncio.Protocol):
             self._paused = full
             (self._shared.paused.add if full else self._shared.paused.discard)(self)
             (self._transport.pause_reading if full else self._transport.resume_reading)()
+
+    def _admission_for(self, message: Message, plain: Plain | None) -> Admission | None:
+        """Return what a request waits for before its handler works; the fast path takes its place by itself."""
+        shared = self._shared
+        return shared.admission if plain is None and shared.hooks.requires_admission(message.target) else None
 
     def overdue(self, now: float) -> bool:
         limits = self._shared.limits
@@ -324,7 +328,7 @@ class Connection(asyncio.Protocol):
 
     def _start(self, message: Message, plain: Plain | None = None) -> None:
         """Begin to answer a request."""
-        answering = self._answering = Answering(self, message, plain, self._shared.admission)
+        answering = self._answering = Answering(self, message, plain, self._admission_for(message, plain))
         try:
             answering.begin(self._shared.app)
         except HTTPInputError as error:
@@ -377,7 +381,7 @@ class Connection(asyncio.Protocol):
 
     def _send_refusal(self, error: Exception) -> None:
         self._error = None
-        self.write(refusal(error, self._shared.meter, secure=self.context.secure))
+        self.write(self._shared.hooks.reject_request(error, secure=self.context.secure))
         self._linger()
 
     def _linger(self) -> None:

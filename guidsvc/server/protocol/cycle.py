@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import structlog
 from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, RequestStartLine
 
-from guidsvc.api.execution.guid_actions import needs_place
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.cancel_scope import CURRENT, Errand
 from guidsvc.server.protocol.request import Message
@@ -63,7 +62,7 @@ class Answering:
         self._gate: asyncio.Future[Any] | None = None  # what it does until it is ready for more
         self._unprepared = False  # it has not got so far as to be told more
         self._admission = None  # where a handler's work takes a place, which is taken when all of the request is there
-        if plain is None and admission is not None and needs_place(message.target):
+        if admission is not None:
             self._admission, self._errand = admission, Errand()
         self.message = message
 

@@ -15,7 +15,6 @@ from guidsvc.runtime.admission import Admission
 from guidsvc.server.protocol.read_throttle import Held
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.send_buffer import Budget
-from guidsvc.telemetry.metrics import RequestMeter
 
 _HUNG_UP: int | None = getattr(select, "POLLRDHUP", None)  # of Linux
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -53,6 +52,22 @@ class Short(Protocol):
 
     def remember(self, data: bytes) -> None:
         """Note that this was the request that was answered last, all of it and nothing else."""
+
+
+class ApplicationHooks(Protocol):
+    """What the server asks of the application beside handling requests."""
+
+    def requires_admission(self, target: bytes) -> bool:
+        """Whether a request for this target waits for a place before it is handled."""
+
+    def reject_request(self, error: Exception, *, secure: bool) -> bytes:
+        """Count and log a request that cannot be read; return its response, after which the connection closes."""
+
+    def reject_connection(self, *, secure: bool) -> bytes:
+        """Count a connection above the limit; return its response, after which it closes."""
+
+    def log_failure(self, error: BaseException) -> None:
+        """Log an error whose response can no longer be sent."""
 
 
 class Kept(Protocol):
@@ -108,10 +123,10 @@ class Shared:
     """
 
     def __init__(
-        self, app: HTTPServerConnectionDelegate, limits: Limits, short: Short | None, meter: RequestMeter
+        self, app: HTTPServerConnectionDelegate, hooks: ApplicationHooks, limits: Limits, short: Short | None
     ) -> None:
-        self.meter = meter
         self.app = app
+        self.hooks = hooks
         self.limits = limits
         self.short = short
         self.admission = None if short is None else short.admission

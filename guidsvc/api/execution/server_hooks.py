@@ -1,0 +1,40 @@
+"""What the API does for the server where no handler is involved: admission, and responses to what cannot be served."""
+
+from http.client import SERVICE_UNAVAILABLE
+
+import structlog
+
+from guidsvc.api.contract import problems
+from guidsvc.api.execution import responses
+from guidsvc.api.execution.guid_actions import needs_place
+from guidsvc.errors import StoreUnavailable
+from guidsvc.http.headers.request_id import draw
+from guidsvc.telemetry.metrics import RequestMeter
+
+_log = structlog.get_logger(__name__)
+
+
+class ServerHooks:
+    """Implements `guidsvc.server.protocol.state.ApplicationHooks`. Rejections are counted by status."""
+
+    def __init__(self, meter: RequestMeter) -> None:
+        self._meter = meter
+
+    def requires_admission(self, target: bytes) -> bool:
+        return needs_place(target)
+
+    def reject_request(self, error: Exception, *, secure: bool) -> bytes:
+        request_id, status = draw(), problems.problem_of(error).status
+        self._meter.refused[status] += 1
+        if problems.problem_of(error) is problems.INTERNAL:  # a fault of the service, before a handler had the request
+            responses.log_failure(error, request_id)
+        else:
+            _log.info("refused", status=status, detail=str(error), request_id=request_id)
+        return responses.problem(error, request_id, last=True, secure=secure)
+
+    def reject_connection(self, *, secure: bool) -> bytes:
+        self._meter.refused[SERVICE_UNAVAILABLE] += 1
+        return responses.problem(StoreUnavailable("there are too many connections"), draw(), last=True, secure=secure)
+
+    def log_failure(self, error: BaseException) -> None:
+        responses.log_failure(error, draw())
