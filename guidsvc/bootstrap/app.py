@@ -141,7 +141,7 @@ async def serving(
             async with _reporting(log, audit_log), hosted(app, sockets, settings, short, tls) as server:
                 meters.connections = server.connections
                 try:
-                    yield _port(sockets, settings)
+                    yield port_of(sockets, settings)
                 finally:
                     await drain(server, app.settings["under_way"], settings.grace)
 
@@ -203,7 +203,8 @@ def _listening(settings: Settings, post: Post | None) -> Iterator[list[socket]]:
             yield sockets
 
 
-def _port(sockets: Sequence[socket], settings: Settings) -> int:
+def port_of(sockets: Sequence[socket], settings: Settings) -> int:
+    """Return the port that the sockets listen on; 0 for a Unix socket."""
     return 0 if settings.unix_socket is not None else int(sockets[0].getsockname()[1])
 
 

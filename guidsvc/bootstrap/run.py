@@ -3,8 +3,11 @@
 import asyncio
 import gc
 from collections.abc import Coroutine
+from functools import partial
 
-from guidsvc.bootstrap.app import _log, _port, serving
+import structlog
+
+from guidsvc.bootstrap.app import port_of, serving
 from guidsvc.bootstrap.auth import is_controlled
 from guidsvc.bootstrap.banner import banner
 from guidsvc.cache import is_private
@@ -14,7 +17,9 @@ from guidsvc.process import file_descriptors as descriptors
 from guidsvc.process.shutdown import on_post, on_signals
 from guidsvc.process.worker_channel import Post
 from guidsvc.server.sockets import listening
-from guidsvc.server.tls import open_tls
+from guidsvc.server.tls import Tls, open_tls
+
+_log = structlog.get_logger(__name__)
 
 
 def run(settings: Settings, post: Post | None = None) -> None:
@@ -38,7 +43,7 @@ def _supervise(settings: Settings) -> None:
     from guidsvc.process.supervisor import supervise
 
     with listening(settings.host, settings.port, settings.unix_socket, slots=settings.workers) as slots:
-        said = banner(settings, _port(slots[0], settings))
+        said = banner(settings, port_of(slots[0], settings))
         supervise(slots, settings.grace, lambda: print(said, flush=True))
 
 
@@ -57,7 +62,7 @@ def _run(work: Coroutine[object, object, None]) -> None:
 async def serve(settings: Settings, post: Post | None = None) -> None:
     """Serve as the settings say, and end cleanly on a signal; StartError if it cannot be started."""
     tls = open_tls(settings.tls_cert, settings.tls_key)
-    stop = on_signals(tls) if post is None else on_post(post, settings.grace)
+    stop = on_signals(None if tls is None else partial(_reload, tls)) if post is None else on_post(post, settings.grace)
     async with serving(settings, post=post, tls=tls) as port:
         _collect_less()
         if post is None:
@@ -66,6 +71,13 @@ async def serve(settings: Settings, post: Post | None = None) -> None:
             post.tell_ready()
         await stop.wait()
         _log.info("stopping")
+
+
+def _reload(tls: Tls) -> None:
+    try:
+        tls.reload()
+    except StartError as error:
+        _log.error("the certificate is kept, there is no good new one", error=str(error))
 
 
 def _collect_less() -> None:

@@ -2,15 +2,14 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
 import structlog
 
-from guidsvc.errors import StartError
 from guidsvc.process.worker_channel import MARGIN_SECONDS, Post
 from guidsvc.runtime.in_flight import UnderWay
-from guidsvc.server.tls import Tls
 
 _log = structlog.get_logger(__name__)
 
@@ -42,16 +41,16 @@ async def drain(server: Stoppable, under_way: UnderWay, grace: float) -> None:
     under_way.over = True
 
 
-def on_signals(tls: Tls | None) -> asyncio.Event:
+def on_signals(on_reload: Callable[[], None] | None) -> asyncio.Event:
     """Return an event that the first signal sets; a second one ends the process there and then.
 
-    With TLS SIGHUP reads the certificate anew, and ends nothing. Without it is a signal like the others, as there is
-    nobody to be replaced: so ends who loses its terminal; not under nohup, which ignores it.
+    SIGHUP calls `on_reload`, and ends nothing. Without one it is a signal like the others: a process that loses its
+    terminal ends, unless it runs under nohup, which ignores the signal.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if tls is None and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+    if on_reload is None and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
 
     def told() -> None:
@@ -62,18 +61,11 @@ def on_signals(tls: Tls | None) -> asyncio.Event:
     try:
         for number in numbers:
             loop.add_signal_handler(number, told)
-        if tls is not None and hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, _reload, tls)
+        if on_reload is not None and hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, on_reload)
     except NotImplementedError:
         pass  # on Windows: there Ctrl-C cancels `serve`, which closes everything as well
     return stop
-
-
-def _reload(tls: Tls) -> None:
-    try:
-        tls.reload()
-    except StartError as error:
-        _log.error("the certificate is kept, there is no good new one", error=str(error))
 
 
 def on_post(post: Post, grace: float) -> asyncio.Event:
