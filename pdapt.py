@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from guidsvc.bootstrap import run
 from guidsvc.errors import StartError
 from guidsvc.monitoring import standard_streams
-from guidsvc.process.worker_channel import Post
+from guidsvc.process.worker_channel import WorkerChannel
 from guidsvc.runtime import clock
 
 
@@ -58,7 +58,7 @@ def serve() -> None:
     from guidsvc import config
     from guidsvc.monitoring import log_config as logs
 
-    post = Post.inherited()
+    post = WorkerChannel.inherited()
     try:
         settings = config.load()
         with standard_streams.buffered():
@@ -67,7 +67,7 @@ def serve() -> None:
     except StartError as error:
         if post is None:
             raise
-        post.tell_failed(str(error))
+        post.report_failed(str(error))
         sys.exit(1)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from guidsvc.errors import Overloaded
 from guidsvc.runtime.admission import QUEUE, Admission
-from guidsvc.runtime.cancel_scope import Errand
+from guidsvc.runtime.cancel_scope import CancelScope
 from tests.client import Client
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.gated import turns
@@ -47,7 +47,7 @@ class Work:
 
     async def _do(self, caller: str, *, patient: bool) -> None:
         end = asyncio.Event()
-        async with self._admission.place(Errand(), caller, patient=patient):
+        async with self._admission.slot(CancelScope(), caller, patient=patient):
             self.running.append(caller)
             self.begun.append(caller)
             self._ends.append(end)
@@ -81,7 +81,7 @@ async def test_one_caller_uses_all_places_and_half_of_the_queue_and_leaves_the_r
     assert (admission.in_progress, admission.waiting) == (2, 2 * QUEUE)
     assert admission.is_full_for("e")
     with pytest.raises(Overloaded):
-        await admission.place(Errand(), "e").__aenter__()
+        await admission.slot(CancelScope(), "e").__aenter__()
     await work.begin("a" * QUEUE)
     assert admission.waiting == 3 * QUEUE, "half of what was left"
     assert admission.is_full_for("a")
@@ -126,26 +126,26 @@ async def test_a_caller_leaves_its_part_of_the_places_to_others() -> None:
     work = Work(admission)
     await work.begin("eeeeee")
     assert work.running == ["e"] * 3
-    assert not admission.take_now(_of("e"))
+    assert not admission.try_acquire(_of("e"))
     await work.begin("a")
     assert work.running == ["e"] * 3 + ["a"], "at once"
     await work.end_all()
     assert_empty(admission)
 
 
-def _of(caller: str) -> Errand:
-    errand = Errand()
+def _of(caller: str) -> CancelScope:
+    errand = CancelScope()
     errand.caller = caller
     return errand
 
 
 async def test_a_place_taken_before_the_caller_is_known_counts_to_that_caller() -> None:
     admission = Admission(4, seconds=60, share=0.5)
-    early = [Errand() for _ in range(4)]
-    assert all(map(admission.take_now, early))
+    early = [CancelScope() for _ in range(4)]
+    assert all(map(admission.try_acquire, early))
     assert [admission.begin(errand, "e") for errand in early] == [True, True, False, False]
     assert admission.in_progress == 2, "those beyond its part are free for others"
-    other = Errand()
+    other = CancelScope()
     assert admission.begin(other, "a")
     for errand in [*early, other]:
         admission.end(errand)
@@ -155,7 +155,7 @@ async def test_a_place_taken_before_the_caller_is_known_counts_to_that_caller() 
 async def test_a_place_of_another_caller_is_not_used() -> None:
     admission = Admission(1, seconds=60, share=0.5)
     errand = _of("a")
-    assert admission.take_now(errand)
+    assert admission.try_acquire(errand)
     assert admission.begin(errand, "b")
     admission.end(errand)
     assert_empty(admission)

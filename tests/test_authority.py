@@ -13,7 +13,7 @@ from guidsvc.api.resources.batch_executor import GROUP, Performer, Result
 from guidsvc.api.resources.document_batch import DocumentBatch
 from guidsvc.errors import StoreUnavailable, Unauthorized
 from guidsvc.runtime.admission import Admission
-from guidsvc.runtime.cancel_scope import Errand
+from guidsvc.runtime.cancel_scope import CancelScope
 from tests.client import Client, hang_up, read_reply
 from tests.conftest import FakeClock, Serving
 from tests.guarded import Asker, Guarded, Held, until
@@ -161,7 +161,7 @@ async def test_the_rest_of_a_document_is_refused(error: Exception) -> None:
     batch = DocumentBatch(
         [{"user": "a"}] * (2 * GROUP + 3),
         Idle(),  # type: ignore[arg-type]
-        lambda patient: admission.place(Errand(), patient=patient),
+        lambda patient: admission.slot(CancelScope(), patient=patient),
         confirm,
         {},
     )

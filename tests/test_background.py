@@ -9,7 +9,7 @@ import pytest
 
 import guidsvc
 from guidsvc.runtime import background as module
-from guidsvc.runtime.background import background
+from guidsvc.runtime.background import running_in_background
 from guidsvc.server.protocol.read_throttle import Held
 from tests.conftest import ExpectedLogs
 
@@ -45,7 +45,7 @@ async def test_after_a_fault_it_is_logged_and_goes_on(
 ) -> None:
     expected_logs.add(FAULT)
     works = Works(fault, fault)
-    async with asyncio.timeout(10), background(works.keep):
+    async with asyncio.timeout(10), running_in_background(works.keep):
         await works.lasts.wait()
     assert works.ended
     lines = [each.getMessage() for each in caplog.records if FAULT in each.getMessage()]
@@ -61,7 +61,7 @@ async def test_a_fault_is_logged_when_it_happens_and_changes_nothing_for_what_is
     async def fail(_: int) -> None:
         raise ValueError("a fault")
 
-    async with asyncio.timeout(10), background(partial(fail, 1)):
+    async with asyncio.timeout(10), running_in_background(partial(fail, 1)):
         while not caplog.records:
             await asyncio.sleep(0)
     assert "fail" in caplog.records[0].getMessage()
@@ -73,7 +73,7 @@ async def test_it_is_cancelled_at_the_end_between_two_attempts_too(
     expected_logs.add(FAULT)
     monkeypatch.setattr(module, "AGAIN_SECONDS", 3600.0)
     works = Works(ValueError())
-    async with asyncio.timeout(10), background(works.keep):
+    async with asyncio.timeout(10), running_in_background(works.keep):
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert not works.lasts.is_set()

@@ -25,7 +25,7 @@ from guidsvc.errors import Overloaded
 from guidsvc.http.headers.proxy import Forwarded
 from guidsvc.monitoring.process_monitor import Watch
 from guidsvc.runtime.admission import QUEUE, Admission
-from guidsvc.runtime.cancel_scope import Errand
+from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.clock import system_clock
 from guidsvc.server.protocol import read_throttle as held
 from guidsvc.server.server import serving_on
@@ -210,16 +210,16 @@ async def test_what_needs_no_place_leaves_none_taken(server: str) -> None:
 async def test_who_comes_while_the_loop_is_behind_is_refused_though_there_is_room(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("overload, requests are refused")
     admission = Admission(3, seconds=0.1)
-    async with admission.place(Errand()):
+    async with admission.slot(CancelScope()):
         for expected in (False, True):  # once is no overload
             time.sleep(0.2)  # noqa: ASYNC251  # what the loop was at
             await turns()
             assert admission.is_full_for("") is expected
         with pytest.raises(Overloaded):
-            await admission.place(Errand()).__aenter__()
-        async with admission.place(Errand(), patient=True):
+            await admission.slot(CancelScope()).__aenter__()
+        async with admission.slot(CancelScope(), patient=True):
             await until(lambda: not admission.is_full_for(""))
-        async with admission.place(Errand()):
+        async with admission.slot(CancelScope()):
             assert admission.in_progress == 2
 
 

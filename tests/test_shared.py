@@ -21,8 +21,8 @@ from guidsvc.cache.timings import Timing
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.runtime import cancel_scope as errand
-from guidsvc.runtime.background import background
-from guidsvc.runtime.cancel_scope import Errand
+from guidsvc.runtime.background import running_in_background
+from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.store.cache_fence import Fence, Mode
 from guidsvc.store.contract import FAR
 from guidsvc.telemetry import tracing
@@ -50,7 +50,7 @@ async def opened(
     url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
     async with open_link(url, name=name, timing=timing, meter=meter) as link:
         cache = SharedCache(store, link, clock=clock, size_bytes=1_000_000, timing=timing, meter=meter)
-        async with background(cache.fence.keep):
+        async with running_in_background(cache.fence.keep):
             yield cache
             await cache.aclose()
 
@@ -63,7 +63,7 @@ async def until_on(*caches: SharedCache) -> None:
 
 async def settled(cache: SharedCache) -> None:
     """Return when nothing goes on beside the requests."""
-    await cache._beside.finish()
+    await cache._beside.drain()
 
 
 async def assert_cached(cache: SharedCache, gated: GatedStore, expected: Record) -> None:
@@ -803,7 +803,7 @@ async def test_what_is_done_beside_a_request_is_no_part_of_it(
     gated.records[GUID] = record(clock())
     trace = Trace("a")
     tracing.CURRENT.set(trace)
-    errand.CURRENT.set(Errand())
+    errand.CURRENT.set(CancelScope())
     seen: list[tuple[object, object]] = []
     call = cache._link.call
 

@@ -23,7 +23,7 @@ from guidsvc.domain.lifecycle import Terms
 from guidsvc.http.headers.diagnostics import Origin
 from guidsvc.http.headers.proxy import Forwarded
 from guidsvc.monitoring.process_monitor import Watch
-from guidsvc.runtime.in_flight import UnderWay
+from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.server.server import serving_on
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
@@ -110,7 +110,7 @@ _REQUESTS = st.lists(
 class Way:
     """A service, reached over one connection at a time."""
 
-    def __init__(self, port: int, lines: Lines, under_way: UnderWay, meters: Meters) -> None:
+    def __init__(self, port: int, lines: Lines, under_way: InFlightRequests, meters: Meters) -> None:
         self.under_way = under_way
         self.meters = meters
         self._port = port
@@ -239,7 +239,7 @@ async def test_when_the_service_is_about_to_end_the_short_way_ends_connections_t
 
 def test_the_heads_that_are_remembered_are_bounded() -> None:
     service_of_none = cast(GuidService, SimpleNamespace(peek=None))
-    way = ShortWay(service_of_none, UnderWay(), Forwarded(), None)
+    way = ShortWay(service_of_none, InFlightRequests(), Forwarded(), None)
     way._memorable = True
     for number in range(2000):
         way.remember(b"GET /guid/" + b"A" * 32 + b" HTTP/1.1\r\nX-%d: %b\r\n\r\n" % (number, b"x" * (number % 1100)))

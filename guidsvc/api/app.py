@@ -22,7 +22,7 @@ from guidsvc.http.headers.proxy import Forwarded
 from guidsvc.monitoring.access_log import Log
 from guidsvc.monitoring.process_monitor import Watch
 from guidsvc.runtime.admission import Admission
-from guidsvc.runtime.in_flight import UnderWay
+from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.runtime.temporary_space import TemporarySpace
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
@@ -83,7 +83,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
         Route("/problems/{code}", ProblemHandler),
         Route("/", RootHandler),
     ]
-    under_way = UnderWay()
+    under_way = InFlightRequests()
     watch.meters.requests.under_way = under_way.__len__
     _count_admission(watch.meters.requests, admission)
     return RoutedApplication(

@@ -26,7 +26,7 @@ from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import USED_EVERY_MS, Key
 from guidsvc.domain.caller import Caller, Needs
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, Unauthorized
-from guidsvc.runtime.background import Beside
+from guidsvc.runtime.background import BackgroundTasks
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import Keys
 
@@ -122,7 +122,7 @@ class Guard:
         self._tokens = tokens
         self._logins: LRUCache[str, Login] = LRUCache(REMEMBERED_BYTES, getsizeof=_weigh)
         self._failures = KnownFailures(GOOD_SECONDS)
-        self._beside = Beside()
+        self._beside = BackgroundTasks()
 
     def at_hand(self, authorization: str | None) -> Login | None:
         """Return the log-in of a request, for one use, if it is known and nothing need be waited for."""
@@ -177,11 +177,11 @@ class Guard:
 
     def renew(self, login: Login) -> None:
         """Look a log-in up anew, beside the requests."""
-        self._beside.begin(_quietly(self._renew(login)))
+        self._beside.spawn(_quietly(self._renew(login)))
 
     async def aclose(self) -> None:
         """Finish what is under way beside the requests."""
-        await self._beside.finish()
+        await self._beside.drain()
 
     async def _try(self, authorization: str, address: str) -> Login:
         """Look a log-in up; one that fails is answered at a set time, with RateLimited if its address is locked out."""
@@ -240,7 +240,7 @@ class Guard:
         if not keys.opens(shown, key, now) or key is None:
             raise Unauthorized("This key is not known, or no longer good.", invalid=True)
         if key.used is None or now - key.used >= USED_EVERY_MS:
-            self._beside.begin(_quietly(self._note_use(key, now)))
+            self._beside.spawn(_quietly(self._note_use(key, now)))
         return key.caller, keys.good_for(shown, key, now)
 
     async def _note_use(self, key: Key, now: int) -> None:

@@ -18,7 +18,7 @@ import structlog
 from guidsvc.auth.jwk import Keyring, read_keys
 from guidsvc.bounded_file import read_file
 from guidsvc.errors import StartError
-from guidsvc.runtime.background import background, detached
+from guidsvc.runtime.background import running_in_background, spawn_detached
 
 MAX_BYTES = 1024 * 1024
 """A larger set is refused."""
@@ -46,7 +46,7 @@ async def open_keys(place: str, fetch: Fetch, *, timer: Callable[[], float], pac
     keys = KeySet(_reader(place, fetch), timer, pace)
     await keys.begin()
     try:
-        async with background(keys.keep):
+        async with running_in_background(keys.keep):
             yield keys
     finally:
         await keys.aclose()
@@ -97,7 +97,7 @@ class KeySet:
     async def _again(self) -> None:
         """Read it, together with all who want that now; who gives up does not end it for the others."""
         if self._reading is None:
-            self._reading = detached(self._reread())
+            self._reading = spawn_detached(self._reread())
             self._reading.add_done_callback(self._done)
         await asyncio.shield(self._reading)
 

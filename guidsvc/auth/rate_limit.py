@@ -15,7 +15,7 @@ from cachebox import LRUCache
 from limits import parse
 
 from guidsvc.errors import CacheUnavailable, RateLimited
-from guidsvc.runtime.background import detached
+from guidsvc.runtime.background import spawn_detached
 from guidsvc.runtime.clock import Clock
 
 GRAIN = 1000
@@ -145,7 +145,7 @@ class Ration:
         """
         if not (self._sure and self._is_empty()):
             if self._flight is None:
-                self._flight = detached(self._book())
+                self._flight = spawn_detached(self._book())
             await asyncio.shield(self._flight)  # who goes away leaves it to the others
         if self._is_empty():
             wait = self._limit.wait(self._clock())

@@ -33,9 +33,9 @@ from guidsvc.monitoring.line_limit import reporting
 from guidsvc.monitoring.process_monitor import Watch
 from guidsvc.process import file_descriptors as descriptors
 from guidsvc.process.shutdown import drain
-from guidsvc.process.worker_channel import METRICS_VARIABLE, Post
+from guidsvc.process.worker_channel import METRICS_VARIABLE, WorkerChannel
 from guidsvc.runtime.admission import OWNER_SHARE, Admission
-from guidsvc.runtime.background import background
+from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock, system_clock
 from guidsvc.runtime.temporary_space import TemporarySpace
 from guidsvc.server.sockets import adopted, listening
@@ -56,7 +56,7 @@ _log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, *, clock: Clock = system_clock, post: Post | None = None, tls: Tls | None = None
+    settings: Settings, *, clock: Clock = system_clock, post: WorkerChannel | None = None, tls: Tls | None = None
 ) -> AsyncIterator[int]:
     """Open what the settings ask for and serve, inside; yields the port. At the end requests under way finish.
 
@@ -166,7 +166,7 @@ def _refuse_file_of_store(path: Path, store_url: str) -> None:
 
 
 @asynccontextmanager
-async def _watching(settings: Settings, meters: Meters, post: Post | None) -> AsyncIterator[Watch]:
+async def _watching(settings: Settings, meters: Meters, post: WorkerChannel | None) -> AsyncIterator[Watch]:
     """Watch this process, inside; StartError if the folder that it is to share with others is none."""
     watch = Watch(
         meters,
@@ -179,13 +179,13 @@ async def _watching(settings: Settings, meters: Meters, post: Post | None) -> As
         },
     )
     try:
-        async with background(watch.keep):
+        async with running_in_background(watch.keep):
             yield watch
     finally:
         watch.close()
 
 
-def _shared_folder(post: Post | None) -> Path | None:
+def _shared_folder(post: WorkerChannel | None) -> Path | None:
     """Return the folder of metrics; a worker serves without it until its supervisor has made it."""
     named = os.environ.get(METRICS_VARIABLE)
     if named is not None and post is None and not Path(named).is_dir():
@@ -194,7 +194,7 @@ def _shared_folder(post: Post | None) -> Path | None:
 
 
 @contextmanager
-def _listening(settings: Settings, post: Post | None) -> Iterator[list[socket]]:
+def _listening(settings: Settings, post: WorkerChannel | None) -> Iterator[list[socket]]:
     if post is not None:
         with adopted(post.listeners) as sockets:
             yield sockets
@@ -215,7 +215,7 @@ def _reporting(log: AccessLog | None, audit_log: AuditLog | None) -> AbstractAsy
     return reporting(*logs.event_limits(), *access_limits, *audit_limits)
 
 
-def _access_log(settings: Settings, post: Post | None) -> AccessLog | None:
+def _access_log(settings: Settings, post: WorkerChannel | None) -> AccessLog | None:
     worker = None if post is None else post.slot
     return (
         access_log.access_log(settings.log_level, settings.log_format, worker=worker) if settings.access_log else None

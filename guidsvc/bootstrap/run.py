@@ -14,15 +14,15 @@ from guidsvc.cache import is_private
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
 from guidsvc.process import file_descriptors as descriptors
-from guidsvc.process.shutdown import on_post, on_signals
-from guidsvc.process.worker_channel import Post
+from guidsvc.process.shutdown import install_signals, install_worker_signals
+from guidsvc.process.worker_channel import WorkerChannel
 from guidsvc.server.sockets import listening
 from guidsvc.server.tls import Tls, open_tls
 
 _log = structlog.get_logger(__name__)
 
 
-def run(settings: Settings, post: Post | None = None) -> None:
+def run(settings: Settings, post: WorkerChannel | None = None) -> None:
     """Serve until SIGINT or SIGTERM: in this process, or in several that it supervises; as one of them on its post."""
     is_controlled(settings)
     if (post is not None or settings.workers > 1) and is_private(settings.cache_url):
@@ -59,16 +59,20 @@ def _run(work: Coroutine[object, object, None]) -> None:
         runner.run(work)
 
 
-async def serve(settings: Settings, post: Post | None = None) -> None:
+async def serve(settings: Settings, post: WorkerChannel | None = None) -> None:
     """Serve as the settings say, and end cleanly on a signal; StartError if it cannot be started."""
     tls = open_tls(settings.tls_cert, settings.tls_key)
-    stop = on_signals(None if tls is None else partial(_reload, tls)) if post is None else on_post(post, settings.grace)
+    stop = (
+        install_signals(None if tls is None else partial(_reload, tls))
+        if post is None
+        else install_worker_signals(post, settings.grace)
+    )
     async with serving(settings, post=post, tls=tls) as port:
         _collect_less()
         if post is None:
             print(banner(settings, port), flush=True)
         else:
-            post.tell_ready()
+            post.report_ready()
         await stop.wait()
         _log.info("stopping")
 

@@ -9,7 +9,7 @@ from guidsvc.api.fast_path.dispatcher import ShortWay
 from guidsvc.api.routing import RoutedApplication
 from guidsvc.config import Settings
 from guidsvc.process import file_descriptors as descriptors
-from guidsvc.process.shutdown import Stoppable
+from guidsvc.process.shutdown import StoppableServer
 from guidsvc.server.protocol.state import Limits
 from guidsvc.server.server import serving_on
 from guidsvc.server.tls import Tls
@@ -19,7 +19,7 @@ from guidsvc.server.tornado_server import serving_by_tornado
 @asynccontextmanager
 async def hosted(
     app: RoutedApplication, sockets: list[socket], settings: Settings, short: ShortWay, tls: Tls | None
-) -> AsyncIterator[Stoppable]:
+) -> AsyncIterator[StoppableServer]:
     """Serve with the connection layer of our own, or with Tornado's."""
     context = None if tls is None else tls.context
     limits = Limits(

@@ -31,7 +31,7 @@ from guidsvc.cache.timings import Timer, Timing, milliseconds
 from guidsvc.domain import lifecycle as rules
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, GuidsvcError, StoreUnavailable
-from guidsvc.runtime.background import Beside, background
+from guidsvc.runtime.background import BackgroundTasks, running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.cache_fence import Mode
 from guidsvc.store.contract import FAR, Backend, Far
@@ -61,7 +61,7 @@ async def open_shared(
     meter = CacheMeter() if meter is None else meter
     async with open_link(url, name=await store.identity(), timing=timing, meter=meter) as link:
         cache = SharedCache(store, link, clock=clock, size_bytes=size_bytes, timing=timing, meter=meter)
-        async with background(cache.fence.keep):
+        async with running_in_background(cache.fence.keep):
             try:
                 yield cache
             finally:
@@ -121,7 +121,7 @@ class SharedCache(Around[Backend]):
         self._held = bounded(size_bytes // 2, _weigh_held)
         self._reading: dict[str, _Reading] = {}
         self._decodings = bounded(size_bytes // 2, _weigh_decoding)  # what a value says never changes
-        self._beside = Beside()
+        self._beside = BackgroundTasks()
         self.fence = FenceWatch(store, link, timing=timing, timer=timer, meter=meter)
 
     def peek(self, guid: str) -> Record | Far | None:
@@ -177,7 +177,7 @@ class SharedCache(Around[Backend]):
 
     async def aclose(self) -> None:
         """Finish what is under way beside the requests; what fails for the lack of Redis dies there by itself."""
-        await self._beside.finish()
+        await self._beside.drain()
 
     async def _from_redis(self, guid: str, reading: _Reading, boot: str) -> Record | None:
         try:
@@ -326,7 +326,7 @@ class SharedCache(Around[Backend]):
 
     def _beside_requests(self, work: Coroutine[None, None, None]) -> None:
         """Do something that no request waits for; that Redis or the store fails is told elsewhere."""
-        self._beside.begin(_quietly(work))
+        self._beside.spawn(_quietly(work))
 
 
 def _weigh_held(_guid: str, held: _Held) -> int:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from guidsvc.cache import is_private
 from guidsvc.cache.redis_pool import CONNECT_SECONDS, pool_of, reason, within
 from guidsvc.errors import CacheUnavailable
-from guidsvc.runtime.background import background
+from guidsvc.runtime.background import running_in_background
 
 PREFIX = "gs:limit"
 CONNECTIONS = 4
@@ -46,7 +46,7 @@ async def open_counters(
     storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=PREFIX, connection_pool=pool)
     counters = RedisCounters(storage, answer=answer, pause=pause)
     try:
-        async with background(counters.keep):
+        async with running_in_background(counters.keep):
             await counters.tried.wait()
             yield counters
     finally:

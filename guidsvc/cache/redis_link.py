@@ -21,7 +21,7 @@ from guidsvc.cache.lua_scripts import ADOPT, BEGIN, LOOK, READ, SCRIPTS, MemoryG
 from guidsvc.cache.redis_pool import CONNECT_SECONDS, REPLICA, demand_master, pool_of, reason, run_id, within
 from guidsvc.cache.timings import Timer, Timing, milliseconds
 from guidsvc.errors import CacheUnavailable
-from guidsvc.runtime.background import background
+from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.batching import Batcher
 from guidsvc.telemetry.metrics import CacheMeter
 from guidsvc.telemetry.metrics import Timing as Stopwatch
@@ -79,7 +79,7 @@ async def open_link(url: str, *, name: str, timing: Timing, meter: CacheMeter | 
     pool = pool_of(url, ConnectionPool)
     link = Link(pool, name=name, timing=timing, meter=meter)
     try:
-        async with background(link.keep):
+        async with running_in_background(link.keep):
             with suppress(CacheUnavailable):
                 await link.wait_up(CONNECT_SECONDS)
             yield link

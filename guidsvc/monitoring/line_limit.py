@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from threading import Lock
 from time import monotonic
 
-from guidsvc.runtime.background import background
+from guidsvc.runtime.background import running_in_background
 
 WINDOW_SECONDS = 60.0
 """The limits hold for a window of this length; at its end the counts are reported."""
@@ -84,7 +84,7 @@ async def reporting(*limits: LineLimit) -> AsyncIterator[None]:
                 limit.end_window_if_due()
 
     try:
-        async with background(keep):
+        async with running_in_background(keep):
             yield
     finally:
         for limit in limits:

@@ -15,7 +15,7 @@ import structlog
 
 from guidsvc.errors import StoreUnavailable
 from guidsvc.http.headers.diagnostics import Origin
-from guidsvc.runtime.background import detached
+from guidsvc.runtime.background import spawn_detached
 from guidsvc.telemetry.metrics import Meters
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Watch:
         media_type = exposition.media_type_of(accept)
         rendering = self._renderings.get(media_type)
         if rendering is None:
-            rendering = self._renderings[media_type] = detached(self._render_alone(accept))
+            rendering = self._renderings[media_type] = spawn_detached(self._render_alone(accept))
             rendering.add_done_callback(lambda done: self._rendered(media_type, done))
         return await asyncio.shield(rendering)
 

@@ -8,13 +8,13 @@ from typing import Protocol
 
 import structlog
 
-from guidsvc.process.worker_channel import MARGIN_SECONDS, Post
-from guidsvc.runtime.in_flight import UnderWay
+from guidsvc.process.worker_channel import MARGIN_SECONDS, WorkerChannel
+from guidsvc.runtime.in_flight import InFlightRequests
 
 _log = structlog.get_logger(__name__)
 
 
-class Stoppable(Protocol):
+class StoppableServer(Protocol):
     """A server that can be ended."""
 
     def connections(self) -> int:
@@ -23,25 +23,25 @@ class Stoppable(Protocol):
     def stop(self) -> None:
         """Accept no more connections."""
 
-    async def retire(self) -> None:
+    async def drain_connections(self) -> None:
         """Return when those who are connected have had the time to ask again, and be told that they are hung up on."""
 
 
-async def drain(server: Stoppable, under_way: UnderWay, grace: float) -> None:
+async def drain(server: StoppableServer, under_way: InFlightRequests, grace: float) -> None:
     """Return when no request is left to be answered, or after the grace."""
     under_way.draining = True
     server.stop()
     try:
         async with asyncio.timeout(grace):
-            await server.retire()
+            await server.drain_connections()
             await under_way.ended()
     except TimeoutError:
         if len(under_way):
             _log.warning("stopped with requests under way", under_way=len(under_way), grace=grace)
-    under_way.over = True
+    under_way.closed = True
 
 
-def on_signals(on_reload: Callable[[], None] | None) -> asyncio.Event:
+def install_signals(on_reload: Callable[[], None] | None) -> asyncio.Event:
     """Return an event that the first signal sets; a second one ends the process there and then.
 
     SIGHUP calls `on_reload`, and ends nothing. Without one it is a signal like the others: a process that loses its
@@ -68,7 +68,7 @@ def on_signals(on_reload: Callable[[], None] | None) -> asyncio.Event:
     return stop
 
 
-def on_post(post: Post, grace: float) -> asyncio.Event:
+def install_worker_signals(post: WorkerChannel, grace: float) -> asyncio.Event:
     """Return an event that a signal sets, or the death of the supervisor; it is for that one to lose patience."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -80,5 +80,5 @@ def on_post(post: Post, grace: float) -> asyncio.Event:
         with suppress(RuntimeError):  # the loop is over already
             loop.call_soon_threadsafe(stop.set)
 
-    post.watch(lost, grace + MARGIN_SECONDS)
+    post.watch_supervisor(lost, grace + MARGIN_SECONDS)
     return stop

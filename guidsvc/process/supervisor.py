@@ -27,7 +27,7 @@ from guidsvc.process import reuseport as listeners
 from guidsvc.process.reuseport import Closed
 from guidsvc.process.worker import Worker, start
 from guidsvc.process.worker_channel import METRICS_VARIABLE
-from guidsvc.runtime.background import background
+from guidsvc.runtime.background import running_in_background
 
 RENEW_SECONDS = 10.0
 """How often the folder of metrics is looked after."""
@@ -100,7 +100,7 @@ class Supervisor:
         """Watch over workers until a signal, and end them; return the second signal, if one came."""
         with self._signals():
             self._do(self._serve(serving))
-            async with background(self._keep_metrics):
+            async with running_in_background(self._keep_metrics):
                 await self._stop.wait()
             if self._failure is None:
                 _log.info("stopping", workers=len(self._workers))

@@ -24,7 +24,7 @@ MARGIN_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
-class Post:
+class WorkerChannel:
     """A slot, numbered from 1; the descriptors of the sockets that are listened on; that of the line."""
 
     slot: int
@@ -32,7 +32,7 @@ class Post:
     line: int
 
     @classmethod
-    def inherited(cls) -> "Post | None":
+    def inherited(cls) -> "WorkerChannel | None":
         """Return the post of this process, or None if no supervisor has started it."""
         packed = os.environ.get(VARIABLE)
         if packed is None:
@@ -51,15 +51,15 @@ class Post:
         """What it has to inherit."""
         return (*self.listeners, self.line)
 
-    def tell_ready(self) -> None:
+    def report_ready(self) -> None:
         """Tell the supervisor that this process serves."""
         self._tell({"ready": True})
 
-    def tell_failed(self, why: str) -> None:
+    def report_failed(self, why: str) -> None:
         """Tell the supervisor why this process cannot serve."""
         self._tell({"failed": why})
 
-    def watch(self, lost: Callable[[], None], seconds: float) -> None:
+    def watch_supervisor(self, lost: Callable[[], None], seconds: float) -> None:
         """Have this called when the supervisor is dead, in another thread; end the process so many seconds later.
 
         A thread does so even where the event loop is stuck: nobody else is left to end this process then.
@@ -84,6 +84,6 @@ class Post:
             return
 
 
-def pack(slot: int, listeners: list[socket], line: socket) -> Post:
+def pack(slot: int, listeners: list[socket], line: socket) -> WorkerChannel:
     """Make the post of a worker."""
-    return Post(slot, tuple(each.fileno() for each in listeners), line.fileno())
+    return WorkerChannel(slot, tuple(each.fileno() for each in listeners), line.fileno())

@@ -24,7 +24,7 @@ from types import TracebackType
 import structlog
 
 from guidsvc.errors import Abandoned, Overloaded, TooLate
-from guidsvc.runtime.cancel_scope import CURRENT, Errand
+from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
 from guidsvc.runtime.fairness.fair_slots import FairPlaces
 
 PLACES, QUEUE_SECONDS, REQUEST_SECONDS = 256, 1.0, 5.0
@@ -65,7 +65,7 @@ class Admission:
         self._waiting = self._places.waiting
         self._seconds = seconds
         self._budget = budget
-        self._doing: dict[Errand, float] = {}  # since when, in this order
+        self._doing: dict[CancelScope, float] = {}  # since when, in this order
         self._looking: asyncio.TimerHandle | None = None
         self._due = 0.0  # when the next look is
         self._late = 0  # so many in a row were; one may be anything: a pause of the machine, and no load
@@ -110,22 +110,22 @@ class Admission:
         self._tell()
         return Overloaded("there is more to do than can be done in time")
 
-    def place(self, errand: Errand, caller: str = "", *, patient: bool = False) -> "Place":
+    def slot(self, errand: CancelScope, caller: str = "", *, patient: bool = False) -> "Slot":
         """Return a place for an errand of a caller, to be taken with `async with`.
 
         Overloaded, if there is none in time; one who is `patient` waits: what it is a part of has been begun.
         TooLate, or Abandoned, if it is left before it is done.
         """
-        return Place(self, errand, caller, patient=patient)
+        return Slot(self, errand, caller, patient=patient)
 
-    def take_now(self, errand: Errand) -> bool:
+    def try_acquire(self, errand: CancelScope) -> bool:
         """Take a place for an errand that has just come, if one is free and the loop is in time; whether it did.
 
         A place is counted to the caller as soon as that is known: at `begin` at the latest.
         """
         return self._late <= 1 and self._take_free(errand)
 
-    def begin(self, errand: Errand, caller: str = "") -> bool:
+    def begin(self, errand: CancelScope, caller: str = "") -> bool:
         """Begin an errand of a caller in this task. `end` ends it.
 
         Return whether it has a place; if not, it has to wait for one.
@@ -139,13 +139,13 @@ class Admission:
                 errand.caller = caller
             if errand.caller == caller:
                 return True
-            self.give_back(errand)
+            self.release(errand)
         errand.caller = caller
-        return self.take_now(errand)
+        return self.try_acquire(errand)
 
-    def end(self, errand: Errand, error: BaseException | None = None) -> BaseException | None:
+    def end(self, errand: CancelScope, error: BaseException | None = None) -> BaseException | None:
         """End an errand, and return the error that it ended with: being cut off as it was left is no cancellation."""
-        self.give_back(errand)
+        self.release(errand)
         task, errand.task = errand.task, None
         if not errand.left or not isinstance(error, asyncio.CancelledError | TooLate | Abandoned):
             return error
@@ -158,7 +158,7 @@ class Admission:
         task.uncancel()
         return errand.error()
 
-    async def take(self, errand: Errand, *, patient: bool = False) -> None:
+    async def acquire(self, errand: CancelScope, *, patient: bool = False) -> None:
         """Wait for a place for an errand that has begun; Overloaded, if there is none in time."""
         if patient and self._take_free(errand):
             return
@@ -170,7 +170,7 @@ class Admission:
         self._doing[errand] = loop.time() if patient else since
         self._look_later(loop)
 
-    def _take_free(self, errand: Errand) -> bool:
+    def _take_free(self, errand: CancelScope) -> bool:
         if not self._places.take(errand.caller):
             return False
         loop = asyncio.get_running_loop()
@@ -183,7 +183,7 @@ class Admission:
             self._due = loop.time() + self._seconds / LOOKS
             self._looking = loop.call_at(self._due, self._look)
 
-    def give_back(self, errand: Errand) -> None:
+    def release(self, errand: CancelScope) -> None:
         """Give the place of an errand, if it has one, to the caller whose turn it is."""
         if self._doing.pop(errand, None) is not None:
             self._release(errand.caller)
@@ -220,7 +220,7 @@ class Admission:
         for errand, since in self._doing.items():
             if now - since < self._budget:
                 break
-            errand.leave(gone=False)
+            errand.cancel(gone=False)
         if self._doing or self._waiting.length or self._late:
             self._look_later(loop)
 
@@ -250,12 +250,12 @@ class _Waiting:
         return self.place.done()
 
 
-class Place:
+class Slot:
     """A place that is taken by `async with`."""
 
     __slots__ = ("_admission", "_caller", "_errand", "_patient")
 
-    def __init__(self, admission: Admission, errand: Errand, caller: str, *, patient: bool) -> None:
+    def __init__(self, admission: Admission, errand: CancelScope, caller: str, *, patient: bool) -> None:
         self._admission = admission
         self._errand = errand
         self._caller = caller
@@ -264,7 +264,7 @@ class Place:
     async def __aenter__(self) -> None:  # noqa: D105  # told of above
         try:
             if not self._admission.begin(self._errand, self._caller):
-                await self._admission.take(self._errand, patient=self._patient)
+                await self._admission.acquire(self._errand, patient=self._patient)
         except BaseException as error:
             self._end(error)
             raise

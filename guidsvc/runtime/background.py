@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def background(work: Callable[[], Coroutine[object, object, None]]) -> AsyncIterator[None]:
+async def running_in_background(work: Callable[[], Coroutine[object, object, None]]) -> AsyncIterator[None]:
     """Run the work, inside, and cancel it at the end. After a fault, which is logged, it begins again."""
     task = asyncio.create_task(_keep_up(work))
     try:
@@ -57,7 +57,7 @@ def _tell_fault(work: Callable[[], Coroutine[object, object, None]]) -> None:
     _log.exception("fault in background work, which begins again", work=name, again_in=AGAIN_SECONDS)
 
 
-def detached(work: Coroutine[object, object, Result]) -> "asyncio.Task[Result]":
+def spawn_detached(work: Coroutine[object, object, Result]) -> "asyncio.Task[Result]":
     """Begin work that no request waits for: it is no part of the one that is being done, nor left when that is."""
     context = copy_context()
     context.run(errand.CURRENT.set, None)
@@ -65,19 +65,19 @@ def detached(work: Coroutine[object, object, Result]) -> "asyncio.Task[Result]":
     return asyncio.create_task(work, context=context)
 
 
-class Beside:
+class BackgroundTasks:
     """Work that goes on beside requests, none of which waits for it; at the end it is finished."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, work: Coroutine[object, object, None]) -> None:
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
         """Begin some more. That it fails is for itself to tell."""
-        task = detached(work)
+        task = spawn_detached(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def finish(self) -> None:
+    async def drain(self) -> None:
         """Return when all of it has ended."""
         while self._tasks:
             await asyncio.wait(self._tasks)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
 from typing import Generic, NamedTuple, TypeVar
 
-from guidsvc.runtime.cancel_scope import CURRENT, Errand
+from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
 from guidsvc.telemetry.metrics import BatchMeter
 
 Item = TypeVar("Item")
@@ -30,7 +30,7 @@ class _Asked(NamedTuple, Generic[Item, Answer]):
     item: Item
     answer: asyncio.Future[Answer]
     since: float
-    errand: Errand | None  # where it may be dropped with it
+    errand: CancelScope | None  # where it may be dropped with it
 
 
 class Batcher(Generic[Item, Answer]):

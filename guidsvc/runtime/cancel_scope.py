@@ -12,7 +12,7 @@ from types import TracebackType
 from guidsvc.errors import Abandoned, GuidsvcError, TooLate
 
 
-class Errand:
+class CancelScope:
     """What is done for one request, or for one part of a long one."""
 
     __slots__ = ("begun", "caller", "gone", "is_persistent", "kept", "left", "task")
@@ -32,7 +32,7 @@ class Errand:
         self.kept = 0
         """So many parts of it are not to be cut off."""
 
-    def leave(self, *, gone: bool) -> None:
+    def cancel(self, *, gone: bool) -> None:
         """Leave it: cut it off, unless a part of it is not to be; then it is dropped where it comes to a choice."""
         if not self.left and not (gone and self.is_persistent):
             self.left, self.gone = True, gone
@@ -44,10 +44,10 @@ class Errand:
         return Abandoned("its client has gone") if self.gone else TooLate("it took longer than a request may")
 
 
-CURRENT: ContextVar[Errand | None] = ContextVar("errand", default=None)
+CURRENT: ContextVar[CancelScope | None] = ContextVar("errand", default=None)
 
 
-def check() -> None:
+def checkpoint() -> None:
     """Return if somebody waits for what is being done, or if it is nobody's errand; else raise what it is told as."""
     errand = CURRENT.get()
     if errand is not None and errand.left:
@@ -61,7 +61,7 @@ def persist() -> None:
         errand.is_persistent = True
 
 
-class kept:  # noqa: N801  # it reads as what it is: `with kept():`
+class shielded:  # noqa: N801  # it reads as what it is: `with kept():`
     """What is done inside is not cut off."""
 
     __slots__ = ("_errand",)

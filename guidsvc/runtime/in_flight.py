@@ -3,7 +3,7 @@
 import asyncio
 
 
-class UnderWay:
+class InFlightRequests:
     """The requests that are being served.
 
     `draining` says that the service is about to end, and that a connection ends with its next answer; `over` that it
@@ -11,7 +11,7 @@ class UnderWay:
     """
 
     def __init__(self) -> None:
-        self.draining = self.over = False
+        self.draining = self.closed = False
         self._requests: set[object] = set()
         self._idle = asyncio.Event()
         self._idle.set()

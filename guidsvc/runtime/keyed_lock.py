@@ -9,13 +9,13 @@ TURN_SECONDS = 10.0
 """How long a write waits for those of the same GUID that came before it."""
 
 
-class Turns:
+class KeyedLock:
     """The turns at all GUIDs."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # those that somebody waits for
 
-    def take(self, guid: str, seconds: float = TURN_SECONDS) -> "_Turn":
+    def acquire(self, guid: str, seconds: float = TURN_SECONDS) -> "_Turn":
         """Return a turn at a GUID, to be taken with `async with`; StoreUnavailable, if it does not come in time."""
         taken = guid in self._locks  # by somebody who holds it, waits for it, or is just being woken
         return _Turn(guid, self._locks.setdefault(guid, asyncio.Lock()), seconds if taken else None)

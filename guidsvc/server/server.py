@@ -10,7 +10,7 @@ import structlog
 import tornado.platform.asyncio  # noqa: F401  # Tornado would import it in the first request, if a file can be opened then
 from tornado.httputil import HTTPServerConnectionDelegate
 
-from guidsvc.runtime.background import background
+from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
 from guidsvc.server.listener import Listener, Tls
 from guidsvc.server.protocol.connection import Connection
@@ -47,7 +47,7 @@ async def serving_on(
     server = Server(app, hooks, limits or Limits(), short)
     try:
         server.listen(sockets, tls)
-        async with background(server.keep_time):
+        async with running_in_background(server.keep_time):
             yield server
     finally:
         server.stop()
@@ -81,7 +81,7 @@ class Server:
         for listener in self._listeners:
             listener.close()
 
-    async def retire(self) -> None:
+    async def drain_connections(self) -> None:
         """Return when there is nothing left to do for those who are connected.
 
         Who asks for something is answered, and hung up on then; who has not asked for a while, and does not within

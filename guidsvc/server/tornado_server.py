@@ -21,7 +21,7 @@ from tornado.iostream import IOStream, SSLIOStream
 from tornado.web import Application
 
 from guidsvc.http.headers.recognized import MAX_HEADERS
-from guidsvc.runtime.background import background
+from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
 from guidsvc.server.protocol.abort import is_open_ended
 from guidsvc.server.protocol.send_buffer import Budget, Pace, reset_on_close
@@ -65,7 +65,7 @@ class TornadoServer(HTTPServer):
             reader.connection = request_conn
         return super().start_request(server_conn, request_conn)
 
-    async def retire(self) -> None:
+    async def drain_connections(self) -> None:
         """Return when nobody is connected, or has been told for LAME_SECONDS."""
         deadline = asyncio.get_running_loop().time() + LAME_SECONDS
         while self._connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # sets no event
@@ -183,7 +183,7 @@ async def serving_by_tornado(
     server.use(limits, hooks)
     server.add_sockets(sockets)
     try:
-        async with background(server.keep_time):
+        async with running_in_background(server.keep_time):
             yield server
     finally:
         await server.close_all_connections()

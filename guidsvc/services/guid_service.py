@@ -32,7 +32,7 @@ from guidsvc.errors import (
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
-from guidsvc.runtime.keyed_lock import Turns
+from guidsvc.runtime.keyed_lock import KeyedLock
 from guidsvc.runtime.temporary_space import Share
 from guidsvc.services.paging import portions, size_of
 from guidsvc.services.quota import NO_QUOTA, Quota
@@ -122,7 +122,7 @@ class GuidService:
         self._strict = strict
         self._attempts = attempts
         self._quota = quota
-        self._turns = Turns()
+        self._turns = KeyedLock()
         self._pages = FairSemaphore(PAGES)
         self._deleted = _Highest()  # version that was ever deleted here: a new record starts above it
         self._caller = ANYONE
@@ -333,7 +333,7 @@ class GuidService:
         `make` is given the record, or None if there is none, the time, and a version that a new one must exceed. If
         another was faster it is called again, with what the other made. What it raises ends the write.
         """
-        async with self._turns.take(guid):
+        async with self._turns.acquire(guid):
             for attempt in range(self._attempts):
                 if attempt:
                     await _back_off(attempt)
@@ -365,8 +365,8 @@ class GuidService:
         is changed, also if the store gets to it after `not_after`, or after the end of the reservation.
         """
         async with self._quota.admitted(old, new) as place_until:
-            errand.check()
-            with errand.kept():
+            errand.checkpoint()
+            with errand.shielded():
                 return await self._noted(action, old, new, earliest(place_until, not_after))
 
     async def _noted(self, action: Action, old: Record | None, new: Record | None, not_after: int | None) -> bool:

@@ -49,7 +49,7 @@ from guidsvc.errors import (
 )
 from guidsvc.http.response import Reply
 from guidsvc.runtime import cancel_scope as errand
-from guidsvc.runtime.background import background
+from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.services import write_attempt as attempts
 from guidsvc.services.receipt_quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, pack, prefix_of, unpack
@@ -122,7 +122,7 @@ class Idempotency:
 
         What `work` raises is raised, and not kept. IdempotencyMismatch, InProgress and ReceiptsFull as told above.
         """
-        with errand.kept():  # nothing is cut off between what is done and its receipt
+        with errand.shielded():  # nothing is cut off between what is done and its receipt
             deadline = self._term.deadline
             receipt, fresh = await self._claim(request)
             if receipt.answer is not None:
@@ -181,7 +181,7 @@ class Idempotency:
         hold, attempt = _Hold(self._receipts, receipt, self._term, deadline), Attempt()
         token = attempts.CURRENT.set(attempt)
         try:
-            async with background(partial(self._renew, hold)):
+            async with running_in_background(partial(self._renew, hold)):
                 yield hold, attempt
         except BaseException as error:
             # An error that means "not this part" says nothing of the parts before it: only the mark does.

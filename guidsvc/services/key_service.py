@@ -144,8 +144,8 @@ class Keyring:
 
     async def _swap(self, action: KeyAction, old: Key | None, new: Key) -> bool:
         """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished."""
-        errand.check()
-        with errand.kept():
+        errand.checkpoint()
+        with errand.shielded():
             try:
                 swapped = await self._keys.swap_key(old, new)
             except BaseException as error:

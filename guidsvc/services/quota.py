@@ -36,7 +36,7 @@ from guidsvc.domain import lifecycle as rules
 from guidsvc.domain.quota_ledger import LEASE_MS, Ledger, Page, Wish, living
 from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, QuotaExceeded, StoreUnavailable, Unavailable
-from guidsvc.runtime.background import detached
+from guidsvc.runtime.background import spawn_detached
 from guidsvc.runtime.batching import Batcher
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import Ledgers
@@ -184,7 +184,7 @@ class LedgerQuota:
         account.ended.add(wish.name)
         if not account.is_releasing:
             account.is_releasing = True
-            task = detached(self._release(account))
+            task = spawn_detached(self._release(account))
             self._releases.add(task)
             task.add_done_callback(self._releases.discard)
 

@@ -37,9 +37,9 @@ from guidsvc.http.headers.diagnostics import Origin, source_of
 from guidsvc.http.headers.request_id import request_id
 from guidsvc.http.response import Reply
 from guidsvc.runtime import cancel_scope as errand
-from guidsvc.runtime.admission import Admission, Place
-from guidsvc.runtime.cancel_scope import Errand
-from guidsvc.runtime.in_flight import UnderWay
+from guidsvc.runtime.admission import Admission, Slot
+from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.server.protocol.abort import break_off
 from guidsvc.services import write_attempt as attempt
 from guidsvc.services.idempotency import Brief, Idempotency, Work
@@ -69,7 +69,7 @@ class Handler(EnteredHandler):
     request_id: str
     trace: Trace
     _is_last = False  # of its connection, whose end is that of the reply too: HTTP/1.0 knows no other for a stream
-    _errand: Errand | None = None  # what is being done
+    _errand: CancelScope | None = None  # what is being done
     _gone = False  # the client is
     _streaming: asyncio.Task[None] | None = None  # what is to end when the client goes away
 
@@ -105,7 +105,7 @@ class Handler(EnteredHandler):
         """Begin a request. What is refused here ends the connection too: its body has not been read."""
         tracing.CURRENT.set(self.trace)  # Tornado has made a task for this request
         self.under_way.add(self)
-        if self.under_way.over:
+        if self.under_way.closed:
             raise StoreUnavailable("the service has ended")
         if self.request.method not in {"GET", "HEAD"}:
             self._judge_size()
@@ -146,7 +146,7 @@ class Handler(EnteredHandler):
         super().on_connection_close()
         self._gone = True
         if self._errand is not None:
-            self._errand.leave(gone=True)
+            self._errand.cancel(gone=True)
         if self._streaming is not None:
             self._streaming.cancel()
         self.under_way.discard(self)
@@ -275,15 +275,15 @@ class Handler(EnteredHandler):
         self._streaming = None
         self.finish()
 
-    def place(self, *, patient: bool = False) -> Place:
+    def place(self, *, patient: bool = False) -> Slot:
         """Return a place among what is done at a time, for the request, or for a part of it that takes its own time."""
         taken = errand.CURRENT.get()  # by its connection, or before
-        self._errand = Errand() if taken is None or taken.begun else taken
+        self._errand = CancelScope() if taken is None or taken.begun else taken
         self._errand.is_persistent = attempt.CURRENT.get() is not None  # what has begun under a receipt goes on
         self._errand.left = self._errand.gone = self._gone and not self._errand.is_persistent
         admission: Admission = self.application.settings["admission"]
         caller = str(self.request.remote_ip) if self.login is None else self.caller.owner
-        return admission.place(self._errand, caller, patient=patient)
+        return admission.slot(self._errand, caller, patient=patient)
 
     def vary(self, names: str) -> None:
         """Say that the reply depends on these headers of the request, beside those on which all do."""
@@ -333,9 +333,9 @@ class Handler(EnteredHandler):
         return source_of(str(self.request.method), self.get_status(), self.trace)
 
     @property
-    def under_way(self) -> UnderWay:
+    def under_way(self) -> InFlightRequests:
         """The requests of the whole service that are under way."""
-        under_way: UnderWay = self.application.settings["under_way"]
+        under_way: InFlightRequests = self.application.settings["under_way"]
         return under_way
 
     def _tell_more(self) -> None:

@@ -15,7 +15,7 @@ from guidsvc.auth.authenticator import Login
 from guidsvc.domain.caller import ANYONE, DELETE, READ, WRITE, Caller, Scope
 from guidsvc.errors import StoreUnavailable
 from guidsvc.http.headers.diagnostics import source_of
-from guidsvc.runtime.cancel_scope import Errand
+from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.telemetry.tracing import CURRENT, Trace
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Plain:
         self._guid = guid
         self._kept = kept
         self._name = name_of(kept)
-        self._errand = Errand()
+        self._errand = CancelScope()
         self._begun = False
         self.last = False
         """Whether the connection ends with its answer."""
@@ -60,7 +60,7 @@ class Plain:
         """Return a refusal, if there is no room for it; else None."""
         way = self._way
         if not self._is_refused():
-            way.admission.take_now(self._errand)
+            way.admission.try_acquire(self._errand)
             return None
         way.under_way.discard(self)
         path, given = f"/guid/{self._guid}", self._kept.get("X-Request-Id")
@@ -81,11 +81,11 @@ class Plain:
         CURRENT.set(trace)  # this is a task of its own
         self._begun = True
         try:
-            if way.under_way.over:
+            if way.under_way.closed:
                 raise StoreUnavailable("the service has ended")
             caller = await self._caller()
             if not way.admission.begin(errand, self._remote if way.guard is None else caller.owner):
-                await way.admission.take(errand)
+                await way.admission.acquire(errand)
             service = way.service.acting_for(caller)
             answer = await DEEDS[method](service, Asked(method, self._guid, self._kept, lambda: sent))
             way.admission.end(errand)
@@ -114,13 +114,13 @@ class Plain:
         if self._login is None:
             self._login = guard.at_hand(authorization)
         if self._login is None:
-            self._way.admission.give_back(self._errand)  # others would wait for it
+            self._way.admission.release(self._errand)  # others would wait for it
             self._login = await guard.login(authorization, self._remote)
         self._login.demand(_NEEDS[self._method])
         return self._login.caller
 
     def abandon(self) -> None:
         """Forget it: its client has gone; what has been sent to the store is finished."""
-        self._errand.leave(gone=True)
+        self._errand.cancel(gone=True)
         if not self._begun:
             self._way.under_way.discard(self)

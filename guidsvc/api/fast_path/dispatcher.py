@@ -37,7 +37,7 @@ from guidsvc.http.response import Reply
 from guidsvc.monitoring.access_log import Log
 from guidsvc.monitoring.process_monitor import Watch
 from guidsvc.runtime.admission import Admission
-from guidsvc.runtime.in_flight import UnderWay
+from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
 from guidsvc.services.guid_service import GuidService
@@ -68,7 +68,7 @@ class ShortWay:
     def __init__(  # noqa: PLR0913  # its collaborators
         self,
         service: GuidService,
-        under_way: UnderWay,
+        under_way: InFlightRequests,
         forwarded: Forwarded,
         log: Log | None,
         admission: Admission | None = None,

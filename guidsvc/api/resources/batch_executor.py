@@ -110,7 +110,7 @@ class Performer:
 
     async def perform(self, asked: Sequence[Asked], draws: Draws | None = None) -> list[Result]:
         """Return the result of each operation. Those of one GUID are done in order, others side by side."""
-        with errand.kept():  # an operation that has been done has its result, whatever becomes of others
+        with errand.shielded():  # an operation that has been done has its result, whatever becomes of others
             return await self._perform(asked, draws)
 
     def refuse(self, error: Exception, line: int | None = None) -> Result:

@@ -12,7 +12,7 @@ import structlog
 from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, RequestStartLine
 
 from guidsvc.runtime.admission import Admission
-from guidsvc.runtime.cancel_scope import CURRENT, Errand
+from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
 from guidsvc.server.protocol.request import Message
 from guidsvc.server.protocol.response_writer import Exchange, Wire
 from guidsvc.server.protocol.state import Plain
@@ -63,7 +63,7 @@ class Answering:
         self._unprepared = False  # it has not got so far as to be told more
         self._admission = None  # where a handler's work takes a place, which is taken when all of the request is there
         if admission is not None:
-            self._admission, self._errand = admission, Errand()
+            self._admission, self._errand = admission, CancelScope()
         self.message = message
 
     @property
@@ -143,7 +143,7 @@ class Answering:
     def end(self) -> None:
         """Be over."""
         if self._admission is not None and self._errand.task is None:
-            self._admission.give_back(self._errand)  # which the handler had no need of
+            self._admission.release(self._errand)  # which the handler had no need of
         self._host = self._exchange = self._delegate = self._gate = None
 
     def abandon(self) -> None:
@@ -162,7 +162,7 @@ class Answering:
     def _finish(self, delegate: HTTPMessageDelegate) -> None:
         """Let the handler begin, in a place if one is free."""
         if self._admission is not None and not self._errand.begun:
-            self._admission.take_now(self._errand)
+            self._admission.try_acquire(self._errand)
         delegate.finish()
 
     def _ask_for_body(self) -> None:

@@ -36,7 +36,7 @@ from guidsvc.errors import (
     StoreReplaced,
     StoreUnavailable,
 )
-from guidsvc.runtime.background import background
+from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.batching import Batcher, Patience
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.cache_fence import Fence, Mode, Sight
@@ -147,7 +147,7 @@ async def open_sqlite(
         store = SqliteStore(writer, reader, Finder(path), meter=meter, is_claimed=True)
         try:
             sweep, watch = partial(_sweep, store, clock, sweep_seconds), partial(_watch, store, wal_bytes)
-            async with background(sweep), background(watch):
+            async with running_in_background(sweep), running_in_background(watch):
                 yield store
         finally:
             await store.aclose()
