@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guidsvc.auth import authenticator as guard
-from guidsvc.auth.authenticator import Guard
+from guidsvc.auth.authenticator import Authenticator
 from guidsvc.auth.lockout import LOOKS, KnownFailures
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.caller import SCOPES, Caller
@@ -262,13 +262,13 @@ async def test_a_good_key_is_let_in_from_an_address_that_is_locked_out(
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The log-ins that were looked up since the list was cleared."""
     looked: list[str] = []
-    plain = Guard._look
+    plain = Authenticator._look
 
-    async def counted(own: Guard, authorization: str) -> tuple[Caller, float]:
+    async def counted(own: Authenticator, authorization: str) -> tuple[Caller, float]:
         looked.append(authorization)
         return await plain(own, authorization)
 
-    monkeypatch.setattr(Guard, "_look", counted)
+    monkeypatch.setattr(Authenticator, "_look", counted)
     return looked
 
 

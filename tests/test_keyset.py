@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from guidsvc.auth.authenticator import GOOD_SECONDS
-from guidsvc.auth.jwks import MAX_BYTES, Pace, open_keys
+from guidsvc.auth.jwks import MAX_BYTES, RefreshPolicy, open_jwks
 from guidsvc.auth.jwks_client import SECONDS, fetch
-from guidsvc.auth.jwt_bearer import Tokens, Trust, UnknownKey, open_tokens
+from guidsvc.auth.jwt_bearer import JwtTrustPolicy, JwtVerifier, UnknownKey, open_jwt_verifier
 from guidsvc.errors import StartError, Unauthorized
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.issuer import AUDIENCE, ISSUER, Place, Signer, claims, jwk, key_set, private, serving_keys
 
 OLD, NEW = Signer("old"), Signer("new", number=1)
 STAYS = "the keys of tokens cannot be read, so the last ones stay"
-NEVER = Pace(every=3600.0)
-OFTEN = Pace(every=0.01)
+NEVER = RefreshPolicy(every=3600.0)
+OFTEN = RefreshPolicy(every=0.01)
 
 
 class Watch:
@@ -43,9 +43,11 @@ async def place() -> AsyncIterator[Place]:
 
 
 @asynccontextmanager
-async def opened(where: str, clock: FakeClock, timer: Watch, pace: Pace = NEVER) -> AsyncIterator[Tokens]:
+async def opened(where: str, clock: FakeClock, timer: Watch, pace: RefreshPolicy = NEVER) -> AsyncIterator[JwtVerifier]:
     """Judge tokens by the keys that are there."""
-    async with open_tokens(where, Trust(ISSUER, AUDIENCE), fetch=fetch, clock=clock, timer=timer, pace=pace) as tokens:
+    async with open_jwt_verifier(
+        where, JwtTrustPolicy(ISSUER, AUDIENCE), fetch=fetch, clock=clock, timer=timer, pace=pace
+    ) as tokens:
         yield tokens
 
 
@@ -55,7 +57,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-def is_good(tokens: Tokens, token: str) -> bool:
+def is_good(tokens: JwtVerifier, token: str) -> bool:
     """Whether a token is, as far as can be told at once."""
     try:
         tokens.verify(token)
@@ -66,7 +68,7 @@ def is_good(tokens: Tokens, token: str) -> bool:
 
 def test_a_key_that_is_taken_out_counts_within_a_minute() -> None:
     """Two readings, the first begun just before it was taken out; and log-ins that are remembered."""
-    assert Pace().every + 2 * SECONDS + GOOD_SECONDS <= 60
+    assert RefreshPolicy().every + 2 * SECONDS + GOOD_SECONDS <= 60
 
 
 # Where it may be
@@ -90,7 +92,7 @@ async def nothing(url: str, most: int) -> bytes:
 )
 async def test_a_url_is_https_or_of_this_host(where: str, timer: Watch) -> None:
     with pytest.raises(StartError, match="jwt_jwks: holds no key to use: it is empty"):
-        async with open_keys(where, nothing, timer=timer, pace=NEVER):
+        async with open_jwks(where, nothing, timer=timer, pace=NEVER):
             pass
 
 
@@ -113,7 +115,7 @@ async def test_a_url_is_https_or_of_this_host(where: str, timer: Watch) -> None:
 )
 async def test_another_url_stops_the_start(where: str, why: str, timer: Watch) -> None:
     with pytest.raises(StartError, match=f"^jwt_jwks: .*{why}") as caught:
-        async with open_keys(where, nothing, timer=timer, pace=NEVER):
+        async with open_jwks(where, nothing, timer=timer, pace=NEVER):
             pass
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -138,7 +140,7 @@ async def test_a_set_without_a_key_to_use_stops_the_start(
     where = place.url if kind == "url" else str(tmp_path / "keys")
 
     with pytest.raises(StartError, match=f"^jwt_jwks: .*({why})") as caught:
-        async with open_keys(where, fetch, timer=Watch(), pace=NEVER):
+        async with open_jwks(where, fetch, timer=Watch(), pace=NEVER):
             pass
     assert "\n" not in str(caught.value)
 
@@ -146,7 +148,7 @@ async def test_a_set_without_a_key_to_use_stops_the_start(
 async def test_a_file_that_is_none_stops_the_start(tmp_path: Path, timer: Watch) -> None:
     for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "directory")):
         with pytest.raises(StartError, match=f"^jwt_jwks: .*{why}"):
-            async with open_keys(str(path), fetch, timer=timer, pace=NEVER):
+            async with open_jwks(str(path), fetch, timer=timer, pace=NEVER):
                 pass
 
 
@@ -307,7 +309,7 @@ async def test_the_end_does_not_wait_for_a_reading(clock: FakeClock, timer: Watc
             await asyncio.Event().wait()
         return answers.pop()
 
-    async with open_keys("https://issuer.example/keys", once, timer=timer, pace=NEVER) as keys:
+    async with open_jwks("https://issuer.example/keys", once, timer=timer, pace=NEVER) as keys:
         asking = asyncio.create_task(keys.refresh())
         await until(lambda: keys._reading is not None)
 

@@ -8,7 +8,7 @@ import http_sf
 import pytest
 import redis
 
-from guidsvc.auth.rate_limit import GRAIN, UNLIMITED, Limit, RateLimits, Ration
+from guidsvc.auth.rate_limit import GRANULARITY, UNLIMITED, Limit, RateAllowance, RateLimits
 from guidsvc.cache.redis_counters import RedisCounters, open_counters
 from guidsvc.errors import CacheUnavailable, RateLimited
 from tests.conftest import ExpectedLogs, FakeClock
@@ -25,7 +25,7 @@ def limited(text: str) -> Limit:
     return limit
 
 
-async def spent(ration: Ration, most: int = 1_000_000) -> int:
+async def spent(ration: RateAllowance, most: int = 1_000_000) -> int:
     """Spend up to so many, and return how many there were."""
     for count in range(most):
         try:
@@ -50,10 +50,10 @@ async def counters(own_redis: Server, expected_logs: ExpectedLogs) -> AsyncItera
         yield [each for each in opened if each is not None]
 
 
-def rations(text: str, counters: list[RedisCounters], clock: FakeClock) -> list[Ration]:
+def rations(text: str, counters: list[RedisCounters], clock: FakeClock) -> list[RateAllowance]:
     """Return the rations of one caller, one for each process."""
     share = 1 / len(counters)
-    return [RateLimits(limited(text), each, clock=clock, share=share).ration(NAME) for each in counters]
+    return [RateLimits(limited(text), each, clock=clock, share=share).allowance_for(NAME) for each in counters]
 
 
 class Gate:
@@ -98,11 +98,11 @@ def test_what_is_no_limit_is_refused_in_one_line_that_says_what_would_be(text: s
 
 
 async def test_without_a_limit_there_is_always_one_to_take(clock: FakeClock) -> None:
-    ration = RateLimits(None, clock=clock).ration(NAME)
+    ration = RateLimits(None, clock=clock).allowance_for(NAME)
 
     assert ration is UNLIMITED
     assert await spent(ration, 1000) == 1000
-    assert ration.take()
+    assert ration.try_spend()
     assert ration.headers() == {}
 
 
@@ -110,18 +110,18 @@ async def test_one_process_by_itself_gives_each_caller_so_many_a_window(clock: F
     limits = RateLimits(limited("5/minute"), clock=clock)
     clock.advance(seconds=15.5)
 
-    assert await spent(limits.ration("a")) == 5
-    assert not limits.ration("a").take()
+    assert await spent(limits.allowance_for("a")) == 5
+    assert not limits.allowance_for("a").try_spend()
     with pytest.raises(RateLimited, match="5 requests in 60 s") as caught:
-        await limits.ration("a").refill()
+        await limits.allowance_for("a").refill()
     assert caught.value.retry_after == 45
-    assert await spent(limits.ration("b")) == 5
+    assert await spent(limits.allowance_for("b")) == 5
     clock.advance(seconds=44.5)
-    assert await spent(limits.ration("a")) == 5
+    assert await spent(limits.allowance_for("a")) == 5
 
 
 async def test_to_wait_is_at_least_a_second(clock: FakeClock) -> None:
-    ration = RateLimits(limited("1/second"), clock=clock).ration(NAME)
+    ration = RateLimits(limited("1/second"), clock=clock).allowance_for(NAME)
     clock.now += 999
     await ration.spend()
 
@@ -131,18 +131,18 @@ async def test_to_wait_is_at_least_a_second(clock: FakeClock) -> None:
 
 
 async def test_a_ration_that_is_left_is_void_at_the_end_of_the_window(clock: FakeClock) -> None:
-    ration = RateLimits(limited("5/minute"), clock=clock).ration(NAME)
+    ration = RateLimits(limited("5/minute"), clock=clock).allowance_for(NAME)
     await ration.spend()
     clock.advance(seconds=59.999)
-    assert ration.take()
+    assert ration.try_spend()
     clock.advance(seconds=0.001)
 
-    assert not ration.take()
+    assert not ration.try_spend()
     assert await spent(ration) == 5, "what was left is not added"
 
 
 async def test_a_clock_that_is_set_back_locks_nobody_out(clock: FakeClock) -> None:
-    ration = RateLimits(limited("5/minute"), clock=clock).ration(NAME)
+    ration = RateLimits(limited("5/minute"), clock=clock).allowance_for(NAME)
     await spent(ration)
     clock.advance(seconds=-3600)
 
@@ -166,7 +166,7 @@ async def test_a_process_asks_redis_once_for_a_twentieth_of_the_limit(
     ration = rations("600/minute", counters, clock)[0]
     await ration.spend()
     own_redis.pause()
-    assert sum(ration.take() for _ in range(1000)) == 29
+    assert sum(ration.try_spend() for _ in range(1000)) == 29
     own_redis.resume()
 
     with redis.Redis(port=own_redis.port) as raw:
@@ -179,7 +179,7 @@ async def test_a_process_asks_redis_once_for_a_twentieth_of_the_limit(
 async def test_when_all_is_booked_redis_is_asked_no_more(clock: FakeClock) -> None:
     gate = Gate()
     gate.open.set()
-    ration = RateLimits(limited("5/minute"), gate, clock=clock).ration(NAME)
+    ration = RateLimits(limited("5/minute"), gate, clock=clock).allowance_for(NAME)
     assert await spent(ration) == 5
     asked = gate.asked
 
@@ -192,7 +192,7 @@ async def test_when_all_is_booked_redis_is_asked_no_more(clock: FakeClock) -> No
 
 async def test_refills_at_the_same_time_are_one(clock: FakeClock) -> None:
     gate = Gate()
-    ration = RateLimits(limited("100/minute"), gate, clock=clock).ration(NAME)
+    ration = RateLimits(limited("100/minute"), gate, clock=clock).allowance_for(NAME)
     waiters = [asyncio.create_task(ration.spend()) for _ in range(5)]
     await turns()
     assert gate.asked == 1
@@ -202,13 +202,13 @@ async def test_refills_at_the_same_time_are_one(clock: FakeClock) -> None:
     await asyncio.gather(*waiters[1:])
 
     assert (gate.asked, gate.count) == (1, 5)
-    assert ration.take(), "which was for the one that went away"
-    assert not ration.take()
+    assert ration.try_spend(), "which was for the one that went away"
+    assert not ration.try_spend()
 
 
 async def test_more_waiters_than_a_refill_has_room_for_all_get_theirs(clock: FakeClock) -> None:
     gate = Gate()
-    ration = RateLimits(limited("100/minute"), gate, clock=clock).ration(NAME)
+    ration = RateLimits(limited("100/minute"), gate, clock=clock).allowance_for(NAME)
     waiters = [asyncio.create_task(ration.spend()) for _ in range(101)]
     await turns()
     gate.open.set()
@@ -219,7 +219,7 @@ async def test_more_waiters_than_a_refill_has_room_for_all_get_theirs(clock: Fak
 
 async def test_what_was_booked_for_a_window_that_is_over_is_not_spent_in_the_next(clock: FakeClock) -> None:
     gate = Gate()
-    ration = RateLimits(limited("100/minute"), gate, clock=clock).ration(NAME)
+    ration = RateLimits(limited("100/minute"), gate, clock=clock).allowance_for(NAME)
     waiter = asyncio.create_task(ration.spend())
     await turns()
     clock.advance(seconds=60)
@@ -295,7 +295,7 @@ async def test_what_was_not_told_is_told_once(clock: FakeClock) -> None:
 
     faulty = Faulty()
     faulty.open.set()
-    ration = RateLimits(limited("100/minute"), faulty, clock=clock).ration(NAME)
+    ration = RateLimits(limited("100/minute"), faulty, clock=clock).allowance_for(NAME)
     assert await spent(ration, 5) == 5
     faulty.fault = False
 
@@ -305,10 +305,10 @@ async def test_what_was_not_told_is_told_once(clock: FakeClock) -> None:
 
 async def test_a_caller_has_one_ration_and_so_many_are_kept(clock: FakeClock) -> None:
     limits = RateLimits(limited("5/minute"), clock=clock, callers=10)
-    kept = limits.ration("kept")
+    kept = limits.allowance_for("kept")
     for number in range(1000):
-        limits.ration(f"other {number}")
-        assert limits.ration("kept") is kept
+        limits.allowance_for(f"other {number}")
+        assert limits.allowance_for("kept") is kept
 
     assert len(limits._rations) == 10
 
@@ -333,11 +333,11 @@ async def test_the_headers_are_structured_fields_that_tell_what_is_left(
 
 async def test_of_a_large_limit_what_is_left_is_told_roughly(clock: FakeClock) -> None:
     limit = Limit(50_000, 60)
-    ration = RateLimits(limit, clock=clock).ration("alice")
+    ration = RateLimits(limit, clock=clock).allowance_for("alice")
     for taken in range(1, 10_001):
         await ration.spend()
         told = int(ration.lines().partition("r=")[2].partition(";")[0])
-        assert 0 <= told - (limit.amount - taken) <= limit.amount // GRAIN
+        assert 0 <= told - (limit.amount - taken) <= limit.amount // GRANULARITY
     clock.now += 1000
     before = ration.lines()
     clock.now += 1000

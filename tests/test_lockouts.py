@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from guidsvc.auth import lockout as module
-from guidsvc.auth.lockout import LOOKS, KnownFailures, Lockouts
+from guidsvc.auth.lockout import LOOKS, KnownFailures, LoginLockout
 from guidsvc.auth.rate_limit import Limit
 from guidsvc.cache.redis_counters import RedisCounters, open_counters
 from guidsvc.http.client_address import place_of
@@ -20,7 +20,7 @@ LIMIT = Limit(20, 60)
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 
 
-async def fail(lockouts: Lockouts, address: str, times: int) -> None:
+async def fail(lockouts: LoginLockout, address: str, times: int) -> None:
     for _ in range(times):
         await lockouts.failed(address)
 
@@ -41,13 +41,13 @@ async def counters(own_redis: Server, expected_logs: ExpectedLogs) -> AsyncItera
 
 
 @pytest.fixture
-def both(counters: list[RedisCounters], clock: FakeClock) -> list[Lockouts]:
+def both(counters: list[RedisCounters], clock: FakeClock) -> list[LoginLockout]:
     """Those of two processes."""
-    return [Lockouts(LIMIT, each, clock=clock, share=0.5) for each in counters]
+    return [LoginLockout(LIMIT, each, clock=clock, share=0.5) for each in counters]
 
 
 async def test_an_address_is_locked_out_for_the_rest_of_the_window(clock: FakeClock) -> None:
-    lockouts = Lockouts(LIMIT, clock=clock)
+    lockouts = LoginLockout(LIMIT, clock=clock)
     clock.advance(seconds=20.5)
     await fail(lockouts, HERE, 19)
     assert lockouts.blocked(HERE) is None
@@ -64,7 +64,7 @@ async def test_an_address_is_locked_out_for_the_rest_of_the_window(clock: FakeCl
 
 
 async def test_from_an_address_that_is_locked_out_so_many_are_looked_up_in_a_second(clock: FakeClock) -> None:
-    lockouts = Lockouts(LIMIT, clock=clock)
+    lockouts = LoginLockout(LIMIT, clock=clock)
     await fail(lockouts, HERE, 20)
     for _ in range(2):
         assert [lockouts.may_look(HERE) for _ in range(LOOKS + 5)] == [True] * LOOKS + [False] * 5
@@ -90,13 +90,13 @@ def test_failures_are_remembered_for_a_time_and_up_to_a_number(monkeypatch: pyte
 
 
 async def test_without_a_limit_nobody_is_locked_out(clock: FakeClock) -> None:
-    lockouts = Lockouts(None, clock=clock)
+    lockouts = LoginLockout(None, clock=clock)
     await fail(lockouts, HERE, 100)
 
     assert lockouts.blocked(HERE) is None
 
 
-async def test_failures_count_in_all_processes(both: list[Lockouts]) -> None:
+async def test_failures_count_in_all_processes(both: list[LoginLockout]) -> None:
     one, other = both
     await fail(one, HERE, 19)
     await other.failed(HERE)
@@ -107,7 +107,7 @@ async def test_failures_count_in_all_processes(both: list[Lockouts]) -> None:
     assert one.blocked(HERE)
 
 
-async def test_failures_at_the_same_time_are_each_told_once(both: list[Lockouts], own_redis: Server) -> None:
+async def test_failures_at_the_same_time_are_each_told_once(both: list[LoginLockout], own_redis: Server) -> None:
     await asyncio.gather(*(both[0].failed(HERE) for _ in range(19)))
     assert both[0].blocked(HERE) is None
 
@@ -118,7 +118,7 @@ async def test_failures_at_the_same_time_are_each_told_once(both: list[Lockouts]
         assert 60_000 < int(raw.pttl(key)) <= 120_000
 
 
-async def test_a_failure_counts_here_before_redis_has_answered(both: list[Lockouts], own_redis: Server) -> None:
+async def test_a_failure_counts_here_before_redis_has_answered(both: list[LoginLockout], own_redis: Server) -> None:
     own_redis.pause()
     tries = [asyncio.create_task(both[0].failed(HERE)) for _ in range(20)]
     await asyncio.sleep(0)
@@ -129,7 +129,7 @@ async def test_a_failure_counts_here_before_redis_has_answered(both: list[Lockou
 
 
 async def test_without_redis_each_process_counts_to_its_share_and_tells_it_later(
-    both: list[Lockouts], counters: list[RedisCounters], own_redis: Server
+    both: list[LoginLockout], counters: list[RedisCounters], own_redis: Server
 ) -> None:
     one, other = both
     await fail(one, HERE, 9)
@@ -166,7 +166,7 @@ def test_of_an_ipv6_address_only_the_network_counts(address: str, place: str) ->
 
 
 async def test_who_changes_his_ipv6_address_is_locked_out_all_the_same(clock: FakeClock) -> None:
-    lockouts = Lockouts(LIMIT, clock=clock)
+    lockouts = LoginLockout(LIMIT, clock=clock)
     for number in range(20):
         await lockouts.failed(f"2001:db8::{number:x}")
 
@@ -177,7 +177,7 @@ async def test_who_changes_his_ipv6_address_is_locked_out_all_the_same(clock: Fa
 async def test_what_is_kept_is_bounded_whatever_addresses_come(
     counters: list[RedisCounters], own_redis: Server, clock: FakeClock
 ) -> None:
-    lockouts = Lockouts(LIMIT, counters[0], clock=clock, addresses=50)
+    lockouts = LoginLockout(LIMIT, counters[0], clock=clock, addresses=50)
     await fail(lockouts, HERE, 20)
     for number in range(200):
         assert lockouts.blocked(HERE), "who asks is kept"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cachebox import LRUCache
 
-from guidsvc.auth.authenticator import LOGIN_BYTES, REMEMBERED_BYTES, Guard
+from guidsvc.auth.authenticator import LOGIN_BYTES, REMEMBERED_BYTES, Authenticator
 from guidsvc.cache.byte_lru import bounded, put
 from guidsvc.cache.memory import LocalCache
 from guidsvc.domain.record import SMALL_BYTES, Record
@@ -122,7 +122,7 @@ def test_no_size_is_no_bound() -> None:
 
 
 def test_the_log_ins_that_are_remembered_are_bounded_in_bytes(clock: FakeClock) -> None:
-    logins = Guard(GatedStore(), clock=clock)._logins  # type: ignore[arg-type]  # it is asked for no key
+    logins = Authenticator(GatedStore(), clock=clock)._logins  # type: ignore[arg-type]  # it is asked for no key
     header = "Bearer " + "x" * 8_000
 
     for number in range(3_000):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidsvc.auth.jwk import read_keys
+from guidsvc.auth.jwk import parse_jwks
 from guidsvc.errors import Unauthorized
 from tests.issuer import Signer, jwk, key_set, private
 
@@ -30,11 +30,11 @@ def public(kind: str, **members: object) -> dict[str, Any]:
     ],
 )
 def test_a_key_opens_what_fits_its_kind(kind: str, algorithms: set[str]) -> None:
-    assert read_keys(key_set(public(kind, kid="k"))).keys["k"].algorithms == algorithms
+    assert parse_jwks(key_set(public(kind, kid="k"))).keys["k"].algorithms == algorithms
 
 
 def test_a_key_that_says_what_it_is_for_opens_that_only() -> None:
-    assert read_keys(key_set(public("RS2048", kid="k", alg="PS256"))).keys["k"].algorithms == {"PS256"}
+    assert parse_jwks(key_set(public("RS2048", kid="k", alg="PS256"))).keys["k"].algorithms == {"PS256"}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_key_that_says_what_it_is_for_opens_that_only() -> None:
     ],
 )
 def test_what_may_not_sign_is_left_out_and_told_why(key: object, why: str) -> None:
-    ring = read_keys(key_set(GOOD.jwk(), key))
+    ring = parse_jwks(key_set(GOOD.jwk(), key))
 
     assert list(ring.keys) == ["good"]
     assert len(ring.ignored) == 1
@@ -82,7 +82,7 @@ def test_what_may_not_sign_is_left_out_and_told_why(key: object, why: str) -> No
 )
 def test_what_is_no_set_is_told_as_that(text: bytes) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
-        read_keys(text)
+        parse_jwks(text)
     assert "\n" not in str(caught.value)
 
 
@@ -97,7 +97,7 @@ JSON = st.recursive(
     JSON,
 )
 def test_no_key_however_odd_spoils_the_set(kind: str, member: str, value: object) -> None:
-    ring = read_keys(key_set(GOOD.jwk(), public(kind, **{member: value})))
+    ring = parse_jwks(key_set(GOOD.jwk(), public(kind, **{member: value})))
 
     assert "good" in ring.keys
     assert len(ring.keys) + len(ring.ignored) == 2
@@ -106,21 +106,21 @@ def test_no_key_however_odd_spoils_the_set(kind: str, member: str, value: object
 @given(st.text())
 def test_what_is_no_token_names_no_key(text: str) -> None:
     with pytest.raises(Unauthorized):
-        read_keys(key_set(GOOD.jwk())).signer(text)
+        parse_jwks(key_set(GOOD.jwk())).signer(text)
 
 
 @pytest.mark.parametrize("kid", ["k", None])
 def test_a_token_that_names_no_key_is_signed_by_the_only_one(kid: str | None) -> None:
     only, nameless = Signer(kid), Signer(None)
 
-    ring = read_keys(key_set(only.jwk()))
+    ring = parse_jwks(key_set(only.jwk()))
     signer = ring.signer(nameless.token({"sub": "x"}))
     assert signer is not None
     assert signer.claims(nameless.token({"sub": "x"})) == {"sub": "x"}
 
 
 def test_a_token_that_names_no_key_is_refused_where_there_are_several() -> None:
-    ring = read_keys(key_set(GOOD.jwk(), public("Ed25519", kid="other")))
+    ring = parse_jwks(key_set(GOOD.jwk(), public("Ed25519", kid="other")))
 
     with pytest.raises(Unauthorized, match="does not name"):
         ring.signer(Signer(None).token({}))

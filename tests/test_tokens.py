@@ -14,7 +14,14 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from guidsvc.auth.jwk import type_of
-from guidsvc.auth.jwt_bearer import LEEWAY_SECONDS, MAX_CHARACTERS, Tokens, Trust, UnknownKey, open_tokens
+from guidsvc.auth.jwt_bearer import (
+    LEEWAY_SECONDS,
+    MAX_CHARACTERS,
+    JwtTrustPolicy,
+    JwtVerifier,
+    UnknownKey,
+    open_jwt_verifier,
+)
 from guidsvc.domain.caller import Caller, Scope
 from guidsvc.domain.record import MAX_TIME
 from guidsvc.errors import StartError, Unauthorized
@@ -27,7 +34,7 @@ RSA = Signer("rsa", "RS2048", "RS256")
 OTHERS = [Signer("ec-384", "P-384", "ES384"), Signer("ed", "Ed25519", "EdDSA")]
 STRANGER = Signer("ec", number=1)
 """Calls its key by the name of another."""
-TRUST = Trust(ISSUER, AUDIENCE)
+TRUST = JwtTrustPolicy(ISSUER, AUDIENCE)
 
 
 async def never(url: str, most: int) -> bytes:
@@ -44,8 +51,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def tokens(path: Path, clock: FakeClock) -> AsyncIterator[Tokens]:
-    async with open_tokens(str(path), TRUST, fetch=never, clock=clock) as opened:
+async def tokens(path: Path, clock: FakeClock) -> AsyncIterator[JwtVerifier]:
+    async with open_jwt_verifier(str(path), TRUST, fetch=never, clock=clock) as opened:
         yield opened
 
 
@@ -55,7 +62,7 @@ async def tokens(path: Path, clock: FakeClock) -> AsyncIterator[Tokens]:
     + [(EC, "ES256"), (OTHERS[0], "ES384"), (OTHERS[1], "EdDSA")],
 )
 def test_a_good_token_tells_who_asks_and_until_when(
-    tokens: Tokens, clock: FakeClock, signer: Signer, algorithm: str
+    tokens: JwtVerifier, clock: FakeClock, signer: Signer, algorithm: str
 ) -> None:
     caller, expires = tokens.verify(signer.token(claims(clock.seconds, scope="read write"), by=algorithm))
 
@@ -196,7 +203,9 @@ BAD: dict[str, tuple[Forge, str]] = {
 
 
 @pytest.mark.parametrize(("forge", "why"), BAD.values(), ids=BAD.keys())
-async def test_a_bad_token_is_refused_and_told_why(tokens: Tokens, clock: FakeClock, forge: Forge, why: str) -> None:
+async def test_a_bad_token_is_refused_and_told_why(
+    tokens: JwtVerifier, clock: FakeClock, forge: Forge, why: str
+) -> None:
     token = forge(clock.seconds)
 
     with pytest.raises(Unauthorized, match=why) as caught:
@@ -208,7 +217,7 @@ async def test_a_bad_token_is_refused_and_told_why(tokens: Tokens, clock: FakeCl
 
 
 @pytest.mark.parametrize("forge", [forge for forge, _ in BAD.values()], ids=BAD.keys())
-def test_nothing_of_a_bad_token_is_told(tokens: Tokens, clock: FakeClock, forge: Forge) -> None:
+def test_nothing_of_a_bad_token_is_told(tokens: JwtVerifier, clock: FakeClock, forge: Forge) -> None:
     token = forge(clock.seconds)
 
     with pytest.raises(Unauthorized) as caught:
@@ -217,7 +226,7 @@ def test_nothing_of_a_bad_token_is_told(tokens: Tokens, clock: FakeClock, forge:
     assert [secret for secret in secrets if secret in str(caught.value)] == []
 
 
-def test_a_long_token_is_not_looked_at(tokens: Tokens, clock: FakeClock) -> None:
+def test_a_long_token_is_not_looked_at(tokens: JwtVerifier, clock: FakeClock) -> None:
     longest = MAX_CHARACTERS - len(EC.token(claims(clock.seconds, pad="")))
     fits = EC.token(claims(clock.seconds, pad="x" * (longest * 3 // 4 - 2)))
     assert MAX_CHARACTERS - 8 < len(fits) <= MAX_CHARACTERS
@@ -231,7 +240,7 @@ def test_a_long_token_is_not_looked_at(tokens: Tokens, clock: FakeClock) -> None
 # Times, audiences
 
 
-def test_a_token_is_good_until_the_second_that_it_names(tokens: Tokens, clock: FakeClock) -> None:
+def test_a_token_is_good_until_the_second_that_it_names(tokens: JwtVerifier, clock: FakeClock) -> None:
     token = EC.token(claims(clock.seconds))
 
     clock.advance(seconds=LIFE_SECONDS - 0.001)
@@ -242,27 +251,27 @@ def test_a_token_is_good_until_the_second_that_it_names(tokens: Tokens, clock: F
 
 
 @pytest.mark.parametrize("huge", [10**400, 1.7e308])
-async def test_a_time_may_be_any_number(tokens: Tokens, clock: FakeClock, huge: float) -> None:
+async def test_a_time_may_be_any_number(tokens: JwtVerifier, clock: FakeClock, huge: float) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, exp=huge))).expires == MAX_TIME
     for claim, value in (("exp", -huge), ("nbf", huge), ("iat", huge)):
         with pytest.raises(Unauthorized):
             await tokens.find(EC.token(claims(clock.seconds, **{claim: value})))
 
 
-def test_a_part_of_a_second_makes_no_token_last_longer(tokens: Tokens, clock: FakeClock) -> None:
+def test_a_part_of_a_second_makes_no_token_last_longer(tokens: JwtVerifier, clock: FakeClock) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, exp=clock.seconds + 1.9))).expires == clock.seconds + 1
 
 
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
-def test_the_clock_of_the_issuer_may_be_ahead_a_little(tokens: Tokens, clock: FakeClock, claim: str) -> None:
+def test_the_clock_of_the_issuer_may_be_ahead_a_little(tokens: JwtVerifier, clock: FakeClock, claim: str) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, **{claim: clock.seconds + LEEWAY_SECONDS})))
 
 
-def test_a_token_need_not_say_when_it_was_issued(tokens: Tokens, clock: FakeClock) -> None:
+def test_a_token_need_not_say_when_it_was_issued(tokens: JwtVerifier, clock: FakeClock) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, iat=None)))
 
 
-def test_a_token_may_be_for_others_too(tokens: Tokens, clock: FakeClock) -> None:
+def test_a_token_may_be_for_others_too(tokens: JwtVerifier, clock: FakeClock) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, aud=["other", AUDIENCE])))
 
 
@@ -288,7 +297,7 @@ def test_a_token_may_be_for_others_too(tokens: Tokens, clock: FakeClock) -> None
     ],
 )
 def test_those_of_our_scopes_that_a_token_has_count(
-    tokens: Tokens, clock: FakeClock, told: dict[str, Any], scopes: set[Scope]
+    tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any], scopes: set[Scope]
 ) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, **told))).caller.scopes == scopes
 
@@ -297,8 +306,8 @@ def test_those_of_our_scopes_that_a_token_has_count(
 @pytest.mark.parametrize("claim", ["x", "x" * (256 - len(ISSUER) - 1), "Zoë, Inc.", f"{ISSUER}#x"])
 async def test_another_claim_may_name_the_owner(path: Path, clock: FakeClock, claim: str, shares: bool) -> None:
     """An owner is one of the issuer, unless the issuer may name any: that of an API key, too."""
-    trust = Trust(ISSUER, AUDIENCE, "client_id", shares_owners=shares)
-    async with open_tokens(str(path), trust, fetch=never, clock=clock) as tokens:
+    trust = JwtTrustPolicy(ISSUER, AUDIENCE, "client_id", shares_owners=shares)
+    async with open_jwt_verifier(str(path), trust, fetch=never, clock=clock) as tokens:
         caller = tokens.verify(EC.token(claims(clock.seconds, client_id=claim))).caller
         owner = claim if shares else f"{ISSUER}#{claim}"
         assert (caller.owner, caller.name) == (owner, f"jwt:{sha256(SUBJECT.encode()).hexdigest()[:32]}")
@@ -319,7 +328,9 @@ async def test_another_claim_may_name_the_owner(path: Path, clock: FakeClock, cl
 async def test_the_name_is_a_digest_of_the_subject_or_what_stands_for_it(
     path: Path, clock: FakeClock, told: dict[str, Any], named: str
 ) -> None:
-    async with open_tokens(str(path), Trust(ISSUER, AUDIENCE, "client_id"), fetch=never, clock=clock) as tokens:
+    async with open_jwt_verifier(
+        str(path), JwtTrustPolicy(ISSUER, AUDIENCE, "client_id"), fetch=never, clock=clock
+    ) as tokens:
         caller = tokens.verify(EC.token(claims(clock.seconds, client_id="o", **told))).caller
 
     assert caller.name == f"jwt:{sha256(named.encode(errors='surrogatepass')).hexdigest()[:32]}"
@@ -329,11 +340,11 @@ async def test_the_name_is_a_digest_of_the_subject_or_what_stands_for_it(
 
 
 @pytest.mark.parametrize("typ", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+JWT"])
-def test_the_type_of_an_access_token_is_accepted(tokens: Tokens, clock: FakeClock, typ: str) -> None:
+def test_the_type_of_an_access_token_is_accepted(tokens: JwtVerifier, clock: FakeClock, typ: str) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds), typ=typ))
 
 
-def test_a_token_need_not_have_a_type(tokens: Tokens, clock: FakeClock) -> None:
+def test_a_token_need_not_have_a_type(tokens: JwtVerifier, clock: FakeClock) -> None:
     token = EC.token(claims(clock.seconds), typ=None)
     assert "typ" not in jwt.get_unverified_header(token)
     assert tokens.verify(token)
@@ -355,7 +366,7 @@ def test_a_token_need_not_have_a_type(tokens: Tokens, clock: FakeClock) -> None:
         "jwt+at",
     ],
 )
-def test_another_type_is_refused(tokens: Tokens, clock: FakeClock, typ: str) -> None:
+def test_another_type_is_refused(tokens: JwtVerifier, clock: FakeClock, typ: str) -> None:
     with pytest.raises(Unauthorized, match=r"\(typ\)"):
         tokens.verify(EC.token(claims(clock.seconds), typ=typ))
 
@@ -381,7 +392,7 @@ OTHER_USES: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("told", OTHER_USES, ids=str)
-def test_an_id_token_is_refused_whatever_its_type(tokens: Tokens, clock: FakeClock, told: dict[str, Any]) -> None:
+def test_an_id_token_is_refused_whatever_its_type(tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any]) -> None:
     for typ in ("JWT", None):
         with pytest.raises(Unauthorized, match="no access token"):
             tokens.verify(EC.token(claims(clock.seconds, **told), typ=typ))
@@ -390,14 +401,14 @@ def test_an_id_token_is_refused_whatever_its_type(tokens: Tokens, clock: FakeClo
 
 @pytest.mark.parametrize("told", [{"typ": "Bearer", "nonce": "n"}, {"token_use": "access"}, {"auth_time": 1}], ids=str)
 def test_an_access_token_that_is_marked_as_one_is_accepted(
-    tokens: Tokens, clock: FakeClock, told: dict[str, Any]
+    tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any]
 ) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, **told)))
 
 
 async def test_by_setting_nothing_but_the_type_of_access_tokens_is_accepted(path: Path, clock: FakeClock) -> None:
-    trust = Trust(ISSUER, AUDIENCE, requires_access_token=True)
-    async with open_tokens(str(path), trust, fetch=never, clock=clock) as tokens:
+    trust = JwtTrustPolicy(ISSUER, AUDIENCE, requires_access_token=True)
+    async with open_jwt_verifier(str(path), trust, fetch=never, clock=clock) as tokens:
         assert tokens.verify(EC.token(claims(clock.seconds), typ="at+jwt"))
         assert tokens.verify(EC.token(claims(clock.seconds), typ="application/at+jwt"))
         for typ in ("JWT", None):
@@ -408,12 +419,12 @@ async def test_by_setting_nothing_but_the_type_of_access_tokens_is_accepted(path
 # The start
 
 
-@pytest.mark.parametrize("trust", [Trust("", AUDIENCE), Trust(ISSUER, ""), Trust("", "")])
+@pytest.mark.parametrize("trust", [JwtTrustPolicy("", AUDIENCE), JwtTrustPolicy(ISSUER, ""), JwtTrustPolicy("", "")])
 async def test_whoever_does_not_say_whom_to_trust_is_told_at_the_start(
-    path: Path, clock: FakeClock, trust: Trust
+    path: Path, clock: FakeClock, trust: JwtTrustPolicy
 ) -> None:
     with pytest.raises(StartError, match=r"^jwt_issuer, jwt_audience: ") as caught:
-        async with open_tokens(str(path), trust, fetch=never, clock=clock):
+        async with open_jwt_verifier(str(path), trust, fetch=never, clock=clock):
             pass
     assert "\n" not in str(caught.value)
 

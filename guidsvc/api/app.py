@@ -15,7 +15,7 @@ from guidsvc.api.resources.health import LiveHandler, Probes, ReadyHandler, Root
 from guidsvc.api.resources.keys import KeyHandler, KeysHandler, RotationHandler
 from guidsvc.api.resources.metrics import MetricsHandler
 from guidsvc.api.routing import Route, RoutedApplication
-from guidsvc.auth.authenticator import Guard
+from guidsvc.auth.authenticator import Authenticator
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import Forwarded
@@ -39,7 +39,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
     log: Log | None,
     admission: Admission | None = None,
     watch: Watch | None = None,
-    guard: Guard | None = None,
+    guard: Authenticator | None = None,
     keyring: Keyring | None = None,
     public_metrics: bool = False,
     cors: Cors | None = None,

@@ -20,8 +20,8 @@ from typing import Protocol
 import structlog
 from cachebox import LRUCache
 
-from guidsvc.auth.lockout import KnownFailures, Lockouts
-from guidsvc.auth.rate_limit import RateLimits, Ration
+from guidsvc.auth.lockout import KnownFailures, LoginLockout
+from guidsvc.auth.rate_limit import RateAllowance, RateLimits
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import USED_EVERY_MS, Key
 from guidsvc.domain.caller import Caller, Needs
@@ -42,26 +42,26 @@ _SCHEME = "bearer "
 _log = structlog.get_logger(__name__)
 
 
-class Tokens(Protocol):
+class TokenVerifier(Protocol):
     """Tells who a token is of."""
 
     async def find(self, token: str) -> tuple[Caller, int]:
         """Return who asks with it, and until when it is good, in Unix seconds; Unauthorized if it is not."""
 
 
-class Denials(Protocol):
+class DenialAudit(Protocol):
     """Notes who was not let in."""
 
     def __call__(self, error: GuidsvcError, caller: Caller | None, /) -> None:
         """Note what they are told, and who it was, if that is known."""
 
 
-class Login:
+class Session:
     """Somebody who has shown who they are: may be used while it is `usable`."""
 
     __slots__ = ("_fresh_until", "_guard", "_until", "authorization", "caller", "ration")
 
-    def __init__(self, guard: "Guard", authorization: str, caller: Caller, ration: Ration) -> None:
+    def __init__(self, guard: "Authenticator", authorization: str, caller: Caller, ration: RateAllowance) -> None:
         self._guard = guard
         self._until = self._fresh_until = 0.0  # by `perf_counter`
         self.authorization = authorization
@@ -78,12 +78,12 @@ class Login:
             self._guard.renew(self)
         return True
 
-    def demand(self, needs: Needs) -> None:
+    def require_scope(self, needs: Needs) -> None:
         """Forbidden, unless they may do what takes that."""
         try:
             self.caller.demand(needs)
         except Forbidden as error:
-            self._guard.deny(error, self.caller)
+            self._guard.record_denial(error, self.caller)
             raise
 
     @property
@@ -101,7 +101,7 @@ class Login:
         self._until = self._fresh_until = 0.0
 
 
-class Guard:
+class Authenticator:
     """Lets in who has a key, or a token where those are taken."""
 
     def __init__(
@@ -110,44 +110,44 @@ class Guard:
         *,
         clock: Clock,
         limits: RateLimits | None = None,
-        lockouts: Lockouts | None = None,
-        tokens: Tokens | None = None,
-        denied: Denials | None = None,
+        lockouts: LoginLockout | None = None,
+        tokens: TokenVerifier | None = None,
+        denied: DenialAudit | None = None,
     ) -> None:
         self._keys = kept
         self._denied = denied
         self._clock = clock
         self._limits = limits or RateLimits(None, clock=clock)
-        self._lockouts = lockouts or Lockouts(None, clock=clock)
+        self._lockouts = lockouts or LoginLockout(None, clock=clock)
         self._tokens = tokens
-        self._logins: LRUCache[str, Login] = LRUCache(REMEMBERED_BYTES, getsizeof=_weigh)
+        self._logins: LRUCache[str, Session] = LRUCache(REMEMBERED_BYTES, getsizeof=_weigh)
         self._failures = KnownFailures(GOOD_SECONDS)
         self._beside = BackgroundTasks()
 
-    def at_hand(self, authorization: str | None) -> Login | None:
+    def cached_session(self, authorization: str | None) -> Session | None:
         """Return the log-in of a request, for one use, if it is known and nothing need be waited for."""
-        login: Login | None = None if authorization is None else self._logins.get(authorization)
-        return login if login is not None and login.usable() and login.ration.take() else None
+        login: Session | None = None if authorization is None else self._logins.get(authorization)
+        return login if login is not None and login.usable() and login.ration.try_spend() else None
 
     def owner_of(self, authorization: str | None) -> str | None:
         """Return the owner whose log-in this was when it was looked up last, or None if it is not remembered.
 
         This is not authentication: it only tells whose share of the service a request uses.
         """
-        login: Login | None = None if authorization is None else self._logins.get(_canonical(authorization))
+        login: Session | None = None if authorization is None else self._logins.get(_canonical(authorization))
         return None if login is None else login.caller.owner
 
-    async def login(self, authorization: str | None, address: str) -> Login:
+    async def authenticate(self, authorization: str | None, address: str) -> Session:
         """Return the log-in of a request from an address, for one use; Unauthorized or RateLimited if there is none."""
         authorization = None if authorization is None else _canonical(authorization)
         try:
             return await self._let_in(authorization, address)
         except (Unauthorized, RateLimited) as error:
-            known: Login | None = None if authorization is None else self._logins.get(authorization)
-            self.deny(error, known.caller if known is not None and known.good else None)
+            known: Session | None = None if authorization is None else self._logins.get(authorization)
+            self.record_denial(error, known.caller if known is not None and known.good else None)
             raise
 
-    async def confirm(self, login: Login) -> None:
+    async def confirm(self, login: Session) -> None:
         """Look a log-in up anew that was used before; Unauthorized if it has ended, or may do something else by now.
 
         This is no attempt to log in: it spends nothing of the ration, and no address is locked out for it.
@@ -159,23 +159,23 @@ class Guard:
         except Unauthorized as error:
             self._logins.pop(login.authorization, None)
             login.end()
-            self.deny(error, login.caller)
+            self.record_denial(error, login.caller)
             raise
 
-    def deny(self, error: GuidsvcError, caller: Caller | None) -> None:
+    def record_denial(self, error: GuidsvcError, caller: Caller | None) -> None:
         """Have it noted that somebody was not let in."""
         if self._denied is not None:
             self._denied(error, caller)
 
-    async def _let_in(self, authorization: str | None, address: str) -> Login:
+    async def _let_in(self, authorization: str | None, address: str) -> Session:
         if authorization is None:
             raise Unauthorized("This needs a key, as in: Authorization: Bearer gs_...", invalid=False)
-        known: Login | None = self._logins.get(authorization)
+        known: Session | None = self._logins.get(authorization)
         login = known if known is not None and known.good else await self._try(authorization, address)
         await login.ration.spend()
         return login
 
-    def renew(self, login: Login) -> None:
+    def renew(self, login: Session) -> None:
         """Look a log-in up anew, beside the requests."""
         self._beside.spawn(_quietly(self._renew(login)))
 
@@ -183,7 +183,7 @@ class Guard:
         """Finish what is under way beside the requests."""
         await self._beside.drain()
 
-    async def _try(self, authorization: str, address: str) -> Login:
+    async def _try(self, authorization: str, address: str) -> Session:
         """Look a log-in up; one that fails is answered at a set time, with RateLimited if its address is locked out."""
         answered_at = asyncio.get_running_loop().time() + FAILED_SECONDS
         wait = self._lockouts.blocked(address)
@@ -211,13 +211,13 @@ class Guard:
             return True
         return not self._failures.holds(authorization) and self._lockouts.may_look(address)
 
-    async def _find(self, authorization: str) -> Login:
+    async def _find(self, authorization: str) -> Session:
         """Look a log-in up, and remember it."""
         asked = perf_counter()
         caller, seconds = await self._look(authorization)
-        login: Login | None = self._logins.get(authorization)
+        login: Session | None = self._logins.get(authorization)
         if login is None or login.caller != caller:
-            login = Login(self, authorization, caller, self._limits.ration(caller.name))
+            login = Session(self, authorization, caller, self._limits.allowance_for(caller.name))
             self._logins.insert(authorization, login)
         login.keep(asked, seconds)
         return login
@@ -247,7 +247,7 @@ class Guard:
         """Note that a key was used; whoever changes it at the same time goes first."""
         await self._keys.swap_key(key, key.model_copy(update={"used": now, "version": key.version + 1}))
 
-    async def _renew(self, login: Login) -> None:
+    async def _renew(self, login: Session) -> None:
         try:
             renewed = await self._find(login.authorization)
         except Unauthorized:
@@ -264,7 +264,7 @@ def _canonical(authorization: str) -> str:
     return f"Bearer {token.strip()}" if scheme.lower() == _SCHEME else authorization
 
 
-def _weigh(authorization: str, _login: Login) -> int:
+def _weigh(authorization: str, _login: Session) -> int:
     return LOGIN_BYTES + sys.getsizeof(authorization)
 
 

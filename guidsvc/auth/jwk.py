@@ -68,7 +68,7 @@ class SigningKey(NamedTuple):
             raise Unauthorized(MALFORMED, invalid=True) from error
 
 
-class Keyring(NamedTuple):
+class JwkSet(NamedTuple):
     """The keys of a set, by their `kid`; and of those that are left out, why."""
 
     keys: Mapping[str | None, SigningKey]
@@ -90,7 +90,7 @@ class Keyring(NamedTuple):
         return next(iter(self.keys.values()))
 
 
-def read_keys(text: bytes) -> Keyring:
+def parse_jwks(text: bytes) -> JwkSet:
     """Return the keys of a set that may sign tokens; ValueError if it is none. What else is in it is left out."""
     told = from_json(text)
     if not isinstance(told, dict) or not isinstance(told.get("keys"), list):
@@ -105,7 +105,7 @@ def read_keys(text: bytes) -> Keyring:
             keys[kid] = _key(each)
         except (ValueError, TypeError, UnsupportedAlgorithm, jwt.PyJWTError) as error:
             ignored.append(f"{kid!r:.80}: {' '.join(str(error).split()):.200}")
-    return Keyring(keys, ignored)
+    return JwkSet(keys, ignored)
 
 
 def _key(told: object) -> SigningKey:

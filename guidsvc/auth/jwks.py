@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import structlog
 
-from guidsvc.auth.jwk import Keyring, read_keys
+from guidsvc.auth.jwk import JwkSet, parse_jwks
 from guidsvc.bounded_file import read_file
 from guidsvc.errors import StartError
 from guidsvc.runtime.background import running_in_background, spawn_detached
@@ -31,7 +31,7 @@ Fetch = Callable[[str, int], Awaitable[bytes]]
 _log = structlog.get_logger(__name__)
 
 
-class Pace(NamedTuple):
+class RefreshPolicy(NamedTuple):
     """Seconds."""
 
     every: float = 45.0
@@ -41,9 +41,11 @@ class Pace(NamedTuple):
 
 
 @asynccontextmanager
-async def open_keys(place: str, fetch: Fetch, *, timer: Callable[[], float], pace: Pace) -> AsyncIterator["KeySet"]:
+async def open_jwks(
+    place: str, fetch: Fetch, *, timer: Callable[[], float], pace: RefreshPolicy
+) -> AsyncIterator["JwksCache"]:
     """Read the set in a file, or at a URL, and keep it up to date, inside; StartError if it holds no key to use."""
-    keys = KeySet(_reader(place, fetch), timer, pace)
+    keys = JwksCache(_reader(place, fetch), timer, pace)
     await keys.begin()
     try:
         async with running_in_background(keys.keep):
@@ -52,11 +54,11 @@ async def open_keys(place: str, fetch: Fetch, *, timer: Callable[[], float], pac
         await keys.aclose()
 
 
-class KeySet:
+class JwksCache:
     """What `read` returned when it last did, as keys."""
 
-    def __init__(self, read: Callable[[], Awaitable[bytes]], timer: Callable[[], float], pace: Pace) -> None:
-        self.ring = Keyring({})
+    def __init__(self, read: Callable[[], Awaitable[bytes]], timer: Callable[[], float], pace: RefreshPolicy) -> None:
+        self.ring = JwkSet({})
         self._text: bytes | None = None
         self._read, self._timer, self._pace = read, timer, pace
         self._reading: asyncio.Task[None] | None = None
@@ -120,7 +122,7 @@ class KeySet:
             return
         if len(text) > MAX_BYTES:
             raise ValueError(f"is over {MAX_BYTES} bytes")
-        is_first, self.ring, self._text = self._text is None, read_keys(text), text
+        is_first, self.ring, self._text = self._text is None, parse_jwks(text), text
         tell = _log.info if self.ring.keys or is_first else _log.warning
         tell("keys of tokens", keys=len(self.ring.keys), ignored=self.ring.ignored[:TOLD])
 

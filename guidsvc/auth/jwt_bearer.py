@@ -25,7 +25,7 @@ from guidsvc.errors import StartError, Unauthorized
 from guidsvc.runtime.clock import Clock
 
 if TYPE_CHECKING:
-    from guidsvc.auth.jwks import Fetch, KeySet, Pace
+    from guidsvc.auth.jwks import Fetch, JwksCache, RefreshPolicy
 
 MAX_CHARACTERS = 8 * 1024
 """A longer token is not looked at."""
@@ -45,7 +45,7 @@ _NAME_CHARACTERS = 32  # 128 bits, so that nobody finds another subject of the s
 _USER: TypeAdapter[str] = TypeAdapter(User)
 
 
-class Trust(NamedTuple):
+class JwtTrustPolicy(NamedTuple):
     """Whose tokens are believed, for whom they are made, and which claim names the owner."""
 
     issuer: str
@@ -76,28 +76,28 @@ class UnknownKey(Unauthorized):
 
 
 @asynccontextmanager
-async def open_tokens(
+async def open_jwt_verifier(
     place: str,
-    trust: Trust,
+    trust: JwtTrustPolicy,
     *,
     fetch: "Fetch",
     clock: Clock,
     timer: Callable[[], float] = time.monotonic,
-    pace: "Pace | None" = None,
-) -> AsyncIterator["Tokens"]:
+    pace: "RefreshPolicy | None" = None,
+) -> AsyncIterator["JwtVerifier"]:
     """Judge tokens, inside, by the key set in a file or at a URL; StartError if it, or what is trusted, is no use."""
-    from guidsvc.auth.jwks import Pace, open_keys
+    from guidsvc.auth.jwks import RefreshPolicy, open_jwks
 
     if not trust.issuer or not trust.audience:
         raise StartError("jwt_issuer, jwt_audience: tokens (jwt_jwks) take both, whose they are and whom they are for")
-    async with open_keys(place, fetch, timer=timer, pace=pace or Pace()) as keys:
-        yield Tokens(keys, trust, clock)
+    async with open_jwks(place, fetch, timer=timer, pace=pace or RefreshPolicy()) as keys:
+        yield JwtVerifier(keys, trust, clock)
 
 
-class Tokens:
+class JwtVerifier:
     """Tells who asks with a token."""
 
-    def __init__(self, keys: "KeySet", trust: Trust, clock: Clock) -> None:
+    def __init__(self, keys: "JwksCache", trust: JwtTrustPolicy, clock: Clock) -> None:
         self._keys, self._trust, self._clock = keys, trust, clock
 
     def verify(self, token: str) -> Verified:
@@ -178,7 +178,7 @@ def _time(claims: Mapping[str, Any], name: str) -> int | None:
     return max(-MAX_TIME, min(seconds, MAX_TIME))  # an integer may be too large to count with floats
 
 
-def _caller(claims: Mapping[str, Any], trust: Trust) -> Caller:
+def _caller(claims: Mapping[str, Any], trust: JwtTrustPolicy) -> Caller:
     try:
         named = _USER.validate_python(claims.get(trust.owner_claim))
         owner = _USER.validate_python(trust.owner(named))

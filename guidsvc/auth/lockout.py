@@ -39,7 +39,7 @@ class _Failures:
         self.looks = self.second = 0  # log-ins that were looked up in this second while it was locked out
 
 
-class Lockouts:
+class LoginLockout:
     """Locks an address out for the rest of a window in which log-ins from it failed as often as `limit` says.
 
     `share` is the part of the limit that this process has where `counters` do not tell; without counters there is this

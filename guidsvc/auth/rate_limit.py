@@ -18,7 +18,7 @@ from guidsvc.errors import CacheUnavailable, RateLimited
 from guidsvc.runtime.background import spawn_detached
 from guidsvc.runtime.clock import Clock
 
-GRAIN = 1000
+GRANULARITY = 1000
 """What is left may be told as up to this part of the limit more."""
 PARTS = 20
 """A ration is this part of the limit: so much of it may lie idle in each process at the end of a window."""
@@ -81,7 +81,7 @@ class Limit:
         return await counters.add(f"{name}:{self.amount}/{self.seconds}:{window}", amount, 2 * self.seconds)
 
 
-class Ration:
+class RateAllowance:
     """What a caller may still ask for in this process before more has to be booked; void at the end of its window."""
 
     __slots__ = (
@@ -124,7 +124,7 @@ class Ration:
         self._had = 0  # all that was booked in this window
         self._owed = 0  # of that, what the others do not know of, since it could not be told
 
-    def take(self) -> bool:
+    def try_spend(self) -> bool:
         """Spend one; False if there is none, and more has to be booked first."""
         if self._left:
             now = self._taken_at = self._clock()
@@ -135,7 +135,7 @@ class Ration:
 
     async def spend(self) -> None:
         """Spend one, and book more before where that is needed; RateLimited if there is none left in this window."""
-        while not self.take():
+        while not self.try_spend():
             await self.refill()
 
     async def refill(self) -> None:
@@ -145,7 +145,7 @@ class Ration:
         """
         if not (self._sure and self._is_empty()):
             if self._flight is None:
-                self._flight = spawn_detached(self._book())
+                self._flight = spawn_detached(self._reserve())
             await asyncio.shield(self._flight)  # who goes away leaves it to the others
         if self._is_empty():
             wait = self._limit.wait(self._clock())
@@ -170,13 +170,13 @@ class Ration:
         left = self._left + self._rest if now < self._end else amount
         wait = self._limit.wait(now)
         self._told = f'{self._policy}RateLimit: "requests";r={left};t={wait}\r\n'
-        self._told_down_to, self._told_until = self._left - amount // GRAIN - 1, now - now % 1000 + 1000
+        self._told_down_to, self._told_until = self._left - amount // GRANULARITY - 1, now - now % 1000 + 1000
         return self._told
 
     def _is_empty(self) -> bool:
         return not (self._left or self._rest) and self._limit.window(self._clock()) == self._window
 
-    async def _book(self) -> None:
+    async def _reserve(self) -> None:
         try:
             self._enter(self._limit.window(self._clock()))
             await self._book_shared()
@@ -217,7 +217,7 @@ class Ration:
         self._told_until = 0
 
 
-class _Unlimited(Ration):
+class _Unlimited(RateAllowance):
     """Never ends."""
 
     __slots__ = ()
@@ -225,7 +225,7 @@ class _Unlimited(Ration):
     def __init__(self) -> None:
         pass
 
-    def take(self) -> bool:
+    def try_spend(self) -> bool:
         return True
 
     async def refill(self) -> None:
@@ -238,7 +238,7 @@ class _Unlimited(Ration):
         return ""
 
 
-UNLIMITED: Ration = _Unlimited()
+UNLIMITED: RateAllowance = _Unlimited()
 """What everybody has where there is no limit."""
 
 
@@ -257,17 +257,17 @@ class RateLimits:
         share: float = 1.0,
         callers: int = CALLERS,
     ) -> None:
-        self._make: Callable[[str], Ration] | None = None
+        self._make: Callable[[str], RateAllowance] | None = None
         if limit is not None:
             part = limit.share(share)
-            self._make = lambda name: Ration(name, limit, counters, clock, part)
-        self._rations: LRUCache[str, Ration] = LRUCache(callers)
+            self._make = lambda name: RateAllowance(name, limit, counters, clock, part)
+        self._rations: LRUCache[str, RateAllowance] = LRUCache(callers)
 
-    def ration(self, name: str) -> Ration:
+    def allowance_for(self, name: str) -> RateAllowance:
         """Return the ration of a caller. It is the same one each time, while not too many others ask."""
         if self._make is None:
             return UNLIMITED
-        ration: Ration | None = self._rations.get(name)
+        ration: RateAllowance | None = self._rations.get(name)
         if ration is None:
             ration = self._make(name)
             self._rations.insert(name, ration)

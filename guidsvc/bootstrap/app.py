@@ -14,8 +14,8 @@ from guidsvc.api.fast_path.dispatcher import ShortWay
 from guidsvc.api.resources.health import Probes
 from guidsvc.auth import audit_log as audit
 from guidsvc.auth.audit_log import AuditLog
-from guidsvc.bootstrap.auth import accepted_hosts, guarding, is_controlled
-from guidsvc.bootstrap.server import hosted
+from guidsvc.bootstrap.auth import accepted_hosts, is_controlled, open_authenticator
+from guidsvc.bootstrap.server import open_server
 from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings, listed
 from guidsvc.connection_urls import scheme_of
@@ -77,7 +77,7 @@ async def serving(
             size_bytes=settings.cache_size,
             meter=meters.cache,
         ) as cache,
-        guarding(settings, store, clock, None if audit_log is None else audit_log.denied) as guard,
+        open_authenticator(settings, store, clock, None if audit_log is None else audit_log.denied) as guard,
         open_quotas(store, clock=clock, quota=settings.quota) as quota,
     ):
         terms = Terms(lifetime=settings.lifetime, retention=settings.retention)
@@ -138,7 +138,7 @@ async def serving(
             host_names=host_names,
         )
         with _listening(settings, post) as sockets:
-            async with _reporting(log, audit_log), hosted(app, sockets, settings, short, tls) as server:
+            async with _reporting(log, audit_log), open_server(app, sockets, settings, short, tls) as server:
                 meters.connections = server.connections
                 try:
                     yield port_of(sockets, settings)

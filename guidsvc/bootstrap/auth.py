@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 
-from guidsvc.auth.authenticator import Denials, Guard
+from guidsvc.auth.authenticator import Authenticator, DenialAudit
 from guidsvc.auth.jwks_client import fetch
-from guidsvc.auth.jwt_bearer import Tokens, Trust, open_tokens
-from guidsvc.auth.lockout import Lockouts
+from guidsvc.auth.jwt_bearer import JwtTrustPolicy, JwtVerifier, open_jwt_verifier
+from guidsvc.auth.lockout import LoginLockout
 from guidsvc.auth.rate_limit import Limit, RateLimits
 from guidsvc.cache.redis_counters import open_counters
 from guidsvc.config import Settings, listed
@@ -17,9 +17,9 @@ from guidsvc.store.contract import Keys
 
 
 @asynccontextmanager
-async def guarding(
-    settings: Settings, keys: Keys, clock: Clock, denied: Denials | None = None
-) -> AsyncIterator[Guard | None]:
+async def open_authenticator(
+    settings: Settings, keys: Keys, clock: Clock, denied: DenialAudit | None = None
+) -> AsyncIterator[Authenticator | None]:
     """Guard the service, inside, where access is controlled; `denied` notes who is not let in."""
     if not is_controlled(settings):
         yield None
@@ -28,9 +28,9 @@ async def guarding(
     share = 1 / settings.workers
     async with open_counters(settings.cache_url) as counters:
         limits = RateLimits(rate, counters, clock=clock, share=share)
-        lockouts = Lockouts(failures, counters, clock=clock, share=share)
+        lockouts = LoginLockout(failures, counters, clock=clock, share=share)
         async with _tokens(settings, clock) as tokens:
-            guard = Guard(keys, clock=clock, limits=limits, lockouts=lockouts, tokens=tokens, denied=denied)
+            guard = Authenticator(keys, clock=clock, limits=limits, lockouts=lockouts, tokens=tokens, denied=denied)
             try:
                 yield guard
             finally:
@@ -38,19 +38,19 @@ async def guarding(
 
 
 @asynccontextmanager
-async def _tokens(settings: Settings, clock: Clock) -> AsyncIterator[Tokens | None]:
+async def _tokens(settings: Settings, clock: Clock) -> AsyncIterator[JwtVerifier | None]:
     """Judge tokens, inside, where the settings name what they are signed with."""
     if not settings.jwt_jwks:
         yield None
         return
-    trust = Trust(
+    trust = JwtTrustPolicy(
         settings.jwt_issuer,
         settings.jwt_audience,
         settings.jwt_owner_claim,
         requires_access_token=settings.jwt_require_at_jwt,
         shares_owners=settings.jwt_shared_owners,
     )
-    async with open_tokens(settings.jwt_jwks, trust, fetch=fetch, clock=clock) as tokens:
+    async with open_jwt_verifier(settings.jwt_jwks, trust, fetch=fetch, clock=clock) as tokens:
         yield tokens
 
 

@@ -17,7 +17,7 @@ from guidsvc.server.tornado_server import serving_by_tornado
 
 
 @asynccontextmanager
-async def hosted(
+async def open_server(
     app: RoutedApplication, sockets: list[socket], settings: Settings, short: ShortWay, tls: Tls | None
 ) -> AsyncIterator[StoppableServer]:
     """Serve with the connection layer of our own, or with Tornado's."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 from tornado.web import RequestHandler
 
 from guidsvc.api.contract.operation import needs_of
-from guidsvc.auth.authenticator import Guard, Login
+from guidsvc.auth.authenticator import Authenticator, Session
 from guidsvc.domain.caller import ANYONE, Caller, Needs
 from guidsvc.runtime import cancel_scope as errand
 
@@ -16,7 +16,7 @@ class EnteredHandler(RequestHandler):
 
     caller: Caller = ANYONE
     """Who asks."""
-    login: Login | None = None
+    login: Session | None = None
     """As they have shown, where access is controlled."""
     confirms_after_body: ClassVar[bool] = True
     """Whether the authority of the caller is confirmed again before the method runs: its body may come much later."""
@@ -27,21 +27,21 @@ class EnteredHandler(RequestHandler):
 
     def enter(self) -> Awaitable[None] | None:
         """Let in who may do what is asked for; where that cannot be told at once, return what tells it."""
-        guard: Guard | None = self.application.settings["guard"]
+        guard: Authenticator | None = self.application.settings["guard"]
         needs = self.needs()
         if guard is None or needs is None:
             return None
         authorization = self.request.headers.get("Authorization")
-        login = guard.at_hand(authorization)
+        login = guard.cached_session(authorization)
         if login is None:
             return self._log_in(guard, authorization, needs)
         self._admit(login, needs)
         return None
 
-    async def _log_in(self, guard: Guard, authorization: str | None, needs: Needs) -> None:
+    async def _log_in(self, guard: Authenticator, authorization: str | None, needs: Needs) -> None:
         """Find out who asks. Who is not known yet has no place among what is done, which others would wait for."""
         self.give_place_back()
-        self._admit(await guard.login(authorization, str(self.request.remote_ip)), needs)
+        self._admit(await guard.authenticate(authorization, str(self.request.remote_ip)), needs)
 
     def give_place_back(self) -> None:
         """Give the place back that the connection has taken for this request, as it waits for something else first."""
@@ -49,7 +49,7 @@ class EnteredHandler(RequestHandler):
         if taken is not None:
             self.application.settings["admission"].give_back(taken)
 
-    def _admit(self, login: Login, needs: Needs) -> None:
+    def _admit(self, login: Session, needs: Needs) -> None:
         self.login, self.caller = login, login.caller
         self.demand(needs)
         headers = self.request.headers
@@ -72,11 +72,11 @@ class EnteredHandler(RequestHandler):
 
     async def confirm(self) -> None:
         """Return if who asks may go on; Unauthorized if their key or token has ended, or has other rights by now."""
-        guard: Guard | None = self.application.settings["guard"]
+        guard: Authenticator | None = self.application.settings["guard"]
         if guard is not None and self.login is not None and not self.login.usable():
             await guard.confirm(self.login)
 
     def demand(self, needs: Needs) -> None:
         """Forbidden, unless who asks may do what takes that."""
         if self.login is not None:
-            self.login.demand(needs)
+            self.login.require_scope(needs)

@@ -11,7 +11,7 @@ from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses as replies
 from guidsvc.api.execution.guid_actions import DEEDS, Asked
 from guidsvc.api.fast_path.eligibility import name_of
-from guidsvc.auth.authenticator import Login
+from guidsvc.auth.authenticator import Session
 from guidsvc.domain.caller import ANYONE, DELETE, READ, WRITE, Caller, Scope
 from guidsvc.errors import StoreUnavailable
 from guidsvc.http.headers.diagnostics import source_of
@@ -38,7 +38,7 @@ class Plain:
         guid: str,
         kept: Mapping[str, str],
         remote: str,
-        login: Login | None = None,
+        login: Session | None = None,
         *,
         secure: bool,
     ) -> None:
@@ -112,11 +112,11 @@ class Plain:
         if guard is None:
             return ANYONE
         if self._login is None:
-            self._login = guard.at_hand(authorization)
+            self._login = guard.cached_session(authorization)
         if self._login is None:
             self._way.admission.release(self._errand)  # others would wait for it
-            self._login = await guard.login(authorization, self._remote)
-        self._login.demand(_NEEDS[self._method])
+            self._login = await guard.authenticate(authorization, self._remote)
+        self._login.require_scope(_NEEDS[self._method])
         return self._login.caller
 
     def abandon(self) -> None:

@@ -24,7 +24,7 @@ from guidsvc.api.fast_path.direct_request import Plain
 from guidsvc.api.fast_path.eligibility import LONG, is_short, kept_of, name_of
 from guidsvc.api.fast_path.load_shedding import Refusals, Refused
 from guidsvc.api.parsing import conditional as conditions
-from guidsvc.auth.authenticator import Guard, Login
+from guidsvc.auth.authenticator import Authenticator, Session
 from guidsvc.domain.caller import ANYONE, READ
 from guidsvc.domain.preconditions import UNCONDITIONAL
 from guidsvc.domain.record import Record
@@ -74,7 +74,7 @@ class ShortWay:
         admission: Admission | None = None,
         watch: Watch | None = None,
         *,
-        guard: Guard | None = None,
+        guard: Authenticator | None = None,
         cors: Cors | None = None,
         host_names: HostNames | None = None,
     ) -> None:
@@ -94,9 +94,9 @@ class ShortWay:
         self._long = LONG if cors is None or not cors.any else LONG | {b"origin"}
         self._names = host_names or HostNames()
         self._peek = service.peek
-        self._remembered: dict[bytes, Login | None] = {}
+        self._remembered: dict[bytes, Session | None] = {}
         self._memorable = False  # the request that was answered last
-        self._login: Login | None = None  # of that
+        self._login: Session | None = None  # of that
         self._head = b""  # of an answer to a read, which is the same until
         self._until = 0.0  # by the clock of `perf_counter`
 
@@ -160,7 +160,7 @@ class ShortWay:
             return Plain(self, name, guid, kept, remote, secure=secure) if is_short(kept) else None
         if name not in DEEDS or "Content-Length" in kept:
             return None
-        login = None if self.guard is None else self.guard.at_hand(kept.get("Authorization"))
+        login = None if self.guard is None else self.guard.cached_session(kept.get("Authorization"))
         known = self.guard is None or (login is not None and login.caller.may(READ))
         reply = None
         if known and name != "DELETE" and "If-Match" not in kept:
@@ -198,7 +198,7 @@ class ShortWay:
         return Refused(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote, secure=secure)
 
     def _read(  # all that there is to know of a request
-        self, method: str, guid: str, kept: Mapping[str, str], remote: str, login: Login | None, *, secure: bool
+        self, method: str, guid: str, kept: Mapping[str, str], remote: str, login: Session | None, *, secure: bool
     ) -> bytes | None:
         """Return the answer to a read of somebody who may read, if it is at hand."""
         if self.under_way.draining:
@@ -233,7 +233,7 @@ class ShortWay:
         self.tell((method, guid, status), begun, name, remote, source)
         return reply
 
-    def more(self, trace: Trace | None, source: str | None, begun: float, login: Login | None) -> str:
+    def more(self, trace: Trace | None, source: str | None, begun: float, login: Session | None) -> str:
         """Return the lines of a head that tell of limits, and of the origin of an answer, where any do."""
         lines = limits_of(login)
         if trace is None or not self.origin:
@@ -271,11 +271,11 @@ class ShortWay:
         return self._head + name.encode() + rest
 
 
-def _may_ask(login: Login | None) -> bool:
+def _may_ask(login: Session | None) -> bool:
     """Whether one may ask once more now, where that is limited; if not, the long way says so."""
-    return login is None or login.ration.take()
+    return login is None or login.ration.try_spend()
 
 
-def limits_of(login: Login | None) -> str:
+def limits_of(login: Session | None) -> str:
     """Return the lines of a head that tell somebody how often they may ask, if there is a limit."""
     return "" if login is None else login.ration.lines()

@@ -13,7 +13,7 @@ from guidsvc.api.contract.operation import Answer, operation
 from guidsvc.api.parsing.key_schemas import KeyCreation, KeysQuery, Rotation
 from guidsvc.api.parsing.query import link_to_next
 from guidsvc.api.resources.guid import BAD_BODY
-from guidsvc.auth.authenticator import Guard
+from guidsvc.auth.authenticator import Authenticator
 from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN
 from guidsvc.domain.caller import ADMIN
 from guidsvc.domain.commands import NoQuery
@@ -35,7 +35,7 @@ class KeyringHandler(Handler):
     @property
     def keyring(self) -> Keyring:
         """The keys; Forbidden where anybody may ask: they would make themselves keys for when that is no longer so."""
-        guard: Guard | None = self.application.settings["guard"]
+        guard: Authenticator | None = self.application.settings["guard"]
         if guard is None or self._keyring is None:
             raise Forbidden(
                 None, "While access control is off keys are made by the command, python pdapt.py keys create, only."
