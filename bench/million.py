@@ -16,7 +16,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from bench.running import Running, ask, service, stopwatch
-from guidsvc.domain.commands import PAGE, render_cursor
+from guidsvc.domain.commands import DEFAULT_PAGE_SIZE, render_cursor
 
 NDJSON = "application/x-ndjson"
 FAR = 10_000
@@ -86,12 +86,12 @@ def take_out(running: Running, copy: IO[bytes]) -> float:
 
 def print_pages(running: Running, records: int) -> None:
     """Compare the first page with a far one, in turns; and tell what a total costs."""
-    place = min(FAR * PAGE, records - PAGE) - 1
+    place = min(FAR * DEFAULT_PAGE_SIZE, records - DEFAULT_PAGE_SIZE) - 1
     far = render_cursor(sorted(map(name, range(records)))[place])
     connection = running.connect()
     paths = {
         "page 1": "/guid",
-        f"page {place // PAGE + 2}": f"/guid?cursor={far}",
+        f"page {place // DEFAULT_PAGE_SIZE + 2}": f"/guid?cursor={far}",
         "page 1 of a user": "/guid?user=user+7",
         "page 1 of few by expiry": "/guid?state=expired",
     }

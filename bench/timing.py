@@ -66,7 +66,7 @@ def report(found: Samples, draw: random.Random) -> bool:
 
 
 async def _measure(running: Running, count: int, connections: int, draw: random.Random) -> Samples:
-    known, _ = keys.draw("alice", SCOPES, time.time_ns() // 1_000_000)
+    known, _ = keys.generate("alice", SCOPES, time.time_ns() // 1_000_000)
     async with open_keys(f"sqlite:///{running.folder / 'guidsvc.db'}") as kept:
         if not await kept.swap_key(None, known):
             raise RuntimeError("the key is there already")
@@ -76,10 +76,10 @@ async def _measure(running: Running, count: int, connections: int, draw: random.
     async def worker() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         for place, is_wrong in left:
-            _, text = keys.draw("alice", SCOPES, 0)
-            shown = keys.read(text)
+            _, text = keys.generate("alice", SCOPES, 0)
+            shown = keys.parse(text)
             if is_wrong and shown is not None:
-                text = keys.text_of(known.id, shown.secret)
+                text = keys.format_key(known.id, shown.secret)
             taken = await _log_in(reader, writer, text)
             if place >= WARM:
                 (found.wrong if is_wrong else found.unknown).append(taken)

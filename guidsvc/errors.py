@@ -54,7 +54,7 @@ class InvalidGuid(GuidsvcError):
     """This text is not a GUID. The message says why, and what was meant where that is clear."""
 
 
-class Fault(NamedTuple):
+class InvalidField(NamedTuple):
     """One thing that is wrong with a request.
 
     `pointer` is a JSON Pointer (RFC 6901) into the body, or the empty string for the body as a whole; where
@@ -71,7 +71,7 @@ class Fault(NamedTuple):
 class InvalidRequest(GuidsvcError):
     """The request holds `faults`: at least one, and all that were found."""
 
-    def __init__(self, *faults: Fault) -> None:
+    def __init__(self, *faults: InvalidField) -> None:
         super().__init__(
             "; ".join(f"{fault.header or fault.parameter or fault.pointer} {fault.detail}".lstrip() for fault in faults)
         )
@@ -89,7 +89,7 @@ class NoSuchKey(GuidsvcError):
     """No such API key. The message repeats nothing that could be a whole one."""
 
 
-class KeyEnded(GuidsvcError):
+class KeyNotActive(GuidsvcError):
     """The API key is no longer good, and cannot be changed; `state` says why."""
 
     def __init__(self, key_id: str, state: str) -> None:
@@ -225,11 +225,11 @@ class StoreReplaced(StoreReadOnly):
     """A file of the store was removed or replaced while it was open: what is written there would be lost."""
 
 
-class TooLate(StoreUnavailable):
+class DeadlineExceeded(StoreUnavailable):
     """It took longer than a request may, and was given up before the store had it."""
 
 
-class Abandoned(StoreUnavailable):
+class ClientDisconnected(StoreUnavailable):
     """Who asked for it has gone, and it was given up before the store had it."""
 
 

@@ -71,7 +71,7 @@ def _run(running: Service, folder: Path, key: str, *more: str) -> subprocess.Com
 
 async def _give(url: str, owner: str, scopes: str) -> str:
     """Make a key; and one with the id that the document takes for an example, of the victim."""
-    made, text = keys.draw(owner, scopes.split(), time.time_ns() // 1_000_000)
+    made, text = keys.generate(owner, scopes.split(), time.time_ns() // 1_000_000)
     async with open_keys(url) as kept:
         assert await kept.swap_key(None, made)
         await kept.swap_key(None, made.model_copy(update={"id": EXAMPLE_ID, "owner": CANARY}))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pymongo
 
 from guidsvc.domain import api_key as keys
-from guidsvc.domain.api_key import Key
+from guidsvc.domain.api_key import ApiKey
 from guidsvc.store import open_keys
 from guidsvc.store.sqlite.store import path_of_url
 from tests.client import Client, Reply
@@ -19,7 +19,7 @@ from tests.conftest import FakeClock
 class Held(NamedTuple):
     """A key that somebody holds."""
 
-    key: Key
+    key: ApiKey
     text: str
 
     @property
@@ -50,7 +50,7 @@ class Guarded(NamedTuple):
 
     async def give(self, owner: str = "alice", scopes: str = "read write delete", **more: Any) -> Held:
         """Make a key."""
-        key, text = keys.draw(owner, scopes.split(), self.clock(), **more)
+        key, text = keys.generate(owner, scopes.split(), self.clock(), **more)
         async with open_keys(self.store_url) as kept:
             assert await kept.swap_key(None, key)
         return Held(key, text)

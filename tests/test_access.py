@@ -134,8 +134,8 @@ async def test_what_is_no_good_key_is_refused(guarded: Guarded) -> None:
     """Mistyped, unknown, of a wrong secret, another scheme: 401, and that it is invalid."""
     held = await guarded.give()
     assert (await Asker(guarded.client, held).ask("PUT", PATH, json=BODY)).status == 201
-    _, unknown = keys.draw("alice", SCOPES, 0)
-    wrong = keys.text_of(held.key.id, "0" * keys.SECRET_CHARACTERS)
+    _, unknown = keys.generate("alice", SCOPES, 0)
+    wrong = keys.format_key(held.key.id, "0" * keys.SECRET_CHARACTERS)
     mistyped = held.text[:-1] + ("0" if held.text[-1] != "0" else "1")
     for authorization in (
         f"Bearer {unknown}",
@@ -190,8 +190,8 @@ async def test_health_and_what_tells_of_the_service_are_open(guarded: Guarded) -
 async def test_a_failed_log_in_takes_as_long_as_any_other(guarded: Guarded) -> None:
     """The same time for a wrong secret and for an unknown id: none is answered before it."""
     held = await guarded.give()
-    _, unknown = keys.draw("alice", SCOPES, 0)
-    for text in (unknown, keys.text_of(held.key.id, "0" * keys.SECRET_CHARACTERS), "nonsense"):
+    _, unknown = keys.generate("alice", SCOPES, 0)
+    for text in (unknown, keys.format_key(held.key.id, "0" * keys.SECRET_CHARACTERS), "nonsense"):
         begun = asyncio.get_running_loop().time()
         await guarded.client.get(PATH, headers={"Authorization": f"Bearer {text}"})
         assert asyncio.get_running_loop().time() - begun >= 0.045
@@ -287,7 +287,7 @@ async def test_what_failures_cost_from_a_locked_out_address_is_bounded(
         async def fail(text: str) -> int:
             return (await client.get(PATH, headers={"Authorization": f"Bearer {text}"})).status
 
-        unknown = [keys.draw("alice", SCOPES, 0)[1] for _ in range(LOOKS + 50)]
+        unknown = [keys.generate("alice", SCOPES, 0)[1] for _ in range(LOOKS + 50)]
         for _ in range(3):
             assert await fail(unknown[0]) == 401
         looked.clear()
@@ -301,7 +301,7 @@ async def test_what_failures_cost_from_a_locked_out_address_is_bounded(
         for text in unknown[:3]:
             assert await fail(text) == 429
         assert looked == []
-        assert await fail(keys.draw("alice", SCOPES, 0)[1]) == 429
+        assert await fail(keys.generate("alice", SCOPES, 0)[1]) == 429
         assert len(looked) == 1
 
 

@@ -63,8 +63,8 @@ def test_every_example_is_run_and_answers_as_it_says(tmp_path: Path) -> None:
 
 def test_every_member_and_parameter_is_told() -> None:
     from guidsvc.api.parsing.key_schemas import KeyCreation, KeysQuery, Rotation
-    from guidsvc.domain.commands import BatchQuery, Change, ListQuery, Operation
+    from guidsvc.domain.commands import BatchOperation, BatchQuery, ListQuery, PutCommand
 
-    for model in (Change, Operation, ListQuery, BatchQuery, KeyCreation, KeysQuery, Rotation):
+    for model in (PutCommand, BatchOperation, ListQuery, BatchQuery, KeyCreation, KeysQuery, Rotation):
         for name in model.model_fields:
             assert f"`{name}" in TEXT or f"{name}=" in TEXT, name

@@ -253,5 +253,5 @@ def test_what_was_written_past_redis_is_seen_when_it_is_used_again(tmp_path: Pat
 
 def test_the_clock_tells_unix_milliseconds_and_draws_differ() -> None:
     assert 1_700_000_000_000 < system_clock() < 100_000_000_000_000
-    draw = guid_generator.drawing(guid_generator.guid_v4)
+    draw = guid_generator.random_generator(guid_generator.guid_v4)
     assert len({draw(0) for _ in range(1000)}) == 1000

@@ -16,10 +16,10 @@ import pytest
 from guidsvc.api.contract import problems
 from guidsvc.auth.audit_log import LONGEST_NAME, AuditLog, Lines, open_audit_log
 from guidsvc.domain import api_key as keys
-from guidsvc.domain.api_key import Key
+from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.caller import SCOPES, Caller
-from guidsvc.domain.commands import Change
-from guidsvc.domain.lifecycle import Terms
+from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.record import MAX_TIME, MAX_USER_CHARACTERS, Record
 from guidsvc.errors import Forbidden, OutcomeUnknown, RateLimited, StoreUnavailable, Unauthorized
 from guidsvc.monitoring.access_log import PIPE_BUF
@@ -229,7 +229,7 @@ def noting(store: GatedStore, clock: FakeClock, **more: Any) -> tuple[GuidServic
     def note(action: str, of: Record, caller: Caller, outcome: str) -> None:
         noted.append((action, of, caller.name, outcome))
 
-    terms = Terms(lifetime=3600, retention=600)
+    terms = RetentionPolicy(lifetime=3600, retention=600)
     plain = GuidService(store, clock=clock, draw=lambda _: GUID, terms=terms, audit=note, attempts=2, **more)
     return plain.acting_for(ALICE), noted
 
@@ -244,7 +244,11 @@ async def test_a_write_that_was_sent_and_not_answered_is_of_unknown_outcome(
     service, noted = noting(store, clock)
     kept = store.records[GUID] = record(clock(), owner="alice")
     swap_fault(store, fault)
-    for write in (service.put("0" * 32, Change(user="b")), service.put(GUID, Change(user="b")), service.delete(GUID)):
+    for write in (
+        service.put("0" * 32, PutCommand(user="b")),
+        service.put(GUID, PutCommand(user="b")),
+        service.delete(GUID),
+    ):
         with pytest.raises(type(fault)):
             await write
 
@@ -268,12 +272,12 @@ async def test_what_was_surely_not_done_is_not_in_the_log(clock: FakeClock) -> N
     store = GatedStore()
     service, noted = noting(store, clock)
     store.records[GUID] = record(clock(), owner="alice", user="a")
-    await service.put(GUID, Change(user="a"))
+    await service.put(GUID, PutCommand(user="a"))
     with service.rehearsing() as rehearsed:
-        await rehearsed.put(GUID, Change(user="b"))
+        await rehearsed.put(GUID, PutCommand(user="b"))
     store.loses = True
     with pytest.raises(StoreUnavailable):
-        await service.put(GUID, Change(user="b"))
+        await service.put(GUID, PutCommand(user="b"))
     swap_fault(store, StoreUnavailable("not there"))
     with pytest.raises(StoreUnavailable):
         await service.delete(GUID)
@@ -286,7 +290,7 @@ async def test_what_is_past_its_retention_is_created_anew(clock: FakeClock) -> N
     store = GatedStore()
     service, noted = noting(store, clock)
     store.records[GUID] = record(clock() - 86_400_000, owner="bob")
-    await service.put(GUID, Change(user="a"))
+    await service.put(GUID, PutCommand(user="a"))
 
     assert [(action, of.owner) for action, of, _, _ in noted] == [("create", "alice")]
 
@@ -306,7 +310,7 @@ async def test_what_an_earlier_attempt_of_the_same_request_created_is_told_as_fo
     store = GatedStore()
     service, noted = noting(store, clock)
     for store.loses in (False, True):
-        await service.create(Change(user="a"), draw=Claimed())
+        await service.create(PutCommand(user="a"), draw=Claimed())
 
     assert [(action, of.guid, outcome) for action, of, _, outcome in noted] == [
         ("create", GUID, "done"),
@@ -400,7 +404,7 @@ async def test_nothing_secret_and_nothing_that_clients_keep_is_in_a_line(
             await asker.ask("POST", "/guid", json=body, headers={"Idempotency-Key": canary})
             await asker.ask("POST", "/guid:batch", json={"operations": [body]})
             await asker.ask("GET", f"{PATH}?access_token={each.text}")
-        wrong = keys.text_of(held.key.id, canary.ljust(keys.SECRET_CHARACTERS, "0"))
+        wrong = keys.format_key(held.key.id, canary.ljust(keys.SECRET_CHARACTERS, "0"))
         for authorization in (f"Bearer {wrong}", f"Basic {held.text}", f"Bearer {canary}"):
             await client.get(PATH, headers={"Authorization": authorization})
 
@@ -506,13 +510,13 @@ async def test_keys_that_are_changed_have_lines_too(
 class Silent:
     """Keys whose store does not answer."""
 
-    async def key(self, key_id: str) -> Key | None:
+    async def key(self, key_id: str) -> ApiKey | None:
         return None
 
-    async def keys(self, after: str, limit: int) -> list[Key]:
+    async def keys(self, after: str, limit: int) -> list[ApiKey]:
         return []
 
-    async def swap_key(self, old: Key | None, new: Key | None) -> bool:
+    async def swap_key(self, old: ApiKey | None, new: ApiKey | None) -> bool:
         raise OutcomeUnknown("no answer")
 
 
@@ -603,7 +607,7 @@ async def test_it_goes_to_standard_error_where_access_is_controlled(
     tmp_path: Path, options: tuple[str, ...], is_kept: bool
 ) -> None:
     with service(tmp_path, "--log-format", "json", *options) as running:
-        key, text = keys.draw("alice", SCOPES, 0)
+        key, text = keys.generate("alice", SCOPES, 0)
         async with open_keys(f"sqlite:///{tmp_path / 'guidsvc.db'}") as kept:
             await kept.swap_key(None, key)
         client = Client(running.port)

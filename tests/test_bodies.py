@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guidsvc.api.parsing.body import parse
-from guidsvc.domain.commands import Change, Creation
+from guidsvc.domain.commands import CreateCommand, PutCommand
 from guidsvc.domain.record import MAX_METADATA_BYTES, MAX_TIME
-from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.errors import InvalidField, InvalidRequest
 from tests.records import GUID, USER, record
 
 NOW = 1_795_000_000_000
@@ -20,12 +20,12 @@ JSON_VALUES = st.recursive(
 )
 
 
-def change(body: str | bytes, guid: str | None = GUID) -> Change:
+def change(body: str | bytes, guid: str | None = GUID) -> PutCommand:
     """Read a body as a PUT to GUID does."""
-    return parse(body if isinstance(body, bytes) else body.encode(), Change, {"guid": guid})
+    return parse(body if isinstance(body, bytes) else body.encode(), PutCommand, {"guid": guid})
 
 
-def faults(body: str | bytes, guid: str | None = GUID) -> list[Fault]:
+def faults(body: str | bytes, guid: str | None = GUID) -> list[InvalidField]:
     """Return all that is wrong with a body."""
     with pytest.raises(InvalidRequest) as caught:
         change(body, guid)
@@ -82,7 +82,7 @@ def test_metadata_comes_back_as_it_was_given(value: dict[str, object]) -> None:
 
     assert text is not None
     assert json.loads(text) == value
-    assert json.loads(record(NOW, metadata=text).wire)["metadata"] == value
+    assert json.loads(record(NOW, metadata=text).json_body)["metadata"] == value
 
 
 def test_metadata_keeps_an_integer_a_float_and_a_boolean_apart() -> None:
@@ -146,7 +146,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
 def test_a_creation_needs_a_user() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        parse(b'{"expire": -1}', Creation, {"guid": None})
+        parse(b'{"expire": -1}', CreateCommand, {"guid": None})
     assert [fault.pointer for fault in caught.value.faults] == ["/expire", "/user"]
 
 
@@ -173,7 +173,7 @@ def test_malformed_json_is_refused_saying_where() -> None:
 
 @pytest.mark.parametrize("body", ["[]", '"text"', "1", "null", "true"])
 def test_json_that_is_no_object_is_refused(body: str) -> None:
-    assert faults(body) == [Fault("", "must be a JSON object")]
+    assert faults(body) == [InvalidField("", "must be a JSON object")]
 
 
 @given(st.binary(max_size=200))

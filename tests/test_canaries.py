@@ -82,7 +82,7 @@ class Secretive(NamedTuple):
 
 
 async def _give(url: str, owner: str, scopes: str) -> str:
-    made, text = keys.draw(owner, scopes.split(), time.time_ns() // 1_000_000)
+    made, text = keys.generate(owner, scopes.split(), time.time_ns() // 1_000_000)
     async with open_keys(url) as kept:
         assert await kept.swap_key(None, made)
     return text
@@ -128,7 +128,7 @@ def to_the_owner(it: Secretive) -> Iterator[Told]:
 
 def to_nobody(it: Secretive) -> Iterator[Told]:
     """Ask for what is refused, or is open to all: none of this may tell anything."""
-    wrong = keys.text_of(keys.read(it.alice).id, it.bob.split("_")[2])  # type: ignore[union-attr]  # it is one
+    wrong = keys.format_key(keys.parse(it.alice).id, it.bob.split("_")[2])  # type: ignore[union-attr]  # it is one
     mistyped, cut = it.alice[:-1] + ("0" if it.alice[-1] != "0" else "1"), it.alice[:-3]
     for key in (None, it.bob, wrong, mistyped, cut, f"{it.token}x", it.token[:-5], f"{it.alice}, Bearer {it.bob}"):
         for method in ("GET", "PUT", "PATCH", "DELETE"):
@@ -200,7 +200,7 @@ def down(it: Secretive) -> Iterator[Told]:
     """Ask while the store is down, if it is one that can be."""
     if it.database is not None:
         it.database.kill()
-        for method, key in (("PUT", it.alice), ("DELETE", it.alice), ("GET", keys.draw("dave", SCOPES, 0)[1])):
+        for method, key in (("PUT", it.alice), ("DELETE", it.alice), ("GET", keys.generate("dave", SCOPES, 0)[1])):
             told = it.ask(method, f"/guid/{GUID}", key, RECORD if method == "PUT" else None)
             assert told.status in {503, 504}
             yield told

@@ -14,7 +14,7 @@ import guidsvc
 from guidsvc.api.contract import problems
 from guidsvc.auth import audit_log as audit
 from guidsvc.auth.audit_log import AuditLog
-from guidsvc.domain.api_key import Key
+from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.caller import Caller
 from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden, GuidsvcError, Unauthorized, found_by_class
@@ -117,7 +117,7 @@ def test_no_fault_of_the_audit_log_changes_an_answer(
 
     log = AuditLog(_Writing(fails), clock=clock)
     log.changed("create", record(clock()), ALICE, "done")
-    log.key_changed("create", Key.model_construct(id="a", owner="b"), ALICE, "done")
+    log.key_changed("create", ApiKey.model_construct(id="a", owner="b"), ALICE, "done")
     log.denied(Unauthorized("?", invalid=True), None)
     log.changed("create", Record.model_construct(guid=GUID, version=1, owner=object()), ALICE, "done")
     assert log._meter.failures == 4

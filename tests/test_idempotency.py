@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from guidsvc.domain import guid_generator
 from guidsvc.domain import lifecycle as rules
-from guidsvc.domain.commands import Change
+from guidsvc.domain.commands import PutCommand
 from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
@@ -22,7 +22,7 @@ from guidsvc.errors import (
     QuotaExceeded,
     StoreUnavailable,
 )
-from guidsvc.http.response import Reply
+from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Request
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
@@ -50,7 +50,7 @@ async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIter
         yield store
 
 
-def seeded(seed: bytes, place: int, at: int) -> guid_generator.Draw:
+def seeded(seed: bytes, place: int, at: int) -> guid_generator.GuidGenerator:
     return guid_generator.seeded(guid_generator.guid_v4, seed, place, at)
 
 
@@ -66,12 +66,12 @@ class Works:
         self.drawn: list[str] = []
         self._then = then
 
-    async def __call__(self, draws: Draws | None) -> Reply:
+    async def __call__(self, draws: Draws | None) -> Response:
         assert draws is not None
         self.drawn.append(draws(0)(0))
         if self._then is not None:
             await self._then()
-        return Reply(201, {"Location": f"/guid/{self.drawn[-1]}"}, f"answer {len(self.drawn)}")
+        return Response(201, {"Location": f"/guid/{self.drawn[-1]}"}, f"answer {len(self.drawn)}")
 
 
 def fails(error: BaseException) -> Callable[[], Awaitable[None]]:
@@ -154,7 +154,7 @@ async def test_a_request_is_done_once_and_answered_the_same_again(idempotency: I
     clock.advance(seconds=KEPT_SECONDS - 1)
     second = await idempotency.once(REQUEST, works)
 
-    assert first == (Reply(201, {"Location": f"/guid/{works.drawn[0]}"}, "answer 1"), False)
+    assert first == (Response(201, {"Location": f"/guid/{works.drawn[0]}"}, "answer 1"), False)
     assert second == (first[0], True)
     assert len(works.drawn) == 1
 
@@ -274,10 +274,10 @@ async def test_one_that_takes_long_renews_its_lease(backend: Backend, clock: Fak
 async def test_an_answer_that_is_too_large_is_not_kept(idempotency: Idempotency) -> None:
     done = 0
 
-    async def work(_: Draws | None) -> Reply:
+    async def work(_: Draws | None) -> Response:
         nonlocal done
         done += 1
-        return Reply(200, {}, os.urandom(MAX_ANSWER_BYTES).hex())
+        return Response(200, {}, os.urandom(MAX_ANSWER_BYTES).hex())
 
     for _ in range(2):
         _, replayed = await idempotency.once(REQUEST, work)
@@ -295,10 +295,10 @@ async def test_the_largest_answer_is_kept_whatever_it_is_written_in(idempotency:
     for character in ("x", "🜁", '"'):
         request = REQUEST._replace(key=character)
         # Much that is packed easily, and about as much as there may be of what is not.
-        reply = Reply(200, {}, character * 100_000 + os.urandom(MAX_ANSWER_BYTES // 2).hex())
+        reply = Response(200, {}, character * 100_000 + os.urandom(MAX_ANSWER_BYTES // 2).hex())
         assert MAX_ANSWER_BYTES * 0.6 < len(pack(to_json(reply))) <= MAX_ANSWER_BYTES
 
-        async def work(_: Draws | None, reply: Reply = reply) -> Reply:
+        async def work(_: Draws | None, reply: Response = reply) -> Response:
             return reply
 
         assert await idempotency.once(request, work) == (reply, False)
@@ -367,14 +367,14 @@ class Creates:
     """The work of a request that creates a record."""
 
     def __init__(self, store: Store, clock: FakeClock, quota: Quota = NO_QUOTA) -> None:
-        terms = rules.Terms(lifetime=3600, retention=600)
+        terms = rules.RetentionPolicy(lifetime=3600, retention=600)
         self._service = GuidService(
-            store, clock=clock, draw=guid_generator.drawing(guid_generator.guid_v4), terms=terms, quota=quota
+            store, clock=clock, draw=guid_generator.random_generator(guid_generator.guid_v4), terms=terms, quota=quota
         )
 
-    async def __call__(self, draws: Draws | None) -> Reply:
+    async def __call__(self, draws: Draws | None) -> Response:
         assert draws is not None
-        return Reply(201, {}, (await self._service.create(Change(user="once"), draw=draws(0))).guid)
+        return Response(201, {}, (await self._service.create(PutCommand(user="once"), draw=draws(0))).guid)
 
     async def delete(self, guid: str) -> None:
         await self._service.delete(guid)

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from guidsvc.domain import api_key as keys
-from guidsvc.domain.api_key import Key
-from guidsvc.errors import InvalidRequest, KeyEnded, NoSuchKey, StoreUnavailable
+from guidsvc.domain.api_key import ApiKey
+from guidsvc.errors import InvalidRequest, KeyNotActive, NoSuchKey, StoreUnavailable
 from guidsvc.services.key_service import ATTEMPTS, STRIDE, Issued, Keyring
 from guidsvc.store import open_keys
 from guidsvc.store.contract import Keys
@@ -23,13 +23,13 @@ class Rivalled:
         self._kept = kept
         self.left = times
 
-    async def key(self, key_id: str) -> Key | None:
+    async def key(self, key_id: str) -> ApiKey | None:
         return await self._kept.key(key_id)
 
-    async def keys(self, after: str, limit: int) -> Sequence[Key]:
+    async def keys(self, after: str, limit: int) -> Sequence[ApiKey]:
         return await self._kept.keys(after, limit)
 
-    async def swap_key(self, old: Key | None, new: Key | None) -> bool:
+    async def swap_key(self, old: ApiKey | None, new: ApiKey | None) -> bool:
         if old is not None and self.left:
             self.left -= 1
             used = old.model_copy(update={"used": 1, "version": old.version + 1})
@@ -50,9 +50,9 @@ class Deal(NamedTuple):
 
     async def opens(self, issued: Issued) -> bool:
         """Whether a text opens what is kept now."""
-        shown = keys.read(issued.text)
+        shown = keys.parse(issued.text)
         assert shown is not None
-        return keys.opens(shown, await self.kept.key(issued.key.id), self.clock())
+        return keys.verify(shown, await self.kept.key(issued.key.id), self.clock())
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
@@ -143,14 +143,14 @@ async def test_a_key_that_has_ended_cannot_be_rotated(deal: Deal) -> None:
 
     for issued, why in ((revoked, "was revoked"), (expired, "has expired")):
         before = await deal.kept.key(issued.key.id)
-        with pytest.raises(KeyEnded, match=why):
+        with pytest.raises(KeyNotActive, match=why):
             await deal.ring.rotate(issued.key.id)
         assert await deal.kept.key(issued.key.id) == before
     assert deal.ring.state_of(await deal.ring.revoke(expired.key.id)) == "revoked"
 
 
 async def test_an_unknown_id_is_told_and_a_whole_key_is_not_repeated(deal: Deal) -> None:
-    key, text = keys.draw("alice", ["read"], 0)
+    key, text = keys.generate("alice", ["read"], 0)
     for act in (deal.ring.get, deal.ring.revoke, deal.ring.rotate):
         with pytest.raises(NoSuchKey, match=key.id):
             await act(key.id)

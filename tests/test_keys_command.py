@@ -52,7 +52,7 @@ def made(done: subprocess.CompletedProcess[str]) -> str:
 
 def id_of(text: str) -> str:
     """Return the id of a key."""
-    shown = keys.read(text)
+    shown = keys.parse(text)
     assert shown is not None
     return shown.id
 
@@ -327,7 +327,7 @@ def test_no_secret_is_kept_or_logged(command: Command, tmp_path: Path) -> None:
         assert {"guidsvc.db", "guidsvc.db-wal", "server.log"} <= {path.name for path in files}
         kept = b"".join(path.read_bytes() for path in files)
     for text in (first, again):
-        shown = keys.read(text)
+        shown = keys.parse(text)
         assert shown is not None
         assert keys.digest_of(shown.secret).encode() in kept, "this is how it is kept"
         assert shown.secret.encode() not in kept

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pymongo
 import pytest
 
-from guidsvc.domain.quota_ledger import LEASE_MS, ROOM_MS, Ledger, Page, Wish, living
+from guidsvc.domain.quota_ledger import LEASE_MS, ROOM_MS, LedgerUpdate, QuotaLedger, ReservationRequest, living
 from guidsvc.errors import CorruptRecord, QuotaExceeded
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database
@@ -17,17 +17,19 @@ NOW = 1_795_000_000_000
 QUOTA = 3
 
 
-def a_ledger(**fields: object) -> Ledger:
+def a_ledger(**fields: object) -> QuotaLedger:
     plain: dict[str, object] = {"owner": "alice", "version": 1, "entries": "{}", "quota": 3, "room": 0, "room_until": 0}
-    return Ledger.model_validate(plain | fields)
+    return QuotaLedger.model_validate(plain | fields)
 
 
-def wishes(count: int, first: int = 0) -> list[Wish]:
-    return [Wish.of(f"{number:032X}", None) for number in range(first, first + count)]
+def wishes(count: int, first: int = 0) -> list[ReservationRequest]:
+    return [ReservationRequest.of(f"{number:032X}", None) for number in range(first, first + count)]
 
 
-def page(old: Ledger | None, asked: list[Wish], *, ended: tuple[str, ...] = (), now: int = NOW) -> Page:
-    return Page(old, asked, ended=ended, quota=QUOTA, now=now)
+def page(
+    old: QuotaLedger | None, asked: list[ReservationRequest], *, ended: tuple[str, ...] = (), now: int = NOW
+) -> LedgerUpdate:
+    return LedgerUpdate(old, asked, ended=ended, quota=QUOTA, now=now)
 
 
 def test_a_new_owner_is_counted_and_has_the_room_that_is_left() -> None:
@@ -90,7 +92,7 @@ def test_a_newcomer_that_another_process_has_made_meanwhile_gives_no_place_away(
     live = {stale.guid} | {wish.guid for wish in wishes(QUOTA - 1, first=9)}
     for asked in ([new, stale], [stale, new]):
         full = page(None, asked)
-        full.count(len(live - full.others("alice").without))
+        full.count(len(live - full.others("alice").excluding))
 
         assert [str(answer) for answer in full.answers.values()] == [str(QuotaExceeded(QUOTA))] * 2
 
@@ -118,7 +120,7 @@ def test_what_is_reserved_has_no_place_to_share_unless_all_of_it_fits() -> None:
 
 def test_what_is_live_keeps_its_place_and_what_is_no_more_needs_one() -> None:
     old = record(NOW, expire=NOW // 1000 + 1)
-    wish, newcomer = Wish.of(GUID, old), Wish.of("0" * 32, None)
+    wish, newcomer = ReservationRequest.of(GUID, old), ReservationRequest.of("0" * 32, None)
     for now, kept in ((NOW, True), (NOW + 1000, False)):
         full = page(None, [newcomer, wish], now=now)
         full.count(QUOTA - 1 if kept else QUOTA)

@@ -61,7 +61,7 @@ def growth(text: str) -> tuple[int, int]:
         found = cache.peek(f"{number:032X}")
         assert found is not None
         assert found is not FAR
-        found.memo["answer"] = b"x" * WIRE_HEAD_BYTES + found.wire  # as the connection does
+        found.render_cache["answer"] = b"x" * WIRE_HEAD_BYTES + found.json_body  # as the connection does
     return resident_bytes() - before, len(cache._entries)
 
 
@@ -79,14 +79,14 @@ def test_a_cache_that_is_full_takes_no_more_than_its_size(kind: str) -> None:
 def test_what_is_rendered_of_a_large_record_is_not_kept() -> None:
     small, large = (record(NOW, metadata=metadata("x" * size)) for size in (100, SMALL_BYTES))
     for each in (small, large):
-        each.memo["answer"] = each.wire
+        each.render_cache["answer"] = each.json_body
 
-    assert small.wire is small.wire
-    assert small.memo == {"answer": small.wire}
+    assert small.json_body is small.json_body
+    assert small.render_cache == {"answer": small.json_body}
     assert "wire" not in large.__dict__
-    assert large.memo == {}
-    assert large.wire == large.wire
-    assert large.wire.endswith(b'"}}')
+    assert large.render_cache == {}
+    assert large.json_body == large.json_body
+    assert large.json_body.endswith(b'"}}')
 
 
 def weight(_key: str, value: int) -> int:

@@ -44,7 +44,7 @@ def test_what_is_no_guid_is_refused_with_the_reason(text: str, why: str) -> None
 
 
 def test_the_wire_has_guid_expire_and_user_in_this_order() -> None:
-    assert record(NOW, expire=1427736345).wire == b'{"guid":"%b","expire":"1427736345","user":"Cylance, Inc."}' % (
+    assert record(NOW, expire=1427736345).json_body == b'{"guid":"%b","expire":"1427736345","user":"Cylance, Inc."}' % (
         GUID.encode()
     )
 

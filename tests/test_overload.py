@@ -20,7 +20,7 @@ from guidsvc.api.fast_path.load_shedding import Refusals
 from guidsvc.api.request_log import LOGGED_PATH
 from guidsvc.api.resources.health import Probes
 from guidsvc.domain import guid_generator
-from guidsvc.domain.lifecycle import Terms
+from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.errors import Overloaded
 from guidsvc.http.headers.proxy import Forwarded
 from guidsvc.monitoring.process_monitor import Watch
@@ -53,8 +53,8 @@ async def service(store: Store, server: str, **limits: float) -> AsyncIterator[t
     guids = GuidService(
         store,
         clock=system_clock,
-        draw=guid_generator.drawing(guid_generator.guid_v4),
-        terms=Terms(lifetime=60, retention=60),
+        draw=guid_generator.random_generator(guid_generator.guid_v4),
+        terms=RetentionPolicy(lifetime=60, retention=60),
     )
     forwarded, admission = Forwarded([]), Admission(PLACES, **limits)
     watch = Watch()

@@ -10,9 +10,9 @@ import pytest
 
 from guidsvc.domain import guid_generator
 from guidsvc.domain.caller import Caller, scopes_of
-from guidsvc.domain.commands import Change, Patch
-from guidsvc.domain.lifecycle import Terms
-from guidsvc.domain.quota_ledger import LEASE_MS, ROOM_MS, Ledger
+from guidsvc.domain.commands import PatchCommand, PutCommand
+from guidsvc.domain.lifecycle import RetentionPolicy
+from guidsvc.domain.quota_ledger import LEASE_MS, ROOM_MS, QuotaLedger
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import NotFound, OutcomeUnknown, QuotaExceeded, StoreUnavailable
@@ -28,11 +28,11 @@ from tests.conftest import FakeClock
 from tests.records import GUID, record
 
 LIFETIME = 3600
-TERMS = Terms(lifetime=LIFETIME, retention=7200)
+TERMS = RetentionPolicy(lifetime=LIFETIME, retention=7200)
 ALICE, BOB = (Caller(name, scopes_of(["read", "write", "delete"]), name) for name in ("alice", "bob"))
 MONGO_MS = 20_000
 """In which MongoDB answers hundreds of writes at once on the slowest of machines."""
-USER = Change.model_validate({"user": "a"})
+USER = PutCommand.model_validate({"user": "a"})
 
 
 class Time:
@@ -89,7 +89,7 @@ class Store(Around[Database]):
             self.seen.append(await self._store.count(Selection(expire_from=1)))
         return done
 
-    async def ledger(self, owner: str) -> Ledger | None:
+    async def ledger(self, owner: str) -> QuotaLedger | None:
         return await self._store.ledger(owner)
 
     async def fence(self) -> Sight:
@@ -99,7 +99,7 @@ class Store(Around[Database]):
         sight = await self._store.fence()
         return sight._replace(now=sight.now + self.time.ahead_ms)
 
-    async def swap_ledger(self, old: Ledger | None, new: Ledger) -> bool:
+    async def swap_ledger(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
         self.ledger_swaps += 1
         if self.ledger_fails:
             raise self.ledger_fails
@@ -120,7 +120,7 @@ class Kept:
         self.store = store
         self.quota = kept
         self.service = GuidService(
-            store, clock=clock, draw=guid_generator.drawing(guid_generator.guid_v4), terms=TERMS, quota=kept
+            store, clock=clock, draw=guid_generator.random_generator(guid_generator.guid_v4), terms=TERMS, quota=kept
         )
 
     async def live(self, owner: str, clock: FakeClock) -> int:
@@ -227,7 +227,7 @@ async def test_what_expires_frees_a_place_and_a_renewal_takes_one(processes: Pro
 
     for renewal in (
         kept.service.put(first[0], USER),
-        kept.service.patch(first[1], Patch.model_validate({"expire": clock.seconds + LIFETIME})),
+        kept.service.patch(first[1], PatchCommand.model_validate({"expire": clock.seconds + LIFETIME})),
     ):
         with pytest.raises(QuotaExceeded):
             await renewal
@@ -239,7 +239,7 @@ async def test_what_expires_frees_a_place_and_a_renewal_takes_one(processes: Pro
 
 async def test_what_is_expired_when_it_is_created_takes_no_place(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(1)
-    expired = Change.model_validate({"user": "a", "expire": 0})
+    expired = PutCommand.model_validate({"user": "a", "expire": 0})
 
     await asyncio.gather(*(kept.service.create(expired) for _ in range(5)))
     (guid,) = await created([kept.service], 1)
@@ -254,9 +254,9 @@ async def test_what_is_live_may_be_changed_and_live_on_though_the_quota_is_used_
     """Also where it is about to expire, and is reserved so that nobody takes its place meanwhile."""
     kept = await processes.start(1)
     (guid,) = await created([kept.service], 1)
-    await kept.service.put(guid, Change.model_validate({"user": "b"}))
+    await kept.service.put(guid, PutCommand.model_validate({"user": "b"}))
     clock.advance(seconds=LIFETIME - LEASE_MS // 1000 + 1)
-    await kept.service.put(guid, Change.model_validate({"expire": clock.seconds + LIFETIME}))
+    await kept.service.put(guid, PutCommand.model_validate({"expire": clock.seconds + LIFETIME}))
     assert kept.store.ledger_swaps >= 2
     clock.advance(seconds=LEASE_MS // 1000)
 
@@ -322,7 +322,7 @@ async def test_what_lives_on_and_what_is_new_beside_it_are_counted_once(processe
     kept = await processes.start(2)
     (guid,) = await created([kept.service], 1)
     clock.advance(seconds=LIFETIME - 1)
-    longer = Change.model_validate({"expire": clock.seconds + LIFETIME})
+    longer = PutCommand.model_validate({"expire": clock.seconds + LIFETIME})
 
     await asyncio.gather(kept.service.put(guid, longer), kept.service.create(USER))
     assert await created([kept.service], 1) == []
@@ -477,7 +477,7 @@ async def test_a_refusal_for_what_another_process_has_made_meanwhile_is_judged_a
         alive = record(clock(), version=expired.version + 1)
         one.store.meanwhile = [partial(other.store.swap, expired, alive)]
 
-        change = (Change if write == one.service.put else Patch).model_validate(
+        change = (PutCommand if write == one.service.put else PatchCommand).model_validate(
             {"user": "by the first", "expire": str(clock.seconds + 3600)}
         )
         await write(GUID, change)  # type: ignore[arg-type]  # each with its own
@@ -531,7 +531,7 @@ async def test_a_record_that_expires_while_its_update_stands_still_is_not_renewe
 
     kept.store.pauses = [stand_still]
     with pytest.raises(QuotaExceeded):
-        await kept.service.put(guid, Change.model_validate({"expire": clock.seconds + 2 * LIFETIME}))
+        await kept.service.put(guid, PutCommand.model_validate({"expire": clock.seconds + 2 * LIFETIME}))
     assert kept.store.pauses == []
     assert await kept.live("", clock) == 1
 
@@ -552,7 +552,7 @@ async def test_what_changes_no_expiry_or_has_no_quota_has_no_deadline(processes:
     free, kept = await processes.start(0), await processes.start(3)
     for each, looks in ((free, 0), (kept, 1)):
         record_ = await each.service.create(USER)
-        await each.service.put(record_.guid, Change.model_validate({"user": "b"}))
+        await each.service.put(record_.guid, PutCommand.model_validate({"user": "b"}))
         await each.service.delete(record_.guid)
         assert each.store.looks == looks
     assert free.store.deadlines == [None, None, None]

@@ -94,7 +94,7 @@ def reader_of(parameter: str, model: type[BaseModel]) -> Callable[[str], object]
 READERS: dict[str, Callable[[str], object]] = {
     "accept": lambda text: negotiation.preferred(text, ("application/json", "application/x-ndjson")),
     "accept, of metrics": lambda text: exposition.render(CollectorRegistry(), text),
-    "authorization": keys.read,
+    "authorization": keys.parse,
     "content-type": lambda text: body.check_type("PUT", text, None, ("application/json",)),
     "content-type, parameters": lambda text: body.check_type(
         "PUT", "application/json;" + text, None, (constants.JSON,)

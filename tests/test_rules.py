@@ -8,25 +8,25 @@ from hypothesis import strategies as st
 
 from guidsvc.domain import guid_generator, selection
 from guidsvc.domain import lifecycle as rules
-from guidsvc.domain.commands import Change, ListQuery, Patch
-from guidsvc.domain.lifecycle import Terms
+from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand
+from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.record import MAX_TIME, Record
-from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound
+from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
 from tests.records import GUID, USER, record
 
 NOW = 1_795_000_000_500
 SECONDS = NOW // 1000
-TERMS = Terms(lifetime=30 * 86400, retention=7 * 86400)
+TERMS = RetentionPolicy(lifetime=30 * 86400, retention=7 * 86400)
 
 
-def change(**members: object) -> Change:
+def change(**members: object) -> PutCommand:
     """Make the change that a body of these members asks for."""
-    return Change.model_validate(members)
+    return PutCommand.model_validate(members)
 
 
 def patched(old: Record, **members: object) -> Record:
     """Apply the patch of these members to a record."""
-    return rules.patched(old, Patch.model_validate(members), NOW, TERMS)
+    return rules.patched(old, PatchCommand.model_validate(members), NOW, TERMS)
 
 
 def test_a_record_is_live_until_the_very_millisecond_of_its_expiry() -> None:
@@ -82,7 +82,7 @@ def test_a_new_record_takes_what_is_given() -> None:
 def test_a_new_record_needs_a_user() -> None:
     with pytest.raises(InvalidRequest) as caught:
         rules.created(GUID, change(expire=7), NOW, TERMS)
-    assert caught.value.faults == (Fault("/user", "is needed to create a GUID"),)
+    assert caught.value.faults == (InvalidField("/user", "is needed to create a GUID"),)
 
 
 def test_a_new_record_starts_above_the_version_it_comes_after() -> None:
@@ -191,7 +191,7 @@ def test_a_clock_that_runs_behind_brings_no_revoked_record_to_life() -> None:
     with pytest.raises(Expired):
         rules.updated(revoked, change(user="b"), behind, TERMS)
     with pytest.raises(Expired):
-        rules.patched(revoked, Patch.model_validate({"user": "b"}), behind, TERMS)
+        rules.patched(revoked, PatchCommand.model_validate({"user": "b"}), behind, TERMS)
 
 
 def test_a_version_4_guid_is_laid_out_as_the_rfc_says() -> None:

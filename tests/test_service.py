@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from guidsvc.domain.commands import Change
-from guidsvc.domain.lifecycle import Terms
+from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.record import Record
 from guidsvc.errors import Expired, InvalidRequest, NotFound, StoreUnavailable
 from guidsvc.services.guid_service import GuidService
@@ -17,7 +17,7 @@ from guidsvc.store.delegating import Around
 from tests.conftest import FakeClock
 from tests.records import GUID
 
-TERMS = Terms(lifetime=3600, retention=600)
+TERMS = RetentionPolicy(lifetime=3600, retention=600)
 ATTEMPTS = 5
 
 
@@ -49,9 +49,9 @@ def service(racing: LosesRaces, clock: FakeClock) -> GuidService:
     )
 
 
-def change(**members: object) -> Change:
+def change(**members: object) -> PutCommand:
     """Make the change that a body of these members asks for."""
-    return Change.model_validate(members)
+    return PutCommand.model_validate(members)
 
 
 async def test_a_put_creates_and_then_updates(service: GuidService) -> None:
@@ -146,7 +146,7 @@ async def test_the_version_rises_across_delete_and_creation_in_one_millisecond(s
 async def test_the_version_rises_over_a_record_that_is_gone_though_the_clock_goes_back(
     racing: LosesRaces, clock: FakeClock
 ) -> None:
-    service = GuidService(racing, clock=clock, draw=lambda _: GUID, terms=Terms(lifetime=1, retention=0))
+    service = GuidService(racing, clock=clock, draw=lambda _: GUID, terms=RetentionPolicy(lifetime=1, retention=0))
     clock.advance(seconds=0.5)
     first = await service.put(GUID, change(user="a", expire=0))
     clock.advance(seconds=-0.1)

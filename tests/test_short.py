@@ -19,7 +19,7 @@ from guidsvc.api.fast_path.dispatcher import ShortWay
 from guidsvc.api.resources.health import Probes
 from guidsvc.cache import open_cache
 from guidsvc.domain import guid_generator
-from guidsvc.domain.lifecycle import Terms
+from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.http.headers.diagnostics import Origin
 from guidsvc.http.headers.proxy import Forwarded
 from guidsvc.monitoring.process_monitor import Watch
@@ -161,9 +161,13 @@ async def service(
             "memory://", MeasuredStore(store, meters.store), clock=clock, size_bytes=1_000_000, meter=meters.cache
         ) as cache,
     ):
-        terms = Terms(lifetime=5, retention=7 * 86_400)
-        guids = GuidService(cache, clock=clock, draw=guid_generator.drawing(guid_generator.guid_v4), terms=terms)
-        keys = Idempotency(store, clock=clock, seeded=lambda *_: guid_generator.drawing(guid_generator.guid_v4))
+        terms = RetentionPolicy(lifetime=5, retention=7 * 86_400)
+        guids = GuidService(
+            cache, clock=clock, draw=guid_generator.random_generator(guid_generator.guid_v4), terms=terms
+        )
+        keys = Idempotency(
+            store, clock=clock, seeded=lambda *_: guid_generator.random_generator(guid_generator.guid_v4)
+        )
 
         def log(*line: object) -> None:
             lines.append(line)  # type: ignore[arg-type]  # a line is what it is given

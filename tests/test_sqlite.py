@@ -547,7 +547,7 @@ def test_what_is_near_is_found_by_the_key(
             "USING COVERING INDEX records_owner_user (owner=? AND user=? AND guid>?)",
         ),
         (
-            Selection(owner="x", expire_from=1, without=frozenset({GUID})),
+            Selection(owner="x", expire_from=1, excluding=frozenset({GUID})),
             "USING COVERING INDEX records_owner (owner=? AND guid>?)",
         ),
     ],

@@ -163,7 +163,7 @@ async def test_a_write_that_waited_for_the_next_process_to_begin_is_refused(
 
 
 async def test_a_store_that_is_open_for_its_keys_alone_does_not_mind_who_claims_it(path: Path) -> None:
-    key, _ = keys.draw("alice", ["read"], 1)
+    key, _ = keys.generate("alice", ["read"], 1)
     async with open_keys_of(path) as opened:
         claim(path, exclusive=True)[0].close()
         assert await opened.swap_key(None, key)

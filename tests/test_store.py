@@ -213,8 +213,8 @@ SELECTIONS = [
     Selection(owner="owner 2", expire_from=FIRST + 10, expire_before=FIRST + 30, kept_at=FIRST + 115),
     Selection(owner="owner 1", user="user 1"),
     Selection(owner="owner 2", user="user 2", expire_from=FIRST + 5),
-    Selection(owner="owner 1", without=frozenset({f"{7:032X}"})),
-    Selection(without=frozenset({f"{7:032X}"})),
+    Selection(owner="owner 1", excluding=frozenset({f"{7:032X}"})),
+    Selection(excluding=frozenset({f"{7:032X}"})),
 ]
 
 
@@ -234,7 +234,7 @@ async def test_find_and_count_know_what_a_selection_holds(store: Store, clock: F
         Selection(user="user 1"),
         Selection(owner="owner 1"),
         Selection(owner="owner 1", user="user 1"),
-        Selection(owner="owner 1", without=frozenset({f"{7:032X}"})),
+        Selection(owner="owner 1", excluding=frozenset({f"{7:032X}"})),
     ],
     ids=str,
 )

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from guidsvc.domain import api_key as keys
-from guidsvc.domain.api_key import Key
+from guidsvc.domain.api_key import ApiKey
 from guidsvc.errors import StartError
 from guidsvc.store import open_keys, open_store
 from guidsvc.store.contract import Keys
@@ -27,8 +27,8 @@ async def kept(url: str, clock: FakeClock) -> AsyncIterator[Keys]:
         yield store
 
 
-def drawn(clock: FakeClock, **fields: object) -> Key:
-    key, _ = keys.draw("alice", ["read", "write"], clock())
+def drawn(clock: FakeClock, **fields: object) -> ApiKey:
+    key, _ = keys.generate("alice", ["read", "write"], clock())
     return key.model_copy(update=fields)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from guidsvc.api.parsing import body
-from guidsvc.domain.commands import MAX_OPERATIONS, Operation
+from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation
 from guidsvc.errors import InvalidRequest
 
 _TEXTS = st.sampled_from(["", "a", '"', "\\", '\\"', "[", "]}", "{", "\u2028", "[0]"]) | st.text(max_size=5)
@@ -91,7 +91,7 @@ def test_what_is_huge_is_refused_before_it_is_decoded(document: object, refused:
     assert time.process_time() - begun < 0.2  # to decode it takes twice that, during which nothing else runs
     assert isinstance(found, InvalidRequest)
     with pytest.raises(InvalidRequest, match="bytes"):
-        body.validate(found, Operation, {})
+        body.validate(found, BatchOperation, {})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import MOST_OVERLAP, OVERLAP
-from guidsvc.domain.commands import MOST
+from guidsvc.domain.commands import MAX_PAGE_SIZE
 from guidsvc.store import open_keys
 from tests.client import Reply
 from tests.conftest import FakeClock, Serving
@@ -146,7 +146,7 @@ async def test_a_walk_along_the_list_meets_every_key_once(admin: Admin) -> None:
         assert path == ("" if not link else f"/keys?limit=3&cursor={reply.json['next']}")
     assert [len(page) for page in found] == [3, 3, 1]
     assert [each for page in found for each in page] == made
-    whole = await admin.ask("GET", f"/keys?limit={MOST + 1}")
+    whole = await admin.ask("GET", f"/keys?limit={MAX_PAGE_SIZE + 1}")
     assert (whole.json["next"], len(whole.json["items"])) == (None, 7)
     assert all(one["id"] < other["id"] for one, other in pairwise(whole.json["items"]))
 
@@ -301,7 +301,7 @@ async def test_a_secret_is_told_once_and_kept_nowhere(
         *map(str, everything(admin.store_url)),
     ]
     for text in (told["key"], turned["key"]):
-        shown = keys.read(text)
+        shown = keys.parse(text)
         assert shown is not None
         assert any(keys.digest_of(shown.secret) in each for each in said), "this is how it is kept"
         assert not any(shown.secret in each for each in said)

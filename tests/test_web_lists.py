@@ -12,7 +12,7 @@ import pytest
 from tornado.iostream import StreamClosedError
 
 from guidsvc.api.base.handler import Handler
-from guidsvc.domain.commands import MOST, PAGE
+from guidsvc.domain.commands import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from guidsvc.services.guid_service import PAGE_BYTES, PART_BYTES
 from guidsvc.store.sqlite.store import path_of_url
 from tests.client import Client, Reply, hang_up, read_chunks
@@ -107,8 +107,13 @@ async def test_a_head_for_a_stream_whose_client_has_gone_is_no_fault(
 
 async def test_a_page_has_50_records_unless_told_otherwise_and_500_at_most(serving: Serving) -> None:
     async with serving() as client:
-        await create(client, range(MOST + 2))
-        for limit, length in (("", PAGE), ("?limit=1", 1), (f"?limit={MOST}", MOST), ("?limit=9999999999999999", MOST)):
+        await create(client, range(MAX_PAGE_SIZE + 2))
+        for limit, length in (
+            ("", DEFAULT_PAGE_SIZE),
+            ("?limit=1", 1),
+            (f"?limit={MAX_PAGE_SIZE}", MAX_PAGE_SIZE),
+            ("?limit=9999999999999999", MAX_PAGE_SIZE),
+        ):
             assert listed(await client.get(f"/guid{limit}")) == list(range(length))
 
 

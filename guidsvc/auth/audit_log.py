@@ -18,7 +18,7 @@ from typing import Protocol
 import structlog
 from pydantic_core import from_json, to_json
 
-from guidsvc.domain.api_key import Key
+from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.caller import Caller
 from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Unauthorized, found_by_class
@@ -86,7 +86,7 @@ class AuditLog:
             line["guid"], line["version"], line["owner"] = record.guid, record.version, record.owner
             self._end(line, caller, outcome)
 
-    def key_changed(self, action: str, key: Key, caller: Caller, outcome: str) -> None:
+    def key_changed(self, action: str, key: ApiKey, caller: Caller, outcome: str) -> None:
         """Note what was done to a key: it is told by its id."""
         with self._safely():
             line = self._begin(action)

@@ -23,7 +23,7 @@ from cachebox import LRUCache
 from guidsvc.auth.lockout import KnownFailures, LoginLockout
 from guidsvc.auth.rate_limit import RateAllowance, RateLimits
 from guidsvc.domain import api_key as keys
-from guidsvc.domain.api_key import USED_EVERY_MS, Key
+from guidsvc.domain.api_key import USED_EVERY_MS, ApiKey
 from guidsvc.domain.caller import Caller, Needs
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, Unauthorized
 from guidsvc.runtime.background import BackgroundTasks
@@ -230,20 +230,20 @@ class Authenticator:
         if self._tokens is not None and token.count(".") == 2:  # noqa: PLR2004  # a JWT (RFC 7519) has three parts
             caller, expires = await self._tokens.find(token)
             return caller, expires - self._clock() / 1000
-        shown = keys.read(token)
+        shown = keys.parse(token)
         if shown is None:
             raise Unauthorized("This is no key: it is not whole, or was mistyped.", invalid=True)
         return await self._open(shown)
 
-    async def _open(self, shown: keys.Shown) -> tuple[Caller, float]:
+    async def _open(self, shown: keys.PresentedKey) -> tuple[Caller, float]:
         key, now = await self._keys.key(shown.id), self._clock()
-        if not keys.opens(shown, key, now) or key is None:
+        if not keys.verify(shown, key, now) or key is None:
             raise Unauthorized("This key is not known, or no longer good.", invalid=True)
         if key.used is None or now - key.used >= USED_EVERY_MS:
             self._beside.spawn(_quietly(self._note_use(key, now)))
         return key.caller, keys.good_for(shown, key, now)
 
-    async def _note_use(self, key: Key, now: int) -> None:
+    async def _note_use(self, key: ApiKey, now: int) -> None:
         """Note that a key was used; whoever changes it at the same time goes first."""
         await self._keys.swap_key(key, key.model_copy(update={"used": now, "version": key.version + 1}))
 

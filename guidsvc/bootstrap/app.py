@@ -20,7 +20,7 @@ from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings, listed
 from guidsvc.connection_urls import scheme_of
 from guidsvc.domain import guid_generator
-from guidsvc.domain.lifecycle import Terms
+from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.errors import StartError
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import Origin
@@ -80,12 +80,12 @@ async def serving(
         open_authenticator(settings, store, clock, None if audit_log is None else audit_log.denied) as guard,
         open_quotas(store, clock=clock, quota=settings.quota) as quota,
     ):
-        terms = Terms(lifetime=settings.lifetime, retention=settings.retention)
+        terms = RetentionPolicy(lifetime=settings.lifetime, retention=settings.retention)
         make, strict = MAKERS[settings.guid_version], settings.require_preconditions
         service = GuidService(
             cache,
             clock=clock,
-            draw=guid_generator.drawing(make),
+            draw=guid_generator.random_generator(make),
             terms=terms,
             strict=strict,
             quota=quota,

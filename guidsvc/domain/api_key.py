@@ -35,7 +35,7 @@ _TEXT = re.compile(
 _Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 
 
-class Key(BaseModel):
+class ApiKey(BaseModel):
     """What is kept of a key. Immutable; `version` rises with every change of it.
 
     `digest` is the SHA-256 of its secret; `former` that of the one before it was rotated, good until `former_until`.
@@ -67,38 +67,38 @@ class Key(BaseModel):
         return not self.revoked and (self.expire is None or now < self.expire * 1000)
 
 
-class Shown(NamedTuple):
+class PresentedKey(NamedTuple):
     """A key as somebody shows it: the parts of its text."""
 
     id: str
     secret: str
 
 
-def draw(owner: str, scopes: Iterable[str], now: int, *, expire: int | None = None) -> tuple[Key, str]:
+def generate(owner: str, scopes: Iterable[str], now: int, *, expire: int | None = None) -> tuple[ApiKey, str]:
     """Draw a key; return what is to be kept of it, and its text, which is not kept anywhere."""
     key_id, secret = _random(ID_CHARACTERS), _random(SECRET_CHARACTERS)
-    kept = Key(id=key_id, owner=owner, scopes=" ".join(scopes), digest=digest_of(secret), expire=expire, created=now)
-    return kept, text_of(key_id, secret)
+    kept = ApiKey(id=key_id, owner=owner, scopes=" ".join(scopes), digest=digest_of(secret), expire=expire, created=now)
+    return kept, format_key(key_id, secret)
 
 
-def rotated(key: Key, now: int, *, overlap: int = 0) -> tuple[Key, str]:
+def rotated(key: ApiKey, now: int, *, overlap: int = 0) -> tuple[ApiKey, str]:
     """Give a key a new secret; return it, and its new text. The old secret is good for `overlap` seconds more."""
     secret = _random(SECRET_CHARACTERS)
     changed = {"digest": digest_of(secret), "former": key.digest, "former_until": now + overlap * 1000}
-    return key.model_copy(update=changed | {"version": key.version + 1}), text_of(key.id, secret)
+    return key.model_copy(update=changed | {"version": key.version + 1}), format_key(key.id, secret)
 
 
-def text_of(key_id: str, secret: str) -> str:
+def format_key(key_id: str, secret: str) -> str:
     """Return the text of a key."""
     return f"gs_{key_id}_{secret}_{_checksum(f'{key_id}_{secret}')}"
 
 
-def read(text: str) -> Shown | None:
+def parse(text: str) -> PresentedKey | None:
     """Return the parts of a key's text; None if it is not the text of a key."""
     found = _TEXT.fullmatch(text)
     if found is None or not compare_digest(found[3], _checksum(f"{found[1]}_{found[2]}")):
         return None
-    return Shown(found[1], found[2])
+    return PresentedKey(found[1], found[2])
 
 
 def digest_of(secret: str) -> str:
@@ -109,7 +109,7 @@ def digest_of(secret: str) -> str:
 _NONE = digest_of(secrets.token_hex(32))  # of a secret that nobody knows: what an unknown key is compared with
 
 
-def opens(shown: Shown, key: Key | None, now: int) -> bool:
+def verify(shown: PresentedKey, key: ApiKey | None, now: int) -> bool:
     """Whether what is shown is this key, and the key is good; what there is to compare takes the same time for all."""
     given = digest_of(shown.secret)
     is_it = compare_digest(given, _NONE if key is None else key.digest)
@@ -117,7 +117,7 @@ def opens(shown: Shown, key: Key | None, now: int) -> bool:
     return key is not None and key.is_good(now) and (is_it or (was_it and now < key.former_until))
 
 
-def good_for(shown: Shown, key: Key, now: int) -> float:
+def good_for(shown: PresentedKey, key: ApiKey, now: int) -> float:
     """Return for how many seconds, at most, a key that opens is good, if nobody changes it."""
     ends = [key.expire * 1000] if key.expire is not None else []
     if digest_of(shown.secret) != key.digest:

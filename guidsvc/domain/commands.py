@@ -31,13 +31,13 @@ from guidsvc.domain.record import (
     TIME_PATTERN,
     Time,
     User,
-    fault,
     parse_guid,
     render_metadata,
+    validation_error,
 )
 from guidsvc.errors import InvalidGuid
 
-PAGE, MOST = 50, 500
+DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
 """Records on a page of a list: where the client names no limit, and at most."""
 
 MAX_OPERATIONS = 1000
@@ -59,17 +59,17 @@ def _parse_expire(value: object) -> int:
         return int(value.lstrip("0")[:13] or "0")
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise fault("expire_type", "must be Unix time in seconds, as a string of digits or an integer")
+    raise validation_error("expire_type", "must be Unix time in seconds, as a string of digits or an integer")
 
 
 def refuse_null(value: object) -> object:
     """Refuse null, of which some clients think that it leaves a member out."""
     if value is None:
-        raise fault("null", "must not be null; leave the member out instead")
+        raise validation_error("null", "must not be null; leave the member out instead")
     return value
 
 
-def may(description: str) -> Any:
+def optional_field(description: str) -> Any:
     """Make a member that may be left out, which is None here, and no value that a client can send."""
     return Field(default=None, description=description, json_schema_extra=_forget_none)
 
@@ -93,7 +93,7 @@ Expire = Annotated[Time, BeforeValidator(_parse_expire), WithJsonSchema(_TIME_SC
 def _parse_limit(value: str) -> int:
     """Take a string of digits; how many a page has at most is not judged here: more is cut down."""
     if not _DIGITS.fullmatch(value) or not value.strip("0"):
-        raise fault("limit_type", "must be a number of records, 1 or more")
+        raise validation_error("limit_type", "must be a number of records, 1 or more")
     return int(value.lstrip("0")[:13])
 
 
@@ -109,7 +109,7 @@ def _parse_cursor(value: str) -> str:
     except ValueError:
         guid = ""
     if len(guid) != GUID_CHARACTERS or render_cursor(guid) != value:
-        raise fault("cursor_form", "is no cursor of ours: take it from `next` of a page, as it stands")
+        raise validation_error("cursor_form", "is no cursor of ours: take it from `next` of a page, as it stands")
     return guid
 
 
@@ -122,7 +122,7 @@ class NoQuery(BaseModel):
 class RecordQuery(NoQuery):
     """The query of a request that is answered with a record: in full, or as it is."""
 
-    view: Literal["full"] | None = may(
+    view: Literal["full"] | None = optional_field(
         "`full` adds `created`, `updated`, `version`, `purge_at` and `state`, and for admins `owner`."
     )
 
@@ -135,22 +135,24 @@ _Cursor = Annotated[str, BeforeValidator(_parse_cursor), WithJsonSchema({"type":
 class ListQuery(RecordQuery):
     """The query of a list: which records, in what form, from where, and how many. Times are Unix seconds."""
 
-    user: User | None = may("Only records of exactly this user.")
-    owner: Owner | None = may(
+    user: User | None = optional_field("Only records of exactly this user.")
+    owner: Owner | None = optional_field(
         "Only records of this owner; empty for those that were created without access control. Only for admins."
     )
     state: Literal["live", "expired", "all"] = Field("live", description="Only records in this state.")
-    expires_before: Expire | None = may("Only records that expire before this Unix time, in seconds.")
-    expires_after: Expire | None = may("Only records that expire after this Unix time, in seconds.")
-    limit: Limit | None = may(
-        f"How many records; a page has {PAGE} unless told otherwise, and at most {MOST}; it ends early at about 1 MiB."
+    expires_before: Expire | None = optional_field("Only records that expire before this Unix time, in seconds.")
+    expires_after: Expire | None = optional_field("Only records that expire after this Unix time, in seconds.")
+    limit: Limit | None = optional_field(
+        f"How many records; a page has {DEFAULT_PAGE_SIZE} unless told otherwise, and at most {MAX_PAGE_SIZE}; it ends early at about 1 MiB."
     )
-    cursor: _Cursor | None = may("Where to go on: `next` of a page, as it stands. It is good for ever, and opaque.")
+    cursor: _Cursor | None = optional_field(
+        "Where to go on: `next` of a page, as it stands. It is good for ever, and opaque."
+    )
 
     @property
     def page(self) -> int:
         """How many records a page has."""
-        return min(self.limit or PAGE, MOST)
+        return min(self.limit or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
 class BatchQuery(RecordQuery):
@@ -165,11 +167,13 @@ class _Members(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     read_only: ClassVar[frozenset[str]] = SERVICE_MEMBERS
 
-    expire: Annotated[Expire | None, BeforeValidator(refuse_null)] = may("Until when it is valid: Unix seconds.")
-    user: Annotated[User | None, BeforeValidator(refuse_null)] = may("Whose it is.")
+    expire: Annotated[Expire | None, BeforeValidator(refuse_null)] = optional_field(
+        "Until when it is valid: Unix seconds."
+    )
+    user: Annotated[User | None, BeforeValidator(refuse_null)] = optional_field("Whose it is.")
     guid: Annotated[
         str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
-    ] = may("The GUID of the path, and no other: what was read can be put back.")
+    ] = optional_field("The GUID of the path, and no other: what was read can be put back.")
 
     @field_validator("guid")
     @classmethod
@@ -177,13 +181,17 @@ class _Members(BaseModel):
         """What was read can be put back, GUID and all; but a body cannot name another GUID than the path."""
         expected = (info.context or {}).get("guid")
         if expected is None:
-            raise fault("guid_unexpected", "the service draws the GUID here; to choose one, PUT it to /guid/<guid>")
+            raise validation_error(
+                "guid_unexpected", "the service draws the GUID here; to choose one, PUT it to /guid/<guid>"
+            )
         if value != expected:
-            raise fault("guid_differs", "must be the GUID of the path, {guid}: a GUID cannot be changed", guid=expected)
+            raise validation_error(
+                "guid_differs", "must be the GUID of the path, {guid}: a GUID cannot be changed", guid=expected
+            )
         return value
 
 
-class Change(_Members):
+class PutCommand(_Members):
     """The body of a PUT to a GUID: the members it gives are in `model_fields_set`, and only those count."""
 
     model_config = ConfigDict(
@@ -195,10 +203,12 @@ class Change(_Members):
 
     metadata: Annotated[
         str | None, BeforeValidator(render_metadata), BeforeValidator(refuse_null), WithJsonSchema(METADATA)
-    ] = may("Replaces what was there; `{}` removes it. At most 16 KiB as compact JSON, at most 8 levels deep.")
+    ] = optional_field(
+        "Replaces what was there; `{}` removes it. At most 16 KiB as compact JSON, at most 8 levels deep."
+    )
 
 
-class Patch(_Members):
+class PatchCommand(_Members):
     """The body of a PATCH: a JSON merge patch (RFC 7396). `metadata` is the patch of that, or None to remove it."""
 
     model_config = ConfigDict(
@@ -215,7 +225,7 @@ class Patch(_Members):
     )
 
 
-class Creation(Change):
+class CreateCommand(PutCommand):
     """The body of a request to create under a GUID that the service draws: there must be a user."""
 
     model_config = ConfigDict(
@@ -229,7 +239,7 @@ class Creation(Change):
     guid: SkipJsonSchema[Annotated[str | None, BeforeValidator(refuse_null)]] = None  # refused, with the reason
 
 
-class Operation(Change):
+class BatchOperation(PutCommand):
     """One operation of a batch: a put, unless it says otherwise; without a GUID the service draws one.
 
     `if_match` and `if_none_match` are written as the headers of these names are.
@@ -250,11 +260,11 @@ class Operation(Change):
     op: Literal["put", "get", "delete"] = Field("put", description="What is to be done.")
     guid: Annotated[
         str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
-    ] = may("Of which GUID; a put without one is given one.")
-    if_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = may(
+    ] = optional_field("Of which GUID; a put without one is given one.")
+    if_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = optional_field(
         "Only if the record is at one of these versions: as the header If-Match."
     )
-    if_none_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = may(
+    if_none_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = optional_field(
         "Only if the record is at none of these versions: as the header If-None-Match."
     )
 
@@ -265,15 +275,15 @@ class Operation(Change):
         try:
             return parse_guid(value)
         except InvalidGuid as error:
-            raise fault("guid_form", "{reason}", reason=str(error)) from error
+            raise validation_error("guid_form", "{reason}", reason=str(error)) from error
 
     @model_validator(mode="after")
-    def _whole(self) -> "Operation":
+    def _whole(self) -> "BatchOperation":
         """A get or a delete names its GUID, and has no members to put."""
         if self.op != "put":
             surplus = sorted(self.model_fields_set & MEMBERS)
             if self.guid is None:
-                raise fault("guid_missing", "a {op} needs the guid", op=self.op)
+                raise validation_error("guid_missing", "a {op} needs the guid", op=self.op)
             if surplus:
-                raise fault("surplus", "a {op} takes no {names}", op=self.op, names=", ".join(surplus))
+                raise validation_error("surplus", "a {op} takes no {names}", op=self.op, names=", ".join(surplus))
         return self

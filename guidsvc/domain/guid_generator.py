@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Protocol
 
-Draw = Callable[[int], str]
+GuidGenerator = Callable[[int], str]
 """Draws a new GUID, for a time in Unix milliseconds."""
 
 
@@ -21,12 +21,12 @@ class ClaimedDraw(Protocol):
         """Return until when the claim holds, as `Store.swap` takes it; StoreUnavailable if it is over."""
 
 
-def drawing(make: Callable[[int, bytes], str]) -> Draw:
+def random_generator(make: Callable[[int, bytes], str]) -> GuidGenerator:
     """Return what draws GUIDs from the system's random source."""
     return lambda now: make(now, os.urandom(16))
 
 
-def seeded(make: Callable[[int, bytes], str], seed: bytes, place: int, at: int) -> Draw:
+def seeded(make: Callable[[int, bytes], str], seed: bytes, place: int, at: int) -> GuidGenerator:
     """Return what draws GUIDs that are random to whoever does not know the seed, and the same again to who does."""
     numbers = itertools.count()
     return lambda _: make(at, sha256(b"%b/%d/%d" % (seed, place, next(numbers))).digest()[:16])

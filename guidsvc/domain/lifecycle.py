@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from guidsvc.domain.commands import MEMBERS, Change, Patch
+from guidsvc.domain.commands import MEMBERS, PatchCommand, PutCommand
 from guidsvc.domain.record import MAX_TIME, Record, State, render_metadata
-from guidsvc.errors import Expired, Fault, InvalidRequest, NotFound
+from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
 
 
 @dataclass(frozen=True)
-class Terms:
+class RetentionPolicy:
     """How long things last, in seconds."""
 
     lifetime: int
@@ -46,7 +46,7 @@ def is_gone(record: Record, now: int) -> bool:
 
 def require_live(guid: str, record: Record | None, now: int) -> Record:
     """Return the record if it may be served as valid; else raise NotFound or Expired."""
-    record = kept(record, now)
+    record = existing(record, now)
     if record is None:
         raise NotFound(guid)
     if not is_live(record, now):
@@ -63,17 +63,17 @@ def _expired(record: Record) -> Expired:
     )
 
 
-def kept(record: Record | None, now: int) -> Record | None:
+def existing(record: Record | None, now: int) -> Record | None:
     """Return the record if it counts as existing at `now`, live or expired."""
     return None if record is None or is_gone(record, now) else record
 
 
 def created(  # what there is to know of a first record
-    guid: str, change: Change, now: int, terms: Terms, *, after: int = 0, owner: str = ""
+    guid: str, change: PutCommand, now: int, terms: RetentionPolicy, *, after: int = 0, owner: str = ""
 ) -> Record:
     """Make the first record of a GUID, with a version above `after`; InvalidRequest if the change names no user."""
     if change.user is None:
-        raise InvalidRequest(Fault("/user", "is needed to create a GUID"))
+        raise InvalidRequest(InvalidField("/user", "is needed to create a GUID"))
     expire = _default_expire(now, terms) if change.expire is None else change.expire
     return Record(
         guid=guid,
@@ -88,7 +88,7 @@ def created(  # what there is to know of a first record
     )
 
 
-def updated(record: Record, change: Change, now: int, terms: Terms) -> Record:
+def updated(record: Record, change: PutCommand, now: int, terms: RetentionPolicy) -> Record:
     """Merge the members that the change gives into the record; the record itself if that changes nothing.
 
     Where the change names no expiry, a record that has expired by itself is renewed for the default life, and one
@@ -99,7 +99,7 @@ def updated(record: Record, change: Change, now: int, terms: Terms) -> Record:
     return _merged(record, change.model_dump(include=change.model_fields_set & MEMBERS), now, terms)
 
 
-def patched(record: Record, patch: Patch, now: int, terms: Terms) -> Record:
+def patched(record: Record, patch: PatchCommand, now: int, terms: RetentionPolicy) -> Record:
     """Apply a merge patch to the record; the record itself if that changes nothing.
 
     Expired if the record has expired, or was revoked, and the patch names no expiry: a patch never renews by default.
@@ -132,10 +132,10 @@ def _patched_metadata(text: str | None, patch: dict[str, Any] | None) -> str | N
     try:
         return render_metadata(merge(from_json(text or "{}"), patch))
     except ValueError as error:
-        raise InvalidRequest(Fault("/metadata", f"with what is there already: {error}")) from error
+        raise InvalidRequest(InvalidField("/metadata", f"with what is there already: {error}")) from error
 
 
-def _merged(record: Record, given: dict[str, Any], now: int, terms: Terms) -> Record:
+def _merged(record: Record, given: dict[str, Any], now: int, terms: RetentionPolicy) -> Record:
     if "expire" not in given and not is_live(record, now):
         given["expire"] = _default_expire(now, terms)
     fields = record.model_dump()
@@ -146,9 +146,9 @@ def _merged(record: Record, given: dict[str, Any], now: int, terms: Terms) -> Re
     return Record(**merged | version | {"purge_at": _purge_at(merged["expire"], now, terms)})
 
 
-def _default_expire(now: int, terms: Terms) -> int:
+def _default_expire(now: int, terms: RetentionPolicy) -> int:
     return min(now // 1000 + terms.lifetime, MAX_TIME)
 
 
-def _purge_at(expire: int, updated: int, terms: Terms) -> int:
+def _purge_at(expire: int, updated: int, terms: RetentionPolicy) -> int:
     return min(max(expire, updated // 1000) + terms.retention, MAX_TIME)

@@ -35,16 +35,16 @@ UNCONDITIONAL = Conditions()
 
 
 def _matches(tags: frozenset[str], record: Record | None) -> bool:
-    return record is not None and (tags == ANY or tag_of(record) in tags)
+    return record is not None and (tags == ANY or etag_of(record) in tags)
 
 
-def tag_of(record: Record) -> str:
+def etag_of(record: Record) -> str:
     """Return the opaque part of the record's entity tag: its version."""
     return str(record.version)
 
 
-def demand(guid: str, record: Record | None, conditions: Conditions) -> None:
+def check_preconditions(guid: str, record: Record | None, conditions: Conditions) -> None:
     """Raise PreconditionFailed, with the record that there is, unless it is as the conditions demand."""
     if not conditions.hold(record):
-        there_is = (None, None) if record is None else (record.version, record.wire)
+        there_is = (None, None) if record is None else (record.version, record.json_body)
         raise PreconditionFailed(guid, *there_is)

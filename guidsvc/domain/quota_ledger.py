@@ -29,7 +29,7 @@ def _check_entries(text: str) -> str:
     return text
 
 
-class Ledger(BaseModel):
+class QuotaLedger(BaseModel):
     """What is kept of an owner. Immutable; `version` rises with every change of it, and it is never deleted.
 
     `entries` is JSON: until when each reservation holds, in Unix milliseconds. Until `room_until`, and for the same
@@ -51,7 +51,7 @@ class Ledger(BaseModel):
         return self.room if is_good else 0
 
 
-class Wish(NamedTuple):
+class ReservationRequest(NamedTuple):
     """That a record may come to life, under the name of a reservation; `until` is when it expires as it is, or 0."""
 
     name: str
@@ -59,7 +59,7 @@ class Wish(NamedTuple):
     until: int
 
     @classmethod
-    def of(cls, guid: str, old: Record | None) -> "Wish":
+    def of(cls, guid: str, old: Record | None) -> "ReservationRequest":
         """Make a wish for one write of a GUID."""
         return cls(f"{guid}{secrets.token_hex(8)}", guid, 0 if old is None else old.expire)
 
@@ -70,17 +70,23 @@ class Wish(NamedTuple):
 
 def living(owner: str, now: int, without: frozenset[str] = frozenset()) -> Selection:
     """Select what is live of an owner, but for some GUIDs."""
-    return Selection(owner=owner, expire_from=now // 1000 + 1, without=without)
+    return Selection(owner=owner, expire_from=now // 1000 + 1, excluding=without)
 
 
-class Page:
+class LedgerUpdate:
     """What becomes of wishes by a ledger, and by a count where that leaves too little room: the next page of it.
 
     What has `ended` is taken back. Who has a place keeps it, and the others get one in the order in which they came.
     """
 
     def __init__(
-        self, old: Ledger | None, wishes: Sequence[Wish], *, ended: Collection[str], quota: int, now: int
+        self,
+        old: QuotaLedger | None,
+        wishes: Sequence[ReservationRequest],
+        *,
+        ended: Collection[str],
+        quota: int,
+        now: int,
     ) -> None:
         self._old = old
         self._quota = quota
@@ -118,7 +124,7 @@ class Page:
         self._room_until = self._now + ROOM_MS
         self._is_full = others + len(settled) >= self._quota
 
-    def _admit(self) -> tuple[list[Wish], int]:
+    def _admit(self) -> tuple[list[ReservationRequest], int]:
         """Return the wishes that have a place, and the room that is left.
 
         A GUID that was counted as reserved has its place, whoever writes it: there is one record of it, or none.
@@ -133,13 +139,13 @@ class Page:
             admitted.append(wish)
         return admitted, room
 
-    def after(self, owner: str) -> Ledger | None:
+    def after(self, owner: str) -> QuotaLedger | None:
         """Return the ledger as it is to be; None if it can stay as it is."""
         admitted, room = self._admit()
         entries = self._held | {wish.name: self._now + LEASE_MS for wish in admitted}
         if entries == self._entries:
             return None
-        return Ledger(
+        return QuotaLedger(
             owner=owner,
             version=1 if self._old is None else self._old.version + 1,
             entries=to_json(entries).decode(),

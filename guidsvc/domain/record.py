@@ -57,20 +57,20 @@ def _told(text: str) -> str:
     return f"{strange!r} in it"
 
 
-def fault(code: str, message: str, **values: object) -> PydanticCustomError:
+def validation_error(code: str, message: str, **values: object) -> PydanticCustomError:
     """Make the error that a validator raises: a code, and a message with the values in their places."""
     return PydanticCustomError(code, message, values or None)
 
 
 def _check_user(value: str) -> str:
     if not 1 <= len(value) <= MAX_USER_CHARACTERS:
-        raise fault(
+        raise validation_error(
             "user_length", "must have 1 to {most} characters, not {length}", most=MAX_USER_CHARACTERS, length=len(value)
         )
     if value.isspace():
-        raise fault("user_blank", "must not be blank")
+        raise validation_error("user_blank", "must not be blank")
     if _CONTROLS.search(value):
-        raise fault("user_control", "must not hold control characters")
+        raise validation_error("user_control", "must not hold control characters")
     return value
 
 
@@ -80,13 +80,13 @@ def render_metadata(value: object) -> str | None:
     A ValueError says what is wrong with it.
     """
     if not isinstance(value, dict):
-        raise fault("metadata_type", "must be a JSON object")
+        raise validation_error("metadata_type", "must be a JSON object")
     rendered = to_json(value)
     if len(rendered) > MAX_METADATA_BYTES:
-        raise fault("metadata_size", "must be at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
+        raise validation_error("metadata_size", "must be at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
     text = rendered.decode()
     if _levels(text) > MAX_METADATA_LEVELS:
-        raise fault("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)
+        raise validation_error("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)
     return _check_metadata_text(text) if value else None
 
 
@@ -101,9 +101,9 @@ def _check_metadata_text(text: str) -> str:
     try:
         value = from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        raise fault("metadata_text", "must hold no number that is too large to be kept") from error
+        raise validation_error("metadata_text", "must hold no number that is too large to be kept") from error
     if not isinstance(value, dict):
-        raise fault("metadata_text", "is not a JSON object")
+        raise validation_error("metadata_text", "is not a JSON object")
     return text
 
 
@@ -186,7 +186,7 @@ class Record(BaseModel):
         return RECORD_BYTES + (3 * held if self.is_small else held)
 
     @_KeptIfSmall
-    def wire(self) -> bytes:
+    def json_body(self) -> bytes:
         """The record as clients see it: a JSON object of guid, expire (a string), user and metadata, if any."""
         head = to_json({"guid": self.guid, "expire": str(self.expire), "user": self.user})
         if self.metadata is None:
@@ -194,15 +194,15 @@ class Record(BaseModel):
         return b'%b,"metadata":%b}' % (head[:-1], self.metadata.encode())
 
     @_KeptIfSmall
-    def memo(self) -> dict[str, bytes]:
+    def render_cache(self) -> dict[str, bytes]:
         """Room for what others render of the record: since it never changes, once is enough, if it is small."""
         return {}
 
-    def full(self, state: State, *, with_owner: bool) -> bytes:
+    def full_json(self, state: State, *, with_owner: bool) -> bytes:
         """The record in full: times and version follow, as strings of digits, its state, and its owner if asked for."""
         more = {name: str(getattr(self, name)) for name in ("created", "updated", "version", "purge_at")}
         more |= {"state": state} | ({"owner": self.owner} if with_owner else {})
-        return b"%b,%b" % (self.wire[:-1], to_json(more)[1:])
+        return b"%b,%b" % (self.json_body[:-1], to_json(more)[1:])
 
 
 def _text_bytes(text: str) -> int:

@@ -20,14 +20,14 @@ class Selection:
     """That expire before then."""
     kept_at: int = 0
     """That are kept beyond then: what is past its retention is in no list."""
-    without: frozenset[str] = frozenset()
+    excluding: frozenset[str] = frozenset()
     """But for these GUIDs."""
 
     def holds(self, record: Record) -> bool:
         """Whether the record is one of them."""
         timely = self.expire_from <= record.expire < self.expire_before and record.purge_at > self.kept_at
         theirs = self.user in {None, record.user} and self.owner in {None, record.owner}
-        return timely and theirs and record.guid not in self.without
+        return timely and theirs and record.guid not in self.excluding
 
     @property
     def by_expire(self) -> bool:

@@ -4,7 +4,7 @@ from http.client import NO_CONTENT, NOT_MODIFIED
 from typing import NamedTuple
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     """What a client is answered."""
 
     status: int

@@ -23,7 +23,7 @@ from types import TracebackType
 
 import structlog
 
-from guidsvc.errors import Abandoned, Overloaded, TooLate
+from guidsvc.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
 from guidsvc.runtime.fairness.fair_slots import FairPlaces
 
@@ -147,7 +147,7 @@ class Admission:
         """End an errand, and return the error that it ended with: being cut off as it was left is no cancellation."""
         self.release(errand)
         task, errand.task = errand.task, None
-        if not errand.left or not isinstance(error, asyncio.CancelledError | TooLate | Abandoned):
+        if not errand.left or not isinstance(error, asyncio.CancelledError | DeadlineExceeded | ClientDisconnected):
             return error
         if errand.gone:
             self.dropped += 1

@@ -9,7 +9,7 @@ import asyncio
 from contextvars import ContextVar
 from types import TracebackType
 
-from guidsvc.errors import Abandoned, GuidsvcError, TooLate
+from guidsvc.errors import ClientDisconnected, DeadlineExceeded, GuidsvcError
 
 
 class CancelScope:
@@ -41,7 +41,11 @@ class CancelScope:
 
     def error(self) -> GuidsvcError:
         """Return what it is told as."""
-        return Abandoned("its client has gone") if self.gone else TooLate("it took longer than a request may")
+        return (
+            ClientDisconnected("its client has gone")
+            if self.gone
+            else DeadlineExceeded("it took longer than a request may")
+        )
 
 
 CURRENT: ContextVar[CancelScope | None] = ContextVar("errand", default=None)

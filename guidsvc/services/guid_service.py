@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 from guidsvc.domain import lifecycle as rules
 from guidsvc.domain import preconditions, selection
 from guidsvc.domain.caller import ANYONE, Caller, authorize
-from guidsvc.domain.commands import Change, ListQuery, Patch
-from guidsvc.domain.guid_generator import ClaimedDraw, Draw
-from guidsvc.domain.lifecycle import Terms
+from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand
+from guidsvc.domain.guid_generator import ClaimedDraw, GuidGenerator
+from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions
 from guidsvc.domain.record import Record
 from guidsvc.errors import (
@@ -107,8 +107,8 @@ class GuidService:
         store: Store,
         *,
         clock: Clock,
-        draw: Draw,
-        terms: Terms,
+        draw: GuidGenerator,
+        terms: RetentionPolicy,
         strict: bool = False,
         attempts: int = ATTEMPTS,
         quota: Quota = NO_QUOTA,
@@ -162,7 +162,7 @@ class GuidService:
         record = authorize(await self._store.get(guid), self._caller)
         return _read(guid, rules.require_live(guid, record, self._clock()), conditions)
 
-    async def put(self, guid: str, change: Change, conditions: Conditions = UNCONDITIONAL) -> Written:
+    async def put(self, guid: str, change: PutCommand, conditions: Conditions = UNCONDITIONAL) -> Written:
         """Create the GUID, or merge the change into its record, renewing it where it has expired by itself.
 
         Expired if the record was revoked and the change names no expiry.
@@ -179,7 +179,7 @@ class GuidService:
         return Written(new, created=old is None)
 
     async def create(
-        self, change: Change, conditions: Conditions = UNCONDITIONAL, *, draw: ClaimedDraw | None = None
+        self, change: PutCommand, conditions: Conditions = UNCONDITIONAL, *, draw: ClaimedDraw | None = None
     ) -> Record:
         """Create a record under a GUID that is drawn now; InvalidRequest if the change lacks what it needs.
 
@@ -195,7 +195,7 @@ class GuidService:
                 return record
         raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and each was taken already, or created too late")
 
-    async def _create_claimed(self, change: Change, conditions: Conditions, draw: ClaimedDraw) -> Record:
+    async def _create_claimed(self, change: PutCommand, conditions: Conditions, draw: ClaimedDraw) -> Record:
         """Create a record as long as the claim of its request holds; return it if an earlier attempt has created it.
 
         A creation that was too late is tried again under the same GUID: another would be found by no later attempt.
@@ -221,13 +221,13 @@ class GuidService:
                 guid = draw(self._clock())
         raise StoreUnavailable(f"{self._attempts} times a GUID was taken already, or its creation came too late")
 
-    def _first(self, guid: str, change: Change, conditions: Conditions) -> Record:
+    def _first(self, guid: str, change: PutCommand, conditions: Conditions) -> Record:
         """Make the first record of a GUID that was drawn."""
-        preconditions.demand(guid, None, conditions)
+        preconditions.check_preconditions(guid, None, conditions)
         after, owner = self._deleted.version, self._caller.owner
         return rules.created(guid, change, self._clock(), self._terms, after=after, owner=owner)
 
-    async def patch(self, guid: str, patch: Patch, conditions: Conditions = UNCONDITIONAL) -> Record:
+    async def patch(self, guid: str, patch: PatchCommand, conditions: Conditions = UNCONDITIONAL) -> Record:
         """Apply a merge patch to the record of a GUID; NotFound if it has none.
 
         Expired if it is not live and the patch names no expiry.
@@ -306,7 +306,7 @@ class GuidService:
     def full(self, record: Record, caller: Caller | None = None) -> bytes:
         """Return the record in full, as the caller may see it: its state by now, and, for an admin, its owner."""
         with_owner = (self._caller if caller is None else caller).is_admin
-        return record.full(rules.state_of(record, self._clock()), with_owner=with_owner)
+        return record.full_json(rules.state_of(record, self._clock()), with_owner=with_owner)
 
     def _portions(
         self, query: ListQuery, limit: int, *, most_bytes: int, probe: int
@@ -338,7 +338,7 @@ class GuidService:
                 if attempt:
                     await _back_off(attempt)
                 stored, now = await self._store.latest(guid), self._clock()
-                old = rules.kept(stored, now)
+                old = rules.existing(stored, now)
                 if old is not None and authorize(old, self._caller) is None:
                     raise NotFound(guid)
                 new = make(old, now, max(self._deleted.version, stored.version if stored else 0))
@@ -390,7 +390,7 @@ class GuidService:
     def _demand(self, guid: str, old: Record | None, conditions: Conditions) -> None:
         if old is not None and self._strict and not conditions:
             raise PreconditionRequired(guid)
-        preconditions.demand(guid, old, conditions)
+        preconditions.check_preconditions(guid, old, conditions)
 
 
 class _Highest:
@@ -413,5 +413,5 @@ async def _back_off(attempt: int) -> None:
 
 
 def _read(guid: str, record: Record, conditions: Conditions) -> Read:
-    preconditions.demand(guid, record, Conditions(if_match=conditions.if_match))
+    preconditions.check_preconditions(guid, record, Conditions(if_match=conditions.if_match))
     return Read(record, modified=conditions.hold(record))

@@ -37,7 +37,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from guidsvc.domain.guid_generator import ClaimedDraw, Draw
+from guidsvc.domain.guid_generator import ClaimedDraw, GuidGenerator
 from guidsvc.domain.receipt import Receipt
 from guidsvc.errors import (
     CorruptRecord,
@@ -47,7 +47,7 @@ from guidsvc.errors import (
     OutcomeUnknown,
     StoreUnavailable,
 )
-from guidsvc.http.response import Reply
+from guidsvc.http.response import Response
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
@@ -72,11 +72,11 @@ _log = structlog.get_logger(__name__)
 
 Draws = Callable[[int], ClaimedDraw]
 """Returns what draws the GUID of the operation in this place of a request: the same each time it is done."""
-Work = Callable[[Draws | None], Awaitable[Reply]]
+Work = Callable[[Draws | None], Awaitable[Response]]
 """Does a request, with draws of its own if it is one that may be done again."""
-Brief = Callable[[], Reply]
+Brief = Callable[[], Response]
 """Returns the answer that was given last, without what can be read again: to be kept where all of it is too large."""
-_REPLIES = TypeAdapter(Reply)
+_REPLIES = TypeAdapter(Response)
 
 
 class Request(NamedTuple):
@@ -104,7 +104,7 @@ class Idempotency:
         receipts: Receipts,
         *,
         clock: Clock,
-        seeded: Callable[[bytes, int, int], Draw],
+        seeded: Callable[[bytes, int, int], GuidGenerator],
         lease_seconds: float = LEASE_SECONDS,
         timer: Timer = time.monotonic,
         owner_bytes: int = OWNER_BYTES,
@@ -117,7 +117,7 @@ class Idempotency:
         self._lease_seconds = lease_seconds
         self._term = _Term(clock, LeaseClock(receipts, timer=timer), lease_seconds)
 
-    async def once(self, request: Request, work: Work, brief: Brief | None = None) -> tuple[Reply, bool]:
+    async def once(self, request: Request, work: Work, brief: Brief | None = None) -> tuple[Response, bool]:
         """Return the answer to a request, and whether it was given before.
 
         What `work` raises is raised, and not kept. IdempotencyMismatch, InProgress and ReceiptsFull as told above.
@@ -245,7 +245,7 @@ class _Hold:
     def _seconds_left(self) -> float:
         return self._deadline - self._term.lease_clock.timer()
 
-    async def complete(self, answer: Reply, brief: Brief | None) -> int | None:
+    async def complete(self, answer: Response, brief: Brief | None) -> int | None:
         """Store the answer, or else that in brief, and return its bytes; None if it is not sure to be stored.
 
         An answer that is too large and has no brief form is not stored: the request is done again.
@@ -292,7 +292,7 @@ class _Hold:
 class _Claimed:
     """A draw of one operation, under the lease of its request."""
 
-    def __init__(self, draw: Draw, hold: _Hold) -> None:
+    def __init__(self, draw: GuidGenerator, hold: _Hold) -> None:
         self._draw = draw
         self._hold = hold
 
@@ -303,12 +303,12 @@ class _Claimed:
         return await self._hold.not_after()
 
 
-async def _pack(answer: Reply) -> str:
+async def _pack(answer: Response) -> str:
     rendered = to_json(answer)
     return pack(rendered) if len(rendered) <= MAX_ANSWER_BYTES else await asyncio.to_thread(pack, rendered)
 
 
-def _read(text: str) -> Reply:
+def _read(text: str) -> Response:
     try:
         return _REPLIES.validate_json(unpack(text))
     except ValidationError as error:

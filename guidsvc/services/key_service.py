@@ -10,9 +10,17 @@ from copy import copy
 from typing import Any, Literal, NamedTuple, Protocol
 
 from guidsvc.domain import api_key as keys
-from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, OVERLAP, Key, KeyState
+from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, OVERLAP, ApiKey, KeyState
 from guidsvc.domain.caller import ANYONE, SCOPES, Caller
-from guidsvc.errors import Fault, GuidsvcError, InvalidRequest, KeyEnded, NoSuchKey, OutcomeUnknown, StoreUnavailable
+from guidsvc.errors import (
+    GuidsvcError,
+    InvalidField,
+    InvalidRequest,
+    KeyNotActive,
+    NoSuchKey,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import Keys
@@ -28,14 +36,14 @@ KeyAction = Literal["key-create", "key-revoke", "key-rotate"]
 class KeyAudit(Protocol):
     """Notes what is done to keys."""
 
-    def __call__(self, action: KeyAction, key: Key, caller: Caller, outcome: Literal["done", "unknown"], /) -> None:
+    def __call__(self, action: KeyAction, key: ApiKey, caller: Caller, outcome: Literal["done", "unknown"], /) -> None:
         """Note what a caller did to a key: it as it now is, or may be."""
 
 
 class Issued(NamedTuple):
     """A key, and its text: the only time that there is one."""
 
-    key: Key
+    key: ApiKey
     text: str
 
 
@@ -64,14 +72,14 @@ class Keyring:
         """
         now, chosen = self._clock(), tuple(scopes)
         if expire is not None and expire * 1000 <= now:
-            raise InvalidRequest(Fault("/expire", "is past: the key would never be good"))
+            raise InvalidRequest(InvalidField("/expire", "is past: the key would never be good"))
         for _ in range(ATTEMPTS):
-            issued = Issued(*keys.draw(owner, chosen, now, expire=expire))
+            issued = Issued(*keys.generate(owner, chosen, now, expire=expire))
             if await self._swap("key-create", None, issued.key):
                 return issued
         raise StoreUnavailable(f"{ATTEMPTS} ids of keys were drawn, and all are taken already")
 
-    async def get(self, key_id: str) -> Key:
+    async def get(self, key_id: str) -> ApiKey:
         """Return a key; NoSuchKey if there is none of that id."""
         if not re.fullmatch(KEY_ID_PATTERN, key_id):
             raise NoSuchKey(f"The id of a key is {ID_CHARACTERS} letters and digits: those between gs_ and the next _.")
@@ -80,11 +88,11 @@ class Keyring:
             raise NoSuchKey(f"There is no key with the id {key_id}.")
         return key
 
-    async def page(self, after: str, limit: int) -> Sequence[Key]:
+    async def page(self, after: str, limit: int) -> Sequence[ApiKey]:
         """Return the first keys whose id is greater than `after`, in the order of their ids."""
         return await self._keys.keys(after, limit)
 
-    async def walk(self) -> AsyncIterator[Key]:
+    async def walk(self) -> AsyncIterator[ApiKey]:
         """Yield all keys, in the order of their ids."""
         after, found = "", STRIDE
         while found == STRIDE:
@@ -94,7 +102,7 @@ class Keyring:
                 yield key
             found = len(page)
 
-    async def revoke(self, key_id: str) -> Key:
+    async def revoke(self, key_id: str) -> ApiKey:
         """Let a key open nothing any more; return what it now is. One that was revoked before stays so."""
         return await self._change("key-revoke", key_id, lambda key: key if key.revoked else _changed(key, revoked=1))
 
@@ -105,23 +113,23 @@ class Keyring:
         """
         text = ""
 
-        def turn(key: Key) -> Key:
+        def turn(key: ApiKey) -> ApiKey:
             nonlocal text
             state = self.state_of(key)
             if state != "live":
-                raise KeyEnded(key.id, state)
+                raise KeyNotActive(key.id, state)
             turned, text = keys.rotated(key, self._clock(), overlap=overlap)
             return turned
 
         return Issued(await self._change("key-rotate", key_id, turn), text)
 
-    def state_of(self, key: Key) -> KeyState:
+    def state_of(self, key: ApiKey) -> KeyState:
         """Tell whether a key is good by now, or why not."""
         if key.revoked:
             return "revoked"
         return "live" if key.is_good(self._clock()) else "expired"
 
-    def told(self, key: Key) -> dict[str, Any]:
+    def told(self, key: ApiKey) -> dict[str, Any]:
         """Return what is told of a key, as JSON: all but what its secrets can be known by. Times are digits."""
         scopes = key.scopes.split()
         whole: dict[str, Any] = {
@@ -133,7 +141,7 @@ class Keyring:
         more = {name: str(time) for name in ("used", "expire") if (time := getattr(key, name)) is not None}
         return whole | more | {"state": self.state_of(key)}
 
-    async def _change(self, action: KeyAction, key_id: str, make: Callable[[Key], Key]) -> Key:
+    async def _change(self, action: KeyAction, key_id: str, make: Callable[[ApiKey], ApiKey]) -> ApiKey:
         """Put what `make` makes of a key in its place; it is called again if somebody else was faster."""
         for _ in range(ATTEMPTS):
             old = await self.get(key_id)
@@ -142,7 +150,7 @@ class Keyring:
                 return new
         raise StoreUnavailable(f"key {key_id} was changed by others {ATTEMPTS} times in a row")
 
-    async def _swap(self, action: KeyAction, old: Key | None, new: Key) -> bool:
+    async def _swap(self, action: KeyAction, old: ApiKey | None, new: ApiKey) -> bool:
         """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished."""
         errand.checkpoint()
         with errand.shielded():
@@ -156,10 +164,10 @@ class Keyring:
                 self._note(action, new, "done")
             return swapped
 
-    def _note(self, action: KeyAction, key: Key, outcome: Literal["done", "unknown"]) -> None:
+    def _note(self, action: KeyAction, key: ApiKey, outcome: Literal["done", "unknown"]) -> None:
         if self._audit is not None:
             self._audit(action, key, self._caller, outcome)
 
 
-def _changed(key: Key, **members: object) -> Key:
+def _changed(key: ApiKey, **members: object) -> ApiKey:
     return key.model_copy(update=members | {"version": key.version + 1})

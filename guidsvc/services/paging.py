@@ -15,7 +15,7 @@ Find = Callable[[str, int], Awaitable[Sequence[Record]]]
 
 def size_of(record: Record) -> int:
     """Return about how many bytes a record has in a list."""
-    return len(record.wire) + FRAME_BYTES
+    return len(record.json_body) + FRAME_BYTES
 
 
 async def portions(

@@ -33,7 +33,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from guidsvc.domain import lifecycle as rules
-from guidsvc.domain.quota_ledger import LEASE_MS, Ledger, Page, Wish, living
+from guidsvc.domain.quota_ledger import LEASE_MS, LedgerUpdate, QuotaLedger, ReservationRequest, living
 from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, QuotaExceeded, StoreUnavailable, Unavailable
 from guidsvc.runtime.background import spawn_detached
@@ -135,7 +135,7 @@ class LedgerQuota:
             yield await self._lease_clock.not_after(begun + USE_SECONDS)
             return
         account = self._account(new.owner)
-        wish = Wish.of(new.guid, old)
+        wish = ReservationRequest.of(new.guid, old)
         try:
             not_after = await self._admit(account, wish)
         except BaseException:
@@ -167,7 +167,7 @@ class LedgerQuota:
             self._accounts[owner] = account
         return account
 
-    async def _admit(self, account: "_Account", wish: Wish) -> int:
+    async def _admit(self, account: "_Account", wish: ReservationRequest) -> int:
         """Reserve a place; return until when, by the store's clock, the record may be written."""
         loop = asyncio.get_running_loop()
         begun, deadline = loop.time(), inf
@@ -179,7 +179,7 @@ class LedgerQuota:
             begun = loop.time()
         return not_after
 
-    def _end(self, account: "_Account", wish: Wish) -> None:
+    def _end(self, account: "_Account", wish: ReservationRequest) -> None:
         """Have a reservation taken back."""
         account.ended.add(wish.name)
         if not account.is_releasing:
@@ -208,12 +208,12 @@ class _Account:
         self._lease_clock = lease_clock
         self._clock = clock
         self._quota = quota
-        self._wishes: Batcher[Wish | None, int | None] = Batcher(self._run, limit=GROUP, in_flight=1)
+        self._wishes: Batcher[ReservationRequest | None, int | None] = Batcher(self._run, limit=GROUP, in_flight=1)
         self.ended: set[str] = set()
         """Reservations that nobody needs any more."""
         self.is_releasing = False
 
-    async def admit(self, wish: Wish) -> int | None:
+    async def admit(self, wish: ReservationRequest) -> int | None:
         """Reserve a place, and return until when, by the store's clock, its record may be written.
 
         None if there is no place, but may be as soon as others are done; QuotaExceeded if not.
@@ -230,7 +230,7 @@ class _Account:
             return False
         return True
 
-    async def _run(self, wishes: list[Wish | None]) -> Sequence[int | Exception | None]:
+    async def _run(self, wishes: list[ReservationRequest | None]) -> Sequence[int | Exception | None]:
         """Answer wishes; None is a wish for nothing, but that what has ended be taken back."""
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -240,12 +240,12 @@ class _Account:
                 return [None if wish is None else answers[wish.name] for wish in wishes]
         raise StoreUnavailable(f"the ledger of {self._owner!r} was changed by others {ATTEMPTS} times in a row")
 
-    async def _try(self, wishes: list[Wish]) -> dict[str, int | Exception | None] | None:
+    async def _try(self, wishes: list[ReservationRequest]) -> dict[str, int | Exception | None] | None:
         """Answer wishes, by their names, with until when they are granted; None if the ledger was changed meanwhile."""
         ended = frozenset(self.ended)
         not_after = await self._lease_clock.not_after(self._lease_clock.timer() + USE_SECONDS) if wishes else None
         old, now = await self._ledgers.ledger(self._owner), self._clock()
-        page = Page(old, wishes, ended=ended, quota=self._quota, now=now)
+        page = LedgerUpdate(old, wishes, ended=ended, quota=self._quota, now=now)
         if not page.has_room:
             page.count(await self._ledgers.tally(page.others(self._owner)))
         new = page.after(self._owner)
@@ -254,7 +254,7 @@ class _Account:
         self.ended -= ended
         return {name: not_after if answer is True else answer or None for name, answer in page.answers.items()}
 
-    async def _swap(self, old: Ledger | None, new: Ledger) -> bool:
+    async def _swap(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
         try:
             return await self._ledgers.swap_ledger(old, new)
         except OutcomeUnknown as error:  # of the reservation: no record was written

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from guidsvc.connection_urls import scheme_of, without_password
-from guidsvc.domain.api_key import Key as Key
-from guidsvc.domain.quota_ledger import Ledger as Ledger
+from guidsvc.domain.api_key import ApiKey as Key
+from guidsvc.domain.quota_ledger import QuotaLedger as Ledger
 from guidsvc.domain.receipt import Receipt as Receipt
 from guidsvc.domain.receipt import ReceiptUsage as ReceiptUsage
 from guidsvc.domain.record import Record as Record

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
-from guidsvc.domain.api_key import Key
-from guidsvc.domain.quota_ledger import Ledger
+from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
@@ -91,23 +91,23 @@ class Receipts(Clocked, Protocol):
 class Keys(Protocol):
     """API keys, by their id. Every method may raise StoreUnavailable: nothing was changed."""
 
-    async def key(self, key_id: str) -> Key | None:
+    async def key(self, key_id: str) -> ApiKey | None:
         """Return what is stored under an id; CorruptRecord if that is no key."""
 
-    async def keys(self, after: str, limit: int) -> Sequence[Key]:
+    async def keys(self, after: str, limit: int) -> Sequence[ApiKey]:
         """Return the first keys whose id is greater than `after`, in the order of their ids."""
 
-    async def swap_key(self, old: Key | None, new: Key | None) -> bool:
+    async def swap_key(self, old: ApiKey | None, new: ApiKey | None) -> bool:
         """Put `new` in the place of `old` if that is still at the same version, as `Store.swap` does a record."""
 
 
 class Ledgers(Clocked, Protocol):
     """The ledgers of owners, and what they have. Every method may raise StoreUnavailable: nothing was changed."""
 
-    async def ledger(self, owner: str) -> Ledger | None:
+    async def ledger(self, owner: str) -> QuotaLedger | None:
         """Return the ledger of an owner; CorruptRecord if what is stored is none."""
 
-    async def swap_ledger(self, old: Ledger | None, new: Ledger) -> bool:
+    async def swap_ledger(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
         """Put `new` in the place of `old` if that is still at the same version, as `Store.swap` does a record."""
 
     async def tally(self, selection: Selection) -> int:

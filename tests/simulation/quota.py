@@ -22,9 +22,9 @@ import structlog
 from pydantic_core import from_json
 
 from guidsvc.domain import lifecycle as rules
-from guidsvc.domain.commands import Change
-from guidsvc.domain.lifecycle import Terms
-from guidsvc.domain.quota_ledger import Ledger
+from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.lifecycle import RetentionPolicy
+from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.record import GUID_CHARACTERS, Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import GuidsvcError, NotFound, OutcomeUnknown, QuotaExceeded, StoreUnavailable
@@ -49,7 +49,7 @@ WAIT_SECONDS = 0.2
 """How long a place is waited for."""
 STORE_SECONDS = 2.0
 """The time limit of the driver; of a command of MongoDB; and of the wait for SQLite's lock."""
-TERMS = Terms(lifetime=600, retention=600)
+TERMS = RetentionPolicy(lifetime=600, retention=600)
 
 _Done = TypeVar("_Done")
 
@@ -81,7 +81,7 @@ class Judge:
         """The true time, in Unix milliseconds."""
         return EPOCH_MS + int(self.world.now * 1000)
 
-    def look(self, records: dict[str, Record], ledger: Ledger | None) -> None:
+    def look(self, records: dict[str, Record], ledger: QuotaLedger | None) -> None:
         """Look at what the store holds."""
         live = {guid for guid, each in records.items() if rules.is_live(each, self.now)}
         if len(live) > self.quota:
@@ -108,7 +108,7 @@ class QuotaStore:
         self.slow_share = world.random.choice((0.0, 0.05, 0.3))
         self._lock = asyncio.Lock()
         self.records: dict[str, Record] = {}
-        self._ledger: Ledger | None = None
+        self._ledger: QuotaLedger | None = None
 
     @property
     def now(self) -> int:
@@ -121,7 +121,7 @@ class QuotaStore:
     async def latest(self, guid: str) -> Record | None:
         return self.records.get(guid)
 
-    async def ledger(self, _: str) -> Ledger | None:
+    async def ledger(self, _: str) -> QuotaLedger | None:
         return self._ledger
 
     async def tally(self, selection: Selection) -> int | Exception:
@@ -141,7 +141,7 @@ class QuotaStore:
 
         return await self._write(apply, not_after)
 
-    async def swap_ledger(self, old: Ledger | None, new: Ledger) -> bool | Exception:
+    async def swap_ledger(self, old: QuotaLedger | None, new: QuotaLedger) -> bool | Exception:
         def apply() -> bool:
             if (self._ledger and self._ledger.version) != (old and old.version):
                 return False
@@ -208,7 +208,7 @@ class QuotaStoreOfProcess:
     async def fence(self) -> Sight:
         return await self._far(self._store.look)
 
-    async def ledger(self, owner: str) -> Ledger | None:
+    async def ledger(self, owner: str) -> QuotaLedger | None:
         return await self._far(lambda: self._store.ledger(owner))
 
     async def tally(self, selection: Selection) -> int:
@@ -218,7 +218,7 @@ class QuotaStoreOfProcess:
         late = 4 * self._network.straggle()  # up to a minute: longer than any reservation
         return await self._far(lambda: self._store.swap(old, new, not_after), OutcomeUnknown("no answer"), late)
 
-    async def swap_ledger(self, old: Ledger | None, new: Ledger) -> bool:
+    async def swap_ledger(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
         return await self._far(lambda: self._store.swap_ledger(old, new), OutcomeUnknown("no answer"))
 
     async def _far(
@@ -298,11 +298,11 @@ class QuotaProcess:
         except GuidsvcError as error:
             self._judge.counts[type(error).__name__] += 1
 
-    def _change(self) -> Change:
+    def _change(self) -> PutCommand:
         """Return a change whose record lives for some time, from none to longer than reservations do."""
         random = self._world.random
         seconds = random.choice(LIVES) if self._judge.clocks_agree else 1000
-        return Change(user=f"{random.random()}", expire=max(self._clock() // 1000 + seconds, 0))
+        return PutCommand(user=f"{random.random()}", expire=max(self._clock() // 1000 + seconds, 0))
 
 
 def _wreak(world: World, store: QuotaStore, processes: list[QuotaProcess]) -> None:

@@ -35,7 +35,7 @@ from guidsvc.http.headers import prefer as preferences
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import Origin, source_of
 from guidsvc.http.headers.request_id import request_id
-from guidsvc.http.response import Reply
+from guidsvc.http.response import Response
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.admission import Admission, Slot
 from guidsvc.runtime.cancel_scope import CancelScope
@@ -210,7 +210,7 @@ class Handler(EnteredHandler):
             self.write((to_json(content) if isinstance(content, dict) else content) + b"\n")
         self.finish()
 
-    def send(self, answer: Reply) -> None:
+    def send(self, answer: Response) -> None:
         """End the request with an answer."""
         for name, value in answer.headers.items():
             self.set_header(name, value)

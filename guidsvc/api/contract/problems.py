@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json, to_json
 
 from guidsvc import errors
-from guidsvc.errors import Fault, found_by_class
+from guidsvc.errors import InvalidField, found_by_class
 from guidsvc.http.constants import RETRY_AFTER
 from guidsvc.http.errors import (
     HeadersTooLarge,
@@ -51,7 +51,7 @@ TABLE: Mapping[type[Exception], Problem] = {
     NotImplementedHere: Problem("not-implemented", 501, "Not implemented"),
     VersionNotSupported: Problem("http-version-not-supported", 505, "HTTP version not supported"),
     errors.Expired: Problem("expired", 410, "The GUID has expired"),
-    errors.KeyEnded: Problem("key-ended", 409, "The key is no longer good"),
+    errors.KeyNotActive: Problem("key-ended", 409, "The key is no longer good"),
     errors.PreconditionFailed: Problem("precondition-failed", 412, "The record is not as the request demands"),
     errors.PreconditionRequired: Problem("precondition-required", 428, "A precondition is required"),
     errors.InProgress: Problem("in-progress", 409, "The request is still being done"),
@@ -140,7 +140,7 @@ def _why(error: errors.Unavailable) -> str:
     match error:
         case errors.Overloaded():
             return "The service has more to do than it can do in time."
-        case errors.TooLate():
+        case errors.DeadlineExceeded():
             return "It took longer than a request may."
         case _:
             return "A part that this request needs does not answer."
@@ -158,11 +158,11 @@ def _members(error: BaseException) -> dict[str, Any]:
             return {}
 
 
-def _fault(fault: Fault) -> dict[str, str]:
+def _fault(fault: InvalidField) -> dict[str, str]:
     return _where(fault) | {"detail": fault.detail}
 
 
-def _where(fault: Fault) -> dict[str, str]:
+def _where(fault: InvalidField) -> dict[str, str]:
     if fault.header is not None:
         return {"header": fault.header}
     return {"pointer": fault.pointer} if fault.parameter is None else {"parameter": fault.parameter}

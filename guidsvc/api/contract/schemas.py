@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, SECRET_CHARACTERS, KeyState, text_of
+from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, SECRET_CHARACTERS, KeyState, format_key
 from guidsvc.domain.caller import Scope
-from guidsvc.domain.commands import MAX_OPERATIONS, Operation
+from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation
 from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, GUID_PATTERN, METADATA, USER, State
 
 _EXAMPLE = {"guid": EXAMPLE_GUID} | EXAMPLE
@@ -29,7 +29,7 @@ _EXAMPLE_KEY: dict[str, Any] = {
     "created": "1795420608123",
     "state": "live",
 }
-_EXAMPLE_TEXT = text_of(EXAMPLE_ID, "0" * SECRET_CHARACTERS)
+_EXAMPLE_TEXT = format_key(EXAMPLE_ID, "0" * SECRET_CHARACTERS)
 
 _Digits = Annotated[str, Field(pattern="^[0-9]+$")]
 
@@ -218,7 +218,7 @@ class Batch(BaseModel):
 
     model_config = _closed({"operations": [{"user": EXAMPLE["user"]}]})
 
-    operations: Annotated[list[Operation], Field(max_length=MAX_OPERATIONS)]
+    operations: Annotated[list[BatchOperation], Field(max_length=MAX_OPERATIONS)]
 
 
 class Conflicting(Problem):

@@ -11,7 +11,7 @@ from guidsvc.api.contract.problems import Problem, problem_of
 from guidsvc.api.parsing.body import MAX_BYTES
 from guidsvc.domain.api_key import EXAMPLE_ID
 from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record
-from guidsvc.errors import Fault
+from guidsvc.errors import InvalidField
 from guidsvc.http.constants import JSON
 from guidsvc.http.errors import (
     HeadersTooLarge,
@@ -67,8 +67,8 @@ _ALL = (
         "Something in the body, the query or a header is not as it must be.",
         "Correct all that is listed in errors: each says where it is and what is wrong with it.",
         errors.InvalidRequest(
-            Fault("/expire", "must be Unix time in seconds, as a string of digits or an integer"),
-            Fault("", "is not a query parameter that is known here", parameter="colour"),
+            InvalidField("/expire", "must be Unix time in seconds, as a string of digits or an integer"),
+            InvalidField("", "is not a query parameter that is known here", parameter="colour"),
         ),
     ),
     Explanation(
@@ -101,7 +101,7 @@ _ALL = (
     Explanation(
         "The record is not, or no longer, as If-Match or If-None-Match demands. Nothing was changed.",
         "Look at the record and the ETag that come with the problem, and decide anew.",
-        errors.PreconditionFailed(EXAMPLE_GUID, _VERSION, _RECORD.wire),
+        errors.PreconditionFailed(EXAMPLE_GUID, _VERSION, _RECORD.json_body),
     ),
     Explanation(
         "The service is set up to change a record only for those who say which version of it they know.",
@@ -121,7 +121,7 @@ _ALL = (
     Explanation(
         "The key that is to be rotated was revoked, or has expired.",
         "Create another for its owner: what has ended does not come back.",
-        errors.KeyEnded(EXAMPLE_ID, "revoked"),
+        errors.KeyNotActive(EXAMPLE_ID, "revoked"),
     ),
     Explanation(
         "The owner of the key has as many live GUIDs as it may have, or ten times as many are kept, live or expired. "

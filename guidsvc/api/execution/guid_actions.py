@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
-from guidsvc.domain.commands import Change, Patch
-from guidsvc.domain.preconditions import tag_of
+from guidsvc.domain.commands import PatchCommand, PutCommand
+from guidsvc.domain.preconditions import etag_of
 from guidsvc.domain.record import Record, parse_guid
 from guidsvc.http import constants
 from guidsvc.http.headers import prefer as preferences
-from guidsvc.http.response import Reply
+from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService, Read
 
 ROUTE = "/guid/{guid}"
@@ -35,64 +35,64 @@ class Asked(NamedTuple):
     full: bool = False
 
 
-async def get(service: GuidService, asked: Asked) -> Reply:
+async def get(service: GuidService, asked: Asked) -> Response:
     """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
     return _read(service, asked, await service.get(parse_guid(asked.guid), conditions.parse(asked.headers)))
 
 
-def get_at_hand(service: GuidService, asked: Asked) -> Reply | None:
+def get_at_hand(service: GuidService, asked: Asked) -> Response | None:
     """Answer as `get` does, if that can be done at once; else None."""
     read = service.get_at_hand(parse_guid(asked.guid), conditions.parse(asked.headers))
     return None if read is None else _read(service, asked, read)
 
 
-def _read(service: GuidService, asked: Asked, read: Read) -> Reply:
+def _read(service: GuidService, asked: Asked, read: Read) -> Response:
     return reply_of(service, asked, OK if read.modified else NOT_MODIFIED, read.record)
 
 
-async def put(service: GuidService, asked: Asked) -> Reply:
+async def put(service: GuidService, asked: Asked) -> Response:
     """Create the GUID, or merge the members that are given into its record."""
     guid = parse_guid(asked.guid)
-    change = body.read(asked.method, asked.headers, asked.body, Change, (constants.JSON,), guid)
+    change = body.read(asked.method, asked.headers, asked.body, PutCommand, (constants.JSON,), guid)
     record, created = await service.put(guid, change, conditions.parse(asked.headers))
     return reply_of(service, asked, CREATED if created else OK, record)
 
 
-async def patch(service: GuidService, asked: Asked) -> Reply:
+async def patch(service: GuidService, asked: Asked) -> Response:
     """Apply a JSON merge patch to the record of the GUID, which must exist."""
     guid = parse_guid(asked.guid)
-    change = body.read(asked.method, asked.headers, asked.body, Patch, constants.PATCHES, guid)
+    change = body.read(asked.method, asked.headers, asked.body, PatchCommand, constants.PATCHES, guid)
     return reply_of(service, asked, OK, await service.patch(guid, change, conditions.parse(asked.headers)))
 
 
-async def delete(service: GuidService, asked: Asked) -> Reply:
+async def delete(service: GuidService, asked: Asked) -> Response:
     """Delete the GUID, live or expired."""
     await service.delete(parse_guid(asked.guid), conditions.parse(asked.headers))
-    return Reply(NO_CONTENT, {}, None)
+    return Response(NO_CONTENT, {}, None)
 
 
-Deed = Callable[[GuidService, Asked], Awaitable[Reply]]
+Deed = Callable[[GuidService, Asked], Awaitable[Response]]
 DEEDS: Mapping[str, Deed] = {"GET": get, "HEAD": get, "PUT": put, "PATCH": patch, "DELETE": delete}
 """What is done, by method."""
 
 
-def reply_of(service: GuidService, asked: Asked, status: int, record: Record) -> Reply:
+def reply_of(service: GuidService, asked: Asked, status: int, record: Record) -> Response:
     """Return the answer that a record makes, as the client would like it."""
     headers = {
-        "ETag": f'"{tag_of(record)}"',
+        "ETag": f'"{etag_of(record)}"',
         "Last-Modified": _date_of(record.updated // 1000),
         "Cache-Control": "private, no-cache",
     }
     if status == CREATED:
         headers["Location"] = f"/guid/{record.guid}"
     if status == NOT_MODIFIED:
-        return Reply(status, headers, None)
+        return Response(status, headers, None)
     prefer = None if asked.method in {"GET", "HEAD"} else asked.headers.get("Prefer")
     if prefer is not None and preferences.parse(prefer).get("return") == "minimal":
         applied = {"Preference-Applied": "return=minimal"}
-        return Reply(NO_CONTENT if status == OK else status, headers | applied, None)
-    wire = service.full(record) if asked.full else record.wire
-    return Reply(status, headers, wire.decode())
+        return Response(NO_CONTENT if status == OK else status, headers | applied, None)
+    wire = service.full(record) if asked.full else record.json_body
+    return Response(status, headers, wire.decode())
 
 
 @lru_cache(16)

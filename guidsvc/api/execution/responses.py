@@ -5,9 +5,9 @@ from http.client import responses
 import structlog
 
 from guidsvc.api.contract import problems
-from guidsvc.errors import Abandoned, OutcomeUnknown, Overloaded, Unavailable
+from guidsvc.errors import ClientDisconnected, OutcomeUnknown, Overloaded, Unavailable
 from guidsvc.http.dates import http_date
-from guidsvc.http.response import BODILESS, Reply
+from guidsvc.http.response import BODILESS, Response
 
 SERVER, NOSNIFF = "guidsvc", "nosniff"
 STRICT = "max-age=31536000"
@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 def reply(
-    answer: Reply, request_id: str, *, head: bool = False, last: bool = False, more: str = "", secure: bool = False
+    answer: Response, request_id: str, *, head: bool = False, last: bool = False, more: str = "", secure: bool = False
 ) -> bytes:
     """Return the reply that an answer makes; `head` leaves its body out, `last` ends the connection.
 
@@ -63,7 +63,7 @@ def log_failure(error: BaseException, request_id: str) -> None:
 
     So is one request of an overload, which is told as a whole, and one whose client has gone.
     """
-    if isinstance(error, Overloaded | Abandoned):
+    if isinstance(error, Overloaded | ClientDisconnected):
         return
     if isinstance(error, Unavailable | OutcomeUnknown):
         _log.warning("request failed", request_id=request_id, error=str(error))

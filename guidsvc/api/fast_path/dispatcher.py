@@ -33,7 +33,7 @@ from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import Forwarded
 from guidsvc.http.headers.request_id import draw
-from guidsvc.http.response import Reply
+from guidsvc.http.response import Response
 from guidsvc.monitoring.access_log import Log
 from guidsvc.monitoring.process_monitor import Watch
 from guidsvc.runtime.admission import Admission
@@ -256,13 +256,13 @@ class ShortWay:
         """Return a record as it is answered to a GET, under this request id, with these lines in its head."""
         if now >= self._until:
             self._until = now + 1 - time() % 1
-            plain = replies.reply(Reply(OK, {"Cache-Control": "private, no-cache"}, ""), _ID)
+            plain = replies.reply(Response(OK, {"Cache-Control": "private, no-cache"}, ""), _ID)
             self._head = plain.partition(_ID.encode())[0]
-        rest = record.memo.get(_MEMO)
+        rest = record.render_cache.get(_MEMO)
         if rest is None:
             asked = Asked("GET", record.guid, {}, bytes)
             rest = replies.reply(reply_of(self.service, asked, OK, record), _ID).partition(_ID.encode())[2]
-            record.memo[_MEMO] = rest
+            record.render_cache[_MEMO] = rest
         if more:
             place = rest.index(_LENGTH)
             rest = b"%b\r\n%b%b" % (rest[:place], more[:-2].encode(), rest[place:])

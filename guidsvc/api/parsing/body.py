@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.http.constants import CURL_DEFAULT, NDJSON, media_type
 from guidsvc.http.errors import UnsupportedMediaType
 
@@ -85,7 +85,7 @@ def decode(body: bytes) -> Any:
         if not (isinstance(value, dict) and len(value) == body.count(b":")):  # as many as members: then none is twice
             json.loads(body, object_pairs_hook=_refuse_twins)
     except ValueError as error:
-        raise InvalidRequest(Fault("", f"is not JSON: {error}")) from error
+        raise InvalidRequest(InvalidField("", f"is not JSON: {error}")) from error
     return value
 
 
@@ -114,13 +114,13 @@ def _outline(body: bytes, elements: Sequence[tuple[int, int]]) -> bytes:
         place = end
     outline = b"".join([*parts, body[place:]])
     if len(outline) > MAX_BYTES:
-        raise InvalidRequest(Fault("", f"has over {MAX_BYTES} bytes beside its operations; send those alone"))
+        raise InvalidRequest(InvalidField("", f"has over {MAX_BYTES} bytes beside its operations; send those alone"))
     return outline
 
 
 def _decode_operation(body: bytes, index: int) -> Any:
     if len(body) > MAX_BYTES:
-        return InvalidRequest(Fault("", f"has {len(body)} bytes; an operation has at most {MAX_BYTES}"))
+        return InvalidRequest(InvalidField("", f"has {len(body)} bytes; an operation has at most {MAX_BYTES}"))
     try:
         return decode(body)
     except InvalidRequest as error:
@@ -137,7 +137,7 @@ def _elements(body: bytes, most: int) -> list[tuple[int, int]]:
         if brackets > MAX_BRACKETS:
             most_values = MAX_BRACKETS // 2
             raise InvalidRequest(
-                Fault("", f"has over {most_values} objects and lists: send fewer, or lines, as {NDJSON}")
+                InvalidField("", f"has over {most_values} objects and lists: send fewer, or lines, as {NDJSON}")
             )
         depth += 1 if found[1] in b"[{" else -1
         if depth == _LEVEL and found[1] in b"[{":
@@ -145,7 +145,9 @@ def _elements(body: bytes, most: int) -> list[tuple[int, int]]:
         elif depth == _LEVEL - 1 and found[1] in b"]}":
             elements.append((start, place))
             if len(elements) > most:
-                raise InvalidRequest(Fault("/operations", f"are more than {most}: send them as lines, as {NDJSON}"))
+                raise InvalidRequest(
+                    InvalidField("/operations", f"are more than {most}: send them as lines, as {NDJSON}")
+                )
     return elements
 
 
@@ -154,9 +156,9 @@ def validate(value: object, model: type[_Body], context: dict[str, Any]) -> _Bod
     if isinstance(value, InvalidRequest):  # an operation that was too large to be decoded
         raise value
     if not isinstance(value, dict):
-        raise InvalidRequest(Fault("", "must be a JSON object"))
+        raise InvalidRequest(InvalidField("", "must be a JSON object"))
     if len(value) > MAX_MEMBERS:
-        raise InvalidRequest(Fault("", f"has {len(value)} members, most of which are not known here"))
+        raise InvalidRequest(InvalidField("", f"has {len(value)} members, most of which are not known here"))
     try:
         return model.model_validate(value, context=context)
     except ValidationError as error:
@@ -169,13 +171,13 @@ def _refuse_twins(members: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for name, _ in members:
         if name in seen:
-            raise InvalidRequest(Fault("", f"names the member {name[:MAX_NAME]!r} twice"))
+            raise InvalidRequest(InvalidField("", f"names the member {name[:MAX_NAME]!r} twice"))
         seen.add(name)
 
 
-def _fault(error: ErrorDetails, read_only: Collection[str]) -> Fault:
+def _fault(error: ErrorDetails, read_only: Collection[str]) -> InvalidField:
     words = _WORDS | ({"extra_forbidden": _READ_ONLY} if error["loc"] and error["loc"][-1] in read_only else {})
-    return Fault(pointer(*error["loc"]), message(error, words))
+    return InvalidField(pointer(*error["loc"]), message(error, words))
 
 
 def pointer(*steps: str | int) -> str:

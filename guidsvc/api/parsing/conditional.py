@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Mapping
 
-from guidsvc.domain.commands import Operation
+from guidsvc.domain.commands import BatchOperation
 from guidsvc.domain.preconditions import ANY, UNCONDITIONAL, Conditions
-from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.errors import InvalidField, InvalidRequest
 
 _TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*+)"'
 _ITEM = rf"[ \t]*+(?:{_TAG}[ \t]*+)?+"
@@ -20,16 +20,16 @@ _WRONG = 'must be * or a list of entity tags in quotes, as "1795420608123"'
 def parse(headers: Mapping[str, str]) -> Conditions:
     """Return the conditions that the headers of a request make; InvalidRequest if one of them is no list of tags."""
     if_match, if_none_match = headers.get("If-Match"), headers.get("If-None-Match")
-    return _conditions(if_match, if_none_match, lambda name: Fault("", _WRONG, header=name))
+    return _conditions(if_match, if_none_match, lambda name: InvalidField("", _WRONG, header=name))
 
 
-def of_operation(operation: Operation) -> Conditions:
+def of_operation(operation: BatchOperation) -> Conditions:
     """Return the conditions of an operation in a batch; InvalidRequest if one of them is no list of tags."""
     pointers = {"If-Match": "/if_match", "If-None-Match": "/if_none_match"}
-    return _conditions(operation.if_match, operation.if_none_match, lambda name: Fault(pointers[name], _WRONG))
+    return _conditions(operation.if_match, operation.if_none_match, lambda name: InvalidField(pointers[name], _WRONG))
 
 
-def _conditions(if_match: str | None, if_none_match: str | None, fault: Callable[[str], Fault]) -> Conditions:
+def _conditions(if_match: str | None, if_none_match: str | None, fault: Callable[[str], InvalidField]) -> Conditions:
     """If-Match compares strongly, so a weak tag never matches there; If-None-Match compares weakly."""
     if if_match is if_none_match is None:
         return UNCONDITIONAL
@@ -39,7 +39,7 @@ def _conditions(if_match: str | None, if_none_match: str | None, fault: Callable
     )
 
 
-def _tags(value: str | None, fault: Fault, *, weak: bool) -> frozenset[str] | None:
+def _tags(value: str | None, fault: InvalidField, *, weak: bool) -> frozenset[str] | None:
     if value is None:
         return None
     if value.strip() == "*":

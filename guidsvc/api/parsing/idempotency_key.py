@@ -8,7 +8,7 @@ from tornado.httputil import HTTPServerRequest
 
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY
 from guidsvc.domain.caller import Caller
-from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.services.idempotency import Request
 
 _BARE = re.compile(r"[\x21\x23-\x7e]{1,255}")
@@ -24,7 +24,9 @@ def parse(request: HTTPServerRequest, body: bytes, *, caller: Caller, repeatable
     quoted = _QUOTED.fullmatch(given)
     if not quoted and not _BARE.fullmatch(given):
         raise InvalidRequest(
-            Fault("", "must be 1 to 255 printable ASCII characters, in quotes or not", header=IDEMPOTENCY_KEY.name)
+            InvalidField(
+                "", "must be 1 to 255 printable ASCII characters, in quotes or not", header=IDEMPOTENCY_KEY.name
+            )
         )
     said = b"%b %b\n%b" % (str(request.method).encode(), str(request.uri).encode("latin-1", "replace"), body)
     conditions = {"if": request.headers.get_list("If-Match"), "unless": request.headers.get_list("If-None-Match")}

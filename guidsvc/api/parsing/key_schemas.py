@@ -7,14 +7,22 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from guidsvc.domain.api_key import KEY_ID_PATTERN, MOST_OVERLAP, OVERLAP
 from guidsvc.domain.caller import Scope
-from guidsvc.domain.commands import MOST, PAGE, Expire, Limit, NoQuery, may, refuse_null
-from guidsvc.domain.record import EXAMPLE, User, fault
+from guidsvc.domain.commands import (
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    Expire,
+    Limit,
+    NoQuery,
+    optional_field,
+    refuse_null,
+)
+from guidsvc.domain.record import EXAMPLE, User, validation_error
 
 
 def _parse_cursor(value: str) -> str:
     """Return the id that the list is to continue after, which a cursor of keys is."""
     if not re.fullmatch(KEY_ID_PATTERN, value):
-        raise fault("cursor_form", "is no cursor of ours: take it from `next` of a page, as it stands")
+        raise validation_error("cursor_form", "is no cursor of ours: take it from `next` of a page, as it stands")
     return value
 
 
@@ -24,13 +32,17 @@ _Cursor = Annotated[str, BeforeValidator(_parse_cursor), WithJsonSchema({"type":
 class KeysQuery(NoQuery):
     """The query of a list of keys: from where, and how many."""
 
-    limit: Limit | None = may(f"How many keys; a page has {PAGE} unless told otherwise, and at most {MOST}.")
-    cursor: _Cursor | None = may("Where to go on: `next` of a page, as it stands. It is good for ever, and opaque.")
+    limit: Limit | None = optional_field(
+        f"How many keys; a page has {DEFAULT_PAGE_SIZE} unless told otherwise, and at most {MAX_PAGE_SIZE}."
+    )
+    cursor: _Cursor | None = optional_field(
+        "Where to go on: `next` of a page, as it stands. It is good for ever, and opaque."
+    )
 
     @property
     def page(self) -> int:
         """How many keys a page has."""
-        return min(self.limit or PAGE, MOST)
+        return min(self.limit or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
 class KeyCreation(BaseModel):
@@ -52,7 +64,7 @@ class KeyCreation(BaseModel):
     scopes: Annotated[list[Scope], Field(min_length=1)] = Field(
         description="What it may do to them; `admin` is all of that, to the records of all, and to the keys."
     )
-    expire: Annotated[Expire | None, BeforeValidator(refuse_null)] = may(
+    expire: Annotated[Expire | None, BeforeValidator(refuse_null)] = optional_field(
         "Until when it is good: Unix seconds. For ever, if it is left out."
     )
 

@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from tornado.httputil import HTTPServerRequest, ParseBodyConfig, ParseUrlEncodedConfig, set_parse_body_config
 
 from guidsvc.api.parsing.body import MAX_NAME, message
-from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.errors import InvalidField, InvalidRequest
 
 MAX_PARAMETERS = 64
 """Parameters of a query. No operation knows as many; of more, the errors would be longer than the request."""
@@ -26,14 +26,14 @@ def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Que
     """
     count = sum(map(len, arguments.values()))
     if count > MAX_PARAMETERS:
-        raise InvalidRequest(Fault("", f"the query has {count} parameters; send at most {MAX_PARAMETERS}"))
+        raise InvalidRequest(InvalidField("", f"the query has {count} parameters; send at most {MAX_PARAMETERS}"))
     named = {_name(name): values for name, values in arguments.items()}
     twice = [name for name, values in named.items() if len(values) > 1]
     if twice:
-        raise InvalidRequest(*(Fault("", "is given more than once", parameter=name) for name in sorted(twice)))
+        raise InvalidRequest(*(InvalidField("", "is given more than once", parameter=name) for name in sorted(twice)))
     texts = {name: _text(values[0]) for name, values in named.items()}
     if strange := [name for name, text in texts.items() if text is None]:
-        raise InvalidRequest(*(Fault("", "is not UTF-8", parameter=name) for name in strange))
+        raise InvalidRequest(*(InvalidField("", "is not UTF-8", parameter=name) for name in strange))
     try:
         return model.model_validate(texts)
     except ValidationError as error:
@@ -62,5 +62,5 @@ def _text(raw: bytes) -> str | None:
         return None
 
 
-def _fault(error: ErrorDetails) -> Fault:
-    return Fault("", message(error, _WORDS), parameter=str(error["loc"][0]))
+def _fault(error: ErrorDetails) -> InvalidField:
+    return InvalidField("", message(error, _WORDS), parameter=str(error["loc"][0]))

@@ -26,7 +26,14 @@ from guidsvc.api.resources.guid import BAD_BODY, OF_KEYS
 from guidsvc.api.resources.line_batch import LineBatch
 from guidsvc.domain.caller import DELETE, KEY, WRITE
 from guidsvc.domain.commands import MAX_OPERATIONS, BatchQuery
-from guidsvc.errors import Abandoned, Fault, InvalidRequest, OutcomeUnknown, Overloaded, TooLate
+from guidsvc.errors import (
+    ClientDisconnected,
+    DeadlineExceeded,
+    InvalidField,
+    InvalidRequest,
+    OutcomeUnknown,
+    Overloaded,
+)
 from guidsvc.http import constants
 from guidsvc.http.errors import UnsupportedMediaType
 from guidsvc.runtime.temporary_space import TemporarySpace
@@ -199,7 +206,7 @@ class BatchHandler(Handler):
         self.give_place_back()
         async with self._places.documents.place(self.caller.owner):  # decoded it takes many times its size
             if self._gone:
-                raise Abandoned("its client has gone")
+                raise ClientDisconnected("its client has gone")
             await self._do_document()
 
     async def _do_document(self) -> None:
@@ -225,12 +232,16 @@ class BatchHandler(Handler):
         large = len(text) > _CHUNK
         document = await asyncio.to_thread(body.decode_operations, text, MAX_OPERATIONS) if large else body.decode(text)
         if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
-            raise InvalidRequest(Fault("/operations", "must be a list, in a JSON object"))
+            raise InvalidRequest(InvalidField("/operations", "must be a list, in a JSON object"))
         if surplus := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
-            raise InvalidRequest(*(Fault(body.pointer(name), "is not a member that is known here") for name in surplus))
+            raise InvalidRequest(
+                *(InvalidField(body.pointer(name), "is not a member that is known here") for name in surplus)
+            )
         if len(document["operations"]) > MAX_OPERATIONS:
             raise InvalidRequest(
-                Fault("/operations", f"are more than {MAX_OPERATIONS}: send them as lines, as {constants.NDJSON}")
+                InvalidField(
+                    "/operations", f"are more than {MAX_OPERATIONS}: send them as lines, as {constants.NDJSON}"
+                )
             )
         operations: list[Any] = document["operations"]
         return operations
@@ -272,7 +283,7 @@ class BatchHandler(Handler):
         """End a batch of lines that has had its time."""
         self._is_overdue = True
         if self._lines is not None and not self._finished:
-            self._lines.stop(TooLate("the batch took longer than a batch may"))
+            self._lines.stop(DeadlineExceeded("the batch took longer than a batch may"))
             if not self._is_feeding:
                 self._expect_no_more()
                 self._answering = asyncio.ensure_future(self._answer_early(self._lines))
@@ -293,4 +304,4 @@ class BatchHandler(Handler):
 def _refuse_key(headers: HTTPHeaders) -> None:
     if IDEMPOTENCY_KEY.name in headers:
         detail = "goes with a batch in application/json: of lines there may be more than can be remembered"
-        raise InvalidRequest(Fault("", detail, header=IDEMPOTENCY_KEY.name))
+        raise InvalidRequest(InvalidField("", detail, header=IDEMPOTENCY_KEY.name))

@@ -11,11 +11,11 @@ from guidsvc.api.contract import problems
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.domain.caller import DELETE, READ, WRITE, Needs, Scope
-from guidsvc.domain.commands import Operation
+from guidsvc.domain.commands import BatchOperation
 from guidsvc.domain.guid_generator import ClaimedDraw
-from guidsvc.domain.preconditions import tag_of
+from guidsvc.domain.preconditions import etag_of
 from guidsvc.domain.record import Record
-from guidsvc.errors import Abandoned, GuidsvcError, InvalidRequest, OutcomeUnknown, PreconditionFailed
+from guidsvc.errors import ClientDisconnected, GuidsvcError, InvalidRequest, OutcomeUnknown, PreconditionFailed
 from guidsvc.http.errors import TooLarge
 from guidsvc.http.ndjson import Line
 from guidsvc.runtime import cancel_scope as errand
@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 class Asked(NamedTuple):
     """What a client asked for: an operation, or what is wrong with it; and the line that it stood in, if any."""
 
-    operation: Operation | Exception
+    operation: BatchOperation | Exception
     line: int | None = None
 
 
@@ -66,7 +66,7 @@ class Result(NamedTuple):
 def read_value(value: object) -> Asked:
     """Read an operation from a JSON value."""
     try:
-        return Asked(body.validate(value, Operation, {}))
+        return Asked(body.validate(value, BatchOperation, {}))
     except InvalidRequest as error:
         return Asked(error)
 
@@ -88,7 +88,7 @@ def read_line(line: Line) -> Asked:
             TooLarge(f"Line {line.number} is too long: a line is at most {body.MAX_BYTES} bytes."), line.number
         )
     try:
-        return Asked(body.parse(line.text, Operation, {}), line.number)
+        return Asked(body.parse(line.text, BatchOperation, {}), line.number)
     except InvalidRequest as error:
         return Asked(error, line.number)
 
@@ -138,7 +138,7 @@ class Performer:
         except Exception as error:  # noqa: BLE001  # one's failure does not stop the others
             return self._failed(error, asked.line)
 
-    async def _done(self, operation: Operation, draw: ClaimedDraw | None, line: int | None) -> Result:
+    async def _done(self, operation: BatchOperation, draw: ClaimedDraw | None, line: int | None) -> Result:
         self._demand(_NEEDS[operation.op])
         wanted = conditions.of_operation(operation)
         if operation.guid is None:
@@ -160,10 +160,10 @@ class Performer:
         return result._replace(without=self._told(TooLarge(_NO_ROOM), line).brief)
 
     def _rendered(self, status: int, record: Record) -> Result:
-        head = to_json({"status": status, "guid": record.guid, "etag": f'"{tag_of(record)}"'})
+        head = to_json({"status": status, "guid": record.guid, "etag": f'"{etag_of(record)}"'})
         if self._minimal or status == 304:  # noqa: PLR2004  # Not Modified
             return Result(status, head, head, is_done=True)
-        wire = self._service.full(record) if self._full else record.wire
+        wire = self._service.full(record) if self._full else record.json_body
         return Result(status, b'%b,"record":%b}' % (head[:-1], wire), head, is_done=True)
 
     def _failed(self, error: Exception, line: int | None) -> Result:
@@ -173,7 +173,7 @@ class Performer:
         elif (
             problem.status >= problems.INTERNAL.status
             and isinstance(error, GuidsvcError)
-            and not isinstance(error, Abandoned)
+            and not isinstance(error, ClientDisconnected)
         ):
             _log.warning("operation failed", request_id=self._request_id, error=str(error))
         return self._told(error, line)

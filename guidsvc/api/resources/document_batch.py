@@ -13,7 +13,7 @@ from typing import Any
 from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, Asked, Performer, Result, read_value
 from guidsvc.domain.guid_generator import ClaimedDraw
 from guidsvc.errors import GuidsvcError
-from guidsvc.http.response import Reply
+from guidsvc.http.response import Response
 from guidsvc.services import write_attempt as attempts
 from guidsvc.services.idempotency import Draws
 
@@ -44,7 +44,7 @@ class DocumentBatch:
         self._applied = dict(applied)
         self._briefs: list[bytes] = []
 
-    async def perform(self, draws: Draws | None) -> Reply:
+    async def perform(self, draws: Draws | None) -> Response:
         """Do all of it."""
         texts: list[bytes] = []
         room = MAX_RESULT_BYTES - len(self._values) * (BRIEF_BYTES + 1)
@@ -55,11 +55,11 @@ class DocumentBatch:
                 room -= len(text) - BRIEF_BYTES
                 texts.append(text)
                 self._briefs.append(result.brief)
-        return Reply(200, self._applied, _document(texts))
+        return Response(200, self._applied, _document(texts))
 
-    def brief(self) -> Reply:
+    def brief(self) -> Response:
         """Return the answer without records."""
-        return Reply(200, {"Preference-Applied": "return=minimal"}, _document(self._briefs))
+        return Response(200, {"Preference-Applied": "return=minimal"}, _document(self._briefs))
 
     async def _do(self, values: Sequence[Any], start: int, draws: Draws | None) -> list[Result]:
         try:

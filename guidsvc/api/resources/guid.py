@@ -19,7 +19,7 @@ from guidsvc.api.contract.operation import Answer, operation
 from guidsvc.api.execution import guid_actions as records
 from guidsvc.api.execution.guid_actions import Asked
 from guidsvc.domain.caller import DELETE, READ, WRITE
-from guidsvc.domain.commands import Change, NoQuery, Patch, RecordQuery
+from guidsvc.domain.commands import NoQuery, PatchCommand, PutCommand, RecordQuery
 from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record
 from guidsvc.errors import (
     Expired,
@@ -36,7 +36,7 @@ from guidsvc.errors import (
 )
 from guidsvc.http.constants import PATCHES
 from guidsvc.http.errors import TooLarge, UnsupportedMediaType
-from guidsvc.http.response import Reply
+from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService
 from guidsvc.telemetry.metrics import CacheMeter
 from guidsvc.telemetry.tracing import came_from
@@ -88,13 +88,13 @@ class RecordHandler(Handler):
         """Return what is asked of a GUID."""
         return Asked(str(self.request.method), guid, self.request.headers, self.received, self._full)
 
-    def answer_of(self, status: int, record: Record) -> Reply:
+    def answer_of(self, status: int, record: Record) -> Response:
         """Return the answer that a record makes, as the client would like it."""
         return records.reply_of(self.service, self.asked(), status, record)
 
     def rendered(self, record: Record) -> bytes:
         """Return the record as JSON, in full if that was asked for."""
-        return self._service.full(record, self.caller) if self._full else record.wire
+        return self._service.full(record, self.caller) if self._full else record.json_body
 
 
 class GuidHandler(RecordHandler):
@@ -131,7 +131,7 @@ class GuidHandler(RecordHandler):
 
     head = get
 
-    def _at_hand(self, asked: Asked) -> Reply | None:
+    def _at_hand(self, asked: Asked) -> Response | None:
         """Return the answer to a read, if it is at hand, and note where it was."""
         reads: CacheMeter = self.application.settings["reads"]
         misses = reads.misses
@@ -148,7 +148,7 @@ class GuidHandler(RecordHandler):
         _MINIMAL,
         query=RecordQuery,
         headers=(*CONDITIONS, PREFER_MINIMAL),
-        body=Change,
+        body=PutCommand,
         problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
         needs=WRITE,
     )
@@ -171,7 +171,7 @@ class GuidHandler(RecordHandler):
         _MINIMAL,
         query=RecordQuery,
         headers=(*CONDITIONS, PREFER_MINIMAL),
-        body=Patch,
+        body=PatchCommand,
         media_types=PATCHES,
         problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
         needs=WRITE,

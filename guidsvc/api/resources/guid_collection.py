@@ -21,11 +21,11 @@ from guidsvc.api.contract.operation import Answer, operation
 from guidsvc.api.parsing.query import link_to_next
 from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_WRITES, RecordHandler
 from guidsvc.domain.caller import ADMIN, READ, WRITE
-from guidsvc.domain.commands import Creation, ListQuery, RecordQuery, render_cursor
+from guidsvc.domain.commands import CreateCommand, ListQuery, RecordQuery, render_cursor
 from guidsvc.errors import InvalidRequest, QuotaExceeded
 from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred
-from guidsvc.http.response import Reply
+from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Draws, Idempotency
 
@@ -35,7 +35,7 @@ _CREATED = CREATED_NOW._replace(headers=(*CREATED_NOW.headers, REPLAYED))
 _CREATION: dict[str, Any] = {
     "query": RecordQuery,
     "headers": (*CONDITIONS, PREFER_MINIMAL, IDEMPOTENCY_KEY),
-    "body": Creation,
+    "body": CreateCommand,
     "problems": (QuotaExceeded, *BAD_BODY, *OF_WRITES, *OF_KEYS),
     "needs": WRITE,
 }
@@ -88,9 +88,9 @@ class GuidsHandler(RecordHandler):
     async def post(self) -> None:
         """Create a record under a GUID that the service draws."""
         self.read_view(RecordQuery)
-        creation, conditions = self.read_body(Creation), self.read_conditions()
+        creation, conditions = self.read_body(CreateCommand), self.read_conditions()
 
-        async def create(draws: Draws | None) -> Reply:
+        async def create(draws: Draws | None) -> Response:
             record = await self.service.create(creation, conditions, draw=draws and draws(0))
             return self.answer_of(CREATED, record)
 

@@ -17,7 +17,7 @@ from guidsvc.auth.authenticator import Authenticator
 from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN
 from guidsvc.domain.caller import ADMIN
 from guidsvc.domain.commands import NoQuery
-from guidsvc.errors import Fault, Forbidden, InvalidRequest, KeyEnded, NoSuchKey, OutcomeUnknown
+from guidsvc.errors import Forbidden, InvalidField, InvalidRequest, KeyNotActive, NoSuchKey, OutcomeUnknown
 from guidsvc.services.key_service import Issued, Keyring
 
 _LOCATION = LOCATION._replace(description="Where the new key is.", example=f"/keys/{EXAMPLE_ID}")
@@ -46,7 +46,9 @@ class KeyringHandler(Handler):
         """Refuse a request that is to be answered with a key, and that asks for its answer to be kept."""
         if IDEMPOTENCY_KEY.name in self.request.headers:
             raise InvalidRequest(
-                Fault("", "is not taken here: an answer that shows a key is not kept", header=IDEMPOTENCY_KEY.name)
+                InvalidField(
+                    "", "is not taken here: an answer that shows a key is not kept", header=IDEMPOTENCY_KEY.name
+                )
             )
 
     def reply_issued(self, status: int, issued: Issued) -> None:
@@ -159,7 +161,7 @@ class RotationHandler(OneKeyHandler):
         Answer(200, "The key, with its new text.", answers.IssuedKey),
         query=NoQuery,
         body=Rotation,
-        problems=(NoSuchKey, KeyEnded, *BAD_BODY, OutcomeUnknown),
+        problems=(NoSuchKey, KeyNotActive, *BAD_BODY, OutcomeUnknown),
         needs=ADMIN,
     )
     async def post(self, key_id: str) -> None:

@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, Asked, Performer, Result, read_line
-from guidsvc.errors import Fault, GuidsvcError, InvalidRequest, OutcomeUnknown, Overloaded
+from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, OutcomeUnknown, Overloaded
 from guidsvc.http.ndjson import Line, Lines
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share
 
@@ -227,4 +227,4 @@ class LineBatch:
 
 def _too_many_unreadable() -> InvalidRequest:
     detail = "lines are not operations; correct them, and send what begins with this line in another batch"
-    return InvalidRequest(Fault("", f"{MAX_UNREADABLE} {detail}"))
+    return InvalidRequest(InvalidField("", f"{MAX_UNREADABLE} {detail}"))

@@ -9,7 +9,7 @@ from collections import deque
 from httptools import HttpParserError
 from tornado.httputil import HTTPHeaders
 
-from guidsvc.errors import Fault, InvalidRequest
+from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.http.errors import NotImplementedHere, TooLarge, VersionNotSupported
 from guidsvc.http.headers.recognized import READ
 
@@ -174,7 +174,7 @@ def fault_of(error: HttpParserError) -> Exception:
 
 def not_http(detail: str) -> InvalidRequest:
     """Make the error that says why this is no request."""
-    return InvalidRequest(Fault("", f"is no HTTP request that is understood here: {detail}"))
+    return InvalidRequest(InvalidField("", f"is no HTTP request that is understood here: {detail}"))
 
 
 def unquoted(detail: str) -> str:

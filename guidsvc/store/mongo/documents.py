@@ -7,8 +7,8 @@ from bson.datetime_ms import DatetimeMS
 from pydantic import ValidationError
 from pymongo import InsertOne, UpdateOne
 
-from guidsvc.domain.api_key import Key
-from guidsvc.domain.quota_ledger import Ledger
+from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
@@ -22,17 +22,17 @@ _NO_VERSION = -1
 """A version that no record has."""
 Document = Mapping[str, Any]
 Creation = InsertOne[dict[str, Any]] | UpdateOne
-Model = TypeVar("Model", Record, Receipt, Key, Ledger)
+Model = TypeVar("Model", Record, Receipt, ApiKey, QuotaLedger)
 _NAMES: Mapping[type, tuple[str, str]] = {
     Record: ("guid", "version"),
     Receipt: ("key", "attempt"),
-    Key: ("id", "version"),
-    Ledger: ("owner", "version"),
+    ApiKey: ("id", "version"),
+    QuotaLedger: ("owner", "version"),
 }
 """Of which fields one is the key, and one rises with every change."""
 
 
-def same_as(model: Record | Receipt | Key | Ledger) -> dict[str, Any]:
+def same_as(model: Record | Receipt | ApiKey | QuotaLedger) -> dict[str, Any]:
     """Return the filter of the document of a model, at its version."""
     key, version = _NAMES[type(model)]
     return {"_id": getattr(model, key), version: getattr(model, version)}
@@ -57,7 +57,7 @@ def creation_of(record: Record, not_after: int | None) -> Creation:
     return UpdateOne({"_id": document["_id"], "version": _NO_VERSION}, [{"$replaceWith": made}], upsert=True)
 
 
-def document_of(model: Record | Receipt | Key | Ledger) -> dict[str, Any]:
+def document_of(model: Record | Receipt | ApiKey | QuotaLedger) -> dict[str, Any]:
     """Lay a model out as a document: its key is `_id`, and `purge_at` a date, as the TTL index wants it."""
     fields = model.model_dump()
     if "purge_at" in fields:
@@ -69,7 +69,7 @@ def filter_of(selection: Selection) -> dict[str, Any]:
     """Say what a selection holds, as a filter of MongoDB."""
     kept = {"purge_at": {"$gt": DatetimeMS(selection.kept_at * 1000)}}
     whose = {name: value for name in ("owner", "user") if (value := getattr(selection, name)) is not None}
-    others = {"_id": {"$nin": sorted(selection.without)}} if selection.without else {}
+    others = {"_id": {"$nin": sorted(selection.excluding)}} if selection.excluding else {}
     return whose | others | expiring(selection) | kept
 
 

@@ -38,8 +38,8 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 
 from guidsvc.connection_urls import opened, without_password
-from guidsvc.domain.api_key import Key
-from guidsvc.domain.quota_ledger import Ledger
+from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
@@ -294,23 +294,23 @@ class MongoStore:
     async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
         return await _swap_one(self._receipts, old, new)
 
-    async def key(self, key_id: str) -> Key | None:
-        return await _one(self._proven_keys, Key, key_id)
+    async def key(self, key_id: str) -> ApiKey | None:
+        return await _one(self._proven_keys, ApiKey, key_id)
 
-    async def keys(self, after: str, limit: int) -> list[Key]:
+    async def keys(self, after: str, limit: int) -> list[ApiKey]:
         try:
             documents = await self._keys.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit).to_list(limit)
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {error}") from error
-        return [model_of(Key, document) for document in documents]
+        return [model_of(ApiKey, document) for document in documents]
 
-    async def swap_key(self, old: Key | None, new: Key | None) -> bool:
+    async def swap_key(self, old: ApiKey | None, new: ApiKey | None) -> bool:
         return await _swap_one(self._keys, old, new)
 
-    async def ledger(self, owner: str) -> Ledger | None:
-        return await _one(self._ledgers, Ledger, owner)
+    async def ledger(self, owner: str) -> QuotaLedger | None:
+        return await _one(self._ledgers, QuotaLedger, owner)
 
-    async def swap_ledger(self, old: Ledger | None, new: Ledger) -> bool:
+    async def swap_ledger(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
         return await _swap_one(self._ledgers, old, new)
 
     async def receipt_usage(self, prefix: str) -> ReceiptUsage:

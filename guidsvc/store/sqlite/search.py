@@ -165,7 +165,7 @@ def _near(
 
 def values_of(selection: Selection, after: str) -> dict[str, object]:
     """Return the values of the parameters of a statement about a selection."""
-    return vars(selection) | {"after": after, "without": to_json(sorted(selection.without)).decode()}
+    return vars(selection) | {"after": after, "without": to_json(sorted(selection.excluding)).decode()}
 
 
 def end_statement(selection: Selection) -> str:
@@ -199,7 +199,7 @@ def _index(selection: Selection) -> str | None:
 
 
 def _where(selection: Selection) -> str:
-    return f"{_whose(selection)}{_WHERE} {_WITHOUT if selection.without else ''}"
+    return f"{_whose(selection)}{_WHERE} {_WITHOUT if selection.excluding else ''}"
 
 
 def _whose(selection: Selection) -> str:

@@ -22,8 +22,8 @@ from urllib.parse import unquote
 import structlog
 from pydantic import ValidationError
 
-from guidsvc.domain.api_key import Key
-from guidsvc.domain.quota_ledger import Ledger
+from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
@@ -244,21 +244,21 @@ class SqliteStore:
     async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
         return await self._swaps.ask(_Swap(RECEIPTS.change(old, new), droppable=False))
 
-    async def key(self, key_id: str) -> Key | None:
+    async def key(self, key_id: str) -> ApiKey | None:
         return self._read(KEYS, key_id)
 
-    async def keys(self, after: str, limit: int) -> list[Key]:
+    async def keys(self, after: str, limit: int) -> list[ApiKey]:
         with self._failures():
             rows = self._reader.execute(LIST_KEYS, (after, limit)).fetchall()
         return [_row(KEYS, str(row[0]), row) for row in rows]
 
-    async def swap_key(self, old: Key | None, new: Key | None) -> bool:
+    async def swap_key(self, old: ApiKey | None, new: ApiKey | None) -> bool:
         return await self._swaps.ask(_Swap(KEYS.change(old, new), droppable=False))
 
-    async def ledger(self, owner: str) -> Ledger | None:
+    async def ledger(self, owner: str) -> QuotaLedger | None:
         return self._read(LEDGERS, owner)
 
-    async def swap_ledger(self, old: Ledger | None, new: Ledger) -> bool:
+    async def swap_ledger(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
         return await self._swaps.ask(_Swap(LEDGERS.change(old, new), droppable=False))
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:

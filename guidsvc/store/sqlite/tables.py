@@ -6,8 +6,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from guidsvc.domain.api_key import Key
-from guidsvc.domain.quota_ledger import Ledger
+from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.record import Record
 
@@ -61,8 +61,8 @@ class Table(Generic[Row]):
 
 RECORDS = Table("records", Record, key="guid", version="version")
 RECEIPTS = Table("receipts", Receipt, key="key", version="attempt")
-KEYS = Table("keys", Key, key="id", version="version")
-LEDGERS = Table("ledgers", Ledger, key="owner", version="version")
+KEYS = Table("keys", ApiKey, key="id", version="version")
+LEDGERS = Table("ledgers", QuotaLedger, key="owner", version="version")
 LIST_KEYS = f"SELECT {', '.join(KEYS.columns)} FROM keys WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608  # nosec B608  # our own names
 
 FENCE = "SELECT mode, gen, boot FROM fence"
