@@ -24,7 +24,7 @@ from guidsvc.domain.record import MAX_TIME, MAX_USER_CHARACTERS, Record
 from guidsvc.errors import Forbidden, OutcomeUnknown, RateLimited, StoreUnavailable, Unauthorized
 from guidsvc.monitoring.access_log import PIPE_BUF
 from guidsvc.services.guid_service import GuidService
-from guidsvc.services.key_service import Keyring
+from guidsvc.services.key_service import KeyService
 from guidsvc.store import open_keys
 from guidsvc.telemetry.tracing import CURRENT, Trace
 from tests.client import Client, Reply
@@ -273,7 +273,7 @@ async def test_what_was_surely_not_done_is_not_in_the_log(clock: FakeClock) -> N
     service, noted = noting(store, clock)
     store.records[GUID] = record(clock(), owner="alice", user="a")
     await service.put(GUID, PutCommand(user="a"))
-    with service.rehearsing() as rehearsed:
+    with service.dry_run() as rehearsed:
         await rehearsed.put(GUID, PutCommand(user="b"))
     store.loses = True
     with pytest.raises(StoreUnavailable):
@@ -522,7 +522,7 @@ class Silent:
 
 async def test_a_key_that_may_have_been_made_has_a_line_too(log: AuditLog, clock: FakeClock, path: Path) -> None:
     with pytest.raises(OutcomeUnknown):
-        await Keyring(Silent(), clock=clock, audit=log.key_changed).acting_for(ALICE).create("bob", ["read"])
+        await KeyService(Silent(), clock=clock, audit=log.key_changed).acting_for(ALICE).create("bob", ["read"])
 
     (line,) = lines_of(path)
     assert (line["action"], line["owner"], line["caller"], line["outcome"]) == (

@@ -24,7 +24,7 @@ from guidsvc.errors import (
 )
 from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Request
+from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, GuidFactory, Idempotency, Request
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
 from guidsvc.services.receipt_quota import pack
 from guidsvc.store import open_store
@@ -66,7 +66,7 @@ class Works:
         self.drawn: list[str] = []
         self._then = then
 
-    async def __call__(self, draws: Draws | None) -> Response:
+    async def __call__(self, draws: GuidFactory | None) -> Response:
         assert draws is not None
         self.drawn.append(draws(0)(0))
         if self._then is not None:
@@ -274,7 +274,7 @@ async def test_one_that_takes_long_renews_its_lease(backend: Backend, clock: Fak
 async def test_an_answer_that_is_too_large_is_not_kept(idempotency: Idempotency) -> None:
     done = 0
 
-    async def work(_: Draws | None) -> Response:
+    async def work(_: GuidFactory | None) -> Response:
         nonlocal done
         done += 1
         return Response(200, {}, os.urandom(MAX_ANSWER_BYTES).hex())
@@ -298,7 +298,7 @@ async def test_the_largest_answer_is_kept_whatever_it_is_written_in(idempotency:
         reply = Response(200, {}, character * 100_000 + os.urandom(MAX_ANSWER_BYTES // 2).hex())
         assert MAX_ANSWER_BYTES * 0.6 < len(pack(to_json(reply))) <= MAX_ANSWER_BYTES
 
-        async def work(_: Draws | None, reply: Response = reply) -> Response:
+        async def work(_: GuidFactory | None, reply: Response = reply) -> Response:
             return reply
 
         assert await idempotency.once(request, work) == (reply, False)
@@ -372,7 +372,7 @@ class Creates:
             store, clock=clock, draw=guid_generator.random_generator(guid_generator.guid_v4), terms=terms, quota=quota
         )
 
-    async def __call__(self, draws: Draws | None) -> Response:
+    async def __call__(self, draws: GuidFactory | None) -> Response:
         assert draws is not None
         return Response(201, {}, (await self._service.create(PutCommand(user="once"), draw=draws(0))).guid)
 

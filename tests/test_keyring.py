@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.errors import InvalidRequest, KeyNotActive, NoSuchKey, StoreUnavailable
-from guidsvc.services.key_service import ATTEMPTS, STRIDE, Issued, Keyring
+from guidsvc.services.key_service import ATTEMPTS, STRIDE, Issued, KeyService
 from guidsvc.store import open_keys
 from guidsvc.store.contract import Keys
 from tests.conftest import FakeClock
@@ -40,13 +40,13 @@ class Rivalled:
 class Deal(NamedTuple):
     """A keyring, and what it keeps its keys in."""
 
-    ring: Keyring
+    ring: KeyService
     kept: Keys
     clock: FakeClock
 
-    def against(self, times: int) -> Keyring:
+    def against(self, times: int) -> KeyService:
         """Return a keyring that loses so many races."""
-        return Keyring(Rivalled(self.kept, times), clock=self.clock)
+        return KeyService(Rivalled(self.kept, times), clock=self.clock)
 
     async def opens(self, issued: Issued) -> bool:
         """Whether a text opens what is kept now."""
@@ -58,7 +58,7 @@ class Deal(NamedTuple):
 @pytest.fixture(params=["sqlite", "mongo"])
 async def deal(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Deal]:
     async with open_keys(request.getfixturevalue(f"{request.param}_url")) as kept:
-        yield Deal(Keyring(kept, clock=clock), kept, clock)
+        yield Deal(KeyService(kept, clock=clock), kept, clock)
 
 
 async def test_a_key_that_is_created_is_kept_and_opens(deal: Deal) -> None:
@@ -74,7 +74,7 @@ async def test_a_key_that_is_created_is_kept_and_opens(deal: Deal) -> None:
 async def test_what_is_told_of_a_key_is_all_but_its_digests(deal: Deal) -> None:
     issued = await deal.ring.create("alice", ["admin", "write", "read"])
     await deal.ring.rotate(issued.key.id)
-    told = deal.ring.told(await deal.ring.get(issued.key.id))
+    told = deal.ring.describe(await deal.ring.get(issued.key.id))
 
     assert told == {
         "id": issued.key.id,
@@ -84,7 +84,7 @@ async def test_what_is_told_of_a_key_is_all_but_its_digests(deal: Deal) -> None:
         "state": "live",
     }
     ended = issued.key.model_copy(update={"used": 5, "expire": 7})
-    assert deal.ring.told(ended) == told | {"used": "5", "expire": "7", "state": "expired"}
+    assert deal.ring.describe(ended) == told | {"used": "5", "expire": "7", "state": "expired"}
 
 
 async def test_a_key_that_would_never_open_is_not_made(deal: Deal) -> None:
@@ -99,7 +99,7 @@ async def test_a_key_that_would_never_open_is_not_made(deal: Deal) -> None:
 @pytest.mark.parametrize("count", [0, STRIDE - 1, STRIDE, STRIDE + 1])
 async def test_all_are_listed_in_the_order_of_their_ids(sqlite_url: str, clock: FakeClock, count: int) -> None:
     async with open_keys(sqlite_url) as kept:
-        ring = Keyring(kept, clock=clock)
+        ring = KeyService(kept, clock=clock)
         made = await asyncio.gather(*(ring.create("alice", ["read"]) for _ in range(count)))
         assert [key.id async for key in ring.walk()] == sorted(issued.key.id for issued in made)
 

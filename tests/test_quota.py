@@ -272,7 +272,7 @@ async def test_the_place_of_one_that_is_being_renewed_in_its_last_second_is_not_
     await kept.store.swap(None, old)
     renewed = old.model_copy(update={"expire": clock.seconds + 3600, "version": old.version + 1})
 
-    async with kept.quota.admitted(old, renewed):
+    async with kept.quota.reserve(old, renewed):
         clock.advance(seconds=2)
         assert await created([other.service], 1) == []
         assert await kept.store.swap(old, renewed)
@@ -282,7 +282,7 @@ async def test_who_died_between_reservation_and_write_holds_a_place_for_thirty_s
     processes: Processes, clock: FakeClock
 ) -> None:
     kept, other = await processes.start(1), await processes.start(1)
-    await kept.quota.admitted(None, record(clock())).__aenter__()  # and that is the last we hear of it
+    await kept.quota.reserve(None, record(clock())).__aenter__()  # and that is the last we hear of it
 
     assert await created([other.service], 1) == []
     clock.advance(seconds=LEASE_MS / 1000 - 1)
@@ -341,7 +341,7 @@ async def test_a_write_that_surely_failed_gives_its_place_back(processes: Proces
 
 async def test_who_goes_away_while_he_waits_leaves_nothing_behind(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(1)
-    await kept.quota.admitted(None, record(clock())).__aenter__()
+    await kept.quota.reserve(None, record(clock())).__aenter__()
     waits = asyncio.create_task(kept.service.create(USER))
     while not kept.store.tallies > 1:
         await asyncio.sleep(0)
@@ -542,7 +542,7 @@ async def test_a_place_is_given_away_only_when_nobody_can_use_it_any_more(
     """By the store's clock a write is too late before its reservation is over, by half of its time."""
     kept = await processes.start(1)
     before = (await kept.store.fence()).now
-    async with kept.quota.admitted(None, record(clock())) as not_after:
+    async with kept.quota.reserve(None, record(clock())) as not_after:
         after = (await kept.store.fence()).now
         assert not_after is not None
         assert before < not_after <= after + LEASE_MS / 2
@@ -577,7 +577,7 @@ async def test_a_rehearsal_says_what_would_be_refused_and_reserves_nothing(
     await until_taken_back(kept)
     before = await kept.store.ledger("")
 
-    with kept.service.rehearsing() as rehearsed:
+    with kept.service.dry_run() as rehearsed:
         assert len(await created([rehearsed], 5)) == 2
         await rehearsed.delete(guid)
         assert len(await created([rehearsed], 5)) == 1
@@ -589,11 +589,11 @@ async def test_a_rehearsal_says_what_would_be_refused_and_reserves_nothing(
 async def test_at_the_end_what_is_done_is_taken_back(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(3)
     ends = LedgerQuota(kept.store, clock=clock, quota=3)
-    async with ends.admitted(None, record(clock())):
+    async with ends.reserve(None, record(clock())):
         pass
     while ends._releases:
         await asyncio.sleep(0.01)
-    async with ends.admitted(None, record(clock(), guid="0" * 32)):
+    async with ends.reserve(None, record(clock(), guid="0" * 32)):
         pass
     await ends.aclose()
 
@@ -608,6 +608,6 @@ async def test_what_cannot_be_taken_back_does_not_hold_up_the_end(
     kept = await processes.start(3)
     monkeypatch.setattr(quota, "CLOSE_SECONDS", 0.1)
     ends = LedgerQuota(kept.store, clock=clock, quota=3)
-    async with ends.admitted(None, record(clock())):
+    async with ends.reserve(None, record(clock())):
         kept.store.ledger_fails = StoreUnavailable("no")
     await asyncio.wait_for(ends.aclose(), 5)

@@ -13,7 +13,7 @@ from guidsvc.domain import guid_generator
 from guidsvc.domain.receipt import ReceiptUsage
 from guidsvc.errors import ReceiptsFull
 from guidsvc.http.response import Response
-from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, Draws, Idempotency, Request
+from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, GuidFactory, Idempotency, Request
 from guidsvc.services.receipt_quota import (
     COUNT_EVERY_MS,
     OWNER_BYTES,
@@ -51,7 +51,7 @@ async def guarded(serving: Serving, combination: dict[str, str], clock: FakeCloc
         yield Guarded(client, combination["store_url"], clock)
 
 
-async def work(_: Draws | None) -> Response:
+async def work(_: GuidFactory | None) -> Response:
     return Response(200, {}, "x" * ANSWER_BYTES)
 
 
@@ -100,7 +100,7 @@ async def test_at_the_bound_a_new_request_is_refused_before_it_is_done(
     idempotency = open_idempotency(backend, clock, **{bound: most})
     done = 0
 
-    async def counted(draws: Draws | None) -> Response:
+    async def counted(draws: GuidFactory | None) -> Response:
         nonlocal done
         done += 1
         return await work(draws)
@@ -129,7 +129,7 @@ async def test_at_the_bound_a_new_request_is_refused_before_it_is_done(
 async def test_requests_that_are_forgotten_take_no_room(backend: Backend, clock: FakeClock) -> None:
     idempotency = open_idempotency(backend, clock, owner_bytes=2 * RECEIPT_BYTES + ANSWER_BYTES)
 
-    async def refused(_: Draws | None) -> Response:
+    async def refused(_: GuidFactory | None) -> Response:
         raise ReceiptsFull(0)  # any error before a write
 
     for number in range(50):

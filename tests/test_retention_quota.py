@@ -70,13 +70,13 @@ async def test_it_is_of_each_owner_and_asked_seldom(
     async with open_quotas(database, clock=clock, quota=1_000) as quota:
         expired = record(clock(), expire=1, owner="a")
         for _ in range(1_000):
-            async with quota.admitted(None, expired):
+            async with quota.reserve(None, expired):
                 pass
         assert counts == 1
         clock.advance(seconds=ROOM_MS / 1000)
-        async with quota.admitted(None, expired):
+        async with quota.reserve(None, expired):
             assert counts == 2
-        async with quota.admitted(None, record(clock(), expire=1, owner="b")):
+        async with quota.reserve(None, record(clock(), expire=1, owner="b")):
             assert counts == 3
 
 
@@ -96,7 +96,7 @@ async def test_one_count_refuses_all_who_wait_for_it(
     async with open_quotas(database, clock=clock, quota=QUOTA) as quota:
 
         async def create() -> None:
-            async with quota.admitted(None, record(clock(), expire=1, owner="a")):
+            async with quota.reserve(None, record(clock(), expire=1, owner="a")):
                 pass
 
         refusals = await asyncio.gather(*(create() for _ in range(300)), return_exceptions=True)
@@ -110,7 +110,7 @@ async def test_it_is_held_by_many_at_once(database: Database, clock: FakeClock) 
         async def create(number: int) -> bool:
             new = record(clock(), guid=f"{number:032X}", expire=1, purge_at=clock.seconds + 60, owner="a")
             try:
-                async with quota.admitted(None, new):
+                async with quota.reserve(None, new):
                     return await database.swap(None, new)
             except QuotaExceeded:
                 return False
@@ -125,6 +125,6 @@ async def test_the_owners_that_are_remembered_are_bounded(
     monkeypatch.setattr(retention_quota, "OWNERS", 3)
     async with open_quotas(database, clock=clock, quota=QUOTA) as quota:
         for number in range(10):
-            async with quota.admitted(None, record(clock(), expire=1, owner=f"owner{number}")):
+            async with quota.reserve(None, record(clock(), expire=1, owner=f"owner{number}")):
                 pass
         assert len(quota._rooms) == 3  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.runtime.temporary_space import TemporarySpace
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
-from guidsvc.services.key_service import Keyring
+from guidsvc.services.key_service import KeyService
 from guidsvc.telemetry.metrics import RequestMeter
 
 
@@ -40,7 +40,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
     admission: Admission | None = None,
     watch: Watch | None = None,
     guard: Authenticator | None = None,
-    keyring: Keyring | None = None,
+    keyring: KeyService | None = None,
     public_metrics: bool = False,
     cors: Cors | None = None,
     host_names: HostNames | None = None,

@@ -42,7 +42,7 @@ from guidsvc.server.sockets import adopted, listening
 from guidsvc.server.tls import Tls, open_tls
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
-from guidsvc.services.key_service import Keyring
+from guidsvc.services.key_service import KeyService
 from guidsvc.services.retention_quota import open_quotas
 from guidsvc.store import open_store
 from guidsvc.store.instrumented import MeasuredStore
@@ -117,7 +117,7 @@ async def serving(
             admission=admission,
             watch=watch,
             guard=guard,
-            keyring=Keyring(store, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
+            keyring=KeyService(store, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
             public_metrics=settings.public_metrics,
             cors=cors,
             host_names=host_names,

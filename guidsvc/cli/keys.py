@@ -23,7 +23,7 @@ from guidsvc.domain.record import MAX_TIME, User
 from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
 from guidsvc.monitoring import log_config as logs
 from guidsvc.runtime.clock import Clock
-from guidsvc.services.key_service import Issued, Keyring
+from guidsvc.services.key_service import Issued, KeyService
 from guidsvc.store import open_keys, place_of
 
 PROGRAM = "pdapt.py keys"
@@ -67,7 +67,7 @@ def run(words: Sequence[str], *, clock: Clock) -> None:
 async def _run(arguments: argparse.Namespace, url: str, clock: Clock) -> None:
     async with open_keys(url, create=arguments.create) as kept:
         print(f"store: {place_of(url)}", file=sys.stderr, flush=True)
-        await arguments.do(Keyring(kept, clock=clock), arguments, clock())
+        await arguments.do(KeyService(kept, clock=clock), arguments, clock())
 
 
 def _told(error: GuidsvcError) -> str:
@@ -80,26 +80,26 @@ def _told(error: GuidsvcError) -> str:
             return str(error)
 
 
-async def _create(keyring: Keyring, arguments: argparse.Namespace, now: int) -> None:
+async def _create(keyring: KeyService, arguments: argparse.Namespace, now: int) -> None:
     expire = None if arguments.expires is None else arguments.expires.at(now)
     issued = await keyring.create(arguments.owner, arguments.scopes, expire=expire)
-    told = keyring.told(issued.key)
+    told = keyring.describe(issued.key)
     until = "without end" if expire is None else f"until {_time(expire)}"
     _show(issued, f"key {told['id']} of {told['owner']}: {', '.join(told['scopes'])}, {until}")
 
 
-async def _rotate(keyring: Keyring, arguments: argparse.Namespace, _: int) -> None:
+async def _rotate(keyring: KeyService, arguments: argparse.Namespace, _: int) -> None:
     issued = await keyring.rotate(arguments.id, overlap=arguments.overlap)
     _show(issued, f"key {issued.key.id} is rotated: as it was, it is good for {arguments.overlap} s more")
 
 
-async def _revoke(keyring: Keyring, arguments: argparse.Namespace, _: int) -> None:
+async def _revoke(keyring: KeyService, arguments: argparse.Namespace, _: int) -> None:
     key = await keyring.revoke(arguments.id)
     print(f"key {key.id} of {key.owner} is revoked: it is refused everywhere within 5 s", file=sys.stderr)
 
 
-async def _list(keyring: Keyring, arguments: argparse.Namespace, _: int) -> None:
-    told = [keyring.told(key) async for key in keyring.walk()]
+async def _list(keyring: KeyService, arguments: argparse.Namespace, _: int) -> None:
+    told = [keyring.describe(key) async for key in keyring.walk()]
     lines = map(dumps, told) if arguments.json else _table([COLUMNS, *map(_cells, told)])
     print("\n".join(lines), end="\n" if told or not arguments.json else "")
 

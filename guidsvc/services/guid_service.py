@@ -83,7 +83,7 @@ Outcome = Literal["done", "found", "unknown"]
 sent, and nobody knows."""
 
 
-class Audit(Protocol):
+class ChangeAudit(Protocol):
     """Notes what is done to records."""
 
     def __call__(self, action: Action, record: Record, caller: Caller, outcome: Outcome, /) -> None:
@@ -112,7 +112,7 @@ class GuidService:
         strict: bool = False,
         attempts: int = ATTEMPTS,
         quota: Quota = NO_QUOTA,
-        audit: Audit | None = None,
+        audit: ChangeAudit | None = None,
     ) -> None:
         self._store = store
         self._audit = audit
@@ -286,7 +286,7 @@ class GuidService:
         return await self._store.count(self._selection(query))
 
     @contextmanager
-    def rehearsing(self, share: Share | None = None) -> Iterator["GuidService"]:
+    def dry_run(self, share: Share | None = None) -> Iterator["GuidService"]:
         """Yield a service that does, inside, what this one would do, and changes nothing that others see.
 
         SpaceUsed, or Overloaded, from whatever writes more than there is room for in the share of the request.
@@ -299,7 +299,7 @@ class GuidService:
                 terms=self._terms,
                 strict=self._strict,
                 attempts=self._attempts,
-                quota=self._quota.rehearsing(),
+                quota=self._quota.dry_run(),
             )
             yield service.acting_for(self._caller)
 
@@ -364,7 +364,7 @@ class GuidService:
         QuotaExceeded if that would bring a record to life, and its owner has as many as it may have. False, and nothing
         is changed, also if the store gets to it after `not_after`, or after the end of the reservation.
         """
-        async with self._quota.admitted(old, new) as place_until:
+        async with self._quota.reserve(old, new) as place_until:
             errand.checkpoint()
             with errand.shielded():
                 return await self._noted(action, old, new, earliest(place_until, not_after))

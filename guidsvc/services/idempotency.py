@@ -70,9 +70,9 @@ MAX_ANSWER_BYTES = 64 * 1024
 _log = structlog.get_logger(__name__)
 
 
-Draws = Callable[[int], ClaimedDraw]
+GuidFactory = Callable[[int], ClaimedDraw]
 """Returns what draws the GUID of the operation in this place of a request: the same each time it is done."""
-Work = Callable[[Draws | None], Awaitable[Response]]
+RequestBody = Callable[[GuidFactory | None], Awaitable[Response]]
 """Does a request, with draws of its own if it is one that may be done again."""
 Brief = Callable[[], Response]
 """Returns the answer that was given last, without what can be read again: to be kept where all of it is too large."""
@@ -117,7 +117,7 @@ class Idempotency:
         self._lease_seconds = lease_seconds
         self._term = _Term(clock, LeaseClock(receipts, timer=timer), lease_seconds)
 
-    async def once(self, request: Request, work: Work, brief: Brief | None = None) -> tuple[Response, bool]:
+    async def once(self, request: Request, work: RequestBody, brief: Brief | None = None) -> tuple[Response, bool]:
         """Return the answer to a request, and whether it was given before.
 
         What `work` raises is raised, and not kept. IdempotencyMismatch, InProgress and ReceiptsFull as told above.
@@ -176,9 +176,9 @@ class Idempotency:
     @asynccontextmanager
     async def _held(
         self, request: Request, receipt: Receipt, deadline: float, *, fresh: bool
-    ) -> AsyncIterator[tuple["_Hold", Attempt]]:
+    ) -> AsyncIterator[tuple["_LeasedReceipt", Attempt]]:
         """Hold a receipt, inside; at the end its answer is in it, or it is free to be claimed again."""
-        hold, attempt = _Hold(self._receipts, receipt, self._term, deadline), Attempt()
+        hold, attempt = _LeasedReceipt(self._receipts, receipt, self._term, deadline), Attempt()
         token = attempts.CURRENT.set(attempt)
         try:
             async with running_in_background(partial(self._renew, hold)):
@@ -191,14 +191,14 @@ class Idempotency:
         finally:
             attempts.CURRENT.reset(token)
 
-    async def _end(self, request: Request, hold: "_Hold", *, is_unused: bool) -> None:
+    async def _end(self, request: Request, hold: "_LeasedReceipt", *, is_unused: bool) -> None:
         """Forget a receipt under which nothing was begun; let whoever comes next do the request of any other again."""
         if not is_unused:
             await hold.let_go()
         elif await hold.forget():
             self._room.add(request.caller, -RECEIPT_BYTES)
 
-    async def _renew(self, hold: "_Hold") -> None:
+    async def _renew(self, hold: "_LeasedReceipt") -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
             # What has begun to renew is not cut off: the hold must know what is in the store.
@@ -223,7 +223,7 @@ class _Term(NamedTuple):
         return self.lease_clock.timer() + self.seconds - CLOCKS_SECONDS
 
 
-class _Hold:
+class _LeasedReceipt:
     """A receipt while its request is being done."""
 
     def __init__(self, receipts: Receipts, receipt: Receipt, term: _Term, deadline: float) -> None:
@@ -292,7 +292,7 @@ class _Hold:
 class _Claimed:
     """A draw of one operation, under the lease of its request."""
 
-    def __init__(self, draw: GuidGenerator, hold: _Hold) -> None:
+    def __init__(self, draw: GuidGenerator, hold: _LeasedReceipt) -> None:
         self._draw = draw
         self._hold = hold
 

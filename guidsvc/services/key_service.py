@@ -47,7 +47,7 @@ class Issued(NamedTuple):
     text: str
 
 
-class Keyring:
+class KeyService:
     """The keys that there are, by a clock. What changes them may raise StoreUnavailable or OutcomeUnknown.
 
     Where there is an `audit`, each change is noted there before it is told, with whom it acts for.
@@ -59,7 +59,7 @@ class Keyring:
         self._audit = audit
         self._caller = ANYONE
 
-    def acting_for(self, caller: Caller) -> "Keyring":
+    def acting_for(self, caller: Caller) -> "KeyService":
         """Return the same keys, as a caller changes them."""
         acting = copy(self)
         acting._caller = caller  # noqa: SLF001  # it is one of us
@@ -129,7 +129,7 @@ class Keyring:
             return "revoked"
         return "live" if key.is_good(self._clock()) else "expired"
 
-    def told(self, key: ApiKey) -> dict[str, Any]:
+    def describe(self, key: ApiKey) -> dict[str, Any]:
         """Return what is told of a key, as JSON: all but what its secrets can be known by. Times are digits."""
         scopes = key.scopes.split()
         whole: dict[str, Any] = {

@@ -64,23 +64,23 @@ _log = structlog.get_logger(__name__)
 class Quota(Protocol):
     """Says whether a record may come to life."""
 
-    def admitted(self, old: Record | None, new: Record | None) -> AbstractAsyncContextManager[int | None]:
+    def reserve(self, old: Record | None, new: Record | None) -> AbstractAsyncContextManager[int | None]:
         """Let `new` take the place of `old`, inside; QuotaExceeded if the owner has as many live records as it may.
 
         Yields the `not_after` of the swap; None if it may come at any time.
         """
 
-    def rehearsing(self) -> "Quota":
+    def dry_run(self) -> "Quota":
         """Return one that says the same of what is only rehearsed, and reserves nothing."""
 
 
 class _NoQuota:
     """Says that all may."""
 
-    def admitted(self, old: Record | None, new: Record | None) -> AbstractAsyncContextManager[int | None]:  # noqa: ARG002
+    def reserve(self, old: Record | None, new: Record | None) -> AbstractAsyncContextManager[int | None]:  # noqa: ARG002
         return _FREE
 
-    def rehearsing(self) -> Quota:
+    def dry_run(self) -> Quota:
         return self
 
 
@@ -125,7 +125,7 @@ class LedgerQuota:
         self._context = copy_context()  # of nobody's request
 
     @asynccontextmanager
-    async def admitted(self, old: Record | None, new: Record | None) -> AsyncIterator[int | None]:
+    async def reserve(self, old: Record | None, new: Record | None) -> AsyncIterator[int | None]:
         """As `Quota` says. What was written, or surely not, is taken back soon; what may have been, when it is over."""
         begun, now = self._lease_clock.timer(), self._clock()
         if new is None or not _lives_longer(old, new, now):
@@ -148,8 +148,8 @@ class LedgerQuota:
             raise
         self._end(account, wish)
 
-    def rehearsing(self) -> Quota:
-        return RehearsedQuota(self._ledgers, clock=self._clock, quota=self._quota)
+    def dry_run(self) -> Quota:
+        return DryRunQuota(self._ledgers, clock=self._clock, quota=self._quota)
 
     async def aclose(self) -> None:
         """Return when what can be taken back at once has been; what cannot is over by itself."""
@@ -261,7 +261,7 @@ class _Account:
             raise StoreUnavailable(f"the ledger of {self._owner!r}: {error}") from error
 
 
-class RehearsedQuota:
+class DryRunQuota:
     """A quota over what is rehearsed: what there is, and what the rehearsal has made of it so far."""
 
     def __init__(self, ledgers: Ledgers, *, clock: Clock, quota: int) -> None:
@@ -271,7 +271,7 @@ class RehearsedQuota:
         self._live: dict[str, int] = {}
 
     @asynccontextmanager
-    async def admitted(self, old: Record | None, new: Record | None) -> AsyncIterator[None]:
+    async def reserve(self, old: Record | None, new: Record | None) -> AsyncIterator[None]:
         """As `Quota` says."""
         now, either = self._clock(), new or old
         more = _is_live(new, now) - _is_live(old, now)
@@ -291,7 +291,7 @@ class RehearsedQuota:
             self._live[owner] -= more
             raise
 
-    def rehearsing(self) -> Quota:
+    def dry_run(self) -> Quota:
         return self
 
 

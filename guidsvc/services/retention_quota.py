@@ -65,21 +65,21 @@ class RetentionQuota:
         self._rooms: LRUCache[str, _Room] = LRUCache(OWNERS)
 
     @asynccontextmanager
-    async def admitted(self, old: Record | None, new: Record | None) -> AsyncIterator[int | None]:
+    async def reserve(self, old: Record | None, new: Record | None) -> AsyncIterator[int | None]:
         """As `Quota` says; QuotaExceeded if too many records of the owner are kept."""
         if old is not None or new is None:
-            async with self._live.admitted(old, new) as not_after:
+            async with self._live.reserve(old, new) as not_after:
                 yield not_after
             return
         room = await self._admit(new.owner)
         try:
-            async with self._live.admitted(old, new) as not_after:
+            async with self._live.reserve(old, new) as not_after:
                 yield not_after
         finally:
             room.pending -= 1
 
-    def rehearsing(self) -> Quota:
-        live = self._live.rehearsing()  # which creates nothing, so that one count is enough
+    def dry_run(self) -> Quota:
+        live = self._live.dry_run()  # which creates nothing, so that one count is enough
         return RetentionQuota(live, self._ledgers, clock=self._clock, quota=self._quota, parts=1)
 
     async def _admit(self, owner: str) -> _Room:

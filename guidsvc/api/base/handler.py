@@ -42,7 +42,7 @@ from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.server.protocol.abort import break_off
 from guidsvc.services import write_attempt as attempt
-from guidsvc.services.idempotency import Brief, Idempotency, Work
+from guidsvc.services.idempotency import Brief, Idempotency, RequestBody
 from guidsvc.telemetry import tracing
 from guidsvc.telemetry.tracing import Trace
 
@@ -221,7 +221,7 @@ class Handler(EnteredHandler):
     async def send_once(
         self,
         idempotency: Idempotency,
-        work: Work,
+        work: RequestBody,
         *,
         repeatable: bool = True,
         brief: Brief | None = None,

@@ -194,7 +194,7 @@ class BatchHandler(Handler):
         service = self._service.acting_for(self.caller)
         if query.validate_only == "true":
             self._is_rehearsal = True
-            service = self._open.enter_context(service.rehearsing(self._share))
+            service = self._open.enter_context(service.dry_run(self._share))
         minimal = self.preferences().get("return") == "minimal"
         self._applied = {"Preference-Applied": "return=minimal"} if minimal else {}
         return Performer(service, self.demand, self.request_id, full=query.view is not None, minimal=minimal)

@@ -20,7 +20,7 @@ from guidsvc.http.errors import TooLarge
 from guidsvc.http.ndjson import Line
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import Draws
+from guidsvc.services.idempotency import GuidFactory
 
 GROUP = 128
 """So many operations are done side by side: enough to share a commit, and not so many that other requests wait long."""
@@ -108,7 +108,7 @@ class Performer:
         self._full = full
         self._minimal = minimal
 
-    async def perform(self, asked: Sequence[Asked], draws: Draws | None = None) -> list[Result]:
+    async def perform(self, asked: Sequence[Asked], draws: GuidFactory | None = None) -> list[Result]:
         """Return the result of each operation. Those of one GUID are done in order, others side by side."""
         with errand.shielded():  # an operation that has been done has its result, whatever becomes of others
             return await self._perform(asked, draws)
@@ -117,7 +117,7 @@ class Performer:
         """Return the result of an operation that is refused."""
         return self._told(error, line)
 
-    async def _perform(self, asked: Sequence[Asked], draws: Draws | None) -> list[Result]:
+    async def _perform(self, asked: Sequence[Asked], draws: GuidFactory | None) -> list[Result]:
         results: list[Result] = [_NONE] * len(asked)
         by_guid: dict[object, list[int]] = {}
         for place, (operation, _) in enumerate(asked):

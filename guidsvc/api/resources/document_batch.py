@@ -15,7 +15,7 @@ from guidsvc.domain.guid_generator import ClaimedDraw
 from guidsvc.errors import GuidsvcError
 from guidsvc.http.response import Response
 from guidsvc.services import write_attempt as attempts
-from guidsvc.services.idempotency import Draws
+from guidsvc.services.idempotency import GuidFactory
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024
 """The size of an answer: where a record has no room, its result is in brief."""
@@ -44,7 +44,7 @@ class DocumentBatch:
         self._applied = dict(applied)
         self._briefs: list[bytes] = []
 
-    async def perform(self, draws: Draws | None) -> Response:
+    async def perform(self, draws: GuidFactory | None) -> Response:
         """Do all of it."""
         texts: list[bytes] = []
         room = MAX_RESULT_BYTES - len(self._values) * (BRIEF_BYTES + 1)
@@ -61,7 +61,7 @@ class DocumentBatch:
         """Return the answer without records."""
         return Response(200, {"Preference-Applied": "return=minimal"}, _document(self._briefs))
 
-    async def _do(self, values: Sequence[Any], start: int, draws: Draws | None) -> list[Result]:
+    async def _do(self, values: Sequence[Any], start: int, draws: GuidFactory | None) -> list[Result]:
         try:
             if start:
                 await self._confirm()
@@ -88,7 +88,7 @@ def _document(results: Sequence[bytes]) -> str:
     return f'{{"results":[{b",".join(results).decode()}]}}'
 
 
-def _from(draws: Draws, start: int, place: int) -> ClaimedDraw:
+def _from(draws: GuidFactory, start: int, place: int) -> ClaimedDraw:
     """Draw for a place in the group that begins there."""
     return draws(start + place)
 

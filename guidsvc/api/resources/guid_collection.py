@@ -27,7 +27,7 @@ from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred
 from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import Draws, Idempotency
+from guidsvc.services.idempotency import GuidFactory, Idempotency
 
 TOTAL = "total-count"
 
@@ -90,7 +90,7 @@ class GuidsHandler(RecordHandler):
         self.read_view(RecordQuery)
         creation, conditions = self.read_body(CreateCommand), self.read_conditions()
 
-        async def create(draws: Draws | None) -> Response:
+        async def create(draws: GuidFactory | None) -> Response:
             record = await self.service.create(creation, conditions, draw=draws and draws(0))
             return self.answer_of(CREATED, record)
 

@@ -18,7 +18,7 @@ from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN
 from guidsvc.domain.caller import ADMIN
 from guidsvc.domain.commands import NoQuery
 from guidsvc.errors import Forbidden, InvalidField, InvalidRequest, KeyNotActive, NoSuchKey, OutcomeUnknown
-from guidsvc.services.key_service import Issued, Keyring
+from guidsvc.services.key_service import Issued, KeyService
 
 _LOCATION = LOCATION._replace(description="Where the new key is.", example=f"/keys/{EXAMPLE_ID}")
 _LINK = LINK._replace(example=f'</keys?cursor={EXAMPLE_ID}>; rel="next"')
@@ -29,11 +29,11 @@ class KeyringHandler(Handler):
 
     label = "keys"
 
-    def initialize(self, keyring: Keyring | None) -> None:
+    def initialize(self, keyring: KeyService | None) -> None:
         self._keyring = keyring
 
     @property
-    def keyring(self) -> Keyring:
+    def keyring(self) -> KeyService:
         """The keys; Forbidden where anybody may ask: they would make themselves keys for when that is no longer so."""
         guard: Authenticator | None = self.application.settings["guard"]
         if guard is None or self._keyring is None:
@@ -53,7 +53,7 @@ class KeyringHandler(Handler):
 
     def reply_issued(self, status: int, issued: Issued) -> None:
         """End the request with a key and its text."""
-        self.reply(status, self.keyring.told(issued.key) | {"key": issued.text})
+        self.reply(status, self.keyring.describe(issued.key) | {"key": issued.text})
 
 
 class KeysHandler(KeyringHandler):
@@ -76,7 +76,7 @@ class KeysHandler(KeyringHandler):
         cursor = page[-1].id if len(found) > len(page) else None
         if cursor is not None:
             self.set_header("Link", link_to_next(self.request, cursor))
-        self.reply(OK, {"items": [keyring.told(key) for key in page], "next": cursor})
+        self.reply(OK, {"items": [keyring.describe(key) for key in page], "next": cursor})
 
     head = get
 
@@ -131,7 +131,7 @@ class KeyHandler(OneKeyHandler):
         self.read_query(NoQuery)
         async with self.place():
             key = await keyring.get(key_id)
-        self.reply(OK, keyring.told(key))
+        self.reply(OK, keyring.describe(key))
 
     head = get
 
