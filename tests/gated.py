@@ -7,8 +7,8 @@ from collections.abc import Callable
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
-from guidsvc.store.cache_fence import NEW, Fence, Sight
-from guidsvc.store.contract import FAR, Far
+from guidsvc.store.cache_fence import NEW, Fence, FenceReading
+from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
 
 
 class GatedStore:
@@ -36,21 +36,21 @@ class GatedStore:
             raise self.fault
         return found
 
-    async def latest(self, guid: str) -> Record | None:
+    async def get_for_update(self, guid: str) -> Record | None:
         return await self.get(guid)
 
     def on_claim(self, changed: Callable[[bool], None]) -> None:
         """Do nothing: it is in this process alone."""
 
-    async def settled(self, guid: str) -> Record | None:
+    async def get_linearizable(self, guid: str) -> Record | None:
         return await self.get(guid)
 
-    def peek(self, guid: str) -> Record | Far | None:
-        return self.records.get(guid) if self.at_hand else FAR
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
+        return self.records.get(guid) if self.at_hand else WOULD_BLOCK
 
-    async def fence(self) -> Sight:
+    async def fence(self) -> FenceReading:
         await self.fence_gate.wait()
-        return Sight(self.the_fence, time.monotonic_ns() // 1_000_000)
+        return FenceReading(self.the_fence, time.monotonic_ns() // 1_000_000)
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
         if self.fence_fault:
@@ -94,7 +94,7 @@ class GatedStore:
     async def purge(self, before: int, limit: int) -> int:
         return 0
 
-    async def identity(self) -> str:
+    async def store_id(self) -> str:
         return "gated"
 
     async def ping(self) -> None:

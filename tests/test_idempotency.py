@@ -28,9 +28,9 @@ from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, GuidFac
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
 from guidsvc.services.receipt_quota import pack
 from guidsvc.store import open_store
-from guidsvc.store.cache_fence import Sight
+from guidsvc.store.cache_fence import FenceReading
 from guidsvc.store.contract import Backend, Database, Store
-from guidsvc.store.delegating import Around
+from guidsvc.store.delegating import DelegatingStore
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.records import record
@@ -335,7 +335,7 @@ async def test_a_request_whose_answer_cannot_be_stored_is_not_acknowledged_if_it
 # Processes that stand still
 
 
-class StandingStill(Around[Backend]):
+class StandingStill(DelegatingStore[Backend]):
     """A store as a process sees it that stands still, once, when it has sent a write; and the time, which goes on."""
 
     def __init__(self, store: Backend, clock: FakeClock) -> None:
@@ -350,7 +350,7 @@ class StandingStill(Around[Backend]):
     def timer(self) -> float:
         return self._seconds
 
-    async def fence(self) -> Sight:
+    async def fence(self) -> FenceReading:
         sight = await self._store.fence()
         return sight._replace(now=sight.now + round(self._seconds * 1000))
 

@@ -12,14 +12,14 @@ from guidsvc.domain.api_key import ApiKey
 from guidsvc.errors import InvalidRequest, KeyNotActive, NoSuchKey, StoreUnavailable
 from guidsvc.services.key_service import ATTEMPTS, STRIDE, Issued, KeyService
 from guidsvc.store import open_keys
-from guidsvc.store.contract import Keys
+from guidsvc.store.contract import ApiKeyRepository
 from tests.conftest import FakeClock
 
 
 class Rivalled:
     """Keys of which somebody else notes the use, so many times, just before they are changed."""
 
-    def __init__(self, kept: Keys, times: int) -> None:
+    def __init__(self, kept: ApiKeyRepository, times: int) -> None:
         self._kept = kept
         self.left = times
 
@@ -41,7 +41,7 @@ class Deal(NamedTuple):
     """A keyring, and what it keeps its keys in."""
 
     ring: KeyService
-    kept: Keys
+    kept: ApiKeyRepository
     clock: FakeClock
 
     def against(self, times: int) -> KeyService:

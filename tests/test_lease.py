@@ -2,7 +2,7 @@
 
 import pytest
 
-from guidsvc.store.cache_fence import NEW, Sight
+from guidsvc.store.cache_fence import NEW, FenceReading
 from guidsvc.store.lease import (
     FRESH_SECONDS,
     SKEW_SECONDS,
@@ -29,9 +29,9 @@ class Clocks:
     def store_ms(self) -> float:
         return STORE_MS + (self.seconds - 100) * 1000 * self._rate
 
-    async def fence(self) -> Sight:
+    async def fence(self) -> FenceReading:
         self.looks += 1
-        sight = Sight(NEW, int(self.store_ms))
+        sight = FenceReading(NEW, int(self.store_ms))
         self.seconds += 0.2  # the answer takes its time
         return sight
 

@@ -177,19 +177,19 @@ async def test_a_tally_has_what_another_wrote_just_now(store: Database, url: str
         for number in range(20):
             new = record(clock(), guid=f"{number:032X}", owner="alice")
             assert await other.swap(None, new)
-            assert await store.tally(living("alice", clock())) == 1
-            assert await store.tally(living("alice", clock(), without=frozenset({new.guid}))) == 0
+            assert await store.count_linearizable(living("alice", clock())) == 1
+            assert await store.count_linearizable(living("alice", clock(), without=frozenset({new.guid}))) == 0
             assert await other.swap(new, None)
-            assert await store.tally(living("alice", clock())) == 0
+            assert await store.count_linearizable(living("alice", clock())) == 0
 
 
 async def test_a_tally_counts_what_is_live(store: Database, clock: FakeClock) -> None:
     for place, expire in enumerate((0, clock.seconds, clock.seconds + 1)):
         await store.swap(None, record(clock(), guid=f"{place:032X}", owner="alice", expire=expire))
 
-    assert await store.tally(living("alice", clock())) == 1
-    assert await store.tally(living("alice", clock() + 999)) == 1
-    assert await store.tally(living("alice", clock() + 1000)) == 0
+    assert await store.count_linearizable(living("alice", clock())) == 1
+    assert await store.count_linearizable(living("alice", clock() + 999)) == 1
+    assert await store.count_linearizable(living("alice", clock() + 1000)) == 0
 
 
 @pytest.mark.parametrize("entries", ["[]", '{"a": "b"}', "nonsense"])

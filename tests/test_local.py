@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from guidsvc.cache.memory import LocalCache
+from guidsvc.cache.memory import MemoryCache
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
-from guidsvc.store.contract import Far
+from guidsvc.store.contract import WouldBlock
 from tests.conftest import FakeClock
 from tests.gated import GatedStore, turns
 from tests.records import GUID, record
@@ -20,9 +20,9 @@ async def gated() -> GatedStore:
 
 
 @pytest.fixture
-def cache(gated: GatedStore, clock: FakeClock) -> LocalCache:
+def cache(gated: GatedStore, clock: FakeClock) -> MemoryCache:
     """A cache with room for three records."""
-    return LocalCache(gated, clock=clock, size_bytes=3 * record(clock()).held_bytes)
+    return MemoryCache(gated, clock=clock, size_bytes=3 * record(clock()).held_bytes)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def at(clock: FakeClock) -> Callable[..., Record]:
 
 
 async def test_a_record_that_was_read_is_served_without_asking_the_store(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     gated.records[GUID] = at()
 
@@ -40,7 +40,7 @@ async def test_a_record_that_was_read_is_served_without_asking_the_store(
     assert gated.gets == 1
 
 
-async def test_nothing_negative_is_cached(cache: LocalCache, gated: GatedStore, at: Callable[..., Record]) -> None:
+async def test_nothing_negative_is_cached(cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]) -> None:
     assert await cache.get(GUID) is None
     gated.records[GUID] = at()
 
@@ -48,7 +48,7 @@ async def test_nothing_negative_is_cached(cache: LocalCache, gated: GatedStore, 
 
 
 async def test_an_entry_is_dropped_when_its_record_expires(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record], clock: FakeClock
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record], clock: FakeClock
 ) -> None:
     gated.records[GUID] = short = at(expire=clock.seconds + 5)
     await cache.get(GUID)
@@ -60,7 +60,7 @@ async def test_an_entry_is_dropped_when_its_record_expires(
 
 
 async def test_an_expired_record_is_not_cached_and_takes_no_place(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     live = [f"{number:032X}" for number in range(3)]
     gated.records = {guid: at(guid=guid) for guid in live} | {GUID: at(expire=0)}
@@ -74,7 +74,7 @@ async def test_an_expired_record_is_not_cached_and_takes_no_place(
 
 
 async def test_the_least_recently_used_goes_first(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     guids = [f"{number:032X}" for number in range(4)]
     gated.records = {guid: at(guid=guid) for guid in guids}
@@ -93,14 +93,14 @@ async def test_a_record_that_exceeds_the_cache_is_served_and_not_kept(
     gated: GatedStore, at: Callable[..., Record], clock: FakeClock
 ) -> None:
     large = gated.records[GUID] = at(metadata=f'{{"a":"{"x" * 16_000}"}}')
-    cache = LocalCache(gated, clock=clock, size_bytes=large.held_bytes - 1)
+    cache = MemoryCache(gated, clock=clock, size_bytes=large.held_bytes - 1)
 
     assert [await cache.get(GUID) for _ in range(2)] == [large, large]
     assert gated.gets == 2
 
 
 async def test_readers_of_one_key_share_one_flight(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     gated.records[GUID] = at()
     gated.open.clear()
@@ -113,7 +113,7 @@ async def test_readers_of_one_key_share_one_flight(
 
 
 async def test_a_reader_that_goes_away_leaves_the_flight_to_the_others(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     gated.records[GUID] = at()
     gated.open.clear()
@@ -127,7 +127,7 @@ async def test_a_reader_that_goes_away_leaves_the_flight_to_the_others(
 
 
 async def test_a_fault_of_the_store_reaches_all_who_wait_and_is_not_kept(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     gated.fault = StoreUnavailable("gone")
     answers = await asyncio.gather(cache.get(GUID), cache.get(GUID), return_exceptions=True)
@@ -138,7 +138,7 @@ async def test_a_fault_of_the_store_reaches_all_who_wait_and_is_not_kept(
 
 
 async def test_a_read_that_began_before_a_write_never_fills_the_cache_after_it(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     old = gated.records[GUID] = at()
     new = at(version=old.version + 1)
@@ -155,7 +155,7 @@ async def test_a_read_that_began_before_a_write_never_fills_the_cache_after_it(
 
 
 async def test_a_read_during_a_write_fills_nothing_and_shares_nothing(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     old = gated.records[GUID] = at()
     new = at(version=old.version + 1)
@@ -172,7 +172,7 @@ async def test_a_read_during_a_write_fills_nothing_and_shares_nothing(
 
 
 async def test_two_writes_at_once_keep_the_key_out_until_the_last_is_over(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     old = gated.records[GUID] = at()
     first_gate, second_gate = gated.swap_gates = [asyncio.Event(), asyncio.Event()]
@@ -190,7 +190,7 @@ async def test_two_writes_at_once_keep_the_key_out_until_the_last_is_over(
 
 
 async def test_a_write_that_failed_leaves_the_key_to_be_cached_again(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     old = gated.records[GUID] = at()
     gated.fault = StoreUnavailable("gone")
@@ -203,7 +203,7 @@ async def test_a_write_that_failed_leaves_the_key_to_be_cached_again(
 
 
 async def test_after_a_write_of_unknown_outcome_reads_go_to_the_store(
-    cache: LocalCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     old = gated.records[GUID] = at()
     await cache.get(GUID)
@@ -221,7 +221,7 @@ async def test_after_a_write_of_unknown_outcome_reads_go_to_the_store(
 class NearStore(GatedStore):
     """A gated store that is at hand for reads."""
 
-    def peek(self, guid: str) -> Record | Far | None:
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
         return self.records.get(guid)
 
 
@@ -229,26 +229,26 @@ async def test_what_is_peeked_at_while_it_is_being_written_is_not_kept(
     at: Callable[..., Record], clock: FakeClock
 ) -> None:
     near = NearStore()
-    cache = LocalCache(near, clock=clock, size_bytes=10**6)
+    cache = MemoryCache(near, clock=clock, size_bytes=10**6)
     near.records[GUID] = old = at()
-    assert cache.peek(GUID) is old
+    assert cache.get_nowait(GUID) is old
     near.open.clear()
     writer = asyncio.create_task(cache.swap(old, new := at(user="another", version=clock() + 1)))
     await turns()
 
-    assert cache.peek(GUID) is old  # as it still is
+    assert cache.get_nowait(GUID) is old  # as it still is
     near.open.set()
     assert await writer
-    assert cache.peek(GUID) is new
+    assert cache.get_nowait(GUID) is new
     near.records.clear()
-    assert cache.peek(GUID) is new  # from here on it is kept
+    assert cache.get_nowait(GUID) is new  # from here on it is kept
 
 
 async def test_what_has_expired_is_not_kept_by_a_peek(at: Callable[..., Record], clock: FakeClock) -> None:
     near = NearStore()
-    cache = LocalCache(near, clock=clock, size_bytes=10**6)
+    cache = MemoryCache(near, clock=clock, size_bytes=10**6)
     near.records[GUID] = at(expire=clock.seconds)
 
-    assert cache.peek(GUID) is near.records[GUID]
+    assert cache.get_nowait(GUID) is near.records[GUID]
     near.records.clear()
-    assert cache.peek(GUID) is None
+    assert cache.get_nowait(GUID) is None

@@ -9,9 +9,9 @@ from cachebox import LRUCache
 
 from guidsvc.auth.authenticator import LOGIN_BYTES, REMEMBERED_BYTES, Authenticator
 from guidsvc.cache.byte_lru import bounded, put
-from guidsvc.cache.memory import LocalCache
+from guidsvc.cache.memory import MemoryCache
 from guidsvc.domain.record import SMALL_BYTES, Record
-from guidsvc.store.contract import FAR, Far
+from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
 from tests.conftest import FakeClock
 from tests.gated import GatedStore
 from tests.records import record
@@ -44,7 +44,7 @@ class Made(GatedStore):
         super().__init__()
         self._metadata = metadata(text)
 
-    def peek(self, guid: str) -> Record | Far | None:
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
         made = record(NOW, guid=guid, user=f"user {guid}", metadata=self._metadata)
         return Record.model_validate_json(made.model_dump_json())
 
@@ -55,12 +55,12 @@ def resident_bytes() -> int:
 
 def growth(text: str) -> tuple[int, int]:
     """Read more records than there is room for; return by how much the process grew, and how many are kept."""
-    cache = LocalCache(Made(text), clock=lambda: NOW, size_bytes=SIZE_BYTES)
+    cache = MemoryCache(Made(text), clock=lambda: NOW, size_bytes=SIZE_BYTES)
     before = resident_bytes()
     for number in range(2 * SIZE_BYTES // record(NOW, metadata=metadata(text)).held_bytes):
-        found = cache.peek(f"{number:032X}")
+        found = cache.get_nowait(f"{number:032X}")
         assert found is not None
-        assert found is not FAR
+        assert found is not WOULD_BLOCK
         found.render_cache["answer"] = b"x" * WIRE_HEAD_BYTES + found.json_body  # as the connection does
     return resident_bytes() - before, len(cache._entries)
 

@@ -7,7 +7,7 @@ import pytest
 
 from guidsvc.errors import StoreUnavailable
 from guidsvc.store import open_store
-from guidsvc.store.instrumented import MeasuredStore
+from guidsvc.store.instrumented import InstrumentedStore
 from guidsvc.telemetry.metrics import LATENCIES, QUICK_SECONDS, CacheMeter, Histogram, RequestMeter, StoreMeter
 from guidsvc.telemetry.tracing import CURRENT, REDIS, Trace
 from tests.conftest import FakeClock
@@ -47,7 +47,7 @@ async def test_a_store_that_fails_is_counted_as_failing(clock: FakeClock) -> Non
             raise StoreUnavailable("no")
 
     meter = StoreMeter()
-    store = MeasuredStore(Failing(), meter)
+    store = InstrumentedStore(Failing(), meter)
     with pytest.raises(StoreUnavailable):
         await store.get(GUID)
 

@@ -207,7 +207,7 @@ async def test_a_read_counts_only_while_a_look_at_the_fence_proves_the_primary(
     await store.fence()
     assert await store.get(GUID) == record(clock())
     store._clock.set(time.monotonic() - PROOF_SECONDS, 0)
-    assert await store.latest(GUID) == record(clock())
+    assert await store.get_for_update(GUID) == record(clock())
 
     assert levels(commands) == ["linearizable", "majority", "linearizable"]
 
@@ -253,7 +253,7 @@ async def test_a_look_at_the_fence_and_a_key_are_read_linearizably_by_their_id(
 
 
 async def test_one_reply_holds_all_that_is_read_linearizably(store: MongoStore, commands: Commands) -> None:
-    await asyncio.gather(*(store.settled(f"{number:032X}") for number in range(SETTLED + 1)))
+    await asyncio.gather(*(store.get_linearizable(f"{number:032X}") for number in range(SETTLED + 1)))
 
     assert sorted(len(command["filter"]["_id"]["$in"]) for command in commands.named("find")) == [1, SETTLED]
     assert set(levels(commands)) == {"linearizable"}
@@ -278,7 +278,7 @@ async def test_a_store_has_a_name_and_a_new_one_when_somebody_had_it_for_himself
     names = []
     for exclusive in (False, False, True, False):
         async with open_mongo(mongo_url, exclusive=exclusive) as store:
-            names.append(await store.identity())
+            names.append(await store.store_id())
 
     assert names[0] == names[1]
     assert names[2] == names[3]

@@ -20,9 +20,9 @@ from guidsvc.services import quota
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.quota import LedgerQuota, open_quota
 from guidsvc.store import open_store
-from guidsvc.store.cache_fence import Sight
+from guidsvc.store.cache_fence import FenceReading
 from guidsvc.store.contract import Database
-from guidsvc.store.delegating import Around
+from guidsvc.store.delegating import DelegatingStore
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import FakeClock
 from tests.records import GUID, record
@@ -48,7 +48,7 @@ class Time:
         self.ahead_ms += round(seconds * 1000)
 
 
-class Store(Around[Database]):
+class Store(DelegatingStore[Database]):
     """A store that counts how often it is asked to tally, and to swap a ledger; and does as it is told."""
 
     def __init__(self, store: Database, time: "Time") -> None:
@@ -70,8 +70,8 @@ class Store(Around[Database]):
         self.meanwhile: list[Callable[[], Awaitable[object]]] = []
         """What another process does, one each time, between a read for a write and its reservation."""
 
-    async def latest(self, guid: str) -> Record | None:
-        found = await self._store.latest(guid)
+    async def get_for_update(self, guid: str) -> Record | None:
+        found = await self._store.get_for_update(guid)
         if self.meanwhile:
             await self.meanwhile.pop()()
         return found
@@ -92,7 +92,7 @@ class Store(Around[Database]):
     async def ledger(self, owner: str) -> QuotaLedger | None:
         return await self._store.ledger(owner)
 
-    async def fence(self) -> Sight:
+    async def fence(self) -> FenceReading:
         self.looks += 1
         if self.clock_fails:
             raise self.clock_fails
@@ -108,9 +108,9 @@ class Store(Around[Database]):
             return False
         return await self._store.swap_ledger(old, new)
 
-    async def tally(self, selection: Selection) -> int:
+    async def count_linearizable(self, selection: Selection) -> int:
         self.tallies += 1
-        return await self._store.tally(selection)
+        return await self._store.count_linearizable(selection)
 
 
 class Kept:

@@ -59,7 +59,7 @@ async def test_it_is_of_each_owner_and_asked_seldom(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = 0
-    tally = type(database).tally
+    tally = type(database).count_linearizable
 
     async def counted(self: Database, selection: object) -> int:
         nonlocal counts

@@ -14,8 +14,8 @@ import redis
 import yaml
 
 from guidsvc.cache.redis_counters import open_counters
-from guidsvc.cache.redis_link import Link, open_link
-from guidsvc.cache.timings import Timing
+from guidsvc.cache.redis_link import RedisLink, open_link
+from guidsvc.cache.timings import CacheTimings
 from guidsvc.errors import CacheUnavailable, StartError
 from guidsvc.store.mongo.store import open_mongo
 from tests.certificates import Certificate
@@ -28,7 +28,7 @@ from tests.test_shared import TIMING, opened, settled, until_on
 PASSWORD = "s3cret-s3cret"
 (LINE,) = re.findall(r"^user guidsvc .*$", (ROOT / "docs" / "operating.md").read_text(), re.MULTILINE)
 USER = LINE.replace("PASSWORD", PASSWORD).split()
-LEASED = replace(TIMING, lease=Timing().lease)
+LEASED = replace(TIMING, lease=CacheTimings().lease)
 """As it is served with: one of a millisecond is lost in the milliseconds that Redis counts in, and reads go back."""
 ADMIN = ["user", "admin", "on", "nopass", "~*", "&*", "+@all"]
 
@@ -131,7 +131,7 @@ async def behind_tls(port: int, certificate: Certificate) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def linked(url: str) -> AsyncIterator[Link]:
+async def linked(url: str) -> AsyncIterator[RedisLink]:
     """Open a link, inside."""
     async with open_link(url, name="tls", timing=TIMING) as link:
         yield link

@@ -13,7 +13,7 @@ from guidsvc.errors import Expired, InvalidRequest, NotFound, StoreUnavailable
 from guidsvc.services.guid_service import GuidService
 from guidsvc.store import open_store
 from guidsvc.store.contract import Store
-from guidsvc.store.delegating import Around
+from guidsvc.store.delegating import DelegatingStore
 from tests.conftest import FakeClock
 from tests.records import GUID
 
@@ -21,7 +21,7 @@ TERMS = RetentionPolicy(lifetime=3600, retention=600)
 ATTEMPTS = 5
 
 
-class LosesRaces(Around[Store]):
+class LosesRaces(DelegatingStore[Store]):
     """A store around a store, of whose swaps the first `races` find that another was faster."""
 
     def __init__(self, store: Store, races: int) -> None:

@@ -15,16 +15,16 @@ import uvloop
 from structlog.testing import capture_logs
 
 from guidsvc.cache.byte_lru import bounded
-from guidsvc.cache.redis_cache import SharedCache, _weigh_decoding, _weigh_held
+from guidsvc.cache.redis_cache import RedisCache, _weigh_decoding, _weigh_held
 from guidsvc.cache.redis_link import open_link
-from guidsvc.cache.timings import Timing
+from guidsvc.cache.timings import CacheTimings
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.store.cache_fence import Fence, Mode
-from guidsvc.store.contract import FAR
+from guidsvc.store.contract import WOULD_BLOCK
 from guidsvc.telemetry import tracing
 from guidsvc.telemetry.metrics import CacheMeter
 from guidsvc.telemetry.tracing import Trace
@@ -35,7 +35,7 @@ from tests.servers import Server, redis_server
 
 DOWN, OFF = "cache is down", "cache is off"
 NAME = "gated"
-TIMING = Timing(lease=0.001, fence_lease=0.2, poll=0.02, hold_down=0.05, skew=0.0, begin=0.1)
+TIMING = CacheTimings(lease=0.001, fence_lease=0.2, poll=0.02, hold_down=0.05, skew=0.0, begin=0.1)
 """The protocol, quicker, and with a lease so short that what is read comes from Redis."""
 HELD = replace(TIMING, lease=5.0)
 """With a lease that outlasts a test."""
@@ -43,30 +43,30 @@ HELD = replace(TIMING, lease=5.0)
 
 @asynccontextmanager
 async def opened(
-    at: int | str, store: GatedStore, clock: FakeClock, timing: Timing = TIMING, name: str = NAME
-) -> AsyncIterator[SharedCache]:
+    at: int | str, store: GatedStore, clock: FakeClock, timing: CacheTimings = TIMING, name: str = NAME
+) -> AsyncIterator[RedisCache]:
     """Open a cache, as a process has it, in the Redis on a port, or at an address and with a user."""
     meter = CacheMeter()
     url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
     async with open_link(url, name=name, timing=timing, meter=meter) as link:
-        cache = SharedCache(store, link, clock=clock, size_bytes=1_000_000, timing=timing, meter=meter)
+        cache = RedisCache(store, link, clock=clock, size_bytes=1_000_000, timing=timing, meter=meter)
         async with running_in_background(cache.fence.keep):
             yield cache
             await cache.aclose()
 
 
-async def until_on(*caches: SharedCache) -> None:
+async def until_on(*caches: RedisCache) -> None:
     """Return when all of them use Redis."""
     while not all(cache.fence.usable and cache._link.up_since for cache in caches):
         await asyncio.sleep(0.001)
 
 
-async def settled(cache: SharedCache) -> None:
+async def settled(cache: RedisCache) -> None:
     """Return when nothing goes on beside the requests."""
     await cache._beside.drain()
 
 
-async def assert_cached(cache: SharedCache, gated: GatedStore, expected: Record) -> None:
+async def assert_cached(cache: RedisCache, gated: GatedStore, expected: Record) -> None:
     """Fail unless the record is in the cache, so that the store need not be asked."""
     gated.gets = 0
     assert await cache.get(GUID) == expected
@@ -85,14 +85,14 @@ def raw(own_redis: Server) -> redis.Redis:
 
 
 @pytest.fixture
-def timing() -> Timing:
+def timing() -> CacheTimings:
     return TIMING
 
 
 @pytest.fixture
 async def caches(
-    own_redis: Server, gated: GatedStore, clock: FakeClock, timing: Timing
-) -> AsyncIterator[list[SharedCache]]:
+    own_redis: Server, gated: GatedStore, clock: FakeClock, timing: CacheTimings
+) -> AsyncIterator[list[RedisCache]]:
     """Two caches on one Redis and one store, as two processes have them."""
     async with AsyncExitStack() as stack:
         both = [await stack.enter_async_context(opened(own_redis.port, gated, clock, timing)) for _ in range(2)]
@@ -101,11 +101,11 @@ async def caches(
 
 
 @pytest.fixture
-def cache(caches: list[SharedCache]) -> SharedCache:
+def cache(caches: list[RedisCache]) -> RedisCache:
     return caches[0]
 
 
-async def until_up(cache: SharedCache) -> None:
+async def until_up(cache: RedisCache) -> None:
     """Return when the cache answers again."""
     while True:
         try:
@@ -115,7 +115,7 @@ async def until_up(cache: SharedCache) -> None:
 
 
 async def begun(
-    cache: SharedCache, gated: GatedStore, old: Record, new: Record | None
+    cache: RedisCache, gated: GatedStore, old: Record, new: Record | None
 ) -> tuple[asyncio.Task[bool], asyncio.Event]:
     """Begin a write; return it when it has come to the store, and the gate that lets it go on there."""
     gated.swap_gates.append(gate := asyncio.Event())
@@ -133,7 +133,7 @@ def entry(raw: redis.Redis, kind: str = "v") -> str:
 
 
 async def test_a_record_that_was_read_is_served_to_every_process_without_asking_the_store(
-    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock(), metadata='{"a":1}')
 
@@ -143,7 +143,7 @@ async def test_a_record_that_was_read_is_served_to_every_process_without_asking_
     assert gated.gets == 1
 
 
-async def test_nothing_negative_is_cached(cache: SharedCache, gated: GatedStore, clock: FakeClock) -> None:
+async def test_nothing_negative_is_cached(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
     assert await cache.get(GUID) is None
     gated.records[GUID] = record(clock())
 
@@ -151,7 +151,7 @@ async def test_nothing_negative_is_cached(cache: SharedCache, gated: GatedStore,
 
 
 async def test_an_entry_lives_no_longer_than_its_record(
-    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock(), expire=clock.seconds + 50)
     await cache.get(GUID)
@@ -161,7 +161,7 @@ async def test_an_entry_lives_no_longer_than_its_record(
 
 
 async def test_no_entry_lives_longer_than_some_minutes(
-    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock(), expire=clock.seconds + 9 * 86400)
     await cache.get(GUID)
@@ -170,7 +170,7 @@ async def test_no_entry_lives_longer_than_some_minutes(
     assert TIMING.token * 1000 < int(raw.pttl(entry(raw))) <= TIMING.entry * 1000
 
 
-async def test_an_expired_record_is_not_cached(cache: SharedCache, gated: GatedStore, clock: FakeClock) -> None:
+async def test_an_expired_record_is_not_cached(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
     gated.records[GUID] = record(clock(), expire=clock.seconds)
 
     await cache.get(GUID)
@@ -180,7 +180,7 @@ async def test_an_expired_record_is_not_cached(cache: SharedCache, gated: GatedS
 
 
 async def test_while_one_fills_the_others_ask_the_store_and_leave_it_its_token(
-    caches: list[SharedCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock
+    caches: list[RedisCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())
     gated.open.clear()
@@ -198,7 +198,7 @@ async def test_while_one_fills_the_others_ask_the_store_and_leave_it_its_token(
 
 
 async def test_a_write_by_one_process_is_seen_by_the_next_read_of_another(
-    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
@@ -209,7 +209,7 @@ async def test_a_write_by_one_process_is_seen_by_the_next_read_of_another(
 
 
 async def test_a_read_that_began_before_a_write_never_fills_the_cache_after_it(
-    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
@@ -227,7 +227,7 @@ async def test_a_read_that_began_before_a_write_never_fills_the_cache_after_it(
 
 
 async def test_while_a_write_is_under_way_readers_ask_the_store_and_fill_nothing(
-    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     writer, gate = await begun(caches[0], gated, old, record(clock(), version=clock() + 1))
@@ -239,7 +239,7 @@ async def test_while_a_write_is_under_way_readers_ask_the_store_and_fill_nothing
 
 
 async def test_a_read_that_began_during_a_write_never_fills_the_cache_after_it(
-    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
@@ -257,7 +257,7 @@ async def test_a_read_that_began_during_a_write_never_fills_the_cache_after_it(
 
 
 async def test_the_end_of_one_write_leaves_the_marker_of_another(
-    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     first, first_gate = await begun(caches[0], gated, old, record(clock(), version=clock() + 1))
@@ -274,7 +274,7 @@ async def test_the_end_of_one_write_leaves_the_marker_of_another(
 
 
 async def test_a_write_that_changed_nothing_leaves_the_key_to_be_cached_again(
-    cache: SharedCache, gated: GatedStore, clock: FakeClock
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     gated.fault = StoreUnavailable("gone")
@@ -287,7 +287,7 @@ async def test_a_write_that_changed_nothing_leaves_the_key_to_be_cached_again(
 
 
 async def test_a_write_that_lost_its_race_leaves_the_key_to_be_cached_again(
-    cache: SharedCache, gated: GatedStore, clock: FakeClock
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     gated.loses = True
@@ -298,7 +298,7 @@ async def test_a_write_that_lost_its_race_leaves_the_key_to_be_cached_again(
 
 
 async def test_after_a_write_of_unknown_outcome_nothing_is_filled(
-    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     gated.fault = OutcomeUnknown("no answer")
@@ -312,7 +312,7 @@ async def test_after_a_write_of_unknown_outcome_nothing_is_filled(
 
 
 async def test_an_entry_of_another_guid_is_not_served(
-    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("corrupt cache entry")
     gated.records[GUID] = record(clock())
@@ -322,7 +322,7 @@ async def test_an_entry_of_another_guid_is_not_served(
 
 
 async def test_a_connection_that_redis_closed_costs_a_write_nothing(
-    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     raw.client_kill_filter(_type="normal", skipme=True)
@@ -349,7 +349,7 @@ def test_a_connection_that_is_closed_beneath_us_is_made_anew(own_redis: Server, 
 
 
 async def test_scripts_that_redis_forgot_are_loaded_again(
-    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     raw.script_flush()
@@ -379,7 +379,7 @@ def test_an_answer_that_came_while_our_own_loop_was_busy_is_taken(
     async def scenario() -> None:
         gated = GatedStore()
         async with opened(own_redis.port, gated, clock, replace(TIMING, fence_lease=60.0)) as cache:
-            gated.the_fence = Fence(Mode.ON, 1, (await cache._link.adopt(1)).name)
+            gated.the_fence = Fence(Mode.ON, 1, (await cache._link.begin_epoch(1)).name)
             await cache.fence.look()
             gated.records[GUID] = record(clock(), metadata=json.dumps({"a": "x" * 16_000}))
             await cache.get(GUID)
@@ -401,13 +401,13 @@ def test_an_answer_that_came_while_our_own_loop_was_busy_is_taken(
 
 @pytest.mark.parametrize("timing", [HELD])
 async def test_what_was_read_is_held_in_the_process_for_a_lease(
-    cache: SharedCache, gated: GatedStore, own_redis: Server, clock: FakeClock, expected_logs: ExpectedLogs
+    cache: RedisCache, gated: GatedStore, own_redis: Server, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN)
     gated.records[GUID] = record(clock())
     await cache.get(GUID)
     await settled(cache)
-    assert cache.peek(GUID) == gated.records[GUID], "the fill has noted a lease"
+    assert cache.get_nowait(GUID) == gated.records[GUID], "the fill has noted a lease"
 
     own_redis.pause()
     assert await cache.get(GUID) == gated.records[GUID]
@@ -416,23 +416,23 @@ async def test_what_was_read_is_held_in_the_process_for_a_lease(
 
 @pytest.mark.parametrize("timing", [replace(HELD, lease=0.3)])
 async def test_a_write_waits_until_no_other_process_holds_what_was(
-    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
     await caches[0].get(GUID)
     await settled(caches[0])
     await caches[1].get(GUID)
-    assert caches[1].peek(GUID) == old
+    assert caches[1].get_nowait(GUID) == old
 
     assert await caches[0].swap(old, new)
-    assert caches[1].peek(GUID) is FAR, "its lease is over"
+    assert caches[1].get_nowait(GUID) is WOULD_BLOCK, "its lease is over"
     assert await caches[1].get(GUID) == new
 
 
 @pytest.mark.parametrize("timing", [HELD])
 async def test_a_write_does_not_wait_for_what_its_own_process_holds(
-    cache: SharedCache, gated: GatedStore, clock: FakeClock
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     await cache.get(GUID)
@@ -441,26 +441,26 @@ async def test_a_write_does_not_wait_for_what_its_own_process_holds(
 
     assert await cache.swap(old, None)
     assert time.monotonic() - before < HELD.lease
-    assert cache.peek(GUID) is FAR
+    assert cache.get_nowait(GUID) is WOULD_BLOCK
 
 
 @pytest.mark.parametrize("timing", [HELD])
 async def test_what_is_held_is_held_no_longer_than_its_record_lives(
-    cache: SharedCache, gated: GatedStore, clock: FakeClock
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
 ) -> None:
     clock.now += 900  # of a second at whose end it expires
     gated.records[GUID] = record(clock(), expire=clock.seconds + 1)
     await cache.get(GUID)
     await settled(cache)
-    held = cache.peek(GUID)
-    while cache.peek(GUID) is not FAR:
+    held = cache.get_nowait(GUID)
+    while cache.get_nowait(GUID) is not WOULD_BLOCK:
         await asyncio.sleep(0.001)
     assert held == gated.records[GUID]
 
 
 @pytest.mark.parametrize("timing", [HELD])
 async def test_a_look_at_the_fence_that_is_old_holds_no_longer(
-    cache: SharedCache, gated: GatedStore, clock: FakeClock
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())
     await cache.get(GUID)
@@ -469,13 +469,13 @@ async def test_a_look_at_the_fence_that_is_old_holds_no_longer(
     while cache.fence.usable:
         await asyncio.sleep(0.001)
 
-    assert cache.peek(GUID) is FAR, "it asks the store, which here is far"
+    assert cache.get_nowait(GUID) is WOULD_BLOCK, "it asks the store, which here is far"
     gated.fence_gate.set()
 
 
 @pytest.mark.parametrize("timing", [replace(HELD, lease=0.3)])
 async def test_what_is_written_again_and_again_is_held_by_nobody_and_its_writers_need_not_wait(
-    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())
     await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + 1))
@@ -483,14 +483,14 @@ async def test_what_is_written_again_and_again_is_held_by_nobody_and_its_writers
         await caches[1].get(GUID)
         await settled(caches[1])
         await caches[1].get(GUID)
-        assert caches[1].peek(GUID) is FAR
+        assert caches[1].get_nowait(GUID) is WOULD_BLOCK
         before = time.monotonic()
         assert await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + number))
         assert time.monotonic() - before < 0.3
 
 
 async def test_a_create_asks_no_cache(
-    cache: SharedCache, gated: GatedStore, own_redis: Server, clock: FakeClock, expected_logs: ExpectedLogs
+    cache: RedisCache, gated: GatedStore, own_redis: Server, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN)
     own_redis.pause()
@@ -500,7 +500,7 @@ async def test_a_create_asks_no_cache(
 
 
 async def test_a_write_whose_redis_is_dead_goes_to_the_store_when_nobody_uses_a_cache_any_more(
-    caches: list[SharedCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+    caches: list[RedisCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN, OFF)
     old = gated.records[GUID] = record(clock())
@@ -518,7 +518,7 @@ async def test_a_write_whose_redis_is_dead_goes_to_the_store_when_nobody_uses_a_
 
 
 async def test_it_is_logged_that_the_cache_is_off_once_it_is_and_not_for_each_write_that_cannot_set_the_fence(
-    caches: list[SharedCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+    caches: list[RedisCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN, OFF, "the fence cannot be seen")
     old = gated.records[GUID] = record(clock())
@@ -539,7 +539,7 @@ async def test_it_is_logged_that_the_cache_is_off_once_it_is_and_not_for_each_wr
 
 
 async def test_writes_after_the_first_wait_for_nothing_while_redis_is_dead(
-    cache: SharedCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+    cache: RedisCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN, OFF)
     gated.records[GUID] = record(clock())
@@ -552,14 +552,14 @@ async def test_writes_after_the_first_wait_for_nothing_while_redis_is_dead(
 
 
 async def test_a_redis_that_was_flushed_is_given_a_new_boot(
-    caches: list[SharedCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+    caches: list[RedisCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(OFF)
     gated.records[GUID] = record(clock())
     before = gated.the_fence
     raw.flushall()
     assert await caches[0].get(GUID) == gated.records[GUID]
-    while gated.the_fence.mode is not Mode.ON or gated.the_fence.boot == before.boot:
+    while gated.the_fence.mode is not Mode.ON or gated.the_fence.epoch == before.epoch:
         await asyncio.sleep(0.001)
     await until_on(*caches)
     await caches[0].get(GUID)
@@ -568,7 +568,7 @@ async def test_a_redis_that_was_flushed_is_given_a_new_boot(
 
 
 async def test_a_write_under_way_when_redis_is_flushed_is_acknowledged_and_nothing_older_is_read(
-    caches: list[SharedCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+    caches: list[RedisCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(OFF)
     old = gated.records[GUID] = record(clock())
@@ -592,7 +592,7 @@ async def test_what_redis_restores_from_disk_is_never_served(
     with redis_server(tmp_path) as server:
         async with opened(server.port, gated, clock) as cache:
             await until_on(cache)
-            boot = gated.the_fence.boot
+            boot = gated.the_fence.epoch
             await cache.get(GUID)
             await settled(cache)
             raw = redis.Redis(port=server.port)
@@ -605,13 +605,13 @@ async def test_what_redis_restores_from_disk_is_never_served(
             await until_up(cache)
 
             assert await cache.get(GUID) == new
-            while gated.the_fence.boot == boot or not cache.fence.usable:
+            while gated.the_fence.epoch == boot or not cache.fence.usable:
                 await asyncio.sleep(0.001)
             assert await cache.get(GUID) == new
 
 
 async def test_a_silent_redis_costs_one_time_out_and_then_nothing_until_it_answers_again(
-    cache: SharedCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+    cache: RedisCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN)
     gated.records[GUID] = record(clock())
@@ -651,7 +651,7 @@ async def test_a_redis_that_is_not_there_at_the_start_is_taken_up_when_it_comes(
 
 
 async def test_a_redis_that_is_full_fills_nothing_and_keeps_its_promise_to_writes(
-    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
     raw.config_set("maxmemory", 1)
@@ -681,13 +681,13 @@ async def test_what_a_full_redis_cannot_lease_is_not_held(
 
         assert await another.get(GUID) == gated.records[GUID]
         assert gated.gets == 0, "it is served"
-        assert another.peek(GUID) is FAR
+        assert another.get_nowait(GUID) is WOULD_BLOCK
         raw.config_set("maxmemory", 0)
 
 
 @pytest.mark.parametrize("value", [b"R", b"Rgarbage", b'R{"guid": 1}', b"R[]"])
 async def test_an_entry_that_is_no_record_is_taken_out_and_the_store_asked(
-    cache: SharedCache,
+    cache: RedisCache,
     gated: GatedStore,
     raw: redis.Redis,
     clock: FakeClock,
@@ -731,12 +731,12 @@ async def test_what_is_held_and_decoded_is_bounded_in_bytes(
         assert 10 <= len(cache._held) < len(guids)
         assert 10 <= len(cache._decodings) < len(guids)
         assert max(cache._held.current_size(), cache._decodings.current_size()) <= 50_000
-        assert cache.peek(guids[-1]) == gated.records[guids[-1]], "what was read last is held"
-        assert cache.peek(guids[0]) is FAR
+        assert cache.get_nowait(guids[-1]) == gated.records[guids[-1]], "what was read last is held"
+        assert cache.get_nowait(guids[0]) is WOULD_BLOCK
 
 
 async def test_many_are_read_in_one_step(
-    cache: SharedCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     guids = [f"{number:032X}" for number in range(20)]
     for guid in guids:
@@ -755,7 +755,7 @@ async def test_many_are_read_in_one_step(
 # What is counted
 
 
-def counted(cache: SharedCache) -> tuple[int, int, int]:
+def counted(cache: RedisCache) -> tuple[int, int, int]:
     """Return how many reads were l1, redis and miss."""
     meter = cache._meter
     return meter.l1_hits, meter.redis_hits, meter.misses
@@ -763,7 +763,7 @@ def counted(cache: SharedCache) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("timing", [HELD])
 async def test_every_read_is_counted_once_by_where_the_record_was(
-    caches: list[SharedCache], gated: GatedStore, clock: FakeClock
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())
     one, other = caches
@@ -772,9 +772,9 @@ async def test_every_read_is_counted_once_by_where_the_record_was(
     await settled(one)
     assert (counted(one), counted(other)) == ((0, 0, 1), (0, 0, 0))
     await one.get(GUID)
-    assert one.peek(GUID) is not FAR
+    assert one.get_nowait(GUID) is not WOULD_BLOCK
     assert counted(one) == (2, 0, 1)
-    assert other.peek(GUID) is FAR
+    assert other.get_nowait(GUID) is WOULD_BLOCK
     await other.get(GUID)
     assert counted(other) == (0, 1, 0)
     await one.get("F" * 32)
@@ -798,7 +798,7 @@ async def test_without_redis_every_read_is_a_miss_and_counted_once(
 
 
 async def test_what_is_done_beside_a_request_is_no_part_of_it(
-    cache: SharedCache, gated: GatedStore, clock: FakeClock
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())
     trace = Trace("a")

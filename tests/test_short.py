@@ -28,7 +28,7 @@ from guidsvc.server.server import serving_on
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.store import open_store
-from guidsvc.store.instrumented import MeasuredStore
+from guidsvc.store.instrumented import InstrumentedStore
 from guidsvc.telemetry.metrics import Meters, RequestMeter
 from tests.client import hang_up
 from tests.conftest import FakeClock
@@ -158,7 +158,7 @@ async def service(
     async with (
         open_store(f"sqlite:///{folder / str(short)}", clock=clock, exclusive=True) as store,
         open_cache(
-            "memory://", MeasuredStore(store, meters.store), clock=clock, size_bytes=1_000_000, meter=meters.cache
+            "memory://", InstrumentedStore(store, meters.store), clock=clock, size_bytes=1_000_000, meter=meters.cache
         ) as cache,
     ):
         terms = RetentionPolicy(lifetime=5, retention=7 * 86_400)

@@ -196,7 +196,7 @@ async def test_a_tally_waits_for_a_write_of_another_process_that_is_half_done(
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         other.execute(*RECORDS.change(None, record(clock()))[:2])
-        tally = asyncio.create_task(store.tally(Selection(expire_from=1)))
+        tally = asyncio.create_task(store.count_linearizable(Selection(expire_from=1)))
         assert await store.count(Selection(expire_from=1)) == 1
         assert not tally.done()
         other.execute("COMMIT")
@@ -270,7 +270,9 @@ async def test_a_row_that_cannot_be_read_is_told_to_those_alone_who_settle_it(
     await asyncio.gather(store.swap(None, record(clock())), store.swap(None, other))
     writer.execute("UPDATE records SET user = CAST(x'ff41' AS TEXT) WHERE guid = ?", (GUID,))
 
-    bad, good = await asyncio.gather(store.settled(GUID), store.settled(other.guid), return_exceptions=True)
+    bad, good = await asyncio.gather(
+        store.get_linearizable(GUID), store.get_linearizable(other.guid), return_exceptions=True
+    )
     assert (type(bad), good) == (CorruptRecord, other)
 
 
@@ -291,9 +293,9 @@ async def test_an_identity_that_was_lost_is_made_anew_at_the_start(
     async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
         store._writer._connection.execute("DELETE FROM identity")
         with pytest.raises(CorruptRecord, match="restart"):
-            await store.identity()
+            await store.store_id()
     async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
-        assert await store.identity()
+        assert await store.store_id()
 
 
 async def test_close_answers_what_is_waiting(path: Path, clock: FakeClock) -> None:
@@ -460,9 +462,9 @@ async def test_a_store_has_a_name_and_a_new_one_when_somebody_had_it_for_himself
     names = []
     for exclusive in (False, False, True, False):
         async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
-            names.append(await store.identity())
+            names.append(await store.store_id())
     async with open_sqlite(tmp_path / "another.db", clock=clock, exclusive=False) as another:
-        names.append(await another.identity())
+        names.append(await another.store_id())
 
     assert names[0] == names[1]
     assert names[2] == names[3]
@@ -637,4 +639,4 @@ async def test_who_is_told_that_nothing_was_changed_finds_nothing_changed(tmp_pa
         except OutcomeUnknown:
             swapped = None
         await store.aclose()
-        assert swapped is None or swapped is (store.peek(GUID) is not None)
+        assert swapped is None or swapped is (store.get_nowait(GUID) is not None)

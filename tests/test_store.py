@@ -12,9 +12,9 @@ from guidsvc.domain.selection import Selection
 from guidsvc.errors import Overloaded
 from guidsvc.runtime.temporary_space import MIB, TemporarySpace
 from guidsvc.store import open_store
-from guidsvc.store.contract import FAR, Backend, Store
-from guidsvc.store.delegating import Around
-from guidsvc.store.overlay import rehearsal
+from guidsvc.store.contract import WOULD_BLOCK, Backend, Store
+from guidsvc.store.delegating import DelegatingStore
+from guidsvc.store.overlay import open_overlay
 from tests.conftest import FakeClock
 from tests.records import GUID, record
 
@@ -88,7 +88,7 @@ async def test_a_delete_of_another_version_changes_nothing(store: Store, clock: 
 
 async def store_time(store: Store) -> int:
     """Return the time by the clock of the store that is behind all caches, in milliseconds."""
-    while isinstance(store, Around):
+    while isinstance(store, DelegatingStore):
         store = store._store
     return (await cast("Backend", store).fence()).now
 
@@ -311,7 +311,7 @@ async def test_a_rehearsal_is_as_the_store_would_be_and_the_store_is_as_it_was(s
     changed = kept.model_copy(update={"user": "another", "version": kept.version + 1})
     await store.swap(None, kept)
 
-    with rehearsal(store) as rehearsed:
+    with open_overlay(store) as rehearsed:
         assert not await rehearsed.swap(None, kept)
         assert await rehearsed.swap(kept, changed)
         assert not await rehearsed.swap(kept, None)
@@ -326,7 +326,7 @@ async def test_a_rehearsal_is_as_the_store_would_be_and_the_store_is_as_it_was(s
 async def test_the_temporary_space_bounds_how_many_rehearsals_have_a_database(store: Store, clock: FakeClock) -> None:
     space = TemporarySpace(request_bytes=MIB, total_bytes=MIB)
     with ExitStack() as opened:
-        rehearsals = [opened.enter_context(rehearsal(store, opened.enter_context(space.share()))) for _ in range(5)]
+        rehearsals = [opened.enter_context(open_overlay(store, opened.enter_context(space.share()))) for _ in range(5)]
         for each in rehearsals[:4]:
             assert await each.get(GUID) is None
             assert await each.swap(None, record(clock()))
@@ -340,9 +340,9 @@ async def test_a_peek_is_what_a_get_would_be_or_has_to_be_waited_for(store: Stor
         if (before, after) != (None, None):
             assert await store.swap(before, after)
         for _ in range(2):
-            assert store.peek(GUID) in {after, FAR}
+            assert store.get_nowait(GUID) in {after, WOULD_BLOCK}
             assert await store.get(GUID) == after
-            assert store.peek(GUID) in {after, FAR}
+            assert store.get_nowait(GUID) in {after, WOULD_BLOCK}
 
 
 async def test_what_is_near_can_be_peeked_at(sqlite_url: str, clock: FakeClock) -> None:
@@ -351,6 +351,6 @@ async def test_what_is_near_can_be_peeked_at(sqlite_url: str, clock: FakeClock) 
         open_cache("memory://", store, clock=clock, size_bytes=64 * 1024) as cache,
     ):
         await store.swap(None, record(clock()))
-        assert store.peek(GUID) == cache.peek(GUID) == record(clock())
-        assert cache.peek(GUID) is cache.peek(GUID)  # and is kept then
-        assert store.peek("F" * 32) is cache.peek("F" * 32) is None
+        assert store.get_nowait(GUID) == cache.get_nowait(GUID) == record(clock())
+        assert cache.get_nowait(GUID) is cache.get_nowait(GUID)  # and is kept then
+        assert store.get_nowait("F" * 32) is cache.get_nowait("F" * 32) is None

@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from guidsvc.cache.lua_scripts import BEGIN, END, FILL
-from guidsvc.cache.redis_cache import SharedCache
-from guidsvc.cache.redis_link import Link, open_link
+from guidsvc.cache.redis_cache import RedisCache
+from guidsvc.cache.redis_link import RedisLink, open_link
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable
 from guidsvc.store.cache_fence import Mode
@@ -79,14 +79,14 @@ async def there_and_back(one: Client, another: Client) -> None:
 
 
 @pytest.fixture
-async def link(pair: tuple[Client, Client]) -> AsyncIterator[Link]:
+async def link(pair: tuple[Client, Client]) -> AsyncIterator[RedisLink]:
     async with open_link(f"redis://127.0.0.1:{port_of(pair[0])}", name=NAME, timing=TIMING) as opened_link:
         yield opened_link
 
 
-async def test_no_script_takes_a_memory_of_another_history(link: Link, pair: tuple[Client, Client]) -> None:
+async def test_no_script_takes_a_memory_of_another_history(link: RedisLink, pair: tuple[Client, Client]) -> None:
     one, another = pair
-    boot = (await link.adopt(1)).name
+    boot = (await link.begin_epoch(1)).name
     token = (await link.read(GUID, boot)).token
     assert (await link.call(FILL, GUID, token, "record", 60_000, link.me, 1, boot=boot)).value == 1
     await eventually(lambda: another.keys("*:v:*") != [])
@@ -100,25 +100,25 @@ async def test_no_script_takes_a_memory_of_another_history(link: Link, pair: tup
     begin = await link.call(BEGIN, GUID, "marker", 10_000, link.me, 1_000, boot=boot)
     end = await link.call(END, GUID, "marker", boot=boot)
     assert (fill.value, begin.value, end.value) == (None, None, None)
-    assert await link.boot_is_over(boot)
-    assert (await link.adopt(1)).name != boot, "though it is of the same generation"
+    assert await link.epoch_lost(boot)
+    assert (await link.begin_epoch(1)).name != boot, "though it is of the same generation"
 
 
-async def test_a_replica_is_no_cache(link: Link, pair: tuple[Client, Client], expected_logs: ExpectedLogs) -> None:
+async def test_a_replica_is_no_cache(link: RedisLink, pair: tuple[Client, Client], expected_logs: ExpectedLogs) -> None:
     expected_logs.add(DOWN)
     one, another = pair
-    boot = (await link.adopt(1)).name
+    boot = (await link.begin_epoch(1)).name
     lead(another)
     follow(one, another)
 
     assert (await link.read(GUID, boot)).value is None
     with pytest.raises(CacheUnavailable, match="replica"):
-        await link.adopt(2)
+        await link.begin_epoch(2)
     await eventually(lambda: link.up_since is None)
 
     lead(one)
     await link.wait_up(START_SECONDS)
-    assert (await link.adopt(2)).gen == 2
+    assert (await link.begin_epoch(2)).gen == 2
 
 
 async def replicaof(one: Client, another: Client) -> None:
@@ -157,11 +157,11 @@ async def test_what_was_written_before_a_switch_over_and_back_is_read_after_it( 
         await eventually(lambda: another.keys("*:v:*") != [])
         await away(one, another)
         assert await first.swap(old, new)
-        boot = gated.the_fence.boot
+        boot = gated.the_fence.epoch
 
         async with asyncio.TaskGroup() as group:
             switch = group.create_task(back(one, another))
-            while not switch.done() or gated.the_fence.boot == boot or gated.the_fence.mode is not Mode.ON:
+            while not switch.done() or gated.the_fence.epoch == boot or gated.the_fence.mode is not Mode.ON:
                 assert [await cache.get(GUID) for cache in (first, second)] == [new, new]
                 await asyncio.sleep(0.001)
 
@@ -169,7 +169,7 @@ async def test_what_was_written_before_a_switch_over_and_back_is_read_after_it( 
         assert [await cache.get(GUID) for cache in (first, second)] == [new, new]
 
 
-async def read_until(cache: SharedCache, expected: Record) -> None:
+async def read_until(cache: RedisCache, expected: Record) -> None:
     """Read until it is this."""
     async with asyncio.timeout(START_SECONDS):
         while await cache.get(GUID) != expected:
@@ -209,7 +209,7 @@ async def test_a_memory_that_is_loaded_again_as_it_was_is_used_on(
         before = gated.the_fence
         run(one, "DEBUG", "RELOAD")
 
-        assert not await cache._link.boot_is_over(before.boot)
+        assert not await cache._link.epoch_lost(before.epoch)
         gated.gets = 0
         assert await cache.get(GUID) == gated.records[GUID]
         assert (gated.gets, gated.the_fence) == (0, before)

@@ -28,7 +28,7 @@ from guidsvc.domain.caller import Caller, Needs
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, Unauthorized
 from guidsvc.runtime.background import BackgroundTasks
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.contract import Keys
+from guidsvc.store.contract import ApiKeyRepository
 
 GOOD_SECONDS, FRESH_SECONDS, FAILED_SECONDS = 4.0, 2.0, 0.05
 REMEMBERED_BYTES = 16 * 2**20
@@ -106,7 +106,7 @@ class Authenticator:
 
     def __init__(
         self,
-        kept: Keys,
+        kept: ApiKeyRepository,
         *,
         clock: Clock,
         limits: RateLimits | None = None,

@@ -45,7 +45,7 @@ from guidsvc.services.idempotency import Idempotency
 from guidsvc.services.key_service import KeyService
 from guidsvc.services.retention_quota import open_quotas
 from guidsvc.store import open_store
-from guidsvc.store.instrumented import MeasuredStore
+from guidsvc.store.instrumented import InstrumentedStore
 from guidsvc.telemetry.metrics import Meters
 
 MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
@@ -72,7 +72,7 @@ async def serving(
         open_store(settings.store_url, clock=clock, exclusive=exclusive, meter=meters.store) as store,
         open_cache(
             settings.cache_url,
-            MeasuredStore(store, meters.store),
+            InstrumentedStore(store, meters.store),
             clock=clock,
             size_bytes=settings.cache_size,
             meter=meters.cache,

@@ -13,12 +13,12 @@ from guidsvc.cache.redis_counters import open_counters
 from guidsvc.config import Settings, listed
 from guidsvc.errors import StartError
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.contract import Keys
+from guidsvc.store.contract import ApiKeyRepository
 
 
 @asynccontextmanager
 async def open_authenticator(
-    settings: Settings, keys: Keys, clock: Clock, denied: DenialAudit | None = None
+    settings: Settings, keys: ApiKeyRepository, clock: Clock, denied: DenialAudit | None = None
 ) -> AsyncIterator[Authenticator | None]:
     """Guard the service, inside, where access is controlled; `denied` notes who is not let in."""
     if not is_controlled(settings):

@@ -40,15 +40,15 @@ async def open_cache(
     """
     scheme = scheme_of(url)
     if url == "memory://":
-        from guidsvc.cache.memory import LocalCache
+        from guidsvc.cache.memory import MemoryCache
 
-        cache = LocalCache(store, clock=clock, size_bytes=size_bytes, meter=meter)
+        cache = MemoryCache(store, clock=clock, size_bytes=size_bytes, meter=meter)
         store.on_claim(cache.begin_anew)
         yield cache
     elif scheme in {"redis", "rediss", "unix"}:
-        from guidsvc.cache.redis_cache import open_shared
+        from guidsvc.cache.redis_cache import open_redis_cache
 
-        async with open_shared(url, store, clock=clock, size_bytes=size_bytes, meter=meter) as shared:
+        async with open_redis_cache(url, store, clock=clock, size_bytes=size_bytes, meter=meter) as shared:
             yield shared
     else:
         raise StartError(f"cache_url: this is no cache: {scheme or 'nothing'}; use memory:// or redis://host:6379/0")

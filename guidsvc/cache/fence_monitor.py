@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import structlog
 
-from guidsvc.cache.redis_link import Link
-from guidsvc.cache.timings import Timer, Timing
+from guidsvc.cache.redis_link import RedisLink
+from guidsvc.cache.timings import CacheTimings, MonotonicClock
 from guidsvc.errors import CacheUnavailable, GuidsvcError
-from guidsvc.store.cache_fence import Fence, Fenced, Mode, Sight
+from guidsvc.store.cache_fence import Fence, FenceReading, FenceStore, Mode
 from guidsvc.telemetry.metrics import CacheMeter
 
 HOLD_DOWNS = 8
@@ -28,10 +28,10 @@ HOLD_DOWNS = 8
 _log = structlog.get_logger(__name__)
 
 
-class View(NamedTuple):
+class FenceView(NamedTuple):
     """A look at the fence: what it said, when it was asked for and told, and since when this process sees that."""
 
-    sight: Sight
+    sight: FenceReading
     asked: float
     told: float
     since: float
@@ -42,46 +42,52 @@ class View(NamedTuple):
         return self.sight.fence
 
 
-class FenceWatch:
+class FenceMonitor:
     """Looks at the fence of `store`, while `keep` goes on, and moves it on when it is time."""
 
     until = 0.0
     """By our timer: so long may the caches be used. In the past, if they may not."""
 
     def __init__(
-        self, store: Fenced, link: Link, *, timing: Timing, timer: Timer, meter: CacheMeter | None = None
+        self,
+        store: FenceStore,
+        link: RedisLink,
+        *,
+        timing: CacheTimings,
+        timer: MonotonicClock,
+        meter: CacheMeter | None = None,
     ) -> None:
         self._meter = CacheMeter() if meter is None else meter
         self._store = store
         self._link = link
         self._timing = timing
         self._timer = timer
-        self._view: View | None = None
-        self._looking: asyncio.Task[View] | None = None
+        self._view: FenceView | None = None
+        self._looking: asyncio.Task[FenceView] | None = None
         self._hold_down = timing.hold_down
 
     @property
     def usable(self) -> str | None:
         """The boot under which the caches may be used now; None if they may not."""
-        return self._view.fence.boot if self._view is not None and self._timer() < self.until else None
+        return self._view.fence.epoch if self._view is not None and self._timer() < self.until else None
 
-    async def fresh(self) -> View:
+    async def fresh(self) -> FenceView:
         """Return a look that is not old, so that most of its lease is left; StoreUnavailable if there is none."""
         view = self._view
         if view is not None and self._timer() - view.asked < self._timing.poll:
             return view
         return await self.look()
 
-    async def look(self) -> View:
+    async def look(self) -> FenceView:
         """Look, together with all who want to look now."""
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
             self._looking.add_done_callback(self._looked)
         return await asyncio.shield(self._looking)
 
-    def quiet_at(self, view: View) -> float:
+    def quiet_at(self, view: FenceView) -> float:
         """Return from when on nobody acts upon an older view than this: at once, if there is none."""
-        return view.since + self._timing.waited(self._timing.fence_lease) if view.fence.boot else view.since
+        return view.since + self._timing.waited(self._timing.fence_lease) if view.fence.epoch else view.since
 
     async def off(self, seen: Fence) -> None:
         """Set the fence to OFF, if it still is as it was seen: what Redis holds counts no more."""
@@ -105,24 +111,24 @@ class FenceWatch:
                 _log.exception("a fault in moving the fence on, to be tried again")
             await asyncio.sleep(self._timing.poll)
 
-    async def _look(self) -> View:
+    async def _look(self) -> FenceView:
         asked = self._timer()
         sight = await self._store.fence()
         told, before = self._timer(), self._view
         same = before is not None and before.fence == sight.fence
-        view = self._view = View(sight, asked, told, before.since if before is not None and same else told)
+        view = self._view = FenceView(sight, asked, told, before.since if before is not None and same else told)
         is_on = sight.fence.mode is Mode.ON
         self.until = asked + self._timing.held(self._timing.fence_lease) if is_on else 0.0
         if not same:
             self._changed(before, view)
         return view
 
-    def _looked(self, looking: asyncio.Task[View]) -> None:
+    def _looked(self, looking: asyncio.Task[FenceView]) -> None:
         self._looking = None
         if not looking.cancelled():
             looking.exception()  # who waits for it is told; nobody has to
 
-    def _changed(self, before: View | None, view: View) -> None:
+    def _changed(self, before: FenceView | None, view: FenceView) -> None:
         mode = view.fence.mode
         self._meter.fence(mode.value)
         if mode is Mode.ON:
@@ -134,24 +140,24 @@ class FenceWatch:
             longer = min(2 * self._hold_down, HOLD_DOWNS * self._timing.hold_down)
             self._hold_down = self._timing.hold_down if lasted else longer
 
-    async def _move(self, view: View) -> None:
+    async def _move(self, view: FenceView) -> None:
         """Move the fence on, if it is time."""
         fence, now = view.fence, self._timer()
         up_since = self._link.up_since
         if up_since is None:
             return
         if fence.mode is Mode.OFF:
-            well = not fence.boot or now >= up_since + self._hold_down
+            well = not fence.epoch or now >= up_since + self._hold_down
             if well and now >= self.quiet_at(view):
                 await self._arm(fence)
-        elif await self._link.boot_is_over(fence.boot):
+        elif await self._link.epoch_lost(fence.epoch):
             await self.off(fence)
         elif fence.mode is Mode.ARM and now >= view.since + self._timing.waited(self._timing.fence_lease):
             await self._store.swap_fence(fence, fence._replace(mode=Mode.ON))
             await self.look()
 
     async def _arm(self, fence: Fence) -> None:
-        boot = await self._link.adopt(fence.gen + 1)
+        boot = await self._link.begin_epoch(fence.gen + 1)
         gen = boot.gen
         # A boot of a later generation than ours: the store was brought back to what it was. It has to catch up first.
         new = Fence(Mode.ARM, gen, boot.name) if gen == fence.gen + 1 else _off(fence, gen)
@@ -161,4 +167,4 @@ class FenceWatch:
 
 def _off(before: Fence, gen: int) -> Fence:
     """Return a fence that is OFF, after one that others may still act upon: so its boot is never empty."""
-    return Fence(Mode.OFF, gen, before.boot or "lost")
+    return Fence(Mode.OFF, gen, before.epoch or "lost")

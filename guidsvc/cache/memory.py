@@ -14,8 +14,8 @@ from guidsvc.domain import lifecycle as rules
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.contract import FAR, Far, Store
-from guidsvc.store.delegating import Around
+from guidsvc.store.contract import WOULD_BLOCK, Store, WouldBlock
+from guidsvc.store.delegating import DelegatingStore
 from guidsvc.telemetry.metrics import CacheMeter
 from guidsvc.telemetry.tracing import came_from
 
@@ -23,7 +23,7 @@ QUARANTINE_SECONDS = 3600.0
 """So long is a key not cached after a write of it whose outcome is unknown, and which may land yet."""
 
 
-class LocalCache(Around[Store]):
+class MemoryCache(DelegatingStore[Store]):
     """Records of `store` that take at most `size_bytes` of memory; the least recently used goes first.
 
     Right only as long as nobody else writes the same records: `open_store(..., exclusive=True)`.
@@ -44,8 +44,8 @@ class LocalCache(Around[Store]):
         if entry is not None and not rules.is_live(entry, self._clock()):
             self._entries.pop(guid, None)
         misses = self._meter.misses
-        at_hand = self.peek(guid)
-        if at_hand is not FAR:
+        at_hand = self.get_nowait(guid)
+        if at_hand is not WOULD_BLOCK:
             came_from(self._meter.source(misses))
             return at_hand
         self._meter.miss()
@@ -56,16 +56,16 @@ class LocalCache(Around[Store]):
             flight = self._flights[guid] = asyncio.create_task(self._fill(guid))
         return await asyncio.shield(flight)  # a reader that goes away leaves the flight to the others
 
-    latest = get
+    get_for_update = get
 
-    def peek(self, guid: str) -> Record | Far | None:
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
         """Return the entry; else what the store has at hand, and keep that while it is live."""
         entry: Record | None = self._entries.get(guid)
         if entry is not None:
             self._meter.l1_hits += 1
             return entry
-        record = self._store.peek(guid)
-        if record is not FAR:
+        record = self._store.get_nowait(guid)
+        if record is not WOULD_BLOCK:
             self._meter.misses += 1
         # If no write is under way, none can have begun before this is kept: nothing is waited for in between.
         if isinstance(record, Record) and guid not in self._marked and rules.is_live(record, self._clock()):

@@ -24,18 +24,18 @@ from typing import NamedTuple
 import structlog
 
 from guidsvc.cache.byte_lru import bounded, put
-from guidsvc.cache.fence_monitor import FenceWatch, View
+from guidsvc.cache.fence_monitor import FenceMonitor, FenceView
 from guidsvc.cache.lua_scripts import BEGIN, END, FILL
-from guidsvc.cache.redis_link import Link, open_link
-from guidsvc.cache.timings import Timer, Timing, milliseconds
+from guidsvc.cache.redis_link import RedisLink, open_link
+from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
 from guidsvc.domain import lifecycle as rules
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, GuidsvcError, StoreUnavailable
 from guidsvc.runtime.background import BackgroundTasks, running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.cache_fence import Mode
-from guidsvc.store.contract import FAR, Backend, Far
-from guidsvc.store.delegating import Around
+from guidsvc.store.contract import WOULD_BLOCK, Backend, WouldBlock
+from guidsvc.store.delegating import DelegatingStore
 from guidsvc.store.lease import earliest
 from guidsvc.telemetry.metrics import CacheMeter
 from guidsvc.telemetry.tracing import MISS, came_from
@@ -48,19 +48,25 @@ HELD_BYTES = 256
 """The memory of a lease."""
 WINDOW_SECONDS = 8.0
 """A write that has found no window for so long is refused."""
-TIMING = Timing()
+TIMING = CacheTimings()
 
 _log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def open_shared(
-    url: str, store: Backend, *, clock: Clock, size_bytes: int, timing: Timing = TIMING, meter: CacheMeter | None = None
-) -> AsyncIterator["SharedCache"]:
+async def open_redis_cache(
+    url: str,
+    store: Backend,
+    *,
+    clock: Clock,
+    size_bytes: int,
+    timing: CacheTimings = TIMING,
+    meter: CacheMeter | None = None,
+) -> AsyncIterator["RedisCache"]:
     """Open the cache in the Redis that a URL names, whether or not it answers now, and close it at the end."""
     meter = CacheMeter() if meter is None else meter
-    async with open_link(url, name=await store.identity(), timing=timing, meter=meter) as link:
-        cache = SharedCache(store, link, clock=clock, size_bytes=size_bytes, timing=timing, meter=meter)
+    async with open_link(url, name=await store.store_id(), timing=timing, meter=meter) as link:
+        cache = RedisCache(store, link, clock=clock, size_bytes=size_bytes, timing=timing, meter=meter)
         async with running_in_background(cache.fence.keep):
             try:
                 yield cache
@@ -85,7 +91,7 @@ class _Reading:
         self.spoiled = False
 
 
-class _Window(NamedTuple):
+class _WriteWindow(NamedTuple):
     """A write's right to go to the store: until then, by our timer, no cache can be filled with what was before.
 
     `not_after` is the same, by the store's clock. `marker` is None where the fence is OFF.
@@ -98,18 +104,18 @@ class _Window(NamedTuple):
     marker: str | None
 
 
-class SharedCache(Around[Backend]):
+class RedisCache(DelegatingStore[Backend]):
     """Records of `store` in Redis, for every process that uses the same, and in `size_bytes` of memory of this one."""
 
     def __init__(  # noqa: PLR0913  # its collaborators
         self,
         store: Backend,
-        link: Link,
+        link: RedisLink,
         *,
         clock: Clock,
         size_bytes: int,
-        timing: Timing,
-        timer: Timer = time.monotonic,
+        timing: CacheTimings,
+        timer: MonotonicClock = time.monotonic,
         meter: CacheMeter | None = None,
     ) -> None:
         super().__init__(store)
@@ -122,9 +128,9 @@ class SharedCache(Around[Backend]):
         self._reading: dict[str, _Reading] = {}
         self._decodings = bounded(size_bytes // 2, _weigh_decoding)  # what a value says never changes
         self._beside = BackgroundTasks()
-        self.fence = FenceWatch(store, link, timing=timing, timer=timer, meter=meter)
+        self.fence = FenceMonitor(store, link, timing=timing, timer=timer, meter=meter)
 
-    def peek(self, guid: str) -> Record | Far | None:
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
         """Return what this process holds under a lease; else what the store has at hand, where no cache is used."""
         held: _Held | None = self._held.get(guid)
         now = self._timer()
@@ -132,24 +138,24 @@ class SharedCache(Around[Backend]):
             if held is not None and now < held.until:
                 self._meter.l1_hits += 1
                 return held.record
-            return FAR
-        record = self._store.peek(guid)
-        if record is not FAR:
+            return WOULD_BLOCK
+        record = self._store.get_nowait(guid)
+        if record is not WOULD_BLOCK:
             self._meter.misses += 1
         return record
 
     async def get(self, guid: str) -> Record | None:
         """Return what is held; else what Redis has; else what the store says."""
         misses = self._meter.misses
-        at_hand = self.peek(guid)
-        boot = self.fence.usable if at_hand is FAR else None
+        at_hand = self.get_nowait(guid)
+        boot = self.fence.usable if at_hand is WOULD_BLOCK else None
         if boot is not None and self._link.up_since is not None:
             with self._read(guid) as reading:
                 return await self._from_redis(guid, reading, boot)
         if isinstance(at_hand, Record) and rules.is_live(at_hand, self._clock()):
             came_from(self._meter.source(misses))
             return at_hand
-        if at_hand is FAR:
+        if at_hand is WOULD_BLOCK:
             self._meter.miss()
         else:
             came_from(MISS)  # and counted by now
@@ -195,16 +201,16 @@ class SharedCache(Around[Backend]):
         self._meter.miss()
         if value != b"T":
             return await self._store.get(guid)
-        at_hand = self._store.peek(guid)
-        record = await self._store.settled(guid) if at_hand is FAR else at_hand
+        at_hand = self._store.get_nowait(guid)
+        record = await self._store.get_linearizable(guid) if at_hand is WOULD_BLOCK else at_hand
         if record is not None and rules.is_live(record, self._clock()):
-            known = record if at_hand is FAR else None
+            known = record if at_hand is WOULD_BLOCK else None
             self._beside_requests(self._fill(guid, known, token, boot))
         return record
 
     async def _fill(self, guid: str, known: Record | None, token: str, boot: str) -> None:
         """Fill in what the store has settled, if it is not known yet."""
-        record = known or await self._store.settled(guid)
+        record = known or await self._store.get_linearizable(guid)
         life = 0 if record is None else min(record.expire * 1000 - self._clock(), milliseconds(self._timing.entry))
         if record is None or life <= 0:
             return
@@ -246,9 +252,9 @@ class SharedCache(Around[Backend]):
         if view.fence.mode is not Mode.OFF:
             marker = self._link.draw()
             await self._begin(guid, marker, view)
-            await self._end(guid, marker, view.fence.boot)
+            await self._end(guid, marker, view.fence.epoch)
 
-    async def _open(self, guid: str) -> _Window:
+    async def _open(self, guid: str) -> _WriteWindow:
         """Return a window for a write."""
         deadline = self._timer() + WINDOW_SECONDS
         while self._timer() < deadline:
@@ -258,7 +264,7 @@ class SharedCache(Around[Backend]):
                 return window
         raise CacheUnavailable(f"no cache could be told of a write within {WINDOW_SECONDS} s")
 
-    async def _without(self, guid: str, view: View) -> _Window | None:
+    async def _without(self, guid: str, view: FenceView) -> _WriteWindow | None:
         """Return a window without Redis, or wait until there may be one."""
         wait = self.fence.quiet_at(view) - self._timer()
         if wait <= 0:
@@ -266,7 +272,7 @@ class SharedCache(Around[Backend]):
         await asyncio.sleep(wait)
         return None
 
-    async def _with(self, guid: str, view: View) -> _Window | None:
+    async def _with(self, guid: str, view: FenceView) -> _WriteWindow | None:
         """Take the key out of Redis, and wait until no process holds it; set the fence to OFF if that fails."""
         marker, asked = self._link.draw(), self._timer()
         lease = await self._begin(guid, marker, view)
@@ -280,7 +286,7 @@ class SharedCache(Around[Backend]):
         until = min(asked + timing.held(timing.marker), view.asked + 2 * timing.held(timing.fence_lease))
         return self._window(guid, view, until, marker)
 
-    async def _begin(self, guid: str, marker: str, view: View) -> int | None:
+    async def _begin(self, guid: str, marker: str, view: FenceView) -> int | None:
         """Run BEGIN, if need be when Redis is back; return how many ms others hold the key, or None if it failed."""
         timing = self._timing
         arguments = (marker, milliseconds(timing.marker), self._link.me, milliseconds(timing.cool))
@@ -288,15 +294,15 @@ class SharedCache(Around[Backend]):
             with suppress(CacheUnavailable):
                 if self._link.up_since is None:
                     await self._link.wait_up(timing.begin)
-                lease: int | None = (await self._link.call(BEGIN, guid, *arguments, boot=view.fence.boot)).value
+                lease: int | None = (await self._link.call(BEGIN, guid, *arguments, boot=view.fence.epoch)).value
                 return lease
         return None
 
-    def _window(self, guid: str, view: View, until: float, marker: str | None) -> _Window:
+    def _window(self, guid: str, view: FenceView, until: float, marker: str | None) -> _WriteWindow:
         left = self._timing.held(until - view.told) - self._timing.skew
-        return _Window(guid, until, view.sight.now + floor(left * 1000), view.fence.boot, marker)
+        return _WriteWindow(guid, until, view.sight.now + floor(left * 1000), view.fence.epoch, marker)
 
-    def _close(self, window: _Window) -> None:
+    def _close(self, window: _WriteWindow) -> None:
         """Drop the marker, some time soon: while it stands nothing is filled in, which is all."""
         if window.marker is not None:
             self._beside_requests(self._end(window.guid, window.marker, window.boot))

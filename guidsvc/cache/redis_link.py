@@ -19,7 +19,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from guidsvc.cache.lua_scripts import ADOPT, BEGIN, LOOK, READ, SCRIPTS, MemoryGuard, Script
 from guidsvc.cache.redis_pool import CONNECT_SECONDS, REPLICA, demand_master, pool_of, reason, run_id, within
-from guidsvc.cache.timings import Timer, Timing, milliseconds
+from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
 from guidsvc.errors import CacheUnavailable
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.batching import Batcher
@@ -49,7 +49,7 @@ class _Call:
     boot: str
 
 
-class Boot(NamedTuple):
+class Epoch(NamedTuple):
     """The name space of a Redis since it was given one: its name, and the generation of the fence that it is of."""
 
     name: str
@@ -74,10 +74,12 @@ class _Round(NamedTuple):
 
 
 @asynccontextmanager
-async def open_link(url: str, *, name: str, timing: Timing, meter: CacheMeter | None = None) -> AsyncIterator["Link"]:
+async def open_link(
+    url: str, *, name: str, timing: CacheTimings, meter: CacheMeter | None = None
+) -> AsyncIterator["RedisLink"]:
     """Open a link, whether or not Redis answers now, and close it at the end; StartError if the URL makes no sense."""
     pool = pool_of(url, ConnectionPool)
-    link = Link(pool, name=name, timing=timing, meter=meter)
+    link = RedisLink(pool, name=name, timing=timing, meter=meter)
     try:
         async with running_in_background(link.keep):
             with suppress(CacheUnavailable):
@@ -87,7 +89,7 @@ async def open_link(url: str, *, name: str, timing: Timing, meter: CacheMeter | 
         await link.aclose()
 
 
-class Link:
+class RedisLink:
     """Runs scripts on one connection of `pool`, in the name space of the store `name`, while `keep` keeps it up.
 
     `me` is its name in Redis, and `draw` draws random ones.
@@ -101,8 +103,8 @@ class Link:
         pool: ConnectionPool,
         *,
         name: str,
-        timing: Timing,
-        timer: Timer = time.monotonic,
+        timing: CacheTimings,
+        timer: MonotonicClock = time.monotonic,
         draw: Callable[[], str] = _draw,
         meter: CacheMeter | None = None,
     ) -> None:
@@ -133,22 +135,22 @@ class Link:
             raise CacheUnavailable(f"Redis: {answer.value}")
         return answer
 
-    async def boot_is_over(self, boot: str) -> bool:
+    async def epoch_lost(self, boot: str) -> bool:
         """Whether what Redis kept under this boot is lost; CacheUnavailable if it does not say."""
         return (await self.call(LOOK, "", boot=boot)).value is None
 
-    async def adopt(self, gen: int) -> Boot:
+    async def begin_epoch(self, gen: int) -> Epoch:
         """Give Redis a boot of this generation, or return the one that it has, of this generation or a later one."""
         answer = await self.call(ADOPT, "", gen, self.draw(), boot="")
         if answer.value is None:
             await self._break()
             raise CacheUnavailable(f"Redis: {REPLICA}")
         name = bytes(answer.value).decode()
-        return Boot(name, int(name.split(".")[1]))
+        return Epoch(name, int(name.split(".")[1]))
 
     async def check(self) -> None:
         """Return if Redis answers; CacheUnavailable if not."""
-        await self.boot_is_over("")
+        await self.epoch_lost("")
 
     async def _ask(self, call: _Call) -> Answer:
         if self._connection is None:

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Timer = Callable[[], float]
+MonotonicClock = Callable[[], float]
 """Returns seconds by a clock of this process that is never set, and goes on while the process stands still."""
 
 
 @dataclass(frozen=True)
-class Timing:
+class CacheTimings:
     """Seconds; `slack` is the share by which clocks may differ in their rate."""
 
     redis: float = 0.1

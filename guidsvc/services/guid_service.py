@@ -37,9 +37,9 @@ from guidsvc.runtime.temporary_space import Share
 from guidsvc.services.paging import portions, size_of
 from guidsvc.services.quota import NO_QUOTA, Quota
 from guidsvc.services.write_attempt import begin_write
-from guidsvc.store.contract import FAR, Store
+from guidsvc.store.contract import WOULD_BLOCK, Store
 from guidsvc.store.lease import earliest
-from guidsvc.store.overlay import rehearsal
+from guidsvc.store.overlay import open_overlay
 
 ATTEMPTS = 100
 """How often a write that loses its race is tried again before it is given up as unavailable."""
@@ -135,10 +135,10 @@ class GuidService:
         acting._caller = caller  # noqa: SLF001  # it is one of us
         return acting
 
-    def peek(self, guid: str, caller: Caller | None = None) -> Record | None:
+    def get_nowait(self, guid: str, caller: Caller | None = None) -> Record | None:
         """Return the live record of a GUID if it is at hand, as `get` would; None if it has to be waited for."""
-        record = self._store.peek(guid)
-        if record is FAR:
+        record = self._store.get_nowait(guid)
+        if record is WOULD_BLOCK:
             return None
         record = authorize(record, self._caller if caller is None else caller)
         now = self._clock()
@@ -149,7 +149,7 @@ class GuidService:
     def get_at_hand(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> Read | None:
         """Return, or raise, what `get` would, if that is known without having to wait; else None."""
         try:
-            record = self.peek(guid)
+            record = self.get_nowait(guid)
         except StoreUnavailable:
             return None
         return None if record is None else _read(guid, record, conditions)
@@ -211,7 +211,7 @@ class GuidService:
                     return record
             except QuotaExceeded as error:
                 refusal = error
-            taken = await self._store.latest(guid)
+            taken = await self._store.get_for_update(guid)
             if (before := authorize(taken, self._caller)) is not None:
                 self._note("create", before, "found")
                 return before
@@ -291,7 +291,7 @@ class GuidService:
 
         SpaceUsed, or Overloaded, from whatever writes more than there is room for in the share of the request.
         """
-        with rehearsal(self._store, share) as store:
+        with open_overlay(self._store, share) as store:
             service = GuidService(  # without an audit: nothing is done
                 store,
                 clock=self._clock,
@@ -337,7 +337,7 @@ class GuidService:
             for attempt in range(self._attempts):
                 if attempt:
                     await _back_off(attempt)
-                stored, now = await self._store.latest(guid), self._clock()
+                stored, now = await self._store.get_for_update(guid), self._clock()
                 old = rules.existing(stored, now)
                 if old is not None and authorize(old, self._caller) is None:
                     raise NotFound(guid)
@@ -353,7 +353,7 @@ class GuidService:
 
     async def _has_changed(self, guid: str, read: Record | None) -> bool:
         """Return whether another process has changed a record since it was read: it may have its place by now."""
-        now = await self._store.latest(guid)
+        now = await self._store.get_for_update(guid)
         return (now and now.version) != (read and read.version)
 
     async def _swap(

@@ -54,7 +54,7 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.services import write_attempt as attempts
 from guidsvc.services.receipt_quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, pack, prefix_of, unpack
 from guidsvc.services.write_attempt import Attempt
-from guidsvc.store.contract import Receipts
+from guidsvc.store.contract import ReceiptRepository
 from guidsvc.store.lease import LeaseClock, Timer
 
 KEPT_SECONDS = 24 * 3600
@@ -101,7 +101,7 @@ class Idempotency:
 
     def __init__(  # noqa: PLR0913  # its collaborators, by name
         self,
-        receipts: Receipts,
+        receipts: ReceiptRepository,
         *,
         clock: Clock,
         seeded: Callable[[bytes, int, int], GuidGenerator],
@@ -226,7 +226,7 @@ class _Term(NamedTuple):
 class _LeasedReceipt:
     """A receipt while its request is being done."""
 
-    def __init__(self, receipts: Receipts, receipt: Receipt, term: _Term, deadline: float) -> None:
+    def __init__(self, receipts: ReceiptRepository, receipt: Receipt, term: _Term, deadline: float) -> None:
         self._receipts = receipts
         self._receipt = receipt
         self._term = term

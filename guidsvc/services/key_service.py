@@ -23,7 +23,7 @@ from guidsvc.errors import (
 )
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.contract import Keys
+from guidsvc.store.contract import ApiKeyRepository
 
 STRIDE = 500
 """So many keys are read at a time where all are."""
@@ -53,7 +53,7 @@ class KeyService:
     Where there is an `audit`, each change is noted there before it is told, with whom it acts for.
     """
 
-    def __init__(self, kept: Keys, *, clock: Clock, audit: KeyAudit | None = None) -> None:
+    def __init__(self, kept: ApiKeyRepository, *, clock: Clock, audit: KeyAudit | None = None) -> None:
         self._keys = kept
         self._clock = clock
         self._audit = audit

@@ -39,7 +39,7 @@ from guidsvc.errors import GuidsvcError, OutcomeUnknown, QuotaExceeded, StoreUna
 from guidsvc.runtime.background import spawn_detached
 from guidsvc.runtime.batching import Batcher
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.contract import Ledgers
+from guidsvc.store.contract import LedgerRepository
 from guidsvc.store.lease import LeaseClock, Timer
 
 GROUP = 1_000
@@ -89,7 +89,7 @@ NO_QUOTA = _NoQuota()
 
 
 @asynccontextmanager
-async def open_quota(ledgers: Ledgers, *, clock: Clock, quota: int) -> AsyncIterator[Quota]:
+async def open_quota(ledgers: LedgerRepository, *, clock: Clock, quota: int) -> AsyncIterator[Quota]:
     """Keep a quota, inside; none if it is 0. At the end all reservations are taken back whose writes are done."""
     if not quota:
         yield NO_QUOTA
@@ -106,7 +106,7 @@ class LedgerQuota:
 
     def __init__(
         self,
-        ledgers: Ledgers,
+        ledgers: LedgerRepository,
         *,
         clock: Clock,
         quota: int,
@@ -202,7 +202,9 @@ class LedgerQuota:
 class _Account:
     """What an owner wishes for, and has done with, in this process."""
 
-    def __init__(self, owner: str, ledgers: Ledgers, lease_clock: LeaseClock, clock: Clock, quota: int) -> None:
+    def __init__(
+        self, owner: str, ledgers: LedgerRepository, lease_clock: LeaseClock, clock: Clock, quota: int
+    ) -> None:
         self._owner = owner
         self._ledgers = ledgers
         self._lease_clock = lease_clock
@@ -247,7 +249,7 @@ class _Account:
         old, now = await self._ledgers.ledger(self._owner), self._clock()
         page = LedgerUpdate(old, wishes, ended=ended, quota=self._quota, now=now)
         if not page.has_room:
-            page.count(await self._ledgers.tally(page.others(self._owner)))
+            page.count(await self._ledgers.count_linearizable(page.others(self._owner)))
         new = page.after(self._owner)
         if new is not None and not await self._swap(old, new):
             return None
@@ -264,7 +266,7 @@ class _Account:
 class DryRunQuota:
     """A quota over what is rehearsed: what there is, and what the rehearsal has made of it so far."""
 
-    def __init__(self, ledgers: Ledgers, *, clock: Clock, quota: int) -> None:
+    def __init__(self, ledgers: LedgerRepository, *, clock: Clock, quota: int) -> None:
         self._ledgers = ledgers
         self._clock = clock
         self._quota = quota
@@ -280,7 +282,7 @@ class DryRunQuota:
             return
         owner = either.owner
         if owner not in self._live:
-            live = await self._ledgers.tally(living(owner, now))
+            live = await self._ledgers.count_linearizable(living(owner, now))
             self._live.setdefault(owner, live)
         if more > 0 and self._live[owner] >= self._quota:
             raise QuotaExceeded(self._quota)

@@ -14,7 +14,7 @@ from cachebox import LRUCache
 
 from guidsvc.errors import CorruptRecord, GuidsvcError, ReceiptsFull
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.contract import Receipts
+from guidsvc.store.contract import ReceiptRepository
 
 RECEIPT_BYTES = 512
 """What a receipt takes beside its answer, its row and index entries included."""
@@ -74,7 +74,12 @@ class ReceiptRoom:
     """The room for receipts: `owner_bytes` for each owner, `total_bytes` for all."""
 
     def __init__(
-        self, receipts: Receipts, *, clock: Clock, owner_bytes: int = OWNER_BYTES, total_bytes: int = TOTAL_BYTES
+        self,
+        receipts: ReceiptRepository,
+        *,
+        clock: Clock,
+        owner_bytes: int = OWNER_BYTES,
+        total_bytes: int = TOTAL_BYTES,
     ) -> None:
         self._receipts = receipts
         self._clock = clock

@@ -18,7 +18,7 @@ from guidsvc.domain.selection import Selection
 from guidsvc.errors import QuotaExceeded
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.quota import Quota, open_quota
-from guidsvc.store.contract import Ledgers
+from guidsvc.store.contract import LedgerRepository
 
 KEPT_PER_LIVE = 10
 """For each live record that an owner may have, so many are kept, live or expired."""
@@ -35,7 +35,7 @@ _PARTS = 8
 
 
 @asynccontextmanager
-async def open_quotas(ledgers: Ledgers, *, clock: Clock, quota: int) -> AsyncIterator[Quota]:
+async def open_quotas(ledgers: LedgerRepository, *, clock: Clock, quota: int) -> AsyncIterator[Quota]:
     """Open the quota of live records with the bound of kept ones; none of both if the quota is 0."""
     async with open_quota(ledgers, clock=clock, quota=quota) as live:
         yield RetentionQuota(live, ledgers, clock=clock, quota=quota) if quota else live
@@ -55,7 +55,9 @@ class _Room:
 class RetentionQuota:
     """A quota that also refuses creations by an owner of whom too many records are kept."""
 
-    def __init__(self, live: Quota, ledgers: Ledgers, *, clock: Clock, quota: int, parts: int = _PARTS) -> None:
+    def __init__(
+        self, live: Quota, ledgers: LedgerRepository, *, clock: Clock, quota: int, parts: int = _PARTS
+    ) -> None:
         self._live = live
         self._ledgers = ledgers
         self._clock = clock
@@ -105,7 +107,7 @@ class RetentionQuota:
         begun = time.monotonic()
         while True:
             now, pending = self._clock(), room.pending
-            kept = await self._ledgers.tally(Selection(owner=owner, kept_at=now // 1000))
+            kept = await self._ledgers.count_linearizable(Selection(owner=owner, kept_at=now // 1000))
             free = self._most - kept - pending
             if free > 0:
                 room.left, room.until = -(-free // self._parts), now + ROOM_MS

@@ -17,8 +17,8 @@ from guidsvc.domain.selection import Selection as Selection
 from guidsvc.errors import StartError
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.cache_fence import Clocked as Clocked
-from guidsvc.store.cache_fence import Fenced as Fenced
-from guidsvc.store.contract import Database, Keys
+from guidsvc.store.cache_fence import FenceStore as Fenced
+from guidsvc.store.contract import ApiKeyRepository, Database
 from guidsvc.telemetry.metrics import StoreMeter
 
 
@@ -49,7 +49,7 @@ async def open_store(
 
 
 @asynccontextmanager
-async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[Keys]:
+async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[ApiKeyRepository]:
     """Open what a store keeps of keys, and nothing else, though a service has it open for itself alone.
 
     StartError if the store cannot be used; NoStore if there is none, unless it may `create` one.

@@ -28,14 +28,14 @@ class Fence(NamedTuple):
 
     mode: Mode
     gen: int
-    boot: str
+    epoch: str
 
 
 NEW = Fence(Mode.OFF, 0, "")
 """The fence of a new store."""
 
 
-class Sight(NamedTuple):
+class FenceReading(NamedTuple):
     """The fence, and the time in milliseconds by the store's own clock, whichever that is, when it was seen."""
 
     fence: Fence
@@ -45,15 +45,15 @@ class Sight(NamedTuple):
 class Clocked(Protocol):
     """A store whose own clock can be read."""
 
-    async def fence(self) -> Sight:
+    async def fence(self) -> FenceReading:
         """Return the fence as it is now, never as it was; and the time by the store's own clock."""
 
 
-class Fenced(Clocked, Protocol):
+class FenceStore(Clocked, Protocol):
     """Records that can be cached in a place which the store does not know."""
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
         """Put `new` in the place of `old`, atomically; False, and nothing is changed, if it is another by now."""
 
-    async def settled(self, guid: str) -> Record | None:
+    async def get_linearizable(self, guid: str) -> Record | None:
         """Return what `get` does, when no write is half done that was begun before: so what is later is later."""

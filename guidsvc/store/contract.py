@@ -9,16 +9,16 @@ from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
-from guidsvc.store.cache_fence import Clocked, Fenced
+from guidsvc.store.cache_fence import Clocked, FenceStore
 
 
-class Far(Enum):
+class WouldBlock(Enum):
     """Whether there is a record, and which, cannot be told at once."""
 
-    FAR = "far"
+    WOULD_BLOCK = "far"
 
 
-FAR = Far.FAR
+WOULD_BLOCK = WouldBlock.WOULD_BLOCK
 
 
 class Store(Protocol):
@@ -27,10 +27,10 @@ class Store(Protocol):
     async def get(self, guid: str) -> Record | None:
         """Return what is stored under a GUID, expired or not; CorruptRecord if that is no record."""
 
-    def peek(self, guid: str) -> "Record | Far | None":
+    def get_nowait(self, guid: str) -> "Record | WouldBlock | None":
         """Return what `get` would, if that is at hand; or FAR, if it has to be waited for."""
 
-    async def latest(self, guid: str) -> Record | None:
+    async def get_for_update(self, guid: str) -> Record | None:
         """Return what `get` would, for one who is about to change it: a cache asks the store itself."""
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
@@ -61,7 +61,7 @@ class Store(Protocol):
         The time must not be in the future: a record that may still be served is not to be purged.
         """
 
-    async def identity(self) -> str:
+    async def store_id(self) -> str:
         """Return the name of this store: another for every store, and a new one whenever it is opened exclusively.
 
         A cache that outlives its processes keeps a store's records under it, so that no other store's are taken
@@ -72,7 +72,7 @@ class Store(Protocol):
         """Return if the store answers; StoreUnavailable if it does not, StoreReadOnly if it takes no write."""
 
 
-class Receipts(Clocked, Protocol):
+class ReceiptRepository(Clocked, Protocol):
     """Receipts of requests, by key. Every method may raise StoreUnavailable: nothing was changed."""
 
     async def receipt(self, key: str) -> Receipt | None:
@@ -88,7 +88,7 @@ class Receipts(Clocked, Protocol):
         """Forget at most `limit` receipts whose `purge_at` is before this time, in Unix seconds; return how many."""
 
 
-class Keys(Protocol):
+class ApiKeyRepository(Protocol):
     """API keys, by their id. Every method may raise StoreUnavailable: nothing was changed."""
 
     async def key(self, key_id: str) -> ApiKey | None:
@@ -101,7 +101,7 @@ class Keys(Protocol):
         """Put `new` in the place of `old` if that is still at the same version, as `Store.swap` does a record."""
 
 
-class Ledgers(Clocked, Protocol):
+class LedgerRepository(Clocked, Protocol):
     """The ledgers of owners, and what they have. Every method may raise StoreUnavailable: nothing was changed."""
 
     async def ledger(self, owner: str) -> QuotaLedger | None:
@@ -110,14 +110,14 @@ class Ledgers(Clocked, Protocol):
     async def swap_ledger(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
         """Put `new` in the place of `old` if that is still at the same version, as `Store.swap` does a record."""
 
-    async def tally(self, selection: Selection) -> int:
+    async def count_linearizable(self, selection: Selection) -> int:
         """Count the records of a selection; among them every one whose swap was acknowledged before this was asked.
 
         A swap that is half done is waited for, so that none whose `not_after` has passed can show after the count.
         """
 
 
-class Backend(Store, Receipts, Fenced, Protocol):
+class Backend(Store, ReceiptRepository, FenceStore, Protocol):
     """What keeps it all. Opened exclusively, it lets go of every lease: whoever held one is dead."""
 
     def on_claim(self, changed: Callable[[bool], None]) -> None:
@@ -128,5 +128,5 @@ class Backend(Store, Receipts, Fenced, Protocol):
         """
 
 
-class Database(Backend, Keys, Ledgers, Protocol):
+class Database(Backend, ApiKeyRepository, LedgerRepository, Protocol):
     """All that is kept."""

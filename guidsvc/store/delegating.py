@@ -5,12 +5,12 @@ from typing import Generic, TypeVar
 
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
-from guidsvc.store.contract import Far, Store
+from guidsvc.store.contract import Store, WouldBlock
 
 _Store = TypeVar("_Store", bound=Store)
 
 
-class Around(Generic[_Store]):
+class DelegatingStore(Generic[_Store]):
     """The store that it is given, as it is."""
 
     def __init__(self, store: _Store) -> None:
@@ -19,11 +19,11 @@ class Around(Generic[_Store]):
     async def get(self, guid: str) -> Record | None:
         return await self._store.get(guid)
 
-    def peek(self, guid: str) -> Record | Far | None:
-        return self._store.peek(guid)
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
+        return self._store.get_nowait(guid)
 
-    async def latest(self, guid: str) -> Record | None:
-        return await self._store.latest(guid)
+    async def get_for_update(self, guid: str) -> Record | None:
+        return await self._store.get_for_update(guid)
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         return await self._store.swap(old, new, not_after=not_after)
@@ -37,8 +37,8 @@ class Around(Generic[_Store]):
     async def purge(self, before: int, limit: int) -> int:
         return await self._store.purge(before, limit)
 
-    async def identity(self) -> str:
-        return await self._store.identity()
+    async def store_id(self) -> str:
+        return await self._store.store_id()
 
     async def ping(self) -> None:
         await self._store.ping()

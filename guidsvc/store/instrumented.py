@@ -8,13 +8,13 @@ from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import GuidsvcError
-from guidsvc.store.cache_fence import Fence, Sight
-from guidsvc.store.contract import FAR, Backend, Far
-from guidsvc.store.delegating import Around
+from guidsvc.store.cache_fence import Fence, FenceReading
+from guidsvc.store.contract import WOULD_BLOCK, Backend, WouldBlock
+from guidsvc.store.delegating import DelegatingStore
 from guidsvc.telemetry.metrics import StoreMeter, Timing
 
 
-class MeasuredStore(Around[Backend]):
+class InstrumentedStore(DelegatingStore[Backend]):
     """The store that it is given, measured; receipts are not."""
 
     def __init__(self, store: Backend, meter: StoreMeter) -> None:
@@ -26,24 +26,24 @@ class MeasuredStore(Around[Backend]):
         with _Operation(self._meter, "get"):
             return await self._store.get(guid)
 
-    def peek(self, guid: str) -> Record | Far | None:
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
         begun = perf_counter()
         try:
-            record = self._store.peek(guid)
+            record = self._store.get_nowait(guid)
         except GuidsvcError:
             self._meter.failures["get"] += 1
             raise
-        if record is not FAR:
+        if record is not WOULD_BLOCK:
             self._gets.observe(perf_counter() - begun)
         return record
 
-    async def latest(self, guid: str) -> Record | None:
+    async def get_for_update(self, guid: str) -> Record | None:
         with _Operation(self._meter, "get"):
-            return await self._store.latest(guid)
+            return await self._store.get_for_update(guid)
 
-    async def settled(self, guid: str) -> Record | None:
+    async def get_linearizable(self, guid: str) -> Record | None:
         with _Operation(self._meter, "get"):
-            return await self._store.settled(guid)
+            return await self._store.get_linearizable(guid)
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         with _Operation(self._meter, "swap"):
@@ -57,7 +57,7 @@ class MeasuredStore(Around[Backend]):
         with _Operation(self._meter, "count"):
             return await self._store.count(selection)
 
-    async def fence(self) -> Sight:
+    async def fence(self) -> FenceReading:
         with _Operation(self._meter, "fence"):
             return await self._store.fence()
 

@@ -12,8 +12,8 @@ from contextlib import ExitStack, closing, contextmanager
 from guidsvc.domain.record import Record
 from guidsvc.errors import StoreUnavailable
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share, TemporarySpace
-from guidsvc.store.contract import FAR, Far, Store
-from guidsvc.store.delegating import Around
+from guidsvc.store.contract import WOULD_BLOCK, Store, WouldBlock
+from guidsvc.store.delegating import DelegatingStore
 
 _SCHEMA = """
     PRAGMA journal_mode = OFF;
@@ -28,14 +28,14 @@ _ROW_BYTES, _PER_BYTE = 512, 2
 
 
 @contextmanager
-def rehearsal(store: Store, share: Share | None = None) -> Iterator["Rehearsal"]:
+def open_overlay(store: Store, share: Share | None = None) -> Iterator["OverlayStore"]:
     """Rehearse on a store, inside. It is never written to. What is rehearsed is taken from the share of the request."""
     with ExitStack() as opened:
         share = opened.enter_context(TemporarySpace().share()) if share is None else share
-        yield opened.enter_context(closing(Rehearsal(store, share)))
+        yield opened.enter_context(closing(OverlayStore(store, share)))
 
 
-class Rehearsal(Around[Store]):
+class OverlayStore(DelegatingStore[Store]):
     """The store as it would be. Of each GUID one swap at a time, which its one service sees to."""
 
     def __init__(self, store: Store, share: Share) -> None:
@@ -60,10 +60,10 @@ class Rehearsal(Around[Store]):
         ((text,),) = rows
         return None if text is None else Record.model_validate_json(str(text))
 
-    latest = get
+    get_for_update = get
 
-    def peek(self, guid: str) -> Record | Far | None:  # noqa: ARG002  # who rehearses is in no hurry
-        return FAR
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:  # noqa: ARG002  # who rehearses is in no hurry
+        return WOULD_BLOCK
 
     async def swap(
         self,

@@ -30,8 +30,8 @@ from guidsvc.domain.selection import Selection
 from guidsvc.errors import GuidsvcError, NotFound, OutcomeUnknown, QuotaExceeded, StoreUnavailable
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.quota import LedgerQuota
-from guidsvc.store.cache_fence import NEW, Sight
-from guidsvc.store.contract import FAR, Far
+from guidsvc.store.cache_fence import NEW, FenceReading
+from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
 from tests.simulation.network import Network
 from tests.simulation.world import Actor, World
 
@@ -115,8 +115,8 @@ class QuotaStore:
         """The time by its clock, in milliseconds."""
         return int(5_000_000 + self._world.now * 1000 * self._rate)
 
-    async def look(self) -> Sight:
-        return Sight(NEW, self.now)
+    async def look(self) -> FenceReading:
+        return FenceReading(NEW, self.now)
 
     async def latest(self, guid: str) -> Record | None:
         return self.records.get(guid)
@@ -202,10 +202,10 @@ class QuotaStoreOfProcess:
 
     get = latest
 
-    def peek(self, guid: str) -> Record | Far | None:
-        return FAR
+    def peek(self, guid: str) -> Record | WouldBlock | None:
+        return WOULD_BLOCK
 
-    async def fence(self) -> Sight:
+    async def fence(self) -> FenceReading:
         return await self._far(self._store.look)
 
     async def ledger(self, owner: str) -> QuotaLedger | None:

@@ -12,9 +12,9 @@ from typing import Any
 import structlog
 
 from guidsvc.cache.lua_scripts import ADOPT
-from guidsvc.cache.redis_cache import SharedCache
-from guidsvc.cache.redis_link import Link
-from guidsvc.cache.timings import Timing
+from guidsvc.cache.redis_cache import RedisCache
+from guidsvc.cache.redis_link import RedisLink
+from guidsvc.cache.timings import CacheTimings
 from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown
 from guidsvc.store.cache_fence import Fence, Mode
@@ -64,7 +64,13 @@ class Process:
     """A process of the service, and its clients."""
 
     def __init__(  # its collaborators
-        self, world: World, redis: SimulatedRedis, store: SimulatedStore, history: History, timing: Timing, name: str
+        self,
+        world: World,
+        redis: SimulatedRedis,
+        store: SimulatedStore,
+        history: History,
+        timing: CacheTimings,
+        name: str,
     ) -> None:
         self._world, self._history, self._timing = world, history, timing
         self._write_share = world.random.choice((0.4, 0.2, 0.05, 0.01))
@@ -97,9 +103,9 @@ class Process:
             return offset + world.now * rate
 
         pool: Any = Pool(world, self._redis, self.to_redis)
-        link = Link(pool, name="s", timing=timing, timer=timer, draw=world.draw)
+        link = RedisLink(pool, name="s", timing=timing, timer=timer, draw=world.draw)
         store: Any = StoreOfProcess(world, self._store, self.to_store, near=self._near, timer=timer)
-        cache = SharedCache(store, link, clock=self._clock, size_bytes=1_000_000, timing=timing, timer=timer)
+        cache = RedisCache(store, link, clock=self._clock, size_bytes=1_000_000, timing=timing, timer=timer)
         actor.start(link.keep())
         actor.start(cache.fence.keep())
         for number in range(CLIENTS):
@@ -108,7 +114,7 @@ class Process:
     def _clock(self) -> int:
         return EPOCH_MS + int(self._world.now * 1000)
 
-    async def _client(self, cache: SharedCache, name: str) -> None:
+    async def _client(self, cache: RedisCache, name: str) -> None:
         random, share = self._world.random, self._write_share
         while self._world.now < SECONDS:
             # Much is asked at once, then nothing for a while: what is cached is read again, and time goes on.
@@ -118,13 +124,13 @@ class Process:
                 await asyncio.sleep(0.06 * random.random() ** 2)
             await asyncio.sleep(2.0 * random.random() ** 2)
 
-    async def _read(self, cache: SharedCache, guid: str, name: str) -> None:
+    async def _read(self, cache: RedisCache, guid: str, name: str) -> None:
         start, calls = self._world.now, self._history.counts
-        held = cache.peek(guid)
+        held = cache.get_nowait(guid)
         record: Record | None
         if self._world.random.random() < 0.1:  # as one who is told that a condition does not hold
             with suppress(GuidsvcError):
-                self._seen(guid, start, name, await cache.latest(guid))
+                self._seen(guid, start, name, await cache.get_for_update(guid))
             return
         if isinstance(held, Record) and cache.fence.usable is not None:
             record = held
@@ -144,12 +150,12 @@ class Process:
         self._world.note(name, "read", guid[-1], version, "since", f"{start:.4f}")
         self._history.operations.append(Read(guid, start, self._world.now, name, version, mark))
 
-    async def _write(self, cache: SharedCache, guid: str, name: str) -> None:
+    async def _write(self, cache: RedisCache, guid: str, name: str) -> None:
         """Create, update or delete, as the service does: read, change, and swap."""
         start, history = self._world.now, self._history
         mark = f"{name}-{len(history.operations)}-{start:.4f}"
         try:
-            old = await cache.latest(guid)
+            old = await cache.get_for_update(guid)
         except GuidsvcError:
             return
         self._seen(guid, start, name, old)
@@ -211,11 +217,11 @@ def run(seed: int, *, trace: bool = False, faults: Sequence[str] = ()) -> Result
         asyncio.set_event_loop(None)
 
 
-def _timing(world: World) -> Timing:
+def _timing(world: World) -> CacheTimings:
     """Return the time limits of a world, which all its processes have."""
     lease, poll = world.random.choice(FENCES)
     entry, marker = world.random.choice(ENTRIES), world.random.choice(MARKERS)
-    return Timing(entry=entry, marker=marker, fence_lease=lease, poll=poll)
+    return CacheTimings(entry=entry, marker=marker, fence_lease=lease, poll=poll)
 
 
 def _final(world: World, store: SimulatedStore, guid: str) -> Read:

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
-from guidsvc.store.cache_fence import NEW, Fence, Sight
-from guidsvc.store.contract import FAR, Far
+from guidsvc.store.cache_fence import NEW, Fence, FenceReading
+from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
 from guidsvc.store.mongo.deadline import Deadline, StoreClock
 from tests.simulation.network import Network
 from tests.simulation.world import World
@@ -88,8 +88,8 @@ class SimulatedStore:
         done.set_result(None)
         return True
 
-    async def look(self) -> Sight:
-        return Sight(self.fence, self.now)
+    async def look(self) -> FenceReading:
+        return FenceReading(self.fence, self.now)
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
         if self.fence != old:
@@ -116,8 +116,8 @@ class StoreOfProcess:
 
     latest = get
 
-    def peek(self, guid: str) -> Record | Far | None:
-        return self._store.records.get(guid) if self._near else FAR
+    def peek(self, guid: str) -> Record | WouldBlock | None:
+        return self._store.records.get(guid) if self._near else WOULD_BLOCK
 
     async def settled(self, guid: str) -> Record | None:
         return await self._far(lambda: self._store.settled(guid))
@@ -132,7 +132,7 @@ class StoreOfProcess:
         seconds = STORE_SECONDS if deadline is None else deadline.run_ms / 1000
         return await self._far(lambda: self._store.command(old, new, deadline), unknown, late, seconds)
 
-    async def fence(self) -> Sight:
+    async def fence(self) -> FenceReading:
         asked = self._timer()
         sight = await self._far(self._store.look)
         self._clock.set(asked, sight.now)

@@ -93,7 +93,7 @@ class ShortWay:
         self._forwarded = forwarded
         self._long = LONG if cors is None or not cors.any else LONG | {b"origin"}
         self._names = host_names or HostNames()
-        self._peek = service.peek
+        self._peek = service.get_nowait
         self._remembered: dict[bytes, Session | None] = {}
         self._memorable = False  # the request that was answered last
         self._login: Session | None = None  # of that

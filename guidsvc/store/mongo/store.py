@@ -45,8 +45,8 @@ from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.runtime.batching import Batcher
-from guidsvc.store.cache_fence import NEW, Fence, Mode, Sight
-from guidsvc.store.contract import FAR, Far
+from guidsvc.store.cache_fence import NEW, Fence, FenceReading, Mode
+from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
 from guidsvc.store.mongo.deadline import Deadline, StoreClock
 from guidsvc.store.mongo.documents import (
     LATE,
@@ -223,18 +223,18 @@ class MongoStore:
             document = await self._gets.ask(guid)
             if self._is_primary_proven():
                 return None if document is None else model_of(Record, document)
-        return await self.settled(guid)
+        return await self.get_linearizable(guid)
 
     def _is_primary_proven(self) -> bool:
         return self._proof_seconds == math.inf or self._clock.is_known(self._proof_seconds)
 
-    def peek(self, guid: str) -> Record | Far | None:  # noqa: ARG002  # whichever it is, it is far away
-        return FAR
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:  # noqa: ARG002  # whichever it is, it is far away
+        return WOULD_BLOCK
 
-    async def latest(self, guid: str) -> Record | None:
+    async def get_for_update(self, guid: str) -> Record | None:
         return await self.get(guid)
 
-    async def settled(self, guid: str) -> Record | None:
+    async def get_linearizable(self, guid: str) -> Record | None:
         document = await self._settled.ask(guid)
         return None if document is None else model_of(Record, document)
 
@@ -244,7 +244,7 @@ class MongoStore:
         except PyMongoError as error:
             raise _write_failure(error) from error
 
-    async def fence(self) -> Sight:
+    async def fence(self) -> FenceReading:
         asked = time.monotonic()
         try:
             (found,) = await self._fence.aggregate(
@@ -255,7 +255,7 @@ class MongoStore:
         except ValueError as error:
             raise CorruptRecord("the store has lost its fence") from error
         self._clock.set(asked, found["now"])
-        return Sight(Fence(Mode(found["mode"]), found["gen"], found["boot"]), found["now"])
+        return FenceReading(Fence(Mode(found["mode"]), found["gen"], found["boot"]), found["now"])
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
         try:
@@ -277,7 +277,7 @@ class MongoStore:
     async def count(self, selection: Selection) -> int:
         return await self._count(self._collection, selection)
 
-    async def tally(self, selection: Selection) -> int:
+    async def count_linearizable(self, selection: Selection) -> int:
         return await self._count(_linearizable(self._collection), selection)
 
     async def _count(self, collection: _Collection, selection: Selection) -> int:
@@ -329,7 +329,7 @@ class MongoStore:
     def on_claim(self, changed: Callable[[bool], None]) -> None:
         """Do nothing: MongoDB keeps no claim."""
 
-    async def identity(self) -> str:
+    async def store_id(self) -> str:
         try:
             found = await self._collection.database[IDENTITY].find_one({"_id": COLLECTION})
         except PyMongoError as error:

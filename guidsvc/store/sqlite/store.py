@@ -39,7 +39,7 @@ from guidsvc.errors import (
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.batching import Batcher, Patience
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.cache_fence import Fence, Mode, Sight
+from guidsvc.store.cache_fence import Fence, FenceReading, Mode
 from guidsvc.store.sqlite.files import WAL_BYTES, StoreFiles
 from guidsvc.store.sqlite.schema import (
     FORGET,
@@ -215,24 +215,24 @@ class SqliteStore:
     async def get(self, guid: str) -> Record | None:
         return self._read(RECORDS, guid)
 
-    def peek(self, guid: str) -> Record | None:
+    def get_nowait(self, guid: str) -> Record | None:
         return self._read(RECORDS, guid)
 
-    async def latest(self, guid: str) -> Record | None:
+    async def get_for_update(self, guid: str) -> Record | None:
         return self._read(RECORDS, guid)
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         change = RECORDS.change(old, new)
         return await self._swaps.ask(_Swap(change._replace(not_after=not_after), droppable=True))
 
-    async def settled(self, guid: str) -> Record | None:
+    async def get_linearizable(self, guid: str) -> Record | None:
         found = await self._settled.ask(guid)
         return None if found is None else _row(RECORDS, guid, found)
 
-    async def fence(self) -> Sight:
+    async def fence(self) -> FenceReading:
         with self._failures():
             found = self._reader.execute(FENCE).fetchone()
-        return Sight(_fence_of(found), monotonic_ms())
+        return FenceReading(_fence_of(found), monotonic_ms())
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
         swap = partial(self._writer.execute, Change(SWAP_FENCE, (*new, *old)))
@@ -269,8 +269,8 @@ class SqliteStore:
         with self._failures():
             return await self._finder.count(selection)
 
-    async def tally(self, selection: Selection) -> int:
-        await self.settled("")  # no swap is half done then: each is counted, or will be too late
+    async def count_linearizable(self, selection: Selection) -> int:
+        await self.get_linearizable("")  # no swap is half done then: each is counted, or will be too late
         return await self.count(selection)
 
     async def receipt_usage(self, prefix: str) -> ReceiptUsage:
@@ -286,7 +286,7 @@ class SqliteStore:
     async def purge_receipts(self, before: int, limit: int) -> int:
         return len(await self._purge(RECEIPTS.purge, before, limit))
 
-    async def identity(self) -> str:
+    async def store_id(self) -> str:
         with self._failures():
             found = self._reader.execute("SELECT name FROM identity").fetchone()
         if found is None:
