@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from guidsvc.bounded_file import read_text
-from guidsvc.connection_urls import without_password
+from guidsvc.connection_urls import redact
 from guidsvc.errors import StartError
 
 PREFIX = "GUIDSVC_"
@@ -273,14 +273,14 @@ def _told(fault: ErrorDetails, hidden: Collection[str]) -> str:
     message = fault["msg"][0].lower() + fault["msg"][1:]
     if name in {"settings", *hidden} or not isinstance(fault["input"], str):  # of them all it would show all
         return f"{name}: {message}"
-    return f"{name}: {message}, not {without_password(fault['input'])!r}"
+    return f"{name}: {message}, not {redact(fault['input'])!r}"
 
 
 def _shown(text: str, words: Sequence[str]) -> str:
     """Return what is said of the words of a command with each URL among them as it may be shown."""
     for word in words:
         flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        text = text.replace(word, f"{flag}{equals}{without_password(value)}")
+        text = text.replace(word, f"{flag}{equals}{redact(value)}")
     return text
 
 

@@ -26,7 +26,7 @@ _PARTS = re.compile(r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*
 _Made = TypeVar("_Made")
 
 
-def without_password(url: str) -> str:
+def redact(url: str) -> str:
     """Return a URL as it may be shown."""
     scheme, mark, rest = url.partition("://")
     if not mark:
@@ -58,7 +58,9 @@ def is_ambiguous(url: str) -> bool:
     return "@" in parts["path"] or "@" in parts["rest"] or bool(loose)
 
 
-def opened(setting: str, url: str, make: Callable[[str], _Made], *faults: type[Exception]) -> _Made:
+def connect_with_redacted_errors(
+    setting: str, url: str, make: Callable[[str], _Made], *faults: type[Exception]
+) -> _Made:
     """Return what `make` makes of a URL; StartError, which names the setting, if that is one of these faults."""
     if is_ambiguous(url):
         raise StartError(f"{setting}: in a password each of : / ? # [ ] @ % is to be percent-encoded, as %40 for @")
@@ -82,7 +84,7 @@ def _refuse_unreadable_files(setting: str, url: str) -> None:
 
 
 def _told(url: str, make: Callable[[str], object], faults: tuple[type[Exception], ...], error: Exception) -> str:
-    public = without_password(url)
+    public = redact(url)
     if public == url:
         return str(error)
     try:

@@ -26,7 +26,7 @@ from guidsvc.monitoring.access_log import PIPE_BUF
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.key_service import KeyService
 from guidsvc.store import open_keys
-from guidsvc.telemetry.tracing import CURRENT, Trace
+from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 from tests.client import Client, Reply
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.gated import GatedStore
@@ -536,7 +536,7 @@ async def test_a_key_that_may_have_been_made_has_a_line_too(log: AuditLog, clock
 
 def test_the_longest_line_is_one_that_a_pipe_keeps_together(log: AuditLog, clock: FakeClock, path: Path) -> None:
     longest = "\U0001f600" * MAX_USER_CHARACTERS
-    token = CURRENT.set(Trace("x" * 128, "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%interface"))
+    token = CURRENT.set(RequestTrace("x" * 128, "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%interface"))
     caller = Caller(longest, frozenset(SCOPES), f"jwt:{longest * 100}")
     log.changed("update", record(clock(), owner="'" + longest[1:]), caller, "unknown")
     CURRENT.reset(token)

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from guidsvc.runtime.batching import Batcher, Patience
-from guidsvc.telemetry.metrics import BatchMeter
-from guidsvc.telemetry.tracing import CURRENT, Trace
+from guidsvc.telemetry.metrics import BatchMetrics
+from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
 
 class Calls:
@@ -136,7 +136,7 @@ async def test_patience_ends_with_what_it_is_for() -> None:
 
 
 async def test_what_goes_out_and_what_waits_is_measured() -> None:
-    calls, meter = Calls(), BatchMeter()
+    calls, meter = Calls(), BatchMetrics()
     batcher = Batcher(calls.run, limit=2, in_flight=1, meter=meter)
     asked = [asyncio.create_task(batcher.ask(item)) for item in range(5)]
     while not calls.batches:
@@ -150,7 +150,7 @@ async def test_what_goes_out_and_what_waits_is_measured() -> None:
 
 
 async def test_a_call_is_none_of_its_callers_in_particular() -> None:
-    seen: list[Trace | None] = []
+    seen: list[RequestTrace | None] = []
 
     async def run(batch: list[int]) -> list[int]:
         seen.append(CURRENT.get())
@@ -159,7 +159,7 @@ async def test_a_call_is_none_of_its_callers_in_particular() -> None:
     batcher = Batcher(run, limit=2, in_flight=1)
 
     async def ask(item: int) -> None:
-        CURRENT.set(Trace(str(item)))
+        CURRENT.set(RequestTrace(str(item)))
         await batcher.ask(item)
 
     await asyncio.gather(*map(ask, range(5)))

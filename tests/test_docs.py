@@ -17,7 +17,7 @@ import guidsvc
 from guidsvc.api.app import make_app
 from guidsvc.api.contract import problems
 from guidsvc.config import PREFIX, Settings, listed
-from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.http.headers.proxy import TrustedProxies
 from tests import curl
 from tests.servers import ROOT, redis_server, service
 
@@ -77,7 +77,7 @@ def test_the_errors_are_those_of_the_code() -> None:
 
 
 def test_every_path_that_is_served_is_in_the_readme() -> None:
-    app = make_app(None, None, None, forwarded=Forwarded(), log=None)  # type: ignore[arg-type]  # nothing is asked of it
+    app = make_app(None, None, None, forwarded=TrustedProxies(), log=None)  # type: ignore[arg-type]  # nothing is asked of it
     served = {route.path for route in app.settings["routes"]}
     table = README.partition("## The interface")[2].partition("\n\nA body")[0]
     told = set(re.findall(r"`(?:[A-Z]+ )?(/[^`]*)`", table))

@@ -12,9 +12,9 @@ import pytest
 from prometheus_client.multiprocess import mark_process_dead
 
 from guidsvc.monitoring import prometheus as exposition
-from guidsvc.monitoring.process_monitor import Watch
-from guidsvc.monitoring.prometheus import Alone, Together, render
-from guidsvc.telemetry.metrics import Meters
+from guidsvc.monitoring.process_monitor import ProcessMonitor
+from guidsvc.monitoring.prometheus import MultiProcessCollector, SingleProcessCollector, render
+from guidsvc.telemetry.metrics import Metrics
 from tests.conftest import ExpectedLogs
 from tests.servers import Service, pdapt, service, wait_until
 from tests.test_metrics import Samples, read, value
@@ -82,7 +82,7 @@ async def test_metrics_are_rendered_once_for_all_who_wait_and_one_at_a_time(monk
     """Each takes a thread, and time that the loop needs too."""
     running, most, renderings, release = 0, 0, 0, threading.Event()
 
-    def gated(told: Alone, accept: str) -> tuple[bytes, str]:
+    def gated(told: SingleProcessCollector, accept: str) -> tuple[bytes, str]:
         nonlocal running, most, renderings
         running, renderings = running + 1, renderings + 1
         most = max(most, running)
@@ -91,7 +91,7 @@ async def test_metrics_are_rendered_once_for_all_who_wait_and_one_at_a_time(monk
         return render(told, accept)
 
     monkeypatch.setattr(exposition, "render", gated)
-    watch = Watch(Meters())
+    watch = ProcessMonitor(Metrics())
     asked = [
         asyncio.create_task(watch.render(each)) for each in ("", "application/openmetrics-text", "text/plain") * 20
     ]
@@ -110,7 +110,7 @@ async def test_metrics_are_rendered_once_for_all_who_wait_and_one_at_a_time(monk
 
 
 async def test_files_say_what_the_meters_do(folder: Path) -> None:
-    meters, about = Meters(), {"server": "a", "store": "b", "cache": "redis"}
+    meters, about = Metrics(), {"server": "a", "store": "b", "cache": "redis"}
     meters.requests.done("/guid", "GET", 200, 0.02)
     meters.requests.done("/guid", "PUT", 200, 20)
     meters.requests.quick("/guid", "GET", 200).count += 3
@@ -120,11 +120,14 @@ async def test_files_say_what_the_meters_do(folder: Path) -> None:
     for mode in ("off", "arm", "arm", "on"):
         meters.cache.fence(mode)
     meters.store.batch("commit").sizes.observe(3)
-    watch = Watch(meters, folder=folder, about=about)
+    watch = ProcessMonitor(meters, folder=folder, about=about)
     for _ in range(2):
-        watch.hand_over()
+        watch.publish()
     watch.close()
-    alone, together = (read(render(told, "")[0].decode()) for told in (Alone(meters, about), Together(folder)))
+    alone, together = (
+        read(render(told, "")[0].decode())
+        for told in (SingleProcessCollector(meters, about), MultiProcessCollector(folder))
+    )
 
     ours = {key for key in alone if key[0].startswith("guidsvc_")}
     assert {key: alone[key] for key in ours} == {key: together[key] for key in together if key[0].startswith("guidsvc")}
@@ -138,13 +141,13 @@ async def test_files_say_what_the_meters_do(folder: Path) -> None:
 
 async def test_what_a_process_counts_goes_on_from_its_namesake_that_has_ended(folder: Path) -> None:
     for _ in range(2):
-        meters = Meters()
+        meters = Metrics()
         meters.requests.done("/guid", "GET", 200, 0.02)
-        watch = Watch(meters, folder=folder)
-        watch.hand_over()
+        watch = ProcessMonitor(meters, folder=folder)
+        watch.publish()
         watch.close()
 
-    samples = read(render(Together(folder), "")[0].decode())
+    samples = read(render(MultiProcessCollector(folder), "")[0].decode())
     assert value(samples, "guidsvc_requests_total", route="/guid", method="GET", status="200") == 2
     assert value(samples, "guidsvc_request_duration_seconds_count", route="/guid") == 2
 
@@ -153,16 +156,16 @@ async def test_metrics_that_cannot_be_written_are_told_once_and_harm_nobody(
     folder: Path, caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("metrics cannot be written")
-    watch = Watch(folder=folder / "gone")
+    watch = ProcessMonitor(folder=folder / "gone")
     for _ in range(3):
-        watch.hand_over()
+        watch.publish()
 
     assert len([each for each in caplog.records if "cannot be written" in each.getMessage()]) == 1
 
 
 async def test_the_lag_of_the_event_loop_is_seen() -> None:
-    watch = Watch()
-    keeping = asyncio.create_task(watch.keep())
+    watch = ProcessMonitor()
+    keeping = asyncio.create_task(watch.run())
     while not sum(watch.meters.lag.counts):
         await asyncio.sleep(0.01)
     assert watch.meters.lag.sum < 0.25 * sum(watch.meters.lag.counts)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from guidsvc.errors import StartError
-from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.http.headers.proxy import TrustedProxies
 from tests.client import Client
 from tests.conftest import Serving
 from tests.records import GUID, USER
@@ -29,17 +29,17 @@ from tests.records import GUID, USER
     ],
 )
 def test_the_client_is_the_rightmost_that_is_no_proxy_of_ours(peer: str, header: str | None, client: str) -> None:
-    assert Forwarded(["10.0.0.0/8", "unix"]).client(peer, header) == client
+    assert TrustedProxies(["10.0.0.0/8", "unix"]).client(peer, header) == client
 
 
 def test_nobody_is_believed_unless_named() -> None:
-    assert Forwarded().client("127.0.0.1", "1.2.3.4") == "127.0.0.1"
-    assert Forwarded(["10.0.0.0/8"]).client("unix", "1.2.3.4") == "unix"
+    assert TrustedProxies().client("127.0.0.1", "1.2.3.4") == "127.0.0.1"
+    assert TrustedProxies(["10.0.0.0/8"]).client("unix", "1.2.3.4") == "unix"
 
 
 def test_what_is_no_network_stops_the_start() -> None:
     with pytest.raises(StartError, match=r"^trusted_proxies: "):
-        Forwarded(["10.0.0.1/8"])
+        TrustedProxies(["10.0.0.1/8"])
 
 
 async def ask_all(client: Client) -> None:

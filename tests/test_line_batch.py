@@ -14,7 +14,7 @@ from guidsvc.api.resources import line_batch
 from guidsvc.api.resources.batch_executor import GROUP, Asked, Performer, Result, read_line
 from guidsvc.api.resources.batch_slots import READERS
 from guidsvc.api.resources.line_batch import MAX_UNREADABLE, READ_AT_ONCE, LineBatch
-from guidsvc.http.ndjson import Line, Lines
+from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.server.protocol.connection import Connection
 from tests.client import Client, hang_up, read_reply, reset
 from tests.conftest import Serving
@@ -147,7 +147,7 @@ async def test_operations_that_fail_end_no_batch(client: Client) -> None:
 @pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \t\n"])
 def test_a_blank_line_costs_no_step(blank: bytes) -> None:
     """64 KiB of them are counted without a step of Python for each."""
-    lines, steps = Lines(65_536), 0
+    lines, steps = NdjsonSplitter(65_536), 0
 
     def step(_frame: FrameType, _event: str, _argument: object) -> Any:
         nonlocal steps

@@ -16,7 +16,7 @@ from guidsvc.errors import Forbidden, Unauthorized
 from guidsvc.monitoring import access_log
 from guidsvc.monitoring import log_config as logs
 from guidsvc.monitoring.line_limit import PER_SOURCE, SOURCE_CHARACTERS, TOTAL, WINDOW_SECONDS, LineLimit
-from guidsvc.telemetry.tracing import CURRENT, Trace
+from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 from tests.client import Client
 from tests.conftest import FakeClock, Serving
 from tests.records import GUID
@@ -87,7 +87,7 @@ def test_an_ipv6_network_is_one_address_and_all_networks_have_a_bound(
     with open_audit_log(str(path), clock=clock) as log:
         assert log is not None
         for number in range(2 * TOTAL):
-            token = CURRENT.set(Trace("id", network.format(number)))
+            token = CURRENT.set(RequestTrace("id", network.format(number)))
             log.denied(Unauthorized("?", invalid=True), None)
             CURRENT.reset(token)
         assert len(denials(path)) == (PER_SOURCE if network.endswith("::{:x}") else TOTAL)

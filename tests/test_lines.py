@@ -5,14 +5,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidsvc.http.ndjson import Line, Lines
+from guidsvc.http.ndjson import Line, NdjsonSplitter
 
 MOST = 4
 
 
 def cut(*parts: bytes) -> list[Line]:
     """Return the lines of a stream that comes in these parts."""
-    lines = Lines(MOST)
+    lines = NdjsonSplitter(MOST)
     return [line for part in parts for line in lines.feed(part)] + list(lines.end())
 
 

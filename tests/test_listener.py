@@ -15,7 +15,7 @@ from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.server import listener
 from guidsvc.server.listener import AT_ONCE, Listener
 from guidsvc.server.server import serving_on
-from guidsvc.telemetry.metrics import RequestMeter
+from guidsvc.telemetry.metrics import RequestMetrics
 from tests.conftest import ExpectedLogs
 
 CLIENTS = 60
@@ -61,7 +61,7 @@ def test_all_who_wait_are_accepted_in_a_few_turns_of_the_loop(waited_for: socket
 
     async def turns() -> int:
         count = 0
-        async with serving_on([waited_for], Application(), ServerHooks(RequestMeter())) as server:
+        async with serving_on([waited_for], Application(), ServerHooks(RequestMetrics())) as server:
             while server.connections() < CLIENTS:
                 await asyncio.sleep(0)
                 count += 1
@@ -81,7 +81,7 @@ async def test_after_the_system_has_refused_to_accept_it_is_tried_again(
         failing.bind(("127.0.0.1", 0))
         failing.listen(1)
         stack.enter_context(socket.create_connection(failing.getsockname()))
-        async with serving_on([failing], Application(), ServerHooks(RequestMeter())) as server, asyncio.timeout(30):
+        async with serving_on([failing], Application(), ServerHooks(RequestMetrics())) as server, asyncio.timeout(30):
             while not server.connections():
                 await asyncio.sleep(0.01)
     assert not failing.failures

@@ -15,7 +15,7 @@ import structlog
 from guidsvc.http.headers.diagnostics import CACHE_STATUS
 from guidsvc.monitoring import access_log
 from guidsvc.monitoring import log_config as logs
-from guidsvc.telemetry.tracing import CURRENT, Trace
+from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 from tests.servers import ROOT
 
 LINE = ("GET", '/guid/"\n\u00e9', 404, 1.25, "id-1", 'fe80::1%"\n')
@@ -94,7 +94,7 @@ def test_where_only_warnings_are_wanted_no_request_has_a_line() -> None:
 @pytest.mark.parametrize("logger", [structlog.get_logger("ours"), logging.getLogger("theirs")])
 def test_whatever_is_logged_on_behalf_of_a_request_names_it(capsys: pytest.CaptureFixture[str], logger: Any) -> None:
     logs.configure("info", "json")
-    token = CURRENT.set(Trace("id-1"))
+    token = CURRENT.set(RequestTrace("id-1"))
     logger.warning("first")
     CURRENT.reset(token)
     logger.warning("second")

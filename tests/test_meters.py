@@ -8,8 +8,8 @@ import pytest
 from guidsvc.errors import StoreUnavailable
 from guidsvc.store import open_store
 from guidsvc.store.instrumented import InstrumentedStore
-from guidsvc.telemetry.metrics import LATENCIES, QUICK_SECONDS, CacheMeter, Histogram, RequestMeter, StoreMeter
-from guidsvc.telemetry.tracing import CURRENT, REDIS, Trace
+from guidsvc.telemetry.metrics import LATENCIES, QUICK_SECONDS, CacheMetrics, Histogram, RequestMetrics, StoreMetrics
+from guidsvc.telemetry.tracing import CURRENT, REDIS, RequestTrace
 from tests.conftest import FakeClock
 from tests.gated import GatedStore
 from tests.records import GUID, record
@@ -31,7 +31,7 @@ def test_latencies_are_bounded_in_order_and_begin_with_the_quick() -> None:
 
 
 def test_what_was_quick_is_counted_with_the_others() -> None:
-    meter = RequestMeter()
+    meter = RequestMetrics()
     quick = meter.quick("/", "GET", 200)
     assert meter.counts() == {}, "there was none"
     quick.count, quick.seconds = 2, 0.0001
@@ -46,7 +46,7 @@ async def test_a_store_that_fails_is_counted_as_failing(clock: FakeClock) -> Non
         async def get(self, guid: str) -> None:
             raise StoreUnavailable("no")
 
-    meter = StoreMeter()
+    meter = StoreMetrics()
     store = InstrumentedStore(Failing(), meter)
     with pytest.raises(StoreUnavailable):
         await store.get(GUID)
@@ -56,7 +56,7 @@ async def test_a_store_that_fails_is_counted_as_failing(clock: FakeClock) -> Non
 
 
 async def test_what_is_purged_is_counted_and_how_late_it_was(tmp_path: Path, clock: FakeClock) -> None:
-    meter = StoreMeter()
+    meter = StoreMetrics()
     async with open_store(f"sqlite:///{tmp_path / 'x'}", clock=clock, exclusive=True, meter=meter) as store:
         old = record(clock())
         await store.swap(None, old)
@@ -68,7 +68,7 @@ async def test_what_is_purged_is_counted_and_how_late_it_was(tmp_path: Path, clo
 
 
 def test_who_waits_for_redis_is_told() -> None:
-    meter, trace = CacheMeter(), Trace("x")
+    meter, trace = CacheMetrics(), RequestTrace("x")
     token = CURRENT.set(trace)
     meter.redis()
     meter.redis_latency.observe(0.25)

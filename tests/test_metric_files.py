@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from guidsvc.monitoring import metric_files
-from guidsvc.monitoring.process_monitor import Watch
-from guidsvc.monitoring.prometheus import Together, render
-from guidsvc.telemetry.metrics import Meters
+from guidsvc.monitoring.process_monitor import ProcessMonitor
+from guidsvc.monitoring.prometheus import MultiProcessCollector, render
+from guidsvc.telemetry.metrics import Metrics
 from tests.conftest import ExpectedLogs
 from tests.servers import ROOT
 from tests.test_metrics import Samples, read, value
@@ -31,22 +31,22 @@ def folder(tmp_path: Path) -> Path:
     return shared
 
 
-def counted(folder: Path, times: int = 1) -> Watch:
+def counted(folder: Path, times: int = 1) -> ProcessMonitor:
     """Return a process that has counted so many requests, and written that."""
-    meters = Meters()
+    meters = Metrics()
     for _ in range(times):
         meters.requests.done("/guid", "GET", 200, 0.02)
-    watch = Watch(meters, folder=folder)
-    watch.hand_over()
+    watch = ProcessMonitor(meters, folder=folder)
+    watch.publish()
     return watch
 
 
-async def seen(watch: Watch) -> Samples:
+async def seen(watch: ProcessMonitor) -> Samples:
     return read((await watch.render(""))[0].decode())
 
 
 def together(folder: Path) -> Samples:
-    return read(render(Together(folder), "")[0].decode())
+    return read(render(MultiProcessCollector(folder), "")[0].decode())
 
 
 def _sparse(path: Path) -> None:

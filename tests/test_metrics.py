@@ -8,7 +8,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 import guidsvc
-from guidsvc.telemetry.metric_catalog import TABLE
+from guidsvc.telemetry.metric_catalog import METRICS
 from tests.client import Client
 from tests.conftest import ExpectedLogs, Serving
 from tests.records import GUID, USER
@@ -209,8 +209,8 @@ async def test_the_docs_name_every_metric_that_is_served_and_no_other(serving: S
 
 
 def test_names_are_as_prometheus_has_them() -> None:
-    for told in TABLE:
+    for told in METRICS:
         assert re.fullmatch(r"guidsvc(_[a-z]+)+", told.name)
         assert told.name.endswith("_total") == (told.kind == "counter"), told.name
         assert told.kind != "histogram" or told.name.endswith(("_seconds", "_items"))
-    assert len({told.name for told in TABLE}) == len(TABLE)
+    assert len({told.name for told in METRICS}) == len(METRICS)

@@ -24,11 +24,11 @@ from guidsvc.api.routing import Route
 from guidsvc.domain.commands import BatchOperation, CreateCommand, ListQuery, PatchCommand, PutCommand, render_cursor
 from guidsvc.domain.record import EXAMPLE_GUID, MAX_TIME
 from guidsvc.http.constants import NDJSON
-from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.http.headers.proxy import TrustedProxies
 from tests.conftest import Serving
 from tests.servers import ROOT
 
-ROUTES = make_app(None, None, None, forwarded=Forwarded(), log=None).settings["routes"]  # type: ignore[arg-type]  # nothing is asked of it
+ROUTES = make_app(None, None, None, forwarded=TrustedProxies(), log=None).settings["routes"]  # type: ignore[arg-type]  # nothing is asked of it
 DOCUMENT: dict[str, Any] = json.loads(openapi.render(ROUTES))
 
 
@@ -94,7 +94,7 @@ def test_what_is_described_is_what_is_served() -> None:
 
 
 def test_what_is_described_answers_as_it_is_described_and_nothing_else_does() -> None:
-    app = make_app(None, None, None, forwarded=Forwarded(), log=None)  # type: ignore[arg-type]  # nothing is asked of it
+    app = make_app(None, None, None, forwarded=TrustedProxies(), log=None)  # type: ignore[arg-type]  # nothing is asked of it
     matched = {rule.matcher.regex.pattern for rule in app.wildcard_router.rules}  # type: ignore[attr-defined]
 
     assert matched == {re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(path)) + "$" for path in DOCUMENT["paths"]}

@@ -22,8 +22,8 @@ from guidsvc.api.resources.health import Probes
 from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.errors import Overloaded
-from guidsvc.http.headers.proxy import Forwarded
-from guidsvc.monitoring.process_monitor import Watch
+from guidsvc.http.headers.proxy import TrustedProxies
+from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.runtime.admission import QUEUE, Admission
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.clock import system_clock
@@ -32,7 +32,7 @@ from guidsvc.server.server import serving_on
 from guidsvc.services.guid_service import GuidService
 from guidsvc.store import open_store
 from guidsvc.store.contract import Store
-from guidsvc.telemetry.metrics import RequestMeter
+from guidsvc.telemetry.metrics import RequestMetrics
 from tests.client import Client, Reply, hang_up, read_reply, reset
 from tests.conftest import ExpectedLogs, Serving
 from tests.gated import GatedStore, turns
@@ -56,8 +56,8 @@ async def service(store: Store, server: str, **limits: float) -> AsyncIterator[t
         draw=guid_generator.random_generator(guid_generator.guid_v4),
         terms=RetentionPolicy(lifetime=60, retention=60),
     )
-    forwarded, admission = Forwarded([]), Admission(PLACES, **limits)
-    watch = Watch()
+    forwarded, admission = TrustedProxies([]), Admission(PLACES, **limits)
+    watch = ProcessMonitor()
     app = make_app(
         guids,
         None,  # type: ignore[arg-type]  # of no request with a key
@@ -71,7 +71,7 @@ async def service(store: Store, server: str, **limits: float) -> AsyncIterator[t
     client = Client(sockets[0].getsockname()[1])
     if server == "httptools":
         short = ShortWay(guids, app.settings["under_way"], forwarded, None, admission, watch)
-        async with serving_on(sockets, app, ServerHooks(RequestMeter()), short=short):
+        async with serving_on(sockets, app, ServerHooks(RequestMetrics()), short=short):
             yield client, admission
             await client.aclose()
     else:
@@ -112,7 +112,7 @@ def refused(reply: Reply) -> bool:
 async def test_the_line_of_a_refused_request_is_cut_as_others_are(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("overload, requests are refused")
     paths: list[str] = []
-    refusals = Refusals(Admission(PLACES), lambda _, path, *__: paths.append(path), RequestMeter())
+    refusals = Refusals(Admission(PLACES), lambda _, path, *__: paths.append(path), RequestMetrics())
     for length in (10, LOGGED_PATH, LOGGED_PATH + 1, 60_000):
         refusals.answer("GET", "/guid/".ljust(length, "x"), None, "127.0.0.1")
     assert [len(path) for path in paths] == [10, LOGGED_PATH, LOGGED_PATH, LOGGED_PATH]

@@ -26,7 +26,7 @@ from guidsvc.http.errors import UnsupportedMediaType
 from guidsvc.http.headers import lists as list_header
 from guidsvc.http.headers import negotiation, request_id
 from guidsvc.http.headers import prefer as preferences
-from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.http.headers.recognized import READ
 from guidsvc.monitoring import prometheus as exposition
 from guidsvc.server.protocol.state import Limits
@@ -57,7 +57,7 @@ HEADERS = sorted(name.decode() for name in READ)
 UNSENT = {"content-length", "transfer-encoding"}
 """Headers that say how a request is to be read: the client would have to mean them."""
 PARAMETERS = sorted({*ListQuery.model_fields, *BatchQuery.model_fields, *KeysQuery.model_fields, "unknown"})
-PROXIES = Forwarded(["0.0.0.0/0", "::/0"])
+PROXIES = TrustedProxies(["0.0.0.0/0", "::/0"])
 
 
 def hostile(size: int, before: str = "") -> Iterator[str]:
@@ -144,8 +144,8 @@ def test_a_query_has_at_most_64_parameters() -> None:
 
 def test_no_more_than_32_proxies_are_followed() -> None:
     chain = [f"10.0.0.{number}" for number in range(100)]
-    assert Forwarded(["10.0.0.0/8"]).client("10.1.1.1", ", ".join(["1.2.3.4", *chain])) == "10.0.0.68"
-    assert Forwarded(["10.0.0.0/8"]).client("10.1.1.1", ", ".join(["1.2.3.4", *chain[:31]])) == "1.2.3.4"
+    assert TrustedProxies(["10.0.0.0/8"]).client("10.1.1.1", ", ".join(["1.2.3.4", *chain])) == "10.0.0.68"
+    assert TrustedProxies(["10.0.0.0/8"]).client("10.1.1.1", ", ".join(["1.2.3.4", *chain[:31]])) == "1.2.3.4"
 
 
 def test_no_more_than_32_elements_of_a_list_are_read() -> None:

@@ -9,13 +9,13 @@ from tornado.web import Application
 
 from guidsvc.api.app import make_app
 from guidsvc.api.resources.health import Probes
-from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from tests.records import GUID
 
 APP = make_app(
-    cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), forwarded=Forwarded(), log=None
+    cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), forwarded=TrustedProxies(), log=None
 )  # nothing is asked of it
 PATHS = [
     *(re.sub(r"\{\w+\}", GUID, route.path) for route in APP.settings["routes"]),

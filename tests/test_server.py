@@ -18,7 +18,7 @@ from guidsvc.errors import StartError
 from guidsvc.server.protocol.state import Limits
 from guidsvc.server.server import serving_on
 from guidsvc.server.sockets import listening
-from guidsvc.telemetry.metrics import RequestMeter
+from guidsvc.telemetry.metrics import RequestMetrics
 from tests.certificates import Certificate
 from tests.client import Client, hang_up, read_reply, reset
 from tests.conftest import ExpectedLogs, Serving
@@ -190,7 +190,7 @@ def test_a_unix_socket_that_is_another_s_by_now_is_left_alone(tmp_path: Path) ->
 async def driving(handler: type[RequestHandler], limits: Limits | None = None) -> AsyncIterator[int]:
     """Serve one handler, inside; yields the port."""
     sockets = bind_sockets(0, "127.0.0.1")
-    async with serving_on(sockets, Application([("/", handler)]), ServerHooks(RequestMeter()), limits=limits):
+    async with serving_on(sockets, Application([("/", handler)]), ServerHooks(RequestMetrics()), limits=limits):
         yield sockets[0].getsockname()[1]
 
 
@@ -389,7 +389,7 @@ async def test_a_fault_of_the_service_while_a_request_is_begun_is_answered_and_l
         sent = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"
     expected_logs.add("fault of the service")
     sockets = bind_sockets(0, "127.0.0.1")
-    async with serving_on(sockets, Faulty(step), ServerHooks(RequestMeter())) as running:
+    async with serving_on(sockets, Faulty(step), ServerHooks(RequestMetrics())) as running:
         for times in (1, 2):  # the second one is not read
             answer = await asyncio.wait_for(asked(sockets[0].getsockname()[1], sent * times), 10)
             assert answer.startswith(b"HTTP/1.1 500 ")

@@ -26,8 +26,8 @@ from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.store.cache_fence import Fence, Mode
 from guidsvc.store.contract import WOULD_BLOCK
 from guidsvc.telemetry import tracing
-from guidsvc.telemetry.metrics import CacheMeter
-from guidsvc.telemetry.tracing import Trace
+from guidsvc.telemetry.metrics import CacheMetrics
+from guidsvc.telemetry.tracing import RequestTrace
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.gated import GatedStore, turns
 from tests.records import GUID, record
@@ -46,7 +46,7 @@ async def opened(
     at: int | str, store: GatedStore, clock: FakeClock, timing: CacheTimings = TIMING, name: str = NAME
 ) -> AsyncIterator[RedisCache]:
     """Open a cache, as a process has it, in the Redis on a port, or at an address and with a user."""
-    meter = CacheMeter()
+    meter = CacheMetrics()
     url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
     async with open_link(url, name=name, timing=timing, meter=meter) as link:
         cache = RedisCache(store, link, clock=clock, size_bytes=1_000_000, timing=timing, meter=meter)
@@ -801,7 +801,7 @@ async def test_what_is_done_beside_a_request_is_no_part_of_it(
     cache: RedisCache, gated: GatedStore, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())
-    trace = Trace("a")
+    trace = RequestTrace("a")
     tracing.CURRENT.set(trace)
     errand.CURRENT.set(CancelScope())
     seen: list[tuple[object, object]] = []

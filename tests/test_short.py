@@ -20,21 +20,21 @@ from guidsvc.api.resources.health import Probes
 from guidsvc.cache import open_cache
 from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
-from guidsvc.http.headers.diagnostics import Origin
-from guidsvc.http.headers.proxy import Forwarded
-from guidsvc.monitoring.process_monitor import Watch
+from guidsvc.http.headers.diagnostics import DiagnosticHeaders
+from guidsvc.http.headers.proxy import TrustedProxies
+from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.server.server import serving_on
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.store import open_store
 from guidsvc.store.instrumented import InstrumentedStore
-from guidsvc.telemetry.metrics import Meters, RequestMeter
+from guidsvc.telemetry.metrics import Metrics, RequestMetrics
 from tests.client import hang_up
 from tests.conftest import FakeClock
 
 GUIDS = [f"{number:032X}" for number in (1, 0xABC)]
-NOTHING = Origin()
+NOTHING = DiagnosticHeaders()
 ODD = [GUIDS[1].lower(), GUIDS[0] + "?view=full", GUIDS[0] + "?x=1", "%41" + "A" * 31, "A" * 31]
 Lines = list[tuple[str, str, int, float, str, str, str | None]]
 
@@ -110,7 +110,7 @@ _REQUESTS = st.lists(
 class Way:
     """A service, reached over one connection at a time."""
 
-    def __init__(self, port: int, lines: Lines, under_way: InFlightRequests, meters: Meters) -> None:
+    def __init__(self, port: int, lines: Lines, under_way: InFlightRequests, meters: Metrics) -> None:
         self.under_way = under_way
         self.meters = meters
         self._port = port
@@ -149,11 +149,11 @@ class Way:
 
 @asynccontextmanager
 async def service(
-    folder: Path, clock: FakeClock, *, short: bool, logged: bool = True, origin: Origin = NOTHING
+    folder: Path, clock: FakeClock, *, short: bool, logged: bool = True, origin: DiagnosticHeaders = NOTHING
 ) -> AsyncIterator[Way]:
     """Serve, inside, with the short way or without."""
     lines: Lines = []
-    watch = Watch(Meters(), origin=origin)
+    watch = ProcessMonitor(Metrics(), origin=origin)
     meters = watch.meters
     async with (
         open_store(f"sqlite:///{folder / str(short)}", clock=clock, exclusive=True) as store,
@@ -172,13 +172,13 @@ async def service(
         def log(*line: object) -> None:
             lines.append(line)  # type: ignore[arg-type]  # a line is what it is given
 
-        forwarded = Forwarded(["127.0.0.1"])
+        forwarded = TrustedProxies(["127.0.0.1"])
         app = make_app(guids, keys, Probes(cache.ping, cache.check), forwarded=forwarded, log=log, watch=watch)
         sockets = bind_sockets(0, "127.0.0.1")
         under_way = app.settings["under_way"]
         admission = app.settings["admission"]  # one for both: a handler uses the place that the connection took
         way = ShortWay(guids, under_way, forwarded, log if logged else None, admission, watch) if short else None
-        async with serving_on(sockets, app, ServerHooks(RequestMeter()), short=way):
+        async with serving_on(sockets, app, ServerHooks(RequestMetrics()), short=way):
             client = Way(sockets[0].getsockname()[1], lines, under_way, meters)
             try:
                 yield client
@@ -188,9 +188,13 @@ async def service(
 
 @pytest.mark.parametrize(
     ("origin", "examples"),
-    [(NOTHING, 700), (Origin(cache_status=True), 200), (Origin(cache_status=True, server_timing=True), 200)],
+    [
+        (NOTHING, 700),
+        (DiagnosticHeaders(cache_status=True), 200),
+        (DiagnosticHeaders(cache_status=True, server_timing=True), 200),
+    ],
 )
-def test_both_ways_answer_alike(tmp_path: Path, origin: Origin, examples: int) -> None:
+def test_both_ways_answer_alike(tmp_path: Path, origin: DiagnosticHeaders, examples: int) -> None:
     clock = FakeClock()
     with asyncio.Runner() as runner:
         stack = runner.run(_enter(AsyncExitStack()))
@@ -243,7 +247,7 @@ async def test_when_the_service_is_about_to_end_the_short_way_ends_connections_t
 
 def test_the_heads_that_are_remembered_are_bounded() -> None:
     service_of_none = cast(GuidService, SimpleNamespace(peek=None))
-    way = ShortWay(service_of_none, InFlightRequests(), Forwarded(), None)
+    way = ShortWay(service_of_none, InFlightRequests(), TrustedProxies(), None)
     way._memorable = True
     for number in range(2000):
         way.remember(b"GET /guid/" + b"A" * 32 + b" HTTP/1.1\r\nX-%d: %b\r\n\r\n" % (number, b"x" * (number % 1100)))

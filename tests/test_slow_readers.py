@@ -21,7 +21,7 @@ from guidsvc.server.server import serving_on
 from guidsvc.server.sockets import listening
 from guidsvc.server.tls import open_tls
 from guidsvc.server.tornado_server import _Reader, serving_by_tornado
-from guidsvc.telemetry.metrics import RequestMeter
+from guidsvc.telemetry.metrics import RequestMetrics
 from tests.certificates import Certificate
 from tests.client import hang_up
 from tests.conftest import ExpectedLogs
@@ -167,11 +167,11 @@ async def hosting(server: str, limits: Limits, tls: ssl.SSLContext | None = None
         (sockets,) = stack.enter_context(listening("127.0.0.1", 0, None))
         if server == "httptools":
             await stack.enter_async_context(
-                serving_on(sockets, app, ServerHooks(RequestMeter()), limits=limits, tls=tls)
+                serving_on(sockets, app, ServerHooks(RequestMetrics()), limits=limits, tls=tls)
             )
         else:
             await stack.enter_async_context(
-                serving_by_tornado(sockets, app, ServerHooks(RequestMeter()), limits=limits, tls=tls)
+                serving_by_tornado(sockets, app, ServerHooks(RequestMetrics()), limits=limits, tls=tls)
             )
         yield sockets[0].getsockname()[1]
 

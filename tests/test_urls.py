@@ -4,7 +4,7 @@ import pytest
 from redis.asyncio import ConnectionPool
 
 from guidsvc.cache.redis_pool import pool_of
-from guidsvc.connection_urls import is_ambiguous, opened, scheme_of, without_password
+from guidsvc.connection_urls import connect_with_redacted_errors, is_ambiguous, redact, scheme_of
 from guidsvc.errors import StartError
 
 
@@ -36,7 +36,7 @@ from guidsvc.errors import StartError
     ],
 )
 def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
-    assert without_password(url) == shown
+    assert redact(url) == shown
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_password_that_looks_like_another_part_is_given_to_no_driver(url: str)
 
     assert is_ambiguous(url)
     with pytest.raises(StartError, match=r"^cache_url: in a password .* percent-encoded"):
-        opened("cache_url", url, never, ValueError)
+        connect_with_redacted_errors("cache_url", url, never, ValueError)
 
 
 @pytest.mark.parametrize(

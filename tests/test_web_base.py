@@ -17,7 +17,7 @@ from guidsvc import errors
 from guidsvc.api.app import make_app
 from guidsvc.api.contract import problems
 from guidsvc.api.resources.health import Probes
-from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from tests.client import Client, Reply, hang_up, read_reply
@@ -103,7 +103,7 @@ async def test_a_chunked_body_without_end_is_refused_when_it_has_gone_too_far(se
 async def test_when_the_service_has_ended_no_request_begins(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("request failed")
     app = make_app(
-        cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), forwarded=Forwarded(), log=None
+        cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), forwarded=TrustedProxies(), log=None
     )
     server = HTTPServer(app)
     sockets = bind_sockets(0, "127.0.0.1")

@@ -18,16 +18,16 @@ from guidsvc.api.routing import Route, RoutedApplication
 from guidsvc.auth.authenticator import Authenticator
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.host import HostNames
-from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.monitoring.access_log import Log
-from guidsvc.monitoring.process_monitor import Watch
+from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.runtime.temporary_space import TemporarySpace
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.services.key_service import KeyService
-from guidsvc.telemetry.metrics import RequestMeter
+from guidsvc.telemetry.metrics import RequestMetrics
 
 
 def make_app(  # noqa: PLR0913  # its collaborators
@@ -35,10 +35,10 @@ def make_app(  # noqa: PLR0913  # its collaborators
     idempotency: Idempotency,
     probes: Probes,
     *,
-    forwarded: Forwarded,
+    forwarded: TrustedProxies,
     log: Log | None,
     admission: Admission | None = None,
-    watch: Watch | None = None,
+    watch: ProcessMonitor | None = None,
     guard: Authenticator | None = None,
     keyring: KeyService | None = None,
     public_metrics: bool = False,
@@ -55,7 +55,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
     """
     bound_parsing()
     space = TemporarySpace() if space is None else space
-    admission, watch = admission or Admission(), Watch() if watch is None else watch
+    admission, watch = admission or Admission(), ProcessMonitor() if watch is None else watch
     routes = [
         Route("/guid", GuidsHandler, {"service": service, "idempotency": idempotency}),
         Route(
@@ -102,7 +102,7 @@ def make_app(  # noqa: PLR0913  # its collaborators
     )
 
 
-def _count_admission(meter: RequestMeter, admission: Admission) -> None:
+def _count_admission(meter: RequestMetrics, admission: Admission) -> None:
     meter.in_progress = lambda: admission.in_progress
     meter.waiting = lambda: admission.waiting
     meter.undone = lambda: {

@@ -8,7 +8,7 @@ from guidsvc.api.base.handler import Handler, WholeService
 from guidsvc.api.routing import Route
 from guidsvc.http.constants import METHODS
 from guidsvc.monitoring.access_log import Log
-from guidsvc.telemetry.metrics import RequestMeter
+from guidsvc.telemetry.metrics import RequestMetrics
 
 LOGGED_PATH = 200
 """Characters of a path that a line holds."""
@@ -21,7 +21,7 @@ def labelled(method: str) -> str:
     return method if method in METHODS else OTHER
 
 
-def log_function(log: Log | None, meter: RequestMeter, routes: list[Route]) -> Callable[[RequestHandler], None]:
+def log_function(log: Log | None, meter: RequestMetrics, routes: list[Route]) -> Callable[[RequestHandler], None]:
     """Return what an application calls when a request of its has been answered."""
     paths: Mapping[type[RequestHandler], str] = {
         **{route.handler: route.path for route in routes},

@@ -26,7 +26,7 @@ from guidsvc.http.client_address import place_of
 from guidsvc.monitoring.line_limit import LineLimit
 from guidsvc.monitoring.standard_streams import BoundedStream
 from guidsvc.runtime.clock import Clock
-from guidsvc.telemetry.metrics import AuditMeter
+from guidsvc.telemetry.metrics import AuditMetrics
 from guidsvc.telemetry.tracing import CURRENT
 
 OFF, STDERR = "off", "stderr"
@@ -66,10 +66,10 @@ class AuditLog:
     Refusals have a limit: of one address, or of one caller where the caller is known. Those beyond it are counted.
     """
 
-    def __init__(self, out: Out, *, clock: Clock, meter: AuditMeter | None = None) -> None:
+    def __init__(self, out: Out, *, clock: Clock, meter: AuditMetrics | None = None) -> None:
         self._out = out
         self._clock = clock
-        self._meter = AuditMeter() if meter is None else meter
+        self._meter = AuditMetrics() if meter is None else meter
         self._second, self._start = -1, ""  # of which the time has been rendered
         self._strangers = LineLimit(partial(self._report, "remote"))
         self._callers = LineLimit(partial(self._report, "caller"))
@@ -160,7 +160,7 @@ def reason_of(error: type[GuidsvcError]) -> str:
 
 
 @contextmanager
-def open_audit_log(where: str, *, clock: Clock, meter: AuditMeter | None = None) -> Iterator[AuditLog | None]:
+def open_audit_log(where: str, *, clock: Clock, meter: AuditMetrics | None = None) -> Iterator[AuditLog | None]:
     """Open the audit log, and close it at the end; None if it is off, StartError if the file cannot be written."""
     if where == OFF:
         yield None

@@ -23,14 +23,14 @@ from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.errors import StartError
 from guidsvc.http.headers.cors import Cors
-from guidsvc.http.headers.diagnostics import Origin
+from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.http.headers.host import HostNames
-from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.monitoring import access_log, standard_streams
 from guidsvc.monitoring import log_config as logs
 from guidsvc.monitoring.access_log import AccessLog
 from guidsvc.monitoring.line_limit import reporting
-from guidsvc.monitoring.process_monitor import Watch
+from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.process import file_descriptors as descriptors
 from guidsvc.process.shutdown import drain
 from guidsvc.process.worker_channel import METRICS_VARIABLE, WorkerChannel
@@ -46,7 +46,7 @@ from guidsvc.services.key_service import KeyService
 from guidsvc.services.retention_quota import open_quotas
 from guidsvc.store import open_store
 from guidsvc.store.instrumented import InstrumentedStore
-from guidsvc.telemetry.metrics import Meters
+from guidsvc.telemetry.metrics import Metrics
 
 MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
 """What makes a GUID, by the version of UUID that the settings name."""
@@ -63,7 +63,7 @@ async def serving(
     A worker does so on the sockets of its post. `tls` is that of the settings, where it has been opened already.
     """
     tls = open_tls(settings.tls_cert, settings.tls_key) if tls is None else tls
-    meters = Meters()
+    meters = Metrics()
     meters.dropped_log_lines = standard_streams.dropped_lines
     exclusive = is_private(settings.cache_url)
     async with (
@@ -100,7 +100,7 @@ async def serving(
         )
         probes = Probes(store=cache.ping, cache=cache.check)
         log = _access_log(settings, post)
-        forwarded, cors = Forwarded(listed(settings.trusted_proxies)), Cors(listed(settings.cors_origins))
+        forwarded, cors = TrustedProxies(listed(settings.trusted_proxies)), Cors(listed(settings.cors_origins))
         host_names = HostNames(accepted_hosts(settings))
         admission = Admission(
             settings.max_in_progress,
@@ -147,7 +147,7 @@ async def serving(
 
 
 @asynccontextmanager
-async def _auditing(settings: Settings, clock: Clock, meters: Meters) -> AsyncIterator[AuditLog | None]:
+async def _auditing(settings: Settings, clock: Clock, meters: Metrics) -> AsyncIterator[AuditLog | None]:
     """Open the audit log, inside, where it is asked for, or access is controlled."""
     where = settings.audit_log or (audit.STDERR if is_controlled(settings) else audit.OFF)
     if where not in {audit.OFF, audit.STDERR} and scheme_of(settings.store_url) == "sqlite":
@@ -166,11 +166,11 @@ def _refuse_file_of_store(path: Path, store_url: str) -> None:
 
 
 @asynccontextmanager
-async def _watching(settings: Settings, meters: Meters, post: WorkerChannel | None) -> AsyncIterator[Watch]:
+async def _watching(settings: Settings, meters: Metrics, post: WorkerChannel | None) -> AsyncIterator[ProcessMonitor]:
     """Watch this process, inside; StartError if the folder that it is to share with others is none."""
-    watch = Watch(
+    watch = ProcessMonitor(
         meters,
-        origin=Origin(settings.cache_status, settings.server_timing),
+        origin=DiagnosticHeaders(settings.cache_status, settings.server_timing),
         folder=_shared_folder(post),
         about={
             "server": settings.server,
@@ -179,7 +179,7 @@ async def _watching(settings: Settings, meters: Meters, post: WorkerChannel | No
         },
     )
     try:
-        async with running_in_background(watch.keep):
+        async with running_in_background(watch.run):
             yield watch
     finally:
         watch.close()

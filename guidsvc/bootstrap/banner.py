@@ -3,7 +3,7 @@
 import guidsvc
 from guidsvc.bootstrap.auth import is_controlled
 from guidsvc.config import Settings
-from guidsvc.connection_urls import without_password
+from guidsvc.connection_urls import redact
 
 
 def banner(settings: Settings, port: int) -> str:
@@ -20,8 +20,8 @@ def banner(settings: Settings, port: int) -> str:
     return "\n".join(
         [
             f"guidsvc {guidsvc.__version__} at {settings.unix_socket or at}",
-            f"  records  {without_password(settings.store_url)}",
-            f"  cache    {without_password(settings.cache_url)}",
+            f"  records  {redact(settings.store_url)}",
+            f"  cache    {redact(settings.cache_url)}",
             f"  access   {'keys' if controlled else 'off'}",
             *([f"  workers  {settings.workers}"] if settings.workers > 1 else []),
             f"""  try      curl{by}{shown} -X PUT -d '{{"user": "Cylance, Inc."}}' {at}/guid""",

@@ -14,7 +14,7 @@ from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import Backend, Store
-from guidsvc.telemetry.metrics import CacheMeter
+from guidsvc.telemetry.metrics import CacheMetrics
 
 
 class Cache(Store, Protocol):
@@ -31,7 +31,7 @@ def is_private(url: str) -> bool:
 
 @asynccontextmanager
 async def open_cache(
-    url: str, store: Backend, *, clock: Clock, size_bytes: int, meter: CacheMeter | None = None
+    url: str, store: Backend, *, clock: Clock, size_bytes: int, meter: CacheMetrics | None = None
 ) -> AsyncIterator[Cache]:
     """Open the cache that a URL names, `memory://` or `redis://...`, around a store; StartError if it cannot be.
 

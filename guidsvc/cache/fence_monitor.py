@@ -20,7 +20,7 @@ from guidsvc.cache.redis_link import RedisLink
 from guidsvc.cache.timings import CacheTimings, MonotonicClock
 from guidsvc.errors import CacheUnavailable, GuidsvcError
 from guidsvc.store.cache_fence import Fence, FenceReading, FenceStore, Mode
-from guidsvc.telemetry.metrics import CacheMeter
+from guidsvc.telemetry.metrics import CacheMetrics
 
 HOLD_DOWNS = 8
 """The hold-down grows to so many times its length, while ON never lasts."""
@@ -55,9 +55,9 @@ class FenceMonitor:
         *,
         timing: CacheTimings,
         timer: MonotonicClock,
-        meter: CacheMeter | None = None,
+        meter: CacheMetrics | None = None,
     ) -> None:
-        self._meter = CacheMeter() if meter is None else meter
+        self._meter = CacheMetrics() if meter is None else meter
         self._store = store
         self._link = link
         self._timing = timing

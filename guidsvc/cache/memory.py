@@ -16,8 +16,8 @@ from guidsvc.errors import OutcomeUnknown
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import WOULD_BLOCK, Store, WouldBlock
 from guidsvc.store.delegating import DelegatingStore
-from guidsvc.telemetry.metrics import CacheMeter
-from guidsvc.telemetry.tracing import came_from
+from guidsvc.telemetry.metrics import CacheMetrics
+from guidsvc.telemetry.tracing import record_source
 
 QUARANTINE_SECONDS = 3600.0
 """So long is a key not cached after a write of it whose outcome is unknown, and which may land yet."""
@@ -29,10 +29,10 @@ class MemoryCache(DelegatingStore[Store]):
     Right only as long as nobody else writes the same records: `open_store(..., exclusive=True)`.
     """
 
-    def __init__(self, store: Store, *, clock: Clock, size_bytes: int, meter: CacheMeter | None = None) -> None:
+    def __init__(self, store: Store, *, clock: Clock, size_bytes: int, meter: CacheMetrics | None = None) -> None:
         super().__init__(store)
         self._clock = clock
-        self._meter = CacheMeter() if meter is None else meter
+        self._meter = CacheMetrics() if meter is None else meter
         self._size_bytes = size_bytes
         self._entries = bounded(size_bytes, _weigh)
         self._flights: dict[str, asyncio.Task[Record | None]] = {}
@@ -46,7 +46,7 @@ class MemoryCache(DelegatingStore[Store]):
         misses = self._meter.misses
         at_hand = self.get_nowait(guid)
         if at_hand is not WOULD_BLOCK:
-            came_from(self._meter.source(misses))
+            record_source(self._meter.source(misses))
             return at_hand
         self._meter.miss()
         if guid in self._marked:

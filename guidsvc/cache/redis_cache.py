@@ -37,8 +37,8 @@ from guidsvc.store.cache_fence import Mode
 from guidsvc.store.contract import WOULD_BLOCK, Backend, WouldBlock
 from guidsvc.store.delegating import DelegatingStore
 from guidsvc.store.lease import earliest
-from guidsvc.telemetry.metrics import CacheMeter
-from guidsvc.telemetry.tracing import MISS, came_from
+from guidsvc.telemetry.metrics import CacheMetrics
+from guidsvc.telemetry.tracing import MISS, record_source
 
 GRAIN = 0.002
 """Seconds by which a lease ends before its note in Redis, which counts whole milliseconds where it begins and ends."""
@@ -61,10 +61,10 @@ async def open_redis_cache(
     clock: Clock,
     size_bytes: int,
     timing: CacheTimings = TIMING,
-    meter: CacheMeter | None = None,
+    meter: CacheMetrics | None = None,
 ) -> AsyncIterator["RedisCache"]:
     """Open the cache in the Redis that a URL names, whether or not it answers now, and close it at the end."""
-    meter = CacheMeter() if meter is None else meter
+    meter = CacheMetrics() if meter is None else meter
     async with open_link(url, name=await store.store_id(), timing=timing, meter=meter) as link:
         cache = RedisCache(store, link, clock=clock, size_bytes=size_bytes, timing=timing, meter=meter)
         async with running_in_background(cache.fence.keep):
@@ -116,10 +116,10 @@ class RedisCache(DelegatingStore[Backend]):
         size_bytes: int,
         timing: CacheTimings,
         timer: MonotonicClock = time.monotonic,
-        meter: CacheMeter | None = None,
+        meter: CacheMetrics | None = None,
     ) -> None:
         super().__init__(store)
-        self._meter = meter = CacheMeter() if meter is None else meter
+        self._meter = meter = CacheMetrics() if meter is None else meter
         self._link = link
         self._clock = clock
         self._timing = timing
@@ -153,12 +153,12 @@ class RedisCache(DelegatingStore[Backend]):
             with self._read(guid) as reading:
                 return await self._from_redis(guid, reading, boot)
         if isinstance(at_hand, Record) and rules.is_live(at_hand, self._clock()):
-            came_from(self._meter.source(misses))
+            record_source(self._meter.source(misses))
             return at_hand
         if at_hand is WOULD_BLOCK:
             self._meter.miss()
         else:
-            came_from(MISS)  # and counted by now
+            record_source(MISS)  # and counted by now
         return await self._store.get(guid)  # what has expired may have been purged by now, and made anew
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:

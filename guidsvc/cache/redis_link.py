@@ -23,8 +23,8 @@ from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
 from guidsvc.errors import CacheUnavailable
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.batching import Batcher
-from guidsvc.telemetry.metrics import CacheMeter
-from guidsvc.telemetry.metrics import Timing as Stopwatch
+from guidsvc.telemetry.metrics import CacheMetrics
+from guidsvc.telemetry.metrics import Stopwatch as Stopwatch
 
 RETRY_SECONDS = 0.05, 1.0
 """The first and the longest pause between two tries to make the link anew."""
@@ -75,7 +75,7 @@ class _Round(NamedTuple):
 
 @asynccontextmanager
 async def open_link(
-    url: str, *, name: str, timing: CacheTimings, meter: CacheMeter | None = None
+    url: str, *, name: str, timing: CacheTimings, meter: CacheMetrics | None = None
 ) -> AsyncIterator["RedisLink"]:
     """Open a link, whether or not Redis answers now, and close it at the end; StartError if the URL makes no sense."""
     pool = pool_of(url, ConnectionPool)
@@ -106,9 +106,9 @@ class RedisLink:
         timing: CacheTimings,
         timer: MonotonicClock = time.monotonic,
         draw: Callable[[], str] = _draw,
-        meter: CacheMeter | None = None,
+        meter: CacheMetrics | None = None,
     ) -> None:
-        self._meter = CacheMeter() if meter is None else meter
+        self._meter = CacheMetrics() if meter is None else meter
         self._meter.link(up=False)
         self._pool = pool
         self._name = name

@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from guidsvc.connection_urls import opened
+from guidsvc.connection_urls import connect_with_redacted_errors
 
 CONNECT_SECONDS = 1.0
 """For the connection itself, with TLS and all; after it, Redis must prove that it answers within the time-out."""
@@ -45,7 +45,7 @@ def pool_of(url: str, kind: type[_Pool], **options: Any) -> _Pool:
         pool.make_connection()  # type: ignore[no-untyped-call]  # which is made and not connected: an option that no connection knows shows here
         return pool
 
-    return opened("cache_url", url, make, ValueError, TypeError, RedisError, OSError)
+    return connect_with_redacted_errors("cache_url", url, make, ValueError, TypeError, RedisError, OSError)
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, _Done]) -> _Done:

@@ -14,7 +14,7 @@ class Line(NamedTuple):
     text: bytes | None
 
 
-class Lines:
+class NdjsonSplitter:
     """The lines of a stream, none of which may have more than `most` bytes; line ends are LF, or CR LF."""
 
     def __init__(self, most: int) -> None:

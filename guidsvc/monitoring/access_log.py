@@ -56,7 +56,7 @@ def access_log(level: str, form: Form, *, worker: int | None = None) -> AccessLo
         return None
     if is_readable(form):
         return _Readable()
-    return _Lines(sys.stderr, worker)
+    return _JsonAccessLog(sys.stderr, worker)
 
 
 class _Readable(AccessLog):
@@ -88,7 +88,7 @@ def without_secrets(path: str) -> str:
     return _SECRETS.sub(lambda found: f"{found[1] or found[2]}...", path)
 
 
-class _Lines(AccessLog):
+class _JsonAccessLog(AccessLog):
     """Access lines in JSON, those of one turn of the loop written at once.
 
     Those of several workers may go into one pipe, which keeps what is written together only up to PIPE_BUF.

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from guidsvc.errors import StoreUnavailable
-from guidsvc.http.headers.diagnostics import Origin
+from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.runtime.background import spawn_detached
-from guidsvc.telemetry.metrics import Meters
+from guidsvc.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from guidsvc.monitoring.prometheus import Files, Together
+    from guidsvc.monitoring.prometheus import MetricFiles, MultiProcessCollector
 
 SAMPLE_SECONDS = 0.25
 """How often is looked how late the event loop is."""
@@ -32,28 +32,28 @@ TOLD = 10
 _log = structlog.get_logger(__name__)
 
 
-class Watch:
+class ProcessMonitor:
     """Watches a process; `folder` is the one that it shares with others, if it does; `about` says what it is."""
 
     def __init__(
         self,
-        meters: Meters | None = None,
+        meters: Metrics | None = None,
         *,
-        origin: Origin | None = None,
+        origin: DiagnosticHeaders | None = None,
         folder: Path | None = None,
         about: Mapping[str, str] | None = None,
     ) -> None:
-        self.meters = Meters() if meters is None else meters
-        self.origin = Origin() if origin is None else origin
+        self.meters = Metrics() if meters is None else meters
+        self.origin = DiagnosticHeaders() if origin is None else origin
         self._folder = folder
         self._about = about or {}
-        self._files: Files | None = None
+        self._files: MetricFiles | None = None
         self._failing = False
         self._renderings: dict[str, asyncio.Task[tuple[bytes, str]]] = {}  # by media type
         self._is_rendering = asyncio.Lock()
         self._left_out: set[str] = set()  # of the files that others, or nobody, can read
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Look how late the loop is, and hand over what was counted, until cancelled."""
         samples = 0
         if self._folder is not None:
@@ -64,9 +64,9 @@ class Watch:
             self.meters.lag.observe(max(0.0, monotonic() - begun - SAMPLE_SECONDS))
             samples += 1
             if samples % SAMPLES == 0:
-                self.hand_over()
+                self.publish()
 
-    def hand_over(self) -> None:
+    def publish(self) -> None:
         """Write what was counted for the other processes, if there are any."""
         if self._folder is None:
             return
@@ -83,7 +83,7 @@ class Watch:
         """Hand over what was counted last, which stays when this process has ended."""
         for rendering in self._renderings.values():
             rendering.cancel()
-        self.hand_over()
+        self.publish()
         if self._files is not None:
             self._files.close()
 
@@ -116,19 +116,23 @@ class Watch:
         from guidsvc.monitoring import prometheus as exposition
 
         if self._folder is None:
-            alone = exposition.Alone(self.meters, self._about)
+            alone = exposition.SingleProcessCollector(self.meters, self._about)
             return await asyncio.to_thread(exposition.render, alone, accept)
         try:
-            rendered, has_news = await self._render(exposition.Together(self._folder), accept)
-            return (await self._render(exposition.Together(self._folder), accept))[0] if has_news else rendered
+            rendered, has_news = await self._render(exposition.MultiProcessCollector(self._folder), accept)
+            return (
+                (await self._render(exposition.MultiProcessCollector(self._folder), accept))[0]
+                if has_news
+                else rendered
+            )
         except (OSError, ValueError) as error:
             raise StoreUnavailable(f"metrics cannot be read: {error}") from error
 
-    async def _render(self, together: "Together", accept: str) -> tuple[tuple[bytes, str], bool]:
+    async def _render(self, together: "MultiProcessCollector", accept: str) -> tuple[tuple[bytes, str], bool]:
         """Render what all have written, and note the files that were left out; whether others were than before."""
         from guidsvc.monitoring import prometheus as exposition
 
-        self.hand_over()
+        self.publish()
         rendered = await asyncio.to_thread(exposition.render, together, accept)
         news = set(together.left_out) - self._left_out
         self._left_out = set(together.left_out)
@@ -139,9 +143,9 @@ class Watch:
 
     def _write(self, folder: Path) -> None:
         if self._files is None:
-            from guidsvc.monitoring.prometheus import Files
+            from guidsvc.monitoring.prometheus import MetricFiles
 
-            self._files = Files(folder)
+            self._files = MetricFiles(folder)
         self._files.write(self.meters, self._about)
 
 

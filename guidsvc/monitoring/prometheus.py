@@ -21,8 +21,8 @@ from prometheus_client.utils import floatToGoString
 from guidsvc.http.headers.lists import elements
 from guidsvc.monitoring import metric_files
 from guidsvc.monitoring.value_file import ValueFile
-from guidsvc.telemetry.metric_catalog import TABLE, About, Labels, Read, Told
-from guidsvc.telemetry.metrics import Histogram, Meters
+from guidsvc.telemetry.metric_catalog import METRICS, About, Labels, MetricSpec, Read
+from guidsvc.telemetry.metrics import Histogram, Metrics
 
 _PROCESS = ProcessCollector(registry=None)
 _PROCESS_OVER = {"process_start_time_seconds": "livemin", "process_max_fds": "livemin"}
@@ -48,18 +48,18 @@ def _chosen(accept: str) -> tuple[Callable[[Collector], bytes], str]:
         return choose_encoder("")
 
 
-class Alone(Collector):
+class SingleProcessCollector(Collector):
     """The metrics of this process, as they were."""
 
-    def __init__(self, meters: Meters, about: About) -> None:
-        table = (_family(told, told.read(meters, about)) for told in TABLE)
+    def __init__(self, meters: Metrics, about: About) -> None:
+        table = (_family(told, told.read(meters, about)) for told in METRICS)
         self._families = [*table, *_PROCESS.collect()]
 
     def collect(self) -> Iterable[Metric]:
         return self._families
 
 
-class Together(Collector):
+class MultiProcessCollector(Collector):
     """The metrics of all processes that have a folder in common; ValueError if it is none.
 
     What holds no metrics is left out: an empty file of a worker that was killed while it made it, or a foreign one.
@@ -78,7 +78,7 @@ class Together(Collector):
         return families
 
 
-class Files:
+class MetricFiles:
     """The files of this process in a folder: what it counts goes on from what is there already under its number."""
 
     def __init__(self, folder: Path) -> None:
@@ -89,12 +89,12 @@ class Files:
         self._before: dict[str, float] = {}
         self._written: dict[str, float] = {}
 
-    def write(self, meters: Meters, about: About) -> None:
+    def write(self, meters: Metrics, about: About) -> None:
         """Write what of the metrics of this process has changed; OSError if there is no room for it."""
         if not all(self._is_there(name) for name in self._files):
             _log.warning("files of metrics are gone, and made anew", folder=str(self._folder))
             self._begin_anew()
-        for told in TABLE:
+        for told in METRICS:
             for labels, value in told.read(meters, about).items():
                 keys = self._keys.get((told.name, labels))
                 if keys is None:
@@ -155,7 +155,7 @@ class Files:
         self._written.clear()
 
 
-def _family(told: Told, read: Read) -> Metric:
+def _family(told: MetricSpec, read: Read) -> Metric:
     if told.kind == "histogram":
         histogram = HistogramMetricFamily(told.name, told.meaning, labels=told.labels)
         for labels, value in read.items():
@@ -171,7 +171,7 @@ def _family(told: Told, read: Read) -> Metric:
     return family
 
 
-def _keys(told: Told, values: Labels, value: float | Histogram) -> Iterator[str]:
+def _keys(told: MetricSpec, values: Labels, value: float | Histogram) -> Iterator[str]:
     """Yield under what files hold it: each bucket by itself, and the sum; no count, which is that of all buckets."""
     labels = dict(zip(told.labels, values, strict=True))
     if not isinstance(value, Histogram):

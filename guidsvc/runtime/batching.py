@@ -10,7 +10,7 @@ from contextvars import copy_context
 from typing import Generic, NamedTuple, TypeVar
 
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
-from guidsvc.telemetry.metrics import BatchMeter
+from guidsvc.telemetry.metrics import BatchMetrics
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -53,14 +53,14 @@ class Batcher(Generic[Item, Answer]):
         in_flight: int,
         patience: Patience[Item] | None = None,
         droppable: Callable[[Item], bool] | None = None,
-        meter: BatchMeter | None = None,
+        meter: BatchMetrics | None = None,
     ) -> None:
         self._run = run
         self._limit = limit
         self._places = in_flight
         self._patience = patience
         self._droppable = droppable
-        self._meter = BatchMeter() if meter is None else meter
+        self._meter = BatchMetrics() if meter is None else meter
         self._meter.waiting = lambda: len(self._waiting)
         self._context = copy_context()
         self._waiting: list[_Asked[Item, Answer]] = []

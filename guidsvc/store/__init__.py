@@ -7,7 +7,7 @@ so no check-then-act race is possible, whoever else writes.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from guidsvc.connection_urls import scheme_of, without_password
+from guidsvc.connection_urls import redact, scheme_of
 from guidsvc.domain.api_key import ApiKey as Key
 from guidsvc.domain.quota_ledger import QuotaLedger as Ledger
 from guidsvc.domain.receipt import Receipt as Receipt
@@ -19,12 +19,12 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.store.cache_fence import Clocked as Clocked
 from guidsvc.store.cache_fence import FenceStore as Fenced
 from guidsvc.store.contract import ApiKeyRepository, Database
-from guidsvc.telemetry.metrics import StoreMeter
+from guidsvc.telemetry.metrics import StoreMetrics
 
 
 @asynccontextmanager
 async def open_store(
-    url: str, *, clock: Clock, exclusive: bool, meter: StoreMeter | None = None
+    url: str, *, clock: Clock, exclusive: bool, meter: StoreMetrics | None = None
 ) -> AsyncIterator[Database]:
     """Open the store that a URL names, `sqlite:///path` or `mongodb://...`, and close it at the end.
 
@@ -71,7 +71,7 @@ async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[ApiKeyRep
 def place_of(url: str) -> str:
     """Return where the store is that a URL names, as people are told: an absolute path, or a URL without a password."""
     if not url.startswith("sqlite:"):
-        return without_password(url)
+        return redact(url)
     from guidsvc.store.sqlite.store import path_of_url
 
     return str(path_of_url(url))

@@ -11,13 +11,13 @@ from guidsvc.errors import GuidsvcError
 from guidsvc.store.cache_fence import Fence, FenceReading
 from guidsvc.store.contract import WOULD_BLOCK, Backend, WouldBlock
 from guidsvc.store.delegating import DelegatingStore
-from guidsvc.telemetry.metrics import StoreMeter, Timing
+from guidsvc.telemetry.metrics import Stopwatch, StoreMetrics
 
 
 class InstrumentedStore(DelegatingStore[Backend]):
     """The store that it is given, measured; receipts are not."""
 
-    def __init__(self, store: Backend, meter: StoreMeter) -> None:
+    def __init__(self, store: Backend, meter: StoreMetrics) -> None:
         super().__init__(store)
         self._meter = meter
         self._gets = meter.latencies["get"]
@@ -81,10 +81,10 @@ class InstrumentedStore(DelegatingStore[Backend]):
         self._store.on_claim(changed)
 
 
-class _Operation(Timing):
+class _Operation(Stopwatch):
     __slots__ = ("_meter", "_name")
 
-    def __init__(self, meter: StoreMeter, name: str) -> None:
+    def __init__(self, meter: StoreMetrics, name: str) -> None:
         super().__init__(meter.latencies[name])
         self._meter = meter
         self._name = name

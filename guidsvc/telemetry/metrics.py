@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
 
-from guidsvc.telemetry.tracing import L1, MISS, REDIS, came_from, waited
+from guidsvc.telemetry.tracing import L1, MISS, REDIS, record_source, record_wait
 
 QUICK_SECONDS = 0.0001
 """Within which a request is quick: the first bound of latencies."""
@@ -50,10 +50,10 @@ class Latency(Histogram):
 
     def observe(self, value: float) -> None:
         super().observe(value)
-        waited(self._part, value)
+        record_wait(self._part, value)
 
 
-class Quick:
+class FastCounter:
     """Requests of one kind that were answered within QUICK_SECONDS: to count one must cost next to nothing."""
 
     __slots__ = ("count", "seconds")
@@ -66,7 +66,7 @@ class Quick:
 _Kind = tuple[str, str, int]  # route, method, status
 
 
-class RequestMeter:
+class RequestMetrics:
     """Requests that were answered, by route, method and status, none of which clients can make up."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class RequestMeter:
         """Those that were not done, or not to their end, by why."""
         self._counts: dict[_Kind, int] = {}
         self._latencies: dict[str, Histogram] = {}
-        self._quick: dict[_Kind, Quick] = {}
+        self._quick: dict[_Kind, FastCounter] = {}
 
     def done(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
@@ -92,9 +92,9 @@ class RequestMeter:
             latency = self._latencies[route] = Histogram(LATENCIES)
         latency.observe(seconds)
 
-    def quick(self, route: str, method: str, status: int) -> Quick:
+    def quick(self, route: str, method: str, status: int) -> FastCounter:
         """Return what those of a kind that are quick may be counted in instead."""
-        return self._quick.setdefault((route, method, status), Quick())
+        return self._quick.setdefault((route, method, status), FastCounter())
 
     def counts(self) -> Mapping[_Kind, int]:
         """Return how many there were, by kind."""
@@ -115,7 +115,7 @@ class RequestMeter:
         return merged
 
 
-class BatchMeter:
+class BatchMetrics:
     """What goes out together: how many items did, and how many wait."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class BatchMeter:
         self.waiting: Callable[[], int] = int
 
 
-class CacheMeter:
+class CacheMetrics:
     """Reads, by where the record came from; and the link to Redis, and its fence, where there are such."""
 
     __slots__ = ("batch", "changes", "l1_hits", "misses", "mode", "redis_hits", "redis_latency", "up")
@@ -131,7 +131,7 @@ class CacheMeter:
     def __init__(self) -> None:
         self.l1_hits = self.redis_hits = self.misses = 0
         self.redis_latency = Latency("redis")
-        self.batch = BatchMeter()
+        self.batch = BatchMetrics()
         self.up: bool | None = None
         """Whether Redis is asked; None where there is none."""
         self.mode: str | None = None
@@ -140,17 +140,17 @@ class CacheMeter:
     def l1(self) -> None:
         """Count a read that this process answered from its memory."""
         self.l1_hits += 1
-        came_from(L1)
+        record_source(L1)
 
     def redis(self) -> None:
         """Count a read that Redis answered."""
         self.redis_hits += 1
-        came_from(REDIS)
+        record_source(REDIS)
 
     def miss(self) -> None:
         """Count a read that the store had to answer."""
         self.misses += 1
-        came_from(MISS)
+        record_source(MISS)
 
     def source(self, misses: int) -> str:
         """Return where a peek found what it found, before which there were so many misses."""
@@ -167,31 +167,31 @@ class CacheMeter:
         self.mode = mode
 
 
-class StoreMeter:
+class StoreMetrics:
     """What the store did, by operation; and what it has purged."""
 
     def __init__(self) -> None:
         self.latencies = {operation: Latency("store") for operation in ("get", "swap", "find", "count", "fence")}
         self.failures: Counter[str] = Counter(dict.fromkeys(self.latencies, 0))
-        self.batches: dict[str, BatchMeter] = {}
+        self.batches: dict[str, BatchMetrics] = {}
         self.wal_bytes: Callable[[], int] | None = None
         """The size of the write-ahead log, where there is one."""
         self.lateness = Histogram(LATENESS)
         """How long after its time a record was purged, in seconds: for each that was."""
 
-    def batch(self, name: str) -> BatchMeter:
+    def batch(self, name: str) -> BatchMetrics:
         """Return the meter of a kind of batch."""
-        return self.batches.setdefault(name, BatchMeter())
+        return self.batches.setdefault(name, BatchMetrics())
 
 
-class AuditMeter:
+class AuditMetrics:
     """The audit log: how many lines could not be written."""
 
     def __init__(self) -> None:
         self.failures = 0
 
 
-class Timing:
+class Stopwatch:
     """Observes how long is done what is done inside."""
 
     __slots__ = ("_begun", "_latency")
@@ -210,14 +210,14 @@ class Timing:
         self._latency.observe(perf_counter() - self._begun)
 
 
-class Meters:
+class Metrics:
     """All instruments of a process."""
 
     def __init__(self) -> None:
-        self.requests = RequestMeter()
-        self.cache = CacheMeter()
-        self.store = StoreMeter()
-        self.audit = AuditMeter()
+        self.requests = RequestMetrics()
+        self.cache = CacheMetrics()
+        self.store = StoreMetrics()
+        self.audit = AuditMetrics()
         self.metric_files_left_out = 0
         """Files in the folder of metrics that could not be read, each time that one was found."""
         self.lag = Histogram(LAGS)

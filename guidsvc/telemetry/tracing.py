@@ -10,7 +10,7 @@ L1, REDIS, MISS = "l1", "redis", "miss"
 """Where a record came from: the memory of this process, Redis, or, as neither had it, the store."""
 
 
-class Trace:
+class RequestTrace:
     """The notes on one request; `spent` is the seconds that it waited for each part, added up.
 
     `remote` is where it came from.
@@ -25,18 +25,18 @@ class Trace:
         self.spent: dict[str, float] = {}
 
 
-CURRENT: ContextVar[Trace | None] = ContextVar("trace", default=None)
+CURRENT: ContextVar[RequestTrace | None] = ContextVar("trace", default=None)
 """The request that is being done, if it is one."""
 
 
-def came_from(source: str) -> None:
+def record_source(source: str) -> None:
     """Note where the record came from that the current request has read."""
     trace = CURRENT.get()
     if trace is not None:
         trace.source = source
 
 
-def waited(part: str, seconds: float) -> None:
+def record_wait(part: str, seconds: float) -> None:
     """Note that the current request has waited for a part of the service."""
     trace = CURRENT.get()
     if trace is not None:

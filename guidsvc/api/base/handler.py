@@ -33,7 +33,7 @@ from guidsvc.http.dates import http_date
 from guidsvc.http.errors import MethodNotAllowed, MisdirectedRequest, NoSuchPath, NotImplementedHere, TooLarge
 from guidsvc.http.headers import prefer as preferences
 from guidsvc.http.headers.cors import Cors
-from guidsvc.http.headers.diagnostics import Origin, source_of
+from guidsvc.http.headers.diagnostics import DiagnosticHeaders, source_of
 from guidsvc.http.headers.request_id import request_id
 from guidsvc.http.response import Response
 from guidsvc.runtime import cancel_scope as errand
@@ -44,7 +44,7 @@ from guidsvc.server.protocol.abort import break_off
 from guidsvc.services import write_attempt as attempt
 from guidsvc.services.idempotency import Brief, Idempotency, RequestBody
 from guidsvc.telemetry import tracing
-from guidsvc.telemetry.tracing import Trace
+from guidsvc.telemetry.tracing import RequestTrace
 
 DISCARD_BYTES = 16 * 1024 * 1024
 """So much of a body that is too large is read and thrown away, so that the client reads our answer; then we hang up."""
@@ -67,7 +67,7 @@ class Handler(EnteredHandler):
     """What stands in the path, as JSON Schema, by name."""
 
     request_id: str
-    trace: Trace
+    trace: RequestTrace
     _is_last = False  # of its connection, whose end is that of the reply too: HTTP/1.0 knows no other for a stream
     _errand: CancelScope | None = None  # what is being done
     _gone = False  # the client is
@@ -81,7 +81,7 @@ class Handler(EnteredHandler):
         if not hasattr(self, "request_id"):
             self.request_id = request_id(self.request.headers.get("X-Request-Id", ""))
             self.application.settings["forwarded"].apply(self.request)
-            self.trace = Trace(self.request_id, str(self.request.remote_ip))
+            self.trace = RequestTrace(self.request_id, str(self.request.remote_ip))
             self._received = bytearray()
             self._received_bytes = 0
         headers = self._headers = HTTPHeaders()
@@ -342,7 +342,7 @@ class Handler(EnteredHandler):
         """Tell of limits, and of the origin of the answer, where that is wanted."""
         if self._headers_written:
             return
-        origin: Origin = self.application.settings["origin"]
+        origin: DiagnosticHeaders = self.application.settings["origin"]
         told = {} if self.login is None else self.login.ration.headers()
         if origin:
             told |= origin.headers(self.source, self.trace, max(0.0, self.request.request_time()))

@@ -9,7 +9,7 @@ from guidsvc.api.execution import responses
 from guidsvc.api.execution.guid_actions import needs_place
 from guidsvc.errors import StoreUnavailable
 from guidsvc.http.headers.request_id import draw
-from guidsvc.telemetry.metrics import RequestMeter
+from guidsvc.telemetry.metrics import RequestMetrics
 
 _log = structlog.get_logger(__name__)
 
@@ -17,7 +17,7 @@ _log = structlog.get_logger(__name__)
 class ServerHooks:
     """Implements `guidsvc.server.protocol.state.ApplicationHooks`. Rejections are counted by status."""
 
-    def __init__(self, meter: RequestMeter) -> None:
+    def __init__(self, meter: RequestMetrics) -> None:
         self._meter = meter
 
     def requires_admission(self, target: bytes) -> bool:

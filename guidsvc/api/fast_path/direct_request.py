@@ -16,7 +16,7 @@ from guidsvc.domain.caller import ANYONE, DELETE, READ, WRITE, Caller, Scope
 from guidsvc.errors import StoreUnavailable
 from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.runtime.cancel_scope import CancelScope
-from guidsvc.telemetry.tracing import CURRENT, Trace
+from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
 if TYPE_CHECKING:
     from guidsvc.api.fast_path.dispatcher import ShortWay
@@ -76,7 +76,7 @@ class Plain:
     async def answer(self, sent: bytes) -> bytes:
         """Do it, with the body that was sent, and return the answer."""
         way, method, name, head = self._way, self._method, self._name, self._method == "HEAD"
-        begun, trace, source, errand = perf_counter(), Trace(name, self._remote), None, self._errand
+        begun, trace, source, errand = perf_counter(), RequestTrace(name, self._remote), None, self._errand
         secure = self._secure
         CURRENT.set(trace)  # this is a task of its own
         self._begun = True

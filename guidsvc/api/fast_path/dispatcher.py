@@ -31,18 +31,18 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.host import HostNames
-from guidsvc.http.headers.proxy import Forwarded
+from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.http.headers.request_id import draw
 from guidsvc.http.response import Response
 from guidsvc.monitoring.access_log import Log
-from guidsvc.monitoring.process_monitor import Watch
+from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
 from guidsvc.services.guid_service import GuidService
 from guidsvc.telemetry.metrics import QUICK_SECONDS
-from guidsvc.telemetry.tracing import CURRENT, Trace
+from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
 _START = b"GET /guid/"
 _BEGIN, _END = len(_START), len(_START) + 32
@@ -69,16 +69,16 @@ class ShortWay:
         self,
         service: GuidService,
         under_way: InFlightRequests,
-        forwarded: Forwarded,
+        forwarded: TrustedProxies,
         log: Log | None,
         admission: Admission | None = None,
-        watch: Watch | None = None,
+        watch: ProcessMonitor | None = None,
         *,
         guard: Authenticator | None = None,
         cors: Cors | None = None,
         host_names: HostNames | None = None,
     ) -> None:
-        watch = Watch() if watch is None else watch
+        watch = ProcessMonitor() if watch is None else watch
         self.admission = admission or Admission()
         self.refusals = Refusals(self.admission, log, watch.meters.requests)
         self.service = service
@@ -205,7 +205,7 @@ class ShortWay:
             return None
         begun, misses = perf_counter(), self._cache.misses
         name, head, source = name_of(kept), method == "HEAD", None
-        trace = Trace(name, remote) if self.origin else None
+        trace = RequestTrace(name, remote) if self.origin else None
         token = None if trace is None else CURRENT.set(trace)
         try:
             wanted = conditions.parse(kept)
@@ -233,7 +233,7 @@ class ShortWay:
         self.tell((method, guid, status), begun, name, remote, source)
         return reply
 
-    def more(self, trace: Trace | None, source: str | None, begun: float, login: Session | None) -> str:
+    def more(self, trace: RequestTrace | None, source: str | None, begun: float, login: Session | None) -> str:
         """Return the lines of a head that tell of limits, and of the origin of an answer, where any do."""
         lines = limits_of(login)
         if trace is None or not self.origin:

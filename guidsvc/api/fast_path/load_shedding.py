@@ -14,7 +14,7 @@ from guidsvc.http.dates import http_date
 from guidsvc.http.headers.request_id import draw, request_id
 from guidsvc.monitoring.access_log import Log
 from guidsvc.runtime.admission import Admission
-from guidsvc.telemetry.metrics import RequestMeter
+from guidsvc.telemetry.metrics import RequestMetrics
 
 _ID = "~" * len(draw())
 """Stands where the request id is to stand; nothing else there holds it."""
@@ -24,7 +24,7 @@ _STATUS = problems.kind_of(Overloaded).status
 class Refusals:
     """Answers those for whom there is no room, writes their lines to the log, and counts them."""
 
-    def __init__(self, admission: Admission, log: Log | None, meter: RequestMeter) -> None:
+    def __init__(self, admission: Admission, log: Log | None, meter: RequestMetrics) -> None:
         self._meter = meter
         self._admission = admission
         self._log = log

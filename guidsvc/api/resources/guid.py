@@ -38,8 +38,8 @@ from guidsvc.http.constants import PATCHES
 from guidsvc.http.errors import TooLarge, UnsupportedMediaType
 from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService
-from guidsvc.telemetry.metrics import CacheMeter
-from guidsvc.telemetry.tracing import came_from
+from guidsvc.telemetry.metrics import CacheMetrics
+from guidsvc.telemetry.tracing import record_source
 
 CONDITIONS = (IF_MATCH, IF_NONE_MATCH)
 OF_RECORDS = always(ETAG, LAST_MODIFIED)
@@ -133,11 +133,11 @@ class GuidHandler(RecordHandler):
 
     def _at_hand(self, asked: Asked) -> Response | None:
         """Return the answer to a read, if it is at hand, and note where it was."""
-        reads: CacheMeter = self.application.settings["reads"]
+        reads: CacheMetrics = self.application.settings["reads"]
         misses = reads.misses
         reply = records.get_at_hand(self.service, asked)
         if reply is not None:
-            came_from(reads.source(misses))
+            record_source(reads.source(misses))
         return reply
 
     @operation(

@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, Asked, Performer, Result, read_line
 from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, OutcomeUnknown, Overloaded
-from guidsvc.http.ndjson import Line, Lines
+from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share
 
 GROUP_BYTES = 256 * 1024
@@ -52,7 +52,7 @@ class LineBatch:
         self._share = share
         self._readers = readers
         self._has_begun = False
-        self._lines = Lines(body.MAX_BYTES)
+        self._lines = NdjsonSplitter(body.MAX_BYTES)
         self._waiting: list[Line] = []
         self._waiting_bytes = 0
         self._opened = opened

@@ -4,7 +4,7 @@ from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract.headers import VARY, always
 from guidsvc.api.contract.operation import Answer, operation
 from guidsvc.domain.caller import ADMIN, Needs
-from guidsvc.monitoring.process_monitor import Watch
+from guidsvc.monitoring.process_monitor import ProcessMonitor
 
 PLAIN, OPEN = "text/plain", "application/openmetrics-text"
 
@@ -14,7 +14,7 @@ class MetricsHandler(Handler):
 
     label = "health"
 
-    def initialize(self, watch: Watch, *, public: bool) -> None:
+    def initialize(self, watch: ProcessMonitor, *, public: bool) -> None:
         self._watch = watch
         self._public = public
 

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from guidsvc.telemetry.tracing import L1, MISS, REDIS, Trace
+from guidsvc.telemetry.tracing import L1, MISS, REDIS, RequestTrace
 
 CACHE_STATUS = {
     L1: "guidsvc; hit; detail=l1",
@@ -18,13 +18,13 @@ _READS = frozenset({"GET", "HEAD"})
 _ERRORS = 400
 
 
-def source_of(method: str, status: int, trace: Trace) -> str | None:
+def source_of(method: str, status: int, trace: RequestTrace) -> str | None:
     """Return where the record that answers a read came from; None if nothing was read, or it is no record."""
     return trace.source if status < _ERRORS and method in _READS else None
 
 
 @dataclass(frozen=True)
-class Origin:
+class DiagnosticHeaders:
     """Which headers are sent."""
 
     cache_status: bool = False
@@ -34,7 +34,7 @@ class Origin:
         """Whether any are."""
         return self.cache_status or self.server_timing
 
-    def headers(self, source: str | None, trace: Trace, seconds: float) -> dict[str, str]:
+    def headers(self, source: str | None, trace: RequestTrace, seconds: float) -> dict[str, str]:
         """Return those of an answer that took so long."""
         told = {"Cache-Status": CACHE_STATUS[source]} if self.cache_status and source is not None else {}
         if self.server_timing:
@@ -42,6 +42,6 @@ class Origin:
             told["Server-Timing"] = ", ".join(f"{name};dur={1000 * each:.2f}" for name, each in spent.items())
         return told
 
-    def lines(self, source: str | None, trace: Trace, seconds: float) -> str:
+    def lines(self, source: str | None, trace: RequestTrace, seconds: float) -> str:
         """Return the same as lines of a head."""
         return "".join(f"{name}: {value}\r\n" for name, value in self.headers(source, trace, seconds).items())

@@ -14,7 +14,7 @@ MAX_HOPS = 32
 """Addresses of X-Forwarded-For that are read, from the right. No chain of proxies is longer."""
 
 
-class Forwarded:
+class TrustedProxies:
     """Believes the proxies in these networks (as `10.0.0.0/8`, an address, or `unix`), and nobody else."""
 
     def __init__(self, proxies: Sequence[str] = ()) -> None:

@@ -37,7 +37,7 @@ from pymongo.errors import (
 )
 from pymongo.read_concern import ReadConcern
 
-from guidsvc.connection_urls import opened, without_password
+from guidsvc.connection_urls import connect_with_redacted_errors, redact
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
@@ -63,7 +63,7 @@ from guidsvc.store.mongo.documents import (
     same_as,
     usage_of,
 )
-from guidsvc.telemetry.metrics import StoreMeter
+from guidsvc.telemetry.metrics import StoreMetrics
 
 DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
 KEYS, LEDGERS = "keys", "ledgers"
@@ -107,7 +107,7 @@ async def open_mongo(
     exclusive: bool = False,
     timeout_ms: int = TIMEOUT_MS,
     few: int = FEW,
-    meter: StoreMeter | None = None,
+    meter: StoreMetrics | None = None,
 ) -> AsyncIterator["MongoStore"]:
     """Open the store, make its indexes where they are missing, and close its connections at the end."""
     client = _client(url, timeout_ms)
@@ -128,7 +128,7 @@ async def require_mongo(url: str, *, timeout_ms: int = TIMEOUT_MS) -> None:
     try:
         database = client.get_default_database(DATABASE)
         if await database[IDENTITY].find_one({"_id": COLLECTION}) is None:
-            raise NoStore(f"{without_password(url)}, in the database {database.name}")
+            raise NoStore(f"{redact(url)}, in the database {database.name}")
     except PyMongoError as error:
         raise _unusable(error) from error
     finally:
@@ -149,7 +149,7 @@ def _client(url: str, timeout_ms: int) -> AsyncIOMotorClient[dict[str, Any]]:
         connectTimeoutMS=timeout_ms,
         waitQueueTimeoutMS=timeout_ms,
     )
-    return opened("store_url", url, make, PyMongoError, ValueError, OSError, UserWarning)
+    return connect_with_redacted_errors("store_url", url, make, PyMongoError, ValueError, OSError, UserWarning)
 
 
 def _strictly(url: str, **options: Any) -> AsyncIOMotorClient[dict[str, Any]]:
@@ -195,11 +195,11 @@ class MongoStore:
         few: int = FEW,
         timeout_ms: int = TIMEOUT_MS,
         proof_seconds: float = PROOF_SECONDS,
-        meter: StoreMeter | None = None,
+        meter: StoreMetrics | None = None,
     ) -> None:
         self._timeout_ms = timeout_ms
         self._proof_seconds = proof_seconds
-        meter = StoreMeter() if meter is None else meter
+        meter = StoreMetrics() if meter is None else meter
         self._collection = collection
         self._receipts = collection.database.get_collection(RECEIPTS, codec_options=_CODEC, read_concern=_MAJORITY)
         self._keys = collection.database.get_collection(KEYS, codec_options=_CODEC, read_concern=_MAJORITY)

@@ -68,7 +68,7 @@ from guidsvc.store.sqlite.tables import (
     Table,
 )
 from guidsvc.store.sqlite.writer import Writer, failure, monotonic_ms
-from guidsvc.telemetry.metrics import StoreMeter
+from guidsvc.telemetry.metrics import StoreMetrics
 
 WRITE_SECONDS = 5.0
 """How long a write may take before its caller is told that it failed, or that its outcome is unknown."""
@@ -127,7 +127,7 @@ async def open_sqlite(
     exclusive: bool,
     sweep_seconds: float = SWEEP_SECONDS,
     wal_bytes: int = WAL_BYTES,
-    meter: StoreMeter | None = None,
+    meter: StoreMetrics | None = None,
 ) -> AsyncIterator["SqliteStore"]:
     """Open the store in a file, sweep it now and then, and close it when every write has been answered."""
     lock, alone = claim(path, exclusive=exclusive)
@@ -187,7 +187,7 @@ class SqliteStore:
         finder: Finder,
         *,
         write_seconds: float = WRITE_SECONDS,
-        meter: StoreMeter | None = None,
+        meter: StoreMetrics | None = None,
         is_claimed: bool = False,
     ) -> None:
         (_, _, self._file) = writer.execute("PRAGMA database_list").fetchone()
@@ -198,7 +198,7 @@ class SqliteStore:
         self._write_seconds = write_seconds
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         patience = Patience(write_seconds, self._overdue)
-        self._meter = StoreMeter() if meter is None else meter
+        self._meter = StoreMetrics() if meter is None else meter
         self._meter.wal_bytes = self.files.wal_bytes
         self._swaps: Batcher[_Swap, bool] = Batcher(
             self._commit,
