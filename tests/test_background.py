@@ -10,7 +10,7 @@ import pytest
 import guidsvc
 from guidsvc.runtime import background as module
 from guidsvc.runtime.background import running_in_background
-from guidsvc.server.protocol.read_throttle import Held
+from guidsvc.server.protocol.read_throttle import ReadThrottle
 from tests.conftest import ExpectedLogs
 
 FAULT = "fault in background work"
@@ -91,12 +91,12 @@ async def test_whoever_is_held_is_let_go_though_another_one_fails(
         def __init__(self, *, fails: bool) -> None:
             self._fails = fails
 
-        def ready(self) -> None:
+        def resume_reading(self) -> None:
             if self._fails:
                 raise RuntimeError("a fault of one")
             let_go.set()
 
-    held = Held()
+    held = ReadThrottle()
     held.add(Listener(fails=True))
     held.add(Listener(fails=False))
     async with asyncio.timeout(10):

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from guidsvc.server.protocol.state import Limits
+from guidsvc.server.protocol.state import ConnectionLimits
 from tests.certificates import Certificate
 from tests.client import Client
 from tests.conftest import ExpectedLogs, Serving
@@ -71,7 +71,7 @@ async def test_a_stream_that_the_end_of_the_service_cuts_off_is_reset(
 
 
 async def test_a_stream_that_its_client_does_not_take_is_reset(server: str) -> None:
-    limits = Limits(write_seconds=0.3)
+    limits = ConnectionLimits(write_seconds=0.3)
     async with hosting(server, limits) as port, narrow(port) as (reader, writer):
         writer.write(b"GET /stream HTTP/1.0\r\nHost: a\r\n\r\n")
         assert b" 200 " in await reader.readline()

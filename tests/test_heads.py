@@ -16,8 +16,8 @@ from guidsvc.api.contract.headers import Header
 from guidsvc.api.fast_path import eligibility as kept
 from guidsvc.http.headers.recognized import MAX_HEADERS, READ
 from guidsvc.server.protocol import request as message
-from guidsvc.server.protocol.parser import Reader
-from guidsvc.server.protocol.request import Message, RawHeaders
+from guidsvc.server.protocol.parser import RequestParser
+from guidsvc.server.protocol.request import RawHeaders, RawRequest
 from tests.client import Client, hang_up
 from tests.conftest import Serving
 from tests.records import GUID, USER
@@ -35,18 +35,20 @@ class Requests:
         self.heads: list[RawHeaders] = []
         self.refusals: list[Exception] = []
 
-    def headed(self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser) -> Message | None:
+    def on_request_head(
+        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser
+    ) -> RawRequest | None:
         self.heads.append(headers)
         return None
 
     def has_room(self) -> bool:
         return True
 
-    def grown(self, message: Message) -> None: ...
+    def on_body(self, message: RawRequest) -> None: ...
 
-    whole = grown
+    on_message_complete = on_body
 
-    def refused(self, error: Exception, broken: Message | None) -> None:
+    def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
         self.refusals.append(error)
 
 
@@ -91,7 +93,7 @@ async def test_a_request_has_at_most_100_headers(serving: Serving, server: str, 
 def test_a_head_that_is_not_complete_is_refused_at_the_101st_header() -> None:
     """And what was kept of it goes at once."""
     sink = Requests()
-    reader = Reader(sink, 64 * 1024)
+    reader = RequestParser(sink, 64 * 1024)
     reader.feed(b"GET /livez HTTP/1.1\r\n" + b"Prefer: y\r\n" * 5000)
     assert [type(error).__name__ for error in sink.refusals] == ["HeadersTooLarge"]
     assert reader.over
@@ -101,7 +103,7 @@ def test_a_head_that_is_not_complete_is_refused_at_the_101st_header() -> None:
 def test_headers_that_nobody_reads_are_dropped() -> None:
     read = [(name.title(), b"1") for name in sorted(READ - {b"transfer-encoding", b"host"})]
     others = [(b"User-Agent", b"x"), (b"COOKIE", b"a=b"), (b"X-Custom", b"y"), (b"Accept-Encoding", b"gzip")]
-    request = Message(b"GET", b"/", "HTTP/1.1", [*others[:2], (b"HOST", b"a"), *read, *others[2:]], last=False)
+    request = RawRequest(b"GET", b"/", "HTTP/1.1", [*others[:2], (b"HOST", b"a"), *read, *others[2:]], last=False)
     assert request.headers == [(b"HOST", b"a"), *read]
     assert len(request.fields()) == len(read) + 1
 
@@ -181,8 +183,8 @@ async def test_handlers_ask_for_no_header_that_is_not_in_the_table(
             asked.add(name.lower())
             return super().get_list(name)
 
-    fields = Message.fields
-    monkeypatch.setattr(Message, "fields", lambda self: Noted(fields(self)))
+    fields = RawRequest.fields
+    monkeypatch.setattr(RawRequest, "fields", lambda self: Noted(fields(self)))
     async with serving(cors_origins="https://a.example", trusted_proxies="127.0.0.1") as client:
         for path in (
             "/guid",

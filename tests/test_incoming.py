@@ -11,7 +11,7 @@ import pytest
 
 from guidsvc.server.protocol.connection import WAITING
 from guidsvc.server.protocol.parser import HEAD_SLICE_BYTES
-from guidsvc.server.protocol.request import PART, Message
+from guidsvc.server.protocol.request import PART, RawRequest
 from tests.client import hang_up, read_reply
 from tests.conftest import Serving
 from tests.records import GUID
@@ -40,7 +40,7 @@ async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyn
 
 def parsed_requests() -> int:
     """Count the requests that are in memory, parsed, in this process."""
-    return sum(type(each) is Message for each in gc.get_objects())
+    return sum(type(each) is RawRequest for each in gc.get_objects())
 
 
 async def test_requests_behind_an_answer_that_is_not_read_stay_bytes(serving: Serving) -> None:
@@ -110,13 +110,13 @@ async def test_what_is_refused_for_the_budget_is_told(serving: Serving, kind: st
 
 def test_a_head_counts_with_its_size() -> None:
     headers = [(b"host", b"a"), (b"if-match", b"x" * 5_000), (b"x-nobody-reads-this", b"y" * 50_000)]
-    message = Message(b"GET", b"/" + b"z" * 10_000, "HTTP/1.1", headers, last=False)
+    message = RawRequest(b"GET", b"/" + b"z" * 10_000, "HTTP/1.1", headers, last=False)
     assert 15_000 < message.held_bytes < 20_000
 
 
 def test_small_parts_of_a_body_are_joined() -> None:
     """A part of two bytes of its own would take up 43."""
-    message = Message(b"PUT", b"/", "HTTP/1.1", [(b"transfer-encoding", b"chunked")], last=False)
+    message = RawRequest(b"PUT", b"/", "HTTP/1.1", [(b"transfer-encoding", b"chunked")], last=False)
     for number in range(PART):
         message.put(b"%02x" % (number % 256))
     assert message.buffered == message.total == 2 * PART

@@ -8,8 +8,8 @@ from httptools import HttpRequestParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from guidsvc.server.protocol.parser import HEAD_SLICE_BYTES, Reader
-from guidsvc.server.protocol.request import Message, RawHeaders
+from guidsvc.server.protocol.parser import HEAD_SLICE_BYTES, RequestParser
+from guidsvc.server.protocol.request import RawHeaders, RawRequest
 
 _LIVE = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
 _PUT = b"PUT /guid HTTP/1.1\r\nHost: a\r\n"
@@ -44,12 +44,14 @@ class Waiting:
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.waiting: deque[Message] = deque()
+        self.waiting: deque[RawRequest] = deque()
         self.most = 0
         self.events: list[tuple[bytes, bytes, bytes] | str] = []
 
-    def headed(self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser) -> Message | None:
-        message = Message(method, target, "HTTP/1.1", headers, last=not parser.should_keep_alive())
+    def on_request_head(
+        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser
+    ) -> RawRequest | None:
+        message = RawRequest(method, target, "HTTP/1.1", headers, last=not parser.should_keep_alive())
         self.waiting.append(message)
         self.most = max(self.most, len(self.waiting))
         return message
@@ -57,11 +59,11 @@ class Waiting:
     def has_room(self) -> bool:
         return len(self.waiting) < self.room
 
-    def grown(self, message: Message) -> None: ...
+    def on_body(self, message: RawRequest) -> None: ...
 
-    whole = grown
+    on_message_complete = on_body
 
-    def refused(self, error: Exception, broken: Message | None) -> None:
+    def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
         if broken is not None:
             self.waiting.remove(broken)
         self.events.append(type(error).__name__)
@@ -81,7 +83,7 @@ class Waiting:
 def events_of(parts: list[bytes], room: int) -> Waiting:
     """Read the parts, and answer what there is whenever no more is read."""
     sink = Waiting(room)
-    reader = Reader(sink, 16 * 1024)
+    reader = RequestParser(sink, 16 * 1024)
     for part in parts:
         reader.feed(part)
         while sink.take():
@@ -116,7 +118,7 @@ def test_any_number_of_requests_is_read_without_recursion() -> None:
 def test_what_waits_for_room_counts_as_much_as_it_takes_in_memory() -> None:
     """Whatever has been read before it, such as headers that nobody reads."""
     sink = Waiting(16)
-    reader = Reader(sink, 16 * 1024)
+    reader = RequestParser(sink, 16 * 1024)
     request = _LIVE + b"X-Long: " + b"x" * 15_000 + b"\r\n\r\n"
     tracemalloc.start()
     try:

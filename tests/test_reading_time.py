@@ -29,7 +29,7 @@ from guidsvc.http.headers import prefer as preferences
 from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.http.headers.recognized import READ
 from guidsvc.monitoring import prometheus as exposition
-from guidsvc.server.protocol.state import Limits
+from guidsvc.server.protocol.state import ConnectionLimits
 from tests.client import Client
 from tests.conftest import Serving
 from tests.records import GUID, USER
@@ -42,7 +42,7 @@ TRIES = 5
 MANY_TRIES = 50
 """For a short time, which other processes on the machine lengthen: the first try within the limit is the last."""
 LARGE = 64 * 1024
-DEFAULT = Limits().head_bytes
+DEFAULT = ConnectionLimits().head_bytes
 PARTS = [
     *""",;="\\ ()<>[]{}.:-_*/&%?@'""",
     *('a\\",', 'a="', '"\\', '\\"', '"a",', '"a" ', 'W/"', 'W/"a",', "W/,", "(,", "\t,"),

@@ -15,9 +15,9 @@ from tornado.web import Application, RequestHandler, stream_request_body
 
 from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.errors import StartError
-from guidsvc.server.protocol.state import Limits
+from guidsvc.server.protocol.state import ConnectionLimits
 from guidsvc.server.server import serving_on
-from guidsvc.server.sockets import listening
+from guidsvc.server.sockets import open_listeners
 from guidsvc.telemetry.metrics import RequestMetrics
 from tests.certificates import Certificate
 from tests.client import Client, hang_up, read_reply, reset
@@ -139,16 +139,16 @@ async def test_a_unix_socket_is_listened_on_in_place_of_a_port(serving: Serving,
 def test_a_unix_socket_that_cannot_be_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "no" / "socket", tmp_path / "file"):
-        with pytest.raises(StartError, match=r"^unix_socket: "), listening("", 0, str(path)):
+        with pytest.raises(StartError, match=r"^unix_socket: "), open_listeners("", 0, str(path)):
             pass
     assert (tmp_path / "file").exists()
 
 
 def test_a_unix_socket_that_another_listens_on_stops_the_start_and_one_left_behind_does_not(tmp_path: Path) -> None:
     path, refused = tmp_path / "socket", r"^unix_socket: .*another process listens"
-    with listening("", 0, str(path)) as ((live,),):
+    with open_listeners("", 0, str(path)) as ((live,),):
         for _ in range(3):
-            with pytest.raises(StartError, match=refused), listening("", 0, str(path)):
+            with pytest.raises(StartError, match=refused), open_listeners("", 0, str(path)):
                 pass
         assert path.is_socket()
         live.listen(0)
@@ -158,13 +158,13 @@ def test_a_unix_socket_that_another_listens_on_stops_the_start_and_one_left_behi
             for each in (one, two):  # until its backlog is full
                 with suppress(BlockingIOError):
                     each.connect(str(path))
-            with pytest.raises(StartError, match=refused), listening("", 0, str(path)):
+            with pytest.raises(StartError, match=refused), open_listeners("", 0, str(path)):
                 pass
     assert not path.exists()
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
         dead.listen()
-    with listening("", 0, str(path), slots=2) as slots, socket.socket(socket.AF_UNIX) as probe:
+    with open_listeners("", 0, str(path), slots=2) as slots, socket.socket(socket.AF_UNIX) as probe:
         probe.connect(str(path))
         assert len(slots) == 2
     assert not path.exists()
@@ -173,9 +173,9 @@ def test_a_unix_socket_that_another_listens_on_stops_the_start_and_one_left_behi
 def test_a_unix_socket_that_is_another_s_by_now_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with ExitStack() as first, ExitStack() as second:
-        first.enter_context(listening("", 0, str(path)))
+        first.enter_context(open_listeners("", 0, str(path)))
         path.unlink()  # somebody cleans up, and starts another
-        second.enter_context(listening("", 0, str(path)))
+        second.enter_context(open_listeners("", 0, str(path)))
         first.close()
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(path))
@@ -187,7 +187,7 @@ def test_a_unix_socket_that_is_another_s_by_now_is_left_alone(tmp_path: Path) ->
 
 
 @asynccontextmanager
-async def driving(handler: type[RequestHandler], limits: Limits | None = None) -> AsyncIterator[int]:
+async def driving(handler: type[RequestHandler], limits: ConnectionLimits | None = None) -> AsyncIterator[int]:
     """Serve one handler, inside; yields the port."""
     sockets = bind_sockets(0, "127.0.0.1")
     async with serving_on(sockets, Application([("/", handler)]), ServerHooks(RequestMetrics()), limits=limits):
@@ -239,7 +239,7 @@ async def test_who_takes_nothing_of_an_answer_is_hung_up_on(expected_logs: Expec
         def on_connection_close(self) -> None:
             gone.set()
 
-    limits = Limits(write_seconds=0.2, connection_unsent_bytes=len(CHUNK) * 1001)
+    limits = ConnectionLimits(write_seconds=0.2, connection_unsent_bytes=len(CHUNK) * 1001)
     async with driving(Large, limits) as port, connected(port) as (_, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         await asyncio.wait_for(gone.wait(), 10)
@@ -452,7 +452,7 @@ async def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
         async def get(self) -> None:
             self.write(CHUNK * 400)
 
-    async with driving(Large, Limits(write_seconds=0.6)) as port, connected(port) as (reader, writer):
+    async with driving(Large, ConnectionLimits(write_seconds=0.6)) as port, connected(port) as (reader, writer):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         taken = 0

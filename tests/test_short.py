@@ -250,7 +250,9 @@ def test_the_heads_that_are_remembered_are_bounded() -> None:
     way = ShortWay(service_of_none, InFlightRequests(), TrustedProxies(), None)
     way._memorable = True
     for number in range(2000):
-        way.remember(b"GET /guid/" + b"A" * 32 + b" HTTP/1.1\r\nX-%d: %b\r\n\r\n" % (number, b"x" * (number % 1100)))
+        way.remember_request(
+            b"GET /guid/" + b"A" * 32 + b" HTTP/1.1\r\nX-%d: %b\r\n\r\n" % (number, b"x" * (number % 1100))
+        )
 
     assert 0 < len(way._remembered) <= 256
     assert max(map(len, way._remembered)) <= 1024

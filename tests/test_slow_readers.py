@@ -15,10 +15,10 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application, RequestHandler
 
 from guidsvc.api.execution.server_hooks import ServerHooks
-from guidsvc.server.protocol.send_buffer import HIDDEN_BYTES, Budget, Outbox, Pace
-from guidsvc.server.protocol.state import Limits
+from guidsvc.server.protocol.send_buffer import HIDDEN_BYTES, SendBudget, SendBuffer, SendRate
+from guidsvc.server.protocol.state import ConnectionLimits
 from guidsvc.server.server import serving_on
-from guidsvc.server.sockets import listening
+from guidsvc.server.sockets import open_listeners
 from guidsvc.server.tls import open_tls
 from guidsvc.server.tornado_server import _Reader, serving_by_tornado
 from guidsvc.telemetry.metrics import RequestMetrics
@@ -160,11 +160,11 @@ class Page(RequestHandler):
 
 
 @asynccontextmanager
-async def hosting(server: str, limits: Limits, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def hosting(server: str, limits: ConnectionLimits, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Serve an application of Tornado on either server, inside; yields the port."""
     app = Application([("/stream", Endless), ("/page", Page)])
     async with AsyncExitStack() as stack:
-        (sockets,) = stack.enter_context(listening("127.0.0.1", 0, None))
+        (sockets,) = stack.enter_context(open_listeners("127.0.0.1", 0, None))
         if server == "httptools":
             await stack.enter_async_context(
                 serving_on(sockets, app, ServerHooks(RequestMetrics()), limits=limits, tls=tls)
@@ -186,7 +186,7 @@ async def test_a_client_must_take_a_least_rate(
     if secure:
         opened = open_tls(certificate.settings["tls_cert"], certificate.settings["tls_key"])
         tls = None if opened is None else opened.context
-    limits = Limits(write_seconds=1, write_bytes_per_second=20_000)
+    limits = ConnectionLimits(write_seconds=1, write_bytes_per_second=20_000)
     trusting = certificate.trusting() if secure else None
     async with hosting(server, limits, tls) as port, narrow(port, trusting) as (reader, writer):
         writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
@@ -194,7 +194,7 @@ async def test_a_client_must_take_a_least_rate(
 
 
 async def test_a_client_that_takes_the_least_rate_is_served_on(server: str) -> None:
-    limits = Limits(write_seconds=0.5, write_bytes_per_second=20_000)
+    limits = ConnectionLimits(write_seconds=0.5, write_bytes_per_second=20_000)
     async with hosting(server, limits) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -206,7 +206,7 @@ async def test_a_client_that_takes_the_least_rate_is_served_on(server: str) -> N
 
 
 def test_the_rate_is_averaged_over_a_window_and_time_with_nothing_unsent_does_not_count() -> None:
-    pace = Pace()
+    pace = SendRate()
     pace.measure(1000, 1000)
     assert not pace.is_too_slow(0, 10, 50)
     pace.measure(600, 0)
@@ -235,7 +235,7 @@ class Holder:
 
 async def test_beyond_the_budget_those_that_have_waited_longest_are_reset(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("slow readers reset")
-    budget = Budget(100, 60)
+    budget = SendBudget(100, 60)
     first, second, third, fourth = (Holder() for _ in range(4))
     budget.note(first, 40)
     budget.note(second, 40)
@@ -254,7 +254,7 @@ async def test_beyond_the_budget_those_that_have_waited_longest_are_reset(expect
 @pytest.mark.parametrize("secure", [False, True])
 async def test_an_answer_counts_whole_until_its_last_byte_is_sent(secure: bool) -> None:
     """Until then all of it is in memory."""
-    loop, budget = asyncio.get_running_loop(), Budget(100 * MIB, 100 * MIB)
+    loop, budget = asyncio.get_running_loop(), SendBudget(100 * MIB, 100 * MIB)
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     with theirs:
@@ -274,7 +274,7 @@ async def test_an_answer_counts_whole_until_its_last_byte_is_sent(secure: bool) 
 
 
 async def test_with_tornado_s_server_an_answer_counts_whole_too() -> None:
-    budget = Budget(100 * MIB, 100 * MIB)
+    budget = SendBudget(100 * MIB, 100 * MIB)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
@@ -297,13 +297,13 @@ async def test_with_tornado_s_server_an_answer_counts_whole_too() -> None:
 class Sender(asyncio.Protocol):
     """A connection that sends through an outbox."""
 
-    def __init__(self, budget: Budget, *, secure: bool) -> None:
+    def __init__(self, budget: SendBudget, *, secure: bool) -> None:
         self._budget, self._is_secure = budget, secure
         self.sent = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self.outbox = Outbox(transport, self._budget, secure=self._is_secure)
+        self.outbox = SendBuffer(transport, self._budget, secure=self._is_secure)
         self.outbox.open()
 
     def pause_writing(self) -> None:
@@ -316,7 +316,7 @@ class Sender(asyncio.Protocol):
 
 
 async def test_memory_is_released_when_much_was_answered_and_not_too_often() -> None:
-    budget = Budget(100 * MIB, 100 * MIB)
+    budget = SendBudget(100 * MIB, 100 * MIB)
     budget.passed_bytes = 20 * MIB
     budget.note(Holder(), 15 * MIB)
     assert not budget.should_release(100)  # what is unsent cannot be freed

@@ -22,7 +22,7 @@ import pytest
 
 from guidsvc.process.supervisor import Backoff
 from guidsvc.process.worker_channel import MARGIN_SECONDS
-from guidsvc.server.sockets import listening
+from guidsvc.server.sockets import open_listeners
 from tests.certificates import Certificate
 from tests.client import Client, read_reply
 from tests.load import KEYS, Load
@@ -217,7 +217,7 @@ def test_a_port_that_others_share_is_refused_too(tmp_path: Path, redis_url: str)
 
 
 def test_every_slot_has_sockets_of_its_own_on_one_port() -> None:
-    with listening("127.0.0.1", 0, None, slots=3) as slots:
+    with open_listeners("127.0.0.1", 0, None, slots=3) as slots:
         assert len({each.getsockname() for (each,) in slots}) == 1
         assert len({each.fileno() for (each,) in slots}) == 3
 

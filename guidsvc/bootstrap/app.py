@@ -38,7 +38,7 @@ from guidsvc.runtime.admission import OWNER_SHARE, Admission
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock, system_clock
 from guidsvc.runtime.temporary_space import TemporarySpace
-from guidsvc.server.sockets import adopted, listening
+from guidsvc.server.sockets import inherit_sockets, open_listeners
 from guidsvc.server.tls import Tls, open_tls
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
@@ -196,10 +196,10 @@ def _shared_folder(post: WorkerChannel | None) -> Path | None:
 @contextmanager
 def _listening(settings: Settings, post: WorkerChannel | None) -> Iterator[list[socket]]:
     if post is not None:
-        with adopted(post.listeners) as sockets:
+        with inherit_sockets(post.listeners) as sockets:
             yield sockets
     else:
-        with listening(settings.host, settings.port, settings.unix_socket) as (sockets,):
+        with open_listeners(settings.host, settings.port, settings.unix_socket) as (sockets,):
             yield sockets
 
 

@@ -16,7 +16,7 @@ from guidsvc.errors import StartError
 from guidsvc.process import file_descriptors as descriptors
 from guidsvc.process.shutdown import install_signals, install_worker_signals
 from guidsvc.process.worker_channel import WorkerChannel
-from guidsvc.server.sockets import listening
+from guidsvc.server.sockets import open_listeners
 from guidsvc.server.tls import Tls, open_tls
 
 _log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ def run(settings: Settings, post: WorkerChannel | None = None) -> None:
 def _supervise(settings: Settings) -> None:
     from guidsvc.process.supervisor import supervise
 
-    with listening(settings.host, settings.port, settings.unix_socket, slots=settings.workers) as slots:
+    with open_listeners(settings.host, settings.port, settings.unix_socket, slots=settings.workers) as slots:
         said = banner(settings, port_of(slots[0], settings))
         supervise(slots, settings.grace, lambda: print(said, flush=True))
 

@@ -10,7 +10,7 @@ from guidsvc.api.routing import RoutedApplication
 from guidsvc.config import Settings
 from guidsvc.process import file_descriptors as descriptors
 from guidsvc.process.shutdown import StoppableServer
-from guidsvc.server.protocol.state import Limits
+from guidsvc.server.protocol.state import ConnectionLimits
 from guidsvc.server.server import serving_on
 from guidsvc.server.tls import Tls
 from guidsvc.server.tornado_server import serving_by_tornado
@@ -22,7 +22,7 @@ async def open_server(
 ) -> AsyncIterator[StoppableServer]:
     """Serve with the connection layer of our own, or with Tornado's."""
     context = None if tls is None else tls.context
-    limits = Limits(
+    limits = ConnectionLimits(
         head_bytes=settings.max_head_bytes,
         incoming_bytes=settings.max_incoming_bytes,
         head_seconds=settings.head_timeout,

@@ -14,7 +14,14 @@ from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
 from guidsvc.server.listener import Listener, Tls
 from guidsvc.server.protocol.connection import Connection
-from guidsvc.server.protocol.state import ApplicationHooks, Kept, Limits, Peer, Shared, Short
+from guidsvc.server.protocol.state import (
+    ApplicationHooks,
+    ConnectionLimits,
+    FastPath,
+    ManagedConnection,
+    Peer,
+    ServerState,
+)
 from guidsvc.server.protocol.ticks import TICK_SECONDS, Ticks
 
 LOOK_SECONDS = 0.02
@@ -39,12 +46,12 @@ async def serving_on(
     app: HTTPServerConnectionDelegate,
     hooks: ApplicationHooks,
     *,
-    limits: Limits | None = None,
-    short: Short | None = None,
+    limits: ConnectionLimits | None = None,
+    short: FastPath | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator["Server"]:
     """Serve on these sockets, inside; at the end every connection is closed."""
-    server = Server(app, hooks, limits or Limits(), short)
+    server = Server(app, hooks, limits or ConnectionLimits(), short)
     try:
         server.listen(sockets, tls)
         async with running_in_background(server.keep_time):
@@ -58,9 +65,13 @@ class Server:
     """Connections, and what they listen on."""
 
     def __init__(
-        self, app: HTTPServerConnectionDelegate, hooks: ApplicationHooks, limits: Limits, short: Short | None
+        self,
+        app: HTTPServerConnectionDelegate,
+        hooks: ApplicationHooks,
+        limits: ConnectionLimits,
+        short: FastPath | None,
     ) -> None:
-        self._shared = Shared(app, hooks, limits, short)
+        self._shared = ServerState(app, hooks, limits, short)
         self._listeners: list[Listener] = []
         self._refused: set[_Refused] = set()
         self._crowd = CrowdLog()
@@ -131,7 +142,7 @@ class Server:
             if shared.budget.should_release(now):
                 await asyncio.to_thread(release)
 
-    def _expire(self, connection: Kept, now: float) -> None:
+    def _expire(self, connection: ManagedConnection, now: float) -> None:
         """Hang up on a client that is overdue; a fault in that ends its connection alone."""
         try:
             if connection in self._shared.connections and connection.overdue(now):

@@ -20,7 +20,7 @@ _NOTSENT_LOWAT: int | None = getattr(socket_module, "TCP_NOTSENT_LOWAT", None)
 
 
 @contextmanager
-def listening(host: str, port: int, unix_socket: str | None, *, slots: int = 1) -> Iterator[list[list[socket]]]:
+def open_listeners(host: str, port: int, unix_socket: str | None, *, slots: int = 1) -> Iterator[list[list[socket]]]:
     """Listen, inside, on the Unix socket if one is named, else on the address; StartError if that cannot be.
 
     Yields the sockets of each slot: of an address they are its own, and the system deals connections out to them
@@ -41,7 +41,7 @@ def listening(host: str, port: int, unix_socket: str | None, *, slots: int = 1) 
 
 
 @contextmanager
-def adopted(descriptors: Sequence[int]) -> Iterator[list[socket]]:
+def inherit_sockets(descriptors: Sequence[int]) -> Iterator[list[socket]]:
     """Have sockets, inside, that another process has bound; listen on them."""
     with ExitStack() as stack:
         found = [stack.enter_context(socket(fileno=descriptor)) for descriptor in descriptors]

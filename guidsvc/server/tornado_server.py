@@ -24,8 +24,8 @@ from guidsvc.http.headers.recognized import MAX_HEADERS
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
 from guidsvc.server.protocol.abort import is_open_ended
-from guidsvc.server.protocol.send_buffer import Budget, Pace, reset_on_close
-from guidsvc.server.protocol.state import ApplicationHooks, Limits
+from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
+from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits
 from guidsvc.server.protocol.ticks import TICK_SECONDS, Ticks
 from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, CrowdLog
 
@@ -33,11 +33,11 @@ from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, CrowdLog
 class TornadoServer(HTTPServer):
     """Tornado's own server, which does not tell who is idle: all have the same time at the end."""
 
-    def use(self, limits: Limits, hooks: ApplicationHooks) -> None:
+    def use(self, limits: ConnectionLimits, hooks: ApplicationHooks) -> None:
         """Take the limits of clients that Tornado does not know by itself."""
         self._limits = limits
         self._hooks = hooks
-        self._budget = Budget(limits.unsent_bytes, limits.connection_unsent_bytes)
+        self._budget = SendBudget(limits.unsent_bytes, limits.connection_unsent_bytes)
         self._crowd = CrowdLog()
         self._readers: dict[IOStream, _Reader] = {}
 
@@ -97,11 +97,11 @@ class TornadoServer(HTTPServer):
 class _Reader:
     """The client of a stream of Tornado's, and what it has not taken yet, which Tornado tells nobody."""
 
-    def __init__(self, stream: IOStream, budget: Budget) -> None:
+    def __init__(self, stream: IOStream, budget: SendBudget) -> None:
         self._stream = stream
         self._budget = budget
         self._written_bytes = 0
-        self.pace = Pace()
+        self.pace = SendRate()
         self.connection: HTTPConnection | None = None
         """Of the request that came last."""
         self._write = stream.write
@@ -169,7 +169,12 @@ class _BoundedHead(HTTPMessageDelegate):
 
 @asynccontextmanager
 async def serving_by_tornado(
-    sockets: list[socket], app: Application, hooks: ApplicationHooks, *, limits: Limits, tls: SSLContext | None
+    sockets: list[socket],
+    app: Application,
+    hooks: ApplicationHooks,
+    *,
+    limits: ConnectionLimits,
+    tls: SSLContext | None,
 ) -> AsyncIterator[TornadoServer]:
     """Serve an application on these sockets, inside, within those of the limits that Tornado knows."""
     server = TornadoServer(

@@ -56,7 +56,7 @@ class Plain:
         """Whether the connection ends with its answer."""
         way.under_way.add(self)
 
-    def at_once(self) -> bytes | None:
+    def reject_if_overloaded(self) -> bytes | None:
         """Return a refusal, if there is no room for it; else None."""
         way = self._way
         if not self._is_refused():

@@ -100,7 +100,7 @@ class ShortWay:
         self._head = b""  # of an answer to a read, which is the same until
         self._until = 0.0  # by the clock of `perf_counter`
 
-    def again(self, data: bytes, peer: Peer) -> bytes | None:  # noqa: PLR0911  # each step that it is spared is an answer sooner
+    def serve_repeated_read(self, data: bytes, peer: Peer) -> bytes | None:  # noqa: PLR0911  # each step that it is spared is an answer sooner
         """Return the answer to bytes that are a read like others before, but for its GUID; else None."""
         rest = data[_END:]
         if rest not in self._remembered or data[:_BEGIN] != _START:
@@ -136,7 +136,7 @@ class ShortWay:
             self.meter.done(ROUTE, "GET", OK, seconds)
         return reply
 
-    def remember(self, data: bytes) -> None:
+    def remember_request(self, data: bytes) -> None:
         """Note that these bytes were the request that was answered last, and nothing else."""
         if self._memorable and len(data) <= _END + _REMEMBERED_BYTES and data.startswith(_START):
             if len(self._remembered) == _REMEMBERED:

@@ -74,13 +74,13 @@ class Refused:
         self.last = False
         """Its connection goes on."""
 
-    def at_once(self) -> bytes:
+    def reject_if_overloaded(self) -> bytes:
         """Return the refusal."""
         return self._refusals.answer(self._method, self._path, self._given, self._remote, secure=self._secure)
 
     async def answer(self, sent: bytes) -> bytes:  # noqa: ARG002  # as every request has it
         """Return the refusal."""
-        return self.at_once()
+        return self.reject_if_overloaded()
 
     def abandon(self) -> None:
         """Forget it."""

@@ -11,12 +11,12 @@ from tornado.iostream import StreamClosedError
 
 from guidsvc.errors import Overloaded
 from guidsvc.runtime.admission import Admission
-from guidsvc.server.protocol.cycle import Answering
-from guidsvc.server.protocol.parser import Reader
-from guidsvc.server.protocol.request import Message, RawHeaders, not_http, unquoted
-from guidsvc.server.protocol.response_writer import gone
-from guidsvc.server.protocol.send_buffer import Outbox
-from guidsvc.server.protocol.state import Peer, Plain, Shared, has_sent_all, has_unread
+from guidsvc.server.protocol.cycle import RequestCycle
+from guidsvc.server.protocol.parser import RequestParser
+from guidsvc.server.protocol.request import RawHeaders, RawRequest, not_http, unquoted
+from guidsvc.server.protocol.response_writer import closed_future
+from guidsvc.server.protocol.send_buffer import SendBuffer
+from guidsvc.server.protocol.state import DirectRequest, Peer, ServerState, has_sent_all, has_unread
 
 AT_ONCE = 64 * 1024
 """Bytes of answers that are given at once, to requests that came together; the rest wait for their turn."""
@@ -53,15 +53,15 @@ class Connection(asyncio.Protocol):
     )
     context: Peer
     _transport: asyncio.Transport
-    _outbox: Outbox
+    _outbox: SendBuffer
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: ServerState) -> None:
         self._shared = shared
-        self._again = None if shared.short is None else shared.short.again
-        self._reader = Reader(self, shared.limits.head_bytes)
+        self._again = None if shared.short is None else shared.short.serve_repeated_read
+        self._reader = RequestParser(self, shared.limits.head_bytes)
         # The request that is being answered, and those that wait for it
-        self._answering: Answering | None = None
-        self._waiting: list[Message] = []
+        self._answering: RequestCycle | None = None
+        self._waiting: list[RawRequest] = []
         self._incoming_bytes = 0  # of requests that are not answered yet, at the last look
         self._error: Exception | None = None  # to be told when all that came before is answered
         # The connection
@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
         self._shared.expected.pop(self, None)
         self._transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all have both directions
         self.context = Peer(self._transport)
-        self._outbox = Outbox(self._transport, self._shared.budget, secure=self.context.secure)
+        self._outbox = SendBuffer(self._transport, self._shared.budget, secure=self.context.secure)
         self._shared.connections.add(self)
         self._outbox.open()
 
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
         if self._out:
             alone = begins and reader.between and reader.begun == before + 1
             if alone and self._shared.short is not None:
-                self._shared.short.remember(data)
+                self._shared.short.remember_request(data)
             self._flush()
         self.regulate()
         if self._incoming_bytes or self._answering is not None or not reader.between:
@@ -146,8 +146,10 @@ class Connection(asyncio.Protocol):
 
     # Called by the reader
 
-    def headed(self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser) -> Message | None:
-        plain: Plain | None = None
+    def on_request_head(
+        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser
+    ) -> RawRequest | None:
+        plain: DirectRequest | None = None
         shared = self._shared
         idle = self._answering is None and self._drained is None
         if idle and shared.short is not None and self._out_bytes < AT_ONCE:
@@ -159,8 +161,8 @@ class Connection(asyncio.Protocol):
             plain = short
         version = "HTTP/1.0" if parser.get_http_version() == "1.0" else "HTTP/1.1"
         last = not parser.should_keep_alive() or method == b"CONNECT"
-        message = Message(method, target, version, headers, last=last)
-        message.judge()
+        message = RawRequest(method, target, version, headers, last=last)
+        message.validate()
         message.seconds = shared.limits.body_seconds
         self._since = shared.tick
         if idle:
@@ -172,13 +174,13 @@ class Connection(asyncio.Protocol):
     def has_room(self) -> bool:
         return len(self._waiting) < WAITING
 
-    def grown(self, message: Message) -> None:
+    def on_body(self, message: RawRequest) -> None:
         if self._answering is not None and message is self._answering.message:
-            self._answering.go_on()
+            self._answering.feed_body()
 
-    whole = grown
+    on_message_complete = on_body
 
-    def refused(self, error: Exception, broken: Message | None) -> None:
+    def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
         answering = self._answering
         if answering is not None and broken is answering.message:
             if answering.begun:
@@ -196,17 +198,17 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> asyncio.Future[None]:
         if self._outbox.is_closing:
-            return gone()
+            return closed_future()
         if self._out:
             self._flush()
         self._outbox.write(data)
         return self._shared.sent if self._drained is None else self._drained
 
-    def answered(self) -> None:
+    def on_response_complete(self) -> None:
         if self._answering is not None:
-            self.over(last=self._answering.last)
+            self.on_cycle_complete(last=self._answering.last)
 
-    def over(self, *, last: bool) -> None:
+    def on_cycle_complete(self, *, last: bool) -> None:
         whole = self.is_whole
         if self._answering is not None:
             self._answering.end()
@@ -224,12 +226,12 @@ class Connection(asyncio.Protocol):
             self._next()
         self.regulate()
 
-    def ready(self) -> None:
+    def resume_reading(self) -> None:
         self._held = False
         self._since = self._shared.tick
         self.regulate()
 
-    def hold(self) -> None:
+    def pause_reading(self) -> None:
         self._held = True
         self._shared.held.add(self)
 
@@ -278,7 +280,7 @@ class Connection(asyncio.Protocol):
             (self._shared.paused.add if full else self._shared.paused.discard)(self)
             (self._transport.pause_reading if full else self._transport.resume_reading)()
 
-    def _admission_for(self, message: Message, plain: Plain | None) -> Admission | None:
+    def _admission_for(self, message: RawRequest, plain: DirectRequest | None) -> Admission | None:
         """Return what a request waits for before its handler works; the fast path takes its place by itself."""
         shared = self._shared
         return shared.admission if plain is None and shared.hooks.requires_admission(message.target) else None
@@ -326,9 +328,9 @@ class Connection(asyncio.Protocol):
 
     # Answering
 
-    def _start(self, message: Message, plain: Plain | None = None) -> None:
+    def _start(self, message: RawRequest, plain: DirectRequest | None = None) -> None:
         """Begin to answer a request."""
-        answering = self._answering = Answering(self, message, plain, self._admission_for(message, plain))
+        answering = self._answering = RequestCycle(self, message, plain, self._admission_for(message, plain))
         try:
             answering.begin(self._shared.app)
         except HTTPInputError as error:

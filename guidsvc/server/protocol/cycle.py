@@ -13,23 +13,23 @@ from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, 
 
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
-from guidsvc.server.protocol.request import Message
-from guidsvc.server.protocol.response_writer import Exchange, Wire
-from guidsvc.server.protocol.state import Plain
+from guidsvc.server.protocol.request import RawRequest
+from guidsvc.server.protocol.response_writer import ResponseSink, ResponseWriter
+from guidsvc.server.protocol.state import DirectRequest
 
 _log = structlog.get_logger(__name__)
 
 
-class Host(Wire, Protocol):
+class ConnectionControl(ResponseSink, Protocol):
     """The connection that the request came over."""
 
-    def over(self, *, last: bool) -> None:
+    def on_cycle_complete(self, *, last: bool) -> None:
         """Go on to the next request, or hang up if this was the last: it is answered."""
 
-    def ready(self) -> None:
+    def resume_reading(self) -> None:
         """Note that the handler takes more."""
 
-    def hold(self) -> None:
+    def pause_reading(self) -> None:
         """Read no more for a while: the client has been refused, and told when to come again."""
 
     def failed(self) -> None:
@@ -39,7 +39,7 @@ class Host(Wire, Protocol):
         """Answer with 500, if nothing has been answered yet, and hang up: it is a fault of the service."""
 
 
-class Answering:
+class RequestCycle:
     """A request that is being answered; `plain` does so without a handler, if there is one."""
 
     __slots__ = (
@@ -54,10 +54,12 @@ class Answering:
         "message",
     )
 
-    def __init__(self, host: Host, message: Message, plain: Plain | None, admission: Admission | None) -> None:
-        self._host: Host | None = host  # until it is over
+    def __init__(
+        self, host: ConnectionControl, message: RawRequest, plain: DirectRequest | None, admission: Admission | None
+    ) -> None:
+        self._host: ConnectionControl | None = host  # until it is over
         self._plain = plain  # until it is answered
-        self._exchange: Exchange | None = None
+        self._exchange: ResponseWriter | None = None
         self._delegate: HTTPMessageDelegate | None = None  # as long as it is to be told more
         self._gate: asyncio.Future[Any] | None = None  # what it does until it is ready for more
         self._unprepared = False  # it has not got so far as to be told more
@@ -90,10 +92,10 @@ class Answering:
         """Begin to answer; HTTPInputError if Tornado finds that this is no request."""
         message, host = self.message, self._host
         if self._plain is not None or host is None:
-            self.go_on()
+            self.feed_body()
             return
         method, target = message.method.decode("latin-1"), message.target.decode("latin-1")
-        self._exchange = Exchange(host, method, message.version, last=message.last)
+        self._exchange = ResponseWriter(host, method, message.version, last=message.last)
         delegate = app.start_request(host, self._exchange)
         token = None if self._admission is None else CURRENT.set(self._errand)
         gate = delegate.headers_received(RequestStartLine(method, target, message.version), message.fields())
@@ -105,7 +107,7 @@ class Answering:
         if token is not None:
             CURRENT.reset(token)
 
-    def go_on(self) -> None:
+    def feed_body(self) -> None:
         """Hand on what has come of the body, as far as the handler takes it."""
         try:
             self._hand_on()
@@ -118,12 +120,12 @@ class Answering:
         message, plain = self.message, self._plain
         if plain is not None:
             if message.whole and self._gate is None:
-                host, reply = self._host, plain.at_once()
+                host, reply = self._host, plain.reject_if_overloaded()
                 if reply is not None and host is not None:
                     self._plain = None
                     host.write(reply)
-                    host.hold()
-                    host.over(last=plain.last)
+                    host.pause_reading()
+                    host.on_cycle_complete(last=plain.last)
                     return
                 self._gate = asyncio.ensure_future(self._do(plain))
                 self._gate.add_done_callback(self._done)
@@ -174,7 +176,7 @@ class Answering:
     def _wait_for(self, gate: Awaitable[None] | None) -> None:
         """Go on when the handler is ready for more."""
         if gate is None:
-            self.go_on()
+            self.feed_body()
         else:
             self._gate = asyncio.ensure_future(gate)
             self._gate.add_done_callback(self._ready)
@@ -187,16 +189,16 @@ class Answering:
         if failed:
             host.failed()
         else:
-            self.go_on()
-            host.ready()
+            self.feed_body()
+            host.resume_reading()
 
-    async def _do(self, plain: Plain) -> None:
+    async def _do(self, plain: DirectRequest) -> None:
         """Answer without a handler."""
         reply = await plain.answer(b"".join(self.message.chunks))
         self._plain = None
         if self._host is not None:  # and the client is there still
             self._host.write(reply)
-            self._host.over(last=plain.last)
+            self._host.on_cycle_complete(last=plain.last)
 
     def _done(self, doing: asyncio.Future[None]) -> None:
         if _has_failed(doing) and self._host is not None:

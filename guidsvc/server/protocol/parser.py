@@ -18,8 +18,8 @@ from guidsvc.http.errors import HeadersTooLarge
 from guidsvc.http.headers.recognized import MAX_HEADERS
 from guidsvc.server.protocol.request import (
     PART,
-    Message,
     RawHeaders,
+    RawRequest,
     check_version,
     fault_of,
     is_token,
@@ -37,10 +37,12 @@ _STAND_IN = b"SOURCE"
 """A method that llhttp knows, and nobody serves."""
 
 
-class Sink(Protocol):
+class ParserCallbacks(Protocol):
     """Who is told of what has been read."""
 
-    def headed(self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser) -> Message | None:
+    def on_request_head(
+        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser
+    ) -> RawRequest | None:
         """Take a head; return the request that it begins, or None if that is over with already.
 
         What it raises is what `refused` is told; nothing more is read then.
@@ -49,17 +51,17 @@ class Sink(Protocol):
     def has_room(self) -> bool:
         """Whether the next request may be parsed; else its bytes are kept until `Reader.resume`."""
 
-    def grown(self, message: Message) -> None:
+    def on_body(self, message: RawRequest) -> None:
         """Note that more of the body of a request has come."""
 
-    def whole(self, message: Message) -> None:
+    def on_message_complete(self, message: RawRequest) -> None:
         """Note that all of a request has come."""
 
-    def refused(self, error: Exception, broken: Message | None) -> None:
+    def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
         """Note that what has come is no request, or not the rest of the one that is `broken`."""
 
 
-class Reader:
+class RequestParser:
     """Reads one connection; heads of more than `most` bytes are refused."""
 
     __slots__ = (
@@ -82,7 +84,7 @@ class Reader:
         "over",
     )
 
-    def __init__(self, sink: Sink, most: int) -> None:
+    def __init__(self, sink: ParserCallbacks, most: int) -> None:
         self._sink = sink
         self._most = most
         self._parser = self._new_parser()
@@ -99,7 +101,7 @@ class Reader:
         """So many requests have begun."""
         self.between = True
         """Nothing of a next request has come."""
-        self.message: Message | None = None
+        self.message: RawRequest | None = None
         """The request whose body is being read."""
         self.over = False
         """Nothing more is to be read."""
@@ -210,7 +212,7 @@ class Reader:
             parser = self._parser
             if (version := parser.get_http_version()) != "1.1":
                 check_version(version)
-            message = self._sink.headed(self._method or parser.get_method(), target, headers, parser)
+            message = self._sink.on_request_head(self._method or parser.get_method(), target, headers, parser)
         except Exception as error:
             self._error = error
             raise
@@ -223,7 +225,7 @@ class Reader:
     def on_body(self, body: bytes) -> None:
         if self.message is not None:
             self.message.put(body)
-            self._sink.grown(self.message)
+            self._sink.on_body(self.message)
 
     def on_message_complete(self) -> None:
         if self._skipping:
@@ -236,7 +238,7 @@ class Reader:
             message.whole = True
             if message.last:
                 self.over = True
-            self._sink.whole(message)
+            self._sink.on_message_complete(message)
 
     # Where llhttp would stop, and need not
 
@@ -281,4 +283,4 @@ class Reader:
             self.over = True
             self._target, self._headers = b"", []
             broken, self.message = self.message, None
-            self._sink.refused(error, broken)
+            self._sink.on_protocol_error(error, broken)

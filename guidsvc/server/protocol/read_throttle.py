@@ -17,11 +17,11 @@ LOOK_SECONDS = 0.05
 class Listener(Protocol):
     """A connection that listens unless it is held."""
 
-    def ready(self) -> None:
+    def resume_reading(self) -> None:
         """Listen again."""
 
 
-class Held:
+class ReadThrottle:
     """The connections that are held, in the order in which they were."""
 
     def __init__(self) -> None:
@@ -40,6 +40,6 @@ class Held:
         try:
             while self._order and self._order[0][0] <= loop.time():
                 _, listener = self._order.popleft()
-                listener.ready()
+                listener.resume_reading()
         finally:  # after a fault in one, too: the others would be held for ever
             self._looking = loop.call_later(LOOK_SECONDS, self._look) if self._order else None

@@ -28,7 +28,7 @@ _READING = _FRAMING | {b"host", b"expect"}
 _NOTHING: deque[bytes | bytearray] = deque()
 
 
-class Message:
+class RawRequest:
     """A request, with the headers that the service reads.
 
     `last` says that the client will send no other; `whole` that all of it has come.
@@ -100,7 +100,7 @@ class Message:
         """Bytes that the request takes up. A body counts until the answer; lines, until their handler takes them."""
         return OVERHEAD_BYTES + self._head_bytes + (self.buffered if self.seconds is None else self.total)
 
-    def judge(self) -> None:
+    def validate(self) -> None:
         """Raise InvalidRequest if this is no request that can be answered."""
         codings = self._values.get(b"transfer-encoding")
         if codings is not None and (codings != [b"chunked"] or self.version == "HTTP/1.0"):

@@ -24,7 +24,7 @@ class Peer(Protocol):
     protocol: str
 
 
-class Wire(Protocol):
+class ResponseSink(Protocol):
     """The connection below."""
 
     @property
@@ -34,7 +34,7 @@ class Wire(Protocol):
     def write(self, data: bytes) -> asyncio.Future[None]:
         """Send; the future is done when the client has taken enough, or StreamClosedError when it is gone."""
 
-    def answered(self) -> None:
+    def on_response_complete(self) -> None:
         """Go on to the next request: the reply to this one is complete."""
 
     def close(self) -> None:
@@ -48,11 +48,11 @@ class Wire(Protocol):
         """Give the body of this request so long to come whole; None is for ever."""
 
 
-class Exchange(HTTPConnection):
+class ResponseWriter(HTTPConnection):
     """The reply to a request of this method and version; `last` if the connection ends with it."""
 
-    def __init__(self, wire: Wire, method: str, version: str, *, last: bool) -> None:
-        self._wire: Wire | None = wire
+    def __init__(self, wire: ResponseSink, method: str, version: str, *, last: bool) -> None:
+        self._wire: ResponseSink | None = wire
         self._method = method
         self._version = version
         self._chunked = False
@@ -106,7 +106,7 @@ class Exchange(HTTPConnection):
         if self._chunked:
             self._wire.write(b"0\r\n\r\n")
         wire, self._wire, self._close_callback = self._wire, None, None
-        wire.answered()
+        wire.on_response_complete()
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         """Have this called if the client goes away before the reply is complete. As Tornado's own connections do."""
@@ -157,10 +157,10 @@ class Exchange(HTTPConnection):
         return b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked and chunk else chunk
 
     def _send(self, data: bytes) -> asyncio.Future[None]:
-        return gone() if self._wire is None else self._wire.write(data)
+        return closed_future() if self._wire is None else self._wire.write(data)
 
 
-def gone() -> asyncio.Future[None]:
+def closed_future() -> asyncio.Future[None]:
     """Return the future of what is written to a client that has gone."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     future.set_exception(StreamClosedError())

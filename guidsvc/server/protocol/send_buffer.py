@@ -27,20 +27,20 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _log = structlog.get_logger(__name__)
 
 
-class Holder(Protocol):
+class ResettableConnection(Protocol):
     """A connection that holds unsent bytes."""
 
     def reset(self) -> None:
         """End it with a TCP reset."""
 
 
-class Budget:
+class SendBudget:
     """The unsent bytes of all connections; `connection_bytes` is the most that one of them may hold."""
 
     def __init__(self, total_bytes: int, connection_bytes: int) -> None:
         self._total_bytes = total_bytes
         self._connection_bytes = min(connection_bytes, total_bytes)
-        self._unsent: dict[Holder, int] = {}  # ordered by when each began to wait
+        self._unsent: dict[ResettableConnection, int] = {}  # ordered by when each began to wait
         self._resets = 0  # since the last log line
         self._logged = -LOG_SECONDS
         self._released = 0.0  # when memory was given back
@@ -48,7 +48,7 @@ class Budget:
         self.passed_bytes = 0
         """Bytes of answers since memory was given back."""
 
-    def note(self, holder: Holder, unsent_bytes: int) -> None:
+    def note(self, holder: ResettableConnection, unsent_bytes: int) -> None:
         """Record what a connection holds now; reset connections until all together are within the budget."""
         before = self._unsent.get(holder, 0)
         if unsent_bytes:
@@ -68,7 +68,7 @@ class Budget:
         self._released, self.passed_bytes = now, self.unsent_bytes
         return True
 
-    def _reset(self, holder: Holder) -> None:
+    def _reset(self, holder: ResettableConnection) -> None:
         self.unsent_bytes -= self._unsent.pop(holder)
         self._resets += 1
         self._log_resets()
@@ -85,7 +85,7 @@ class Budget:
             self._logged, self._resets = now, 0
 
 
-class Pace:
+class SendRate:
     """The rate at which a client takes what it is sent, while anything is unsent."""
 
     __slots__ = ("_since", "_taken_bytes", "held_bytes", "unsent_bytes")
@@ -117,7 +117,7 @@ class Pace:
         return False
 
 
-class Outbox:
+class SendBuffer:
     """What is on its way to one client. `is_paused` says that the client has not taken all of it."""
 
     __slots__ = (
@@ -125,10 +125,10 @@ class Outbox:
         "_transport", "is_paused",
     )  # fmt: skip
 
-    def __init__(self, transport: asyncio.Transport, budget: Budget, *, secure: bool) -> None:
+    def __init__(self, transport: asyncio.Transport, budget: SendBudget, *, secure: bool) -> None:
         self._transport = transport
         self._budget = budget
-        self._pace = Pace()
+        self._pace = SendRate()
         self._queue: deque[memoryview] = deque()  # TLS only
         self._queued_bytes = 0
         self._slice_bytes, self._hidden_bytes = (SLICE_BYTES, HIDDEN_BYTES) if secure else (sys.maxsize, 0)

@@ -12,21 +12,21 @@ from tornado.httputil import HTTPServerConnectionDelegate
 
 from guidsvc.http.headers.proxy import UNIX
 from guidsvc.runtime.admission import Admission
-from guidsvc.server.protocol.read_throttle import Held
+from guidsvc.server.protocol.read_throttle import ReadThrottle
 from guidsvc.server.protocol.request import RawHeaders
-from guidsvc.server.protocol.send_buffer import Budget
+from guidsvc.server.protocol.send_buffer import SendBudget
 
 _HUNG_UP: int | None = getattr(select, "POLLRDHUP", None)  # of Linux
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
-class Plain(Protocol):
+class DirectRequest(Protocol):
     """A request that is answered without a handler, when all of it has come."""
 
     last: bool
     """Whether the connection ends with its answer."""
 
-    def at_once(self) -> bytes | None:
+    def reject_if_overloaded(self) -> bytes | None:
         """Return the refusal, if there is no room for it; else None."""
 
     def answer(self, sent: bytes) -> Coroutine[Any, Any, bytes]:
@@ -36,21 +36,21 @@ class Plain(Protocol):
         """Forget it: the client has gone, before all of it had come or while it is being done."""
 
 
-class Short(Protocol):
+class FastPath(Protocol):
     """Answers some requests so that no handler need be asked: `guidsvc.api.fast_path.dispatcher`."""
 
     admission: Admission
     """Gives places to those that take time."""
 
-    def again(self, data: bytes, peer: "Peer") -> bytes | None:
+    def serve_repeated_read(self, data: bytes, peer: "Peer") -> bytes | None:
         """Answer what came, if it is a whole request like one that is remembered; else None."""
 
     def answer(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: "Peer"
-    ) -> bytes | Plain | None:
+    ) -> bytes | DirectRequest | None:
         """Answer a request, if that can be done at once; or return it, if it needs no handler; or None, if it does."""
 
-    def remember(self, data: bytes) -> None:
+    def remember_request(self, data: bytes) -> None:
         """Note that this was the request that was answered last, all of it and nothing else."""
 
 
@@ -70,7 +70,7 @@ class ApplicationHooks(Protocol):
         """Log an error whose response can no longer be sent."""
 
 
-class Kept(Protocol):
+class ManagedConnection(Protocol):
     """A connection, as its server sees it."""
 
     def regulate(self) -> None:
@@ -93,7 +93,7 @@ class Kept(Protocol):
 
 
 @dataclass(frozen=True)
-class Limits:
+class ConnectionLimits:
     """What a client may take: bytes, seconds, connections."""
 
     head_bytes: int = 16 * 1024
@@ -116,29 +116,33 @@ class Limits:
     """Of one connection: more than any answer has."""
 
 
-class Shared:
+class ServerState:
     """What the connections of a server have in common. `tick` is the time that time-outs are measured by.
 
     It does not advance while the loop stands still: what came meanwhile could not be read.
     """
 
     def __init__(
-        self, app: HTTPServerConnectionDelegate, hooks: ApplicationHooks, limits: Limits, short: Short | None
+        self,
+        app: HTTPServerConnectionDelegate,
+        hooks: ApplicationHooks,
+        limits: ConnectionLimits,
+        short: FastPath | None,
     ) -> None:
         self.app = app
         self.hooks = hooks
         self.limits = limits
         self.short = short
         self.admission = None if short is None else short.admission
-        self.connections: set[Kept] = set()
-        self.expected: dict[Kept, float] = {}
+        self.connections: set[ManagedConnection] = set()
+        self.expected: dict[ManagedConnection, float] = {}
         """Connections that are not there yet, as their TLS has not been agreed upon, and since when."""
         self.incoming_bytes = 0
         """Bytes of requests that are not answered yet, of all connections."""
-        self.paused: set[Kept] = set()
+        self.paused: set[ManagedConnection] = set()
         """Connections that are not read from for now."""
-        self.held = Held()
-        self.budget = Budget(limits.unsent_bytes, limits.connection_unsent_bytes)
+        self.held = ReadThrottle()
+        self.budget = SendBudget(limits.unsent_bytes, limits.connection_unsent_bytes)
         self.tick = asyncio.get_running_loop().time()
         self.sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Is done: for what is sent without having to wait."""
