@@ -142,7 +142,7 @@ def told(replies: Mapping[str, Reply]) -> dict[str, int]:
 def test_every_operation_has_a_row() -> None:
     """One of its own, at each path, with the scope that is declared of it."""
     assert len(OPERATIONS) == len(ROWS)
-    assert {method.id: method.operation.needs for method in OPERATIONS} == {
+    assert {method.id: method.operation.required_scope for method in OPERATIONS} == {
         name: row.needs for name, row in ROWS.items()
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from guidsvc.api.resources.batch_executor import GROUP, Performer, Result
+from guidsvc.api.resources.batch_executor import GROUP, BatchExecutor, Result
 from guidsvc.api.resources.document_batch import DocumentBatch
 from guidsvc.errors import StoreUnavailable, Unauthorized
 from guidsvc.runtime.admission import Admission
@@ -152,7 +152,7 @@ async def test_the_rest_of_a_document_is_refused(error: Exception) -> None:
             return [Result(204, b'{"status":204}', b'{"status":204}', is_done=True)] * len(asked)
 
         def refuse(self, error: Exception) -> object:
-            return Performer(None, lambda _: None, "id", full=False, minimal=False).refuse(error)  # type: ignore[arg-type]
+            return BatchExecutor(None, lambda _: None, "id", full=False, minimal=False).refuse(error)  # type: ignore[arg-type]
 
     async def confirm() -> None:
         raise error

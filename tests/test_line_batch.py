@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from guidsvc.api.resources import line_batch
-from guidsvc.api.resources.batch_executor import GROUP, Asked, Performer, Result, read_line
+from guidsvc.api.resources.batch_executor import GROUP, BatchExecutor, ParsedOperation, Result, read_line
 from guidsvc.api.resources.batch_slots import READERS
 from guidsvc.api.resources.line_batch import MAX_UNREADABLE, READ_AT_ONCE, LineBatch
 from guidsvc.http.ndjson import Line, NdjsonSplitter
@@ -44,10 +44,10 @@ async def test_no_more_is_begun_when_the_client_has_gone_though_much_has_been_re
 ) -> None:
     """So much that the connection is not read from any more: its end comes after all of that."""
     gc.collect()  # what other tests left
-    go, perform = asyncio.Event(), Performer.perform
+    go, perform = asyncio.Event(), BatchExecutor.perform
     begun = done = 0
 
-    async def held(performer: Performer, asked: Any, draws: Any = None) -> list[Result]:
+    async def held(performer: BatchExecutor, asked: Any, draws: Any = None) -> list[Result]:
         nonlocal begun, done
         begun += 1
         try:
@@ -56,7 +56,7 @@ async def test_no_more_is_begun_when_the_client_has_gone_though_much_has_been_re
         finally:
             done += 1
 
-    monkeypatch.setattr(Performer, "perform", held)
+    monkeypatch.setattr(BatchExecutor, "perform", held)
     async with serving() as client, asyncio.timeout(30):
         _, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(HEAD)
@@ -93,7 +93,7 @@ async def test_batches_read_few_lines_in_a_turn_of_the_loop(serving: Serving, mo
     """However many there are: all others wait for the length of a turn."""
     read = most = 0
 
-    def counted(line: Line) -> Asked:
+    def counted(line: Line) -> ParsedOperation:
         nonlocal read, most
         read += 1
         most = max(most, read)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from guidsvc.api.app import make_app
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import problems
-from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.docs import openapi_document as openapi
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS
 from guidsvc.api.routing import Route
@@ -161,7 +161,7 @@ class Batch(Handler):
 
     label = "guids"
 
-    @operation("runBatch", "Do much", Answer(200, "Done."), body=PutCommand, other={NDJSON: "A change a line."})
+    @operation("runBatch", "Do much", ResponseSpec(200, "Done."), body=PutCommand, other={NDJSON: "A change a line."})
     async def post(self) -> None:
         """Do it."""
 

@@ -15,8 +15,8 @@ from tornado.netutil import bind_sockets
 
 from guidsvc.api.app import make_app
 from guidsvc.api.execution.server_hooks import ServerHooks
-from guidsvc.api.fast_path.dispatcher import ShortWay
-from guidsvc.api.fast_path.load_shedding import Refusals
+from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
+from guidsvc.api.fast_path.load_shedding import LoadShedder
 from guidsvc.api.request_log import LOGGED_PATH
 from guidsvc.api.resources.health import Probes
 from guidsvc.domain import guid_generator
@@ -70,7 +70,7 @@ async def service(store: Store, server: str, **limits: float) -> AsyncIterator[t
     sockets = bind_sockets(0, "127.0.0.1")
     client = Client(sockets[0].getsockname()[1])
     if server == "httptools":
-        short = ShortWay(guids, app.settings["under_way"], forwarded, None, admission, watch)
+        short = FastPathDispatcher(guids, app.settings["under_way"], forwarded, None, admission, watch)
         async with serving_on(sockets, app, ServerHooks(RequestMetrics()), short=short):
             yield client, admission
             await client.aclose()
@@ -112,7 +112,7 @@ def refused(reply: Reply) -> bool:
 async def test_the_line_of_a_refused_request_is_cut_as_others_are(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("overload, requests are refused")
     paths: list[str] = []
-    refusals = Refusals(Admission(PLACES), lambda _, path, *__: paths.append(path), RequestMetrics())
+    refusals = LoadShedder(Admission(PLACES), lambda _, path, *__: paths.append(path), RequestMetrics())
     for length in (10, LOGGED_PATH, LOGGED_PATH + 1, 60_000):
         refusals.answer("GET", "/guid/".ljust(length, "x"), None, "127.0.0.1")
     assert [len(path) for path in paths] == [10, LOGGED_PATH, LOGGED_PATH, LOGGED_PATH]

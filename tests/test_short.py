@@ -15,7 +15,7 @@ from tornado.netutil import bind_sockets
 
 from guidsvc.api.app import make_app
 from guidsvc.api.execution.server_hooks import ServerHooks
-from guidsvc.api.fast_path.dispatcher import ShortWay
+from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.api.resources.health import Probes
 from guidsvc.cache import open_cache
 from guidsvc.domain import guid_generator
@@ -177,7 +177,11 @@ async def service(
         sockets = bind_sockets(0, "127.0.0.1")
         under_way = app.settings["under_way"]
         admission = app.settings["admission"]  # one for both: a handler uses the place that the connection took
-        way = ShortWay(guids, under_way, forwarded, log if logged else None, admission, watch) if short else None
+        way = (
+            FastPathDispatcher(guids, under_way, forwarded, log if logged else None, admission, watch)
+            if short
+            else None
+        )
         async with serving_on(sockets, app, ServerHooks(RequestMetrics()), short=way):
             client = Way(sockets[0].getsockname()[1], lines, under_way, meters)
             try:
@@ -247,7 +251,7 @@ async def test_when_the_service_is_about_to_end_the_short_way_ends_connections_t
 
 def test_the_heads_that_are_remembered_are_bounded() -> None:
     service_of_none = cast(GuidService, SimpleNamespace(peek=None))
-    way = ShortWay(service_of_none, InFlightRequests(), TrustedProxies(), None)
+    way = FastPathDispatcher(service_of_none, InFlightRequests(), TrustedProxies(), None)
     way._memorable = True
     for number in range(2000):
         way.remember_request(

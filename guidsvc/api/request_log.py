@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from tornado.web import RequestHandler
 
-from guidsvc.api.base.handler import Handler, WholeService
+from guidsvc.api.base.handler import Handler, ServerWideOptions
 from guidsvc.api.routing import Route
 from guidsvc.http.constants import METHODS
 from guidsvc.monitoring.access_log import Log
@@ -25,7 +25,7 @@ def log_function(log: Log | None, meter: RequestMetrics, routes: list[Route]) ->
     """Return what an application calls when a request of its has been answered."""
     paths: Mapping[type[RequestHandler], str] = {
         **{route.handler: route.path for route in routes},
-        WholeService: "*",
+        ServerWideOptions: "*",
     }
 
     def answered(handler: RequestHandler) -> None:

@@ -8,7 +8,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import URLSpec
 from tornado.web import Application
 
-from guidsvc.api.base.handler import Handler, Misdirected, WholeService
+from guidsvc.api.base.handler import Handler, Misdirected, ServerWideOptions
 from guidsvc.http.headers.host import HostNames
 
 _ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
@@ -62,7 +62,7 @@ class RoutedApplication(Application):
     def _find_otherwise(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """Find the handler of a target that is no path: an absolute one (RFC 9112, 3.2.2), or an asterisk (3.2.4)."""
         if request.method == "OPTIONS" and request.path == "*":
-            return self.get_handler_delegate(request, WholeService)
+            return self.get_handler_delegate(request, ServerWideOptions)
         absolute = _ABSOLUTE.fullmatch(request.path)
         if absolute is None:
             return super().find_handler(request, **kwargs)

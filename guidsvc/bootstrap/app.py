@@ -10,7 +10,7 @@ from socket import socket
 import structlog
 
 from guidsvc.api.app import make_app
-from guidsvc.api.fast_path.dispatcher import ShortWay
+from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.api.resources.health import Probes
 from guidsvc.auth import audit_log as audit
 from guidsvc.auth.audit_log import AuditLog
@@ -126,7 +126,7 @@ async def serving(
             ),
             batch_seconds=settings.batch_timeout,
         )
-        short = ShortWay(
+        short = FastPathDispatcher(
             service,
             app.settings["under_way"],
             forwarded,

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from socket import socket
 
 from guidsvc.api.execution.server_hooks import ServerHooks
-from guidsvc.api.fast_path.dispatcher import ShortWay
+from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.api.routing import RoutedApplication
 from guidsvc.config import Settings
 from guidsvc.process import file_descriptors as descriptors
@@ -18,7 +18,7 @@ from guidsvc.server.tornado_server import serving_by_tornado
 
 @asynccontextmanager
 async def open_server(
-    app: RoutedApplication, sockets: list[socket], settings: Settings, short: ShortWay, tls: Tls | None
+    app: RoutedApplication, sockets: list[socket], settings: Settings, short: FastPathDispatcher, tls: Tls | None
 ) -> AsyncIterator[StoppableServer]:
     """Serve with the connection layer of our own, or with Tornado's."""
     context = None if tls is None else tls.context

@@ -11,7 +11,7 @@ from guidsvc.domain.caller import ANYONE, Caller, Needs
 from guidsvc.runtime import cancel_scope as errand
 
 
-class EnteredHandler(RequestHandler):
+class AuthenticatedHandler(RequestHandler):
     """A handler that knows who asks, and that they may."""
 
     caller: Caller = ANYONE
@@ -25,7 +25,7 @@ class EnteredHandler(RequestHandler):
         """Return what the request takes where access is controlled."""
         return needs_of(getattr(self, str(self.request.method).lower()))
 
-    def enter(self) -> Awaitable[None] | None:
+    def authenticate(self) -> Awaitable[None] | None:
         """Let in who may do what is asked for; where that cannot be told at once, return what tells it."""
         guard: Authenticator | None = self.application.settings["guard"]
         needs = self.needs()
@@ -35,23 +35,23 @@ class EnteredHandler(RequestHandler):
         login = guard.cached_session(authorization)
         if login is None:
             return self._log_in(guard, authorization, needs)
-        self._admit(login, needs)
+        self._authorize(login, needs)
         return None
 
     async def _log_in(self, guard: Authenticator, authorization: str | None, needs: Needs) -> None:
         """Find out who asks. Who is not known yet has no place among what is done, which others would wait for."""
-        self.give_place_back()
-        self._admit(await guard.authenticate(authorization, str(self.request.remote_ip)), needs)
+        self.release_slot()
+        self._authorize(await guard.authenticate(authorization, str(self.request.remote_ip)), needs)
 
-    def give_place_back(self) -> None:
+    def release_slot(self) -> None:
         """Give the place back that the connection has taken for this request, as it waits for something else first."""
         taken = errand.CURRENT.get()
         if taken is not None:
             self.application.settings["admission"].give_back(taken)
 
-    def _admit(self, login: Session, needs: Needs) -> None:
+    def _authorize(self, login: Session, needs: Needs) -> None:
         self.login, self.caller = login, login.caller
-        self.demand(needs)
+        self.require_scope(needs)
         headers = self.request.headers
         # A GET may have a body, too.
         has_body = headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
@@ -76,7 +76,7 @@ class EnteredHandler(RequestHandler):
         if guard is not None and self.login is not None and not self.login.usable():
             await guard.confirm(self.login)
 
-    def demand(self, needs: Needs) -> None:
+    def require_scope(self, needs: Needs) -> None:
         """Forbidden, unless who asks may do what takes that."""
         if self.login is not None:
             self.login.require_scope(needs)

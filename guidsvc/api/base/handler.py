@@ -17,10 +17,10 @@ from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from guidsvc.api.base.authentication import EnteredHandler
+from guidsvc.api.base.authentication import AuthenticatedHandler
 from guidsvc.api.contract import problems
 from guidsvc.api.contract.headers import ACCEPT_PATCH, ALLOW, REPLAYED, always
-from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.execution import responses as replies
 from guidsvc.api.parsing import body, query
 from guidsvc.api.parsing import conditional as conditions
@@ -56,7 +56,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 @stream_request_body
-class Handler(EnteredHandler):
+class Handler(AuthenticatedHandler):
     """The base of every handler. The body is gathered as it comes, and judged when it is asked for."""
 
     max_bytes = body.MAX_BYTES
@@ -109,7 +109,7 @@ class Handler(EnteredHandler):
             raise StoreUnavailable("the service has ended")
         if self.request.method not in {"GET", "HEAD"}:
             self._judge_size()
-        return self.enter()
+        return self.authenticate()
 
     def _judge_size(self) -> None:
         declared = self.request.headers.get("Content-Length", "")  # one that is no number the server refuses by itself
@@ -128,7 +128,7 @@ class Handler(EnteredHandler):
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """End the request; and the connection, if the service is about to end and the client can still be told."""
-        self._tell_more()
+        self._add_diagnostic_headers()
         ends = self.under_way.draining and not self._headers_written
         if not ends and not self._is_last:
             return super().finish(chunk)
@@ -154,7 +154,7 @@ class Handler(EnteredHandler):
     @operation(
         "optionsHere",
         "What can be done here",
-        Answer(204, "The methods are listed in `Allow`.", headers=(*always(ALLOW), ACCEPT_PATCH)),
+        ResponseSpec(204, "The methods are listed in `Allow`.", headers=(*always(ALLOW), ACCEPT_PATCH)),
     )
     def options(self, *_: str) -> None:
         """Say which methods are served here, and what a PATCH can be; to a browser, what a page may ask."""
@@ -218,7 +218,7 @@ class Handler(EnteredHandler):
             self.clear_header("Content-Type")
         self.reply(answer.status, None if answer.body is None else answer.body.encode())
 
-    async def send_once(
+    async def send_idempotent(
         self,
         idempotency: Idempotency,
         work: RequestBody,
@@ -249,7 +249,7 @@ class Handler(EnteredHandler):
         """
         if self.request.version == "HTTP/1.0":
             self._is_last = True
-        self._tell_more()
+        self._add_diagnostic_headers()
         if self.request.method == "HEAD":
             with suppress(StreamClosedError):  # which on_connection_close is told of
                 await self.flush()
@@ -261,7 +261,7 @@ class Handler(EnteredHandler):
             while True:
                 if is_confirmed:
                     await self.confirm()
-                async with self.place(patient=not first):
+                async with self.slot(patient=not first):
                     part = await anext(parts, None)
                 first = False
                 if part is None:
@@ -275,7 +275,7 @@ class Handler(EnteredHandler):
         self._streaming = None
         self.finish()
 
-    def place(self, *, patient: bool = False) -> Slot:
+    def slot(self, *, patient: bool = False) -> Slot:
         """Return a place among what is done at a time, for the request, or for a part of it that takes its own time."""
         taken = errand.CURRENT.get()  # by its connection, or before
         self._errand = CancelScope() if taken is None or taken.begun else taken
@@ -338,7 +338,7 @@ class Handler(EnteredHandler):
         under_way: InFlightRequests = self.application.settings["under_way"]
         return under_way
 
-    def _tell_more(self) -> None:
+    def _add_diagnostic_headers(self) -> None:
         """Tell of limits, and of the origin of the answer, where that is wanted."""
         if self._headers_written:
             return
@@ -362,7 +362,7 @@ class Handler(EnteredHandler):
         return error or RuntimeError("an error without an exception")
 
 
-class WholeService(Handler):
+class ServerWideOptions(Handler):
     """`OPTIONS *`: whatever is asked of the service as a whole (RFC 9110, 9.3.7)."""
 
     def allowed_methods(self) -> str:

@@ -16,7 +16,7 @@ from guidsvc.http.constants import JSON
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-class Answer(NamedTuple):
+class ResponseSpec(NamedTuple):
     """A reply that is no problem."""
 
     status: int
@@ -31,13 +31,13 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Operation:
+class OperationSpec:
     """What a method takes, and how it answers. Its docstring says what it does."""
 
     name: str
     """What clients that are generated call it: a verb in lower case, and a noun."""
     summary: str
-    answers: tuple[Answer, ...]
+    answers: tuple[ResponseSpec, ...]
     query: type[BaseModel] | None = None
     headers: tuple[Header, ...] = ()
     body: type[BaseModel] | None = None
@@ -48,18 +48,18 @@ class Operation:
     """What else can be sent: a description of the text, by media type."""
     problems: tuple[type[Exception], ...] = ()
     """Those of its own; `Unavailable` and a fault of the service can happen anywhere."""
-    needs: Needs | None = None
+    required_scope: Needs | None = None
     """What it takes where access is controlled: a scope, or any key; None if it is open to all."""
 
     @property
-    def given(self) -> tuple[Header, ...]:
+    def request_headers(self) -> tuple[Header, ...]:
         """The headers that it takes."""
         return (*self.headers, GIVEN_ID)
 
 
-def operation(name: str, summary: str, *answers: Answer, **more: Any) -> Callable[[_Method], _Method]:
+def operation(name: str, summary: str, *answers: ResponseSpec, **more: Any) -> Callable[[_Method], _Method]:
     """Declare what the method below it is; `more` are the fields of an Operation."""
-    described = Operation(name, summary, answers, **more)
+    described = OperationSpec(name, summary, answers, **more)
 
     def declare(method: _Method) -> _Method:
         vars(method)["operation"] = described
@@ -70,11 +70,11 @@ def operation(name: str, summary: str, *answers: Answer, **more: Any) -> Callabl
 
 def needs_of(method: Callable[..., Any]) -> Needs | None:
     """Return what a method takes; None if that is nothing, or it is none that is served."""
-    declared: Operation | None = getattr(method, "operation", None)
-    return None if declared is None else declared.needs
+    declared: OperationSpec | None = getattr(method, "operation", None)
+    return None if declared is None else declared.required_scope
 
 
-def operation_of(method: Callable[..., Any]) -> Operation:
+def operation_of(method: Callable[..., Any]) -> OperationSpec:
     """Return what is declared of a method; AttributeError if nothing is."""
-    declared: Operation = method.operation  # type: ignore[attr-defined]  # which `operation` has set
+    declared: OperationSpec = method.operation  # type: ignore[attr-defined]  # which `operation` has set
     return declared

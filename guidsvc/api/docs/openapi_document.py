@@ -18,8 +18,8 @@ import guidsvc
 from guidsvc.api.contract import headers, problems
 from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.headers import Header
-from guidsvc.api.contract.operation import Answer, Operation, operation_of
-from guidsvc.api.docs.problem_catalog import EXPLANATIONS, Explanation
+from guidsvc.api.contract.operation import OperationSpec, ResponseSpec, operation_of
+from guidsvc.api.docs.problem_catalog import EXPLANATIONS, ProblemDoc
 from guidsvc.api.routing import Route
 from guidsvc.domain.caller import KEY
 from guidsvc.errors import Forbidden, RateLimited, Unauthorized, Unavailable
@@ -72,7 +72,7 @@ class Method(NamedTuple):
 
     name: str
     route: Route
-    operation: Operation
+    operation: OperationSpec
     description: str
 
     @property
@@ -84,9 +84,9 @@ class Method(NamedTuple):
         return re.sub("^[a-z]+", self.name.lower(), first.name)
 
     @property
-    def problems(self) -> Mapping[int, list[Explanation]]:
+    def problems(self) -> Mapping[int, list[ProblemDoc]]:
         """The problems that it may be answered with, by their status."""
-        guarded = GUARDED if self.operation.needs else ()
+        guarded = GUARDED if self.operation.required_scope else ()
         codes = {problems.kind_of(error).code for error in (*self.operation.problems, *guarded, *ANYWHERE)}
         possible = [explanation for code, explanation in EXPLANATIONS.items() if code in codes]
         possible.sort(key=lambda explanation: explanation.problem.status)
@@ -110,24 +110,24 @@ def _operation(method: Method) -> oas.Operation:
     replies: Any = {str(answer.status): _answer(method, answer) for answer in told.answers}
     replies |= {str(status): _problem(method, kinds) for status, kinds in method.problems.items()}
     more: dict[str, Any] = {} if told.body is None else {"requestBody": _body(told.body, told)}
-    if told.needs is not None:
+    if told.required_scope is not None:
         more["security"] = [{}, {_KEY: []}]
     return oas.Operation(
         tags=[method.route.handler.label],
         operationId=method.id,
         summary=told.summary,
         description=f"{method.description}{_needed(told)}",
-        parameters=[*_in_path(method), *_in_query(told.query), *map(_in_header, told.given)],
+        parameters=[*_in_path(method), *_in_query(told.query), *map(_in_header, told.request_headers)],
         responses=replies,
         **more,
     )
 
 
-def _needed(told: Operation) -> str:
+def _needed(told: OperationSpec) -> str:
     """Say what an operation takes where access is controlled."""
-    if told.needs is None:
+    if told.required_scope is None:
         return ""
-    takes = "a key" if told.needs == KEY else f"a key with the scope `{told.needs}`"
+    takes = "a key" if told.required_scope == KEY else f"a key with the scope `{told.required_scope}`"
     return f"\n\nWhere access is controlled it takes {takes}."
 
 
@@ -158,7 +158,7 @@ def _parameter(where: str, name: str, schema: Mapping[str, Any], **more: Any) ->
     return oas.Parameter(**told | more)
 
 
-def _body(model: type[BaseModel], told: Operation) -> oas.RequestBody:
+def _body(model: type[BaseModel], told: OperationSpec) -> oas.RequestBody:
     content = dict.fromkeys(told.media_types, _content(model)) | _texts(told.other)
     return oas.RequestBody(required=True, content=content)
 
@@ -166,7 +166,7 @@ def _body(model: type[BaseModel], told: Operation) -> oas.RequestBody:
 # What is answered
 
 
-def _answer(method: Method, answer: Answer) -> oas.Response:
+def _answer(method: Method, answer: ResponseSpec) -> oas.Response:
     content = {} if answer.body is None else {JSON: _content(answer.body)}
     content |= _texts(answer.other)
     more: dict[str, Any] = {"content": content} if content and method.name != "HEAD" else {}
@@ -179,7 +179,7 @@ def _link(name: str) -> oas.Link:
     return oas.Link(operationId=name, parameters={"guid": "$response.body#/guid"})
 
 
-def _problem(method: Method, kinds: list[Explanation]) -> oas.Response:
+def _problem(method: Method, kinds: list[ProblemDoc]) -> oas.Response:
     shapes = [_schema(_SHAPES[kind.problem.code]) for kind in kinds]
     content = _media(
         schema=shapes[0] if len(shapes) == 1 else {"oneOf": shapes},
@@ -190,7 +190,7 @@ def _problem(method: Method, kinds: list[Explanation]) -> oas.Response:
     return oas.Response(description=description, headers=_headers(*_EVERYWHERE, *_brought(method, kinds)), **more)
 
 
-def _brought(method: Method, kinds: list[Explanation]) -> Iterator[Header]:
+def _brought(method: Method, kinds: list[ProblemDoc]) -> Iterator[Header]:
     """Yield the headers that problems of these kinds bring."""
     for name in {name for kind in kinds for name in problems.headers_of(kind.error)}:
         yield headers.ACCEPT_PATCH if name == "Accept" and method.name == "PATCH" else headers.OF_PROBLEMS[name]
@@ -223,7 +223,7 @@ def _schema(model: type[BaseModel]) -> Any:
     return PydanticSchema(schema_class=model)  # type: ignore[call-arg]  # its aliases confuse mypy
 
 
-def _shape(explanation: Explanation) -> type[BaseModel]:
+def _shape(explanation: ProblemDoc) -> type[BaseModel]:
     """Make the model of a problem of this kind."""
     code, status, title = explanation.problem
     name = "".join(word.title() for word in code.split("-")) + "Problem"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.headers import ETAG, IF_NONE_MATCH_HERE, always
-from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.docs.static_pages import HTML, NOT_MODIFIED, OF_PAGES, LastingHandler, read
 from guidsvc.api.routing import Route
 from guidsvc.http.constants import JSON
@@ -39,7 +39,7 @@ class OpenApiHandler(LastingHandler):
     @operation(
         "getOpenapi",
         "This document",
-        Answer(200, "The document.", answers.Document, headers=always(ETAG)),
+        ResponseSpec(200, "The document.", answers.Document, headers=always(ETAG)),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
     )
@@ -57,7 +57,7 @@ class DocsHandler(LastingHandler):
     @operation(
         "getDocs",
         "This document, to read and to try out",
-        Answer(200, "The page.", other={HTML: "The page."}, headers=OF_PAGES),
+        ResponseSpec(200, "The page.", other={HTML: "The page."}, headers=OF_PAGES),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
     )

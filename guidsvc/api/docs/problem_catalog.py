@@ -36,7 +36,7 @@ _RECORD = Record(
 )
 
 
-class Explanation(NamedTuple):
+class ProblemDoc(NamedTuple):
     """When a problem happens, what to do, and an error that is one."""
 
     when: str
@@ -56,14 +56,14 @@ class Explanation(NamedTuple):
 
 
 _ALL = (
-    Explanation(
+    ProblemDoc(
         "What stands in the path is not 32 characters of 0-9 and A-F.",
         "Write the GUID in upper case, without dashes and braces. The detail says what was meant, where that is clear.",
         errors.InvalidGuid(
             f"A GUID is 32 upper-case hexadecimal characters, without dashes or braces: use {EXAMPLE_GUID}."
         ),
     ),
-    Explanation(
+    ProblemDoc(
         "Something in the body, the query or a header is not as it must be.",
         "Correct all that is listed in errors: each says where it is and what is wrong with it.",
         errors.InvalidRequest(
@@ -71,126 +71,126 @@ _ALL = (
             InvalidField("", "is not a query parameter that is known here", parameter="colour"),
         ),
     ),
-    Explanation(
+    ProblemDoc(
         "The GUID never was, was deleted, or is past its retention; or there is no such key, or nothing at this path.",
         "Check the path. To register the GUID, PUT it.",
         errors.NotFound(EXAMPLE_GUID),
     ),
-    Explanation(
+    ProblemDoc(
         "The path is served, but not by this method.",
         "Take one of the methods that the header Allow lists.",
         MethodNotAllowed("POST", "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
     ),
-    Explanation(
+    ProblemDoc(
         "The service knows no such method at any path, or the body has a transfer coding other than chunked.",
         "Use one of the methods that OPTIONS lists in Allow; send the body without a coding such as gzip.",
         NotImplementedHere("No path serves this method; this one serves GET, HEAD, PUT, PATCH, DELETE, OPTIONS."),
     ),
-    Explanation(
+    ProblemDoc(
         "The request is of another major version of HTTP.",
         "Send HTTP/1.1.",
         VersionNotSupported("HTTP/2.0 is not spoken here; send HTTP/1.1."),
     ),
-    Explanation(
+    ProblemDoc(
         "The GUID is known, and was valid until expired_at. A change answers so too: a PATCH without an expiry never "
         "renews, and neither does a PUT without one if the GUID was revoked (its expiry was in the past when written).",
         "Treat the GUID as not valid. To renew it, send a future expire before renewable_until; a PUT may leave it out "
         "unless the GUID was revoked. After renewable_until the GUID is not found.",
         errors.Expired(EXAMPLE_GUID, expired_at=1_427_736_345, renewable_until=1_428_341_145),
     ),
-    Explanation(
+    ProblemDoc(
         "The record is not, or no longer, as If-Match or If-None-Match demands. Nothing was changed.",
         "Look at the record and the ETag that come with the problem, and decide anew.",
         errors.PreconditionFailed(EXAMPLE_GUID, _VERSION, _RECORD.json_body),
     ),
-    Explanation(
+    ProblemDoc(
         "The service is set up to change a record only for those who say which version of it they know.",
         "Read the record, and send its ETag as If-Match; or If-Match: * to change any.",
         errors.PreconditionRequired(EXAMPLE_GUID),
     ),
-    Explanation(
+    ProblemDoc(
         "Access is controlled, and the request shows no key, or one that is mistyped, unknown, revoked or expired.",
         "Send a good key, as in Authorization: Bearer gs_...; those who run the service hand them out.",
         errors.Unauthorized("This key is not known, or no longer good.", invalid=True),
     ),
-    Explanation(
+    ProblemDoc(
         "The key is good, and has not the scope that this takes; or nobody may do this here.",
         "Ask those who run the service for a key with that scope.",
         errors.Forbidden("write"),
     ),
-    Explanation(
+    ProblemDoc(
         "The key that is to be rotated was revoked, or has expired.",
         "Create another for its owner: what has ended does not come back.",
         errors.KeyNotActive(EXAMPLE_ID, "revoked"),
     ),
-    Explanation(
+    ProblemDoc(
         "The owner of the key has as many live GUIDs as it may have, or ten times as many are kept, live or expired. "
         "Nothing was changed.",
         "Delete some, expired ones too, or wait until some expire; or ask those who run the service for a larger "
         "quota.",
         errors.QuotaExceeded(1000),
     ),
-    Explanation(
+    ProblemDoc(
         "The key is used more often than it may be, or too many log-ins have failed from this address.",
         "Ask again after the seconds in Retry-After, and less often.",
         errors.RateLimited("This key is used more often than it may be.", 1),
     ),
-    Explanation(
+    ProblemDoc(
         "The request with this Idempotency-Key came before, and is still being done.",
         "Send it again after the time in Retry-After: you get the answer of the first.",
         errors.InProgress(),
     ),
-    Explanation(
+    ProblemDoc(
         "The Idempotency-Key was sent with another request: another body, path or query.",
         "Take a new key for a new request. To send a request again, send it exactly as it was.",
         errors.IdempotencyMismatch(),
     ),
-    Explanation(
+    ProblemDoc(
         "The requests with an Idempotency-Key that are remembered, of this owner or of all, take all the bytes that "
         "they may. Nothing was done.",
         "Send it without the key, or as a PUT with a GUID of your own; or later: each is remembered for 24 hours.",
         errors.ReceiptsFull(268_435_456),
     ),
-    Explanation(
+    ProblemDoc(
         f"The body is over {MAX_BYTES} bytes; or, in a batch, the results have no room for this one.",
         f"Send less: the metadata of a record are at most {MAX_METADATA_BYTES} bytes. Read a record that had no room "
         "with a request of its own.",
         TooLarge(f"A body is at most {MAX_BYTES} bytes."),
     ),
-    Explanation(
+    ProblemDoc(
         "The header Host, or the authority of an absolute target, is a name under which the service does not answer. "
         "Without access control on a loopback address it answers to loopback names only, so that no web page can use "
         "it under a name of its own.",
         "Use localhost or 127.0.0.1. If clients need another name, those who run the service add it with --hosts.",
         MisdirectedRequest(),
     ),
-    Explanation(
+    ProblemDoc(
         "The request line and the headers have more bytes than any request needs, or there are more than 100 headers.",
         "Send fewer or shorter headers; what is long belongs in the body.",
         HeadersTooLarge("The head of a request is at most 16384 bytes and 100 headers."),
     ),
-    Explanation(
+    ProblemDoc(
         "Content-Type is not what this method reads, or the body is compressed.",
         "Send JSON in UTF-8, as one of the media types in the header Accept, for a PATCH Accept-Patch.",
         UnsupportedMediaType("POST", f"A body of POST is {JSON}, in UTF-8.", (JSON,)),
     ),
-    Explanation(
+    ProblemDoc(
         "The service has a fault. Nothing is known of what was changed.",
         "Tell those who run the service the request_id: it finds what happened in the log.",
         RuntimeError(),
     ),
-    Explanation(
+    ProblemDoc(
         "The store, or for a write the cache, does not answer; there is more to do than can be done in time, or the "
         "request took longer than it may; or the service is about to end. Nothing was changed.",
         "Send the same request again after the seconds in Retry-After.",
         errors.StoreUnavailable(),
     ),
-    Explanation(
+    ProblemDoc(
         "A write was sent to the store, and no answer came: it may have happened, may yet happen, or may not.",
         "Read the record before you try again; or make the write safe to send twice, with If-Match or If-None-Match.",
         errors.OutcomeUnknown(),
     ),
 )
 
-EXPLANATIONS: Mapping[str, Explanation] = {each.problem.code: each for each in _ALL}
+EXPLANATIONS: Mapping[str, ProblemDoc] = {each.problem.code: each for each in _ALL}
 """Each problem explained, by its code."""

@@ -8,8 +8,8 @@ from pydantic_core import to_json
 
 from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_HERE, REFERRER, VARY, always
-from guidsvc.api.contract.operation import Answer, operation
-from guidsvc.api.docs.problem_catalog import EXPLANATIONS, Explanation
+from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.docs.problem_catalog import EXPLANATIONS, ProblemDoc
 from guidsvc.api.docs.static_pages import HTML, NOT_MODIFIED, LastingHandler, read
 from guidsvc.http.constants import JSON
 from guidsvc.http.errors import NoSuchPath
@@ -31,7 +31,7 @@ class ProblemHandler(LastingHandler):
     @operation(
         "getProblem",
         "What a problem means",
-        Answer(
+        ResponseSpec(
             200,
             "What it means, and what to do.",
             answers.Explanation,
@@ -55,14 +55,14 @@ class ProblemHandler(LastingHandler):
     head = get
 
 
-def told(explanation: Explanation) -> dict[str, object]:
+def told(explanation: ProblemDoc) -> dict[str, object]:
     """Return an explanation as it is told to programs."""
     code, status, title = explanation.problem
     head = {"code": code, "title": title, "status": status}
     return head | {"when": explanation.when, "remedy": explanation.remedy, "example": explanation.example}
 
 
-def page(explanation: Explanation) -> bytes:
+def page(explanation: ProblemDoc) -> bytes:
     """Return an explanation as it is told to people."""
     words = told(explanation) | {"example": json.dumps(explanation.example, indent=2, ensure_ascii=False)}
     escaped = {name: html.escape(str(value)) for name, value in words.items()}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_HERE, REFERRER, always
-from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.http.errors import NoSuchPath
 
 HTML = "text/html"
@@ -25,7 +25,7 @@ POLICY = (
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 OF_PAGES = always(ETAG, CONTENT_SECURITY, REFERRER)
-NOT_MODIFIED = Answer(304, "It is one that `If-None-Match` names.", headers=always(ETAG))
+NOT_MODIFIED = ResponseSpec(304, "It is one that `If-None-Match` names.", headers=always(ETAG))
 
 
 @cache
@@ -80,7 +80,7 @@ class FileHandler(LastingHandler):
     @operation(
         "getDocsFile",
         "A part of the page",
-        Answer(200, "The file.", other=dict.fromkeys(FILES.values(), "The file."), headers=always(ETAG)),
+        ResponseSpec(200, "The file.", other=dict.fromkeys(FILES.values(), "The file."), headers=always(ETAG)),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
         problems=(NoSuchPath,),

@@ -24,7 +24,7 @@ ROUTE = "/guid/{guid}"
 """Where the record of a GUID is."""
 
 
-class Asked(NamedTuple):
+class GuidRequest(NamedTuple):
     """A request about the GUID that stands in its path, as text; `full` says that records are wanted in full."""
 
     method: str
@@ -35,48 +35,48 @@ class Asked(NamedTuple):
     full: bool = False
 
 
-async def get(service: GuidService, asked: Asked) -> Response:
+async def get(service: GuidService, asked: GuidRequest) -> Response:
     """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
     return _read(service, asked, await service.get(parse_guid(asked.guid), conditions.parse(asked.headers)))
 
 
-def get_at_hand(service: GuidService, asked: Asked) -> Response | None:
+def get_nowait(service: GuidService, asked: GuidRequest) -> Response | None:
     """Answer as `get` does, if that can be done at once; else None."""
     read = service.get_at_hand(parse_guid(asked.guid), conditions.parse(asked.headers))
     return None if read is None else _read(service, asked, read)
 
 
-def _read(service: GuidService, asked: Asked, read: Read) -> Response:
-    return reply_of(service, asked, OK if read.modified else NOT_MODIFIED, read.record)
+def _read(service: GuidService, asked: GuidRequest, read: Read) -> Response:
+    return record_response(service, asked, OK if read.modified else NOT_MODIFIED, read.record)
 
 
-async def put(service: GuidService, asked: Asked) -> Response:
+async def put(service: GuidService, asked: GuidRequest) -> Response:
     """Create the GUID, or merge the members that are given into its record."""
     guid = parse_guid(asked.guid)
     change = body.read(asked.method, asked.headers, asked.body, PutCommand, (constants.JSON,), guid)
     record, created = await service.put(guid, change, conditions.parse(asked.headers))
-    return reply_of(service, asked, CREATED if created else OK, record)
+    return record_response(service, asked, CREATED if created else OK, record)
 
 
-async def patch(service: GuidService, asked: Asked) -> Response:
+async def patch(service: GuidService, asked: GuidRequest) -> Response:
     """Apply a JSON merge patch to the record of the GUID, which must exist."""
     guid = parse_guid(asked.guid)
     change = body.read(asked.method, asked.headers, asked.body, PatchCommand, constants.PATCHES, guid)
-    return reply_of(service, asked, OK, await service.patch(guid, change, conditions.parse(asked.headers)))
+    return record_response(service, asked, OK, await service.patch(guid, change, conditions.parse(asked.headers)))
 
 
-async def delete(service: GuidService, asked: Asked) -> Response:
+async def delete(service: GuidService, asked: GuidRequest) -> Response:
     """Delete the GUID, live or expired."""
     await service.delete(parse_guid(asked.guid), conditions.parse(asked.headers))
     return Response(NO_CONTENT, {}, None)
 
 
-Deed = Callable[[GuidService, Asked], Awaitable[Response]]
-DEEDS: Mapping[str, Deed] = {"GET": get, "HEAD": get, "PUT": put, "PATCH": patch, "DELETE": delete}
+Action = Callable[[GuidService, GuidRequest], Awaitable[Response]]
+ACTIONS: Mapping[str, Action] = {"GET": get, "HEAD": get, "PUT": put, "PATCH": patch, "DELETE": delete}
 """What is done, by method."""
 
 
-def reply_of(service: GuidService, asked: Asked, status: int, record: Record) -> Response:
+def record_response(service: GuidService, asked: GuidRequest, status: int, record: Record) -> Response:
     """Return the answer that a record makes, as the client would like it."""
     headers = {
         "ETag": f'"{etag_of(record)}"',
@@ -101,6 +101,6 @@ def _date_of(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-def needs_place(target: bytes) -> bool:
+def requires_admission(target: bytes) -> bool:
     """Whether what is asked of this target takes a place: what is about GUIDs, and nothing else."""
     return target.startswith(b"/guid")

@@ -22,7 +22,7 @@ _NAMES = {"ETag": "Etag"}  # as Tornado writes it
 _log = structlog.get_logger(__name__)
 
 
-def reply(
+def serialize(
     answer: Response, request_id: str, *, head: bool = False, last: bool = False, more: str = "", secure: bool = False
 ) -> bytes:
     """Return the reply that an answer makes; `head` leaves its body out, `last` ends the connection.
@@ -44,7 +44,7 @@ def reply(
     return _joined(start, b"" if head else body or b"", last=last)
 
 
-def problem(
+def serialize_problem(
     error: Exception, request_id: str, *, head: bool = False, last: bool = False, more: str = "", secure: bool = False
 ) -> bytes:
     """Return the reply that an error makes."""

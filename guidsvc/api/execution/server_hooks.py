@@ -6,7 +6,7 @@ import structlog
 
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses
-from guidsvc.api.execution.guid_actions import needs_place
+from guidsvc.api.execution.guid_actions import requires_admission
 from guidsvc.errors import StoreUnavailable
 from guidsvc.http.headers.request_id import draw
 from guidsvc.telemetry.metrics import RequestMetrics
@@ -21,7 +21,7 @@ class ServerHooks:
         self._meter = meter
 
     def requires_admission(self, target: bytes) -> bool:
-        return needs_place(target)
+        return requires_admission(target)
 
     def reject_request(self, error: Exception, *, secure: bool) -> bytes:
         request_id, status = draw(), problems.problem_of(error).status
@@ -30,11 +30,13 @@ class ServerHooks:
             responses.log_failure(error, request_id)
         else:
             _log.info("refused", status=status, detail=str(error), request_id=request_id)
-        return responses.problem(error, request_id, last=True, secure=secure)
+        return responses.serialize_problem(error, request_id, last=True, secure=secure)
 
     def reject_connection(self, *, secure: bool) -> bytes:
         self._meter.refused[SERVICE_UNAVAILABLE] += 1
-        return responses.problem(StoreUnavailable("there are too many connections"), draw(), last=True, secure=secure)
+        return responses.serialize_problem(
+            StoreUnavailable("there are too many connections"), draw(), last=True, secure=secure
+        )
 
     def log_failure(self, error: BaseException) -> None:
         responses.log_failure(error, draw())

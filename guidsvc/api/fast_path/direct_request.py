@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses as replies
-from guidsvc.api.execution.guid_actions import DEEDS, Asked
-from guidsvc.api.fast_path.eligibility import name_of
+from guidsvc.api.execution.guid_actions import ACTIONS, GuidRequest
+from guidsvc.api.fast_path.eligibility import request_id_for
 from guidsvc.auth.authenticator import Session
 from guidsvc.domain.caller import ANYONE, DELETE, READ, WRITE, Caller, Scope
 from guidsvc.errors import StoreUnavailable
@@ -19,12 +19,12 @@ from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
 if TYPE_CHECKING:
-    from guidsvc.api.fast_path.dispatcher import ShortWay
+    from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 
 _NEEDS: Mapping[str, Scope] = {"GET": READ, "HEAD": READ, "PUT": WRITE, "PATCH": WRITE, "DELETE": DELETE}
 
 
-class Plain:
+class DirectRequest:
     """A plain request, until it is answered."""
 
     __slots__ = (
@@ -33,7 +33,7 @@ class Plain:
 
     def __init__(  # noqa: PLR0913  # all that there is to know of a request
         self,
-        way: "ShortWay",
+        way: "FastPathDispatcher",
         method: str,
         guid: str,
         kept: Mapping[str, str],
@@ -49,7 +49,7 @@ class Plain:
         self._method = method
         self._guid = guid
         self._kept = kept
-        self._name = name_of(kept)
+        self._name = request_id_for(kept)
         self._errand = CancelScope()
         self._begun = False
         self.last = False
@@ -87,23 +87,23 @@ class Plain:
             if not way.admission.begin(errand, self._remote if way.guard is None else caller.owner):
                 await way.admission.acquire(errand)
             service = way.service.acting_for(caller)
-            answer = await DEEDS[method](service, Asked(method, self._guid, self._kept, lambda: sent))
+            answer = await ACTIONS[method](service, GuidRequest(method, self._guid, self._kept, lambda: sent))
             way.admission.end(errand)
             self.last, status = way.under_way.draining, answer.status
             source = source_of(method, status, trace)
-            more = way.more(trace, source, begun, self._login)
-            reply = replies.reply(answer, name, head=head, last=self.last, more=more, secure=secure)
+            more = way.extra_header_lines(trace, source, begun, self._login)
+            reply = replies.serialize(answer, name, head=head, last=self.last, more=more, secure=secure)
         except BaseException as failure:  # it is told, and logged where an operator must see it
             error = way.admission.end(errand, failure)
             if not isinstance(error, Exception):
                 raise
             replies.log_failure(error, name)
             self.last, status = way.under_way.draining, problems.problem_of(error).status
-            more = way.more(trace, None, begun, self._login)
-            reply = replies.problem(error, name, head=head, last=self.last, more=more, secure=secure)
+            more = way.extra_header_lines(trace, None, begun, self._login)
+            reply = replies.serialize_problem(error, name, head=head, last=self.last, more=more, secure=secure)
         finally:
             way.under_way.discard(self)
-        way.tell((method, self._guid, status), begun, name, self._remote, source)
+        way.record_completion((method, self._guid, status), begun, name, self._remote, source)
         return reply
 
     async def _caller(self) -> Caller:

@@ -19,10 +19,10 @@ from httptools import HttpRequestParser
 
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses as replies
-from guidsvc.api.execution.guid_actions import DEEDS, ROUTE, Asked, needs_place, reply_of
-from guidsvc.api.fast_path.direct_request import Plain
-from guidsvc.api.fast_path.eligibility import LONG, is_short, kept_of, name_of
-from guidsvc.api.fast_path.load_shedding import Refusals, Refused
+from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, GuidRequest, record_response, requires_admission
+from guidsvc.api.fast_path.direct_request import DirectRequest
+from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS, fast_path_headers, has_small_body, request_id_for
+from guidsvc.api.fast_path.load_shedding import LoadShedder, ShedRequest
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.auth.authenticator import Authenticator, Session
 from guidsvc.domain.caller import ANYONE, READ
@@ -62,7 +62,7 @@ _MEMO = "short"
 _STRICT = b"\r\n" + replies.STRICT_LINE[:-2].encode()
 
 
-class ShortWay:
+class FastPathDispatcher:
     """Answers plain requests, writes their lines to the log, and counts them."""
 
     def __init__(  # noqa: PLR0913  # its collaborators
@@ -80,7 +80,7 @@ class ShortWay:
     ) -> None:
         watch = ProcessMonitor() if watch is None else watch
         self.admission = admission or Admission()
-        self.refusals = Refusals(self.admission, log, watch.meters.requests)
+        self.refusals = LoadShedder(self.admission, log, watch.meters.requests)
         self.service = service
         self.guard = guard
         self.under_way = under_way
@@ -91,7 +91,7 @@ class ShortWay:
         self._cache = watch.meters.cache
         self._tells = log is not None or bool(watch.origin)  # of where a record came from, or of anything else
         self._forwarded = forwarded
-        self._long = LONG if cors is None or not cors.any else LONG | {b"origin"}
+        self._long = DISQUALIFYING_HEADERS if cors is None or not cors.any else DISQUALIFYING_HEADERS | {b"origin"}
         self._names = host_names or HostNames()
         self._peek = service.get_nowait
         self._remembered: dict[bytes, Session | None] = {}
@@ -119,14 +119,14 @@ class ShortWay:
         except (NotFound, Expired) as error:
             if _GUID.fullmatch(guid) is None or not _may_ask(login):
                 return None
-            reply = replies.problem(error, draw(), more=limits_of(login), secure=peer.secure)
+            reply = replies.serialize_problem(error, draw(), more=rate_limit_header_lines(login), secure=peer.secure)
             self.meter.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - begun)
             return reply
         except GuidsvcError:
             return None  # the long way meets it too, and tells of it
         if record is None or not _may_ask(login):
             return None
-        reply = self._rendered(record, draw(), begun, limits_of(login), secure=peer.secure)
+        reply = self._rendered(record, draw(), begun, rate_limit_header_lines(login), secure=peer.secure)
         seconds = perf_counter() - begun
         if seconds <= QUICK_SECONDS:
             quick = self._quick
@@ -145,20 +145,20 @@ class ShortWay:
 
     def answer(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
-    ) -> "bytes | Plain | Refused | None":
+    ) -> "bytes | DirectRequest | ShedRequest | None":
         """Return the answer to a request; or the request, if it is plain; or None, if it is to go the long way."""
         self._memorable = False
         found = _TARGET.fullmatch(target)
         if found is None:
             return self._refused(method, target, headers, parser, peer) if self.admission.is_contended else None
-        kept = kept_of(headers, parser, self._long, self._names)
+        kept = fast_path_headers(headers, parser, self._long, self._names)
         if kept is None:
             return None
         name, guid = method.decode(), found[1].decode()
         remote, secure = self._client(kept, peer)
         if name in _SENDS:
-            return Plain(self, name, guid, kept, remote, secure=secure) if is_short(kept) else None
-        if name not in DEEDS or "Content-Length" in kept:
+            return DirectRequest(self, name, guid, kept, remote, secure=secure) if has_small_body(kept) else None
+        if name not in ACTIONS or "Content-Length" in kept:
             return None
         login = None if self.guard is None else self.guard.cached_session(kept.get("Authorization"))
         known = self.guard is None or (login is not None and login.caller.may(READ))
@@ -166,7 +166,7 @@ class ShortWay:
         if known and name != "DELETE" and "If-Match" not in kept:
             reply = self._read(name, guid, kept, remote, login, secure=secure)
         if reply is None:
-            return Plain(self, name, guid, kept, remote, login, secure=secure)
+            return DirectRequest(self, name, guid, kept, remote, login, secure=secure)
         plain = name == "GET" and kept.keys() <= (_IDLE if self._forwarded.any else _FORWARDED)
         self._memorable, self._login = plain, login
         return reply
@@ -184,10 +184,10 @@ class ShortWay:
 
     def _refused(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
-    ) -> "Refused | None":
+    ) -> "ShedRequest | None":
         """Return a request that there is no room for, if a handler would have to be asked, and it is not a long one."""
-        kept = kept_of(headers, parser, self._long, self._names)
-        if kept is None or not is_short(kept) or not needs_place(target) or method == b"OPTIONS":
+        kept = fast_path_headers(headers, parser, self._long, self._names)
+        if kept is None or not has_small_body(kept) or not requires_admission(target) or method == b"OPTIONS":
             return None
         if self.under_way.draining:
             return None
@@ -195,7 +195,7 @@ class ShortWay:
         if not self.admission.is_full_for(self.caller_of(kept, remote)):
             return None
         path = target.partition(b"?")[0].decode("latin-1")
-        return Refused(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote, secure=secure)
+        return ShedRequest(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote, secure=secure)
 
     def _read(  # all that there is to know of a request
         self, method: str, guid: str, kept: Mapping[str, str], remote: str, login: Session | None, *, secure: bool
@@ -204,7 +204,7 @@ class ShortWay:
         if self.under_way.draining:
             return None
         begun, misses = perf_counter(), self._cache.misses
-        name, head, source = name_of(kept), method == "HEAD", None
+        name, head, source = request_id_for(kept), method == "HEAD", None
         trace = RequestTrace(name, remote) if self.origin else None
         token = None if trace is None else CURRENT.set(trace)
         try:
@@ -212,8 +212,8 @@ class ShortWay:
             record = self._peek(guid, ANYONE if login is None else login.caller)
         except (NotFound, Expired, InvalidRequest) as error:
             status = problems.problem_of(error).status
-            more = self.more(trace, None, begun, login)
-            reply = replies.problem(error, name, head=head, more=more, secure=secure)
+            more = self.extra_header_lines(trace, None, begun, login)
+            reply = replies.serialize_problem(error, name, head=head, more=more, secure=secure)
         except GuidsvcError:
             return None
         else:
@@ -221,26 +221,30 @@ class ShortWay:
                 return None
             status = OK if wanted is UNCONDITIONAL or wanted.hold(record) else NOT_MODIFIED
             source = self._cache.source(misses)
-            more = self.more(trace, source, begun, login)
+            more = self.extra_header_lines(trace, source, begun, login)
             if status == OK and not head:
                 reply = self._rendered(record, name, begun, more, secure=secure)
             else:
-                answer = reply_of(self.service, Asked(method, guid, kept, bytes), status, record)
-                reply = replies.reply(answer, name, head=head, more=more, secure=secure)
+                answer = record_response(self.service, GuidRequest(method, guid, kept, bytes), status, record)
+                reply = replies.serialize(answer, name, head=head, more=more, secure=secure)
         finally:
             if token is not None:
                 CURRENT.reset(token)
-        self.tell((method, guid, status), begun, name, remote, source)
+        self.record_completion((method, guid, status), begun, name, remote, source)
         return reply
 
-    def more(self, trace: RequestTrace | None, source: str | None, begun: float, login: Session | None) -> str:
+    def extra_header_lines(
+        self, trace: RequestTrace | None, source: str | None, begun: float, login: Session | None
+    ) -> str:
         """Return the lines of a head that tell of limits, and of the origin of an answer, where any do."""
-        lines = limits_of(login)
+        lines = rate_limit_header_lines(login)
         if trace is None or not self.origin:
             return lines
         return lines + self.origin.lines(source, trace, perf_counter() - begun)
 
-    def tell(self, what: tuple[str, str, int], begun: float, name: str, remote: str, source: str | None) -> None:
+    def record_completion(
+        self, what: tuple[str, str, int], begun: float, name: str, remote: str, source: str | None
+    ) -> None:
         """Count a request that was answered, by method, GUID and status, and write its line."""
         method, guid, status = what
         seconds = perf_counter() - begun
@@ -256,12 +260,12 @@ class ShortWay:
         """Return a record as it is answered to a GET, under this request id, with these lines in its head."""
         if now >= self._until:
             self._until = now + 1 - time() % 1
-            plain = replies.reply(Response(OK, {"Cache-Control": "private, no-cache"}, ""), _ID)
+            plain = replies.serialize(Response(OK, {"Cache-Control": "private, no-cache"}, ""), _ID)
             self._head = plain.partition(_ID.encode())[0]
         rest = record.render_cache.get(_MEMO)
         if rest is None:
-            asked = Asked("GET", record.guid, {}, bytes)
-            rest = replies.reply(reply_of(self.service, asked, OK, record), _ID).partition(_ID.encode())[2]
+            asked = GuidRequest("GET", record.guid, {}, bytes)
+            rest = replies.serialize(record_response(self.service, asked, OK, record), _ID).partition(_ID.encode())[2]
             record.render_cache[_MEMO] = rest
         if more:
             place = rest.index(_LENGTH)
@@ -276,6 +280,6 @@ def _may_ask(login: Session | None) -> bool:
     return login is None or login.ration.try_spend()
 
 
-def limits_of(login: Session | None) -> str:
+def rate_limit_header_lines(login: Session | None) -> str:
     """Return the lines of a head that tell somebody how often they may ask, if there is a limit."""
     return "" if login is None else login.ration.lines()

@@ -9,7 +9,7 @@ from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.request_id import draw, request_id
 from guidsvc.server.protocol.request import RawHeaders
 
-LONG = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
+DISQUALIFYING_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
 """What these ask for, only the long way has; and, where pages are let in, what one asks by its Origin."""
 _KEPT = {
     b"authorization": "Authorization",
@@ -26,7 +26,7 @@ _KEPT = {
 """What makes a difference; all others do not."""
 
 
-def kept_of(
+def fast_path_headers(
     headers: RawHeaders, parser: HttpRequestParser, long: frozenset[bytes], names: HostNames
 ) -> dict[str, str] | None:
     """Return those headers that make a difference, or None if they ask for what only the long way has."""
@@ -52,13 +52,13 @@ def kept_of(
     return kept
 
 
-def is_short(kept: Mapping[str, str]) -> bool:
+def has_small_body(kept: Mapping[str, str]) -> bool:
     """Whether the body is one that a record may have; llhttp has seen that its length is a number."""
     length = kept.get("Content-Length", "0")
     return len(length) <= len(str(body.MAX_BYTES)) and int(length) <= body.MAX_BYTES
 
 
-def name_of(kept: Mapping[str, str]) -> str:
+def request_id_for(kept: Mapping[str, str]) -> str:
     """Return what the request is called: as its client says, where that is sane."""
     given = kept.get("X-Request-Id")
     return draw() if given is None else request_id(given)

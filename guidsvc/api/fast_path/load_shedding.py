@@ -21,7 +21,7 @@ _ID = "~" * len(draw())
 _STATUS = problems.kind_of(Overloaded).status
 
 
-class Refusals:
+class LoadShedder:
     """Answers those for whom there is no room, writes their lines to the log, and counts them."""
 
     def __init__(self, admission: Admission, log: Log | None, meter: RequestMetrics) -> None:
@@ -43,10 +43,12 @@ class Refusals:
 
     def _reply(self, error: Overloaded, method: str, name: str, *, secure: bool) -> bytes:
         if method == "HEAD" or len(name) != len(_ID):
-            return replies.problem(error, name, head=method == "HEAD", secure=secure)
+            return replies.serialize_problem(error, name, head=method == "HEAD", secure=secure)
         if self._date != http_date():
             self._date = http_date()
-            self._parts = {kind: replies.problem(error, _ID, secure=kind).split(_ID.encode()) for kind in (False, True)}
+            self._parts = {
+                kind: replies.serialize_problem(error, _ID, secure=kind).split(_ID.encode()) for kind in (False, True)
+            }
         return name.encode().join(self._parts[secure])
 
 
@@ -57,13 +59,13 @@ def _route(path: str) -> str:
     return path if path in {"/guid", "/guid:batch"} else OTHER
 
 
-class Refused:
+class ShedRequest:
     """A request that there is no room for, until all of it has come."""
 
     __slots__ = ("_given", "_method", "_path", "_refusals", "_remote", "_secure", "last")
 
     def __init__(
-        self, refusals: Refusals, method: str, path: str, given: str | None, remote: str, *, secure: bool
+        self, refusals: LoadShedder, method: str, path: str, given: str | None, remote: str, *, secure: bool
     ) -> None:
         self._refusals = refusals
         self._method = method

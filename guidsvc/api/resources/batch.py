@@ -17,9 +17,9 @@ from tornado.httputil import HTTPHeaders
 from guidsvc.api.base.handler import DISCARD_BYTES, Handler
 from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, PREFERENCE_APPLIED, REPLAYED
-from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.parsing import body
-from guidsvc.api.resources.batch_executor import Performer, is_change, is_repeatable
+from guidsvc.api.resources.batch_executor import BatchExecutor, is_change, is_repeatable
 from guidsvc.api.resources.batch_slots import BatchPlaces
 from guidsvc.api.resources.document_batch import DocumentBatch
 from guidsvc.api.resources.guid import BAD_BODY, OF_KEYS
@@ -57,7 +57,7 @@ class BatchHandler(Handler):
 
     label = "guids"
     confirms_after_body = False  # a batch of lines has been done by then; it confirms before each group
-    _performer: Performer
+    _performer: BatchExecutor
     _applied: dict[str, str]
     _is_rehearsal = False
 
@@ -116,14 +116,14 @@ class BatchHandler(Handler):
     @asynccontextmanager
     async def _group_place(self, *, patient: bool = False) -> AsyncIterator[None]:
         """Have a place for a group of operations, inside; Overloaded if it is the first and has to wait too long."""
-        self.give_place_back()
+        self.release_slot()
         async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(None if patient else GROUP_WAIT_SECONDS):
                     await held.enter_async_context(self._places.groups.place(self.caller.owner))
             except TimeoutError as error:
                 raise Overloaded("too many batches are being done") from error
-            await held.enter_async_context(self.place(patient=patient))
+            await held.enter_async_context(self.slot(patient=patient))
             yield
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -134,7 +134,7 @@ class BatchHandler(Handler):
     @operation(
         "doBatch",
         "Do many operations",
-        Answer(
+        ResponseSpec(
             200,
             "A result for each operation, in order.",
             answers.Results,
@@ -189,7 +189,7 @@ class BatchHandler(Handler):
             self._lines.abandon()
         self._open.close()
 
-    def _make_performer(self) -> Performer:
+    def _make_performer(self) -> BatchExecutor:
         query = self.read_query(BatchQuery)
         service = self._service.acting_for(self.caller)
         if query.validate_only == "true":
@@ -197,13 +197,13 @@ class BatchHandler(Handler):
             service = self._open.enter_context(service.dry_run(self._share))
         minimal = self.preferences().get("return") == "minimal"
         self._applied = {"Preference-Applied": "return=minimal"} if minimal else {}
-        return Performer(service, self.demand, self.request_id, full=query.view is not None, minimal=minimal)
+        return BatchExecutor(service, self.require_scope, self.request_id, full=query.view is not None, minimal=minimal)
 
     async def _take_document(self) -> None:
         if len(self.received()) <= _CHUNK:
             await self._do_document()
             return
-        self.give_place_back()
+        self.release_slot()
         async with self._places.documents.place(self.caller.owner):  # decoded it takes many times its size
             if self._gone:
                 raise ClientDisconnected("its client has gone")
@@ -213,7 +213,7 @@ class BatchHandler(Handler):
         await self.confirm()
         values = await self._read_document()
         batch = DocumentBatch(values, self._performer, self._group_place, self.confirm, self._applied)
-        await self.send_once(
+        await self.send_idempotent(
             self._idempotency,
             batch.perform,
             repeatable=all(map(is_repeatable, values)),

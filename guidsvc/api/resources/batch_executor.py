@@ -34,7 +34,7 @@ _NEEDS: dict[str, Scope] = {"get": READ, "put": WRITE, "delete": DELETE}
 _log = structlog.get_logger(__name__)
 
 
-class Asked(NamedTuple):
+class ParsedOperation(NamedTuple):
     """What a client asked for: an operation, or what is wrong with it; and the line that it stood in, if any."""
 
     operation: BatchOperation | Exception
@@ -63,12 +63,12 @@ class Result(NamedTuple):
         return self.brief if self.without is None else self.without
 
 
-def read_value(value: object) -> Asked:
+def read_value(value: object) -> ParsedOperation:
     """Read an operation from a JSON value."""
     try:
-        return Asked(body.validate(value, BatchOperation, {}))
+        return ParsedOperation(body.validate(value, BatchOperation, {}))
     except InvalidRequest as error:
-        return Asked(error)
+        return ParsedOperation(error)
 
 
 def is_repeatable(value: object) -> bool:
@@ -81,19 +81,19 @@ def is_change(value: object) -> bool:
     return isinstance(value, dict) and value.get("op", "put") in ("put", "delete")  # it may be of any type
 
 
-def read_line(line: Line) -> Asked:
+def read_line(line: Line) -> ParsedOperation:
     """Read an operation from a line of JSON."""
     if line.text is None:
-        return Asked(
+        return ParsedOperation(
             TooLarge(f"Line {line.number} is too long: a line is at most {body.MAX_BYTES} bytes."), line.number
         )
     try:
-        return Asked(body.parse(line.text, BatchOperation, {}), line.number)
+        return ParsedOperation(body.parse(line.text, BatchOperation, {}), line.number)
     except InvalidRequest as error:
-        return Asked(error, line.number)
+        return ParsedOperation(error, line.number)
 
 
-class Performer:
+class BatchExecutor:
     """Does operations for one request; `full` and `minimal` say how much of a record is in a result.
 
     `demand` raises Forbidden, unless who asks may do what takes that.
@@ -108,7 +108,7 @@ class Performer:
         self._full = full
         self._minimal = minimal
 
-    async def perform(self, asked: Sequence[Asked], draws: GuidFactory | None = None) -> list[Result]:
+    async def perform(self, asked: Sequence[ParsedOperation], draws: GuidFactory | None = None) -> list[Result]:
         """Return the result of each operation. Those of one GUID are done in order, others side by side."""
         with errand.shielded():  # an operation that has been done has its result, whatever becomes of others
             return await self._perform(asked, draws)
@@ -117,7 +117,7 @@ class Performer:
         """Return the result of an operation that is refused."""
         return self._told(error, line)
 
-    async def _perform(self, asked: Sequence[Asked], draws: GuidFactory | None) -> list[Result]:
+    async def _perform(self, asked: Sequence[ParsedOperation], draws: GuidFactory | None) -> list[Result]:
         results: list[Result] = [_NONE] * len(asked)
         by_guid: dict[object, list[int]] = {}
         for place, (operation, _) in enumerate(asked):
@@ -130,7 +130,7 @@ class Performer:
         await asyncio.gather(*map(in_order, by_guid.values()))
         return results
 
-    async def _result(self, asked: Asked, draw: ClaimedDraw | None) -> Result:
+    async def _result(self, asked: ParsedOperation, draw: ClaimedDraw | None) -> Result:
         try:
             if isinstance(asked.operation, Exception):
                 raise asked.operation

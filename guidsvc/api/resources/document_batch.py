@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
-from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, Asked, Performer, Result, read_value
+from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_value
 from guidsvc.domain.guid_generator import ClaimedDraw
 from guidsvc.errors import GuidsvcError
 from guidsvc.http.response import Response
@@ -32,7 +32,7 @@ class DocumentBatch:
     def __init__(
         self,
         values: Sequence[Any],
-        performer: Performer,
+        performer: BatchExecutor,
         place: Callable[..., AbstractAsyncContextManager[object]],
         confirm: Callable[[], Awaitable[None]],
         applied: Mapping[str, str],
@@ -75,8 +75,8 @@ class DocumentBatch:
         return results
 
 
-async def _read(values: Sequence[Any]) -> list[Asked]:
-    asked: list[Asked] = []
+async def _read(values: Sequence[Any]) -> list[ParsedOperation]:
+    asked: list[ParsedOperation] = []
     for value in values:
         if asked and len(asked) % READ_AT_ONCE == 0:
             await asyncio.sleep(0)  # others are served in between, however large the metadata are

@@ -15,9 +15,9 @@ from guidsvc.api.contract.headers import (
     PREFERENCE_APPLIED,
     always,
 )
-from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.execution import guid_actions as records
-from guidsvc.api.execution.guid_actions import Asked
+from guidsvc.api.execution.guid_actions import GuidRequest
 from guidsvc.domain.caller import DELETE, READ, WRITE
 from guidsvc.domain.commands import NoQuery, PatchCommand, PutCommand, RecordQuery
 from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record
@@ -52,15 +52,15 @@ OF_WRITES = (PreconditionFailed, OutcomeUnknown)
 
 OF_KEYS = (IdempotencyMismatch, InProgress, ReceiptsFull)
 
-CREATED_NOW = Answer(
+CREATED_NOW = ResponseSpec(
     201,
     "It was created. `return=minimal` leaves the body out.",
     answers.Record,
     headers=(*always(LOCATION), *OF_WRITTEN),
     leads_to=LEADS_TO,
 )
-_UPDATED = Answer(200, "The record as it now is.", answers.Record, headers=OF_WRITTEN, leads_to=LEADS_TO)
-_MINIMAL = Answer(204, "It is done; `return=minimal` was preferred.", headers=OF_WRITTEN)
+_UPDATED = ResponseSpec(200, "The record as it now is.", answers.Record, headers=OF_WRITTEN, leads_to=LEADS_TO)
+_MINIMAL = ResponseSpec(204, "It is done; `return=minimal` was preferred.", headers=OF_WRITTEN)
 _Query = TypeVar("_Query", bound=RecordQuery)
 
 
@@ -84,13 +84,13 @@ class RecordHandler(Handler):
         self._full = query.view is not None
         return query
 
-    def asked(self, guid: str = "") -> Asked:
+    def asked(self, guid: str = "") -> GuidRequest:
         """Return what is asked of a GUID."""
-        return Asked(str(self.request.method), guid, self.request.headers, self.received, self._full)
+        return GuidRequest(str(self.request.method), guid, self.request.headers, self.received, self._full)
 
     def answer_of(self, status: int, record: Record) -> Response:
         """Return the answer that a record makes, as the client would like it."""
-        return records.reply_of(self.service, self.asked(), status, record)
+        return records.record_response(self.service, self.asked(), status, record)
 
     def rendered(self, record: Record) -> bytes:
         """Return the record as JSON, in full if that was asked for."""
@@ -112,8 +112,8 @@ class GuidHandler(RecordHandler):
     @operation(
         "getGuid",
         "Read a GUID",
-        Answer(200, "The record.", answers.Record, headers=OF_READ),
-        Answer(304, "It is one that `If-None-Match` names.", headers=OF_READ),
+        ResponseSpec(200, "The record.", answers.Record, headers=OF_READ),
+        ResponseSpec(304, "It is one that `If-None-Match` names.", headers=OF_READ),
         query=RecordQuery,
         headers=CONDITIONS,
         problems=(InvalidGuid, InvalidRequest, NotFound, Expired, PreconditionFailed),
@@ -125,17 +125,17 @@ class GuidHandler(RecordHandler):
         asked = self.asked(text)
         reply = self._at_hand(asked)
         if reply is None:
-            async with self.place():
+            async with self.slot():
                 reply = await records.get(self.service, asked)
         self.send(reply)
 
     head = get
 
-    def _at_hand(self, asked: Asked) -> Response | None:
+    def _at_hand(self, asked: GuidRequest) -> Response | None:
         """Return the answer to a read, if it is at hand, and note where it was."""
         reads: CacheMetrics = self.application.settings["reads"]
         misses = reads.misses
-        reply = records.get_at_hand(self.service, asked)
+        reply = records.get_nowait(self.service, asked)
         if reply is not None:
             record_source(reads.source(misses))
         return reply
@@ -160,7 +160,7 @@ class GuidHandler(RecordHandler):
         changes nothing leaves the version as it is. Preconditions are judged first.
         """
         self.read_view(RecordQuery)
-        async with self.place():
+        async with self.slot():
             reply = await records.put(self.service, self.asked(text))
         self.send(reply)
 
@@ -183,14 +183,14 @@ class GuidHandler(RecordHandler):
         by a patch that gives it an expiry (410). Preconditions are judged first.
         """
         self.read_view(RecordQuery)
-        async with self.place():
+        async with self.slot():
             reply = await records.patch(self.service, self.asked(text))
         self.send(reply)
 
     @operation(
         "deleteGuid",
         "Delete a GUID",
-        Answer(204, "It is deleted."),
+        ResponseSpec(204, "It is deleted."),
         query=NoQuery,
         headers=CONDITIONS,
         problems=(InvalidGuid, InvalidRequest, NotFound, PreconditionRequired, *OF_WRITES),
@@ -199,6 +199,6 @@ class GuidHandler(RecordHandler):
     async def delete(self, text: str) -> None:
         """Delete the GUID, live or expired."""
         self.read_query(NoQuery)
-        async with self.place():
+        async with self.slot():
             reply = await records.delete(self.service, self.asked(text))
         self.send(reply)

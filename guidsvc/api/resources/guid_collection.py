@@ -17,7 +17,7 @@ from guidsvc.api.contract.headers import (
     VARY,
     always,
 )
-from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.parsing.query import link_to_next
 from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_WRITES, RecordHandler
 from guidsvc.domain.caller import ADMIN, READ, WRITE
@@ -51,7 +51,7 @@ class GuidsHandler(RecordHandler):
     @operation(
         "listGuids",
         "List GUIDs",
-        Answer(
+        ResponseSpec(
             200,
             "A page, or all of them.",
             answers.Page,
@@ -71,14 +71,14 @@ class GuidsHandler(RecordHandler):
         """
         query = self.read_view(ListQuery)
         if query.owner is not None:
-            self.demand(ADMIN)
+            self.require_scope(ADMIN)
         self.set_header("Cache-Control", "private, no-cache")
         self.vary("Accept, Prefer")
         if preferred(self.request.headers.get("Accept"), (constants.JSON, constants.NDJSON)) == constants.NDJSON:
             self.set_header("Content-Type", constants.NDJSON)
             await self.stream(self._lines(query))
         else:
-            async with self.place():
+            async with self.slot():
                 page = await self._page(query)
             self.reply(OK, page)
 
@@ -94,8 +94,8 @@ class GuidsHandler(RecordHandler):
             record = await self.service.create(creation, conditions, draw=draws and draws(0))
             return self.answer_of(CREATED, record)
 
-        async with self.place():
-            await self.send_once(self._idempotency, create)
+        async with self.slot():
+            await self.send_idempotent(self._idempotency, create)
 
     @operation("drawGuid", "Create a GUID, by PUT", _CREATED, **_CREATION)
     async def put(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import guidsvc
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import schemas as answers
-from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.errors import StoreReadOnly, StoreReplaced, StoreUnavailable, Unavailable
 
 PROBE_SECONDS = 2.0
@@ -42,7 +42,7 @@ class LiveHandler(Handler):
 
     label = "health"
 
-    @operation("getLivez", "Is it alive?", Answer(200, "It is.", answers.Live))
+    @operation("getLivez", "Is it alive?", ResponseSpec(200, "It is.", answers.Live))
     async def get(self) -> None:
         """Answer, which is all there is to it."""
         self.reply(200, {"status": "live"})
@@ -58,7 +58,7 @@ class ReadyHandler(Handler):
     def initialize(self, probes: Probes) -> None:
         self._probes = probes
 
-    @operation("getReadyz", "Is it ready?", Answer(200, "It is, or is degraded.", answers.Ready))
+    @operation("getReadyz", "Is it ready?", ResponseSpec(200, "It is, or is degraded.", answers.Ready))
     async def get(self) -> None:
         """Answer with the state of each part; a problem if the store is down, or the service about to end."""
         if self.under_way.draining:
@@ -76,7 +76,7 @@ class VersionHandler(Handler):
 
     label = "about"
 
-    @operation("getVersion", "Which version is it?", Answer(200, "Name and version.", answers.Version))
+    @operation("getVersion", "Which version is it?", ResponseSpec(200, "Name and version.", answers.Version))
     async def get(self) -> None:
         """Answer with name and version."""
         self.reply(200, {"name": "guidsvc", "version": guidsvc.__version__})
@@ -89,7 +89,7 @@ class RootHandler(Handler):
 
     label = "about"
 
-    @operation("getRoot", "What is there?", Answer(200, "Name, version and links.", answers.Root))
+    @operation("getRoot", "What is there?", ResponseSpec(200, "Name, version and links.", answers.Root))
     async def get(self) -> None:
         """Answer with name, version and links."""
         self.reply(200, {"name": "guidsvc", "version": guidsvc.__version__, "links": LINKS})

@@ -9,7 +9,7 @@ from http.client import CREATED, NO_CONTENT, OK
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, LINK, LOCATION, always
-from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.parsing.key_schemas import KeyCreation, KeysQuery, Rotation
 from guidsvc.api.parsing.query import link_to_next
 from guidsvc.api.resources.guid import BAD_BODY
@@ -24,7 +24,7 @@ _LOCATION = LOCATION._replace(description="Where the new key is.", example=f"/ke
 _LINK = LINK._replace(example=f'</keys?cursor={EXAMPLE_ID}>; rel="next"')
 
 
-class KeyringHandler(Handler):
+class KeyServiceHandler(Handler):
     """What all of these paths have in common."""
 
     label = "keys"
@@ -56,13 +56,13 @@ class KeyringHandler(Handler):
         self.reply(status, self.keyring.describe(issued.key) | {"key": issued.text})
 
 
-class KeysHandler(KeyringHandler):
+class KeysHandler(KeyServiceHandler):
     """All keys."""
 
     @operation(
         "listKeys",
         "List API keys",
-        Answer(200, "A page of them.", answers.KeyPage, headers=(_LINK,)),
+        ResponseSpec(200, "A page of them.", answers.KeyPage, headers=(_LINK,)),
         query=KeysQuery,
         problems=(InvalidRequest,),
         needs=ADMIN,
@@ -70,7 +70,7 @@ class KeysHandler(KeyringHandler):
     async def get(self) -> None:
         """Answer with a page of the keys, in the order of their ids: also of those that are no longer good."""
         keyring, query = self.keyring, self.read_query(KeysQuery)
-        async with self.place():
+        async with self.slot():
             found = await keyring.page(query.cursor or "", query.page + 1)
         page = found[: query.page]
         cursor = page[-1].id if len(found) > len(page) else None
@@ -83,7 +83,7 @@ class KeysHandler(KeyringHandler):
     @operation(
         "createKey",
         "Create an API key",
-        Answer(201, "It was created.", answers.IssuedKey, headers=always(_LOCATION)),
+        ResponseSpec(201, "It was created.", answers.IssuedKey, headers=always(_LOCATION)),
         query=NoQuery,
         body=KeyCreation,
         problems=(*BAD_BODY, OutcomeUnknown),
@@ -95,13 +95,13 @@ class KeysHandler(KeyringHandler):
         self.read_query(NoQuery)
         self.refuse_idempotency()
         creation = self.read_body(KeyCreation)
-        async with self.place():
+        async with self.slot():
             issued = await keyring.create(creation.owner, creation.scopes, expire=creation.expire)
         self.set_header("Location", f"/keys/{issued.key.id}")
         self.reply_issued(CREATED, issued)
 
 
-class OneKeyHandler(KeyringHandler):
+class OneKeyHandler(KeyServiceHandler):
     """A key, named in the path."""
 
     in_path = {
@@ -120,7 +120,7 @@ class KeyHandler(OneKeyHandler):
     @operation(
         "getKey",
         "Read an API key",
-        Answer(200, "What is known of it.", answers.Key),
+        ResponseSpec(200, "What is known of it.", answers.Key),
         query=NoQuery,
         problems=(InvalidRequest, NoSuchKey),
         needs=ADMIN,
@@ -129,7 +129,7 @@ class KeyHandler(OneKeyHandler):
         """Answer with what is known of a key, good or not: whose it is, what it may do, and when it was used."""
         keyring = self.keyring
         self.read_query(NoQuery)
-        async with self.place():
+        async with self.slot():
             key = await keyring.get(key_id)
         self.reply(OK, keyring.describe(key))
 
@@ -138,7 +138,7 @@ class KeyHandler(OneKeyHandler):
     @operation(
         "revokeKey",
         "Revoke an API key",
-        Answer(204, "It is revoked."),
+        ResponseSpec(204, "It is revoked."),
         query=NoQuery,
         problems=(InvalidRequest, NoSuchKey, OutcomeUnknown),
         needs=ADMIN,
@@ -147,7 +147,7 @@ class KeyHandler(OneKeyHandler):
         """Revoke a key, even the one that is shown. All refuse it within 5 seconds; it stays in the list."""
         keyring = self.keyring
         self.read_query(NoQuery)
-        async with self.place():
+        async with self.slot():
             await keyring.revoke(key_id)
         self.reply(NO_CONTENT)
 
@@ -158,7 +158,7 @@ class RotationHandler(OneKeyHandler):
     @operation(
         "createRotation",
         "Rotate an API key",
-        Answer(200, "The key, with its new text.", answers.IssuedKey),
+        ResponseSpec(200, "The key, with its new text.", answers.IssuedKey),
         query=NoQuery,
         body=Rotation,
         problems=(NoSuchKey, KeyNotActive, *BAD_BODY, OutcomeUnknown),
@@ -173,6 +173,6 @@ class RotationHandler(OneKeyHandler):
         self.read_query(NoQuery)
         self.refuse_idempotency()
         rotation = self.read_body(Rotation)
-        async with self.place():
+        async with self.slot():
             issued = await keyring.rotate(key_id, overlap=rotation.overlap)
         self.reply_issued(OK, issued)

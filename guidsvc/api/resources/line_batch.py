@@ -15,7 +15,7 @@ from typing import IO
 from pydantic_core import to_json
 
 from guidsvc.api.parsing import body
-from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, Asked, Performer, Result, read_line
+from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_line
 from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, OutcomeUnknown, Overloaded
 from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share
@@ -39,7 +39,7 @@ class LineBatch:
 
     def __init__(
         self,
-        performer: Performer,
+        performer: BatchExecutor,
         opened: ExitStack,
         place: Callable[..., AbstractAsyncContextManager[object]],
         confirm: Callable[[], Awaitable[None]],
@@ -181,9 +181,9 @@ class LineBatch:
             self._opened.enter_context(made.pop_all())
         self._spool, self._is_on_disk = file, True
 
-    async def _read(self, waiting: list[Line]) -> list[Asked]:
+    async def _read(self, waiting: list[Line]) -> list[ParsedOperation]:
         """Read the operations of a group, and give way to others in between; stop where the batch ends."""
-        asked: list[Asked] = []
+        asked: list[ParsedOperation] = []
         size = 0
         async with self._readers:
             for line in waiting:

@@ -2,7 +2,7 @@
 
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract.headers import VARY, always
-from guidsvc.api.contract.operation import Answer, operation
+from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.domain.caller import ADMIN, Needs
 from guidsvc.monitoring.process_monitor import ProcessMonitor
 
@@ -24,7 +24,7 @@ class MetricsHandler(Handler):
     @operation(
         "getMetrics",
         "What was counted and measured",
-        Answer(
+        ResponseSpec(
             200,
             "The metrics.",
             other={PLAIN: "The metrics, a line each.", OPEN: "The same, as OpenMetrics."},
