@@ -50,7 +50,7 @@ def test_the_wire_has_guid_expire_and_user_in_this_order() -> None:
 
 
 def test_the_wire_has_metadata_last_and_text_in_utf_8() -> None:
-    wire = record(NOW, expire=0, user="Zürich 🜁", metadata='{"ö":1}').wire
+    wire = record(NOW, expire=0, user="Zürich 🜁", metadata='{"ö":1}').json_body
 
     assert wire.decode() == f'{{"guid":"{GUID}","expire":"0","user":"Zürich 🜁","metadata":{{"ö":1}}}}'
 

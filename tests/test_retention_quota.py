@@ -66,7 +66,7 @@ async def test_it_is_of_each_owner_and_asked_seldom(
         counts += 1
         return await tally(self, selection)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(database), "tally", counted)
+    monkeypatch.setattr(type(database), "count_linearizable", counted)
     async with open_quotas(database, clock=clock, quota=1_000) as quota:
         expired = record(clock(), expire=1, owner="a")
         for _ in range(1_000):
@@ -92,7 +92,7 @@ async def test_one_count_refuses_all_who_wait_for_it(
         await asyncio.sleep(0.01)
         return MOST
 
-    monkeypatch.setattr(type(database), "tally", full)
+    monkeypatch.setattr(type(database), "count_linearizable", full)
     async with open_quotas(database, clock=clock, quota=QUOTA) as quota:
 
         async def create() -> None:

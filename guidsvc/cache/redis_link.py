@@ -23,8 +23,7 @@ from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
 from guidsvc.errors import CacheUnavailable
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.batching import Batcher
-from guidsvc.telemetry.metrics import CacheMetrics
-from guidsvc.telemetry.metrics import Stopwatch as Stopwatch
+from guidsvc.telemetry.metrics import CacheMetrics, Stopwatch
 
 RETRY_SECONDS = 0.05, 1.0
 """The first and the longest pause between two tries to make the link anew."""

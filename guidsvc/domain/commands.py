@@ -143,7 +143,8 @@ class ListQuery(RecordQuery):
     expires_before: Expire | None = optional_field("Only records that expire before this Unix time, in seconds.")
     expires_after: Expire | None = optional_field("Only records that expire after this Unix time, in seconds.")
     limit: Limit | None = optional_field(
-        f"How many records; a page has {DEFAULT_PAGE_SIZE} unless told otherwise, and at most {MAX_PAGE_SIZE}; it ends early at about 1 MiB."
+        f"How many records; a page has {DEFAULT_PAGE_SIZE} unless told otherwise, and at most {MAX_PAGE_SIZE}; it ends "
+        "early at about 1 MiB."
     )
     cursor: _Cursor | None = optional_field(
         "Where to go on: `next` of a page, as it stands. It is good for ever, and opaque."

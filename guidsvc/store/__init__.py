@@ -8,16 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from guidsvc.connection_urls import redact, scheme_of
-from guidsvc.domain.api_key import ApiKey as Key
-from guidsvc.domain.quota_ledger import QuotaLedger as Ledger
-from guidsvc.domain.receipt import Receipt as Receipt
-from guidsvc.domain.receipt import ReceiptUsage as ReceiptUsage
-from guidsvc.domain.record import Record as Record
-from guidsvc.domain.selection import Selection as Selection
 from guidsvc.errors import StartError
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.cache_fence import Clocked as Clocked
-from guidsvc.store.cache_fence import FenceStore as Fenced
 from guidsvc.store.contract import ApiKeyRepository, Database
 from guidsvc.telemetry.metrics import StoreMetrics
 
