@@ -146,7 +146,7 @@ class BatchHandler(Handler):
         body=answers.Batch,
         other={constants.NDJSON: "An operation a line, as JSON; any number of them."},
         problems=(*BAD_BODY, *OF_KEYS, OutcomeUnknown),
-        needs=KEY,
+        required_scope=KEY,
     )
     async def post(self) -> None:
         """Do all the operations, in order where they are of one GUID; each has a result, whatever becomes of others.

@@ -117,7 +117,7 @@ class GuidHandler(RecordHandler):
         query=RecordQuery,
         headers=CONDITIONS,
         problems=(InvalidGuid, InvalidRequest, NotFound, Expired, PreconditionFailed),
-        needs=READ,
+        required_scope=READ,
     )
     async def get(self, text: str) -> None:
         """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
@@ -150,7 +150,7 @@ class GuidHandler(RecordHandler):
         headers=(*CONDITIONS, PREFER_MINIMAL),
         body=PutCommand,
         problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
-        needs=WRITE,
+        required_scope=WRITE,
     )
     async def put(self, text: str) -> None:
         """Create the GUID, or merge the members that are given into its record.
@@ -174,7 +174,7 @@ class GuidHandler(RecordHandler):
         body=PatchCommand,
         media_types=PATCHES,
         problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
-        needs=WRITE,
+        required_scope=WRITE,
     )
     async def patch(self, text: str) -> None:
         """Apply a JSON merge patch to the record of the GUID, which must exist.
@@ -194,7 +194,7 @@ class GuidHandler(RecordHandler):
         query=NoQuery,
         headers=CONDITIONS,
         problems=(InvalidGuid, InvalidRequest, NotFound, PreconditionRequired, *OF_WRITES),
-        needs=DELETE,
+        required_scope=DELETE,
     )
     async def delete(self, text: str) -> None:
         """Delete the GUID, live or expired."""

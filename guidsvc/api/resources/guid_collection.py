@@ -37,7 +37,7 @@ _CREATION: dict[str, Any] = {
     "headers": (*CONDITIONS, PREFER_MINIMAL, IDEMPOTENCY_KEY),
     "body": CreateCommand,
     "problems": (QuotaExceeded, *BAD_BODY, *OF_WRITES, *OF_KEYS),
-    "needs": WRITE,
+    "required_scope": WRITE,
 }
 
 
@@ -61,7 +61,7 @@ class GuidsHandler(RecordHandler):
         query=ListQuery,
         headers=(PREFER_TOTAL,),
         problems=(InvalidRequest,),
-        needs=READ,
+        required_scope=READ,
     )
     async def get(self) -> None:
         """Answer with a page of the records that the query selects, or with all of them as a stream of lines.

@@ -65,7 +65,7 @@ class KeysHandler(KeyServiceHandler):
         ResponseSpec(200, "A page of them.", answers.KeyPage, headers=(_LINK,)),
         query=KeysQuery,
         problems=(InvalidRequest,),
-        needs=ADMIN,
+        required_scope=ADMIN,
     )
     async def get(self) -> None:
         """Answer with a page of the keys, in the order of their ids: also of those that are no longer good."""
@@ -87,7 +87,7 @@ class KeysHandler(KeyServiceHandler):
         query=NoQuery,
         body=KeyCreation,
         problems=(*BAD_BODY, OutcomeUnknown),
-        needs=ADMIN,
+        required_scope=ADMIN,
     )
     async def post(self) -> None:
         """Create a key, and answer with its text, `key`, which is not kept, and is never shown again."""
@@ -123,7 +123,7 @@ class KeyHandler(OneKeyHandler):
         ResponseSpec(200, "What is known of it.", answers.Key),
         query=NoQuery,
         problems=(InvalidRequest, NoSuchKey),
-        needs=ADMIN,
+        required_scope=ADMIN,
     )
     async def get(self, key_id: str) -> None:
         """Answer with what is known of a key, good or not: whose it is, what it may do, and when it was used."""
@@ -141,7 +141,7 @@ class KeyHandler(OneKeyHandler):
         ResponseSpec(204, "It is revoked."),
         query=NoQuery,
         problems=(InvalidRequest, NoSuchKey, OutcomeUnknown),
-        needs=ADMIN,
+        required_scope=ADMIN,
     )
     async def delete(self, key_id: str) -> None:
         """Revoke a key, even the one that is shown. All refuse it within 5 seconds; it stays in the list."""
@@ -162,7 +162,7 @@ class RotationHandler(OneKeyHandler):
         query=NoQuery,
         body=Rotation,
         problems=(NoSuchKey, KeyNotActive, *BAD_BODY, OutcomeUnknown),
-        needs=ADMIN,
+        required_scope=ADMIN,
     )
     async def post(self, key_id: str) -> None:
         """Give a key a new text, and answer with it. The text before is good for the `overlap`; one before that ends.

@@ -30,7 +30,7 @@ class MetricsHandler(Handler):
             other={PLAIN: "The metrics, a line each.", OPEN: "The same, as OpenMetrics."},
             headers=always(VARY),
         ),
-        needs=ADMIN,
+        required_scope=ADMIN,
     )
     async def get(self) -> None:
         """Answer with the metrics of all processes of the service, as Prometheus reads them."""
