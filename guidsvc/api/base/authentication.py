@@ -47,7 +47,7 @@ class AuthenticatedHandler(RequestHandler):
         """Give the place back that the connection has taken for this request, as it waits for something else first."""
         taken = errand.CURRENT.get()
         if taken is not None:
-            self.application.settings["admission"].give_back(taken)
+            self.application.settings["admission"].release(taken)
 
     def _authorize(self, login: Session, needs: Needs) -> None:
         self.login, self.caller = login, login.caller
