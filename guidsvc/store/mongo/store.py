@@ -169,7 +169,9 @@ async def _prepare(collection: _Collection, *, exclusive: bool) -> bool:
         await collection.database[IDENTITY].update_one(
             {"_id": COLLECTION}, {"$set" if exclusive else "$setOnInsert": {"name": token_hex(8)}}, upsert=True
         )
-        await collection.database[FENCE].update_one({"_id": COLLECTION}, {"$setOnInsert": NEW._asdict()}, upsert=True)
+        await collection.database[FENCE].update_one(
+            {"_id": COLLECTION}, {"$setOnInsert": _fence_document(NEW)}, upsert=True
+        )
         return bool((await collection.database.command("hello")).get("msg") == "isdbgrid")
     except PyMongoError as error:
         raise _unusable(error) from error
@@ -259,7 +261,7 @@ class MongoStore:
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
         try:
-            done = await self._fence.update_one(old._asdict(), {"$set": new._asdict()})
+            done = await self._fence.update_one(_fence_document(old), {"$set": _fence_document(new)})
         except PyMongoError as error:
             raise _write_failure(error) from error
         return bool(done.matched_count == 1)
@@ -397,6 +399,10 @@ class MongoStore:
                 raise
             return [place not in refused for place in range(len(creations))]
         return [True] * len(creations)
+
+
+def _fence_document(fence: Fence) -> Document:
+    return {"mode": fence.mode, "gen": fence.gen, "boot": fence.epoch}
 
 
 async def _one(collection: _Collection, model: type[Model], key: str) -> Model | None:

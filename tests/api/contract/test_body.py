@@ -1,0 +1,163 @@
+"""Large documents of operations are decoded operation by operation."""
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import to_json
+
+from guidsvc.api.parsing import body
+from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation
+from guidsvc.errors import InvalidRequest
+
+_TEXTS = st.sampled_from(["", "a", '"', "\\", '\\"', "[", "]}", "{", "\u2028", "[0]"]) | st.text(max_size=5)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | _TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
+    max_leaves=12,
+)
+_DOCUMENTS = _VALUES | st.fixed_dictionaries({"operations": st.lists(_VALUES, max_size=5)}, optional={"x": _VALUES})
+
+
+def outcome(decode: object, text: bytes) -> object:
+    """Return what a text is decoded to, or that it is refused."""
+    assert callable(decode)
+    try:
+        return decode(text)
+    except InvalidRequest:
+        return InvalidRequest
+
+
+def without_surplus(value: object) -> object:
+    """Leave out what is refused by its name anyway: the values of members beside the operations."""
+    return {name: value[name] if name == "operations" else None for name in value} if isinstance(value, dict) else value
+
+
+@given(_DOCUMENTS, st.booleans())
+def test_a_document_is_decoded_to_the_same_in_pieces(document: object, spaced: bool) -> None:
+    text = json.dumps(document, indent=1 if spaced else None).encode()
+    if isinstance(document, list):
+        return  # refused, as it is no object
+    in_pieces = body.decode_operations(text, MAX_OPERATIONS)
+    assert without_surplus(in_pieces) == without_surplus(body.decode(text))
+
+
+@given(
+    _DOCUMENTS, st.integers(0, 200), st.sampled_from([b"", b'"', b"]", b"}", b"[", b"{", b"\\", b",", b"\xff", b"1"])
+)
+def test_what_is_no_json_is_refused_in_pieces_too(document: object, place: int, put: bytes) -> None:
+    whole = to_json({"operations": [document]})
+    text = whole[:place] + put + whole[place + 1 :]
+    expected = outcome(body.decode, text)
+    found = outcome(lambda given: body.decode_operations(given, MAX_OPERATIONS), text)
+    if not isinstance(expected, list):
+        assert without_surplus(found) == without_surplus(expected)
+
+
+def test_no_part_that_is_decoded_at_once_is_larger_than_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a parser is at work no other thread runs."""
+    metadata = {f"{number:x}": 1 for number in range(400)}
+    text = to_json({"operations": [{"user": "a", "metadata": metadata}] * MAX_OPERATIONS})
+    sizes, decode = [], body.decode
+
+    def noted(part: bytes) -> object:
+        sizes.append(len(part))
+        return decode(part)
+
+    monkeypatch.setattr(body, "decode", noted)
+    assert body.decode_operations(text, MAX_OPERATIONS) == json.loads(text)
+    assert len(text) > 2_900_000
+    assert len(sizes) == MAX_OPERATIONS + 1
+    assert max(sizes) < body.MAX_BYTES
+
+
+MEMBERS = {f"{number:x}": 1 for number in range(370_000)}
+
+
+@pytest.mark.parametrize(
+    ("document", "refused"),
+    [({"operations": [MEMBERS]}, False), (MEMBERS | {"operations": []}, True), ({"operations": ["a"] * 10**6}, True)],
+)
+def test_what_is_huge_is_refused_before_it_is_decoded(document: object, refused: bool) -> None:
+    text = to_json(document)
+    begun = time.process_time()
+    try:
+        found = body.decode_operations(text, MAX_OPERATIONS)["operations"][0]
+    except InvalidRequest as error:
+        found = error
+        assert refused
+    assert time.process_time() - begun < 0.2  # to decode it takes twice that, during which nothing else runs
+    assert isinstance(found, InvalidRequest)
+    with pytest.raises(InvalidRequest, match="bytes"):
+        body.validate(found, BatchOperation, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "pointer"),
+    [
+        (b'{"operations":[{},{"a":1,"a":2}]}', "/operations/1"),
+        (b'{"operations":[{},{"a":nan}]}', "/operations/1"),
+        (b'{"operations":[{}],"operations":[{}]}', ""),
+        (b'{"operations":[{},{},{}]}', "/operations"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(text: bytes, pointer: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        body.decode_operations(text, 2)
+    assert [fault.pointer for fault in caught.value.faults] == [pointer]
+
+
+LARGEST = 4_190_000
+
+
+def document_of(value: str) -> bytes:
+    """Return a document of nearly 4 MiB: operations of nearly 64 KiB whose metadata has this value again and again."""
+    metadata = ",".join([value] * (60_000 // (len(value) + 1)))
+    text = f'{{"user":"a","metadata":{{"a":[{metadata}]}}}}'
+    return f'{{"operations":[{",".join([text] * (LARGEST // (len(text) + 1)))}]}}'.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *map(document_of, ["[]", "{}", "[[[[[[]]]]]]", '{"":0}', "[" * 90 + "]" * 90]),
+        b"[" * LARGEST,
+        b"]" * LARGEST,
+        b'{"a":' * (LARGEST // 5),
+        b"[" + b"[]," * (LARGEST // 3) + b"[]]",
+        b'{"a":{"b":[' + b"[]," * (LARGEST // 3) + b"[]]}}",
+    ],
+    ids=lambda text: text[:5].decode() + str(len(text)),
+)
+def test_a_document_of_many_brackets_is_refused_at_a_bound(text: bytes) -> None:
+    begun = time.process_time()
+    with pytest.raises(InvalidRequest, match="objects and lists"):
+        body.decode_operations(text, MAX_OPERATIONS)
+    assert time.process_time() - begun < 0.5
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("0", "1.5", '""', '"ab"', r'"\n\"\u0101"', " " * 20_000 + "0"),
+        *(f'"{text * 20_000}"' for text in (r"\\", r"\"", "[{", ",")),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_a_large_document_is_decoded_in_little_time(value: str) -> None:
+    text = document_of(value)
+    begun = time.process_time()
+    assert body.decode_operations(text, MAX_OPERATIONS)["operations"]
+    assert time.process_time() - begun < 0.5
+
+
+def test_brackets_in_strings_do_not_count() -> None:
+    """A document may have 1,000 operations with 50 objects and lists each."""
+    operation: dict[str, object] = {"a": "[{" * 1_000, "b": [[]] * 47}  # and itself, `b`, and the list of all
+    fit = {"operations": [operation] * MAX_OPERATIONS}
+    assert body.decode_operations(to_json(fit), MAX_OPERATIONS) == fit
+    operation["b"] = [[]] * 49
+    with pytest.raises(InvalidRequest, match="over 50000 objects and lists"):
+        body.decode_operations(to_json(fit), MAX_OPERATIONS)

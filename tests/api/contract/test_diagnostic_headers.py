@@ -1,0 +1,103 @@
+"""Where a record came from, and how long that took: what headers and the access log tell of it."""
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import http_sf
+import pytest
+
+from guidsvc.http.headers.diagnostics import CACHE_STATUS
+from guidsvc.telemetry.tracing import MISS
+from tests.api.resources.test_metrics import until_cached
+from tests.conftest import Serving
+from tests.support.backing_servers import service, wait_until
+from tests.support.factories import GUID, USER
+
+PATH = f"/guid/{GUID}"
+
+
+def parsed(header: str) -> tuple[str, dict[str, Any]]:
+    """Read the one member of a Cache-Status."""
+    members: Any = http_sf.parse(header.encode(), name="cache-status")
+    ((name, parameters),) = members
+    return str(name), parameters
+
+
+async def test_nothing_is_told_of_the_origin_unless_that_is_asked_for(serving: Serving) -> None:
+    async with serving() as client:
+        await client.put(PATH, {"user": USER})
+        for _ in range(3):
+            reply = await client.get(PATH)
+            assert "Cache-Status" not in reply.headers
+            assert "Server-Timing" not in reply.headers
+
+
+async def test_cache_status_says_where_a_record_came_from(serving: Serving, combination: dict[str, str]) -> None:
+    async with serving(**combination, cache_status=True) as client:
+        await until_cached(client)
+        written = await client.put(PATH, {"user": USER})
+        assert "Cache-Status" not in written.headers, "it is no read"
+        first = last = await client.get(PATH)
+        while last.headers["Cache-Status"] == CACHE_STATUS[MISS]:  # what was read is filled in beside
+            last = await client.get(PATH)
+        full = await client.get(f"{PATH}?view=full")
+        missing = await client.get("/guid/" + "F" * 32)
+        known = await client.get(PATH, headers={"If-None-Match": first.headers["ETag"]})
+
+    assert first.headers["Cache-Status"] == CACHE_STATUS[MISS]
+    name, parameters = parsed(last.headers["Cache-Status"])
+    assert (name, parameters["hit"]) == ("guidsvc", True)
+    assert "fwd" not in parameters
+    assert "Server-Timing" not in first.headers, "it was not asked for"
+    assert known.status == 304
+    assert all(parsed(reply.headers["Cache-Status"])[1]["hit"] for reply in (known, full))
+    assert "Cache-Status" not in missing.headers
+
+
+@pytest.mark.parametrize("source", CACHE_STATUS)
+def test_cache_status_is_as_rfc_9211_has_it(source: str) -> None:
+    name, parameters = parsed(CACHE_STATUS[source])
+
+    assert name == "guidsvc"
+    if source == MISS:
+        assert {key: str(each) for key, each in parameters.items()} == {"fwd": "miss", "detail": "store"}
+    else:
+        assert parameters["hit"] is True
+        assert (str(parameters["detail"]), len(parameters)) == (source, 2)
+
+
+async def test_server_timing_says_how_long_it_took(serving: Serving, combination: dict[str, str]) -> None:
+    async with serving(**combination, server_timing=True) as client:
+        written = await client.put(PATH, {"user": USER})
+        read = await client.get(PATH)
+        page = await client.get("/guid")
+        lines = await client.get("/guid", headers={"Accept": "application/x-ndjson"})
+        live = await client.get("/livez")
+        nothing = await client.get("/nothing")
+
+    assert "Cache-Status" not in read.headers, "it was not asked for"
+    parts = [_timing(reply.headers["Server-Timing"]) for reply in (written, page, live, nothing, lines)]
+    assert {"store", "total"} <= parts[0].keys()
+    assert {"store", "total"} <= parts[1].keys()
+    assert 0 < parts[0]["store"] <= parts[0]["total"] < 30_000
+    assert parts[2].keys() == parts[3].keys() == {"total"}
+
+
+def _timing(header: str) -> dict[str, float]:
+    return {name: float(told) for name, told in re.findall(r"(\w+);dur=([0-9.]+)(?:, |$)", header)}
+
+
+def test_where_a_record_came_from_is_in_the_access_log(tmp_path: Path) -> None:
+    with service(tmp_path, "--log-format", "json") as running:
+        put = urllib.request.Request(f"{running.url}{PATH}", data=b'{"user": "a"}', method="PUT")
+        urllib.request.urlopen(put, timeout=10).close()
+        for path in (PATH, PATH, f"{PATH}?view=full", "/livez"):
+            urllib.request.urlopen(running.url + path, timeout=10).close()
+        wait_until(lambda: running.log.read_text().count('"event": "request"') == 5, "the lines", running.log)
+        lines = [json.loads(line) for line in running.log.read_text().splitlines() if '"request"' in line]
+
+    assert [line.get("cache") for line in lines] == [None, "miss", "l1", "l1", None]
+    assert all("cache" not in line for line in (lines[0], lines[-1]))

@@ -1,0 +1,40 @@
+"""A client that knows nothing but `/openapi.json` can do what the service does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.backing_servers import service
+
+GENERATE = ["-m", "openapi_python_client", "generate", "--meta", "none", "--output-path", "registry"]
+USE = """
+import sys
+from registry import Client
+from registry.api.guids import create_guid, delete_guid, get_guid, list_guids, patch_guid
+from registry.models import Creation, NotFoundProblem, Patch, PreconditionFailedProblem
+
+with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
+    created = create_guid.sync(client=client, body=Creation.from_dict({"user": "A", "metadata": {"n": 1}}))
+    assert [(each.guid, each.user) for each in list_guids.sync(client=client, user="A").items] == [(created.guid, "A")]
+    read = get_guid.sync_detailed(created.guid, client=client)
+    assert read.parsed == created
+    known = read.headers["ETag"]
+    patch = Patch.from_dict({"user": "B", "metadata": None})
+    patched = patch_guid.sync(created.guid, client=client, body=patch, if_match=known)
+    assert (patched.user, patched.expire, "metadata" in patched.to_dict()) == ("B", created.expire, False)
+    failed = delete_guid.sync(created.guid, client=client, if_match=known)
+    assert isinstance(failed, PreconditionFailedProblem) and failed.record == patched
+    assert delete_guid.sync_detailed(created.guid, client=client).status_code == 204
+    assert isinstance(get_guid.sync(created.guid, client=client), NotFoundProblem)
+"""
+
+
+def test_a_client_made_from_the_document_creates_lists_patches_and_deletes(tmp_path: Path) -> None:
+    def python(*arguments: str) -> None:
+        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    with service(tmp_path) as running:
+        python(*GENERATE, "--url", f"{running.url}/openapi.json")
+        (tmp_path / "use.py").write_text(USE)
+        python("use.py", running.url)

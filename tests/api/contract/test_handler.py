@@ -1,0 +1,223 @@
+"""What every reply has in common, whatever it answers; and every error as a problem."""
+
+import asyncio
+import inspect
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import cast
+
+import pytest
+from pydantic_core import from_json
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from guidsvc import errors
+from guidsvc.api.app import make_app
+from guidsvc.api.contract import problems
+from guidsvc.api.resources.health import Probes
+from guidsvc.http.headers.proxy import TrustedProxies
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Idempotency
+from tests.api.resources.test_guid import assert_problem
+from tests.conftest import ExpectedLogs, Serving
+from tests.support.backing_servers import Server
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, Reply, hang_up, read_reply
+
+PATH = f"/guid/{GUID}"
+
+
+async def raw(client: Client, *parts: bytes) -> Reply:
+    """Send bytes as they are, on a connection of their own, and return the reply."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+    reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
+    await hang_up(writer)
+    return reply
+
+
+async def test_a_path_that_names_nothing_is_not_found_whatever_the_method(serving: Serving) -> None:
+    async with serving() as client:
+        for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"):
+            for path in ("/nothing", "/guid/", f"/guid/{GUID}/more", "/GUID", "//guid", "/guid;x"):
+                assert_problem(await client.ask(method, path), 404, "not-found")
+
+
+async def test_a_sane_request_id_is_taken_over_and_any_other_is_replaced(serving: Serving) -> None:
+    async with serving() as client:
+        for given in ("abc-123_X.y", "a" * 128):
+            assert (await client.get("/livez", headers={"X-Request-Id": given})).headers["X-Request-Id"] == given
+        for given in ("", "a b", "a" * 129, "<script>", "é"):
+            drawn = (await client.get("/livez", headers={"X-Request-Id": given})).headers["X-Request-Id"]
+            assert re.fullmatch("[0-9a-f]{32}", drawn)
+
+
+async def test_every_reply_has_a_request_id_of_its_own(serving: Serving) -> None:
+    async with serving() as client:
+        replies = [
+            await client.put(PATH, {"user": USER}),
+            await client.get(PATH),
+            await client.ask("OPTIONS", PATH),
+            await client.ask("BREW", PATH),
+            await client.get("/nothing"),
+            await client.delete(PATH),
+        ]
+        assert len({reply.headers["X-Request-Id"] for reply in replies}) == len(replies)
+
+
+async def test_no_reply_tells_what_the_service_runs_on(serving: Serving) -> None:
+    async with serving() as client:
+        for reply in (await client.get("/livez"), await client.get("/nothing")):
+            assert reply.headers["Server"] == "guidsvc"
+
+
+async def test_errors_and_health_are_not_to_be_stored(serving: Serving) -> None:
+    async with serving() as client:
+        for path in ("/livez", "/readyz", "/nothing", PATH):
+            reply = await client.get(path)
+            assert reply.headers["Cache-Control"] == "no-store"
+            assert "ETag" not in reply.headers
+
+
+async def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(serving: Serving) -> None:
+    head = b"PUT %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n"
+    async with serving() as client:
+        waiting = head % (PATH.encode(), 70_000, b"Expect: 100-continue\r\n")
+        assert_problem(await raw(client, waiting), 413, "too-large")
+        assert_problem(await raw(client, head % (PATH.encode(), 10**12, b"")), 413, "too-large")
+        endless = f"PUT {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {'9' * 5000}\r\n\r\n".encode()
+        assert_problem(await raw(client, endless), 413, "too-large")
+
+
+async def test_a_chunked_body_without_end_is_refused_when_it_has_gone_too_far(serving: Serving) -> None:
+    chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    async with serving() as client:
+        head = f"PUT {PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        assert_problem(await raw(client, head, *[chunk] * 16, b"1\r\n \r\n"), 413, "too-large")
+
+
+async def test_when_the_service_has_ended_no_request_begins(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("request failed")
+    app = make_app(
+        cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), forwarded=TrustedProxies(), log=None
+    )
+    server = HTTPServer(app)
+    sockets = bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    client = Client(sockets[0].getsockname()[1])
+    assert (await client.get("/livez")).status == 200
+    under_way = app.settings["under_way"]
+    await asyncio.wait_for(under_way.ended(), 5)
+    under_way.draining = under_way.over = True
+
+    reply = await client.get("/livez")
+    assert_problem(reply, 503, "unavailable")
+    assert reply.headers["Connection"] == "close"
+    server.stop()
+    await server.close_all_connections()
+
+
+async def test_a_connection_goes_on_after_an_error(serving: Serving) -> None:
+    async with serving() as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        for path, status in (("/nothing", 404), ("/guid/x", 400), (PATH + "?x=1", 400), (PATH, 404), ("/livez", 200)):
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert (await asyncio.wait_for(read_reply(reader, "GET"), 10)).status == status
+        await hang_up(writer)
+
+
+async def test_a_fault_of_the_service_tells_the_client_nothing_and_the_log_everything(
+    serving: Serving, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    expected_logs.add("fault of the service")
+    async with serving(cache_url="memory://") as client:
+        await client.put(PATH, {"user": USER})
+        corrupt(tmp_path / "guidsvc.db")
+        body = assert_problem(await client.get(PATH), 500, "internal")
+
+    assert set(body) == {"type", "title", "status", "code", "detail", "request_id"}
+    assert "row" not in str(body)
+    logged = [each for each in caplog.records if "fault of the service" in each.getMessage()]
+    assert str(body["request_id"]) in logged[0].getMessage()
+    assert "CorruptRecord" in str(logged[0].exc_info or logged[0].getMessage())
+
+
+async def test_a_store_that_does_not_answer_is_unavailable_and_says_when_to_try_again(
+    serving: Serving, own_mongo: Server, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("request failed")
+    async with serving(store_url=f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc") as client:
+        await client.put(PATH, {"user": USER})
+        own_mongo.kill()
+        reply = await client.get(f"/guid/{'0' * 32}")
+        assert_problem(reply, 503, "unavailable")
+        assert int(reply.headers["Retry-After"]) >= 1
+        assert_problem(await client.get("/readyz"), 503, "unavailable")
+        assert (await client.get("/livez")).status == 200
+
+
+async def test_a_write_whose_answer_does_not_come_is_told_as_outcome_unknown(
+    serving: Serving, own_mongo: Server, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("request failed")
+    async with serving(store_url=f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc") as client:
+        await client.put(PATH, {"user": USER})
+        await client.get(PATH)  # the cache knows the record: the read before the write needs no store
+        own_mongo.pause()
+        body = assert_problem(await client.put(PATH, {"user": "another"}), 504, "outcome-unknown")
+        assert "Read before trying again" in str(body["detail"])
+
+
+def test_every_domain_error_has_its_row_or_is_a_fault_of_the_service() -> None:
+    rows = {cls for cls in vars(errors).values() if inspect.isclass(cls) and issubclass(cls, errors.GuidsvcError)}
+    internal = {cls for cls in rows if problems.problem_of(cls.__new__(cls)) is problems.INTERNAL}
+
+    assert internal == {errors.GuidsvcError, errors.CorruptRecord, errors.StartError, errors.NoStore}
+
+
+def test_each_code_has_one_status_and_one_title() -> None:
+    kinds = {*problems.TABLE.values(), problems.INTERNAL}
+
+    assert len({kind.code for kind in kinds}) == len(kinds)
+    assert {kind.code: kind.status for kind in kinds} == {
+        "invalid-guid": 400,
+        "headers-too-large": 431,
+        "misdirected-request": 421,
+        "invalid-request": 400,
+        "not-found": 404,
+        "method-not-allowed": 405,
+        "not-implemented": 501,
+        "http-version-not-supported": 505,
+        "expired": 410,
+        "unauthorized": 401,
+        "forbidden": 403,
+        "quota-exceeded": 403,
+        "rate-limited": 429,
+        "receipts-full": 429,
+        "in-progress": 409,
+        "key-ended": 409,
+        "idempotency-mismatch": 422,
+        "precondition-failed": 412,
+        "precondition-required": 428,
+        "too-large": 413,
+        "unsupported-media-type": 415,
+        "internal": 500,
+        "unavailable": 503,
+        "outcome-unknown": 504,
+    }
+
+
+def test_a_problem_is_json_whatever_the_error_says() -> None:
+    error = errors.InvalidGuid('"quoted" \\ é 🜁 \x00')
+
+    assert from_json(problems.render(error, "id"))["detail"] == str(error)
+
+
+def corrupt(path: Path) -> None:
+    """Break the stored record of GUID."""
+    with closing(sqlite3.connect(path)) as file, file:
+        assert file.execute("UPDATE records SET user = '' WHERE guid = ?", (GUID,)).rowcount == 1

@@ -1,0 +1,221 @@
+"""The OpenAPI document: valid, and neither more nor less than what is served."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import openapi_spec_validator
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from guidsvc.api.app import make_app
+from guidsvc.api.base.handler import Handler
+from guidsvc.api.contract import problems
+from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.docs import openapi_document as openapi
+from guidsvc.api.docs.problem_catalog import EXPLANATIONS
+from guidsvc.api.routing import Route
+from guidsvc.domain.commands import BatchOperation, CreateCommand, ListQuery, PatchCommand, PutCommand, render_cursor
+from guidsvc.domain.record import EXAMPLE_GUID, MAX_TIME
+from guidsvc.http.constants import NDJSON
+from guidsvc.http.headers.proxy import TrustedProxies
+from tests.conftest import Serving
+from tests.support.backing_servers import ROOT
+
+ROUTES = make_app(None, None, None, forwarded=TrustedProxies(), log=None).settings["routes"]  # type: ignore[arg-type]  # nothing is asked of it
+DOCUMENT: dict[str, Any] = json.loads(openapi.render(ROUTES))
+
+
+def check(value: object, schema: dict[str, Any]) -> None:
+    """Check a value by a schema of the document."""
+    jsonschema_rs.Draft202012Validator(schema | {"components": DOCUMENT["components"]}).validate(value)
+
+
+def accepts(schema: dict[str, Any], value: object) -> bool:
+    """Whether a value is as a schema of the document demands."""
+    return jsonschema_rs.Draft202012Validator(schema | {"components": DOCUMENT["components"]}).is_valid(value)
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield path, method and operation of the document."""
+    for path, item in DOCUMENT["paths"].items():
+        for method, described in item.items():
+            yield path, method.upper(), described
+
+
+def examples(node: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield each example in a part of the document, with its schema."""
+    if isinstance(node, list):
+        for each in node:
+            yield from examples(each)
+    elif isinstance(node, dict):
+        if "schema" in node:
+            yield from ((each["value"], node["schema"]) for each in node.get("examples", {}).values())
+            yield from ((node[name], node["schema"]) for name in ("example",) if name in node)
+        elif "properties" in node:
+            yield from ((each, node) for each in node.get("examples", []))
+        for each in node.values():
+            yield from examples(each)
+
+
+async def test_the_document_is_served_once_made(serving: Serving) -> None:
+    async with serving() as client:
+        reply = await client.get("/openapi.json")
+        assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
+        assert reply.json == DOCUMENT
+        known = {"If-None-Match": reply.headers["ETag"]}
+        again = await client.get("/openapi.json", headers=known)
+        assert (again.status, again.headers["ETag"]) == (304, reply.headers["ETag"])
+        head = await client.ask("HEAD", "/openapi.json")
+        assert (head.status, head.headers["ETag"]) == (200, reply.headers["ETag"])
+
+
+def test_the_document_is_valid_openapi() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    openapi_spec_validator.validate(DOCUMENT)
+
+
+def test_the_service_starts_without_what_makes_the_document() -> None:
+    code = "import guidsvc.bootstrap.app, sys; sys.exit('openapi_pydantic' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_what_is_described_is_what_is_served() -> None:
+    served = {(route.path, method) for route in ROUTES for method in route.handler.methods()}
+
+    assert {(path, method) for path, method, _ in operations()} == served
+
+
+def test_what_is_described_answers_as_it_is_described_and_nothing_else_does() -> None:
+    app = make_app(None, None, None, forwarded=TrustedProxies(), log=None)  # type: ignore[arg-type]  # nothing is asked of it
+    matched = {rule.matcher.regex.pattern for rule in app.wildcard_router.rules}  # type: ignore[attr-defined]
+
+    assert matched == {re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(path)) + "$" for path in DOCUMENT["paths"]}
+
+
+def test_every_operation_has_a_name_of_its_own_a_summary_and_a_description() -> None:
+    names = [described["operationId"] for _, _, described in operations()]
+
+    assert len(names) == len(set(names))
+    assert all(re.fullmatch("[a-z]+[A-Z][A-Za-z]+", name) for name in names)
+    assert all(described["summary"] and described["description"] for _, _, described in operations())
+
+
+def test_every_problem_is_described() -> None:
+    told = {
+        schema["properties"]["code"].get("const")
+        for schema in DOCUMENT["components"]["schemas"].values()
+        if "code" in schema["properties"]
+    }
+    kinds = {*problems.TABLE.values(), problems.INTERNAL}
+
+    assert {kind.code for kind in kinds} <= told
+
+
+def test_every_problem_but_that_of_another_method_is_an_answer_to_something() -> None:
+    answers = [answer for _, _, described in operations() for answer in described["responses"].values()]
+    told = {
+        code for answer in answers for media in answer.get("content", {}).values() for code in media.get("examples", {})
+    }
+
+    assert told == EXPLANATIONS.keys() - {"method-not-allowed", "not-implemented", "http-version-not-supported"}
+
+
+@pytest.mark.parametrize("name", ["X-Request-Id", "X-Content-Type-Options"])
+def test_every_reply_has_a_request_id_and_is_what_it_says(name: str) -> None:
+    for _, _, described in operations():
+        assert all(answer["headers"][name]["required"] for answer in described["responses"].values())
+
+
+def test_every_example_is_as_its_schema_demands() -> None:
+    found = list(examples(DOCUMENT))
+
+    assert len(found) > 100
+    for value, schema in found:
+        check(value, schema)
+
+
+@pytest.mark.parametrize("model", [PutCommand, CreateCommand, BatchOperation, PatchCommand])
+def test_the_examples_of_bodies_are_read_as_bodies(model: type[BaseModel]) -> None:
+    for body in DOCUMENT["components"]["schemas"][model.__name__]["examples"]:
+        model.model_validate(body, context={"guid": EXAMPLE_GUID})
+
+
+def test_a_get_that_can_be_head_is_the_same_but_for_its_body() -> None:
+    for item in DOCUMENT["paths"].values():
+        if "head" in item:
+            assert item["head"]["parameters"] == item["get"]["parameters"]
+            assert item["head"]["responses"].keys() == item["get"]["responses"].keys()
+            assert not any("content" in answer for answer in item["head"]["responses"].values())
+
+
+class Batch(Handler):
+    """A handler that is served nowhere."""
+
+    label = "guids"
+
+    @operation("runBatch", "Do much", ResponseSpec(200, "Done."), body=PutCommand, other={NDJSON: "A change a line."})
+    async def post(self) -> None:
+        """Do it."""
+
+
+def test_a_body_can_be_declared_as_json_and_as_lines() -> None:
+    made = json.loads(openapi.render([Route("/guid:batch", Batch)]))["paths"]["/guid:batch"]
+
+    assert made["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Change")
+    assert made["post"]["requestBody"]["content"]["application/x-ndjson"]["schema"]["type"] == "string"
+    assert made["options"]["operationId"] == "optionsBatch"
+
+
+# The schemas say the same as the models
+
+
+def valid(model: type[BaseModel], value: object) -> bool:
+    """Whether a model takes this."""
+    try:
+        model.model_validate(value, context={"guid": EXAMPLE_GUID})
+    except ValidationError:
+        return False
+    return True
+
+
+BODIES = DOCUMENT["components"]["schemas"]
+TIMES = st.integers(-3, 10**13) | st.integers(MAX_TIME - 3, MAX_TIME + 3)
+ODD = (
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.sampled_from(["", "+1", "1_0", " 1", "1.0", "٣", "1\n"])
+)
+
+
+@given(st.text(max_size=4) | st.text(alphabet=" \t\n\x1f\x85\xa0\u2003\u3000\ufeffa", max_size=4) | st.integers())
+@example("a" * 256)
+@example("a" * 257)
+def test_the_schema_of_a_user_takes_what_the_model_takes(user: object) -> None:
+    assert accepts(BODIES["Creation"], {"user": user}) == valid(CreateCommand, {"user": user})
+
+
+@given(TIMES | TIMES.map(str) | TIMES.map("{:020}".format) | ODD)
+def test_the_schema_of_an_expiry_takes_what_the_model_takes(expire: object) -> None:
+    if not (isinstance(expire, float) and expire.is_integer()):  # 1.0 and 1 are the same to JSON Schema
+        assert accepts(BODIES["Change"], {"expire": expire}) == valid(PutCommand, {"expire": expire})
+
+
+@pytest.mark.parametrize("name", ["guid", "user", "expire", "metadata", "another"])
+@pytest.mark.parametrize("model", [PutCommand, CreateCommand, PatchCommand])
+def test_the_schema_of_a_body_takes_null_where_the_model_does(model: type[BaseModel], name: str) -> None:
+    body = {"user": "Cylance, Inc.", name: None}
+
+    assert accepts(BODIES[model.__name__], body) == valid(model, body) == ((model, name) == (PatchCommand, "metadata"))
+
+
+@given(st.binary(min_size=16, max_size=16).map(lambda raw: render_cursor(raw.hex())) | st.text(max_size=24))
+def test_the_schema_of_a_cursor_takes_what_the_model_takes(cursor: str) -> None:
+    schema = ListQuery.model_json_schema()["properties"]["cursor"]
+
+    assert accepts(schema, cursor) == valid(ListQuery, {"cursor": cursor})

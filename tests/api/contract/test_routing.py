@@ -1,0 +1,63 @@
+"""Which path is served by which handler."""
+
+import re
+from typing import cast
+
+import pytest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.web import Application
+
+from guidsvc.api.app import make_app
+from guidsvc.api.resources.health import Probes
+from guidsvc.http.headers.proxy import TrustedProxies
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Idempotency
+from tests.support.factories import GUID
+
+APP = make_app(
+    cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), forwarded=TrustedProxies(), log=None
+)  # nothing is asked of it
+PATHS = [
+    *(re.sub(r"\{\w+\}", GUID, route.path) for route in APP.settings["routes"]),
+    "/guid/",
+    "/guid/a/b",
+    "/guid/%41",
+    "/guid/%2F",
+    "/guid/a%0Ab",
+    "/docs/",
+    "/problems",
+    "//guid",
+    "/GUID",
+    "/guid:batch/",
+    "/x",
+]  # fmt: skip
+
+
+def request(target: str, method: str = "GET") -> HTTPServerRequest:
+    """Make a request for a target."""
+    return HTTPServerRequest(
+        start_line=RequestStartLine(method, target, "HTTP/1.1"), headers=HTTPHeaders({"Host": "a"})
+    )
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_dictionary_finds_what_the_rules_would(path: str) -> None:
+    ours, theirs = APP.find_handler(request(path)), Application.find_handler(APP, request(path))
+
+    assert (ours.handler_class, ours.path_args) == (theirs.handler_class, theirs.path_args)
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [("http://a/version", "/version"), ("HTTPS://a:1/version?x=1", "/version"), ("http://a", "/"), ("http://a?x", "/")],
+)
+def test_an_absolute_target_is_that_of_its_path(target: str, path: str) -> None:
+    asked = request(target)
+
+    assert APP.find_handler(asked).handler_class is APP.find_handler(request(path)).handler_class
+    assert (asked.path, str(asked.uri).partition("?")[0]) == (path, path)
+
+
+def test_an_asterisk_is_the_whole_service_and_only_for_options() -> None:
+    assert APP.find_handler(request("*", "OPTIONS")).handler_class.__name__ == "WholeService"
+    assert APP.find_handler(request("*")).handler_class.__name__ == "UnknownPath"

@@ -1,0 +1,145 @@
+"""Pages for people: what each may load, and that what it is made of is what it was."""
+
+import hashlib
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import guidsvc.api.docs
+from guidsvc.api.contract import problems
+from guidsvc.api.docs import static_pages as pages
+from guidsvc.api.docs.problem_catalog import EXPLANATIONS
+from guidsvc.api.docs.static_pages import FILES, POLICY, read
+from tests.api.resources.test_guid import assert_problem
+from tests.conftest import Serving
+
+VENDORED = Path(guidsvc.api.docs.__file__).parent / "static" / "swagger-ui"
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("path", ["/docs", "/problems/expired"])
+async def test_a_page_may_load_nothing_from_elsewhere(serving: Serving, path: str) -> None:
+    async with serving() as client:
+        page = await client.get(path, headers=BROWSER)
+        assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+        assert page.headers["Content-Security-Policy"] == POLICY
+        assert page.headers["X-Content-Type-Options"] == "nosniff"
+        assert page.headers["Referrer-Policy"] == "no-referrer"
+        assert "unsafe" not in POLICY
+        assert not re.search(rb"<script>|<style|style=|\son\w+=|https?:", page.body)
+
+
+async def test_what_a_page_names_is_served(serving: Serving) -> None:
+    async with serving() as client:
+        for path, above in (("/docs", "/"), ("/problems/expired", "/")):
+            page = (await client.get(path, headers=BROWSER)).body.decode()
+            for name in re.findall(r'(?:src|href)="(?!data:)(?:\.\./)?([^"]+)"', page):
+                assert (await client.get(above + name)).status == 200
+
+
+async def test_a_file_is_hashed_once_however_often_it_is_asked_for(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+
+    def counted(content: bytes) -> object:
+        hashed.append(len(content))
+        return hashlib.sha256(content)
+
+    monkeypatch.setattr(pages, "hashlib", SimpleNamespace(sha256=counted))
+    pages.etag_of.cache_clear()
+    paths = ["/docs", "/docs/swagger-ui-bundle.js", "/openapi.json", "/problems/expired"]
+    async with serving() as client:
+        for path in paths * 3:
+            page = await client.get(path)
+            for tags in (page.headers["ETag"], f'"a", W/{page.headers["ETag"]}', "*"):
+                assert (await client.get(path, headers={"If-None-Match": tags})).status == 304
+            assert (await client.get(path, headers={"If-None-Match": '"a"'})).status == 200
+    assert len(hashed) == len(paths)
+
+
+async def test_the_parts_of_a_page_may_be_kept(serving: Serving) -> None:
+    async with serving() as client:
+        for name, kind in FILES.items():
+            part = await client.get(f"/docs/{name}")
+            assert (part.status, part.body) == (200, read(name))
+            assert part.headers["Content-Type"] == f"{kind}; charset=utf-8"
+            assert part.headers["X-Content-Type-Options"] == "nosniff"
+            assert part.headers["Cache-Control"] == "public, max-age=86400"
+            again = await client.get(f"/docs/{name}", headers={"If-None-Match": part.headers["ETag"]})
+            assert (again.status, again.body) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "x",
+        "README.md",
+        "..",
+        "../docs.html",
+        "..%2Fdocs.html",
+        "%2e%2e%2fpages.py",
+        "%00",
+        "page.css/",
+        "/page.css",
+    ],
+)
+async def test_no_other_file_can_be_had(serving: Serving, name: str) -> None:
+    async with serving() as client:
+        assert_problem(await client.get(f"/docs/{name}"), 404, "not-found")
+
+
+def test_what_came_from_others_is_as_it_came() -> None:
+    lines = [line.split() for line in (VENDORED / "SHA256SUMS").read_text().splitlines()]
+    sums = {name: expected for expected, name in lines}
+
+    assert {path.name for path in VENDORED.iterdir()} == {*sums, "SHA256SUMS", "README.md"}
+    assert {"LICENSE", "NOTICE"} <= sums.keys()
+    for name, expected in sums.items():
+        assert hashlib.sha256((VENDORED / name).read_bytes()).hexdigest() == expected, name
+
+
+# What a problem means
+
+
+@pytest.mark.parametrize("kind", sorted({*problems.TABLE.values(), problems.INTERNAL}), ids=lambda kind: str(kind.code))
+async def test_every_problem_is_explained_where_its_type_leads(serving: Serving, kind: problems.Problem) -> None:
+    async with serving() as client:
+        reply = await client.get(f"/problems/{kind.code}")
+        assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
+        told = reply.json
+        assert (told["code"], told["status"], told["title"]) == (kind.code, kind.status, kind.title)
+        assert told["when"].endswith(".")
+        assert told["remedy"].endswith(".")
+        page = (await client.get(f"/problems/{kind.code}", headers=BROWSER)).body.decode()
+        assert all(words in page for words in (kind.code, str(kind.status), kind.title, told["remedy"]))
+
+
+@pytest.mark.parametrize("code", EXPLANATIONS)
+def test_an_example_is_in_the_one_shape_that_all_problems_have(code: str) -> None:
+    example = EXPLANATIONS[code].example
+
+    assert list(example)[:6] == ["type", "title", "status", "code", "detail", "request_id"]
+    assert (example["type"], example["code"]) == (f"/problems/{code}", code)
+    assert EXPLANATIONS.keys() == {kind.code for kind in {*problems.TABLE.values(), problems.INTERNAL}}
+
+
+async def test_programs_and_people_are_answered_in_their_own_way(serving: Serving) -> None:
+    async with serving() as client:
+        for accept, kind in {
+            "*/*": "application/json",
+            "application/json": "application/json",
+            "text/html": "text/html; charset=utf-8",
+            "image/png": "application/json",
+        }.items():
+            reply = await client.get("/problems/expired", headers={"Accept": accept})
+            assert (reply.headers["Content-Type"], reply.headers["Vary"]) == (kind, "Accept")
+
+
+async def test_a_problem_that_there_is_not_is_not_found(serving: Serving) -> None:
+    async with serving() as client:
+        for code in ("nothing", "EXPIRED", "%00", "<script>".replace("<", "%3C")):
+            assert_problem(await client.get(f"/problems/{code}"), 404, "not-found")

@@ -1,0 +1,448 @@
+"""What one batch may take: bytes of temporary files, of its answer, and time; however long its client goes on."""
+
+import asyncio
+import gc
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guidsvc.api.resources.batch import BatchHandler
+from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP
+from guidsvc.api.resources.batch_slots import GROUPS
+from guidsvc.api.resources.document_batch import MAX_RESULT_BYTES, DocumentBatch
+from guidsvc.api.resources.line_batch import WHOLE_PROBLEMS
+from guidsvc.errors import Overloaded, SpaceUsed
+from guidsvc.process import file_descriptors as descriptors
+from guidsvc.runtime.temporary_space import MIB, TemporarySpace
+from tests.conftest import ExpectedLogs, Serving
+from tests.support.backing_servers import Service, service
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, Reply, hang_up, read_reply
+from tests.unit.process.test_file_descriptors import limited
+
+BATCH = "/guid:batch"
+NDJSON = {"Content-Type": "application/x-ndjson"}
+LARGE = {"x": "x" * 16_000}
+GET = json.dumps({"op": "get", "guid": GUID}).encode()
+PUT = json.dumps({"user": USER, "metadata": LARGE}).encode()
+CONTINUE = {b"HTTP/1.1 100 Continue\r\n", b"HTTP/1.1 100 (Continue)\r\n"}
+"""The two servers say it in two ways."""
+
+
+def head(path: str) -> bytes:
+    """Return the head of a batch of lines that never says how long it is."""
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n"
+    ).encode()
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Endless:
+    """A client that sends the same lines until it is answered, and counts its bytes."""
+
+    def __init__(self, port: int, path: str, line: bytes) -> None:
+        self._port = port
+        self._path = path
+        self._part = chunk((line + b"\n") * max(1, 65_536 // (len(line) + 1)))
+        self.sent = 0
+
+    async def answer(self, most: int) -> Reply | None:
+        """Send, at most so many bytes, and return the reply; None if the connection was reset before it was read."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 26)
+        writer.write(head(self._path))
+        reply = asyncio.create_task(read_reply(reader, "POST"))
+        try:
+            while not reply.done() and self.sent < most:
+                writer.write(self._part)
+                self.sent += len(self._part)
+                drain = asyncio.create_task(writer.drain())
+                await asyncio.wait([reply, drain], return_when="FIRST_COMPLETED")
+                drain.cancel()
+                await asyncio.gather(drain, return_exceptions=True)
+                if drain.done() and not drain.cancelled() and drain.exception() is not None:
+                    break  # it has answered, and hung up
+            return await asyncio.wait_for(reply, 60)
+        except ConnectionResetError:
+            return None
+        finally:
+            await hang_up(writer)
+
+
+class Watched:
+    """How much a process has at most in temporary files, and in memory."""
+
+    def __init__(self, process: int) -> None:
+        self._process = process
+        self.disk = self.memory = 0
+
+    def look(self) -> None:
+        """Look once."""
+        self.memory = max(self.memory, self._resident())
+        self.disk = max(self.disk, sum(self._deleted()))
+
+    async def keep(self) -> None:
+        """Look again and again."""
+        while True:
+            await asyncio.to_thread(self.look)
+            await asyncio.sleep(0.01)
+
+    def files(self) -> int:
+        """Return how many temporary files are open."""
+        return sum(1 for _ in self._deleted())
+
+    def _resident(self) -> int:
+        fields = Path(f"/proc/{self._process}/statm").read_text().split()
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def _deleted(self) -> Iterator[int]:
+        for file in Path(f"/proc/{self._process}/fd").iterdir():
+            try:
+                if "(deleted)" in str(file.readlink()):
+                    yield file.stat().st_size
+            except FileNotFoundError:  # closed since
+                continue
+
+
+@pytest.fixture
+def endless(tmp_path: Path, server: str) -> Iterator[Service]:
+    """A service of which a batch may have 2 MiB of temporary files."""
+    bounds = ["--temp-bytes-per-batch", str(2 * MIB), "--temp-bytes", str(3 * MIB)]
+    with service(tmp_path, "--no-access-log", "--server", server, *bounds) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("query", "line", "problem"),
+    [
+        ("", b"x", (400, "invalid-request")),
+        ("", GET, (413, "too-large")),
+        ("?validate_only=true", PUT, (413, "too-large")),
+    ],
+    ids=["lines that are wrong", "large records", "only validated"],
+)
+async def test_a_batch_that_never_ends_is_ended_and_says_where(
+    endless: Service, server: str, query: str, line: bytes, problem: tuple[int, str]
+) -> None:
+    client = Client(endless.port)
+    await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
+    watched = Watched(endless.process.pid)
+    watched.look()
+    before = watched.memory
+    watching = asyncio.create_task(watched.keep())
+    try:
+        reply = await Endless(endless.port, BATCH + query, line).answer(300 * MIB)
+    finally:
+        watching.cancel()
+    if reply is None:  # Tornado's server hangs up on a client that goes on sending, which may never read the answer
+        assert server == "tornado"
+    else:
+        last = reply.lines[-1]
+        assert (last["status"], last["problem"]["code"]) == problem
+        assert last["problem"]["line"] == len(reply.lines)
+        assert "another batch" in json.dumps(last["problem"])
+        assert len(reply.body) <= 2 * MIB + 1024
+    assert watched.disk <= 4.5 * MIB  # as two files may have it for a moment
+    assert watched.memory - before < 64 * MIB
+    assert (await client.get("/livez")).status == 200
+    await client.aclose()
+
+
+async def test_a_batch_that_is_only_validated_opens_no_database_before_its_first_write(endless: Service) -> None:
+    """A database takes some 100 KiB of memory, and any client can send the head of a request."""
+    waiting = head(f"{BATCH}?validate_only=true").replace(b"Host", b"Expect: 100-continue\r\nHost", 1)
+    watched = Watched(endless.process.pid)
+    watched.look()
+    before = watched.memory
+    writers = []
+    for _ in range(400):
+        reader, writer = await asyncio.open_connection("127.0.0.1", endless.port)
+        writers.append(writer)
+        writer.write(waiting)
+        assert await asyncio.wait_for(reader.readline(), 30) in CONTINUE
+    watched.look()
+    for writer in writers:
+        await hang_up(writer)
+    assert watched.memory - before < 400 * 64 * 1024
+
+
+async def test_lines_that_are_done_before_it_ends_are_done_and_others_are_not(serving: Serving) -> None:
+    lines = [{"guid": f"{number:032X}", "user": USER, "metadata": LARGE} for number in range(500)]
+    body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    async with serving(temp_bytes_per_batch=MIB) as client:
+        reply = await client.post(BATCH, body=body, headers=NDJSON)
+        *done, last = reply.lines
+        assert last["problem"]["code"] == "too-large"
+        assert {result["status"] for result in done} == {201}
+        assert last["problem"]["line"] == len(done) + 1
+        assert "record" in done[0]
+        assert "record" not in done[-1], "where there is no more room, a put is answered without its record"
+        listed = await client.get("/guid?limit=1", headers={"Prefer": "return=total-count"})
+        assert listed.json["total"] == len(done) < len(lines)
+
+
+async def test_after_a_hundred_lines_that_fail_others_are_answered_briefly(client: Client) -> None:
+    reply = await client.post(BATCH, body=b"x\n" * 150 + b'{"user": "a"}\n', headers=NDJSON)
+    *failed, last = reply.lines
+    assert [result["problem"]["line"] for result in failed[:WHOLE_PROBLEMS]] == list(range(1, WHOLE_PROBLEMS + 1))
+    assert failed[WHOLE_PROBLEMS:] == [{"status": 400, "line": number} for number in range(WHOLE_PROBLEMS + 1, 151)]
+    assert (last["status"], "record" in last) == (201, True)
+
+
+async def test_a_batch_of_lines_has_a_time_in_all(serving: Serving) -> None:
+    async with serving(batch_timeout=0.5) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(head(BATCH) + chunk(b'{"user": "a"}\n' * 128 + b'{"user": "never done"}\n'))
+        reply = await asyncio.wait_for(read_reply(reader, "POST"), 30)
+        await hang_up(writer)
+        *done, last = reply.lines
+        assert [result["status"] for result in done] == [201] * 128
+        assert (last["status"], last["problem"]["code"], last["problem"]["line"]) == (503, "unavailable", 129)
+        assert (await client.get("/guid?user=never%20done")).json["items"] == []
+
+
+async def test_a_client_that_goes_on_sending_past_its_time_is_answered(serving: Serving, server: str) -> None:
+    async with serving(batch_timeout=0.5) as client:
+        begun = time.monotonic()
+        reply = await Endless(client.port, BATCH, b'{"user": "a"}').answer(1 << 40)
+        if reply is None:  # as above
+            assert server == "tornado"
+        else:
+            assert reply.lines[-1]["problem"]["code"] == "unavailable"
+        assert time.monotonic() - begun < 25
+
+
+async def test_lines_that_nobody_may_do_are_not_read_for_ever(serving: Serving) -> None:
+    """A fault of the whole is told after so many bytes, though the client goes on."""
+    async with serving() as client:
+        endless = Endless(client.port, f"{BATCH}?validate_only=perhaps", b"x")
+        reply = await endless.answer(200 * MIB)
+        assert reply is None or reply.status in {400, 413}
+        assert endless.sent < 100 * MIB
+
+
+# The answer to a document
+
+
+async def test_the_answer_to_a_document_has_a_size(client: Client) -> None:
+    """A get that has no room says so, a put is answered without its record, and each has its result."""
+    await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
+    gets: list[dict[str, Any]] = [{"op": "get", "guid": GUID}] * 300
+    puts: list[dict[str, Any]] = [{"guid": f"{number:032X}", "user": USER, "metadata": LARGE} for number in range(150)]
+    conflicts = [{"guid": GUID, "user": "b", "if_none_match": "*"}] * 150
+    reply = await client.post(BATCH, {"operations": [*gets, *puts, *conflicts]})
+    assert len(reply.body) <= MAX_RESULT_BYTES + 32
+    results = reply.json["results"]
+    read = [result for result in results[:300] if result["status"] == 200]
+    assert len([result["record"] for result in read]) > 150
+    unread = [result["problem"] for result in results[:300] if result["status"] != 200]
+    assert {problem["code"] for problem in unread} == {"too-large"}
+    assert "request of its own" in unread[-1]["detail"]
+    assert {result["status"] for result in results[300:450]} == {201}
+    assert sum("record" in result for result in results[300:450]) < 20
+    assert {result["status"] for result in results[450:]} == {412}
+    assert sum("record" in result["problem"] for result in results[450:]) < 20
+    assert (await client.get(f"/guid/{149:032X}")).json["metadata"] == LARGE
+
+
+async def test_records_have_room_again_after_results_that_are_small(client: Client) -> None:
+    operations = [{"op": "get", "guid": "E" * 32}] * 999 + [{"user": USER, "metadata": LARGE}]
+    results = (await client.post(BATCH, {"operations": operations})).json["results"]
+    assert results[-1]["record"]["metadata"] == LARGE
+
+
+# The space itself
+
+
+def test_a_request_may_take_its_share_and_all_of_them_what_there_is() -> None:
+    space = TemporarySpace(request_bytes=10, total_bytes=15)
+    with space.share() as first:
+        first.take(6)
+        with pytest.raises(SpaceUsed):
+            first.take(5)
+        first.take(4)
+        with space.share() as second:
+            second.take(5)
+            with pytest.raises(Overloaded):
+                second.take(1)
+            first.give_back(2)
+            second.take(2)
+    with pytest.raises(SpaceUsed):
+        first.take(1)  # of a request that is over
+    with ExitStack() as opened:
+        opened.enter_context(space.share()).take(10)
+        opened.enter_context(space.share()).take(5)
+
+
+async def test_all_batches_together_have_a_bound(serving: Serving) -> None:
+    """One that finds no room any more is ended; when others have ended there is room again."""
+    puts = b'{"user": "a"}\n' * 256  # two groups: what is left of a mebibyte by the large results has no room for both
+    async with serving(temp_bytes=MIB, temp_bytes_per_batch=MIB) as client:
+        await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)
+        writer.write(head(BATCH))
+        async with asyncio.timeout(20):
+            while b'"status":503' not in (await client.post(BATCH, body=puts, headers=NDJSON)).body:
+                writer.write(chunk((GET + b"\n") * 128))
+        writer.write(b"0\r\n\r\n")
+        assert (await asyncio.wait_for(read_reply(reader, "POST"), 30)).status == 200
+        await hang_up(writer)
+        reply = await client.post(BATCH, body=puts, headers=NDJSON)
+        assert [result["status"] for result in reply.lines] == [201] * 256
+
+
+async def test_results_in_temporary_files_have_a_bound_of_descriptors(tmp_path: Path, server: str) -> None:
+    """Others are answered in brief, from memory; when those with files have ended there are files again."""
+    limit, lines = 120, (GET + b"\n") * GROUP
+    most = limit // descriptors.RESERVED_PART // 2
+    with limited(tmp_path, limit, limit, "--no-access-log", "--server", server) as running, ExitStack() as stack:
+        client, watched = Client(running.port), Watched(running.process.pid)
+        await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
+        streams = [await asyncio.open_connection("127.0.0.1", running.port, limit=1 << 26) for _ in range(most + 5)]
+        for _, writer in streams:
+            writer.write(head(BATCH) + chunk(lines))
+            stack.callback(writer.close)
+        async with asyncio.timeout(40):
+            while watched.files() < most:
+                await asyncio.sleep(0.05)
+        reply = await client.post(BATCH, body=lines, headers=NDJSON)
+        assert [result["status"] for result in reply.lines] == [413] * GROUP
+        assert watched.files() == most
+        for _, writer in streams:
+            writer.write(b"0\r\n\r\n")
+        replies = [await asyncio.wait_for(read_reply(reader, "POST"), 40) for reader, _ in streams]
+        assert [len(reply.lines) for reply in replies] == [GROUP] * len(streams)
+        assert sum("record" in reply.lines[0] for reply in replies) == most
+        reply = await client.post(BATCH, body=lines, headers=NDJSON)
+        assert all("record" in result for result in reply.lines)
+        await client.aclose()
+
+
+async def test_a_batch_without_a_file_ends_when_its_results_fill_the_memory(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "temporary_files", lambda: 1)
+    memory_bytes, lines = 2 * GROUP * BRIEF_BYTES, (GET + b"\n") * GROUP
+    monkeypatch.setattr("guidsvc.api.resources.line_batch.MEMORY_BYTES", memory_bytes)
+    async with serving() as client:
+        await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)
+        writer.write(head(BATCH) + chunk(lines))
+        async with asyncio.timeout(40):
+            while b'"record"' in (reply := await client.post(BATCH, body=lines * 20, headers=NDJSON)).body:
+                await asyncio.sleep(0.05)
+        *results, end = reply.lines
+        assert (reply.status, end["status"], end["problem"]["line"]) == (200, 503, len(results) + 1)
+        assert [result["status"] for result in results] == [413] * len(results)
+        assert memory_bytes // 2 < len(reply.body) < memory_bytes + 1024
+        writer.write(b"0\r\n\r\n")
+        assert all("record" in line for line in (await asyncio.wait_for(read_reply(reader, "POST"), 30)).lines)
+        await hang_up(writer)
+
+
+async def test_changes_that_are_only_validated_have_a_bound_of_descriptors(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """Beyond it operations are answered 503; when other batches have ended there are files again."""
+    expected_logs.add("operation failed")
+    monkeypatch.setattr(descriptors, "temporary_files", lambda: 1)
+    path, headers = f"{BATCH}?validate_only=true", NDJSON | {"Prefer": "return=minimal"}
+    minimal = head(path).replace(b"\r\n\r\n", b"\r\nPrefer: return=minimal\r\n\r\n")
+
+    async def statuses() -> set[int]:
+        return {result["status"] for result in (await client.post(path, body=lines, headers=headers)).lines}
+
+    lines = (PUT + b"\n") * GROUP
+    async with serving() as client:
+        assert await statuses() == {201}
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(minimal + chunk(lines))
+        async with asyncio.timeout(20):
+            while await statuses() != {201, 503}:
+                await asyncio.sleep(0.05)
+        writer.write(b"0\r\n\r\n")
+        assert (await asyncio.wait_for(read_reply(reader, "POST"), 30)).status == 200
+        await hang_up(writer)
+        assert await statuses() == {201}
+
+
+async def test_lines_that_wait_for_their_group_are_counted(serving: Serving) -> None:
+    """They are held in memory: all batches together hold no more than a quarter of the temporary space."""
+    lines = (json.dumps({"user": USER, "metadata": {"x": "x" * 8000}}).encode() + b"\n") * 20
+    async with serving(temp_bytes=MIB, temp_bytes_per_batch=MIB) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(head(BATCH) + chunk(lines))
+        async with asyncio.timeout(20):
+            while (await client.post(BATCH, body=lines, headers=NDJSON)).status != 503:
+                await asyncio.sleep(0.01)
+        writer.write(b"0\r\n\r\n")
+        assert (await asyncio.wait_for(read_reply(reader, "POST"), 30)).status == 200
+        await hang_up(writer)
+        assert (await client.post(BATCH, body=lines, headers=NDJSON)).status == 200
+
+
+async def test_batches_leave_places_to_other_requests(serving: Serving, expected_logs: ExpectedLogs) -> None:
+    """A hundred batches of writes of one GUID, one after the other, while another client creates and lists."""
+    expected_logs.add("overload")  # some of the batches wait in vain
+    document = json.dumps({"operations": [{"guid": GUID, "user": f"user {n}"} for n in range(128)]}).encode()
+    json_type = {"Content-Type": "application/json"}
+    async with serving(max_in_progress=GROUPS + 8, queue_timeout=0.3) as client:
+        other = Client(client.port)
+        storm = [asyncio.create_task(client.post(BATCH, body=document, headers=json_type)) for _ in range(100)]
+        await asyncio.sleep(0)
+        seen = {(await other.post("/guid", {"user": USER})).status for _ in range(20)}
+        seen |= {(await other.get("/guid")).status for _ in range(20)}
+        replies = await asyncio.gather(*storm)
+        await other.aclose()
+    assert seen == {200, 201}
+    assert {reply.status for reply in replies} <= {200, 503}
+
+
+async def test_large_documents_of_one_owner_are_done_three_at_a_time(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoded they take many times their size; small ones are not held up."""
+    begun = done = most = 0
+    go, perform = asyncio.Event(), DocumentBatch.perform
+
+    async def held(batch: DocumentBatch, draws: Any) -> Any:
+        nonlocal begun, done, most
+        if len(batch._values) > 1:
+            begun += 1
+            most = max(most, begun - done)
+            await go.wait()
+            done += 1
+        return await perform(batch, draws)
+
+    monkeypatch.setattr(DocumentBatch, "perform", held)
+    large = {"operations": [{"op": "get", "guid": GUID, "if_match": f'"{"x" * 1_000}"'}] * 100}
+    asked = [asyncio.create_task(client.ask("POST", BATCH, json=large)) for _ in range(8)]
+    while begun < 3:
+        await asyncio.sleep(0.01)
+    for _ in range(20):
+        assert (await client.ask("POST", BATCH, json={"operations": [{"user": "a"}]})).status == 200
+    go.set()
+    assert [(await each).status for each in asked] == [200] * 8
+    assert (begun, done, most) == (8, 8, 3)
+
+
+async def test_the_body_of_a_request_that_has_been_answered_is_dropped(client: Client) -> None:
+    """Whatever keeps its handler: the garbage collector counts objects, and not how large they are."""
+    gc.disable()
+    try:
+        for _ in range(3):
+            reply = await client.ask("POST", BATCH, json={"operations": [], "x": "x" * 60_000})
+            assert reply.status == 400
+        handlers = [each for each in gc.get_objects() if type(each) is BatchHandler]
+        assert sum(len(handler._received) for handler in handlers) == 0
+    finally:
+        gc.enable()

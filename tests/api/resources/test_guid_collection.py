@@ -1,0 +1,392 @@
+"""Lists of GUIDs: pages, filters, cursors, totals and streams."""
+
+import asyncio
+import itertools
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing, suppress
+from urllib.parse import quote
+
+import pytest
+from tornado.iostream import StreamClosedError
+
+from guidsvc.api.base.handler import Handler
+from guidsvc.domain.commands import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from guidsvc.services.guid_service import PAGE_BYTES, PART_BYTES
+from guidsvc.store.sqlite.store import path_of_url
+from tests.api.resources.test_guid import assert_problem
+from tests.conftest import ExpectedLogs, FakeClock, Serving
+from tests.support.factories import USER
+from tests.support.http_client import Client, Reply, hang_up, read_chunks
+
+NDJSON = {"Accept": "application/x-ndjson"}
+
+
+def guid(number: int) -> str:
+    """Name a GUID by its place in the order of keys."""
+    return f"{number:032X}"
+
+
+async def create(client: Client, numbers: range, **members: object) -> list[object]:
+    """Create GUIDs and return their records."""
+    replies = await asyncio.gather(
+        *(client.put(f"/guid/{guid(number)}", {"user": USER} | members) for number in numbers)
+    )
+    assert {reply.status for reply in replies} == {201}
+    return [reply.json for reply in replies]
+
+
+async def pages(client: Client, path: str) -> AsyncIterator[Reply]:
+    """Follow the links from a page to the last."""
+    while path:
+        reply = await client.get(path)
+        assert reply.status == 200
+        yield reply
+        target, _, relation = reply.headers.get("Link", "").partition("; ")
+        assert relation in {"", 'rel="next"'}
+        path = target.strip("<>")
+
+
+def listed(reply: Reply) -> list[int]:
+    """Return the places of the GUIDs on a page."""
+    return [int(item["guid"], 16) for item in reply.json["items"]]
+
+
+async def test_a_list_holds_the_live_records_in_key_order(client: Client, clock: FakeClock) -> None:
+    second, first = await create(client, range(2, 3), metadata={"a": 1}), await create(client, range(1, 2))
+    await create(client, range(3, 4), expire=clock.seconds)
+
+    reply = await client.get("/guid")
+
+    assert reply.status == 200
+    assert reply.json == {"items": [*first, *second], "next": None}
+    assert reply.headers["Content-Type"] == "application/json"
+    assert "Link" not in reply.headers
+
+
+async def test_an_empty_service_has_an_empty_list(client: Client) -> None:
+    assert (await client.get("/guid")).body == b'{"items":[],"next":null}\n'
+    assert (await client.get("/guid", headers=NDJSON)).body == b""
+
+
+async def test_head_says_what_get_does_without_the_body(client: Client) -> None:
+    await create(client, range(2))
+    for headers in ({}, NDJSON):
+        got, head = (
+            await client.get("/guid?limit=1", headers=headers),
+            await client.ask("HEAD", "/guid?limit=1", headers=headers),
+        )
+        assert (head.status, head.body) == (200, b"")
+        for name in ("Content-Type", "Link", "Vary", "Content-Length"):
+            assert head.headers.get(name) == got.headers.get(name)
+
+
+async def test_a_head_for_a_stream_whose_client_has_gone_is_no_fault(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is logged: the fixture `quiet` looks at that."""
+    flushed = asyncio.Event()
+
+    def flush(handler: Handler, **_: bool) -> asyncio.Future[None]:
+        handler.request.connection.close()  # type: ignore[union-attr]
+        flushed.set()
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        sent.set_exception(StreamClosedError())
+        sent.exception()  # whoever waits is told; nobody has to
+        return sent
+
+    async with serving() as client:
+        monkeypatch.setattr(Handler, "flush", flush)
+        with suppress(Exception):
+            await client.ask("HEAD", "/guid", headers=NDJSON)
+        await flushed.wait()
+        monkeypatch.undo()
+        assert (await client.get("/livez")).status == 200
+
+
+async def test_a_page_has_50_records_unless_told_otherwise_and_500_at_most(serving: Serving) -> None:
+    async with serving() as client:
+        await create(client, range(MAX_PAGE_SIZE + 2))
+        for limit, length in (
+            ("", DEFAULT_PAGE_SIZE),
+            ("?limit=1", 1),
+            (f"?limit={MAX_PAGE_SIZE}", MAX_PAGE_SIZE),
+            ("?limit=9999999999999999", MAX_PAGE_SIZE),
+        ):
+            assert listed(await client.get(f"/guid{limit}")) == list(range(length))
+
+
+async def test_the_links_lead_through_all_of_a_list_and_next_says_the_same(client: Client) -> None:
+    await create(client, range(7))
+
+    walked = [page async for page in pages(client, "/guid?limit=3")]
+
+    assert [listed(page) for page in walked] == [[0, 1, 2], [3, 4, 5], [6]]
+    for page in walked[:-1]:
+        assert page.headers["Link"] == f'</guid?limit=3&cursor={page.json["next"]}>; rel="next"'
+    assert walked[-1].json["next"] is None
+
+
+async def test_a_page_that_ends_the_list_exactly_has_no_next(client: Client) -> None:
+    await create(client, range(4))
+
+    assert [listed(page) async for page in pages(client, "/guid?limit=2")] == [[0, 1], [2, 3]]
+
+
+async def test_the_link_keeps_the_filters_as_they_were_given(client: Client, clock: FakeClock) -> None:
+    user = "Zürich & co, 100% +1"
+    await create(client, range(3), user=user)
+    await create(client, range(3, 6))
+
+    path = f"/guid?limit=1&user={quote(user)}&state=live&expires_after={clock.seconds}"
+    assert [listed(page) async for page in pages(client, path)] == [[0], [1], [2]]
+
+
+async def test_a_list_can_be_of_one_user(client: Client) -> None:
+    await create(client, range(2), user="a")
+    await create(client, range(2, 4), user="b")
+
+    assert listed(await client.get("/guid?user=b")) == [2, 3]
+    assert listed(await client.get("/guid?user=nobody")) == []
+
+
+async def test_a_list_can_be_of_the_live_the_expired_or_all(client: Client, clock: FakeClock) -> None:
+    await create(client, range(2), expire=clock.seconds)
+    await create(client, range(2, 4), expire=clock.seconds + 1)
+
+    for query, expected in (
+        ("", [2, 3]),
+        ("?state=live", [2, 3]),
+        ("?state=expired", [0, 1]),
+        ("?state=all", [0, 1, 2, 3]),
+    ):
+        assert listed(await client.get(f"/guid{query}")) == expected
+    clock.advance(seconds=1)
+    assert listed(await client.get("/guid")) == []
+    assert listed(await client.get("/guid?state=expired")) == [0, 1, 2, 3]
+
+
+async def test_what_is_past_its_retention_is_in_no_list(serving: Serving, clock: FakeClock) -> None:
+    async with serving(retention=10) as client:
+        await create(client, range(1), expire=0)
+        clock.advance(seconds=9)
+        assert listed(await client.get("/guid?state=all")) == [0]
+        clock.advance(seconds=1)
+        for state in ("live", "expired", "all"):
+            reply = await client.get(f"/guid?state={state}", headers={"Prefer": "return=total-count"})
+            assert reply.json == {"items": [], "next": None, "total": 0}
+
+
+async def test_a_list_can_be_bounded_by_expiry_without_its_bounds(client: Client, clock: FakeClock) -> None:
+    now = clock.seconds
+    for number in range(5):
+        await create(client, range(number, number + 1), expire=now + 10 + number)
+
+    assert listed(await client.get(f"/guid?expires_after={now + 11}")) == [2, 3, 4]
+    assert listed(await client.get(f"/guid?expires_before={now + 12}")) == [0, 1]
+    assert listed(await client.get(f"/guid?expires_after={now + 10}&expires_before={now + 13}")) == [1, 2]
+    assert listed(await client.get(f"/guid?expires_after={now + 13}&expires_before={now + 10}")) == []
+
+
+async def test_view_full_shows_the_states_of_the_records(client: Client, clock: FakeClock) -> None:
+    await create(client, range(1), expire=0)
+    await create(client, range(1, 2))
+
+    items = (await client.get("/guid?state=all&view=full")).json["items"]
+
+    assert [item["state"] for item in items] == ["expired", "live"]
+    assert items[1]["version"] == (await client.get(f"/guid/{guid(1)}")).headers["ETag"].strip('"')
+
+
+async def test_a_total_is_counted_where_it_is_asked_for(client: Client) -> None:
+    await create(client, range(5), user="a")
+    await create(client, range(5, 7), user="b")
+
+    assert "total" not in (await client.get("/guid")).json
+    for query, total in (("", 7), ("?user=a&limit=2", 5), ("?user=c", 0), ("?state=expired", 0)):
+        reply = await client.get(f"/guid{query}", headers={"Prefer": "return=total-count"})
+        assert reply.json["total"] == total
+        assert reply.headers["Preference-Applied"] == "return=total-count"
+
+
+async def test_a_total_does_not_depend_on_the_page(client: Client) -> None:
+    await create(client, range(3))
+
+    following = (await client.get("/guid?limit=1")).json["next"]
+    reply = await client.get(f"/guid?limit=1&cursor={following}", headers={"Prefer": "return=total-count"})
+
+    assert (listed(reply), reply.json["total"]) == ([1], 3)
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ("limit=0", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=1.5", "limit"),
+        ("limit=", "limit"),
+        ("limit=%D9%A1", "limit"),
+        ("state=dead", "state"),
+        ("user=", "user"),
+        ("user=%00", "user"),
+        ("expires_before=x", "expires_before"),
+        ("expires_after=253402300800", "expires_after"),
+        ("cursor=", "cursor"),
+        ("cursor=abc", "cursor"),
+        ("cursor=%C3%A9", "cursor"),
+        ("cursor=AgAAAAAAAAAAAAAAAAAAAAA", "cursor"),
+        ("cursor=AQAAAAAAAAAAAAAAAAAAAAAB", "cursor"),
+        ("view=half", "view"),
+        ("offset=10", "offset"),
+        ("user=%FF", "user"),
+        ("limit=1&limit=2", "limit"),
+    ],
+)
+async def test_a_query_that_is_wrong_is_refused_by_the_name_of_its_parameter(
+    serving: Serving, query: str, parameter: str
+) -> None:
+    async with serving() as client:
+        for headers in ({}, NDJSON):
+            reply = await client.get(f"/guid?{query}", headers=headers)
+            assert_problem(reply, 400, "invalid-request")
+            assert [each["parameter"] for each in reply.json["errors"]] == [parameter]
+
+
+async def test_a_walk_while_others_write_sees_each_lasting_record_exactly_once(client: Client) -> None:
+    await create(client, range(0, 60, 2))
+    done = asyncio.Event()
+
+    async def disturb() -> None:
+        for round_ in itertools.count():
+            for number in range(1, 60, 2):
+                if done.is_set():
+                    return
+                path = f"/guid/{guid(number)}"
+                await (client.put(path, {"user": USER}) if round_ % 2 == 0 else client.delete(path))
+            await client.put(f"/guid/{guid(2 * (round_ % 30))}", {"metadata": {"round": round_}})
+
+    disturbing = asyncio.create_task(disturb())
+    for limit in (1, 7, 500):
+        walked = [number async for page in pages(client, f"/guid?limit={limit}") for number in listed(page)]
+        assert walked == sorted(set(walked))
+        assert [number for number in walked if number % 2 == 0] == list(range(0, 60, 2))
+    done.set()
+    await disturbing
+
+
+async def test_a_cursor_is_good_though_its_record_is_gone(client: Client) -> None:
+    await create(client, range(4))
+    following = (await client.get("/guid?limit=2")).json["next"]
+    for number in (1, 2):
+        await client.delete(f"/guid/{guid(number)}")
+
+    assert listed(await client.get(f"/guid?cursor={following}")) == [3]
+
+
+def take_away(sqlite_url: str) -> None:
+    """Take the records away from under the service, as only a fault could."""
+    with closing(sqlite3.connect(path_of_url(sqlite_url))) as connection:
+        connection.execute("DROP TABLE records")
+
+
+async def test_a_list_without_its_store_is_unavailable(
+    serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("request failed")
+    async with serving() as client:
+        take_away(sqlite_url)
+        for headers in ({}, NDJSON, {"Prefer": "return=total-count"}):
+            assert_problem(await client.get("/guid", headers=headers), 503, "unavailable")
+
+
+async def test_a_page_of_large_records_ends_early_and_the_pages_hold_all(serving: Serving) -> None:
+    async with serving() as client:
+        await create(client, range(90))  # small ones first, which say nothing of those that follow
+        await create(client, range(90, 240), metadata={"much": "x" * 16_000})
+        for path in ("/guid?limit=500", "/guid?limit=500&view=full", "/guid?limit=100"):
+            replies = [reply async for reply in pages(client, path)]
+            assert [number for reply in replies for number in listed(reply)] == list(range(240))
+            assert len(replies) > 2
+            assert all(len(reply.body) <= PAGE_BYTES for reply in replies)
+            assert all(len(reply.body) > PAGE_BYTES - 60_000 for reply in replies[:-1] if "500" in path)
+            assert all(reply.json["next"] for reply in replies[:-1])
+            assert replies[-1].json["next"] is None
+
+
+# As a stream
+
+
+async def test_a_stream_holds_the_whole_selection_a_record_a_line(client: Client, clock: FakeClock) -> None:
+    created = await create(client, range(60), metadata={"city": "Zürich\n"})
+    await create(client, range(60, 62), expire=0)
+
+    reply = await client.get("/guid", headers=NDJSON)
+
+    assert reply.headers["Content-Type"] == "application/x-ndjson"
+    assert reply.lines == created
+    assert len((await client.get("/guid?state=all", headers=NDJSON)).lines) == 62
+    assert len((await client.get("/guid?limit=7", headers=NDJSON)).lines) == 7
+
+
+async def test_a_stream_is_longer_than_what_is_read_at_a_time(serving: Serving) -> None:
+    async with serving() as client:
+        created = await create(client, range(1001))
+        assert (await client.get("/guid", headers=NDJSON)).lines == created
+        assert (await client.get("/guid?limit=1000", headers=NDJSON)).lines == created[:1000]
+
+
+async def test_a_stream_comes_in_parts_of_some_bytes_whatever_its_records_are(serving: Serving) -> None:
+    async with serving() as client:
+        small = await create(client, range(700))
+        large = await create(client, range(700, 760), metadata={"much": "x" * 16_000})
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(b"GET /guid HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        chunks = [chunk async for chunk in read_chunks(reader)]
+        await hang_up(writer)
+        assert [json.loads(line) for line in b"".join(chunks).splitlines()] == small + large
+        assert max(map(len, chunks)) <= PART_BYTES
+
+
+async def open_stream(client: Client) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Ask for a stream on a connection of its own, with a small window; return when its head has come."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=2**12)
+    writer.write(b"GET /guid HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    return reader, writer
+
+
+async def test_a_stream_that_breaks_off_is_seen_to(
+    serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("request failed")
+    async with serving() as client:
+        await create(client, range(1200), metadata={"much": "x" * 15_000})
+        reader, writer = await open_stream(client)
+        take_away(sqlite_url)
+        with pytest.raises(asyncio.IncompleteReadError):
+            assert [chunk async for chunk in read_chunks(reader)]
+        await hang_up(writer)
+
+
+async def test_a_client_that_goes_away_in_the_middle_of_a_stream_leaves_nothing_behind(serving: Serving) -> None:
+    async with serving() as client:
+        await create(client, range(1200), metadata={"much": "x" * 8_000})
+        before = asyncio.all_tasks()
+        _, writer = await open_stream(client)
+        begun = asyncio.all_tasks() - before
+        writer.transport.abort()
+        await asyncio.wait(begun, timeout=10)
+        assert all(task.done() for task in begun)
+        assert (await client.get("/livez")).status == 200
+
+
+async def test_under_http_1_0_a_stream_ends_with_its_connection(serving: Serving) -> None:
+    async with serving() as client:
+        created = await create(client, range(3))
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(b"GET /guid HTTP/1.0\r\nAccept: application/x-ndjson\r\nConnection: keep-alive\r\n\r\n")
+        _, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+        await hang_up(writer)
+        assert [json.loads(line) for line in body.splitlines()] == created

@@ -1,0 +1,185 @@
+"""Idempotency-Key, over HTTP."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from guidsvc.store.sqlite.store import path_of_url
+from tests.api.contract.test_handler import raw
+from tests.api.resources.test_guid import assert_problem
+from tests.conftest import ExpectedLogs, FakeClock, Serving
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client
+
+KEY = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
+
+
+async def everything(client: Client) -> int:
+    """Count all that is stored."""
+    total: int = (await client.get("/guid?state=all", headers={"Prefer": "return=total-count"})).json["total"]
+    return total
+
+
+async def test_a_create_that_is_sent_again_gets_the_first_answer_again(client: Client, clock: FakeClock) -> None:
+    first = await client.post("/guid", {"user": USER}, headers=KEY)
+    clock.advance(seconds=3600)
+    await client.put(f"/guid/{first.json['guid']}", {"user": "changed since"})
+    again = await client.post("/guid", {"user": USER}, headers=KEY)
+
+    assert first.status == again.status == 201
+    assert first.body == again.body
+    for name in ("ETag", "Location", "Last-Modified", "Content-Type", "Cache-Control"):
+        assert first.headers[name] == again.headers[name]
+    assert "Idempotent-Replayed" not in first.headers
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert first.headers["X-Request-Id"] != again.headers["X-Request-Id"]
+    assert await everything(client) == 1
+
+
+async def test_what_was_created_revoked_is_not_renewed_by_asking_again(client: Client) -> None:
+    revoked = {"user": USER, "expire": 0}
+    first, again = [await client.post("/guid", revoked, headers=KEY) for _ in range(2)]
+    path = f"/guid/{first.json['guid']}"
+
+    assert (first.status, again.status, again.body) == (201, 201, first.body)
+    assert_problem(await client.get(path), 410, "expired")
+    assert_problem(await client.put(path, {"user": USER}), 410, "expired")
+
+
+async def test_another_body_or_path_or_query_under_the_same_key_is_a_mismatch(client: Client) -> None:
+    await client.post("/guid", {"user": USER}, headers=KEY)
+
+    for path, body in (
+        ("/guid", {"user": "b"}),
+        ("/guid?view=full", {"user": USER}),
+        ("/guid:batch", {"operations": [{"user": USER}]}),
+    ):
+        assert_problem(await client.post(path, body, headers=KEY), 422, "idempotency-mismatch")
+    assert await everything(client) == 1
+
+
+async def test_of_many_at_once_one_creates_and_the_others_are_told_to_come_back(client: Client) -> None:
+    async def create() -> bytes:
+        while True:
+            reply = await client.post("/guid", {"user": USER}, headers=KEY)
+            if reply.status == 201:
+                return reply.body
+            assert_problem(reply, 409, "in-progress")
+            assert reply.headers["Retry-After"] == "1"
+
+    bodies = await asyncio.gather(*(create() for _ in range(20)))
+
+    assert len(set(bodies)) == 1
+    assert await everything(client) == 1
+
+
+async def test_a_request_that_was_wrong_can_be_mended_under_the_same_key(client: Client) -> None:
+    assert_problem(await client.post("/guid", {"user": ""}, headers=KEY), 400, "invalid-request")
+    failed = await client.post("/guid", {"user": USER}, headers=KEY | {"If-Match": "*"})
+    assert_problem(failed, 412, "precondition-failed")
+
+    assert (await client.post("/guid", {"user": USER}, headers=KEY)).status == 201
+
+
+async def test_the_key_may_stand_in_quotes(client: Client) -> None:
+    first = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": "abc"})
+    again = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": '"abc"'})
+
+    assert first.body == again.body
+
+
+@pytest.mark.parametrize("key", ["", '""', '"', "a b", "é", "x" * 256, '"a'])
+async def test_a_key_that_is_none_is_refused_by_the_name_of_its_header(serving: Serving, key: str) -> None:
+    async with serving() as client:
+        reply = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": key})
+        assert_problem(reply, 400, "invalid-request")
+        assert [error["header"] for error in reply.json["errors"]] == ["Idempotency-Key"]
+        assert await everything(client) == 0
+
+
+async def test_an_answer_without_a_body_is_given_again_without_one(client: Client) -> None:
+    for _ in range(2):
+        reply = await client.post("/guid", {"user": USER}, headers=KEY | {"Prefer": "return=minimal"})
+        assert (reply.status, reply.body) == (201, b"")
+        assert reply.headers["Preference-Applied"] == "return=minimal"
+        assert "Content-Type" not in reply.headers
+    assert await everything(client) == 1
+
+
+async def test_a_key_outlives_the_process(serving: Serving, combination: dict[str, str]) -> None:
+    async with serving(**combination) as client:
+        first = await client.post("/guid", {"user": USER}, headers=KEY)
+    async with serving(**combination) as client:
+        again = await client.post("/guid", {"user": USER}, headers=KEY)
+        assert (again.body, again.headers["Idempotent-Replayed"]) == (first.body, "true")
+
+
+async def test_a_batch_that_is_sent_again_gets_the_first_answer_again(client: Client) -> None:
+    operations = [
+        {"user": USER},
+        {"user": USER},
+        {"guid": GUID, "user": USER},
+        {"op": "delete", "guid": GUID},
+        {"op": "no"},
+    ]
+
+    first, again = [await client.post("/guid:batch", {"operations": operations}, headers=KEY) for _ in range(2)]
+
+    assert [result["status"] for result in first.json["results"]] == [201, 201, 201, 204, 400]
+    assert (first.body, again.headers["Idempotent-Replayed"]) == (again.body, "true")
+    assert await everything(client) == 2
+
+
+async def test_lines_take_no_key(client: Client) -> None:
+    headers = KEY | {"Content-Type": "application/x-ndjson"}
+    assert_problem(await client.post("/guid:batch", body=b'{"user": "a"}\n', headers=headers), 400, "invalid-request")
+    assert await everything(client) == 0
+
+
+async def test_two_keys_are_none(serving: Serving) -> None:
+    request = b"POST /guid HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n"
+    async with serving() as client:
+        reply = await raw(client, request + b'Idempotency-Key: a\r\nIdempotency-Key: b\r\n\r\n{"user": "a"}')
+        assert_problem(reply, 400, "invalid-request")
+
+
+async def test_what_was_preferred_the_first_time_is_what_was_applied(client: Client) -> None:
+    body = {"operations": [{"user": USER}]}
+    await client.post("/guid:batch", body, headers=KEY)
+    again = await client.post("/guid:batch", body, headers=KEY | {"Prefer": "return=minimal"})
+
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert "Preference-Applied" not in again.headers
+    assert "record" in again.json["results"][0]
+
+
+async def test_a_batch_that_died_is_not_done_again_where_it_could_undo_what_others_did(
+    serving: Serving, sqlite_url: str, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("request failed")
+    changes = {"operations": [{"guid": GUID, "user": "mine"}]}
+    creates = {"operations": [{"user": "mine"}, {"op": "get", "guid": GUID}]}
+    async with serving() as client:
+        await client.post("/guid:batch", changes, headers=KEY)
+        first = await client.post("/guid:batch", creates, headers={"Idempotency-Key": "creates"})
+        await client.put(f"/guid/{GUID}", {"user": "another's"})
+        with closing(sqlite3.connect(path_of_url(sqlite_url))) as file:  # as if it had died before it could keep these
+            file.execute("UPDATE receipts SET answer = NULL, leased_until = ?", (clock() + 1,))
+            file.commit()
+        assert_problem(await client.post("/guid:batch", changes, headers=KEY), 409, "in-progress")
+        clock.advance(seconds=1)
+        assert_problem(await client.post("/guid:batch", changes, headers=KEY), 504, "outcome-unknown")
+        again = await client.post("/guid:batch", creates, headers={"Idempotency-Key": "creates"})
+        assert again.json["results"][0] == first.json["results"][0]
+        assert (await client.get(f"/guid/{GUID}")).json["user"] == "another's"
+        assert await everything(client) == 2
+
+
+@pytest.mark.parametrize("more", [{"If-Match": "*"}, {"If-None-Match": "*"}], ids=str)
+async def test_conditions_belong_to_the_request(client: Client, more: dict[str, str]) -> None:
+    once = {"Idempotency-Key": "the-same"}
+    assert (await client.post("/guid", {"user": USER}, headers=once)).status == 201
+
+    assert_problem(await client.post("/guid", {"user": USER}, headers=once | more), 422, "idempotency-mismatch")

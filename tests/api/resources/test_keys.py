@@ -1,0 +1,308 @@
+"""The HTTP contract of `/keys`, on each combination of store and cache, over real sockets."""
+
+import json
+import logging
+import re
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.api_key import MOST_OVERLAP, OVERLAP
+from guidsvc.domain.commands import MAX_PAGE_SIZE
+from guidsvc.store import open_keys
+from tests.api.contract.test_openapi import DOCUMENT, check
+from tests.api.resources.test_guid import assert_problem, pointers
+from tests.conftest import FakeClock, Serving
+from tests.support.http_client import Reply
+from tests.support.secured_service import Asker, Guarded, Held, everything, until
+
+KEY = re.compile(r"gs_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}")
+ALICE = {"owner": "alice", "scopes": ["write", "read"]}
+UNKNOWN = "0" * keys.ID_CHARACTERS
+
+
+class Admin(Guarded):
+    """A service, asked by one who may deal out keys."""
+
+    held: Held
+
+    async def ask(self, method: str, path: str, **options: Any) -> Reply:
+        """Ask as the admin."""
+        return await Asker(self.client, self.held).ask(method, path, **options)
+
+    async def create(self, **members: object) -> dict[str, Any]:
+        """Create a key, and return what is told of it."""
+        reply = await self.ask("POST", "/keys", json=ALICE | members)
+        assert reply.status == 201
+        told: dict[str, Any] = reply.json
+        return told
+
+    def as_holder(self, told: dict[str, Any]) -> Asker:
+        """Return who shows a key that was answered."""
+        return Asker(self.client, Held(None, told["key"]))  # type: ignore[arg-type]  # it is in the store
+
+
+@pytest.fixture
+async def admin(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[Admin]:
+    async with serving(**combination, access="keys") as client:
+        asked = Admin(client, combination["store_url"], clock)
+        asked.held = await asked.give("root", "admin")
+        yield asked
+
+
+def schema(path: str, method: str, status: int) -> dict[str, Any]:
+    """Return how a body is described."""
+    described: dict[str, Any] = DOCUMENT["paths"][path][method]["responses"][str(status)]["content"]
+    found: dict[str, Any] = described["application/json"]["schema"]
+    return found
+
+
+async def test_a_key_that_is_created_is_shown_once_and_opens_at_once(admin: Admin) -> None:
+    reply = await admin.ask("POST", "/keys", json=ALICE | {"expire": "4102444800"})
+
+    assert reply.status == 201
+    told = reply.json
+    assert list(told) == ["id", "owner", "scopes", "created", "expire", "state", "key"]
+    assert told == {
+        "id": ANY,
+        "owner": "alice",
+        "scopes": ["read", "write"],
+        "created": str(admin.clock()),
+        "expire": "4102444800",
+        "state": "live",
+        "key": ANY,
+    }
+    assert KEY.fullmatch(told["key"])
+    assert told["key"].startswith(f"gs_{told['id']}_")
+    assert reply.headers["Location"] == f"/keys/{told['id']}"
+    assert reply.headers["Cache-Control"] == "no-store"
+    check(told, schema("/keys", "post", 201))
+    assert (await admin.as_holder(told).ask("PUT", "/guid", json={"user": "u"})).status == 201
+    assert (await admin.as_holder(told).ask("GET", "/keys")).status == 403
+    read = await admin.ask("GET", reply.headers["Location"])
+    assert read.status == 200
+    check(read.json, schema("/keys/{id}", "get", 200))
+    assert {name: value for name, value in read.json.items() if name != "used"} == {
+        name: value for name, value in told.items() if name != "key"
+    }
+    head = await admin.ask("HEAD", reply.headers["Location"])
+    assert (head.status, head.body) == (200, b"")
+
+
+async def test_keys_are_for_admins(admin: Admin) -> None:
+    told = await admin.create(scopes=["read", "write", "delete"])
+    for method, path in (
+        ("GET", "/keys"),
+        ("HEAD", "/keys"),
+        ("POST", "/keys"),
+        ("GET", f"/keys/{told['id']}"),
+        ("DELETE", f"/keys/{told['id']}"),
+        ("POST", f"/keys/{told['id']}/rotation"),
+    ):
+        body = ALICE if method == "POST" else None
+        assert (await admin.client.ask(method, path, json=body)).status == 401
+        refused = await admin.as_holder(told).ask(method, path, json=body)
+        assert refused.status == 403
+        assert 'scope="admin"' in refused.headers["WWW-Authenticate"]
+    for path in ("/keys", "/keys/x", "/keys/x/rotation"):
+        assert (await admin.client.ask("OPTIONS", path)).status == 204
+    assert (await admin.ask("GET", f"/keys/{told['id']}")).json["state"] == "live"
+
+
+async def test_while_access_is_off_nobody_gets_near_to_keys(serving: Serving, combination: dict[str, str]) -> None:
+    """Not even who sends a body that would be refused: there is nothing to be learnt."""
+    async with serving(**combination) as client:
+        for method, path in (
+            ("GET", "/keys"),
+            ("POST", "/keys"),
+            ("GET", f"/keys/{UNKNOWN}"),
+            ("DELETE", f"/keys/{UNKNOWN}"),
+            ("POST", f"/keys/{UNKNOWN}/rotation"),
+        ):
+            for body in (None, {}, ALICE):
+                reply = await client.ask(method, path, json=body)
+                problem = assert_problem(reply, 403, "forbidden")
+                assert "python pdapt.py keys create" in str(problem["detail"])
+                assert "WWW-Authenticate" not in reply.headers
+    async with open_keys(combination["store_url"]) as kept:
+        assert await kept.keys("", 1) == []
+
+
+async def test_a_walk_along_the_list_meets_every_key_once(admin: Admin) -> None:
+    made = sorted([admin.held.key.id, *[(await admin.create())["id"] for _ in range(6)]])
+    path, found = "/keys?limit=3", []
+    while path:
+        reply = await admin.ask("GET", path)
+        assert reply.status == 200
+        check(reply.json, schema("/keys", "get", 200))
+        found.append([item["id"] for item in reply.json["items"]])
+        link = reply.headers.get("Link", "")
+        assert (reply.json["next"] is None) == (not link)
+        path = link.partition(">")[0].removeprefix("<")
+        assert path == ("" if not link else f"/keys?limit=3&cursor={reply.json['next']}")
+    assert [len(page) for page in found] == [3, 3, 1]
+    assert [each for page in found for each in page] == made
+    whole = await admin.ask("GET", f"/keys?limit={MAX_PAGE_SIZE + 1}")
+    assert (whole.json["next"], len(whole.json["items"])) == (None, 7)
+    assert all(one["id"] < other["id"] for one, other in pairwise(whole.json["items"]))
+
+
+@pytest.mark.parametrize("path", ["/keys?limit=0", "/keys?cursor=x", f"/keys?cursor={UNKNOWN}%0A", "/keys?owner=a"])
+async def test_what_is_wrong_with_the_query_of_a_list_is_told(
+    serving: Serving, clock: FakeClock, sqlite_url: str, path: str
+) -> None:
+    async with serving(access="keys") as client:
+        admin = Guarded(client, sqlite_url, clock)
+        reply = await (await admin.asker("root", "admin")).ask("GET", path)
+        problem = assert_problem(reply, 400, "invalid-request")
+        assert [fault["parameter"] for fault in problem["errors"]] == [re.split("[?=]", path)[1]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({}, ["/owner", "/scopes"]),
+        ({"owner": " ", "scopes": [], "expire": None, "key": "gs_"}, ["/owner", "/scopes", "/expire", "/key"]),
+        (ALICE | {"owner": "a" * 257}, ["/owner"]),
+        (ALICE | {"owner": None, "scopes": None}, ["/owner", "/scopes"]),
+        (ALICE | {"scopes": ["read", "all", 1]}, ["/scopes/1", "/scopes/2"]),
+        (ALICE | {"scopes": "read"}, ["/scopes"]),
+        (ALICE | {"expire": "soon"}, ["/expire"]),
+        (ALICE | {"expire": 253402300800}, ["/expire"]),
+        (ALICE | {"expire": 1}, ["/expire"]),
+    ],
+)  # fmt: skip
+async def test_all_that_is_wrong_with_a_new_key_is_told(
+    serving: Serving, clock: FakeClock, sqlite_url: str, body: object, where: list[str]
+) -> None:
+    async with serving(access="keys") as client:
+        admin = await Guarded(client, sqlite_url, clock).asker("root", "admin")
+        reply = await admin.ask("POST", "/keys", json=body)
+        assert pointers(reply) == where
+        assert b"to create a GUID" not in reply.body
+        assert len((await admin.ask("GET", "/keys")).json["items"]) == 1
+
+
+async def test_what_is_revoked_is_refused_and_stays_listed(admin: Admin) -> None:
+    """Twice is once; its own key too."""
+    told = await admin.create()
+    holder = admin.as_holder(told)
+    assert (await holder.ask("GET", "/guid")).status == 200
+    for _ in range(2):
+        reply = await admin.ask("DELETE", f"/keys/{told['id']}")
+        assert (reply.status, reply.body, reply.headers.get("Content-Type")) == (204, b"", None)
+    await until(401, holder, "/guid")
+    assert (await admin.ask("GET", f"/keys/{told['id']}")).json["state"] == "revoked"
+    listed = (await admin.ask("GET", "/keys")).json["items"]
+    assert {item["id"]: item["state"] for item in listed} == {told["id"]: "revoked", admin.held.key.id: "live"}
+    problem = assert_problem(await admin.ask("POST", f"/keys/{told['id']}/rotation", json={}), 409, "key-ended")
+    assert "was revoked" in str(problem["detail"])
+    assert (await admin.ask("DELETE", f"/keys/{admin.held.key.id}")).status == 204
+    await until(401, Asker(admin.client, admin.held), "/keys")
+
+
+async def test_what_is_rotated_opens_as_it_was_until_the_overlap_ends(admin: Admin) -> None:
+    told = await admin.create(scopes=["read"])
+    before = admin.as_holder(told)
+    assert (await before.ask("GET", "/guid")).status == 200
+    reply = await admin.ask("POST", f"/keys/{told['id']}/rotation", json={"overlap": 60})
+    assert (reply.status, reply.headers["Cache-Control"]) == (200, "no-store")
+    check(reply.json, schema("/keys/{id}/rotation", "post", 200))
+    assert {name: value for name, value in reply.json.items() if name != "used"} == told | {"key": reply.json["key"]}
+    assert reply.json["key"] != told["key"]
+    after = admin.as_holder(reply.json)
+    admin.clock.advance(seconds=59)
+    assert [(await each.ask("GET", "/guid")).status for each in (before, after)] == [200, 200]
+    admin.clock.advance(seconds=1)
+    await until(401, before, "/guid")
+    assert (await after.ask("GET", "/guid")).status == 200
+
+
+async def test_the_overlap_is_an_hour_unless_told_otherwise_and_bounded(
+    serving: Serving, clock: FakeClock, sqlite_url: str
+) -> None:
+    async with serving(access="keys") as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        admin, held = await guarded.asker("root", "admin"), await guarded.give()
+        path = f"/keys/{held.key.id}/rotation"
+        for wrong in (-1, MOST_OVERLAP + 1, "60", 1.5, True, None):
+            assert pointers(await admin.ask("POST", path, json={"overlap": wrong})) == ["/overlap"]
+        assert (await admin.ask("POST", path, json={})).status == 200
+        async with open_keys(sqlite_url) as kept:
+            key = await kept.key(held.key.id)
+        assert key is not None
+        assert key.former_until == clock() + OVERLAP * 1000
+
+
+async def test_an_unknown_key_is_not_found(admin: Admin) -> None:
+    """However its id is written; a whole key is not repeated."""
+    for name in (UNKNOWN, "x", "%00", "%FF", f"{UNKNOWN}%0A", admin.held.text):
+        for method, path in (("GET", ""), ("HEAD", ""), ("DELETE", ""), ("POST", "/rotation")):
+            body: object = {} if method == "POST" else None
+            reply = await admin.ask(method, f"/keys/{name}{path}", json=body)
+            assert reply.status == 404
+            if method != "HEAD":
+                assert "key" in str(assert_problem(reply, 404, "not-found")["detail"])
+                assert admin.held.text.encode() not in reply.body
+    for path in ("/keys/", f"/keys/{UNKNOWN}/", f"/keys/{UNKNOWN}/rotation/", f"/keys/{UNKNOWN}/other"):
+        assert_problem(await admin.ask("GET", path), 404, "not-found")
+
+
+async def test_other_methods_are_refused(admin: Admin) -> None:
+    for path, allowed in (
+        ("/keys", "GET, HEAD, POST, OPTIONS"),
+        (f"/keys/{UNKNOWN}", "GET, HEAD, DELETE, OPTIONS"),
+        (f"/keys/{UNKNOWN}/rotation", "POST, OPTIONS"),
+    ):
+        assert (await admin.ask("PUT", path, json={})).headers["Allow"] == allowed
+
+
+async def test_an_answer_with_a_key_in_it_is_not_kept_for_who_sends_again(admin: Admin) -> None:
+    """Idempotency-Key is refused, and nothing is made."""
+    told = await admin.create()
+    for path, body in (("/keys", ALICE), (f"/keys/{told['id']}/rotation", {})):
+        reply = await admin.ask("POST", path, json=body, headers={"Idempotency-Key": "k"})
+        problem = assert_problem(reply, 400, "invalid-request")
+        assert [fault["header"] for fault in problem["errors"]] == ["Idempotency-Key"]  # type: ignore[attr-defined]
+    assert len((await admin.ask("GET", "/keys")).json["items"]) == 2
+    assert (await admin.as_holder(told).ask("GET", "/guid")).status == 200
+
+
+async def test_a_body_must_be_json_and_small(admin: Admin) -> None:
+    typed = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert (await admin.ask("POST", "/keys", body=json.dumps(ALICE).encode(), headers=typed)).status == 415
+    assert (await admin.ask("POST", "/keys", json=ALICE | {"more": "a" * 65_536})).status == 413
+
+
+async def test_a_secret_is_told_once_and_kept_nowhere(
+    admin: Admin, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In no log line, whatever the level; in no other reply, good or bad; nor in the store."""
+    caplog.set_level(logging.DEBUG)
+    told = await admin.create()
+    turned = (await admin.ask("POST", f"/keys/{told['id']}/rotation", json={})).json
+    assert (await admin.as_holder(turned).ask("GET", "/guid")).status == 200
+    replies = [
+        await admin.ask("GET", "/keys"),
+        await admin.ask("GET", f"/keys/{told['id']}"),
+        await admin.as_holder(told).ask("GET", "/keys"),
+        await admin.as_holder(told).ask("PUT", "/guid", json={}),
+        await admin.ask("DELETE", f"/keys/{told['id']}"),
+    ]
+    said = [
+        *(reply.body.decode() for reply in replies),
+        *(str(dict(reply.headers.get_all())) for reply in replies),
+        *(record.getMessage() for record in caplog.records),
+        *capfd.readouterr(),
+        *map(str, everything(admin.store_url)),
+    ]
+    for text in (told["key"], turned["key"]):
+        shown = keys.parse(text)
+        assert shown is not None
+        assert any(keys.digest_of(shown.secret) in each for each in said), "this is how it is kept"
+        assert not any(shown.secret in each for each in said)
+        assert not any(keys.digest_of(shown.secret) in reply.body.decode() for reply in replies)

@@ -1,0 +1,164 @@
+"""A batch of lines beside others: its end when its client has gone, and what it takes of a turn of the event loop."""
+
+import asyncio
+import gc
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from guidsvc.api.resources import line_batch
+from guidsvc.api.resources.batch_executor import GROUP, BatchExecutor, ParsedOperation, Result, read_line
+from guidsvc.api.resources.batch_slots import READERS
+from guidsvc.api.resources.line_batch import MAX_UNREADABLE, READ_AT_ONCE, LineBatch
+from guidsvc.http.ndjson import Line, NdjsonSplitter
+from guidsvc.server.protocol.connection import Connection
+from tests.conftest import Serving
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, hang_up, read_reply, reset
+
+BATCH = "/guid:batch"
+NDJSON = {"Content-Type": "application/x-ndjson"}
+GET = json.dumps({"op": "get", "guid": GUID}).encode() + b"\n"
+HEAD = (
+    b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def all_of(kind: type[Any]) -> list[Any]:
+    """Return all objects of a class in this process."""
+    return [each for each in gc.get_objects() if type(each) is kind]
+
+
+@pytest.mark.parametrize("server", ["httptools"])
+@pytest.mark.parametrize("leave", [hang_up, reset])
+async def test_no_more_is_begun_when_the_client_has_gone_though_much_has_been_received(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, leave: Callable[[asyncio.StreamWriter], Awaitable[None]]
+) -> None:
+    """So much that the connection is not read from any more: its end comes after all of that."""
+    gc.collect()  # what other tests left
+    go, perform = asyncio.Event(), BatchExecutor.perform
+    begun = done = 0
+
+    async def held(performer: BatchExecutor, asked: Any, draws: Any = None) -> list[Result]:
+        nonlocal begun, done
+        begun += 1
+        try:
+            await go.wait()
+            return await perform(performer, asked, draws)
+        finally:
+            done += 1
+
+    monkeypatch.setattr(BatchExecutor, "perform", held)
+    async with serving() as client, asyncio.timeout(30):
+        _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(HEAD)
+        while not any(each._paused for each in all_of(Connection)):
+            writer.write(chunk(GET * GROUP))
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        writer.write(chunk(GET * GROUP))
+        await leave(writer)
+        while not all(each.abandoned for each in all_of(LineBatch)):
+            await asyncio.sleep(0.01)
+        go.set()
+        while not done:
+            await asyncio.sleep(0.01)
+        for _ in range(20):  # in which another group would begin
+            assert (await client.get("/livez")).status == 200
+    assert begun == 1
+
+
+@pytest.mark.parametrize("server", ["httptools"])
+async def test_a_client_that_only_ends_its_side_has_its_answer(serving: Serving) -> None:
+    """Also if the end comes while more is received than is waited for."""
+    count = 60 * GROUP
+    async with serving() as client, asyncio.timeout(60):
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)
+        writer.write(HEAD + chunk(GET * count) + b"0\r\n\r\n")
+        writer.write_eof()
+        reply = await read_reply(reader, "POST")
+        assert [result["status"] for result in reply.lines] == [404] * count
+        await hang_up(writer)
+
+
+async def test_batches_read_few_lines_in_a_turn_of_the_loop(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: all others wait for the length of a turn."""
+    read = most = 0
+
+    def counted(line: Line) -> ParsedOperation:
+        nonlocal read, most
+        read += 1
+        most = max(most, read)
+        return read_line(line)
+
+    async def keep_turns() -> None:
+        nonlocal read
+        while True:
+            read = 0
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(line_batch, "read_line", counted)
+    async with serving() as client:
+        turns = asyncio.create_task(keep_turns())
+        batches = [client.post(BATCH, body=GET * 2 * GROUP, headers=NDJSON) for _ in range(24)]
+        replies = await asyncio.gather(*batches)
+        turns.cancel()
+    assert {reply.status for reply in replies} == {200}
+    assert READ_AT_ONCE <= most <= READERS * READ_AT_ONCE
+
+
+# Lines that are not operations
+
+
+async def test_a_batch_ends_after_a_thousand_lines_that_are_not_operations(client: Client) -> None:
+    wrong = [b"x\n", b'{"user": ""}\n', b"[]\n", b'{"op": "get"}\n'] * (MAX_UNREADABLE // 4)
+    body = GET * 3 + b"".join(wrong) + b'{"user": "never done"}\n' + b"x\n" * 100_000
+    reply = await client.post(BATCH, body=body, headers=NDJSON)
+    *done, last = reply.lines
+    assert [result["status"] for result in done] == [404] * 3 + [400] * MAX_UNREADABLE
+    assert (last["status"], last["problem"]["code"], last["problem"]["line"]) == (400, "invalid-request", 1004)
+    assert "another batch" in last["problem"]["errors"][0]["detail"]
+    assert (await client.get("/guid?user=never%20done")).json["items"] == []
+
+
+async def test_the_last_of_a_thousand_such_lines_ends_nothing_if_it_is_the_last_of_all(client: Client) -> None:
+    reply = await client.post(BATCH, body=b"x\n" * MAX_UNREADABLE + b"\n\n", headers=NDJSON)
+    assert [result.get("line") or result["problem"]["line"] for result in reply.lines] == [
+        *range(1, MAX_UNREADABLE + 1)
+    ]
+
+
+async def test_operations_that_fail_end_no_batch(client: Client) -> None:
+    await client.put(f"/guid/{GUID}", {"user": USER})
+    conflict = json.dumps({"guid": GUID, "user": USER, "if_none_match": "*"}).encode() + b"\n"
+    absent = json.dumps({"op": "get", "guid": "E" * 32}).encode() + b"\n"
+    reply = await client.post(BATCH, body=(conflict + absent) * MAX_UNREADABLE, headers=NDJSON)
+    assert [result["status"] for result in reply.lines] == [412, 404] * MAX_UNREADABLE
+
+
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \t\n"])
+def test_a_blank_line_costs_no_step(blank: bytes) -> None:
+    """64 KiB of them are counted without a step of Python for each."""
+    lines, steps = NdjsonSplitter(65_536), 0
+
+    def step(_frame: FrameType, _event: str, _argument: object) -> Any:
+        nonlocal steps
+        steps += 1
+        return step
+
+    before = sys.gettrace()
+    sys.settrace(step)
+    try:
+        found = list(lines.feed(blank * 20_000 + b"a\n"))
+    finally:
+        sys.settrace(before)
+    assert found == [Line(20_001, b"a")]
+    assert steps < 200

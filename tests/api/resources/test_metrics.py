@@ -1,0 +1,216 @@
+"""What /metrics tells: what happened, over a real socket, as Prometheus itself would read it."""
+
+import re
+import secrets
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+import guidsvc
+from guidsvc.telemetry.metric_catalog import METRICS
+from tests.api.contract.test_handler import raw
+from tests.conftest import ExpectedLogs, Serving
+from tests.support.backing_servers import ROOT, Server
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client
+
+OPERATING = (ROOT / "docs" / "operating.md").read_text()
+PATH = f"/guid/{GUID}"
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def read(text: str) -> Samples:
+    """Read what Prometheus would."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    """Return the value of a metric, 0 if it has none."""
+    return samples.get((name, frozenset(labels.items())), 0)
+
+
+def label_values(samples: Samples, label: str) -> set[str]:
+    """Return all values of a label."""
+    return {dict(labels)[label] for _, labels in samples if label in dict(labels)}
+
+
+async def scrape(client: Client) -> Samples:
+    """Ask for the metrics."""
+    reply = await client.get("/metrics")
+    assert reply.status == 200
+    return read(reply.body.decode())
+
+
+async def until_cached(client: Client) -> None:
+    """Return when the cache is used: one in Redis is when it has been well for a while."""
+    while True:
+        samples = await scrape(client)
+        if "redis" not in label_values(samples, "cache") or value(samples, "guidsvc_fence", mode="on") == 1:
+            return
+
+
+async def test_requests_reads_and_the_store_s_work_are_counted(serving: Serving, combination: dict[str, str]) -> None:
+    async with serving(**combination) as client:
+        before = await scrape(client)
+        assert (await client.put(PATH, {"user": USER})).status == 201
+        for _ in range(5):
+            assert (await client.get(PATH)).status == 200
+        assert (await client.get("/guid/" + "F" * 32)).status == 404
+        assert (await client.get("/guid")).status == 200
+        assert (await client.delete(PATH)).status == 204
+        after = await scrape(client)
+
+    def more(name: str, **labels: str) -> float:
+        return value(after, name, **labels) - value(before, name, **labels)
+
+    one = "/guid/{guid}"
+    assert more("guidsvc_requests_total", route=one, method="GET", status="200") == 5
+    assert more("guidsvc_requests_total", route=one, method="GET", status="404") == 1
+    assert more("guidsvc_requests_total", route=one, method="PUT", status="201") == 1
+    assert more("guidsvc_requests_total", route=one, method="DELETE", status="204") == 1
+    assert more("guidsvc_requests_total", route="/guid", method="GET", status="200") == 1
+    assert more("guidsvc_requests_total", route="/metrics", method="GET", status="200") == 1
+    assert more("guidsvc_request_duration_seconds_count", route=one) == 8
+    assert 0 < more("guidsvc_request_duration_seconds_sum", route=one) < 60
+    assert more("guidsvc_store_duration_seconds_count", operation="swap") == 2
+    assert more("guidsvc_store_duration_seconds_count", operation="find") == 1
+    assert more("guidsvc_store_duration_seconds_count", operation="get") >= 2
+    assert value(after, "guidsvc_requests_under_way") == 1, "which asks"
+    assert value(after, "guidsvc_connections") == 1
+    kinds = {"sqlite": "sqlite", "mongodb": "mongodb"}[combination["store_url"].partition(":")[0]]
+    (about,) = [dict(labels) for name, labels in after if name == "guidsvc_build_info"]
+    assert (about["version"], about["store"]) == (guidsvc.__version__, kinds)
+
+
+async def test_reads_are_told_apart_by_where_the_record_was(serving: Serving) -> None:
+    async with serving() as client:
+        await client.put(PATH, {"user": USER})  # which reads it, too
+        for _ in range(4):
+            await client.get(PATH)
+        samples = await scrape(client)
+
+    assert value(samples, "guidsvc_cache_reads_total", level="miss") == 2
+    assert value(samples, "guidsvc_cache_reads_total", level="l1") == 3
+    assert label_values(samples, "level") == {"l1", "miss"}, "there is no Redis"
+
+
+async def test_what_clients_make_up_is_no_label(serving: Serving, server: str) -> None:
+    async with serving() as client:
+        for path in (
+            PATH,
+            "/guid/x",
+            "/a",
+            "/b/c",
+            "/guid/%ff",
+            "/problems/nonsense",
+            "/docs/nonsense",
+            "//",
+            "/x?y=z",
+        ):
+            for method in ("GET", "POST", "OPTIONS", "BREW", "FOO"):
+                await client.ask(method, path, body=b"")
+        await client.ask("OPTIONS", "*")
+        samples = await scrape(client)
+
+    known = {"/guid", "/guid:batch", "/guid/{guid}", "/livez", "/readyz", "/metrics", "/version", "/openapi.json"}
+    known |= {"/docs", "/docs/{file}", "/problems/{code}", "/", "*", "other"}
+    assert label_values(samples, "route") <= known
+    assert {"other", "*"} <= label_values(samples, "route")
+    methods = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"}
+    assert {"GET", "POST", "OPTIONS", "other"} <= label_values(samples, "method") <= methods
+
+
+async def test_redis_is_seen_to_answer_and_not_to(
+    serving: Serving, own_redis: Server, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("cache is down")
+    async with serving(cache_url=f"redis://127.0.0.1:{own_redis.port}/0") as client:
+        await until_cached(client)
+        await client.put(PATH, {"user": USER})
+        samples = await scrape(client)
+        while not value(samples, "guidsvc_cache_reads_total", level="redis"):
+            await client.get(PATH)
+            samples = await scrape(client)
+        assert value(samples, "guidsvc_redis_up") == 1
+        assert value(samples, "guidsvc_cache_reads_total", level="miss") >= 1
+        while not value(samples, "guidsvc_cache_reads_total", level="l1"):
+            await client.get(PATH)
+            samples = await scrape(client)
+        assert value(samples, "guidsvc_redis_duration_seconds_count") >= 4
+        assert value(samples, "guidsvc_batch_items_count", batch="redis") >= 4
+        own_redis.kill()
+        while value(samples, "guidsvc_redis_up") == 1:
+            await client.get(PATH)
+            samples = await scrape(client)
+        assert ("guidsvc_redis_up", frozenset()) in samples
+
+
+@pytest.mark.parametrize("server", ["httptools"])  # the other one says nothing of it to anybody
+async def test_what_is_no_request_is_counted_too(serving: Serving) -> None:
+    async with serving() as client:
+        await raw(client, b"nonsense\r\n\r\n")
+        samples = await scrape(client)
+
+    assert value(samples, "guidsvc_refused_total", status="400") == 1
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        (None, "text/plain; version=0.0.4; charset=utf-8"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=1.0.0", "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"),
+        ("text/plain;version=x", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    ],
+)
+async def test_the_media_type_is_the_one_that_is_asked_for(
+    serving: Serving, accept: str | None, media_type: str
+) -> None:
+    async with serving() as client:
+        await client.get(PATH)
+        reply = await client.get("/metrics", headers={} if accept is None else {"Accept": accept})
+        head = await client.ask("HEAD", "/metrics", headers={} if accept is None else {"Accept": accept})
+
+    assert (reply.status, reply.headers["Content-Type"], reply.headers["Vary"]) == (200, media_type, "Accept")
+    assert (head.status, head.headers["Content-Type"]) == (200, media_type)
+    text = reply.body.decode()
+    families = read_openmetrics(text) if "openmetrics" in media_type else text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    assert "guidsvc_requests" in {family.name for family in families}
+
+
+async def test_nothing_of_clients_or_secrets_is_told(serving: Serving, redis_base: str) -> None:
+    secret = secrets.token_hex(8)
+    async with serving(cache_url=f"{redis_base}?client_name={secret}") as client:
+        await client.put(PATH, {"user": secret, "metadata": {secret: secret}}, headers={"X-Request-Id": secret})
+        await client.get(f"{PATH}?{secret}=1", headers={"User-Agent": secret})
+        await client.get(f"/{secret}")
+        text = (await client.get("/metrics")).body.decode()
+
+    assert secret not in text
+    assert GUID not in text
+    assert "127.0.0.1" not in text
+    assert ".db" not in text
+
+
+async def test_the_docs_name_every_metric_that_is_served_and_no_other(serving: Serving) -> None:
+    async with serving() as client:
+        text = (await client.get("/metrics")).body.decode()
+
+    told = set(re.findall(r"^\| `(\w+)`", OPERATING.partition("## Metrics")[2].partition("\n## ")[0], re.MULTILINE))
+    assert told == set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+    alerted = OPERATING.partition("## What to alert on")[2]
+    assert {name.removesuffix("_bucket") for name in re.findall(r"(?:guidsvc|process)_\w+", alerted)} <= told
+
+
+def test_names_are_as_prometheus_has_them() -> None:
+    for told in METRICS:
+        assert re.fullmatch(r"guidsvc(_[a-z]+)+", told.name)
+        assert told.name.endswith("_total") == (told.kind == "counter"), told.name
+        assert told.kind != "histogram" or told.name.endswith(("_seconds", "_items"))
+    assert len({told.name for told in METRICS}) == len(METRICS)

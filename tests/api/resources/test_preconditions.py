@@ -1,0 +1,195 @@
+"""Preconditions (RFC 9110, 13), on each combination of store and cache."""
+
+import asyncio
+
+import pytest
+from tornado.httputil import HTTPHeaders
+
+from guidsvc.api.parsing.conditional import parse
+from guidsvc.domain.preconditions import ANY, Conditions
+from guidsvc.errors import InvalidRequest
+from tests.api.resources.test_guid import assert_problem
+from tests.conftest import FakeClock, Serving
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, Reply
+
+PATH = f"/guid/{GUID}"
+CLIENTS = 200
+RACING = 30  # of them at once: all together would only lose more races, not others
+
+
+def assert_failed(reply: Reply, current: Reply | None) -> None:
+    """Check that a precondition failed, and that the current record came with it, if there is one."""
+    body = assert_problem(reply, 412, "precondition-failed")
+    if current is None:
+        assert "record" not in body
+        assert "ETag" not in reply.headers
+    else:
+        assert body["record"] == current.json
+        assert reply.headers["ETag"] == current.headers["ETag"]
+
+
+async def test_a_write_goes_through_if_the_record_is_the_one_that_was_read(client: Client) -> None:
+    first = await client.put(PATH, {"user": "a"})
+    second = await client.put(PATH, {"user": "b"}, headers={"If-Match": first.headers["ETag"]})
+    assert (second.status, second.json["user"]) == (200, "b")
+    listed = {"If-Match": f'"1", {second.headers["ETag"]} ,,'}
+    assert (await client.put(PATH, {"user": "c"}, headers=listed)).status == 200
+    assert (await client.put(PATH, {"user": "d"}, headers={"If-Match": "*"})).status == 200
+    tag = (await client.get(PATH)).headers["ETag"]
+    assert (await client.delete(PATH, headers={"If-Match": tag})).status == 204
+
+
+async def test_a_write_fails_if_the_record_is_another_and_is_told_which(client: Client) -> None:
+    old = await client.put(PATH, {"user": "a"})
+    current = await client.put(PATH, {"user": "b"})
+    for stale in ('"*"', old.headers["ETag"], f"W/{current.headers['ETag']}", '"1", "2"', '""'):
+        assert_failed(await client.put(PATH, {"user": "c"}, headers={"If-Match": stale}), current)
+        assert_failed(await client.delete(PATH, headers={"If-Match": stale}), current)
+        assert_failed(await client.get(PATH, headers={"If-Match": stale}), current)
+    assert (await client.get(PATH)).body == current.body
+
+
+async def test_if_none_match_any_creates_only(client: Client) -> None:
+    only = {"If-None-Match": "*"}
+    created = await client.put(PATH, {"user": "a"}, headers=only)
+    assert created.status == 201
+    assert_failed(await client.put(PATH, {"user": "b"}, headers=only), created)
+    await client.delete(PATH)
+    assert (await client.put(PATH, {"user": "c"}, headers=only)).status == 201
+
+
+async def test_of_a_hundred_who_create_only_one_does(client: Client) -> None:
+    only = {"If-None-Match": "*"}
+    replies = await asyncio.gather(*(client.put(PATH, {"user": f"{n}"}, headers=only) for n in range(100)))
+
+    assert sorted(reply.status for reply in replies) == [201] + [412] * 99
+    (winner,) = [reply for reply in replies if reply.status == 201]
+    assert (await client.get(PATH)).body == winner.body
+
+
+async def test_a_get_of_what_is_known_already_is_not_modified(client: Client) -> None:
+    current = await client.put(PATH, {"user": "a"})
+    tag = current.headers["ETag"]
+    for known in (tag, f"W/{tag}", f'"1", {tag}', "*"):
+        for method in ("GET", "HEAD"):
+            reply = await client.ask(method, PATH, headers={"If-None-Match": known})
+            assert (reply.status, reply.body) == (304, b"")
+            for name in ("ETag", "Last-Modified", "Cache-Control"):
+                assert reply.headers[name] == current.headers[name]
+            assert "Content-Type" not in reply.headers
+    assert (await client.get(PATH, headers={"If-None-Match": '"1"'})).body == current.body
+
+
+async def test_a_write_of_anything_but_what_is_known_fails_if_it_is_known(client: Client) -> None:
+    current = await client.put(PATH, {"user": "a"})
+
+    known = {"If-None-Match": current.headers["ETag"]}
+    assert_failed(await client.put(PATH, {"user": "b"}, headers=known), current)
+    assert_failed(await client.delete(PATH, headers=known), current)
+    assert (await client.put(PATH, {"user": "b"}, headers={"If-None-Match": '"1"'})).status == 200
+
+
+async def test_what_does_not_exist_matches_nothing(client: Client) -> None:
+    for wanted in ('"1"', "*"):
+        assert_failed(await client.put(PATH, {"user": "a"}, headers={"If-Match": wanted}), None)
+        assert_failed(await client.put(PATH, {"expire": 1}, headers={"If-Match": wanted}), None)
+        assert_failed(await client.post("/guid", {"user": "a"}, headers={"If-Match": wanted}), None)
+        assert_problem(await client.get(PATH, headers={"If-Match": wanted}), 404, "not-found")
+        assert_problem(await client.delete(PATH, headers={"If-Match": wanted}), 404, "not-found")
+
+
+async def test_an_expired_record_exists_until_its_retention_is_over(client: Client, clock: FakeClock) -> None:
+    expired = await client.put(PATH, {"user": "a", "expire": clock.seconds})
+    assert_failed(await client.put(PATH, {"user": "b"}, headers={"If-None-Match": "*"}), expired)
+    assert_problem(await client.get(PATH, headers={"If-None-Match": expired.headers["ETag"]}), 410, "expired")
+    renewed = await client.put(PATH, {"expire": clock.seconds + 60}, headers={"If-Match": expired.headers["ETag"]})
+    assert (renewed.status, renewed.json["user"]) == (200, "a")
+
+    clock.advance(seconds=40 * 86_400)
+    assert_failed(await client.put(PATH, {"user": "b"}, headers={"If-Match": renewed.headers["ETag"]}), None)
+    assert (await client.put(PATH, {"user": "b"}, headers={"If-None-Match": "*"})).status == 201
+
+
+async def test_a_precondition_is_judged_before_the_expiry(client: Client, clock: FakeClock) -> None:
+    """A change is 410 because of what is in its body, so its preconditions come first (RFC 9110, 13.2.1)."""
+    revoked = await client.put(PATH, {"user": "a", "expire": clock.seconds})
+    for method in ("PUT", "PATCH"):
+        for failing in ({"If-Match": '"1"'}, {"If-None-Match": "*"}, {"If-None-Match": revoked.headers["ETag"]}):
+            assert_failed(await client.ask(method, PATH, json={"user": "b"}, headers=failing), revoked)
+        for holding in ({"If-Match": revoked.headers["ETag"]}, {"If-Match": "*"}, {"If-None-Match": '"1"'}):
+            assert_problem(await client.ask(method, PATH, json={"user": "b"}, headers=holding), 410, "expired")
+        assert_problem(
+            await client.ask(method, PATH, json={"expire": "x"}, headers={"If-Match": '"1"'}), 400, "invalid-request"
+        )
+
+
+async def test_two_hundred_who_each_add_one_end_at_two_hundred(client: Client) -> None:
+    await client.put(PATH, {"user": USER, "metadata": {"count": 0}})
+    at_once = asyncio.Semaphore(RACING)
+
+    async def add_one() -> None:
+        async with at_once:
+            await add(await client.get(PATH))
+
+    async def add(reply: Reply) -> None:
+        while True:
+            metadata = {"count": reply.json.get("record", reply.json)["metadata"]["count"] + 1}
+            reply = await client.put(PATH, {"metadata": metadata}, headers={"If-Match": reply.headers["ETag"]})
+            if reply.status == 200:
+                return
+            assert_problem(reply, 412, "precondition-failed")  # which brings what the next attempt needs
+
+    await asyncio.gather(*(add_one() for _ in range(CLIENTS)))
+    assert (await client.get(PATH)).json["metadata"] == {"count": CLIENTS}
+
+
+async def test_a_condition_may_be_required_for_changes_of_what_exists(serving: Serving) -> None:
+    async with serving(require_preconditions=True) as client:
+        created = await client.put(PATH, {"user": "a"})
+        assert created.status == 201
+        assert_problem(await client.put(PATH, {"user": "b"}), 428, "precondition-required")
+        assert_problem(await client.delete(PATH), 428, "precondition-required")
+        assert (await client.get(PATH)).body == created.body
+        assert (await client.put(PATH, {"user": "b"}, headers={"If-Match": created.headers["ETag"]})).status == 200
+        assert (await client.delete(PATH, headers={"If-Match": "*"})).status == 204
+        assert_problem(await client.delete(PATH), 404, "not-found")
+        await client.put(PATH, {"user": "a", "expire": 0})
+        assert_problem(await client.put(PATH, {"user": "b"}), 428, "precondition-required")
+
+
+@pytest.mark.parametrize(
+    "value", ["abc", '"a', "**", '*, "1"', '"1" "2"', 'w/"1"', "", " ", ",", '"a b"', "1795420608123"]
+)
+async def test_a_header_that_is_no_list_of_tags_is_refused_by_name(serving: Serving, value: str) -> None:
+    async with serving() as client:
+        created = await client.put(PATH, {"user": "a"})
+        for name in ("If-Match", "If-None-Match"):
+            body = assert_problem(await client.put(PATH, {"user": "b"}, headers={name: value}), 400, "invalid-request")
+            assert [fault["header"] for fault in body["errors"]] == [name]  # type: ignore[attr-defined]
+        assert (await client.get(PATH)).body == created.body
+
+
+@pytest.mark.parametrize(
+    ("match", "none_match", "expected"),
+    [
+        (None, None, Conditions()),
+        ("*", None, Conditions(if_match=ANY)),
+        ('"*"', None, Conditions(if_match=frozenset({"*"}))),
+        (' "a" , W/"b",, "c,d"', None, Conditions(if_match=frozenset({"a", "c,d"}))),
+        (None, 'W/"a","b"', Conditions(if_none_match=frozenset({"a", "b"}))),
+        ('W/"a"', None, Conditions(if_match=frozenset())),
+    ],
+)
+def test_headers_are_read_as_the_rfc_writes_them(
+    match: str | None, none_match: str | None, expected: Conditions
+) -> None:
+    given = {"If-Match": match, "If-None-Match": none_match}
+
+    assert parse(HTTPHeaders({name: value for name, value in given.items() if value is not None})) == expected
+
+
+@pytest.mark.parametrize("value", [" " * 60_000 + "x", ", " * 30_000 + "x", '"a",' * 15_000 + "x", '"' + "a" * 60_000])
+def test_no_header_keeps_the_service_busy(value: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parse(HTTPHeaders({"If-Match": value}))

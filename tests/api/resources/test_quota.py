@@ -1,0 +1,47 @@
+"""The quota as clients see it, on every combination of store and cache."""
+
+import asyncio
+
+import pytest
+
+from tests.conftest import Serving
+from tests.support.http_client import Client
+
+QUOTA = 100
+
+
+async def total(client: Client) -> int:
+    """Count what is live, by the service's own list."""
+    reply = await client.get("/guid?limit=1", headers={"Prefer": "return=total-count"})
+    return int(reply.json["total"])
+
+
+async def test_a_batch_of_a_thousand_creations_against_a_quota_of_a_hundred_leaves_a_hundred(
+    serving: Serving, combination: dict[str, str]
+) -> None:
+    async with serving(**combination, quota=QUOTA) as client:
+        operations = [{"op": "put", "user": "a"} for _ in range(1000)]
+        for query, created, left in (("?validate_only=true", QUOTA, 0), ("", QUOTA, QUOTA), ("", 0, QUOTA)):
+            reply = await client.ask("POST", f"/guid:batch{query}", json={"operations": operations})
+            statuses = [result["status"] for result in reply.json["results"]]
+            assert (statuses.count(201), statuses.count(403)) == (created, 1000 - created)
+            assert await total(client) == left
+        assert reply.json["results"][0]["problem"]["code"] == "quota-exceeded"
+
+
+@pytest.mark.parametrize("server", ["httptools"])
+async def test_of_concurrent_requests_as_many_are_told_as_created_as_are_left(serving: Serving, server: str) -> None:
+    async with serving(quota=20) as client:
+        bodies = [("PUT" if place % 2 else "POST") for place in range(200)]
+        replies = await asyncio.gather(*(client.ask(method, "/guid", json={"user": "a"}) for method in bodies))
+
+        assert sorted({reply.status for reply in replies}) == [201, 403]
+        assert [reply.status for reply in replies].count(201) == await total(client) == 20
+        for reply in replies:
+            if reply.status == 403:
+                assert reply.json["code"] == "quota-exceeded"
+        guid = next(reply.json["guid"] for reply in replies if reply.status == 201)
+        assert (await client.ask("PUT", f"/guid/{guid}", json={"user": "b"})).status == 200
+        assert (await client.ask("PUT", f"/guid/{'0' * 32}", json={"user": "b"})).status == 403
+        assert (await client.ask("DELETE", f"/guid/{guid}")).status == 204
+        assert (await client.ask("PUT", f"/guid/{'0' * 32}", json={"user": "b"})).status == 201

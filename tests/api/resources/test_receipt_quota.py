@@ -1,0 +1,345 @@
+"""Receipts of requests with an idempotency key: what they may take, what is kept in them, and whom they belong to."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from guidsvc.domain import guid_generator
+from guidsvc.domain.receipt import ReceiptUsage
+from guidsvc.errors import ReceiptsFull
+from guidsvc.http.response import Response
+from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, GuidFactory, Idempotency, Request
+from guidsvc.services.receipt_quota import (
+    COUNT_EVERY_MS,
+    OWNER_BYTES,
+    RECEIPT_BYTES,
+    TOTAL_BYTES,
+    pack,
+    prefix_of,
+    unpack,
+)
+from guidsvc.store import open_store
+from guidsvc.store.contract import Backend
+from guidsvc.store.mongo.store import open_mongo
+from guidsvc.store.sqlite.store import open_keys_of, path_of_url
+from tests.api.resources.test_guid import assert_problem
+from tests.conftest import FakeClock, Serving
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, read_reply, reset
+from tests.support.secured_service import Guarded
+
+BATCH = "/guid:batch"
+KEY = {"Idempotency-Key": "k"}
+ANSWER_BYTES = 1000
+
+
+@pytest.fixture(params=["sqlite", "mongo"])
+async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Backend]:
+    url = request.getfixturevalue(f"{request.param}_url")
+    async with open_store(url, clock=clock, exclusive=False) as store:
+        yield store
+
+
+@pytest.fixture
+async def guarded(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[Guarded]:
+    async with serving(**combination, access="keys") as client:
+        yield Guarded(client, combination["store_url"], clock)
+
+
+async def work(_: GuidFactory | None) -> Response:
+    return Response(200, {}, "x" * ANSWER_BYTES)
+
+
+def request_of(owner: str, number: int) -> Request:
+    """Make a request of an owner with a key of its own."""
+    return Request(caller=owner, key=f"{number}", fingerprint="f" * 64)
+
+
+def open_idempotency(
+    backend: Backend, clock: FakeClock, owner_bytes: int = OWNER_BYTES, total_bytes: int = TOTAL_BYTES
+) -> Idempotency:
+    seeded = partial(guid_generator.seeded, guid_generator.guid_v4)
+    return Idempotency(backend, clock=clock, seeded=seeded, owner_bytes=owner_bytes, total_bytes=total_bytes)
+
+
+async def usage(url: str, owner: str = "") -> ReceiptUsage:
+    """Count the receipts in the store of a service that runs: of an owner, or of all."""
+    prefix = prefix_of(owner) if owner else ""
+    if url.startswith("sqlite"):
+        async with open_keys_of(path_of_url(url)) as sqlite:
+            return await sqlite.receipt_usage(prefix)
+    async with open_mongo(url) as mongo:
+        return await mongo.receipt_usage(prefix)
+
+
+# Bounds
+
+
+async def test_the_store_counts_the_receipts_of_an_owner_and_of_all(backend: Backend, clock: FakeClock) -> None:
+    idempotency = open_idempotency(backend, clock)
+    assert await backend.receipt_usage("") == (0, 0)
+    for owner, number in (("a", 3), ("b", 1), ("", 1)):
+        for each in range(number):
+            await idempotency.once(request_of(owner, each), work)
+    of_a, all_of_them = await backend.receipt_usage(prefix_of("a")), await backend.receipt_usage("")
+    assert (of_a.number, all_of_them.number) == (3, 5)
+    assert 3 * ANSWER_BYTES < of_a.answer_bytes < 3 * (ANSWER_BYTES + 100)
+    assert all_of_them.answer_bytes * 3 == of_a.answer_bytes * 5
+
+
+@pytest.mark.parametrize("bound", ["owner_bytes", "total_bytes"])
+async def test_at_the_bound_a_new_request_is_refused_before_it_is_done(
+    backend: Backend, clock: FakeClock, bound: str
+) -> None:
+    most = 10 * (ANSWER_BYTES + RECEIPT_BYTES)
+    idempotency = open_idempotency(backend, clock, **{bound: most})
+    done = 0
+
+    async def counted(draws: GuidFactory | None) -> Response:
+        nonlocal done
+        done += 1
+        return await work(draws)
+
+    async def many() -> None:
+        for number in range(100):
+            await idempotency.once(request_of("a", number), counted)
+
+    with pytest.raises(ReceiptsFull):
+        await many()
+    assert 8 <= done <= 10
+    assert await idempotency.once(request_of("a", 0), counted) == (await work(None), True), "what is there is answered"
+    if bound == "total_bytes":
+        with pytest.raises(ReceiptsFull):
+            await idempotency.once(request_of("b", 0), counted)
+    else:
+        await idempotency.once(request_of("b", 0), counted)
+    again = open_idempotency(backend, clock, **{bound: most})  # as another process has it
+    with pytest.raises(ReceiptsFull):
+        await again.once(request_of("a", 100), counted)
+    clock.advance(seconds=KEPT_SECONDS + 1)
+    await backend.purge_receipts(clock.seconds, 1000)
+    await idempotency.once(request_of("a", 101), counted)
+
+
+async def test_requests_that_are_forgotten_take_no_room(backend: Backend, clock: FakeClock) -> None:
+    idempotency = open_idempotency(backend, clock, owner_bytes=2 * RECEIPT_BYTES + ANSWER_BYTES)
+
+    async def refused(_: GuidFactory | None) -> Response:
+        raise ReceiptsFull(0)  # any error before a write
+
+    for number in range(50):
+        with pytest.raises(ReceiptsFull, match=" 0 bytes"):
+            await idempotency.once(request_of("a", number), refused)
+    clock.advance(seconds=COUNT_EVERY_MS / 1000)
+    await idempotency.once(request_of("a", 50), work)
+
+
+async def test_room_is_counted_anew_when_the_clock_was_set_back(backend: Backend, clock: FakeClock) -> None:
+    """Else a budget that was full would stay so for as long as the clock was ahead."""
+    idempotency = open_idempotency(backend, clock, owner_bytes=2 * RECEIPT_BYTES + ANSWER_BYTES)
+    await idempotency.once(request_of("a", 0), work)
+    with pytest.raises(ReceiptsFull):
+        await idempotency.once(request_of("a", 1), work)
+    assert await backend.purge_receipts(clock.seconds + KEPT_SECONDS + 1, 10) == 1
+    clock.advance(seconds=-24 * 3600)
+    await idempotency.once(request_of("a", 2), work)
+
+
+def test_what_is_packed_is_unpacked() -> None:
+    for text in (b"[]", b"x" * 5_000_000, os.urandom(40_000).hex().encode(), "Zürich🜁".encode() * 1000):
+        assert unpack(pack(text)) == text
+    assert len(pack(b"x" * 5_000_000)) < MAX_ANSWER_BYTES
+
+
+async def test_at_the_bound_the_problem_says_how_to_go_on(serving: Serving) -> None:
+    async with serving(receipt_bytes_per_owner=8 * 1024) as client:
+        for number in range(100):
+            reply = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": f"{number}"})
+            if reply.status != 201:
+                break
+        problem = assert_problem(reply, 429, "receipts-full")
+        assert "Nothing was done" in str(problem["detail"])
+        assert int(reply.headers["Retry-After"]) > 0
+        listed = await client.get("/guid", headers={"Prefer": "return=total-count"})
+        assert listed.json["total"] == number
+        again = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": "0"})
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert (await client.post("/guid", {"user": USER})).status == 201
+
+
+# What is kept
+
+
+async def test_what_only_reads_leaves_no_receipt(guarded: Guarded) -> None:
+    """Nor what may not write, nor what only validates; the key is taken all the same."""
+    writer, reader = await guarded.asker(), await guarded.asker(scopes="read")
+    await writer.ask("PUT", f"/guid/{GUID}", json={"user": USER, "metadata": {"x": "x" * 16_000}})
+    reads: dict[str, Any] = {"operations": [{"op": "get", "guid": GUID}] * 200}
+    writes: dict[str, Any] = {"operations": [{"user": USER}]}
+    for asker, path, document in (
+        (writer, BATCH, reads),
+        (reader, BATCH, reads),
+        (reader, BATCH, writes),
+        (writer, f"{BATCH}?validate_only=true", writes),
+    ):
+        for _ in range(2):
+            reply = await asker.ask("POST", path, json=document, headers=KEY)
+            assert reply.status == 200
+            assert "Idempotent-Replayed" not in reply.headers
+    assert await usage(guarded.store_url) == (0, 0)
+    refused = await reader.ask("POST", BATCH, json=writes, headers={"Idempotency-Key": "not a key"})
+    assert refused.status == 400, "a key that is none is refused all the same"
+
+
+async def test_of_a_large_answer_the_records_are_not_kept(client: Client, combination: dict[str, str]) -> None:
+    operations = [{"user": USER, "metadata": {"noise": os.urandom(1500).hex()}} for _ in range(200)]
+    first, again = [await client.post(BATCH, {"operations": operations}, headers=KEY) for _ in range(2)]
+
+    def brief(result: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in result.items() if name != "record"}
+
+    assert all("record" in result for result in first.json["results"])
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.headers["Preference-Applied"] == "return=minimal"
+    assert again.json["results"] == [brief(result) for result in first.json["results"]]
+    assert (await usage(combination["store_url"])).answer_bytes <= MAX_ANSWER_BYTES
+
+
+async def test_a_batch_that_changed_nothing_leaves_its_key_free(client: Client) -> None:
+    document: dict[str, Any] = {
+        "operations": [{"op": "delete", "guid": GUID}, {"user": ""}, {"op": "get", "guid": GUID}]
+    }
+    first = await client.post(BATCH, document, headers=KEY)
+    assert [result["status"] for result in first.json["results"]] == [404, 400, 404]
+    await client.put(f"/guid/{GUID}", {"user": USER})
+    again = await client.post(BATCH, document, headers=KEY)
+    assert [result["status"] for result in again.json["results"]] == [204, 400, 404]
+
+
+async def test_a_put_that_found_all_as_it_should_be_is_not_done_again(client: Client) -> None:
+    document: dict[str, Any] = {"operations": [{"guid": GUID, "user": USER}]}
+    await client.put(f"/guid/{GUID}", {"user": USER})
+    first = await client.post(BATCH, document, headers=KEY)
+    await client.put(f"/guid/{GUID}", {"user": "another, later"})
+    again = await client.post(BATCH, document, headers=KEY)
+    assert (again.body, again.headers["Idempotent-Replayed"]) == (first.body, "true")
+    assert (await client.get(f"/guid/{GUID}")).json["user"] == "another, later"
+
+
+# Whose they are
+
+
+async def test_an_answer_is_replayed_to_the_same_owner_and_scopes_alone(guarded: Guarded) -> None:
+    """To another key of the same rights too, but to none with other rights."""
+    alice = await guarded.asker("alice")
+    await alice.ask("PUT", f"/guid/{GUID}", json={"user": "SECRET"})
+    document = {"operations": [{"op": "get", "guid": GUID}, {"user": USER}]}
+    admin, twin = await guarded.asker("ops", "admin"), await guarded.asker("ops", "admin")
+    first = await admin.ask("POST", BATCH, json=document, headers=KEY)
+    assert first.json["results"][0]["record"]["user"] == "SECRET"
+    again = await twin.ask("POST", BATCH, json=document, headers=KEY)
+    assert (again.body, again.headers["Idempotent-Replayed"]) == (first.body, "true")
+    for scopes in ("read", "write", "read write delete"):
+        other = await (await guarded.asker("ops", scopes)).ask("POST", BATCH, json=document, headers=KEY)
+        assert b"SECRET" not in other.body
+        assert "Idempotent-Replayed" not in other.headers
+
+
+@pytest.mark.parametrize("scopes", ["read", "delete"])
+async def test_what_was_refused_is_not_replayed_to_one_that_may(guarded: Guarded, scopes: str) -> None:
+    document = {"operations": [{"user": USER}]}
+    low, high = await guarded.asker("ops", scopes), await guarded.asker("ops", "write")
+    refused = await low.ask("POST", BATCH, json=document, headers=KEY)
+    assert [result["status"] for result in refused.json["results"]] == [403]
+    done = await high.ask("POST", BATCH, json=document, headers=KEY)
+    assert [result["status"] for result in done.json["results"]] == [201]
+    assert (await usage(guarded.store_url, "ops")).number == 1
+
+
+# Cut off
+
+
+async def cut_off(client: Client, document: dict[str, Any], count: int) -> None:
+    """Send a batch, and break the connection as soon as it has made so many records."""
+    body = json.dumps(document).encode()
+    _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    head = f"POST {BATCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    await writer.drain()
+    while await total(client) < count:
+        await asyncio.sleep(0)
+    await reset(writer)
+
+
+async def total(client: Client) -> int:
+    reply = await client.get("/guid?limit=1&state=all", headers={"Prefer": "return=total-count"})
+    return int(reply.json["total"])
+
+
+async def sent_again(client: Client, document: dict[str, Any]) -> Any:
+    """Send a batch until it is not in progress any more."""
+    async with asyncio.timeout(60):
+        while (reply := await client.post(BATCH, document, headers=KEY)).status == 409:
+            await asyncio.sleep(0.01)
+    return reply
+
+
+@pytest.mark.parametrize("count", [1, 200])
+async def test_a_batch_that_was_cut_off_and_is_sent_again_is_done_once(serving: Serving, count: int) -> None:
+    document = {"operations": [{"user": f"u{number}"} for number in range(1000)]}
+    async with serving() as client:
+        await cut_off(client, document, count)
+        reply = await sent_again(client, document)
+        assert reply.headers["Idempotent-Replayed"] == "true"
+        assert {result["status"] for result in reply.json["results"]} == {201}
+        assert await total(client) == 1000
+
+
+async def test_a_batch_of_named_guids_that_was_cut_off_is_not_done_again_over_others(serving: Serving) -> None:
+    guids = [f"{number:032X}" for number in range(1000)]
+    document = {"operations": [{"guid": guid, "user": "batch"} for guid in guids]}
+    async with serving() as client:
+        await cut_off(client, document, 1)
+        assert (await client.put(f"/guid/{guids[0]}", {"user": "later"})).status == 200
+        reply = await sent_again(client, document)
+        assert reply.status == 200
+        assert (await client.get(f"/guid/{guids[0]}")).json["user"] == "later"
+        assert await total(client) == 1000
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_a_create_that_was_cut_off_at_any_moment_is_done_once(serving: Serving, method: str) -> None:
+    async with serving() as client:
+        for number in range(40):
+            _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+            head = f"{method} /guid HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            writer.write(f'{head}Idempotency-Key: {number}\r\nContent-Length: 13\r\n\r\n{{"user": "a"}}'.encode())
+            for _ in range(number):
+                await asyncio.sleep(0)
+            await reset(writer)
+            async with asyncio.timeout(30):
+                while True:
+                    key = {"Idempotency-Key": f"{number}"}
+                    reply = await client.ask(method, "/guid", json={"user": "a"}, headers=key)
+                    if reply.status != 409:
+                        break
+                    await asyncio.sleep(0.01)
+            assert reply.status == 201
+        assert await total(client) == 40
+
+
+async def test_a_client_that_stays_is_answered_as_one_that_went(serving: Serving) -> None:
+    document = {"operations": [{"user": f"u{number}"} for number in range(300)]}
+    body = json.dumps(document).encode()
+    head = f"POST {BATCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    async with serving() as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(f"{head}Idempotency-Key: k\r\n\r\n".encode() + body)
+        first = await asyncio.wait_for(read_reply(reader, "POST"), 30)
+        await reset(writer)
+        assert (await sent_again(client, document)).body == first.body

@@ -1,0 +1,398 @@
+"""Who may ask for what: keys, scopes, owners, on every way that a request can take."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from guidsvc.auth import authenticator as guard
+from guidsvc.auth.authenticator import Authenticator
+from guidsvc.auth.lockout import LOOKS, KnownFailures
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.caller import SCOPES, Caller
+from guidsvc.store import open_keys
+from tests.conftest import FakeClock, Serving
+from tests.support.factories import GUID
+from tests.support.jwt_issuer import AUDIENCE, ISSUER, Signer, claims, key_set
+from tests.support.secured_service import Asker, Guarded, until
+
+EC = Signer("ec")
+PATH = f"/guid/{GUID}"
+BODY = {"user": "a"}
+
+
+@pytest.fixture
+async def guarded(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[Guarded]:
+    async with serving(**combination, access="keys", login_limit="") as client:
+        yield Guarded(client, combination["store_url"], clock)
+
+
+async def test_who_shows_no_key_is_told_how_to(guarded: Guarded) -> None:
+    """401, and the scheme that is taken; nothing is told of what there is."""
+    for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
+        reply = await guarded.client.ask(method, PATH)
+        assert (reply.status, reply.headers["WWW-Authenticate"]) == (401, 'Bearer realm="guidsvc"')
+
+
+async def test_a_key_opens_what_its_scopes_say(guarded: Guarded) -> None:
+    """Of one owner: one writes, one reads, one deletes, and none does what another may."""
+    askers = {scope: await guarded.asker(scopes=scope) for scope in ("read", "write", "delete")}
+    needs = {"PUT": "write", "GET": "read", "HEAD": "read", "PATCH": "write", "DELETE": "delete"}
+    for method, needed in needs.items():
+        body = BODY if method in {"PUT", "PATCH"} else None
+        for scope, asker in askers.items():
+            if scope != needed:
+                reply = await asker.ask(method, PATH, json=body)
+                assert reply.status == 403
+                assert f'scope="{needed}"' in reply.headers["WWW-Authenticate"]
+        assert (await askers[needed].ask(method, PATH, json=body)).status < 300
+
+
+async def test_anothers_record_is_as_if_it_were_not_there(guarded: Guarded) -> None:
+    """To read, to change and to delete; whether the record is in a cache or not; conditions tell nothing of it."""
+    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    made = await alice.ask("PUT", PATH, json=BODY)
+    for _ in range(3):
+        assert (await alice.ask("GET", PATH)).status == 200
+        assert (await bob.ask("GET", PATH)).status == 404
+    absent = f"/guid/{'0' * 32}"
+    for method, headers in (
+        ("GET", {}),
+        ("GET", {"If-None-Match": made.headers["ETag"]}),
+        ("GET", {"If-Match": made.headers["ETag"]}),
+        ("HEAD", {}),
+        ("PATCH", {}),
+        ("PATCH", {"If-Match": '"1"'}),
+        ("DELETE", {}),
+        ("DELETE", {"If-None-Match": "*"}),
+    ):
+        body = {"user": "b"} if method == "PATCH" else None
+        replies = [await bob.ask(method, path, json=body, headers=headers) for path in (PATH, absent)]
+        assert replies[0].status == replies[1].status == 404
+        assert "record" not in replies[0].body.decode() or method == "HEAD"
+    for headers in ({}, {"If-None-Match": "*"}, {"If-Match": "*"}):
+        assert (await bob.ask("PUT", PATH, json={"user": "b"}, headers=headers)).status == 404
+    assert (await alice.ask("GET", PATH)).json == made.json
+
+
+async def test_keys_of_one_owner_share_and_an_admin_sees_all(guarded: Guarded) -> None:
+    """And what an admin changes stays its owner's."""
+    alice, again, admin = (
+        await guarded.asker("alice"),
+        await guarded.asker("alice"),
+        await guarded.asker("root", "admin"),
+    )
+    await alice.ask("PUT", PATH, json=BODY)
+    assert (await again.ask("GET", PATH)).status == 200
+    assert (await admin.ask("PUT", PATH, json={"user": "c"})).status == 200
+    assert (await alice.ask("GET", PATH)).json["user"] == "c"
+
+
+async def test_a_list_holds_ones_own(guarded: Guarded) -> None:
+    """A page, its total, a stream, and one by user; an admin's holds all."""
+    alice, bob, admin = await guarded.asker("alice"), await guarded.asker("bob"), await guarded.asker("root", "admin")
+    for place, asker in enumerate([alice, bob, alice]):
+        await asker.ask("PUT", f"/guid/{place:032X}", json=BODY)
+    for query in ("?", "?user=a&", "?state=all&"):
+        for asker, count in ((alice, 2), (bob, 1), (admin, 3)):
+            page = await asker.ask("GET", f"/guid{query}limit=500", headers={"Prefer": "return=total-count"})
+            lines = await asker.ask("GET", f"/guid{query[:-1] or '?'}", headers={"Accept": "application/x-ndjson"})
+            assert (len(page.json["items"]), page.json["total"], len(lines.lines)) == (count, count, count)
+
+
+async def test_each_operation_of_a_batch_is_judged(guarded: Guarded) -> None:
+    """By its scope, and by whose the record is."""
+    bob, writer = await guarded.asker("bob"), await guarded.asker("alice", "write")
+    await bob.ask("PUT", PATH, json=BODY)
+    operations = [
+        {"op": "put", "user": "a"},
+        {"op": "put", "guid": GUID, "user": "a"},
+        {"op": "get", "guid": GUID},
+        {"op": "delete", "guid": GUID},
+    ]
+    reply = await writer.ask("POST", "/guid:batch", json={"operations": operations})
+    assert [result["status"] for result in reply.json["results"]] == [201, 404, 403, 403]
+    assert (await bob.ask("GET", PATH)).json["user"] == "a"
+
+
+async def test_an_idempotency_key_is_ones_own(guarded: Guarded) -> None:
+    """The same key of another owner is another request."""
+    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    once = {"Idempotency-Key": "k"}
+    first = await alice.ask("POST", "/guid", json=BODY, headers=once)
+    again = await alice.ask("POST", "/guid", json=BODY, headers=once)
+    others = await bob.ask("POST", "/guid", json=BODY, headers=once)
+    assert first.json == again.json
+    assert others.status == 201
+    assert others.json["guid"] != first.json["guid"]
+    assert (await bob.ask("GET", f"/guid/{first.json['guid']}")).status == 404
+
+
+async def test_what_is_no_good_key_is_refused(guarded: Guarded) -> None:
+    """Mistyped, unknown, of a wrong secret, another scheme: 401, and that it is invalid."""
+    held = await guarded.give()
+    assert (await Asker(guarded.client, held).ask("PUT", PATH, json=BODY)).status == 201
+    _, unknown = keys.generate("alice", SCOPES, 0)
+    wrong = keys.format_key(held.key.id, "0" * keys.SECRET_CHARACTERS)
+    mistyped = held.text[:-1] + ("0" if held.text[-1] != "0" else "1")
+    for authorization in (
+        f"Bearer {unknown}",
+        f"Bearer {wrong}",
+        f"Bearer {mistyped}",
+        f"Basic {held.text}",
+        held.text,
+        "Bearer",
+        f"Bearer {held.text}, Bearer {held.text}",
+        "Bearer " + "a" * 10_000,
+    ):
+        for method in ("GET", "PUT", "DELETE"):
+            body = BODY if method == "PUT" else None
+            reply = await guarded.client.ask(method, PATH, json=body, headers={"Authorization": authorization})
+            assert reply.status == 401
+            assert 'error="invalid_token"' in reply.headers["WWW-Authenticate"]
+    reply = await guarded.client.ask("GET", f"{PATH}?access_token={held.text}")
+    assert reply.status == 401
+
+
+async def test_one_that_is_revoked_or_expired_is_refused_within_five_seconds(guarded: Guarded) -> None:
+    """However often it is used meanwhile."""
+    revoked, expiring = await guarded.give(), await guarded.give(expire=guarded.clock.seconds + 60)
+    for held in (revoked, expiring):
+        assert (await Asker(guarded.client, held).ask("PUT", PATH, json=BODY)).status in {200, 201}
+    await guarded.change(revoked, revoked=1)
+    await until(401, Asker(guarded.client, revoked), PATH)
+    guarded.clock.now += 61_000
+    await until(401, Asker(guarded.client, expiring), PATH)
+
+
+async def test_the_use_of_a_key_is_noted(guarded: Guarded) -> None:
+    """Once an hour at most."""
+    held = await guarded.give()
+    await Asker(guarded.client, held).ask("GET", PATH)
+    async with asyncio.timeout(5), open_keys(guarded.store_url) as kept:
+        while (key := await kept.key(held.key.id)) is None or key.used is None:
+            await asyncio.sleep(0.02)
+    assert key.used == guarded.clock.now
+
+
+async def test_health_and_what_tells_of_the_service_are_open(guarded: Guarded) -> None:
+    """Metrics are for admins."""
+    for path in ("/livez", "/readyz", "/version", "/openapi.json", "/docs", "/problems/unauthorized", "/"):
+        assert (await guarded.client.get(path)).status == 200
+    reader, admin = await guarded.asker(), await guarded.asker("root", "admin")
+    assert (await guarded.client.get("/metrics")).status == 401
+    assert (await reader.ask("GET", "/metrics")).status == 403
+    assert (await admin.ask("GET", "/metrics")).status == 200
+
+
+async def test_a_failed_log_in_takes_as_long_as_any_other(guarded: Guarded) -> None:
+    """The same time for a wrong secret and for an unknown id: none is answered before it."""
+    held = await guarded.give()
+    _, unknown = keys.generate("alice", SCOPES, 0)
+    for text in (unknown, keys.format_key(held.key.id, "0" * keys.SECRET_CHARACTERS), "nonsense"):
+        begun = asyncio.get_running_loop().time()
+        await guarded.client.get(PATH, headers={"Authorization": f"Bearer {text}"})
+        assert asyncio.get_running_loop().time() - begun >= 0.045
+
+
+async def test_one_who_asks_too_often_is_told_when_to_ask_again(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    """Each reply says what is left; the limit is the key's, and health is not counted."""
+    async with serving(**combination, access="keys", rate_limit="4/minute") as client:
+        guarded = Guarded(client, combination["store_url"], clock)
+        alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+        assert (await alice.ask("PUT", PATH, json=BODY)).headers["RateLimit"].startswith('"requests";r=3;t=')
+        for path, left in ((PATH, 2), ("/guid", 1), (PATH, 0)):
+            reply = await alice.ask("GET", path)
+            assert reply.status == 200
+            assert reply.headers["RateLimit"].startswith(f'"requests";r={left};t=')
+            assert reply.headers["RateLimit-Policy"] == '"requests";q=4;w=60'
+        for method in ("GET", "DELETE"):
+            reply = await alice.ask(method, PATH)
+            assert (reply.status, reply.json["code"]) == (429, "rate-limited")
+            assert 0 < int(reply.headers["Retry-After"]) <= 60
+            assert reply.headers["RateLimit"].startswith('"requests";r=0;t=')
+        assert (await bob.ask("GET", "/guid")).status == 200
+        assert (await client.get("/readyz")).status == 200
+        clock.now += 60_000
+        assert (await alice.ask("GET", PATH)).status == 200
+
+
+async def test_an_address_from_where_log_ins_fail_is_locked_out(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    """Failures are told to wait, at the same time as any; when the time is over they are failures again."""
+    async with serving(**combination, access="keys", login_limit="3/minute") as client:
+        wrong = {"Authorization": "Bearer nonsense"}
+        for _ in range(3):
+            assert (await client.get(PATH, headers=wrong)).status == 401
+        for method in ("GET", "PUT", "DELETE"):
+            begun = asyncio.get_running_loop().time()
+            refused = await client.ask(method, PATH, headers=wrong)
+            assert asyncio.get_running_loop().time() - begun >= 0.045
+            assert (refused.status, refused.json["code"]) == (429, "rate-limited")
+            assert 0 < int(refused.headers["Retry-After"]) <= 60
+        clock.now += 60_000
+        assert (await client.get(PATH, headers=wrong)).status == 401
+
+
+async def test_a_good_key_is_let_in_from_an_address_that_is_locked_out(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    """Whether it was used before or not, and while a client behind the same address goes on with a revoked one."""
+    async with serving(**combination, access="keys", login_limit="3/minute") as client:
+        guarded = Guarded(client, combination["store_url"], clock)
+        revoked = await guarded.give("carol")
+        await guarded.change(revoked, revoked=1)
+        stale = Asker(client, revoked)
+        for _ in range(3):
+            assert (await stale.ask("GET", PATH)).status == 401
+        for owner in ("alice", "bob"):
+            assert (await stale.ask("GET", PATH)).status == 429
+            new = await guarded.asker(owner)
+            assert (await new.ask("PUT", f"/guid/{owner.encode().hex().upper():0>32}", json=BODY)).status == 201
+            assert (await new.ask("GET", "/guid")).status == 200
+        assert (await stale.ask("GET", PATH)).status == 429
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The log-ins that were looked up since the list was cleared."""
+    looked: list[str] = []
+    plain = Authenticator._look
+
+    async def counted(own: Authenticator, authorization: str) -> tuple[Caller, float]:
+        looked.append(authorization)
+        return await plain(own, authorization)
+
+    monkeypatch.setattr(Authenticator, "_look", counted)
+    return looked
+
+
+async def test_what_failures_cost_from_a_locked_out_address_is_bounded(
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, looked: list[str]
+) -> None:
+    """Of unknown keys so many are looked up in a second; of one and the same key none. Who was let in before, is."""
+    monkeypatch.setattr(guard, "KnownFailures", lambda _: KnownFailures(600))
+    clock.now -= clock.now % 60_000
+    async with serving(access="keys", login_limit="3/minute") as client:
+        for name in ("GOOD_SECONDS", "FRESH_SECONDS"):
+            monkeypatch.setattr(guard, name, 0.0)  # a log-in is looked up each time
+        known = Asker(client, await Guarded(client, sqlite_url, clock).give())
+        assert (await known.ask("GET", "/guid")).status == 200
+
+        async def fail(text: str) -> int:
+            return (await client.get(PATH, headers={"Authorization": f"Bearer {text}"})).status
+
+        unknown = [keys.generate("alice", SCOPES, 0)[1] for _ in range(LOOKS + 50)]
+        for _ in range(3):
+            assert await fail(unknown[0]) == 401
+        looked.clear()
+        assert set(await asyncio.gather(*(fail(text) for text in unknown[1:]))) == {429}
+        assert len(looked) == LOOKS
+        looked.clear()
+        assert (await known.ask("GET", "/guid")).status == 200
+        assert len(looked) == 1
+        clock.now += 1000
+        looked.clear()
+        for text in unknown[:3]:
+            assert await fail(text) == 429
+        assert looked == []
+        assert await fail(keys.generate("alice", SCOPES, 0)[1]) == 429
+        assert len(looked) == 1
+
+
+async def test_a_log_in_is_remembered_once_however_it_is_written(
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, looked: list[str]
+) -> None:
+    """Or one key would push those of others out of the memory for log-ins, and have them looked up each time."""
+    monkeypatch.setattr(guard, "GOOD_SECONDS", 600.0)
+    monkeypatch.setattr(guard, "FRESH_SECONDS", 600.0)
+    async with serving(access="keys", login_limit="") as client:
+        held = await Guarded(client, sqlite_url, clock).give()
+        spellings = [f"{scheme}{' ' * blanks}" for scheme in ("Bearer", "bearer", "BEARER") for blanks in (1, 2, 5_000)]
+        for spelling in spellings:
+            for path in ("/guid", PATH):
+                reply = await client.get(path, headers={"Authorization": f"{spelling}{held.text}"})
+                assert reply.status == (200 if path == "/guid" else 404)
+        assert len(looked) == 1
+
+
+async def test_a_token_opens_what_its_scopes_say(
+    serving: Serving, combination: dict[str, str], clock: FakeClock, tmp_path: Path
+) -> None:
+    """Its owner shares with keys of the same name, if that is set; one that has expired is refused at once."""
+    jwks = tmp_path / "jwks.json"
+    jwks.write_bytes(key_set(EC.jwk()))
+    settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
+    async with serving(**combination, access="keys", jwt_shared_owners=True, **settings) as client:
+        guarded = Guarded(client, combination["store_url"], clock)
+        alice = await guarded.asker("alice")
+        token = EC.token(claims(clock.seconds, sub="alice", scope="read", exp=clock.seconds + 2))
+        shown = {"Authorization": f"Bearer {token}"}
+        assert (await alice.ask("PUT", PATH, json=BODY)).status == 201
+        for _ in range(3):
+            assert (await client.get(PATH, headers=shown)).status == 200
+        assert (await client.delete(PATH, headers=shown)).status == 403
+        other = {"Authorization": f"Bearer {EC.token(claims(clock.seconds, sub='bob', scope='read'))}"}
+        assert (await client.get(PATH, headers=other)).status == 404
+        clock.now += 2000
+        async with asyncio.timeout(5):
+            while (await client.get(PATH, headers=shown)).status != 401:
+                await asyncio.sleep(0.05)
+
+
+async def test_by_choosing_a_subject_nobody_becomes_the_owner_of_a_key(
+    serving: Serving, sqlite_url: str, clock: FakeClock, tmp_path: Path
+) -> None:
+    """The owner of a token carries its issuer, and shares with a key only if an admin names its owner so."""
+    jwks = tmp_path / "jwks.json"
+    jwks.write_bytes(key_set(EC.jwk()))
+    async with serving(access="keys", jwt_jwks=str(jwks), jwt_issuer=ISSUER, jwt_audience=AUDIENCE) as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        alice, same = await guarded.asker("alice"), await guarded.asker(f"{ISSUER}#alice")
+        shown = {"Authorization": f"Bearer {EC.token(claims(clock.seconds, sub='alice', scope='read write'))}"}
+        await alice.ask("PUT", PATH, json=BODY)
+        assert (await client.get(PATH, headers=shown)).status == 404
+        assert (await client.put("/guid/" + "A" * 32, BODY, headers=shown)).status == 201
+        assert (await same.ask("GET", "/guid/" + "A" * 32)).status == 200
+        assert (await alice.ask("GET", "/guid/" + "A" * 32)).status == 404
+
+
+async def test_a_token_that_names_an_unknown_key_is_refused_and_noted(
+    serving: Serving, clock: FakeClock, tmp_path: Path
+) -> None:
+    """On every way that a request takes: any client can send one, and honest ones do while keys are rotated."""
+    jwks, audit_log = tmp_path / "jwks.json", tmp_path / "audit.log"
+    jwks.write_bytes(key_set(EC.jwk()))
+    settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "audit_log": str(audit_log)}
+    async with serving(access="keys", **settings) as client:
+        shown = {"Authorization": f"Bearer {EC.token(claims(clock.seconds), kid='other')}"}
+        requests = [("GET", PATH), ("PUT", PATH), ("DELETE", PATH), ("GET", "/guid"), ("POST", "/guid:batch"),
+                    ("GET", "/keys"), ("GET", "/metrics")]  # fmt: skip
+        for method, path in requests:
+            reply = await client.ask(method, path, headers=shown, json=BODY if method in {"PUT", "POST"} else None)
+            assert (reply.status, reply.json["code"]) == (401, "unauthorized")
+            assert 'error="invalid_token"' in reply.headers["WWW-Authenticate"]
+    lines = [json.loads(line) for line in audit_log.read_text().splitlines()]
+    assert [(line["action"], line["reason"]) for line in lines] == [("denied", "unauthorized")] * len(requests)
+
+
+@pytest.mark.parametrize("path", ["/guid", PATH])
+async def test_who_fails_to_log_in_takes_no_place_from_others(
+    serving: Serving, sqlite_url: str, path: str, clock: FakeClock
+) -> None:
+    """Though it takes its time until that is told."""
+    limits = {"max_in_progress": 1, "queue_timeout": 1.0, "login_limit": ""}
+    async with serving(access="keys", **limits) as client:
+        alice = await Guarded(client, sqlite_url, clock).asker("alice")
+        assert (await alice.ask("PUT", path, json=BODY)).status == 201
+        strangers = [
+            asyncio.create_task(client.put(path, BODY, headers={"Authorization": "Bearer nonsense"})) for _ in range(40)
+        ]
+        for _ in range(4):
+            assert (await alice.ask("PUT", path, json=BODY)).status in {200, 201}
+        assert {(await each).status for each in strangers} == {401}

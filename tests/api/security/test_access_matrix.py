@@ -1,0 +1,265 @@
+"""Every method of every path, asked with every kind of key: what each is answered is told here, and nowhere else.
+
+What is tried comes from the route table; what is expected stands in ROWS, by the name of the operation, and not from
+what is declared above it. So an operation without a row, or one that has come to take another scope, fails.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from itertools import combinations, product
+from typing import NamedTuple
+
+import pytest
+
+from guidsvc.api.docs.openapi_document import Method, methods_of
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.caller import ADMIN, SCOPES
+from guidsvc.http.constants import METHODS
+from guidsvc.store import open_keys
+from tests.api.contract.test_openapi import ROUTES
+from tests.conftest import FakeClock, Serving
+from tests.support.factories import GUID
+from tests.support.http_client import Reply
+from tests.support.secured_service import Asker, Guarded, Held, everything
+
+OPERATIONS = [method for route in ROUTES for method in methods_of(route)]
+CANARY = "canary-e1a6"
+SUBSETS = [" ".join(each) for size in range(1, len(SCOPES) + 1) for each in combinations(SCOPES, size)]
+"""All that a key can have for scopes."""
+MINE = f"/guid/{GUID}"
+
+
+class Row(NamedTuple):
+    """An operation: what it takes, how it is answered to who may, and to who asks for what is another's; its body."""
+
+    needs: str | None
+    status: int
+    others: int
+    body: object = None
+
+
+def _open(status: int) -> Row:
+    return Row(None, status, status)
+
+
+RECORD = {"user": "u"}
+BATCH = {"operations": [{"op": op, "guid": GUID} | more for op, more in (("get", {}), ("put", RECORD), ("delete", {}))]}
+KEY = {"owner": "o", "scopes": ["read"]}
+OPTIONS = _open(204)
+ROWS: Mapping[str, Row] = {
+    "listGuids": Row("read", 200, 200),
+    "headGuids": Row("read", 200, 200),
+    "createGuid": Row("write", 201, 201, RECORD),
+    "drawGuid": Row("write", 201, 201, RECORD),
+    "optionsGuids": OPTIONS,
+    "doBatch": Row("key", 200, 200, BATCH),
+    "optionsBatch": OPTIONS,
+    "getGuid": Row("read", 200, 404),
+    "headGuid": Row("read", 200, 404),
+    "putGuid": Row("write", 200, 404, RECORD),
+    "patchGuid": Row("write", 200, 404, RECORD),
+    "deleteGuid": Row("delete", 204, 404),
+    "optionsGuid": OPTIONS,
+    "listKeys": Row("admin", 200, 403),
+    "headKeys": Row("admin", 200, 403),
+    "createKey": Row("admin", 201, 403, KEY),
+    "optionsKeys": OPTIONS,
+    "getKey": Row("admin", 200, 403),
+    "headKey": Row("admin", 200, 403),
+    "revokeKey": Row("admin", 204, 403),
+    "optionsKey": OPTIONS,
+    "createRotation": Row("admin", 200, 403, {}),
+    "optionsRotation": OPTIONS,
+    "getMetrics": Row("admin", 200, 403),
+    "headMetrics": Row("admin", 200, 403),
+    "optionsMetrics": OPTIONS,
+    **{f"{verb}{name}": _open(200) for name in (
+        "Livez", "Readyz", "Version", "Openapi", "Docs", "DocsFile", "Problem", "Root") for verb in ("get", "head")},
+    **{f"options{name}": OPTIONS for name in (
+        "Livez", "Readyz", "Version", "Openapi", "Docs", "DocsFile", "Problem", "Root")},
+}  # fmt: skip
+NAMED = {"file": "page.css", "code": "not-found"}
+"""What stands in a path where that is nobody's."""
+
+
+class World(Guarded):
+    """A service in which Alice, the victim, has a record and a key."""
+
+    alice: Held
+    bob: Held
+
+    async def ask(self, method: Method, headers: Mapping[str, str], names: Mapping[str, str] | None = None) -> Reply:
+        """Make the request that the row of an operation tells, of the victim's or of what is named."""
+        found = NAMED | {"guid": GUID, "id": self.alice.key.id} | dict(names or {})
+        path = re.sub(r"\{(\w+)\}", lambda name: found[name[1]], method.route.path)
+        return await self.client.ask(method.name, path, json=ROWS[method.id].body, headers=headers)
+
+    async def ask_all(self, headers: Mapping[str, str]) -> dict[str, Reply]:
+        """Ask for everything of the victim's, at once; return what was answered, by operation."""
+        replies = await asyncio.gather(*(self.ask(method, headers) for method in OPERATIONS))
+        return {method.id: reply for method, reply in zip(OPERATIONS, replies, strict=True)}
+
+    async def state(self) -> object:
+        """Return all that is kept of the victim, less when its key was used; and what the victim reads."""
+        async with open_keys(self.store_url) as kept:
+            key = await kept.key(self.alice.key.id)
+        assert key is not None
+        read = await Asker(self.client, self.alice).ask("GET", f"{MINE}?view=full")
+        stored = [row for row in map(str, everything(self.store_url)) if CANARY in row]
+        return key.model_copy(update={"used": None, "version": 1}), read.body, sorted(stored)
+
+    async def own(self, method: Method) -> dict[str, str]:
+        """Make a record or a key of the victim's, to be changed, where a path names one; return its name."""
+        if "id" in method.route.parameters:
+            return {"id": (await self.give("alice")).key.id}
+        made = await Asker(self.client, self.alice).ask("POST", "/guid", json=RECORD)
+        return {"guid": made.json["guid"]}
+
+
+@pytest.fixture
+async def world(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[World]:
+    async with serving(**combination, access="keys", login_limit="") as client:
+        made = World(client, combination["store_url"], clock)
+        made.alice, made.bob = await made.give("alice"), await made.give("bob")
+        record = {"user": CANARY, "metadata": {"of": CANARY}}
+        assert (await Asker(client, made.alice).ask("PUT", MINE, json=record)).status == 201
+        yield made
+
+
+def expected(**status: int) -> dict[str, int]:
+    """Return what each operation is answered: as anybody is where it is open, else by what it takes."""
+    return {name: row.status if row.needs is None else status[row.needs] for name, row in ROWS.items()}
+
+
+def told(replies: Mapping[str, Reply]) -> dict[str, int]:
+    """Return the status of each reply, none of which may tell anything of the victim."""
+    for name, reply in replies.items():
+        assert CANARY not in f"{reply.body.decode()}{dict(reply.headers.get_all())}", name
+    return {name: reply.status for name, reply in replies.items()}
+
+
+def test_every_operation_has_a_row() -> None:
+    """One of its own, at each path, with the scope that is declared of it."""
+    assert len(OPERATIONS) == len(ROWS)
+    assert {method.id: method.operation.required_scope for method in OPERATIONS} == {
+        name: row.needs for name, row in ROWS.items()
+    }
+
+
+async def refused(world: World) -> dict[str, dict[str, str]]:
+    """Return what shows no good key, by what is wrong with it."""
+    revoked, rotated = await world.give(), await world.give()
+    expired = await world.give(expire=world.clock.seconds)
+    await world.change(revoked, revoked=1)
+    await world.change(rotated, digest=keys.digest_of("new"), former=rotated.key.digest, former_until=world.clock())
+    shown = {
+        "malformed": "Bearer gs_nonsense",
+        "of no scheme": world.alice.text,
+        "of another scheme": f"Basic {world.alice.text}",
+        "empty": "Bearer",
+        "mistyped": f"Bearer {world.alice.text[:-1]}{'0' if world.alice.text[-1] != '0' else '1'}",
+        "unknown": f"Bearer {keys.generate('alice', SCOPES, 0)[1]}",
+        "of a wrong secret": f"Bearer {keys.format_key(world.alice.key.id, '0' * keys.SECRET_CHARACTERS)}",
+        "revoked": f"Bearer {revoked.text}",
+        "expired": f"Bearer {expired.text}",
+        "rotated away": f"Bearer {rotated.text}",
+    }
+    return {what: {"Authorization": text} for what, text in shown.items()} | {"none": {}}
+
+
+async def test_without_a_good_key_nothing_opens_but_what_is_open(world: World) -> None:
+    """With none, and with what is malformed, unknown, revoked or expired: 401, and nothing is changed."""
+    before, shown = await world.state(), await refused(world)
+    answered = await asyncio.gather(*map(world.ask_all, shown.values()))
+    for what, replies in zip(shown, answered, strict=True):
+        assert told(replies) == expected(key=401, read=401, write=401, delete=401, admin=401), what
+    assert await world.state() == before
+
+
+async def test_a_key_opens_what_its_scopes_take_and_nothing_else(world: World) -> None:
+    """With every set of scopes that there is, of the victim itself: 403 to all else, and nothing is changed by it."""
+    before = await world.state()
+    held = {scopes: await world.give("alice", scopes) for scopes in SUBSETS}
+
+    for method, (scopes, key) in product(OPERATIONS, held.items()):
+        if method.id == "doBatch":
+            continue  # which is judged operation by operation, below
+        may = ROWS[method.id].needs in {None, *scopes.split()} or ADMIN in scopes.split()
+        reply = await world.ask(method, key.headers, await world.own(method) if may else {})
+        assert reply.status == (ROWS[method.id].status if may else 403), f"{method.id} with {scopes}"
+    assert await world.state() == before
+
+
+async def test_each_operation_of_a_batch_takes_its_scope(world: World) -> None:
+    """With every set of scopes: 403 in the result of each that it does not take."""
+    for scopes in SUBSETS:
+        had, asker = scopes.split(), await world.asker("alice", scopes)
+        made = await Asker(world.client, world.alice).ask("POST", "/guid", json=RECORD)
+        operations = [operation | {"guid": made.json["guid"]} for operation in BATCH["operations"]]
+        reply = await asker.ask("POST", "/guid:batch", json={"operations": operations})
+        right = {"read": 200, "write": 200, "delete": 204}
+        assert [result["status"] for result in reply.json["results"]] == [
+            status if scope in had or ADMIN in had else 403 for scope, status in right.items()
+        ], scopes
+
+
+async def test_what_is_anothers_is_not_there(world: World) -> None:
+    """To one who may do the same with what is its own; and nothing of it is told or changed."""
+    before = await world.state()
+    replies = await world.ask_all(world.bob.headers)
+    assert told(replies) == {name: row.others for name, row in ROWS.items()}
+    assert [result["status"] for result in replies["doBatch"].json["results"]] == [404, 404, 404]
+    lines = await Asker(world.client, world.bob).ask(
+        "GET", "/guid?state=all", headers={"Accept": "application/x-ndjson"}
+    )
+    assert CANARY not in lines.body.decode()
+    assert await world.state() == before
+
+
+async def test_an_admin_alone_sees_and_filters_by_owners(world: World) -> None:
+    """In single records, pages, lines and results of a batch; whose are another's, or their own."""
+    admin, lines = await world.asker("ops", "admin"), {"Accept": "application/x-ndjson"}
+    assert (await Asker(world.client, world.bob).ask("POST", "/guid", json=RECORD)).status == 201
+    getting = {"operations": [{"op": "get", "guid": GUID}]}
+
+    async def shown(asker: Asker) -> list[object]:
+        """Return the owner of Alice's record, in each form in which it is shown in full."""
+        updated = await asker.ask("PATCH", f"{MINE}?view=full", json={})
+        pages = await asker.ask("GET", "/guid?view=full"), await asker.ask("GET", "/guid?view=full", headers=lines)
+        results = (await asker.ask("POST", "/guid:batch?view=full", json=getting)).json["results"]
+        full = [(await asker.ask("GET", f"{MINE}?view=full")).json, updated.json, results[0]["record"]]
+        full += [each for each in [*pages[0].json["items"], *pages[1].lines] if each["guid"] == GUID]
+        assert [list(each)[-1] for each in full] == ["owner" if "owner" in full[0] else "state"] * 5
+        return [each.get("owner") for each in full]
+
+    assert await shown(admin) == ["alice"] * 5
+    assert await shown(Asker(world.client, world.alice)) == [None] * 5
+
+    for owner, found in (("alice", ["alice"]), ("bob", ["bob"]), ("ops", []), ("", [])):
+        for headers in ({}, lines):
+            listed = await admin.ask("GET", f"/guid?view=full&owner={owner}", headers=headers)
+            items = listed.lines if headers else listed.json["items"]
+            assert [each["owner"] for each in items] == found
+        counted = await admin.ask("GET", f"/guid?owner={owner}", headers={"Prefer": "return=total-count"})
+        assert counted.json["total"] == len(found)
+    for asker in (Asker(world.client, world.alice), Asker(world.client, world.bob)):
+        for owner in ("alice", "bob", ""):
+            for headers in ({}, lines):
+                refused = await asker.ask("GET", f"/guid?owner={owner}", headers=headers)
+                assert (refused.status, refused.json["code"]) == (403, "forbidden")
+                assert 'scope="admin"' in refused.headers["WWW-Authenticate"]
+                assert CANARY not in refused.body.decode()
+    assert (await admin.ask("GET", f"/guid?owner={'x' * 257}")).status == 400
+
+
+async def test_a_method_that_is_not_served_is_refused_to_all(world: World) -> None:
+    """405 at every path, with a key or without, and nothing is changed."""
+    before = await world.state()
+    for route in ROUTES:
+        path = re.sub(r"\{(\w+)\}", GUID, route.path)
+        for method in set(METHODS) - set(route.handler.methods()):
+            for headers in ({}, world.alice.headers, world.bob.headers):
+                reply = await world.client.ask(method, path, headers=headers)
+                assert reply.status == 405, f"{method} {path}"
+    assert await world.state() == before

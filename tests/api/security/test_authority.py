@@ -1,0 +1,214 @@
+"""Authority is confirmed while a long request goes on: a key or token that has ended ends it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guidsvc.api.resources.batch_executor import GROUP, BatchExecutor, Result
+from guidsvc.api.resources.document_batch import DocumentBatch
+from guidsvc.errors import StoreUnavailable, Unauthorized
+from guidsvc.runtime.admission import Admission
+from guidsvc.runtime.cancel_scope import CancelScope
+from tests.api.resources.test_batch_bounds import BATCH, chunk
+from tests.conftest import FakeClock, Serving
+from tests.support.factories import GUID
+from tests.support.http_client import Client, hang_up, read_reply
+from tests.support.jwt_issuer import AUDIENCE, ISSUER, Signer, claims, key_set
+from tests.support.secured_service import Asker, Guarded, Held, until
+
+EC = Signer("ec")
+
+
+@asynccontextmanager
+async def lines_of(client: Client, headers: dict[str, str]) -> AsyncIterator[Any]:
+    """Open a batch of lines; yields where they are written, and what reads the reply."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)
+    shown = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    writer.write(
+        f"POST {BATCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\n{shown}"
+        "Transfer-Encoding: chunked\r\n\r\n".encode()
+    )
+    try:
+        yield writer, lambda: asyncio.wait_for(read_reply(reader, "POST"), 30)
+    finally:
+        await hang_up(writer)
+
+
+def puts(user: str, number: int = GROUP) -> bytes:
+    return chunk((json.dumps({"user": user}).encode() + b"\n") * number)
+
+
+async def made(asker: Asker, user: str) -> int:
+    """Count the records of a user."""
+    reply = await asker.ask("GET", f"/guid?limit=1&user={user}", headers={"Prefer": "return=total-count"})
+    return int(reply.json["total"])
+
+
+async def ended(guarded: Guarded, held: Held, how: str) -> None:
+    """End a key, and return when a new request with it is refused."""
+    if how == "expired":
+        guarded.clock.advance(seconds=61)
+    elif how == "revoked":
+        await guarded.change(held, revoked=1)
+    else:
+        await guarded.change(held, scopes="read")
+        async with asyncio.timeout(10):
+            while (await Asker(guarded.client, held).ask("PUT", f"/guid/{GUID}", json={"user": "x"})).status != 403:
+                await asyncio.sleep(0.05)
+        return
+    await until(401, Asker(guarded.client, held), "/guid")
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "other scopes"])
+async def test_a_batch_of_lines_ends_with_the_key(
+    serving: Serving, sqlite_url: str, clock: FakeClock, how: str
+) -> None:
+    async with serving(access="keys", login_limit="") as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        other = await guarded.asker()
+        held = await guarded.give(expire=clock.seconds + 60)
+        async with lines_of(client, held.headers) as (writer, reply):
+            writer.write(puts("before"))
+            async with asyncio.timeout(20):
+                while await made(other, "before") < GROUP:
+                    await asyncio.sleep(0.01)
+            await ended(guarded, held, how)
+            writer.write(puts("after") + puts("after", 5) + b"0\r\n\r\n")
+            answer = await reply()
+        *done, last = answer.lines
+        assert [result["status"] for result in done] == [201] * GROUP
+        assert (last["status"], last["problem"]["code"], last["problem"]["line"]) == (401, "unauthorized", GROUP + 1)
+        assert await made(other, "after") == 0
+
+
+async def test_a_batch_of_lines_ends_with_the_token(
+    serving: Serving, sqlite_url: str, clock: FakeClock, tmp_path: Path
+) -> None:
+    jwks = tmp_path / "jwks.json"
+    jwks.write_bytes(key_set(EC.jwk()))
+    trust = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
+    async with serving(access="keys", jwt_shared_owners=True, **trust) as client:
+        other = await Guarded(client, sqlite_url, clock).asker()
+        token = EC.token(claims(clock.seconds, sub="alice", scope="read write", exp=clock.seconds + 60))
+        shown = {"Authorization": f"Bearer {token}"}
+        async with lines_of(client, shown) as (writer, reply):
+            writer.write(puts("before"))
+            async with asyncio.timeout(20):
+                while await made(other, "before") < GROUP:
+                    await asyncio.sleep(0.01)
+            clock.advance(seconds=61)
+            async with asyncio.timeout(10):
+                while (await client.get("/guid", headers=shown)).status != 401:
+                    await asyncio.sleep(0.05)
+            writer.write(puts("after") + b"0\r\n\r\n")
+            answer = await reply()
+        assert answer.lines[-1]["problem"]["code"] == "unauthorized"
+        assert await made(other, "after") == 0
+
+
+async def test_a_stream_of_a_key_that_has_ended_breaks_off(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
+    """It never looks whole, and shows nothing that was made after the end."""
+    async with serving(access="keys", login_limit="") as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        other, held = await guarded.asker(), await guarded.give()
+        large = {"x": "x" * 16_000}
+        for _ in range(10):
+            document = {"operations": [{"user": "u", "metadata": large}] * 200}
+            await other.ask("POST", BATCH, json=document, headers={"Prefer": "return=minimal"})
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=4096)
+        writer.write(
+            b"GET /guid HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/x-ndjson\r\nAuthorization: "
+            + held.headers["Authorization"].encode()
+            + b"\r\n\r\n"
+        )
+        assert await reader.readuntil(b"\r\n\r\n")
+        await ended(guarded, held, "revoked")
+        assert (await other.ask("PUT", f"/guid/{'F' * 32}", json={"user": "SECRET"})).status == 201
+        rest = b""
+        try:
+            async with asyncio.timeout(30):
+                while part := await reader.read(1 << 20):
+                    rest = (rest + part)[-100_000:]
+        except ConnectionResetError:
+            pass
+        await hang_up(writer)
+        assert b"SECRET" not in rest
+        assert not rest.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("error", [Unauthorized("The key has ended.", invalid=True), StoreUnavailable("no")], ids=repr)
+async def test_the_rest_of_a_document_is_refused(error: Exception) -> None:
+    """Operation by operation, and what was done before has its result."""
+
+    class Idle:
+        """Does nothing, and says so."""
+
+        async def perform(self, asked: list[object], draws: object) -> list[object]:
+            return [Result(204, b'{"status":204}', b'{"status":204}', is_done=True)] * len(asked)
+
+        def refuse(self, error: Exception) -> object:
+            return BatchExecutor(None, lambda _: None, "id", full=False, minimal=False).refuse(error)  # type: ignore[arg-type]
+
+    async def confirm() -> None:
+        raise error
+
+    admission = Admission()
+    batch = DocumentBatch(
+        [{"user": "a"}] * (2 * GROUP + 3),
+        Idle(),  # type: ignore[arg-type]
+        lambda patient: admission.slot(CancelScope(), patient=patient),
+        confirm,
+        {},
+    )
+    reply = await batch.perform(None)
+    assert reply.body is not None
+    statuses = [result["status"] for result in json.loads(reply.body)["results"]]
+    refused = 401 if isinstance(error, Unauthorized) else 503
+    assert statuses == [204] * GROUP + [refused] * (GROUP + 3)
+
+
+LATE = [
+    ("PUT", f"/guid/{GUID}?view=full", b'{"user": "late"}'),
+    ("PATCH", f"/guid/{GUID}", b'{"user": "late"}'),
+    ("DELETE", f"/guid/{GUID}", b" "),
+    ("GET", f"/guid/{GUID}?view=full", b" "),
+    ("GET", "/guid", b" "),
+    ("GET", "/keys", b" "),
+    ("POST", "/guid", b'{"user": "late"}'),
+    ("POST", BATCH, b'{"operations": [{"user": "late"}]}'),
+    ("POST", "/keys", b'{"owner": "late", "scopes": ["admin"]}'),
+    ("POST", "/keys/{id}/rotation", b"{}"),
+    ("DELETE", "/keys/{id}", b" "),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), LATE)
+async def test_a_body_that_comes_after_the_key_has_ended_is_refused(
+    serving: Serving, sqlite_url: str, clock: FakeClock, method: str, path: str, body: bytes
+) -> None:
+    """Its head was let in; the rest may come up to `--body-timeout` later, and changes nothing then."""
+    async with serving(access="keys", login_limit="") as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        held = await guarded.give(scopes="admin")
+        assert (await Asker(client, held).ask("PUT", f"/guid/{GUID}", json={"user": "first"})).status == 201
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        shown = "".join(f"{name}: {value}\r\n" for name, value in held.headers.items())
+        target = path.replace("{id}", held.key.id)
+        writer.write(
+            f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{shown}"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body[:-1]
+        )
+        await ended(guarded, held, "revoked")
+        writer.write(body[-1:])
+        assert (await asyncio.wait_for(read_reply(reader, method), 30)).status == 401
+        await hang_up(writer)
+        other = await guarded.asker(scopes="admin")
+        assert (await other.ask("GET", f"/guid/{GUID}")).json["user"] == "first"
+        assert len((await other.ask("GET", "/guid?state=all")).json["items"]) == 1
+        assert [key["owner"] for key in (await other.ask("GET", "/keys")).json["items"]].count("late") == 0

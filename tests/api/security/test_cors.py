@@ -1,0 +1,175 @@
+"""Pages of other origins: let in where they are named, and nobody else ever hears of it."""
+
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from guidsvc.errors import StartError
+from guidsvc.http.headers.cors import Cors
+from tests.conftest import Serving
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Reply
+
+A, B, OTHER = "https://a.example", "http://b.example:8080", "https://evil.example"
+BOTH = f"{A}, {B}"
+AT = f"/guid/{GUID}"
+
+
+def told(reply: Reply) -> dict[str, str]:
+    """Return what a reply says of it all."""
+    return {name: value for name, value in reply.headers.get_all() if name.lower().startswith("access-control-")}
+
+
+def preflight(origin: str, method: str = "PUT") -> Mapping[str, str]:
+    """Return what a browser sends before a page of this origin may use this method."""
+    return {
+        "Origin": origin,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "authorization,if-match",
+    }
+
+
+@pytest.mark.parametrize("origin", [A, B])
+async def test_a_page_that_is_named_may_use_the_methods_of_a_path(serving: Serving, origin: str) -> None:
+    async with serving(cors_origins=BOTH) as client:
+        for path, methods in ((AT, {"GET", "PUT", "PATCH", "DELETE"}), ("/guid", {"GET", "POST"}), ("/livez", {"GET"})):
+            reply = await client.ask("OPTIONS", path, headers=preflight(origin))
+            said = told(reply)
+            assert reply.status == 204
+            assert said["Access-Control-Allow-Origin"] == origin
+            assert set(said["Access-Control-Allow-Methods"].split(", ")) >= methods
+            assert set(said["Access-Control-Allow-Headers"].lower().split(", ")) == {
+                *("authorization", "content-type", "if-match", "if-none-match"),
+                *("idempotency-key", "prefer", "x-request-id"),
+            }
+            assert said["Access-Control-Max-Age"] == "600"
+            assert reply.headers["Vary"] == "Origin"
+            assert "Access-Control-Allow-Credentials" not in said
+
+
+REQUESTS = [
+    ("PUT", AT, 201, {}, b'{"user": "x"}'),
+    ("GET", AT, 200, {}, None),
+    ("GET", AT, 200, {}, None),
+    ("HEAD", AT, 200, {}, None),
+    ("GET", AT, 304, {"If-None-Match": "*"}, None),
+    ("GET", f"/guid/{'F' * 32}", 404, {}, None),
+    ("GET", "/nothing", 404, {}, None),
+    ("PUT", AT, 412, {"If-None-Match": "*"}, b"{}"),
+    ("PUT", AT, 415, {"Content-Type": "text/plain"}, b"{}"),
+    ("GET", "/guid", 200, {}, None),
+    ("GET", "/guid", 200, {"Accept": "application/x-ndjson"}, None),
+    ("GET", "/problems/expired", 200, {}, None),
+    ("GET", "/docs/page.css", 200, {}, None),
+    ("DELETE", AT, 204, {}, None),
+]
+
+
+@pytest.mark.parametrize("origin", [A, B])
+async def test_what_a_page_that_is_named_asks_it_may_read(serving: Serving, origin: str) -> None:
+    async with serving(cors_origins=BOTH) as client:
+        for method, path, status, headers, body in REQUESTS:
+            reply = await client.ask(method, path, headers=headers | {"Origin": origin}, body=body)
+            said = told(reply)
+            assert reply.status == status
+            assert said.keys() == {"Access-Control-Allow-Origin", "Access-Control-Expose-Headers"}, path
+            assert said["Access-Control-Allow-Origin"] == origin
+            exposed = set(said["Access-Control-Expose-Headers"].split(", "))
+            assert {"ETag", "Location", "Link", "Retry-After", "X-Request-Id"} <= exposed
+            assert {"RateLimit", "RateLimit-Policy"} <= exposed
+            assert len(reply.headers.get_list("Vary")) == 1
+            assert "Origin" in reply.headers["Vary"].split(", ")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"Origin": OTHER},
+        {"Origin": "null"},
+        {"Origin": "*"},
+        {"Origin": A.upper()},
+        {"Origin": f"{A}/"},
+        {"Origin": f"{A}:443"},
+        {"Origin": f"{A}.evil.example"},
+        {"Origin": "http://a.example"},
+        {"Origin": f"{A}, {B}"},
+        {"Origin": A, "origin": A},
+        {"Origin": ""},
+        {},
+    ],
+)
+async def test_a_page_that_is_not_named_hears_nothing(serving: Serving, given: dict[str, str]) -> None:
+    async with serving(cors_origins=BOTH) as client:
+        await client.put(AT, {"user": USER})
+        asked = {"Access-Control-Request-Method": "PUT"}
+        replies = [await client.ask("OPTIONS", AT, headers=given | asked)]
+        replies += [await client.ask("GET", path, headers=given) for path in (AT, AT, "/guid", "/nothing")]
+        assert [reply.status for reply in replies] == [204, 200, 200, 200, 404]
+        assert [told(reply) for reply in replies] == [{}] * 5
+
+
+async def test_where_nobody_is_named_nothing_is_said_to_anybody(serving: Serving) -> None:
+    async with serving() as client:
+        for method, path, status, headers, body in REQUESTS:
+            reply = await client.ask(method, path, headers=headers | {"Origin": A}, body=body)
+            assert (reply.status, told(reply)) == (status, {})
+            assert "Origin" not in reply.headers.get("Vary", "")
+        assert told(await client.ask("OPTIONS", AT, headers=preflight(A))) == {}
+
+
+async def test_options_without_a_method_are_no_question_of_a_browser(serving: Serving) -> None:
+    async with serving(cors_origins=A) as client:
+        reply = await client.ask("OPTIONS", AT, headers={"Origin": A})
+        assert reply.status == 204
+        assert "Access-Control-Allow-Methods" not in told(reply)
+        assert "PATCH" in reply.headers["Allow"]
+
+
+@pytest.mark.parametrize("server", ["httptools"])
+async def test_who_is_no_page_goes_the_short_way_as_ever(serving: Serving) -> None:
+    async with serving(cors_origins=A) as client:
+        await client.put(AT, {"user": USER})
+        assert "Vary" not in (await client.get(AT)).headers, "which a handler says"
+        assert "Vary" in (await client.get(AT, headers={"Origin": OTHER})).headers
+        assert "Vary" not in (await client.get(AT)).headers
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *(
+            "*",
+            "null",
+            "a.example",
+            "//a.example",
+            "https://",
+            "https://a.example/",
+            "https://a.example/x",
+            "https://*",
+        ),
+        *(
+            "https://*.a.example",
+            "HTTPS://a.example",
+            "https://A.example",
+            "https://u@a.example",
+            "https://a.example?x",
+        ),
+        *(
+            "https://a.example:443",
+            "http://a.example:80",
+            "https://a.example:",
+            "https://a.example:0",
+            "https://a:65536",
+        ),
+        *("https://a..example", "https://ä.example", "https://a.example https://b.example", "https://a.example\n"),
+    ],
+)
+def test_what_no_browser_calls_an_origin_stops_the_start(origin: str) -> None:
+    with pytest.raises(StartError, match=re.escape("cors_origins: ")):
+        Cors([A, origin])
+
+
+@pytest.mark.parametrize("origin", [A, B, "http://localhost:3000", "http://[::1]:8080", "https://xn--4ca.example"])
+def test_what_browsers_call_an_origin_is_taken(origin: str) -> None:
+    assert Cors([origin]).reply(origin)["Access-Control-Allow-Origin"] == origin

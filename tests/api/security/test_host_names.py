@@ -1,0 +1,202 @@
+"""To which host names a request may be addressed: what keeps web pages out by DNS rebinding."""
+
+import asyncio
+from pathlib import Path
+from time import process_time
+
+import pytest
+
+from guidsvc.bootstrap.auth import accepted_hosts
+from guidsvc.config import Settings
+from guidsvc.errors import StartError
+from guidsvc.http.headers.host import HostNames
+from tests.conftest import FakeClock, Serving
+from tests.support.factories import GUID
+from tests.support.http_client import Client, Reply, hang_up, read_reply
+from tests.support.secured_service import Guarded
+
+EVIL = "page.attacker.example"
+LOCAL = [
+    "localhost",
+    "LOCALHOST:8888",
+    "localhost.",
+    "a.b.localhost:1",
+    "127.0.0.1",
+    "127.9.8.7:65535",
+    "[::1]",
+    "[::1]:80",
+]
+FOREIGN = [
+    EVIL,
+    f"{EVIL}:8888",
+    "",
+    ":8888",
+    "localhost.evil.example",
+    "notlocalhost",
+    "127.0.0.1.evil.example",
+    "127.0.0.256",
+    "127.1",
+    "0.0.0.0",
+    "10.0.0.5",
+    "192.168.1.1:8888",
+    "[::]",
+    "[fe80::1]",
+    "localhost:80:80",
+    "localhost:x",
+    ".localhost",
+]
+MALFORMED = [
+    "evil@localhost",
+    "localhost@evil.example",
+    "localhost,evil.example",
+    "localhost evil.example",
+    "localhost#",
+]
+PATHS = [
+    "/",
+    "/guid",
+    f"/guid/{GUID}",
+    "/guid:batch",
+    "/keys",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+    "/livez",
+    "/readyz",
+    "/version",
+    "/problems/expired",
+    "/nothing/here",
+]
+
+
+async def ask(client: Client, request: bytes) -> Reply:
+    """Send these bytes over a connection of their own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(request)
+    reply = await asyncio.wait_for(read_reply(reader, request.partition(b" ")[0].decode()), 30)
+    await hang_up(writer)
+    return reply
+
+
+def misdirected(reply: Reply) -> bool:
+    return (reply.status, reply.json["code"]) == (421, "misdirected-request")
+
+
+@pytest.mark.parametrize("host", LOCAL)
+async def test_a_loopback_name_is_served(serving: Serving, host: str) -> None:
+    async with serving(hosts="") as client:
+        for path in ("/livez", "/guid"):
+            assert (await client.get(path, headers={"Host": host})).status == 200
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+async def test_any_other_name_is_refused(serving: Serving, host: str) -> None:
+    async with serving(hosts="") as client:
+        for path in ("/livez", f"/guid/{GUID}"):
+            assert misdirected(await client.get(path, headers={"Host": host}))
+
+
+@pytest.mark.parametrize("host", [*FOREIGN, *MALFORMED])
+def test_what_is_no_name_at_all_is_none_that_is_accepted(host: str) -> None:
+    assert not HostNames([]).has(host)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"])
+async def test_no_path_and_no_method_is_served_under_the_name_of_a_page(serving: Serving, method: str) -> None:
+    page = {"Host": f"{EVIL}:8888", "Origin": f"http://{EVIL}:8888", "Sec-Fetch-Site": "same-origin"}
+    async with serving(hosts="", public_metrics=True, cors_origins=f"http://{EVIL}:8888") as client:
+        for path in [*PATHS, "*"] if method == "OPTIONS" else PATHS:
+            body = {"user": "x"} if method in {"PUT", "POST"} else None
+            reply = await client.ask(method, path, headers=page, json=body)
+            assert reply.status == 421, path
+            assert method == "HEAD" or misdirected(reply)
+        assert (await client.get(f"/guid/{GUID}")).status == 404, "nothing was written"
+
+
+async def test_a_name_is_judged_on_every_way_that_a_read_takes(serving: Serving) -> None:
+    """From the cache, by the parser, and from the bytes that are remembered; also while reads of others are."""
+    async with serving(hosts="") as client:
+        await client.put(f"/guid/{GUID}", {"user": "x"})
+        for _ in range(3):
+            assert (await client.get(f"/guid/{GUID}")).status == 200
+            assert misdirected(await client.get(f"/guid/{GUID}", headers={"Host": EVIL}))
+            assert misdirected(await client.get(f"/guid/{GUID}", headers={"Host": "127.0.0.1.x"}))
+
+
+@pytest.mark.parametrize(("authority", "status"), [("localhost:8888", 200), ("127.0.0.1", 200), (EVIL, 421), ("", 421)])
+async def test_the_authority_of_an_absolute_target_is_judged_too(serving: Serving, authority: str, status: int) -> None:
+    async with serving(hosts="") as client:
+        for path in ("/livez", "/guid?limit=1", "?x=1" if status == 421 else "/"):
+            reply = await ask(client, f"GET http://{authority}{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert reply.status == status
+        reply = await ask(client, f"GET http://localhost/livez HTTP/1.1\r\nHost: {EVIL}\r\n\r\n".encode())
+        assert misdirected(reply)
+
+
+async def test_http_1_0_needs_no_host(serving: Serving) -> None:
+    async with serving(hosts="") as client:
+        assert (await ask(client, b"GET /livez HTTP/1.0\r\n\r\n")).status == 200
+        assert misdirected(await ask(client, f"GET /livez HTTP/1.0\r\nHost: {EVIL}\r\n\r\n".encode()))
+
+
+async def test_names_of_the_settings_are_served_beside_loopback_names(serving: Serving) -> None:
+    async with serving(hosts="registry.example, 10.0.0.5,[2001:db8::1]") as client:
+        for host in ("registry.example", "Registry.Example:80", "10.0.0.5", "[2001:DB8::1]:8888", "localhost"):
+            assert (await client.get("/livez", headers={"Host": host})).status == 200
+        for host in ("registryXexample", "x.registry.example", "10.0.0.50"):
+            assert misdirected(await client.get("/livez", headers={"Host": host}))
+
+
+async def test_where_keys_are_demanded_any_name_is_served_unless_some_are_listed(
+    serving: Serving, sqlite_url: str, clock: FakeClock
+) -> None:
+    """A page has no key. Behind a proxy the service does not know its names."""
+    async with serving(access="keys", hosts="") as client:
+        alice = await Guarded(client, sqlite_url, clock).asker("alice")
+        assert (await alice.ask("GET", "/guid", headers={"Host": EVIL})).status == 200
+    async with serving(access="keys", hosts="registry.example") as client:
+        alice = await Guarded(client, sqlite_url, clock).asker("alice")
+        assert misdirected(await alice.ask("GET", "/guid", headers={"Host": EVIL}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({}, []),
+        ({"host": "::1"}, []),
+        ({"host": "127.0.0.2", "access": "off"}, []),
+        ({"host": "localhost", "hosts": "a"}, ["a"]),
+        ({"access": "keys"}, None),
+        ({"access": "keys", "hosts": "a,b"}, ["a", "b"]),
+        ({"host": "0.0.0.0", "access": "off"}, None),
+        ({"host": "0.0.0.0", "access": "off", "hosts": "a"}, ["a"]),
+        ({"unix_socket": "s"}, None),
+        ({"unix_socket": "s", "hosts": "a"}, ["a"]),
+    ],
+)
+def test_which_names_are_judged_depends_on_who_can_reach_it(settings: dict[str, str], names: list[str] | None) -> None:
+    assert accepted_hosts(Settings(_env_file=None, **settings)) == names  # type: ignore[call-arg, arg-type]
+
+
+@pytest.mark.parametrize("name", ["http://a", "a:80", "a/b", "*", "a..b", "ä", ".a"])
+def test_what_is_no_name_stops_the_start(name: str) -> None:
+    with pytest.raises(StartError, match=r"^hosts: "):
+        HostNames([name])
+
+
+def test_a_long_name_is_judged_in_linear_time() -> None:
+    names = HostNames(["a.example"])
+    begun = process_time()
+    for host in ("a." * 30_000, "a" * 60_000, "-" * 60_000, "127." * 15_000, "localhost." * 6_000):
+        assert not names.has(host + "x")
+        assert names.has(f"a.{host}x.localhost".replace("..", "."))
+    assert process_time() - begun < 1.0
+
+
+async def test_over_a_unix_socket_any_name_is_served(serving: Serving, tmp_path: Path) -> None:
+    socket = tmp_path / "s"
+    async with serving(unix_socket=str(socket), hosts=""):
+        reader, writer = await asyncio.open_unix_connection(str(socket))
+        writer.write(f"GET /livez HTTP/1.1\r\nHost: {EVIL}\r\n\r\n".encode())
+        assert (await read_reply(reader, "GET")).status == 200
+        await hang_up(writer)

@@ -1,0 +1,281 @@
+"""No header and no query takes long to read, whatever is in it: the time is linear, and short at 64 KiB."""
+
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from urllib.parse import quote_from_bytes
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+
+from guidsvc.api.parsing import body, query
+from guidsvc.api.parsing import conditional as conditions
+from guidsvc.api.parsing import idempotency_key as idempotency
+from guidsvc.api.parsing.key_schemas import KeysQuery
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.caller import ANYONE
+from guidsvc.domain.commands import BatchQuery, ListQuery
+from guidsvc.errors import GuidsvcError, InvalidRequest
+from guidsvc.http import constants
+from guidsvc.http.errors import UnsupportedMediaType
+from guidsvc.http.headers import lists as list_header
+from guidsvc.http.headers import negotiation, request_id
+from guidsvc.http.headers import prefer as preferences
+from guidsvc.http.headers.proxy import TrustedProxies
+from guidsvc.http.headers.recognized import READ
+from guidsvc.monitoring import prometheus as exposition
+from guidsvc.server.protocol.state import ConnectionLimits
+from tests.conftest import Serving
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client
+
+MOST_SECONDS = 0.05
+"""CPU time of one request."""
+MOST_SECONDS_BY_DEFAULT = 0.001
+"""CPU time that a header may cost at the default limit for the head of a request."""
+TRIES = 5
+MANY_TRIES = 50
+"""For a short time, which other processes on the machine lengthen: the first try within the limit is the last."""
+LARGE = 64 * 1024
+DEFAULT = ConnectionLimits().head_bytes
+PARTS = [
+    *""",;="\\ ()<>[]{}.:-_*/&%?@'""",
+    *('a\\",', 'a="', '"\\', '\\"', '"a",', '"a" ', 'W/"', 'W/"a",', "W/,", "(,", "\t,"),
+    *("a,", "a=", "a;", "a=b;", "*,", "*/*,", ";q=", "a/b;q=0.1,", "q=1;", "a", "0", "\xe9", "%41"),
+    *("application/json,", "application/json;", ';charset="utf-8"', "text/html;level=1;q=1,"),
+    *("return=minimal,", 'return="minimal",', "chunked,", "keep-alive,", "100-continue,", "h2c,"),
+    *("10.0.0.1,", "10.0.0.1, ", "::1,", "http,", "http://a.", "gs_", "eyJ.", "Bearer "),
+]
+"""What hostile headers are made of."""
+ENDS = ["", '"', "10.0.0.1"]
+HEADERS = sorted(name.decode() for name in READ)
+UNSENT = {"content-length", "transfer-encoding"}
+"""Headers that say how a request is to be read: the client would have to mean them."""
+PARAMETERS = sorted({*ListQuery.model_fields, *BatchQuery.model_fields, *KeysQuery.model_fields, "unknown"})
+PROXIES = TrustedProxies(["0.0.0.0/0", "::/0"])
+
+
+def hostile(size: int, before: str = "") -> Iterator[str]:
+    """Yield texts of about this size, each made of one part."""
+    for part, end in itertools.product(PARTS, ENDS):
+        yield (before + part * (size // len(part) + 1))[: size - len(end)] + end
+
+
+def cpu_seconds(work: Callable[[], object], most: float = MOST_SECONDS, tries: int = TRIES) -> float:
+    """Return the CPU time that it takes: that of the first try of a few that is within the limit, else the least."""
+    least = float("inf")
+    for _ in range(tries):
+        begun = time.process_time()
+        with suppress(GuidsvcError, UnsupportedMediaType):
+            work()
+        least = min(least, time.process_time() - begun)
+        if least < most:
+            break
+    return least
+
+
+def read_key(text: str) -> object:
+    """Read a header Idempotency-Key."""
+    headers = HTTPHeaders({"Host": "a", "Idempotency-Key": text.strip()})
+    request = HTTPServerRequest(headers=headers, start_line=RequestStartLine("POST", "/guid", "HTTP/1.1"))
+    return idempotency.parse(request, b"", caller=ANYONE, repeatable=True)
+
+
+def reader_of(parameter: str, model: type[BaseModel]) -> Callable[[str], object]:
+    """Return what reads a parameter of a query."""
+    return lambda text: query.parse({parameter: [text.encode()]}, model)
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "accept": lambda text: negotiation.preferred(text, ("application/json", "application/x-ndjson")),
+    "accept, of metrics": lambda text: exposition.render(CollectorRegistry(), text),
+    "authorization": keys.parse,
+    "content-type": lambda text: body.check_type("PUT", text, None, ("application/json",)),
+    "content-type, parameters": lambda text: body.check_type(
+        "PUT", "application/json;" + text, None, (constants.JSON,)
+    ),
+    "content-encoding": lambda text: body.check_type("PUT", constants.JSON, text, (constants.JSON,)),
+    "idempotency-key": read_key,
+    "if-match": lambda text: conditions.parse({"If-Match": text}),
+    "if-none-match": lambda text: conditions.parse({"If-None-Match": text}),
+    "prefer": preferences.parse,
+    "x-forwarded-for": lambda text: PROXIES.client("10.0.0.1", text),
+    "x-forwarded-proto": lambda text: PROXIES.scheme("10.0.0.1", text, "http"),
+    "x-request-id": request_id.request_id,
+    **{f"parameter {name}": reader_of(name, ListQuery) for name in ListQuery.model_fields},
+    **{f"parameter {name} of keys": reader_of(name, KeysQuery) for name in KeysQuery.model_fields},
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_takes_linear_time(reader: str) -> None:
+    read = READERS[reader]
+    for small, large in zip(hostile(LARGE), hostile(4 * LARGE), strict=True):
+        once = cpu_seconds(lambda text=small: read(text))  # type: ignore[misc]
+        assert once < MOST_SECONDS, small[:40]
+        most = max(10 * once, MOST_SECONDS)  # four times the text: 4 if linear, 16 if quadratic
+        assert cpu_seconds(lambda text=large: read(text), most) < most, small[:40]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_is_quick_at_the_default_limit(reader: str) -> None:
+    for text in hostile(DEFAULT):
+        most = MOST_SECONDS_BY_DEFAULT
+        assert cpu_seconds(lambda text=text: READERS[reader](text), most, MANY_TRIES) < most, text[:40]  # type: ignore[misc]
+
+
+def test_a_query_has_at_most_64_parameters() -> None:
+    many = {f"a{number}": [b""] for number in range(65)}
+    with pytest.raises(InvalidRequest, match="65 parameters") as caught:
+        query.parse(many, ListQuery)
+    assert len(caught.value.faults) == 1
+    with pytest.raises(InvalidRequest, match="65 parameters"):
+        query.parse({"a": [b""] * 65}, ListQuery)
+    many.popitem()
+    with pytest.raises(InvalidRequest) as caught:
+        query.parse(many, ListQuery)
+    assert len(caught.value.faults) == 64
+
+
+def test_no_more_than_32_proxies_are_followed() -> None:
+    chain = [f"10.0.0.{number}" for number in range(100)]
+    assert TrustedProxies(["10.0.0.0/8"]).client("10.1.1.1", ", ".join(["1.2.3.4", *chain])) == "10.0.0.68"
+    assert TrustedProxies(["10.0.0.0/8"]).client("10.1.1.1", ", ".join(["1.2.3.4", *chain[:31]])) == "1.2.3.4"
+
+
+def test_no_more_than_32_elements_of_a_list_are_read() -> None:
+    json, lines = offers = ("application/json", "application/x-ndjson")
+    for blank in ("a/b,", ",", " ,"):
+        assert negotiation.preferred(blank * 31 + lines, offers) == lines
+        assert negotiation.preferred(blank * 32 + lines, offers) == json
+        assert preferences.parse(blank * 31 + "wait=1").get("wait") == "1"
+        assert "wait" not in preferences.parse(blank * 32 + "wait=1")
+    for many in (",", "a,", '"a",', " , ", '"a,b",'):
+        assert len(list(list_header.elements(many * 8_000))) <= 32
+    for long in ("a" * 1_020, '"' + "a," * 509 + '"'):
+        assert list(list_header.elements(f"b,{long}")) == ["b", long]
+        assert list(list_header.elements(f"b,{long}aaaaa,c")) == ["b"]
+    assert list(list_header.elements(' a;b="c,\\",d" , , "e,f\\')) == ['a;b="c,\\",d"', '"e,f\\']
+
+
+def test_no_more_than_100_entity_tags_are_read() -> None:
+    for name in ("If-Match", "If-None-Match"):
+        assert conditions.parse({name: ",".join(['"a"'] * 100)}) is not None
+        for many in ('"a",' * 100, "," * 100, '"a", ' * 3_000):
+            with pytest.raises(InvalidRequest, match="at most 100 entity tags"):
+                conditions.parse({name: many + '"a"'})
+
+
+async def cpu_of(client: Client, method: str, path: str, headers: dict[str, str], sent: object = None) -> float:
+    """Return the CPU time of this process, which client and service share, for a request; the least of a few."""
+    return await least_cpu(lambda: client.ask(method, path, headers=headers, json=sent), MOST_SECONDS, TRIES)
+
+
+async def least_cpu(ask: Callable[[], Awaitable[object]], most: float, tries: int) -> float:
+    """Return the CPU time of the first try that takes less than `most`, else the least of all."""
+    least = float("inf")
+    for _ in range(tries):
+        begun = time.process_time()
+        await ask()
+        least = min(least, time.process_time() - begun)
+        if least < most:
+            break
+    return least
+
+
+def requests_with(header: str, text: str) -> list[tuple[str, str, dict[str, str], object]]:
+    """Return requests of all kinds: of the fast path, and of handlers that read headers in ways of their own."""
+    given = {header: text}
+    asked: list[tuple[str, str, dict[str, str], object]] = [
+        ("GET", f"/guid/{GUID}", given, None),
+        ("PUT", f"/guid/{GUID}", given, {"user": USER}),
+        ("GET", f"/guid/{GUID}?view=full", given, None),
+        ("GET", "/guid", given, None),
+        ("POST", "/guid", {"Content-Type": "application/json"} | given, {"user": USER}),
+        ("POST", "/guid:batch", {"Content-Type": "application/json"} | given, {"operations": []}),
+        ("OPTIONS", "/guid", given, None),
+        ("GET", "/problems/expired", given, None),
+        ("GET", "/docs", given, None),
+        ("GET", "/metrics", given, None),
+    ]
+    return asked
+
+
+SHAPES = ['a\\",', ",", '"', '""', "*", "a;", "a=", "(", " a", '"a",', 'W/"', "10.0.0.1,", "*/*,", ";q=1", "\\", "a."]
+
+
+@pytest.mark.parametrize("header", [name for name in HEADERS if name not in UNSENT])
+@pytest.mark.parametrize("size", [16_000, 64_000])
+async def test_no_header_keeps_the_service_long(serving: Serving, header: str, size: int) -> None:
+    async with serving(max_head_bytes=128 * 1024, trusted_proxies="0.0.0.0/0") as client:
+        for shape in SHAPES:
+            text = (shape * size)[: size - 1].strip() + "1"
+            if header == "expect":
+                text = "1"  # else the client waits to be told to go on; it is compared with one value only
+            for method, path, headers, sent in requests_with(header, text):
+                seconds = await cpu_of(client, method, path, headers, sent)
+                assert seconds < MOST_SECONDS, f"{method} {path} with {header}: {shape!r}"
+
+
+@pytest.mark.parametrize("header", [name for name in HEADERS if name not in {*UNSENT, "expect"}])
+@pytest.mark.parametrize("path", ["/problems/expired", "/docs", "/livez", f"/guid/{GUID}"])
+async def test_no_header_costs_a_millisecond_at_the_default_limit(serving: Serving, header: str, path: str) -> None:
+    """Beside a header of that size which nobody reads."""
+    size = DEFAULT - 400
+    async with serving(trusted_proxies="0.0.0.0/0", cors_origins="http://a.example") as client:
+        unread = {"X-Unread": "a" * size}
+        most = MOST_SECONDS_BY_DEFAULT + await least_cpu(lambda: client.ask("GET", path, headers=unread), 0, MANY_TRIES)
+        for shape in SHAPES:
+            given = {header: (shape * size)[:size].strip() + "1"}
+            ask = partial(client.ask, "GET", path, headers=given)
+            assert (await ask()).status != HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            assert await least_cpu(ask, most, MANY_TRIES) < most, shape
+
+
+@pytest.mark.parametrize("path", ["/problems/expired", "/docs", "/version", f"/guid/{GUID}"])
+@pytest.mark.parametrize("many", [200, 990])
+async def test_no_query_costs_a_millisecond_at_the_default_limit(serving: Serving, path: str, many: int) -> None:
+    """Beside a header of that size which nobody reads."""
+    text = "&".join(f"%41{number:x}=b" for number in range(many))
+    async with serving() as client:
+        unread = partial(client.ask, "GET", path, headers={"X-Unread": "a" * len(text)})
+        most = MOST_SECONDS_BY_DEFAULT + await least_cpu(unread, 0, MANY_TRIES)
+        assert await least_cpu(partial(client.ask, "GET", f"{path}?{text}"), most, MANY_TRIES) < most
+
+
+async def test_a_query_of_more_than_256_parameters_is_refused_on_any_path(serving: Serving) -> None:
+    async with serving() as client:
+        for path in ("/livez", "/docs"):
+            assert (await client.get(f"{path}?{'&'.join(['a=b'] * 256)}")).status == 200
+            assert (await client.get(f"{path}?{'&'.join(['a=b'] * 257)}")).status == 400
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+async def test_no_parameter_keeps_the_service_long(serving: Serving, parameter: str) -> None:
+    async with serving(max_head_bytes=128 * 1024) as client:
+        for path, shape in itertools.product(("/guid", f"/guid/{GUID}", "/livez", "/keys", "/guid:batch"), SHAPES):
+            text = quote_from_bytes((shape * 20_000)[:20_000].encode(), safe="a1.=;*")
+            seconds = await cpu_of(client, "GET", f"{path}?{parameter}={text}", {})
+            assert seconds < MOST_SECONDS, f"{path} with {parameter}: {shape!r}"
+
+
+@pytest.mark.parametrize("part", ["a&", "a=1&", "&", "limit=1&", "%41=%41&", ";", "="])
+async def test_no_query_keeps_the_service_long(serving: Serving, part: str) -> None:
+    async with serving(max_head_bytes=128 * 1024) as client:
+        for path in ("/guid", f"/guid/{GUID}", "/livez", "/docs"):
+            seconds = await cpu_of(client, "GET", f"{path}?{part * (64_000 // len(part))}", {})
+            assert seconds < MOST_SECONDS, f"{path} with {part!r}"
+
+
+@pytest.mark.parametrize("shape", ["/", "a/", "%", "%41", "%C3", "-", "{", "A", "gs_", "eyJ.", ".", ";", "=", "(", ":"])
+async def test_no_path_keeps_the_service_long(serving: Serving, shape: str) -> None:
+    text = (shape * 60_000)[:60_000]
+    async with serving(max_head_bytes=128 * 1024, access_log=True) as client:
+        for start in ("/", "/guid/", "/keys/", "/keys/a/", "/problems/", "/docs/", "http://a/guid/", "http://"):
+            seconds = await cpu_of(client, "GET", start + text, {})
+            assert seconds < MOST_SECONDS, f"{start} and {shape!r}"

@@ -1,0 +1,155 @@
+"""What every reply says to protect who reads it, whichever part of the service has made it."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pytest
+
+from guidsvc.api.fast_path.load_shedding import LoadShedder
+from guidsvc.runtime.admission import Admission
+from guidsvc.telemetry.metrics import RequestMetrics
+from tests.conftest import ExpectedLogs, Serving
+from tests.support.certificates import Certificate
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, Reply, hang_up, read_reply
+
+AT, UNKNOWN, STRICT = f"/guid/{GUID}", f"/guid/{'F' * 32}", "Strict-Transport-Security"
+LASTING = ("/openapi.json", "/docs", "/docs/page.css", "/problems/expired")
+
+
+class Request(NamedTuple):
+    """A request, and the status of its answer."""
+
+    status: int
+    method: str
+    path: str
+    headers: Mapping[str, str] = {}
+    body: bytes | None = None
+
+
+REQUESTS = [
+    Request(200, "PUT", AT, body=b'{"user": "x"}'),
+    *[Request(200, "GET", AT)] * 3,  # at hand; and remembered
+    Request(200, "GET", AT, {"X-Request-Id": "mine"}),
+    Request(200, "HEAD", AT),
+    Request(200, "GET", f"{AT}?view=full"),
+    Request(304, "GET", AT, {"If-None-Match": "*"}),
+    Request(412, "PUT", AT, {"If-None-Match": "*"}, b"{}"),
+    Request(204, "PUT", AT, {"Prefer": "return=minimal"}, b'{"user": "y"}'),
+    Request(204, "OPTIONS", AT),
+    Request(405, "POST", AT),
+    *[Request(404, "GET", UNKNOWN)] * 2,
+    Request(404, "GET", "/nothing"),
+    Request(400, "GET", "/guid/x"),
+    Request(415, "PUT", AT, {"Content-Type": "text/plain"}, b"{}"),
+    Request(200, "GET", "/guid"),
+    Request(200, "GET", "/guid", {"Accept": "application/x-ndjson"}),
+    Request(201, "POST", "/guid", {"Content-Type": "application/json"}, b'{"user": "x"}'),
+    Request(200, "POST", "/guid:batch", {"Content-Type": "application/x-ndjson"}, b'{"user": "x"}\n'),
+    *[Request(200, "GET", path) for path in ("/", "/livez", "/readyz", "/version", "/metrics", *LASTING)],
+    *[Request(304, "GET", path, {"If-None-Match": "*"}) for path in LASTING],
+    Request(204, "DELETE", AT),
+]
+
+
+async def replies(client: Client, headers: Mapping[str, str] | None = None) -> list[tuple[Request, Reply]]:
+    """Ask for all of it, with these headers too."""
+    await client.put(AT, {"user": USER})
+    found = []
+    for request in REQUESTS:
+        both = dict(request.headers) | dict(headers or {})
+        reply = await client.ask(request.method, request.path, headers=both, body=request.body)
+        assert reply.status == request.status, request
+        found.append((request, reply))
+    return found
+
+
+async def test_every_reply_is_what_its_type_says_and_tells_no_version(serving: Serving) -> None:
+    async with serving() as client:
+        for request, reply in await replies(client):
+            assert reply.headers.get_list("X-Content-Type-Options") == ["nosniff"], request
+            assert reply.headers.get_list("Server") == ["guidsvc"], request
+            assert STRICT not in reply.headers, request
+
+
+async def test_only_what_is_the_same_for_all_may_be_kept_by_others(serving: Serving) -> None:
+    async with serving() as client:
+        for request, reply in await replies(client):
+            kept = reply.headers["Cache-Control"]
+            if request.path in LASTING:
+                assert kept in {"no-cache", "public, max-age=86400"}, request
+            else:
+                assert kept in {"no-store", "private, no-cache"}, request
+
+
+async def test_every_page_may_load_nothing_and_be_framed_by_nobody(serving: Serving) -> None:
+    async with serving() as client:
+        pages = [reply for _, reply in await replies(client, {"Accept": "text/html"}) if b"<html" in reply.body]
+        assert len(pages) == 2
+        for page in pages:
+            assert {"default-src 'none'", "frame-ancestors 'none'"} <= set(
+                page.headers["Content-Security-Policy"].split("; ")
+            )
+            assert page.headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    ("proxies", "scheme", "strict"),
+    [("127.0.0.1", "https", True), ("127.0.0.1", "http", False), ("10.0.0.1", "https", False), ("", "https", False)],
+)
+async def test_whom_a_trusted_proxy_speaks_tls_with_is_told_to_keep_to_it(
+    serving: Serving, proxies: str, scheme: str, *, strict: bool
+) -> None:
+    async with serving(trusted_proxies=proxies) as client:
+        for request, reply in await replies(client, {"X-Forwarded-Proto": scheme}):
+            assert reply.headers.get_list(STRICT) == ["max-age=31536000"] * strict, request
+
+
+async def test_over_tls_every_reply_says_to_keep_to_it(serving: Serving, certificate: Certificate, server: str) -> None:
+    async with serving(**certificate.settings) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=certificate.trusting())
+        for request in [Request(201, "PUT", AT, body=b'{"user": "y"}'), *REQUESTS]:
+            given = {"Host": "a"} | dict(request.headers)
+            given |= {} if request.body is None else {"Content-Length": str(len(request.body))}
+            lines = [
+                f"{request.method} {request.path} HTTP/1.1",
+                *(f"{name}: {value}" for name, value in given.items()),
+            ]
+            writer.write("\r\n".join([*lines, "", ""]).encode() + (request.body or b""))
+            reply = await read_reply(reader, request.method)
+            assert reply.status == request.status, request
+            assert reply.headers.get_list(STRICT) == ["max-age=31536000"], request
+        if server == "httptools":  # Tornado's says nothing but 400
+            writer.write(b"nonsense\r\n\r\n")
+            reply = await read_reply(reader, "GET")
+            assert (reply.status, reply.headers[STRICT]) == (400, "max-age=31536000")
+        await hang_up(writer)
+
+
+@pytest.mark.parametrize("server", ["httptools"])
+async def test_over_tls_who_is_one_too_many_is_told_so_too(
+    serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("connections are refused")
+    async with serving(max_connections=1, **certificate.settings) as client:
+        trusting = certificate.trusting()
+        _, first = await asyncio.open_connection("127.0.0.1", client.port, ssl=trusting)
+        reader, second = await asyncio.open_connection("127.0.0.1", client.port, ssl=trusting)
+        reply = await read_reply(reader, "GET")
+        assert (reply.status, reply.headers[STRICT]) == (503, "max-age=31536000")
+        for each in (first, second):
+            await hang_up(each)
+
+
+@pytest.mark.parametrize("secure", [True, False])
+@pytest.mark.parametrize("given", [None, "mine"])
+async def test_a_refusal_for_lack_of_room_protects_like_any_reply(
+    given: str | None, expected_logs: ExpectedLogs, *, secure: bool
+) -> None:
+    expected_logs.add("overload")
+    refusals = LoadShedder(Admission(), None, RequestMetrics())
+    for _ in range(2):
+        head = refusals.answer("GET", AT, given, "127.0.0.1", secure=secure).partition(b"\r\n\r\n")[0]
+        assert b"\r\nX-Content-Type-Options: nosniff\r\n" in head
+        assert (b"\r\nStrict-Transport-Security: max-age=31536000\r\n" in head) is secure

@@ -1,0 +1,83 @@
+"""What a store keeps of API keys, beside a service that has the records for itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.api_key import ApiKey
+from guidsvc.errors import StartError
+from guidsvc.store import open_keys, open_store
+from guidsvc.store.contract import ApiKeyRepository
+from tests.conftest import FakeClock
+
+STORES = ["sqlite", "mongo"]
+
+
+@pytest.fixture(params=STORES)
+def url(request: pytest.FixtureRequest) -> str:
+    """An empty store of each kind."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+async def kept(url: str, clock: FakeClock) -> AsyncIterator[ApiKeyRepository]:
+    async with open_store(url, clock=clock, exclusive=False) as store:
+        yield store
+
+
+def drawn(clock: FakeClock, **fields: object) -> ApiKey:
+    key, _ = keys.generate("alice", ["read", "write"], clock())
+    return key.model_copy(update=fields)
+
+
+async def test_a_key_is_kept_as_it_was_put_and_changed_by_its_version(kept: ApiKeyRepository, clock: FakeClock) -> None:
+    first = drawn(clock)
+    second, _ = keys.rotated(first.model_copy(update={"expire": clock.seconds, "used": clock(), "revoked": 1}), clock())
+
+    assert await kept.key(first.id) is None
+    assert await kept.swap_key(None, first)
+    assert not await kept.swap_key(None, second)
+    assert await kept.key(first.id) == first
+    assert await kept.swap_key(first, second)
+    assert not await kept.swap_key(first, None)
+    assert await kept.key(first.id) == second
+    assert await kept.swap_key(second, None)
+    assert await kept.key(first.id) is None
+
+
+async def test_of_fifty_racing_changes_of_a_key_one_wins(kept: ApiKeyRepository, clock: FakeClock) -> None:
+    old = drawn(clock)
+    await kept.swap_key(None, old)
+    rivals = [old.model_copy(update={"used": number, "version": 2}) for number in range(50)]
+
+    won = await asyncio.gather(*(kept.swap_key(old, rival) for rival in rivals))
+
+    assert won.count(True) == 1
+    assert await kept.key(old.id) == rivals[won.index(True)]
+
+
+async def test_keys_are_listed_in_the_order_of_their_ids(kept: ApiKeyRepository, clock: FakeClock) -> None:
+    every = sorted((drawn(clock) for _ in range(7)), key=lambda key: key.id)
+    await asyncio.gather(*(kept.swap_key(None, key) for key in reversed(every)))
+
+    assert list(await kept.keys("", 100)) == every
+    assert list(await kept.keys(every[2].id, 3)) == every[3:6]
+    assert list(await kept.keys(every[-1].id, 3)) == []
+
+
+async def test_keys_are_changed_while_a_service_has_the_records_for_itself(url: str, clock: FakeClock) -> None:
+    async with open_store(url, clock=clock, exclusive=True) as served:
+        name = await served.store_id()
+        async with open_keys(url) as beside:
+            assert await beside.swap_key(None, key := drawn(clock))
+            assert await served.key(key.id) == key
+        assert await served.store_id() == name
+
+
+async def test_where_there_can_be_no_keys_is_told_in_a_line() -> None:
+    for url in ("nothing://", "sqlite:////none/such/folder/a.db"):
+        with pytest.raises(StartError, match="store_url: "):
+            async with open_keys(url):
+                pass

@@ -1,0 +1,267 @@
+"""The real service beside a model in memory: whatever is asked, in whatever order, both say the same.
+
+Hypothesis draws the requests, moves the clock and restarts the service; a failing run is printed as a program
+to be run again.
+"""
+
+import asyncio
+import functools
+import itertools
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from tests.conftest import FakeClock, Serving
+from tests.support.http_client import Client, Reply
+
+DAY = 86_400
+LIFETIME, RETENTION = 30 * DAY, 7 * DAY
+NUMBERS = itertools.count(1)
+
+USERS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20).filter(
+    lambda text: not text.isspace()
+)
+METADATA = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), st.integers(), max_size=3)
+PLACES = st.integers(0, 2)
+OFFSETS = st.sampled_from([-RETENTION - 1, -1, 0, 1, 60, DAY, 40 * DAY])
+BAD = st.sampled_from([{"user": ""}, {"expire": -1}, {"metadata": []}, {"color": "red"}, {"user": None}, {"guid": "x"}])
+
+
+@dataclass
+class Known:
+    """What the model knows of a GUID."""
+
+    user: str
+    expire: int
+    metadata: dict[str, Any]
+    updated: int
+    tag: str
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether it had expired already when it was written."""
+        return self.expire <= self.updated
+
+    def wire(self, guid: str) -> dict[str, Any]:
+        """What a client sees."""
+        plain = {"guid": guid, "expire": str(self.expire), "user": self.user}
+        return plain | ({"metadata": self.metadata} if self.metadata else {})
+
+
+class Beside(RuleBasedStateMachine):
+    """Three GUIDs of their own for each run, so that runs share a store without meeting."""
+
+    def __init__(self, serving: Serving, clock: FakeClock, urls: dict[str, str], runner: asyncio.Runner) -> None:
+        super().__init__()
+        self._serving, self._clock, self._urls, self._runner = serving, clock, urls, runner
+        number = next(NUMBERS)
+        self._guids = [f"{number:016X}{place:016X}" for place in range(3)]
+        self._model: dict[str, Known] = {}
+
+    # The service
+
+    @initialize()
+    def start(self) -> None:
+        self._stack = AsyncExitStack()
+        self._client: Client = self._runner.run(self._stack.enter_async_context(self._serving(**self._urls)))
+
+    @rule()
+    def restart(self) -> None:
+        self.teardown()
+        self.start()
+
+    def teardown(self) -> None:
+        self._runner.run(self._stack.aclose())
+
+    def _ask(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Reply:
+        return self._runner.run(self._client.ask(method, path, json=body, headers=headers))
+
+    # Requests
+
+    @rule(
+        place=PLACES,
+        user=st.none() | USERS,
+        offset=st.none() | OFFSETS,
+        metadata=st.none() | METADATA,
+        as_text=st.booleans(),
+    )
+    def put(
+        self, place: int, user: str | None, offset: int | None, metadata: dict[str, Any] | None, *, as_text: bool
+    ) -> None:
+        guid = self._guids[place]
+        expire = None if offset is None else self._clock.seconds + offset
+        written = str(expire) if as_text and expire is not None else expire
+        body = {"user": user, "expire": written, "metadata": metadata}
+        body = {name: value for name, value in body.items() if value is not None}
+        known = self._current(guid)
+        reply = self._ask("PUT", f"/guid/{guid}", body)
+        if known is None and user is None:
+            assert (reply.status, reply.json["code"]) == (400, "invalid-request")
+            return
+        if known is not None and known.is_revoked and expire is None:
+            self._expect_expired(reply, known)
+            return
+        assert reply.status == (201 if known is None else 200)
+        self._expect_written(guid, known, reply, user=user, expire=expire, metadata=metadata)
+
+    @rule(user=USERS, offset=st.none() | OFFSETS)
+    def post(self, user: str, offset: int | None) -> None:
+        expire = None if offset is None else self._clock.seconds + offset
+        body = {"user": user} | ({} if expire is None else {"expire": expire})
+        reply = self._ask("POST", "/guid", body)
+        assert reply.status == 201
+        assert reply.json["guid"] not in self._model
+        self._expect_written(reply.json["guid"], None, reply, user=user, expire=expire, metadata=None)
+        self._guids[1] = reply.json["guid"]
+
+    @rule(place=PLACES)
+    def get(self, place: int) -> None:
+        guid = self._guids[place]
+        known = self._current(guid)
+        reply = self._ask("GET", f"/guid/{guid}")
+        if known is None:
+            assert reply.status == 404
+        elif known.expire <= self._clock.seconds:
+            assert (reply.status, reply.json["expired_at"]) == (410, str(known.expire))
+        else:
+            assert (reply.status, reply.json) == (200, known.wire(guid))
+            assert reply.headers["ETag"] == known.tag
+
+    @rule(place=PLACES)
+    def delete(self, place: int) -> None:
+        guid = self._guids[place]
+        known = self._current(guid)
+        assert self._ask("DELETE", f"/guid/{guid}").status == (404 if known is None else 204)
+        self._model.pop(guid, None)
+
+    @rule(place=PLACES, user=USERS, which=st.sampled_from(["this", "another", "any", "none"]))
+    def put_if(self, place: int, user: str, which: str) -> None:
+        guid = self._guids[place]
+        known = self._current(guid)
+        tag = known.tag if known else '"7"'
+        headers = {
+            "this": {"If-Match": tag},
+            "another": {"If-Match": '"7"'},
+            "any": {"If-Match": "*"},
+            "none": {"If-None-Match": "*"},
+        }[which]
+        reply = self._ask("PUT", f"/guid/{guid}", {"user": user}, headers)
+        if which == "another" or (known is None) != (which == "none"):
+            assert reply.status == 412
+            assert reply.headers.get("ETag") == (known.tag if known else None)
+        elif known is not None and known.is_revoked:
+            self._expect_expired(reply, known)
+        else:
+            assert reply.status == (201 if known is None else 200)
+            self._expect_written(guid, known, reply, user=user, expire=None, metadata=None)
+
+    @rule(
+        place=PLACES,
+        user=st.none() | USERS,
+        offset=st.none() | OFFSETS,
+        metadata=st.none() | st.dictionaries(st.sampled_from("abc"), st.none() | st.integers()),
+    )
+    def patch(self, place: int, user: str | None, offset: int | None, metadata: dict[str, Any] | None) -> None:
+        guid = self._guids[place]
+        known = self._current(guid)
+        expire = None if offset is None else self._clock.seconds + offset
+        given = {"user": user, "expire": expire}
+        body = {name: value for name, value in given.items() if value is not None} | {"metadata": metadata}
+        reply = self._ask("PATCH", f"/guid/{guid}", body)
+        if known is None:
+            assert reply.status == 404
+            return
+        if known.expire <= self._clock.seconds and expire is None:
+            self._expect_expired(reply, known)
+            return
+        assert reply.status == 200
+        merged = {} if metadata is None else known.metadata | metadata
+        merged = {name: value for name, value in merged.items() if value is not None}
+        self._expect_written(guid, known, reply, user=user, expire=expire, metadata=merged)
+
+    @rule(place=PLACES)
+    def revoke(self, place: int) -> None:
+        guid = self._guids[place]
+        known = self._current(guid)
+        reply = self._ask("PATCH", f"/guid/{guid}", {"expire": 0})
+        assert reply.status == (404 if known is None else 200)
+        if known is not None:
+            self._expect_written(guid, known, reply, user=None, expire=0, metadata=None)
+
+    @rule(place=PLACES, bad=BAD)
+    def put_something_bad(self, place: int, bad: dict[str, Any]) -> None:
+        assert self._ask("PUT", f"/guid/{self._guids[place]}", {"user": "x"} | bad).status == 400
+
+    # Time
+
+    @rule(seconds=st.sampled_from([0.001, 1, 59, DAY, RETENTION, LIFETIME]))
+    def advance(self, seconds: float) -> None:
+        self._clock.advance(seconds=seconds)
+
+    @precondition(lambda self: self._model)
+    @rule(data=st.data())
+    def advance_to_an_expiry(self, data: st.DataObject) -> None:
+        known = data.draw(st.sampled_from(sorted(self._model.values(), key=lambda each: each.tag)))
+        self._clock.now = max(self._clock.now, known.expire * 1000)
+
+    # The model
+
+    def _current(self, guid: str) -> Known | None:
+        known = self._model.get(guid)
+        if known and self._clock.now >= (max(known.expire, known.updated) + RETENTION) * 1000:
+            del self._model[guid]
+            return None
+        return known
+
+    def _expect_expired(self, reply: Reply, known: Known) -> None:
+        assert (reply.status, reply.json["code"]) == (410, "expired")
+        assert reply.json["expired_at"] == str(known.expire)
+        assert reply.json["renewable_until"] == str(max(known.expire, known.updated) + RETENTION)
+
+    def _expect_written(  # the members of a body, by name
+        self,
+        guid: str,
+        known: Known | None,
+        reply: Reply,
+        *,
+        user: str | None,
+        expire: int | None,
+        metadata: dict[str, Any] | None,
+    ) -> None:
+        renewed = known is None or known.expire <= self._clock.seconds
+        if expire is None:
+            expire = self._clock.seconds + LIFETIME if renewed else known.expire  # type: ignore[union-attr]
+        new = Known(
+            user=user if user is not None else known.user,  # type: ignore[union-attr]
+            expire=expire,
+            metadata=metadata if metadata is not None else (known.metadata if known else {}),
+            updated=self._clock.seconds,
+            tag=reply.headers["ETag"],
+        )
+        assert reply.json == new.wire(guid)
+        if known is not None and known.wire(guid) == new.wire(guid):
+            assert new.tag == known.tag, "nothing was changed"
+            return
+        assert known is None or int(new.tag.strip('"')) > int(known.tag.strip('"'))
+        self._model[guid] = new
+
+
+def test_the_service_and_the_model_say_the_same(
+    serving: Serving, clock: FakeClock, combination: dict[str, str]
+) -> None:
+    slow = combination["store_url"].startswith("mongodb")
+    runs = settings(
+        max_examples=15 if slow else 40,
+        stateful_step_count=30,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    with asyncio.Runner() as runner:
+        machine = functools.partial(Beside, serving, clock, combination, runner)
+        run_state_machine_as_test(machine, settings=runs)  # type: ignore[arg-type]  # whatever makes one will do
+    assert next(NUMBERS) > 15

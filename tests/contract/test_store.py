@@ -1,0 +1,356 @@
+"""The store's contract, kept by every store and by every cache around one."""
+
+import asyncio
+from contextlib import ExitStack
+from typing import cast
+
+import pytest
+
+from guidsvc.cache import open_cache
+from guidsvc.domain.record import MAX_TIME, Record
+from guidsvc.domain.selection import Selection
+from guidsvc.errors import Overloaded
+from guidsvc.runtime.temporary_space import MIB, TemporarySpace
+from guidsvc.store import open_store
+from guidsvc.store.contract import WOULD_BLOCK, Backend, Store
+from guidsvc.store.delegating import DelegatingStore
+from guidsvc.store.overlay import open_overlay
+from tests.conftest import FakeClock
+from tests.support.factories import GUID, record
+
+
+async def test_an_unknown_guid_is_none(store: Store) -> None:
+    assert await store.get(GUID) is None
+
+
+async def test_a_created_record_is_read_as_it_was_put(store: Store, clock: FakeClock) -> None:
+    new = record(clock(), metadata='{"b":[1,1.0,true,null,12345678901234567890123],"a":"Zürich 🜁 \\u0000"}')
+
+    assert await store.swap(None, new)
+    assert await store.get(GUID) == new
+
+
+async def test_the_extremes_of_every_field_are_kept(store: Store, clock: FakeClock) -> None:
+    new = record(clock(), user="x" * 256, expire=MAX_TIME, purge_at=MAX_TIME, version=2**53 - 1, metadata=None)
+
+    assert await store.swap(None, new)
+    assert await store.get(GUID) == new
+
+
+async def test_a_record_is_created_once(store: Store, clock: FakeClock) -> None:
+    first, second = record(clock()), record(clock(), user="another")
+
+    assert await store.swap(None, first)
+    assert not await store.swap(None, second)
+    assert await store.get(GUID) == first
+
+
+async def test_an_update_takes_the_place_of_the_version_that_was_read(store: Store, clock: FakeClock) -> None:
+    old = record(clock())
+    new = record(clock(), user="another", version=old.version + 1)
+
+    await store.swap(None, old)
+    assert await store.get(GUID) == old
+    assert await store.swap(old, new)
+    assert await store.get(GUID) == new
+
+
+async def test_an_update_of_another_version_changes_nothing(store: Store, clock: FakeClock) -> None:
+    stored = record(clock(), version=clock() + 5)
+    stale = record(clock())
+
+    await store.swap(None, stored)
+    assert not await store.swap(stale, record(clock(), user="another", version=clock() + 6))
+    assert await store.get(GUID) == stored
+
+
+async def test_an_update_of_an_absent_record_creates_nothing(store: Store, clock: FakeClock) -> None:
+    assert not await store.swap(record(clock()), record(clock(), version=clock() + 1))
+    assert await store.get(GUID) is None
+
+
+async def test_a_delete_removes_the_version_that_was_read(store: Store, clock: FakeClock) -> None:
+    old = record(clock())
+
+    await store.swap(None, old)
+    assert await store.get(GUID) == old
+    assert await store.swap(old, None)
+    assert await store.get(GUID) is None
+
+
+async def test_a_delete_of_another_version_changes_nothing(store: Store, clock: FakeClock) -> None:
+    stored = record(clock(), version=clock() + 5)
+
+    await store.swap(None, stored)
+    assert not await store.swap(record(clock()), None)
+    assert await store.get(GUID) == stored
+
+
+async def store_time(store: Store) -> int:
+    """Return the time by the clock of the store that is behind all caches, in milliseconds."""
+    while isinstance(store, DelegatingStore):
+        store = store._store
+    return (await cast("Backend", store).fence()).now
+
+
+async def test_a_write_that_is_in_time_is_done(store: Store, clock: FakeClock) -> None:
+    old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
+    in_time = await store_time(store) + 60_000
+
+    assert await store.swap(None, old, not_after=in_time)
+    assert await store.get(GUID) == old
+    assert not await store.swap(None, new, not_after=in_time)
+    assert not await store.swap(new, old, not_after=in_time)
+    assert await store.swap(old, new, not_after=in_time)
+    assert await store.get(GUID) == new
+    assert await store.swap(new, None, not_after=in_time)
+    assert await store.get(GUID) is None
+
+
+async def test_a_write_that_is_too_late_changes_nothing(store: Store, clock: FakeClock) -> None:
+    old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
+    late = await store_time(store) - 1
+
+    assert not await store.swap(None, old, not_after=late)
+    assert await store.get(GUID) is None
+    assert await store.swap(None, old)
+    assert not await store.swap(None, new, not_after=late)
+    assert not await store.swap(old, new, not_after=late)
+    assert not await store.swap(old, None, not_after=late)
+    assert await store.get(GUID) == old
+    assert await store.find(Selection(), "", 10) == [old]
+
+
+async def test_of_creations_that_are_sent_together_each_has_its_own_deadline(store: Store, clock: FakeClock) -> None:
+    now = await store_time(store)
+    taken = record(clock(), guid=f"{0:032X}", user="first")
+    await store.swap(None, taken)
+    deadlines = [None, now + 60_000, now - 1, None, now - 1, now + 60_000]
+    tricky = [record(clock(), guid=f"{place:032X}", user="$NOW", metadata='{"$a":"$$b"}') for place in range(6)]
+
+    done = await asyncio.gather(
+        *(store.swap(None, each, not_after=deadline) for each, deadline in zip(tricky, deadlines, strict=True))
+    )
+
+    assert done == [False, True, False, True, False, True]
+    assert await store.find(Selection(), "", 10) == [taken, tricky[1], tricky[3], tricky[5]]
+
+
+async def test_of_a_hundred_creates_with_a_deadline_one_wins(store: Store, clock: FakeClock) -> None:
+    rivals = [record(clock(), user=f"rival {number}") for number in range(100)]
+    in_time = await store_time(store) + 60_000
+
+    won = await asyncio.gather(*(store.swap(None, rival, not_after=in_time) for rival in rivals))
+
+    assert won.count(True) == 1
+    assert await store.get(GUID) == rivals[won.index(True)]
+
+
+async def test_of_a_hundred_racing_creates_one_wins(store: Store, clock: FakeClock) -> None:
+    rivals = [record(clock(), user=f"rival {number}") for number in range(100)]
+
+    won = await asyncio.gather(*(store.swap(None, rival) for rival in rivals))
+
+    assert won.count(True) == 1
+    assert await store.get(GUID) == rivals[won.index(True)]
+
+
+async def test_of_fifty_racing_updates_of_one_version_one_wins(store: Store, clock: FakeClock) -> None:
+    old = record(clock())
+    rivals = [record(clock(), user=f"rival {number}", version=old.version + 1) for number in range(50)]
+    await store.swap(None, old)
+
+    won = await asyncio.gather(*(store.swap(old, rival) for rival in rivals))
+
+    assert won.count(True) == 1
+    assert await store.get(GUID) == rivals[won.index(True)]
+
+
+async def test_reads_in_one_turn_of_the_loop_each_get_their_own(store: Store, clock: FakeClock) -> None:
+    known = [record(clock(), guid=f"{number:032X}", user=f"user {number}") for number in range(40)]
+    await asyncio.gather(*(store.swap(None, each) for each in known))
+
+    read = await asyncio.gather(*(store.get(f"{number:032X}") for number in [*range(60), *range(60)]))
+
+    assert read == [*known, *[None] * 20] * 2
+
+
+FIRST = 4_000_000_000
+"""The expiry of the first record that `fill` makes: in 2096, so that MongoDB deletes none of them by itself."""
+
+
+async def fill(store: Store, clock: FakeClock) -> list[Record]:
+    """Store 40 records of four users and three owners that expire from FIRST on, one a second; return them by GUID."""
+    records = [
+        record(
+            clock(),
+            guid=f"{number * 7 % 40:032X}",
+            user=f"user {number % 4}",
+            owner=f"owner {number % 3}" if number % 3 else "",
+            expire=FIRST + number,
+            purge_at=FIRST + number + 100,
+        )
+        for number in range(40)
+    ]
+    assert all(await asyncio.gather(*(store.swap(None, each) for each in records)))
+    return sorted(records, key=lambda each: each.guid)
+
+
+SELECTIONS = [
+    Selection(),
+    Selection(user="user 3"),
+    Selection(user="nobody"),
+    Selection(expire_from=FIRST + 10),
+    Selection(expire_before=FIRST + 10),
+    Selection(expire_from=FIRST + 10, expire_before=FIRST + 20),
+    Selection(expire_from=FIRST + 20, expire_before=FIRST + 10),
+    Selection(user="user 1", expire_from=FIRST + 10, expire_before=FIRST + 30),
+    Selection(kept_at=FIRST + 119),
+    Selection(user="user 2", expire_from=FIRST + 5, kept_at=FIRST + 130),
+    Selection(owner="owner 1"),
+    Selection(owner=""),
+    Selection(owner="nobody"),
+    Selection(owner="owner 2", expire_from=FIRST + 10, expire_before=FIRST + 30, kept_at=FIRST + 115),
+    Selection(owner="owner 1", user="user 1"),
+    Selection(owner="owner 2", user="user 2", expire_from=FIRST + 5),
+    Selection(owner="owner 1", excluding=frozenset({f"{7:032X}"})),
+    Selection(excluding=frozenset({f"{7:032X}"})),
+]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS, ids=str)
+async def test_find_and_count_know_what_a_selection_holds(store: Store, clock: FakeClock, selection: Selection) -> None:
+    expected = [each for each in await fill(store, clock) if selection.holds(each)]
+
+    assert list(await store.find(selection, "", 100)) == expected
+    assert await store.count(selection) == len(expected)
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(),
+        Selection(expire_from=FIRST + 1),
+        Selection(user="user 1"),
+        Selection(owner="owner 1"),
+        Selection(owner="owner 1", user="user 1"),
+        Selection(owner="owner 1", excluding=frozenset({f"{7:032X}"})),
+    ],
+    ids=str,
+)
+async def test_find_continues_after_any_guid_up_to_its_limit(
+    store: Store, clock: FakeClock, selection: Selection
+) -> None:
+    everything = [each for each in await fill(store, clock) if selection.holds(each)]
+
+    for after in ("", f"{0:032X}", f"{20:032X}", "14" * 16, "F" * 32):
+        expected = [each for each in everything if each.guid > after]
+        for limit in (1, 3, 100):
+            assert list(await store.find(selection, after, limit)) == expected[:limit]
+
+
+async def test_purge_forgets_what_is_due_and_no_more_than_it_is_told(store: Store, clock: FakeClock) -> None:
+    due = clock.seconds + 3600
+    old = [record(clock(), guid=f"{number:032X}", expire=0, purge_at=due + number) for number in range(5)]
+    await asyncio.gather(*(store.swap(None, each) for each in old))
+    clock.advance(seconds=3700)
+
+    assert await store.purge(due + 4, 3) == 3
+    assert await store.purge(due + 4, 3) == 1
+    assert await store.purge(due + 4, 3) == 0
+    assert [await store.get(each.guid) for each in old] == [None, None, None, None, old[4]]
+
+
+async def test_a_store_that_is_open_answers_ping(store: Store) -> None:
+    await asyncio.wait_for(store.ping(), 5)
+    assert await store.get(GUID) is None
+
+
+async def test_a_swap_of_nothing_for_nothing_is_a_programming_error(store: Store) -> None:
+    with pytest.raises((ValueError, AttributeError)):
+        await store.swap(None, None)
+
+
+async def test_reads_beside_writes_never_go_back(store: Store, clock: FakeClock) -> None:
+    current = record(clock())
+    await store.swap(None, current)
+    done = asyncio.Event()
+
+    async def read() -> list[int]:
+        seen: list[int] = []
+        while not done.is_set():
+            found = await store.get(GUID)
+            assert found is not None
+            seen.append(found.version)
+            await asyncio.sleep(0)
+        return seen
+
+    readers = [asyncio.create_task(read()) for _ in range(4)]
+    acknowledged = await _write_versions(store, current, 40)
+    done.set()
+    for seen in await asyncio.gather(*readers):
+        assert seen == sorted(seen)
+        assert set(seen) <= acknowledged
+
+
+async def _write_versions(store: Store, current: Record, count: int) -> set[int]:
+    """Update one record over and over; each write, once acknowledged, is what the next read returns."""
+    versions = {current.version}
+    for _ in range(count):
+        new = current.model_copy(update={"version": current.version + 1})
+        assert await store.swap(current, new)
+        assert (found := await store.get(GUID)) is not None
+        assert found.version == new.version
+        versions.add(new.version)
+        current = new
+    return versions
+
+
+async def test_a_rehearsal_is_as_the_store_would_be_and_the_store_is_as_it_was(store: Store, clock: FakeClock) -> None:
+    kept, other = record(clock()), record(clock(), guid="0" * 32)
+    changed = kept.model_copy(update={"user": "another", "version": kept.version + 1})
+    await store.swap(None, kept)
+
+    with open_overlay(store) as rehearsed:
+        assert not await rehearsed.swap(None, kept)
+        assert await rehearsed.swap(kept, changed)
+        assert not await rehearsed.swap(kept, None)
+        assert await rehearsed.swap(None, other)
+        assert (await rehearsed.get(GUID), await rehearsed.get(other.guid)) == (changed, other)
+        assert await rehearsed.swap(changed, None)
+        assert await rehearsed.get(GUID) is None
+        assert not await rehearsed.swap(changed, None)
+    assert (await store.get(GUID), await store.get(other.guid)) == (kept, None)
+
+
+async def test_the_temporary_space_bounds_how_many_rehearsals_have_a_database(store: Store, clock: FakeClock) -> None:
+    space = TemporarySpace(request_bytes=MIB, total_bytes=MIB)
+    with ExitStack() as opened:
+        rehearsals = [opened.enter_context(open_overlay(store, opened.enter_context(space.share()))) for _ in range(5)]
+        for each in rehearsals[:4]:
+            assert await each.get(GUID) is None
+            assert await each.swap(None, record(clock()))
+        with pytest.raises(Overloaded):
+            await rehearsals[4].swap(None, record(clock()))
+
+
+async def test_a_peek_is_what_a_get_would_be_or_has_to_be_waited_for(store: Store, clock: FakeClock) -> None:
+    old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
+    for before, after in ((None, None), (None, old), (old, new), (new, None)):
+        if (before, after) != (None, None):
+            assert await store.swap(before, after)
+        for _ in range(2):
+            assert store.get_nowait(GUID) in {after, WOULD_BLOCK}
+            assert await store.get(GUID) == after
+            assert store.get_nowait(GUID) in {after, WOULD_BLOCK}
+
+
+async def test_what_is_near_can_be_peeked_at(sqlite_url: str, clock: FakeClock) -> None:
+    async with (
+        open_store(sqlite_url, clock=clock, exclusive=True) as store,
+        open_cache("memory://", store, clock=clock, size_bytes=64 * 1024) as cache,
+    ):
+        await store.swap(None, record(clock()))
+        assert store.get_nowait(GUID) == cache.get_nowait(GUID) == record(clock())
+        assert cache.get_nowait(GUID) is cache.get_nowait(GUID)  # and is kept then
+        assert store.get_nowait("F" * 32) is cache.get_nowait("F" * 32) is None

@@ -1,0 +1,822 @@
+"""The cache in Redis, beyond the store's contract: the protocol, step by step, and every way to lose Redis."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import uvloop
+from structlog.testing import capture_logs
+
+from guidsvc.cache.byte_lru import bounded
+from guidsvc.cache.redis_cache import RedisCache, _weigh_decoding, _weigh_held
+from guidsvc.cache.redis_link import open_link
+from guidsvc.cache.timings import CacheTimings
+from guidsvc.domain.record import Record
+from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.runtime import cancel_scope as errand
+from guidsvc.runtime.background import running_in_background
+from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.store.cache_fence import Fence, Mode
+from guidsvc.store.contract import WOULD_BLOCK
+from guidsvc.telemetry import tracing
+from guidsvc.telemetry.metrics import CacheMetrics
+from guidsvc.telemetry.tracing import RequestTrace
+from tests.conftest import ExpectedLogs, FakeClock
+from tests.support.backing_servers import Server, redis_server
+from tests.support.factories import GUID, record
+from tests.support.gated_store import GatedStore, turns
+
+DOWN, OFF = "cache is down", "cache is off"
+NAME = "gated"
+TIMING = CacheTimings(lease=0.001, fence_lease=0.2, poll=0.02, hold_down=0.05, skew=0.0, begin=0.1)
+"""The protocol, quicker, and with a lease so short that what is read comes from Redis."""
+HELD = replace(TIMING, lease=5.0)
+"""With a lease that outlasts a test."""
+
+
+@asynccontextmanager
+async def opened(
+    at: int | str, store: GatedStore, clock: FakeClock, timing: CacheTimings = TIMING, name: str = NAME
+) -> AsyncIterator[RedisCache]:
+    """Open a cache, as a process has it, in the Redis on a port, or at an address and with a user."""
+    meter = CacheMetrics()
+    url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
+    async with open_link(url, name=name, timing=timing, meter=meter) as link:
+        cache = RedisCache(store, link, clock=clock, size_bytes=1_000_000, timing=timing, meter=meter)
+        async with running_in_background(cache.fence.keep):
+            yield cache
+            await cache.aclose()
+
+
+async def until_on(*caches: RedisCache) -> None:
+    """Return when all of them use Redis."""
+    while not all(cache.fence.usable and cache._link.up_since for cache in caches):
+        await asyncio.sleep(0.001)
+
+
+async def settled(cache: RedisCache) -> None:
+    """Return when nothing goes on beside the requests."""
+    await cache._beside.drain()
+
+
+async def assert_cached(cache: RedisCache, gated: GatedStore, expected: Record) -> None:
+    """Fail unless the record is in the cache, so that the store need not be asked."""
+    gated.gets = 0
+    assert await cache.get(GUID) == expected
+    assert gated.gets == 0
+
+
+@pytest.fixture
+async def gated() -> GatedStore:
+    return GatedStore()
+
+
+@pytest.fixture
+def raw(own_redis: Server) -> redis.Redis:
+    """A client of the test's own, on the Redis that the cache uses."""
+    return redis.Redis(port=own_redis.port)
+
+
+@pytest.fixture
+def timing() -> CacheTimings:
+    return TIMING
+
+
+@pytest.fixture
+async def caches(
+    own_redis: Server, gated: GatedStore, clock: FakeClock, timing: CacheTimings
+) -> AsyncIterator[list[RedisCache]]:
+    """Two caches on one Redis and one store, as two processes have them."""
+    async with AsyncExitStack() as stack:
+        both = [await stack.enter_async_context(opened(own_redis.port, gated, clock, timing)) for _ in range(2)]
+        await until_on(*both)
+        yield both
+
+
+@pytest.fixture
+def cache(caches: list[RedisCache]) -> RedisCache:
+    return caches[0]
+
+
+async def until_up(cache: RedisCache) -> None:
+    """Return when the cache answers again."""
+    while True:
+        try:
+            return await cache.check()
+        except CacheUnavailable:
+            await asyncio.sleep(0.001)
+
+
+async def begun(
+    cache: RedisCache, gated: GatedStore, old: Record, new: Record | None
+) -> tuple[asyncio.Task[bool], asyncio.Event]:
+    """Begin a write; return it when it has come to the store, and the gate that lets it go on there."""
+    gated.swap_gates.append(gate := asyncio.Event())
+    writer = asyncio.create_task(cache.swap(old, new))
+    while gated.swap_gates:
+        await asyncio.sleep(0)
+    return writer, gate
+
+
+def entry(raw: redis.Redis, kind: str = "v") -> str:
+    """Return the name under which the value (v) or the markers (w) of GUID are in Redis now."""
+    boot = raw.get(f"gs:{NAME}:ctl")
+    assert isinstance(boot, bytes)
+    return f"gs:{NAME}:{boot.decode().partition('@')[0]}:{kind}:{GUID}"
+
+
+async def test_a_record_that_was_read_is_served_to_every_process_without_asking_the_store(
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock(), metadata='{"a":1}')
+
+    assert await caches[0].get(GUID) == gated.records[GUID]
+    await settled(caches[0])
+    assert [await cache.get(GUID) for cache in [*caches, *caches]] == [gated.records[GUID]] * 4
+    assert gated.gets == 1
+
+
+async def test_nothing_negative_is_cached(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
+    assert await cache.get(GUID) is None
+    gated.records[GUID] = record(clock())
+
+    assert await cache.get(GUID) == gated.records[GUID]
+
+
+async def test_an_entry_lives_no_longer_than_its_record(
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock(), expire=clock.seconds + 50)
+    await cache.get(GUID)
+    await settled(cache)
+
+    assert 40_000 < int(raw.pttl(entry(raw))) <= 50_000
+
+
+async def test_no_entry_lives_longer_than_some_minutes(
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock(), expire=clock.seconds + 9 * 86400)
+    await cache.get(GUID)
+    await settled(cache)
+
+    assert TIMING.token * 1000 < int(raw.pttl(entry(raw))) <= TIMING.entry * 1000
+
+
+async def test_an_expired_record_is_not_cached(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
+    gated.records[GUID] = record(clock(), expire=clock.seconds)
+
+    await cache.get(GUID)
+    await cache.get(GUID)
+    assert gated.gets == 2
+    await cache.check()
+
+
+async def test_while_one_fills_the_others_ask_the_store_and_leave_it_its_token(
+    caches: list[RedisCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    gated.open.clear()
+    first = asyncio.create_task(caches[0].get(GUID))
+    while gated.gets < 1:
+        await asyncio.sleep(0)
+    token = raw.get(entry(raw))
+    others = [asyncio.create_task(cache.get(GUID)) for cache in caches]
+    while gated.gets < 3:
+        await asyncio.sleep(0)
+    assert raw.get(entry(raw)) == token
+    gated.open.set()
+
+    assert await asyncio.gather(first, *others) == [gated.records[GUID]] * 3
+
+
+async def test_a_write_by_one_process_is_seen_by_the_next_read_of_another(
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    await caches[1].get(GUID)
+
+    assert await caches[0].swap(old, new)
+    assert await caches[1].get(GUID) == new
+
+
+async def test_a_read_that_began_before_a_write_never_fills_the_cache_after_it(
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    gated.open.clear()
+    gated.swap_gates = [gate := asyncio.Event()]
+    gate.set()
+    reader = asyncio.create_task(caches[1].get(GUID))
+    while not gated.gets:
+        await asyncio.sleep(0)
+    assert await caches[0].swap(old, new)
+    gated.open.set()
+    assert await reader == old, "it began before the write"
+
+    assert await caches[1].get(GUID) == new
+
+
+async def test_while_a_write_is_under_way_readers_ask_the_store_and_fill_nothing(
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    writer, gate = await begun(caches[0], gated, old, record(clock(), version=clock() + 1))
+
+    assert [await caches[1].get(GUID) for _ in range(3)] == [old] * 3
+    assert gated.gets == 3
+    gate.set()
+    assert await writer
+
+
+async def test_a_read_that_began_during_a_write_never_fills_the_cache_after_it(
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    writer, gate = await begun(caches[0], gated, old, new)
+    gated.open.clear()
+    reader = asyncio.create_task(caches[1].get(GUID))
+    while not gated.gets:
+        await asyncio.sleep(0)
+    gate.set()
+    await writer
+    gated.open.set()
+    assert await reader == old, "it began before the write was acknowledged"
+
+    assert await caches[1].get(GUID) == new
+
+
+async def test_the_end_of_one_write_leaves_the_marker_of_another(
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    first, first_gate = await begun(caches[0], gated, old, record(clock(), version=clock() + 1))
+    second, second_gate = await begun(caches[1], gated, old, record(clock(), version=clock() + 2))
+    first_gate.set()
+    await first
+
+    gated.gets = 0
+    await caches[0].get(GUID)
+    await caches[0].get(GUID)
+    assert gated.gets == 2, "nothing is filled while the second is under way"
+    second_gate.set()
+    await second
+
+
+async def test_a_write_that_changed_nothing_leaves_the_key_to_be_cached_again(
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    gated.fault = StoreUnavailable("gone")
+    with pytest.raises(StoreUnavailable):
+        await cache.swap(old, None)
+    gated.fault = None
+
+    assert [await cache.get(GUID) for _ in range(2)] == [old, old]
+    assert gated.gets == 1
+
+
+async def test_a_write_that_lost_its_race_leaves_the_key_to_be_cached_again(
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    gated.loses = True
+
+    assert not await cache.swap(old, None)
+    assert [await cache.get(GUID) for _ in range(2)] == [old, old]
+    assert gated.gets == 1
+
+
+async def test_after_a_write_of_unknown_outcome_nothing_is_filled(
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    gated.fault = OutcomeUnknown("no answer")
+    with pytest.raises(OutcomeUnknown):
+        await caches[0].swap(old, None)
+    gated.fault = None
+    assert await caches[1].get(GUID) == old
+
+    gated.records.clear()  # the write lands after all
+    assert await caches[1].get(GUID) is None
+
+
+async def test_an_entry_of_another_guid_is_not_served(
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("corrupt cache entry")
+    gated.records[GUID] = record(clock())
+    raw.set(entry(raw), b"R" + record(clock(), guid="0" * 32).model_dump_json().encode())
+
+    assert await cache.get(GUID) == gated.records[GUID]
+
+
+async def test_a_connection_that_redis_closed_costs_a_write_nothing(
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    raw.client_kill_filter(_type="normal", skipme=True)
+
+    assert await cache.swap(old, record(clock(), version=clock() + 1))
+
+
+def test_a_connection_that_is_closed_beneath_us_is_made_anew(own_redis: Server, clock: FakeClock) -> None:
+    async def scenario() -> None:
+        gated = GatedStore()
+        async with opened(own_redis.port, gated, clock) as cache:
+            await until_on(cache)
+            old = gated.records[GUID] = record(clock())
+            connection = cache._link._connection
+            assert connection is not None
+            assert connection._writer is not None
+            connection._writer.transport.abort()  # which uvloop tells as a RuntimeError to who writes
+
+            assert await cache.get(GUID) == old
+            assert await cache.swap(old, None)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+
+
+async def test_scripts_that_redis_forgot_are_loaded_again(
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    raw.script_flush()
+
+    assert await cache.swap(old, record(clock(), version=clock() + 1))
+
+
+async def test_two_stores_in_one_redis_are_kept_apart(own_redis: Server, clock: FakeClock) -> None:
+    stores = [GatedStore(), GatedStore()]
+    async with (
+        opened(own_redis.port, stores[0], clock, name="one") as one,
+        opened(own_redis.port, stores[1], clock, name="another") as another,
+    ):
+        await until_on(one, another)
+        stores[0].records[GUID] = record(clock())
+
+        assert await one.get(GUID) == stores[0].records[GUID]
+        assert await another.get(GUID) is None
+        assert await one.get(GUID) == stores[0].records[GUID]
+        assert stores[0].gets == 1, "neither drove the other's boot out"
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_answer_that_came_while_our_own_loop_was_busy_is_taken(
+    own_redis: Server, clock: FakeClock, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def scenario() -> None:
+        gated = GatedStore()
+        async with opened(own_redis.port, gated, clock, replace(TIMING, fence_lease=60.0)) as cache:
+            gated.the_fence = Fence(Mode.ON, 1, (await cache._link.begin_epoch(1)).name)
+            await cache.fence.look()
+            gated.records[GUID] = record(clock(), metadata=json.dumps({"a": "x" * 16_000}))
+            await cache.get(GUID)
+            for _ in range(5):
+                own_redis.pause()
+                reads = [asyncio.create_task(cache.get(GUID)) for _ in range(50)]
+                await turns(10)  # in which the question goes out
+                own_redis.resume()
+                busy_until = time.monotonic() + 2 * TIMING.redis
+                while time.monotonic() < busy_until:
+                    pass
+                assert await asyncio.gather(*reads) == [gated.records[GUID]] * 50
+            assert gated.gets == 1
+            await cache.check()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(scenario())
+
+
+@pytest.mark.parametrize("timing", [HELD])
+async def test_what_was_read_is_held_in_the_process_for_a_lease(
+    cache: RedisCache, gated: GatedStore, own_redis: Server, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    gated.records[GUID] = record(clock())
+    await cache.get(GUID)
+    await settled(cache)
+    assert cache.get_nowait(GUID) == gated.records[GUID], "the fill has noted a lease"
+
+    own_redis.pause()
+    assert await cache.get(GUID) == gated.records[GUID]
+    own_redis.resume()
+
+
+@pytest.mark.parametrize("timing", [replace(HELD, lease=0.3)])
+async def test_a_write_waits_until_no_other_process_holds_what_was(
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    await caches[0].get(GUID)
+    await settled(caches[0])
+    await caches[1].get(GUID)
+    assert caches[1].get_nowait(GUID) == old
+
+    assert await caches[0].swap(old, new)
+    assert caches[1].get_nowait(GUID) is WOULD_BLOCK, "its lease is over"
+    assert await caches[1].get(GUID) == new
+
+
+@pytest.mark.parametrize("timing", [HELD])
+async def test_a_write_does_not_wait_for_what_its_own_process_holds(
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    await cache.get(GUID)
+    await settled(cache)
+    before = time.monotonic()
+
+    assert await cache.swap(old, None)
+    assert time.monotonic() - before < HELD.lease
+    assert cache.get_nowait(GUID) is WOULD_BLOCK
+
+
+@pytest.mark.parametrize("timing", [HELD])
+async def test_what_is_held_is_held_no_longer_than_its_record_lives(
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    clock.now += 900  # of a second at whose end it expires
+    gated.records[GUID] = record(clock(), expire=clock.seconds + 1)
+    await cache.get(GUID)
+    await settled(cache)
+    held = cache.get_nowait(GUID)
+    while cache.get_nowait(GUID) is not WOULD_BLOCK:
+        await asyncio.sleep(0.001)
+    assert held == gated.records[GUID]
+
+
+@pytest.mark.parametrize("timing", [HELD])
+async def test_a_look_at_the_fence_that_is_old_holds_no_longer(
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    await cache.get(GUID)
+    await settled(cache)
+    gated.fence_gate.clear()
+    while cache.fence.usable:
+        await asyncio.sleep(0.001)
+
+    assert cache.get_nowait(GUID) is WOULD_BLOCK, "it asks the store, which here is far"
+    gated.fence_gate.set()
+
+
+@pytest.mark.parametrize("timing", [replace(HELD, lease=0.3)])
+async def test_what_is_written_again_and_again_is_held_by_nobody_and_its_writers_need_not_wait(
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + 1))
+    for number in range(2, 20):
+        await caches[1].get(GUID)
+        await settled(caches[1])
+        await caches[1].get(GUID)
+        assert caches[1].get_nowait(GUID) is WOULD_BLOCK
+        before = time.monotonic()
+        assert await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + number))
+        assert time.monotonic() - before < 0.3
+
+
+async def test_a_create_asks_no_cache(
+    cache: RedisCache, gated: GatedStore, own_redis: Server, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    own_redis.pause()
+    assert await cache.swap(None, record(clock()))
+    own_redis.resume()
+    assert gated.the_fence.mode is Mode.ON
+
+
+async def test_a_write_whose_redis_is_dead_goes_to_the_store_when_nobody_uses_a_cache_any_more(
+    caches: list[RedisCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN, OFF)
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    own_redis.kill()
+    before = time.monotonic()
+
+    assert await caches[0].swap(old, new)
+    assert time.monotonic() - before > TIMING.fence_lease
+    assert gated.the_fence.mode is Mode.OFF
+    assert [await cache.get(GUID) for cache in caches] == [new, new]
+    own_redis.start()
+    await until_on(*caches)
+    assert [await cache.get(GUID) for cache in caches] == [new, new]
+
+
+async def test_it_is_logged_that_the_cache_is_off_once_it_is_and_not_for_each_write_that_cannot_set_the_fence(
+    caches: list[RedisCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN, OFF, "the fence cannot be seen")
+    old = gated.records[GUID] = record(clock())
+    own_redis.kill()
+    gated.fence_fault = StoreUnavailable("database or disk is full")
+    with capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await caches[0].swap(old, record(clock(), version=clock() + 1))
+        assert [each for each in logs if OFF in each["event"]] == []
+
+        gated.fence_fault = None
+        for number in range(2):
+            assert await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + number + 1))
+        while any(cache.fence._view is None or cache.fence._view.fence.mode is not Mode.OFF for cache in caches):
+            await asyncio.sleep(0.001)
+        assert len([each for each in logs if OFF in each["event"]]) == len(caches), "one line of each process"
+
+
+async def test_writes_after_the_first_wait_for_nothing_while_redis_is_dead(
+    cache: RedisCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN, OFF)
+    gated.records[GUID] = record(clock())
+    own_redis.kill()
+    await cache.swap(gated.records[GUID], record(clock(), version=clock() + 1))
+    before = time.monotonic()
+    for number in range(2, 50):
+        await cache.swap(gated.records[GUID], record(clock(), version=clock() + number))
+    assert time.monotonic() - before < 48 * TIMING.fence_lease
+
+
+async def test_a_redis_that_was_flushed_is_given_a_new_boot(
+    caches: list[RedisCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(OFF)
+    gated.records[GUID] = record(clock())
+    before = gated.the_fence
+    raw.flushall()
+    assert await caches[0].get(GUID) == gated.records[GUID]
+    while gated.the_fence.mode is not Mode.ON or gated.the_fence.epoch == before.epoch:
+        await asyncio.sleep(0.001)
+    await until_on(*caches)
+    await caches[0].get(GUID)
+    await settled(caches[0])
+    await assert_cached(caches[1], gated, gated.records[GUID])
+
+
+async def test_a_write_under_way_when_redis_is_flushed_is_acknowledged_and_nothing_older_is_read(
+    caches: list[RedisCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(OFF)
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    writer, gate = await begun(caches[0], gated, old, new)
+    raw.flushall()
+    assert await caches[1].get(GUID) == old
+    assert raw.keys("*:v:*") == [], "nothing is filled in without its boot"
+    gate.set()
+
+    assert await writer
+    assert [await cache.get(GUID) for cache in caches] == [new, new]
+
+
+async def test_what_redis_restores_from_disk_is_never_served(
+    gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs, tmp_path: Path
+) -> None:
+    expected_logs.add(DOWN, OFF)
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    with redis_server(tmp_path) as server:
+        async with opened(server.port, gated, clock) as cache:
+            await until_on(cache)
+            boot = gated.the_fence.epoch
+            await cache.get(GUID)
+            await settled(cache)
+            raw = redis.Redis(port=server.port)
+            raw.save()
+            await cache.swap(old, new)
+            server.kill()
+            server.start()
+            assert any(GUID.encode() in key for key in raw.keys("*")), "the snapshot holds the old record"
+            await cache.get(GUID)
+            await until_up(cache)
+
+            assert await cache.get(GUID) == new
+            while gated.the_fence.epoch == boot or not cache.fence.usable:
+                await asyncio.sleep(0.001)
+            assert await cache.get(GUID) == new
+
+
+async def test_a_silent_redis_costs_one_time_out_and_then_nothing_until_it_answers_again(
+    cache: RedisCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    gated.records[GUID] = record(clock())
+    await cache.get(GUID)
+    own_redis.pause()
+    started = time.monotonic()
+    assert await cache.get(GUID) == gated.records[GUID]
+    assert time.monotonic() - started < 2, "far from the time-outs of the driver"
+    with pytest.raises(CacheUnavailable):
+        await cache.check()
+    gated.gets = 0
+    assert [await cache.get(GUID) for _ in range(1000)] == [gated.records[GUID]] * 1000
+    assert gated.gets == 1000, "the circuit is open: nobody waits for Redis"
+
+    own_redis.resume()
+    await until_up(cache)
+    await cache.get(GUID)
+    await settled(cache)
+    await assert_cached(cache, gated, gated.records[GUID])
+
+
+async def test_a_redis_that_is_not_there_at_the_start_is_taken_up_when_it_comes(
+    own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    own_redis.kill()
+    gated.records[GUID] = record(clock())
+    async with opened(own_redis.port, gated, clock) as cache:
+        assert await cache.get(GUID) == gated.records[GUID]
+        new = record(clock(), version=clock() + 1)
+        assert await cache.swap(gated.records[GUID], new)
+        own_redis.start()
+        await until_on(cache)
+        await cache.get(GUID)
+        await settled(cache)
+        await assert_cached(cache, gated, new)
+
+
+async def test_a_redis_that_is_full_fills_nothing_and_keeps_its_promise_to_writes(
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    raw.config_set("maxmemory", 1)
+
+    assert [await cache.get(GUID) for _ in range(2)] == [old, old]
+    assert gated.gets == 2
+    new = record(clock(), version=clock() + 1)
+    assert await cache.swap(old, new)
+    await cache.check()
+    raw.config_set("maxmemory", 0)
+    await settled(cache)
+    assert await cache.get(GUID) == new
+    await settled(cache)
+    await assert_cached(cache, gated, new)
+
+
+async def test_what_a_full_redis_cannot_lease_is_not_held(
+    own_redis: Server, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    async with opened(own_redis.port, gated, clock, HELD) as one, opened(own_redis.port, gated, clock, HELD) as another:
+        await until_on(one, another)
+        await one.get(GUID)
+        await settled(one)
+        raw.config_set("maxmemory", 1)
+        gated.gets = 0
+
+        assert await another.get(GUID) == gated.records[GUID]
+        assert gated.gets == 0, "it is served"
+        assert another.get_nowait(GUID) is WOULD_BLOCK
+        raw.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize("value", [b"R", b"Rgarbage", b'R{"guid": 1}', b"R[]"])
+async def test_an_entry_that_is_no_record_is_taken_out_and_the_store_asked(
+    cache: RedisCache,
+    gated: GatedStore,
+    raw: redis.Redis,
+    clock: FakeClock,
+    expected_logs: ExpectedLogs,
+    value: bytes,
+) -> None:
+    expected_logs.add("corrupt cache entry")
+    gated.records[GUID] = record(clock())
+    raw.set(entry(raw), value)
+
+    assert await cache.get(GUID) == gated.records[GUID]
+    await settled(cache)
+    assert raw.get(entry(raw)) is None
+    await cache.get(GUID)
+    await settled(cache)
+    await assert_cached(cache, gated, gated.records[GUID])
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://host:port", "redis://h/0?socket_timeout=x", "redis://h/0?foo=bar", "redis://h/abc"]
+)
+async def test_a_url_that_makes_no_sense_stops_the_start(url: str) -> None:
+    with pytest.raises(StartError, match="cache_url"):
+        async with open_link(url, name=NAME, timing=TIMING):
+            await turns()
+
+
+async def test_what_is_held_and_decoded_is_bounded_in_bytes(
+    own_redis: Server, gated: GatedStore, clock: FakeClock
+) -> None:
+    guids = [f"{number:032X}" for number in range(100)]
+    gated.records = {guid: record(clock(), guid=guid, user="u" * 200) for guid in guids}
+    async with opened(own_redis.port, gated, clock, HELD) as one, opened(own_redis.port, gated, clock, HELD) as cache:
+        await until_on(one, cache)
+        cache._held, cache._decodings = bounded(50_000, _weigh_held), bounded(50_000, _weigh_decoding)
+        for guid in guids:
+            await one.get(guid)
+            await settled(one)
+            await cache.get(guid)
+
+        assert 10 <= len(cache._held) < len(guids)
+        assert 10 <= len(cache._decodings) < len(guids)
+        assert max(cache._held.current_size(), cache._decodings.current_size()) <= 50_000
+        assert cache.get_nowait(guids[-1]) == gated.records[guids[-1]], "what was read last is held"
+        assert cache.get_nowait(guids[0]) is WOULD_BLOCK
+
+
+async def test_many_are_read_in_one_step(
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    guids = [f"{number:032X}" for number in range(20)]
+    for guid in guids:
+        gated.records[guid] = record(clock(), guid=guid)
+        await cache.get(guid)
+    await settled(cache)
+    await asyncio.sleep(0.005)  # the leases run out
+    before = raw.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    assert await asyncio.gather(*map(cache.get, guids)) == list(gated.records.values())
+    calls = raw.info("commandstats")["cmdstat_evalsha"]["calls"] - before
+    assert calls < len(guids) / 2, "one; the others look at the boot, now and then"
+    assert gated.gets == 20
+
+
+# What is counted
+
+
+def counted(cache: RedisCache) -> tuple[int, int, int]:
+    """Return how many reads were l1, redis and miss."""
+    meter = cache._meter
+    return meter.l1_hits, meter.redis_hits, meter.misses
+
+
+@pytest.mark.parametrize("timing", [HELD])
+async def test_every_read_is_counted_once_by_where_the_record_was(
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    one, other = caches
+
+    await one.get(GUID)
+    await settled(one)
+    assert (counted(one), counted(other)) == ((0, 0, 1), (0, 0, 0))
+    await one.get(GUID)
+    assert one.get_nowait(GUID) is not WOULD_BLOCK
+    assert counted(one) == (2, 0, 1)
+    assert other.get_nowait(GUID) is WOULD_BLOCK
+    await other.get(GUID)
+    assert counted(other) == (0, 1, 0)
+    await one.get("F" * 32)
+    assert counted(one) == (2, 0, 2)
+
+
+@pytest.mark.parametrize("is_at_hand", [True, False])
+async def test_without_redis_every_read_is_a_miss_and_counted_once(
+    own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs, is_at_hand: bool
+) -> None:
+    expected_logs.add(DOWN)
+    own_redis.kill()
+    gated.records[GUID] = record(clock())
+    gated.at_hand = is_at_hand
+    async with opened(own_redis.port, gated, clock) as cache:
+        await cache.fence.look()
+        for guid in (GUID, "F" * 32):
+            await cache.get(guid)
+        assert counted(cache) == (0, 0, 2)
+        assert (cache._meter.up, cache._meter.mode) == (False, "off")
+
+
+async def test_what_is_done_beside_a_request_is_no_part_of_it(
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    trace = RequestTrace("a")
+    tracing.CURRENT.set(trace)
+    errand.CURRENT.set(CancelScope())
+    seen: list[tuple[object, object]] = []
+    call = cache._link.call
+
+    async def noted(*given: Any, **named: Any) -> Any:
+        seen.append((tracing.CURRENT.get(), errand.CURRENT.get()))
+        return await call(*given, **named)
+
+    cache._link.call = noted  # type: ignore[method-assign]
+    await cache.get(GUID)
+    spent = dict(trace.spent)
+    await settled(cache)
+
+    assert spent.keys() == {"redis"}
+    assert trace.source == "miss"
+    assert seen == [(None, None)], "the fill"
+    assert trace.spent == spent

@@ -1,0 +1,114 @@
+"""Counts in Redis: shared, forgotten after a time, and given up at once where Redis does not answer."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import redis
+
+from guidsvc.cache.redis_counters import RedisCounters, open_counters
+from guidsvc.errors import CacheUnavailable, StartError
+from tests.conftest import ExpectedLogs
+from tests.support.backing_servers import Server, free_port, redis_server
+
+DOWN = "cache is down, limits are counted"
+PATIENT = 30.0
+"""So long may Redis take in a test that is not about that, however busy the machine."""
+
+
+async def until_up(counters: RedisCounters, *, up: bool = True) -> None:
+    """Return when Redis is asked, or is not any more."""
+    while counters.up is not up:
+        await asyncio.sleep(0.001)
+
+
+async def test_what_one_process_counts_the_others_see(redis_url: str) -> None:
+    async with open_counters(redis_url, answer=PATIENT) as one, open_counters(redis_url, answer=PATIENT) as other:
+        assert one is not None
+        assert other is not None
+
+        assert await one.add("a", 3, 60) == 3
+        assert await other.add("a", 4, 60) == 7
+        assert await other.add("b", 1, 60) == 1
+
+
+async def test_a_count_is_forgotten_after_its_time(redis_url: str) -> None:
+    async with open_counters(redis_url, answer=PATIENT) as counters:
+        assert counters is not None
+        await counters.add("a", 3, 60)
+        await counters.add("a", 3, 60)
+
+    with redis.Redis.from_url(redis_url) as raw:
+        assert raw.keys() == [b"gs:limit:a"]
+        assert 50_000 < int(raw.pttl("gs:limit:a")) <= 60_000
+
+
+async def test_a_cache_of_one_process_counts_nothing_for_others() -> None:
+    async with open_counters("memory://") as counters:
+        assert counters is None
+
+
+async def test_a_url_that_makes_no_sense_stops_the_start() -> None:
+    with pytest.raises(StartError, match="cache_url"):
+        async with open_counters("redis://127.0.0.1/nonsense"):
+            pass
+
+
+async def test_it_opens_without_redis_and_finds_it_when_it_comes(tmp_path: Path, own_redis: Server) -> None:
+    own_redis.kill()
+    async with open_counters(f"redis://127.0.0.1:{own_redis.port}", answer=PATIENT, pause=0.01) as counters:
+        assert counters is not None
+        with pytest.raises(CacheUnavailable):
+            await counters.add("a", 1, 60)
+        own_redis.start()
+        await until_up(counters)
+        assert await counters.add("a", 1, 60) == 1
+
+
+async def test_a_dead_redis_is_told_at_once_and_used_again_when_it_is_back(own_redis: Server) -> None:
+    async with open_counters(f"redis://127.0.0.1:{own_redis.port}", answer=PATIENT, pause=0.01) as counters:
+        assert counters is not None
+        await counters.add("a", 1, 60)
+        own_redis.kill()
+        for _ in range(2):
+            with pytest.raises(CacheUnavailable):
+                await counters.add("a", 1, 60)
+        own_redis.start()
+        await until_up(counters)
+        assert await counters.add("a", 1, 60) == 1
+
+
+async def test_a_silent_redis_is_waited_for_once(own_redis: Server) -> None:
+    async with open_counters(f"redis://127.0.0.1:{own_redis.port}", answer=PATIENT, pause=0.01) as counters:
+        assert counters is not None
+        await counters.add("a", 1, 60)
+        own_redis.pause()
+        counters._answer = 0.05
+        with pytest.raises(CacheUnavailable, match="within"):
+            await counters.add("a", 1, 60)
+        counters._answer = PATIENT  # so that the next would not be told in the time of a test if it waited
+        with pytest.raises(CacheUnavailable, match="does not answer"):
+            await counters.add("a", 1, 60)
+        own_redis.resume()
+        await until_up(counters)
+        assert await counters.add("a", 1, 60) in {2, 3}, "what was given up may have been counted"
+
+
+async def test_a_redis_without_memory_counts_nothing(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--maxmemory", "1", "--maxmemory-policy", "noeviction") as full:
+        async with open_counters(f"redis://127.0.0.1:{full.port}", answer=PATIENT) as counters:
+            assert counters is not None
+            with pytest.raises(CacheUnavailable, match="memory"):
+                await counters.add("a", 1, 60)
+
+
+async def test_that_redis_does_not_answer_is_told_once(
+    caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(DOWN)
+    async with open_counters(f"redis://127.0.0.1:{free_port()}", pause=0.001) as counters:
+        assert counters is not None
+        while counters._faults < 5:
+            await asyncio.sleep(0.001)
+
+    assert caplog.text.count(DOWN) == 1

@@ -1,0 +1,220 @@
+"""A Redis whose memory goes back while it runs: by its role, and by what else replaces a memory."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from guidsvc.cache.lua_scripts import BEGIN, END, FILL
+from guidsvc.cache.redis_cache import RedisCache
+from guidsvc.cache.redis_link import RedisLink, open_link
+from guidsvc.domain.record import Record
+from guidsvc.errors import CacheUnavailable
+from guidsvc.store.cache_fence import Mode
+from tests.conftest import ExpectedLogs, FakeClock
+from tests.integration.cache.test_redis_cache import DOWN, NAME, OFF, TIMING, opened, settled, until_on
+from tests.support.backing_servers import START_SECONDS, redis_server
+from tests.support.factories import GUID, record
+from tests.support.gated_store import GatedStore
+
+Client = redis.Redis
+Switch = Callable[[Client, Client], Coroutine[None, None, None]]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Client, Client]]:
+    """A Redis, and another that is its replica."""
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+    options = ["--repl-diskless-sync-delay", "0", "--enable-debug-command", "yes"]
+    with redis_server(folders[0], *options) as one, redis_server(folders[1], *options) as another:
+        both = redis.Redis(port=one.port), redis.Redis(port=another.port)
+        follow(both[1], both[0])
+        yield both
+
+
+def port_of(client: Client) -> int:
+    port: int = client.connection_pool.connection_kwargs["port"]
+    return port
+
+
+def follow(replica: Client, master: Client) -> None:
+    """Make one the replica of another; return when it holds all that the other does."""
+    replica.replicaof("127.0.0.1", port_of(master))
+    until(lambda: replica.info("replication").get("master_link_status") == "up")
+
+
+def run(client: Client, *command: str) -> None:
+    """Run a command that the client has no method for."""
+    client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def lead(client: Client) -> None:
+    """Make one a master."""
+    client.replicaof("NO", "ONE")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Return when it holds, while the loop goes on."""
+    async with asyncio.timeout(START_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def there_and_back(one: Client, another: Client) -> None:
+    """Make the first a replica of the second, and a master again."""
+    await asyncio.to_thread(follow, one, another)
+    await asyncio.to_thread(lead, one)
+
+
+@pytest.fixture
+async def link(pair: tuple[Client, Client]) -> AsyncIterator[RedisLink]:
+    async with open_link(f"redis://127.0.0.1:{port_of(pair[0])}", name=NAME, timing=TIMING) as opened_link:
+        yield opened_link
+
+
+async def test_no_script_takes_a_memory_of_another_history(link: RedisLink, pair: tuple[Client, Client]) -> None:
+    one, another = pair
+    boot = (await link.begin_epoch(1)).name
+    token = (await link.read(GUID, boot)).token
+    assert (await link.call(FILL, GUID, token, "record", 60_000, link.me, 1, boot=boot)).value == 1
+    await eventually(lambda: another.keys("*:v:*") != [])
+    lead(another)
+
+    await there_and_back(one, another)
+
+    assert one.keys("*:v:*") != [], "the memory of before"
+    assert (await link.read(GUID, boot)).value is None, "at once, and by no later look"
+    fill = await link.call(FILL, GUID, token, "record", 60_000, link.me, 1, boot=boot)
+    begin = await link.call(BEGIN, GUID, "marker", 10_000, link.me, 1_000, boot=boot)
+    end = await link.call(END, GUID, "marker", boot=boot)
+    assert (fill.value, begin.value, end.value) == (None, None, None)
+    assert await link.epoch_lost(boot)
+    assert (await link.begin_epoch(1)).name != boot, "though it is of the same generation"
+
+
+async def test_a_replica_is_no_cache(link: RedisLink, pair: tuple[Client, Client], expected_logs: ExpectedLogs) -> None:
+    expected_logs.add(DOWN)
+    one, another = pair
+    boot = (await link.begin_epoch(1)).name
+    lead(another)
+    follow(one, another)
+
+    assert (await link.read(GUID, boot)).value is None
+    with pytest.raises(CacheUnavailable, match="replica"):
+        await link.begin_epoch(2)
+    await eventually(lambda: link.up_since is None)
+
+    lead(one)
+    await link.wait_up(START_SECONDS)
+    assert (await link.begin_epoch(2)).gen == 2
+
+
+async def replicaof(one: Client, another: Client) -> None:
+    """Cut the replica off, so that it keeps what it has; what comes after it is lost in the switch."""
+    await asyncio.to_thread(lead, another)
+
+
+async def failover(one: Client, another: Client) -> None:
+    """Have the two change places, as one that plans it does."""
+    run(one, "FAILOVER", "TO", "127.0.0.1", str(port_of(another)))
+    await asyncio.to_thread(until, lambda: another.info("replication")["role"] == "master")
+    await asyncio.to_thread(until, lambda: one.info("replication").get("master_link_status") == "up")
+
+
+async def failover_back(one: Client, another: Client) -> None:
+    await failover(another, one)
+
+
+@pytest.mark.parametrize(("away", "back"), [(replicaof, there_and_back), (failover, failover_back)])
+async def test_what_was_written_before_a_switch_over_and_back_is_read_after_it(  # its fixtures
+    pair: tuple[Client, Client],
+    gated: GatedStore,
+    clock: FakeClock,
+    expected_logs: ExpectedLogs,
+    away: Switch,
+    back: Switch,
+) -> None:
+    expected_logs.add(DOWN, OFF)
+    one, another = pair
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    async with opened(port_of(one), gated, clock) as first, opened(port_of(one), gated, clock) as second:
+        await until_on(first, second)
+        await first.get(GUID)
+        await settled(first)
+        await eventually(lambda: another.keys("*:v:*") != [])
+        await away(one, another)
+        assert await first.swap(old, new)
+        boot = gated.the_fence.epoch
+
+        async with asyncio.TaskGroup() as group:
+            switch = group.create_task(back(one, another))
+            while not switch.done() or gated.the_fence.epoch == boot or gated.the_fence.mode is not Mode.ON:
+                assert [await cache.get(GUID) for cache in (first, second)] == [new, new]
+                await asyncio.sleep(0.001)
+
+        await until_on(first, second)
+        assert [await cache.get(GUID) for cache in (first, second)] == [new, new]
+
+
+async def read_until(cache: RedisCache, expected: Record) -> None:
+    """Read until it is this."""
+    async with asyncio.timeout(START_SECONDS):
+        while await cache.get(GUID) != expected:
+            await asyncio.sleep(0.001)
+
+
+async def test_a_memory_that_goes_back_otherwise_is_found_at_the_next_look(
+    pair: tuple[Client, Client], gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(OFF)
+    one, _ = pair
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    async with opened(port_of(one), gated, clock) as cache:
+        await until_on(cache)
+        await cache.get(GUID)
+        await settled(cache)
+        one.save()
+        assert await cache.swap(old, new)
+        before = gated.the_fence
+        run(one, "DEBUG", "RELOAD", "NOSAVE")
+
+        await read_until(cache, new)
+        await eventually(lambda: gated.the_fence.gen > before.gen and gated.the_fence.mode is Mode.ON)
+        assert await cache.get(GUID) == new
+
+
+async def test_a_memory_that_is_loaded_again_as_it_was_is_used_on(
+    pair: tuple[Client, Client], gated: GatedStore, clock: FakeClock
+) -> None:
+    one, _ = pair
+    gated.records[GUID] = record(clock())
+    async with opened(port_of(one), gated, clock) as cache:
+        await until_on(cache)
+        await cache.get(GUID)
+        await settled(cache)
+        before = gated.the_fence
+        run(one, "DEBUG", "RELOAD")
+
+        assert not await cache._link.epoch_lost(before.epoch)
+        gated.gets = 0
+        assert await cache.get(GUID) == gated.records[GUID]
+        assert (gated.gets, gated.the_fence) == (0, before)
+
+
+@pytest.fixture
+async def gated() -> GatedStore:
+    return GatedStore()

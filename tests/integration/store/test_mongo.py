@@ -1,0 +1,464 @@
+"""The MongoDB store, beyond the store's contract: durability, round trips, indexes and faults."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pymongo
+import pytest
+from pymongo import monitoring
+from pymongo.errors import (
+    AutoReconnect,
+    ExecutionTimeout,
+    NetworkTimeout,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WriteConcernError,
+    WTimeoutError,
+)
+
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
+from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.store.mongo.documents import filter_of
+from guidsvc.store.mongo.store import PROOF_SECONDS, SETTLED, MongoStore, _write_failure, open_mongo
+from guidsvc.store.mongo.store import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
+from tests.conftest import FakeClock
+from tests.nemesis.proxy import Spoil, proxy
+from tests.support.backing_servers import Server
+from tests.support.factories import GUID, record
+
+TIMEOUT_MS = 300
+
+
+class Commands(monitoring.CommandListener):
+    """Every command that any client sends."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self.sent.append(dict(event.command))
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        pass
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        """Return the commands of this name on the records."""
+        return [command for command in self.sent if command.get(name) == "records"]
+
+
+@pytest.fixture(scope="module")
+def listener() -> Commands:
+    commands = Commands()
+    monitoring.register(commands)
+    return commands
+
+
+@pytest.fixture
+def commands(listener: Commands) -> Commands:
+    listener.sent.clear()
+    return listener
+
+
+@pytest.fixture
+async def store(commands: Commands, mongo_url: str) -> AsyncIterator[MongoStore]:
+    async with open_mongo(mongo_url) as opened:
+        yield opened
+
+
+async def test_writes_are_acknowledged_by_a_majority_with_its_journal_and_can_be_retried(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    old, new = record(clock()), record(clock(), version=clock() + 1)
+    await store.swap(None, old)
+    await store.swap(old, new)
+    await store.swap(new, None)
+
+    for command in [*commands.named("insert"), *commands.named("update"), *commands.named("delete")]:
+        assert command["writeConcern"] == {"w": "majority", "j": True} | command["writeConcern"]
+        assert "txnNumber" in command
+    assert len(commands.named("insert") + commands.named("update") + commands.named("delete")) == 3
+
+
+async def test_a_url_cannot_weaken_what_a_write_promises(mongo_url: str, commands: Commands, clock: FakeClock) -> None:
+    async with open_mongo(f"{mongo_url}?w=0&journal=false&retryWrites=false&readPreference=secondary") as store:
+        assert await store.swap(None, record(clock()))
+        await store.fence()
+        await store.get(GUID)
+
+    assert (
+        commands.named("insert")[0]["writeConcern"]
+        == {"w": "majority", "j": True} | (commands.named("insert")[0]["writeConcern"])
+    )
+    assert "txnNumber" in commands.named("insert")[0]
+    assert commands.named("find")[0]["readConcern"]["level"] == "majority"
+
+
+async def test_every_operation_on_one_record_carries_its_id(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    old, new = record(clock()), record(clock(), version=clock() + 1)
+    await store.swap(None, old)
+    await store.swap(old, new)
+    await store.get(GUID)
+    await store.swap(new, None)
+
+    assert commands.named("insert")[0]["documents"][0]["_id"] == GUID
+    assert commands.named("update")[0]["updates"][0]["q"]["_id"] == GUID
+    assert commands.named("find")[0]["filter"] == {"_id": {"$in": [GUID]}}
+    assert commands.named("delete")[0]["deletes"][0]["q"]["_id"] == GUID
+
+
+async def test_a_write_with_a_deadline_has_begun_and_run_before_it(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    old, new = record(clock()), record(clock(), version=clock() + 1)
+    await store.swap(None, old)
+    not_after = (await store.fence()).now + 60_000
+
+    assert await store.swap(old, new, not_after=not_after)
+    assert await store.swap(new, None, not_after=not_after)
+
+    (update,), (delete,) = commands.named("update"), commands.named("delete")
+    for command, (sent,) in (update, update["updates"]), (delete, delete["deletes"]):
+        _, begin_ms = sent["q"]["$expr"]["$lte"]
+        assert 0 < command["maxTimeMS"] <= not_after - begin_ms <= 2_000
+
+
+async def test_a_write_whose_deadline_has_passed_is_not_sent(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    old = record(clock())
+    await store.swap(None, old)
+
+    assert not await store.swap(old, None, not_after=(await store.fence()).now)
+
+    assert commands.named("delete") == []
+    assert await store.get(GUID) == old
+
+
+async def test_a_creation_with_a_deadline_is_an_upsert_as_durable_as_an_insert_and_shares_a_command(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    in_time = (await store.fence()).now + 60_000
+    records = [record(clock(), guid=f"{number:032X}") for number in range(100)]
+    assert all(await asyncio.gather(*(store.swap(None, each, not_after=in_time) for each in records)))
+
+    (command,) = commands.named("update")
+    assert command["writeConcern"] == {"w": "majority", "j": True} | command["writeConcern"]
+    assert "txnNumber" in command
+    assert [(update["q"]["_id"], update["upsert"]) for update in command["updates"]] == [
+        (each.guid, True) for each in records
+    ]
+    assert commands.named("insert") == []
+
+
+async def test_a_write_that_reaches_a_server_after_its_deadline_is_not_done(
+    own_mongo: Server, clock: FakeClock
+) -> None:
+    kept = record(clock(), guid="0" * 32)
+    async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", timeout_ms=20_000) as store:
+        await store.swap(None, kept)
+        not_after = (await store.fence()).now + 50
+        own_mongo.pause()
+        creation = store.swap(None, record(clock()), not_after=not_after + TIMEOUT_MS_OF_STORE)
+        deletion = store.swap(kept, None, not_after=not_after)
+        writes = asyncio.gather(creation, deletion, return_exceptions=True)
+        while time.time() * 1000 <= not_after:
+            await asyncio.sleep(0.01)
+        own_mongo.resume()
+        created, deleted = await writes
+        assert created is False
+        assert deleted is False or isinstance(deleted, OutcomeUnknown), "its time was over before it was answered"
+        assert await store.get(GUID) is None
+        assert await store.get(kept.guid) == kept
+
+
+async def test_a_creation_begins_so_early_that_it_takes_effect_before_its_deadline(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    """MongoDB compares the time when a command begins; it may wait then until its time limit ends."""
+    now = (await store.fence()).now
+
+    assert not await store.swap(None, record(clock()), not_after=now + TIMEOUT_MS_OF_STORE - 1)
+    assert await store.swap(None, record(clock()), not_after=now + TIMEOUT_MS_OF_STORE + 60_000)
+    assert all(command["maxTimeMS"] <= TIMEOUT_MS_OF_STORE for command in commands.named("update"))
+
+
+def levels(commands: Commands) -> list[str]:
+    """Return the read concerns of the reads of records."""
+    return [command["readConcern"]["level"] for command in commands.named("find")]
+
+
+async def test_a_read_counts_only_while_a_look_at_the_fence_proves_the_primary(
+    store: MongoStore, commands: Commands, clock: FakeClock
+) -> None:
+    await store.swap(None, record(clock()))
+
+    assert await store.get(GUID) == record(clock())
+    await store.fence()
+    assert await store.get(GUID) == record(clock())
+    store._clock.set(time.monotonic() - PROOF_SECONDS, 0)
+    assert await store.get_for_update(GUID) == record(clock())
+
+    assert levels(commands) == ["linearizable", "majority", "linearizable"]
+
+
+async def test_a_read_that_ends_after_the_proof_is_read_again(
+    own_mongo: Server, commands: Commands, clock: FakeClock
+) -> None:
+    async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}", timeout_ms=20_000) as store:
+        await store.swap(None, record(clock()))
+        await store.get(GUID)
+        commands.sent.clear()
+        own_mongo.pause()
+        store._clock.set(time.monotonic() - PROOF_SECONDS + 0.5, 0)
+        reading = asyncio.create_task(store.get(GUID))
+        while store._clock.is_known(PROOF_SECONDS):
+            await asyncio.sleep(0.01)
+        own_mongo.resume()
+
+        assert await reading == record(clock())
+
+    assert levels(commands) == ["majority", "linearizable"]
+
+
+async def test_a_process_that_alone_writes_needs_no_proof(mongo_url: str, commands: Commands, clock: FakeClock) -> None:
+    async with open_mongo(mongo_url, exclusive=True) as store:
+        await store.swap(None, record(clock()))
+        await store.get(GUID)
+
+    assert levels(commands) == ["majority"]
+
+
+async def test_a_look_at_the_fence_and_a_key_are_read_linearizably_by_their_id(
+    store: MongoStore, commands: Commands
+) -> None:
+    await store.fence()
+    await store.key("k")
+
+    (look,) = [command for command in commands.sent if command.get("aggregate") == "fence"]
+    (key,) = [command for command in commands.sent if command.get("find") == "keys"]
+    assert look["readConcern"]["level"] == key["readConcern"]["level"] == "linearizable"
+    assert look["pipeline"][0] == {"$match": {"_id": "records"}}
+    assert key["filter"] == {"_id": "k"}
+
+
+async def test_one_reply_holds_all_that_is_read_linearizably(store: MongoStore, commands: Commands) -> None:
+    await asyncio.gather(*(store.get_linearizable(f"{number:032X}") for number in range(SETTLED + 1)))
+
+    assert sorted(len(command["filter"]["_id"]["$in"]) for command in commands.named("find")) == [1, SETTLED]
+    assert set(levels(commands)) == {"linearizable"}
+
+
+async def test_reads_of_one_turn_of_the_loop_share_one_query(store: MongoStore, commands: Commands) -> None:
+    await asyncio.gather(*(store.get(f"{number % 30:032X}") for number in range(90)))
+
+    assert [len(command["filter"]["_id"]["$in"]) for command in commands.named("find")] == [30]
+
+
+async def test_the_indexes_are_made_once_and_again_without_harm(store: MongoStore, mongo_url: str) -> None:
+    async with open_mongo(mongo_url):
+        pass
+    indexes = await store._collection.index_information()
+
+    assert indexes["purge_at_ttl"]["expireAfterSeconds"] == 0
+    assert indexes["purge_at_ttl"]["key"] == [("purge_at", 1)]
+
+
+async def test_a_store_has_a_name_and_a_new_one_when_somebody_had_it_for_himself(mongo_url: str) -> None:
+    names = []
+    for exclusive in (False, False, True, False):
+        async with open_mongo(mongo_url, exclusive=exclusive) as store:
+            names.append(await store.store_id())
+
+    assert names[0] == names[1]
+    assert names[2] == names[3]
+    assert len(set(names)) == 2
+
+
+async def test_purge_at_is_a_date_as_the_ttl_index_wants_it(
+    store: MongoStore, mongo_url: str, clock: FakeClock
+) -> None:
+    await store.swap(None, new := record(clock()))
+
+    with pymongo.MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
+        kept = client.get_default_database()["records"].find_one({"_id": GUID})
+    assert kept is not None
+    assert kept["purge_at"].timestamp() == new.purge_at
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"user": ""}, {"expire": "soon"}, {"expire": 1.5}, {"version": None}, {"purge_at": 7.5}, {"color": "red"}],
+)
+async def test_a_document_that_is_no_record_is_told_as_corrupt_and_others_are_served(
+    store: MongoStore, mongo_url: str, clock: FakeClock, change: dict[str, Any]
+) -> None:
+    other = record(clock(), guid="0" * 32)
+    await asyncio.gather(store.swap(None, record(clock())), store.swap(None, other))
+    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
+        client.get_default_database()["records"].update_one({"_id": GUID}, {"$set": change})
+
+    broken, whole = await asyncio.gather(store.get(GUID), store.get(other.guid), return_exceptions=True)
+    assert isinstance(broken, CorruptRecord)
+    assert whole == other
+
+
+async def test_a_paused_server_makes_reads_unavailable_and_writes_unknown_and_it_recovers(
+    own_mongo: Server, clock: FakeClock
+) -> None:
+    url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
+    async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
+        await store.swap(None, old := record(clock()))
+        own_mongo.pause()
+        with pytest.raises(StoreUnavailable):
+            await store.get(GUID)
+        with pytest.raises((OutcomeUnknown, StoreUnavailable)):
+            await store.swap(old, record(clock(), version=clock() + 1))
+        with pytest.raises(StoreUnavailable):
+            await store.ping()
+        own_mongo.resume()
+        assert await eventually(store) is not None
+
+
+async def test_a_write_whose_answer_does_not_come_is_of_unknown_outcome_and_may_land_yet(
+    own_mongo: Server, clock: FakeClock
+) -> None:
+    url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
+    async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
+        await store.swap(None, record(clock(), guid="0" * 32))  # so that a connection is there to send on
+        own_mongo.pause()
+        with pytest.raises(OutcomeUnknown):
+            await store.swap(None, record(clock()))
+        own_mongo.resume()
+        while await eventually(store) is None:
+            await asyncio.sleep(0)
+
+
+async def test_a_dead_server_is_never_told_as_a_write_that_failed_unless_it_was_never_sent(
+    own_mongo: Server, clock: FakeClock
+) -> None:
+    url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
+    async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
+        await store.swap(None, old := record(clock()))
+        own_mongo.kill()
+        with pytest.raises((OutcomeUnknown, StoreUnavailable)):
+            await store.swap(old, None)
+        with pytest.raises(StoreUnavailable):
+            await store.swap(old, None)
+        with pytest.raises(StoreUnavailable):
+            await store.get(GUID)
+        own_mongo.start()
+        assert await eventually(store) == old
+
+
+async def test_a_write_whose_answer_is_lost_is_asked_again_and_told_as_done(
+    own_mongo: Server, clock: FakeClock
+) -> None:
+    first, second = record(clock.now), record(clock.now, version=clock.now + 1)
+    async with proxy(own_mongo.port, random.Random(7)) as way:
+        url = f"mongodb://127.0.0.1:{way.port}/test?directConnection=true"
+        changes = [(None, first), (first, second), (second, None)]
+        async with open_mongo(url) as store:
+            for number, (old, new) in enumerate(changes):
+                with way.spoiling(Spoil.SWALLOWED, most=1):
+                    assert await store.swap(old, new)
+                assert way.resets == number + 1
+                assert await store.get(GUID) == new
+
+
+async def test_a_server_that_does_not_answer_stops_the_start(own_mongo: Server) -> None:
+    own_mongo.kill()
+
+    with pytest.raises(StartError, match="MongoDB cannot be used"):
+        async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", timeout_ms=TIMEOUT_MS):
+            pass
+
+
+@pytest.mark.parametrize("url", ["mongodb://", "mongodb://host:port/", "mongodb://h/?w=many&x", "mongodb://h/a b"])
+async def test_a_url_that_makes_no_sense_stops_the_start(url: str) -> None:
+    with pytest.raises(StartError, match="store_url"):
+        async with open_mongo(url, timeout_ms=TIMEOUT_MS):
+            pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AutoReconnect("connection closed"),
+        NetworkTimeout("timed out"),
+        ExecutionTimeout("operation exceeded time limit", 50),
+        WriteConcernError("waiting for replication timed out", 64),
+        WTimeoutError("waiting for replication timed out", 64),
+        OperationFailure("interrupted at shutdown", 11600, {"errorLabels": ["RetryableWriteError"]}),
+    ],
+)
+def test_a_write_that_may_have_been_done_is_never_called_failed(error: PyMongoError) -> None:
+    for label in (getattr(error, "details", None) or {}).get("errorLabels", []):
+        error._add_error_label(label)
+    assert isinstance(_write_failure(error), OutcomeUnknown)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServerSelectionTimeoutError("no primary"),
+        WaitQueueTimeoutError("no connection"),
+        OperationFailure("not authorized", 13),
+    ],
+)
+def test_a_write_that_was_surely_not_done_is_unavailable(error: PyMongoError) -> None:
+    assert isinstance(_write_failure(error), StoreUnavailable)
+
+
+async def eventually(store: MongoStore) -> Record | None:
+    """Read the record as soon as the server answers again."""
+    while True:
+        try:
+            return await store.get(GUID)
+        except StoreUnavailable:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("selection", "index"),
+    [
+        (Selection(), {"_id": 1}),
+        (Selection(user="x"), {"user": 1, "_id": 1, "expire": 1, "purge_at": 1}),
+        (Selection(user="x", expire_from=1), {"expire": 1, "purge_at": 1}),
+        (Selection(expire_from=1, expire_before=9), {"expire": 1, "purge_at": 1}),
+        (Selection(owner="x"), {"owner": 1, "_id": 1, "expire": 1, "purge_at": 1}),
+        (Selection(owner="x", user="y"), {"owner": 1, "user": 1, "_id": 1, "expire": 1, "purge_at": 1}),
+    ],
+    ids=str,
+)
+async def test_every_search_is_by_an_index(mongo_url: str, selection: Selection, index: dict[str, int]) -> None:
+    async with open_mongo(mongo_url) as store:
+        chosen = await store.index_for(selection)
+        cursor = store._collection.find({"_id": {"$gt": ""}} | filter_of(selection)).hint(chosen).sort("_id", 1)
+        plan = (await cursor.explain())["queryPlanner"]["winningPlan"]
+
+    stages = []
+    while plan:
+        stages.append(plan)
+        plan = plan.get("inputStage")
+    assert "COLLSCAN" not in {stage["stage"] for stage in stages}
+    assert [stage["keyPattern"] for stage in stages if stage["stage"] == "IXSCAN"] == [index]
+
+
+async def test_where_many_records_match_they_are_looked_for_in_key_order(mongo_url: str, clock: FakeClock) -> None:
+    async with open_mongo(mongo_url, few=3) as store:
+        for number in range(4):
+            await store.swap(None, record(clock(), guid=f"{number:032X}"))
+        assert await store.index_for(Selection(expire_from=1)) == "_id_"
+        assert await store.index_for(Selection(expire_from=1, user="x")) == "user_key"
+        assert len(await store.find(Selection(expire_from=1), "", 10)) == 4

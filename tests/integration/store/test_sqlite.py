@@ -1,0 +1,642 @@
+"""The SQLite store, beyond the store's contract: the file, its versions, the disk, and group commit."""
+
+import asyncio
+import os
+import re
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from guidsvc.domain.selection import Selection
+from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.store.cache_fence import Mode
+from guidsvc.store.sqlite.files import StoreFiles
+from guidsvc.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
+from guidsvc.store.sqlite.search import Finder, count_statement, end_statement, statement, values_of
+from guidsvc.store.sqlite.store import GROUP, SqliteStore, open_sqlite, path_of_url
+from guidsvc.store.sqlite.tables import RECORDS, Change
+from guidsvc.store.sqlite.writer import Writer, failure
+from tests.conftest import FakeClock
+from tests.support.backing_servers import pdapt
+from tests.support.factories import GUID, record
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "guidsvc.db"
+
+
+@pytest.fixture
+def statements() -> list[str]:
+    """What the writer was told to do."""
+    return []
+
+
+@pytest.fixture
+def writer(path: Path, statements: list[str]) -> Iterator[sqlite3.Connection]:
+    with closing(open_writer(path)) as connection:
+        connection.set_trace_callback(statements.append)
+        yield connection
+
+
+@pytest.fixture
+async def store(writer: sqlite3.Connection, path: Path) -> AsyncIterator[SqliteStore]:
+    with closing(open_reader(path)) as reader:
+        store = SqliteStore(writer, reader, Finder(path), write_seconds=0.2)
+        yield store
+        await store.aclose()
+
+
+@contextmanager
+def ordinary_user(*folders: Path) -> Iterator[None]:
+    """Be a user to whom the permissions of a file mean something, as root is not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for folder in folders:
+        folder.chmod(0o755)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+async def test_a_url_names_a_relative_or_an_absolute_path() -> None:
+    assert path_of_url("sqlite:///guidsvc.db") == Path.cwd() / "guidsvc.db"
+    assert path_of_url("sqlite:////var/lib/a%20b.db") == Path("/var/lib/a b.db")
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/a.db", "sqlite:///a?b"]
+)
+async def test_a_url_without_a_file_is_refused(url: str) -> None:
+    with pytest.raises(StartError, match="sqlite:///relative/path"):
+        path_of_url(url)
+
+
+@pytest.mark.parametrize("words", [["keys", "list"], ["backup", "copy.db"], ["--port", "0"]])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("loop", r"loop: Too many levels of symbolic links; name a file"),
+        ("loop/guidsvc.db", r"loop/guidsvc.db: Too many levels of symbolic links; name a file"),
+        ("pipe", r".*/pipe is no regular file; name another"),
+        ("link", r".*/pipe is no regular file; name another"),
+        ("x" * 300, r"x{300}: File name too long; name another file"),
+        ("\udcff.db", r"the path of a SQLite store must be UTF-8"),
+    ],
+)
+def test_a_path_that_cannot_be_a_store_is_refused_in_one_line(
+    tmp_path: Path, name: str, why: str, words: list[str]
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to("pipe")
+    os.mkfifo(tmp_path / "pipe")
+    refused = pdapt(tmp_path, *words, "--store-url", f"sqlite:///{name}")
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert re.fullmatch(rf"pdapt.py: store_url: {why}\n", refused.stderr), refused.stderr
+
+
+@pytest.mark.parametrize("name", ["guidsvc.db", "guidsvc.db-wal", "link"])
+def test_the_audit_log_is_never_written_into_a_file_of_the_store(tmp_path: Path, name: str) -> None:
+    open_writer(tmp_path / "guidsvc.db").close()
+    (tmp_path / "link").symlink_to("guidsvc.db")
+    before = (tmp_path / "guidsvc.db").read_bytes()
+    refused = pdapt(tmp_path, "--port", "0", "--audit-log", name)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"pdapt.py: audit_log: {name} is a file of the store; name another\n"
+    assert (tmp_path / "guidsvc.db").read_bytes() == before
+
+
+async def test_the_file_has_a_write_ahead_log_that_is_synced_at_each_commit(writer: sqlite3.Connection) -> None:
+    assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert writer.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
+
+
+async def test_writes_that_wait_are_committed_together(
+    store: SqliteStore, clock: FakeClock, statements: list[str]
+) -> None:
+    await asyncio.gather(*(store.swap(None, record(clock(), guid=f"{number:032X}")) for number in range(100)))
+
+    assert statements.count("COMMIT") == 1
+
+
+async def test_a_race_lost_inside_a_group_is_told_to_the_loser_only(store: SqliteStore, clock: FakeClock) -> None:
+    other = "0" * 32
+    swaps = [record(clock()), record(clock(), user="late"), record(clock(), guid=other)]
+
+    assert await asyncio.gather(*(store.swap(None, each) for each in swaps)) == [True, False, True]
+
+
+async def test_a_fault_in_the_middle_of_a_group_changes_nothing_of_it_and_the_next_goes_through(
+    store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
+) -> None:
+    writer.execute(
+        "CREATE TEMP TRIGGER fault BEFORE INSERT ON records WHEN NEW.user = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+    group = [record(clock()), record(clock(), guid="0" * 32, user="bad"), record(clock(), guid="1" * 32)]
+    answers = await asyncio.gather(*(store.swap(None, each) for each in group), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
+    assert [await store.get(each.guid) for each in group] == [None] * 3
+    assert await store.swap(None, group[0])
+
+
+async def test_a_full_disk_refuses_the_write_and_loses_nothing(
+    store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
+) -> None:
+    kept = record(clock())
+    await store.swap(None, kept)
+    (pages,) = writer.execute("PRAGMA page_count").fetchone()
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    big = '{"a":"' + "x" * 16_000 + '"}'
+
+    with pytest.raises(StoreUnavailable, match="full"):
+        await store.swap(None, record(clock(), guid="0" * 32, metadata=big))
+    assert await store.get("0" * 32) is None
+    assert await store.get(GUID) == kept
+    writer.execute(f"PRAGMA max_page_count = {pages + 100}")
+    assert await store.swap(None, record(clock(), guid="0" * 32, metadata=big)), "and goes on when there is room again"
+
+
+@pytest.mark.parametrize("creates", [True, False])
+async def test_a_write_that_another_process_holds_up_past_its_deadline_is_not_done(
+    store: SqliteStore, path: Path, clock: FakeClock, creates: bool
+) -> None:
+    """The time is compared when the lock of writers is held, not when the write is sent."""
+    old = record(clock(), expire=0)
+    if not creates:
+        await store.swap(None, old)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        not_after = (await store.fence()).now + 50
+        new = record(clock(), version=clock() + 1)
+        write = asyncio.create_task(store.swap(None if creates else old, new, not_after=not_after))
+        while (await store.fence()).now <= not_after:
+            await asyncio.sleep(0.01)
+        other.execute("ROLLBACK")
+    assert not await write
+    assert await store.get(GUID) == (None if creates else old)
+
+
+async def test_a_tally_waits_for_a_write_of_another_process_that_is_half_done(
+    store: SqliteStore, path: Path, clock: FakeClock
+) -> None:
+    """That was in time when its process stood still, and shows only now."""
+    await store.swap(None, record(clock(), guid="0" * 32))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute(*RECORDS.change(None, record(clock()))[:2])
+        tally = asyncio.create_task(store.count_linearizable(Selection(expire_from=1)))
+        assert await store.count(Selection(expire_from=1)) == 1
+        assert not tally.done()
+        other.execute("COMMIT")
+    assert await tally == 2
+
+
+async def test_a_write_that_another_process_holds_up_is_of_unknown_outcome_and_may_land_yet(
+    store: SqliteStore, path: Path, clock: FakeClock
+) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OutcomeUnknown):
+            await store.swap(None, record(clock()))
+        other.execute("ROLLBACK")
+    while await store.get(GUID) is None:
+        await asyncio.sleep(0)
+
+
+async def test_a_write_that_was_still_waiting_when_its_time_was_up_changes_nothing(
+    store: SqliteStore, path: Path, clock: FakeClock
+) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        first = asyncio.create_task(store.swap(None, record(clock())))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailable):
+            await store.swap(None, record(clock(), guid="0" * 32))
+        other.execute("ROLLBACK")
+    with pytest.raises(OutcomeUnknown):
+        await first
+    while await store.get(GUID) is None:
+        await asyncio.sleep(0)
+    assert await store.get("0" * 32) is None
+
+
+def test_a_commit_that_was_not_synced_is_of_unknown_outcome() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+
+    assert isinstance(failure(error, "a.db", committing=True), OutcomeUnknown)
+    assert isinstance(failure(error, "a.db"), StoreUnavailable)
+
+
+@pytest.mark.parametrize("column", ["user = ''", "expire = 'soon'", "metadata = '{'", "version = NULL"])
+async def test_a_row_that_is_no_record_is_told_as_corrupt_and_others_are_served(
+    store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock, column: str
+) -> None:
+    other = record(clock(), guid="0" * 32)
+    await asyncio.gather(store.swap(None, record(clock())), store.swap(None, other))
+    writer.execute("PRAGMA ignore_check_constraints = ON")
+    name = column.partition(" ")[0]
+    writer.executescript(
+        f"CREATE TABLE loose AS SELECT * FROM records; UPDATE loose SET {column} WHERE guid = '{GUID}'"
+    )
+    if name == "version":
+        writer.executescript("DROP TABLE records; ALTER TABLE loose RENAME TO records")
+    else:
+        writer.execute(f"UPDATE records SET {column} WHERE guid = ?", (GUID,))
+
+    with pytest.raises(CorruptRecord):
+        await store.get(GUID)
+    assert await store.get(other.guid) == other
+
+
+async def test_a_row_that_cannot_be_read_is_told_to_those_alone_who_settle_it(
+    store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
+) -> None:
+    other = record(clock(), guid="0" * 32)
+    await asyncio.gather(store.swap(None, record(clock())), store.swap(None, other))
+    writer.execute("UPDATE records SET user = CAST(x'ff41' AS TEXT) WHERE guid = ?", (GUID,))
+
+    bad, good = await asyncio.gather(
+        store.get_linearizable(GUID), store.get_linearizable(other.guid), return_exceptions=True
+    )
+    assert (type(bad), good) == (CorruptRecord, other)
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM fence", "UPDATE fence SET mode = 'x'", "UPDATE fence SET gen = 'x'"])
+async def test_a_damaged_fence_is_told_and_made_anew_at_the_start(path: Path, clock: FakeClock, damage: str) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        store._writer._connection.execute(damage)
+        with pytest.raises(CorruptRecord, match="restart"):
+            await store.fence()
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        assert (await store.fence()).fence.mode is Mode.OFF
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+async def test_an_identity_that_was_lost_is_made_anew_at_the_start(
+    path: Path, clock: FakeClock, exclusive: bool
+) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
+        store._writer._connection.execute("DELETE FROM identity")
+        with pytest.raises(CorruptRecord, match="restart"):
+            await store.store_id()
+    async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
+        assert await store.store_id()
+
+
+async def test_close_answers_what_is_waiting(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        swaps = [asyncio.create_task(store.swap(None, record(clock(), guid=f"{n:032X}"))) for n in range(2 * GROUP)]
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*swaps) == [True] * 2 * GROUP
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT count(*) FROM records").fetchone() == (2 * GROUP,)
+
+
+async def test_records_past_their_retention_are_swept_away(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=True, sweep_seconds=0) as store:
+        await store.swap(None, record(clock(), guid="0" * 32, expire=0, purge_at=clock.seconds - 1))
+        await store.swap(None, kept := record(clock(), expire=0, purge_at=clock.seconds + 1))
+        while await store.get("0" * 32) is not None:
+            await asyncio.sleep(0)
+        assert await store.get(GUID) == kept
+        clock.advance(seconds=2)
+        while await store.get(GUID) is not None:
+            await asyncio.sleep(0)
+
+
+async def test_a_new_file_that_many_open_at_once_is_made_once(path: Path) -> None:
+    connections = await asyncio.gather(*(asyncio.to_thread(open_writer, path) for _ in range(8)))
+
+    assert connections[0].execute("SELECT count(*) FROM records").fetchone() == (0,)
+    for connection in connections:
+        connection.close()
+
+
+async def test_an_older_file_is_brought_forward_with_its_records(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        await store.swap(None, record(clock()))
+    newer = (*MIGRATIONS, "ALTER TABLE records ADD COLUMN colour TEXT; UPDATE records SET colour = 'red'")
+
+    with closing(open_writer(path, newer)) as writer:
+        assert writer.execute("SELECT guid, colour FROM records").fetchall() == [(GUID, "red")]
+        assert writer.execute("PRAGMA user_version").fetchone() == (len(newer),)
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
+    open_writer(path).close()
+    broken = (*MIGRATIONS, "ALTER TABLE records ADD COLUMN colour TEXT; no such statement")
+
+    with pytest.raises(StartError):
+        open_writer(path, broken)
+    with closing(open_writer(path)) as writer:
+        assert "colour" not in str(writer.execute("SELECT sql FROM sqlite_master").fetchall())
+
+
+async def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
+    open_writer(path, (*MIGRATIONS, "SELECT 1")).close()
+
+    with pytest.raises(StartError, match="newer guidsvc"):
+        open_writer(path)
+
+
+def _text(path: Path) -> None:
+    path.write_text("This is no database, and it is long enough to be taken for one at first sight.\n" * 20)
+
+
+def _table(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("CREATE TABLE recipes (name TEXT)")
+
+
+def _owned(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as file:
+        file.execute(f"PRAGMA application_id = {APPLICATION_ID + 1}")
+
+
+@pytest.mark.parametrize(
+    ("make", "why"), [(_text, "not a SQLite file"), (_table, "another app"), (_owned, "another app")]
+)
+async def test_a_file_that_is_not_ours_is_refused_and_left_alone(
+    path: Path, clock: FakeClock, make: Callable[[Path], None], why: str
+) -> None:
+    make(path)
+    before = path.read_bytes()
+
+    with pytest.raises(StartError, match=why):
+        open_writer(path)
+    with pytest.raises(StartError, match=why):
+        async with open_sqlite(path, clock=clock, exclusive=True):
+            pass
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+async def test_a_read_only_file_is_refused(path: Path, tmp_path: Path) -> None:
+    open_writer(path).close()
+    path.chmod(0o444)
+
+    with ordinary_user(tmp_path, *tmp_path.parents[:3]), pytest.raises(StartError, match="read-only"):
+        open_writer(path)
+
+
+async def test_a_read_only_folder_is_refused(path: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+
+    with ordinary_user(tmp_path, *tmp_path.parents[:3]), pytest.raises(StartError, match="not writable"):
+        open_writer(path)
+    tmp_path.chmod(0o755)
+
+
+async def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="folder is missing"):
+        open_writer(tmp_path / "none" / "guidsvc.db")
+
+
+async def test_a_full_disk_at_the_start_is_told_in_one_line(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA page_size = 512")
+    huge = (*MIGRATIONS, "PRAGMA max_page_count = 1; CREATE TABLE more (a)")
+
+    with pytest.raises(StartError, match="disk is full"):
+        open_writer(path, huge)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+async def test_a_damaged_file_at_the_start_is_told_in_one_line(path: Path, clock: FakeClock, exclusive: bool) -> None:
+    with closing(open_writer(path)) as file:
+        (root,) = file.execute("SELECT rootpage FROM sqlite_master WHERE name = 'fence'").fetchone()
+        (size,) = file.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as damaged:
+        damaged.seek((root - 1) * size)
+        damaged.write(b"\xff" * size)
+
+    with pytest.raises(StartError, match="is damaged"):
+        async with open_sqlite(path, clock=clock, exclusive=exclusive):
+            pass
+
+
+def test_an_error_that_is_not_of_sqlite_leaves_no_transaction_open(writer: sqlite3.Connection, path: Path) -> None:
+    made = Writer(writer, StoreFiles(path, is_claimed=False))
+    with pytest.raises(OverflowError):
+        made.swaps([Change("SELECT ?", (2**63,))])
+    assert made.transaction(lambda: "done") == "done"
+
+
+async def test_an_exclusive_claim_keeps_every_other_out(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=True):
+        for exclusive in (True, False):
+            with pytest.raises(StartError, match="in use by another process"):
+                async with open_sqlite(path, clock=clock, exclusive=exclusive):
+                    pass
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        assert await store.get(GUID) is None
+
+
+async def test_a_file_is_claimed_under_whatever_name(path: Path, clock: FakeClock) -> None:
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    async with open_sqlite(path_of_url(f"sqlite:///{path}"), clock=clock, exclusive=True):
+        with pytest.raises(StartError, match="in use by another process"):
+            async with open_sqlite(path_of_url(f"sqlite:///{link}"), clock=clock, exclusive=True):
+                pass
+
+
+async def test_a_store_has_a_name_and_a_new_one_when_somebody_had_it_for_himself(
+    path: Path, tmp_path: Path, clock: FakeClock
+) -> None:
+    names = []
+    for exclusive in (False, False, True, False):
+        async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
+            names.append(await store.store_id())
+    async with open_sqlite(tmp_path / "another.db", clock=clock, exclusive=False) as another:
+        names.append(await another.store_id())
+
+    assert names[0] == names[1]
+    assert names[2] == names[3]
+    assert len(set(names)) == 3
+
+
+async def test_those_who_share_keep_an_exclusive_one_out(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=False) as one:
+        async with open_sqlite(path, clock=clock, exclusive=False) as another:
+            assert await one.swap(None, new := record(clock()))
+            assert await another.get(GUID) == new
+        with pytest.raises(StartError, match="in use by another process"):
+            async with open_sqlite(path, clock=clock, exclusive=True):
+                pass
+
+
+# Searching
+
+
+@pytest.mark.parametrize(
+    ("selection", "few", "expected"),
+    [
+        (Selection(), False, "SEARCH records USING PRIMARY KEY (guid>?)"),
+        (Selection(user="x"), False, "SEARCH records USING INDEX records_user (user=? AND guid>?)"),
+        (Selection(expire_from=1), False, "SEARCH records USING PRIMARY KEY (guid>?)"),
+        (Selection(expire_from=1), True, "SEARCH records USING INDEX records_expire (expire>? AND expire<?)"),
+        (Selection(user="x", expire_from=1), True, "SEARCH records USING INDEX records_expire (expire>? AND expire<?)"),
+        (Selection(owner="x"), False, "SEARCH records USING INDEX records_owner (owner=? AND guid>?)"),
+        (
+            Selection(owner="x", user="y"),
+            False,
+            "SEARCH records USING INDEX records_owner_user (owner=? AND user=? AND guid>?)",
+        ),
+    ],
+)
+def test_every_search_is_by_an_index(
+    writer: sqlite3.Connection, selection: Selection, few: bool, expected: str
+) -> None:
+    values = values_of(selection, "") | {"limit": 1}
+    plan = writer.execute(f"EXPLAIN QUERY PLAN {statement(selection, few=few)}", values).fetchall()
+
+    assert [row[3] for row in plan] == [expected, *(["USE TEMP B-TREE FOR ORDER BY"] if few else [])]
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        (Selection(expire_from=1), ["PRIMARY KEY (guid>?)", "PRIMARY KEY (guid>? AND guid<?)"]),
+        (
+            Selection(user="x", expire_from=1),
+            ["COVERING INDEX records_user (user=? AND guid>?)", "INDEX records_user (user=? AND guid>? AND guid<?)"],
+        ),
+        (
+            Selection(owner="x", expire_from=1),
+            [
+                "COVERING INDEX records_owner (owner=? AND guid>?)",
+                "INDEX records_owner (owner=? AND guid>? AND guid<?)",
+            ],
+        ),
+    ],
+)
+def test_what_is_near_is_found_by_the_key(
+    writer: sqlite3.Connection, selection: Selection, expected: list[str]
+) -> None:
+    values = values_of(selection, "") | {"limit": 1, "near": 1, "end": "A"}
+    plans = [
+        writer.execute(f"EXPLAIN QUERY PLAN {each}", values).fetchall()
+        for each in (end_statement(selection), statement(selection, few=False, end=True))
+    ]
+
+    assert [[row[3] for row in plan] for plan in plans] == [[f"SEARCH records USING {each}"] for each in expected]
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        (Selection(), "USING COVERING INDEX records_expire (expire>? AND expire<?)"),
+        (Selection(user="x", expire_from=1), "USING COVERING INDEX records_user (user=? AND guid>?)"),
+        (Selection(owner="x", expire_from=1), "USING COVERING INDEX records_owner (owner=? AND guid>?)"),
+        (
+            Selection(owner="x", user="y"),
+            "USING COVERING INDEX records_owner_user (owner=? AND user=? AND guid>?)",
+        ),
+        (
+            Selection(owner="x", expire_from=1, excluding=frozenset({GUID})),
+            "USING COVERING INDEX records_owner (owner=? AND guid>?)",
+        ),
+    ],
+)
+def test_every_count_is_from_an_index_alone(writer: sqlite3.Connection, selection: Selection, expected: str) -> None:
+    plan = writer.execute(f"EXPLAIN QUERY PLAN {count_statement(selection)}", values_of(selection, "")).fetchall()
+
+    assert [row[3] for row in plan if "records" in row[3]] == [f"SEARCH records {expected}"]
+
+
+@pytest.mark.parametrize("near", [0, 5, 20, 1000])
+@pytest.mark.parametrize("few", [True, False])
+async def test_near_few_and_many_find_the_same(
+    writer: sqlite3.Connection, path: Path, clock: FakeClock, few: bool, near: int
+) -> None:
+    finder = Finder(path, few=1000 if few else 1, near=near)
+    with closing(open_reader(path)) as reader:
+        store = SqliteStore(writer, reader, finder)
+        records = [record(clock(), guid=f"{each:032X}", expire=each % 7, user=f"{each % 3}") for each in range(50)]
+        await asyncio.gather(*(store.swap(None, each) for each in records))
+
+        for selection in (
+            Selection(expire_from=2, expire_before=5),
+            Selection(user="1", expire_from=2, expire_before=5),
+        ):
+            for after, limit in ((20, 5), (20, 1), (45, 5), (49, 5)):
+                expected = [each for each in records[after + 1 :] if selection.holds(each)]
+                assert await store.find(selection, records[after].guid, limit) == expected[:limit]
+        await store.aclose()
+
+
+async def test_a_search_that_takes_too_long_is_broken_off_and_its_thread_is_free_again(path: Path) -> None:
+    open_writer(path).close()
+    finder = Finder(path, threads=1, seconds=0.1)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    try:
+        with pytest.raises(StoreUnavailable, match="a search took longer"):
+            await finder._run(lambda connection: connection.execute(endless).fetchone())
+        assert await finder.count(Selection()) == 0
+    finally:
+        await finder.aclose()
+
+
+async def test_a_search_whose_caller_goes_away_is_broken_off(path: Path) -> None:
+    open_writer(path).close()
+    finder = Finder(path, threads=1)
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def endless(connection: sqlite3.Connection) -> object:
+        loop.call_soon_threadsafe(begun.set)
+        return connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+        ).fetchone()
+
+    try:
+        search = asyncio.create_task(finder._run(endless))
+        await begun.wait()
+        search.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await search
+        assert await finder.count(Selection()) == 0
+    finally:
+        await finder.aclose()
+
+
+def test_a_file_of_the_first_schema_is_brought_forward_with_its_records(path: Path, clock: FakeClock) -> None:
+    old = record(clock())
+    with closing(open_writer(path, MIGRATIONS[:1])) as first:
+        first.execute(*RECORDS.change(None, old)[:2])
+
+    with closing(open_writer(path)) as writer:
+        assert writer.execute("SELECT guid FROM records INDEXED BY records_user WHERE user = ?", (old.user,)).fetchone()
+
+
+async def test_who_is_told_that_nothing_was_changed_finds_nothing_changed(tmp_path: Path, clock: FakeClock) -> None:
+    path = tmp_path / "guidsvc.db"
+    with closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
+        store = SqliteStore(writer, reader, Finder(path), write_seconds=0.1)
+        swap = asyncio.create_task(store.swap(None, record(clock())))
+        await asyncio.sleep(0)  # it has asked, and is about to go out
+        time.sleep(0.2)  # noqa: ASYNC251  # the process is paused: when it goes on, all that was due is done in one turn
+        try:
+            swapped = await swap
+        except StoreUnavailable:
+            swapped = False
+        except OutcomeUnknown:
+            swapped = None
+        await store.aclose()
+        assert swapped is None or swapped is (store.get_nowait(GUID) is not None)

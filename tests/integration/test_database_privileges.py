@@ -1,0 +1,187 @@
+"""What the service may do in Redis and MongoDB: no more than the docs say it must, and over TLS as well."""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+
+from guidsvc.cache.redis_counters import open_counters
+from guidsvc.cache.redis_link import RedisLink, open_link
+from guidsvc.cache.timings import CacheTimings
+from guidsvc.errors import CacheUnavailable, StartError
+from guidsvc.store.mongo.store import open_mongo
+from tests.conftest import ExpectedLogs, FakeClock
+from tests.integration.cache.test_redis_cache import TIMING, opened, settled, until_on
+from tests.support.backing_servers import ROOT, Server, guarded_mongo_server, redis_server
+from tests.support.certificates import Certificate
+from tests.support.factories import GUID, record
+from tests.support.gated_store import GatedStore
+
+PASSWORD = "s3cret-s3cret"
+(LINE,) = re.findall(r"^user guidsvc .*$", (ROOT / "docs" / "operating.md").read_text(), re.MULTILINE)
+USER = LINE.replace("PASSWORD", PASSWORD).split()
+LEASED = replace(TIMING, lease=CacheTimings().lease)
+"""As it is served with: one of a millisecond is lost in the milliseconds that Redis counts in, and reads go back."""
+ADMIN = ["user", "admin", "on", "nopass", "~*", "&*", "+@all"]
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Server]:
+    """A Redis that lets in the user of the docs, an administrator, and nobody else."""
+    users = ["user", "default", "off"], USER, ADMIN
+    with redis_server(tmp_path, *(word for user in users for word in (f"--{user[0]}", *user[1:]))) as server:
+        yield server
+
+
+@pytest.fixture
+def admin(guarded: Server) -> Iterator[redis.Redis]:
+    with redis.Redis(port=guarded.port, username="admin", password="") as client:
+        client.config_resetstat()
+        yield client
+
+
+async def test_the_rights_in_the_docs_are_those_that_are_used(
+    guarded: Server, admin: redis.Redis, clock: FakeClock
+) -> None:
+    gated = GatedStore()
+    async with AsyncExitStack() as stack:
+        at = f"guidsvc:{PASSWORD}@127.0.0.1:{guarded.port}"
+        one, two = [await stack.enter_async_context(opened(at, gated, clock, LEASED)) for _ in range(2)]
+        await until_on(one, two)
+        created = record(clock())
+        assert await one.swap(None, created)
+        for cache in (one, two, two):
+            assert await cache.get(GUID) == created
+            await settled(cache)
+        changed = record(clock(), user="another", version=created.version + 1)
+        assert await two.swap(created, changed)
+        for cache in (one, two):
+            assert await cache.get(GUID) == changed
+            await settled(cache)
+        assert await one.swap(changed, None)
+        assert await two.get(GUID) is None
+        await one.check()
+        counters = await stack.enter_async_context(open_counters(f"redis://{at}", answer=30))
+        assert counters is not None
+        assert [await counters.add("a", 1, 60) for _ in range(2)] == [1, 2]
+
+    assert admin.acl_log() == []
+    used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
+    granted = {word[1:] for word in USER if word.startswith("+")}
+    assert used - {"auth", "hello", "config|resetstat", "acl|log", "client|setinfo"} == granted
+    assert admin.dbsize() == len(list(admin.scan_iter("gs:*"))) > 0
+
+
+def test_the_user_of_the_docs_may_do_nothing_else(guarded: Server) -> None:
+    with redis.Redis(port=guarded.port, username="guidsvc", password=PASSWORD) as client:
+        assert client.ping()
+        for command in ("FLUSHALL", "KEYS *", "CONFIG GET *", "GET other", "SET other 1", "EVAL return 0", "ACL LIST"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*command.split())
+    with redis.Redis(port=guarded.port) as client, pytest.raises(redis.exceptions.AuthenticationError):
+        client.ping()
+
+
+def test_valkey_in_the_compose_file_has_the_user_of_the_docs() -> None:
+    compose: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    command: list[str] = compose["services"]["valkey"]["command"]
+    first = command.index("--user")
+    users = " ".join(command[first:]).split("--user ")[1:]
+
+    assert [user.split() for user in users] == [
+        ["default", "off"],
+        LINE.replace("PASSWORD", "${VALKEY_PASSWORD:-guidsvc}").split()[1:],
+    ]
+
+
+# Over TLS
+
+
+@asynccontextmanager
+async def behind_tls(port: int, certificate: Certificate) -> AsyncIterator[int]:
+    """Speak TLS on another port, inside, for what listens on this one: the Valkey of the tests is built without it."""
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer), suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+
+    async def both(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        under_way.add(asyncio.create_task(both(reader, writer)))
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate.cert, certificate.key)
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+    await asyncio.gather(*under_way)
+
+
+@asynccontextmanager
+async def linked(url: str) -> AsyncIterator[RedisLink]:
+    """Open a link, inside."""
+    async with open_link(url, name="tls", timing=TIMING) as link:
+        yield link
+
+
+async def test_redis_is_asked_over_tls_with_its_certificate_verified(
+    guarded: Server, certificate: Certificate, tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("cache is down")
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    other = Certificate(stranger)
+    async with behind_tls(guarded.port, certificate) as port:
+        at, trusting = f"guidsvc:{PASSWORD}@127.0.0.1:{port}/0", f"ssl_ca_certs={certificate.ca}"
+        async with linked(f"rediss://{at}?{trusting}") as link:
+            await link.wait_up(10)
+            await link.check()
+        for refused in (
+            f"rediss://{at}",
+            f"rediss://{at}?ssl_ca_certs={other.ca}",
+            f"rediss://{at.replace('127.0.0.1', 'localhost')}?{trusting}",
+            f"rediss://{at.replace(PASSWORD, 'wrong')}?{trusting}",
+            f"redis://{at}",
+        ):
+            async with linked(refused) as link:
+                with pytest.raises(CacheUnavailable):
+                    await link.check()
+
+
+async def test_mongodb_is_asked_over_tls_with_its_certificate_verified_as_a_user(
+    certificate: Certificate, tmp_path: Path, clock: FakeClock
+) -> None:
+    folder, stranger = tmp_path / "mongo", tmp_path / "stranger"
+    for each in (folder, stranger):
+        each.mkdir()
+    other = Certificate(stranger)
+    files = ["--tls-cert-file", str(certificate.cert), "--tls-key-file", str(certificate.key)]
+    with guarded_mongo_server(folder, "guidsvc", PASSWORD, *files) as server:
+        at, trusting = f"mongodb://guidsvc:{PASSWORD}@127.0.0.1:{server.port}/guidsvc", f"tlsCAFile={certificate.ca}"
+        async with open_mongo(f"{at}?tls=true&{trusting}", exclusive=True) as store:
+            made = record(clock())
+            assert await store.swap(None, made)
+            assert await store.get(GUID) == made
+        for refused in (
+            at,
+            f"{at}?tls=true",
+            f"{at}?tls=true&tlsCAFile={other.ca}",
+            f"{at.replace('127.0.0.1', 'localhost')}?tls=true&{trusting}",
+            f"{at.replace(PASSWORD, 'wrong')}?tls=true&{trusting}",
+        ):
+            with pytest.raises(StartError, match="MongoDB cannot be used"):
+                async with open_mongo(refused):
+                    pass

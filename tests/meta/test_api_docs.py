@@ -1,0 +1,70 @@
+"""docs/api.md says what the service does: every example in it is run."""
+
+import re
+from pathlib import Path
+
+from tests.support import curl_examples as curl
+from tests.support.backing_servers import ROOT, pdapt, service
+
+TEXT = (ROOT / "docs" / "api.md").read_text()
+EXAMPLES = re.findall(r"```sh\n(curl .*?)\n```\n```http\n(.*?)\n```", TEXT, re.DOTALL)
+WORDS = {
+    "GUID": "[0-9A-F]{32}",
+    "CURSOR": "[A-Za-z0-9_-]+",
+    "DATE": "[A-Z][a-z]{2}, [0-9A-Za-z :]+ GMT",
+    "USER": '[^"]+',
+    "ID": "[0-9A-Za-z]{12}",
+    "KEY": "gs_[0-9A-Za-z_]{63}",
+} | dict.fromkeys(["VERSION", "EXPIRE", "TIME", "MS"], "[0-9]+")  # fmt: skip
+
+
+def pattern(promised: str) -> str:
+    """Return what matches all that an answer in the docs stands for."""
+    exact = re.sub(r"<([A-Z]+)>", lambda found: f"\0{found[1]}\0", promised)
+    parts = re.split(r"(\.\.\.|\0[A-Z]+\0)", exact)
+    return "".join(
+        ".*" if part == "..." else WORDS[part.strip("\0")] if part.startswith("\0") else re.escape(part)
+        for part in parts
+    )
+
+
+def run(examples: list[tuple[str, str]], port: int, folder: Path, variables: dict[str, str]) -> None:
+    """Run examples, and check that the service on this port answers as they say."""
+    for line, promised in examples:
+        printed = curl.run(line, port, folder, variables)
+        head, _, text = promised.partition("\n\n")
+        status, *headers = head.splitlines()
+        assert str(printed.status) == status, (line, printed.text)
+        for name, value in (header.split(": ", 1) for header in headers):
+            assert re.fullmatch(pattern(value), printed.headers[name] or ""), (line, name, printed.headers[name])
+        assert re.fullmatch(pattern(text), printed.text.rstrip("\n"), re.DOTALL), (line, printed.text)
+        if tag := printed.headers["ETag"]:
+            variables["VERSION"] = tag.strip('"')
+        if place := printed.headers["Location"]:
+            variables["ID"] = place.rpartition("/")[2]
+
+
+def test_every_example_is_run_and_answers_as_it_says(tmp_path: Path) -> None:
+    variables = curl.assignments(TEXT.partition("```sh\n")[2].partition("```")[0])
+    about_keys = [example for example in EXAMPLES if "$KEY" in example[0]]
+    assert (
+        len(EXAMPLES)
+        == TEXT.count("```sh\ncurl")
+        == TEXT.count("curl -") + TEXT.count("curl $") + TEXT.count('curl "$') - 1
+    )
+    with service(tmp_path) as running:
+        run([example for example in EXAMPLES if example not in about_keys], running.port, tmp_path, variables)
+    found = re.search(r"^KEY=\$\(python pdapt\.py (.*)\)$", TEXT, re.MULTILINE)
+    assert found is not None
+    variables["KEY"] = pdapt(tmp_path, *found[1].split()).stdout.strip()
+    with service(tmp_path, "--access", "keys") as running:
+        run(about_keys, running.port, tmp_path, variables)
+
+
+def test_every_member_and_parameter_is_told() -> None:
+    from guidsvc.api.parsing.key_schemas import KeyCreation, KeysQuery, Rotation
+    from guidsvc.domain.commands import BatchOperation, BatchQuery, ListQuery, PutCommand
+
+    for model in (PutCommand, BatchOperation, ListQuery, BatchQuery, KeyCreation, KeysQuery, Rotation):
+        for name in model.model_fields:
+            assert f"`{name}" in TEXT or f"{name}=" in TEXT, name

@@ -1,0 +1,104 @@
+"""The audit fails on what is known to be vulnerable, and never takes silence for good news.
+
+A service of our own, that speaks OSV's protocol, tells pip-audit; OSV itself cannot be reached from everywhere.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.meta.audit import KNOWN, Audit, audit, report
+from tests.meta.requirements import DEV, path, pinned
+from tests.support.backing_servers import free_port
+
+Told = Mapping[str, str]  # an identifier by the release that it is about: {"tornado==6.6.1": "CVE-1"}
+
+
+@contextmanager
+def osv(told: Told) -> Iterator[tuple[str, ...]]:
+    """Serve these vulnerabilities; yield the options by which pip-audit asks."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            package = query["package"]
+            known = told.get(f"{package['name']}=={query['version']}")
+            reply = json.dumps({"vulns": [{"id": known, "affected": [{"package": package}]}]} if known else {}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        try:
+            yield asking(server.server_port)
+        finally:
+            server.shutdown()
+
+
+def asking(port: int) -> tuple[str, ...]:
+    """Return the options by which pip-audit asks a service on that port."""
+    return ("--vulnerability-service", "osv", "--osv-url", f"http://127.0.0.1:{port}/v1/query")
+
+
+def a_list(folder: Path, need: str) -> Path:
+    """Write a list that pins one release by a hash."""
+    file = folder / "list.txt"
+    file.write_text(f"{need} --hash=sha256:{'0' * 64}\n")
+    return file
+
+
+def test_a_known_vulnerability_fails_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with osv({KNOWN: "CVE-1", "motor==3.7.1": "CVE-2"}) as options:
+        audited = audit([a_list(tmp_path, "motor==3.7.1")], {"ours": options})
+
+    assert report(audited) == 1
+    assert "motor 3.7.1: CVE-2" in capsys.readouterr().out
+
+
+def test_all_that_is_pinned_is_asked_about() -> None:
+    for_here = [str(pin.need).partition(";")[0].partition("[")[0] for pin in pinned(DEV) if pin.is_for_here]
+    told = {f"{pin.name}{pin.need.specifier}": "CVE-3" for pin in pinned(DEV)}
+    with osv({KNOWN: "CVE-1"} | told) as options:
+        audited = audit([path(DEV, ".txt")], {"ours": options})
+
+    assert len(audited.found) == len(for_here)
+
+
+def test_nothing_known_is_good_news_from_one_who_would_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with osv({KNOWN: "CVE-1"}) as options:
+        audited = audit([a_list(tmp_path, "motor==3.7.1")], {"ours": options})
+
+    assert audited == Audit("ours")
+    assert report(audited) == 0
+    assert "ours knows of no vulnerabilities" in capsys.readouterr().out
+
+
+def test_a_service_that_knows_nothing_is_not_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with osv({}) as options:
+        audited = audit([a_list(tmp_path, "motor==3.7.1")], {"ours": options})
+
+    assert audited == Audit(None)
+    assert report(audited) == 0
+    assert capsys.readouterr().out.startswith("Not run: ")
+
+
+def test_where_one_cannot_be_reached_the_next_is_asked(tmp_path: Path) -> None:
+    with osv({KNOWN: "CVE-1"}) as options:
+        audited = audit([a_list(tmp_path, "motor==3.7.1")], {"gone": asking(free_port()), "ours": options})
+
+    assert audited == Audit("ours")
+
+
+def test_what_a_service_does_not_know_at_all_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(Audit("ours", not_told=("motor",))) == 0
+    assert "does not know them: motor" in capsys.readouterr().out

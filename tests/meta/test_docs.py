@@ -1,0 +1,334 @@
+"""README, compose file, tasks and changelog say what the code does."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from pydantic_core import PydanticUndefined
+
+import guidsvc
+from guidsvc.api.app import make_app
+from guidsvc.api.contract import problems
+from guidsvc.config import PREFIX, Settings, listed
+from guidsvc.http.headers.proxy import TrustedProxies
+from tests.support import curl_examples as curl
+from tests.support.backing_servers import ROOT, redis_server, service
+
+README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"```sh\n(curl .*)\n```\n```json\n(.*)\n```", README)
+
+
+def rows(section: str) -> list[list[str]]:
+    """Return the cells of the first table in a section of the README."""
+    text = README.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_examples_answer_as_they_say(tmp_path: Path) -> None:
+    assert len(EXAMPLES) == 5
+    with service(tmp_path) as running:
+        for line, promised in EXAMPLES:
+            pattern = re.escape(promised).replace("<GUID>", "[0-9A-F]{32}").replace("<EXPIRE>", "[0-9]+")
+            assert re.fullmatch(
+                pattern.replace(re.escape(",...}"), ".*") + "\n?", curl.run(line, running.port, tmp_path).text
+            ), line
+
+
+def test_the_top_of_the_readme_is_two_commands_that_the_makefile_has() -> None:
+    top = [line.split("#")[0].strip() for line in README.splitlines()[2:4]]
+
+    assert top == ["make run", "make test"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert "python pdapt.py" in makefile.partition("\nrun:")[2].partition("\n\n")[0]
+    assert "python -m pytest" in makefile.partition("\ntest:")[2].partition("\n\n")[0]
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_settings_are_those_of_the_code() -> None:
+    told = {row[0]: row[1:] for row in rows("Settings")}
+    expected = {
+        f"--{'[no-]' if field.annotation is bool else ''}{name.replace('_', '-')}": [
+            PREFIX + name.upper(),
+            str(field.default).lower() if isinstance(field.default, bool) else str(field.default or "none"),
+            field.description,
+        ]
+        for name, field in Settings.model_fields.items()
+    }
+
+    assert told == expected
+    assert all(field.default is not PydanticUndefined for field in Settings.model_fields.values())
+
+
+def test_the_errors_are_those_of_the_code() -> None:
+    told = {row[0]: int(row[1]) for row in rows("Errors")}
+
+    assert told == {kind.code: kind.status for kind in {*problems.TABLE.values(), problems.INTERNAL}}
+
+
+def test_every_path_that_is_served_is_in_the_readme() -> None:
+    app = make_app(None, None, None, forwarded=TrustedProxies(), log=None)  # type: ignore[arg-type]  # nothing is asked of it
+    served = {route.path for route in app.settings["routes"]}
+    table = README.partition("## The interface")[2].partition("\n\nA body")[0]
+    told = set(re.findall(r"`(?:[A-Z]+ )?(/[^`]*)`", table))
+
+    assert told == served
+
+
+def test_every_risk_has_tests_and_every_test_that_is_named_exists() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    risks = re.findall(r"^\| (API\d+) .* \| .* \| (.*) \|$", text, re.MULTILINE)
+
+    assert [risk for risk, _ in risks] == [f"API{number}" for number in range(1, 11)]
+    for risk, tests in risks:
+        assert_that_tests_exist(tests, risk)
+
+
+def test_every_bound_is_held_by_a_test_and_named_settings_exist() -> None:
+    text = (ROOT / "docs" / "security.md").read_text().partition("## Bounds")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| (.*?) ?\| (.+) \|$", text, re.MULTILINE)[1:]
+    settings = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
+
+    assert len(rows) == text.count("\n|") - 2 == len({what for what, *_ in rows})
+    for what, _, setting, tests in rows:
+        assert_that_tests_exist(tests, what)
+        assert set(re.findall(r"`(--[\w-]+)", setting)) <= settings, what
+
+
+def assert_that_tests_exist(named: str, what: str) -> None:
+    found = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", named)
+    assert found, what
+    for path, test in found:
+        assert re.search(rf"^(async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE), test
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def without_code(page: Path) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", without_code(page))
+    for link in (link for link in links if not re.match(r"[a-z]+:", link)):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_changelog_names_the_version_or_what_is_to_come() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+
+    assert "## Unreleased" in changelog or f"## {guidsvc.__version__}" in changelog
+
+
+def test_the_design_of_the_package_is_told_where_it_is() -> None:
+    told = set(re.findall(r"^    (\w+)/? +\w", guidsvc.__doc__ or "", re.MULTILINE))
+    there = {path.stem for path in (ROOT / "guidsvc").iterdir() if not path.name.startswith("__")}
+
+    assert told == there
+
+
+# VS Code
+
+
+def vscode(name: str) -> Any:
+    """Read one of the files for VS Code."""
+    return json.loads((ROOT / ".vscode" / name).read_text())
+
+
+def test_vs_code_has_a_build_task_that_runs_and_a_test_task_that_tests() -> None:
+    tasks = {task["label"]: task for task in vscode("tasks.json")["tasks"]}
+
+    assert tasks["guidsvc: run"]["group"] == {"kind": "build", "isDefault": True}
+    assert tasks["guidsvc: test"]["group"] == {"kind": "test", "isDefault": True}
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for task in tasks.values():
+        program, *words = task["command"].split()
+        assert program != "make" or words[0] in targets
+    assert {
+        "guidsvc: install",
+        "guidsvc: run",
+        "guidsvc: test",
+        "guidsvc: coverage",
+        "guidsvc: lint",
+        "guidsvc: compose up",
+    } == set(tasks)
+
+
+def test_the_other_files_for_vs_code_are_json() -> None:
+    launch = vscode("launch.json")["configurations"]
+    assert launch[0]["program"].endswith("pdapt.py")
+    assert {each["preLaunchTask"] for each in launch} <= {task["label"] for task in vscode("tasks.json")["tasks"]}
+    assert vscode("settings.json")["python.testing.pytestEnabled"] is True
+    assert "ms-python.python" in vscode("extensions.json")["recommendations"]
+
+
+# Containers: there is no Docker in the tests, so the files are read, and what can be run of them is run as it stands
+
+
+@pytest.fixture
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(interpolated((ROOT / "docker-compose.yml").read_text()))
+    return loaded
+
+
+def interpolated(text: str) -> str:
+    """Do what compose does with variables of which none is set: take their defaults, and fail if there is none."""
+    text = re.sub(r"\$\{\w+:-([^}]+)\}", r"\1", text)
+    assert not re.search(r"(?<!\$)\$(?!\$)", text)
+    return text.replace("$$", "$")
+
+
+def test_the_databases_are_reached_by_the_app_alone_and_with_a_password(compose: dict[str, Any]) -> None:
+    services, environment = compose["services"], compose["services"]["app"]["environment"]
+
+    assert compose["networks"] == {"inside": {"internal": True}}
+    assert services["app"]["networks"] == ["default", "inside"]
+    for name, variable in (("mongo", "GUIDSVC_STORE_URL"), ("valkey", "GUIDSVC_CACHE_URL")):
+        assert services[name]["networks"] == ["inside"]
+        assert "ports" not in services[name]
+        url = urlsplit(environment[variable])
+        assert url.username == "guidsvc"
+        assert url.password == services[name]["environment"][f"{name.upper()}_PASSWORD"]
+    assert "--keyFile" in services["mongo"]["command"], "without which everybody is let in"
+
+
+def test_no_web_page_can_use_the_service_of_the_compose_file(compose: dict[str, Any]) -> None:
+    """It is open to anybody on this host; without names of its own it would answer to any."""
+    app = compose["services"]["app"]
+    assert all(port.startswith("127.0.0.1:") for port in app["ports"])
+    assert app["environment"]["GUIDSVC_ACCESS"] == "off"
+    assert listed(app["environment"]["GUIDSVC_HOSTS"])
+
+
+def test_no_variable_of_the_compose_file_is_taken_for_a_setting_in_the_same_folder() -> None:
+    used = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+
+    assert used == {"MONGO_PASSWORD", "MONGO_ROOT_PASSWORD", "VALKEY_PASSWORD"}
+    assert not any(name.startswith(PREFIX) for name in used)
+
+
+def test_the_key_file_of_mongodb_is_made_once_and_for_nobody_else(compose: dict[str, Any], tmp_path: Path) -> None:
+    mongo = compose["services"]["mongo"]
+    place = tmp_path / "keyfile"
+    program, flag, script, name = mongo["entrypoint"]
+    (tmp_path / "docker-entrypoint.sh").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "docker-entrypoint.sh").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = [program, flag, script.replace("/data/configdb/keyfile", str(place)), name, *mongo["command"]]
+
+    for _ in range(2):
+        made = place.read_bytes() if place.exists() else None
+        said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        assert said.split() == mongo["command"]
+        assert made in {None, place.read_bytes()}
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert re.fullmatch(r"[A-Za-z0-9+/=]{6,1024}", place.read_text()), "which is what MongoDB takes"
+
+
+def test_every_port_is_published_on_this_host_only(compose: dict[str, Any]) -> None:
+    ports = [port for each in compose["services"].values() for port in each.get("ports", [])]
+
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_app_waits_for_its_parts_to_be_healthy_and_writes_nothing(compose: dict[str, Any]) -> None:
+    app = compose["services"]["app"]
+
+    assert {name: each["condition"] for name, each in app["depends_on"].items()} == {
+        "mongo": "service_healthy",
+        "valkey": "service_healthy",
+    }
+    assert all("healthcheck" in each for each in compose["services"].values())
+    assert app["read_only"] is True
+    assert app["user"].split(":")[0] != "0"
+
+
+def test_the_volumes_are_named(compose: dict[str, Any]) -> None:
+    mounted = {volume.partition(":")[0] for each in compose["services"].values() for volume in each.get("volumes", [])}
+
+    assert mounted == set(compose["volumes"])
+
+
+def test_the_environment_of_the_app_is_settings_that_there_are(
+    compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment: dict[str, str] = compose["services"]["app"]["environment"]
+    dockerfile = (ROOT / "Dockerfile").read_text()
+
+    named = {*environment, *re.findall(r"GUIDSVC_\w+", dockerfile)}
+    assert named <= {PREFIX + name.upper() for name in Settings.model_fields}
+    assert urlsplit(environment["GUIDSVC_STORE_URL"]).hostname in compose["services"]
+    assert urlsplit(environment["GUIDSVC_CACHE_URL"]).hostname in compose["services"]
+
+
+def test_the_replica_set_has_the_name_that_the_app_asks_for(compose: dict[str, Any]) -> None:
+    mongo = compose["services"]["mongo"]
+    name = mongo["command"][mongo["command"].index("--replSet") + 1]
+
+    assert f"replicaSet={name}" in compose["services"]["app"]["environment"]["GUIDSVC_STORE_URL"]
+    assert f'_id: "{name}"' in mongo["healthcheck"]["test"][-1]
+
+
+def test_the_cache_keeps_nothing_on_disk_and_starts_as_its_command_stands(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    command = compose["services"]["valkey"]["command"]
+
+    assert command[:5] == ["valkey-server", "--save", "", "--appendonly", "no"]
+    with redis_server(tmp_path, *command[1:]) as server:
+        assert server.process.poll() is None
+
+
+def test_what_is_copied_into_the_image_runs_in_the_environment_of_the_compose_file(
+    compose: dict[str, Any], tmp_path: Path, mongo_base: str, redis_url: str
+) -> None:
+    for copied in re.findall(r"^COPY (?!--from)(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1:]:
+        (shutil.copytree if (ROOT / copied).is_dir() else shutil.copy)(ROOT / copied, tmp_path / copied)
+    environment: dict[str, str] = compose["services"]["app"]["environment"]
+    here = environment | {
+        "GUIDSVC_STORE_URL": mongo_base + urlsplit(environment["GUIDSVC_STORE_URL"]).path,
+        "GUIDSVC_CACHE_URL": redis_url,
+    }
+    assert here.keys() == environment.keys()
+
+    with service(tmp_path, program=tmp_path / "pdapt.py", environment=here) as running:
+        assert '"ready"' in curl.run("curl http://127.0.0.1:8888/readyz", running.port, tmp_path).text
+    assert [each.name for each in tmp_path.glob("*.db*")] == []
+
+
+def test_the_image_holds_what_the_service_needs_and_runs_it_without_rights() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+
+    assert re.search(r"^COPY pdapt\.py", dockerfile, re.MULTILINE)
+    assert re.search(r"^COPY guidsvc ", dockerfile, re.MULTILINE)
+    assert re.search(r"^USER guidsvc$", dockerfile, re.MULTILINE)
+    assert 'ENTRYPOINT ["guidsvc"]' in dockerfile
+    assert 'exec /venv/bin/python /app/pdapt.py "$@"' in dockerfile
+    assert re.findall(r"^WORKDIR (\S+)$", dockerfile, re.MULTILINE) == ["/app", "/data"]
+    assert "GUIDSVC_STORE_URL" not in dockerfile, "which could not be in a file, then"
+    kept = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copied = re.findall(r"^COPY (?!--from)(\S+)", dockerfile, re.MULTILINE)
+    assert {line[1:] for line in kept} == set(copied)

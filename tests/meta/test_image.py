@@ -1,0 +1,123 @@
+"""The image and the compose file: each command that they, README and docs name is there, and runs as it stands."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from tests.meta.test_docs import interpolated
+from tests.support.backing_servers import ROOT, START_SECONDS, free_port, wait_until
+from tests.support.image import Image
+
+COMPOSE: dict[str, Any] = yaml.safe_load(interpolated((ROOT / "docker-compose.yml").read_text()))
+TEXTS = [ROOT / "README.md", ROOT / "docker-compose.yml", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"docker(?:-compose| compose)(?: (?:-\w|--\w[\w-]*))* (exec|run|up|down|logs|ps|pull)\b([^`#\n]*)")
+LINES = [
+    (file.name, found[1], shlex.split(found[2].partition("   ")[0].rstrip(")")))
+    for file in TEXTS
+    for found in COMMAND.finditer(file.read_text())
+]
+INSIDE = [(file, words) for file, what, words in LINES if what in {"exec", "run"}]
+"""What is to be run in a container: which service, and its command."""
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    return Image(tmp_path / "image")
+
+
+@pytest.fixture
+def settings(mongo_base: str, mongo_url: str, redis_url: str) -> dict[str, str]:
+    """The environment that compose gives the app, with the databases and a port of this host."""
+    environment: dict[str, str] = COMPOSE["services"]["app"]["environment"]
+    assert urlsplit(environment["GUIDSVC_STORE_URL"]).hostname in COMPOSE["services"]
+    here = {"GUIDSVC_STORE_URL": mongo_url, "GUIDSVC_CACHE_URL": redis_url}
+    assert here.keys() < environment.keys()
+    assert mongo_url.startswith(mongo_base.rstrip("/"))
+    return environment | here | {"GUIDSVC_PORT": str(free_port())}
+
+
+@contextmanager
+def container(image: Image, settings: Mapping[str, str], *flags: str) -> Iterator[None]:
+    """Run what a container of the image runs, inside, until it is healthy by the check of the image."""
+    log = image.root / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            image.command([*image.entrypoint, *flags]),
+            cwd=image.folder,
+            env=image.environment_with(settings),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until(lambda: " at " in log.read_text() or process.poll() is not None, "the banner", log)
+        assert process.poll() is None, log.read_text()
+        yield
+    finally:
+        process.terminate()
+        assert process.wait(START_SECONDS) == 0, log.read_text()
+
+
+def test_the_command_is_on_the_path_and_its_process_is_the_service(image: Image) -> None:
+    assert image.find("guidsvc") == image.root / "usr/local/bin/guidsvc"
+    assert image.entrypoint == ["guidsvc"]
+    assert not image.words_of("CMD")
+    assert "\nexec " in image.find("guidsvc").read_text(), "signals must reach the service"
+    assert image.folder == image.root / "data"
+    assert image.run(["guidsvc", "keys", "--help"], {}).returncode == 0
+
+
+def test_the_service_of_the_compose_file_runs_and_both_health_checks_tell_when_it_does(
+    image: Image, settings: dict[str, str]
+) -> None:
+    app = COMPOSE["services"]["app"]
+    assert not {"command", "entrypoint"} & app.keys(), "then this test must run that"
+    kind, *check = app["healthcheck"]["test"]
+    assert kind == "CMD"
+
+    for words in (check, image.health_check):
+        assert image.run(words, settings).returncode == 1
+    with container(image, settings):
+        for words in (check, image.health_check, [*check, "--ready"]):
+            done = image.run(words, settings)
+            assert done.returncode == 0, done.stderr
+    assert not list(image.folder.glob("*.db*")), "records are in MongoDB"
+
+
+def test_the_image_alone_keeps_its_records_in_its_volume(image: Image) -> None:
+    assert image.words_of("VOLUME") == [f"/{image.folder.name}"]
+    with container(image, {"GUIDSVC_ACCESS": "keys", "GUIDSVC_PORT": str(free_port())}):
+        done = image.run(["guidsvc", "keys", "create", "--owner", "alice"], {})
+        assert done.returncode == 0, done.stderr
+        assert f"store: {image.folder / 'guidsvc.db'}" in done.stderr
+
+
+def test_the_health_checks_ask_whether_it_is_alive_not_whether_it_is_ready(image: Image) -> None:
+    for words in (image.health_check, COMPOSE["services"]["app"]["healthcheck"]["test"][1:]):
+        assert words == ["guidsvc", "healthcheck"]
+
+
+def test_each_line_for_docker_names_a_service_that_there_is() -> None:
+    assert {"exec", "up"} <= {what for _, what, _ in LINES}
+    assert len([words for _, words in INSIDE if words[0] == "app"]) >= 4
+    for name, words in INSIDE:
+        assert words[0] in COMPOSE["services"], (name, words)
+    for file in TEXTS:
+        text = file.read_text()
+        assert len(COMMAND.findall(text)) == len(re.findall(r"docker(?:-compose| compose) (?:exec|run|up|down)", text))
+        assert not re.search(r"docker (exec|run)\b", text), "then this test must read that"
+
+
+def test_each_line_for_the_app_runs_as_it_stands(image: Image, settings: dict[str, str]) -> None:
+    with container(image, settings):
+        for file, (service, *words) in INSIDE:
+            if service == "app":
+                done = image.run(words, settings)
+                assert done.returncode == 0, (file, words, done.stderr)

@@ -1,0 +1,104 @@
+"""What is installed is pinned and known by its hashes, and the lists that say so agree with each other."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.meta.requirements import ALL, DEV, OTHERS, RUN, Pin, asked, path, pinned
+from tests.support.backing_servers import ROOT
+
+every_list = pytest.mark.parametrize("name", ALL)
+
+
+def releases(name: str) -> dict[str, Pin]:
+    """Return what a list pins, by name, version and marker as it writes them."""
+    return {str(pin.need): pin for pin in pinned(name)}
+
+
+@every_list
+def test_all_that_is_installed_is_one_version_known_by_its_hashes(name: str) -> None:
+    assert pinned(name)
+    for pin in pinned(name):
+        assert [version.operator for version in pin.need.specifier] == ["=="], pin.need
+        assert "*" not in str(pin.need.specifier), pin.need
+        assert pin.hashes, pin.need
+
+
+@every_list
+def test_a_list_has_no_line_that_is_not_of_a_pin(name: str) -> None:
+    for line in path(name, ".txt").read_text().splitlines():
+        assert line.lstrip().startswith(("#", "--hash=")) or "==" in line, line
+
+
+@every_list
+def test_nothing_is_pinned_twice_for_one_place(name: str) -> None:
+    for_here = [pin.name for pin in pinned(name) if pin.is_for_here]
+
+    assert sorted(for_here) == sorted(set(for_here))
+
+
+def where(need: Requirement) -> set[str]:
+    """Return the conditions of a marker, which uv writes in an order of its own."""
+    return set(str(need.marker).split(" and "))
+
+
+@every_list
+def test_what_is_asked_for_is_pinned_as_it_is_asked_for(name: str) -> None:
+    pins = {pin.name: pin.need for pin in pinned(name)}
+
+    for package, need in asked(name).items():
+        assert [version.operator for version in need.specifier] == ["=="], need
+        assert package in pins, f"{need}: make requirements"
+        assert (pins[package].specifier, pins[package].extras) == (need.specifier, need.extras), "make requirements"
+        assert where(pins[package]) == where(need), "make requirements"
+
+
+@every_list
+def test_what_is_pinned_as_asked_for_is_asked_for(name: str) -> None:
+    told = {pin.name for pin in pinned(name) if f"-r {name}.in" in pin.asked_by}
+
+    assert told == set(asked(name)), "make requirements"
+
+
+def test_the_service_is_tested_with_what_runs_it() -> None:
+    run, dev = releases(RUN), releases(DEV)
+
+    assert {need: dev[need].hashes for need in run} == {need: pin.hashes for need, pin in run.items()}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_comes_on_top_changes_nothing_below(name: str) -> None:
+    below = {pin.name: {other.need.specifier for other in pinned(DEV) if other.name == pin.name} for pin in pinned(DEV)}
+
+    for pin in pinned(name):
+        assert pin.need.specifier in below.get(pin.name, {pin.need.specifier}), pin.need
+
+
+def test_the_packages_that_the_user_fixed_are_asked_for() -> None:
+    assert asked(RUN).keys() >= {"tornado", "redis", "motor", "pydantic"}
+    assert asked(DEV).keys() >= {"pytest", "pytest-asyncio"}
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Yield the topmost packages that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_the_service_imports_only_what_it_asks_for() -> None:
+    files = [ROOT / "pdapt.py", *(ROOT / "guidsvc").rglob("*.py")]
+    others = {name for file in files for name in imported(file)} - sys.stdlib_module_names - {"guidsvc"}
+    packages = packages_distributions()
+
+    assert len(others) > 5
+    for name in others:
+        assert asked(RUN).keys() & {canonicalize_name(package) for package in packages.get(name, [])}, name

@@ -1,0 +1,68 @@
+"""What a run of the nemesis comes to: a run in which too little happened is not passed."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.nemesis.faults import Done
+from tests.nemesis.verdict import Exit, Run, report, write_histories
+from tests.support.history_checker import Operation, Outcome, Read, Write, check
+
+READS: list[Operation] = [Read("key", at, at + 0.5, "client", None) for at in range(1000)]
+GOOD = Run(
+    2,
+    READS,
+    [],
+    levels=Counter({"store": 600, "redis": 300, "l1": 100}),
+    cycles=1,
+    repeated=600,
+    refused=600,
+    counts=1200,
+)
+STALE: list[Operation] = [Write("key", 1.25, 1.5, "client", "w", Outcome.OK, 7), Read("key", 2, 3, "client", None)]
+
+
+def test_a_good_run_is_passed() -> None:
+    assert GOOD.exit is Exit.PASSED
+    assert report(GOOD).endswith("PASSED")
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        (replace(GOOD, history=READS[:100]), "100 operations are fewer than 667"),
+        (replace(GOOD, levels=Counter({"store": 701, "redis": 299})), "30% of the reads came from a cache"),
+        (replace(GOOD, levels=Counter({None: 1000})), "no answer tells"),
+        (replace(GOOD, repeated=1), "1 repeated requests are fewer than 2"),
+        (replace(GOOD, refused=0, seconds=10), "0 creations beyond the quota are fewer than 2"),
+        (replace(GOOD, counts=3), "3 counts of live records are fewer than 4"),
+        (replace(GOOD, cycles=0, seconds=60), "0 cycles of the fence are fewer than 1"),
+        (replace(GOOD, cycles=19, seconds=600), "19 cycles of the fence are fewer than 20"),
+    ],
+    ids=["operations", "hits", "levels", "repeated", "refused", "counts", "fence", "fence, long"],
+)
+def test_a_run_in_which_little_happened_proves_nothing(run: Run, told: str) -> None:
+    assert run.exit is Exit.INVALID
+    assert f"proves nothing: {told}" in report(run)
+
+
+def test_a_violation_is_one_however_little_happened(tmp_path: Path) -> None:
+    other = Read("another", 0, 1, "client", None)
+    fault = Done("Redis flushed", "redis", 1.6, 1.7)
+    run = Run(600, [*reversed(STALE), other], check([*STALE, other]), faults=[fault])
+    assert run.exit is Exit.VIOLATED
+    (path,) = write_histories(run, tmp_path)
+    assert path.read_text().splitlines() == [
+        *str(run.violations[0]).splitlines(),
+        str(STALE[0]),
+        str(fault),
+        str(STALE[1]),
+    ]
+
+
+def test_an_answer_that_the_service_never_gives_is_a_violation() -> None:
+    run = replace(GOOD, answers=Counter({"GET 200": 999, "PUT 500": 1}))
+    assert run.exit is Exit.VIOLATED
+    assert "unexpected: PUT 500" in report(run)

@@ -1,0 +1,182 @@
+"""The proxy of the nemesis does to a connection what it says, over real sockets."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.nemesis.proxy import Proxy, Spoil, Way, proxy
+from tests.support.backing_servers import free_port
+from tests.support.http_client import hang_up
+
+REPLY = b"0123456789"
+SECONDS = 30.0
+
+
+class Server:
+    """Answers each line with REPLY, and keeps what it has read."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.ended = 0
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        try:
+            while line := await reader.readline():
+                self.lines.append(line)
+                writer.write(REPLY)
+        except ConnectionError:
+            pass
+        self.ended += 1
+        await hang_up(writer)
+
+
+@pytest.fixture
+async def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def way(server: Server) -> AsyncIterator[Proxy]:
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    async with proxy(listening.sockets[0].getsockname()[1], random.Random(7)) as made:
+        yield made
+    listening.close()
+    await until(lambda: server.ended == len(server.writers))
+
+
+@asynccontextmanager
+async def client(way: Proxy) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect, and see that it works."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", way.port)
+    writer.write(b"hello\n")
+    assert await reader.readexactly(len(REPLY)) == REPLY
+    try:
+        yield reader, writer
+    finally:
+        await hang_up(writer)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_both_ends_are_told_of_the_end(way: Proxy, server: Server) -> None:
+    async with client(way):
+        pass
+    await until(lambda: server.ended == 1)
+    async with client(way) as (reader, _):
+        server.writers[-1].close()
+        assert await reader.read() == b""
+
+
+async def test_a_slow_connection_takes_its_time_both_ways(way: Proxy) -> None:
+    delays = random.Random(7)
+    async with client(way) as (reader, writer):
+        start = asyncio.get_running_loop().time()
+        with way.slow(0.3):
+            writer.write(b"slowly\n")
+            await reader.readexactly(len(REPLY))
+        expected = delays.uniform(0, 0.3) + delays.uniform(0, 0.3)
+        assert asyncio.get_running_loop().time() - start > expected * 0.9
+        assert expected > 0.1
+
+
+async def test_what_falls_into_a_black_hole_on_its_way_to_the_server_arrives_late(way: Proxy, server: Server) -> None:
+    async with client(way) as (reader, writer):
+        with way.black_hole(Way.TO_SERVER):
+            writer.write(b"late\n")
+            await until(lambda: way.held == 1)
+            assert server.lines == [b"hello\n"]
+        assert await reader.readexactly(len(REPLY)) == REPLY
+        assert server.lines == [b"hello\n", b"late\n"]
+
+
+async def test_it_arrives_even_if_the_client_has_lost_its_patience(way: Proxy, server: Server) -> None:
+    async with client(way) as (_, writer):
+        with way.black_hole(Way.TO_SERVER):
+            writer.write(b"late\n")
+            await until(lambda: way.held == 1)
+            await hang_up(writer)
+            assert server.lines == [b"hello\n"]
+        await until(lambda: b"late\n" in server.lines)
+        await until(lambda: server.ended == 1)
+
+
+async def test_what_falls_into_a_black_hole_on_its_way_back_was_done(way: Proxy, server: Server) -> None:
+    async with client(way) as (reader, writer):
+        with way.black_hole(Way.TO_CLIENT):
+            writer.write(b"done\n")
+            await until(lambda: way.held == 1)
+            assert server.lines == [b"hello\n", b"done\n"]
+            reading = asyncio.create_task(reader.readexactly(len(REPLY)))
+            await asyncio.sleep(0)
+            assert not reading.done()
+        assert await reading == REPLY
+
+
+async def test_a_new_connection_falls_into_it_too(way: Proxy, server: Server) -> None:
+    with way.black_hole(*Way):
+        reader, writer = await asyncio.open_connection("127.0.0.1", way.port)
+        writer.write(b"late\n")
+        await until(lambda: way.held == 1)
+        assert server.lines == []
+    assert await reader.readexactly(len(REPLY)) == REPLY
+    await hang_up(writer)
+
+
+async def test_a_reset_breaks_both_ends_off(way: Proxy, server: Server) -> None:
+    async with client(way) as (reader, _):
+        way.reset()
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await until(lambda: server.ended == 1)
+    async with client(way):
+        assert way.resets == 1
+
+
+async def test_a_reply_is_cut_in_the_middle(way: Proxy, server: Server) -> None:
+    async with client(way) as (reader, writer):
+        with way.spoiling(Spoil.CUT):
+            writer.write(b"done\n")
+            assert await reader.readexactly(len(REPLY) // 2) == REPLY[: len(REPLY) // 2]
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+        assert server.lines[-1] == b"done\n"
+
+
+async def test_a_reply_is_swallowed_after_the_work_was_done(way: Proxy, server: Server) -> None:
+    async with client(way) as (reader, writer):
+        with way.spoiling(Spoil.SWALLOWED):
+            writer.write(b"done\n")
+            with pytest.raises(ConnectionResetError):
+                await reader.readexactly(1)
+        assert server.lines[-1] == b"done\n"
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+async def test_replies_are_spoilt_by_chance(way: Proxy, chance: float) -> None:
+    async with client(way):
+        with way.spoiling(Spoil.SWALLOWED, chance):
+            spoilt = sum(way.spoils() is Spoil.SWALLOWED for _ in range(1000))
+        assert 1000 * chance - 100 <= spoilt <= 1000 * chance + 100
+        assert way.spoils() is None
+
+
+async def test_no_more_replies_are_spoilt_than_is_said(way: Proxy) -> None:
+    with way.spoiling(Spoil.CUT, most=2):
+        assert [way.spoils() for _ in range(4)] == [Spoil.CUT, Spoil.CUT, None, None]
+
+
+async def test_without_a_server_there_is_no_connection() -> None:
+    async with proxy(free_port(), random.Random(7)) as made:
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+        with pytest.raises(ConnectionResetError):
+            await reader.readexactly(1)
+        await hang_up(writer)

@@ -1,0 +1,85 @@
+"""Streams that break: their clients can tell, also where the end of the connection is that of the stream."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from guidsvc.server.protocol.state import ConnectionLimits
+from tests.api.resources.test_guid_collection import create, take_away
+from tests.conftest import ExpectedLogs, Serving
+from tests.server.test_slow_readers import hosting, is_reset, narrow
+from tests.support.certificates import Certificate
+from tests.support.http_client import Client
+
+STREAM = b"GET /guid HTTP/1.0\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n%b\r\n"
+COUNT = 120
+
+
+@asynccontextmanager
+async def streaming(
+    client: Client, headers: bytes = b"", certificate: Certificate | None = None
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Ask for a stream under HTTP/1.0 that is too long to be sent at once; yields what reads it, after its head."""
+    async with narrow(client.port, None if certificate is None else certificate.trusting()) as (reader, writer):
+        writer.write(STREAM % headers)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        assert b"chunked" not in head
+        yield reader
+
+
+@asynccontextmanager
+async def filled(serving: Serving, **settings: object) -> AsyncIterator[Client]:
+    async with serving(**settings) as client:
+        await create(client, range(COUNT), metadata={"much": "x" * 15_000})
+        yield client
+
+
+@pytest.mark.parametrize("headers", [b"", b"Connection: keep-alive\r\n"])
+async def test_a_stream_that_the_store_breaks_is_reset(
+    serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs, headers: bytes
+) -> None:
+    expected_logs.add("request failed")
+    async with filled(serving) as client, streaming(client, headers) as reader:
+        take_away(sqlite_url)
+        assert await is_reset(reader)
+
+
+async def test_a_stream_that_breaks_under_tls_is_reset(
+    serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs, certificate: Certificate
+) -> None:
+    expected_logs.add("request failed")
+    async with AsyncExitStack() as stack:
+        async with filled(serving):
+            pass
+        client = await stack.enter_async_context(serving(**certificate.settings))
+        reader = await stack.enter_async_context(streaming(client, certificate=certificate))
+        take_away(sqlite_url)
+        assert await is_reset(reader)
+
+
+async def test_a_stream_that_the_end_of_the_service_cuts_off_is_reset(
+    serving: Serving, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("stopped with requests under way")
+    async with AsyncExitStack() as stack:
+        async with filled(serving, grace=0.2) as client:
+            reader = await stack.enter_async_context(streaming(client))
+        assert await is_reset(reader)
+
+
+async def test_a_stream_that_its_client_does_not_take_is_reset(server: str) -> None:
+    limits = ConnectionLimits(write_seconds=0.3)
+    async with hosting(server, limits) as port, narrow(port) as (reader, writer):
+        writer.write(b"GET /stream HTTP/1.0\r\nHost: a\r\n\r\n")
+        assert b" 200 " in await reader.readline()
+        await asyncio.sleep(1)  # longer than it may take nothing, though how long does not matter
+        assert await is_reset(reader, bytes_per_second=5_000)
+
+
+async def test_a_stream_that_is_complete_ends_regularly(serving: Serving) -> None:
+    async with filled(serving) as client, streaming(client) as reader:
+        lines = (await asyncio.wait_for(reader.read(), 60)).splitlines()
+        assert len(lines) == COUNT

@@ -1,0 +1,572 @@
+"""The connection layer: limits, back-pressure, Unix sockets, and how it drives an application of Tornado."""
+
+import asyncio
+import re
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate
+from tornado.iostream import StreamClosedError
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler, stream_request_body
+
+from guidsvc.api.execution.server_hooks import ServerHooks
+from guidsvc.errors import StartError
+from guidsvc.server.protocol.state import ConnectionLimits
+from guidsvc.server.server import serving_on
+from guidsvc.server.sockets import open_listeners
+from guidsvc.telemetry.metrics import RequestMetrics
+from tests.conftest import ExpectedLogs, Serving
+from tests.support.certificates import Certificate
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, hang_up, read_reply, reset
+
+PATH = f"/guid/{GUID}"
+CHUNK = b"x" * 65_536
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture
+def server() -> str:
+    return "httptools"
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Connection]:
+    """Connect, inside."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        await hang_up(writer)
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """Return what still comes, when the other side has hung up."""
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    except ConnectionResetError:
+        return b""
+
+
+# What a client may take
+
+
+@pytest.mark.parametrize(
+    ("setting", "sent"),
+    [
+        ("head_timeout", b"GET /livez HTTP/1.1\r\nHost: "),
+        ("body_timeout", f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{{".encode()),
+        ("body_timeout", f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n".encode()),
+        ("head_timeout", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\nGET /li"),
+        ("idle_timeout", b""),
+        ("idle_timeout", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ],
+)
+async def test_who_is_too_slow_is_hung_up_on_and_others_are_not(serving: Serving, setting: str, sent: bytes) -> None:
+    async with serving(**{setting: 0.2}) as client, connected(client.port) as (reader, writer):
+        writer.write(sent)
+        await ended(reader)
+        assert (await client.get("/livez")).status == 200
+
+
+async def test_who_drips_is_hung_up_on_in_time(serving: Serving) -> None:
+    async with serving(head_timeout=1) as client, connected(client.port) as (reader, writer):
+        begun, over = asyncio.get_running_loop().time(), asyncio.create_task(ended(reader))
+        while not over.done():
+            writer.write(b"G")
+            await asyncio.wait([over], timeout=0.1)
+        assert asyncio.get_running_loop().time() - begun < 5
+
+
+async def test_lines_may_take_their_time(serving: Serving) -> None:
+    head = b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+    head += b"Content-Type: application/x-ndjson\r\n\r\n"
+    async with serving(body_timeout=0.2) as client, connected(client.port) as (reader, writer):
+        writer.write(head)
+        for _ in range(12):
+            writer.write(b'e\r\n{"user": "a"}\n\r\n')
+            await asyncio.sleep(0.1)  # longer in all than any other body may take
+        writer.write(b"0\r\n\r\n")
+        reply = await asyncio.wait_for(read_reply(reader, "POST"), 10)
+        assert [line["status"] for line in reply.lines] == [201] * 12
+
+
+async def test_there_is_a_limit_on_connections(serving: Serving, expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("connections are refused")
+    async with serving(max_connections=2) as client, connected(client.port), connected(client.port) as (reader, writer):
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await read_reply(reader, "GET")).status == 200
+        refused = await client.get("/livez")
+        assert (refused.status, refused.json["code"]) == (503, "unavailable")
+        assert refused.headers["Retry-After"]
+
+
+async def test_a_body_that_is_only_frame_is_refused(serving: Serving) -> None:
+    head = f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    async with serving() as client, connected(client.port) as (reader, writer):
+        writer.write(head + b"1;" + b"x" * 200_000)
+        assert (await read_reply(reader, "PUT")).status == 400
+
+
+async def test_what_is_refused_is_told_though_the_client_goes_on_sending(serving: Serving) -> None:
+    async with serving() as client, connected(client.port) as (reader, writer):
+        writer.write(b"GET /livez HTTP/1.1\r\nHost : a\r\n\r\n")
+        for _ in range(50):
+            writer.write(CHUNK)
+        reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
+        assert (reply.status, reply.json["code"]) == (400, "invalid-request")
+
+
+# Where it listens
+
+
+@pytest.mark.parametrize("by", ["httptools", "tornado"])
+async def test_a_unix_socket_is_listened_on_in_place_of_a_port(serving: Serving, tmp_path: Path, by: str) -> None:
+    path = tmp_path / "socket"
+    for _ in range(2):  # one that was left behind is in nobody's way
+        async with serving(server=by, unix_socket=str(path)):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await read_reply(reader, "GET")).status == 200
+            await hang_up(writer)
+        assert not path.exists()
+
+
+def test_a_unix_socket_that_cannot_be_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "no" / "socket", tmp_path / "file"):
+        with pytest.raises(StartError, match=r"^unix_socket: "), open_listeners("", 0, str(path)):
+            pass
+    assert (tmp_path / "file").exists()
+
+
+def test_a_unix_socket_that_another_listens_on_stops_the_start_and_one_left_behind_does_not(tmp_path: Path) -> None:
+    path, refused = tmp_path / "socket", r"^unix_socket: .*another process listens"
+    with open_listeners("", 0, str(path)) as ((live,),):
+        for _ in range(3):
+            with pytest.raises(StartError, match=refused), open_listeners("", 0, str(path)):
+                pass
+        assert path.is_socket()
+        live.listen(0)
+        with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+            one.setblocking(False)
+            two.setblocking(False)
+            for each in (one, two):  # until its backlog is full
+                with suppress(BlockingIOError):
+                    each.connect(str(path))
+            with pytest.raises(StartError, match=refused), open_listeners("", 0, str(path)):
+                pass
+    assert not path.exists()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+    with open_listeners("", 0, str(path), slots=2) as slots, socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(path))
+        assert len(slots) == 2
+    assert not path.exists()
+
+
+def test_a_unix_socket_that_is_another_s_by_now_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(open_listeners("", 0, str(path)))
+        path.unlink()  # somebody cleans up, and starts another
+        second.enter_context(open_listeners("", 0, str(path)))
+        first.close()
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+        path.unlink()
+    assert not path.exists()
+
+
+# An application of Tornado
+
+
+@asynccontextmanager
+async def driving(handler: type[RequestHandler], limits: ConnectionLimits | None = None) -> AsyncIterator[int]:
+    """Serve one handler, inside; yields the port."""
+    sockets = bind_sockets(0, "127.0.0.1")
+    async with serving_on(sockets, Application([("/", handler)]), ServerHooks(RequestMetrics()), limits=limits):
+        yield sockets[0].getsockname()[1]
+
+
+async def asked(port: int, sent: bytes) -> bytes:
+    """Return all that is answered to what is sent, until the connection ends."""
+    async with connected(port) as (reader, writer):
+        writer.write(sent)
+        return await ended(reader)
+
+
+async def test_a_stream_waits_for_its_client_and_ends_when_that_goes_away() -> None:
+    class Endless(RequestHandler):
+        written = 0
+        gone = asyncio.Event()
+
+        async def get(self) -> None:
+            try:
+                while True:
+                    self.write(CHUNK)
+                    await self.flush()
+                    Endless.written += len(CHUNK)
+            except StreamClosedError:
+                Endless.gone.set()
+
+    async with driving(Endless) as port:
+        async with connected(port) as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readexactly(1000)
+            before = -1
+            while before != Endless.written:  # until it stands still
+                before = Endless.written
+                await asyncio.sleep(0.2)
+            assert before < 64 * 1024 * 1024
+        await asyncio.wait_for(Endless.gone.wait(), 10)
+
+
+async def test_who_takes_nothing_of_an_answer_is_hung_up_on(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("Uncaught exception", "Cannot send error")
+    gone = asyncio.Event()
+
+    class Large(RequestHandler):
+        async def get(self) -> None:
+            self.write(CHUNK * 1000)
+            await self.flush()
+
+        def on_connection_close(self) -> None:
+            gone.set()
+
+    limits = ConnectionLimits(write_seconds=0.2, connection_unsent_bytes=len(CHUNK) * 1001)
+    async with driving(Large, limits) as port, connected(port) as (_, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await asyncio.wait_for(gone.wait(), 10)
+
+
+async def test_a_body_waits_for_its_handler() -> None:
+    @stream_request_body
+    class Slow(RequestHandler):
+        most = 0
+        waiting = 0
+        let = asyncio.Event()
+
+        async def data_received(self, chunk: bytes) -> None:
+            Slow.waiting += 1
+            Slow.most = max(Slow.most, Slow.waiting)
+            assert len(chunk) <= 65_536
+            await Slow.let.wait()
+            Slow.waiting -= 1
+
+        def put(self) -> None:
+            self.write("done")
+
+    async with driving(Slow) as port, connected(port) as (reader, writer):
+        size = 64 * 1024 * 1024
+        writer.write(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        sending = asyncio.create_task(_send(writer, size))
+        await asyncio.wait([sending], timeout=0.5)
+        assert not sending.done()  # what nobody takes does not come
+        Slow.let.set()
+        assert (await asyncio.wait_for(read_reply(reader, "PUT"), 20)).body == b"done"
+        await sending
+        assert Slow.most == 1
+
+
+async def _send(writer: asyncio.StreamWriter, size: int) -> None:
+    for _ in range(size // len(CHUNK)):
+        writer.write(CHUNK)
+        await writer.drain()
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        (b"1.1", rb"HTTP/1.1 200 OK\r\n.*Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n"),
+        (b"1.0", rb"HTTP/1.1 200 OK\r\n.*Connection: close\r\n\r\nab"),
+    ],
+)
+async def test_an_answer_of_unknown_length_ends_as_its_version_knows(version: bytes, expected: bytes) -> None:
+    class Parts(RequestHandler):
+        async def get(self) -> None:
+            for part in "ab":
+                self.write(part)
+                await self.flush()
+
+    head = b"GET / HTTP/%b\r\nHost: a\r\nConnection: %b\r\n\r\n" % (
+        version,
+        b"close" if version == b"1.1" else b"keep-alive",
+    )
+    async with driving(Parts) as port:
+        said = (await asked(port, head)).replace(b"Connection: close\r\n\r\n1", b"\r\n1")
+        assert re.search(rb"\r\n(a|ab|1\r\na)", said)
+        assert re.fullmatch(
+            expected.replace(rb"chunked\r\n\r\n", rb"chunked\r\n(?:Connection: close)?\r\n"), said, re.DOTALL
+        )
+
+
+@pytest.mark.parametrize("length", [1, 3])
+async def test_an_answer_that_is_not_as_long_as_it_says_is_broken_off(length: int, expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("Uncaught exception", "Content-Length", "Cannot send error", "Failed to flush", "Exception in")
+
+    class Wrong(RequestHandler):
+        async def get(self) -> None:
+            self.set_header("Content-Length", length)
+            self.write("a")
+            await self.flush()
+            self.write("b")
+
+    async with driving(Wrong) as port:
+        said = await asked(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert said.count(b"HTTP/1.1") == 1
+
+
+async def test_expect_is_answered_when_the_handler_is_ready() -> None:
+    class Echo(RequestHandler):
+        def put(self) -> None:
+            self.write(self.request.body)
+
+    async with driving(Echo) as port, connected(port) as (reader, writer):
+        writer.write(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"{}")
+        assert (await read_reply(reader, "PUT")).body == b"{}"
+
+
+@pytest.mark.parametrize("answer", [lambda handler: handler.set_status(403), lambda handler: handler.send_error(403)])
+async def test_a_handler_that_answers_before_the_body_ends_the_connection(
+    answer: Callable[[RequestHandler], None], expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("403")
+
+    @stream_request_body
+    class Refuses(RequestHandler):
+        def prepare(self) -> None:
+            answer(self)
+            if not self._finished:
+                self.finish()
+
+        def data_received(self, chunk: bytes) -> None:
+            raise AssertionError(chunk)
+
+    async with driving(Refuses) as port:
+        head = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+        said = await asked(port, head + b"x" * 1_000_000 + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 403")
+        assert said.count(b"HTTP/1.1") == 1
+
+
+class Faulty(Application):
+    """An application with a fault, at each of the steps in which it is given a request."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__([("/", RequestHandler)])
+        self._step = step
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        delegate = super().start_request(server_conn, request_conn)
+        if self._step == "start_request":
+            raise ImportError("too many open files")
+
+        def fail(*_: object) -> None:
+            raise ImportError("too many open files")
+
+        setattr(delegate, self._step, fail)
+        return delegate
+
+
+@pytest.mark.parametrize(
+    ("step", "method"),
+    [(step, method) for step in ("start_request", "headers_received", "finish") for method in ("GET", "PUT")]
+    + [("data_received", "PUT")],
+)
+async def test_a_fault_of_the_service_while_a_request_is_begun_is_answered_and_logged(
+    step: str, method: str, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    if method == "PUT":
+        sent = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"
+    expected_logs.add("fault of the service")
+    sockets = bind_sockets(0, "127.0.0.1")
+    async with serving_on(sockets, Faulty(step), ServerHooks(RequestMetrics())) as running:
+        for times in (1, 2):  # the second one is not read
+            answer = await asyncio.wait_for(asked(sockets[0].getsockname()[1], sent * times), 10)
+            assert answer.startswith(b"HTTP/1.1 500 ")
+            assert answer.count(b"HTTP/1.1 ") == 1
+            assert b"Connection: close" in answer
+            assert b'"code":"internal"' in answer
+        assert "too many open files" in caplog.text
+        while running.connections():
+            await asyncio.sleep(0.01)
+
+
+# What an attacker found
+
+
+async def test_answers_that_are_not_taken_are_not_made(serving: Serving) -> None:
+    read = f"GET {PATH} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    async with serving(access_log=True) as client:
+        await client.put(PATH, {"user": USER, "metadata": {"a": "x" * 16_000}})
+        resident = _resident()
+        async with AsyncExitStack() as stack:
+            for _ in range(10):
+                _, writer = await stack.enter_async_context(connected(client.port))
+                writer.write(read * 3800)
+            grown = -1.0
+            while _resident() - resident > grown:  # until it stands still
+                grown = _resident() - resident
+                for _ in range(20):
+                    await asyncio.sleep(0.02)
+                    assert (await client.get("/livez")).status == 200
+            assert grown < 100  # and not 300
+
+
+@pytest.mark.parametrize("end", [b"BAD\r\n\r\n", b""])
+async def test_what_waits_for_the_client_is_answered_in_order_and_before_what_is_wrong(
+    serving: Serving, end: bytes
+) -> None:
+    async with serving() as client, connected(client.port) as (reader, writer):
+        await client.put(PATH, {"user": USER, "metadata": {"a": "x" * 16_000}})
+        for number in range(600):
+            writer.write(f"GET {PATH} HTTP/1.1\r\nHost: a\r\nX-Request-Id: {number}\r\n\r\n".encode())
+        writer.write(end)
+        if not end:
+            writer.write_eof()
+        await asyncio.sleep(0.3)  # until what is at hand has been answered, and nothing more goes out
+        for number in range(600):
+            reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
+            assert (reply.status, reply.headers["X-Request-Id"]) == (200, str(number))
+        if end:
+            assert (await asyncio.wait_for(read_reply(reader, "GET"), 10)).status == 400
+        assert await ended(reader) == b""
+
+
+def _resident() -> float:
+    """Return how many MiB this process has in memory."""
+    return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) / 1024
+
+
+async def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
+    class Large(RequestHandler):
+        async def get(self) -> None:
+            self.write(CHUNK * 400)
+
+    async with driving(Large, ConnectionLimits(write_seconds=0.6)) as port, connected(port) as (reader, writer):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        taken = 0
+        while part := await reader.read(65_536):
+            taken += len(part)
+            await asyncio.sleep(0.005)  # in all longer than it may take nothing
+        assert taken > len(CHUNK) * 400
+
+
+async def test_connections_that_never_agree_on_tls_count_and_end(
+    serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("connections are refused")
+    trusting = certificate.trusting()
+    async with (
+        serving(max_connections=3, head_timeout=0.5, **certificate.settings) as client,
+        AsyncExitStack() as stack,
+    ):
+        silent = [await stack.enter_async_context(connected(client.port)) for _ in range(3)]
+        for status in (503, 200):
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=trusting)
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await read_reply(reader, "GET")).status == status
+            await hang_up(writer)
+            for each, _ in silent:  # until they are hung up on, and there is room again
+                await ended(each)
+            await asyncio.sleep(1.5)
+
+
+async def test_connections_that_fail_to_agree_on_tls_count_no_longer_than_they_last(
+    serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("connections are refused", "SSL Error")
+    trusting = certificate.trusting()
+    async with serving(max_connections=5, head_timeout=600, **certificate.settings) as client:
+        for number in range(20):
+            async with connected(client.port) as (_, writer):
+                if number % 2:
+                    writer.write(b"GET / HTTP/1.1\r\n\r\n")  # which is no TLS
+                    await writer.drain()
+        status = 0
+        async with asyncio.timeout(30):
+            while status != 200:
+                with suppress(OSError, asyncio.IncompleteReadError):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=trusting)
+                    writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+                    status = (await read_reply(reader, "GET")).status
+                    await hang_up(writer)
+
+
+@pytest.mark.parametrize("early", ["Expect: 100-continue\r\nContent-Length: 99999", "Content-Length: 99999999"])
+async def test_an_answer_that_comes_before_the_body_says_that_the_connection_ends(serving: Serving, early: str) -> None:
+    async with serving() as client, connected(client.port) as (reader, writer):
+        writer.write(f"PUT {PATH} HTTP/1.1\r\nHost: a\r\n{early}\r\n\r\n".encode())
+        reply = await read_reply(reader, "PUT")
+        assert (reply.status, reply.headers["Connection"]) == (413, "close")
+
+
+async def test_lines_of_a_client_that_has_gone_are_not_done(serving: Serving) -> None:
+    head = b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n"
+    lines = b'{"user": "a"}\n' * 20_000
+    async with serving() as client:
+        async with connected(client.port) as (_, writer):
+            writer.write(head % (len(lines) + 1) + lines)
+            while not await _total(client):
+                await asyncio.sleep(0.01)
+        assert (await client.get("/livez")).status == 200
+        before = -1
+        while before != (before := await _total(client)):  # until nothing more is done
+            await asyncio.sleep(0.3)
+        assert before < 3_000
+
+
+async def _total(client: Client) -> int:
+    reply = await client.get("/guid?limit=1", headers={"Prefer": "return=total-count"})
+    total: int = reply.json["total"]
+    return total
+
+
+async def test_who_goes_away_when_all_lines_have_come_is_no_fault_of_the_service(serving: Serving) -> None:
+    head = b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n"
+    lines = b'{"user": "a"}\n' * 120  # which are done when the last has come
+    async with serving() as client:
+
+        async def leave(seconds: float) -> None:
+            async with connected(client.port) as (_, writer):
+                writer.write(head % len(lines) + lines)
+                await asyncio.sleep(seconds)
+                await reset(writer)
+
+        await asyncio.gather(*(leave(number / 500) for number in range(60)))
+        assert (await client.get("/livez")).status == 200
+
+
+async def test_what_was_answered_is_sent_though_the_service_ends(serving: Serving) -> None:
+    async with AsyncExitStack() as stack:
+        async with serving(grace=20) as client:
+            body = {"user": USER, "metadata": {"a": "x" * 16_000}}
+            for _ in range(500):
+                await client.post("/guid", body)
+            reader, writer = await stack.enter_async_context(connected(client.port))
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            writer.write(b"GET /guid?limit=500 HTTP/1.1\r\nHost: a\r\n\r\n")
+            begun = await reader.readuntil(b"\r\n\r\n")
+            slow = asyncio.create_task(_slowly(reader))
+        length = re.search(rb"Content-Length: (\d+)", begun)
+        assert length is not None
+        assert await slow == int(length[1])
+
+
+async def _slowly(reader: asyncio.StreamReader) -> int:
+    """Take what comes at some MB a second, and return how much it was."""
+    taken = 0
+    while part := await reader.read(65_536):
+        taken += len(part)
+        await asyncio.sleep(0.05)
+    return taken

@@ -1,0 +1,127 @@
+"""What clients send before they are answered takes up a bounded amount of memory."""
+
+import asyncio
+import gc
+import socket
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from guidsvc.server.protocol.connection import WAITING
+from guidsvc.server.protocol.parser import HEAD_SLICE_BYTES
+from guidsvc.server.protocol.request import PART, RawRequest
+from tests.conftest import Serving
+from tests.support.factories import GUID
+from tests.support.http_client import hang_up, read_reply
+
+MIB = 1024 * 1024
+BUNDLE = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+SMALL = b"GET / HTTP/1.1\r\nHost:x\r\n\r\n"
+BODY = b'{"user": "a", "metadata": {"a": "' + b"x" * 15_000 + b'"}}' + b" " * 44_000
+HEAD = b"PUT /guid/%b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (GUID.encode(), len(BODY))
+
+
+@pytest.fixture(params=["httptools"])
+def server(request: pytest.FixtureRequest) -> str:
+    """The server that keeps such budgets; Tornado's does not."""
+    return str(request.param)
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        await hang_up(writer)
+
+
+def parsed_requests() -> int:
+    """Count the requests that are in memory, parsed, in this process."""
+    return sum(type(each) is RawRequest for each in gc.get_objects())
+
+
+async def test_requests_behind_an_answer_that_is_not_read_stay_bytes(serving: Serving) -> None:
+    """And each is answered, in order, when the client reads."""
+    count = 5000
+    async with serving() as client:
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", client.port))
+        reader, writer = await asyncio.open_connection(sock=raw, limit=4096)
+        writer.write(BUNDLE * 6 + SMALL * count)
+        most = 0
+        for number in range(6 + count):
+            if number % 50 == 0 or number < 10:
+                most = max(most, parsed_requests())
+            reply = await asyncio.wait_for(read_reply(reader, "GET"), 20)
+            assert reply.status == 200
+            assert (b'"service"' in reply.body or b'"name"' in reply.body) or number < 6
+        await hang_up(writer)
+    assert WAITING <= most <= WAITING + HEAD_SLICE_BYTES // len(SMALL) + 2
+
+
+async def test_what_all_clients_send_has_a_budget(serving: Serving) -> None:
+    """Those that hold the most are refused, small requests are served, and what has gone counts no more."""
+    async with serving(max_incoming_bytes=MIB) as client, AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(connected(client.port)) for _ in range(60)]
+        for _, writer in held:
+            writer.write(HEAD + BODY[:-1])
+        statuses = [(await asyncio.wait_for(read_reply(held[-1][0], "PUT"), 20)).status]
+        assert statuses == [503]
+        assert (await client.put(f"/guid/{GUID}", {"user": "b"})).status == 201
+        async with connected(client.port) as (reader, writer):  # in two parts, but less than an equal share
+            writer.write(b"GET /livez HTTP/1.1\r\n")
+            await writer.drain()
+            assert (await client.get("/livez")).status == 200
+            writer.write(b"Host: a\r\n\r\n")
+            assert (await read_reply(reader, "GET")).status == 200
+        for _, writer in held:
+            await hang_up(writer)
+        for _ in range(60):  # so that a share is less than a body
+            await stack.enter_async_context(connected(client.port))
+        async with connected(client.port) as (reader, writer):
+            for _ in range(40):  # more than the budget, if what is answered still counted
+                writer.write(HEAD + BODY[:100])
+                await writer.drain()
+                assert (await client.get("/livez")).status == 200
+                writer.write(BODY[100:])
+                assert (await asyncio.wait_for(read_reply(reader, "PUT"), 20)).status == 200
+
+
+@pytest.mark.parametrize("kind", ["head", "body", "chunks"])
+async def test_what_is_refused_for_the_budget_is_told(serving: Serving, kind: str) -> None:
+    starts = {
+        "head": b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Long: " + b"x" * 60_000,
+        "body": HEAD + BODY[:-1],
+        "chunks": HEAD.split(b"Content-")[0] + b"Transfer-Encoding: chunked\r\n\r\n" + b"ea60\r\n" + b"x" * 59_000,
+    }
+    async with serving(max_incoming_bytes=MIB, max_head_bytes=MIB) as client, AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(connected(client.port)) for _ in range(60)]
+        for _, writer in held:
+            writer.write(starts[kind])
+        reply = await asyncio.wait_for(read_reply(held[-1][0], "PUT"), 20)
+        assert (reply.status, reply.json["code"], reply.headers["Retry-After"]) == (503, "unavailable", "1")
+        assert reply.headers["Connection"] == "close"
+
+
+def test_a_head_counts_with_its_size() -> None:
+    headers = [(b"host", b"a"), (b"if-match", b"x" * 5_000), (b"x-nobody-reads-this", b"y" * 50_000)]
+    message = RawRequest(b"GET", b"/" + b"z" * 10_000, "HTTP/1.1", headers, last=False)
+    assert 15_000 < message.held_bytes < 20_000
+
+
+def test_small_parts_of_a_body_are_joined() -> None:
+    """A part of two bytes of its own would take up 43."""
+    message = RawRequest(b"PUT", b"/", "HTTP/1.1", [(b"transfer-encoding", b"chunked")], last=False)
+    for number in range(PART):
+        message.put(b"%02x" % (number % 256))
+    assert message.buffered == message.total == 2 * PART
+    assert len(message.chunks) <= 3
+    taken = deque(message.take() for _ in range(len(message.chunks)))
+    assert b"".join(taken) == b"".join(b"%02x" % (number % 256) for number in range(PART))
+    assert all(type(part) is bytes and len(part) <= PART for part in taken)
+    assert message.buffered == 0

@@ -1,0 +1,447 @@
+"""More than can be done is refused, at once or after a short wait; what nobody waits for any more is not begun."""
+
+import asyncio
+import json
+import socket
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from guidsvc.api.app import make_app
+from guidsvc.api.execution.server_hooks import ServerHooks
+from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
+from guidsvc.api.fast_path.load_shedding import LoadShedder
+from guidsvc.api.request_log import LOGGED_PATH
+from guidsvc.api.resources.health import Probes
+from guidsvc.domain import guid_generator
+from guidsvc.domain.lifecycle import RetentionPolicy
+from guidsvc.errors import Overloaded
+from guidsvc.http.headers.proxy import TrustedProxies
+from guidsvc.monitoring.process_monitor import ProcessMonitor
+from guidsvc.runtime.admission import QUEUE, Admission
+from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.runtime.clock import system_clock
+from guidsvc.server.protocol import read_throttle as held
+from guidsvc.server.server import serving_on
+from guidsvc.services.guid_service import GuidService
+from guidsvc.store import open_store
+from guidsvc.store.contract import Store
+from guidsvc.telemetry.metrics import RequestMetrics
+from tests.api.resources.test_metrics import read, value
+from tests.conftest import ExpectedLogs, Serving
+from tests.support.gated_store import GatedStore, turns
+from tests.support.http_client import Client, Reply, hang_up, read_reply, reset
+
+PLACES = 2
+GUIDS = [f"{number:032X}" for number in range(40)]
+NEW = {"user": "x"}
+
+
+async def _well() -> None:
+    """Answer a probe."""
+
+
+@asynccontextmanager
+async def service(store: Store, server: str, **limits: float) -> AsyncIterator[tuple[Client, Admission]]:
+    """Serve a store, inside, with room for few requests."""
+    guids = GuidService(
+        store,
+        clock=system_clock,
+        draw=guid_generator.random_generator(guid_generator.guid_v4),
+        terms=RetentionPolicy(lifetime=60, retention=60),
+    )
+    forwarded, admission = TrustedProxies([]), Admission(PLACES, **limits)
+    watch = ProcessMonitor()
+    app = make_app(
+        guids,
+        None,  # type: ignore[arg-type]  # of no request with a key
+        Probes(_well, _well),
+        forwarded=forwarded,
+        log=None,
+        admission=admission,
+        watch=watch,
+    )
+    sockets = bind_sockets(0, "127.0.0.1")
+    client = Client(sockets[0].getsockname()[1])
+    if server == "httptools":
+        short = FastPathDispatcher(guids, app.settings["under_way"], forwarded, None, admission, watch)
+        async with serving_on(sockets, app, ServerHooks(RequestMetrics()), short=short):
+            yield client, admission
+            await client.aclose()
+    else:
+        tornado = HTTPServer(app)
+        tornado.add_sockets(sockets)
+        yield client, admission
+        await client.aclose()
+        tornado.stop()
+        await tornado.close_all_connections()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when this holds."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def put(client: Client, number: int) -> "asyncio.Task[Reply]":
+    """Create a GUID that is named."""
+    return asyncio.create_task(client.put(f"/guid/{GUIDS[number]}", NEW))
+
+
+def post(client: Client, number: int) -> "asyncio.Task[Reply]":
+    """Create a GUID that is drawn, which no short way does."""
+    return asyncio.create_task(client.post("/guid", NEW))
+
+
+def get(client: Client, number: int) -> "asyncio.Task[Reply]":
+    """Read a GUID, which is far."""
+    return asyncio.create_task(client.get(f"/guid/{GUIDS[number]}"))
+
+
+def refused(reply: Reply) -> bool:
+    """Whether it is a refusal that says when to come again."""
+    return (reply.status, reply.headers["Retry-After"], reply.json["code"]) == (503, "1", "unavailable")
+
+
+async def test_the_line_of_a_refused_request_is_cut_as_others_are(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("overload, requests are refused")
+    paths: list[str] = []
+    refusals = LoadShedder(Admission(PLACES), lambda _, path, *__: paths.append(path), RequestMetrics())
+    for length in (10, LOGGED_PATH, LOGGED_PATH + 1, 60_000):
+        refusals.answer("GET", "/guid/".ljust(length, "x"), None, "127.0.0.1")
+    assert [len(path) for path in paths] == [10, LOGGED_PATH, LOGGED_PATH, LOGGED_PATH]
+
+
+@pytest.mark.parametrize("ask", [put, post, get])
+async def test_what_is_more_than_can_be_done_is_refused_and_the_rest_goes_well(
+    server: str, expected_logs: ExpectedLogs, ask: Callable[[Client, int], "asyncio.Task[Reply]"]
+) -> None:
+    expected_logs.add("overload, requests are refused")
+    store = GatedStore()
+    store.open.clear()
+    async with service(store, server, seconds=1.0, budget=30) as (client, admission):
+        begun = [ask(client, number) for number in range(PLACES)]
+        await until(lambda: admission.in_progress == PLACES)
+        waiting = [ask(client, PLACES + number) for number in range(QUEUE * PLACES)]
+        await until(lambda: admission.waiting == QUEUE * PLACES)
+
+        assert refused(await ask(client, 30)), "at once"
+        assert not any(each.done() for each in [*begun, *waiting])
+        for path in ("/livez", "/readyz", "/version"):
+            assert (await client.get(path)).status == 200
+
+        assert all(map(refused, await asyncio.gather(*waiting))), "when they have waited long enough"
+        assert admission.expired == QUEUE * PLACES
+        assert admission.refused == 1
+        assert not any(each.done() for each in begun)
+        store.open.set()
+        expected = 404 if ask is get else 201
+        assert [reply.status for reply in await asyncio.gather(*begun)] == [expected] * PLACES
+        assert (await ask(client, 31)).status == expected
+        assert (admission.in_progress, admission.waiting) == (0, 0)
+        told = read((await client.get("/metrics")).body.decode())
+        assert value(told, "guidsvc_requests_refused_total", reason="full") == 1
+        assert value(told, "guidsvc_requests_refused_total", reason="waited") == QUEUE * PLACES
+        route, method = told_as(ask)
+        counted = value(told, "guidsvc_requests_total", route=route, method=method, status="503")
+        assert counted == 1 + QUEUE * PLACES, "refused at once or not, it was answered"
+
+
+def told_as(ask: Callable[[Client, int], "asyncio.Task[Reply]"]) -> tuple[str, str]:
+    """Return the route and the method of what is asked."""
+    return ("/guid", "POST") if ask is post else ("/guid/{guid}", "PUT" if ask is put else "GET")
+
+
+async def test_who_waits_is_served_when_there_is_room(server: str) -> None:
+    store = GatedStore()
+    store.open.clear()
+    async with service(store, server, seconds=30, budget=30) as (client, admission):
+        asked = [put(client, number) for number in range(3 * PLACES)]
+        await until(lambda: admission.waiting == 2 * PLACES)
+        store.open.set()
+
+        assert {reply.status for reply in await asyncio.gather(*asked)} == {201}
+        assert (admission.in_progress, admission.waiting, admission.refused) == (0, 0, 0)
+
+
+async def test_a_client_that_was_refused_and_comes_again_at_once_waits_for_the_time_that_it_was_told(
+    expected_logs: ExpectedLogs,
+) -> None:
+    expected_logs.add("overload, requests are refused")
+    store = GatedStore()
+    store.open.clear()
+    async with service(store, "httptools", seconds=30, budget=30) as (client, admission):
+        waiting = [put(client, number) for number in range(PLACES + QUEUE * PLACES)]
+        await until(lambda: admission.waiting == QUEUE * PLACES)
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(_request("PUT", f"/guid/{GUIDS[30]}"))
+        assert refused(await read_reply(reader, "PUT"))
+        clock = asyncio.get_running_loop().time
+        told = clock()
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await client.get("/livez")).status == 200, "while others are listened to"
+        assert (await read_reply(reader, "GET")).status == 200
+        assert clock() - told > 0.9 * held.SECONDS
+        await hang_up(writer)
+        store.open.set()
+        assert {(await each).status for each in waiting} == {201}
+
+
+async def test_what_needs_no_place_leaves_none_taken(server: str) -> None:
+    async with service(GatedStore(), server) as (client, admission):
+        for method, path, status in (
+            ("OPTIONS", "/guid", 204),
+            ("GET", "/guid/x", 400),
+            ("POST", "/guid/x", 405),
+            ("GET", "/guid?limit=0", 400),
+            ("GET", "/guidx", 404),
+            ("GET", f"/guid/{GUIDS[0]}?view=full", 404),
+        ):
+            assert (await client.ask(method, path)).status == status
+        assert admission.in_progress == 0
+
+
+async def test_who_comes_while_the_loop_is_behind_is_refused_though_there_is_room(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("overload, requests are refused")
+    admission = Admission(3, seconds=0.1)
+    async with admission.slot(CancelScope()):
+        for expected in (False, True):  # once is no overload
+            time.sleep(0.2)  # noqa: ASYNC251  # what the loop was at
+            await turns()
+            assert admission.is_full_for("") is expected
+        with pytest.raises(Overloaded):
+            await admission.slot(CancelScope()).__aenter__()
+        async with admission.slot(CancelScope(), patient=True):
+            await until(lambda: not admission.is_full_for(""))
+        async with admission.slot(CancelScope()):
+            assert admission.in_progress == 2
+
+
+# A request has its time
+
+
+async def test_a_request_that_takes_too_long_is_given_up_and_changes_nothing(
+    server: str, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("request failed")
+    store = GatedStore()
+    store.open.clear()
+    async with service(store, server, seconds=0.2, budget=0.2) as (client, admission):
+        for reply in await asyncio.gather(put(client, 0), get(client, 1)):
+            assert refused(reply)
+            assert "longer" in reply.json["detail"]
+        assert (admission.overdue, admission.in_progress) == (2, 0)
+        store.open.set()
+        assert (await client.get(f"/guid/{GUIDS[0]}")).status == 404
+        assert store.records == {}
+
+
+@pytest.mark.parametrize("ask", [put, post])
+async def test_a_write_that_the_store_has_is_answered_as_it_ends_however_long_that_takes(
+    server: str, ask: Callable[[Client, int], "asyncio.Task[Reply]"]
+) -> None:
+    store = GatedStore()
+    store.swap_gates = [gate := asyncio.Event()]
+    async with service(store, server, seconds=0.2, budget=0.2) as (client, _admission):
+        writing = ask(client, 0)
+        await until(lambda: not store.swap_gates)
+        assert refused(await asyncio.create_task(_slow_read(client, store))), "whose time was over later"
+        assert not writing.done()
+        gate.set()
+
+        assert (await writing).status == 201
+        assert len(store.records) == 1
+
+
+async def _slow_read(client: Client, store: GatedStore) -> Reply:
+    store.open.clear()
+    reply = await get(client, 5)
+    store.open.set()
+    return reply
+
+
+@pytest.fixture(autouse=True)
+def _of_slow_reads(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("it took longer than a request may")
+
+
+async def test_operations_of_a_batch_that_were_done_are_told_as_done_and_those_not_begun_as_not(server: str) -> None:
+    store = GatedStore()
+    store.swap_gates = [gate := asyncio.Event()]
+    async with service(store, server, seconds=0.2, budget=0.2) as (client, _admission):
+        same = {"guid": GUIDS[0], "user": "x"}
+        operations = [same, same | {"user": "y"}, {"guid": GUIDS[1], "user": "x"}]
+        batch = asyncio.create_task(client.post("/guid:batch", {"operations": operations}))
+        await until(lambda: not store.swap_gates)
+        assert refused(await asyncio.create_task(_slow_read(client, store)))
+        gate.set()
+
+        results = (await batch).json["results"]
+        assert [result["status"] for result in results] == [201, 503, 201]
+        assert (store.records[GUIDS[0]].user, store.records[GUIDS[1]].user) == ("x", "x")
+
+
+async def test_what_a_batch_has_done_is_told_though_the_rest_of_it_takes_too_long(server: str) -> None:
+    store = GatedStore()
+    store.swap_gates = [gate := asyncio.Event()]
+    async with service(store, server, seconds=0.2, budget=0.2) as (client, _):
+        operations = [{"guid": GUIDS[0], "user": "x"}, {"op": "get", "guid": GUIDS[0]}]
+        batch = asyncio.create_task(client.post("/guid:batch", {"operations": operations}))
+        await until(lambda: not store.swap_gates)
+        store.open.clear()
+        gate.set()
+        assert refused(await get(client, 5)), "whose time was over later"
+        assert not batch.done()
+        store.open.set()
+
+        assert [result["status"] for result in (await batch).json["results"]] == [201, 200]
+
+
+# A client that has gone
+
+
+async def _hang_up_after(client: Client, request: bytes, condition: Callable[[], bool]) -> None:
+    """Send a request, wait for this, and break the connection off."""
+    _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(request)
+    await until(condition)
+    await reset(writer)
+
+
+def _request(method: str, path: str) -> bytes:
+    body = b"" if method == "GET" else json.dumps(NEW).encode()
+    typed = b"Content-Type: application/json\r\n"
+    return b"%b %b HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n%b" % (
+        method.encode(), path.encode(), typed, len(body), body,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("PUT", f"/guid/{GUIDS[0]}"), ("PUT", f"/guid/{GUIDS[0]}?view=full"), ("GET", f"/guid/{GUIDS[0]}")],
+)
+async def test_what_a_client_that_has_gone_asked_for_is_dropped(server: str, method: str, path: str) -> None:
+    store = GatedStore()
+    store.open.clear()
+    async with service(store, server, seconds=30, budget=30) as (client, admission):
+        await _hang_up_after(client, _request(method, path), lambda: store.gets > 0)
+        await until(lambda: admission.in_progress == 0)
+        assert admission.dropped == 1
+        store.open.set()
+        assert (await client.get(f"/guid/{GUIDS[0]}")).status == 404
+
+
+@pytest.mark.parametrize("path", [f"/guid/{GUIDS[0]}", f"/guid/{GUIDS[0]}?view=full"])
+async def test_a_write_that_the_store_has_is_finished_though_its_client_has_gone(server: str, path: str) -> None:
+    store = GatedStore()
+    store.swap_gates = [gate := asyncio.Event()]
+    async with service(store, server, seconds=30, budget=30) as (client, admission):
+        await _hang_up_after(client, _request("PUT", path), lambda: not store.swap_gates)
+        gate.set()
+        await until(lambda: GUIDS[0] in store.records)
+        await until(lambda: admission.in_progress == 0)
+        assert (await client.get(f"/guid/{GUIDS[0]}")).status == 200
+
+
+async def test_who_goes_while_he_waits_for_a_place_leaves_it_to_others(server: str) -> None:
+    store = GatedStore()
+    store.open.clear()
+    async with service(store, server, seconds=30, budget=30) as (client, admission):
+        begun = [put(client, number) for number in range(1, 1 + PLACES)]
+        await until(lambda: admission.in_progress == PLACES)
+        await _hang_up_after(client, _request("PUT", f"/guid/{GUIDS[0]}"), lambda: admission.waiting == 1)
+        await until(lambda: admission.waiting == 0)
+        last = put(client, 9)
+        await until(lambda: admission.waiting == 1)
+        store.open.set()
+
+        assert {(await each).status for each in [*begun, last]} == {201}
+        assert GUIDS[0] not in store.records
+
+
+# Down to the disk
+
+
+@asynccontextmanager
+async def disk_held(folder: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Keep the disk busy, inside, until what is yielded is called."""
+    with closing(sqlite3.connect(folder / "guidsvc.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        async def release() -> None:
+            other.execute("ROLLBACK")
+
+        yield release
+
+
+async def test_a_write_that_still_waits_for_the_disk_is_dropped_when_its_time_is_over(
+    serving: Serving, tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("request failed")
+    async with serving(request_timeout=0.2) as client:
+        await client.put(f"/guid/{GUIDS[9]}", NEW)
+        async with disk_held(tmp_path) as release:
+            first = put(client, 0)
+            while not await _is_taken(client):
+                pass
+            second = put(client, 1)
+            assert refused(await second)
+            assert not first.done(), "it was taken by the disk, and is not told as not done"
+            await release()
+        assert (await first).status == 201
+        assert (await client.get(f"/guid/{GUIDS[1]}")).status == 404
+
+
+async def _is_taken(client: Client) -> bool:
+    """Let the write that came before go to the disk: answers on another connection show that turns have passed."""
+    for _ in range(20):
+        await client.get("/livez")
+    return True
+
+
+async def test_a_write_that_still_waits_for_the_disk_is_dropped_when_its_client_has_gone(
+    serving: Serving, tmp_path: Path
+) -> None:
+    async with serving() as client:
+        await client.put(f"/guid/{GUIDS[9]}", NEW)
+        async with disk_held(tmp_path) as release:
+            first = put(client, 0)
+            await _is_taken(client)
+            _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+            writer.write(_request("PUT", f"/guid/{GUIDS[1]}"))
+            await _is_taken(client)
+            await reset(writer)
+            await _is_taken(client)
+            await release()
+        assert (await first).status == 201
+        assert (await client.put(f"/guid/{GUIDS[2]}", NEW)).status == 201, "behind it, where it had not been dropped"
+        assert (await client.get(f"/guid/{GUIDS[1]}")).status == 404
+
+
+async def test_who_takes_a_stream_slowly_has_no_place_meanwhile(server: str, tmp_path: Path) -> None:
+    async with (
+        open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=system_clock, exclusive=True) as store,
+        service(store, server, seconds=30, budget=30) as (client, admission),
+    ):
+        lines = b'{"user": "x", "metadata": {"room": "%b"}}\n' % (b"x" * 8000) * 1000
+        as_lines = b"Content-Type: application/x-ndjson\r\nAccept: application/x-ndjson\r\n"
+        for request in (
+            b"POST /guid:batch HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n%b" % (as_lines, len(lines), lines),
+            b"GET /guid HTTP/1.1\r\nHost: a\r\n%b\r\n" % as_lines,
+        ):
+            small = socket.socket()
+            small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            small.connect(("127.0.0.1", client.port))
+            reader, writer = await asyncio.open_connection(sock=small)
+            writer.write(request)
+            await reader.readexactly(1000)
+            async with asyncio.timeout(15):  # sooner than such a client is given up
+                await until(lambda: admission.in_progress == 0)
+            assert not reader.at_eof()
+            await reset(writer)

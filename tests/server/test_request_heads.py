@@ -1,0 +1,206 @@
+"""What is kept of the head of a request, and how large it may be."""
+
+import ast
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from httptools import HttpRequestParser
+from tornado.httputil import HTTPHeaders
+
+import guidsvc
+from guidsvc.api.contract import headers as documented
+from guidsvc.api.contract.headers import Header
+from guidsvc.api.fast_path import eligibility as kept
+from guidsvc.http.headers.recognized import MAX_HEADERS, READ
+from guidsvc.server.protocol import request as message
+from guidsvc.server.protocol.parser import RequestParser
+from guidsvc.server.protocol.request import RawHeaders, RawRequest
+from tests.conftest import Serving
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, hang_up
+
+PACKAGE = Path(guidsvc.__file__).parent
+FILES = [path for folder in ("api", "http", "server") for path in (PACKAGE / folder).rglob("*.py")]
+MAPPINGS = {"headers", "given", "kept", "_kept"}
+"""What the headers of a request are called where they are read."""
+
+
+class Requests:
+    """A sink that keeps the heads of requests, and what was refused."""
+
+    def __init__(self) -> None:
+        self.heads: list[RawHeaders] = []
+        self.refusals: list[Exception] = []
+
+    def on_request_head(
+        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser
+    ) -> RawRequest | None:
+        self.heads.append(headers)
+        return None
+
+    def has_room(self) -> bool:
+        return True
+
+    def on_body(self, message: RawRequest) -> None: ...
+
+    on_message_complete = on_body
+
+    def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
+        self.refusals.append(error)
+
+
+async def status(client: Client, **headers: str) -> int:
+    return (await client.get("/livez", headers=headers)).status
+
+
+async def status_of(client: Client, sent: bytes) -> int:
+    """Send bytes as they are, on a connection of their own, and return the status of the reply, which may be bare."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(sent)
+    line = await asyncio.wait_for(reader.readline(), 10)
+    await hang_up(writer)
+    return int(line.split()[1])
+
+
+@pytest.mark.parametrize(("setting", "most"), [({}, 16 * 1024), ({"max_head_bytes": 64 * 1024}, 64 * 1024)])
+async def test_a_head_has_as_many_bytes_as_the_setting_says(
+    serving: Serving, server: str, setting: dict[str, int], most: int
+) -> None:
+    async with serving(**setting) as client:
+        for name in ("X-Long", "X-Request-Id", "Prefer"):
+            assert await status(client, **{name: "x" * (most - 200)}) == 200
+            if server == "httptools":  # Tornado's hangs up without a word
+                assert await status(client, **{name: "x" * most}) == 431
+        if server == "httptools":
+            assert (await client.get(f"/guid/{GUID}?{'x' * most}")).status == 431
+            reply = await client.get("/livez", headers={"X-Long": "x" * most})
+            assert (reply.json["code"], reply.headers["Connection"]) == ("headers-too-large", "close")
+
+
+@pytest.mark.parametrize("name", ["x", "prefer", "ab"])
+async def test_a_request_has_at_most_100_headers(serving: Serving, server: str, name: str) -> None:
+    """Whether somebody reads them or not; those of the client itself are two."""
+    async with serving() as client:
+        for count, expected in ((MAX_HEADERS - 2, 200), (MAX_HEADERS, 431 if server == "httptools" else 400)):
+            lines = b"".join(b"%b: y\r\n" % name.encode() for _ in range(count))
+            sent = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n" + lines + b"\r\n"
+            assert await status_of(client, sent) == expected
+
+
+def test_a_head_that_is_not_complete_is_refused_at_the_101st_header() -> None:
+    """And what was kept of it goes at once."""
+    sink = Requests()
+    reader = RequestParser(sink, 64 * 1024)
+    reader.feed(b"GET /livez HTTP/1.1\r\n" + b"Prefer: y\r\n" * 5000)
+    assert [type(error).__name__ for error in sink.refusals] == ["HeadersTooLarge"]
+    assert reader.over
+    assert reader.held_bytes == 0
+
+
+def test_headers_that_nobody_reads_are_dropped() -> None:
+    read = [(name.title(), b"1") for name in sorted(READ - {b"transfer-encoding", b"host"})]
+    others = [(b"User-Agent", b"x"), (b"COOKIE", b"a=b"), (b"X-Custom", b"y"), (b"Accept-Encoding", b"gzip")]
+    request = RawRequest(b"GET", b"/", "HTTP/1.1", [*others[:2], (b"HOST", b"a"), *read, *others[2:]], last=False)
+    assert request.headers == [(b"HOST", b"a"), *read]
+    assert len(request.fields()) == len(read) + 1
+
+
+# The table is that of the code
+
+
+def names_read(tree: ast.AST) -> Iterator[str]:
+    """Yield the names of request headers that a module looks up, by literals or by constants of `headers`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=value, attr="get" | "get_list"), args=[name, *_]) if _is_given(
+                value
+            ):
+                yield from _name(name)
+            case ast.Subscript(value=value, slice=name, ctx=ast.Load()) if _is_given(value):
+                yield from _name(name)
+            case ast.Compare(left=name, ops=[ast.In() | ast.NotIn()], comparators=[value]) if _is_given(value):
+                yield from _name(name)
+
+
+def _is_given(node: ast.expr) -> bool:
+    """Whether this names the headers of a request."""
+    match node:
+        case ast.Attribute(value=ast.Name(id="answer")):
+            return False
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name in MAPPINGS
+    return False
+
+
+def _name(node: ast.expr) -> Iterator[str]:
+    match node:
+        case ast.Constant(value=str(name)):
+            yield name.lower()
+        case ast.Attribute(value=ast.Name(id=constant), attr="name"):
+            header = getattr(documented, constant)
+            assert isinstance(header, Header)
+            yield header.name.lower()
+
+
+def test_every_header_that_the_code_reads_is_in_the_table_and_no_other() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES]
+    found = {name for tree in trees for name in names_read(tree)}
+    fast_path = {name.decode() for name in {*kept._KEPT, *kept.DISQUALIFYING_HEADERS, b"host", b"origin"}}
+    framing = {name.decode() for name in message._READING}
+    assert found | fast_path | framing == {name.decode() for name in READ}
+    assert {"prefer", "if-match", "accept", "origin", "idempotency-key", "x-forwarded-for"} <= found
+
+
+def test_no_header_of_a_request_is_read_under_a_name_that_is_made_up() -> None:
+    """A header is looked up by a literal or by a constant, so that the test above sees it."""
+    for path in FILES:
+        for call in re.findall(
+            r"request\.headers(?:\.get\(|\.get_list\(|\[)([^)\],]+)", path.read_text(encoding="utf-8")
+        ):
+            assert re.fullmatch(r'"[A-Za-z-]+"|[A-Z_]+\.name', call), f"{path.name}: {call}"
+
+
+@pytest.mark.parametrize("server", ["httptools"])
+async def test_handlers_ask_for_no_header_that_is_not_in_the_table(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tornado's own code reads headers too: each look-up of any request is noted."""
+    asked: set[str] = set()
+
+    class Noted(HTTPHeaders):
+        def __getitem__(self, name: str) -> str:
+            asked.add(name.lower())
+            return super().__getitem__(name)
+
+        def __contains__(self, name: object) -> bool:
+            asked.add(str(name).lower())
+            return super().__contains__(name)
+
+        def get_list(self, name: str) -> list[str]:
+            asked.add(name.lower())
+            return super().get_list(name)
+
+    fields = RawRequest.fields
+    monkeypatch.setattr(RawRequest, "fields", lambda self: Noted(fields(self)))
+    async with serving(cors_origins="https://a.example", trusted_proxies="127.0.0.1") as client:
+        for path in (
+            "/guid",
+            f"/guid/{GUID}",
+            "/guid:batch",
+            "/keys",
+            "/docs",
+            "/docs/page.css",
+            "/metrics",
+            "/",
+            "/x",
+        ):
+            for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"):
+                sent = {"user": USER} if method in {"POST", "PUT", "PATCH"} else None
+                await client.ask(method, f"{path}", json=sent, headers={"Origin": "https://a.example"})
+        await client.get("/guid", headers={"Accept": "application/x-ndjson"})
+        await client.ask("POST", "/guid:batch", body=b"{}\n", headers={"Content-Type": "application/x-ndjson"})
+    assert asked
+    assert asked <= {name.decode() for name in READ}

@@ -1,0 +1,327 @@
+"""Clients that take large answers slowly, or not at all: what they cost in memory, and how they end."""
+
+import asyncio
+import json
+import resource
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.web import Application, RequestHandler
+
+from guidsvc.api.execution.server_hooks import ServerHooks
+from guidsvc.server.protocol.send_buffer import HIDDEN_BYTES, SendBudget, SendBuffer, SendRate
+from guidsvc.server.protocol.state import ConnectionLimits
+from guidsvc.server.server import serving_on
+from guidsvc.server.sockets import open_listeners
+from guidsvc.server.tls import open_tls
+from guidsvc.server.tornado_server import _Reader, serving_by_tornado
+from guidsvc.telemetry.metrics import RequestMetrics
+from tests.conftest import ExpectedLogs
+from tests.support.backing_servers import Service, service, wait_until
+from tests.support.certificates import Certificate
+from tests.support.factories import USER
+from tests.support.http_client import hang_up
+
+MIB = 1024 * 1024
+BUDGET = 32 * MIB
+READERS = 200
+LARGE = {
+    "page": b"GET /guid?limit=500 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "stream": b"GET /guid HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n\r\n",
+    "docs": b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n",
+}
+"""What is large enough to wait for a slow client."""
+
+
+def resident(running: Service) -> int:
+    """Return the bytes that a process has in memory."""
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def connect(port: int, sent: bytes = b"") -> socket.socket:
+    """Connect with a small window, and ask for something."""
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reader.settimeout(60)
+    reader.connect(("127.0.0.1", port))
+    reader.sendall(sent)
+    return reader
+
+
+def fill(port: int, count: int) -> None:
+    """Create records of 16 KiB."""
+    line = json.dumps({"user": USER, "metadata": {"a": "x" * 16_000}}).encode() + b"\n"
+    head = (
+        b"POST /guid:batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), 60) as filler:
+        filler.sendall(head + b"Prefer: return=minimal\r\nContent-Length: %d\r\n\r\n" % (count * len(line)))
+        filler.sendall(line * count)
+        received = b"".join(iter(lambda: filler.recv(65_536), b""))
+    assert received.count(b'"status":201') == count
+
+
+@pytest.fixture
+def _many_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("_many_descriptors")
+def test_slow_readers_of_large_answers_take_little_memory_and_what_they_took_is_given_back(
+    server: str, tmp_path: Path
+) -> None:
+    options = ("--no-access-log", "--server", server, "--max-unsent-bytes", str(BUDGET), "--queue-timeout", "60")
+    with service(tmp_path, *options, "--request-timeout", "60", "--log-level", "error") as running:
+        fill(running.port, 300)
+        before = resident(running)
+        for kind, sent in LARGE.items():
+            with ExitStack() as stack:
+                for _ in range(READERS):
+                    stack.enter_context(connect(running.port, sent))
+                assert _settled(running) < before + BUDGET + 80 * MIB, kind
+                with connect(running.port, b"GET /guid?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n") as other:
+                    assert other.recv(12) == b"HTTP/1.1 200"
+            wait_until(lambda: resident(running) < before + 40 * MIB, f"memory of {READERS} readers of a {kind}")
+
+
+def _settled(running: Service) -> int:
+    """Return the most bytes that the process had in memory, when that does not rise any more."""
+    most, until = 0, time.monotonic() + 2
+    while time.monotonic() < until:
+        now = resident(running)
+        if now > most + MIB:
+            most, until = now, time.monotonic() + 2
+        time.sleep(0.05)
+    return most
+
+
+@asynccontextmanager
+async def narrow(
+    port: int, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect with a small window, inside."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+    name = None if tls is None else "127.0.0.1"
+    reader, writer = await asyncio.open_connection(sock=connection, ssl=tls, server_hostname=name, limit=1024)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        await hang_up(writer)
+
+
+async def is_reset(reader: asyncio.StreamReader, bytes_per_second: float | None = None) -> bool:
+    """Take what comes, until the connection ends; whether it ends with a reset."""
+    async with asyncio.timeout(60):
+        try:
+            while part := await reader.read(1024):
+                if bytes_per_second is not None:
+                    await asyncio.sleep(len(part) / bytes_per_second)
+        except ConnectionResetError:
+            return True
+    return False
+
+
+# The least rate
+
+
+class Endless(RequestHandler):
+    """Sends parts of a stream for as long as the client takes them."""
+
+    async def get(self) -> None:
+        if self.request.version == "HTTP/1.0":
+            self.set_header("Connection", "close")
+        try:
+            while True:
+                self.write(b"x" * 65_536)
+                await self.flush()
+        except StreamClosedError:
+            return
+
+
+class Page(RequestHandler):
+    """Sends a megabyte at once."""
+
+    def get(self) -> None:
+        self.write(b"x" * MIB)
+
+
+@asynccontextmanager
+async def hosting(server: str, limits: ConnectionLimits, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serve an application of Tornado on either server, inside; yields the port."""
+    app = Application([("/stream", Endless), ("/page", Page)])
+    async with AsyncExitStack() as stack:
+        (sockets,) = stack.enter_context(open_listeners("127.0.0.1", 0, None))
+        if server == "httptools":
+            await stack.enter_async_context(
+                serving_on(sockets, app, ServerHooks(RequestMetrics()), limits=limits, tls=tls)
+            )
+        else:
+            await stack.enter_async_context(
+                serving_by_tornado(sockets, app, ServerHooks(RequestMetrics()), limits=limits, tls=tls)
+            )
+        yield sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize("path", ["/stream", "/page"])
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_client_must_take_a_least_rate(
+    server: str, path: str, secure: bool, certificate: Certificate, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("asyncio")
+    tls = None
+    if secure:
+        opened = open_tls(certificate.settings["tls_cert"], certificate.settings["tls_key"])
+        tls = None if opened is None else opened.context
+    limits = ConnectionLimits(write_seconds=1, write_bytes_per_second=20_000)
+    trusting = certificate.trusting() if secure else None
+    async with hosting(server, limits, tls) as port, narrow(port, trusting) as (reader, writer):
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert await is_reset(reader, bytes_per_second=5_000)  # it makes progress, but too little
+
+
+async def test_a_client_that_takes_the_least_rate_is_served_on(server: str) -> None:
+    limits = ConnectionLimits(write_seconds=0.5, write_bytes_per_second=20_000)
+    async with hosting(server, limits) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        until = asyncio.get_running_loop().time() + 3
+        while asyncio.get_running_loop().time() < until:
+            assert await reader.readexactly(20_000)
+            await asyncio.sleep(0.02)
+        writer.transport.abort()
+
+
+def test_the_rate_is_averaged_over_a_window_and_time_with_nothing_unsent_does_not_count() -> None:
+    pace = SendRate()
+    pace.measure(1000, 1000)
+    assert not pace.is_too_slow(0, 10, 50)
+    pace.measure(600, 0)
+    assert not pace.is_too_slow(10, 10, 50)
+    assert pace.is_too_slow(10.5, 10, 50)  # 400 bytes, and 500 are due
+    pace.measure(600, 100)
+    assert not pace.is_too_slow(10.5, 10, 50)
+    assert not pace.is_too_slow(20, 10, 50)  # in a new window
+    pace.measure(0, 0)
+    assert not pace.is_too_slow(100, 10, 50)
+    pace.measure(1000, 1000)
+    assert not pace.is_too_slow(200, 10, 50)
+
+
+# The budget
+
+
+class Holder:
+    """A connection that is reset or not."""
+
+    is_reset = False
+
+    def reset(self) -> None:
+        self.is_reset = True
+
+
+async def test_beyond_the_budget_those_that_have_waited_longest_are_reset(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("slow readers reset")
+    budget = SendBudget(100, 60)
+    first, second, third, fourth = (Holder() for _ in range(4))
+    budget.note(first, 40)
+    budget.note(second, 40)
+    budget.note(first, 0)  # it has taken all, and begins anew
+    budget.note(first, 30)
+    budget.note(third, 30)
+    assert not any(each.is_reset for each in (first, second, third))
+    budget.note(fourth, 1)
+    assert [each.is_reset for each in (first, second, third, fourth)] == [False, True, False, False]
+    assert budget.unsent_bytes == 61
+    budget.note(fourth, 61)  # more than one may hold
+    assert [each.is_reset for each in (first, second, third, fourth)] == [False, True, False, True]
+    assert budget.unsent_bytes == 60
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_an_answer_counts_whole_until_its_last_byte_is_sent(secure: bool) -> None:
+    """Until then all of it is in memory."""
+    loop, budget = asyncio.get_running_loop(), SendBudget(100 * MIB, 100 * MIB)
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    with theirs:
+        sender = Sender(budget, secure=secure)
+        transport, _ = await loop.create_connection(lambda: sender, sock=ours)
+        sender.outbox.write(b"x" * MIB)
+        received = 0
+        while received < MIB:
+            received += len(await asyncio.wait_for(loop.sock_recv(theirs, 10_000), 20))
+            if received < MIB // 2:
+                sender.outbox.is_too_slow(0, 1, 0)
+                assert MIB <= budget.unsent_bytes <= MIB + HIDDEN_BYTES
+        async with asyncio.timeout(20):
+            await sender.sent.wait()
+        assert budget.unsent_bytes == 0
+        transport.abort()
+
+
+async def test_with_tornado_s_server_an_answer_counts_whole_too() -> None:
+    budget = SendBudget(100 * MIB, 100 * MIB)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    with theirs:
+        stream = IOStream(ours)
+        reader = _Reader(stream, budget)
+        sent = stream.write(b"x" * MIB)
+        received = 0
+        while received < MIB:
+            received += len(await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 10_000), 20))
+            reader.measure()
+            assert received > MIB // 2 or budget.unsent_bytes == MIB
+        await asyncio.wait_for(sent, 20)
+        reader.measure()
+        assert budget.unsent_bytes == 0
+        reader.end()
+        stream.close()
+
+
+class Sender(asyncio.Protocol):
+    """A connection that sends through an outbox."""
+
+    def __init__(self, budget: SendBudget, *, secure: bool) -> None:
+        self._budget, self._is_secure = budget, secure
+        self.sent = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.outbox = SendBuffer(transport, self._budget, secure=self._is_secure)
+        self.outbox.open()
+
+    def pause_writing(self) -> None:
+        self.outbox.pause()
+
+    def resume_writing(self) -> None:
+        self.outbox.resume()
+        if self.outbox.is_empty:
+            self.sent.set()
+
+
+async def test_memory_is_released_when_much_was_answered_and_not_too_often() -> None:
+    budget = SendBudget(100 * MIB, 100 * MIB)
+    budget.passed_bytes = 20 * MIB
+    budget.note(Holder(), 15 * MIB)
+    assert not budget.should_release(100)  # what is unsent cannot be freed
+    budget.passed_bytes += 20 * MIB
+    assert budget.should_release(100)
+    budget.passed_bytes += 20 * MIB
+    assert not budget.should_release(101)
+    assert budget.should_release(110)

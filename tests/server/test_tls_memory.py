@@ -1,0 +1,72 @@
+"""The memory of a connection with TLS: what it has once read at once does not stay with it."""
+
+import asyncio
+import socket
+import ssl
+from contextlib import ExitStack
+from pathlib import Path
+
+from guidsvc.server.listener import RECEIVE_BYTES, Listener, Tls
+from guidsvc.server.tls import open_tls
+from tests.support.backing_servers import Service, service
+from tests.support.certificates import Certificate
+from tests.support.http_client import hang_up
+
+CONNECTIONS = 100
+BODY_BYTES = 600 * 1024
+REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % BODY_BYTES + b"x" * BODY_BYTES
+
+
+def resident_bytes(running: Service) -> int:
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
+
+
+def ask(connection: ssl.SSLSocket, request: bytes) -> None:
+    connection.sendall(request)
+    assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_connection_keeps_little_of_what_it_has_read(tmp_path: Path, certificate: Certificate) -> None:
+    trusting = certificate.trusting()
+    small = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with service(tmp_path, "--no-access-log", *certificate.flags) as running, ExitStack() as stack:
+        connections = []
+        for _ in range(CONNECTIONS):
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 30))
+            connections.append(stack.enter_context(trusting.wrap_socket(plain, server_hostname="127.0.0.1")))
+            ask(connections[-1], small)
+        before = resident_bytes(running)
+        for each in connections:
+            ask(each, REQUEST)
+        assert resident_bytes(running) - before < CONNECTIONS * 200 * 1024
+        stack.close()
+
+
+async def test_a_connection_that_came_before_the_service_was_ready_is_bounded_too(certificate: Certificate) -> None:
+    opened = open_tls(str(certificate.cert), str(certificate.key))
+    assert opened is not None
+    loop = asyncio.get_running_loop()
+    accepted: asyncio.Future[asyncio.BaseTransport] = loop.create_future()
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        early = stack.enter_context(socket.create_connection(listener.getsockname(), 30))
+        early.setblocking(False)
+        tls = Listener(listener, lambda: Noted(accepted), lambda _: None, tls=Tls(opened.context, 30))
+        stack.callback(tls.close)
+        _, writer = await asyncio.open_connection(sock=early, ssl=certificate.trusting(), server_hostname="127.0.0.1")
+        transport = await asyncio.wait_for(accepted, 30)
+        taken_bytes = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        assert taken_bytes <= 2 * RECEIVE_BYTES
+        await hang_up(writer)
+
+
+class Noted(asyncio.Protocol):
+    """Says how the connection that is accepted can be reached."""
+
+    def __init__(self, accepted: "asyncio.Future[asyncio.BaseTransport]") -> None:
+        self._accepted = accepted
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._accepted.set_result(transport)

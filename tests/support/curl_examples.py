@@ -1,0 +1,70 @@
+"""What curl does with the examples in the docs, for machines that have no curl."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPMessage
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+_ASSIGNMENT = re.compile(r"(\w+)=(\S+)")
+
+
+class Printed(NamedTuple):
+    """What the service answered, and what curl would print of it."""
+
+    status: int
+    headers: HTTPMessage
+    text: str
+
+
+def run(line: str, port: int, folder: Path, variables: Mapping[str, str] | None = None) -> Printed:
+    """Do what a line of the docs does, against this port, with files in this folder and the variables of a shell."""
+    words = iter(shlex.split(_substituted(line, variables or {})))
+    assert next(words) == "curl"
+    method, body, headers, url, target = "GET", None, {}, "", None
+    for word in words:
+        if word == "-X":
+            method = next(words)
+        elif word == "-H":
+            name, _, value = next(words).partition(": ")
+            headers[name] = value
+        elif word in {"-d", "--data-binary"}:
+            given = next(words)
+            body = (folder / given[1:]).read_bytes() if given.startswith("@") else given.encode()
+            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+        elif word == ">":
+            target = folder / next(words)
+        else:
+            assert not word.startswith("-"), f"{word} in {line}"
+            url = word
+    printed = _asked(method, url, body, headers, port)
+    if target is not None:
+        target.write_text(printed.text)
+        return printed._replace(text="")
+    return printed
+
+
+def _substituted(line: str, variables: Mapping[str, str]) -> str:
+    """Put the variables in their places, as a shell does outside of single quotes."""
+    parts = re.split(r"('[^']*')", line)
+    for place in range(0, len(parts), 2):
+        parts[place] = re.sub(r"\$(\w+)", lambda found: variables[found[1]], parts[place])
+    return "".join(parts)
+
+
+def assignments(block: str) -> dict[str, str]:
+    """Return the variables that a block of assignments sets."""
+    return {found[1]: found[2] for found in map(_ASSIGNMENT.fullmatch, block.splitlines()) if found}
+
+
+def _asked(method: str, url: str, body: bytes | None, headers: Mapping[str, str], port: int) -> Printed:
+    parts = urlsplit(url)
+    assert parts.netloc == "127.0.0.1:8888", url
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(method, parts.path + (f"?{parts.query}" if parts.query else ""), body, headers)
+    response = connection.getresponse()
+    printed = Printed(response.status, response.headers, response.read().decode())
+    connection.close()
+    return printed

@@ -1,0 +1,21 @@
+"""Records to test with."""
+
+from guidsvc.domain.record import Record
+
+GUID = "9094E4C980C74043A4B586B420E69DDF"
+USER = "Cylance, Inc."
+
+
+def record(now: int, **fields: object) -> Record:
+    """Make a record that was created at `now`, in Unix milliseconds, and lives for an hour, but for these fields."""
+    seconds = now // 1000
+    plain: dict[str, object] = {
+        "guid": GUID,
+        "user": USER,
+        "expire": seconds + 3600,
+        "version": now,
+        "created": now,
+        "updated": now,
+        "purge_at": seconds + 7200,
+    }
+    return Record.model_validate(plain | fields)

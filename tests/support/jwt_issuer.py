@@ -1,0 +1,115 @@
+"""An issuer of tokens: real keys, the set of their public parts, and a server that the set can be had from."""
+
+import asyncio
+import json
+import ssl
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+
+ISSUER, AUDIENCE = "https://issuer.example/", "guidsvc"
+SUBJECT = "robot 7"
+LIFE_SECONDS = 600
+
+Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+
+
+@cache
+def private(kind: str, number: int = 0) -> Private:
+    """Draw a key: `RS2048`, say, `P-256`, `Ed25519`; the same for the same number."""
+    curves = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1(), "secp256k1": ec.SECP256K1()}
+    if kind in curves:
+        return ec.generate_private_key(curves[kind])
+    if kind.startswith("RS"):
+        return rsa.generate_private_key(public_exponent=65537, key_size=int(kind.removeprefix("RS")))
+    return ed448.Ed448PrivateKey.generate() if kind == "Ed448" else ed25519.Ed25519PrivateKey.generate()
+
+
+def jwk(key: Any, **members: object) -> dict[str, Any]:
+    """Return a key, public or private, as a JWK with these members."""
+    kinds = {"RSA": "RSAAlgorithm", "EC": "ECAlgorithm", "Ed": "OKPAlgorithm"}
+    name = next(kinds[each] for each in kinds if type(key).__name__.startswith(each))
+    told: dict[str, Any] = getattr(jwt.algorithms, name).to_jwk(key, as_dict=True)
+    return told | members
+
+
+def key_set(*keys: object) -> bytes:
+    """Return a JWKS."""
+    return json.dumps({"keys": keys}).encode()
+
+
+def segment(content: object) -> str:
+    """Return a part of a token."""
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return urlsafe_b64encode(text).rstrip(b"=").decode()
+
+
+class Signer:
+    """A key of the issuer."""
+
+    def __init__(self, kid: str | None, kind: str = "P-256", algorithm: str = "ES256", number: int = 0) -> None:
+        self.kid, self.algorithm = kid, algorithm
+        self.private = private(kind, number)
+
+    def jwk(self, **members: object) -> dict[str, Any]:
+        """Return the public part, as it stands in the set."""
+        return jwk(self.private.public_key(), **({} if self.kid is None else {"kid": self.kid}), **members)
+
+    def token(self, claims: Mapping[str, object], **header: object) -> str:
+        """Sign claims."""
+        named = {} if self.kid is None else {"kid": self.kid}
+        algorithm = str(header.pop("by", self.algorithm))
+        return jwt.encode(dict(claims), self.private, algorithm, headers=named | header)
+
+
+def claims(now: int, **changed: object) -> dict[str, Any]:
+    """Return good claims at a time in Unix seconds; what is changed to None is left out."""
+    told = {"iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "exp": now + LIFE_SECONDS, "iat": now, "scope": "read"}
+    return {name: value for name, value in (told | changed).items() if value is not None}
+
+
+class Place:
+    """A server that answers every request the same, and counts them; not before `open` is set."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body, self.status, self.headers = body, "200 OK", ""
+        self.asked, self.port = 0, 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}/keys"
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer a connection."""
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            self.asked += 1
+            await self.open.wait()
+            head = f"HTTP/1.1 {self.status}\r\nContent-Length: {len(self.body)}\r\n{self.headers}\r\n"
+            writer.write(head.encode() + self.body)
+            await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client has gone
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving_keys(body: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[Place]:
+    """Serve, inside."""
+    place = Place(body)
+    server = await asyncio.start_server(place.answer, "127.0.0.1", 0, ssl=tls)
+    place.port = server.sockets[0].getsockname()[1]
+    try:
+        yield place
+    finally:
+        place.open.set()
+        server.close()

@@ -1,0 +1,661 @@
+"""The audit log: a line for each write that was acknowledged, and none more; without secrets; whole, and never lost."""
+
+import asyncio
+import json
+import random
+import re
+import resource
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guidsvc.api.contract import problems
+from guidsvc.auth.audit_log import LONGEST_NAME, AuditLog, Lines, open_audit_log
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.caller import SCOPES, Caller
+from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.lifecycle import RetentionPolicy
+from guidsvc.domain.record import MAX_TIME, MAX_USER_CHARACTERS, Record
+from guidsvc.errors import Forbidden, OutcomeUnknown, RateLimited, StoreUnavailable, Unauthorized
+from guidsvc.monitoring.access_log import PIPE_BUF
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.key_service import KeyService
+from guidsvc.store import open_keys
+from guidsvc.telemetry.tracing import CURRENT, RequestTrace
+from tests.api.resources.test_metrics import scrape, value
+from tests.conftest import ExpectedLogs, FakeClock, Serving
+from tests.support.backing_servers import ROOT, pdapt, service, wait_until
+from tests.support.factories import GUID, record
+from tests.support.gated_store import GatedStore
+from tests.support.http_client import Client, Reply
+from tests.support.secured_service import Asker, Guarded
+from tests.system.test_supervisor import answers, roll, workers
+
+PATH = f"/guid/{GUID}"
+NDJSON = {"Content-Type": "application/x-ndjson"}
+ALICE = Caller("alice", frozenset(SCOPES), "key:4rGcVd0Xq2Lb")
+Line = dict[str, Any]
+
+
+def lines_of(*paths: Path) -> list[Line]:
+    """Read all lines of these files, each of which must be whole."""
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+def writes(lines: list[Line]) -> list[Line]:
+    """Return those that tell of something that was done."""
+    return [line for line in lines if line["action"] != "denied"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "audit.log"
+
+
+# Complete
+
+
+class Storm:
+    """Askers that write at random, and note what was acknowledged: which versions, and to whom."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._guids = [f"{number:032X}" for number in range(12)]
+        self._asked = 0
+        self.written: dict[tuple[str, int], set[tuple[str, str]]] = {}
+        self.deleted: Counter[str] = Counter()
+
+    async def ask(self, name: str, asker: Asker) -> None:
+        """Ask for many things, one after the other."""
+        ways = (self._put, self._put, self._same, self._patch, self._delete, self._draw, self._document, self._lines)
+        for _ in range(30):
+            self._asked += 1
+            await self._rng.choice(ways)(name, asker, {"X-Request-Id": f"request-{self._asked}"})
+
+    def _body(self) -> dict[str, Any]:
+        return {"user": f"{self._rng.random()}"}
+
+    def _path(self) -> str:
+        return f"/guid/{self._rng.choice(self._guids)}"
+
+    def _note(self, guid: str, etag: str, name: str, request_id: str) -> None:
+        self.written.setdefault((guid, int(etag.strip('"'))), set()).add((name, request_id))
+
+    def _noted(self, reply: Reply, guid: str, name: str, headers: dict[str, str]) -> None:
+        assert reply.status in {200, 201, 204, 404, 409, 412, 503}, reply
+        if reply.status < 300:
+            self._note(guid, reply.headers["ETag"], name, headers["X-Request-Id"])
+
+    async def _put(self, name: str, asker: Asker, headers: dict[str, str]) -> None:
+        path, version = self._path(), self._rng.choice([{}, {}, {"If-None-Match": "*"}])
+        reply = await asker.ask("PUT", path, json=self._body(), headers=headers | version)
+        self._noted(reply, path[6:], name, headers)
+
+    async def _same(self, name: str, asker: Asker, headers: dict[str, str]) -> None:
+        """Change nothing: what is answered is a version that somebody else has made."""
+        path = self._path()
+        reply = await asker.ask("PATCH", path, json={}, headers=headers)
+        self._noted(reply, path[6:], name, headers)
+
+    async def _patch(self, name: str, asker: Asker, headers: dict[str, str]) -> None:
+        path, minimal = self._path(), {"Prefer": "return=minimal"}
+        reply = await asker.ask("PATCH", path, json=self._body(), headers=headers | minimal)
+        self._noted(reply, path[6:], name, headers)
+
+    async def _delete(self, name: str, asker: Asker, headers: dict[str, str]) -> None:
+        path = self._path()
+        reply = await asker.ask("DELETE", path, headers=headers)
+        assert reply.status in {204, 404, 503}, reply
+        self.deleted[path[6:]] += reply.status == 204
+
+    async def _draw(self, name: str, asker: Asker, headers: dict[str, str]) -> None:
+        """Create, once, though it is sent again and again."""
+        body, once = self._body(), {"Idempotency-Key": headers["X-Request-Id"]}
+        asked = [asker.ask("POST", "/guid", json=body, headers=headers | once) for _ in range(3)]
+        for reply in [*await asyncio.gather(*asked), await asker.ask("POST", "/guid", json=body, headers=once)]:
+            self._noted(reply, reply.headers.get("Location", "")[6:], name, headers)
+
+    def _operations(self) -> list[dict[str, Any]]:
+        chosen = [self._rng.choice(self._guids) for _ in range(6)]
+        return [
+            *({"guid": guid} | self._body() for guid in chosen[:3]),
+            *({"op": "get", "guid": guid} for guid in chosen[3:]),
+            *({"op": "delete", "guid": guid} for guid in chosen[2:4]),
+            *(self._body() for _ in range(2)),
+        ]
+
+    def _results(
+        self, asked: list[dict[str, Any]], results: list[dict[str, Any]], name: str, headers: dict[str, str]
+    ) -> None:
+        for operation, result in zip(asked, results, strict=True):
+            assert result["status"] in {200, 201, 204, 404, 503}
+            if result["status"] == 204:
+                self.deleted[result["guid"]] += 1
+            elif result["status"] < 300 and operation.get("op") != "get":
+                self._note(result["guid"], result["etag"], name, headers["X-Request-Id"])
+
+    async def _document(self, name: str, asker: Asker, headers: dict[str, str]) -> None:
+        """Do a batch, once, and rehearse it before."""
+        asked, once = self._operations(), {"Idempotency-Key": headers["X-Request-Id"]}
+        body = {"operations": asked}
+        assert (await asker.ask("POST", "/guid:batch?validate_only=true", json=body)).status == 200
+        for _ in range(2):
+            reply = await asker.ask("POST", "/guid:batch", json=body, headers=headers | once)
+        assert reply.headers["Idempotent-Replayed"] == "true"
+        self._results(asked, reply.json["results"], name, headers)
+
+    async def _lines(self, name: str, asker: Asker, headers: dict[str, str]) -> None:
+        asked = self._operations()
+        body = b"".join(json.dumps(operation).encode() + b"\n" for operation in asked)
+        reply = await asker.ask("POST", "/guid:batch", body=body, headers=headers | NDJSON)
+        self._results(asked, reply.lines, name, headers)
+
+
+async def test_what_was_acknowledged_is_in_the_log_and_nothing_else(
+    serving: Serving, combination: dict[str, str], clock: FakeClock, path: Path
+) -> None:
+    """Whatever way it was asked for, by several at once: by GUID and version, by whom, for which request."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    storm = Storm(random.Random(seed))
+    async with serving(**combination, access="keys", audit_log=str(path)) as client:
+        guarded = Guarded(client, combination["store_url"], clock)
+        held = [await guarded.give(owner) for owner in ("alice", "alice", "alice", "bob")]
+        held.append(await guarded.give("root", "admin"))
+        await asyncio.gather(*(storm.ask(f"key:{each.key.id}", Asker(client, each)) for each in held))
+
+    lines = writes(lines_of(path))
+    made = Counter((line["guid"], line["version"]) for line in lines if line["action"] != "delete")
+    assert made == Counter(storm.written.keys())
+    assert Counter(line["guid"] for line in lines if line["action"] == "delete") == +storm.deleted
+    assert storm.deleted
+    last: dict[str, int] = {}
+    for line in lines:
+        assert (line["outcome"], line["remote"]) == ("done", "127.0.0.1")
+        before = last.pop(line["guid"], None)
+        assert (before is None) == (line["action"] == "create"), line
+        if line["action"] == "delete":
+            assert line["version"] == before
+        else:
+            assert (line["caller"], line["request_id"]) in storm.written[line["guid"], line["version"]]
+            last[line["guid"]] = line["version"]
+    assert {line["caller_owner"] for line in lines if line["owner"] != "root" and "caller_owner" in line} <= {"root"}
+
+
+async def test_a_line_says_who_did_what_when_and_from_where(
+    serving: Serving, sqlite_url: str, clock: FakeClock, path: Path
+) -> None:
+    """Of an owner's own, and of what an admin does to it; behind a proxy too."""
+    async with serving(access="keys", audit_log=str(path), trusted_proxies="127.0.0.1") as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        alice, root = await guarded.give("alice"), await guarded.give("root", "admin")
+        made = await Asker(client, alice).ask("PUT", PATH, json={"user": "a"}, headers={"X-Request-Id": "first"})
+        from_afar = {"X-Request-Id": "second", "X-Forwarded-For": "192.0.2.7"}
+        assert (await Asker(client, root).ask("DELETE", PATH, headers=from_afar)).status == 204
+
+    first, second = lines_of(path)
+    same = {"event": "audit", "guid": GUID, "version": int(made.headers["ETag"].strip('"')), "owner": "alice"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
+    second.pop("time")
+    assert first == same | {
+        "action": "create",
+        "caller": f"key:{alice.key.id}",
+        "outcome": "done",
+        "request_id": "first",
+        "remote": "127.0.0.1",
+    }
+    assert second == same | {
+        "action": "delete",
+        "caller": f"key:{root.key.id}",
+        "caller_owner": "root",
+        "outcome": "done",
+        "request_id": "second",
+        "remote": "192.0.2.7",
+    }
+
+
+# Outcomes
+
+
+def noting(store: GatedStore, clock: FakeClock, **more: Any) -> tuple[GuidService, list[tuple[str, Record, str, str]]]:
+    """Return a service, and what it notes."""
+    noted: list[tuple[str, Record, str, str]] = []
+
+    def note(action: str, of: Record, caller: Caller, outcome: str) -> None:
+        noted.append((action, of, caller.name, outcome))
+
+    terms = RetentionPolicy(lifetime=3600, retention=600)
+    plain = GuidService(store, clock=clock, draw=lambda _: GUID, terms=terms, audit=note, attempts=2, **more)
+    return plain.acting_for(ALICE), noted
+
+
+@pytest.mark.parametrize(
+    "fault", [OutcomeUnknown("no answer"), ValueError("a fault"), asyncio.CancelledError()], ids=repr
+)
+async def test_a_write_that_was_sent_and_not_answered_is_of_unknown_outcome(
+    clock: FakeClock, fault: BaseException
+) -> None:
+    store = GatedStore()
+    service, noted = noting(store, clock)
+    kept = store.records[GUID] = record(clock(), owner="alice")
+    swap_fault(store, fault)
+    for write in (
+        service.put("0" * 32, PutCommand(user="b")),
+        service.put(GUID, PutCommand(user="b")),
+        service.delete(GUID),
+    ):
+        with pytest.raises(type(fault)):
+            await write
+
+    assert [(action, name, outcome) for action, _, name, outcome in noted] == [
+        (action, ALICE.name, "unknown") for action in ("create", "update", "delete")
+    ]
+    assert [of.version for _, of, _, _ in noted][1:] == [kept.version + 1, kept.version]
+
+
+def swap_fault(store: GatedStore, fault: BaseException) -> None:
+    """Have a store fail when it is written to."""
+
+    async def swap(old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        raise fault
+
+    store.swap = swap  # type: ignore[method-assign]
+
+
+async def test_what_was_surely_not_done_is_not_in_the_log(clock: FakeClock) -> None:
+    """A store that is not there, a race that was lost, a rehearsal, a change of nothing."""
+    store = GatedStore()
+    service, noted = noting(store, clock)
+    store.records[GUID] = record(clock(), owner="alice", user="a")
+    await service.put(GUID, PutCommand(user="a"))
+    with service.dry_run() as rehearsed:
+        await rehearsed.put(GUID, PutCommand(user="b"))
+    store.loses = True
+    with pytest.raises(StoreUnavailable):
+        await service.put(GUID, PutCommand(user="b"))
+    swap_fault(store, StoreUnavailable("not there"))
+    with pytest.raises(StoreUnavailable):
+        await service.delete(GUID)
+
+    assert noted == []
+
+
+async def test_what_is_past_its_retention_is_created_anew(clock: FakeClock) -> None:
+    """As its client is told, though there is a record still."""
+    store = GatedStore()
+    service, noted = noting(store, clock)
+    store.records[GUID] = record(clock() - 86_400_000, owner="bob")
+    await service.put(GUID, PutCommand(user="a"))
+
+    assert [(action, of.owner) for action, of, _, _ in noted] == [("create", "alice")]
+
+
+class Claimed:
+    """A draw under a claim that does not end."""
+
+    def __call__(self, now: int) -> str:
+        return GUID
+
+    async def not_after(self) -> int:
+        return MAX_TIME * 1000
+
+
+async def test_what_an_earlier_attempt_of_the_same_request_created_is_told_as_found(clock: FakeClock) -> None:
+    """The process that did it may have died before it could note it."""
+    store = GatedStore()
+    service, noted = noting(store, clock)
+    for store.loses in (False, True):
+        await service.create(PutCommand(user="a"), draw=Claimed())
+
+    assert [(action, of.guid, outcome) for action, of, _, outcome in noted] == [
+        ("create", GUID, "done"),
+        ("create", GUID, "found"),
+    ]
+
+
+# Who was not let in
+
+
+async def test_who_was_not_let_in_is_told_with_why(
+    serving: Serving, sqlite_url: str, clock: FakeClock, path: Path
+) -> None:
+    """Without a key, with a wrong one, and with one that does not allow it: on each way that a request can take."""
+    async with serving(access="keys", audit_log=str(path)) as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        held = await guarded.give("alice", "write")
+        writer = Asker(client, held)
+        assert (await writer.ask("PUT", PATH, json={"user": "a"})).status == 201
+        refused = [
+            await client.get(PATH),
+            await client.post("/guid", {"user": "a"}),
+            await client.get(PATH, headers={"Authorization": "Bearer nonsense"}),
+            await writer.ask("GET", PATH),
+            await writer.ask("GET", PATH),
+            await writer.ask("HEAD", PATH),
+            await writer.ask("DELETE", PATH),
+            await writer.ask("GET", "/guid"),
+            await writer.ask("GET", f"{PATH}?view=full"),
+        ]
+        operations = {"operations": [{"op": "get", "guid": GUID}, {"op": "delete", "guid": GUID}]}
+        batch = await writer.ask("POST", "/guid:batch", json=operations)
+        assert [result["status"] for result in batch.json["results"]] == [403, 403]
+
+    name = f"key:{held.key.id}"
+    denied = [line for line in lines_of(path) if line["action"] == "denied"]
+    assert [line["request_id"] for line in denied] == [
+        reply.headers["X-Request-Id"] for reply in [*refused, batch, batch]
+    ]
+    told = [(line["reason"], line.get("needs"), line.get("caller"), line.get("caller_owner")) for line in denied]
+    assert told == [("unauthorized", None, None, None)] * 3 + [
+        ("forbidden", needs, name, "alice")
+        for needs in ("read", "read", "read", "delete", "read", "read", "read", "delete")
+    ]
+    assert {line["remote"] for line in denied} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+async def test_who_asks_too_often_is_told_by_name_if_it_is_known(
+    serving: Serving, sqlite_url: str, clock: FakeClock, path: Path, blocks: bool
+) -> None:
+    """That is: whoever holds the key; but not whoever is locked out, who has none that is good."""
+    limits = {"login_limit": "1/minute"} if blocks else {"rate_limit": "1/minute"}
+    async with serving(access="keys", audit_log=str(path), **limits) as client:
+        held = await Guarded(client, sqlite_url, clock).give()
+        shown = {"Authorization": "Bearer nonsense"} if blocks else held.headers
+        await client.get(PATH, headers=shown)
+        reply = await client.get(PATH, headers=shown)
+        assert reply.status == 429, "the second is one too many"
+
+    line = lines_of(path)[-1]
+    assert (line["reason"], line["request_id"]) == ("rate-limited", reply.headers["X-Request-Id"])
+    assert line.get("caller") == (None if blocks else f"key:{held.key.id}")
+
+
+def test_reasons_are_the_codes_of_the_answers(path: Path, clock: FakeClock) -> None:
+    errors = (Unauthorized("?", invalid=True), Forbidden("read"), RateLimited("?", 1))
+    with open_audit_log(str(path), clock=clock) as log:
+        assert log is not None
+        for error in errors:
+            log.denied(error, ALICE)
+
+    assert [line["reason"] for line in lines_of(path)] == [problems.problem_of(error).code for error in errors]
+
+
+# Without secrets
+
+
+async def test_nothing_secret_and_nothing_that_clients_keep_is_in_a_line(
+    serving: Serving, sqlite_url: str, clock: FakeClock, path: Path
+) -> None:
+    canary = "canary7f3a"
+    body = {"user": canary, "metadata": {canary: canary}}
+    async with serving(access="keys", audit_log=str(path)) as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        held, reader = await guarded.give(), await guarded.give("alice", "read")
+        for each in (held, reader):
+            asker = Asker(client, each)
+            for method in ("PUT", "PATCH", "DELETE"):
+                await asker.ask(method, PATH, json=None if method == "DELETE" else body)
+            await asker.ask("POST", "/guid", json=body, headers={"Idempotency-Key": canary})
+            await asker.ask("POST", "/guid:batch", json={"operations": [body]})
+            await asker.ask("GET", f"{PATH}?access_token={each.text}")
+        wrong = keys.format_key(held.key.id, canary.ljust(keys.SECRET_CHARACTERS, "0"))
+        for authorization in (f"Bearer {wrong}", f"Basic {held.text}", f"Bearer {canary}"):
+            await client.get(PATH, headers={"Authorization": authorization})
+
+    text = path.read_text()
+    assert len(text.splitlines()) == 5 + 4 + 3
+    assert canary not in text
+    for each in (held, reader):
+        assert each.text.split("_")[2] not in text
+        assert each.key.digest not in text
+        assert each.key.id in text
+
+
+# Where it goes
+
+
+def made(path: Path, clock: FakeClock) -> Iterator[AuditLog]:
+    with open_audit_log(str(path), clock=clock) as log:
+        assert log is not None
+        yield log
+
+
+@pytest.fixture
+def log(path: Path, clock: FakeClock) -> Iterator[AuditLog]:
+    yield from made(path, clock)
+
+
+def note(log: AuditLog, clock: FakeClock, version: int) -> None:
+    """Note an update to a version."""
+    log.changed("update", record(clock(), version=version, owner="alice"), ALICE, "done")
+
+
+def versions(*paths: Path) -> list[int]:
+    """Return the versions that are told of in these files."""
+    return [line["version"] for line in lines_of(*paths)]
+
+
+def test_a_file_that_was_moved_away_is_begun_anew(log: AuditLog, clock: FakeClock, path: Path) -> None:
+    """That is all that it takes to rotate it; nothing is lost meanwhile."""
+    note(log, clock, 1)
+    moved = path.rename(path.with_suffix(".1"))
+    version = 1
+    while not path.exists():
+        version += 1
+        note(log, clock, version)
+
+    assert versions(moved, path) == list(range(1, version + 1))
+    assert versions(path) == [version]
+    assert path.stat().st_mode & 0o777 == 0o600, "it is nobody else's"
+
+
+def test_where_it_cannot_be_begun_anew_lines_are_told_of_until_it_can(
+    tmp_path: Path, clock: FakeClock, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected_logs.add("audit line not written")
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for log in made(folder / "audit.log", clock):
+        moved = folder.rename(tmp_path / "moved")
+        version = 0
+        while not caplog.records:
+            version += 1
+            note(log, clock, version)
+        folder.mkdir()
+        note(log, clock, version + 1)
+
+    (told,) = [each.msg for each in caplog.records]
+    assert isinstance(told, dict)
+    there = versions(moved / "audit.log")
+    assert [*there, told["line"]["version"], *versions(folder / "audit.log")] == list(range(1, version + 2))
+
+
+def test_what_was_there_is_kept(log: AuditLog, clock: FakeClock, path: Path) -> None:
+    for more in ([log], made(path, clock)):
+        for each in more:
+            note(each, clock, 1)
+
+    assert versions(path) == [1, 1]
+
+
+async def test_keys_that_are_changed_have_lines_too(
+    serving: Serving, sqlite_url: str, clock: FakeClock, path: Path
+) -> None:
+    """By their ids, and without their texts; what was revoked before is not changed."""
+    async with serving(access="keys", audit_log=str(path)) as client:
+        held = await Guarded(client, sqlite_url, clock).give("root", "admin")
+        root = Asker(client, held)
+        made = await root.ask("POST", "/keys", json={"owner": "alice", "scopes": ["read"]})
+        at = made.headers["Location"]
+        turned = await root.ask("POST", f"{at}/rotation", json={})
+        for _ in range(2):
+            assert (await root.ask("DELETE", at)).status == 204
+
+    lines = lines_of(path)
+    assert [line.pop("action") for line in lines] == ["key-create", "key-rotate", "key-revoke"]
+    for line in lines:
+        assert (line["key"], line["owner"], line["outcome"]) == (made.json["id"], "alice", "done")
+        assert (line["caller"], line["caller_owner"]) == (f"key:{held.key.id}", "root")
+    assert [line["request_id"] for line in lines[:2]] == [made.headers["X-Request-Id"], turned.headers["X-Request-Id"]]
+    for text in (made.json["key"], turned.json["key"]):
+        assert text.split("_")[2] not in path.read_text()
+
+
+class Silent:
+    """Keys whose store does not answer."""
+
+    async def key(self, key_id: str) -> ApiKey | None:
+        return None
+
+    async def keys(self, after: str, limit: int) -> list[ApiKey]:
+        return []
+
+    async def swap_key(self, old: ApiKey | None, new: ApiKey | None) -> bool:
+        raise OutcomeUnknown("no answer")
+
+
+async def test_a_key_that_may_have_been_made_has_a_line_too(log: AuditLog, clock: FakeClock, path: Path) -> None:
+    with pytest.raises(OutcomeUnknown):
+        await KeyService(Silent(), clock=clock, audit=log.key_changed).acting_for(ALICE).create("bob", ["read"])
+
+    (line,) = lines_of(path)
+    assert (line["action"], line["owner"], line["caller"], line["outcome"]) == (
+        "key-create",
+        "bob",
+        ALICE.name,
+        "unknown",
+    )
+    assert "request_id" not in line, "it was done for none"
+
+
+def test_the_longest_line_is_one_that_a_pipe_keeps_together(log: AuditLog, clock: FakeClock, path: Path) -> None:
+    longest = "\U0001f600" * MAX_USER_CHARACTERS
+    token = CURRENT.set(RequestTrace("x" * 128, "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%interface"))
+    caller = Caller(longest, frozenset(SCOPES), f"jwt:{longest * 100}")
+    log.changed("update", record(clock(), owner="'" + longest[1:]), caller, "unknown")
+    CURRENT.reset(token)
+
+    (line,) = lines_of(path)
+    assert len(line["caller"]) == LONGEST_NAME
+    assert len(path.read_bytes()) <= PIPE_BUF
+
+
+async def test_where_the_file_takes_no_more_all_goes_on_and_the_line_is_in_the_log(
+    serving: Serving, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected_logs.add("audit line not written")
+    async with serving(audit_log="/dev/full") as client:
+        made = await client.put(PATH, {"user": "a"})
+        assert made.status == 201
+        assert value(await scrape(client), "guidsvc_audit_failures_total") == 1
+
+    (told,) = [each.msg for each in caplog.records if "audit line not written" in each.getMessage()]
+    assert isinstance(told, dict)
+    assert (told["line"]["guid"], told["line"]["outcome"]) == (GUID, "done")
+    assert told["line"]["request_id"] == made.headers["X-Request-Id"]
+
+
+@contextmanager
+def room(size: int) -> Iterator[None]:
+    """Let files of this process be no larger than so many bytes, inside."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_line_that_found_half_of_its_room_spoils_no_other(path: Path) -> None:
+    """Nor does one of another process."""
+    with path.open("ab", buffering=0) as file, path.open("ab", buffering=0) as others:
+        ours, theirs = Lines(file.fileno), Lines(others.fileno)
+        ours.write(b"first\n")
+        with room(9):
+            for lines in (ours, theirs):
+                with pytest.raises(OSError, match=r".+"):
+                    lines.write(b"second\n")
+        for lines in (theirs, ours, theirs):
+            lines.write(b"third\n")
+
+    assert path.read_bytes().split() == [b"first", b"sec", b"third", b"third", b"third"]
+
+
+def test_a_file_that_cannot_be_written_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    refused = pdapt(tmp_path, "--audit-log", "missing/audit.log")
+
+    assert refused.returncode == 1
+    assert refused.stderr == "pdapt.py: audit_log: cannot be written: missing/audit.log: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "is_kept"),
+    [
+        ((), False),
+        (("--audit-log", "stderr"), True),
+        (("--access", "keys"), True),
+        (("--access", "keys", "--audit-log", "off"), False),
+    ],
+)
+async def test_it_goes_to_standard_error_where_access_is_controlled(
+    tmp_path: Path, options: tuple[str, ...], is_kept: bool
+) -> None:
+    with service(tmp_path, "--log-format", "json", *options) as running:
+        key, text = keys.generate("alice", SCOPES, 0)
+        async with open_keys(f"sqlite:///{tmp_path / 'guidsvc.db'}") as kept:
+            await kept.swap_key(None, key)
+        client = Client(running.port)
+        reply = await client.put(PATH, {"user": "a"}, headers={"Authorization": f"Bearer {text}"})
+        await client.aclose()
+        assert reply.status == 201
+        audited = [line for line in running.log.read_text().splitlines() if '"event":"audit"' in line]
+        assert [json.loads(line)["guid"] for line in audited] == [GUID] * is_kept
+
+
+async def put_many(port: int, name: int, over: Callable[[], bool]) -> set[tuple[str, int]]:
+    """Put until it is over, and return what was acknowledged."""
+    client, acknowledged, number = Client(port), set(), 0
+    while not over():
+        number += 1
+        guid = f"{name:016X}{number % 5:016X}"
+        reply = await client.put(f"/guid/{guid}", {"user": f"{number}"})
+        assert reply.status in {200, 201, 503}, reply
+        if reply.status < 300:
+            acknowledged.add((guid, int(reply.headers["ETag"].strip('"'))))
+        await client.aclose()  # so that the next may be another worker's
+    return acknowledged
+
+
+async def test_several_workers_write_whole_lines_into_one_file_while_they_are_replaced(
+    tmp_path: Path, redis_url: str, path: Path
+) -> None:
+    """And, as it is moved away meanwhile, into two."""
+    over = asyncio.Event()
+    with workers(tmp_path, redis_url, "--audit-log", str(path)) as running:
+        putting = [asyncio.create_task(put_many(running.port, name, over.is_set)) for name in range(8)]
+        await asyncio.to_thread(wait_until, lambda: path.stat().st_size > 20_000, "lines", running.log)
+        moved = path.rename(tmp_path / "audit.1")
+        await asyncio.to_thread(roll, running)
+        size = path.stat().st_size
+        await asyncio.to_thread(wait_until, lambda: path.stat().st_size > size + 20_000, "more", running.log)
+        over.set()
+        acknowledged = set.union(*await asyncio.gather(*putting))
+        assert await asyncio.to_thread(answers, running)
+
+    told = [(line["guid"], line["version"]) for line in lines_of(moved, path)]
+    assert Counter(told) == Counter(acknowledged)
+
+
+def test_the_docs_name_every_member(path: Path) -> None:
+    operating = (ROOT / "docs" / "operating.md").read_text()
+    section = operating.partition("\n## The audit log\n")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)[1:])))
+    example = json.loads(re.findall(r"^    (\{.*\})$", section, re.MULTILINE)[0])
+
+    assert told == {*example, "key", "caller_owner", "count", "reason", "needs"}

@@ -1,0 +1,459 @@
+"""Backup, restore and salvage: the command, the page on it, and files that are only a part of a store."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from socket import AF_UNIX, socket
+
+import pymongo
+import pytest
+
+from guidsvc.errors import StartError
+from guidsvc.store import open_store
+from guidsvc.store.mongo.store import COLLECTION, FENCE, IDENTITY, KEYS, LEDGERS, RECEIPTS
+from guidsvc.store.sqlite import backup as sqlite_backup
+from guidsvc.store.sqlite import parts as sqlite_parts
+from guidsvc.store.sqlite.backup import back_up, salvage
+from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
+from guidsvc.store.sqlite.store import path_of_url
+from tests.conftest import ExpectedLogs, FakeClock, Serving
+from tests.support.backing_servers import ROOT, START_SECONDS, pdapt, service, wait_until
+from tests.support.factories import GUID, record
+from tests.support.http_client import Client
+from tests.system.test_storage_faults import GUIDS, PAGE, damage, filled
+
+BACKUP = (ROOT / "docs" / "backup.md").read_text()
+FAULTS = (ROOT / "docs" / "faults.md").read_text()
+SQLITE_SHELL = """#!{python}
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as connection:
+    print(*connection.execute(sys.argv[2]), sep="\\n")
+"""
+"""What the page needs of the `sqlite3` shell, where that is not installed."""
+
+
+def section(page: str, title: str) -> str:
+    """Return a section of a page, without those that follow on its level or above."""
+    level = title.partition(" ")[0]
+    return re.split(rf"^#{{1,{len(level)}}} ", page.partition(f"\n{title}\n")[2], flags=re.MULTILINE)[0]
+
+
+def recipe(text: str) -> str:
+    """Return the one shell block of a text."""
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return str(block)
+
+
+def spoil_page(path: Path, number: int) -> set[str]:
+    """Overwrite the page of the record with this number, and return the GUIDs of all on it."""
+    mark, data = f"mark{number:04}".encode(), path.read_bytes()
+    page = next(page for start in range(0, len(data), PAGE) if mark in (page := data[start : start + PAGE]))
+    damage(path.parent, mark)
+    return {GUIDS[int(found)] for found in re.findall(rb"mark(\d{4})", page)}
+
+
+Shell = Callable[[str], str]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """Run a block of a page as it stands, in the folder of the service, and return what it prints."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "python").chmod(0o755)
+    (tmp_path / "pdapt.py").symlink_to(ROOT / "pdapt.py")
+    if shutil.which("sqlite3") is None:
+        (programs / "sqlite3").write_text(SQLITE_SHELL.format(python=sys.executable))
+        (programs / "sqlite3").chmod(0o755)
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+
+    def run(block: str) -> str:
+        done = subprocess.run(
+            ["sh", "-e", "-c", block],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+# The page
+
+
+class Writers:
+    """Clients that create records, and note which were acknowledged."""
+
+    def __init__(self, port: int) -> None:
+        self.acknowledged: list[str] = []
+        self._is_over = False
+        self._client = Client(port)
+        self._tasks = [asyncio.create_task(self._write(writer)) for writer in range(4)]
+
+    async def _write(self, writer: int) -> None:
+        number = 0
+        while not self._is_over:
+            number += 1
+            guid = f"{writer:016X}{number:016X}"
+            if (await self._client.put(f"/guid/{guid}", {"user": guid})).status == 201:
+                self.acknowledged.append(guid)
+            await asyncio.sleep(0.002)  # let the others have the processor
+
+    async def until(self, count: int) -> None:
+        """Let them write until so many are acknowledged."""
+        async with asyncio.timeout(START_SECONDS):
+            while len(self.acknowledged) < count:
+                await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """End them."""
+        self._is_over = True
+        await asyncio.gather(*self._tasks)
+        await self._client.aclose()
+
+
+async def test_the_page_s_backup_and_restore_serve_every_record_that_was_acknowledged_before(
+    tmp_path: Path, shell: Shell
+) -> None:
+    with service(tmp_path, "--no-access-log") as running:
+        writers = Writers(running.port)
+        await writers.until(200)
+        before = list(writers.acknowledged)
+        said = await asyncio.to_thread(shell, recipe(section(BACKUP, "### Make a backup")))
+        await writers.until(len(writers.acknowledged) + 50)
+        await writers.stop()
+    match = re.fullmatch(rf"{re.escape(str(tmp_path))}/backup\.db: (\d+) records, (\d+) bytes\n", said)
+    assert match, said
+    assert int(match[1]) >= len(before)
+    assert int(match[2]) == (tmp_path / "backup.db").stat().st_size
+
+    shell(recipe(section(BACKUP, "### Restore a backup")))
+    with service(tmp_path, "--no-access-log") as running:
+        client = Client(running.port)
+        assert (await client.get("/readyz")).json["status"] == "ready"
+        listed = {
+            line["guid"] for line in (await client.get("/guid", headers={"Accept": "application/x-ndjson"})).lines
+        }
+        assert len(listed) == int(match[1])
+        assert listed >= set(before)
+        assert (await client.put(f"/guid/{GUID}", {"user": "goes on"})).status == 201
+        await client.aclose()
+
+
+async def test_the_recipe_for_a_damaged_file_saves_all_but_the_damaged_page(
+    tmp_path: Path, shell: Shell, serving: Serving
+) -> None:
+    async with serving() as client:
+        await filled(client)
+    lost = spoil_page(tmp_path / "guidsvc.db", 300)
+    said = shell(recipe(section(FAULTS, "### What to do").partition("*A row or document is no record.*")[0]))
+
+    async with serving() as client:
+        assert (await client.get("/readyz")).json["status"] == "ready"
+        there = {line["guid"] for line in (await client.get("/guid", headers={"Accept": "application/x-ndjson"})).lines}
+        assert there == set(GUIDS) - lost
+        assert f": {len(there)} records, " in said
+        assert (await client.put(f"/guid/{GUIDS[300]}", {"user": "new"})).status == 201
+
+
+async def test_the_recipe_for_a_row_that_is_no_record_removes_it(
+    tmp_path: Path, shell: Shell, serving: Serving
+) -> None:
+    async with serving() as client:
+        assert (await client.put(f"/guid/{GUID}", {"user": "a"})).status == 201
+    shell(recipe(section(FAULTS, "### What to do").partition("*A row or document is no record.*")[2]))
+    async with serving() as client:
+        assert (await client.get(f"/guid/{GUID}")).status == 404
+
+
+def test_every_shell_block_of_the_pages_is_run_here() -> None:
+    blocks = [re.findall(r"^```sh$", page, re.MULTILINE) for page in (BACKUP, FAULTS)]
+    assert [len(found) for found in blocks] == [2, 2]
+    for page in (BACKUP, FAULTS):
+        assert not re.search(r"^ {4}(sqlite3|python|mv|rm|cp) ", page, re.MULTILINE), "a recipe that no test runs"
+        assert "user_version" not in page, "a version that the next migration makes wrong"
+
+
+async def test_the_page_names_every_collection(mongo_url: str, clock: FakeClock) -> None:
+    async with open_store(mongo_url, clock=clock, exclusive=False) as store:
+        await store.swap(None, record(clock()))
+        with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
+            there = set(client.get_default_database().list_collection_names())
+    told = set(re.findall(r"`(\w+)`", section(BACKUP, "## MongoDB").partition("###")[0]))
+
+    assert told == {COLLECTION, RECEIPTS, IDENTITY, FENCE, KEYS, LEDGERS}
+    assert told >= there
+
+
+# The command
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with one record."""
+    path = tmp_path / "guidsvc.db"
+    with closing(open_writer(path)) as writer:
+        writer.execute("INSERT INTO records VALUES (?, 'a', 1, NULL, '', 1, 1, 1, 2)", (GUID,))
+    return path
+
+
+def test_a_backup_can_be_read_by_its_owner_alone_and_is_one_file(tmp_path: Path, store: Path) -> None:
+    made = back_up(store, tmp_path / "backup.db", overwrite=False)
+
+    assert made.records == 1
+    assert made.path.stat().st_mode & 0o777 == 0o600
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["backup.db", "guidsvc.db"]
+
+
+@pytest.mark.parametrize("copy", [back_up, salvage])
+def test_what_exists_is_replaced_only_where_that_is_said(
+    tmp_path: Path, store: Path, copy: Callable[..., object]
+) -> None:
+    target = tmp_path / "backup.db"
+    target.write_text("precious")
+    with pytest.raises(StartError, match=r"exists; name another file, or add --overwrite"):
+        copy(store, target, overwrite=False)
+    assert target.read_text() == "precious"
+
+    copy(store, target, overwrite=True)
+    with closing(sqlite3.connect(target)) as made:
+        assert made.execute("SELECT guid FROM records").fetchall() == [(GUID,)]
+
+
+def test_the_store_itself_is_never_the_target(store: Path) -> None:
+    with pytest.raises(StartError, match="is the store itself"):
+        back_up(store, store, overwrite=True)
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-lock", "-journal"])
+def test_a_file_that_sqlite_uses_beside_the_store_is_never_the_target(store: Path, suffix: str) -> None:
+    beside = store.with_name(store.name + suffix)
+    beside.unlink(missing_ok=True)  # a store that is not being served has none of them
+    (store.parent / "alias").symlink_to(store.parent)
+    for target in (beside, store.parent / "alias" / beside.name):
+        with pytest.raises(StartError, match="is the store itself, or a file beside it"):
+            back_up(store, target, overwrite=True)
+    assert not beside.exists()
+
+
+def make_socket(path: Path) -> None:
+    """Make what a Unix socket that nobody listens on leaves."""
+    with socket(AF_UNIX) as made:
+        made.bind(str(path))
+
+
+@pytest.mark.parametrize("copy", [back_up, salvage])
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        make_socket,
+        lambda path: path.symlink_to("precious"),
+        lambda path: path.symlink_to(path.name),
+        lambda path: path.symlink_to("missing"),
+        lambda path: path.mkdir(),
+    ],
+    ids=["pipe", "socket", "link", "loop", "link to nothing", "folder"],
+)
+def test_a_target_that_is_no_regular_file_is_never_replaced(
+    tmp_path: Path, store: Path, make: Callable[[Path], None], copy: Callable[..., object]
+) -> None:
+    (tmp_path / "precious").write_text("precious")
+    target = tmp_path / "backup.db"
+    make(target)
+    before = target.lstat()
+    for overwrite in (True, False):
+        with pytest.raises(StartError, match=r"^backup: .* is (no regular file|a symbolic link|a folder)[,;]"):
+            copy(store, target, overwrite=overwrite)
+    assert (target.lstat().st_mode, target.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_target_is_judged_again_before_it_is_replaced(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, check = tmp_path / "backup.db", sqlite_backup._checked
+
+    def checked(made: Path) -> int:
+        os.mkfifo(target)  # while the copy is made
+        return check(made)
+
+    monkeypatch.setattr(sqlite_backup, "_checked", checked)
+    with pytest.raises(StartError, match="is no regular file"):
+        back_up(store, target, overwrite=True)
+    assert target.is_fifo()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_link_that_leads_to_itself_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(StartError, match="store_url: "):
+        path_of_url(f"sqlite:///{tmp_path / 'loop'}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_backup_that_is_ended_leaves_no_part_of_a_copy(tmp_path: Path, store: Path, number: signal.Signals) -> None:
+    columns = "guid, user, expire, metadata, owner, version, created, updated, purge_at"
+    fill = f"INSERT INTO records ({columns}) VALUES (?, 'a', 9, ?, '', 1, 1, 1, 9)"
+    with closing(sqlite3.connect(store)) as file, file:
+        file.executemany(fill, ((f"{each:032X}", "x" * 15_000) for each in range(4000)))
+    command = [sys.executable, str(ROOT / "pdapt.py"), "backup", "copy.db", "--store-url", f"sqlite:///{store}"]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    wait_until(lambda: any(tmp_path.glob(".copy.db.*")) or running.poll() is not None, "a copy that was begun")
+    running.send_signal(number)
+
+    running.wait(START_SECONDS)
+    assert not list(tmp_path.glob(".copy.db*"))
+
+
+def test_a_damaged_store_is_told_and_leaves_no_backup(tmp_path: Path, serving: Serving) -> None:
+    async def fill() -> None:
+        async with serving() as client:
+            await filled(client)
+
+    asyncio.run(fill())
+    spoil_page(tmp_path / "guidsvc.db", 300)
+    refused = pdapt(tmp_path, "backup", "backup.db")
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert re.fullmatch(r"pdapt.py: store_url: .*guidsvc.db is damaged\n", refused.stderr), refused.stderr
+    assert not [each for each in tmp_path.iterdir() if "backup" in each.name]
+
+
+def test_no_store_is_made_by_it(tmp_path: Path) -> None:
+    refused = pdapt(tmp_path, "backup", "backup.db")
+
+    assert refused.returncode == 1
+    assert refused.stderr == f"pdapt.py: store_url: there is no store at {tmp_path / 'guidsvc.db'}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["x" * 300], r"backup: .*/x{300} cannot be written: File name too long"),
+        (["missing/backup.db"], r"backup: .*/missing/backup.db cannot be written: No such file or directory"),
+        (["backup.db", "--store-url", "mongodb://127.0.0.1/guidsvc"], r".*mongodump.*docs/backup.md"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(tmp_path: Path, store: Path, words: list[str], told: str) -> None:
+    refused = pdapt(tmp_path, "backup", *words)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert re.fullmatch(rf"pdapt.py: {told}\n", refused.stderr), refused.stderr
+
+
+def test_the_single_rows_are_made_anew_where_they_cannot_be_read(tmp_path: Path, store: Path) -> None:
+    with closing(sqlite3.connect(store)) as damaged:
+        damaged.execute("DELETE FROM identity")
+        damaged.execute("DELETE FROM fence")
+        damaged.commit()
+    salvage(store, tmp_path / "saved.db", overwrite=False)
+
+    with closing(open_writer(tmp_path / "saved.db")) as saved:
+        assert len(saved.execute("SELECT * FROM identity").fetchall()) == 1
+        assert saved.execute("SELECT mode FROM fence").fetchall() == [("off",)]
+        assert saved.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
+# A part of a store
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait long for another process that may be making the file."""
+    monkeypatch.setattr(sqlite_parts, "WAIT_SECONDS", 0.1)
+
+
+async def starts(path: Path, clock: FakeClock) -> None:
+    """Open the store in a file, as the service does."""
+    async with open_store(f"sqlite:///{path}", clock=clock, exclusive=True):
+        pass
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_copy_without_its_log_is_not_taken_for_a_new_store(tmp_path: Path, clock: FakeClock) -> None:
+    copy = tmp_path / "copy.db"
+    async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=clock, exclusive=True) as store:
+        await store.swap(None, record(clock()))
+        shutil.copy(tmp_path / "guidsvc.db", copy)
+    before = copy.read_bytes()
+    assert len(before) == 4096
+
+    for _ in range(2):
+        with pytest.raises(StartError, match=r"copied without its log .*docs/backup.md"):
+            await starts(copy, clock)
+    assert copy.read_bytes() == before
+    assert sorted(each.name for each in tmp_path.glob("copy*")) == ["copy.db"]
+
+
+CUT_OFF = """
+import os, sqlite3, sys
+source, target = sqlite3.connect("guidsvc.db"), sqlite3.connect("copy.db")
+def progress(status, remaining, total):
+    if total - remaining >= int(sys.argv[1]):
+        os._exit(9)
+source.backup(target, pages=10, progress=progress)
+"""
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("pages", [10, 3000])
+async def test_a_backup_that_was_cut_off_is_not_taken_for_a_new_store(
+    tmp_path: Path, clock: FakeClock, pages: int
+) -> None:
+    async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=clock, exclusive=True) as store:
+        metadata = f'{{"room": "{"x" * 15_000}"}}'
+        made = [record(clock(), guid=f"{number:032X}", metadata=metadata) for number in range(1000)]
+        await asyncio.gather(*(store.swap(None, each) for each in made))
+        done = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", CUT_OFF, str(pages)], cwd=tmp_path, check=False
+        )
+        assert done.returncode == 9
+
+    for _ in range(2):
+        with pytest.raises(StartError, match=r"was cut off\. .*docs/backup.md"):
+            await starts(tmp_path / "copy.db", clock)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_log_without_its_file_is_not_thrown_away(tmp_path: Path, clock: FakeClock) -> None:
+    path, log = tmp_path / "guidsvc.db", tmp_path / "guidsvc.db-wal"
+    log.write_bytes(b"x" * 4096)
+
+    with pytest.raises(StartError, match="there is a log beside it"):
+        await starts(path, clock)
+    assert log.read_bytes() == b"x" * 4096
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_a_file_that_is_absent_or_has_no_bytes_is_a_new_store(
+    tmp_path: Path, clock: FakeClock, is_there: bool
+) -> None:
+    if is_there:
+        (tmp_path / "guidsvc.db").touch()
+    await starts(tmp_path / "guidsvc.db", clock)
+
+
+async def test_the_service_says_so_in_one_line(tmp_path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
+    async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=clock, exclusive=True):
+        shutil.copy(tmp_path / "guidsvc.db", tmp_path / "copy.db")
+    refused = await asyncio.to_thread(pdapt, tmp_path, "--store-url", "sqlite:///copy.db", "--port", "0")
+
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert refused.stderr.startswith(f"pdapt.py: store_url: {tmp_path / 'copy.db'} holds no tables: it was copied ")

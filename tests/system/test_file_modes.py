@@ -1,0 +1,57 @@
+"""What the service writes only its own user can read, whatever the umask is."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FakeClock, Serving
+from tests.support.factories import GUID
+from tests.support.secured_service import Asker, Guarded
+
+
+@pytest.fixture(autouse=True)
+def _open_umask() -> Iterator[None]:
+    old = os.umask(0)
+    yield
+    os.umask(old)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir() if path.is_file()}
+
+
+async def test_nobody_else_can_read_what_is_written(
+    serving: Serving, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics, url, audit_log = tmp_path / "metrics", f"sqlite:///{tmp_path}/a.db", tmp_path / "audit.log"
+    metrics.mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(metrics))
+    async with serving(store_url=url, access="keys", audit_log=str(audit_log), public_metrics=True) as client:
+        alice = Asker(client, await Guarded(client, url, clock).give())
+        version = 0
+        while not (tmp_path / "audit.log").exists() or version < 2:
+            version += 1
+            assert (await alice.ask("PUT", f"/guid/{GUID}", json={"user": f"{version}"})).status in {200, 201}
+        audit_log.rename(tmp_path / "audit.1")
+        while not audit_log.exists():
+            version += 1
+            await alice.ask("PUT", f"/guid/{GUID}", json={"user": f"{version}"})
+        assert (await client.get("/metrics")).status == 200
+        found = modes(tmp_path)
+        assert {"a.db", "a.db-wal", "a.db-shm", "a.db-lock", "audit.log", "audit.1"} <= found.keys()
+        assert set(found.values()) == {0o600}, found
+        assert set(modes(metrics).values()) == {0o600}
+        assert len(modes(metrics)) >= 5
+
+
+async def test_a_file_that_is_there_keeps_its_mode(serving: Serving, tmp_path: Path) -> None:
+    """An operator may share it with a group."""
+    url = f"sqlite:///{tmp_path}/a.db"
+    async with serving(store_url=url):
+        pass
+    (tmp_path / "a.db").chmod(0o640)
+    async with serving(store_url=url) as client:
+        assert (await client.put(f"/guid/{GUID}", {"user": "a"})).status == 201
+        assert modes(tmp_path)["a.db"] == 0o640

@@ -1,0 +1,228 @@
+"""`python pdapt.py healthcheck`, beside real services in every set-up that it must find by itself."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from guidsvc.cli import healthcheck as healthcheck_command
+from guidsvc.errors import StartError
+from tests.support.backing_servers import ROOT, START_SECONDS, Server, free_port, pdapt, wait_until
+from tests.support.certificates import Certificate
+
+SILENT = ("--no-access-log",)
+
+
+@contextmanager
+def started(folder: Path, *flags: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a service, inside; it may listen anywhere, so that it listens is told by its banner."""
+    log = folder / "started.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "pdapt.py"), *SILENT, *flags],
+            cwd=folder,
+            env=os.environ | environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until(lambda: " at " in log.read_text() or process.poll() is not None, "the banner", log)
+        assert process.poll() is None, log.read_text()
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.wait(START_SECONDS)
+
+
+def expect_healthy(folder: Path, *flags: str, **environment: str) -> str:
+    """Check that a healthcheck with these flags succeeds; return its line."""
+    done = pdapt(folder, "healthcheck", *flags, **environment)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    (line,) = done.stdout.splitlines()
+    return line
+
+
+def expect_unhealthy(folder: Path, *flags: str, **environment: str) -> str:
+    """Check that a healthcheck with these flags fails; return its line, which says why."""
+    done = pdapt(folder, "healthcheck", *flags, **environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pdapt.py: healthcheck: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.2", "127.0.0.2"),
+        ("localhost", "localhost"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("::1", "[::1]"),
+        ("::", "[::1]"),
+    ],
+)
+def test_a_service_on_any_address_is_found(tmp_path: Path, host: str, address: str) -> None:
+    flags = ["--host", host, "--port", str(free_port()), "--access", "off"]
+    with started(tmp_path, *flags):
+        assert expect_healthy(tmp_path, *flags) == f"alive: http://{address}:{flags[3]}/livez"
+        assert expect_healthy(tmp_path, "--ready", *flags) == f"ready: http://{address}:{flags[3]}/readyz"
+
+
+def test_a_service_that_asks_for_keys_is_found(tmp_path: Path) -> None:
+    flags = ["--host", "0.0.0.0", "--port", str(free_port()), "--access", "keys"]
+    with started(tmp_path, *flags):
+        expect_healthy(tmp_path, *flags)
+        expect_healthy(tmp_path, *flags, "--ready")
+
+
+@pytest.mark.parametrize("where", ["environment", ".env", "file", "flag"])
+def test_the_settings_are_read_as_the_service_reads_them(tmp_path: Path, where: str) -> None:
+    port, flags, environment = str(free_port()), list[str](), dict[str, str]()
+    match where:
+        case "environment":
+            environment["GUIDSVC_PORT"] = port
+        case ".env":
+            (tmp_path / ".env").write_text(f"GUIDSVC_PORT={port}\n")
+        case "file":
+            (tmp_path / "port").write_text(f"{port}\n")
+            environment["GUIDSVC_PORT_FILE"] = str(tmp_path / "port")
+        case "flag":
+            environment["GUIDSVC_PORT"], flags = str(free_port()), ["--port", port]
+    with started(tmp_path, *flags, **environment):
+        assert f":{port}/" in expect_healthy(tmp_path, *flags, **environment)
+
+
+@pytest.mark.parametrize("server", ["httptools", "tornado"])
+def test_tls_is_spoken_whoever_signed_the_certificate(tmp_path: Path, certificate: Certificate, server: str) -> None:
+    at = ["--port", str(free_port())]
+    with started(tmp_path, *at, *certificate.flags, "--server", server):
+        assert expect_healthy(tmp_path, *at, *certificate.flags).startswith("alive: https://")
+        expect_unhealthy(tmp_path, *at)
+
+
+@pytest.mark.parametrize("server", ["httptools", "tornado"])
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_unix_socket_is_asked(tmp_path: Path, certificate: Certificate, server: str, *, tls: bool) -> None:
+    flags = ["--unix-socket", "guidsvc.sock", *(certificate.flags if tls else [])]
+    with started(tmp_path, *flags, "--server", server):
+        assert expect_healthy(tmp_path, *flags).endswith("://localhost/livez at guidsvc.sock")
+        expect_healthy(tmp_path, *flags, "--ready")
+    assert "guidsvc.sock" in expect_unhealthy(tmp_path, *flags)
+
+
+def test_a_service_that_is_not_there_or_is_none_is_told_in_one_line(tmp_path: Path, own_redis: Server) -> None:
+    port = str(free_port())
+
+    assert expect_unhealthy(tmp_path, "--port", port).endswith(f"http://127.0.0.1:{port}/livez: Connection refused")
+    assert "no HTTP" in expect_unhealthy(tmp_path, "--port", str(own_redis.port))
+    assert "port: 0 is any free port" in expect_unhealthy(tmp_path, "--port", "0")
+
+
+def test_a_service_that_stands_still_is_not_alive(tmp_path: Path) -> None:
+    at = ["--port", str(free_port())]
+    with started(tmp_path, *at) as process:
+        expect_healthy(tmp_path, *at)
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        assert "no answer within 3 s" in expect_unhealthy(tmp_path, *at)
+
+
+def test_without_its_store_a_service_is_alive_and_not_ready(tmp_path: Path, own_mongo: Server) -> None:
+    flags = ["--port", str(free_port()), "--store-url", f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"]
+    with started(tmp_path, *flags):
+        expect_healthy(tmp_path, *flags, "--ready")
+        own_mongo.kill()
+        assert "/readyz: " in expect_unhealthy(tmp_path, *flags, "--ready")
+        expect_healthy(tmp_path, *flags)
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        ("/venv/bin/python /app/pdapt.py --port 9000", ["--port", "9000"]),
+        ("/sbin/docker-init -- guidsvc --port 9000 --host ::", ["--port", "9000", "--host", "::"]),
+        ("/sbin/docker-init -- guidsvc", []),
+        ("/bin/sh /usr/local/bin/guidsvc --jwt-audience guidsvc", ["--jwt-audience", "guidsvc"]),
+        ("/sbin/init", []),
+        ("", []),
+    ],
+)
+def test_the_flags_of_a_container_are_those_of_its_first_process(tmp_path: Path, words: str, flags: list[str]) -> None:
+    file = tmp_path / "cmdline"
+    file.write_text("".join(f"{word}\0" for word in words.split()))
+
+    assert healthcheck_command.container_flags(file) == flags
+    assert healthcheck_command.container_flags(tmp_path / "missing") == []
+
+
+def test_flags_that_are_given_win_over_those_of_the_container(tmp_path: Path) -> None:
+    file = tmp_path / "cmdline"
+    one, other = str(free_port()), str(free_port())
+    file.write_text(f"python\0pdapt.py\0--port\0{one}\0")
+
+    for flags, port in (([], one), (["--port", other], other)):
+        with pytest.raises(StartError, match=f":{port}/livez"):
+            healthcheck_command.run(flags, first_process=file)
+
+
+def exchange(folder: Path, answer: bytes, *flags: str) -> tuple[bytes, str]:
+    """Answer a healthcheck with these bytes; return what it asked, and what it said."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, str(ROOT / "pdapt.py"), "healthcheck", *flags]
+        environment: Mapping[str, str] = os.environ | {"GUIDSVC_PORT": str(listener.getsockname()[1])}
+        with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            listener.settimeout(START_SECONDS)
+            connection, _ = listener.accept()
+            with connection:
+                asked = connection.recv(65536)
+                connection.sendall(answer)
+            _, said = process.communicate(timeout=START_SECONDS)
+            assert process.returncode == 1
+    return asked, said
+
+
+@pytest.mark.parametrize(("flags", "path"), [((), b"/livez"), (("--ready",), b"/readyz")])
+def test_the_host_is_one_that_every_listener_accepts(tmp_path: Path, flags: tuple[str, ...], path: bytes) -> None:
+    asked, _ = exchange(tmp_path, b"", *flags)
+
+    assert asked.startswith(b"GET %b HTTP/1.1\r\n" % path)
+    assert re.findall(rb"(?im)^host: (.*)\r$", asked) == [b"localhost"]
+
+
+def test_a_bad_answer_is_shown_in_one_line_and_cut(tmp_path: Path) -> None:
+    body = b'{"store":\n "down"}\xff' + b"x" * 50_000
+    _, said = exchange(tmp_path, b"HTTP/1.1 503 No\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), "--ready")
+
+    assert '/readyz: answered 503: {"store": "down"}' in said
+    assert len(said.splitlines()) == 1
+    assert len(said) < 500
+
+
+def test_a_server_that_drips_its_answer_is_given_up(tmp_path: Path) -> None:
+    """Each byte comes in time, and the whole answer never."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, str(ROOT / "pdapt.py"), "healthcheck"]
+        environment = os.environ | {"GUIDSVC_PORT": str(listener.getsockname()[1])}
+        with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            listener.settimeout(START_SECONDS)
+            connection, _ = listener.accept()
+            with connection, suppress(ConnectionError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                begun = time.monotonic()
+                while process.poll() is None and time.monotonic() - begun < 30:
+                    connection.sendall(b"X: y\r\n")
+                    time.sleep(0.5)
+            process.kill()
+            assert process.stderr is not None
+            assert "no whole answer within 5 s" in process.stderr.read()
+    assert process.returncode == 1

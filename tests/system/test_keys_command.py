@@ -1,0 +1,333 @@
+"""`python pdapt.py keys`, as a process: what it prints where, beside a service and without one."""
+
+import http.client
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pymongo
+import pytest
+
+from guidsvc.cli.keys import COLUMNS, parser
+from guidsvc.domain import api_key as keys
+from guidsvc.store.sqlite.schema import open_writer
+from tests.support.backing_servers import ROOT, Service, pdapt, service, wait_until
+from tests.support.factories import GUID
+from tests.system.test_supervisor import workers
+
+TEXT = r"gs_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}\n"
+DAY = 24 * 3600
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """`pdapt.py keys`, in a folder of this test."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return pdapt(tmp_path, "keys", *words, **environment)
+
+    return run
+
+
+@pytest.fixture
+def empty_store(tmp_path: Path) -> None:
+    """An empty store in that folder."""
+    open_writer(tmp_path / "guidsvc.db").close()
+
+
+def made(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the key that a command printed, which is all of its output; where the store is, is told beside it."""
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(TEXT, done.stdout)
+    assert done.stdout.strip() not in done.stderr
+    assert re.search("^store: ", done.stderr, re.MULTILINE)
+    return done.stdout.strip()
+
+
+def id_of(text: str) -> str:
+    """Return the id of a key."""
+    shown = keys.parse(text)
+    assert shown is not None
+    return shown.id
+
+
+def listed(command: Command, *words: str) -> dict[str, dict[str, object]]:
+    """Return what is listed, by id."""
+    done = command("list", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch("store: .*\n", done.stderr)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["id"] for each in told] == sorted(each["id"] for each in told)
+    return {each["id"]: each for each in told}
+
+
+def status(running: Service, text: str, method: str = "GET", path: str = "/guid") -> int:
+    """Return how the service answers who shows a key; over a new connection, to whichever worker."""
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
+        connection.request(method, path, headers={"Authorization": f"Bearer {text}"})
+        return connection.getresponse().status
+
+
+def test_keys_are_made_before_there_is_a_store(command: Command, tmp_path: Path) -> None:
+    text = made(command("create", "--create", "--owner", "Cylance, Inc."))
+
+    assert listed(command)[id_of(text)] == {
+        "id": id_of(text),
+        "owner": "Cylance, Inc.",
+        "scopes": ["read", "write", "delete"],
+        "created": listed(command)[id_of(text)]["created"],
+        "state": "live",
+    }
+    with service(tmp_path, "--access", "keys") as running:
+        assert status(running, text) == 200
+
+
+@pytest.mark.usefixtures("empty_store")
+def test_a_key_expires_when_it_is_told(command: Command) -> None:
+    by_days = made(command("create", "--owner", "a", "--scopes", "admin", "--expires", "90d"))
+    by_time = made(command("create", "--owner", "a", "--scopes", " read , admin", "--expires", "4102444800"))
+    told = listed(command)
+
+    created = int(str(told[id_of(by_days)]["created"])) // 1000
+    assert abs(int(str(told[id_of(by_days)]["expire"])) - created - 90 * DAY) <= 1
+    assert told[id_of(by_time)]["expire"] == "4102444800"
+    assert told[id_of(by_time)]["scopes"] == ["read", "admin"]
+
+
+@pytest.mark.usefixtures("empty_store")
+def test_the_table_has_a_row_for_each_key(command: Command) -> None:
+    assert command("list").stdout.split() == list(COLUMNS)
+    text = made(command("create", "--owner", "Bob", "--expires", "4102444800"))
+    _, before = lines = command("list").stdout.splitlines()
+    head, row = (re.split("  +", line) for line in lines)
+
+    assert head == list(COLUMNS)
+    assert row[:3] == [id_of(text), "Bob", "read,write,delete"]
+    assert re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z", row[3])
+    assert row[4:] == ["never", "2100-01-01T00:00:00Z", "live"]
+    assert command("revoke", id_of(text)).returncode == 0
+    assert command("list").stdout.splitlines()[1] == before.removesuffix("live") + "revoked"
+    assert listed(command).keys() == {id_of(text)}
+
+
+@pytest.mark.usefixtures("empty_store")
+def test_revoking_twice_is_as_once_and_what_is_revoked_is_not_rotated(command: Command) -> None:
+    text = made(command("create", "--owner", "a"))
+    for _ in range(2):
+        done = command("revoke", id_of(text))
+        assert (done.returncode, done.stdout) == (0, "")
+    assert listed(command)[id_of(text)]["state"] == "revoked"
+    refused = command("rotate", id_of(text))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert re.fullmatch(r"store: .*\npdapt\.py: Key \w+ was revoked, .*\n", refused.stderr)
+
+
+@pytest.mark.usefixtures("empty_store")
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("revoke", "0" * 12), "There is no key with the id 000000000000"),
+        (("rotate", "0" * 12), "There is no key"),
+        (("revoke", "x"), "The id of a key is 12 letters and digits"),
+        (("create", "--owner", "a", "--expires", "90"), "expire is past"),
+        (("list", "--store-url", "sqlite:////nowhere/at/all"), "store_url: there is no store at /nowhere/at/all: "),
+        (
+            ("create", "--create", "--owner", "a", "--store-url", "sqlite:////nowhere/at/all"),
+            "store_url: /nowhere/at/all cannot be opened",
+        ),
+        (("list", "--store-url", "file:///x"), "store_url: this is no store"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(command: Command, words: tuple[str, ...], why: str) -> None:
+    done = command(*words)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"(store: /.*/guidsvc\.db\n)?pdapt\.py: {why}.*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ((), "required: COMMAND"),
+        (("destroy",), "invalid choice"),
+        (("create",), "required: --owner"),
+        (("create", "--owner", " "), "--owner: must not be blank"),
+        (("create", "--owner", "a" * 257), "--owner: must have 1 to 256 characters"),
+        (("create", "--owner", b"\xff".decode("utf-8", "surrogateescape")), "--owner: must be UTF-8"),
+        (("create", "--owner", "a", "--scopes", "read,all"), "--scopes: scopes are read, write, delete, admin"),
+        (("create", "--owner", "a", "--scopes", ""), "--scopes: scopes are"),
+        (("create", "--owner", "a", "--expires", "tomorrow"), "--expires: must be 90d"),
+        (("create", "--owner", "a", "--expires", "-1"), "--expires: "),
+        (("create", "--owner", "a", "--expires", "253402300800"), "--expires: is too far away"),
+        (("create", "--owner", "a", "--expires", "9999999d"), "--expires: is too far away"),
+        (("rotate", "0" * 12, "--overlap", "1h"), "--overlap: must be seconds"),
+        (("rotate", "0" * 12, "--overlap", "2592001"), "--overlap: must be seconds"),
+    ],
+)
+def test_what_makes_no_sense_is_told_as_usage(command: Command, words: tuple[str, ...], why: str) -> None:
+    done = command(*words)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: pdapt.py keys")
+    assert why in done.stderr.splitlines()[-1]
+
+
+def test_help_tells_of_every_command_and_flag(command: Command) -> None:
+    whole = command("--help").stdout
+    for name, flags in {
+        "create": ("--owner", "--scopes", "--expires", "--create", "--store-url"),
+        "list": ("--json", "--store-url"),
+        "revoke": ("ID", "--store-url"),
+        "rotate": ("ID", "--overlap", "--store-url"),
+    }.items():
+        assert f" {name} " in whole
+        told = command(name, "--help")
+        assert told.returncode == 0
+        assert all(flag in told.stdout for flag in flags)
+
+
+def test_the_store_is_that_of_the_settings(command: Command, tmp_path: Path) -> None:
+    """A flag wins over the environment, which wins over the file; and a misspelt setting is told."""
+    first, second, third = (f"sqlite:///{tmp_path / name}.db" for name in "abc")
+    (tmp_path / ".env").write_text(f"GUIDSVC_STORE_URL={first}\n")
+    made(command("create", "--create", "--owner", "first"))
+    made(command("create", "--create", "--owner", "second", GUIDSVC_STORE_URL=second))
+    made(command("create", "--create", "--owner", "third", "--store-url", third, GUIDSVC_STORE_URL=second))
+
+    for url, owner in ((first, "first"), (second, "second"), (third, "third")):
+        assert [each["owner"] for each in listed(command, "--store-url", url).values()] == [owner]
+    assert command("list", GUIDSVC_STORE_ULR=first).stderr.startswith("pdapt.py: GUIDSVC_STORE_ULR")
+
+
+EVERY = [("create", "--owner", "a"), ("list",), ("revoke", "0" * 12), ("rotate", "0" * 12)]
+"""Each command, as it stands."""
+
+
+def test_every_command_is_tried() -> None:
+    assert sorted(re.findall(r"^    (\w+)", parser().format_help(), re.MULTILINE)) == sorted(each[0] for each in EVERY)
+
+
+@pytest.mark.parametrize("words", EVERY)
+@pytest.mark.parametrize("file", ["absent", "empty", "without tables"])
+def test_no_command_makes_a_store_by_mistake(
+    command: Command, tmp_path: Path, words: tuple[str, ...], file: str
+) -> None:
+    """A file that is misspelt stays absent, and one that holds no store stays as it is."""
+    path = tmp_path / "tpyo.db"
+    if file != "absent":
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript("CREATE TABLE x (y); DROP TABLE x" if file == "without tables" else "")
+    if file == "empty":
+        path.touch()
+    before = path.read_bytes() if path.exists() else None
+    done = command(*words, "--store-url", "sqlite:///tpyo.db")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    hint = ", or make this one with --create" if words[0] == "create" else " with --store-url"
+    assert done.stderr == f"pdapt.py: store_url: there is no store at {path}: name the store of the service{hint}\n"
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ([] if before is None else ["tpyo.db"])
+
+
+@pytest.mark.parametrize("words", EVERY)
+def test_no_command_makes_a_database_by_mistake(command: Command, mongo_url: str, words: tuple[str, ...]) -> None:
+    done = command(*words, "--store-url", mongo_url)
+    name = mongo_url.rpartition("/")[2]
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"pdapt.py: store_url: there is no store at {mongo_url}, in the database {name}: ")
+    assert len(done.stderr.splitlines()) == 1
+    with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
+        assert name not in client.list_database_names()
+
+
+@pytest.mark.parametrize("store", ["sqlite", "mongo"])
+def test_a_store_is_made_where_that_is_meant_and_each_command_tells_where_it_is(
+    command: Command, request: pytest.FixtureRequest, tmp_path: Path, store: str
+) -> None:
+    url = request.getfixturevalue("mongo_url") if store == "mongo" else "sqlite:///other.db"
+    at = ("--store-url", url)
+    place = f"store: {tmp_path / 'other.db' if store == 'sqlite' else url}"
+    for create in (("--create",), ("--create",), ()):
+        done = command("create", *create, "--owner", "a", *at)
+        text = made(done)
+        assert done.stderr.splitlines()[0] == place
+    for words in (("list",), ("rotate", id_of(text)), ("revoke", id_of(text))):
+        done = command(*words, *at)
+        assert (done.returncode, done.stderr.splitlines()[0]) == (0, place)
+
+
+@pytest.mark.parametrize("store", ["sqlite", "mongo"])
+def test_many_at_once_lose_nothing(
+    command: Command, request: pytest.FixtureRequest, tmp_path: Path, store: str
+) -> None:
+    """Not even where the first of them makes the store."""
+    url = request.getfixturevalue(f"{store}_url")
+    words = [sys.executable, str(ROOT / "pdapt.py"), "keys", "create", "--create", "--store-url", url, "--owner"]
+    started = [
+        subprocess.Popen([*words, owner], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for owner in "abcd"
+    ]
+    said = [each.communicate(timeout=30) for each in started]
+
+    assert [each.returncode for each in started] == [0] * 4, said
+    told = listed(command, "--store-url", url)
+    assert [told[id_of(text.strip())]["owner"] for text, _ in said] == list("abcd")
+
+
+@pytest.mark.parametrize("store", ["sqlite", "mongo"])
+def test_it_works_beside_a_service_that_has_the_store_for_itself(
+    command: Command, request: pytest.FixtureRequest, tmp_path: Path, store: str
+) -> None:
+    """What is made opens at once, what is rotated goes on, what is revoked is refused soon."""
+    url = request.getfixturevalue(f"{store}_url")
+    at = ("--store-url", url)
+    with service(tmp_path, "--access", "keys", *at) as running:
+        text = made(command("create", "--owner", "a", *at))
+        assert status(running, text) == 200
+        assert status(running, text, "PUT", f"/guid/{GUID}") == 400, "it may write, and has said nothing"
+        wait_until(lambda: "used" in listed(command, *at)[id_of(text)], "the note of its use", running.log)
+        again = made(command("rotate", id_of(text), "--overlap", "3600", *at))
+        assert [status(running, each) for each in (text, again)] == [200, 200]
+        at_last = made(command("rotate", id_of(text), "--overlap", "0", *at))
+        wait_until(lambda: status(running, text) == 401, "the first secret has ended", running.log)
+        wait_until(lambda: status(running, again) == 401, "the second secret has ended", running.log)
+        assert status(running, at_last) == 200
+        assert command("revoke", id_of(text), *at).returncode == 0
+        wait_until(lambda: status(running, at_last) == 401, "it is revoked", running.log)
+
+
+@pytest.mark.usefixtures("empty_store")
+def test_what_is_revoked_is_refused_by_every_worker_within_five_seconds(
+    command: Command, tmp_path: Path, redis_url: str
+) -> None:
+    text, other = made(command("create", "--owner", "a")), made(command("create", "--owner", "b"))
+    # However often it is asked with the key until then, the address is not locked out.
+    with workers(tmp_path, redis_url, "--access", "keys", "--login-limit", "") as running:
+        assert all(status(running, text) == 200 for _ in range(20)), "both workers know it"
+        assert command("revoke", id_of(text)).returncode == 0
+        wait_until(lambda: {status(running, text) for _ in range(10)} == {401}, "all refuse it", running.log, 5.0)
+        assert all(status(running, other) == 200 for _ in range(10))
+
+
+def test_no_secret_is_kept_or_logged(command: Command, tmp_path: Path) -> None:
+    """Not in the file, nor in its log, nor in any line of a service that tells all."""
+    with service(tmp_path, "--access", "keys", "--log-level", "debug") as running:
+        first = made(command("create", "--owner", "a", "--scopes", "admin", GUIDSVC_LOG_LEVEL="debug"))
+        assert status(running, first) == 200
+        again = made(command("rotate", id_of(first), GUIDSVC_LOG_LEVEL="debug"))
+        assert status(running, again) == status(running, first) == 200
+        files = [path for path in tmp_path.iterdir() if path.is_file()]
+        assert {"guidsvc.db", "guidsvc.db-wal", "server.log"} <= {path.name for path in files}
+        kept = b"".join(path.read_bytes() for path in files)
+    for text in (first, again):
+        shown = keys.parse(text)
+        assert shown is not None
+        assert keys.digest_of(shown.secret).encode() in kept, "this is how it is kept"
+        assert shown.secret.encode() not in kept

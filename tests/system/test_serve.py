@@ -1,0 +1,257 @@
+"""The service as a process: how it starts, what it says, how it ends; and why it may refuse to start."""
+
+import http.client
+import json
+import re
+import signal
+import socket
+import sqlite3
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+import guidsvc
+from guidsvc.domain import guid_generator
+from guidsvc.runtime.clock import system_clock
+from tests.support.backing_servers import Server, Service, free_port, pdapt, service, wait_until
+from tests.support.factories import GUID, USER
+
+PATH = f"/guid/{GUID}"
+
+
+def ask(running: Service, method: str, path: str, body: object = None) -> tuple[int, dict[str, str]]:
+    """Ask a service that runs as a process."""
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)) as connection:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        reply = connection.getresponse()
+        text = reply.read()
+        return reply.status, json.loads(text) if text else {}
+
+
+@contextmanager
+def half_a_request(running: Service) -> Iterator[None]:
+    """Have a request under way, inside, whose body does not end."""
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port)) as half:
+        half.putrequest("PUT", PATH)
+        half.putheader("Content-Length", "100")
+        half.endheaders(b"{")
+        ask(running, "GET", "/livez")  # which came later, and so was begun later
+        yield
+
+
+def test_the_banner_says_address_store_cache_and_a_line_to_try(tmp_path: Path) -> None:
+    with service(tmp_path) as running:
+        wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
+        banner = running.log.read_text().splitlines()[:5]
+
+    assert banner[0] == f"guidsvc {guidsvc.__version__} at {running.url}"
+    assert banner[1].split() == ["records", "sqlite:///guidsvc.db"]
+    assert banner[2].split() == ["cache", "memory://"]
+    assert banner[3].split() == ["access", "off"]
+    assert banner[4].split()[0] == "try"
+    assert f'curl -X PUT -d \'{{"user": "Cylance, Inc."}}\' {running.url}/guid' in banner[4]
+
+
+def test_the_banner_says_that_a_key_is_to_be_shown(tmp_path: Path) -> None:
+    with service(tmp_path, "--access", "keys") as running:
+        wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
+        banner = running.log.read_text()
+
+    assert "access   keys" in banner
+    assert 'curl -H "Authorization: Bearer $KEY" -X PUT' in banner
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_service_cleanly_and_what_it_acknowledged_is_there_at_the_next_start(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with service(tmp_path) as running:
+        assert ask(running, "PUT", PATH, {"user": USER})[0] == 201
+        assert running.stop(number) == 0
+        assert "Traceback" not in running.log.read_text()
+    assert sorted(each.name for each in tmp_path.glob("*.db*")) == ["guidsvc.db", "guidsvc.db-lock"], "no log is left"
+    with service(tmp_path) as running:
+        assert ask(running, "GET", PATH)[1]["user"] == USER
+
+
+def test_a_request_that_is_under_way_at_the_end_is_still_answered(tmp_path: Path) -> None:
+    with service(tmp_path) as running, closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        under_way = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        under_way.request("PUT", PATH, b'{"user": "x"}')
+        ask(running, "GET", "/livez")
+        running.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
+        other.execute("ROLLBACK")
+
+        assert under_way.getresponse().status == 201
+        under_way.close()
+        assert running.process.wait(10) == 0
+
+
+def test_a_client_that_keeps_its_connection_is_asked_to_hang_up_at_the_end(tmp_path: Path) -> None:
+    with service(tmp_path, "--grace", "3600") as running:
+        kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        kept.request("GET", "/livez")
+        first = kept.getresponse()
+        assert (first.read(), first.headers["Connection"]) == (b'{"status":"live"}\n', None)
+        kept.putrequest("PUT", PATH)
+        kept.putheader("Content-Length", "13")
+        kept.endheaders(b'{"user"')
+        ask(running, "GET", "/livez")
+        running.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
+        kept.send(b': "x"}')
+        reply = kept.getresponse()
+
+        assert (reply.status, reply.headers["Connection"]) == (201, "close")
+        kept.close()
+        assert running.process.wait(10) == 0
+
+
+def test_a_service_that_is_about_to_end_is_not_ready(tmp_path: Path) -> None:
+    with service(tmp_path, "--grace", "0.2") as running, half_a_request(running):
+        kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        kept.request("GET", "/readyz")
+        assert b'"ready"' in kept.getresponse().read()
+        running.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
+        kept.request("GET", "/readyz")
+        reply = kept.getresponse()
+
+        assert (reply.status, reply.headers["Connection"]) == (503, "close")
+        kept.close()
+        assert running.process.wait(10) == 0
+
+
+def test_a_connection_on_which_something_is_asked_during_the_end_is_closed_after_the_answer(tmp_path: Path) -> None:
+    with service(tmp_path, "--grace", "3600") as running, half_a_request(running):
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as kept:
+            kept.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"200 OK" in kept.recv(4096)
+            running.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
+            kept.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with kept.makefile("rb") as replies:
+                assert b"Connection: close" in replies.read(), "and then it ends"
+        assert running.stop() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_the_service_at_once(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    with service(tmp_path, "--grace", "3600") as running, half_a_request(running):
+        running.process.send_signal(number)
+        wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
+        assert running.process.poll() is None, "it waits for the request"
+        assert running.stop(number) == code
+        assert "Traceback" not in running.log.read_text()
+
+
+def test_a_request_that_does_not_end_is_given_up_after_the_grace(tmp_path: Path) -> None:
+    with service(tmp_path, "--grace", "0.2") as running, half_a_request(running):
+        assert running.stop() == 0
+        assert "stopped with requests under way" in running.log.read_text()
+
+
+def test_every_request_is_a_line_in_the_log_with_its_request_id(tmp_path: Path) -> None:
+    with service(tmp_path, "--log-format", "json") as running:
+        request = urllib.request.Request(f"{running.url}/livez", headers={"X-Request-Id": "find-me"})
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            assert reply.status == 200
+        wait_until(lambda: "find-me" in running.log.read_text(), "the line", running.log)
+        line = json.loads(next(line for line in running.log.read_text().splitlines() if "find-me" in line))
+
+    assert (line["event"], line["level"], line["method"]) == ("request", "info", "GET")
+    assert (line["path"], line["status"], line["request_id"]) == ("/livez", 200, "find-me")
+    assert line["ms"] > 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", line["timestamp"])
+
+
+def test_the_log_is_to_read_where_that_is_asked_for_and_requests_can_be_left_out(tmp_path: Path) -> None:
+    with service(tmp_path, "--log-format", "console", "--no-access-log") as running:
+        ask(running, "GET", "/livez")
+        running.stop()
+        log = running.log.read_text()
+
+    assert "/livez" not in log
+    assert re.search(r"\[info *\] stopping", log)
+
+
+def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path, own_redis: Server) -> None:
+    refused = pdapt(tmp_path, "--port", str(own_redis.port))
+
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert re.fullmatch(rf"pdapt.py: host, port: cannot listen on 127.0.0.1:{own_redis.port}: .*\n", refused.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--store-url", "postgres://db/x"], "store_url: this is no store: postgres; use sqlite:///"),
+        (["--store-url", "guidsvc.db"], "store_url: this is no store: "),
+        (["--store-url", "sqlite:///missing/guidsvc.db"], "folder is missing"),
+        (["--store-url", "mongodb://127.0.0.1:1/guidsvc"], "MongoDB cannot be used"),
+        (["--cache-url", "memcached://h"], "cache_url: this is no cache: memcached; use memory:// or redis://"),
+        (["--cache-url", "redis://h:port"], "cache_url: "),
+        (["--cache-url", "redis://h/abc"], "cache_url: /abc is no number"),
+        (["--cache-url", "memory://here"], "cache_url: this is no cache: "),
+        (["--store-url", "mongodb://[::1"], "store_url: "),
+        (["--store-url", "mongodb://h/x?nonsense=1"], "store_url: Unknown option: nonsense"),
+        (["--store-url", "mongodb://h/x?tls=true&tlsCAFile=missing"], "No such file or directory: 'missing'"),
+        (["--cache-url", "rediss://h/0?ssl_cert_reqs=x"], "cache_url: Invalid SSL"),
+        (["--store-url", "sqlite://[::1"], "store_url: "),
+        (["--cache-url", "redis://[::1"], "cache_url: "),
+        (["--store-url", "sqlite:///%00"], "store_url: "),
+        (["--host", "x" * 64, "--access", "off"], "host, port: "),
+        (["--host", "0.0.0.0"], "access: 0.0.0.0 can be reached from outside"),
+        (["--host", "::", "--cache-url", "redis://h", "--workers", "2"], "access: :: can be reached from outside"),
+        (["--store-url="], "store_url: this is no store: "),
+    ],
+)
+def test_settings_that_cannot_be_served_stop_the_start_with_one_line(
+    tmp_path: Path, options: list[str], why: str
+) -> None:
+    refused = pdapt(tmp_path, "--port", str(free_port()), *options)
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("pdapt.py: ")
+    assert why in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_second_service_on_the_same_file_is_refused_while_its_cache_is_its_own(tmp_path: Path) -> None:
+    with service(tmp_path):
+        refused = pdapt(tmp_path, "--port", str(free_port()))
+
+    assert refused.returncode == 1
+    assert "in use by another process" in refused.stderr
+
+
+def test_two_services_share_a_file_and_a_redis_and_see_each_other_s_writes(tmp_path: Path, redis_url: str) -> None:
+    with service(tmp_path, "--cache-url", redis_url) as one, service(tmp_path, "--cache-url", redis_url) as another:
+        for number in range(20):
+            writer, reader = (one, another) if number % 2 else (another, one)
+            assert ask(writer, "PUT", PATH, {"user": f"user {number}"})[0] in {200, 201}
+            assert ask(reader, "GET", PATH)[1]["user"] == f"user {number}"
+
+
+def test_what_was_written_past_redis_is_seen_when_it_is_used_again(tmp_path: Path, redis_url: str) -> None:
+    with service(tmp_path, "--cache-url", redis_url) as running:
+        ask(running, "PUT", PATH, {"user": "before"})
+        assert ask(running, "GET", PATH)[1]["user"] == "before"
+    with service(tmp_path, "--cache-url", "memory://") as running:
+        ask(running, "PUT", PATH, {"user": "past it"})
+    with service(tmp_path, "--cache-url", redis_url) as running:
+        assert ask(running, "GET", PATH)[1]["user"] == "past it"
+
+
+def test_the_clock_tells_unix_milliseconds_and_draws_differ() -> None:
+    assert 1_700_000_000_000 < system_clock() < 100_000_000_000_000
+    draw = guid_generator.random_generator(guid_generator.guid_v4)
+    assert len({draw(0) for _ in range(1000)}) == 1000

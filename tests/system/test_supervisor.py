@@ -1,0 +1,551 @@
+"""Several workers under a supervisor, as processes: started, replaced, ended, and none of them left behind."""
+
+import asyncio
+import http.client
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guidsvc.process.supervisor import Backoff
+from guidsvc.process.worker_channel import MARGIN_SECONDS
+from guidsvc.server.sockets import open_listeners
+from tests.api.resources.test_metrics import Samples, read, value
+from tests.support.backing_servers import Service, children_of, free_port, pdapt, service, wait_until
+from tests.support.certificates import Certificate
+from tests.support.http_client import Client, read_reply
+from tests.support.load_generator import KEYS, Load
+
+READY = {"route": "/readyz", "method": "GET", "status": "200"}
+LAST_LINE_OF_BANNER = "curl"
+ROLLS = 20
+
+
+@contextmanager
+def workers(folder: Path, redis_url: str, *options: str, count: int = 2) -> Iterator[Service]:
+    """Run the service with several workers, inside, from when all serve."""
+    chosen = ["--workers", str(count), "--cache-url", redis_url, "--log-format", "json", "--no-access-log", *options]
+    with service(folder, *chosen) as running:
+        wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
+        yield running
+
+
+def children(running: Service) -> list[int]:
+    """Return the workers that there are."""
+    return children_of(running.process.pid)
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked for does not."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    return False
+
+
+def told(running: Service, event: str) -> list[dict[str, Any]]:
+    """Return the log lines of an event."""
+    lines = [line for line in running.log.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+    return [line for line in map(json.loads, lines) if line["event"] == event]
+
+
+def answers(running: Service) -> bool:
+    """Whether a new connection is answered, whoever is given it."""
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+
+
+def roll(running: Service) -> None:
+    """Have the workers replaced, and return when they are."""
+    before = len(told(running, "workers replaced"))
+    running.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(told(running, "workers replaced")) > before, "new workers", running.log)
+
+
+# Metrics
+
+
+def metrics(running: Service) -> Samples:
+    """Ask whichever worker a new connection is given to."""
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
+        connection.request("GET", "/metrics")
+        return read(connection.getresponse().read().decode())
+
+
+def test_any_worker_tells_the_metrics_of_all_and_of_those_that_were_replaced(tmp_path: Path, redis_url: str) -> None:
+    def ready() -> float:
+        return value(metrics(running), "guidsvc_requests_total", route="/readyz", method="GET", status="200")
+
+    def processes() -> float:
+        return sum(number for (name, _), number in metrics(running).items() if name == "guidsvc_fence")
+
+    with workers(tmp_path, redis_url) as running:
+        assert all(answers(running) for _ in range(40))
+        wait_until(lambda: ready() == 40, "what all have counted", running.log)
+        wait_until(lambda: processes() == 2, "the gauges of both", running.log)
+        roll(running)
+        wait_until(lambda: processes() == 2, "the gauges of the new ones, and of no others", running.log)
+        assert all(ready() == 40 for _ in range(10)), "whoever is asked"
+
+
+def metrics_folder(running: Service) -> Path:
+    """Return the folder in which the workers put their metrics together."""
+    environment = Path(f"/proc/{children(running)[0]}/environ").read_bytes()
+    found = re.search(rb"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", environment)
+    assert found is not None
+    return Path(os.fsdecode(found[1]))
+
+
+def test_the_files_of_dead_workers_are_added_up_and_removed(tmp_path: Path, redis_url: str) -> None:
+    def ready() -> float:
+        return value(metrics(running), "guidsvc_requests_total", route="/readyz", method="GET", status="200")
+
+    def of_the_dead() -> set[str]:
+        living = {str(pid) for pid in children(running)}
+        names = {path.name for path in folder.glob("*.db")}
+        return {name for name in names if name.rpartition("_")[2].removesuffix(".db") not in living}
+
+    with workers(tmp_path, redis_url) as running:
+        folder = metrics_folder(running)
+        for times in (10, 20, 30):
+            assert all(answers(running) for _ in range(10))
+            wait_until(lambda times=times: ready() == times, "what all have counted", running.log)  # type: ignore[misc]
+            dead = children(running)[0]
+            os.kill(dead, signal.SIGKILL)
+            wait_until(lambda dead=dead: dead not in children(running), "its end", running.log)  # type: ignore[misc]
+            wait_until(lambda: len(children(running)) == 2, "another one", running.log)
+            ones = {"counter_dead.db", "histogram_dead.db"}
+            wait_until(lambda: of_the_dead() == ones, "one file for all that are dead", running.log)  # noqa: B023
+            assert ready() == times
+
+
+def test_what_a_killed_supervisor_leaves_the_next_one_removes(tmp_path: Path, redis_url: str) -> None:
+    own = {"TMPDIR": str(tmp_path)}
+    options = ["--workers", "2", "--cache-url", redis_url, "--no-access-log"]
+    with service(tmp_path, *options, environment=own) as running:
+        wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
+        folder, left = metrics_folder(running), children(running)
+        running.kill()
+        wait_until(lambda: not any(map(is_there, left)), "the end of the workers", running.log)
+        assert folder.is_dir()
+        running.start()
+        wait_until(lambda: len(children(running)) == 2, "the workers", running.log)
+        assert not folder.exists()
+        assert metrics_folder(running).is_dir()
+
+
+@pytest.mark.parametrize("harm", ["removed", "replaced"])
+def test_without_the_folder_of_metrics_workers_are_started_and_serve(tmp_path: Path, redis_url: str, harm: str) -> None:
+    own = {"TMPDIR": str(tmp_path)}
+    options = ["--workers", "2", "--cache-url", redis_url, "--no-access-log", "--log-format", "json"]
+    with service(tmp_path, *options, environment=own) as running:
+        wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
+        folder, before = metrics_folder(running), children(running)
+        shutil.rmtree(folder)
+        if harm == "replaced":
+            folder.touch()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(told(running, "worker replaced")) == 2, "new workers", running.log)
+        assert all(answers(running) for _ in range(10))
+        roll(running)
+        folder.unlink() if harm == "replaced" else shutil.rmtree(folder)
+        wait_until(folder.is_dir, "the folder, anew, though no worker is started", running.log)
+        assert answers(running)
+        wait_until(lambda: value(metrics(running), "guidsvc_requests_total", **READY) == 1, "metrics", running.log)
+        assert running.stop() == 0
+        assert not folder.exists()
+
+
+# Starting
+
+
+def test_several_workers_with_a_cache_each_are_refused_with_one_line_that_says_what_to_set(tmp_path: Path) -> None:
+    refused = pdapt(tmp_path, "--workers", "2", "--port", str(free_port()))
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert re.fullmatch(r"pdapt.py: workers: 2 need .* share.*redis://host:6379/0.*\n", refused.stderr)
+
+
+def test_the_banner_is_printed_once_when_all_serve(tmp_path: Path, redis_url: str) -> None:
+    with workers(tmp_path, redis_url, count=3) as running:
+        log = running.log.read_text()
+        assert len(children(running)) == 3
+        assert len(re.findall("^guidsvc ", log, re.MULTILINE)) == len(re.findall("curl", log)) == 1
+        assert "  workers  3\n" in log
+        assert answers(running)
+        assert running.stop() == 0
+        assert {line.get("worker") for line in told(running, "stopping")} == {None, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--store-url", "mongodb://127.0.0.1:1/guidsvc"], "MongoDB cannot be used"),
+        (["--store-url", "sqlite:///missing/guidsvc.db"], "folder is missing"),
+        (["--tls-cert", "missing"], "tls_cert, tls_key: "),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_what_stops_the_start_is_told_in_one_line(tmp_path: Path, redis_url: str, options: list[str], why: str) -> None:
+    chosen = ["--workers", "2", "--cache-url", redis_url, "--port", str(free_port())]
+    refused = pdapt(tmp_path, *chosen, *options)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("pdapt.py: ")
+    assert why in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_port_that_others_share_is_refused_too(tmp_path: Path, redis_url: str) -> None:
+    with workers(tmp_path, redis_url) as running:
+        refused = pdapt(tmp_path, "--workers", "2", "--cache-url", redis_url, "--port", str(running.port))
+        assert refused.stderr.startswith(f"pdapt.py: host, port: cannot listen on 127.0.0.1:{running.port}: ")
+
+
+def test_every_slot_has_sockets_of_its_own_on_one_port() -> None:
+    with open_listeners("127.0.0.1", 0, None, slots=3) as slots:
+        assert len({each.getsockname() for (each,) in slots}) == 1
+        assert len({each.fileno() for (each,) in slots}) == 3
+
+
+def test_workers_serve_on_a_unix_socket_and_take_turns_on_it(tmp_path: Path, redis_url: str) -> None:
+    path = tmp_path / "socket"
+    chosen = ["--workers", "2", "--cache-url", redis_url, "--log-format", "json", "--unix-socket", str(path)]
+    command = [sys.executable, str(Path(__file__).parents[2] / "pdapt.py"), *chosen]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
+    wait_until(lambda: LAST_LINE_OF_BANNER in (tmp_path / "log").read_text(), "the banner", tmp_path / "log")
+
+    def both_answer() -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(path))
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
+        return {line["worker"] for line in lines if line.get("path") == "/livez"} == {1, 2}
+
+    for _ in range(2):
+        wait_until(both_answer, "an answer of each worker", tmp_path / "log")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "workers replaced" in (tmp_path / "log").read_text(), "new workers", tmp_path / "log")
+    process.terminate()
+    assert process.wait(20) == 0
+    assert not path.exists()
+
+
+async def test_workers_speak_tls_and_new_ones_the_new_certificate(
+    tmp_path: Path, redis_url: str, certificate: Certificate
+) -> None:
+    serials = set()
+    with workers(tmp_path, redis_url, *certificate.flags) as running:
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=certificate.trusting())
+            serials.add(writer.get_extra_info("peercert")["serialNumber"])
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert (await read_reply(reader, "GET")).status == 200
+            writer.close()
+            await writer.wait_closed()
+            certificate.issue()
+            await asyncio.to_thread(roll, running)
+    assert len(serials) == 2
+
+
+# The dead
+
+
+def test_a_worker_that_dies_is_replaced_and_who_connects_meanwhile_waits(tmp_path: Path, redis_url: str) -> None:
+    with workers(tmp_path, redis_url) as running:
+        before = children(running)
+        os.kill(before[0], signal.SIGKILL)
+        wait_until(lambda: bool(told(running, "worker died, is replaced")), "the death", running.log)
+        assert all(answers(running) for _ in range(20)), "half of these are the dead one's"
+        wait_until(lambda: bool(told(running, "worker replaced")), "a new worker", running.log)
+        after = children(running)
+
+        (line,) = told(running, "worker died, is replaced")
+        assert (line["signal"], line["pid"], line["worker"]) == ("SIGKILL", before[0], 1)
+        assert len(after) == 2
+        assert set(before) & set(after) == {before[1]}
+
+
+def test_a_worker_that_keeps_dying_is_given_more_and_more_time(tmp_path: Path, redis_url: str) -> None:
+    with workers(tmp_path, redis_url) as running:
+        survivor = children(running)[1]
+        for deaths in range(1, 4):
+            wait_until(lambda: len(children(running)) == 2, "two workers", running.log)
+            (victim,) = set(children(running)) - {survivor}
+            os.kill(victim, signal.SIGKILL)
+            seen = f"death {deaths}"
+            wait_until(lambda: len(children(running)) == 1, seen, running.log)
+        wait_until(lambda: len(children(running)) == 2, "two workers", running.log)
+        waits = [line["again_in"] for line in _deaths(running)]
+
+    assert waits == [0.25, 0.5, 1.0]
+
+
+def _starts(running: Service) -> list[dict[str, Any]]:
+    """Return how new workers were started in the place of dead ones, or could not be."""
+    return [*told(running, "worker cannot be started"), *told(running, "worker replaced")]
+
+
+def _deaths(running: Service) -> list[dict[str, Any]]:
+    return [*told(running, "worker died, is replaced"), *told(running, "worker cannot be started")]
+
+
+def test_who_has_lasted_is_replaced_at_once_and_begins_anew() -> None:
+    backoff = Backoff(first=1, most=5, steady=10)
+
+    assert [backoff.after(0) for _ in range(5)] == [1, 2, 4, 5, 5]
+    assert [backoff.after(served) for served in (10, 0, 9.9)] == [0, 1, 2]
+    assert [Backoff().after(0) for _ in range(3)] == [0.25] * 3
+
+
+def test_a_moment_without_descriptors_ends_neither_supervisor_nor_workers(tmp_path: Path, redis_url: str) -> None:
+    """At whichever point of the start of a worker there is none."""
+    with workers(tmp_path, redis_url) as running:
+        supervisor = running.process.pid
+        limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+        for left in range(5):
+            wait_until(lambda: len(children(running)) == 2, "two workers", running.log)
+            survivor, victim = children(running)
+            descriptors = max(map(int, os.listdir(f"/proc/{supervisor}/fd"))) + 1  # noqa: PTH208
+            resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (descriptors - 3 + left, limits[1]))
+            before = len(_starts(running))
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda seen=before: len(_starts(running)) > seen, "an attempt", running.log)  # type: ignore[misc]
+            assert survivor in children(running)
+            resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
+        wait_until(lambda: len(children(running)) == 2, "two workers", running.log)
+        assert told(running, "worker cannot be started"), "so few descriptors stop a start"
+        assert answers(running)
+
+
+def answers_within(running: Service, seconds: float) -> bool:
+    """Whether a new connection is answered in time."""
+    try:
+        with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=seconds)) as connection:
+            connection.request("GET", "/livez")
+            return connection.getresponse().status == 200
+    except OSError:
+        return False
+
+
+def test_while_a_worker_cannot_be_started_the_others_are_given_all_connections(
+    tmp_path: Path, redis_url: str, server: str
+) -> None:
+    """And when it can be, it is given its share; when none can be, clients wait for the first that serves."""
+
+    def served() -> int:
+        connected = [socket.create_connection(("127.0.0.1", running.port), 20) for _ in range(40)]
+        mine = sum(bool(_connections(pid)) for pid in children(running))
+        for each in connected:
+            each.close()
+        return mine
+
+    with workers(tmp_path, redis_url, "--server", server) as running:
+        first, second = children(running)
+        (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=nonsense\n")
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: bool(_starts(running)), "an attempt", running.log)
+        assert all(answers_within(running, 20) for _ in range(40)), "half of these were the dead one's"
+        os.kill(second, signal.SIGKILL)
+        wait_until(lambda: {line["worker"] for line in _starts(running)} == {1, 2}, "an attempt", running.log)
+        with socket.create_connection(("127.0.0.1", running.port), 20) as waiting:
+            (tmp_path / ".env").unlink()
+            waiting.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            waiting.settimeout(30)
+            assert waiting.recv(12) == b"HTTP/1.1 200"
+        wait_until(lambda: len(told(running, "worker replaced")) == 2, "two workers", running.log)
+        assert served() == 2, "each is given some"
+        roll(running)
+        assert all(answers(running) for _ in range(20))
+
+
+def _connections(pid: int) -> list[str]:
+    """Return the established connections of a process to the port that it listens on."""
+    inodes = {link for link in map(_link, Path(f"/proc/{pid}/fd").iterdir()) if link.startswith("socket:")}
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    listens = {row[1] for row in rows if row[3] == "0A"}
+    return [row[9] for row in rows if row[3] == "01" and row[1] in listens and f"socket:[{row[9]}]" in inodes]
+
+
+def _link(path: Path) -> str:
+    with suppress(FileNotFoundError):
+        return str(path.readlink())
+    return ""
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_no_worker_outlives_its_supervisor(tmp_path: Path, redis_url: str, *, asked: bool) -> None:
+    with workers(tmp_path, redis_url) as running:
+        left = children(running)
+        if asked:
+            assert answers(running)
+        running.kill()
+        wait_until(lambda: not any(map(is_there, left)), "the end of the workers", running.log)
+        assert "Traceback" not in running.log.read_text()
+        assert len(told(running, "stopping")) == 2, "and that of its own accord"
+
+
+def test_a_worker_whose_loop_hangs_does_not_outlive_its_supervisor_either(tmp_path: Path, redis_url: str) -> None:
+    with workers(tmp_path, redis_url, "--grace", "0", "--store-url", "sqlite:///a.db") as running:
+        left = children(running)
+        with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            os.kill(left[0], signal.SIGSTOP)
+            running.kill()
+            wait_until(lambda: not is_there(left[1]), "the end of one", running.log)
+            os.kill(left[0], signal.SIGCONT)
+        wait_until(lambda: not is_there(left[0]), "the end of the other", running.log)
+
+
+# The end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_at_the_end_what_is_under_way_is_answered(tmp_path: Path, redis_url: str, number: signal.Signals) -> None:
+    with (
+        workers(tmp_path, redis_url) as running,
+        closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as other,
+        closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as slow,
+        closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as kept,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        slow.request("PUT", f"/guid/{'A' * 32}", b'{"user": "x"}')
+        kept.request("GET", "/readyz")
+        assert b'"ready"' in kept.getresponse().read()
+        running.process.send_signal(number)
+        wait_until(lambda: len(told(running, "stopping")) == 3, "the end", running.log)
+        kept.request("GET", "/readyz")
+        reply = kept.getresponse()
+        assert (reply.status, reply.headers["Connection"]) == (503, "close")
+        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", running.port)):
+            pass
+        other.execute("ROLLBACK")
+        reply = slow.getresponse()
+        assert (reply.status, reply.headers["Connection"]) == (201, "close")
+        assert running.process.wait(20) == 0
+        assert "Traceback" not in running.log.read_text()
+
+
+def test_a_worker_that_hangs_beyond_the_grace_is_killed_and_that_is_told(tmp_path: Path, redis_url: str) -> None:
+    with workers(tmp_path, redis_url, "--grace", "0.1") as running:
+        hanging = children(running)[0]
+        os.kill(hanging, signal.SIGSTOP)
+        begun = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - begun > MARGIN_SECONDS
+        (line,) = told(running, "worker killed, it did not end")
+        assert (line["pid"], line["worker"], line["level"]) == (hanging, 1, "error")
+        assert not is_there(hanging)
+
+
+def test_a_signal_that_goes_to_the_workers_too_is_no_second_one(tmp_path: Path, redis_url: str) -> None:
+    with workers(tmp_path, redis_url) as running, socket.create_connection(("127.0.0.1", running.port)) as half:
+        half.sendall(b"PUT /guid/" + b"A" * 32 + b' HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{"user"')
+        assert answers(running)
+        for pid in (*children(running), running.process.pid, *children(running)):
+            os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: len(told(running, "stopping")) == 3, "the end", running.log)
+        half.sendall(b': "x"}')
+        half.settimeout(10)
+        assert half.recv(4096).startswith(b"HTTP/1.1 201 ")
+        assert running.process.wait(20) == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_all_at_once(tmp_path: Path, redis_url: str, number: signal.Signals, code: int) -> None:
+    with workers(tmp_path, redis_url, "--grace", "3600") as running:
+        left = children(running)
+        with socket.create_connection(("127.0.0.1", running.port)) as half:
+            half.sendall(b"GET / HT")
+            assert answers(running)
+            running.process.send_signal(number)
+            wait_until(lambda: len(told(running, "stopping")) == 3, "the end", running.log)
+            assert running.stop(number) == code
+        assert not any(map(is_there, left))
+        assert "Traceback" not in running.log.read_text()
+
+
+def test_a_folder_for_what_workers_measure_is_there_while_they_are(tmp_path: Path, redis_url: str) -> None:
+    with workers(tmp_path, redis_url) as running:
+        environments = [Path(f"/proc/{pid}/environ").read_bytes() for pid in children(running)]
+        folders = {re.search(rb"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", each)[1] for each in environments}  # type: ignore[index]
+        (folder,) = (Path(os.fsdecode(each)) for each in folders)
+        assert folder.is_dir()
+        dead = children(running)[0]
+        (folder / f"gauge_livesum_{dead}.db").write_bytes(b"")
+        os.kill(dead, signal.SIGKILL)
+        wait_until(lambda: not list(folder.glob("gauge_live*")), "that the dead one measures nothing", running.log)
+        assert running.stop() == 0
+        assert not folder.exists()
+
+
+# Replacing the living
+
+
+@pytest.mark.timeout(300)
+async def test_twenty_replacements_under_load_fail_no_request(tmp_path: Path, redis_url: str) -> None:
+    with workers(tmp_path, redis_url, "--grace", "10") as running:
+        client = Client(running.port)
+        for number in range(KEYS):
+            assert (await client.put(f"/guid/{number:032X}", {"user": "somebody"})).status == 201
+        await client.aclose()
+        before = children(running)
+        load = Load(running.port)
+        async with load.going_on(20):
+            for _ in range(ROLLS):
+                answered = load.answered
+                await asyncio.to_thread(roll, running)
+                assert load.answered > answered
+        assert load.failures == []
+        assert load.connections > ROLLS, "they were told to hang up"
+        assert not set(before) & set(children(running))
+        assert len(children(running)) == 2
+        assert "Traceback" not in running.log.read_text()
+
+
+def test_the_old_are_kept_where_new_ones_cannot_be_started(tmp_path: Path, redis_url: str) -> None:
+    with workers(tmp_path, redis_url) as running:
+        before = children(running)
+        (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=nonsense\n")
+        running.process.send_signal(signal.SIGHUP)
+        kept = "workers are kept, a new one cannot be started"
+        wait_until(lambda: bool(told(running, kept)), "the failure", running.log)
+        assert "lifetime: " in told(running, kept)[0]["error"]
+        assert children(running) == before
+        assert answers(running)
+        (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=1000\n")
+        roll(running)
+        assert not set(children(running)) & set(before)
+
+
+@pytest.fixture
+def not_under_nohup() -> Iterator[None]:
+    """Have processes that are started heed SIGHUP, though it be ignored here: under nohup, that is passed on."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("not_under_nohup")
+def test_a_service_of_one_process_ends_on_sighup_as_on_other_signals(tmp_path: Path) -> None:
+    with service(tmp_path) as running:
+        wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
+        assert running.stop(signal.SIGHUP) == 0
+        assert "stopping" in running.log.read_text()

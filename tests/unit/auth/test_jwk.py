@@ -1,0 +1,126 @@
+"""Which keys of a set may sign tokens, and that a key opens what is its own only."""
+
+from base64 import urlsafe_b64encode
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guidsvc.auth.jwk import parse_jwks
+from guidsvc.errors import Unauthorized
+from tests.support.jwt_issuer import Signer, jwk, key_set, private
+
+GOOD = Signer("good")
+SECRET = urlsafe_b64encode(b"s" * 32).decode()
+
+
+def public(kind: str, **members: object) -> dict[str, Any]:
+    """Return a JWK of this kind."""
+    return jwk(private(kind).public_key(), **members)
+
+
+@pytest.mark.parametrize(
+    ("kind", "algorithms"),
+    [
+        ("RS2048", {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
+        ("P-256", {"ES256"}),
+        ("P-384", {"ES384"}),
+        ("Ed25519", {"EdDSA"}),
+    ],
+)
+def test_a_key_opens_what_fits_its_kind(kind: str, algorithms: set[str]) -> None:
+    assert parse_jwks(key_set(public(kind, kid="k"))).keys["k"].algorithms == algorithms
+
+
+def test_a_key_that_says_what_it_is_for_opens_that_only() -> None:
+    assert parse_jwks(key_set(public("RS2048", kid="k", alg="PS256"))).keys["k"].algorithms == {"PS256"}
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        (public("RS1024"), "1024 bits, fewer than 2048"),
+        ({"kty": "oct", "k": SECRET}, "kind"),
+        ({"kty": "oct", "k": SECRET, "alg": "HS256"}, "kind"),
+        (public("P-521"), "algorithm"),
+        (public("secp256k1"), "algorithm"),
+        (public("Ed448"), "algorithm"),
+        (public("RS2048", alg="HS256"), "algorithm"),
+        (public("RS2048", alg="ES256"), "algorithm"),
+        (public("RS2048", alg="RSA-OAEP"), "algorithm"),
+        (public("RS2048", alg="none"), "algorithm"),
+        (public("RS2048", use="enc"), "signatures"),
+        (public("RS2048", key_ops=["encrypt"]), "signatures"),
+        (jwk(private("P-256")), "no public key"),
+        (jwk(private("RS2048"), key_ops=["verify"]), "no public key"),
+        (public("P-256", kid="good"), "another"),
+        (public("P-256", kid=7), "no key"),
+        (public("P-256", kid=["k"]), ""),
+        (public("P-256", x="AAAA"), ""),
+        (public("P-256", x=SECRET, y=SECRET), ""),
+        (public("P-256", alg=["ES256"]), ""),
+        (public("P-256", key_ops=7), ""),
+        (public("RS2048", e="AA"), ""),
+        ({"kty": ["RSA"]}, ""),
+        ({}, "kind"),
+        ("a key", "no key"),
+        (None, "no key"),
+    ],
+)
+def test_what_may_not_sign_is_left_out_and_told_why(key: object, why: str) -> None:
+    ring = parse_jwks(key_set(GOOD.jwk(), key))
+
+    assert list(ring.keys) == ["good"]
+    assert len(ring.ignored) == 1
+    assert why in ring.ignored[0].partition(": ")[2]
+    assert "\n" not in ring.ignored[0]
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b"7", b"{}", b'{"keys": {}}', b'{"keys": null}', b"\xff", b"[" * 9999]
+)
+def test_what_is_no_set_is_told_as_that(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse_jwks(text)
+    assert "\n" not in str(caught.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda j: st.lists(j, max_size=3)
+)
+
+
+@given(
+    st.sampled_from(["RS2048", "P-256", "Ed25519"]),
+    st.sampled_from(["kty", "crv", "n", "e", "x", "y", "alg", "use", "key_ops", "kid"]),
+    JSON,
+)
+def test_no_key_however_odd_spoils_the_set(kind: str, member: str, value: object) -> None:
+    ring = parse_jwks(key_set(GOOD.jwk(), public(kind, **{member: value})))
+
+    assert "good" in ring.keys
+    assert len(ring.keys) + len(ring.ignored) == 2
+
+
+@given(st.text())
+def test_what_is_no_token_names_no_key(text: str) -> None:
+    with pytest.raises(Unauthorized):
+        parse_jwks(key_set(GOOD.jwk())).signer(text)
+
+
+@pytest.mark.parametrize("kid", ["k", None])
+def test_a_token_that_names_no_key_is_signed_by_the_only_one(kid: str | None) -> None:
+    only, nameless = Signer(kid), Signer(None)
+
+    ring = parse_jwks(key_set(only.jwk()))
+    signer = ring.signer(nameless.token({"sub": "x"}))
+    assert signer is not None
+    assert signer.claims(nameless.token({"sub": "x"})) == {"sub": "x"}
+
+
+def test_a_token_that_names_no_key_is_refused_where_there_are_several() -> None:
+    ring = parse_jwks(key_set(GOOD.jwk(), public("Ed25519", kid="other")))
+
+    with pytest.raises(Unauthorized, match="does not name"):
+        ring.signer(Signer(None).token({}))

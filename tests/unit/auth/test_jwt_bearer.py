@@ -1,0 +1,435 @@
+"""Tokens: who asks with a good one, and every way in which one can be bad."""
+
+import hmac
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from guidsvc.auth.jwk import type_of
+from guidsvc.auth.jwt_bearer import (
+    LEEWAY_SECONDS,
+    MAX_CHARACTERS,
+    JwtTrustPolicy,
+    JwtVerifier,
+    UnknownKey,
+    open_jwt_verifier,
+)
+from guidsvc.domain.caller import Caller, Scope
+from guidsvc.domain.record import MAX_TIME
+from guidsvc.errors import StartError, Unauthorized
+from tests.conftest import FakeClock
+from tests.support.backing_servers import ROOT
+from tests.support.jwt_issuer import AUDIENCE, ISSUER, LIFE_SECONDS, SUBJECT, Signer, claims, key_set, segment
+
+EC = Signer("ec")
+RSA = Signer("rsa", "RS2048", "RS256")
+OTHERS = [Signer("ec-384", "P-384", "ES384"), Signer("ed", "Ed25519", "EdDSA")]
+STRANGER = Signer("ec", number=1)
+"""Calls its key by the name of another."""
+TRUST = JwtTrustPolicy(ISSUER, AUDIENCE)
+
+
+async def never(url: str, most: int) -> bytes:
+    """Fetch nothing: there is no URL in these tests."""
+    raise AssertionError(url)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file with the keys of the issuer."""
+    file = tmp_path / "keys.json"
+    file.write_bytes(key_set(*(each.jwk() for each in [EC, RSA, *OTHERS])))
+    return file
+
+
+@pytest.fixture
+async def tokens(path: Path, clock: FakeClock) -> AsyncIterator[JwtVerifier]:
+    async with open_jwt_verifier(str(path), TRUST, fetch=never, clock=clock) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("signer", "algorithm"),
+    [(RSA, f"{kind}S{bits}") for kind in "RP" for bits in (256, 384, 512)]
+    + [(EC, "ES256"), (OTHERS[0], "ES384"), (OTHERS[1], "EdDSA")],
+)
+def test_a_good_token_tells_who_asks_and_until_when(
+    tokens: JwtVerifier, clock: FakeClock, signer: Signer, algorithm: str
+) -> None:
+    caller, expires = tokens.verify(signer.token(claims(clock.seconds, scope="read write"), by=algorithm))
+
+    name = f"jwt:{sha256(SUBJECT.encode()).hexdigest()[:32]}"
+    assert caller == Caller(f"{ISSUER}#{SUBJECT}", frozenset({"read", "write"}), name)
+    assert expires == clock.seconds + LIFE_SECONDS
+
+
+# Bad ones
+
+Forge = Callable[[int], str]
+
+
+def pem(signer: Signer) -> bytes:
+    """Return the public key as all may know it."""
+    return signer.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def forged(now: int, header: object, secret: bytes | None = None, content: object = None) -> str:
+    """Return a token that nobody's private key has signed; with a secret, HMAC has."""
+    signed = f"{segment(header)}.{segment(claims(now) if content is None else content)}"
+    return f"{signed}.{segment(hmac.digest(secret, signed.encode(), 'sha256')) if secret else ''}"
+
+
+def changed(signer: Signer = EC, **told: object) -> Forge:
+    """Sign good claims that are changed so."""
+    return lambda now: signer.token(claims(now, **told))
+
+
+def tampered(now: int) -> str:
+    """Change what has been signed."""
+    head, _, signature = EC.token(claims(now)).split(".")
+    return f"{head}.{segment(claims(now, sub='another'))}.{signature}"
+
+
+def renamed(signer: Signer, kid: str, algorithm: str | None = None) -> Forge:
+    """Sign with one key, and name another; say that the algorithm is another, too."""
+
+    def forge(now: int) -> str:
+        token = signer.token(claims(now), kid=kid)
+        header = {"kid": kid, "alg": algorithm}
+        return token if algorithm is None else f"{segment(header)}.{token.partition('.')[2]}"
+
+    return forge
+
+
+def encoded(now: int, text: bytes) -> str:
+    """Sign what is no JSON object."""
+    return jwt.api_jws.encode(text, EC.private, "ES256", headers={"kid": "ec"})
+
+
+NOT_ACCEPTED, NO_FIT, FALSE = "not accepted", "not one of its key", "signature of the token is not"
+NO_JWT, NO_TIME = "no JWT", "that is none"
+BAD: dict[str, tuple[Forge, str]] = {
+    "empty": (lambda _: "", NO_JWT),
+    "a word": (lambda _: "token", NO_JWT),
+    "two parts": (lambda now: EC.token(claims(now)).rpartition(".")[0], NO_JWT),
+    "four parts": (lambda now: EC.token(claims(now)) + ".x", NO_JWT),
+    "five parts, as encrypted": (lambda now: EC.token(claims(now)) + ".x.x", NO_JWT),
+    "not ASCII": (lambda now: EC.token(claims(now)) + "\xe9", NO_JWT),
+    "half a character": (lambda now: EC.token(claims(now)) + "\ud800", NO_JWT),
+    "a foreign character in its signature": (lambda now: EC.token(claims(now)) + "!", NO_JWT),
+    "padding": (lambda now: EC.token(claims(now)) + "==", NO_JWT),
+    "a blank in it": (lambda now: EC.token(claims(now)).replace(".", ". ", 1), NO_JWT),
+    "header is no JSON": (lambda _: f"{segment(b'{')}.e30.x", NO_JWT),
+    "header is no object": (lambda _: f"{segment([])}.e30.x", NO_JWT),
+    "header is deep": (lambda _: f"{segment(b'[' * 2000)}.e30.x", NO_JWT),
+    "payload is no JSON": (lambda now: encoded(now, b"{"), NO_JWT),
+    "payload is no object": (lambda now: encoded(now, b"[]"), NO_JWT),
+    "payload is deep": (lambda now: encoded(now, b"[" * 2000), NO_JWT),
+    "critical and unknown": (lambda now: EC.token(claims(now), crit=["secret"], secret=1), NO_JWT),
+    "detached": (lambda now: forged(now, {"alg": "ES256", "kid": "ec", "b64": False, "crit": ["b64"]}), NO_JWT),
+    "signature is gone": (lambda now: EC.token(claims(now)).rpartition(".")[0] + ".", FALSE),
+    "signature is short": (lambda now: EC.token(claims(now))[:-2], FALSE),
+    "tampered": (tampered, FALSE),
+    "signed by a stranger": (changed(STRANGER), FALSE),
+    "none": (lambda now: forged(now, {"alg": "none", "kid": "ec"}), NOT_ACCEPTED),
+    "None": (lambda now: forged(now, {"alg": "None", "kid": "ec"}), NOT_ACCEPTED),
+    "no algorithm": (lambda now: forged(now, {"kid": "ec"}), NOT_ACCEPTED),
+    "a list of algorithms": (lambda now: forged(now, {"alg": ["ES256"], "kid": "ec"}), NOT_ACCEPTED),
+    "HS256 by the public RSA key": (lambda now: forged(now, {"alg": "HS256", "kid": "rsa"}, pem(RSA)), NOT_ACCEPTED),
+    "HS256 by the public EC key": (lambda now: forged(now, {"alg": "HS256", "kid": "ec"}, pem(EC)), NOT_ACCEPTED),
+    "HS256 by the set": (
+        lambda now: forged(now, {"alg": "HS256", "kid": "rsa"}, json.dumps(RSA.jwk()).encode()),
+        NOT_ACCEPTED,
+    ),
+    "HMAC under the name of RSA": (lambda now: forged(now, {"alg": "RS256", "kid": "rsa"}, pem(RSA)), FALSE),
+    "HMAC under the name of EC": (lambda now: forged(now, {"alg": "ES256", "kid": "ec"}, pem(EC)), FALSE),
+    "another curve": (changed(Signer("p-521", "P-521", "ES512")), NOT_ACCEPTED),
+    "RSA, names an EC key": (renamed(RSA, "ec"), NO_FIT),
+    "EC, names an RSA key": (renamed(EC, "rsa"), NO_FIT),
+    "EC, names an Ed25519 key": (renamed(EC, "ed"), NO_FIT),
+    "EC, names a key of another curve": (renamed(EC, "ec-384"), NO_FIT),
+    "Ed25519, names an EC key": (renamed(OTHERS[1], "ec"), NO_FIT),
+    "EC, says it is RSA": (renamed(EC, "ec", "RS256"), NO_FIT),
+    "RSA, says it is EC": (renamed(RSA, "rsa", "ES256"), NO_FIT),
+    "RSA, says it is PSS": (renamed(RSA, "rsa", "PS256"), FALSE),
+    "no kid": (lambda now: Signer(None).token(claims(now)), "does not name"),
+    "kid is no text": (lambda now: forged(now, {"alg": "ES256", "kid": ["ec"]}), "does not name"),
+    "kid is null": (lambda now: forged(now, {"alg": "ES256", "kid": None}), "does not name"),
+    "kid is a path": (changed(Signer("../../etc/passwd")), "unknown"),
+    "brings its own key": (
+        lambda now: STRANGER.token(claims(now), jwk=STRANGER.jwk(), kid="own", jku="http://127.0.0.1:1/"),
+        "unknown",
+    ),
+    "expired": (lambda now: EC.token(claims(now, exp=now)), "has expired"),
+    "expired long ago": (changed(exp=1), "has expired"),
+    "expired before 1970": (changed(exp=-1), "has expired"),
+    "never expires": (changed(exp=None), r"\(exp\)"),
+    "exp is a text": (changed(exp="4102444800"), NO_TIME),
+    "exp is true": (changed(exp=True), NO_TIME),
+    "exp is infinite": (changed(exp=float("inf")), NO_TIME),
+    "exp is no number": (changed(exp=float("nan")), NO_TIME),
+    "exp is a list": (changed(exp=[1]), NO_TIME),
+    "not valid yet": (lambda now: EC.token(claims(now, nbf=now + LEEWAY_SECONDS + 1)), r"not valid yet \(nbf\)"),
+    "issued later": (lambda now: EC.token(claims(now, iat=now + LEEWAY_SECONDS + 1)), r"not valid yet \(iat\)"),
+    "nbf is a text": (changed(nbf="0"), NO_TIME),
+    "iat is an object": (changed(iat={}), NO_TIME),
+    "another issuer": (changed(iss="https://other.example/"), r"\(iss\)"),
+    "nearly the issuer": (changed(iss=ISSUER.rstrip("/")), r"\(iss\)"),
+    "no issuer": (changed(iss=None), r"\(iss\)"),
+    # PyJWT makes none with such an issuer
+    "issuers": (lambda now: encoded(now, json.dumps(claims(now, iss=[ISSUER])).encode()), r"\(iss\)"),
+    "another audience": (changed(aud="other"), r"\(aud\)"),
+    "other audiences": (changed(aud=["other", AUDIENCE + "2"]), r"\(aud\)"),
+    "nearly the audience": (changed(aud=AUDIENCE.upper()), r"\(aud\)"),
+    "part of an audience": (changed(aud=f"x{AUDIENCE}x"), r"\(aud\)"),
+    "no audience": (changed(aud=None), r"\(aud\)"),
+    "audience is an object": (changed(aud={AUDIENCE: 1}), r"\(aud\)"),
+    "no subject": (changed(sub=None), r"\(sub\)"),
+    "an empty subject": (changed(sub=""), r"\(sub\)"),
+    "a blank subject": (changed(sub=" "), r"\(sub\)"),
+    "a subject with a line feed": (changed(sub="a\nb"), r"\(sub\)"),
+    "a long subject": (changed(sub="x" * 257), r"\(sub\)"),
+    "a subject of half a character": (changed(sub="\ud800"), r"\(sub\)"),
+    "a number for a subject": (changed(sub=7), r"\(sub\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("forge", "why"), BAD.values(), ids=BAD.keys())
+async def test_a_bad_token_is_refused_and_told_why(
+    tokens: JwtVerifier, clock: FakeClock, forge: Forge, why: str
+) -> None:
+    token = forge(clock.seconds)
+
+    with pytest.raises(Unauthorized, match=why) as caught:
+        tokens.verify(token)
+    with pytest.raises(Unauthorized, match=why):
+        await tokens.find(token)
+    assert caught.value.invalid
+    assert isinstance(caught.value, UnknownKey) == (why == "unknown")
+
+
+@pytest.mark.parametrize("forge", [forge for forge, _ in BAD.values()], ids=BAD.keys())
+def test_nothing_of_a_bad_token_is_told(tokens: JwtVerifier, clock: FakeClock, forge: Forge) -> None:
+    token = forge(clock.seconds)
+
+    with pytest.raises(Unauthorized) as caught:
+        tokens.verify(token)
+    secrets = [*(part for part in token.split(".") if len(part) > 10), "example", "passwd", "secret", SUBJECT]
+    assert [secret for secret in secrets if secret in str(caught.value)] == []
+
+
+def test_a_long_token_is_not_looked_at(tokens: JwtVerifier, clock: FakeClock) -> None:
+    longest = MAX_CHARACTERS - len(EC.token(claims(clock.seconds, pad="")))
+    fits = EC.token(claims(clock.seconds, pad="x" * (longest * 3 // 4 - 2)))
+    assert MAX_CHARACTERS - 8 < len(fits) <= MAX_CHARACTERS
+    assert tokens.verify(fits)
+
+    for long in (EC.token(claims(clock.seconds, pad="x" * longest)), "x" * (MAX_CHARACTERS + 1)):
+        with pytest.raises(Unauthorized, match="over 8192"):
+            tokens.verify(long)
+
+
+# Times, audiences
+
+
+def test_a_token_is_good_until_the_second_that_it_names(tokens: JwtVerifier, clock: FakeClock) -> None:
+    token = EC.token(claims(clock.seconds))
+
+    clock.advance(seconds=LIFE_SECONDS - 0.001)
+    assert tokens.verify(token).expires == clock.seconds + 1
+    clock.advance(seconds=0.001)
+    with pytest.raises(Unauthorized, match="expired"):
+        tokens.verify(token)
+
+
+@pytest.mark.parametrize("huge", [10**400, 1.7e308])
+async def test_a_time_may_be_any_number(tokens: JwtVerifier, clock: FakeClock, huge: float) -> None:
+    assert tokens.verify(EC.token(claims(clock.seconds, exp=huge))).expires == MAX_TIME
+    for claim, value in (("exp", -huge), ("nbf", huge), ("iat", huge)):
+        with pytest.raises(Unauthorized):
+            await tokens.find(EC.token(claims(clock.seconds, **{claim: value})))
+
+
+def test_a_part_of_a_second_makes_no_token_last_longer(tokens: JwtVerifier, clock: FakeClock) -> None:
+    assert tokens.verify(EC.token(claims(clock.seconds, exp=clock.seconds + 1.9))).expires == clock.seconds + 1
+
+
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
+def test_the_clock_of_the_issuer_may_be_ahead_a_little(tokens: JwtVerifier, clock: FakeClock, claim: str) -> None:
+    assert tokens.verify(EC.token(claims(clock.seconds, **{claim: clock.seconds + LEEWAY_SECONDS})))
+
+
+def test_a_token_need_not_say_when_it_was_issued(tokens: JwtVerifier, clock: FakeClock) -> None:
+    assert tokens.verify(EC.token(claims(clock.seconds, iat=None)))
+
+
+def test_a_token_may_be_for_others_too(tokens: JwtVerifier, clock: FakeClock) -> None:
+    assert tokens.verify(EC.token(claims(clock.seconds, aud=["other", AUDIENCE])))
+
+
+# Callers
+
+
+@pytest.mark.parametrize(
+    ("told", "scopes"),
+    [
+        ({"scope": "read"}, {"read"}),
+        ({"scope": "openid write profile delete"}, {"write", "delete"}),
+        ({"scope": "admin"}, {"admin"}),
+        ({"scope": "reader READ read:all xread"}, set()),
+        ({"scope": "read\u00a0write\tadmin"}, set()),
+        ({"scope": ""}, set()),
+        ({"scope": None}, set()),
+        ({"scope": ["read", "write"]}, {"read", "write"}),
+        ({"scope": {"read": 1}}, set()),
+        ({"scope": None, "scp": ["read", 7, "other"]}, {"read"}),
+        ({"scope": None, "scp": "read write"}, {"read", "write"}),
+        ({"scope": "read", "scp": ["admin"]}, {"read"}),
+        ({"scope": "", "scp": ["admin"]}, set()),
+    ],
+)
+def test_those_of_our_scopes_that_a_token_has_count(
+    tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any], scopes: set[Scope]
+) -> None:
+    assert tokens.verify(EC.token(claims(clock.seconds, **told))).caller.scopes == scopes
+
+
+@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize("claim", ["x", "x" * (256 - len(ISSUER) - 1), "Zoë, Inc.", f"{ISSUER}#x"])
+async def test_another_claim_may_name_the_owner(path: Path, clock: FakeClock, claim: str, shares: bool) -> None:
+    """An owner is one of the issuer, unless the issuer may name any: that of an API key, too."""
+    trust = JwtTrustPolicy(ISSUER, AUDIENCE, "client_id", shares_owners=shares)
+    async with open_jwt_verifier(str(path), trust, fetch=never, clock=clock) as tokens:
+        caller = tokens.verify(EC.token(claims(clock.seconds, client_id=claim))).caller
+        owner = claim if shares else f"{ISSUER}#{claim}"
+        assert (caller.owner, caller.name) == (owner, f"jwt:{sha256(SUBJECT.encode()).hexdigest()[:32]}")
+        with pytest.raises(Unauthorized, match="client_id"):
+            tokens.verify(EC.token(claims(clock.seconds)))
+
+
+@pytest.mark.parametrize(
+    ("told", "named"),
+    [
+        ({"sub": "s", "jti": "j"}, "s"),
+        ({"sub": None, "jti": "j"}, "client_id=o"),
+        ({"sub": None}, "client_id=o"),
+        ({"sub": "", "jti": 7}, "client_id=o"),
+        ({"sub": "\ud800"}, "\ud800"),
+    ],
+)
+async def test_the_name_is_a_digest_of_the_subject_or_what_stands_for_it(
+    path: Path, clock: FakeClock, told: dict[str, Any], named: str
+) -> None:
+    async with open_jwt_verifier(
+        str(path), JwtTrustPolicy(ISSUER, AUDIENCE, "client_id"), fetch=never, clock=clock
+    ) as tokens:
+        caller = tokens.verify(EC.token(claims(clock.seconds, client_id="o", **told))).caller
+
+    assert caller.name == f"jwt:{sha256(named.encode(errors='surrogatepass')).hexdigest()[:32]}"
+
+
+# What a token is for
+
+
+@pytest.mark.parametrize("typ", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+JWT"])
+def test_the_type_of_an_access_token_is_accepted(tokens: JwtVerifier, clock: FakeClock, typ: str) -> None:
+    assert tokens.verify(EC.token(claims(clock.seconds), typ=typ))
+
+
+def test_a_token_need_not_have_a_type(tokens: JwtVerifier, clock: FakeClock) -> None:
+    token = EC.token(claims(clock.seconds), typ=None)
+    assert "typ" not in jwt.get_unverified_header(token)
+    assert tokens.verify(token)
+
+
+@pytest.mark.parametrize(
+    "typ",
+    [
+        "logout+jwt",
+        "secevent+jwt",
+        "dpop+jwt",
+        "JOSE",
+        "application/jwt",
+        "id+jwt",
+        "at+jwt ",
+        "at_jwt",
+        "JWE",
+        "x",
+        "jwt+at",
+    ],
+)
+def test_another_type_is_refused(tokens: JwtVerifier, clock: FakeClock, typ: str) -> None:
+    with pytest.raises(Unauthorized, match=r"\(typ\)"):
+        tokens.verify(EC.token(claims(clock.seconds), typ=typ))
+
+
+@pytest.mark.parametrize("typ", [b"null", b"7", b"[]", b'["JWT"]', b"{}", b"true", b'""'])
+def test_a_type_that_is_no_text_is_refused(typ: bytes) -> None:
+    header = segment(b'{"alg":"ES256","kid":"ec","typ":' + typ + b"}")
+    with pytest.raises(Unauthorized, match=r"\(typ\)"):
+        type_of(f"{header}.e30.x")
+
+
+OTHER_USES: list[dict[str, object]] = [
+    {"nonce": "n"},
+    {"at_hash": "h"},
+    {"c_hash": "h"},
+    {"typ": "ID"},
+    {"typ": "Refresh"},
+    {"typ": "Logout"},
+    {"token_use": "id"},
+    {"typ": "ID", "nonce": "n"},
+    {"events": {"http://schemas.openid.net/event/backchannel-logout": {}}},
+]
+
+
+@pytest.mark.parametrize("told", OTHER_USES, ids=str)
+def test_an_id_token_is_refused_whatever_its_type(tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any]) -> None:
+    for typ in ("JWT", None):
+        with pytest.raises(Unauthorized, match="no access token"):
+            tokens.verify(EC.token(claims(clock.seconds, **told), typ=typ))
+    assert tokens.verify(EC.token(claims(clock.seconds, **told), typ="at+jwt")), "its issuer says that it is one"
+
+
+@pytest.mark.parametrize("told", [{"typ": "Bearer", "nonce": "n"}, {"token_use": "access"}, {"auth_time": 1}], ids=str)
+def test_an_access_token_that_is_marked_as_one_is_accepted(
+    tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any]
+) -> None:
+    assert tokens.verify(EC.token(claims(clock.seconds, **told)))
+
+
+async def test_by_setting_nothing_but_the_type_of_access_tokens_is_accepted(path: Path, clock: FakeClock) -> None:
+    trust = JwtTrustPolicy(ISSUER, AUDIENCE, requires_access_token=True)
+    async with open_jwt_verifier(str(path), trust, fetch=never, clock=clock) as tokens:
+        assert tokens.verify(EC.token(claims(clock.seconds), typ="at+jwt"))
+        assert tokens.verify(EC.token(claims(clock.seconds), typ="application/at+jwt"))
+        for typ in ("JWT", None):
+            with pytest.raises(Unauthorized, match=r"must be at\+jwt"):
+                tokens.verify(EC.token(claims(clock.seconds), typ=typ))
+
+
+# The start
+
+
+@pytest.mark.parametrize("trust", [JwtTrustPolicy("", AUDIENCE), JwtTrustPolicy(ISSUER, ""), JwtTrustPolicy("", "")])
+async def test_whoever_does_not_say_whom_to_trust_is_told_at_the_start(
+    path: Path, clock: FakeClock, trust: JwtTrustPolicy
+) -> None:
+    with pytest.raises(StartError, match=r"^jwt_issuer, jwt_audience: ") as caught:
+        async with open_jwt_verifier(str(path), trust, fetch=never, clock=clock):
+            pass
+    assert "\n" not in str(caught.value)
+
+
+def test_what_reads_tokens_is_imported_only_where_there_are_some() -> None:
+    code = "import guidsvc.bootstrap.app, guidsvc.auth.jwt_bearer, sys; sys.exit('jwt' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,345 @@
+"""Limits of how often a caller may ask: in one process, in several, and with Redis gone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import http_sf
+import pytest
+import redis
+
+from guidsvc.auth.rate_limit import GRANULARITY, UNLIMITED, Limit, RateAllowance, RateLimits
+from guidsvc.cache.redis_counters import RedisCounters, open_counters
+from guidsvc.errors import CacheUnavailable, RateLimited
+from tests.conftest import ExpectedLogs, FakeClock
+from tests.integration.cache.test_redis_counters import DOWN, PATIENT, until_up
+from tests.support.backing_servers import Server
+from tests.support.gated_store import turns
+
+NAME = "key:one"
+
+
+def limited(text: str) -> Limit:
+    limit = Limit.parse(text)
+    assert limit is not None
+    return limit
+
+
+async def spent(ration: RateAllowance, most: int = 1_000_000) -> int:
+    """Spend up to so many, and return how many there were."""
+    for count in range(most):
+        try:
+            await ration.spend()
+        except RateLimited:
+            return count
+    return most
+
+
+@pytest.fixture(autouse=True)
+def _on_the_minute(clock: FakeClock) -> None:
+    clock.now -= clock.now % 60_000
+
+
+@pytest.fixture
+async def counters(own_redis: Server, expected_logs: ExpectedLogs) -> AsyncIterator[list[RedisCounters]]:
+    """What two processes count with."""
+    expected_logs.add(DOWN)
+    async with AsyncExitStack() as stack:
+        url = f"redis://127.0.0.1:{own_redis.port}"
+        opened = [await stack.enter_async_context(open_counters(url, answer=PATIENT, pause=0.01)) for _ in range(2)]
+        yield [each for each in opened if each is not None]
+
+
+def rations(text: str, counters: list[RedisCounters], clock: FakeClock) -> list[RateAllowance]:
+    """Return the rations of one caller, one for each process."""
+    share = 1 / len(counters)
+    return [RateLimits(limited(text), each, clock=clock, share=share).allowance_for(NAME) for each in counters]
+
+
+class Gate:
+    """Counters that answer when the test lets them, and count how often they are asked."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.asked = 0
+        self.count = 0
+
+    async def add(self, key: str, amount: int, seconds: int) -> int:
+        self.asked += 1
+        await self.open.wait()
+        self.count += amount
+        return self.count
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("20000/second", Limit(20_000, 1)),
+        ("600/minute", Limit(600, 60)),
+        (" 600 per minute ", Limit(600, 60)),
+        ("5/2 hours", Limit(5, 7200)),
+        ("1/day", Limit(1, 86_400)),
+        ("", None),
+        (" ", None),
+    ],
+)
+def test_a_limit_is_so_many_in_so_many_seconds(text: str, limit: Limit | None) -> None:
+    assert Limit.parse(text) == limit
+
+
+@pytest.mark.parametrize(
+    "text", ["600", "many/minute", "600/fortnight", "0/minute", "-1/minute", "1/second;5/minute", "9999999999/second"]
+)
+def test_what_is_no_limit_is_refused_in_one_line_that_says_what_would_be(text: str) -> None:
+    with pytest.raises(ValueError, match="600/minute") as caught:
+        Limit.parse(text)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+async def test_without_a_limit_there_is_always_one_to_take(clock: FakeClock) -> None:
+    ration = RateLimits(None, clock=clock).allowance_for(NAME)
+
+    assert ration is UNLIMITED
+    assert await spent(ration, 1000) == 1000
+    assert ration.try_spend()
+    assert ration.headers() == {}
+
+
+async def test_one_process_by_itself_gives_each_caller_so_many_a_window(clock: FakeClock) -> None:
+    limits = RateLimits(limited("5/minute"), clock=clock)
+    clock.advance(seconds=15.5)
+
+    assert await spent(limits.allowance_for("a")) == 5
+    assert not limits.allowance_for("a").try_spend()
+    with pytest.raises(RateLimited, match="5 requests in 60 s") as caught:
+        await limits.allowance_for("a").refill()
+    assert caught.value.retry_after == 45
+    assert await spent(limits.allowance_for("b")) == 5
+    clock.advance(seconds=44.5)
+    assert await spent(limits.allowance_for("a")) == 5
+
+
+async def test_to_wait_is_at_least_a_second(clock: FakeClock) -> None:
+    ration = RateLimits(limited("1/second"), clock=clock).allowance_for(NAME)
+    clock.now += 999
+    await ration.spend()
+
+    with pytest.raises(RateLimited) as caught:
+        await ration.spend()
+    assert caught.value.retry_after == 1
+
+
+async def test_a_ration_that_is_left_is_void_at_the_end_of_the_window(clock: FakeClock) -> None:
+    ration = RateLimits(limited("5/minute"), clock=clock).allowance_for(NAME)
+    await ration.spend()
+    clock.advance(seconds=59.999)
+    assert ration.try_spend()
+    clock.advance(seconds=0.001)
+
+    assert not ration.try_spend()
+    assert await spent(ration) == 5, "what was left is not added"
+
+
+async def test_a_clock_that_is_set_back_locks_nobody_out(clock: FakeClock) -> None:
+    ration = RateLimits(limited("5/minute"), clock=clock).allowance_for(NAME)
+    await spent(ration)
+    clock.advance(seconds=-3600)
+
+    assert await spent(ration) == 5
+
+
+@pytest.mark.parametrize("text", ["1/minute", "5/minute", "45/minute", "1000/minute"])
+async def test_two_processes_together_give_all_of_the_limit_and_no_more(
+    text: str, counters: list[RedisCounters], clock: FakeClock
+) -> None:
+    both = rations(text, counters, clock)
+
+    for _ in range(2):
+        assert sum(await asyncio.gather(*(spent(ration) for ration in both))) == limited(text).amount
+        clock.advance(seconds=60)
+
+
+async def test_a_process_asks_redis_once_for_a_twentieth_of_the_limit(
+    counters: list[RedisCounters], own_redis: Server, clock: FakeClock
+) -> None:
+    ration = rations("600/minute", counters, clock)[0]
+    await ration.spend()
+    own_redis.pause()
+    assert sum(ration.try_spend() for _ in range(1000)) == 29
+    own_redis.resume()
+
+    with redis.Redis(port=own_redis.port) as raw:
+        (key,) = raw.keys()
+        assert key.startswith(b"gs:limit:requests:")
+        assert raw.get(key) == b"30"
+        assert 60_000 < int(raw.pttl(key)) <= 120_000
+
+
+async def test_when_all_is_booked_redis_is_asked_no_more(clock: FakeClock) -> None:
+    gate = Gate()
+    gate.open.set()
+    ration = RateLimits(limited("5/minute"), gate, clock=clock).allowance_for(NAME)
+    assert await spent(ration) == 5
+    asked = gate.asked
+
+    assert await spent(ration) == 0
+    assert gate.asked == asked
+    clock.advance(seconds=60)
+    gate.count = 0
+    assert await spent(ration) == 5
+
+
+async def test_refills_at_the_same_time_are_one(clock: FakeClock) -> None:
+    gate = Gate()
+    ration = RateLimits(limited("100/minute"), gate, clock=clock).allowance_for(NAME)
+    waiters = [asyncio.create_task(ration.spend()) for _ in range(5)]
+    await turns()
+    assert gate.asked == 1
+    waiters[0].cancel()
+    await turns()
+    gate.open.set()
+    await asyncio.gather(*waiters[1:])
+
+    assert (gate.asked, gate.count) == (1, 5)
+    assert ration.try_spend(), "which was for the one that went away"
+    assert not ration.try_spend()
+
+
+async def test_more_waiters_than_a_refill_has_room_for_all_get_theirs(clock: FakeClock) -> None:
+    gate = Gate()
+    ration = RateLimits(limited("100/minute"), gate, clock=clock).allowance_for(NAME)
+    waiters = [asyncio.create_task(ration.spend()) for _ in range(101)]
+    await turns()
+    gate.open.set()
+
+    told = await asyncio.gather(*waiters, return_exceptions=True)
+    assert [type(each) for each in told if each is not None] == [RateLimited]
+
+
+async def test_what_was_booked_for_a_window_that_is_over_is_not_spent_in_the_next(clock: FakeClock) -> None:
+    gate = Gate()
+    ration = RateLimits(limited("100/minute"), gate, clock=clock).allowance_for(NAME)
+    waiter = asyncio.create_task(ration.spend())
+    await turns()
+    clock.advance(seconds=60)
+    gate.open.set()
+    await waiter
+
+    assert gate.asked == 2
+
+
+async def test_without_redis_each_process_has_its_share(
+    counters: list[RedisCounters], own_redis: Server, clock: FakeClock
+) -> None:
+    both = rations("100/minute", counters, clock)
+    own_redis.kill()
+
+    assert [await spent(ration) for ration in both] == [50, 50]
+    clock.advance(seconds=60)
+    assert [await spent(ration) for ration in both] == [50, 50]
+
+
+async def test_a_silent_redis_is_a_dead_one(counters: list[RedisCounters], own_redis: Server, clock: FakeClock) -> None:
+    ration = rations("100/minute", counters, clock)[0]
+    counters[0]._answer = 0.05
+    own_redis.pause()
+
+    assert await spent(ration) == 50
+    own_redis.resume()
+
+
+async def test_a_share_is_at_least_one(clock: FakeClock, counters: list[RedisCounters], own_redis: Server) -> None:
+    own_redis.kill()
+
+    assert [await spent(ration) for ration in rations("1/minute", counters, clock)] == [1, 1]
+
+
+async def test_what_was_had_of_redis_counts_for_the_share(
+    counters: list[RedisCounters], own_redis: Server, clock: FakeClock
+) -> None:
+    much, little = rations("100/minute", counters, clock)
+    assert (await spent(much, 60), await spent(little, 10)) == (60, 10)
+    own_redis.kill()
+
+    assert (await spent(much), await spent(little)) == (0, 40)
+
+
+async def test_redis_that_is_back_is_used_again_and_told_what_was_had_meanwhile(
+    counters: list[RedisCounters], own_redis: Server, clock: FakeClock
+) -> None:
+    both = rations("100/minute", counters, clock)
+    own_redis.kill()
+    assert [await spent(ration) for ration in both] == [50, 50]
+    own_redis.start()
+    for each in counters:
+        await until_up(each)
+
+    assert await spent(both[0], 1) == 1, "there are 50 left, for all that Redis has been told"
+    assert await spent(both[1]) == 0, "and now it has been told of all"
+    with redis.Redis(port=own_redis.port) as raw:
+        (key,) = raw.keys()
+        assert raw.get(key) == b"110"
+    clock.advance(seconds=60)
+    assert sum([await spent(ration) for ration in both]) == 100
+
+
+async def test_what_was_not_told_is_told_once(clock: FakeClock) -> None:
+    class Faulty(Gate):
+        fault = True
+
+        async def add(self, key: str, amount: int, seconds: int) -> int:
+            if self.fault:
+                raise CacheUnavailable("down")
+            return await super().add(key, amount, seconds)
+
+    faulty = Faulty()
+    faulty.open.set()
+    ration = RateLimits(limited("100/minute"), faulty, clock=clock).allowance_for(NAME)
+    assert await spent(ration, 5) == 5
+    faulty.fault = False
+
+    assert await spent(ration, 10) == 10
+    assert faulty.count == 15
+
+
+async def test_a_caller_has_one_ration_and_so_many_are_kept(clock: FakeClock) -> None:
+    limits = RateLimits(limited("5/minute"), clock=clock, callers=10)
+    kept = limits.allowance_for("kept")
+    for number in range(1000):
+        limits.allowance_for(f"other {number}")
+        assert limits.allowance_for("kept") is kept
+
+    assert len(limits._rations) == 10
+
+
+async def test_the_headers_are_structured_fields_that_tell_what_is_left(
+    counters: list[RedisCounters], clock: FakeClock
+) -> None:
+    one, other = rations("600/minute", counters, clock)
+    clock.advance(seconds=12.5)
+    assert one.headers() == {"RateLimit-Policy": '"requests";q=600;w=60', "RateLimit": '"requests";r=600;t=48'}
+    assert await spent(one, 31) == 31
+    assert await spent(other, 1) == 1
+
+    told = other.headers()
+    assert http_sf.parse(told["RateLimit-Policy"].encode(), tltype="list") == [("requests", {"q": 600, "w": 60})]
+    assert http_sf.parse(told["RateLimit"].encode(), tltype="list") == [("requests", {"r": 539, "t": 48})]
+    await spent(other)
+    assert other.headers()["RateLimit"] == '"requests";r=0;t=48'
+    clock.advance(seconds=60)
+    assert other.headers()["RateLimit"] == '"requests";r=600;t=48'
+
+
+async def test_of_a_large_limit_what_is_left_is_told_roughly(clock: FakeClock) -> None:
+    limit = Limit(50_000, 60)
+    ration = RateLimits(limit, clock=clock).allowance_for("alice")
+    for taken in range(1, 10_001):
+        await ration.spend()
+        told = int(ration.lines().partition("r=")[2].partition(";")[0])
+        assert 0 <= told - (limit.amount - taken) <= limit.amount // GRANULARITY
+    clock.now += 1000
+    before = ration.lines()
+    clock.now += 1000
+    await ration.spend()
+    assert ration.lines() != before, "a second has gone by"

@@ -1,0 +1,254 @@
+"""The cache of one process, beyond the store's contract: what it keeps, and for how long."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from guidsvc.cache.memory import MemoryCache
+from guidsvc.domain.record import Record
+from guidsvc.errors import OutcomeUnknown, StoreUnavailable
+from guidsvc.store.contract import WouldBlock
+from tests.conftest import FakeClock
+from tests.support.factories import GUID, record
+from tests.support.gated_store import GatedStore, turns
+
+
+@pytest.fixture
+async def gated() -> GatedStore:
+    return GatedStore()
+
+
+@pytest.fixture
+def cache(gated: GatedStore, clock: FakeClock) -> MemoryCache:
+    """A cache with room for three records."""
+    return MemoryCache(gated, clock=clock, size_bytes=3 * record(clock()).held_bytes)
+
+
+@pytest.fixture
+def at(clock: FakeClock) -> Callable[..., Record]:
+    """Make a record of the time it is."""
+    return lambda **fields: record(clock(), **fields)
+
+
+async def test_a_record_that_was_read_is_served_without_asking_the_store(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+) -> None:
+    gated.records[GUID] = at()
+
+    assert [await cache.get(GUID) for _ in range(3)] == [at()] * 3
+    assert gated.gets == 1
+
+
+async def test_nothing_negative_is_cached(cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]) -> None:
+    assert await cache.get(GUID) is None
+    gated.records[GUID] = at()
+
+    assert await cache.get(GUID) == at()
+
+
+async def test_an_entry_is_dropped_when_its_record_expires(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record], clock: FakeClock
+) -> None:
+    gated.records[GUID] = short = at(expire=clock.seconds + 5)
+    await cache.get(GUID)
+    clock.advance(seconds=5)
+    gated.records.clear()
+
+    assert await cache.get(GUID) is None
+    assert short.expire == clock.seconds
+
+
+async def test_an_expired_record_is_not_cached_and_takes_no_place(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+) -> None:
+    live = [f"{number:032X}" for number in range(3)]
+    gated.records = {guid: at(guid=guid) for guid in live} | {GUID: at(expire=0)}
+    for guid in [*live, GUID, GUID]:
+        await cache.get(guid)
+    assert gated.gets == 5
+
+    for guid in live:
+        await cache.get(guid)
+    assert gated.gets == 5
+
+
+async def test_the_least_recently_used_goes_first(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+) -> None:
+    guids = [f"{number:032X}" for number in range(4)]
+    gated.records = {guid: at(guid=guid) for guid in guids}
+    for guid in [*guids[:3], guids[0], guids[3]]:  # the second is now the one not used for longest
+        await cache.get(guid)
+    gated.gets = 0
+
+    for guid in [guids[0], guids[2], guids[3]]:
+        await cache.get(guid)
+    assert gated.gets == 0
+    await cache.get(guids[1])
+    assert gated.gets == 1
+
+
+async def test_a_record_that_exceeds_the_cache_is_served_and_not_kept(
+    gated: GatedStore, at: Callable[..., Record], clock: FakeClock
+) -> None:
+    large = gated.records[GUID] = at(metadata=f'{{"a":"{"x" * 16_000}"}}')
+    cache = MemoryCache(gated, clock=clock, size_bytes=large.held_bytes - 1)
+
+    assert [await cache.get(GUID) for _ in range(2)] == [large, large]
+    assert gated.gets == 2
+
+
+async def test_readers_of_one_key_share_one_flight(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+) -> None:
+    gated.records[GUID] = at()
+    gated.open.clear()
+    readers = [asyncio.create_task(cache.get(GUID)) for _ in range(10)]
+    await turns()
+    gated.open.set()
+
+    assert await asyncio.gather(*readers) == [at()] * 10
+    assert gated.gets == 1
+
+
+async def test_a_reader_that_goes_away_leaves_the_flight_to_the_others(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+) -> None:
+    gated.records[GUID] = at()
+    gated.open.clear()
+    first, second = asyncio.create_task(cache.get(GUID)), asyncio.create_task(cache.get(GUID))
+    await turns()
+    first.cancel()
+    await turns()
+    gated.open.set()
+
+    assert await second == at()
+
+
+async def test_a_fault_of_the_store_reaches_all_who_wait_and_is_not_kept(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+) -> None:
+    gated.fault = StoreUnavailable("gone")
+    answers = await asyncio.gather(cache.get(GUID), cache.get(GUID), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 2
+
+    gated.fault, gated.records[GUID] = None, at()
+    assert await cache.get(GUID) == at()
+
+
+async def test_a_read_that_began_before_a_write_never_fills_the_cache_after_it(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+) -> None:
+    old = gated.records[GUID] = at()
+    new = at(version=old.version + 1)
+    gated.open.clear()
+    reader = asyncio.create_task(cache.get(GUID))
+    await turns()
+    writer = asyncio.create_task(cache.swap(old, new))
+    await turns()
+    gated.open.set()
+    await writer
+    assert await reader == old, "it began before the write"
+
+    assert await cache.get(GUID) == new
+
+
+async def test_a_read_during_a_write_fills_nothing_and_shares_nothing(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+) -> None:
+    old = gated.records[GUID] = at()
+    new = at(version=old.version + 1)
+    gated.open.clear()
+    writer = asyncio.create_task(cache.swap(old, new))
+    await turns()
+    readers = [asyncio.create_task(cache.get(GUID)) for _ in range(3)]
+    await turns()
+    assert gated.gets == 3
+    gated.open.set()
+    await asyncio.gather(writer, *readers)
+
+    assert await cache.get(GUID) == new
+
+
+async def test_two_writes_at_once_keep_the_key_out_until_the_last_is_over(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+) -> None:
+    old = gated.records[GUID] = at()
+    first_gate, second_gate = gated.swap_gates = [asyncio.Event(), asyncio.Event()]
+    first, second = (asyncio.create_task(cache.swap(old, at(version=old.version + 1))) for _ in range(2))
+    await turns()
+    first_gate.set()
+    await first
+
+    await asyncio.gather(cache.get(GUID), cache.get(GUID))
+    assert gated.gets == 2, "the second is still under way"
+    second_gate.set()
+    await second
+    await asyncio.gather(cache.get(GUID), cache.get(GUID))
+    assert gated.gets == 3
+
+
+async def test_a_write_that_failed_leaves_the_key_to_be_cached_again(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+) -> None:
+    old = gated.records[GUID] = at()
+    gated.fault = StoreUnavailable("gone")
+    with pytest.raises(StoreUnavailable):
+        await cache.swap(old, None)
+    gated.fault = None
+
+    assert [await cache.get(GUID) for _ in range(2)] == [old, old]
+    assert gated.gets == 1
+
+
+async def test_after_a_write_of_unknown_outcome_reads_go_to_the_store(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+) -> None:
+    old = gated.records[GUID] = at()
+    await cache.get(GUID)
+    gated.fault = OutcomeUnknown("no answer")
+    with pytest.raises(OutcomeUnknown):
+        await cache.swap(old, None)
+    gated.fault = None
+    await turns()
+    assert await cache.get(GUID) == old
+
+    gated.records.clear()  # the write lands after all
+    assert await cache.get(GUID) is None
+
+
+class NearStore(GatedStore):
+    """A gated store that is at hand for reads."""
+
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
+        return self.records.get(guid)
+
+
+async def test_what_is_peeked_at_while_it_is_being_written_is_not_kept(
+    at: Callable[..., Record], clock: FakeClock
+) -> None:
+    near = NearStore()
+    cache = MemoryCache(near, clock=clock, size_bytes=10**6)
+    near.records[GUID] = old = at()
+    assert cache.get_nowait(GUID) is old
+    near.open.clear()
+    writer = asyncio.create_task(cache.swap(old, new := at(user="another", version=clock() + 1)))
+    await turns()
+
+    assert cache.get_nowait(GUID) is old  # as it still is
+    near.open.set()
+    assert await writer
+    assert cache.get_nowait(GUID) is new
+    near.records.clear()
+    assert cache.get_nowait(GUID) is new  # from here on it is kept
+
+
+async def test_what_has_expired_is_not_kept_by_a_peek(at: Callable[..., Record], clock: FakeClock) -> None:
+    near = NearStore()
+    cache = MemoryCache(near, clock=clock, size_bytes=10**6)
+    near.records[GUID] = at(expire=clock.seconds)
+
+    assert cache.get_nowait(GUID) is near.records[GUID]
+    near.records.clear()
+    assert cache.get_nowait(GUID) is None

@@ -1,0 +1,132 @@
+"""The memory of records in a process is bounded in bytes, whatever the records hold."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cachebox import LRUCache
+
+from guidsvc.auth.authenticator import LOGIN_BYTES, REMEMBERED_BYTES, Authenticator
+from guidsvc.cache.byte_lru import bounded, put
+from guidsvc.cache.memory import MemoryCache
+from guidsvc.domain.record import SMALL_BYTES, Record
+from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
+from tests.conftest import FakeClock
+from tests.support.backing_servers import ROOT
+from tests.support.factories import record
+from tests.support.gated_store import GatedStore
+
+NOW = 1_795_000_000_000
+METADATA = {
+    "none": "",
+    "a little": "x" * 100,
+    "almost large": "x" * 4_000,
+    "large": "x" * 16_000,
+    "not ASCII": "\N{LATIN SMALL LETTER E WITH ACUTE}" * 1_500,
+    "large and not ASCII": "\N{GRINNING FACE}" * 4_000,
+}
+SIZE_BYTES = 48 * 2**20
+SLACK_BYTES = 12 * 2**20
+"""What the allocator keeps beside, and the interpreter takes."""
+WIRE_HEAD_BYTES = 420
+"""About what the head of an answer takes."""
+
+
+def metadata(text: str) -> str | None:
+    return f'{{"a":"{text}"}}' if text else None
+
+
+class Made(GatedStore):
+    """A store that makes each record when it is asked for it, as one does that reads from a disk."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._metadata = metadata(text)
+
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
+        made = record(NOW, guid=guid, user=f"user {guid}", metadata=self._metadata)
+        return Record.model_validate_json(made.model_dump_json())
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def growth(text: str) -> tuple[int, int]:
+    """Read more records than there is room for; return by how much the process grew, and how many are kept."""
+    cache = MemoryCache(Made(text), clock=lambda: NOW, size_bytes=SIZE_BYTES)
+    before = resident_bytes()
+    for number in range(2 * SIZE_BYTES // record(NOW, metadata=metadata(text)).held_bytes):
+        found = cache.get_nowait(f"{number:032X}")
+        assert found is not None
+        assert found is not WOULD_BLOCK
+        found.render_cache["answer"] = b"x" * WIRE_HEAD_BYTES + found.json_body  # as the connection does
+    return resident_bytes() - before, len(cache._entries)
+
+
+@pytest.mark.parametrize("kind", METADATA)
+def test_a_cache_that_is_full_takes_no_more_than_its_size(kind: str) -> None:
+    program = f"from tests.unit.cache.test_memory_bounds import *; print(*growth(METADATA[{kind!r}]))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+    grown, held = map(int, done.stdout.split())
+    assert grown <= SIZE_BYTES + SLACK_BYTES, f"{grown / 2**20:.0f} MiB for {held} records"
+    assert grown >= SIZE_BYTES / 3, f"only {grown / 2**20:.0f} MiB are used, by {held} records"
+
+
+def test_what_is_rendered_of_a_large_record_is_not_kept() -> None:
+    small, large = (record(NOW, metadata=metadata("x" * size)) for size in (100, SMALL_BYTES))
+    for each in (small, large):
+        each.render_cache["answer"] = each.json_body
+
+    assert small.json_body is small.json_body
+    assert small.render_cache == {"answer": small.json_body}
+    assert "wire" not in large.__dict__
+    assert large.render_cache == {}
+    assert large.json_body == large.json_body
+    assert large.json_body.endswith(b'"}}')
+
+
+def weight(_key: str, value: int) -> int:
+    return value
+
+
+@pytest.fixture
+def full() -> LRUCache[str, int]:
+    cache = bounded(10, weight)
+    put(cache, "a", 4)
+    put(cache, "b", 6)
+    return cache
+
+
+def test_what_exceeds_the_bound_alone_is_not_kept_and_nor_is_what_it_replaces(full: LRUCache[str, int]) -> None:
+    put(full, "a", 11)
+
+    assert dict(full.items()) == {"b": 6}
+
+
+def test_the_least_recently_used_make_room(full: LRUCache[str, int]) -> None:
+    full.get("a")
+    put(full, "c", 5)
+
+    assert dict(full.items()) == {"a": 4, "c": 5}
+
+
+def test_no_size_is_no_bound() -> None:
+    cache = bounded(0, weight)
+    put(cache, "a", 2)
+
+    assert dict(cache.items()) == {}
+
+
+def test_the_log_ins_that_are_remembered_are_bounded_in_bytes(clock: FakeClock) -> None:
+    logins = Authenticator(GatedStore(), clock=clock)._logins  # type: ignore[arg-type]  # it is asked for no key
+    header = "Bearer " + "x" * 8_000
+
+    for number in range(3_000):
+        logins.insert(f"{header}{number}", None)  # type: ignore[arg-type]
+
+    assert logins.current_size() <= REMEMBERED_BYTES
+    assert 1_000 < len(logins) < REMEMBERED_BYTES / (LOGIN_BYTES + len(header))

@@ -1,0 +1,186 @@
+"""What clients may send."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guidsvc.api.parsing.body import parse
+from guidsvc.domain.commands import CreateCommand, PutCommand
+from guidsvc.domain.record import MAX_METADATA_BYTES, MAX_TIME
+from guidsvc.errors import InvalidField, InvalidRequest
+from tests.support.factories import GUID, USER, record
+
+NOW = 1_795_000_000_000
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def change(body: str | bytes, guid: str | None = GUID) -> PutCommand:
+    """Read a body as a PUT to GUID does."""
+    return parse(body if isinstance(body, bytes) else body.encode(), PutCommand, {"guid": guid})
+
+
+def faults(body: str | bytes, guid: str | None = GUID) -> list[InvalidField]:
+    """Return all that is wrong with a body."""
+    with pytest.raises(InvalidRequest) as caught:
+        change(body, guid)
+    return list(caught.value.faults)
+
+
+def nested(levels: int) -> str:
+    """Write an object of so many levels, as metadata."""
+    return '{"metadata":' + '{"a":' * (levels - 1) + "{}" + "}" * levels
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('"1427736345"', 1427736345),
+        ("1427736345", 1427736345),
+        ('"0"', 0),
+        ("0", 0),
+        (f'"{MAX_TIME}"', MAX_TIME),
+        (str(MAX_TIME), MAX_TIME),
+        ('"0001427736345"', 1427736345),
+        ('"' + "0" * 5000 + '7"', 7),
+    ],
+)
+def test_an_expiry_is_a_string_of_digits_or_an_integer(written: str, value: int) -> None:
+    assert change(f'{{"expire": {written}}}').expire == value
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("true", "false", "null", "1.0", "1e9", "-1", "[]", "{}", f"{MAX_TIME + 1}"),
+        *('""', '"-1"', '"+1"', '" 1"', '"1 "', '"1_0"', '"1.0"', '"1e9"', '"0x1"', '"١٢"', '"²"', '"abc"', '"1\\n"'),
+        *(f'"{MAX_TIME + 1}"', '"' + "9" * 5000 + '"', "9" * 4000),
+    ],
+)
+def test_any_other_expiry_is_refused(written: str) -> None:
+    assert [fault.pointer for fault in faults(f'{{"expire": {written}}}')] == ["/expire"]
+
+
+@pytest.mark.parametrize("user", ["x", USER, "x" * 256, "🜁" * 256, "Zürich", " padded ", "a\u00a0b", '"quoted"'])
+def test_a_user_is_1_to_256_characters(user: str) -> None:
+    assert change(json.dumps({"user": user})).user == user
+
+
+@pytest.mark.parametrize("user", ["", "x" * 257, " ", "\u2003", "a\nb", "a\x00", "\x7f", "\x85", None, 1, True, [], {}])
+def test_any_other_user_is_refused(user: object) -> None:
+    assert [fault.pointer for fault in faults(json.dumps({"user": user}))] == ["/user"]
+
+
+@given(st.dictionaries(st.text(max_size=10), JSON_VALUES, min_size=1, max_size=3))
+def test_metadata_comes_back_as_it_was_given(value: dict[str, object]) -> None:
+    text = change(json.dumps({"metadata": value})).metadata
+
+    assert text is not None
+    assert json.loads(text) == value
+    assert json.loads(record(NOW, metadata=text).json_body)["metadata"] == value
+
+
+def test_metadata_keeps_an_integer_a_float_and_a_boolean_apart() -> None:
+    assert change('{"metadata": {"a": [1, 1.0, true, 123456789012345678901234567890]}}').metadata == (
+        '{"a":[1,1.0,true,123456789012345678901234567890]}'
+    )
+
+
+def test_an_empty_object_is_no_metadata() -> None:
+    read = change('{"metadata": {}}')
+
+    assert read.metadata is None
+    assert read.model_fields_set == {"metadata"}
+
+
+def test_metadata_may_be_8_levels_deep_and_no_more() -> None:
+    assert change(nested(8)).metadata is not None
+    assert [fault.pointer for fault in faults(nested(9))] == ["/metadata"]
+
+
+def test_brackets_in_a_string_are_no_levels() -> None:
+    for text in ("[" * 20, '"[[{' * 9, "\\", '\\"{{{{{{{{{'):
+        given = {"metadata": {"a": text, "b" + text: [1]}}
+        assert json.loads(str(change(json.dumps(given)).metadata)) == given["metadata"]
+
+
+def test_metadata_may_be_16_kib_and_no_more() -> None:
+    most = "x" * (MAX_METADATA_BYTES - len('{"a":""}'))
+
+    assert change(json.dumps({"metadata": {"a": most}})).metadata is not None
+    assert [fault.pointer for fault in faults(json.dumps({"metadata": {"a": most + "x"}}))] == ["/metadata"]
+
+
+@pytest.mark.parametrize("value", ["null", "[]", '"text"', "1", "true", '{"a": 1e400}', '{"a": [-1e400]}'])
+def test_any_other_metadata_is_refused(value: str) -> None:
+    assert [fault.pointer for fault in faults(f'{{"metadata": {value}}}')] == ["/metadata"]
+
+
+def test_the_guid_of_the_path_may_be_given_again() -> None:
+    assert change(f'{{"guid": "{GUID}"}}').guid == GUID
+
+
+@pytest.mark.parametrize("value", ['"0094E4C980C74043A4B586B420E69DDF"', f'"{GUID.lower()}"', "null", "1"])
+def test_another_guid_than_that_of_the_path_is_refused(value: str) -> None:
+    assert [fault.pointer for fault in faults(f'{{"guid": {value}}}')] == ["/guid"]
+
+
+def test_a_guid_is_refused_where_the_service_draws_it() -> None:
+    assert [fault.pointer for fault in faults(f'{{"guid": "{GUID}"}}', guid=None)] == ["/guid"]
+
+
+def test_an_unknown_member_is_refused_by_name() -> None:
+    assert [fault.pointer for fault in faults('{"a/b": 1, "c~d": 2}')] == ["/a~1b", "/c~0d"]
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    wrong = faults('{"expire": true, "user": "", "metadata": [], "guid": "x", "color": "red"}')
+
+    assert [fault.pointer for fault in wrong] == ["/expire", "/user", "/guid", "/metadata", "/color"]
+
+
+def test_a_creation_needs_a_user() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(b'{"expire": -1}', CreateCommand, {"guid": None})
+    assert [fault.pointer for fault in caught.value.faults] == ["/expire", "/user"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b" ", b"{", b'{"user": "x",}', b'{"user": NaN}', b'{"user": Infinity}', b"{'user': 'x'}", b"nothing"),
+        *(b'{"user": "x"} {}', b'{"user": "\xff"}', b"\xef\xbb\xbf{}", b'{"user": "\\ud800"}', b'{"user": "a\nb"}'),
+        *(b"[" * 10_000, b'{"a":' * 10_000, "{}".encode("utf-16"), b'{"expire": ' + b"1" * 50_000 + b"}"),
+    ],
+)
+def test_what_is_not_json_is_refused(body: bytes) -> None:
+    assert [fault.pointer for fault in faults(body)] in ([""], ["/expire"])
+
+
+def test_a_member_that_is_named_twice_is_refused_wherever_it_is() -> None:
+    assert "'user' twice" in faults('{"user": "a", "user": "b"}')[0].detail
+    assert "'b' twice" in faults('{"metadata": {"a": [{"b": 1, "b": 1}]}}')[0].detail
+
+
+def test_malformed_json_is_refused_saying_where() -> None:
+    assert "line 1 column 14" in faults('{"user": "x",}')[0].detail
+
+
+@pytest.mark.parametrize("body", ["[]", '"text"', "1", "null", "true"])
+def test_json_that_is_no_object_is_refused(body: str) -> None:
+    assert faults(body) == [InvalidField("", "must be a JSON object")]
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_change_or_a_fault(body: bytes) -> None:
+    try:
+        given = change(body).model_fields_set
+    except InvalidRequest as error:
+        given = {fault.pointer for fault in error.faults} & {""}
+
+    assert given <= {"", "expire", "user", "metadata", "guid"}

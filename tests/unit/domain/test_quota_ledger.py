@@ -1,0 +1,202 @@
+"""Ledgers: what becomes of wishes by them, and how stores keep them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pymongo
+import pytest
+
+from guidsvc.domain.quota_ledger import LEASE_MS, ROOM_MS, LedgerUpdate, QuotaLedger, ReservationRequest, living
+from guidsvc.errors import CorruptRecord, QuotaExceeded
+from guidsvc.store import open_store
+from guidsvc.store.contract import Database
+from tests.conftest import FakeClock
+from tests.support.factories import GUID, record
+
+NOW = 1_795_000_000_000
+QUOTA = 3
+
+
+def a_ledger(**fields: object) -> QuotaLedger:
+    plain: dict[str, object] = {"owner": "alice", "version": 1, "entries": "{}", "quota": 3, "room": 0, "room_until": 0}
+    return QuotaLedger.model_validate(plain | fields)
+
+
+def wishes(count: int, first: int = 0) -> list[ReservationRequest]:
+    return [ReservationRequest.of(f"{number:032X}", None) for number in range(first, first + count)]
+
+
+def page(
+    old: QuotaLedger | None, asked: list[ReservationRequest], *, ended: tuple[str, ...] = (), now: int = NOW
+) -> LedgerUpdate:
+    return LedgerUpdate(old, asked, ended=ended, quota=QUOTA, now=now)
+
+
+def test_a_new_owner_is_counted_and_has_the_room_that_is_left() -> None:
+    asked = wishes(2)
+    first = page(None, asked)
+    assert not first.has_room
+    first.count(0)
+
+    after = first.after("alice")
+    assert after is not None
+    assert (after.owner, after.version, after.room, after.room_until) == ("alice", 1, 1, NOW + ROOM_MS)
+    assert first.answers == {wish.name: True for wish in asked}
+
+
+def test_while_there_is_room_nobody_is_counted() -> None:
+    old = a_ledger(room=2, room_until=NOW + 1)
+
+    assert page(old, wishes(2)).has_room
+    assert not page(old, wishes(3)).has_room
+    assert not page(old, wishes(1), now=NOW + 1).has_room, "the count is too old"
+    assert not page(old, wishes(1), now=NOW + 1 - 2 * ROOM_MS).has_room, "or the clock was set back"
+    assert not page(a_ledger(room=2, room_until=NOW + 1, quota=4), wishes(1)).has_room, "of another quota"
+
+
+def test_who_comes_first_is_admitted_and_others_may_be_as_soon_as_it_is_known_what_became_of_those() -> None:
+    asked = wishes(5)
+    first = page(None, asked)
+    first.count(1)
+
+    assert list(first.answers.values()) == [True, True, False, False, False]
+
+
+def test_who_would_be_refused_by_what_is_there_is_refused() -> None:
+    (wish,) = wishes(1)
+    full = page(None, [wish])
+    full.count(QUOTA)
+
+    assert isinstance(full.answers[wish.name], QuotaExceeded)
+    assert full.after("alice") is None, "and nothing is written"
+
+
+def test_what_is_reserved_takes_a_place_until_it_is_taken_back_or_over() -> None:
+    first = page(None, wishes(2))
+    first.count(0)
+    held = first.after("alice")
+    assert held is not None
+    (one, other), (wish,) = wishes(2), wishes(1, first=9)
+    names = tuple(first.answers)
+
+    for ended, now, answer in (((), NOW, False), (names[:1], NOW, True), ((), NOW + LEASE_MS, True)):
+        second = page(held, [wish], ended=ended, now=now)
+        second.count(1)
+        assert second.answers[wish.name] is answer
+    assert page(held, [wish]).others("alice") == living("alice", NOW, frozenset({one.guid, other.guid}))
+
+
+def test_a_newcomer_that_another_process_has_made_meanwhile_gives_no_place_away() -> None:
+    """It was read as absent, and is live by now; others have only the room that is left."""
+    new, stale = wishes(2)
+    live = {stale.guid} | {wish.guid for wish in wishes(QUOTA - 1, first=9)}
+    for asked in ([new, stale], [stale, new]):
+        full = page(None, asked)
+        full.count(len(live - full.others("alice").excluding))
+
+        assert [str(answer) for answer in full.answers.values()] == [str(QuotaExceeded(QUOTA))] * 2
+
+
+def test_a_guid_that_is_reserved_already_takes_no_second_place() -> None:
+    first = page(None, wishes(QUOTA))
+    first.count(0)
+    again, other = *wishes(1), *wishes(1, first=9)
+    second = page(first.after("alice"), [other, again])
+    second.count(0)
+
+    assert second.answers == {other.name: False, again.name: True}
+
+
+def test_what_is_reserved_has_no_place_to_share_unless_all_of_it_fits() -> None:
+    """A reservation of a record that was deleted since it was read has taken a place that is not there."""
+    first = page(None, wishes(QUOTA))
+    first.count(0)
+    (again,) = wishes(1)
+    second = page(first.after("alice"), [again])
+    second.count(1)
+
+    assert second.answers == {again.name: False}
+
+
+def test_what_is_live_keeps_its_place_and_what_is_no_more_needs_one() -> None:
+    old = record(NOW, expire=NOW // 1000 + 1)
+    wish, newcomer = ReservationRequest.of(GUID, old), ReservationRequest.of("0" * 32, None)
+    for now, kept in ((NOW, True), (NOW + 1000, False)):
+        full = page(None, [newcomer, wish], now=now)
+        full.count(QUOTA - 1 if kept else QUOTA)
+        assert (full.answers[wish.name] is True) is kept
+        assert isinstance(full.answers[newcomer.name], QuotaExceeded)
+
+
+def test_a_page_on_which_nothing_happens_is_not_written() -> None:
+    old = a_ledger(entries=f'{{"{GUID}00": {NOW + 1}}}')
+
+    assert page(old, []).after("alice") is None
+    assert page(old, [], ended=(f"{GUID}00",)).after("alice") == a_ledger(version=2)
+    assert page(old, [], now=NOW + 1).after("alice") == a_ledger(version=2)
+
+
+@pytest.fixture(params=["sqlite", "mongo"])
+def url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+async def store(url: str, clock: FakeClock) -> AsyncIterator[Database]:
+    async with open_store(url, clock=clock, exclusive=False) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("owner", ["", "alice", "Zürich 🜁"])
+async def test_a_ledger_is_kept_as_it_was_put_and_changed_by_its_version(store: Database, owner: str) -> None:
+    first = a_ledger(owner=owner)
+    second = a_ledger(owner=owner, version=2, entries=f'{{"{GUID}0123": {NOW}}}', quota=7, room=5, room_until=NOW)
+
+    assert await store.ledger(owner) is None
+    assert await store.swap_ledger(None, first)
+    assert not await store.swap_ledger(None, second)
+    assert await store.ledger(owner) == first
+    assert await store.swap_ledger(first, second)
+    assert not await store.swap_ledger(first, second)
+    assert await store.ledger(owner) == second
+
+
+async def test_of_fifty_racing_changes_of_a_ledger_one_wins(store: Database) -> None:
+    old = a_ledger()
+    await store.swap_ledger(None, old)
+    rivals = [a_ledger(version=2, room=number) for number in range(50)]
+
+    won = await asyncio.gather(*(store.swap_ledger(old, rival) for rival in rivals))
+
+    assert won.count(True) == 1
+    assert await store.ledger("alice") == rivals[won.index(True)]
+
+
+async def test_a_tally_has_what_another_wrote_just_now(store: Database, url: str, clock: FakeClock) -> None:
+    async with open_store(url, clock=clock, exclusive=False) as other:
+        for number in range(20):
+            new = record(clock(), guid=f"{number:032X}", owner="alice")
+            assert await other.swap(None, new)
+            assert await store.count_linearizable(living("alice", clock())) == 1
+            assert await store.count_linearizable(living("alice", clock(), without=frozenset({new.guid}))) == 0
+            assert await other.swap(new, None)
+            assert await store.count_linearizable(living("alice", clock())) == 0
+
+
+async def test_a_tally_counts_what_is_live(store: Database, clock: FakeClock) -> None:
+    for place, expire in enumerate((0, clock.seconds, clock.seconds + 1)):
+        await store.swap(None, record(clock(), guid=f"{place:032X}", owner="alice", expire=expire))
+
+    assert await store.count_linearizable(living("alice", clock())) == 1
+    assert await store.count_linearizable(living("alice", clock() + 999)) == 1
+    assert await store.count_linearizable(living("alice", clock() + 1000)) == 0
+
+
+@pytest.mark.parametrize("entries", ["[]", '{"a": "b"}', "nonsense"])
+async def test_a_ledger_that_is_none_is_told_as_corrupt(mongo_url: str, clock: FakeClock, entries: str) -> None:
+    async with open_store(mongo_url, clock=clock, exclusive=False) as store:
+        await store.swap_ledger(None, a_ledger())
+        with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
+            client.get_default_database()["ledgers"].update_one({"_id": "alice"}, {"$set": {"entries": entries}})
+        with pytest.raises(CorruptRecord):
+            await store.ledger("alice")

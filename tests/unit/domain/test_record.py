@@ -1,0 +1,86 @@
+"""What a valid value is."""
+
+import pytest
+from pydantic import ValidationError
+
+from guidsvc.domain.record import Record, parse_guid
+from guidsvc.errors import InvalidGuid
+from tests.support.factories import GUID, record
+
+NOW = 1_795_000_000_000
+
+
+def test_a_guid_is_32_upper_case_hexadecimal_characters() -> None:
+    assert parse_guid(GUID) == GUID
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GUID.lower(),
+        "9094e4c9-80c7-4043-a4b5-86b420e69ddf",
+        "{9094E4C9-80C7-4043-A4B5-86B420E69DDF}",
+        "urn:uuid:9094e4c9-80c7-4043-a4b5-86b420e69ddf",
+        f" {GUID}\n",
+    ],
+)
+def test_another_way_to_write_a_guid_is_refused_with_the_right_one(text: str) -> None:
+    with pytest.raises(InvalidGuid, match=GUID):
+        parse_guid(text)
+
+
+def test_no_guid_is_made_of_letters_that_are_none() -> None:
+    with pytest.raises(InvalidGuid, match="16 characters"):
+        parse_guid("\ufb00" * 16)  # of which str.upper makes 32 times F
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("", "0 characters"), (GUID[:-1], "31 characters"), ("G" * 32, "'G'"), ("٣" * 32, "'٣'"), (GUID + "\n0", "34")],
+)
+def test_what_is_no_guid_is_refused_with_the_reason(text: str, why: str) -> None:
+    with pytest.raises(InvalidGuid, match=why):
+        parse_guid(text)
+
+
+def test_the_wire_has_guid_expire_and_user_in_this_order() -> None:
+    assert record(NOW, expire=1427736345).json_body == b'{"guid":"%b","expire":"1427736345","user":"Cylance, Inc."}' % (
+        GUID.encode()
+    )
+
+
+def test_the_wire_has_metadata_last_and_text_in_utf_8() -> None:
+    wire = record(NOW, expire=0, user="Zürich 🜁", metadata='{"ö":1}').json_body
+
+    assert wire.decode() == f'{{"guid":"{GUID}","expire":"0","user":"Zürich 🜁","metadata":{{"ö":1}}}}'
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"guid": GUID.lower()},
+        {"guid": GUID + "\n"},
+        {"user": ""},
+        {"expire": "1"},
+        {"expire": -1},
+        {"metadata": "{"},
+        {"metadata": "[]"},
+        {"metadata": '{"a": Infinity}'},
+        {"version": None},
+        {"color": "red"},
+    ],
+)
+def test_what_is_stored_is_judged_too(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        record(NOW, **fields)
+
+
+def test_a_record_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        record(NOW).user = "another"
+
+
+def test_every_field_of_a_record_is_in_its_stored_form() -> None:
+    whole = record(NOW, metadata='{"a":1}')
+
+    assert Record.model_validate_json(whole.model_dump_json()) == whole

@@ -1,0 +1,154 @@
+"""The limit of file descriptors: raised, compared with the connections, and reached."""
+
+import json
+import os
+import resource
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from guidsvc.process import file_descriptors as descriptors
+from tests.support.backing_servers import ROOT, Service, free_port, wait_until
+from tests.support.certificates import Certificate
+
+GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (%d, %d))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+@contextmanager
+def limited(folder: Path, soft: int, hard: int, *options: str) -> Iterator[Service]:
+    """Run the service, inside, with limits of file descriptors."""
+    port = free_port()
+    program = [str(ROOT / "pdapt.py"), "--port", str(port), "--log-format", "json", *options]
+    running = Service([sys.executable, "-c", LIMITED % (soft, hard), *program], port, folder)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            assert running.stop() == 0, running.log.read_text()
+
+
+def limits_of(running: Service) -> tuple[int, int]:
+    return resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
+
+
+def status_of(connection: socket.socket, request: bytes) -> int:
+    """Send a request, read all of its answer, and return the status."""
+    connection.sendall(request)
+    with connection.makefile("rb") as answer:
+        status, length = int(answer.readline().split()[1]), 0
+        while (line := answer.readline()) != b"\r\n":
+            name, _, value = line.partition(b":")
+            length = int(value) if name == b"Content-Length" else length
+        assert len(answer.read(length)) == length
+    return status
+
+
+def lines(running: Service, event: str) -> list[dict[str, object]]:
+    """Return the lines of the log that tell of an event."""
+    told = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in told if event in str(line["event"])]
+
+
+def test_the_soft_limit_is_raised_to_what_the_connections_need(tmp_path: Path) -> None:
+    with limited(tmp_path, 100, 600, "--max-connections", "300") as running:
+        assert limits_of(running)[0] == 300 + descriptors.RESERVED
+        assert not lines(running, "too few file descriptors")
+
+
+def test_a_limit_that_is_too_low_is_told_at_the_start(tmp_path: Path, server: str) -> None:
+    with limited(tmp_path, 100, 200, "--server", server) as running:
+        assert limits_of(running)[0] == 200
+        (line,) = lines(running, "too few file descriptors")
+        assert (line["max_connections"], line["file_descriptors"]) == (10_000, 200)
+
+
+def test_at_the_limit_new_connections_are_refused_and_the_others_are_served(tmp_path: Path, server: str) -> None:
+    options = ("--server", server, "--audit-log", str(tmp_path / "audit.log"), "--grace", "5", "--idle-timeout", "60")
+    with limited(tmp_path, 64, 64, *options) as running, ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 30))
+
+        first, *others = [connect() for _ in range(100)]
+        answers = []
+        for each in others:
+            each.sendall(GET % b"/livez")
+            try:
+                answers.append(each.recv(4096)[9:12])
+            except ConnectionResetError:  # it was refused, and closed while it was sending
+                answers.append(b"503")
+        assert set(answers) == {b"200", b"503"}
+        body = b'{"user": "a"}'
+        (tmp_path / "audit.log").rename(tmp_path / "audit.log.1")  # so that the next line opens a file
+        for path in (b"/version", b"/guid?limit=3", b"/guid", b"/docs", b"/metrics", b"/openapi.json", b"/guid"):
+            assert status_of(first, GET % path) == 200
+        put = b"PUT /guid HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+        assert status_of(first, put + body) == 201
+        assert (tmp_path / "audit.log").read_text().count("create") == 1
+        refusals = lines(running, "connections are refused")
+        assert len(refusals) == 1
+        assert refusals[0]["limit"] == answers.count(b"200") + 1
+        stack.close()
+        assert running.stop() == 0
+
+
+def descriptors_of(running: Service) -> int:
+    return len(os.listdir(f"/proc/{running.process.pid}/fd"))  # noqa: PTH208  # the names alone
+
+
+def answers_over_tls(running: Service, trusting: ssl.SSLContext) -> bool:
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", running.port), 30) as plain,
+            trusting.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+        ):
+            return status_of(secure, GET % b"/livez") == 200
+    except OSError:
+        return False
+
+
+def test_connections_that_never_agree_on_tls_leave_descriptors_and_room_later(
+    tmp_path: Path, certificate: Certificate, server: str
+) -> None:
+    """Those beyond the limit too; and whatever ends meanwhile, time-outs are kept afterwards."""
+    limits = ("--idle-timeout", "1", "--head-timeout", "4", "--server", server)
+    with limited(tmp_path, 100, 100, *limits, *certificate.flags) as running, ExitStack() as stack:
+        trusting = certificate.trusting()
+        with (
+            socket.create_connection(("127.0.0.1", running.port), 30) as plain,
+            trusting.wrap_socket(plain, server_hostname="127.0.0.1") as idle,
+        ):
+            assert status_of(idle, GET % b"/livez") == 200
+            for _ in range(300):
+                stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 30))
+            idle.settimeout(30)
+            most = 0
+            while True:  # until it is closed, for it is idle
+                most = max(most, descriptors_of(running))
+                with suppress(TimeoutError):
+                    idle.settimeout(0.01)
+                    if not idle.recv(1):
+                        break
+            assert most < 95, "some are left"
+        stack.close()
+        wait_until(lambda: answers_over_tls(running, trusting), "an answer", running.log)
+        assert "Traceback" not in running.log.read_text()
+        assert lines(running, "connections are refused")
+
+
+def test_room_is_what_the_limit_leaves() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
+        assert 500 < descriptors.room_for(10_000) <= 1000 - descriptors.RESERVED
+        assert descriptors.room_for(10) == 10
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,289 @@
+"""Places are shared by callers: each gets one in turn, has its own part of the queue, and none has all."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guidsvc.errors import Overloaded
+from guidsvc.runtime.admission import QUEUE, Admission
+from guidsvc.runtime.cancel_scope import CancelScope
+from tests.api.resources.test_metrics import scrape, value
+from tests.conftest import ExpectedLogs, FakeClock, Serving
+from tests.support.factories import GUID
+from tests.support.gated_store import turns
+from tests.support.http_client import Client
+from tests.support.secured_service import Guarded
+
+
+class Work:
+    """Requests that take places, and last until they are ended."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._ends: list[asyncio.Event] = []
+        self.running: list[str] = []
+        self.begun: list[str] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def begin(self, callers: str, *, patient: bool = False) -> None:
+        """Begin a request for each of these callers, and return when those that get a place have one."""
+        self.tasks += [asyncio.create_task(self._do(caller, patient=patient)) for caller in callers]
+        await turns()
+
+    async def end_first(self) -> None:
+        """End the request that has had its place for the longest time."""
+        self._ends.pop(0).set()
+        await turns()
+
+    async def end_all(self) -> None:
+        while self._ends:
+            await self.end_first()
+
+    async def _do(self, caller: str, *, patient: bool) -> None:
+        end = asyncio.Event()
+        async with self._admission.slot(CancelScope(), caller, patient=patient):
+            self.running.append(caller)
+            self.begun.append(caller)
+            self._ends.append(end)
+            await end.wait()
+            self.running.remove(caller)
+
+
+def assert_empty(admission: Admission) -> None:
+    """Nothing is left of requests that have ended: no place, no waiter, no entry of a caller."""
+    assert (admission.in_progress, admission.waiting) == (0, 0)
+    assert admission._places._taken == {}
+    assert len(admission._waiting._groups) == 0
+
+
+async def test_callers_get_free_places_in_turn() -> None:
+    admission = Admission(1, seconds=60)
+    work = Work(admission)
+    await work.begin("eeeeabb")
+    await work.end_all()
+    assert "".join(work.begun) == "eeabebe"
+    assert_empty(admission)
+
+
+async def test_one_caller_uses_all_places_and_half_of_the_queue_and_leaves_the_rest_to_others(
+    expected_logs: ExpectedLogs,
+) -> None:
+    expected_logs.add("overload, requests are refused")
+    admission = Admission(2, seconds=60)
+    work = Work(admission)
+    await work.begin("e" * (2 + 2 * QUEUE))
+    assert (admission.in_progress, admission.waiting) == (2, 2 * QUEUE)
+    assert admission.is_full_for("e")
+    with pytest.raises(Overloaded):
+        await admission.slot(CancelScope(), "e").__aenter__()
+    await work.begin("a" * QUEUE)
+    assert admission.waiting == 3 * QUEUE, "half of what was left"
+    assert admission.is_full_for("a")
+    assert not admission.is_full_for("b")
+    await work.end_all()
+    assert set(work.begun[2:5]) == {"e", "a"}
+    assert_empty(admission)
+
+
+async def test_many_callers_fill_the_queue_and_no_more() -> None:
+    admission = Admission(1, seconds=60)
+    work = Work(admission)
+    callers = "".join(map(chr, range(1000, 1000 + 3 * QUEUE)))
+    await work.begin("e")
+    for caller in callers:
+        if not admission.is_full_for(caller):
+            await work.begin(caller)
+    assert admission.waiting == 2 * QUEUE
+    assert admission.is_full_for(None)
+    await work.end_all()
+    assert_empty(admission)
+
+
+async def test_a_caller_whose_first_request_waits_for_long_is_refused_and_others_are_not() -> None:
+    admission = Admission(1, seconds=1.0)
+    work = Work(admission)
+    await work.begin("ee")
+    async with asyncio.timeout(30):
+        while not admission.is_full_for("e"):  # as long as the first does not wait in vain
+            assert admission.waiting == 1
+            await asyncio.sleep(0.01)
+    assert not admission.is_full_for("a")
+    assert not admission.is_full_for(None)
+    await work.begin("a")
+    assert admission.waiting == 2
+    await work.end_all()
+    assert "".join(work.begun) == "eea"
+
+
+async def test_a_caller_leaves_its_part_of_the_places_to_others() -> None:
+    admission = Admission(4, seconds=60, share=0.75)
+    work = Work(admission)
+    await work.begin("eeeeee")
+    assert work.running == ["e"] * 3
+    assert not admission.try_acquire(_of("e"))
+    await work.begin("a")
+    assert work.running == ["e"] * 3 + ["a"], "at once"
+    await work.end_all()
+    assert_empty(admission)
+
+
+def _of(caller: str) -> CancelScope:
+    errand = CancelScope()
+    errand.caller = caller
+    return errand
+
+
+async def test_a_place_taken_before_the_caller_is_known_counts_to_that_caller() -> None:
+    admission = Admission(4, seconds=60, share=0.5)
+    early = [CancelScope() for _ in range(4)]
+    assert all(map(admission.try_acquire, early))
+    assert [admission.begin(errand, "e") for errand in early] == [True, True, False, False]
+    assert admission.in_progress == 2, "those beyond its part are free for others"
+    other = CancelScope()
+    assert admission.begin(other, "a")
+    for errand in [*early, other]:
+        admission.end(errand)
+    assert_empty(admission)
+
+
+async def test_a_place_of_another_caller_is_not_used() -> None:
+    admission = Admission(1, seconds=60, share=0.5)
+    errand = _of("a")
+    assert admission.try_acquire(errand)
+    assert admission.begin(errand, "b")
+    admission.end(errand)
+    assert_empty(admission)
+
+
+@pytest.mark.parametrize("has_turn", [True, False])
+async def test_requests_that_are_left_leave_their_turn_to_the_next_of_their_caller(*, has_turn: bool) -> None:
+    admission = Admission(1, seconds=60)
+    work = Work(admission)
+    await work.begin("eaab")
+    if has_turn:
+        work._ends.pop(0).set()
+        while work.running:  # the place has been given to the first of a, which has not run since
+            await asyncio.sleep(0)
+    work.tasks[1].cancel()
+    if not has_turn:
+        work._ends.pop(0).set()
+    await turns(10)
+    await work.end_all()
+    assert sorted(work.begun) == ["a", "b", "e"]
+    assert_empty(admission)
+
+
+async def test_what_waits_in_vain_leaves_the_queue(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("overload, requests are refused")
+    admission = Admission(1, seconds=0.2)
+    work = Work(admission)
+    await work.begin("e")
+    await work.begin("ab")
+    await work.begin("c", patient=True)
+    results = await asyncio.gather(*work.tasks[1:3], return_exceptions=True)
+    assert [type(result) for result in results] == [Overloaded, Overloaded]
+    assert (admission.waiting, admission.expired) == (1, 2)
+    await work.end_all()
+    assert work.begun == ["e", "c"]
+    assert_empty(admission)
+
+
+# Over sockets
+
+ONE_GUID = ("PUT", f"/guid/{GUID}")
+"""A write that needs no handler."""
+DRAWN = ("POST", "/guid")
+"""A write that needs a handler."""
+Headers = Mapping[str, str]
+
+
+@contextmanager
+def disk_held(folder: Path) -> Iterator[Callable[[], object]]:
+    """Let no write end, inside, until what is yielded is called."""
+    with closing(sqlite3.connect(folder / "guidsvc.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield lambda: other.execute("ROLLBACK")
+
+
+Two = tuple[Client, Headers, Headers]
+Served = Callable[..., AbstractAsyncContextManager[Two]]
+
+
+@pytest.fixture
+def served(serving: Serving, sqlite_url: str, clock: FakeClock) -> Served:
+    """Serve two callers: owners of keys, or addresses where access control is off."""
+
+    @asynccontextmanager
+    async def serve(*, by: str, **settings: object) -> AsyncIterator[Two]:
+        access = {"access": "keys", "public_metrics": True} if by == "owner" else {"trusted_proxies": "127.0.0.1"}
+        async with serving(**access, **settings) as client:
+            if by == "address":
+                yield client, {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
+                return
+            guarded = Guarded(client, sqlite_url, clock)
+            evil, bob = [(await guarded.give(owner)).headers for owner in ("evil", "bob")]
+            for headers in (evil, bob):  # the first request of a key looks it up
+                assert (await client.ask("GET", "/guid", headers=headers)).status == 200
+            yield client, evil, bob
+
+    return serve
+
+
+async def until_asked(client: Client, requests: Sequence["asyncio.Task[Any]"]) -> None:
+    """Return when all of these requests have a place, wait for one, or have been answered."""
+    found = -1.0
+    while found < sum(not request.done() for request in requests):
+        samples = await scrape(client)
+        found = sum(value(samples, f"guidsvc_requests_{name}") for name in ("in_progress", "waiting"))
+
+
+@pytest.mark.parametrize("by", ["owner", "address"])
+@pytest.mark.parametrize("write", [ONE_GUID, DRAWN], ids=["plain", "handler"])
+async def test_an_overload_of_one_caller_refuses_and_delays_no_other(
+    served: Served, tmp_path: Path, expected_logs: ExpectedLogs, by: str, write: tuple[str, str]
+) -> None:
+    expected_logs.add("overload, requests are refused")
+    ended: list[str] = []
+    numbers = count()
+
+    async def ask(client: Client, who: str, headers: Headers) -> int:
+        method, path = write
+        other_guid = path.replace(GUID, GUID[::-1]) if who == "bob" else path
+        status = (await client.ask(method, other_guid, headers=headers, json={"user": f"{who} {next(numbers)}"})).status
+        if status < 300:
+            ended.append(who)
+        return status
+
+    async with served(by=by, max_in_progress=1, queue_timeout=5) as (client, evil, bob):
+        with disk_held(tmp_path) as release:
+            overload = [asyncio.create_task(ask(client, "evil", evil)) for _ in range(3)]
+            await until_asked(client, overload)
+            while not any(task.done() for task in overload):  # until the first of them has waited for long
+                overload.append(asyncio.create_task(ask(client, "evil", evil)))
+                await asyncio.sleep(0.15)
+            other = asyncio.create_task(ask(client, "bob", bob))
+            await until_asked(client, [*overload, other])
+            release()
+        assert await other < 300
+        assert 503 in await asyncio.gather(*overload)
+    assert ended.count("evil") >= 3
+    assert ended.index("bob") <= 2, "after the one that had the place, and at most one turn of the other caller"
+
+
+async def test_an_owner_whose_writes_are_slow_leaves_places_to_others(served: Served, tmp_path: Path) -> None:
+    async with served(by="owner", max_in_progress=4) as (client, evil, bob):
+        with disk_held(tmp_path) as release:
+            writes = [
+                asyncio.create_task(client.ask(*ONE_GUID, headers=evil, json={"user": "evil"})) for _ in range(20)
+            ]
+            await until_asked(client, writes)
+            assert (await client.ask("GET", "/guid", headers=bob)).status == 200
+            assert not any(task.done() for task in writes)
+            release()
+        assert {reply.status for reply in await asyncio.gather(*writes)} == {200, 201}

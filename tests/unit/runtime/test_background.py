@@ -1,0 +1,135 @@
+"""Work beside the requests: it goes on after a fault, which is in the log, and ends with what it was begun for."""
+
+import ast
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import guidsvc
+from guidsvc.runtime import background as module
+from guidsvc.runtime.background import running_in_background
+from guidsvc.server.protocol.read_throttle import ReadThrottle
+from tests.conftest import ExpectedLogs
+
+FAULT = "fault in background work"
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.0)
+
+
+class Works:
+    """Work that fails at first."""
+
+    def __init__(self, *faults: BaseException) -> None:
+        self._faults = [*faults]
+        self.lasts = asyncio.Event()
+        self.ended = False
+
+    async def keep(self) -> None:
+        if self._faults:
+            raise self._faults.pop()
+        self.lasts.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended = True
+
+
+@pytest.mark.parametrize("fault", [OSError(24, "Too many open files"), KeyError("x"), asyncio.CancelledError()])
+async def test_after_a_fault_it_is_logged_and_goes_on(
+    fault: BaseException, caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(FAULT)
+    works = Works(fault, fault)
+    async with asyncio.timeout(10), running_in_background(works.keep):
+        await works.lasts.wait()
+    assert works.ended
+    lines = [each.getMessage() for each in caplog.records if FAULT in each.getMessage()]
+    assert len(lines) == 2
+    assert all("Works.keep" in line and "exc_info" in line for line in lines)
+
+
+async def test_a_fault_is_logged_when_it_happens_and_changes_nothing_for_what_is_inside(
+    caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(FAULT)
+
+    async def fail(_: int) -> None:
+        raise ValueError("a fault")
+
+    async with asyncio.timeout(10), running_in_background(partial(fail, 1)):
+        while not caplog.records:
+            await asyncio.sleep(0)
+    assert "fail" in caplog.records[0].getMessage()
+
+
+async def test_it_is_cancelled_at_the_end_between_two_attempts_too(
+    monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add(FAULT)
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 3600.0)
+    works = Works(ValueError())
+    async with asyncio.timeout(10), running_in_background(works.keep):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert not works.lasts.is_set()
+
+
+async def test_whoever_is_held_is_let_go_though_another_one_fails(
+    monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("a fault of one")
+    monkeypatch.setattr("guidsvc.server.protocol.read_throttle.SECONDS", 0.0)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    let_go = asyncio.Event()
+
+    class Listener:
+        def __init__(self, *, fails: bool) -> None:
+            self._fails = fails
+
+        def resume_reading(self) -> None:
+            if self._fails:
+                raise RuntimeError("a fault of one")
+            let_go.set()
+
+    held = ReadThrottle()
+    held.add(Listener(fails=True))
+    held.add(Listener(fails=False))
+    async with asyncio.timeout(10):
+        await let_go.wait()
+
+
+PACKAGE = Path(guidsvc.__file__).parent
+ONCE = {
+    "api/resources/batch.py",
+    "auth/jwks.py",
+    "auth/rate_limit.py",
+    "cache/fence_monitor.py",
+    "cache/memory.py",
+    "cache/redis_pool.py",
+    "monitoring/process_monitor.py",
+    "process/supervisor.py",
+    "runtime/background.py",
+    "runtime/batching.py",
+    "server/listener.py",
+    "server/protocol/cycle.py",
+    "services/quota.py",
+}
+"""Files that begin tasks which end by themselves, and that somebody waits for."""
+
+
+def test_tasks_are_begun_where_somebody_notices_their_end() -> None:
+    """Work without an end belongs into `background`: a task that nobody waits for dies without a word."""
+    begins = {"create_task", "ensure_future", "detached"}
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and (getattr(node.func, "attr", None) in begins or getattr(node.func, "id", None) in begins)
+    }
+    assert found == ONCE

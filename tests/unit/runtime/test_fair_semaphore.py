@@ -1,0 +1,119 @@
+"""Places that owners share: each in turn, and none has all."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from guidsvc.domain.selection import Selection
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
+from guidsvc.store import open_store
+from guidsvc.store.sqlite.search import Finder
+from tests.conftest import FakeClock
+
+
+class Work:
+    """Work that takes places, and lasts until it is let go."""
+
+    def __init__(self, places: int) -> None:
+        self.places = FairSemaphore(places)
+        self.running: list[str] = []
+        self.order: list[str] = []
+        self._ends: list[asyncio.Event] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def begin(self, *groups: str) -> None:
+        """Begin some for each of these groups, and return when those that have a place have begun."""
+        self.tasks += [asyncio.create_task(self._do(group)) for group in groups]
+        await self.settle()
+
+    async def end_first(self) -> None:
+        """End what has run the longest."""
+        self._ends.pop(0).set()
+        await self.settle()
+
+    async def settle(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    async def _do(self, group: str) -> None:
+        end = asyncio.Event()
+        async with self.places.place(group):
+            self.running.append(group)
+            self.order.append(group)
+            self._ends.append(end)
+            await end.wait()
+            self.running.remove(group)
+
+
+async def test_groups_get_places_in_turn_however_many_they_have_waiting() -> None:
+    work = Work(2)
+    await work.begin(*"eeeeee")
+    assert work.running == ["e"], "one place is left for others"
+    await work.begin("a", "b", "c")
+    assert work.running == ["e", "a"]
+    for _ in range(8):
+        await work.end_first()
+    assert len(work.order) == 9
+    assert set("abc") <= set(work.order[:5]), work.order
+    await work.end_first()
+    assert work.running == []
+
+
+async def test_a_single_place_is_for_everybody() -> None:
+    work = Work(1)
+    await work.begin(*"eee")
+    await work.begin("a")
+    for _ in range(4):
+        await work.end_first()
+    assert "a" in work.order[:3]
+
+
+@pytest.mark.parametrize("has_turn", [True, False])
+async def test_who_goes_away_leaves_its_place_to_others(*, has_turn: bool) -> None:
+    work = Work(1)
+    await work.begin("e", "a", "b")
+    if has_turn:
+        work._ends[0].set()
+        while work.running:  # until its place has been given away, and before that is noticed
+            await asyncio.sleep(0)
+    work.tasks[1].cancel()
+    with suppress(asyncio.CancelledError):
+        await work.tasks[1]
+    if not has_turn:
+        await work.end_first()
+    await work.settle()
+    assert work.running == ["b"]
+
+
+async def test_searches_of_one_owner_leave_a_thread_to_the_others(tmp_path: Path, clock: FakeClock) -> None:
+    path = tmp_path / "guidsvc.db"
+    async with open_store(f"sqlite:///{path}", clock=clock, exclusive=False):
+        finder = Finder(path)
+        ended: list[str] = []
+
+        async def count(owner: str) -> None:
+            await finder.count(Selection(owner=owner))
+            ended.append(owner)
+
+        await asyncio.gather(*(count(owner) for owner in "e" * 200 + "a"))
+        assert ended.index("a") < 10
+        await finder.aclose()
+
+
+async def test_a_waiter_that_is_cancelled_in_the_turn_in_which_a_place_is_freed_takes_none() -> None:
+    work = Work(2)
+    await work.begin("a", "a", "a", "b", "b")
+    assert work.running == ["a", "b"]
+    work._ends.pop(0).set()
+    for task in work.tasks[1:3]:
+        task.cancel()  # it runs only after the release
+    await work.settle()
+    for _ in range(3):
+        if work._ends:
+            await work.end_first()
+    results = await asyncio.gather(*work.tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), *[asyncio.CancelledError] * 2, *[type(None)] * 2]
+    async with asyncio.timeout(5), work.places.place("a"), work.places.place("b"):
+        pass

@@ -1,0 +1,53 @@
+"""Temporary space is shared: no owner has all of it."""
+
+import pytest
+
+from guidsvc.errors import Overloaded
+from guidsvc.runtime.temporary_space import TemporarySpace
+
+
+def test_one_owner_has_at_most_half_of_the_space() -> None:
+    space = TemporarySpace(request_bytes=10, total_bytes=40)
+    with space.share() as first, space.share() as second, space.share() as third, space.share() as other:
+        for share in (first, second, third):
+            share.owner = "a"
+        other.owner = "b"
+        first.take(10)
+        second.take(10)
+        with pytest.raises(Overloaded, match="this owner"):
+            third.take(1)
+        other.take(10)
+        second.give_back(4)
+        third.take(4)
+    assert space._taken_by == {}
+
+
+def test_without_access_control_there_are_no_owners() -> None:
+    space = TemporarySpace(request_bytes=10, total_bytes=20)
+    with space.share() as first, space.share() as second:
+        first.take(10)
+        second.take(10)
+
+
+def test_a_request_may_always_have_its_own_share() -> None:
+    with TemporarySpace(request_bytes=10, total_bytes=10).share() as share:
+        share.owner = "a"
+        share.take(10)
+
+
+def test_so_many_files_may_be_open_and_half_of_them_are_of_one_owner() -> None:
+    space = TemporarySpace(files=4)
+    with space.share() as first, space.share() as second, space.share() as other, space.share() as anyone:
+        first.owner = second.owner = "a"
+        other.owner = "b"
+        first.take_file()
+        second.take_file()
+        with pytest.raises(Overloaded):
+            second.take_file()
+        other.take_file()
+        anyone.take_file()
+        anyone.close()
+        other.take_file()
+        with pytest.raises(Overloaded):
+            anyone.take_file()
+    assert space._files == {}

@@ -1,0 +1,184 @@
+"""GuidService over a real store, with races where the store is made to lose them."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+
+import pytest
+
+from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.lifecycle import RetentionPolicy
+from guidsvc.domain.record import Record
+from guidsvc.errors import Expired, InvalidRequest, NotFound, StoreUnavailable
+from guidsvc.services.guid_service import GuidService
+from guidsvc.store import open_store
+from guidsvc.store.contract import Store
+from guidsvc.store.delegating import DelegatingStore
+from tests.conftest import FakeClock
+from tests.support.factories import GUID
+
+TERMS = RetentionPolicy(lifetime=3600, retention=600)
+ATTEMPTS = 5
+
+
+class LosesRaces(DelegatingStore[Store]):
+    """A store around a store, of whose swaps the first `races` find that another was faster."""
+
+    def __init__(self, store: Store, races: int) -> None:
+        super().__init__(store)
+        self.races = races
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        if self.races:
+            self.races -= 1
+            return False
+        return await self._store.swap(old, new, not_after=not_after)
+
+
+@pytest.fixture
+async def racing(clock: FakeClock, sqlite_url: str) -> AsyncIterator[LosesRaces]:
+    async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
+        yield LosesRaces(store, races=0)
+
+
+@pytest.fixture
+def service(racing: LosesRaces, clock: FakeClock) -> GuidService:
+    numbers = itertools.count()
+    return GuidService(
+        racing, clock=clock, draw=lambda now: f"{next(numbers) // 2:032X}", terms=TERMS, attempts=ATTEMPTS
+    )
+
+
+def change(**members: object) -> PutCommand:
+    """Make the change that a body of these members asks for."""
+    return PutCommand.model_validate(members)
+
+
+async def test_a_put_creates_and_then_updates(service: GuidService) -> None:
+    first = await service.put(GUID, change(user="a"))
+    second = await service.put(GUID, change(user="b"))
+
+    assert (first.created, second.created) == (True, False)
+    assert (await service.get(GUID)).record == second.record
+
+
+async def test_a_put_that_changes_nothing_leaves_the_version_and_writes_nothing(
+    racing: LosesRaces, service: GuidService, clock: FakeClock
+) -> None:
+    first = await service.put(GUID, change(user="a"))
+    clock.advance(seconds=5)
+    racing.races = 1
+
+    assert (await service.put(GUID, change(user="a"))).record == first.record
+    assert racing.races == 1
+
+
+async def test_a_draw_that_is_taken_is_drawn_again(service: GuidService) -> None:
+    drawn = [(await service.create(change(user="a"))).guid for _ in range(3)]
+
+    assert drawn == [f"{number:032X}" for number in range(3)], "each number was drawn twice"
+
+
+async def test_two_services_on_one_store_race_and_none_is_lost(racing: LosesRaces, clock: FakeClock) -> None:
+    services = [GuidService(racing, clock=clock, draw=lambda _: GUID, terms=TERMS) for _ in range(5)]
+    puts = [service.put(GUID, change(user=f"rival {number}")) for number in range(10) for service in services]
+    written = await asyncio.gather(*puts)
+
+    assert len({each.record.version for each in written}) <= 50
+    assert [each.created for each in written].count(True) == 1
+    assert (await services[0].get(GUID)).record.version == max(each.record.version for each in written)
+
+
+async def test_when_every_draw_is_taken_the_service_gives_up(racing: LosesRaces, service: GuidService) -> None:
+    racing.races = ATTEMPTS
+
+    with pytest.raises(StoreUnavailable):
+        await service.create(change(user="a"))
+
+
+async def test_a_record_expires_and_is_renewed_and_is_gone_after_its_retention(
+    service: GuidService, clock: FakeClock
+) -> None:
+    await service.put(GUID, change(user="a"))
+    clock.advance(seconds=3600)
+    with pytest.raises(Expired):
+        await service.get(GUID)
+    renewed = await service.put(GUID, change(metadata={"b": 1}))
+    assert (renewed.created, renewed.record.user) == (False, "a")
+    assert (await service.get(GUID)).record == renewed.record
+    clock.advance(seconds=3600 + 600)
+    with pytest.raises(NotFound):
+        await service.get(GUID)
+
+
+async def test_a_record_past_its_retention_is_created_anew_though_it_is_still_stored(
+    service: GuidService, clock: FakeClock
+) -> None:
+    await service.put(GUID, change(user="a", expire=0))
+    clock.advance(seconds=600)
+
+    with pytest.raises(InvalidRequest):
+        await service.put(GUID, change())
+    with pytest.raises(NotFound):
+        await service.delete(GUID)
+    again = await service.put(GUID, change(user="b"))
+    assert again.created
+    assert again.record.created == clock()
+
+
+async def test_an_expired_record_can_be_deleted(service: GuidService) -> None:
+    await service.put(GUID, change(user="a", expire=0))
+    await service.delete(GUID)
+
+    with pytest.raises(NotFound):
+        await service.get(GUID)
+
+
+async def test_the_version_rises_across_delete_and_creation_in_one_millisecond(service: GuidService) -> None:
+    first = (await service.put(GUID, change(user="a"))).record
+    second = (await service.put(GUID, change(user="b"))).record
+    await service.delete(GUID)
+    third = (await service.put(GUID, change(user="c"))).record
+
+    assert first.version < second.version < third.version
+
+
+async def test_the_version_rises_over_a_record_that_is_gone_though_the_clock_goes_back(
+    racing: LosesRaces, clock: FakeClock
+) -> None:
+    service = GuidService(racing, clock=clock, draw=lambda _: GUID, terms=RetentionPolicy(lifetime=1, retention=0))
+    clock.advance(seconds=0.5)
+    first = await service.put(GUID, change(user="a", expire=0))
+    clock.advance(seconds=-0.1)
+    again = await service.put(GUID, change(user="b", expire=0))
+
+    assert (first.created, again.created) == (True, True)
+    assert again.record.version > first.record.version
+
+
+async def test_a_lost_race_is_run_again_from_a_fresh_read(racing: LosesRaces, service: GuidService) -> None:
+    await service.put(GUID, change(user="a"))
+    racing.races = 3
+    assert (await service.put(GUID, change(user="b"))).record.user == "b"
+    racing.races = 3
+    await service.delete(GUID)
+    assert racing.races == 0
+
+
+async def test_a_write_that_never_wins_is_given_up_as_unavailable(racing: LosesRaces, service: GuidService) -> None:
+    await service.put(GUID, change(user="a"))
+
+    racing.races = ATTEMPTS
+    with pytest.raises(StoreUnavailable):
+        await service.put(GUID, change(user="b"))
+    racing.races = ATTEMPTS
+    with pytest.raises(StoreUnavailable):
+        await service.delete(GUID)
+
+
+async def test_a_thousand_racing_puts_of_one_guid_create_it_once_and_none_is_lost(service: GuidService) -> None:
+    written = await asyncio.gather(*(service.put(GUID, change(user=f"rival {number}")) for number in range(1000)))
+
+    assert [each.created for each in written].count(True) == 1
+    versions = [each.record.version for each in written]
+    assert len(set(versions)) == len(versions), "each put made a version of its own"

@@ -1,0 +1,434 @@
+"""Requests that may be sent again, over real stores: done once, whoever comes twice and whatever dies in between."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import cast
+
+import pytest
+from pydantic_core import to_json
+
+from guidsvc.domain import guid_generator
+from guidsvc.domain import lifecycle as rules
+from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.receipt import Receipt
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
+from guidsvc.errors import (
+    IdempotencyMismatch,
+    InProgress,
+    InvalidRequest,
+    OutcomeUnknown,
+    QuotaExceeded,
+    StoreUnavailable,
+)
+from guidsvc.http.response import Response
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, GuidFactory, Idempotency, Request
+from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
+from guidsvc.services.receipt_quota import pack
+from guidsvc.store import open_store
+from guidsvc.store.cache_fence import FenceReading
+from guidsvc.store.contract import Backend, Database, Store
+from guidsvc.store.delegating import DelegatingStore
+from guidsvc.store.mongo.store import open_mongo
+from tests.conftest import ExpectedLogs, FakeClock
+from tests.support.factories import record
+
+REQUEST = Request(caller="", key="a key", fingerprint="f" * 64)
+
+MONGO_MS = 20_000
+"""In which the largest receipts are kept by the slowest of machines."""
+
+
+@pytest.fixture(params=["sqlite", "mongo"])
+async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Backend]:
+    url = request.getfixturevalue(f"{request.param}_url")
+    on_mongo = request.param == "mongo"
+    opened = open_mongo(url, timeout_ms=MONGO_MS) if on_mongo else open_store(url, clock=clock, exclusive=False)
+    async with opened as store:
+        yield store
+
+
+def seeded(seed: bytes, place: int, at: int) -> guid_generator.GuidGenerator:
+    return guid_generator.seeded(guid_generator.guid_v4, seed, place, at)
+
+
+@pytest.fixture
+def idempotency(backend: Backend, clock: FakeClock) -> Idempotency:
+    return Idempotency(backend, clock=clock, seeded=seeded)
+
+
+class Works:
+    """Work that notes what it drew each time it was done, and then does as it is told."""
+
+    def __init__(self, then: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.drawn: list[str] = []
+        self._then = then
+
+    async def __call__(self, draws: GuidFactory | None) -> Response:
+        assert draws is not None
+        self.drawn.append(draws(0)(0))
+        if self._then is not None:
+            await self._then()
+        return Response(201, {"Location": f"/guid/{self.drawn[-1]}"}, f"answer {len(self.drawn)}")
+
+
+def fails(error: BaseException) -> Callable[[], Awaitable[None]]:
+    async def fail() -> None:
+        raise error
+
+    return fail
+
+
+def receipt(clock: FakeClock, **fields: object) -> Receipt:
+    plain: dict[str, object] = {
+        "key": "0" * 64,
+        "fingerprint": "1" * 64,
+        "attempt": 1,
+        "leased_until": clock(),
+        "seed": "2" * 32,
+        "claimed": clock(),
+        "purge_at": clock.seconds + 100,
+    }
+    return Receipt.model_validate(plain | fields)
+
+
+# The store's part
+
+
+async def test_a_receipt_is_kept_as_it_was_put_and_changed_by_its_attempt(backend: Backend, clock: FakeClock) -> None:
+    first = receipt(clock)
+    second = receipt(clock, attempt=2, answer='"Zürich\\u0000"')
+
+    assert await backend.receipt(first.key) is None
+    assert await backend.swap_receipt(None, first)
+    assert not await backend.swap_receipt(None, second)
+    assert await backend.receipt(first.key) == first
+    assert await backend.swap_receipt(first, second)
+    assert not await backend.swap_receipt(first, None)
+    assert await backend.receipt(first.key) == second
+    assert await backend.swap_receipt(second, None)
+    assert await backend.receipt(first.key) is None
+
+
+async def test_of_fifty_who_claim_a_receipt_one_wins(backend: Backend, clock: FakeClock) -> None:
+    won = await asyncio.gather(*(backend.swap_receipt(None, receipt(clock, seed=f"{n:032x}")) for n in range(50)))
+
+    assert won.count(True) == 1
+
+
+async def test_receipts_that_are_due_are_purged(backend: Backend, clock: FakeClock) -> None:
+    due = clock.seconds + 3600
+    for number in range(3):
+        await backend.swap_receipt(None, receipt(clock, key=f"{number:064x}", purge_at=due + number))
+    clock.advance(seconds=3700)
+
+    assert await backend.purge_receipts(due + 2, 1) == 1
+    assert await backend.purge_receipts(due + 2, 5) == 1
+    assert await backend.receipt(f"{2:064x}") is not None
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mongo"])
+async def test_whoever_opens_a_store_alone_lets_go_of_the_leases_of_the_dead(
+    request: pytest.FixtureRequest, clock: FakeClock, kind: str
+) -> None:
+    url = request.getfixturevalue(f"{kind}_url")
+    begun, done = receipt(clock), receipt(clock, key="9" * 64, answer="{}")
+    async with open_store(url, clock=clock, exclusive=False) as store:
+        await store.swap_receipt(None, begun)
+        await store.swap_receipt(None, done)
+
+    async with open_store(url, clock=clock, exclusive=True) as store:
+        assert await store.receipt(begun.key) == begun.model_copy(update={"leased_until": 0})
+        assert await store.receipt(done.key) == done
+
+
+# Requests
+
+
+async def test_a_request_is_done_once_and_answered_the_same_again(idempotency: Idempotency, clock: FakeClock) -> None:
+    works = Works()
+
+    first = await idempotency.once(REQUEST, works)
+    clock.advance(seconds=KEPT_SECONDS - 1)
+    second = await idempotency.once(REQUEST, works)
+
+    assert first == (Response(201, {"Location": f"/guid/{works.drawn[0]}"}, "answer 1"), False)
+    assert second == (first[0], True)
+    assert len(works.drawn) == 1
+
+
+async def test_after_24_hours_the_key_is_free(idempotency: Idempotency, clock: FakeClock) -> None:
+    works = Works()
+
+    await idempotency.once(REQUEST, works)
+    clock.advance(seconds=KEPT_SECONDS)
+    _, replayed = await idempotency.once(REQUEST._replace(fingerprint="e" * 64), works)
+
+    assert not replayed
+    assert len(set(works.drawn)) == 2, "another seed"
+
+
+async def test_a_key_is_of_one_request_and_of_one_caller(idempotency: Idempotency) -> None:
+    works = Works()
+    await idempotency.once(REQUEST, works)
+
+    with pytest.raises(IdempotencyMismatch):
+        await idempotency.once(REQUEST._replace(fingerprint="e" * 64), works)
+    _, replayed = await idempotency.once(REQUEST._replace(caller="another"), works)
+    assert not replayed
+
+
+async def test_of_two_at_once_one_is_done_and_the_other_told_to_come_back(idempotency: Idempotency) -> None:
+    go_on = asyncio.Event()
+
+    async def wait() -> None:
+        await go_on.wait()
+
+    works = Works(wait)
+    both = [asyncio.create_task(idempotency.once(REQUEST, works)) for _ in range(2)]
+    done, waiting = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    with pytest.raises(InProgress):
+        done.pop().result()
+    with pytest.raises(InProgress):
+        await idempotency.once(REQUEST, works)
+    with pytest.raises(IdempotencyMismatch):
+        await idempotency.once(REQUEST._replace(fingerprint="e" * 64), works)
+    go_on.set()
+    answer, _ = await waiting.pop()
+    assert await idempotency.once(REQUEST, works) == (answer, True)
+    assert len(works.drawn) == 1
+
+
+async def test_a_request_that_changed_nothing_leaves_no_trace(idempotency: Idempotency, backend: Backend) -> None:
+    for error in (InvalidRequest(), StoreUnavailable("no")):
+        with pytest.raises(type(error)):
+            await idempotency.once(REQUEST, Works(fails(error)))
+        assert await backend.receipt(REQUEST.name) is None
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknown("?"), ValueError("a fault"), asyncio.CancelledError()], ids=repr)
+async def test_a_request_that_may_have_been_done_is_done_again_from_the_same_seed(
+    idempotency: Idempotency, error: BaseException
+) -> None:
+    first, second = Works(fails(error)), Works()
+
+    with pytest.raises(type(error)):
+        await idempotency.once(REQUEST, first)
+    with pytest.raises(InvalidRequest):  # and a later attempt that does nothing does not forget the first
+        await idempotency.once(REQUEST, Works(fails(InvalidRequest())))
+    await idempotency.once(REQUEST, second)
+
+    assert first.drawn == second.drawn
+
+
+async def test_when_a_process_dies_its_lease_runs_out_and_another_does_the_request_again(
+    idempotency: Idempotency, backend: Backend, clock: FakeClock
+) -> None:
+    first, second = Works(), Works()
+    await idempotency._claim(REQUEST)  # and never heard of again
+    held = await backend.receipt(REQUEST.name)
+    assert held is not None
+
+    with pytest.raises(InProgress):
+        await idempotency.once(REQUEST, first)
+    clock.advance(seconds=10)
+    await idempotency.once(REQUEST, second)
+
+    assert second.drawn == [seeded(bytes.fromhex(held.seed), 0, held.claimed)(0)]
+
+
+async def test_a_request_that_may_undo_what_others_did_since_is_not_done_again(
+    idempotency: Idempotency, clock: FakeClock
+) -> None:
+    request, works = REQUEST._replace(repeatable=False), Works()
+    await idempotency._claim(request)  # and never heard of again
+
+    with pytest.raises(InProgress):
+        await idempotency.once(request, works)
+    clock.advance(seconds=10)
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown):
+            await idempotency.once(request, works)
+    assert works.drawn == []
+
+
+async def test_one_that_takes_long_renews_its_lease(backend: Backend, clock: FakeClock) -> None:
+    idempotency = Idempotency(backend, clock=clock, seeded=seeded, lease_seconds=0.03)
+
+    async def wait() -> None:
+        first = await backend.receipt(REQUEST.name)
+        assert first is not None
+        clock.advance(seconds=60)
+        while (held := await backend.receipt(REQUEST.name)) is not None and held.leased_until <= clock():
+            await asyncio.sleep(0)
+        with pytest.raises(InProgress):
+            await idempotency.once(REQUEST, Works())
+
+    works = Works(wait)
+    answer, _ = await idempotency.once(REQUEST, works)
+    assert await idempotency.once(REQUEST, works) == (answer, True)
+
+
+async def test_an_answer_that_is_too_large_is_not_kept(idempotency: Idempotency) -> None:
+    done = 0
+
+    async def work(_: GuidFactory | None) -> Response:
+        nonlocal done
+        done += 1
+        return Response(200, {}, os.urandom(MAX_ANSWER_BYTES).hex())
+
+    for _ in range(2):
+        _, replayed = await idempotency.once(REQUEST, work)
+        assert not replayed
+    assert done == 2
+
+    other = REQUEST._replace(key="another", repeatable=False)
+    await idempotency.once(other, work)
+    with pytest.raises(OutcomeUnknown):
+        await idempotency.once(other, work)
+    assert done == 3
+
+
+async def test_the_largest_answer_is_kept_whatever_it_is_written_in(idempotency: Idempotency) -> None:
+    for character in ("x", "🜁", '"'):
+        request = REQUEST._replace(key=character)
+        # Much that is packed easily, and about as much as there may be of what is not.
+        reply = Response(200, {}, character * 100_000 + os.urandom(MAX_ANSWER_BYTES // 2).hex())
+        assert MAX_ANSWER_BYTES * 0.6 < len(pack(to_json(reply))) <= MAX_ANSWER_BYTES
+
+        async def work(_: GuidFactory | None, reply: Response = reply) -> Response:
+            return reply
+
+        assert await idempotency.once(request, work) == (reply, False)
+        assert await idempotency.once(request, work) == (reply, True)
+
+
+async def test_a_request_whose_answer_cannot_be_stored_is_not_acknowledged_if_it_can_be_done_again(
+    sqlite_url: str, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    """Else its client could delete what it created, and a repetition would create it again."""
+    expected_logs.add("receipt not written")
+    async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
+
+        class Forgetful:
+            """Receipts that can be claimed, and no more."""
+
+            receipt = store.receipt
+            receipt_usage = store.receipt_usage
+            purge_receipts = store.purge_receipts
+            fence = store.fence
+
+            async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
+                if old is not None:
+                    raise StoreUnavailable("the disk is full")
+                return await store.swap_receipt(old, new)
+
+        idempotency = Idempotency(Forgetful(), clock=clock, seeded=seeded)
+        with pytest.raises(OutcomeUnknown, match="send it again"):
+            await idempotency.once(REQUEST, Works())
+        answer, replayed = await idempotency.once(REQUEST._replace(key="named", repeatable=False), Works())
+        assert (answer.status, replayed) == (201, False), "it is never done again"
+
+
+# Processes that stand still
+
+
+class StandingStill(DelegatingStore[Backend]):
+    """A store as a process sees it that stands still, once, when it has sent a write; and the time, which goes on."""
+
+    def __init__(self, store: Backend, clock: FakeClock) -> None:
+        super().__init__(store)
+        self._clock = clock
+        self._seconds = 0.0
+        self.receipt, self.swap_receipt, self.purge_receipts = store.receipt, store.swap_receipt, store.purge_receipts
+        self.receipt_usage = store.receipt_usage
+        self.meanwhile: list[Callable[[], Awaitable[None]]] = []
+        """What others do, one each time that it stands still for longer than a lease."""
+
+    def timer(self) -> float:
+        return self._seconds
+
+    async def fence(self) -> FenceReading:
+        sight = await self._store.fence()
+        return sight._replace(now=sight.now + round(self._seconds * 1000))
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        if self.meanwhile:
+            self._seconds += 11
+            self._clock.advance(seconds=11)
+            await self.meanwhile.pop()()
+        real = not_after and not_after - round(self._seconds * 1000)
+        return await self._store.swap(old, new, not_after=real)
+
+
+class Creates:
+    """The work of a request that creates a record."""
+
+    def __init__(self, store: Store, clock: FakeClock, quota: Quota = NO_QUOTA) -> None:
+        terms = rules.RetentionPolicy(lifetime=3600, retention=600)
+        self._service = GuidService(
+            store, clock=clock, draw=guid_generator.random_generator(guid_generator.guid_v4), terms=terms, quota=quota
+        )
+
+    async def __call__(self, draws: GuidFactory | None) -> Response:
+        assert draws is not None
+        return Response(201, {}, (await self._service.create(PutCommand(user="once"), draw=draws(0))).guid)
+
+    async def delete(self, guid: str) -> None:
+        await self._service.delete(guid)
+
+
+async def test_one_that_stood_still_while_another_did_its_request_does_not_do_it_again(
+    backend: Backend, clock: FakeClock
+) -> None:
+    """Nor does it undo the deletion of what the other created."""
+    slow, works = StandingStill(backend, clock), Creates(backend, clock)
+    late, other = (Idempotency(each, clock=clock, seeded=seeded, timer=slow.timer) for each in (slow, backend))
+    done: list[str] = []
+
+    async def meanwhile() -> None:
+        answer, _ = await other.once(REQUEST, works)
+        assert answer.body is not None
+        await works.delete(answer.body)
+        done.append(answer.body)
+
+    slow.meanwhile = [meanwhile]
+    with pytest.raises(StoreUnavailable):
+        await late.once(REQUEST, Creates(slow, clock))
+
+    assert await backend.get(done[0]) is None
+    answer, replayed = await late.once(REQUEST, works)
+    assert (answer.body, replayed) == (done[0], True)
+
+
+async def test_one_that_stood_still_and_that_nobody_replaced_goes_on(backend: Backend, clock: FakeClock) -> None:
+    slow = StandingStill(backend, clock)
+    idempotency = Idempotency(slow, clock=clock, seeded=seeded, timer=slow.timer)
+    slow.meanwhile = [nothing] * 3
+
+    answer, replayed = await idempotency.once(REQUEST, Creates(slow, clock))
+
+    assert not replayed
+    assert [found.guid for found in await backend.find(Selection(), "", 10)] == [answer.body]
+
+
+async def nothing() -> None:
+    pass
+
+
+async def test_a_request_that_is_done_again_at_the_limit_of_the_quota_finds_what_it_created(
+    backend: Backend, clock: FakeClock
+) -> None:
+    """Its own record uses the last place; that is no reason to refuse it."""
+    held, _ = await Idempotency(backend, clock=clock, seeded=seeded)._claim(REQUEST)
+    guid = seeded(bytes.fromhex(held.seed), 0, held.claimed)(0)
+    assert await backend.swap(None, record(clock(), guid=guid))
+    clock.advance(seconds=10)
+    async with open_quota(cast("Database", backend), clock=clock, quota=1) as quota:
+        works = Creates(backend, clock, quota)
+        answer, _ = await Idempotency(backend, clock=clock, seeded=seeded).once(REQUEST, works)
+        assert answer.body == guid
+        with pytest.raises(QuotaExceeded):
+            await Idempotency(backend, clock=clock, seeded=seeded).once(REQUEST._replace(key="another"), works)

@@ -1,0 +1,177 @@
+"""API keys as they are dealt out: what becomes of them in the store, whoever else changes them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+import pytest
+from pydantic import ValidationError
+
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.api_key import ApiKey
+from guidsvc.errors import InvalidRequest, KeyNotActive, NoSuchKey, StoreUnavailable
+from guidsvc.services.key_service import ATTEMPTS, STRIDE, Issued, KeyService
+from guidsvc.store import open_keys
+from guidsvc.store.contract import ApiKeyRepository
+from tests.conftest import FakeClock
+
+
+class Rivalled:
+    """Keys of which somebody else notes the use, so many times, just before they are changed."""
+
+    def __init__(self, kept: ApiKeyRepository, times: int) -> None:
+        self._kept = kept
+        self.left = times
+
+    async def key(self, key_id: str) -> ApiKey | None:
+        return await self._kept.key(key_id)
+
+    async def keys(self, after: str, limit: int) -> Sequence[ApiKey]:
+        return await self._kept.keys(after, limit)
+
+    async def swap_key(self, old: ApiKey | None, new: ApiKey | None) -> bool:
+        if old is not None and self.left:
+            self.left -= 1
+            used = old.model_copy(update={"used": 1, "version": old.version + 1})
+            assert await self._kept.swap_key(old, used)
+        return await self._kept.swap_key(old, new)
+
+
+class Deal(NamedTuple):
+    """A keyring, and what it keeps its keys in."""
+
+    ring: KeyService
+    kept: ApiKeyRepository
+    clock: FakeClock
+
+    def against(self, times: int) -> KeyService:
+        """Return a keyring that loses so many races."""
+        return KeyService(Rivalled(self.kept, times), clock=self.clock)
+
+    async def opens(self, issued: Issued) -> bool:
+        """Whether a text opens what is kept now."""
+        shown = keys.parse(issued.text)
+        assert shown is not None
+        return keys.verify(shown, await self.kept.key(issued.key.id), self.clock())
+
+
+@pytest.fixture(params=["sqlite", "mongo"])
+async def deal(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Deal]:
+    async with open_keys(request.getfixturevalue(f"{request.param}_url")) as kept:
+        yield Deal(KeyService(kept, clock=clock), kept, clock)
+
+
+async def test_a_key_that_is_created_is_kept_and_opens(deal: Deal) -> None:
+    issued = await deal.ring.create("alice", ["write", "read"], expire=deal.clock.seconds + 60)
+
+    assert await deal.ring.get(issued.key.id) == issued.key
+    assert (issued.key.owner, issued.key.scopes, issued.key.created) == ("alice", "read write", deal.clock())
+    assert await deal.opens(issued)
+    deal.clock.advance(seconds=60)
+    assert not await deal.opens(issued)
+
+
+async def test_what_is_told_of_a_key_is_all_but_its_digests(deal: Deal) -> None:
+    issued = await deal.ring.create("alice", ["admin", "write", "read"])
+    await deal.ring.rotate(issued.key.id)
+    told = deal.ring.describe(await deal.ring.get(issued.key.id))
+
+    assert told == {
+        "id": issued.key.id,
+        "owner": "alice",
+        "scopes": ["read", "write", "admin"],
+        "created": str(deal.clock()),
+        "state": "live",
+    }
+    ended = issued.key.model_copy(update={"used": 5, "expire": 7})
+    assert deal.ring.describe(ended) == told | {"used": "5", "expire": "7", "state": "expired"}
+
+
+async def test_a_key_that_would_never_open_is_not_made(deal: Deal) -> None:
+    with pytest.raises(InvalidRequest, match="/expire is past"):
+        await deal.ring.create("alice", ["read"], expire=deal.clock.seconds)
+    for owner, scopes in ((" ", ["read"]), ("a", []), ("a", ["all"])):
+        with pytest.raises(ValidationError):
+            await deal.ring.create(owner, scopes)
+    assert [key async for key in deal.ring.walk()] == []
+
+
+@pytest.mark.parametrize("count", [0, STRIDE - 1, STRIDE, STRIDE + 1])
+async def test_all_are_listed_in_the_order_of_their_ids(sqlite_url: str, clock: FakeClock, count: int) -> None:
+    async with open_keys(sqlite_url) as kept:
+        ring = KeyService(kept, clock=clock)
+        made = await asyncio.gather(*(ring.create("alice", ["read"]) for _ in range(count)))
+        assert [key.id async for key in ring.walk()] == sorted(issued.key.id for issued in made)
+
+
+async def test_a_revoked_key_opens_nothing_and_stays_listed(deal: Deal) -> None:
+    """Twice is once."""
+    issued = await deal.ring.create("alice", ["read"])
+    revoked = await deal.ring.revoke(issued.key.id)
+
+    assert not await deal.opens(issued)
+    assert [deal.ring.state_of(key) async for key in deal.ring.walk()] == ["revoked"]
+    assert await deal.ring.revoke(issued.key.id) == revoked
+
+
+async def test_the_old_secret_of_a_rotated_key_is_good_for_the_overlap(deal: Deal) -> None:
+    first = await deal.ring.create("alice", ["read"])
+    second = await deal.ring.rotate(first.key.id, overlap=60)
+
+    assert (second.key.id, second.key.owner, second.key.scopes) == (first.key.id, "alice", "read")
+    assert [await deal.opens(each) for each in (first, second)] == [True, True]
+    deal.clock.advance(seconds=59.999)
+    assert [await deal.opens(each) for each in (first, second)] == [True, True]
+    deal.clock.advance(seconds=0.001)
+    assert [await deal.opens(each) for each in (first, second)] == [False, True]
+
+
+async def test_without_an_overlap_the_old_secret_ends_at_once_and_so_does_the_one_before(deal: Deal) -> None:
+    first = await deal.ring.create("alice", ["read"])
+    second = await deal.ring.rotate(first.key.id, overlap=60)
+    third = await deal.ring.rotate(first.key.id, overlap=60)
+    assert [await deal.opens(each) for each in (first, second, third)] == [False, True, True]
+    fourth = await deal.ring.rotate(first.key.id, overlap=0)
+    assert [await deal.opens(each) for each in (first, second, third, fourth)] == [False, False, False, True]
+
+
+async def test_a_key_that_has_ended_cannot_be_rotated(deal: Deal) -> None:
+    revoked = await deal.ring.create("alice", ["read"])
+    expired = await deal.ring.create("alice", ["read"], expire=deal.clock.seconds + 1)
+    await deal.ring.revoke(revoked.key.id)
+    deal.clock.advance(seconds=1)
+
+    for issued, why in ((revoked, "was revoked"), (expired, "has expired")):
+        before = await deal.kept.key(issued.key.id)
+        with pytest.raises(KeyNotActive, match=why):
+            await deal.ring.rotate(issued.key.id)
+        assert await deal.kept.key(issued.key.id) == before
+    assert deal.ring.state_of(await deal.ring.revoke(expired.key.id)) == "revoked"
+
+
+async def test_an_unknown_id_is_told_and_a_whole_key_is_not_repeated(deal: Deal) -> None:
+    key, text = keys.generate("alice", ["read"], 0)
+    for act in (deal.ring.get, deal.ring.revoke, deal.ring.rotate):
+        with pytest.raises(NoSuchKey, match=key.id):
+            await act(key.id)
+        for wrong in (text, "", key.id[:-1], f"{key.id}\n", f"{key.id[:-1]}é"):
+            with pytest.raises(NoSuchKey, match="12 letters and digits") as caught:
+                await act(wrong)
+            assert not wrong or wrong not in str(caught.value)
+
+
+async def test_a_lost_race_is_run_again(deal: Deal) -> None:
+    """What the other has changed stays."""
+    issued = await deal.ring.create("alice", ["read"])
+    turned = await deal.against(3).rotate(issued.key.id, overlap=60)
+    assert [await deal.opens(each) for each in (issued, turned)] == [True, True]
+    revoked = await deal.against(3).revoke(issued.key.id)
+    assert (revoked.used, revoked.revoked) == (1, 1)
+    assert await deal.kept.key(issued.key.id) == revoked
+
+
+async def test_a_race_that_is_always_lost_is_given_up(deal: Deal) -> None:
+    issued = await deal.ring.create("alice", ["read"])
+    with pytest.raises(StoreUnavailable):
+        await deal.against(ATTEMPTS).revoke(issued.key.id)
+    assert await deal.opens(issued)

@@ -1,0 +1,130 @@
+"""The bound of what is kept of an owner, live or expired, beside the quota of live records."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from guidsvc.errors import QuotaExceeded
+from guidsvc.services import retention_quota
+from guidsvc.services.retention_quota import KEPT_PER_LIVE, ROOM_MS, open_quotas
+from guidsvc.store import open_store
+from guidsvc.store.contract import Database
+from tests.conftest import FakeClock, Serving
+from tests.support.factories import record
+from tests.support.http_client import Client
+
+QUOTA = 5
+MOST = QUOTA * KEPT_PER_LIVE
+
+
+@pytest.fixture
+async def database(sqlite_url: str, clock: FakeClock) -> AsyncIterator[Database]:
+    async with open_store(sqlite_url, clock=clock, exclusive=False) as opened:
+        yield opened
+
+
+async def until_created(client: Client) -> None:
+    """Create a GUID as soon as there is room, which a process may notice a moment later."""
+    while (await client.ask("PUT", "/guid", json={"user": "a"})).status != 201:
+        await asyncio.sleep(0.01)
+
+
+async def test_what_is_created_expired_is_bounded_too(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    """By PUT and in a batch, as what has expired since; and what is deleted, or past its retention, makes room."""
+    async with serving(**combination, quota=QUOTA, retention=60) as client:
+        expired = [{"op": "put", "user": "a", "expire": "0"}] * (2 * MOST)
+        reply = await client.ask("POST", "/guid:batch", json={"operations": expired})
+        statuses = [result["status"] for result in reply.json["results"]]
+        created = statuses.count(201)
+        assert statuses.count(403) == 2 * MOST - created
+        assert created == MOST
+        for method in ("PUT", "POST"):
+            reply = await client.ask(method, "/guid", json={"user": "a"})
+            assert (reply.status, reply.json["code"]) == (403, "quota-exceeded")
+            assert "live or expired" in reply.json["detail"]
+        listed = (await client.get(f"/guid?state=all&limit={created - MOST + 1}")).json["items"]
+        for each in listed:
+            assert (await client.ask("DELETE", f"/guid/{each['guid']}")).status == 204
+        async with asyncio.timeout(30):
+            await until_created(client)
+            assert (await client.ask("PUT", "/guid", json={"user": "a"})).status == 403
+            clock.advance(seconds=61)
+            await until_created(client)
+
+
+async def test_it_is_of_each_owner_and_asked_seldom(
+    database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = 0
+    tally = type(database).count_linearizable
+
+    async def counted(self: Database, selection: object) -> int:
+        nonlocal counts
+        counts += 1
+        return await tally(self, selection)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(database), "count_linearizable", counted)
+    async with open_quotas(database, clock=clock, quota=1_000) as quota:
+        expired = record(clock(), expire=1, owner="a")
+        for _ in range(1_000):
+            async with quota.reserve(None, expired):
+                pass
+        assert counts == 1
+        clock.advance(seconds=ROOM_MS / 1000)
+        async with quota.reserve(None, expired):
+            assert counts == 2
+        async with quota.reserve(None, record(clock(), expire=1, owner="b")):
+            assert counts == 3
+
+
+async def test_one_count_refuses_all_who_wait_for_it(
+    database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused owner would otherwise have all of its records counted for each request."""
+    counts = 0
+
+    async def full(self: Database, selection: object) -> int:  # as the store has it
+        nonlocal counts
+        counts += 1
+        await asyncio.sleep(0.01)
+        return MOST
+
+    monkeypatch.setattr(type(database), "count_linearizable", full)
+    async with open_quotas(database, clock=clock, quota=QUOTA) as quota:
+
+        async def create() -> None:
+            async with quota.reserve(None, record(clock(), expire=1, owner="a")):
+                pass
+
+        refusals = await asyncio.gather(*(create() for _ in range(300)), return_exceptions=True)
+        assert all(isinstance(each, QuotaExceeded) for each in refusals)
+        assert counts == 1
+
+
+async def test_it_is_held_by_many_at_once(database: Database, clock: FakeClock) -> None:
+    async with open_quotas(database, clock=clock, quota=QUOTA) as quota:
+
+        async def create(number: int) -> bool:
+            new = record(clock(), guid=f"{number:032X}", expire=1, purge_at=clock.seconds + 60, owner="a")
+            try:
+                async with quota.reserve(None, new):
+                    return await database.swap(None, new)
+            except QuotaExceeded:
+                return False
+
+        created = await asyncio.gather(*(create(number) for number in range(4 * MOST)))
+        assert sum(created) == MOST
+
+
+async def test_the_owners_that_are_remembered_are_bounded(
+    database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention_quota, "OWNERS", 3)
+    async with open_quotas(database, clock=clock, quota=QUOTA) as quota:
+        for number in range(10):
+            async with quota.reserve(None, record(clock(), expire=1, owner=f"owner{number}")):
+                pass
+        assert len(quota._rooms) == 3  # type: ignore[attr-defined]

@@ -1,0 +1,67 @@
+"""The end of a lease by the store's clock: never later than it is by our timer, however the clocks go."""
+
+import pytest
+
+from guidsvc.store.cache_fence import NEW, FenceReading
+from guidsvc.store.lease import (
+    FRESH_SECONDS,
+    SKEW_SECONDS,
+    SLACK,
+    LeaseClock,
+    earliest,
+)
+
+STORE_MS = 5_000_000
+
+
+class Clocks:
+    """A timer of ours, and the clock of a store that goes faster by a share."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self.seconds = 100.0
+        self.looks = 0
+
+    def timer(self) -> float:
+        return self.seconds
+
+    @property
+    def store_ms(self) -> float:
+        return STORE_MS + (self.seconds - 100) * 1000 * self._rate
+
+    async def fence(self) -> FenceReading:
+        self.looks += 1
+        sight = FenceReading(NEW, int(self.store_ms))
+        self.seconds += 0.2  # the answer takes its time
+        return sight
+
+
+@pytest.mark.parametrize("rate", [1 - SLACK, 1.0, 1 + SLACK])
+@pytest.mark.parametrize("later", [0.0, FRESH_SECONDS / 2])
+@pytest.mark.parametrize("seconds", [-5.0, 0.0, 10.0, 600.0])
+async def test_what_a_store_accepts_is_done_before_the_deadline(rate: float, later: float, seconds: float) -> None:
+    clocks = Clocks(rate)
+    clock = LeaseClock(clocks, timer=clocks.timer)
+    await clock.not_after(0)
+    clocks.seconds += later
+
+    deadline = clocks.seconds + seconds
+    not_after = await clock.not_after(deadline)
+
+    clocks.seconds = deadline
+    assert not_after <= clocks.store_ms - SKEW_SECONDS * 1000 + 1
+    assert not_after >= clocks.store_ms - SKEW_SECONDS * 1000 - 1000 - 2 * SLACK * 1000 * abs(seconds)
+    assert clocks.looks == 1
+
+
+async def test_the_store_s_clock_is_read_again_when_the_last_look_is_old() -> None:
+    clocks = Clocks(1.0)
+    clock = LeaseClock(clocks, timer=clocks.timer)
+    for looks in (1, 1, 2, 2):
+        await clock.not_after(clocks.seconds + 10)
+        assert clocks.looks == looks
+        clocks.seconds += FRESH_SECONDS / 2
+
+
+def test_the_earliest_of_deadlines_counts() -> None:
+    assert [earliest(*pair) for pair in ((None, None), (1, None), (None, 2), (3, 2), (2, 3))] == [None, 1, 2, 2, 2]

@@ -1,0 +1,129 @@
+"""The lines of the access log: made by hand where they are for programs, and yet structlog's own."""
+
+import asyncio
+import importlib.util
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from guidsvc.http.headers.diagnostics import CACHE_STATUS
+from guidsvc.monitoring import access_log
+from guidsvc.monitoring import log_config as logs
+from guidsvc.telemetry.tracing import CURRENT, RequestTrace
+from tests.support.backing_servers import ROOT
+
+LINE = ("GET", '/guid/"\n\u00e9', 404, 1.25, "id-1", 'fe80::1%"\n')
+NAMES = ("method", "path", "status", "ms", "request_id", "remote", "cache")
+
+
+@pytest.fixture
+def _configured() -> Iterator[None]:
+    yield
+    logs.configure("info", "json")
+
+
+@pytest.mark.usefixtures("_configured")
+@pytest.mark.parametrize("cache", [None, *CACHE_STATUS])
+async def test_a_line_for_programs_is_what_structlog_would_write(
+    capsys: pytest.CaptureFixture[str], cache: str | None
+) -> None:
+    logs.configure("info", "json")
+    log = access_log.access_log("info", "json")
+    assert log is not None
+
+    log(*LINE, cache)
+    log(*LINE, cache)
+    await asyncio.sleep(0)  # they are written at the end of the turn
+    given = dict(zip(NAMES, (*LINE, cache), strict=True)) if cache else dict(zip(NAMES, LINE, strict=False))
+    structlog.get_logger("guidsvc.access").info("request", **given)
+
+    first, second, reference = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert list(first) == list(reference)
+    for line in (first, second):
+        assert line | {"timestamp": ""} == reference | {"timestamp": ""}
+        assert len(line["timestamp"]) == len(reference["timestamp"])
+        assert line["timestamp"][:19] <= reference["timestamp"][:19]
+
+
+@pytest.mark.usefixtures("_configured")
+async def test_where_there_are_several_workers_every_line_names_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json", worker=3)
+    log = access_log.access_log("info", "json", worker=3)
+    assert log is not None
+
+    log(*LINE, "l1")
+    await asyncio.sleep(0)
+    structlog.get_logger("guidsvc.access").info("request", **dict(zip(NAMES, (*LINE, "l1"), strict=True)))
+    logging.getLogger("another").info("said")
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["worker"] for line in lines] == [3, 3, 3]
+    assert list(lines[0]) == list(lines[1])
+
+
+def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
+    lines = ["a" * 30, "b" * 60, "c" * 10, "d" * 200, "e"]
+
+    assert ["".join(part) for part in access_log.parted(lines, 100)] == ["".join(lines[:3]), lines[3], lines[4]]
+    assert list(access_log.parted([], 100)) == []
+
+
+async def test_a_line_for_a_reader_says_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    log = access_log.access_log("info", "console")
+    assert log is not None
+    with caplog.at_level(logging.INFO):
+        log(*LINE, None)
+        assert "cache" not in caplog.text
+        log(*LINE, "l1")
+        assert "cache" in caplog.text
+
+    assert all(str(value) in caplog.text or repr(value) in caplog.text for value in LINE)
+
+
+def test_where_only_warnings_are_wanted_no_request_has_a_line() -> None:
+    assert access_log.access_log("warning", "json") is None
+
+
+@pytest.mark.usefixtures("_configured")
+@pytest.mark.parametrize("logger", [structlog.get_logger("ours"), logging.getLogger("theirs")])
+def test_whatever_is_logged_on_behalf_of_a_request_names_it(capsys: pytest.CaptureFixture[str], logger: Any) -> None:
+    logs.configure("info", "json")
+    token = CURRENT.set(RequestTrace("id-1"))
+    logger.warning("first")
+    CURRENT.reset(token)
+    logger.warning("second")
+
+    first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (first["event"], first["request_id"]) == ("first", "id-1")
+    assert "request_id" not in second
+
+
+FAULT = """
+import structlog
+from guidsvc import logs
+
+def fail():
+    secret = "CAN" + "ARY"
+    raise ValueError(len(secret))
+
+logs.configure("info", "console")
+try:
+    fail()
+except ValueError:
+    structlog.get_logger().exception("a fault")
+"""
+
+
+def test_a_fault_is_shown_to_a_reader_without_what_variables_hold() -> None:
+    """As `rich` would show it, which the tests have installed, and which structlog takes where it is."""
+    assert importlib.util.find_spec("rich")
+    done = subprocess.run([sys.executable, "-c", FAULT], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert "ValueError: 6" in done.stderr
+    assert "CANARY" not in done.stderr

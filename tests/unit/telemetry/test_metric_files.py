@@ -1,0 +1,308 @@
+"""The files that processes share their metrics in: what is no such file, what is gone, and those of the dead."""
+
+import asyncio
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from guidsvc.monitoring import metric_files
+from guidsvc.monitoring.process_monitor import ProcessMonitor
+from guidsvc.monitoring.prometheus import MultiProcessCollector, render
+from guidsvc.telemetry.metrics import Metrics
+from tests.api.resources.test_metrics import Samples, read, value
+from tests.conftest import ExpectedLogs
+from tests.support.backing_servers import ROOT
+
+LEFT_OUT = "guidsvc_metric_files_left_out_total"
+ROUTE = {"route": "/guid", "method": "GET", "status": "200"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shared = tmp_path / "metrics"
+    shared.mkdir()
+    return shared
+
+
+def counted(folder: Path, times: int = 1) -> ProcessMonitor:
+    """Return a process that has counted so many requests, and written that."""
+    meters = Metrics()
+    for _ in range(times):
+        meters.requests.done("/guid", "GET", 200, 0.02)
+    watch = ProcessMonitor(meters, folder=folder)
+    watch.publish()
+    return watch
+
+
+async def seen(watch: ProcessMonitor) -> Samples:
+    return read((await watch.render(""))[0].decode())
+
+
+def together(folder: Path) -> Samples:
+    return read(render(MultiProcessCollector(folder), "")[0].decode())
+
+
+def _sparse(path: Path) -> None:
+    path.write_bytes(b"")
+    os.truncate(path, metric_files.MAX_BYTES + 1)
+
+
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    "counter_1.db": lambda path: path.write_bytes(b""),
+    "counter_2.db": lambda path: path.write_bytes(b"abc"),
+    "counter_3.db": lambda path: path.write_bytes(b"SQLite format 3\0" * 100),
+    "counter_4.db": lambda path: path.write_bytes(struct.pack("iiI", 64, 0, 2**31) + b"x" * 100),
+    "counter_5.db": lambda path: path.write_bytes(struct.pack("ii", 48, 0) + struct.pack("i4s16x", 4, b"what") * 2),
+    "counter_6.db": lambda path: path.write_bytes(struct.pack("i", -9) + b"x" * 70_000),
+    "counter_7.db": os.mkfifo,
+    "counter_8.db": os.mkdir,
+    "counter_9.db": lambda path: path.symlink_to("nowhere"),
+    "histogram_1.db": _sparse,
+    "gauge_livesum_1.db": lambda path: path.write_bytes(b""),
+    "gauge.db": lambda path: path.write_bytes(b"\0" * 100),
+    "guidsvc.db": lambda path: path.write_bytes(b"\0" * 65_536),
+    "\udcff.db": lambda path: path.write_bytes(b"\0" * 65_536),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_what_holds_no_metrics_is_left_out_and_counted(
+    folder: Path, name: str, caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
+) -> None:
+    """And told once, however often somebody asks; another one is told, too."""
+    expected_logs.add("files of metrics left out")
+    watch = counted(folder, 3)
+    assert value(await seen(watch), LEFT_OUT) == 0
+    FOREIGN[name](folder / name)
+    for _ in range(3):
+        samples = await seen(watch)
+        assert value(samples, "guidsvc_requests_total", **ROUTE) == 3
+        assert value(samples, LEFT_OUT) == 1
+    assert len([each for each in caplog.records if "left out" in each.getMessage()]) == 1
+    (folder / "counter_77.db").write_bytes(b"")
+    assert value(await seen(watch), LEFT_OUT) == 2
+    watch.close()
+
+
+async def test_a_file_of_ones_own_number_that_holds_none_is_made_anew(folder: Path) -> None:
+    for content in (b"", b"abc", b"SQLite format 3\0" * 100, struct.pack("i", -9) + b"x" * 100):
+        (folder / f"counter_{os.getpid()}.db").write_bytes(content)
+        watch = counted(folder, 2)
+        watch.close()
+        assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 2
+
+
+@pytest.mark.parametrize("harm", ["removed", "emptied", "replaced"])
+async def test_files_that_are_gone_are_made_anew(folder: Path, harm: str, expected_logs: ExpectedLogs) -> None:
+    """With all that was counted since the process began."""
+    expected_logs.add("files of metrics are gone")
+    watch = counted(folder, 3)
+    for path in folder.glob("*.db"):
+        if harm == "emptied":
+            os.truncate(path, 0)
+        else:
+            path.unlink()
+        if harm == "replaced":
+            path.write_bytes(b"foreign")
+    for times in (4, 5):
+        watch.meters.requests.done("/guid", "GET", 200, 0.02)
+        assert value(await seen(watch), "guidsvc_requests_total", **ROUTE) == times
+    watch.close()
+
+
+PROCESS = """
+import os, resource, sys
+from pathlib import Path
+from guidsvc import metric_files
+from guidsvc.meters import Meters
+from guidsvc.web.watch import Watch
+
+folder, meters = Path(sys.argv[1]), Meters()
+watch = Watch(meters, folder=folder)
+
+def count():
+    meters.requests.done("/guid", "GET", 200, 0.02)
+    watch.hand_over()
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+"""
+
+
+def run(folder: Path, program: str) -> str:
+    """Run a process that counts requests into the folder, and return what it logs."""
+    command = [sys.executable, "-c", PROCESS + program, str(folder)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, (ended.returncode, ended.stderr)
+    return ended.stdout
+
+
+CUT_SHORT = """
+def cut():
+    for path in folder.glob("*.db"):
+        os.truncate(path, 0)
+    return 0
+
+count()
+meters.connections = cut  # which is called between the look at the files and the writes to them
+count()
+"""
+
+
+def test_a_file_that_is_cut_short_while_it_is_written_ends_no_process(folder: Path) -> None:
+    run(folder, CUT_SHORT)
+    assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 2
+
+
+FULL = """
+count()
+limit(4096)
+meters.requests.refused.update(range(400, 500))  # so many that the file must grow
+count()
+count()
+assert metric_files.read_all(folder)[1] == [], "files that cannot be read"
+if "room" in sys.argv:
+    limit(resource.RLIM_INFINITY)
+    count()
+"""
+
+
+@pytest.mark.parametrize("room", [False, True])
+def test_no_room_for_metrics_costs_the_metrics_alone(folder: Path, *, room: bool) -> None:
+    """What was written before stays readable; what was counted meanwhile is written when there is room."""
+    program = f"sys.argv.append('room')\n{FULL}" if room else FULL
+    assert run(folder, program).count("metrics cannot be written") == 1
+    counted = value(together(folder), "guidsvc_requests_total", **ROUTE)
+    assert counted == 4 if room else counted >= 1
+
+
+def test_the_dead_for_whom_there_is_no_room_keep_their_files(folder: Path) -> None:
+    count_and_bury = """
+count()
+watch.close()
+limit(1024)
+try:
+    metric_files.bury(folder, os.getpid())
+except OSError as error:
+    print(error)
+"""
+    assert "File too large" in run(folder, count_and_bury)
+    assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 1
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    for name in (f"counter_{os.getpid()}.db", f"counter_{os.getpid()}.new", f"histogram_{os.getpid()}.new"):
+        (folder / name).symlink_to(precious)
+    counted(folder, 2).close()
+    assert precious.read_bytes() == b"precious"
+    assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 2
+
+
+def test_what_the_dead_have_counted_is_added_up(folder: Path) -> None:
+    before: Samples = {}
+    for pid in (90_001, 90_002, 90_003):
+        counted(folder, 2).close()
+        for path in folder.glob(f"*_{os.getpid()}.db"):
+            path.rename(path.with_name(path.name.replace(str(os.getpid()), str(pid))))
+        before = together(folder)
+        metric_files.bury(folder, pid)
+        assert {key: each for key, each in together(folder).items() if key[0].startswith("guidsvc_req")} == {
+            key: each for key, each in before.items() if key[0].startswith("guidsvc_req")
+        }
+    assert value(before, "guidsvc_requests_total", **ROUTE) == 6
+    assert sorted(path.name for path in folder.glob("[ch]*.db")) == ["counter_dead.db", "histogram_dead.db"]
+
+
+async def test_who_reads_sees_the_dead_once_while_they_are_added_up(folder: Path) -> None:
+    def bury_all() -> None:
+        for pid in range(90_001, 90_030):
+            metric_files.bury(folder, pid)
+
+    counted(folder, 1).close()
+    for pid in range(90_001, 90_030):
+        for kind in ("counter", "histogram"):
+            (folder / f"{kind}_{pid}.db").write_bytes((folder / f"{kind}_{os.getpid()}.db").read_bytes())
+    burying = asyncio.create_task(asyncio.to_thread(bury_all))
+    while not burying.done():
+        assert value(await asyncio.to_thread(together, folder), "guidsvc_requests_total", **ROUTE) == 30
+    await burying
+
+
+def test_nobody_else_can_read_them(folder: Path) -> None:
+    old = os.umask(0)
+    try:
+        counted(folder).close()
+        metric_files.bury(folder, os.getpid())
+    finally:
+        os.umask(old)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+def test_folders_of_the_dead_are_removed_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    deserted, young, other = (tmp_path / f"{metric_files.PREFIX}{name}" for name in ("dead", "young", "link"))
+    for each in (deserted, young):
+        each.mkdir()
+    (deserted / "owner").touch()
+    other.symlink_to(deserted)
+    with metric_files.supervised_folder() as living:
+        living.renew()
+        assert not deserted.exists()
+        assert young.exists(), "its owner may be about to lock it"
+        with metric_files.supervised_folder():
+            assert living.path.exists()
+    assert not living.path.exists()
+
+
+def test_a_folder_is_made_anew_and_stays_its_supervisors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with metric_files.supervised_folder() as folder:
+        for harm in ("everything", "owner", "nothing"):
+            folder.renew()
+            if harm == "everything":
+                shutil.rmtree(folder.path)
+            elif harm == "owner":
+                (folder.path / "owner").unlink()
+        folder.renew()
+        assert folder.path.stat().st_mode & 0o777 == 0o700
+        with metric_files.supervised_folder():
+            assert folder.path.exists(), "the next supervisor sees that it has an owner"
+
+
+def test_a_folder_in_use_never_looks_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with metric_files.supervised_folder() as folder:
+        folder.renew()
+        with metric_files.locked(folder.path, exclusive=False):
+            pass
+        files = [folder.path, *folder.path.iterdir()]
+        for each in files:
+            os.utime(each, (0, 0))
+        folder.renew()
+        assert {path.name for path in files[1:]} == {"owner", "lock"}
+        assert all(path.stat().st_mtime > 0 for path in files)
+
+
+@pytest.mark.parametrize("other", ["file", "link"])
+def test_what_another_user_puts_in_the_place_of_a_folder_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    with metric_files.supervised_folder() as folder:
+        if other == "file":
+            folder.path.touch()
+        else:
+            folder.path.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(FileExistsError, match="something else"):
+            folder.renew()
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -1,0 +1,109 @@
+"""Files that settings name: what is no regular file, or too large, is refused in one line, and never waited for."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from guidsvc.bounded_file import MAX_BYTES, read_file
+from guidsvc.errors import StartError
+from guidsvc.server.tls import open_tls
+from tests.support.backing_servers import ROOT, pdapt
+from tests.support.certificates import Certificate
+
+UNREADABLE = {
+    "a FIFO": "this is a pipe or a device; name a regular file",
+    "an endless device": "this is a pipe or a device; name a regular file",
+    "a folder": "Is a directory",
+    "a large file": f"this file is over {MAX_BYTES} bytes; name the right one",
+}
+
+
+def make(kind: str, path: Path) -> Path:
+    match kind:
+        case "a FIFO":
+            os.mkfifo(path)
+        case "an endless device":
+            path.symlink_to("/dev/zero")
+        case "a folder":
+            path.mkdir()
+        case _:
+            path.write_bytes(b"#" * (MAX_BYTES + 1))
+    return path
+
+
+def started(folder: Path, **environment: str) -> str:
+    """Start the service, which must fail; return its one line."""
+    done = pdapt(folder, "--port", "0", **environment)
+    assert (done.returncode, done.stdout) == (1, ""), done
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("pdapt.py: ")
+
+
+@pytest.mark.parametrize(("kind", "why"), UNREADABLE.items())
+def test_a_file_that_is_none_or_too_large_is_not_read(tmp_path: Path, kind: str, why: str) -> None:
+    with pytest.raises(OSError, match=re.escape(why)):
+        read_file(make(kind, tmp_path / "file"))
+
+
+def test_a_file_of_the_most_bytes_is_read_and_links_are_followed(tmp_path: Path) -> None:
+    """Secrets of containers are links."""
+    (tmp_path / "file").write_bytes(b"x" * MAX_BYTES)
+    (tmp_path / "link").symlink_to("file")
+    assert len(read_file(tmp_path / "link")) == MAX_BYTES
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "an endless device"])
+def test_each_file_that_settings_name_stops_the_start_and_names_its_setting(tmp_path: Path, kind: str) -> None:
+    path = make(kind, tmp_path / "file")
+    tokens = {"GUIDSVC_ACCESS": "keys", "GUIDSVC_JWT_ISSUER": "a", "GUIDSVC_JWT_AUDIENCE": "a"}
+    key = Certificate(tmp_path).flags[3]
+    settings: dict[str, dict[str, str]] = {
+        "GUIDSVC_STORE_URL_FILE": {"GUIDSVC_STORE_URL_FILE": str(path)},
+        f"tls_cert, tls_key: {path}": {"GUIDSVC_TLS_CERT": str(path), "GUIDSVC_TLS_KEY": key},
+        "jwt_jwks": tokens | {"GUIDSVC_JWT_JWKS": str(path)},
+        "store_url: tlsCAFile": {"GUIDSVC_STORE_URL": f"mongodb://127.0.0.1:1/?tls=true&tlsCAFile={path}"},
+        "cache_url: ssl_ca_certs": {"GUIDSVC_CACHE_URL": f"rediss://127.0.0.1:1/0?ssl_ca_certs={path}"},
+    }
+    for name, environment in settings.items():
+        line = started(tmp_path, **environment)
+        assert line.startswith(f"{name}: "), line
+        assert UNREADABLE[kind] in line
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "an endless device"])
+@pytest.mark.parametrize("words", [[], ["keys", "list"], ["backup", "copy.db"], ["healthcheck"]])
+def test_a_dotenv_that_is_none_stops_every_command(tmp_path: Path, words: list[str], kind: str) -> None:
+    make(kind, tmp_path / ".env")
+    done = pdapt(tmp_path, *words)
+    assert (done.returncode, done.stderr) == (1, f"pdapt.py: .env: {UNREADABLE[kind]}\n")
+    done = pdapt(tmp_path, *words, "--help")
+    assert done.returncode == 0
+
+
+def test_a_certificate_that_is_no_file_any_more_is_not_waited_for_at_a_reload(
+    tmp_path: Path, certificate: Certificate
+) -> None:
+    tls = open_tls(certificate.flags[1], certificate.flags[3])
+    assert tls is not None
+    Path(certificate.flags[1]).unlink()
+    os.mkfifo(certificate.flags[1])
+    with pytest.raises(StartError, match="this is a pipe or a device"):
+        tls.reload()
+
+
+def test_no_other_module_reads_files_that_settings_name() -> None:
+    """A new place that reads a file belongs into the list, with the reason why it needs no bound."""
+    reads = re.compile(r"\.(read_text|read_bytes)\(|\.open\(\"r|\bopen\(\w+, \"r|load_(cert_chain|verify_locations)\(")
+    reasons = {
+        "cache/lua_scripts.py": "a part of the package",
+        "api/docs/static_pages.py": "a part of the package",
+        "cli/healthcheck.py": "/proc",
+        "monitoring/metric_files.py": "judged by lstat before",
+        "store/sqlite/parts.py": "judged by lstat before",
+        "server/tls.py": "read by `read_file` before",
+    }
+    root = ROOT / "guidsvc"
+    found = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if reads.search(path.read_text())}
+    assert found == set(reasons)

@@ -1,0 +1,79 @@
+"""URLs with passwords: how one is shown, and what is told of one that is no use."""
+
+import pytest
+from redis.asyncio import ConnectionPool
+
+from guidsvc.cache.redis_pool import pool_of
+from guidsvc.connection_urls import connect_with_redacted_errors, is_ambiguous, redact, scheme_of
+from guidsvc.errors import StartError
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mongodb://user:secret@db:27017/guidsvc?w=1", "mongodb://user:***@db:27017/guidsvc?w=1"),
+        ("redis://:secret@cache:6379/0", "redis://:***@cache:6379/0"),
+        ("redis://secret@cache:6379/0", "redis://***@cache:6379/0"),
+        ("redis://cache:6379/0", "redis://cache:6379/0"),
+        ("redis://h/0?username=a&password=secret&db=1", "redis://h/0?username=a&password=***&db=1"),
+        ("redis://h/0?p%61ssword=secret", "redis://h/0?***"),
+        ("redis://h/0?pasword=secret;secret", "redis://h/0?pasword=***;***"),
+        ("redis://h/0?password=p@ss", "redis://h/0?password=***"),
+        ("mongodb://a:p@ss@[::1]:1,[::2]:2/x", "mongodb://a:***@[::1]:1,[::2]:2/x"),
+        ("mongodb://a:p@h1:1,h2:2/x", "mongodb://a:***@h1:1,h2:2/x"),
+        ("mongodb://a:p/ss@h/x", "mongodb://***"),
+        ("mongodb://a:p?ss@h/x", "mongodb://***"),
+        ("mongodb://a:12#ss@h/x", "mongodb://***"),
+        ("mongodb:a:secret@h/x", "mongodb:***"),
+        ("mongodb://h/?authMechanismProperties=AWS_SESSION_TOKEN:x", "mongodb://h/?authMechanismProperties=***"),
+        ("mongodb://h/x?replicaSet=rs0&tls=true", "mongodb://h/x?replicaSet=rs0&tls=true"),
+        ("unix:///run/a@b.sock?db=0&password=secret", "unix:///run/a@b.sock?db=0&password=***"),
+        ("sqlite:///a@b:c/guidsvc.db", "sqlite:///a@b:c/guidsvc.db"),
+        ("sqlite:///guidsvc.db", "sqlite:///guidsvc.db"),
+        ("memory://", "memory://"),
+        ("guidsvc.db", "guidsvc.db"),
+        ("", ""),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://u:12?ss@h/0", "redis://u:12/34@h", "redis://u:12#ss@h", "redis://u:1?a=1&b@h/"]
+)
+def test_a_password_that_looks_like_another_part_is_given_to_no_driver(url: str) -> None:
+    def never(_: str) -> None:
+        raise AssertionError
+
+    assert is_ambiguous(url)
+    with pytest.raises(StartError, match=r"^cache_url: in a password .* percent-encoded"):
+        connect_with_redacted_errors("cache_url", url, never, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://u:CANARY@h:port/0", "'port'"),
+        ("redis://u:CANARY@h/x?password=CANARY", "/x is no number of a Redis database"),
+        ("redis://u:CANARY@h/0?nonsense=CANARY", "'nonsense'"),
+        ("redis://u:CAN[ARY@h/0", "percent-encode"),
+        ("rediss://h/0?ssl_include_verify_flags=CANARY", "cache_url: "),
+    ],
+)
+def test_what_is_wrong_beside_the_password_is_still_told(url: str, told: str) -> None:
+    with pytest.raises(StartError) as caught:
+        pool_of(url, ConnectionPool)
+
+    assert told in str(caught.value)
+    assert "CAN" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("url", "scheme"),
+    [("redis://h", "redis"), ("mongodb+srv://h", "mongodb+srv"), ("u:p@h", ""), ("u:p://h", ""), ("", "")],
+)
+def test_what_has_no_scheme_begins_with_who_knows_what(url: str, scheme: str) -> None:
+    assert scheme_of(url) == scheme
