@@ -5,11 +5,11 @@ Handlers render by themselves, and tests hold them to these.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, SECRET_CHARACTERS, KeyState, format_key
 from guidsvc.domain.caller import Scope
-from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation
+from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation, CreateCommand, PatchCommand, PutCommand
 from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, GUID_PATTERN, METADATA, USER, State
 
 _EXAMPLE = {"guid": EXAMPLE_GUID} | EXAMPLE
@@ -213,12 +213,19 @@ class Results(BaseModel):
     results: list[Result]
 
 
+# The document shows the bodies of requests under these names, from which clients are generated.
+Change = create_model("Change", __base__=PutCommand, __doc__=PutCommand.__doc__)
+Patch = create_model("Patch", __base__=PatchCommand, __doc__=PatchCommand.__doc__)
+Creation = create_model("Creation", __base__=CreateCommand, __doc__=CreateCommand.__doc__)
+Operation = create_model("Operation", __base__=BatchOperation, __doc__=BatchOperation.__doc__)
+
+
 class Batch(BaseModel):
     """Operations to be done, in order where they are of one GUID."""
 
     model_config = _closed({"operations": [{"user": EXAMPLE["user"]}]})
 
-    operations: Annotated[list[BatchOperation], Field(max_length=MAX_OPERATIONS)]
+    operations: Annotated[list[Operation], Field(max_length=MAX_OPERATIONS)]  # type: ignore[valid-type]  # it is a class
 
 
 class Conflicting(Problem):

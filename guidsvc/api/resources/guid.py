@@ -19,7 +19,7 @@ from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.execution import guid_actions as records
 from guidsvc.api.execution.guid_actions import GuidRequest
 from guidsvc.domain.caller import DELETE, READ, WRITE
-from guidsvc.domain.commands import NoQuery, PatchCommand, PutCommand, RecordQuery
+from guidsvc.domain.commands import NoQuery, RecordQuery
 from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record
 from guidsvc.errors import (
     Expired,
@@ -148,7 +148,7 @@ class GuidHandler(RecordHandler):
         _MINIMAL,
         query=RecordQuery,
         headers=(*CONDITIONS, PREFER_MINIMAL),
-        body=PutCommand,
+        body=answers.Change,
         problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
         required_scope=WRITE,
     )
@@ -171,7 +171,7 @@ class GuidHandler(RecordHandler):
         _MINIMAL,
         query=RecordQuery,
         headers=(*CONDITIONS, PREFER_MINIMAL),
-        body=PatchCommand,
+        body=answers.Patch,
         media_types=PATCHES,
         problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
         required_scope=WRITE,

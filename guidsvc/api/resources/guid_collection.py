@@ -35,7 +35,7 @@ _CREATED = CREATED_NOW._replace(headers=(*CREATED_NOW.headers, REPLAYED))
 _CREATION: dict[str, Any] = {
     "query": RecordQuery,
     "headers": (*CONDITIONS, PREFER_MINIMAL, IDEMPOTENCY_KEY),
-    "body": CreateCommand,
+    "body": answers.Creation,
     "problems": (QuotaExceeded, *BAD_BODY, *OF_WRITES, *OF_KEYS),
     "required_scope": WRITE,
 }
