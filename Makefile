@@ -27,7 +27,7 @@ test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which m
 
 fuzz: $(VENV)/dev.done  ## make 2,000 requests of each operation up, and with each kind of key; ARGS="500 7" makes 500, with 7 as the seed
 	$(BIN)/python -m tests.fuzz $(ARGS)
-	$(BIN)/python -m tests.fuzz_access $(ARGS)
+	$(BIN)/python -m tests.fuzz.access $(ARGS)
 
 simulation: $(VENV)/dev.done  ## the cache in a simulated world: 2,000 seeds, and every mutant of it; ARGS="--seeds 9" runs some seeds
 	$(BIN)/python -m tests.simulation $(or $(ARGS),--seeds 2000)
@@ -54,13 +54,13 @@ lint: $(VENV)/dev.done  ## check style, types, the direction of imports, and wha
 	@# Bandit alone would warn of each piece of an f-string that a nosec on its line was not needed for.
 	$(BIN)/python -c "import logging, bandit.cli.main as bandit; logging.disable(logging.WARNING); bandit.main()" \
 		--quiet --recursive guidsvc pdapt.py
-	$(BIN)/python -m tests.supply.audit
+	$(BIN)/python -m tests.meta.audit
 
 audit: $(VENV)/dev.done  ## ask whether anything is known against what is installed
-	$(BIN)/python -m tests.supply.audit
+	$(BIN)/python -m tests.meta.audit
 
 sbom: $(VENV)/dev.done  ## write what runs the service, and its licences, to sbom.json, as CycloneDX
-	$(BIN)/python -m tests.supply.sbom sbom.json
+	$(BIN)/python -m tests.meta.sbom sbom.json
 
 format: $(VENV)/dev.done  ## lay the code out
 	$(BIN)/ruff check --fix .

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.client import Client
 from tests.nemesis.proxy import Proxy, Spoil, Way, proxy
-from tests.servers import Server, redis_server, service
+from tests.support.backing_servers import Server, redis_server, service
+from tests.support.http_client import Client
 
 GUIDS = [f"{number:032X}" for number in range(20)]
 FAULT_SECONDS = 12.0

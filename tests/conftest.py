@@ -34,9 +34,9 @@ from guidsvc.config import Settings
 from guidsvc.monitoring import log_config as logs
 from guidsvc.store import open_store
 from guidsvc.store.contract import Store
-from tests.certificates import Certificate
-from tests.client import Client
-from tests.servers import Server, mongo_server, redis_server
+from tests.support.backing_servers import Server, mongo_server, redis_server
+from tests.support.certificates import Certificate
+from tests.support.http_client import Client
 
 SERVERS = ("httptools", "tornado")
 COMBINATIONS = ["sqlite+memory", "sqlite+redis", "mongo+memory", "mongo+redis"]

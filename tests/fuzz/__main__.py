@@ -14,6 +14,8 @@ from tests.support.backing_servers import ROOT, Service, service
 
 SEED = 20261123
 
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+
 
 def fuzz(folder: Path, cases: int, seed: int = SEED) -> tuple[bool, str]:
     """Make so many requests of each operation of a service that is started for it, and so many walks along the links.
@@ -32,7 +34,13 @@ def fuzz(folder: Path, cases: int, seed: int = SEED) -> tuple[bool, str]:
 
 
 def _run(running: Service, folder: Path, cases: int, seed: int, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "tests" / "fuzz" / "schemathesis.toml")]
+    command = [
+        sys.executable,
+        "-m",
+        "schemathesis.cli",
+        "--config-file",
+        str(ROOT / "tests" / "fuzz" / "schemathesis.toml"),
+    ]
     command += ["run", f"{running.url}/openapi.json", "--max-examples", str(cases), "--seed", str(seed), *more]
     found = os.environ | {"PYTHONPATH": str(ROOT)}  # for its hooks
     return subprocess.run(command, cwd=folder, env=found, check=False, text=True, stdout=subprocess.PIPE)

@@ -44,6 +44,9 @@ class Found(NamedTuple):
     said: str
 
 
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+
+
 def fuzz(folder: Path, kind: str, cases: int, seed: int = SEED, phases: str = PHASES) -> Found:
     """Make so many requests of each operation that takes a key, with one of this kind, of a service started for it."""
     with service(folder, "--no-access-log", "--access", "keys", "--login-limit", "") as running:
@@ -61,7 +64,13 @@ def fuzz(folder: Path, kind: str, cases: int, seed: int = SEED, phases: str = PH
 
 
 def _run(running: Service, folder: Path, key: str, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "tests" / "fuzz" / "schemathesis.toml")]
+    command = [
+        sys.executable,
+        "-m",
+        "schemathesis.cli",
+        "--config-file",
+        str(ROOT / "tests" / "fuzz" / "schemathesis.toml"),
+    ]
     command += ["run", f"{running.url}/openapi.json", "--include-path-regex", PATHS, *more]
     command += ["--checks", CHECKS, *(["-H", f"Authorization: Bearer {key}"] if key else [])]
     told = {"FUZZ_CANARY": CANARY, "FUZZ_SEEN": str(folder / "seen"), "FUZZ_VICTIMS": " ".join(VICTIMS)}

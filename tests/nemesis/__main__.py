@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.checker import Operation, Read, Violation, check
 from tests.nemesis.cluster import QUOTA, WORKERS, Cluster, cluster, going_on
 from tests.nemesis.faults import Nemesis
 from tests.nemesis.load import KEYS, Notes, load, read_all
 from tests.nemesis.verdict import Exit, Run, report, samples, write_histories
-from tests.once_checker import Count, check_once, check_quota
+from tests.support.history_checker import Operation, Read, Violation, check
+from tests.support.once_checker import Count, check_once, check_quota
 
 LOOK_SECONDS = 0.5
 """How often the fence is looked at: in each mode it stays longer than this."""

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from tests.nemesis.cluster import Cluster, Host
 from tests.nemesis.proxy import Proxy, Spoil, Way
-from tests.servers import Server
+from tests.support.backing_servers import Server
 
 FAULT_SECONDS = 0.3, 5.0
 CALM_SECONDS = 11.0, 17.0

@@ -23,10 +23,10 @@ from http.client import (
     SERVICE_UNAVAILABLE,
 )
 
-from tests.checker import Delete, Operation, Outcome, Read, Write
-from tests.client import hang_up
 from tests.nemesis.cluster import Host
-from tests.once_checker import Attempt, Created, Request, Result
+from tests.support.history_checker import Delete, Operation, Outcome, Read, Write
+from tests.support.http_client import hang_up
+from tests.support.once_checker import Attempt, Created, Request, Result
 
 CLIENTS = 32
 """In all."""

@@ -7,8 +7,8 @@ from enum import IntEnum
 from operator import attrgetter
 from pathlib import Path
 
-from tests.checker import Operation, Read, Violation
 from tests.nemesis.faults import Done
+from tests.support.history_checker import Operation, Read, Violation
 
 OPERATIONS_A_SECOND = 200_000 / 600
 HITS = 0.3

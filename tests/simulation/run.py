@@ -18,12 +18,12 @@ from guidsvc.cache.timings import CacheTimings
 from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown
 from guidsvc.store.cache_fence import Fence, Mode
-from tests.checker import Delete, Operation, Outcome, Read, Violation, Write, check
 from tests.simulation.faults import wreak
 from tests.simulation.network import Network
 from tests.simulation.redis import Pool, SimulatedRedis
 from tests.simulation.store import SimulatedStore, StoreOfProcess
 from tests.simulation.world import Actor, World
+from tests.support.history_checker import Delete, Operation, Outcome, Read, Violation, Write, check
 
 PROCESSES, CLIENTS, KEYS = 3, 2, 2
 SECONDS = 20.0

@@ -250,7 +250,7 @@ async def test_when_the_service_is_about_to_end_the_short_way_ends_connections_t
 
 
 def test_the_heads_that_are_remembered_are_bounded() -> None:
-    service_of_none = cast(GuidService, SimpleNamespace(peek=None))
+    service_of_none = cast(GuidService, SimpleNamespace(get_nowait=None))
     way = FastPathDispatcher(service_of_none, InFlightRequests(), TrustedProxies(), None)
     way._memorable = True
     for number in range(2000):

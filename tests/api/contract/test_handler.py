@@ -112,7 +112,7 @@ async def test_when_the_service_has_ended_no_request_begins(expected_logs: Expec
     assert (await client.get("/livez")).status == 200
     under_way = app.settings["under_way"]
     await asyncio.wait_for(under_way.ended(), 5)
-    under_way.draining = under_way.over = True
+    under_way.draining = under_way.closed = True
 
     reply = await client.get("/livez")
     assert_problem(reply, 503, "unavailable")

@@ -18,10 +18,11 @@ from guidsvc.api.app import make_app
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import problems
 from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.contract.schemas import Change, Creation, Operation, Patch
 from guidsvc.api.docs import openapi_document as openapi
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS
 from guidsvc.api.routing import Route
-from guidsvc.domain.commands import BatchOperation, CreateCommand, ListQuery, PatchCommand, PutCommand, render_cursor
+from guidsvc.domain.commands import ListQuery, render_cursor
 from guidsvc.domain.record import EXAMPLE_GUID, MAX_TIME
 from guidsvc.http.constants import NDJSON
 from guidsvc.http.headers.proxy import TrustedProxies
@@ -142,7 +143,7 @@ def test_every_example_is_as_its_schema_demands() -> None:
         check(value, schema)
 
 
-@pytest.mark.parametrize("model", [PutCommand, CreateCommand, BatchOperation, PatchCommand])
+@pytest.mark.parametrize("model", [Change, Creation, Operation, Patch])
 def test_the_examples_of_bodies_are_read_as_bodies(model: type[BaseModel]) -> None:
     for body in DOCUMENT["components"]["schemas"][model.__name__]["examples"]:
         model.model_validate(body, context={"guid": EXAMPLE_GUID})
@@ -161,7 +162,7 @@ class Batch(Handler):
 
     label = "guids"
 
-    @operation("runBatch", "Do much", ResponseSpec(200, "Done."), body=PutCommand, other={NDJSON: "A change a line."})
+    @operation("runBatch", "Do much", ResponseSpec(200, "Done."), body=Change, other={NDJSON: "A change a line."})
     async def post(self) -> None:
         """Do it."""
 
@@ -197,21 +198,21 @@ ODD = (
 @example("a" * 256)
 @example("a" * 257)
 def test_the_schema_of_a_user_takes_what_the_model_takes(user: object) -> None:
-    assert accepts(BODIES["Creation"], {"user": user}) == valid(CreateCommand, {"user": user})
+    assert accepts(BODIES["Creation"], {"user": user}) == valid(Creation, {"user": user})
 
 
 @given(TIMES | TIMES.map(str) | TIMES.map("{:020}".format) | ODD)
 def test_the_schema_of_an_expiry_takes_what_the_model_takes(expire: object) -> None:
     if not (isinstance(expire, float) and expire.is_integer()):  # 1.0 and 1 are the same to JSON Schema
-        assert accepts(BODIES["Change"], {"expire": expire}) == valid(PutCommand, {"expire": expire})
+        assert accepts(BODIES["Change"], {"expire": expire}) == valid(Change, {"expire": expire})
 
 
 @pytest.mark.parametrize("name", ["guid", "user", "expire", "metadata", "another"])
-@pytest.mark.parametrize("model", [PutCommand, CreateCommand, PatchCommand])
+@pytest.mark.parametrize("model", [Change, Creation, Patch])
 def test_the_schema_of_a_body_takes_null_where_the_model_does(model: type[BaseModel], name: str) -> None:
     body = {"user": "Cylance, Inc.", name: None}
 
-    assert accepts(BODIES[model.__name__], body) == valid(model, body) == ((model, name) == (PatchCommand, "metadata"))
+    assert accepts(BODIES[model.__name__], body) == valid(model, body) == ((model, name) == (Patch, "metadata"))
 
 
 @given(st.binary(min_size=16, max_size=16).map(lambda raw: render_cursor(raw.hex())) | st.text(max_size=24))

@@ -59,5 +59,5 @@ def test_an_absolute_target_is_that_of_its_path(target: str, path: str) -> None:
 
 
 def test_an_asterisk_is_the_whole_service_and_only_for_options() -> None:
-    assert APP.find_handler(request("*", "OPTIONS")).handler_class.__name__ == "WholeService"
+    assert APP.find_handler(request("*", "OPTIONS")).handler_class.__name__ == "ServerWideOptions"
     assert APP.find_handler(request("*")).handler_class.__name__ == "UnknownPath"

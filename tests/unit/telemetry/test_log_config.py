@@ -106,7 +106,7 @@ def test_whatever_is_logged_on_behalf_of_a_request_names_it(capsys: pytest.Captu
 
 FAULT = """
 import structlog
-from guidsvc import logs
+from guidsvc.monitoring import log_config as logs
 
 def fail():
     secret = "CAN" + "ARY"

@@ -120,16 +120,16 @@ async def test_files_that_are_gone_are_made_anew(folder: Path, harm: str, expect
 PROCESS = """
 import os, resource, sys
 from pathlib import Path
-from guidsvc import metric_files
-from guidsvc.meters import Meters
-from guidsvc.web.watch import Watch
+from guidsvc.monitoring import metric_files
+from guidsvc.telemetry.metrics import Metrics
+from guidsvc.monitoring.process_monitor import ProcessMonitor
 
-folder, meters = Path(sys.argv[1]), Meters()
-watch = Watch(meters, folder=folder)
+folder, meters = Path(sys.argv[1]), Metrics()
+watch = ProcessMonitor(meters, folder=folder)
 
 def count():
     meters.requests.done("/guid", "GET", 200, 0.02)
-    watch.hand_over()
+    watch.publish()
 
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

@@ -1,0 +1,1 @@
+"""Tests of authentication against real servers."""
