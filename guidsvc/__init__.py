@@ -18,6 +18,7 @@ The packages are layers. Each imports only what stands below it:
     domain           records, API keys, callers, and the rules of their life cycles: pure functions
     telemetry        counters, histograms, and the trace of a request
     connection_urls  URLs that may hold a password, and how they may be shown
+    optional_imports imports of packages that only some settings need
     bounded_file     reading of files that settings name, up to a size
     errors           what can go wrong, in the words of the domain; knows no HTTP
 """

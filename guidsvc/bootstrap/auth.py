@@ -8,10 +8,11 @@ from guidsvc.auth.authenticator import Authenticator, DenialAudit
 from guidsvc.auth.jwks_client import fetch
 from guidsvc.auth.jwt_bearer import JwtTrustPolicy, JwtVerifier, open_jwt_verifier
 from guidsvc.auth.lockout import LoginLockout
-from guidsvc.auth.rate_limit import Limit, RateLimits
-from guidsvc.cache.redis_counters import open_counters
+from guidsvc.auth.rate_limit import Counters, Limit, RateLimits
+from guidsvc.cache import is_private
 from guidsvc.config import Settings, listed
 from guidsvc.errors import StartError
+from guidsvc.optional_imports import extra
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository
 
@@ -26,7 +27,7 @@ async def open_authenticator(
         return
     rate, failures = _limit("rate_limit", settings.rate_limit), _limit("login_limit", settings.login_limit)
     share = 1 / settings.workers
-    async with open_counters(settings.cache_url) as counters:
+    async with _counters(settings.cache_url) as counters:
         limits = RateLimits(rate, counters, clock=clock, share=share)
         lockouts = LoginLockout(failures, counters, clock=clock, share=share)
         async with _tokens(settings, clock) as tokens:
@@ -35,6 +36,18 @@ async def open_authenticator(
                 yield guard
             finally:
                 await guard.aclose()
+
+
+@asynccontextmanager
+async def _counters(cache_url: str) -> AsyncIterator[Counters | None]:
+    """Open the counters that all processes share, inside; None where there is one process."""
+    if is_private(cache_url):
+        yield None
+        return
+    with extra("redis", "cache_url"):
+        from guidsvc.cache.redis_counters import open_counters
+    async with open_counters(cache_url) as counters:
+        yield counters
 
 
 @asynccontextmanager

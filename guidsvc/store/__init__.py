@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from guidsvc.connection_urls import redact, scheme_of
 from guidsvc.errors import StartError
+from guidsvc.optional_imports import extra
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository, Database
 from guidsvc.telemetry.metrics import StoreMetrics
@@ -30,7 +31,8 @@ async def open_store(
         async with open_sqlite(path_of_url(url), clock=clock, exclusive=exclusive, meter=meter) as sqlite:
             yield sqlite
     elif scheme in {"mongodb", "mongodb+srv"}:
-        from guidsvc.store.mongo.store import open_mongo
+        with extra("mongo", "store_url"):
+            from guidsvc.store.mongo.store import open_mongo
 
         async with open_mongo(url, exclusive=exclusive, meter=meter) as mongo:
             yield mongo
@@ -53,7 +55,8 @@ async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[ApiKeyRep
             yield keys
     else:
         if not create and scheme_of(url) in {"mongodb", "mongodb+srv"}:
-            from guidsvc.store.mongo.store import require_mongo
+            with extra("mongo", "store_url"):
+                from guidsvc.store.mongo.store import require_mongo
 
             await require_mongo(url)
         async with open_store(url, clock=int, exclusive=False) as store:

@@ -1,0 +1,19 @@
+"""Imports of packages that only some settings need: the extras `mongo`, `redis` and `jwt`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from guidsvc.errors import StartError
+
+
+@contextmanager
+def extra(name: str, setting: str) -> Iterator[None]:
+    """Raise StartError if an import inside fails because this extra is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "guidsvc").startswith("guidsvc"):
+            raise
+        raise StartError(
+            f"{setting}: the package {error.name} is not installed; run: pip install 'guidsvc[{name}]'"
+        ) from error
