@@ -151,9 +151,9 @@ class JwtVerifier:
         """Refuse what is no access token, as far as its claims tell that (RFC 8725, 3.12)."""
         if self._trust.requires_access_token:
             raise _bad("The type (typ) of the token must be at+jwt.")
-        use = next((claims[name] for name in ("typ", "token_use") if isinstance(claims.get(name), str)), "")
-        marked = any(name in claims for name in ID_TOKEN) and use.lower() not in {"bearer", "access"}
-        if marked or use.lower() in _OTHER_USES or "events" in claims:  # events: RFC 8417, as of a logout token
+        uses = {claims[name].lower() for name in ("typ", "token_use") if isinstance(claims.get(name), str)}
+        marked = any(name in claims for name in ID_TOKEN) and uses.isdisjoint({"bearer", "access"})
+        if marked or uses & _OTHER_USES or "events" in claims:  # events: RFC 8417, as of a logout token
             raise _bad("The token is no access token, but an ID token or one for another use.")
 
     def _judge_parties(self, claims: Mapping[str, Any]) -> None:

@@ -387,6 +387,7 @@ OTHER_USES: list[dict[str, object]] = [
     {"typ": "Logout"},
     {"token_use": "id"},
     {"typ": "ID", "nonce": "n"},
+    {"typ": "Bearer", "token_use": "id"},
     {"events": {"http://schemas.openid.net/event/backchannel-logout": {}}},
 ]
 
