@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-browser fuzz simulation nemesis bench coverage lint audit sbom format requirements clean
+.PHONY: help install run test test-browser fuzz simulation nemesis bench docs coverage lint audit sbom format requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ nemesis: $(VENV)/dev.done  ## ten minutes of faults under load, and the history 
 
 bench: $(VENV)/bench.done  ## measure side by side with others; needs wrk, and nginx; ARGS="--rounds 1 --seconds 1" is short
 	$(BIN)/python -m bench $(ARGS)
+
+docs: $(VENV)/docs.done  ## build the documentation as a site with search: docs/_build/index.html; a warning fails
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build
 
 coverage: $(VENV)/dev.done  ## run every test and write htmlcov/index.html
 	$(BIN)/python -m coverage erase
@@ -68,14 +71,14 @@ format: $(VENV)/dev.done  ## lay the code out
 
 # In this order: what the later ones share with the earlier is pinned by those.
 requirements: $(VENV)/uv.done  ## pin what requirements*.in ask for, with hashes; ARGS="--upgrade" takes the newest of what they leave open
-	for name in requirements requirements-dev requirements-bench requirements-browser; do \
+	for name in requirements requirements-dev requirements-bench requirements-browser requirements-docs; do \
 		$(BIN)/uv pip compile --quiet --python $(BIN)/python --universal --python-version 3.11 --generate-hashes \
 			--no-strip-extras --annotation-style line --custom-compile-command "make requirements" \
 			--output-file $$name.txt $(ARGS) $$name.in || exit 1; \
 	done
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) sbom.json htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) docs/_build sbom.json htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/venv.done:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "guidsvc needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -97,6 +100,10 @@ $(VENV)/dev.done: requirements.txt requirements-dev.txt $(VENV)/venv.done
 
 $(VENV)/bench.done: requirements-bench.txt $(VENV)/dev.done
 	$(PIP) -r requirements-bench.txt
+	touch $@
+
+$(VENV)/docs.done: requirements-docs.txt $(VENV)/dev.done
+	$(PIP) -r requirements-docs.txt
 	touch $@
 
 $(VENV)/browser.done: requirements-browser.txt $(VENV)/dev.done
