@@ -1,7 +1,8 @@
 """The fixtures, from the outside in.
 
-client          over a real socket, to the service on each of the four combinations of store and cache
-server          what reads HTTP: our own connection layer, and Tornado's server
+client          over a real socket, to the service on SQLite and memory; with the marker all_backends, on all
+                combinations of store and cache
+server          what reads HTTP: our own connection layer; Tornado's server too where a test is marked both_servers
 serving         the service in this process, on either, on any settings, with a clock of ours: `async with serving(...)`
 store           an empty store: each implementation of the contract in turn
 sqlite_url      an empty SQLite file
@@ -16,9 +17,10 @@ quiet           fails a test that logs above INFO what it has not announced with
 
 import logging
 import os
+import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ from tests.support.backing_servers import Server, mongo_server, redis_server
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client
 
-SERVERS = ("httptools", "tornado")
+SERVERS = ["httptools", "tornado"]
 COMBINATIONS = ["sqlite+memory", "sqlite+redis", "mongo+memory", "mongo+redis"]
 STORES = ["sqlite", "mongo", "local-cache", "shared-cache"]
 Serving = Callable[..., AbstractAsyncContextManager[Client]]
@@ -61,6 +63,19 @@ class FakeClock:
     def seconds(self) -> int:
         """The time in whole Unix seconds."""
         return self.now // 1000
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on the default server, store and cache, or on all of them where a marker says so."""
+    given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark.args[0])}
+    for fixture, marker, values in (("server", "both_servers", SERVERS), ("combination", "all_backends", COMBINATIONS)):
+        if fixture in metafunc.fixturenames and fixture not in given:
+            is_marked = metafunc.definition.get_closest_marker(marker) is not None
+            metafunc.parametrize(fixture, values if is_marked else values[:1], indirect=True)
+
+
+def _names(argument: str | Sequence[str]) -> Sequence[str]:
+    return re.split(r",\s*", argument) if isinstance(argument, str) else argument
 
 
 @pytest.fixture
@@ -185,7 +200,7 @@ async def store(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterat
                 yield cache
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture
 def server(request: pytest.FixtureRequest) -> str:
     """What reads HTTP: each server in turn."""
     return str(request.param)
@@ -215,7 +230,7 @@ def serving(clock: FakeClock, sqlite_url: str, server: str) -> Serving:
     return serve
 
 
-@pytest.fixture(params=COMBINATIONS)
+@pytest.fixture
 def combination(request: pytest.FixtureRequest) -> dict[str, str]:
     """The two URLs of each combination of store and cache."""
     store, cache = request.param.split("+")

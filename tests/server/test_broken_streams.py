@@ -13,6 +13,8 @@ from tests.server.test_slow_readers import hosting, is_reset, narrow
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client
 
+pytestmark = pytest.mark.both_servers
+
 STREAM = b"GET /guid HTTP/1.0\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n%b\r\n"
 COUNT = 120
 

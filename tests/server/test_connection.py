@@ -29,11 +29,6 @@ CHUNK = b"x" * 65_536
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-@pytest.fixture
-def server() -> str:
-    return "httptools"
-
-
 @asynccontextmanager
 async def connected(port: int) -> AsyncIterator[Connection]:
     """Connect, inside."""

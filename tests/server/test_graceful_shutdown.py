@@ -14,6 +14,8 @@ from tests.conftest import Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Reply, hang_up, read_chunks, read_reply
 
+pytestmark = pytest.mark.both_servers
+
 PATH = f"/guid/{GUID}"
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Ending = Callable[[], "asyncio.Task[None]"]

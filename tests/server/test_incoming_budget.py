@@ -1,4 +1,4 @@
-"""What clients send before they are answered takes up a bounded amount of memory."""
+"""What clients send before they are answered takes up a bounded amount of memory, on our own server."""
 
 import asyncio
 import gc
@@ -21,12 +21,6 @@ BUNDLE = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
 SMALL = b"GET / HTTP/1.1\r\nHost:x\r\n\r\n"
 BODY = b'{"user": "a", "metadata": {"a": "' + b"x" * 15_000 + b'"}}' + b" " * 44_000
 HEAD = b"PUT /guid/%b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (GUID.encode(), len(BODY))
-
-
-@pytest.fixture(params=["httptools"])
-def server(request: pytest.FixtureRequest) -> str:
-    """The server that keeps such budgets; Tornado's does not."""
-    return str(request.param)
 
 
 @asynccontextmanager

@@ -38,6 +38,8 @@ from tests.conftest import ExpectedLogs, Serving
 from tests.support.gated_store import GatedStore, turns
 from tests.support.http_client import Client, Reply, hang_up, read_reply, reset
 
+pytestmark = pytest.mark.both_servers
+
 PLACES = 2
 GUIDS = [f"{number:032X}" for number in range(40)]
 NEW = {"user": "x"}

@@ -16,6 +16,8 @@ from tests.support.backing_servers import ROOT
 from tests.support.factories import GUID
 from tests.support.http_client import hang_up, read_reply, reset
 
+pytestmark = pytest.mark.both_servers
+
 PATH = f"/guid/{GUID}".encode()
 PROBE = b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Request-Id: probe\r\n\r\n"
 LIVE = b"GET /livez HTTP/1.1\r\nHost: a\r\n"

@@ -22,6 +22,8 @@ from tests.conftest import Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, hang_up
 
+pytestmark = pytest.mark.both_servers
+
 PACKAGE = Path(guidsvc.__file__).parent
 FILES = [path for folder in ("api", "http", "server") for path in (PACKAGE / folder).rglob("*.py")]
 MAPPINGS = {"headers", "given", "kept", "_kept"}

@@ -28,6 +28,8 @@ from tests.support.certificates import Certificate
 from tests.support.factories import USER
 from tests.support.http_client import hang_up
 
+pytestmark = pytest.mark.both_servers
+
 MIB = 1024 * 1024
 BUDGET = 32 * MIB
 READERS = 200

@@ -25,6 +25,8 @@ from tests.support.certificates import Certificate
 from tests.support.factories import GUID, USER
 from tests.support.http_client import hang_up, read_reply
 
+pytestmark = pytest.mark.both_servers
+
 PATH = f"/guid/{GUID}"
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

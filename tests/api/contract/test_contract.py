@@ -8,9 +8,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import pytest
+
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID
 from tests.support.http_client import Client, Reply
+
+pytestmark = [pytest.mark.both_servers, pytest.mark.all_backends]
 
 OLD = "00000000000000000000000000000001"
 NEW = "FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF"

@@ -16,6 +16,8 @@ from tests.conftest import Serving
 from tests.support.backing_servers import service, wait_until
 from tests.support.factories import GUID, USER
 
+pytestmark = pytest.mark.both_servers
+
 PATH = f"/guid/{GUID}"
 
 

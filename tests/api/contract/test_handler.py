@@ -26,6 +26,8 @@ from tests.support.backing_servers import Server
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply, hang_up, read_reply
 
+pytestmark = pytest.mark.both_servers
+
 PATH = f"/guid/{GUID}"
 
 

@@ -29,6 +29,8 @@ from guidsvc.http.headers.proxy import TrustedProxies
 from tests.conftest import Serving
 from tests.support.backing_servers import ROOT
 
+pytestmark = pytest.mark.both_servers
+
 ROUTES = make_app(None, None, None, forwarded=TrustedProxies(), log=None).settings["routes"]  # type: ignore[arg-type]  # nothing is asked of it
 DOCUMENT: dict[str, Any] = json.loads(openapi.render(ROUTES))
 

@@ -15,6 +15,8 @@ from guidsvc.api.docs.static_pages import FILES, POLICY, read
 from tests.api.resources.test_guid import assert_problem
 from tests.conftest import Serving
 
+pytestmark = pytest.mark.both_servers
+
 VENDORED = Path(guidsvc.api.docs.__file__).parent / "static" / "swagger-ui"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 

@@ -15,6 +15,8 @@ from tests.support.backing_servers import Server
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply, hang_up, read_reply
 
+pytestmark = pytest.mark.all_backends
+
 BATCH = "/guid:batch"
 NDJSON = {"Content-Type": "application/x-ndjson"}
 HEAD = b"POST /guid:batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"

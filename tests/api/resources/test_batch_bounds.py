@@ -26,6 +26,8 @@ from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply, hang_up, read_reply
 from tests.unit.process.test_file_descriptors import limited
 
+pytestmark = pytest.mark.both_servers
+
 BATCH = "/guid:batch"
 NDJSON = {"Content-Type": "application/x-ndjson"}
 LARGE = {"x": "x" * 16_000}

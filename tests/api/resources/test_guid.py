@@ -10,6 +10,8 @@ from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply
 
+pytestmark = pytest.mark.all_backends
+
 PATH = f"/guid/{GUID}"
 DAY = 86_400
 

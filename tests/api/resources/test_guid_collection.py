@@ -20,6 +20,8 @@ from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.factories import USER
 from tests.support.http_client import Client, Reply, hang_up, read_chunks
 
+pytestmark = pytest.mark.all_backends
+
 NDJSON = {"Accept": "application/x-ndjson"}
 
 

@@ -12,6 +12,8 @@ from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 
+pytestmark = pytest.mark.all_backends
+
 PATH = f"/guid/{GUID}"
 MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
 

@@ -13,6 +13,8 @@ from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 
+pytestmark = pytest.mark.all_backends
+
 KEY = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
 
 

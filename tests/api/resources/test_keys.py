@@ -20,6 +20,8 @@ from tests.conftest import FakeClock, Serving
 from tests.support.http_client import Reply
 from tests.support.secured_service import Asker, Guarded, Held, everything, until
 
+pytestmark = pytest.mark.all_backends
+
 KEY = re.compile(r"gs_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}")
 ALICE = {"owner": "alice", "scopes": ["write", "read"]}
 UNKNOWN = "0" * keys.ID_CHARACTERS

@@ -20,6 +20,8 @@ from tests.conftest import Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, hang_up, read_reply, reset
 
+pytestmark = pytest.mark.both_servers
+
 BATCH = "/guid:batch"
 NDJSON = {"Content-Type": "application/x-ndjson"}
 GET = json.dumps({"op": "get", "guid": GUID}).encode() + b"\n"

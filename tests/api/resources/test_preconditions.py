@@ -13,6 +13,8 @@ from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply
 
+pytestmark = pytest.mark.all_backends
+
 PATH = f"/guid/{GUID}"
 CLIENTS = 200
 RACING = 30  # of them at once: all together would only lose more races, not others

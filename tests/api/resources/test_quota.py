@@ -7,6 +7,8 @@ import pytest
 from tests.conftest import Serving
 from tests.support.http_client import Client
 
+pytestmark = pytest.mark.all_backends
+
 QUOTA = 100
 
 

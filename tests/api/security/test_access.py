@@ -18,6 +18,8 @@ from tests.support.factories import GUID
 from tests.support.jwt_issuer import AUDIENCE, ISSUER, Signer, claims, key_set
 from tests.support.secured_service import Asker, Guarded, until
 
+pytestmark = pytest.mark.both_servers
+
 EC = Signer("ec")
 PATH = f"/guid/{GUID}"
 BODY = {"user": "a"}

@@ -23,6 +23,8 @@ from tests.support.factories import GUID
 from tests.support.http_client import Reply
 from tests.support.secured_service import Asker, Guarded, Held, everything
 
+pytestmark = [pytest.mark.both_servers, pytest.mark.all_backends]
+
 OPERATIONS = [method for route in ROUTES for method in methods_of(route)]
 CANARY = "canary-e1a6"
 SUBSETS = [" ".join(each) for size in range(1, len(SCOPES) + 1) for each in combinations(SCOPES, size)]

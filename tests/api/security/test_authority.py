@@ -21,6 +21,8 @@ from tests.support.http_client import Client, hang_up, read_reply
 from tests.support.jwt_issuer import AUDIENCE, ISSUER, Signer, claims, key_set
 from tests.support.secured_service import Asker, Guarded, Held, until
 
+pytestmark = pytest.mark.both_servers
+
 EC = Signer("ec")
 
 

@@ -11,6 +11,8 @@ from tests.conftest import Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Reply
 
+pytestmark = pytest.mark.both_servers
+
 A, B, OTHER = "https://a.example", "http://b.example:8080", "https://evil.example"
 BOTH = f"{A}, {B}"
 AT = f"/guid/{GUID}"

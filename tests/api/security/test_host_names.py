@@ -15,6 +15,8 @@ from tests.support.factories import GUID
 from tests.support.http_client import Client, Reply, hang_up, read_reply
 from tests.support.secured_service import Guarded
 
+pytestmark = pytest.mark.both_servers
+
 EVIL = "page.attacker.example"
 LOCAL = [
     "localhost",

@@ -34,6 +34,8 @@ from tests.conftest import Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 
+pytestmark = pytest.mark.both_servers
+
 MOST_SECONDS = 0.05
 """CPU time of one request."""
 MOST_SECONDS_BY_DEFAULT = 0.001

@@ -14,6 +14,8 @@ from tests.support.certificates import Certificate
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply, hang_up, read_reply
 
+pytestmark = pytest.mark.both_servers
+
 AT, UNKNOWN, STRICT = f"/guid/{GUID}", f"/guid/{'F' * 32}", "Strict-Transport-Security"
 LASTING = ("/openapi.json", "/docs", "/docs/page.css", "/problems/expired")
 
