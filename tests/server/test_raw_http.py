@@ -25,6 +25,18 @@ PUT = b"PUT " + PATH + b" HTTP/1.1\r\nHost: a\r\n"
 BODY = b'{"user": "a"}'
 CHUNKED = PUT + b"Transfer-Encoding: chunked\r\n\r\n"
 GOES_ON, ENDS = True, False
+BLANKS = (b" ", b"\t", b" \t ")
+COMMON = {
+    b"Accept": b"application/json",
+    b"Authorization": b"Bearer",
+    b"Connection": b"keep-alive",
+    b"Content-Type": b"application/json",
+    b"Idempotency-Key": b"a",
+    b"Prefer": b"return=minimal",
+    b"X-Forwarded-For": b"10.0.0.1",
+    b"X-Request-Id": b"a",
+}
+"""Headers that the service reads, with values that change no status."""
 
 
 class Answer(NamedTuple):
@@ -99,6 +111,13 @@ CASES = [
     Case("a head of 16 KiB and more", LIVE + b"X: " + b"y" * 16_400 + b"\r\n\r\n", ends(431), ends()),
     Case("a megabyte of headers", LIVE + b"X: y\r\n" * 175_000 + b"\r\n", ends(431), ends()),
     Case("a header of a megabyte", LIVE + b"X: " + b"y" * 1_000_000 + b"\r\n\r\n", ends(431), ends()),
+    *(alike(f"{blank!r} around a Host", b"GET /livez HTTP/1.1\r\nHost:%ba%b\r\n\r\n" % (blank, blank), goes_on(200))
+      for blank in BLANKS),
+    *(alike(f"{blank!r} behind {name.decode()}", LIVE + b"%b: %b%b\r\n\r\n" % (name, value, blank), goes_on(200))
+      for blank in BLANKS for name, value in COMMON.items()),
+    *(alike(f"{blank!r} behind {name.decode()} of a GUID", b"GET %b HTTP/1.1\r\nHost: a%b\r\n%b: %b%b\r\n\r\n" % (PATH, blank, name, value, blank),
+            goes_on(404)) for blank in BLANKS for name, value in COMMON.items()),
+    *(alike(f"{blank!r} behind close", LIVE + b"Connection: close%b\r\n\r\n" % blank, ends(200)) for blank in BLANKS),
     # Targets
     alike("an absolute target", b"GET http://a/livez HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(200)),
     alike("an absolute target of another host", b"GET http://b/livez HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(200)),
@@ -119,6 +138,9 @@ CASES = [
       for length in (b"+13", b"1_3", b"-1", b"0x0d", b"13.0", b"a")),
     alike("an empty length", PUT + b"Content-Length: \r\n\r\n" + BODY, ends(400)),
     alike("a length with zeros", PUT + b"Content-Length: 0013\r\n\r\n" + BODY, goes_on(201)),
+    *(alike(f"{blank!r} behind a length", PUT + b"Content-Length: 13%b\r\n\r\n" % blank + BODY, goes_on(201)) for blank in BLANKS),
+    alike("a blank within a length", PUT + b"Content-Length: 1 3\r\n\r\n" + BODY, ends(400)),
+    alike("a length of blanks", PUT + b"Content-Length: \t \r\n\r\n" + BODY, ends(400)),
     Case("a length of 40 digits", PUT + b"Content-Length: " + b"9" * 40 + b"\r\n\r\n", ends(413), ends(413)),
     alike("a body of a GET", LIVE + b"Content-Length: 2\r\n\r\n{}", goes_on(200)),
     # Chunks
@@ -136,6 +158,10 @@ CASES = [
     Case("chunks under HTTP/1.0", b"PUT %b HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\nd\r\n%b\r\n0\r\n\r\n" % (PATH, BODY),
          ends(400), ends(201)),
     alike("chunks", CHUNKED + b"d\r\n" + BODY + b"\r\n0\r\n\r\n", goes_on(201)),
+    alike("chunked and a blank", PUT + b"Transfer-Encoding: chunked \r\n\r\nd\r\n" + BODY + b"\r\n0\r\n\r\n", goes_on(201)),
+    Case("chunked and a tab", PUT + b"Transfer-Encoding: chunked\t\r\n\r\nd\r\n" + BODY + b"\r\n0\r\n\r\n", ends(400), goes_on(201)),
+    alike("chunked and a vertical tab", PUT + b"Transfer-Encoding: chunked\x0b\r\n\r\nd\r\n" + BODY + b"\r\n0\r\n\r\n", ends(400)),
+    alike("chunked and a blank, and a length", PUT + b"Transfer-Encoding: chunked \r\nContent-Length: 13 \r\n\r\n0\r\n\r\n", ends(400)),
     Case("an extension of a chunk", CHUNKED + b"d;a=b\r\n" + BODY + b"\r\n0\r\n\r\n", goes_on(201), ends(400)),
     Case("a trailer", CHUNKED + b"d\r\n" + BODY + b"\r\n0\r\nX: y\r\n\r\n", goes_on(201), ends(400)),
     Case("a trailer without end", CHUNKED + b"d\r\n" + BODY + b"\r\n0\r\n" + b"X: y\r\n" * 60_000 + b"\r\n", ends(400), ends()),
@@ -186,6 +212,23 @@ async def test_whatever_is_sent_has_its_answer(serving: Serving, server: str, ca
         expected = case.ours if server == "httptools" else case.tornados
         assert await answers(client.port, [case.sent]) == expected
         assert (await client.get("/livez")).status == 200
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+@pytest.mark.parametrize("more", [b"", b"Content-Encoding: identity\r\n"], ids=["fast path", "handler"])
+async def test_blanks_behind_a_value_are_no_part_of_it(serving: Serving, more: bytes, blank: bytes) -> None:
+    """In a condition, and in the id of the request, which the answer repeats."""
+    async with serving() as client:
+        tag = (await client.put(PATH.decode(), {"user": "a"})).headers["ETag"].encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        head = b"%b HTTP/1.1\r\nHost: a%b\r\nX-Request-Id: b%b\r\n%b" % (PATH, blank, blank, more)
+        for _ in range(2):
+            writer.write(b"GET " + head + b"If-None-Match: %b%b\r\n\r\n" % (tag, blank))
+            reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
+            assert (reply.status, reply.headers["X-Request-Id"]) == (304, "b")
+        writer.write(b"DELETE " + head + b"If-Match: %b%b\r\n\r\n" % (tag, blank))
+        assert (await asyncio.wait_for(read_reply(reader, "DELETE"), 10)).status == 204
+        await hang_up(writer)
 
 
 async def test_a_request_may_come_byte_by_byte(serving: Serving) -> None:

@@ -33,6 +33,9 @@ CHUNK_OVERHEAD = 16
 HEAD_SLICE_BYTES, CHUNKED_SLICE_BYTES = 1024, 4096
 """Bytes that the parser gets at once. It cannot pause, so they bound how many requests begin before the next look."""
 
+_BLANKS = b" \t"
+"""Optional whitespace around the value of a header is not part of it (RFC 9112, 5); llhttp keeps what follows one."""
+
 _STAND_IN = b"SOURCE"
 """A method that llhttp knows, and nobody serves."""
 
@@ -199,7 +202,7 @@ class RequestParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.message is None:  # else it is a trailer, and means nothing here
-            self._headers.append((name, value))
+            self._headers.append((name, value.strip(_BLANKS)))
 
     def on_headers_complete(self) -> None:
         target, self._target = self._target, b""
