@@ -21,6 +21,7 @@ from guidsvc.store import open_store
 from guidsvc.store.mongo.store import COLLECTION, FENCE, IDENTITY, KEYS, LEDGERS, RECEIPTS
 from guidsvc.store.sqlite import backup as sqlite_backup
 from guidsvc.store.sqlite import parts as sqlite_parts
+from guidsvc.store.sqlite import schema as sqlite_schema
 from guidsvc.store.sqlite.backup import back_up, salvage
 from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
 from guidsvc.store.sqlite.store import path_of_url
@@ -399,6 +400,34 @@ async def test_a_copy_without_its_log_is_not_taken_for_a_new_store(tmp_path: Pat
             await starts(copy, clock)
     assert copy.read_bytes() == before
     assert sorted(each.name for each in tmp_path.glob("copy*")) == ["copy.db"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_copy_that_was_cut_short_is_damaged_and_one_without_its_log_is_an_older_store(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """The page says that nothing can tell the second, so that nobody relies on it."""
+    path = tmp_path / "guidsvc.db"
+    for count in (1, 2):
+        async with open_store(f"sqlite:///{path}", clock=clock, exclusive=True) as store:
+            await store.swap(None, record(clock(), guid=f"{count:032X}"))
+            shutil.copy(path, tmp_path / "older.db")
+    (tmp_path / "short.db").write_bytes(path.read_bytes()[:-PAGE])
+
+    with pytest.raises(StartError, match=r"short\.db is damaged"):
+        await starts(tmp_path / "short.db", clock)
+    async with open_store(f"sqlite:///{tmp_path / 'older.db'}", clock=clock, exclusive=True) as store:
+        assert await store.get(f"{1:032X}") is not None
+        assert await store.get(f"{2:032X}") is None
+    assert "older" in section(BACKUP, "### Restore a backup").partition("**The service cannot see everything.**")[2]
+
+
+def test_the_page_quotes_what_the_start_says_of_a_part_of_a_store() -> None:
+    source = Path(sqlite_parts.__file__).read_text() + Path(sqlite_schema.__file__).read_text()
+    said = re.findall(r"^\| .+? \| `(.+?)` \|$", section(BACKUP, "### Restore a backup"), re.MULTILINE)
+
+    assert len(said) == 4
+    assert all(f'"{line}"' in source for line in said)
 
 
 CUT_OFF = """
