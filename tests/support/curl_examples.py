@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _ASSIGNMENT = re.compile(r"(\w+)=(\S+)")
+_PIPED = re.compile(r"(\w+)=\$\((curl .*) \| (.*)\)")
 
 
 class Printed(NamedTuple):
@@ -34,6 +36,8 @@ def run(line: str, port: int, folder: Path, variables: Mapping[str, str] | None 
             given = next(words)
             body = (folder / given[1:]).read_bytes() if given.startswith("@") else given.encode()
             headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+        elif word == "-s":  # no progress, which is not shown here either
+            continue
         elif word == ">":
             target = folder / next(words)
         else:
@@ -44,6 +48,16 @@ def run(line: str, port: int, folder: Path, variables: Mapping[str, str] | None 
         target.write_text(printed.text)
         return printed._replace(text="")
     return printed
+
+
+def run_assignment(line: str, port: int, folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable that a line sets to what is left of an answer behind a pipe: `NAME=$(curl ... | sed ...)`."""
+    found = _PIPED.fullmatch(line)
+    assert found is not None, line
+    answer = run(found[2], port, folder, variables).text
+    program = shlex.split(found[3])
+    assert program[0] == "sed"
+    return {found[1]: subprocess.run(program, input=answer, capture_output=True, text=True, check=True).stdout.strip()}
 
 
 def _substituted(line: str, variables: Mapping[str, str]) -> str:
