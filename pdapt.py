@@ -1,13 +1,10 @@
-"""Run guidsvc: `python pdapt.py`, `python pdapt.py --help`; or one of its commands: `python pdapt.py keys --help`."""
+"""Run guidsvc: `python pdapt.py`, `python pdapt.py --help`; or one of its commands: `python pdapt.py keys --help`.
+
+Everything is imported inside functions, so that a package that is not installed can be reported in one line.
+"""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-
-from guidsvc.bootstrap import run
-from guidsvc.errors import StartError
-from guidsvc.monitoring import standard_streams
-from guidsvc.process.worker_channel import WorkerChannel
-from guidsvc.runtime import clock
 
 
 def _backup(words: Sequence[str]) -> None:
@@ -18,6 +15,7 @@ def _backup(words: Sequence[str]) -> None:
 
 def _keys(words: Sequence[str]) -> None:
     from guidsvc.cli import keys as keys_command
+    from guidsvc.runtime import clock
 
     keys_command.run(words, clock=clock.system_clock)
 
@@ -37,7 +35,24 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
 
 
 def main() -> None:
+    """Run a command, or serve; exit with one line if a package is not installed."""
+    try:
+        run_command()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in {"", "guidsvc"} or package in sys.stdlib_module_names:
+            raise
+        sys.exit(
+            f"pdapt.py: the package {package} is not installed for {sys.executable}: run `make install` and then "
+            "`.venv/bin/python pdapt.py`, or `python -m pip install -r requirements.txt`"
+        )
+
+
+def run_command() -> None:
     """Run a command, or serve; exit with one line if that cannot be."""
+    from guidsvc.errors import StartError
+    from guidsvc.monitoring import standard_streams
+
     standard_streams.open_missing()
     try:
         command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
@@ -56,7 +71,11 @@ def main() -> None:
 def serve() -> None:
     """Read the settings and serve; a worker tells its supervisor why it cannot."""
     from guidsvc import config
+    from guidsvc.bootstrap import run
+    from guidsvc.errors import StartError
     from guidsvc.monitoring import log_config as logs
+    from guidsvc.monitoring import standard_streams
+    from guidsvc.process.worker_channel import WorkerChannel
 
     post = WorkerChannel.inherited()
     try:

@@ -136,6 +136,12 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_names_the_python_that_has_the_packages(page: Path) -> None:
+    """`make run` installs them into .venv alone."""
+    assert re.findall(r"(?<!\.venv/bin/)python pdapt\.py", page.read_text()) == []
+
+
 def test_the_changelog_names_the_version_or_what_is_to_come() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
 

@@ -69,8 +69,10 @@ def shell(tmp_path: Path) -> Shell:
     """Run a block of a page as it stands, in the folder of the service, and return what it prints."""
     programs = tmp_path / "programs"
     programs.mkdir()
-    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (programs / "python").chmod(0o755)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
     (tmp_path / "pdapt.py").symlink_to(ROOT / "pdapt.py")
     if shutil.which("sqlite3") is None:
         (programs / "sqlite3").write_text(SQLITE_SHELL.format(python=sys.executable))
