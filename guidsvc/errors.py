@@ -39,11 +39,22 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 _Value = TypeVar("_Value")
+_Error = TypeVar("_Error", bound=BaseException)
 
 
 def found_by_class(table: Mapping[type, _Value], error: type[BaseException]) -> _Value | None:
     """Return the value of an error class, or of the nearest of its bases that has one; None if none has."""
     return next((table[base] for base in error.__mro__ if base in table), None)
+
+
+def detached(error: _Error) -> _Error:
+    """Drop the traceback, the cause and the context of an error that is stored as a value, and return it.
+
+    A traceback holds the frames that the error passed, with all of their variables. If one of these leads to the error,
+    all of it stays in memory until the garbage collector runs.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 class GuidsvcError(Exception):

@@ -37,6 +37,7 @@ from guidsvc.process.worker_channel import METRICS_VARIABLE, WorkerChannel
 from guidsvc.runtime.admission import OWNER_SHARE, Admission
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock, system_clock
+from guidsvc.runtime.memory import collect_on_growth
 from guidsvc.runtime.temporary_space import TemporarySpace
 from guidsvc.server.sockets import inherit_sockets, open_listeners
 from guidsvc.server.tls import Tls, open_tls
@@ -138,7 +139,11 @@ async def serving(
             host_names=host_names,
         )
         with _listening(settings, post) as sockets:
-            async with _reporting(log, audit_log), open_server(app, sockets, settings, short, tls) as server:
+            async with (
+                _reporting(log, audit_log),
+                running_in_background(partial(collect_on_growth, admission.is_idle)),
+                open_server(app, sockets, settings, short, tls) as server,
+            ):
                 meters.connections = server.connections
                 try:
                     yield port_of(sockets, settings)

@@ -90,6 +90,10 @@ class Admission:
         """So many wait for one."""
         return self._waiting.length
 
+    def is_idle(self) -> bool:
+        """Whether nothing has a place, or waits for one."""
+        return not self.in_progress and not self.waiting
+
     @property
     def is_contended(self) -> bool:
         """Whether some callers may be refused now: then `is_full_for` tells which."""
@@ -199,6 +203,8 @@ class Admission:
             else:
                 self._waiting.remove(caller, waiting)
             raise
+        finally:
+            del waiting  # or the traceback of an error would lead back to it
 
     def _release(self, caller: str | None) -> None:
         waiting = self._places.release(caller)
@@ -277,4 +283,7 @@ class Slot:
     def _end(self, error: BaseException | None) -> None:
         told = self._admission.end(self._errand, error)
         if told is not error and told is not None:
-            raise told from error
+            try:
+                raise told from error
+            finally:
+                del told, error  # or its traceback would lead back to it

@@ -80,7 +80,10 @@ class Batcher(Generic[Item, Answer]):
         if self._looking is None and self._patience is not None:
             pause = self._patience.seconds / LOOKS
             self._looking = loop.call_later(pause, self._look, self._patience, context=self._context)
-        return await answer
+        try:
+            return await answer
+        finally:
+            del answer  # or the traceback of an error would lead back to it
 
     async def drain(self) -> None:
         """Return when everything that was asked has been answered."""
@@ -110,19 +113,13 @@ class Batcher(Generic[Item, Answer]):
 
     def _answered(self, call: asyncio.Future[Sequence[Answer | Exception]]) -> None:
         batch = self._calls.pop(call)
-        try:
-            answers = call.result()
-            for asked, answer in zip(batch, answers, strict=True):
-                if asked.answer.done():
-                    continue
-                if isinstance(answer, Exception):
-                    asked.answer.set_exception(answer)
-                else:
-                    asked.answer.set_result(answer)
-        except Exception as error:  # noqa: BLE001  # it is not swallowed: every caller gets it
-            for asked in batch:
-                if not asked.answer.done():
-                    asked.answer.set_exception(error)
+        for asked, answer in zip(batch, _answers_of(call, len(batch)), strict=True):
+            if asked.answer.done():
+                continue
+            if isinstance(answer, Exception):
+                asked.answer.set_exception(answer)
+            else:
+                asked.answer.set_result(answer)
         self._send()
 
     def _look(self, patience: Patience[Item]) -> None:
@@ -135,3 +132,16 @@ class Batcher(Generic[Item, Answer]):
             if loop.time() - asked.since >= patience.seconds:
                 asked.answer.set_exception(patience.overdue(asked.item))
         self._looking = loop.call_later(patience.seconds / LOOKS, self._look, patience) if left else None
+
+
+def _answers_of(call: asyncio.Future[Sequence[Answer | Exception]], count: int) -> Sequence[Answer | Exception]:
+    """Return what a call answers to each of so many items: its error where it failed, or where an answer is missing.
+
+    The error is not raised here: its traceback would lead to those who wait, and from there back to the error.
+    """
+    error = call.exception()
+    if error is not None and not isinstance(error, Exception):
+        raise error
+    answers = list(call.result()[:count]) if error is None else []
+    missing = count - len(answers)
+    return [*answers, *[error or ValueError(f"{missing} of {count} items have no answer")] * missing]

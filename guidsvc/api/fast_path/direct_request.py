@@ -101,6 +101,7 @@ class DirectRequest:
             self.last, status = way.under_way.draining, problems.problem_of(error).status
             more = way.extra_header_lines(trace, None, begun, self._login)
             reply = replies.serialize_problem(error, name, head=head, last=self.last, more=more, secure=secure)
+            del error  # or its traceback would lead back to it, and hold the body
         finally:
             way.under_way.discard(self)
         way.record_completion((method, self._guid, status), begun, name, self._remote, source)

@@ -29,10 +29,12 @@ from guidsvc.domain.commands import MAX_OPERATIONS, BatchQuery
 from guidsvc.errors import (
     ClientDisconnected,
     DeadlineExceeded,
+    GuidsvcError,
     InvalidField,
     InvalidRequest,
     OutcomeUnknown,
     Overloaded,
+    detached,
 )
 from guidsvc.http import constants
 from guidsvc.http.errors import UnsupportedMediaType
@@ -111,7 +113,7 @@ class BatchHandler(Handler):
         except (InvalidRequest, UnsupportedMediaType) as error:
             if "Expect" in self.request.headers:
                 raise
-            self._fault, self.max_bytes = error, MAX_BYTES
+            self._fault, self.max_bytes = detached(error), MAX_BYTES
 
     @asynccontextmanager
     async def _group_place(self, *, patient: bool = False) -> AsyncIterator[None]:
@@ -179,12 +181,17 @@ class BatchHandler(Handler):
     def on_finish(self) -> None:
         super().on_finish()
         self._end_clock()
-        self._open.close()
+        self._forget()
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
         self._expect_no_more()
         self._end_clock()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what belongs to the request: cycles of references keep the handler until the garbage collector runs."""
+        self._fault = None
         if self._lines is not None:
             self._lines.abandon()
         self._open.close()
@@ -266,7 +273,7 @@ class BatchHandler(Handler):
             await lines.feed(chunk)
             await asyncio.sleep(0)  # others are served in between, whatever this client sends
         except Exception as error:  # noqa: BLE001  # it is told, by `post`, when the client has sent all
-            self._fault = error
+            self._fault = detached(error) if isinstance(error, GuidsvcError) else error  # others are logged in full
         finally:
             self._is_feeding = False
 

@@ -15,7 +15,14 @@ from guidsvc.domain.commands import BatchOperation
 from guidsvc.domain.guid_generator import ClaimedDraw
 from guidsvc.domain.preconditions import etag_of
 from guidsvc.domain.record import Record
-from guidsvc.errors import ClientDisconnected, GuidsvcError, InvalidRequest, OutcomeUnknown, PreconditionFailed
+from guidsvc.errors import (
+    ClientDisconnected,
+    GuidsvcError,
+    InvalidRequest,
+    OutcomeUnknown,
+    PreconditionFailed,
+    detached,
+)
 from guidsvc.http.errors import TooLarge
 from guidsvc.http.ndjson import Line
 from guidsvc.runtime import cancel_scope as errand
@@ -68,7 +75,7 @@ def read_value(value: object) -> ParsedOperation:
     try:
         return ParsedOperation(body.validate(value, BatchOperation, {}))
     except InvalidRequest as error:
-        return ParsedOperation(error)
+        return ParsedOperation(detached(error))
 
 
 def is_repeatable(value: object) -> bool:
@@ -90,7 +97,7 @@ def read_line(line: Line) -> ParsedOperation:
     try:
         return ParsedOperation(body.parse(line.text, BatchOperation, {}), line.number)
     except InvalidRequest as error:
-        return ParsedOperation(error, line.number)
+        return ParsedOperation(detached(error), line.number)
 
 
 class BatchExecutor:
@@ -131,9 +138,9 @@ class BatchExecutor:
         return results
 
     async def _result(self, asked: ParsedOperation, draw: ClaimedDraw | None) -> Result:
+        if isinstance(asked.operation, Exception):
+            return self._failed(asked.operation, asked.line)
         try:
-            if isinstance(asked.operation, Exception):
-                raise asked.operation
             return await self._done(asked.operation, draw, asked.line)
         except Exception as error:  # noqa: BLE001  # one's failure does not stop the others
             return self._failed(error, asked.line)

@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_line
-from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, OutcomeUnknown, Overloaded
+from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, OutcomeUnknown, Overloaded, detached
 from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share
 
@@ -70,7 +70,7 @@ class LineBatch:
 
     def stop(self, error: GuidsvcError) -> None:
         """End it early, for this reason."""
-        self._end = self._end or error
+        self._end = self._end or detached(error)
 
     async def feed(self, chunk: bytes) -> None:
         """Take a part of the stream; return when there is room for more."""
@@ -81,6 +81,8 @@ class LineBatch:
                 self._first_undone = self._first_undone or line.number
                 return
             await self._add(line)
+        if self.abandoned:
+            return
         try:
             self._share.hold(self._waiting_bytes + self._lines.held_bytes)
         except Overloaded as error:
@@ -111,8 +113,9 @@ class LineBatch:
         return self._waiting[0].number if self._waiting else self._lines.number
 
     def abandon(self) -> None:
-        """Do no more: nobody waits for the results."""
+        """Do no more: nobody waits for the results. They are dropped, however long the handler stays in memory."""
         self.abandoned = True
+        self._end, self._waiting, self._spool = None, [], BytesIO()
 
     async def _add(self, line: Line) -> None:
         self._waiting.append(line)

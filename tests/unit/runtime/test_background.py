@@ -124,7 +124,7 @@ ONCE = {
 
 def test_tasks_are_begun_where_somebody_notices_their_end() -> None:
     """Work without an end belongs into `background`: a task that nobody waits for dies without a word."""
-    begins = {"create_task", "ensure_future", "detached"}
+    begins = {"create_task", "ensure_future", "spawn_detached"}
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
