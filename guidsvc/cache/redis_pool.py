@@ -68,8 +68,11 @@ async def within(seconds: float, work: Coroutine[Any, Any, _Done]) -> _Done:
 
 
 def reason(error: BaseException) -> str:
-    """Return what an error says, or what it is where it says nothing."""
-    return str(error) or type(error).__name__
+    """Return what an error says, or what it is where it says nothing.
+
+    Redis quotes the arguments of a command that it does not know, where it was renamed: a password, or a record.
+    """
+    return str(error).partition(", with args beginning with")[0] or type(error).__name__
 
 
 def demand_master(info: bytes) -> None:

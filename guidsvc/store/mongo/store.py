@@ -11,7 +11,6 @@ primary is elected so soon; any other is read again, linearizably.
 """
 
 import math
-import re
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -63,6 +62,7 @@ from guidsvc.store.mongo.documents import (
     same_as,
     usage_of,
 )
+from guidsvc.store.mongo.error_reason import reason_of
 from guidsvc.telemetry.metrics import StoreMetrics
 
 DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
@@ -179,8 +179,7 @@ async def _prepare(collection: _Collection, *, exclusive: bool) -> bool:
 
 def _unusable(error: PyMongoError) -> StartError:
     """Return the error that tells of this one, less what describes the whole topology, or reply."""
-    reason = re.split(", (?:Timeout|full error): ", str(error))[0]
-    return StartError(f"store_url: MongoDB cannot be used: {reason}")
+    return StartError(f"store_url: MongoDB cannot be used: {reason_of(error)}")
 
 
 class MongoStore:
@@ -253,7 +252,7 @@ class MongoStore:
                 [{"$match": {"_id": COLLECTION}}, {"$addFields": {"now": NOW}}]
             ).to_list(1)
         except PyMongoError as error:
-            raise StoreUnavailable(f"MongoDB: {error}") from error
+            raise StoreUnavailable(f"MongoDB: {reason_of(error)}") from error
         except ValueError as error:
             raise CorruptRecord("the store has lost its fence") from error
         self._clock.set(asked, found["now"])
@@ -273,7 +272,7 @@ class MongoStore:
             index = await self.index_for(selection)
             documents = await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
         except PyMongoError as error:
-            raise StoreUnavailable(f"MongoDB: {error}") from error
+            raise StoreUnavailable(f"MongoDB: {reason_of(error)}") from error
         return [model_of(Record, document) for document in documents]
 
     async def count(self, selection: Selection) -> int:
@@ -288,7 +287,7 @@ class MongoStore:
         try:
             return int(await collection.count_documents(filter_of(selection), hint=index))
         except PyMongoError as error:
-            raise StoreUnavailable(f"MongoDB: {error}") from error
+            raise StoreUnavailable(f"MongoDB: {reason_of(error)}") from error
 
     async def receipt(self, key: str) -> Receipt | None:
         return await _one(self._receipts, Receipt, key)
@@ -303,7 +302,7 @@ class MongoStore:
         try:
             documents = await self._keys.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit).to_list(limit)
         except PyMongoError as error:
-            raise StoreUnavailable(f"MongoDB: {error}") from error
+            raise StoreUnavailable(f"MongoDB: {reason_of(error)}") from error
         return [model_of(ApiKey, document) for document in documents]
 
     async def swap_key(self, old: ApiKey | None, new: ApiKey | None) -> bool:
@@ -319,7 +318,7 @@ class MongoStore:
         try:
             found = await self._receipts.aggregate(usage_of(prefix)).to_list(1)
         except PyMongoError as error:
-            raise StoreUnavailable(f"MongoDB: {error}") from error
+            raise StoreUnavailable(f"MongoDB: {reason_of(error)}") from error
         return ReceiptUsage(found[0]["number"], found[0]["answer_bytes"]) if found else ReceiptUsage(0, 0)
 
     async def purge(self, before: int, limit: int) -> int:
@@ -335,7 +334,7 @@ class MongoStore:
         try:
             found = await self._collection.database[IDENTITY].find_one({"_id": COLLECTION})
         except PyMongoError as error:
-            raise StoreUnavailable(f"MongoDB: {error}") from error
+            raise StoreUnavailable(f"MongoDB: {reason_of(error)}") from error
         if found is None:
             raise CorruptRecord("the store has lost its identity")
         return str(found["name"])
@@ -344,7 +343,7 @@ class MongoStore:
         try:
             await self._collection.database.command("ping")
         except PyMongoError as error:
-            raise StoreUnavailable(f"MongoDB: {error}") from error
+            raise StoreUnavailable(f"MongoDB: {reason_of(error)}") from error
 
     async def index_for(self, selection: Selection) -> str:
         """Choose what finds a page soonest. MongoDB would keep a choice of its own for other bounds too."""
@@ -359,7 +358,7 @@ class MongoStore:
         try:
             found = await collection.find({"_id": {"$in": unique}}).to_list(len(unique))
         except PyMongoError as error:
-            raise StoreUnavailable(f"MongoDB: {error}") from error
+            raise StoreUnavailable(f"MongoDB: {reason_of(error)}") from error
         documents = {document["_id"]: document for document in found}
         return [documents.get(guid) for guid in guids]
 
@@ -410,7 +409,7 @@ async def _one(collection: _Collection, model: type[Model], key: str) -> Model |
     try:
         document = await collection.find_one({"_id": key})
     except PyMongoError as error:
-        raise StoreUnavailable(f"MongoDB: {error}") from error
+        raise StoreUnavailable(f"MongoDB: {reason_of(error)}") from error
     return None if document is None else model_of(model, document)
 
 
@@ -427,7 +426,7 @@ async def _swap_one(collection: _Collection, old: Model | None, new: Model | Non
     except DuplicateKeyError:
         return False
     except BSONError as error:
-        raise StoreUnavailable(f"MongoDB cannot hold this: {error}") from error
+        raise StoreUnavailable(f"MongoDB cannot hold this: {type(error).__name__}") from error
     except PyMongoError as error:
         raise _write_failure(error) from error
 
@@ -454,9 +453,9 @@ def _by_key(selection: Selection) -> str:
 def _write_failure(error: PyMongoError) -> GuidsvcError:
     """Say what an error means to the caller of a write: only what was surely not done is called unavailable."""
     if isinstance(error, BulkWriteError):  # of many writes: what became of which is not worth telling apart
-        return OutcomeUnknown(f"MongoDB: {error.details}")
+        return OutcomeUnknown(f"MongoDB: {reason_of(error)}")
     never_sent = isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError)
     refused = isinstance(error, OperationFailure) and not isinstance(error, WriteConcernError) and not error.timeout
     if never_sent or (refused and not error.has_error_label("RetryableWriteError")):
-        return StoreUnavailable(f"MongoDB: {error}")
-    return OutcomeUnknown(f"MongoDB: {error}")
+        return StoreUnavailable(f"MongoDB: {reason_of(error)}")
+    return OutcomeUnknown(f"MongoDB: {reason_of(error)}")

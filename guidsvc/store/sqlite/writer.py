@@ -24,6 +24,8 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _log = structlog.get_logger(__name__)
 _NOT_UTF_8 = "Could not decode to UTF-8"
 """What `sqlite3` says, without a code, of a column that holds no text though it should."""
+_QUOTED = " with text "
+"""What stands before the text of that column."""
 _DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
 
@@ -154,9 +156,12 @@ def failure(error: sqlite3.Error, file: str, *, committing: bool = False) -> Gui
     after a crash: its outcome is unknown. A full disk (SQLITE_FULL) is no such case: the last frame is not there.
     """
     code = code_of(error)
+    if str(error).startswith(_NOT_UTF_8):
+        error.args = (str(error).partition(_QUOTED)[0],)  # here, as the traceback of a fault shows the cause too
+        return CorruptRecord(f"SQLite: {file}: {error}")
     if committing and code == sqlite3.SQLITE_IOERR:
         return OutcomeUnknown(f"SQLite: {file}: {error}")
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} or str(error).startswith(_NOT_UTF_8):
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return CorruptRecord(f"SQLite: {file}: {error}")
     return StoreUnavailable(f"SQLite: {file}: {error}")
 

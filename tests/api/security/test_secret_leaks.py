@@ -194,6 +194,13 @@ def corrupt(it: Secretive) -> Iterator[Told]:
         told = it.ask(method, path, it.alice, {"metadata": {"a": METADATA}} if method == "PATCH" else None)
         assert told.status == 500
         yield told
+    if it.database is None:
+        with closing(sqlite3.connect(it.running.log.parent / "guidsvc.db")) as file, file:
+            no_utf_8 = (b"\xff" + USER.encode(), CORRUPT)
+            file.execute("UPDATE records SET user = CAST(? AS TEXT), metadata = NULL WHERE guid = ?", no_utf_8)
+        told = it.ask("GET", "/guid", it.alice)
+        assert told.status == 500
+        yield told
 
 
 def down(it: Secretive) -> Iterator[Told]:

@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from guidsvc.cache.redis_counters import RedisCounters, open_counters
+from guidsvc.cache.redis_pool import reason
 from guidsvc.errors import CacheUnavailable, StartError
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import Server, free_port, redis_server
@@ -112,3 +113,12 @@ async def test_that_redis_does_not_answer_is_told_once(
             await asyncio.sleep(0.001)
 
     assert caplog.text.count(DOWN) == 1
+
+
+def test_the_reason_of_an_unknown_command_leaves_its_arguments_out(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client, pytest.raises(redis.ResponseError) as caught:
+        client.execute_command("RENAMED", "canary")
+
+    assert "canary" in str(caught.value), "this is how it would be logged"
+    assert "unknown command" in reason(caught.value)
+    assert "canary" not in reason(caught.value)

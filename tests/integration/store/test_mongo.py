@@ -462,3 +462,17 @@ async def test_where_many_records_match_they_are_looked_for_in_key_order(mongo_u
         assert await store.index_for(Selection(expire_from=1)) == "_id_"
         assert await store.index_for(Selection(expire_from=1, user="x")) == "user_key"
         assert len(await store.find(Selection(expire_from=1), "", 10)) == 4
+
+
+async def test_a_write_that_the_database_refuses_is_told_without_its_record(mongo_url: str, clock: FakeClock) -> None:
+    async with open_mongo(mongo_url) as store:
+        old = record(clock(), user="old")
+        await store.swap(None, old)
+        with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
+            rules = {"$jsonSchema": {"properties": {"user": {"enum": ["old"]}}}}
+            client.get_default_database().command("collMod", "records", validator=rules)
+        refused = record(clock(), user="canary", guid="A" * 32)
+        for before, after in ((None, refused), (old, record(clock(), user="canary", version=clock() + 1))):
+            with pytest.raises((OutcomeUnknown, StoreUnavailable), match="code 121") as caught:
+                await store.swap(before, after)
+            assert "canary" not in str(caught.value)

@@ -1,0 +1,62 @@
+"""What a log may say of an error of MongoDB's driver."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pymongo.errors import (
+    BulkWriteError,
+    DuplicateKeyError,
+    NotPrimaryError,
+    OperationFailure,
+    PyMongoError,
+    WriteConcernError,
+    WriteError,
+)
+
+from guidsvc.store.mongo.error_reason import MAX_REASONS, reason_of
+from guidsvc.store.mongo.store import _write_failure
+
+CANARY = "canary-of-a-record"
+_DOCUMENT = {"_id": "A" * 32, "user": CANARY, "metadata": {"m": CANARY}}
+_RULES = {"details": [{"consideredValue": CANARY}]}
+_INVALID = {"index": 0, "code": 121, "errmsg": "Document failed validation", "errInfo": _RULES, "op": _DOCUMENT}
+_DUPLICATE = {
+    "index": 1, "code": 11000, "errmsg": f'E11000 duplicate key error collection: a.b dup key: {{ user: "{CANARY}" }}',
+    "keyValue": {"user": CANARY}, "op": {"q": {}, "u": [{"$set": _DOCUMENT}]},
+}  # fmt: skip
+_LOST = {"code": 64, "errmsg": "waiting for replication timed out", "errInfo": {"op": _DOCUMENT}}
+ERRORS = {
+    "validation failed (code 121)": WriteError("Document failed validation", 121, _INVALID),
+    "duplicate key error collection: a.b (code 11000)": DuplicateKeyError(str(_DUPLICATE["errmsg"]), 11000, _DUPLICATE),
+    "timed out (code 64)": WriteConcernError(str(_LOST["errmsg"]), 64, _LOST),
+    "not authorized (code 13)": OperationFailure("not authorized", 13, {"command": _DOCUMENT}),
+    "not primary": NotPrimaryError("not primary", {"command": _DOCUMENT}),
+    "in part: Document failed validation (code 121); E11000 duplicate key error collection: a.b (code 11000); "
+    "waiting for replication timed out (code 64)": BulkWriteError(
+        {"writeErrors": [_INVALID, _DUPLICATE, _INVALID], "writeConcernErrors": [_LOST]}
+    ),
+}
+
+
+@pytest.mark.parametrize(("said", "error"), ERRORS.items(), ids=[type(each).__name__ for each in ERRORS.values()])
+def test_the_reason_of_an_error_names_codes_and_holds_no_document(said: str, error: PyMongoError) -> None:
+    for reason in (reason_of(error), str(_write_failure(error))):
+        assert CANARY not in reason
+        assert said.split()[-2:] == reason.split()[-2:]
+
+
+def test_the_reason_of_a_bulk_write_names_a_few_errors_once_each() -> None:
+    faults = [{"code": code % 10, "errmsg": "x" * 100_000} for code in range(1000)]
+
+    reason = reason_of(BulkWriteError({"writeErrors": faults, "writeConcernErrors": []}))
+
+    assert reason.count("code") == MAX_REASONS
+    assert reason.endswith("; and 6 more")
+    assert len(reason) < 2000
+
+
+def test_no_other_file_puts_the_text_of_such_an_error_into_a_message() -> None:
+    for path in Path("guidsvc/store/mongo").glob("*.py"):
+        handlers = re.findall(r"except \(?(?:PyMongo|BSON)\w*.*? as error:\n.*\n", path.read_text())
+        assert not [line for line in handlers if "{error}" in line or "str(error)" in line], path
