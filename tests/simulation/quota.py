@@ -118,13 +118,13 @@ class QuotaStore:
     async def look(self) -> FenceReading:
         return FenceReading(NEW, self.now)
 
-    async def latest(self, guid: str) -> Record | None:
+    async def get_for_update(self, guid: str) -> Record | None:
         return self.records.get(guid)
 
     async def ledger(self, _: str) -> QuotaLedger | None:
         return self._ledger
 
-    async def tally(self, selection: Selection) -> int | Exception:
+    async def count_linearizable(self, selection: Selection) -> int | Exception:
         return await self._settled(lambda: sum(map(selection.holds, self.records.values())))
 
     async def swap(self, old: Record | None, new: Record | None, not_after: int | None) -> bool | Exception:
@@ -197,12 +197,12 @@ class QuotaStoreOfProcess:
     def __init__(self, world: World, store: QuotaStore, network: Network) -> None:
         self._world, self._store, self._network = world, store, network
 
-    async def latest(self, guid: str) -> Record | None:
-        return await self._far(lambda: self._store.latest(guid))
+    async def get_for_update(self, guid: str) -> Record | None:
+        return await self._far(lambda: self._store.get_for_update(guid))
 
-    get = latest
+    get = get_for_update
 
-    def peek(self, guid: str) -> Record | WouldBlock | None:
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
         return WOULD_BLOCK
 
     async def fence(self) -> FenceReading:
@@ -211,8 +211,8 @@ class QuotaStoreOfProcess:
     async def ledger(self, owner: str) -> QuotaLedger | None:
         return await self._far(lambda: self._store.ledger(owner))
 
-    async def tally(self, selection: Selection) -> int:
-        return await self._far(lambda: self._store.tally(selection))
+    async def count_linearizable(self, selection: Selection) -> int:
+        return await self._far(lambda: self._store.count_linearizable(selection))
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         late = 4 * self._network.straggle()  # up to a minute: longer than any reservation

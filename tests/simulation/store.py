@@ -51,7 +51,7 @@ class SimulatedStore:
     async def get(self, guid: str) -> Record | None:
         return self.records.get(guid)
 
-    async def settled(self, guid: str) -> Record | None:
+    async def get_linearizable(self, guid: str) -> Record | None:
         while guid in self._half_done:
             await asyncio.shield(self._half_done[guid])
         return self.records.get(guid)
@@ -114,13 +114,13 @@ class StoreOfProcess:
     async def get(self, guid: str) -> Record | None:
         return await self._far(lambda: self._store.get(guid))
 
-    latest = get
+    get_for_update = get
 
-    def peek(self, guid: str) -> Record | WouldBlock | None:
+    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
         return self._store.records.get(guid) if self._near else WOULD_BLOCK
 
-    async def settled(self, guid: str) -> Record | None:
-        return await self._far(lambda: self._store.settled(guid))
+    async def get_linearizable(self, guid: str) -> Record | None:
+        return await self._far(lambda: self._store.get_linearizable(guid))
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         unknown, late = OutcomeUnknown("no answer"), self._network.straggle()

@@ -32,8 +32,15 @@ class Actor:
         return not self._pauses and not self.dead
 
     def start(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Start something in it."""
-        self._world.tasks.append(self._world.create_task(work, context=self._context.copy()))
+        """Start something in it. An exception that ends it is a fault of the simulation: `World.end` raises it."""
+        task = self._world.create_task(work, context=self._context.copy())
+        task.add_done_callback(self._note_fault, context=Context())
+        self._world.tasks.append(task)
+
+    def _note_fault(self, task: asyncio.Task[Any]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self.dead and not self._world.over:
+            self._world.faults.append(error)
 
     def hold(self, handle: asyncio.Handle) -> None:
         """Keep what is to be run until it goes on."""
@@ -71,6 +78,8 @@ class World(asyncio.BaseEventLoop):
         self.tasks: list[asyncio.Task[Any]] = []  # those of the dead too, which nobody else knows
         self._trace = trace
         self.over = False
+        self.faults: list[BaseException] = []
+        """Exceptions that ended what an actor did: then it asks no more, and nothing can be found."""
         self.actors: list[Actor] = []
         self._ready: deque[asyncio.Handle]  # both are BaseEventLoop's own
         self._scheduled: list[asyncio.TimerHandle]
@@ -137,6 +146,8 @@ class World(asyncio.BaseEventLoop):
                 task.cancel()
             self.run_until_complete(asyncio.wait(left, timeout=60))
         self.close()
+        if self.faults:
+            raise self.faults[0]
 
     def _run_once(self) -> None:  # what BaseEventLoop does, without a selector and with a time of its own
         if not self._ready:
