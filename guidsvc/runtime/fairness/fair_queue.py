@@ -52,11 +52,13 @@ class FairQueue(Generic[W]):
 
     def pop(self, is_eligible: Callable[[Hashable], bool]) -> tuple[Hashable, W] | None:
         """Remove and return the first waiter of the eligible group whose turn it is, or None if there is none."""
-        while (group := next(filter(is_eligible, self._groups), None)) is not None:
-            waiter = self._pop_first(group)
+        while True:
+            found = next(((group,) for group in self._groups if is_eligible(group)), None)  # a group may be None
+            if found is None:
+                return None
+            waiter = self._pop_first(found[0])
             if waiter is not None:
-                return group, waiter
-        return None
+                return found[0], waiter
 
     def _pop_first(self, group: Hashable) -> W | None:
         """Remove and return the first waiter of a group that is not done. A group without waiters loses its entry."""

@@ -16,12 +16,13 @@ class FairSemaphore:
     @asynccontextmanager
     async def place(self, group: Hashable) -> AsyncIterator[None]:
         """Have a place, inside; wait for it if there is none."""
-        if not self._places.take(group):  # who waits has no right to one, or there were none free
-            await self._wait(group)
+        key = (group,)  # None is a group like any other here
+        if not self._places.take(key):  # who waits has no right to one, or there were none free
+            await self._wait(key)
         try:
             yield
         finally:
-            self._release(group)
+            self._release(key)
 
     def _release(self, group: Hashable) -> None:
         turn = self._places.release(group)

@@ -18,12 +18,12 @@ class Work:
 
     def __init__(self, places: int) -> None:
         self.places = FairSemaphore(places)
-        self.running: list[str] = []
-        self.order: list[str] = []
+        self.running: list[str | None] = []
+        self.order: list[str | None] = []
         self._ends: list[asyncio.Event] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def begin(self, *groups: str) -> None:
+    async def begin(self, *groups: str | None) -> None:
         """Begin some for each of these groups, and return when those that have a place have begun."""
         self.tasks += [asyncio.create_task(self._do(group)) for group in groups]
         await self.settle()
@@ -37,7 +37,7 @@ class Work:
         for _ in range(10):
             await asyncio.sleep(0)
 
-    async def _do(self, group: str) -> None:
+    async def _do(self, group: str | None) -> None:
         end = asyncio.Event()
         async with self.places.place(group):
             self.running.append(group)
@@ -59,6 +59,15 @@ async def test_groups_get_places_in_turn_however_many_they_have_waiting() -> Non
     assert set("abc") <= set(work.order[:5]), work.order
     await work.end_first()
     assert work.running == []
+
+
+async def test_callers_without_an_owner_are_a_group_like_any_other() -> None:
+    work = Work(3)
+    await work.begin(None, None, None, "a")
+    assert work.running == [None, None, "a"]
+    for _ in range(4):
+        await work.end_first()
+    assert work.order == [None, None, "a", None]
 
 
 async def test_a_single_place_is_for_everybody() -> None:
