@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -209,6 +210,16 @@ class PutCommand(_Members):
     )
 
 
+_PATCH_SCHEMA: dict[str, Any] = {"anyOf": [{"additionalProperties": True, "type": "object"}, {"type": "null"}]}
+
+
+def _check_patch(value: object) -> dict[str, Any] | None:
+    """Take an object or null; what is in it is judged when it has been merged."""
+    if value is None or isinstance(value, dict):
+        return value
+    raise validation_error("metadata_type", "must be a JSON object")
+
+
 class PatchCommand(_Members):
     """The body of a PATCH: a JSON merge patch (RFC 7396). `metadata` is the patch of that, or None to remove it."""
 
@@ -219,7 +230,7 @@ class PatchCommand(_Members):
         }
     )
 
-    metadata: Annotated[dict[str, Any], Field(strict=True)] | None = Field(
+    metadata: Annotated[dict[str, Any] | None, PlainValidator(_check_patch), WithJsonSchema(_PATCH_SCHEMA)] = Field(
         default=None,
         description="The patch of the metadata; null removes it.",
         json_schema_extra=_forget_default,

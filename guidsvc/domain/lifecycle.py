@@ -122,7 +122,7 @@ def merge(target: object, patch: object) -> object:
         if value is None:
             merged.pop(name, None)
         else:
-            merged[name] = merge(merged.get(name), value)
+            merged[name] = merge(merged.get(name), value) if isinstance(value, dict) else value
     return merged
 
 

@@ -9,7 +9,6 @@ and no layer parses it on the way.
 import re
 import sys
 from functools import cached_property
-from itertools import accumulate
 from typing import Annotated, Any, Literal, Self, TypeVar, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
@@ -34,8 +33,8 @@ EXAMPLE: dict[str, Any] = {"expire": "4102444800", "user": "Cylance, Inc."}
 
 _GUID = re.compile(r"[0-9A-F]{32}")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
-_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BRACKETS = re.compile(r"[\[\]{}]")
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def parse_guid(text: str) -> str:
@@ -84,16 +83,30 @@ def render_metadata(value: object) -> str | None:
     rendered = to_json(value)
     if len(rendered) > MAX_METADATA_BYTES:
         raise validation_error("metadata_size", "must be at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
-    text = rendered.decode()
-    if _levels(text) > MAX_METADATA_LEVELS:
+    outline = _outside_strings(rendered)
+    if _is_deeper(outline, MAX_METADATA_LEVELS):
         raise validation_error("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)
-    return _check_metadata_text(text) if value else None
+    if b"I" in outline or b"N" in outline:  # Infinity or NaN
+        raise validation_error("metadata_text", "must hold no number that is too large to be kept")
+    return rendered.decode() if value else None
 
 
-def _levels(text: str) -> int:
-    """Count how deep the objects and arrays in a JSON text are nested, by its brackets outside of strings."""
-    brackets = _BRACKETS.findall(_STRINGS.sub("", text))
-    return max(accumulate(1 if bracket in "{[" else -1 for bracket in brackets))
+def _outside_strings(rendered: bytes) -> bytes:
+    """Return what stands outside of the strings in compact JSON."""
+    if b"\\" in rendered:
+        rendered = rendered.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(rendered.split(b'"')[::2])
+
+
+def _is_deeper(outline: bytes, levels: int) -> bool:
+    """Whether objects and arrays are nested more deeply than this; the outline has no strings.
+
+    Each pass removes the innermost ones. It is a few times as fast as to count bracket by bracket.
+    """
+    brackets = outline.translate(_SQUARE, _NO_BRACKETS)
+    for _ in range(levels):
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
 
 
 def _check_metadata_text(text: str) -> str:

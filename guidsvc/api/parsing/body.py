@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic_core import ErrorDetails, from_json, to_json
 
+from guidsvc.domain.record import MAX_METADATA_BYTES
 from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.http.constants import CURL_DEFAULT, NDJSON, media_type
 from guidsvc.http.errors import UnsupportedMediaType
@@ -18,6 +19,13 @@ from guidsvc.http.errors import UnsupportedMediaType
 MAX_BYTES = 64 * 1024
 MAX_MEMBERS = 64
 """So many members no object of ours has; of one that has more it is not told which are wrong."""
+MAX_MARKS = MAX_METADATA_BYTES + 2048
+"""Quotes, brackets, commas and colons in the body of one record. Compact JSON keeps each of them, so metadata that are
+not too large have fewer; what stands beside the metadata needs far fewer than 2,048. More take long to decode."""
+MAX_DIGITS = MAX_METADATA_BYTES + 2048
+"""Digits of long integers in the body of one record. Their decimal form takes quadratic time."""
+MAX_NAMED_BYTES = 4096
+"""In a longer body a member that is named twice is not searched for: that takes longer than all else."""
 MAX_NAME = 100
 """Characters of a client's own name that an error repeats."""
 MAX_BRACKETS = 100_000
@@ -30,6 +38,11 @@ _WORDS = {
     "missing": "is needed",
 }
 _READ_ONLY = "is set by the service and cannot be given; to put records back, read them without view=full"
+_MARKS = b'",:[]{}'
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_DIGITS = 310
+_LONG_INTEGER = re.compile(rb"(?<![0-9.eE])(?<![eE][+-])[0-9]{310,}+")
+"""No finite number with a fraction or an exponent has 310 digits before them."""
 _LEVEL = 3
 """Of an operation: in a list, in an object."""
 _BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+([\[\]{}])', re.DOTALL)
@@ -75,18 +88,44 @@ def read(
 
 def parse(body: bytes, model: type[_Body], context: dict[str, Any]) -> _Body:
     """Return the model that a body holds; InvalidRequest with all that is wrong with it, and where."""
+    if len(body) > MAX_MARKS:
+        _refuse_costly(body)
     return validate(decode(body), model, context)
+
+
+def _refuse_costly(body: bytes) -> None:
+    """Refuse the body of one record if it takes long to decode, as no valid one does."""
+    if len(body) - len(body.translate(None, _MARKS)) > MAX_MARKS:
+        detail = f"has over {MAX_MARKS} quotes, brackets, commas and colons; send fewer members and items"
+        raise InvalidRequest(InvalidField("", detail))
+    # At least half of a long run of digits is counted here, in a tenth of the time that the expression takes.
+    runs = body.translate(_ZEROS).count(b"0" * _LONG_DIGITS)
+    if 2 * _LONG_DIGITS * runs > MAX_DIGITS and sum(map(len, _LONG_INTEGER.findall(body))) > MAX_DIGITS:
+        raise InvalidRequest(InvalidField("", f"has integers of over {MAX_DIGITS} digits together; send fewer"))
 
 
 def decode(body: bytes) -> Any:
     """Return the JSON value that a body is; InvalidRequest if it is none, or one that readers may read differently."""
     try:
         value = from_json(body, allow_inf_nan=False)
-        if not (isinstance(value, dict) and len(value) == body.count(b":")):  # as many as members: then none is twice
-            json.loads(body, object_pairs_hook=_refuse_twins)
     except ValueError as error:
         raise InvalidRequest(InvalidField("", f"is not JSON: {error}")) from error
+    if not (isinstance(value, dict) and len(value) == body.count(b":")) and _has_twins(body, value):
+        if len(body) <= MAX_NAMED_BYTES:
+            json.loads(body, object_pairs_hook=_refuse_twins)
+        raise InvalidRequest(InvalidField("", "names a member of an object twice"))
     return value
+
+
+def _has_twins(body: bytes, value: object) -> bool:
+    """Whether an object in the body names a member twice: then its value, as JSON, has fewer colons than the body."""
+    colons = body.count(b":")
+    if isinstance(value, dict) and len(value) + sum(len(v) for v in value.values() if isinstance(v, dict)) == colons:
+        return False  # as most bodies with metadata
+    if b"\\u003" in body:
+        unpaired = body.replace(b"\\\\", b"")  # what follows a backslash now is escaped
+        colons += unpaired.count(b"\\u003a") + unpaired.count(b"\\u003A")
+    return to_json(value).count(b":") < colons
 
 
 def decode_operations(body: bytes, most: int) -> Any:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from guidsvc.api.parsing import body
-from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation
+from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation, PutCommand
+from guidsvc.domain.record import MAX_METADATA_BYTES
 from guidsvc.errors import InvalidRequest
 
 _TEXTS = st.sampled_from(["", "a", '"', "\\", '\\"', "[", "]}", "{", "\u2028", "[0]"]) | st.text(max_size=5)
@@ -19,6 +20,28 @@ _VALUES = st.recursive(
     max_leaves=12,
 )
 _DOCUMENTS = _VALUES | st.fixed_dictionaries({"operations": st.lists(_VALUES, max_size=5)}, optional={"x": _VALUES})
+
+
+_NAMES = st.sampled_from(
+    ['"a"', '"b"', '":"', '"\\u003a"', '"\\u003A"', '"\\\\u003a"', '"\\\\\\u003a"', '"\\""', '"u003a"']
+)
+_LEAVES = _NAMES | st.sampled_from(["1", "null", "true", "[]", "{}", "1e5", '"\\u00e9:"'])
+
+
+def _containers(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    members = st.lists(st.tuples(_NAMES, inner).map(" : ".join), max_size=3).map(", ".join)
+    return members.map("{{{}}}".format) | st.lists(inner, max_size=3).map(",".join).map("[{}]".format)
+
+
+_MAYBE_TWICE = _containers(st.recursive(_LEAVES, _containers, max_leaves=12))
+"""JSON texts in which objects may name a member twice."""
+
+
+def names_a_member_twice(text: str) -> bool:
+    """Whether an object in a text does, as a parser sees it that keeps all members."""
+    found: list[bool] = []
+    json.loads(text, object_pairs_hook=lambda members: found.append(len(dict(members)) < len(members)))
+    return any(found)
 
 
 def outcome(decode: object, text: bytes) -> object:
@@ -161,3 +184,41 @@ def test_brackets_in_strings_do_not_count() -> None:
     operation["b"] = [[]] * 49
     with pytest.raises(InvalidRequest, match="over 50000 objects and lists"):
         body.decode_operations(to_json(fit), MAX_OPERATIONS)
+
+
+@given(_MAYBE_TWICE)
+def test_a_member_that_is_named_twice_is_found_in_any_spelling(text: str) -> None:
+    refused = outcome(body.decode, text.encode()) is InvalidRequest
+    assert refused == names_a_member_twice(text)
+
+
+@given(_MAYBE_TWICE)
+def test_in_a_long_body_a_member_that_is_named_twice_is_found_too(text: str) -> None:
+    refused = outcome(body.decode, text.encode() + b" " * body.MAX_NAMED_BYTES) is InvalidRequest
+    assert refused == names_a_member_twice(text)
+
+
+@pytest.mark.parametrize("part", ["[]", "{}", "1", '""', "[[]]", "123456789", "-1", "0.5"])
+def test_all_metadata_that_are_not_too_large_are_decoded(part: str) -> None:
+    metadata = '{"a":[' + ",".join([part] * ((MAX_METADATA_BYTES - 8) // (len(part) + 1))) + "]}"
+    assert len(metadata) <= MAX_METADATA_BYTES
+    user = json.dumps('",[]{}:"' * 32)
+    parsed = body.parse(f'{{"user":{user},"metadata":{metadata}}}'.encode(), PutCommand, {"guid": None})
+    assert parsed.metadata == metadata
+
+
+@pytest.mark.parametrize("part", ["[]", "{}", '""'])
+def test_a_body_of_too_many_marks_is_refused_before_it_is_decoded(part: str) -> None:
+    most = body.MAX_MARKS - 17  # those of the members, less a comma
+    for size, words in ((0, "compact JSON"), (1, "quotes, brackets, commas and colons")):
+        metadata = ",".join([part] * (most // 3 + size))
+        with pytest.raises(InvalidRequest) as caught:
+            body.parse(b'{"user":"","metadata":{"a":[%b]}}' % metadata.encode(), PutCommand, {"guid": None})
+        assert words in str(caught.value)
+
+
+def test_a_body_of_too_many_digits_is_refused_before_it_is_decoded() -> None:
+    integers, fractions = ",".join(["9" * 4000] * 5), ",".join(["0." + "9" * 4000] * 5)
+    with pytest.raises(InvalidRequest, match="integers of over"):
+        body.parse(b'{"user":"a","metadata":{"a":[%b]}}' % integers.encode(), PutCommand, {"guid": None})
+    body.parse(b'{"user":"a","metadata":{"a":[%b]}}' % fractions.encode(), PutCommand, {"guid": None})

@@ -1,5 +1,6 @@
-"""No header and no query takes long to read, whatever is in it: the time is linear, and short at 64 KiB."""
+"""No header, query or body takes long to read, whatever is in it: the time is linear, and short at 64 KiB."""
 
+import gc
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,9 +18,11 @@ from guidsvc.api.parsing import body, query
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.api.parsing import idempotency_key as idempotency
 from guidsvc.api.parsing.key_schemas import KeysQuery
+from guidsvc.api.resources.batch_executor import read_line
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.caller import ANYONE
-from guidsvc.domain.commands import BatchQuery, ListQuery
+from guidsvc.domain.commands import BatchQuery, CreateCommand, ListQuery, PatchCommand, PutCommand
+from guidsvc.domain.lifecycle import merge
 from guidsvc.errors import GuidsvcError, InvalidRequest
 from guidsvc.http import constants
 from guidsvc.http.errors import UnsupportedMediaType
@@ -28,6 +31,7 @@ from guidsvc.http.headers import negotiation, request_id
 from guidsvc.http.headers import prefer as preferences
 from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.http.headers.recognized import READ
+from guidsvc.http.ndjson import Line
 from guidsvc.monitoring import prometheus as exposition
 from guidsvc.server.protocol.state import ConnectionLimits
 from tests.conftest import Serving
@@ -40,6 +44,8 @@ MOST_SECONDS = 0.05
 """CPU time of one request."""
 MOST_SECONDS_BY_DEFAULT = 0.001
 """CPU time that a header may cost at the default limit for the head of a request."""
+MOST_SECONDS_OF_A_BODY = 0.0015
+"""CPU time to decode and judge a body. A document may take twice that: few are decoded in a turn of the loop."""
 TRIES = 5
 MANY_TRIES = 50
 """For a short time, which other processes on the machine lengthen: the first try within the limit is the last."""
@@ -281,3 +287,66 @@ async def test_no_path_keeps_the_service_long(serving: Serving, shape: str) -> N
         for start in ("/", "/guid/", "/keys/", "/keys/a/", "/problems/", "/docs/", "http://a/guid/", "http://"):
             seconds = await cpu_of(client, "GET", start + text, {})
             assert seconds < MOST_SECONDS, f"{start} and {shape!r}"
+
+
+def filled(before: str, parts: Callable[[int], str], after: str, size: int = body.MAX_BYTES) -> bytes:
+    """Return a body of about this size: as many parts as there is room for."""
+    text, number = [before], 0
+    room = size - len(before) - len(after)
+    while (room := room - len(part := parts(number)) - 1) > 0:
+        text.append(part + ",")
+        number += 1
+    return ("".join(text).removesuffix(",") + after).encode()
+
+
+METADATA = '{"user":"a","metadata":'
+BODIES = {
+    "lists": filled(METADATA + '{"a":[', lambda _: "[]", "]}}"),
+    "lists in lists": filled(METADATA + '{"a":[', lambda _: "[[[]]]", "]}}"),
+    "objects": filled(METADATA + '{"a":[', lambda _: "{}", "]}}"),
+    "members": filled(METADATA + "{", lambda n: f'"{n:x}":1', "}}"),
+    "members that are objects": filled(METADATA + "{", lambda n: f'"{n:x}":{{}}', "}}"),
+    "objects in objects": filled(METADATA + "{", lambda n: f'"{n:x}":{{"a":{{"b":{{}}}}}}', "}}"),
+    "nulls": filled(METADATA + "{", lambda n: f'"{n:x}":null', "}}"),
+    "integers": filled(METADATA + '{"a":[', lambda _: "1", "]}}"),
+    "long integers": filled(METADATA + '{"a":{"b":[', lambda _: "-" + "9" * 4290, "]}}}"),
+    "numbers": filled(METADATA + '{"a":[', lambda _: "1e-9", "]}}"),
+    "numbers with many digits": filled(METADATA + '{"a":{"b":[', lambda _: "0." + "1" * 400, "]}}}"),
+    "strings": filled(METADATA + '{"a":["', lambda _: '","', '"]}}'),
+    "escapes": filled(METADATA + '{"a":"', lambda _: "\\u003a", '"}}'),
+    "quotes": filled(METADATA + '{"a":"', lambda _: '\\"', '"}}'),
+    "a member twice at the end": filled(METADATA + "{", lambda n: f'"{n:x}":1', ',"a":1,"a":1}}'),
+    "a short body with a member twice": filled(METADATA + "{", lambda n: f'"{n:x}":{{}}', ',"a":1}}', 18_000),
+    "members that are unknown": filled("{", lambda n: f'"{n:x}":1', "}"),
+    "a user of lists": filled('{"user":[', lambda _: "[]", "]}"),
+    "a list": filled("[", lambda _: "[]", "]"),
+    "lists within the bound": filled(METADATA + '{"a":[', lambda _: "[]", "]}}", 16_384),
+    "objects within the bound": filled(METADATA + "{", lambda n: f'"{n:x}":{{"a":{{"b":{{}}}}}}', "}}", 16_384),
+    "objects with spaces": filled(METADATA + "{", lambda n: f'"{n:x}":{{"a":{{"b":{{}}}}}}' + " " * 50, "}}"),
+    "quotes within the bound": filled(METADATA + '{"a":"', lambda _: '\\"', '"}}', 16_384),
+}
+"""Bodies that would take long to judge part by part."""
+JUDGES: dict[str, Callable[[bytes], object]] = {
+    "PUT": lambda text: body.parse(text, PutCommand, {"guid": GUID}),
+    "PATCH": lambda text: merge({}, body.parse(text, PatchCommand, {"guid": GUID}).metadata),
+    "POST": lambda text: body.parse(text, CreateCommand, {"guid": None}),
+    "line": lambda text: read_line(Line(1, text)),
+    "document": lambda text: body.decode(b'{"operations":[%b]}' % text),
+}
+
+
+@pytest.fixture
+def as_the_service_runs() -> Iterator[None]:
+    """Let the garbage collector run as often as in the service."""
+    before = gc.get_threshold()
+    gc.set_threshold(20_000, 20, 100)
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("as_the_service_runs")
+@pytest.mark.parametrize("shape", BODIES)
+@pytest.mark.parametrize("judge", JUDGES)
+def test_no_body_takes_long_to_judge(judge: str, shape: str) -> None:
+    most = MOST_SECONDS_OF_A_BODY * (2 if judge == "document" else 1)
+    assert cpu_seconds(lambda: JUDGES[judge](BODIES[shape]), most, MANY_TRIES) < most
