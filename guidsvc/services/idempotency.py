@@ -34,13 +34,11 @@ from hashlib import sha256
 from typing import NamedTuple
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from guidsvc.domain.guid_generator import ClaimedDraw, GuidGenerator
 from guidsvc.domain.receipt import Receipt
 from guidsvc.errors import (
-    CorruptRecord,
     GuidsvcError,
     IdempotencyMismatch,
     InProgress,
@@ -52,7 +50,8 @@ from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.services import write_attempt as attempts
-from guidsvc.services.receipt_quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, pack, prefix_of, unpack
+from guidsvc.services.receipt_quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, pack, prefix_of
+from guidsvc.services.stored_response import WAIT_SECONDS, StoredResponseReader
 from guidsvc.services.write_attempt import Attempt
 from guidsvc.store.contract import ReceiptRepository
 from guidsvc.store.lease import LeaseClock, Timer
@@ -76,7 +75,6 @@ RequestBody = Callable[[GuidFactory | None], Awaitable[Response]]
 """Does a request, with draws of its own if it is one that may be done again."""
 Brief = Callable[[], Response]
 """Returns the answer that was given last, without what can be read again: to be kept where all of it is too large."""
-_REPLIES = TypeAdapter(Response)
 
 
 class Request(NamedTuple):
@@ -109,8 +107,10 @@ class Idempotency:
         timer: Timer = time.monotonic,
         owner_bytes: int = OWNER_BYTES,
         total_bytes: int = TOTAL_BYTES,
+        replay_wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         self._receipts = receipts
+        self._stored = StoredResponseReader(replay_wait_seconds)
         self._room = ReceiptRoom(receipts, clock=clock, owner_bytes=owner_bytes, total_bytes=total_bytes)
         self._clock = clock
         self._seeded = seeded
@@ -126,7 +126,7 @@ class Idempotency:
             deadline = self._term.deadline
             receipt, fresh = await self._claim(request)
             if receipt.answer is not None:
-                return _read(receipt.answer), True
+                return await self._stored.read(request.caller, receipt.answer), True
             errand.persist()
             async with self._held(request, receipt, deadline, fresh=fresh) as (hold, attempt):
                 seed = bytes.fromhex(receipt.seed)
@@ -306,10 +306,3 @@ class _Claimed:
 async def _pack(answer: Response) -> str:
     rendered = to_json(answer)
     return pack(rendered) if len(rendered) <= MAX_ANSWER_BYTES else await asyncio.to_thread(pack, rendered)
-
-
-def _read(text: str) -> Response:
-    try:
-        return _REPLIES.validate_json(unpack(text))
-    except ValidationError as error:
-        raise CorruptRecord(f"an answer that was kept is none: {error}") from error

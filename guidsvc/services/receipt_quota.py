@@ -26,6 +26,8 @@ OWNERS = 10_000
 """The tallies of so many owners are remembered."""
 PLAIN_BYTES = 2 * 1024
 """A larger answer is compressed."""
+SMALL_BYTES = 64 * 1024
+"""A response up to this size is unpacked in a tenth of a millisecond."""
 MAX_UNPACKED_BYTES = 16 * 1024 * 1024
 _PACKED = "zlib:"
 
@@ -44,16 +46,28 @@ def pack(rendered: bytes) -> str:
 
 def unpack(text: str) -> bytes:
     """Return the answer that `pack` made a text of; CorruptRecord if it made none of this."""
-    if not text.startswith(_PACKED):
-        return text.encode()
-    try:
-        inflate = zlib.decompressobj()
-        rendered = inflate.decompress(b64decode(text[len(_PACKED) :], validate=True), MAX_UNPACKED_BYTES)
-    except (NoBase64, zlib.error) as error:
-        raise CorruptRecord(f"a stored answer cannot be decompressed: {error}") from error
-    if not inflate.eof:
+    rendered, is_whole = _inflate(text, MAX_UNPACKED_BYTES)
+    if not is_whole:
         raise CorruptRecord(f"a stored answer is cut off, or has over {MAX_UNPACKED_BYTES} bytes")
     return rendered
+
+
+def unpack_small(text: str) -> bytes | None:
+    """Return what `unpack` does if it has at most SMALL_BYTES, else None."""
+    rendered, is_whole = _inflate(text, SMALL_BYTES)
+    return rendered if is_whole else None
+
+
+def _inflate(text: str, most: int) -> tuple[bytes, bool]:
+    """Return at most so many bytes of an answer, and whether that is all of it."""
+    if not text.startswith(_PACKED):
+        return text.encode(), True
+    try:
+        inflate = zlib.decompressobj()
+        rendered = inflate.decompress(b64decode(text[len(_PACKED) :], validate=True), most)
+    except (NoBase64, zlib.error) as error:
+        raise CorruptRecord(f"a stored answer cannot be decompressed: {error}") from error
+    return rendered, inflate.eof
 
 
 class _Tally:

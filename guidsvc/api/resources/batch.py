@@ -8,7 +8,7 @@ reads and drops some more of them, and then answers all the same.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from itertools import islice
 from typing import Any
 
@@ -52,6 +52,8 @@ PAUSE_SECONDS = 30.0
 GROUP_WAIT_SECONDS = 1.0
 """For which the first group of a batch waits for those of others."""
 _CHUNK = 64 * 1024
+_SMALL = 4 * 1024
+"""A smaller document is decoded at once."""
 
 
 class BatchHandler(Handler):
@@ -105,7 +107,7 @@ class BatchHandler(Handler):
             if in_lines:
                 _refuse_key(self.request.headers)
                 self._lines = LineBatch(
-                    performer, self._open, self._group_place, self.confirm, self._share, self._places.readers
+                    performer, self._open, self._group_place, self.confirm, self._share, self._reader_place
                 )
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # as HTTP1Connection has it
                 self._deadline = asyncio.get_running_loop().call_later(self._seconds, self._overdue)
@@ -127,6 +129,10 @@ class BatchHandler(Handler):
                 raise Overloaded("too many batches are being done") from error
             await held.enter_async_context(self.slot(patient=patient))
             yield
+
+    def _reader_place(self) -> AbstractAsyncContextManager[None]:
+        """Return a place among what is read on the event loop, of all batches."""
+        return self._places.readers.place(self.caller.owner)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         if self._lines is not None:
@@ -234,10 +240,7 @@ class BatchHandler(Handler):
         return may and not self._is_rehearsal and any(map(is_change, values))
 
     async def _read_document(self) -> list[Any]:
-        text = self.received()
-        # A large document is read in a thread, which gives way to the event loop now and then.
-        large = len(text) > _CHUNK
-        document = await asyncio.to_thread(body.decode_operations, text, MAX_OPERATIONS) if large else body.decode(text)
+        document = await self._decode(self.received())
         if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
             raise InvalidRequest(InvalidField("/operations", "must be a list, in a JSON object"))
         if surplus := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
@@ -252,6 +255,17 @@ class BatchHandler(Handler):
             )
         operations: list[Any] = document["operations"]
         return operations
+
+    async def _decode(self, text: bytes) -> Any:
+        if len(text) > _CHUNK:  # in a thread, which gives way to the event loop now and then
+            return await asyncio.to_thread(body.decode_operations, text, MAX_OPERATIONS)
+        if len(text) <= _SMALL:
+            return body.decode(text)
+        self.release_slot()
+        async with self._reader_place():
+            document = body.decode(text)
+            await asyncio.sleep(0)  # few are decoded in one turn of the event loop
+        return document
 
     async def _do_lines(self, lines: LineBatch, chunk: bytes) -> None:
         CURRENT.set(self.trace)  # this is a task of its own

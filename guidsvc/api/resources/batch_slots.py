@@ -1,7 +1,5 @@
 """How much of batches is done at a time, in a process."""
 
-import asyncio
-
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 
 GROUPS = 32
@@ -9,13 +7,14 @@ GROUPS = 32
 DOCUMENTS = 4
 """So many large documents are decoded and done at a time; one owner's are at most 3 of them."""
 READERS = 4
-"""So many groups of lines are read at a time: to read is work of the event loop, for which others wait."""
+"""So many documents of up to 64 KiB and groups of lines are read at a time, those of each owner in turn: to read is
+work of the event loop, for which others wait."""
 
 
 class BatchPlaces:
-    """Places for groups, for large documents, and for groups of lines that are being read."""
+    """Places for groups, for large documents, and for what is being read on the event loop."""
 
     def __init__(self) -> None:
         self.groups = FairSemaphore(GROUPS)
         self.documents = FairSemaphore(DOCUMENTS)
-        self.readers = asyncio.Semaphore(READERS)
+        self.readers = FairSemaphore(READERS)

@@ -34,7 +34,7 @@ _CHUNK = 64 * 1024
 class LineBatch:
     """Lines that are done as they come, and their results.
 
-    `confirm` raises what ends the caller's authority. `readers` has places for all batches of the process.
+    `confirm` raises what ends the caller's authority. `reader_place` returns a place among all batches that are read.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class LineBatch:
         place: Callable[..., AbstractAsyncContextManager[object]],
         confirm: Callable[[], Awaitable[None]],
         share: Share,
-        readers: asyncio.Semaphore,
+        reader_place: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
         self._performer = performer
         self._place = place
         self._confirm = confirm
         self._share = share
-        self._readers = readers
+        self._reader_place = reader_place
         self._has_begun = False
         self._lines = NdjsonSplitter(body.MAX_BYTES)
         self._waiting: list[Line] = []
@@ -188,7 +188,7 @@ class LineBatch:
         """Read the operations of a group, and give way to others in between; stop where the batch ends."""
         asked: list[ParsedOperation] = []
         size = 0
-        async with self._readers:
+        async with self._reader_place():
             for line in waiting:
                 if self._unreadable == MAX_UNREADABLE:
                     self.stop(_too_many_unreadable())

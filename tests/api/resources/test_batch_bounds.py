@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch import BatchHandler
 from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP
-from guidsvc.api.resources.batch_slots import GROUPS
+from guidsvc.api.resources.batch_slots import GROUPS, READERS
 from guidsvc.api.resources.document_batch import MAX_RESULT_BYTES, DocumentBatch
 from guidsvc.api.resources.line_batch import WHOLE_PROBLEMS
 from guidsvc.errors import Overloaded, SpaceUsed
@@ -438,6 +439,32 @@ async def test_large_documents_of_one_owner_are_done_three_at_a_time(
     go.set()
     assert [(await each).status for each in asked] == [200] * 8
     assert (begun, done, most) == (8, 8, 3)
+
+
+async def test_few_documents_are_decoded_in_a_turn_of_the_loop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: all others wait for the length of a turn."""
+    decoded = most = 0
+    decode = body.decode
+
+    def counted(text: bytes) -> Any:
+        nonlocal decoded, most
+        decoded += 1
+        most = max(most, decoded)
+        return decode(text)
+
+    async def keep_turns() -> None:
+        nonlocal decoded
+        while True:
+            decoded = 0
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(body, "decode", counted)
+    document = {"operations": [{"op": "get", "guid": GUID, "if_match": f'"{"x" * 1_000}"'}] * 50}
+    turns = asyncio.create_task(keep_turns())
+    replies = await asyncio.gather(*(client.ask("POST", BATCH, json=document) for _ in range(48)))
+    turns.cancel()
+    assert {reply.status for reply in replies} == {200}
+    assert 1 <= most <= READERS
 
 
 async def test_the_body_of_a_request_that_has_been_answered_is_dropped(client: Client) -> None:

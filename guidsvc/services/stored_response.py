@@ -1,0 +1,59 @@
+"""Reading of the response that a receipt holds.
+
+A few KiB of compressed text may unpack to megabytes. A large response is unpacked in a thread, few at a time, those of
+each owner in turn, so that replays keep the event loop free however many there are.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+from pydantic_core import from_json
+
+from guidsvc.errors import CorruptRecord, Overloaded
+from guidsvc.http.response import Response
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
+from guidsvc.services.receipt_quota import unpack, unpack_small
+
+PLACES = 2
+"""So many large responses are unpacked at a time, one of each owner."""
+WAIT_SECONDS = 1.0
+"""A replay waits no longer for its place."""
+
+
+class StoredResponseReader:
+    """Reads stored responses, of all owners in a process."""
+
+    def __init__(self, wait_seconds: float = WAIT_SECONDS) -> None:
+        self._places = FairSemaphore(PLACES)
+        self._wait_seconds = wait_seconds
+
+    async def read(self, owner: str, text: str) -> Response:
+        """Return the response that `pack` made a text of; Overloaded if a large one has to wait too long."""
+        rendered = unpack_small(text)
+        if rendered is not None:
+            return _parse(rendered)
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(self._wait_seconds):
+                    await held.enter_async_context(self._places.place(owner))
+            except TimeoutError as error:
+                raise Overloaded("too many large answers are being given again") from error
+            return await asyncio.to_thread(_unpack, text)
+
+
+def _unpack(text: str) -> Response:
+    return _parse(unpack(text))
+
+
+def _parse(rendered: bytes) -> Response:
+    """Return the response; only the types are checked, as the service itself has written it."""
+    try:
+        value: Any = from_json(rendered)
+        status, headers, body = value
+    except (ValueError, TypeError) as error:
+        raise CorruptRecord(f"a stored answer is not valid: {error}") from error
+    has_headers = isinstance(headers, dict) and all(isinstance(text, str) for text in headers.values())
+    if not (isinstance(status, int) and has_headers and (body is None or isinstance(body, str))):
+        raise CorruptRecord("a stored answer is not valid: it is not a status, headers and a body")
+    return Response(status, headers, body)

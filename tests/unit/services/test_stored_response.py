@@ -1,0 +1,114 @@
+"""Replays of large stored responses, over a real store: many at a time keep neither the event loop nor other owners."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+
+from guidsvc.domain import guid_generator
+from guidsvc.errors import CorruptRecord, Overloaded
+from guidsvc.http.response import Response
+from guidsvc.services.idempotency import GuidFactory, Idempotency, Request
+from guidsvc.services.receipt_quota import SMALL_BYTES, pack, unpack_small
+from guidsvc.services.stored_response import StoredResponseReader
+from guidsvc.store import open_store
+from tests.conftest import FakeClock
+
+LARGE = Response(200, {"A": "b"}, json.dumps({"results": ["x" * 100] * 20_000}))
+REPLAYS = 48
+MOST_SECONDS = 0.04
+"""CPU time of a turn of the event loop: to unpack one large response takes a tenth of it."""
+
+
+@pytest.fixture
+async def idempotency(sqlite_url: str, clock: FakeClock) -> AsyncIterator[Idempotency]:
+    async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
+        seeded = partial(guid_generator.seeded, guid_generator.guid_v4)
+        yield Idempotency(store, clock=clock, seeded=seeded, replay_wait_seconds=60)
+
+
+async def work(_: GuidFactory | None) -> Response:
+    return LARGE
+
+
+def request_of(owner: str) -> Request:
+    return Request(caller=owner, key="k", fingerprint="f" * 64)
+
+
+@asynccontextmanager
+async def longest_turn() -> AsyncIterator[list[float]]:
+    """Yield a list that is, at the end, of the CPU time of the event loop's thread in its longest turn."""
+    turns: list[float] = []
+
+    async def measure() -> None:
+        while True:
+            begun = time.thread_time()
+            await asyncio.sleep(0)
+            turns.append(time.thread_time() - begun)
+
+    task = asyncio.create_task(measure())
+    yield turns
+    task.cancel()
+    turns[:] = [max(turns)]
+
+
+async def test_many_replays_take_little_of_a_turn_of_the_loop(idempotency: Idempotency) -> None:
+    await idempotency.once(request_of("a"), work)
+
+    async def replay() -> bool:
+        response, is_replay = await idempotency.once(request_of("a"), work)
+        return is_replay and response == LARGE
+
+    async with longest_turn() as turns:
+        assert all(await asyncio.gather(*(replay() for _ in range(REPLAYS))))
+    assert turns[0] < MOST_SECONDS
+
+
+async def test_an_owner_does_not_wait_for_the_replays_of_another(idempotency: Idempotency) -> None:
+    for owner in "ab":
+        await idempotency.once(request_of(owner), work)
+    done: list[str] = []
+
+    async def replay(owner: str) -> None:
+        await idempotency.once(request_of(owner), work)
+        done.append(owner)
+
+    await asyncio.gather(*(replay("a") for _ in range(REPLAYS)), replay("b"))
+    assert done.index("b") < REPLAYS // 4
+
+
+async def test_a_replay_that_waits_too_long_is_refused() -> None:
+    reader = StoredResponseReader(wait_seconds=0)
+    text = pack(json.dumps(LARGE).encode())
+    first, *others = await asyncio.gather(*(reader.read("a", text) for _ in range(3)), return_exceptions=True)
+    assert first == LARGE
+    assert [type(other) for other in others] == [Overloaded, Overloaded]
+    assert await reader.read("a", text) == LARGE
+
+
+async def test_a_small_response_is_read_at_once_while_large_ones_wait() -> None:
+    reader = StoredResponseReader(wait_seconds=60)
+    text = pack(json.dumps(LARGE).encode())
+    large = [asyncio.create_task(reader.read("a", text)) for _ in range(8)]
+    await asyncio.sleep(0)
+    with pytest.raises(StopIteration) as read:
+        reader.read("a", pack(b"[204,{},null]")).send(None)
+    assert read.value.value == Response(204, {}, None)
+    assert not any(task.done() for task in large)
+    await asyncio.gather(*large)
+
+
+@pytest.mark.parametrize("size", [0, 1000, SMALL_BYTES - 1, SMALL_BYTES + 1, 5_000_000])
+def test_only_a_small_response_is_unpacked_on_the_event_loop(size: int) -> None:
+    text = pack(b"x" * size)
+    assert unpack_small(text) == (b"x" * size if size <= SMALL_BYTES else None)
+
+
+@pytest.mark.parametrize("text", ["", "1", "[]", "{}", "[200]", '["200",{},null]', "[200,{},1]", '[200,{"a":1},null]'])
+async def test_what_is_no_response_is_corrupt(text: str) -> None:
+    with pytest.raises(CorruptRecord):
+        await StoredResponseReader().read("a", text)
