@@ -10,6 +10,9 @@ nothing of what is done.
     of that time; or the loop is so far behind that what it reads now was sent long ago, and may be waited for no more
                       it is refused before anything is done for it: a queue that is not served in time serves nobody
 
+While the loop is behind, a caller that has no request in progress still gets a free place. So the callers whose many
+requests keep the loop busy are refused, and others are not.
+
 Callers get free places in turn, the requests of one caller in order of arrival. So one caller's overload delays and
 refuses only that caller's requests. A caller is a string, such as an owner or an address: Admission only compares it.
 
@@ -102,7 +105,7 @@ class Admission:
     def is_full_for(self, caller: str | None) -> bool:
         """Whether a request of this caller that comes now is refused; None stands for callers not known yet."""
         if self._late > 1:
-            return True
+            return not self._is_spared(caller)
         first = self._waiting.first(caller)
         if first is not None and asyncio.get_running_loop().time() - first.since > LONG * self._seconds:
             return True
@@ -127,7 +130,13 @@ class Admission:
 
         A place is counted to the caller as soon as that is known: at `begin` at the latest.
         """
-        return self._late <= 1 and self._take_free(errand)
+        return (self._late <= 1 or self._is_spared(errand.caller)) and self._take_free(errand)
+
+    def _is_spared(self, caller: str | None) -> bool:
+        """Whether a caller gets a place though the loop is late: it is known, has no other request, and one is free."""
+        if caller is None or self._places.free <= 0:
+            return False
+        return self._places.count(caller) == 0 and self._waiting.count(caller) == 0
 
     def begin(self, errand: CancelScope, caller: str = "") -> bool:
         """Begin an errand of a caller in this task. `end` ends it.

@@ -225,6 +225,28 @@ async def test_who_comes_while_the_loop_is_behind_is_refused_though_there_is_roo
             assert admission.in_progress == 2
 
 
+async def test_while_the_loop_is_behind_a_caller_with_nothing_in_progress_gets_a_free_place(
+    expected_logs: ExpectedLogs,
+) -> None:
+    """So one caller that keeps the loop busy is refused, and others are not."""
+    expected_logs.add("overload, requests are refused")
+    admission = Admission(3, seconds=0.1)
+    async with admission.slot(CancelScope(), "busy"):
+        for _ in range(2):
+            time.sleep(0.2)  # noqa: ASYNC251  # what the loop was at
+            await turns()
+        assert admission.is_full_for("busy")
+        assert admission.is_full_for(None), "who it is will show when the loop is in time"
+        assert not admission.is_full_for("a")
+        async with admission.slot(CancelScope(), "a"):
+            with pytest.raises(Overloaded):
+                await admission.slot(CancelScope(), "a").__aenter__()
+            async with admission.slot(CancelScope(), "b"):
+                assert admission.is_full_for("c"), "there is no place"
+            assert not admission.is_full_for("c")
+        assert admission.is_full_for("busy")
+
+
 # A request has its time
 
 

@@ -25,6 +25,10 @@ class FairPlaces(Generic[W]):
         """Whether a group may have one more place."""
         return self._taken.get(group, 0) < self._most_of_group
 
+    def count(self, group: Hashable) -> int:
+        """Return the number of places that a group has."""
+        return self._taken.get(group, 0)
+
     def take(self, group: Hashable) -> bool:
         """Take a place for a group if one is free and the group may have it; whether it did."""
         if self.free <= 0 or (group is not None and not self.assign(group)):
