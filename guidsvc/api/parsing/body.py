@@ -88,20 +88,23 @@ def read(
 
 def parse(body: bytes, model: type[_Body], context: dict[str, Any]) -> _Body:
     """Return the model that a body holds; InvalidRequest with all that is wrong with it, and where."""
-    if len(body) > MAX_MARKS:
-        _refuse_costly(body)
+    if fault := _cost_fault(body):
+        raise InvalidRequest(fault)
     return validate(decode(body), model, context)
 
 
-def _refuse_costly(body: bytes) -> None:
-    """Refuse the body of one record if it takes long to decode, as no valid one does."""
+def _cost_fault(body: bytes) -> InvalidField | None:
+    """Return what is wrong with the body of one record if it takes long to decode, as no valid one does."""
+    if len(body) <= MAX_MARKS:
+        return None
     if len(body) - len(body.translate(None, _MARKS)) > MAX_MARKS:
         detail = f"has over {MAX_MARKS} quotes, brackets, commas and colons; send fewer members and items"
-        raise InvalidRequest(InvalidField("", detail))
+        return InvalidField("", detail)
     # At least half of a long run of digits is counted here, in a tenth of the time that the expression takes.
     runs = body.translate(_ZEROS).count(b"0" * _LONG_DIGITS)
     if 2 * _LONG_DIGITS * runs > MAX_DIGITS and sum(map(len, _LONG_INTEGER.findall(body))) > MAX_DIGITS:
-        raise InvalidRequest(InvalidField("", f"has integers of over {MAX_DIGITS} digits together; send fewer"))
+        return InvalidField("", f"has integers of over {MAX_DIGITS} digits together; send fewer")
+    return None
 
 
 def decode(body: bytes) -> Any:
@@ -132,7 +135,7 @@ def decode_operations(body: bytes, most: int) -> Any:
     """Return the JSON value that a large document of operations is, as `decode` does; InvalidRequest if there are more.
 
     Each operation is decoded by itself, so that a thread gives way to the event loop after at most MAX_BYTES: while
-    a parser is at work no other thread runs. One that is larger is an InvalidRequest in the list.
+    a parser is at work no other thread runs. One that is larger, or too costly, is an InvalidRequest in the list.
     """
     elements = _elements(body, most)
     document = decode(_outline(body, elements))
@@ -160,6 +163,8 @@ def _outline(body: bytes, elements: Sequence[tuple[int, int]]) -> bytes:
 def _decode_operation(body: bytes, index: int) -> Any:
     if len(body) > MAX_BYTES:
         return InvalidRequest(InvalidField("", f"has {len(body)} bytes; an operation has at most {MAX_BYTES}"))
+    if fault := _cost_fault(body):
+        return InvalidRequest(fault)
     try:
         return decode(body)
     except InvalidRequest as error:

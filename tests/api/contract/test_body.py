@@ -222,3 +222,11 @@ def test_a_body_of_too_many_digits_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(InvalidRequest, match="integers of over"):
         body.parse(b'{"user":"a","metadata":{"a":[%b]}}' % integers.encode(), PutCommand, {"guid": None})
     body.parse(b'{"user":"a","metadata":{"a":[%b]}}' % fractions.encode(), PutCommand, {"guid": None})
+
+
+def test_an_operation_of_too_many_marks_is_refused_alone() -> None:
+    costly = b'{"user":"a","metadata":{"a":[%b]}}' % b",".join([b"[]"] * 10_000)
+    decoded = body.decode_operations(b'{"operations":[{"user":"b"},%b]}' % costly, MAX_OPERATIONS)
+    assert decoded["operations"][0] == {"user": "b"}
+    with pytest.raises(InvalidRequest, match="brackets"):
+        body.validate(decoded["operations"][1], BatchOperation, {})
