@@ -43,8 +43,10 @@ def etag_of(record: Record) -> str:
     return str(record.version)
 
 
-def check_preconditions(guid: str, record: Record | None, conditions: Conditions) -> None:
-    """Raise PreconditionFailed, with the record that there is, unless it is as the conditions demand."""
-    if not conditions.hold(record):
-        there_is = (None, None) if record is None else (record.version, record.json_body)
-        raise PreconditionFailed(guid, *there_is)
+def check_preconditions(guid: str, record: Record | None, conditions: Conditions, *, is_shown: bool = True) -> None:
+    """Raise PreconditionFailed unless the record is as the conditions demand; with the record if it `is_shown`."""
+    if conditions.hold(record):
+        return
+    if record is None:
+        raise PreconditionFailed(guid, None, None)
+    raise PreconditionFailed(guid, record.version, record.json_body if is_shown else None)

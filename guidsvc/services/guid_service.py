@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from guidsvc.domain import lifecycle as rules
 from guidsvc.domain import preconditions, selection
-from guidsvc.domain.caller import ANYONE, Caller, authorize
+from guidsvc.domain.caller import ANYONE, READ, Caller, authorize
 from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand
 from guidsvc.domain.guid_generator import ClaimedDraw, GuidGenerator
 from guidsvc.domain.lifecycle import RetentionPolicy
@@ -134,6 +134,11 @@ class GuidService:
         acting = copy(self)
         acting._caller = caller  # noqa: SLF001  # it is one of us
         return acting
+
+    @property
+    def may_read(self) -> bool:
+        """Whether the caller may be shown records that it has not created just now."""
+        return self._caller.may(READ)
 
     def get_nowait(self, guid: str, caller: Caller | None = None) -> Record | None:
         """Return the live record of a GUID if it is at hand, as `get` would; None if it has to be waited for."""
@@ -390,7 +395,7 @@ class GuidService:
     def _demand(self, guid: str, old: Record | None, conditions: Conditions) -> None:
         if old is not None and self._strict and not conditions:
             raise PreconditionRequired(guid)
-        preconditions.check_preconditions(guid, old, conditions)
+        preconditions.check_preconditions(guid, old, conditions, is_shown=self.may_read)
 
 
 class _Highest:

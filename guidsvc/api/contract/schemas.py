@@ -200,7 +200,10 @@ class Result(BaseModel):
     status: Annotated[int, Field(description="The status that a request of its own would have had.")]
     guid: Annotated[str, Field(pattern=GUID_PATTERN)] = _perhaps("Of which GUID.")
     etag: str = _perhaps("The version of the record, as an entity tag.")
-    record: Record = _perhaps("The record as it now is; not there if the answer has no room for it.")
+    record: Record = _perhaps(
+        "The record as it now is; not there if the answer has no room for it, or if a key without the scope `read` "
+        "updated it."
+    )
     problem: AnyProblem = _perhaps("What went wrong.")
     line: int = _perhaps("Which line failed, from 1, where a hundred before it did, and there is no problem.")
 
@@ -231,7 +234,7 @@ class Batch(BaseModel):
 class Conflicting(Problem):
     """Brings the record that there is, if there is one."""
 
-    record: Record = _perhaps("The record as it is.")
+    record: Record = _perhaps("The record as it is, if the key has the scope `read`.")
 
 
 PROBLEMS: dict[str, type[Problem]] = {

@@ -100,7 +100,7 @@ _ALL = (
     ),
     ProblemDoc(
         "The record is not, or no longer, as If-Match or If-None-Match demands. Nothing was changed.",
-        "Look at the record and the ETag that come with the problem, and decide anew.",
+        "Look at the record (if the key may read it) and the ETag that come with the problem, and decide anew.",
         errors.PreconditionFailed(EXAMPLE_GUID, _VERSION, _RECORD.json_body),
     ),
     ProblemDoc(

@@ -87,10 +87,13 @@ def record_response(service: GuidService, asked: GuidRequest, status: int, recor
         headers["Location"] = f"/guid/{record.guid}"
     if status == NOT_MODIFIED:
         return Response(status, headers, None)
-    prefer = None if asked.method in {"GET", "HEAD"} else asked.headers.get("Prefer")
-    if prefer is not None and preferences.parse(prefer).get("return") == "minimal":
-        applied = {"Preference-Applied": "return=minimal"}
-        return Response(NO_CONTENT if status == OK else status, headers | applied, None)
+    if asked.method not in {"GET", "HEAD"}:
+        prefer = asked.headers.get("Prefer")
+        if prefer is not None and preferences.parse(prefer).get("return") == "minimal":
+            applied = {"Preference-Applied": "return=minimal"}
+            return Response(NO_CONTENT if status == OK else status, headers | applied, None)
+        if status == OK and not service.may_read:  # others may have written what this request left as it was
+            return Response(NO_CONTENT, headers, None)
     wire = service.full(record) if asked.full else record.json_body
     return Response(status, headers, wire.decode())
 

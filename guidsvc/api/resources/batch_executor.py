@@ -168,7 +168,8 @@ class BatchExecutor:
 
     def _rendered(self, status: int, record: Record) -> Result:
         head = to_json({"status": status, "guid": record.guid, "etag": f'"{etag_of(record)}"'})
-        if self._minimal or status == 304:  # noqa: PLR2004  # Not Modified
+        is_hidden = status == 200 and not self._service.may_read  # noqa: PLR2004  # others may have written a part of it
+        if self._minimal or is_hidden or status == 304:  # noqa: PLR2004  # Not Modified
             return Result(status, head, head, is_done=True)
         wire = self._service.full(record) if self._full else record.json_body
         return Result(status, b'%b,"record":%b}' % (head[:-1], wire), head, is_done=True)

@@ -59,8 +59,16 @@ CREATED_NOW = ResponseSpec(
     headers=(*always(LOCATION), *OF_WRITTEN),
     leads_to=LEADS_TO,
 )
-_UPDATED = ResponseSpec(200, "The record as it now is.", answers.Record, headers=OF_WRITTEN, leads_to=LEADS_TO)
-_MINIMAL = ResponseSpec(204, "It is done; `return=minimal` was preferred.", headers=OF_WRITTEN)
+_UPDATED = ResponseSpec(
+    200,
+    "The record as it now is, if the key has the scope `read`.",
+    answers.Record,
+    headers=OF_WRITTEN,
+    leads_to=LEADS_TO,
+)
+_MINIMAL = ResponseSpec(
+    204, "It is done; `return=minimal` was preferred, or the key lacks the scope `read`.", headers=OF_WRITTEN
+)
 _Query = TypeVar("_Query", bound=RecordQuery)
 
 

@@ -5,6 +5,7 @@ what is declared above it. So an operation without a row, or one that has come t
 """
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from itertools import combinations, product
@@ -189,8 +190,56 @@ async def test_a_key_opens_what_its_scopes_take_and_nothing_else(world: World) -
             continue  # which is judged operation by operation, below
         may = ROWS[method.id].needs in {None, *scopes.split()} or ADMIN in scopes.split()
         reply = await world.ask(method, key.headers, await world.own(method) if may else {})
-        assert reply.status == (ROWS[method.id].status if may else 403), f"{method.id} with {scopes}"
+        right = 204 if method.id in {"putGuid", "patchGuid"} and not may_read(scopes) else ROWS[method.id].status
+        assert reply.status == (right if may else 403), f"{method.id} with {scopes}"
     assert await world.state() == before
+
+
+def may_read(scopes: str) -> bool:
+    """Whether a key of these scopes may be shown records."""
+    return bool({"read", ADMIN} & set(scopes.split()))
+
+
+CHANGES: tuple[tuple[str, object, dict[str, str]], ...] = tuple(
+    (method, body, headers)
+    for method, body in (("PUT", {}), ("PUT", {"expire": 4102444800}), ("PATCH", {}), ("PATCH", {"metadata": {"b": 1}}),
+                         ("DELETE", None))
+    for headers in ({}, {"If-Match": '"1"'}, {"If-None-Match": "*"}, {"If-Match": "*"})
+    if method != "DELETE" or headers in ({"If-Match": '"1"'}, {"If-None-Match": "*"})
+)  # fmt: skip
+"""What may be sent to a record with `write` or `delete`: of what it holds nothing is replaced."""
+FAILING = [{"op": op, "guid": GUID} | more
+    for op in ("put", "delete") for more in ({"if_match": '"1"'}, {"if_none_match": "*"})]  # fmt: skip
+OPERATIONS_OF_A_BATCH = [*FAILING, {"guid": GUID}, {"guid": GUID, "expire": 4102444801}]
+
+
+async def test_without_the_scope_read_a_key_is_shown_nothing_that_others_wrote(world: World) -> None:
+    """By no change, whether it changes something, nothing, or fails; alone, in batches, and validated only."""
+    for scopes in SUBSETS:
+        asker, seen = await world.asker("alice", scopes), []
+        for method, body, headers in CHANGES:
+            seen += [await asker.ask(method, path, json=body, headers=headers) for path in (MINE, f"{MINE}?view=full")]
+        for query in ("", "?view=full", "?validate_only=true"):
+            seen.append(await asker.ask("POST", f"/guid:batch{query}", json={"operations": OPERATIONS_OF_A_BATCH}))
+            lines = "".join(json.dumps(each) + "\n" for each in OPERATIONS_OF_A_BATCH).encode()
+            headers = {"Content-Type": "application/x-ndjson"}
+            seen.append(await asker.ask("POST", f"/guid:batch{query}", body=lines, headers=headers))
+        is_shown = [CANARY in reply.body.decode() for reply in seen]
+        assert any(is_shown) is (may_read(scopes) and scopes != "read"), scopes
+        if {"write", "delete"} & set(scopes.split()):
+            assert 412 in {reply.status for reply in seen}
+
+
+async def test_a_creation_is_answered_with_the_record_though_the_key_may_not_read(world: World) -> None:
+    writer = await world.asker("alice", "write")
+    for method, path in (("PUT", f"/guid/{'F' * 32}"), ("POST", "/guid")):
+        reply = await writer.ask(method, path, json=RECORD)
+        assert (reply.status, reply.json["user"]) == (201, "u")
+    updated = await writer.ask("PUT", f"/guid/{'F' * 32}", json={"user": "v"})
+    assert (updated.status, updated.body) == (204, b"")
+    assert all(name in updated.headers for name in ("ETag", "Last-Modified"))
+    assert "Preference-Applied" not in updated.headers, "nothing was preferred"
+    assert (await writer.ask("PUT", f"/guid/{'F' * 32}", json={}, headers={"If-Match": '"1"'})).headers["ETag"]
 
 
 async def test_each_operation_of_a_batch_takes_its_scope(world: World) -> None:
