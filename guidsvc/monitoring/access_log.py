@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from json import dumps
 from typing import Protocol, TextIO
+from urllib.parse import quote, unquote
 
 import structlog
 
@@ -23,6 +24,11 @@ REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.MISDIRECTED_REQUEST, HT
 """Requests that were answered so have a limit of access lines."""
 _SECRETS = re.compile(r"(gs_[0-9A-Za-z]{12}_)\w+|(eyJ)[\w-]{8,}[\w.-]*")
 """What may be in a path by mistake: an API key, of which the id may be told; a JWT."""
+
+_ENCODED_PERCENT = re.compile("%(?:25)+")
+"""A percent sign, however often it was encoded."""
+_SAFE = "/:@!$&'()*+,;=~"
+"""What a path may hold as it stands (RFC 3986, 3.3), beside letters, digits and `-._~`."""
 
 
 class AccessLog:
@@ -83,9 +89,16 @@ _CACHE = {None: ""} | {source: f'"cache": "{source}", ' for source in (L1, REDIS
 
 def without_secrets(path: str) -> str:
     """Return a path, with `...` for the secret of a key, or for a token, that somebody put there."""
+    if "%" in path:
+        decoded = unquote(_ENCODED_PERCENT.sub("%", path))
+        return quote(_redacted(decoded), safe=_SAFE) if _SECRETS.search(decoded) else path
     if "gs_" not in path and "eyJ" not in path:
         return path
-    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}...", path)
+    return _redacted(path)
+
+
+def _redacted(text: str) -> str:
+    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}...", text)
 
 
 class _JsonAccessLog(AccessLog):

@@ -3,10 +3,11 @@
 import logging
 import sys
 from functools import partial
-from typing import Literal
+from io import StringIO
+from typing import Literal, TextIO
 
 import structlog
-from structlog.types import EventDict, Processor, WrappedLogger
+from structlog.types import EventDict, ExcInfo, Processor, WrappedLogger
 
 from guidsvc.monitoring.line_limit import LineLimit
 from guidsvc.monitoring.standard_streams import BoundedStream
@@ -125,8 +126,29 @@ def _named(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+def _escape_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Escape what a terminal would act on, or not show, in the values of a line: clients choose some of them."""
+    return {name: escape(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def escape(text: str) -> str:
+    """Return a text with escapes for characters that are not printable: controls, formats, separators of lines."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def _plain_traceback(out: TextIO, failure: ExcInfo) -> None:
+    """Write a traceback; rich, where it is installed, would show what variables hold."""
+    plain = StringIO()
+    structlog.dev.plain_traceback(plain, failure)
+    out.write("\n".join(map(escape, plain.getvalue().split("\n"))))
+
+
 def _rendering(*, readable: bool) -> list[Processor]:
     if readable:
-        plain = structlog.dev.plain_traceback  # rich, where it is installed, would show what variables hold
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        return [
+            _escape_values,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_plain_traceback),
+        ]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -86,6 +86,69 @@ async def test_a_line_for_a_reader_says_the_same(caplog: pytest.LogCaptureFixtur
     assert all(str(value) in caplog.text or repr(value) in caplog.text for value in LINE)
 
 
+KEY = f"gs_{'a' * 12}_{'s3' * 20}_crc"
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (f"/guid/{KEY}", "/guid/gs_aaaaaaaaaaaa_..."),
+        (f"/guid/{KEY.replace('_', '%5F')}", "/guid/gs_aaaaaaaaaaaa_..."),
+        (f"/guid/{KEY.replace('_', '%5f')}/x", "/guid/gs_aaaaaaaaaaaa_.../x"),
+        (f"/guid/{KEY.replace('_', '%255F')}", "/guid/gs_aaaaaaaaaaaa_..."),
+        (f"/guid/{KEY.replace('_', '%2525255F')}", "/guid/gs_aaaaaaaaaaaa_..."),
+        (f"/guid/%67{KEY[1:]}", "/guid/gs_aaaaaaaaaaaa_..."),
+        ("/guid/" + "".join(f"%{ord(each):02x}" for each in KEY), "/guid/gs_aaaaaaaaaaaa_..."),
+        (f"/a%2F%0A{KEY}", "/a/%0Ags_aaaaaaaaaaaa_..."),
+        ("/guid/eyJhbGciOiJFUzI1NiJ9%2EeyJzdWIiOiJhIn0%2Es3s3", "/guid/eyJ..."),
+        ("/guid/%65%79JhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.s3s3", "/guid/eyJ..."),
+        ("/guid/%41%00%zz%", "/guid/%41%00%zz%"),
+        (f"/{'%25' * 60}", f"/{'%25' * 60}"),
+    ],
+)
+@pytest.mark.usefixtures("_configured")
+async def test_a_key_in_a_path_is_not_logged_however_it_is_encoded(
+    capsys: pytest.CaptureFixture[str], path: str, shown: str
+) -> None:
+    for form in ("json", "console"):
+        logs.configure("info", form)
+        log = access_log.access_log("info", form)
+        assert log is not None
+        log("GET", path, 404, 1.0, "id-1", "::1", None)
+        await asyncio.sleep(0)
+        line = capsys.readouterr().err
+        assert shown in line
+        assert "s3s3" not in line
+
+
+CONTROLS = "".join(map(chr, [*range(32), *range(0x7F, 0xA0)])) + "\u2028\u202e\u200b\ufeff\udc9b"
+SHOW_CONTROLS = f"""
+import logging
+import structlog
+from guidsvc.monitoring import access_log, log_config as logs
+
+logs.configure("info", "console")
+controls = {CONTROLS!r}
+access_log.access_log("info", "console")("GET", "/" + controls, 404, 1.0, controls, controls, None)
+logging.getLogger("theirs").warning("%s", controls)
+structlog.get_logger("ours").warning(controls, field=controls, fields=[controls])
+try:
+    raise ValueError(controls)
+except ValueError:
+    structlog.get_logger("ours").exception("a fault")
+"""
+
+
+def test_no_control_character_reaches_a_terminal() -> None:
+    """In any field, message or traceback; letters are shown as they are."""
+    done = subprocess.run([sys.executable, "-c", SHOW_CONTROLS], cwd=ROOT, capture_output=True, check=True)
+    lines = done.stderr.decode().split("\n")
+
+    assert sum("\\x9b31" in line or "\\x9b" in line for line in lines) >= 4
+    assert [line for line in lines if not line.isprintable()] == []
+    assert logs.escape("Zo\u00eb \u4e2d a b") == "Zo\u00eb \u4e2d a b"
+
+
 def test_where_only_warnings_are_wanted_no_request_has_a_line() -> None:
     assert access_log.access_log("warning", "json") is None
 
