@@ -23,6 +23,13 @@ _HARMLESS = re.compile(
 _FILE = re.compile(r"(?i)tls(ca|crl|certificatekey)file|ssl_(ca_certs|certfile|keyfile)")
 """Parameters that name a file."""
 _PARTS = re.compile(r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<rest>.*)", re.DOTALL)
+_ADDRESS = re.compile(r"^\[[^\]]*\]")
+"""An IPv6 address, before its port."""
+_STRAY_AT = "in a password each of : / ? # [ ] @ % is to be percent-encoded, as %40 for @"
+_BAD_PORT = (
+    "the port is no number; write user and password before the host, as in redis://:PASSWORD@HOST:PORT, and "
+    "percent-encode each of : / ? # [ ] @ % in a password"
+)
 _Made = TypeVar("_Made")
 
 
@@ -49,7 +56,21 @@ def scheme_of(url: str) -> str:
 
 
 def is_ambiguous(url: str) -> bool:
-    """Whether it is unclear where a password ends: there is an @ where there should be none."""
+    """Whether a part may be a password: there is an @ where there should be none, or a port that is none."""
+    return _has_stray_at(url) or _has_bad_port(url)
+
+
+def _has_bad_port(url: str) -> bool:
+    """Whether a password may stand where a port does, as nothing stands before an @, and the port is no number."""
+    scheme, _, rest = url.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    if scheme == "sqlite" or "@" in authority:
+        return False
+    ports = [_ADDRESS.sub("", host).partition(":")[2] for host in authority.split(",")]
+    return not all(re.fullmatch("[0-9]{0,5}", port) for port in ports)
+
+
+def _has_stray_at(url: str) -> bool:
     scheme, _, rest = url.partition("://")
     parts = _PARTS.fullmatch(rest)
     if parts is None or (scheme in {"sqlite", "unix"} and not parts["authority"]):
@@ -63,7 +84,7 @@ def connect_with_redacted_errors(
 ) -> _Made:
     """Return what `make` makes of a URL; StartError, which names the setting, if that is one of these faults."""
     if is_ambiguous(url):
-        raise StartError(f"{setting}: in a password each of : / ? # [ ] @ % is to be percent-encoded, as %40 for @")
+        raise StartError(f"{setting}: {_BAD_PORT if _has_bad_port(url) else _STRAY_AT}") from None
     _refuse_unreadable_files(setting, url)
     try:
         return make(url)
