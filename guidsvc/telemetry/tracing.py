@@ -13,16 +13,18 @@ L1, REDIS, MISS = "l1", "redis", "miss"
 class RequestTrace:
     """The notes on one request; `spent` is the seconds that it waited for each part, added up.
 
-    `remote` is where it came from.
+    `remote` is where it came from. If it `is_opaque` the client is not told which parts it waited for: where a GUID is
+    not found, that would tell whether there is a record of another owner.
     """
 
-    __slots__ = ("remote", "request_id", "source", "spent")
+    __slots__ = ("is_opaque", "remote", "request_id", "source", "spent")
 
     def __init__(self, request_id: str, remote: str = "") -> None:
         self.request_id = request_id
         self.remote = remote
         self.source: str | None = None
         self.spent: dict[str, float] = {}
+        self.is_opaque = False
 
 
 CURRENT: ContextVar[RequestTrace | None] = ContextVar("trace", default=None)
@@ -34,6 +36,13 @@ def record_source(source: str) -> None:
     trace = CURRENT.get()
     if trace is not None:
         trace.source = source
+
+
+def hide_waits() -> None:
+    """Do not tell the client which parts the current request waits for."""
+    trace = CURRENT.get()
+    if trace is not None:
+        trace.is_opaque = True
 
 
 def record_wait(part: str, seconds: float) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing, suppress
 from http import HTTPStatus
-from http.client import METHOD_NOT_ALLOWED, NOT_MODIFIED
+from http.client import METHOD_NOT_ALLOWED, NOT_FOUND, NOT_MODIFIED
 from typing import Any, ClassVar, TypeVar
 
 import structlog
@@ -346,6 +346,7 @@ class Handler(AuthenticatedHandler):
         told = {} if self.login is None else self.login.ration.headers()
         if origin:
             told |= origin.headers(self.source, self.trace, max(0.0, self.request.request_time()))
+            self.trace.is_opaque |= self.get_status() == NOT_FOUND
         for name, value in told.items():
             self.set_header(name, value)
 

@@ -13,7 +13,7 @@ from guidsvc.api.execution.guid_actions import ACTIONS, GuidRequest
 from guidsvc.api.fast_path.eligibility import request_id_for
 from guidsvc.auth.authenticator import Session
 from guidsvc.domain.caller import ANYONE, DELETE, READ, WRITE, Caller, Scope
-from guidsvc.errors import StoreUnavailable
+from guidsvc.errors import NotFound, StoreUnavailable
 from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
@@ -99,6 +99,7 @@ class DirectRequest:
                 raise
             replies.log_failure(error, name)
             self.last, status = way.under_way.draining, problems.problem_of(error).status
+            trace.is_opaque = isinstance(error, NotFound)
             more = way.extra_header_lines(trace, None, begun, self._login)
             reply = replies.serialize_problem(error, name, head=head, last=self.last, more=more, secure=secure)
             del error  # or its traceback would lead back to it, and hold the body

@@ -212,6 +212,8 @@ class FastPathDispatcher:
             record = self._peek(guid, ANYONE if login is None else login.caller)
         except (NotFound, Expired, InvalidRequest) as error:
             status = problems.problem_of(error).status
+            if trace is not None:
+                trace.is_opaque = isinstance(error, NotFound)
             more = self.extra_header_lines(trace, None, begun, login)
             reply = replies.serialize_problem(error, name, head=head, more=more, secure=secure)
         except GuidsvcError:

@@ -19,6 +19,7 @@ from guidsvc.errors import (
     ClientDisconnected,
     GuidsvcError,
     InvalidRequest,
+    NotFound,
     OutcomeUnknown,
     PreconditionFailed,
     detached,
@@ -28,6 +29,7 @@ from guidsvc.http.ndjson import Line
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import GuidFactory
+from guidsvc.telemetry.tracing import hide_waits
 
 GROUP = 128
 """So many operations are done side by side: enough to share a commit, and not so many that other requests wait long."""
@@ -176,6 +178,8 @@ class BatchExecutor:
 
     def _failed(self, error: Exception, line: int | None) -> Result:
         problem = problems.problem_of(error)
+        if isinstance(error, NotFound):
+            hide_waits()
         if problem is problems.INTERNAL:
             _log.error("fault of the service", request_id=self._request_id, exc_info=error)
         elif (

@@ -38,7 +38,8 @@ class DiagnosticHeaders:
         """Return those of an answer that took so long."""
         told = {"Cache-Status": CACHE_STATUS[source]} if self.cache_status and source is not None else {}
         if self.server_timing:
-            spent = {part: trace.spent[part] for part in _PARTS if part in trace.spent} | {"total": seconds}
+            parts = () if trace.is_opaque else _PARTS
+            spent = {part: trace.spent[part] for part in parts if part in trace.spent} | {"total": seconds}
             told["Server-Timing"] = ", ".join(f"{name};dur={1000 * each:.2f}" for name, each in spent.items())
         return told
 

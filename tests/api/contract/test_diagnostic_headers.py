@@ -12,13 +12,15 @@ import pytest
 from guidsvc.http.headers.diagnostics import CACHE_STATUS
 from guidsvc.telemetry.tracing import MISS
 from tests.api.resources.test_metrics import until_cached
-from tests.conftest import Serving
+from tests.conftest import FakeClock, Serving
 from tests.support.backing_servers import service, wait_until
 from tests.support.factories import GUID, USER
+from tests.support.secured_service import Guarded
 
 pytestmark = pytest.mark.both_servers
 
 PATH = f"/guid/{GUID}"
+FULL = (f"{PATH}?view=full", f"/guid/{'F' * 32}?view=full")
 
 
 def parsed(header: str) -> tuple[str, dict[str, Any]]:
@@ -86,6 +88,31 @@ async def test_server_timing_says_how_long_it_took(serving: Serving, combination
     assert {"store", "total"} <= parts[1].keys()
     assert 0 < parts[0]["store"] <= parts[0]["total"] < 30_000
     assert parts[2].keys() == parts[3].keys() == {"total"}
+
+
+async def test_server_timing_of_what_is_not_found_does_not_say_whether_another_owner_has_it(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    """One of the two is in the cache of the process, so that the store is not asked for it."""
+    async with serving(**combination, server_timing=True, access="keys") as client:
+        guarded = Guarded(client, combination["store_url"], clock)
+        alice, bob = await guarded.asker("alice"), await guarded.asker("bob", "read write delete")
+        assert (await alice.ask("PUT", PATH, json={"user": USER})).status == 201
+        found = [await alice.ask("GET", PATH) for _ in range(3)]
+        assert "store" in _timing(found[0].headers["Server-Timing"])
+        batch = {"operations": [{"op": "get", "guid": guid} for guid in (GUID, "F" * 32)]}
+        for path in (PATH, f"/guid/{'F' * 32}", *FULL):
+            for method in ("GET", "HEAD") if path in FULL else ("GET", "HEAD", "PATCH", "DELETE"):
+                reply = await bob.ask(method, path, json={} if method == "PATCH" else None)
+                assert reply.status == 404
+                assert _timing(reply.headers["Server-Timing"]).keys() == {"total"}, method
+        for query in ("", "?validate_only=true"):
+            reply = await bob.ask("POST", f"/guid:batch{query}", json=batch)
+            assert _timing(reply.headers["Server-Timing"]).keys() == {"total"}
+            lines = "".join(json.dumps(each) + "\n" for each in batch["operations"]).encode()
+            kind = {"Content-Type": "application/x-ndjson"}
+            reply = await bob.ask("POST", f"/guid:batch{query}", body=lines, headers=kind)
+            assert _timing(reply.headers["Server-Timing"]).keys() <= {"total"}
 
 
 def _timing(header: str) -> dict[str, float]:
