@@ -87,6 +87,7 @@ class Handler(AuthenticatedHandler):
         headers = self._headers = HTTPHeaders()
         headers["Server"] = replies.SERVER
         headers["X-Content-Type-Options"] = replies.NOSNIFF
+        headers["X-Frame-Options"] = replies.NO_FRAMES
         headers["Content-Type"] = constants.JSON
         headers["Date"] = http_date()
         headers["Cache-Control"] = "no-store"
@@ -345,8 +346,8 @@ class Handler(AuthenticatedHandler):
         origin: DiagnosticHeaders = self.application.settings["origin"]
         told = {} if self.login is None else self.login.ration.headers()
         if origin:
-            told |= origin.headers(self.source, self.trace, max(0.0, self.request.request_time()))
             self.trace.is_opaque |= self.get_status() == NOT_FOUND
+            told |= origin.headers(self.source, self.trace, max(0.0, self.request.request_time()))
         for name, value in told.items():
             self.set_header(name, value)
 

@@ -78,6 +78,12 @@ NOSNIFF = Header(
     {"type": "string", "enum": ["nosniff"]},
     "nosniff",
 )
+NO_FRAMES = Header(
+    "X-Frame-Options",
+    "That no page may embed the reply.",
+    {"type": "string", "enum": ["DENY"]},
+    "DENY",
+)
 STRICT = Header(
     "Strict-Transport-Security", "That only TLS is to be spoken (RFC 6797), where it is.", _TEXT, "max-age=31536000"
 )

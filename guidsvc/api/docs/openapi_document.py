@@ -42,7 +42,7 @@ _BEARER: dict[str, Any] = {
     "description": "An API key, `gs_...`, where access is controlled.",
 }
 _EVERYWHERE = (
-    *headers.always(headers.REQUEST_ID, headers.NOSNIFF),
+    *headers.always(headers.REQUEST_ID, headers.NOSNIFF, headers.NO_FRAMES),
     headers.CACHE_CONTROL,
     headers.STRICT,
     headers.ALLOW_ORIGIN,

@@ -10,11 +10,14 @@ from guidsvc.http.dates import http_date
 from guidsvc.http.response import BODILESS, Response
 
 SERVER, NOSNIFF = "guidsvc", "nosniff"
+NO_FRAMES = "DENY"
+"""No page may embed a reply: one that loads would tell the page of another site that a GUID is live."""
 STRICT = "max-age=31536000"
 """What is said over TLS: for a year to come, nothing else is to be spoken with this host (RFC 6797)."""
 
 _LINES = {
     status: f"HTTP/1.1 {status} {reason}\r\nServer: {SERVER}\r\nX-Content-Type-Options: {NOSNIFF}\r\n"
+    f"X-Frame-Options: {NO_FRAMES}\r\n"
     for status, reason in responses.items()
 }
 STRICT_LINE = f"Strict-Transport-Security: {STRICT}\r\n"

@@ -71,6 +71,7 @@ async def test_every_reply_is_what_its_type_says_and_tells_no_version(serving: S
     async with serving() as client:
         for request, reply in await replies(client):
             assert reply.headers.get_list("X-Content-Type-Options") == ["nosniff"], request
+            assert reply.headers.get_list("X-Frame-Options") == ["DENY"], request
             assert reply.headers.get_list("Server") == ["guidsvc"], request
             assert STRICT not in reply.headers, request
 
@@ -126,6 +127,7 @@ async def test_over_tls_every_reply_says_to_keep_to_it(serving: Serving, certifi
             writer.write(b"nonsense\r\n\r\n")
             reply = await read_reply(reader, "GET")
             assert (reply.status, reply.headers[STRICT]) == (400, "max-age=31536000")
+            assert reply.headers["X-Frame-Options"] == "DENY"
         await hang_up(writer)
 
 
@@ -154,4 +156,5 @@ async def test_a_refusal_for_lack_of_room_protects_like_any_reply(
     for _ in range(2):
         head = refusals.answer("GET", AT, given, "127.0.0.1", secure=secure).partition(b"\r\n\r\n")[0]
         assert b"\r\nX-Content-Type-Options: nosniff\r\n" in head
+        assert b"\r\nX-Frame-Options: DENY\r\n" in head
         assert (b"\r\nStrict-Transport-Security: max-age=31536000\r\n" in head) is secure
