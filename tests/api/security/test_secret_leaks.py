@@ -126,6 +126,11 @@ def to_the_owner(it: Secretive) -> Iterator[Told]:
         yield it.ask("POST", "/guid:batch", key, {"operations": [{"op": "get", "guid": GUID}, {"op": "put", **RECORD}]})
 
 
+def _encoded(key: str) -> str:
+    """Return a key as some clients write it into a path."""
+    return key.replace("_", "%5F").replace(".", "%2E").replace("eyJ", "%65yJ")
+
+
 def to_nobody(it: Secretive) -> Iterator[Told]:
     """Ask for what is refused, or is open to all: none of this may tell anything."""
     wrong = keys.format_key(keys.parse(it.alice).id, it.bob.split("_")[2])  # type: ignore[union-attr]  # it is one
@@ -143,6 +148,7 @@ def to_nobody(it: Secretive) -> Iterator[Told]:
             f"/keys/{key}",
             f"/{key}",
             f"/guid?cursor={key}",
+            *(f"{path}/{_encoded(key)}" for path in ("/guid", "/keys", "")),
         ):
             yield it.ask("GET", path, it.bob)
             yield it.ask("POST", path, it.bob)
