@@ -137,7 +137,8 @@ class Settings(BaseSettings):
         None, description="who may ask: holders of keys, or (off) anybody; must be said unless only this host can ask"
     )
     quota: Annotated[int, Field(ge=0)] = Field(
-        0, description="the most live GUIDs that an owner may have; 0 for any number"
+        0,
+        description="the most live GUIDs of an owner, 0 for any number; with access off all GUIDs have one owner",
     )
     public_metrics: bool = Field(False, description="show /metrics to all, where access is controlled too")
     store_url: str = Field(

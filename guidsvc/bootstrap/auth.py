@@ -16,6 +16,31 @@ from guidsvc.optional_imports import extra
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository
 
+_OF_TOKENS = ("jwt_issuer", "jwt_audience", "jwt_owner_claim", "jwt_shared_owners", "jwt_require_at_jwt")
+_OF_ACCESS = ("rate_limit", "login_limit", "jwt_jwks", *_OF_TOKENS)
+"""Settings that have no effect without access control."""
+
+
+def validate_access(settings: Settings) -> None:
+    """Raise StartError for a limit that is none, and for settings that would have no effect.
+
+    Whoever sets a limit or an issuer expects that it holds; a service that ignores it is open without notice.
+    """
+    _limit("rate_limit", settings.rate_limit)
+    _limit("login_limit", settings.login_limit)
+    if not is_controlled(settings):
+        _refuse_changed(settings, _OF_ACCESS, "while access is off: set access to keys")
+    if not settings.jwt_jwks:
+        _refuse_changed(settings, _OF_TOKENS, "without jwt_jwks: set it")
+
+
+def _refuse_changed(settings: Settings, names: tuple[str, ...], why: str) -> None:
+    """Raise StartError if any of these settings differs from its default."""
+    changed = [name for name in names if getattr(settings, name) != Settings.model_fields[name].default]
+    if changed:
+        has, them = ("has", "it") if len(changed) == 1 else ("have", "them")
+        raise StartError(f"{', '.join(changed)}: {has} no effect {why}, or leave {them} out")
+
 
 @asynccontextmanager
 async def open_authenticator(

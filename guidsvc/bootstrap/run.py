@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from guidsvc.bootstrap.app import port_of, serving
-from guidsvc.bootstrap.auth import is_controlled
+from guidsvc.bootstrap.auth import validate_access
 from guidsvc.bootstrap.banner import banner
 from guidsvc.cache import is_private
 from guidsvc.config import Settings
@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 def run(settings: Settings, post: WorkerChannel | None = None) -> None:
     """Serve until SIGINT or SIGTERM: in this process, or in several that it supervises; as one of them on its post."""
-    is_controlled(settings)
+    validate_access(settings)
     if (post is not None or settings.workers > 1) and is_private(settings.cache_url):
         raise StartError(
             f"workers: {settings.workers} need a cache that they share: set cache_url to redis://host:6379/0, "

@@ -196,6 +196,22 @@ def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path, own_
         (["--store-url", "postgres://db/x"], "store_url: this is no store: postgres; use sqlite:///"),
         (["--store-url", "guidsvc.db"], "store_url: this is no store: "),
         (["--store-url", "sqlite:///missing/guidsvc.db"], "folder is missing"),
+        (["--rate-limit", "lots"], "rate_limit: this is no limit: 'lots'; use "),
+        (["--rate-limit", "0/second"], "rate_limit: this is no limit: '0/second'; use "),
+        (["--login-limit", "lots"], "login_limit: this is no limit: 'lots'; use "),
+        (
+            ["--rate-limit", "1/second"],
+            "rate_limit: has no effect while access is off: set access to keys, or leave it out",
+        ),
+        (["--jwt-jwks", "/nonexist"], "jwt_jwks: has no effect while access is off"),
+        (
+            ["--jwt-issuer", "a", "--jwt-shared-owners"],
+            "jwt_issuer, jwt_shared_owners: have no effect while access is off",
+        ),
+        (
+            ["--access", "keys", "--jwt-issuer", "a"],
+            "jwt_issuer: has no effect without jwt_jwks: set it, or leave it out",
+        ),
         (["--store-url", "mongodb://127.0.0.1:1/guidsvc"], "MongoDB cannot be used"),
         (["--cache-url", "memcached://h"], "cache_url: this is no cache: memcached; use memory:// or redis://"),
         (["--cache-url", "redis://h:port"], "cache_url: "),
