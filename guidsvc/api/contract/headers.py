@@ -39,8 +39,9 @@ PREFER_MINIMAL = Header("Prefer", "`return=minimal` is answered without a body."
 PREFER_TOTAL = Header("Prefer", "`return=total-count` adds the `total` of all pages.", _TEXT)
 IDEMPOTENCY_KEY = Header(
     "Idempotency-Key",
-    "Makes it safe to send the request again: for 24 hours it is answered as it was the first time.",
-    {"type": "string", "pattern": "^[!#-~]{1,255}$"},
+    "Makes it safe to send the request again: for 24 hours it is answered as it was the first time. 1 to 255 printable "
+    'ASCII characters, without blanks and `"`; or with them, in `"..."`, with `\\"` for `"`, `\\\\` for `\\`.',
+    {"type": "string", "pattern": r'^([!#-~]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'},
 )
 GIVEN_ID = Header(
     "X-Request-Id",

@@ -25,7 +25,9 @@ def parse(request: HTTPServerRequest, body: bytes, *, caller: Caller, repeatable
     if not quoted and not _BARE.fullmatch(given):
         raise InvalidRequest(
             InvalidField(
-                "", "must be 1 to 255 printable ASCII characters, in quotes or not", header=IDEMPOTENCY_KEY.name
+                "",
+                'must be 1 to 255 printable ASCII characters; put it in "..." if it holds a blank or a quote',
+                header=IDEMPOTENCY_KEY.name,
             )
         )
     said = b"%b %b\n%b" % (str(request.method).encode(), str(request.uri).encode("latin-1", "replace"), body)

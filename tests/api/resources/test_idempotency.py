@@ -1,11 +1,13 @@
 """Idempotency-Key, over HTTP."""
 
 import asyncio
+import re
 import sqlite3
 from contextlib import closing
 
 import pytest
 
+from guidsvc.api.contract.headers import IDEMPOTENCY_KEY
 from guidsvc.store.sqlite.store import path_of_url
 from tests.api.contract.test_handler import raw
 from tests.api.resources.test_guid import assert_problem
@@ -90,6 +92,19 @@ async def test_the_key_may_stand_in_quotes(client: Client) -> None:
     again = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": '"abc"'})
 
     assert first.body == again.body
+
+
+KEYS = ["a", "~!", "a\\", "x" * 255, '"a"', '"a b"', r'"\""', r'"\\"', '"' + r"\"" * 255 + '"', f'"{"x" * 255}"']
+NO_KEYS = ["", '""', '"', "a b", "é", "x" * 256, '"a', 'a"b', r'"\a"', r'"\"', f'"{"x" * 256}"', '"é"']
+
+
+@pytest.mark.parametrize(("keys", "status"), [(KEYS, 201), (NO_KEYS, 400)], ids=["keys", "no keys"])
+async def test_the_documented_pattern_matches_what_is_accepted(client: Client, keys: list[str], status: int) -> None:
+    pattern = IDEMPOTENCY_KEY.schema["pattern"]
+    for key in keys:
+        reply = await client.put("/guid", {"user": USER}, headers={"Idempotency-Key": key})
+        assert (reply.status, reply.headers.get("Idempotent-Replayed")) in {(status, None), (201, "true")}, key
+        assert (re.search(pattern, key) is not None) == (status == 201), key
 
 
 @pytest.mark.parametrize("key", ["", '""', '"', "a b", "é", "x" * 256, '"a'])
