@@ -473,3 +473,13 @@ async def test_an_integer_in_metadata_has_at_most_4300_digits(client: Client) ->
     assert (await client.put(PATH, body=body % (b"9" * 4300))).status == 201
     assert b"9" * 4300 in (await client.get(PATH)).body
     assert_problem(await client.put(PATH, body=body % (b"9" * 4301)), 400, "invalid-request")
+
+
+async def test_a_missing_user_is_reported_when_no_member_is_wrong(client: Client) -> None:
+    """As README and docs/api.md say: only the write knows whether a PUT creates."""
+    for body, pointers in (({"colour": 1, "expire": "x"}, {"/colour", "/expire"}), ({}, {"/user"})):
+        reply = await client.put(f"/guid/{GUID}", body)
+        assert_problem(reply, 400, "invalid-request")
+        assert {error["pointer"] for error in reply.json["errors"]} == pointers
+    reply = await client.put("/guid", {"colour": 1})
+    assert {error["pointer"] for error in reply.json["errors"]} == {"/colour", "/user"}
