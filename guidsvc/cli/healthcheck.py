@@ -5,6 +5,7 @@ if the answer is 200, else with 1 and one line that says why.
 """
 
 import argparse
+import json
 import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
@@ -44,10 +45,22 @@ def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) 
     try:
         status, text = _within(TOTAL_SECONDS, partial(_ask, settings, path))
     except (OSError, HTTPException) as error:
-        raise StartError(f"healthcheck: {where}: {_reason(error)}") from error
+        raise StartError(f"healthcheck: {where}: {_reason(error)}{_tls_hint(settings, error)}") from error
     if status != OK:
         raise StartError(f"healthcheck: {where}: answered {status}: {text}")
-    print(f"{'ready' if arguments.ready else 'alive'}: {where}")
+    print(f"{_readiness(text, where) if arguments.ready else f'alive: {where}'}")
+
+
+def _readiness(text: str, where: str) -> str:
+    """Return the status that /readyz answers; if it is not `ready`, with the state of each part."""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = None
+    status = answer.pop("status", None) if isinstance(answer, dict) else None
+    if status in {None, "ready"}:
+        return f"ready: {where}"
+    return f"{status}: {where}: {', '.join(f'{part} {state}' for part, state in answer.items())}"
 
 
 def container_flags(first_process: Path) -> list[str]:
@@ -130,6 +143,15 @@ def _reason(error: OSError | HTTPException) -> str:
     if isinstance(error, HTTPException):
         return f"this is no HTTP: {error!r}"
     return error.strerror or str(error)
+
+
+def _tls_hint(settings: Settings, error: OSError | HTTPException) -> str:
+    """Return what to do if one side may speak TLS and the other not; empty if that cannot be the cause."""
+    if not isinstance(error, (ssl.SSLError, ConnectionResetError, HTTPException)):
+        return ""
+    if settings.tls_cert is None:
+        return "; if the service speaks TLS, give its --tls-cert and --tls-key"
+    return "; if the service does not speak TLS, leave out --tls-cert and --tls-key"
 
 
 def parser() -> argparse.ArgumentParser:

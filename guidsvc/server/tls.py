@@ -18,6 +18,8 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: those that keep what was sent secret though the key be lost later, and notice what is changed; as all do
 of 1.3."""
 PROTOCOLS = ["http/1.1"]
+_CERTIFICATE, _KEY = b"CERTIFICATE", b"PRIVATE KEY"
+"""What the labels of PEM (RFC 7468) end with."""
 
 _log = structlog.get_logger(__name__)
 
@@ -43,15 +45,26 @@ class Tls:
 
     def _load(self) -> ssl.SSLContext:
         try:
-            for path in (self._certificate, self._key):
-                read_file(path)  # OpenSSL would wait for a pipe
-            loaded = _context(self._certificate, self._key)
+            contents = [read_file(path) for path in (self._certificate, self._key)]  # OpenSSL would wait for a pipe
+            try:
+                loaded = _context(self._certificate, self._key)
+            except ssl.SSLError:
+                self._refuse_wrong_kind(*contents)
+                raise
         except (OSError, ValueError) as error:  # of which ssl.SSLError is one
             why = getattr(error, "strerror", None) or error
             where = getattr(error, "filename", None) or f"{self._certificate}, {self._key}"
             raise StartError(f"tls_cert, tls_key: {where}: {why}") from error
         self._warn_of_readers()
         return loaded
+
+    def _refuse_wrong_kind(self, certificate: bytes, key: bytes) -> None:
+        """Raise StartError for a file that does not hold what it should; OpenSSL only says `PEM lib`."""
+        if not _holds(certificate, _CERTIFICATE):
+            swapped = "; the two are swapped" if _holds(certificate, _KEY) and _holds(key, _CERTIFICATE) else ""
+            raise StartError(f"tls_cert, tls_key: {self._certificate}: holds no certificate in PEM{swapped}")
+        if not _holds(key, _KEY):
+            raise StartError(f"tls_cert, tls_key: {self._key}: holds no private key in PEM")
 
     def _warn_of_readers(self) -> None:
         with suppress(OSError):  # it was there a moment ago
@@ -67,6 +80,10 @@ def open_tls(certificate: str | None, key: str | None) -> Tls | None:
     if certificate is None or key is None:
         raise StartError("tls_cert, tls_key: TLS takes both, the certificate and its key")
     return Tls(certificate, key)
+
+
+def _holds(content: bytes, kind: bytes) -> bool:
+    return b"-----BEGIN " in content and kind + b"-----" in content
 
 
 def _context(certificate: str, key: str) -> ssl.SSLContext:

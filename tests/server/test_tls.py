@@ -199,3 +199,14 @@ def test_with_tls_other_signals_end_the_service_as_ever(tmp_path: Path, certific
         os.kill(running.process.pid, signal.SIGHUP)
         wait_until(lambda: "certificate reloaded" in running.log.read_text(), "the certificate", running.log)
         assert running.stop(signal.SIGTERM) == 0
+
+
+def test_files_of_the_wrong_kind_are_named(certificate: Certificate) -> None:
+    cert, key = str(certificate.cert), str(certificate.key)
+
+    with pytest.raises(StartError, match=f": {key}: holds no certificate in PEM; the two are swapped$"):
+        open_tls(key, cert)
+    with pytest.raises(StartError, match=f"^tls_cert, tls_key: {key}: holds no certificate in PEM$"):
+        open_tls(key, key)
+    with pytest.raises(StartError, match=f"^tls_cert, tls_key: {cert}: holds no private key in PEM$"):
+        open_tls(cert, cert)

@@ -128,6 +128,22 @@ def test_a_service_that_is_not_there_or_is_none_is_told_in_one_line(tmp_path: Pa
     assert "port: 0 is any free port" in expect_unhealthy(tmp_path, "--port", "0")
 
 
+@pytest.mark.parametrize("server", ["httptools", "tornado"])
+def test_it_says_what_to_do_if_only_one_side_speaks_tls(tmp_path: Path, certificate: Certificate, server: str) -> None:
+    at = ["--port", str(free_port())]
+    with started(tmp_path, *at, *certificate.flags, "--server", server):
+        assert expect_unhealthy(tmp_path, *at).endswith("if the service speaks TLS, give its --tls-cert and --tls-key")
+    with started(tmp_path, *at, "--server", server):
+        assert expect_unhealthy(tmp_path, *at, *certificate.flags).endswith("leave out --tls-cert and --tls-key")
+
+
+def test_a_service_without_its_cache_is_degraded_and_the_parts_say_why(tmp_path: Path) -> None:
+    flags = ["--port", str(free_port()), "--cache-url", f"redis://127.0.0.1:{free_port()}/0"]
+    with started(tmp_path, *flags):
+        line = expect_healthy(tmp_path, *flags, "--ready")
+    assert line == f"degraded: http://127.0.0.1:{flags[1]}/readyz: store up, cache down"
+
+
 def test_a_service_that_stands_still_is_not_alive(tmp_path: Path) -> None:
     at = ["--port", str(free_port())]
     with started(tmp_path, *at) as process:
