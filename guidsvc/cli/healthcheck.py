@@ -147,11 +147,11 @@ def _reason(error: OSError | HTTPException) -> str:
 
 def _tls_hint(settings: Settings, error: OSError | HTTPException) -> str:
     """Return what to do if one side may speak TLS and the other not; empty if that cannot be the cause."""
-    if not isinstance(error, (ssl.SSLError, ConnectionResetError, HTTPException)):
-        return ""
-    if settings.tls_cert is None:
+    if settings.tls_cert is not None and isinstance(error, (ssl.SSLError, ConnectionResetError, TimeoutError)):
+        return "; if the service does not speak TLS, leave out --tls-cert and --tls-key"
+    if settings.tls_cert is None and isinstance(error, (ConnectionResetError, HTTPException)):
         return "; if the service speaks TLS, give its --tls-cert and --tls-key"
-    return "; if the service does not speak TLS, leave out --tls-cert and --tls-key"
+    return ""
 
 
 def parser() -> argparse.ArgumentParser:
