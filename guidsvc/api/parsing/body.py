@@ -37,6 +37,13 @@ _WORDS = {
     "string_type": "must be a string",
     "missing": "is needed",
 }
+_SURROGATE = r"holds half of a surrogate pair (\uD800 to \uDFFF), which is no character; send both halves, or neither"
+_LIMITS = {
+    "recursion limit": "has over 200 levels of objects and lists; send fewer",
+    "number out of range": "holds a number with over 4300 digits; send a shorter one, or a string",
+    "hex escape": _SURROGATE,
+}
+"""What the parser says of JSON (RFC 8259) that is beyond a limit (9), or is no text (8.2)."""
 _READ_ONLY = "is set by the service and cannot be given; to put records back, read them without view=full"
 _MARKS = b'",:[]{}'
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
@@ -112,7 +119,7 @@ def decode(body: bytes) -> Any:
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise InvalidRequest(InvalidField("", f"is not JSON: {error}")) from error
+        raise InvalidRequest(InvalidField("", _json_fault(body, str(error)))) from error
     if not (isinstance(value, dict) and len(value) == body.count(b":")) and _has_twins(body, value):
         if len(body) <= MAX_NAMED_BYTES:
             json.loads(body, object_pairs_hook=_refuse_twins)
@@ -129,6 +136,13 @@ def _has_twins(body: bytes, value: object) -> bool:
         unpaired = body.replace(b"\\\\", b"")  # what follows a backslash now is escaped
         colons += unpaired.count(b"\\u003a") + unpaired.count(b"\\u003A")
     return to_json(value).count(b":") < colons
+
+
+def _json_fault(body: bytes, found: str) -> str:
+    """Say why a body is not decoded: empty, beyond a limit though it is JSON, or not JSON."""
+    if not body.strip(b" \t\r\n"):
+        return "is empty; send a JSON object"
+    return next((f"{reason} ({found})" for sign, reason in _LIMITS.items() if sign in found), f"is not JSON: {found}")
 
 
 def decode_operations(body: bytes, most: int) -> Any:

@@ -230,3 +230,37 @@ def test_an_operation_of_too_many_marks_is_refused_alone() -> None:
     assert decoded["operations"][0] == {"user": "b"}
     with pytest.raises(InvalidRequest, match="brackets"):
         body.validate(decoded["operations"][1], BatchOperation, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"", "is empty; send a JSON object"),
+        (b" \r\n", "is empty; send a JSON object"),
+        (rb'"\ud800"', "half of a surrogate pair"),
+        (rb'{"user": "a\udc00"}', "half of a surrogate pair"),
+        (rb'{"user": "\ud800\u0041"}', "half of a surrogate pair"),
+        (b"1" * 4301, "over 4300 digits"),
+        (b'{"expire": -' + b"1" * 4301 + b"}", "over 4300 digits"),
+        (b"[" * 3000 + b"]" * 3000, "over 200 levels"),
+        (b'{"a":' * 3000 + b"1" + b"}" * 3000, "over 200 levels"),
+    ],
+)
+def test_json_beyond_a_limit_is_not_called_something_else(text: bytes, reason: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        body.decode(text)
+    (fault,) = caught.value.faults
+    assert reason in fault.detail
+    assert "not JSON" not in fault.detail
+
+
+@pytest.mark.parametrize("text", [b"{", b"[1,]", b"NaN", rb'"\x"', rb'"\u12"', b'"\xff"', b"{'a': 1}"])
+def test_what_is_not_json_is_called_so(text: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        body.decode(text)
+    assert caught.value.faults[0].detail.startswith("is not JSON: ")
+
+
+def test_200_levels_and_4300_digits_are_decoded() -> None:
+    assert body.decode(b"[" * 200 + b"]" * 200)
+    assert body.decode(b"1" * 4300)
