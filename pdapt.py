@@ -1,10 +1,12 @@
 """Run guidsvc: `python pdapt.py`, `python pdapt.py --help`; or one of its commands: `python pdapt.py keys --help`.
 
-Everything is imported inside functions, so that a package that is not installed can be reported in one line.
+Everything that needs packages is imported inside functions, so that a missing package is reported in one line.
 """
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+
+from guidsvc import __version__
 
 
 def _backup(words: Sequence[str]) -> None:
@@ -55,11 +57,17 @@ def run_command() -> None:
 
     standard_streams.open_missing()
     try:
-        command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
-        if command is None:
-            serve()
+        first = sys.argv[1] if len(sys.argv) > 1 else ""
+        if first == "--version":
+            print(f"guidsvc {__version__}")
+        elif first in COMMANDS:
+            COMMANDS[first](sys.argv[2:])
+        elif first and not first.startswith("-"):
+            raise StartError(
+                f"{first!r} is no command: use {', '.join(COMMANDS)}; or flags alone, to start the service (--help)"
+            )
         else:
-            command(sys.argv[2:])
+            serve()
     except StartError as error:
         with standard_streams.buffered():  # a pipe that nobody reads must not keep the process
             print(f"pdapt.py: {error}", file=sys.stderr)

@@ -42,7 +42,9 @@ class Size(ByteSize):
 class Settings(BaseSettings):
     """Run guidsvc, a registry of GUIDs that expire. Each flag is a variable too: --store-url is GUIDSVC_STORE_URL.
 
-    `pdapt.py keys --help` tells how to make API keys.
+    Commands: `pdapt.py backup` copies the SQLite store; `pdapt.py healthcheck` asks whether a running service is alive
+    or ready; `pdapt.py keys` makes, lists, rotates and revokes API keys. Each explains itself with --help.
+    `pdapt.py --version` prints the version.
     """
 
     model_config = SettingsConfigDict(
@@ -55,6 +57,8 @@ class Settings(BaseSettings):
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_avoid_json=True,
+        cli_hide_none_type=True,
+        cli_parse_none_str="(none)",  # what --help shows; by default the word None is read as no value
         cli_exit_on_error=False,
     )
 

@@ -6,6 +6,7 @@ import pytest
 
 from guidsvc.config import PREFIX, Settings, load
 from guidsvc.errors import StartError
+from pdapt import COMMANDS
 
 
 @pytest.fixture(autouse=True)
@@ -208,6 +209,25 @@ def test_the_variables_of_the_tests_are_not_the_service_s(monkeypatch: pytest.Mo
     monkeypatch.setenv("GUIDSVC_TEST_MONGO_URL", "mongodb://db")
 
     assert load([]).store_url == "sqlite:///guidsvc.db"
+
+
+def test_help_names_the_commands_and_no_python_types_as_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        load(["--help"])
+    told = capsys.readouterr().out
+
+    assert all(f"`pdapt.py {command}`" in told for command in (*COMMANDS, "--version"))
+    assert "None}" not in told
+    assert "\0" not in told
+    assert "--unix-socket str" in told
+    assert "--access {keys,off}" in told
+
+
+@pytest.mark.parametrize("name", ["unix_socket", "tls_cert", "audit_log"])
+def test_the_word_none_is_a_value_as_any_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert getattr(load([f"--{name.replace('_', '-')}", "None"]), name) == "None"
+    monkeypatch.setenv(f"{PREFIX}{name.upper()}", "None")
+    assert getattr(load([]), name) == "None"
 
 
 def test_help_lists_every_setting_whatever_else_is_wrong(
