@@ -5,6 +5,7 @@ would hold can be in a file that a variable names, as secrets are handed to cont
 """
 
 import os
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
@@ -29,6 +30,8 @@ FILE_SUFFIX = "_FILE"
 ENV_FILE = ".env"
 
 _YEAR = 366 * 24 * 3600
+_VALUE_OF_SWITCH = re.compile(r"argument (--[\w-]+)/(--no-[\w-]+): ignored explicit argument .*", re.DOTALL)
+"""What argparse says of a value for a flag that takes none."""
 
 
 class Size(ByteSize):
@@ -211,7 +214,8 @@ def load(arguments: Sequence[str] | None = None) -> Settings:
     try:
         return Settings(_cli_parse_args=words, **filed)  # type: ignore[call-arg]  # how it is given its arguments
     except SettingsError as error:
-        raise StartError(_shown(str(error).removeprefix("error parsing CLI: "), words)) from None  # it quotes them
+        text = _shown(str(error).removeprefix("error parsing CLI: "), words)  # it quotes them
+        raise StartError(_VALUE_OF_SWITCH.sub(r"\1 takes no value: use \1 or \2", text)) from None
     except ValidationError as error:
         raise StartError("; ".join(_told(fault, filed) for fault in error.errors())) from None
 

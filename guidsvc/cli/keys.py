@@ -33,6 +33,8 @@ COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state")
 _UNITS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 _FAR = 100 * 366 * 24 * 3600
 """So many seconds from now."""
+_FIRST_UNIX_TIME = 1_000_000_000
+"""In 2001. A smaller number without a unit is meant as days or hours."""
 _EPILOG = "The store is that of the service: --store-url, else GUIDSVC_STORE_URL, in the environment or in .env."
 
 
@@ -82,6 +84,8 @@ def _told(error: GuidsvcError) -> str:
 
 async def _create(keyring: KeyService, arguments: argparse.Namespace, now: int) -> None:
     expire = None if arguments.expires is None else arguments.expires.at(now)
+    if expire is not None and expire < _FIRST_UNIX_TIME:
+        raise StartError(f"expire is past: {expire} without a unit is Unix time; write {expire}d for days from now")
     issued = await keyring.create(arguments.owner, arguments.scopes, expire=expire)
     told = keyring.describe(issued.key)
     until = "without end" if expire is None else f"until {_time(expire)}"

@@ -38,7 +38,7 @@ async def open_store(
             yield mongo
     else:
         raise StartError(
-            f"store_url: this is no store: {scheme or 'nothing'}; use sqlite:///path or mongodb://host/name"
+            f"store_url: this is no store: {scheme or repr(redact(url))}; use sqlite:///path or mongodb://host/name"
         )
 
 

@@ -331,3 +331,10 @@ def test_no_secret_is_kept_or_logged(command: Command, tmp_path: Path) -> None:
         assert shown is not None
         assert keys.digest_of(shown.secret).encode() in kept, "this is how it is kept"
         assert shown.secret.encode() not in kept
+
+
+def test_an_expiry_without_a_unit_that_is_long_past_is_answered_with_the_unit(tmp_path: Path) -> None:
+    refused = pdapt(tmp_path, "keys", "create", "--create", "--owner", "a", "--expires", "90")
+
+    assert refused.returncode == 1
+    assert "expire is past: 90 without a unit is Unix time; write 90d for days from now" in refused.stderr

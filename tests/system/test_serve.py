@@ -194,7 +194,8 @@ def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path, own_
     [
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--store-url", "postgres://db/x"], "store_url: this is no store: postgres; use sqlite:///"),
-        (["--store-url", "guidsvc.db"], "store_url: this is no store: "),
+        (["--store-url", "guidsvc.db"], "store_url: this is no store: 'guidsvc.db'; use "),
+        (["--cache-url", "redis"], "cache_url: this is no cache: 'redis'; use "),
         (["--store-url", "sqlite:///missing/guidsvc.db"], "folder is missing"),
         (["--rate-limit", "lots"], "rate_limit: this is no limit: 'lots'; use "),
         (["--rate-limit", "0/second"], "rate_limit: this is no limit: '0/second'; use "),

@@ -97,6 +97,7 @@ def test_an_empty_value_is_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
         (["extra"], "extra"),
         (["--port="], "port: "),
         (["--host="], "host: "),
+        (["--access-log=false"], "^--access-log takes no value: use --access-log or --no-access-log$"),
     ],
 )
 def test_a_flag_that_is_unknown_or_bad_stops_the_start_with_one_line(arguments: list[str], why: str) -> None:

@@ -72,7 +72,8 @@ def check_type(method: str, content_type: str | None, content_encoding: str | No
     given, parameters = media_type(content_type), (content_type or "").lower().split(";")[1:]
     known = given in named or (lenient and given == CURL_DEFAULT)
     if not known or any(_other_charset(parameter) for parameter in parameters if "charset" in parameter):
-        raise UnsupportedMediaType(method, f"A body of {method} is {' or '.join(named)}, in UTF-8.", named)
+        detail = f"A body of {method} is {' or '.join(named)}, in UTF-8: send Content-Type: {named[0]}."
+        raise UnsupportedMediaType(method, detail, named)
 
 
 def _other_charset(parameter: str) -> bool:

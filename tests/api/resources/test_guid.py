@@ -483,3 +483,12 @@ async def test_a_missing_user_is_reported_when_no_member_is_wrong(client: Client
         assert {error["pointer"] for error in reply.json["errors"]} == pointers
     reply = await client.put("/guid", {"colour": 1})
     assert {error["pointer"] for error in reply.json["errors"]} == {"/colour", "/user"}
+
+
+async def test_the_errors_of_a_first_curl_say_what_to_send(client: Client) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    reply = await client.post("/guid", body=b'{"user": "x"}', headers=form)
+    assert_problem(reply, 415, "unsupported-media-type")
+    assert reply.json["detail"].endswith("send Content-Type: application/json.")
+    reply = await client.post("/guid", body=b"", headers={"Content-Type": "application/json"})
+    assert [error["detail"] for error in reply.json["errors"]] == ["is empty; send a JSON object"]
