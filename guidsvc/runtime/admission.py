@@ -68,6 +68,8 @@ class Admission:
         self._waiting = self._places.waiting
         self._seconds = seconds
         self._budget = budget
+        self.queue_seconds = seconds
+        self.budget_seconds = budget
         self._doing: dict[CancelScope, float] = {}  # since when, in this order
         self._looking: asyncio.TimerHandle | None = None
         self._due = 0.0  # when the next look is

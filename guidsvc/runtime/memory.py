@@ -13,7 +13,7 @@ import structlog
 GROWTH_BYTES = 64 * 1024 * 1024
 """When an idle process has grown by so much since the last collection, the garbage collector looks at all objects."""
 BUSY_GROWTH_BYTES = 4 * GROWTH_BYTES
-"""While requests are in progress it waits for so much: the pause is about 0.1 s for each million objects."""
+"""While requests are in progress it waits for so much: the pause is 0.1 s of CPU with 200,000 cached records."""
 CHECK_SECONDS = 5.0
 
 _STATUS = Path("/proc/self/statm")

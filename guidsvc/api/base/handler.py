@@ -283,8 +283,12 @@ class Handler(AuthenticatedHandler):
         self._errand.is_persistent = attempt.CURRENT.get() is not None  # what has begun under a receipt goes on
         self._errand.left = self._errand.gone = self._gone and not self._errand.is_persistent
         admission: Admission = self.application.settings["admission"]
-        caller = str(self.request.remote_ip) if self.login is None else self.caller.owner
-        return admission.slot(self._errand, caller, patient=patient)
+        return admission.slot(self._errand, self.queue_name, patient=patient)
+
+    @property
+    def queue_name(self) -> str:
+        """The name under which the request waits its turn: its owner, or its address where access control is off."""
+        return str(self.request.remote_ip) if self.login is None else self.caller.owner
 
     def vary(self, names: str) -> None:
         """Say that the reply depends on these headers of the request, beside those on which all do."""

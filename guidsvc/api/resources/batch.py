@@ -38,6 +38,8 @@ from guidsvc.errors import (
 )
 from guidsvc.http import constants
 from guidsvc.http.errors import UnsupportedMediaType
+from guidsvc.runtime.admission import Admission
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.runtime.temporary_space import TemporarySpace
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
@@ -120,14 +122,22 @@ class BatchHandler(Handler):
     @asynccontextmanager
     async def _group_place(self, *, patient: bool = False) -> AsyncIterator[None]:
         """Have a place for a group of operations, inside; Overloaded if it is the first and has to wait too long."""
+        async with (
+            self._place_within(self._places.groups, None if patient else GROUP_WAIT_SECONDS),
+            self.slot(patient=patient),
+        ):
+            yield
+
+    @asynccontextmanager
+    async def _place_within(self, places: FairSemaphore, seconds: float | None) -> AsyncIterator[None]:
+        """Have one of these places, inside; Overloaded if there is none within so many seconds."""
         self.release_slot()
         async with AsyncExitStack() as held:
             try:
-                async with asyncio.timeout(None if patient else GROUP_WAIT_SECONDS):
-                    await held.enter_async_context(self._places.groups.place(self.caller.owner))
+                async with asyncio.timeout(seconds):
+                    await held.enter_async_context(places.place(self.queue_name))
             except TimeoutError as error:
                 raise Overloaded("too many batches are being done") from error
-            await held.enter_async_context(self.slot(patient=patient))
             yield
 
     def _reader_place(self) -> AbstractAsyncContextManager[None]:
@@ -213,11 +223,14 @@ class BatchHandler(Handler):
         return BatchExecutor(service, self.require_scope, self.request_id, full=query.view is not None, minimal=minimal)
 
     async def _take_document(self) -> None:
-        if len(self.received()) <= _CHUNK:
-            await self._do_document()
-            return
-        self.release_slot()
-        async with self._places.documents.place(self.caller.owner):  # decoded it takes many times its size
+        """Do a document in a place: decoded it takes many times its size, and its results up to 4 MiB."""
+        admission: Admission = self.application.settings["admission"]
+        is_small = len(self.received()) <= _CHUNK
+        async with (
+            self._place_within(self._places.small_documents, admission.queue_seconds)
+            if is_small
+            else self._place_within(self._places.documents, admission.budget_seconds)
+        ):
             if self._gone:
                 raise ClientDisconnected("its client has gone")
             await self._do_document()

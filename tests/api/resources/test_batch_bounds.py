@@ -15,7 +15,7 @@ import pytest
 from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch import BatchHandler
 from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP
-from guidsvc.api.resources.batch_slots import GROUPS, READERS
+from guidsvc.api.resources.batch_slots import DOCUMENTS, GROUPS, READERS, SMALL_DOCUMENTS
 from guidsvc.api.resources.document_batch import MAX_RESULT_BYTES, DocumentBatch
 from guidsvc.api.resources.line_batch import WHOLE_PROBLEMS
 from guidsvc.errors import Overloaded, SpaceUsed
@@ -465,6 +465,42 @@ async def test_few_documents_are_decoded_in_a_turn_of_the_loop(client: Client, m
     turns.cancel()
     assert {reply.status for reply in replies} == {200}
     assert 1 <= most <= READERS
+
+
+@pytest.mark.parametrize(
+    ("padding", "places", "settings"),
+    [("", SMALL_DOCUMENTS - 1, {"queue_timeout": 0.5}), ("x" * 70_000, DOCUMENTS - 1, {"request_timeout": 0.5})],
+    ids=["small", "large"],
+)
+async def test_a_document_waits_for_its_place_for_a_time(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, padding: str, places: int, settings: dict[str, float]
+) -> None:
+    """Each collects up to 4 MiB of results: as many as have places are done, the others are refused undone."""
+    begun, go, perform = 0, asyncio.Event(), DocumentBatch.perform
+
+    async def held(batch: DocumentBatch, draws: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        await go.wait()
+        return await perform(batch, draws)
+
+    monkeypatch.setattr(DocumentBatch, "perform", held)
+    document = {"operations": [{"user": USER}, {"op": "get", "guid": GUID, "if_match": f'"{padding[:60_000]}"'}]}
+    document["operations"] += [{"op": "get", "guid": GUID, "if_match": f'"{padding[60_000:]}"'}]
+    async with serving(**settings) as client:
+        asked = [asyncio.create_task(client.ask("POST", BATCH, json=document)) for _ in range(places + 5)]
+        async with asyncio.timeout(40):
+            done, waiting = set[asyncio.Task[Reply]](), set(asked)
+            while len(done) < 5:
+                finished, waiting = await asyncio.wait(waiting, return_when="FIRST_COMPLETED")
+                done |= finished
+        assert [task.result().status for task in done] == [503] * 5
+        assert all("Retry-After" in task.result().headers for task in done)
+        assert begun == places
+        go.set()
+        assert {(await task).status for task in waiting} == {200}
+        listed = await client.get("/guid", headers={"Prefer": "return=total-count"})
+        assert listed.json["total"] == places
 
 
 async def test_the_body_of_a_request_that_has_been_answered_is_dropped(client: Client) -> None:
