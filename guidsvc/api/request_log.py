@@ -29,6 +29,8 @@ def log_function(log: Log | None, meter: RequestMetrics, routes: list[Route]) ->
     }
 
     def answered(handler: RequestHandler) -> None:
+        if isinstance(handler, Handler) and handler.is_cut_off:
+            return  # nobody was answered
         request, status, seconds = handler.request, handler.get_status(), max(0.0, handler.request.request_time())
         method = str(request.method)
         meter.done(paths.get(type(handler), OTHER), labelled(method), status, seconds)

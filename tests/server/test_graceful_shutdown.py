@@ -1,9 +1,11 @@
 """The end of the service: who is connected is served to the end, told that it comes, and not kept waiting for it."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +13,9 @@ from guidsvc.server.protocol.state import has_unread
 from guidsvc.server.protocol.ticks import TICK_SECONDS
 from guidsvc.server.server import LAME_SECONDS
 from tests.conftest import Serving
+from tests.support.backing_servers import service
 from tests.support.factories import GUID, USER
-from tests.support.http_client import Reply, hang_up, read_chunks, read_reply
+from tests.support.http_client import Client, Reply, hang_up, read_chunks, read_reply
 
 pytestmark = pytest.mark.both_servers
 
@@ -165,3 +168,21 @@ async def test_what_has_come_and_is_not_read_yet_is_seen() -> None:
         assert await reader.read(1) == b"x"
         assert not has_unread(writer.transport)
         await hang_up(writer)
+
+
+async def test_a_request_that_the_end_of_the_grace_cuts_off_is_not_logged_as_answered(
+    tmp_path: Path, server: str
+) -> None:
+    operations = [{"user": USER, "metadata": {"x": "x" * 60}}] * 1_000
+    with service(tmp_path, "--server", server, "--log-format", "json", "--grace", "0.1") as running:
+        client = Client(running.port)
+        asked = [asyncio.create_task(client.post("/guid:batch", {"operations": operations})) for _ in range(40)]
+        await asyncio.wait(asked, return_when="FIRST_COMPLETED")
+        assert await asyncio.to_thread(running.stop) == 0
+        replies = await asyncio.gather(*asked, return_exceptions=True)
+        await client.aclose()
+    answered = [reply.status for reply in replies if isinstance(reply, Reply)]
+    assert len(answered) < len(asked), "none was cut off"
+    lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
+    logged = [line["status"] for line in lines if line.get("path") == "/guid:batch"]
+    assert [status for status in logged if status >= 500] == [status for status in answered if status >= 500]

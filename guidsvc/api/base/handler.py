@@ -26,7 +26,7 @@ from guidsvc.api.parsing import body, query
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.api.parsing.idempotency_key import parse as parse_key
 from guidsvc.domain.preconditions import Conditions
-from guidsvc.errors import StoreUnavailable
+from guidsvc.errors import ClientDisconnected, StoreUnavailable
 from guidsvc.http import constants
 from guidsvc.http.constants import METHODS
 from guidsvc.http.dates import http_date
@@ -338,6 +338,11 @@ class Handler(AuthenticatedHandler):
         return source_of(str(self.request.method), self.get_status(), self.trace)
 
     @property
+    def is_cut_off(self) -> bool:
+        """Whether the end of the service has closed the connection before the request was answered."""
+        return self._gone and self.under_way.closed
+
+    @property
     def under_way(self) -> InFlightRequests:
         """The requests of the whole service that are under way."""
         under_way: InFlightRequests = self.application.settings["under_way"]
@@ -365,6 +370,8 @@ class Handler(AuthenticatedHandler):
             if method not in KNOWN_METHODS:
                 return NotImplementedHere(f"No path serves this method; this one serves {self.allowed_methods()}.")
             return MethodNotAllowed(method, self.allowed_methods())
+        if error is None and self._gone:  # its task was cancelled
+            return ClientDisconnected("its client has gone")
         return error or RuntimeError("an error without an exception")
 
 
