@@ -45,6 +45,7 @@ class OverlayStore(DelegatingStore[Store]):
         self._room = 0  # bytes that were taken, and are still to be written
         self._taken_bytes = 0
         self._has_file = False
+        self._fault: str | None = None  # that of a write: without a journal the database is damaged by it
 
     def close(self) -> None:
         """Forget what was written."""
@@ -99,11 +100,14 @@ class OverlayStore(DelegatingStore[Store]):
 
     def _execute(self, statement: str, *values: object) -> list[tuple[object, ...]]:
         try:
+            if self._fault is not None:
+                raise StoreUnavailable(self._fault)
             if self._written is None:
                 self._written = _opened()
             return self._written.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"the rehearsal: {error}") from error
+            self._fault = f"the temporary database of a batch that is only validated: {error}"
+            raise StoreUnavailable(self._fault) from error
 
 
 def _opened() -> sqlite3.Connection:

@@ -116,6 +116,7 @@ class BatchExecutor:
         self._request_id = request_id
         self._full = full
         self._minimal = minimal
+        self._logged_failure = ""  # the last one: hundreds of operations may fail for one reason
 
     async def perform(self, asked: Sequence[ParsedOperation], draws: GuidFactory | None = None) -> list[Result]:
         """Return the result of each operation. Those of one GUID are done in order, others side by side."""
@@ -186,7 +187,9 @@ class BatchExecutor:
             problem.status >= problems.INTERNAL.status
             and isinstance(error, GuidsvcError)
             and not isinstance(error, ClientDisconnected)
+            and str(error) != self._logged_failure
         ):
+            self._logged_failure = str(error)
             _log.warning("operation failed", request_id=self._request_id, error=str(error))
         return self._told(error, line)
 

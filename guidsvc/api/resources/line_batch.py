@@ -12,11 +12,12 @@ from io import BytesIO
 from tempfile import TemporaryFile
 from typing import IO
 
+import structlog
 from pydantic_core import to_json
 
 from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_line
-from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, OutcomeUnknown, Overloaded, detached
+from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, Overloaded, StoreUnavailable, detached
 from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share
 
@@ -29,6 +30,8 @@ MAX_UNREADABLE = 1_000
 READ_AT_ONCE, READ_BYTES = 32, 32 * 1024
 """So many lines, or bytes, of a group are read in one turn of the event loop."""
 _CHUNK = 64 * 1024
+
+_log = structlog.get_logger(__name__)
 
 
 class LineBatch:
@@ -57,6 +60,8 @@ class LineBatch:
         self._waiting_bytes = 0
         self._opened = opened
         self._spool: IO[bytes] = BytesIO()
+        self._spooled_bytes = 0  # of whole results; if a write failed there is a part of one behind them
+        self._rest = b""  # the results that could not be written
         self._has_file = self._is_on_disk = False
         self._failures = self._unreadable = 0
         self._end: GuidsvcError | None = None
@@ -101,8 +106,12 @@ class LineBatch:
     async def results(self) -> AsyncGenerator[bytes]:
         """Yield the results, a line each, some at a time; if it ended early the last line says why."""
         self._spool.seek(0)
-        while chunk := self._spool.read(_CHUNK):
+        left = self._spooled_bytes
+        while chunk := self._spool.read(min(_CHUNK, left)):
+            left -= len(chunk)
             yield chunk
+        if self._rest:
+            yield self._rest
         if self._end is not None:
             yield self._performer.refuse(self._end, self._undone()).whole + b"\n"
 
@@ -149,7 +158,7 @@ class LineBatch:
             self._share.give_back((len(waiting) - len(asked)) * BRIEF_BYTES)
             results = [] if self.abandoned else await self._performer.perform(asked)
         if not self.abandoned:
-            self._write(self._rendered(results, waiting))
+            self._write(self._rendered(results, waiting), results, waiting[-1])
 
     def _rendered(self, results: list[Result], waiting: list[Line]) -> bytes:
         """Return the results of a group: in brief where they would need a file, and there is none."""
@@ -172,15 +181,15 @@ class LineBatch:
         try:
             self._move_to_file()
         except OSError as error:
+            _log.warning("a temporary file cannot be written", error=str(error))
             raise Overloaded(f"a temporary file cannot be written: {error.strerror}") from error
 
     def _move_to_file(self) -> None:
         """Move the results to a file; OSError, and they stay in memory, if it cannot be written."""
         self._spool.seek(0)
         with ExitStack() as made:
-            file = made.enter_context(TemporaryFile())
-            file.write(self._spool.read())
-            file.flush()
+            file = made.enter_context(TemporaryFile(buffering=0))  # a buffer would fail again when it is flushed
+            _write_all(file, self._spool.read())
             self._opened.enter_context(made.pop_all())
         self._spool, self._is_on_disk = file, True
 
@@ -221,11 +230,23 @@ class LineBatch:
                 return to_json({"status": result.status, "line": line.number})
         return result.within(BRIEF_BYTES + self._share.left - 1)
 
-    def _write(self, text: bytes) -> None:
+    def _write(self, text: bytes, results: list[Result], last: Line) -> None:
+        """Write the results of a group; if that fails, keep them in brief in memory, and end the batch."""
         try:
-            self._spool.write(text)
+            _write_all(self._spool, text)
+            self._spooled_bytes += len(text)
         except OSError as error:
-            raise OutcomeUnknown(f"operations were done, and their results cannot be kept: {error}") from error
+            _log.warning("a temporary file cannot be written", error=str(error))
+            self._rest = b"".join(result.within(0) + b"\n" for result in results)
+            self._first_undone = self._first_undone or last.number + 1
+            self.stop(StoreUnavailable(f"a temporary file cannot be written: {error.strerror}"))
+
+
+def _write_all(file: IO[bytes], text: bytes) -> None:
+    """Write all of a text, though the system may take a part of it at a time."""
+    rest = memoryview(text)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _too_many_unreadable() -> InvalidRequest:

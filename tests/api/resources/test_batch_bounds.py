@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import os
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -514,3 +515,42 @@ async def test_the_body_of_a_request_that_has_been_answered_is_dropped(client: C
         assert sum(len(handler._received) for handler in handlers) == 0
     finally:
         gc.enable()
+
+
+BYTES_OF_FILE = 3 * MIB
+"""The system lets the service write no file beyond this, as if the disk were full there."""
+
+
+@pytest.fixture
+def with_small_files(tmp_path: Path, server: str) -> Iterator[Service]:
+    with service(tmp_path, "--no-access-log", "--log-format", "json", "--server", server) as running:
+        resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (BYTES_OF_FILE, BYTES_OF_FILE))
+        yield running
+
+
+@pytest.mark.parametrize("body", [(GET + b"\n") * 3 * GROUP, b"\n".join([GET] * 2 * GROUP)], ids=["more", "no more"])
+async def test_a_full_disk_ends_a_batch_of_lines_and_every_result_is_told(
+    with_small_files: Service, body: bytes
+) -> None:
+    client = Client(with_small_files.port)
+    await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
+    reply = await client.post(BATCH, body=body, headers=NDJSON)
+    *results, end = reply.lines
+    assert (end["status"], end["problem"]["code"], end["problem"]["line"]) == (503, "unavailable", len(results) + 1)
+    assert len(results) == 2 * GROUP
+    assert [result["status"] for result in results] == [200] * GROUP + [413] * GROUP
+    await client.aclose()
+    assert with_small_files.log.read_text().count("temporary file cannot be written") == 1
+
+
+async def test_a_full_disk_fails_what_is_only_validated_and_is_logged_once(with_small_files: Service) -> None:
+    client = Client(with_small_files.port)
+    minimal = NDJSON | {"Prefer": "return=minimal"}  # which needs no file for the results
+    reply = await client.post(f"{BATCH}?validate_only=true", body=(PUT + b"\n") * 4 * GROUP, headers=minimal)
+    statuses = [result["status"] for result in reply.lines]
+    failed = statuses.index(503)
+    assert statuses == [201] * failed + [503] * (4 * GROUP - failed)
+    assert (await client.post(f"{BATCH}?validate_only=true", {"operations": [{"user": USER}]})).status == 200
+    await client.aclose()
+    log = with_small_files.log.read_text()
+    assert (log.count("operation failed"), log.count("malformed")) == (1, 0)
