@@ -142,7 +142,7 @@ class BatchHandler(Handler):
 
     def _reader_place(self) -> AbstractAsyncContextManager[None]:
         """Return a place among what is read on the event loop, of all batches."""
-        return self._places.readers.place(self.caller.owner)
+        return self._places.readers.place(self.queue_name)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         if self._lines is not None:
