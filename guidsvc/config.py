@@ -6,7 +6,6 @@ would hold can be in a file that a variable names, as secrets are handed to cont
 
 import os
 import re
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from io import StringIO
@@ -45,9 +44,9 @@ class Size(ByteSize):
 class Settings(BaseSettings):
     """Run guidsvc, a registry of GUIDs that expire. Each flag is a variable too: --store-url is GUIDSVC_STORE_URL.
 
-    Commands: `pdapt.py backup` copies the SQLite store; `pdapt.py healthcheck` asks whether a running service is alive
-    or ready; `pdapt.py keys` makes, lists, rotates and revokes API keys. Each explains itself with --help.
-    `pdapt.py --version` prints the version.
+    Commands: `serve`, or none, starts the service; `backup` copies the SQLite store; `healthcheck` asks whether a
+    running service is alive or ready; `keys` makes, lists, rotates and revokes API keys. Each explains itself with
+    --help, and `--version` prints the version.
     """
 
     model_config = SettingsConfigDict(
@@ -56,7 +55,6 @@ class Settings(BaseSettings):
         env_file_encoding="utf-8",
         extra="ignore",  # others share the environment and .env; names with our prefix are checked in `load`
         frozen=True,
-        cli_prog_name="pdapt.py",
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_avoid_json=True,
@@ -204,15 +202,18 @@ class Settings(BaseSettings):
     )
 
 
-def load(arguments: Sequence[str] | None = None) -> Settings:
-    """Read the settings; StartError, of one line, for what is unknown or bad. `--help` prints them all and exits."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+def load(arguments: Sequence[str], *, program: str = "guidsvc") -> Settings:
+    """Read the settings; StartError, of one line, for what is unknown or bad.
+
+    `--help` prints them all, as those of this program, and exits.
+    """
+    words = list(arguments)
     filed: dict[str, Any] = {"_env_file": None}  # which may be anything, and `--help` needs nothing of it
     if not {"-h", "--help"} & set(words):
         _refuse_unknown()
         filed = _from_files()
     try:
-        return Settings(_cli_parse_args=words, **filed)  # type: ignore[call-arg]  # how it is given its arguments
+        return Settings(_cli_parse_args=words, _cli_prog_name=program, **filed)  # type: ignore[call-arg]  # how it is given its arguments
     except SettingsError as error:
         text = _shown(str(error).removeprefix("error parsing CLI: "), words)  # it quotes them
         raise StartError(_VALUE_OF_SWITCH.sub(r"\1 takes no value: use \1 or \2", text)) from None

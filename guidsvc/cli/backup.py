@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from guidsvc import config
+from guidsvc.cli.program import program
 from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError
-
-PROGRAM = "pdapt.py backup"
 
 
 def run(words: Sequence[str]) -> None:
@@ -32,7 +31,7 @@ def run(words: Sequence[str]) -> None:
 def parser() -> argparse.ArgumentParser:
     """Return what reads the words."""
     made = argparse.ArgumentParser(
-        prog=PROGRAM,
+        prog=program("backup"),
         description="Copy the SQLite store into one file, whole and checked, while the service runs.",
         epilog="The store is read from the settings, as the service reads them. It is never made.",
         allow_abbrev=False,

@@ -16,10 +16,10 @@ from socket import AF_UNIX, SOCK_STREAM, create_connection, socket
 from threading import Thread
 
 from guidsvc import config
+from guidsvc.cli.program import program
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
 
-PROGRAM = "pdapt.py healthcheck"
 TIMEOUT_SECONDS = 3.0
 """How long to wait for the connection, and then for each byte of the answer."""
 TOTAL_SECONDS = 5.0
@@ -72,8 +72,9 @@ def container_flags(first_process: Path) -> list[str]:
         words = first_process.read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
     except OSError:
         return []
-    program = next((at for at, word in enumerate(words) if PurePath(word).name in _SERVICE_PROGRAMS), len(words))
-    return words[program + 1 :]
+    started = next((at for at, word in enumerate(words) if PurePath(word).name in _SERVICE_PROGRAMS), len(words))
+    flags = words[started + 1 :]
+    return flags[1:] if flags[:1] == ["serve"] else flags
 
 
 def _within(seconds: float, ask: Callable[[], tuple[int, str]]) -> tuple[int, str]:
@@ -157,7 +158,7 @@ def _tls_hint(settings: Settings, error: OSError | HTTPException) -> str:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the words after `healthcheck`; what it does not know are flags of the service."""
     made = argparse.ArgumentParser(
-        PROGRAM,
+        program("healthcheck"),
         description="Exit with 0 if the service on this host is alive, else with 1 and a line that says why.",
         epilog="Takes the flags of the service too, and reads its variables and .env, to find where it listens.",
         allow_abbrev=False,

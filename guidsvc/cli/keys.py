@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from guidsvc import config
+from guidsvc.cli.program import program
 from guidsvc.domain.api_key import MOST_OVERLAP, OVERLAP
 from guidsvc.domain.caller import SCOPES, Scope, scopes_of
 from guidsvc.domain.record import MAX_TIME, User
@@ -26,7 +27,6 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.services.key_service import Issued, KeyService
 from guidsvc.store import open_keys, place_of
 
-PROGRAM = "pdapt.py keys"
 DEFAULT_SCOPES = "read,write,delete"
 COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state")
 
@@ -142,7 +142,7 @@ def _time(seconds: int) -> str:
 def parser() -> argparse.ArgumentParser:
     """Return what reads the words after `keys`."""
     about = "Create, list, rotate and revoke API keys, which requests show where access is controlled."
-    whole = argparse.ArgumentParser(PROGRAM, description=about, epilog=_EPILOG, allow_abbrev=False)
+    whole = argparse.ArgumentParser(program("keys"), description=about, epilog=_EPILOG, allow_abbrev=False)
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     create = _command(commands, "create", _create, "make a key, and print it: it is not shown again")
     create.add_argument("--owner", type=_owner, required=True, metavar="NAME", help="whose records it opens")

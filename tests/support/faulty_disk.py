@@ -85,7 +85,7 @@ def _install() -> None:
 
 
 if __name__ == "__main__":
-    from pdapt import main
+    from guidsvc.cli.main import main
 
     _install()
     main()

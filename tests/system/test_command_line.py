@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import guidsvc
-from pdapt import COMMANDS
+from guidsvc.cli.main import COMMANDS
 from tests.support.backing_servers import ROOT, START_SECONDS, pdapt
 
 FIRST_WORDS = [[], ["--help"], ["--port", "0"], ["keys", "list"], ["backup", "x"], ["healthcheck"]]
@@ -25,7 +25,7 @@ def test_a_python_without_the_packages_says_how_to_install_them(tmp_path: Path, 
     assert "pip install -r requirements.txt" in done.stderr
 
 
-@pytest.mark.parametrize("word", ["serve", "key", "help"])
+@pytest.mark.parametrize("word", ["server", "key", "help"])
 def test_an_unknown_command_is_answered_with_those_that_there_are(tmp_path: Path, word: str) -> None:
     refused = pdapt(tmp_path, word)
 

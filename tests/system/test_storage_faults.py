@@ -231,7 +231,7 @@ def _to_full(folder: Path) -> Path:
     program = folder / "to_full.py"
     program.write_text(
         f"import os, sys\nos.dup2(os.open('/dev/full', os.O_WRONLY), 2)\nsys.path.insert(0, {str(ROOT)!r})\n"
-        "from pdapt import main\nmain()\n"
+        "from guidsvc.cli.main import main\nmain()\n"
     )
     return program
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from guidsvc.cli.main import COMMANDS
 from guidsvc.config import PREFIX, Settings, load
 from guidsvc.errors import StartError
-from pdapt import COMMANDS
 
 
 @pytest.fixture(autouse=True)
@@ -217,7 +217,7 @@ def test_help_names_the_commands_and_no_python_types_as_choices(capsys: pytest.C
         load(["--help"])
     told = capsys.readouterr().out
 
-    assert all(f"`pdapt.py {command}`" in told for command in (*COMMANDS, "--version"))
+    assert all(f"`{command}`" in told for command in (*COMMANDS, "--version"))
     assert "None}" not in told
     assert "\0" not in told
     assert "--unix-socket str" in told
