@@ -55,6 +55,11 @@ def scheme_of(url: str) -> str:
     return scheme if mark and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) else ""
 
 
+def unsupported(url: str) -> str:
+    """Return what may be shown of a URL whose scheme is not supported: its scheme, or all of it if it has none."""
+    return scheme_of(url) or repr(HIDDEN if "://" in url else redact(url))
+
+
 def is_ambiguous(url: str) -> bool:
     """Whether a part may be a password: there is an @ where there should be none, or a port that is none."""
     return _has_stray_at(url) or _has_bad_port(url)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from guidsvc.connection_urls import redact, scheme_of
+from guidsvc.connection_urls import scheme_of, unsupported
 from guidsvc.errors import StartError
 from guidsvc.optional_imports import extra
 from guidsvc.runtime.clock import Clock
@@ -53,6 +53,4 @@ async def open_cache(
         async with open_redis_cache(url, store, clock=clock, size_bytes=size_bytes, meter=meter) as shared:
             yield shared
     else:
-        raise StartError(
-            f"cache_url: this is no cache: {scheme or repr(redact(url))}; use memory:// or redis://host:6379/0"
-        )
+        raise StartError(f"cache_url: this is no cache: {unsupported(url)}; use memory:// or redis://host:6379/0")

@@ -7,7 +7,7 @@ so no check-then-act race is possible, whoever else writes.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from guidsvc.connection_urls import redact, scheme_of
+from guidsvc.connection_urls import redact, scheme_of, unsupported
 from guidsvc.errors import StartError
 from guidsvc.optional_imports import extra
 from guidsvc.runtime.clock import Clock
@@ -37,9 +37,7 @@ async def open_store(
         async with open_mongo(url, exclusive=exclusive, meter=meter) as mongo:
             yield mongo
     else:
-        raise StartError(
-            f"store_url: this is no store: {scheme or repr(redact(url))}; use sqlite:///path or mongodb://host/name"
-        )
+        raise StartError(f"store_url: this is no store: {unsupported(url)}; use sqlite:///path or mongodb://host/name")
 
 
 @asynccontextmanager
