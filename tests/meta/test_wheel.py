@@ -1,0 +1,82 @@
+"""The wheel holds all that the service needs, and starts without the checkout."""
+
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import guidsvc
+from tests.support.backing_servers import ROOT, START_SECONDS, wait_until
+
+INSTALL_SECONDS = 180
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a command in a folder, and return what it prints."""
+    return subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The commands of a virtual environment with the wheel; what that depends on is found where the tests have it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(ROOT, sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "venv", with_pip=True)
+    commands = folder / "venv" / "bin"
+    site = run(folder, str(commands / "python"), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    (Path(site) / "of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    run(folder, str(commands / "pip"), "install", "--quiet", "--no-index", "--no-deps", str(wheel))
+    return commands
+
+
+@pytest.fixture
+def started(installed: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The output of a service that a command has started."""
+    command = [str(installed / request.param[0]), *request.param[1:], "--port", "0"]
+    output = tmp_path / "output"
+    with output.open("wb") as out, subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out) as process:
+        try:
+            yield output
+        finally:
+            process.terminate()
+    assert process.returncode == 0, output.read_text()
+
+
+STARTS = [("guidsvc", "serve"), ("guidsvc",), ("python", "-m", "guidsvc", "serve")]
+
+
+@pytest.mark.timeout(2 * INSTALL_SECONDS)
+@pytest.mark.parametrize("started", STARTS, indirect=True, ids=" ".join)
+def test_wheel_serves(started: Path) -> None:
+    wait_until(lambda: f"guidsvc {guidsvc.__version__}" in started.read_text(), "the banner", started, START_SECONDS)
+
+
+LISTING = """
+import pathlib, guidsvc
+root = pathlib.Path(guidsvc.__file__).parent
+print(root)
+for path in root.rglob("*"):
+    if path.is_file() and path.suffix not in {".py", ".pyc"}:
+        print(path.relative_to(root))
+"""
+
+
+@pytest.mark.timeout(2 * INSTALL_SECONDS)
+def test_wheel_holds_what_is_not_python(installed: Path, tmp_path: Path) -> None:
+    root, *names = run(tmp_path, str(installed / "python"), "-c", LISTING).splitlines()
+    package = ROOT / "guidsvc"
+    there = [path for path in package.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
+    assert not Path(root).is_relative_to(ROOT)
+    assert sorted(names) == sorted(str(path.relative_to(package)) for path in there)
+
+
+@pytest.mark.timeout(2 * INSTALL_SECONDS)
+def test_wheel_command_names_itself(installed: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, str(installed / "guidsvc"), "--help").startswith("usage: guidsvc ")
