@@ -3,7 +3,7 @@
     python -m bench [--rounds 5] [--seconds 3] [--only create] [--write]
 
 Everything is started here, servers on one core and load on another. In each round all take their turn; replies are
-checked; printed are medians, spreads, and the ratios that are aimed at. `--write` puts that into docs/speed.md.
+checked; printed are medians, spreads, and the ratios that are aimed at. `--write` puts that into docs/performance.md.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from bench.servers import INSTALL, all_servers
 
 KEYS = 100_000
 """Records in each service."""
-DOCUMENT = ROOT / "docs" / "speed.md"
+DOCUMENT = ROOT / "docs" / "performance.md"
 PATH = f"/guid/{GUID}"
 UNKNOWN = "/guid/" + "F" * 32
 PER_BATCH = 100
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--only", default="", help="only what has this in its name")
-    parser.add_argument("--write", action="store_true", help="write the tables into docs/speed.md")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit(f"wrk is what asks: {INSTALL['wrk']}")

@@ -26,7 +26,7 @@ from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore
 
 PASSWORD = "s3cret-s3cret"
-(LINE,) = re.findall(r"^user guidsvc .*$", (ROOT / "docs" / "operating.md").read_text(), re.MULTILINE)
+(LINE,) = re.findall(r"^user guidsvc .*$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
 USER = LINE.replace("PASSWORD", PASSWORD).split()
 LEASED = replace(TIMING, lease=CacheTimings().lease)
 """As it is served with: one of a millisecond is lost in the milliseconds that Redis counts in, and reads go back."""

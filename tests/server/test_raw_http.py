@@ -1,7 +1,7 @@
 """Bytes that no client of good faith sends, over bare sockets, on both servers: each has its asserted answer.
 
 Behind each goes a probe. If the connection goes on, the probe is answered last; if not, the connection ends.
-Where the servers differ ours is the stricter, or does what RFC 9112 demands; the differences stand in `docs/servers.md`.
+Where the servers differ ours is the stricter, or does what RFC 9112 demands; the differences stand in `docs/http-server.md`.
 """
 
 import asyncio
@@ -329,7 +329,9 @@ async def test_who_goes_away_in_the_middle_leaves_nothing_behind(serving: Servin
 
 
 def test_where_the_servers_differ_is_written_down() -> None:
-    document = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8").partition("## Where the servers differ")[2]
+    document = (
+        (ROOT / "docs" / "http-server.md").read_text(encoding="utf-8").partition("## Where the servers differ")[2]
+    )
     told = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", document, re.MULTILINE)[1:]
 
     assert told == [

@@ -653,7 +653,7 @@ async def test_several_workers_write_whole_lines_into_one_file_while_they_are_re
 
 
 def test_the_docs_name_every_member(path: Path) -> None:
-    operating = (ROOT / "docs" / "operating.md").read_text()
+    operating = (ROOT / "docs" / "operations.md").read_text()
     section = operating.partition("\n## The audit log\n")[2].partition("\n## ")[0]
     told = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)[1:])))
     example = json.loads(re.findall(r"^    (\{.*\})$", section, re.MULTILINE)[0])

@@ -32,7 +32,7 @@ from tests.support.http_client import Client
 from tests.system.test_storage_faults import GUIDS, PAGE, damage, filled
 
 BACKUP = (ROOT / "docs" / "backup.md").read_text()
-FAULTS = (ROOT / "docs" / "faults.md").read_text()
+FAULTS = (ROOT / "docs" / "failure-modes.md").read_text()
 SQLITE_SHELL = """#!{python}
 import sqlite3, sys
 with sqlite3.connect(sys.argv[1]) as connection:

@@ -136,7 +136,7 @@ def _checked(made: Path) -> int:
         identify(connection, made, newest=len(MIGRATIONS))
         (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok" or not _has_tables(connection):
-            raise StartError(f"backup: the copy is damaged, as the store may be: {verdict}; see docs/faults.md")
+            raise StartError(f"backup: the copy is damaged, as the store may be: {verdict}; see docs/failure-modes.md")
         (records,) = connection.execute("SELECT count(*) FROM records").fetchone()
     return int(records)
 

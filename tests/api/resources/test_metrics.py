@@ -15,7 +15,7 @@ from tests.support.backing_servers import ROOT, Server
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 
-OPERATING = (ROOT / "docs" / "operating.md").read_text()
+OPERATING = (ROOT / "docs" / "operations.md").read_text()
 PATH = f"/guid/{GUID}"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
