@@ -100,6 +100,7 @@ def test_no_other_module_reads_files_that_settings_name() -> None:
         "cache/lua_scripts.py": "a part of the package",
         "api/docs/static_pages.py": "a part of the package",
         "cli/healthcheck.py": "/proc",
+        "runtime/memory.py": "/proc",
         "monitoring/metric_files.py": "judged by lstat before",
         "store/sqlite/parts.py": "judged by lstat before",
         "server/tls.py": "read by `read_file` before",

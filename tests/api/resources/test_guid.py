@@ -476,7 +476,7 @@ async def test_an_integer_in_metadata_has_at_most_4300_digits(client: Client) ->
 
 
 async def test_a_missing_user_is_reported_when_no_member_is_wrong(client: Client) -> None:
-    """As README and docs/api.md say: only the write knows whether a PUT creates."""
+    """As docs/summary.md and docs/api.md say: only the write knows whether a PUT creates."""
     for body, pointers in (({"colour": 1, "expire": "x"}, {"/colour", "/expire"}), ({}, {"/user"})):
         reply = await client.put(f"/guid/{GUID}", body)
         assert_problem(reply, 400, "invalid-request")

@@ -47,7 +47,7 @@ MOST_SECONDS_BY_DEFAULT = 0.001
 MOST_SECONDS_OF_A_BODY = 0.0015
 """CPU time to decode and judge a body. A document may take twice that: few are decoded in a turn of the loop."""
 TRIES = 5
-MANY_TRIES = 50
+MANY_TRIES = 200
 """For a short time, which other processes on the machine lengthen: the first try within the limit is the last."""
 LARGE = 64 * 1024
 DEFAULT = ConnectionLimits().head_bytes
