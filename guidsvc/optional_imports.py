@@ -7,7 +7,7 @@ from guidsvc.errors import StartError
 
 
 @contextmanager
-def extra(name: str, setting: str) -> Iterator[None]:
+def requires_extra(name: str, setting: str) -> Iterator[None]:
     """Raise StartError if an import inside fails because this extra is not installed."""
     try:
         yield

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from guidsvc.domain.caller import SCOPES, Caller, Scope
 from guidsvc.domain.record import MAX_TIME, User
 from guidsvc.errors import StartError, Unauthorized
-from guidsvc.optional_imports import extra
+from guidsvc.optional_imports import requires_extra
 from guidsvc.runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ async def open_jwt_verifier(
     pace: "RefreshPolicy | None" = None,
 ) -> AsyncIterator["JwtVerifier"]:
     """Judge tokens, inside, by the key set in a file or at a URL; StartError if it, or what is trusted, is no use."""
-    with extra("jwt", "jwt_jwks"):
+    with requires_extra("jwt", "jwt_jwks"):
         from guidsvc.auth.jwks import RefreshPolicy, open_jwks
 
     if not trust.issuer or not trust.audience:

@@ -12,7 +12,7 @@ from guidsvc.auth.rate_limit import Counters, Limit, RateLimits
 from guidsvc.cache import is_private
 from guidsvc.config import Settings, listed
 from guidsvc.errors import StartError
-from guidsvc.optional_imports import extra
+from guidsvc.optional_imports import requires_extra
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository
 
@@ -69,7 +69,7 @@ async def _counters(cache_url: str) -> AsyncIterator[Counters | None]:
     if is_private(cache_url):
         yield None
         return
-    with extra("redis", "cache_url"):
+    with requires_extra("redis", "cache_url"):
         from guidsvc.cache.redis_counters import open_counters
     async with open_counters(cache_url) as counters:
         yield counters

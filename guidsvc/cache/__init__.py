@@ -12,7 +12,7 @@ from typing import Protocol
 
 from guidsvc.connection_urls import scheme_of, unsupported
 from guidsvc.errors import StartError
-from guidsvc.optional_imports import extra
+from guidsvc.optional_imports import requires_extra
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import Backend, Store
 from guidsvc.telemetry.metrics import CacheMetrics
@@ -47,7 +47,7 @@ async def open_cache(
         store.on_claim(cache.begin_anew)
         yield cache
     elif scheme in {"redis", "rediss", "unix"}:
-        with extra("redis", "cache_url"):
+        with requires_extra("redis", "cache_url"):
             from guidsvc.cache.redis_cache import open_redis_cache
 
         async with open_redis_cache(url, store, clock=clock, size_bytes=size_bytes, meter=meter) as shared:

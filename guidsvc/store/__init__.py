@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from guidsvc.connection_urls import redact, scheme_of, unsupported
 from guidsvc.errors import StartError
-from guidsvc.optional_imports import extra
+from guidsvc.optional_imports import requires_extra
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository, Database
 from guidsvc.telemetry.metrics import StoreMetrics
@@ -31,7 +31,7 @@ async def open_store(
         async with open_sqlite(path_of_url(url), clock=clock, exclusive=exclusive, meter=meter) as sqlite:
             yield sqlite
     elif scheme in {"mongodb", "mongodb+srv"}:
-        with extra("mongo", "store_url"):
+        with requires_extra("mongo", "store_url"):
             from guidsvc.store.mongo.store import open_mongo
 
         async with open_mongo(url, exclusive=exclusive, meter=meter) as mongo:
@@ -53,7 +53,7 @@ async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[ApiKeyRep
             yield keys
     else:
         if not create and scheme_of(url) in {"mongodb", "mongodb+srv"}:
-            with extra("mongo", "store_url"):
+            with requires_extra("mongo", "store_url"):
                 from guidsvc.store.mongo.store import require_mongo
 
             await require_mongo(url)
