@@ -1,37 +1,37 @@
-"""What can go wrong, in the words of the domain.
+"""Domain errors: the exceptions that services, stores and caches raise.
 
     GuidsvcError
-    ├── InvalidGuid         this text is not a GUID
-    ├── InvalidRequest      the request holds faults, all of them listed
-    ├── NotFound            no such GUID
-    ├── NoSuchKey           no such API key
-    ├── KeyEnded            the API key was revoked or has expired, and is not changed any more
-    ├── Expired             the GUID is known, and no longer valid
-    ├── PreconditionFailed  the record is not as the request demands
-    ├── PreconditionRequired  the request makes no demand where it must
-    ├── IdempotencyMismatch   the key was given with another request
-    ├── InProgress          the same request is being done
-    ├── ReceiptsFull        no more requests with an idempotency key can be remembered
-    ├── SpaceUsed           the temporary files of a request take all the space that they may
-    ├── Unauthorized        who asks did not show who they are
-    ├── Forbidden           who asks may not do that
-    ├── QuotaExceeded       their owner has as many live GUIDs as it may have
-    ├── RateLimited         they ask more often than they may
-    ├── Unavailable         nothing was changed, try again
+    ├── InvalidGuid           the text is not a GUID
+    ├── InvalidRequest        the request is invalid; lists every fault found
+    ├── NotFound              unknown GUID
+    ├── NoSuchKey             unknown API key
+    ├── KeyNotActive          the API key is revoked or expired, and can no longer be changed
+    ├── Expired               the GUID exists but is no longer valid
+    ├── PreconditionFailed    the record does not match the precondition of the request
+    ├── PreconditionRequired  the request lacks a required precondition
+    ├── IdempotencyMismatch   the idempotency key was used for a different request
+    ├── InProgress            the same request is still in progress
+    ├── ReceiptsFull          the storage for idempotency receipts is full
+    ├── SpaceUsed             the temporary files of one request have reached their size limit
+    ├── Unauthorized          credentials are missing or invalid
+    ├── Forbidden             the caller lacks permission
+    ├── QuotaExceeded         the owner has reached its quota of GUIDs
+    ├── RateLimited           the caller has exceeded a rate limit
+    ├── Unavailable           nothing was changed; the call may be retried
     │   ├── StoreUnavailable
-    │   │   ├── StoreReadOnly   it can be read, and takes no write
-    │   │   │   └── StoreReplaced   its file was removed or replaced
-    │   │   ├── TooLate         it was given up before it was sent to the store: it took too long
-    │   │   └── Abandoned       and so was this: who asked for it has gone
-    │   ├── Overloaded      there is more to do than can be done in time
+    │   │   ├── StoreReadOnly       the store accepts reads but rejects writes
+    │   │   │   └── StoreReplaced   the store's file was removed or replaced
+    │   │   ├── DeadlineExceeded    the deadline passed before the call reached the store
+    │   │   └── ClientDisconnected  the client disconnected before the call reached the store
+    │   ├── Overloaded        the service is overloaded
     │   └── CacheUnavailable
-    ├── OutcomeUnknown      a write was sent and no answer came
-    ├── CorruptRecord       what is stored is not a record
-    └── StartError          the service cannot start as it is set up
-        └── NoStore         there is no store where a command is to find one
+    ├── OutcomeUnknown        a write was sent but no response came
+    ├── CorruptRecord         the stored data is not a valid record
+    └── StartError            the service cannot start with this configuration
+        └── NoStore           a command expects an existing store, but found none
 
-Nothing here knows HTTP: the one table from error to status is in `guidsvc.api.contract.problems`. A driver's own
-exceptions never leave the file that imports the driver; they become one of these.
+This module does not know HTTP: `guidsvc.api.contract.problems` maps errors to statuses. A driver's exceptions never
+leave the file that imports the driver; that file converts them to these.
 """
 
 from collections.abc import Mapping
@@ -43,34 +43,33 @@ _Error = TypeVar("_Error", bound=BaseException)
 
 
 def found_by_class(table: Mapping[type, _Value], error: type[BaseException]) -> _Value | None:
-    """Return the value of an error class, or of the nearest of its bases that has one; None if none has."""
+    """Return the table's value for an error class or its nearest base class, or None if the table has neither."""
     return next((table[base] for base in error.__mro__ if base in table), None)
 
 
 def detached(error: _Error) -> _Error:
-    """Drop the traceback, the cause and the context of an error that is stored as a value, and return it.
+    """Clear the traceback, cause and context of an error that is stored as a value, and return the error.
 
-    A traceback holds the frames that the error passed, with all of their variables. If one of these leads to the error,
-    all of it stays in memory until the garbage collector runs.
+    A traceback references every frame it passed, with all local variables. If one of them references the error, the
+    cycle stays in memory until the garbage collector runs.
     """
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
 
 class GuidsvcError(Exception):
-    """The root of all of these."""
+    """Base class of all domain errors."""
 
 
 class InvalidGuid(GuidsvcError):
-    """This text is not a GUID. The message says why, and what was meant where that is clear."""
+    """The text is not a GUID. The message says why, and suggests the intended GUID if it is clear."""
 
 
 class InvalidField(NamedTuple):
-    """One thing that is wrong with a request.
+    """One fault in a request.
 
-    `pointer` is a JSON Pointer (RFC 6901) into the body, or the empty string for the body as a whole; where
-    the fault is in the query or a header, `parameter` or `header` names that instead. `detail` says what is
-    wrong in words that a client can act on.
+    `pointer` is a JSON Pointer (RFC 6901) into the body; the empty string means the whole body. For a fault in the
+    query or a header, `parameter` or `header` names it instead. `detail` is an actionable message for the client.
     """
 
     pointer: str
@@ -80,7 +79,7 @@ class InvalidField(NamedTuple):
 
 
 class InvalidRequest(GuidsvcError):
-    """The request holds `faults`: at least one, and all that were found."""
+    """The request is invalid. `faults` lists every fault found, at least one."""
 
     def __init__(self, *faults: InvalidField) -> None:
         super().__init__(
@@ -90,18 +89,18 @@ class InvalidRequest(GuidsvcError):
 
 
 class NotFound(GuidsvcError):
-    """No such GUID: it never was, was deleted, or is past its retention."""
+    """Unknown GUID: it never existed, was deleted, or is past its retention."""
 
     def __init__(self, guid: str) -> None:
         super().__init__(f"No GUID {guid} is registered.")
 
 
 class NoSuchKey(GuidsvcError):
-    """No such API key. The message repeats nothing that could be a whole one."""
+    """Unknown API key. The message never repeats text that could be a complete key."""
 
 
 class KeyNotActive(GuidsvcError):
-    """The API key is no longer good, and cannot be changed; `state` says why."""
+    """The API key is no longer valid and cannot be changed. `state` says why."""
 
     def __init__(self, key_id: str, state: str) -> None:
         why = "was revoked" if state == "revoked" else "has expired"
@@ -110,10 +109,10 @@ class KeyNotActive(GuidsvcError):
 
 
 class Expired(GuidsvcError):
-    """The GUID is known and no longer valid; the message says how to renew it.
+    """The GUID exists but is no longer valid. The message says how to renew it.
 
-    `expired_at` and `renewable_until` are Unix seconds: between them the record can be renewed. A record that
-    `is_revoked` was written with an expiry in the past, and is renewed only by a request that names a new expiry.
+    The record is renewable from `expired_at` until `renewable_until`, both in Unix seconds. If `is_revoked`, the record
+    was written with an expiry in the past, and only a request with a new expiry renews it.
     """
 
     def __init__(self, guid: str, *, expired_at: int, renewable_until: int, is_revoked: bool = False) -> None:
@@ -128,9 +127,9 @@ class Expired(GuidsvcError):
 
 
 class PreconditionFailed(GuidsvcError):
-    """The record is not as the request demands.
+    """The record does not match the precondition of the request.
 
-    `version` and `wire` are the version of the record that there is, and what clients see of it; None if there is none.
+    `version` and `wire` are the version and client representation of the current record, or None if it is absent.
     """
 
     def __init__(self, guid: str, version: int | None, wire: bytes | None) -> None:
@@ -140,28 +139,28 @@ class PreconditionFailed(GuidsvcError):
 
 
 class PreconditionRequired(GuidsvcError):
-    """A change of an existing record must say which version it is a change of."""
+    """A change of an existing record must name the version that it changes."""
 
     def __init__(self, guid: str) -> None:
         super().__init__(f"GUID {guid} exists: say with If-Match which version is to be changed, or * for any.")
 
 
 class IdempotencyMismatch(GuidsvcError):
-    """The idempotency key was given with another request."""
+    """The idempotency key was used for a different request."""
 
     def __init__(self) -> None:
         super().__init__("This Idempotency-Key was sent with another request: take a new key for a new request.")
 
 
 class InProgress(GuidsvcError):
-    """The same request, under the same idempotency key, is being done."""
+    """The first request with this idempotency key is still in progress."""
 
     def __init__(self) -> None:
         super().__init__("The first request with this Idempotency-Key is still being done: ask again for its answer.")
 
 
 class ReceiptsFull(GuidsvcError):
-    """No more requests with an idempotency key can be remembered. Nothing was done."""
+    """The storage for idempotency receipts is full. Nothing was done."""
 
     def __init__(self, most: int) -> None:
         super().__init__(
@@ -171,7 +170,7 @@ class ReceiptsFull(GuidsvcError):
 
 
 class SpaceUsed(GuidsvcError):
-    """The temporary files of a request take all the space that they may."""
+    """The temporary files of one request have reached their size limit."""
 
     def __init__(self, most: int) -> None:
         super().__init__(
@@ -181,7 +180,7 @@ class SpaceUsed(GuidsvcError):
 
 
 class Unauthorized(GuidsvcError):
-    """Who asks did not show who they are: with nothing at all, or with what is `invalid`."""
+    """Credentials are missing, or `invalid`."""
 
     def __init__(self, detail: str, *, invalid: bool) -> None:
         super().__init__(detail)
@@ -189,7 +188,7 @@ class Unauthorized(GuidsvcError):
 
 
 class Forbidden(GuidsvcError):
-    """Who asks may not do that: they lack a `scope`, or, where it is None, nobody may."""
+    """The caller lacks the `scope` that the operation requires. None means that no scope permits it."""
 
     def __init__(self, scope: str | None, detail: str | None = None) -> None:
         super().__init__(detail or f"This takes the scope {scope}, which the key has not.")
@@ -197,7 +196,7 @@ class Forbidden(GuidsvcError):
 
 
 class QuotaExceeded(GuidsvcError):
-    """The owner has as many live GUIDs as it may have; or as many are `kept`, live or expired, as may be."""
+    """The owner has reached its quota of live GUIDs, or, if `kept` is given, of stored GUIDs, live or expired."""
 
     def __init__(self, quota: int, *, kept: int | None = None) -> None:
         super().__init__(
@@ -209,9 +208,9 @@ class QuotaExceeded(GuidsvcError):
 
 
 class RateLimited(GuidsvcError):
-    """They ask more often than they may; `retry_after` is in how many seconds they may again, at least 1.
+    """The caller has exceeded a rate limit. `retry_after` is the time until the next attempt, in seconds, at least 1.
 
-    `told` is what tells of the limit, by the names of headers.
+    `told` maps header names to values that describe the limit.
     """
 
     def __init__(self, detail: str, retry_after: int, told: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -221,51 +220,51 @@ class RateLimited(GuidsvcError):
 
 
 class Unavailable(GuidsvcError):
-    """A part that is needed cannot answer. Nothing was changed: the same call may be made again."""
+    """A required component cannot respond. Nothing was changed; the same call may be retried."""
 
 
 class StoreUnavailable(Unavailable):
-    """The store cannot answer."""
+    """The store cannot respond."""
 
 
 class StoreReadOnly(StoreUnavailable):
-    """The store can be read, and takes no write."""
+    """The store accepts reads but rejects writes."""
 
 
 class StoreReplaced(StoreReadOnly):
-    """A file of the store was removed or replaced while it was open: what is written there would be lost."""
+    """A file of the store was removed or replaced while open, so writes to it would be lost."""
 
 
 class DeadlineExceeded(StoreUnavailable):
-    """It took longer than a request may, and was given up before the store had it."""
+    """The deadline of the request passed before the call reached the store."""
 
 
 class ClientDisconnected(StoreUnavailable):
-    """Who asked for it has gone, and it was given up before the store had it."""
+    """The client disconnected before the call reached the store."""
 
 
 class Overloaded(Unavailable):
-    """There is more to do than can be done in time."""
+    """The service is overloaded: the request cannot be served in time."""
 
 
 class CacheUnavailable(Unavailable):
-    """The cache cannot answer."""
+    """The cache cannot respond."""
 
 
 class OutcomeUnknown(GuidsvcError):
-    """A write was sent and no answer came: it may have happened, may yet happen, or may not."""
+    """A write was sent but no response came. The write may have been applied, may still be, or may never be."""
 
 
 class CorruptRecord(GuidsvcError):
-    """What is stored under this GUID is not a record."""
+    """The data stored under this GUID is not a valid record."""
 
 
 class StartError(GuidsvcError):
-    """The service cannot start as it is set up. The message is one line that says what to change."""
+    """The service cannot start with this configuration. The message is one line that says what to change."""
 
 
 class NoStore(StartError):
-    """There is no store at `place`, and none is to be created."""
+    """No store exists at `place`, and the command must not create one."""
 
     def __init__(self, place: str) -> None:
         super().__init__(f"store_url: there is no store at {place}")

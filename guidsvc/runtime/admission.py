@@ -1,24 +1,24 @@
-"""How much is done at a time: what is more waits a little, and what is more than that is refused at once.
+"""Admission control: bounded concurrency with a short queue; excess load is shed immediately.
 
-A read that is at hand, and what is asked of the service itself (is it alive? is it ready?), needs no place here. All
-else takes one while it is done. It owns the places, the queue for them and the time that a request has, and knows
-nothing of what is done.
+Cached reads and health probes need no slot. Every other request holds one while it is processed. Admission owns the
+slots, their queue and the time budget of a request, and knows nothing of the work itself.
 
-    free places       it begins
-    none              it waits for one, for a short time
-    its caller has as many requests waiting as there is room left in the queue, or the first of them has waited a tenth
-    of that time; or the loop is so far behind that what it reads now was sent long ago, and may be waited for no more
-                      it is refused before anything is done for it: a queue that is not served in time serves nobody
+    a slot is free    the request starts
+    no slot is free   the request waits briefly in the queue
+    the caller has as many queued requests as the queue has room left; or the caller's first queued request has waited
+    a tenth of the queue time; or the event loop lags so far behind that clients may have given up on what it reads
+                      the request is rejected before any work: a queue that is not served in time serves nobody
 
-While the loop is behind, a caller that has no request in progress still gets a free place. So the callers whose many
-requests keep the loop busy are refused, and others are not.
+While the event loop lags, a caller without requests in progress still gets a free slot. So only the callers whose
+requests keep the loop busy are rejected.
 
-Callers get free places in turn, the requests of one caller in order of arrival. So one caller's overload delays and
-refuses only that caller's requests. A caller is a string, such as an owner or an address: Admission only compares it.
+Callers get free slots in turn; the requests of one caller are served in order of arrival. So one caller's overload
+delays and rejects only that caller's requests. A caller is a string, such as an owner or an address, which Admission
+only compares.
 
-Room in the queue is shared by a dynamic threshold (Choudhury and Hahne, 1998): a caller may have as many requests
-waiting as there is room left. One caller alone fills half of the queue, k callers 1/(k+1) each, and a caller that has
-none waiting nearly always finds room. Nothing that waits needs to be removed for it.
+A dynamic threshold (Choudhury and Hahne, 1998) shares the queue: a caller may have as many requests queued as the queue
+has room left. One caller alone fills half of the queue, k callers 1/(k+1) each. A caller with none queued nearly always
+finds room, without evicting a queued request.
 """
 
 import asyncio
@@ -32,27 +32,28 @@ from guidsvc.runtime.fairness.fair_slots import FairPlaces
 
 PLACES, QUEUE_SECONDS, REQUEST_SECONDS = 256, 1.0, 5.0
 QUEUE = 8
-"""So many times as many as there are places may wait for one, of one caller alone; twice as many of all callers."""
+"""Queued requests per slot that one caller alone may have. All callers together may have twice as many."""
 OWNER_SHARE = 0.75
-"""The part of the places that one owner may have at a time, so that slow requests of one owner leave places free."""
+"""Share of the slots that one owner may hold, so that one owner's slow requests leave slots free."""
 LONG = 0.1
-"""While the first of a caller has waited for this part of its time, more of that caller are refused. What waits fills
-memory, and to go through much of that takes time: at 0.5 a fifth of what could be done was lost under overload
+"""Once a caller's first queued request has waited this fraction of the queue time, the caller's next ones are rejected.
+Queued requests fill memory, and scanning many takes time: at 0.5, overload cost a fifth of the throughput
 (`python -m bench.overload`)."""
 LATE = 0.2
-"""A loop that twice comes to a look by this part of the time in the queue too late is behind with what it was sent."""
+"""The event loop counts as lagging after two scans in a row that were late by this fraction of the queue time."""
 LOOKS = 20
-"""So often is looked, in the time for which a request may wait, for those who have."""
+"""Scans for timed-out requests per queue time."""
 TOLD_SECONDS = 10.0
-"""An overload is told in the log no more often than this."""
+"""Minimum interval between overload warnings in the log, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Admission:
-    """Places for `most` requests, `seconds` for who waits for one, and `budget` seconds for a request in all.
+    """An admission controller with `most` slots.
 
-    One caller has at most the part `share` of the places, and at least one.
+    A request waits at most `seconds` for a slot, and takes at most `budget` seconds in all. One caller holds at most
+    the fraction `share` of the slots, but may always hold one.
     """
 
     def __init__(
@@ -70,42 +71,42 @@ class Admission:
         self._budget = budget
         self.queue_seconds = seconds
         self.budget_seconds = budget
-        self._doing: dict[CancelScope, float] = {}  # since when, in this order
+        self._doing: dict[CancelScope, float] = {}  # start times, roughly in order
         self._looking: asyncio.TimerHandle | None = None
-        self._due = 0.0  # when the next look is
-        self._late = 0  # so many in a row were; one may be anything: a pause of the machine, and no load
-        self._told = self._told_of = 0.0  # when, and how many had been refused then
-        # Counters, for whoever tells of them
+        self._due = 0.0  # time of the next scan
+        self._late = 0  # late scans in a row; a single one may be a pause of the machine, not load
+        self._told = self._told_of = 0.0  # last warning: its time, and the rejections until then
+        # Counters, for the metrics
         self.refused = 0
-        """Refused at once: there was no place, and no room in the queue."""
+        """Requests rejected immediately: no free slot, and no room in the queue."""
         self.expired = 0
-        """Refused after they had waited in vain."""
+        """Requests rejected because no slot became free in time."""
         self.overdue = 0
-        """Their time was over before they were done."""
+        """Requests cancelled because their time budget was used up."""
         self.dropped = 0
-        """Their client went away before they were done."""
+        """Requests cancelled because their client disconnected."""
 
     @property
     def in_progress(self) -> int:
-        """So many requests, or parts of one, have a place."""
+        """The number of requests, or parts of batches, that hold a slot."""
         return self._most - self._places.free
 
     @property
     def waiting(self) -> int:
-        """So many wait for one."""
+        """The number of requests that wait for a slot."""
         return self._waiting.length
 
     def is_idle(self) -> bool:
-        """Whether nothing has a place, or waits for one."""
+        """Return whether no request holds a slot or waits for one."""
         return not self.in_progress and not self.waiting
 
     @property
     def is_contended(self) -> bool:
-        """Whether some callers may be refused now: then `is_full_for` tells which."""
+        """Whether some callers may be rejected now; `is_full_for` decides for each caller."""
         return self._late > 1 or self._waiting.length > 0
 
     def is_full_for(self, caller: str | None) -> bool:
-        """Whether a request of this caller that comes now is refused; None stands for callers not known yet."""
+        """Return whether a new request of this caller is rejected. None stands for a caller not yet known."""
         if self._late > 1:
             return not self._is_spared(caller)
         first = self._waiting.first(caller)
@@ -114,36 +115,37 @@ class Admission:
         return self._waiting.count(caller) >= 2 * QUEUE * self._most - self._waiting.length
 
     def refuse(self) -> Overloaded:
-        """Count a request that is refused, and return what it is told."""
+        """Count a rejected request, and return the error for it."""
         self.refused += 1
         self._tell()
         return Overloaded("there is more to do than can be done in time")
 
     def slot(self, errand: CancelScope, caller: str = "", *, patient: bool = False) -> "Slot":
-        """Return a place for an errand of a caller, to be taken with `async with`.
+        """Return a slot for a caller's errand, for use with `async with`.
 
-        Overloaded, if there is none in time; one who is `patient` waits: what it is a part of has been begun.
-        TooLate, or Abandoned, if it is left before it is done.
+        Entering raises Overloaded if no slot becomes free in time. A `patient` errand is part of a request that has
+        already started, so it waits without limit. Raises DeadlineExceeded or ClientDisconnected if the errand is
+        cancelled.
         """
         return Slot(self, errand, caller, patient=patient)
 
     def try_acquire(self, errand: CancelScope) -> bool:
-        """Take a place for an errand that has just come, if one is free and the loop is in time; whether it did.
+        """Take a slot for a new errand if one is free and the event loop does not lag; return whether it did.
 
-        A place is counted to the caller as soon as that is known: at `begin` at the latest.
+        The slot counts towards the caller's share once the caller is known: in `begin` at the latest.
         """
         return (self._late <= 1 or self._is_spared(errand.caller)) and self._take_free(errand)
 
     def _is_spared(self, caller: str | None) -> bool:
-        """Whether a caller gets a place though the loop is late: it is known, has no other request, and one is free."""
+        """Return whether a caller gets a slot although the loop lags: it is known, has no requests, and one is free."""
         if caller is None or self._places.free <= 0:
             return False
         return self._places.count(caller) == 0 and self._waiting.count(caller) == 0
 
     def begin(self, errand: CancelScope, caller: str = "") -> bool:
-        """Begin an errand of a caller in this task. `end` ends it.
+        """Begin a caller's errand in this task, and return whether it holds a slot. If not, it must `acquire` one.
 
-        Return whether it has a place; if not, it has to wait for one.
+        Every errand that begins must `end`.
         """
         if errand.left:
             raise errand.error()
@@ -159,7 +161,10 @@ class Admission:
         return self.try_acquire(errand)
 
     def end(self, errand: CancelScope, error: BaseException | None = None) -> BaseException | None:
-        """End an errand, and return the error that it ended with: being cut off as it was left is no cancellation."""
+        """End an errand, and return its error.
+
+        A CancelledError that the errand's own cancellation caused becomes DeadlineExceeded or ClientDisconnected.
+        """
         self.release(errand)
         task, errand.task = errand.task, None
         if not errand.left or not isinstance(error, asyncio.CancelledError | DeadlineExceeded | ClientDisconnected):
@@ -174,7 +179,7 @@ class Admission:
         return errand.error()
 
     async def acquire(self, errand: CancelScope, *, patient: bool = False) -> None:
-        """Wait for a place for an errand that has begun; Overloaded, if there is none in time."""
+        """Wait for a slot for an errand that has begun. Raise Overloaded if none becomes free in time."""
         if patient and self._take_free(errand):
             return
         if not patient and self.is_full_for(errand.caller):
@@ -199,7 +204,7 @@ class Admission:
             self._looking = loop.call_at(self._due, self._look)
 
     def release(self, errand: CancelScope) -> None:
-        """Give the place of an errand, if it has one, to the caller whose turn it is."""
+        """Release the slot of an errand, if it holds one, to the next caller in turn."""
         if self._doing.pop(errand, None) is not None:
             self._release(errand.caller)
 
@@ -210,12 +215,12 @@ class Admission:
             await waiting.place
         except asyncio.CancelledError:
             if waiting.has_place:
-                self._release(caller)  # it was given one in the very moment in which it was left
+                self._release(caller)  # it got a slot at the moment it was cancelled
             else:
                 self._waiting.remove(caller, waiting)
             raise
         finally:
-            del waiting  # or the traceback of an error would lead back to it
+            del waiting  # otherwise it and the traceback of its error would form a cycle
 
     def _release(self, caller: str | None) -> None:
         waiting = self._places.release(caller)
@@ -223,7 +228,7 @@ class Admission:
             waiting.place.set_result(None)
 
     def _look(self) -> None:
-        """Tell those who have waited too long: one look at all costs less than an alarm for each."""
+        """Time out waiting and running requests. One scan of all costs less than a timer for each."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         self._looking = None
@@ -250,7 +255,7 @@ class Admission:
 
 
 class _Waiting:
-    """One who waits for a place."""
+    """A request that waits for a slot."""
 
     __slots__ = ("patient", "place", "since")
 
@@ -268,7 +273,7 @@ class _Waiting:
 
 
 class Slot:
-    """A place that is taken by `async with`."""
+    """An admission slot as an async context manager; see `Admission.slot`."""
 
     __slots__ = ("_admission", "_caller", "_errand", "_patient")
 
@@ -278,7 +283,7 @@ class Slot:
         self._caller = caller
         self._patient = patient
 
-    async def __aenter__(self) -> None:  # noqa: D105  # told of above
+    async def __aenter__(self) -> None:  # noqa: D105  # see the class
         try:
             if not self._admission.begin(self._errand, self._caller):
                 await self._admission.acquire(self._errand, patient=self._patient)
@@ -297,4 +302,4 @@ class Slot:
             try:
                 raise told from error
             finally:
-                del told, error  # or its traceback would lead back to it
+                del told, error  # otherwise the error and its traceback would form a cycle

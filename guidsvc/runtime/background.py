@@ -1,4 +1,4 @@
-"""Work that goes on beside what is done inside, and ends with it."""
+"""Background tasks: supervised loops that last as long as a block, and detached tasks that outlive a request."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -13,7 +13,7 @@ from guidsvc.runtime import cancel_scope as errand
 from guidsvc.telemetry import tracing
 
 AGAIN_SECONDS = 1.0
-"""After a fault, work waits this long before it begins again."""
+"""Delay before failed background work restarts, in seconds."""
 
 Result = TypeVar("Result")
 
@@ -22,7 +22,7 @@ _log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def running_in_background(work: Callable[[], Coroutine[object, object, None]]) -> AsyncIterator[None]:
-    """Run the work, inside, and cancel it at the end. After a fault, which is logged, it begins again."""
+    """Run the work while the block runs, and cancel it at the end. An exception is logged and the work restarts."""
     task = asyncio.create_task(_keep_up(work))
     try:
         yield
@@ -33,15 +33,15 @@ async def running_in_background(work: Callable[[], Coroutine[object, object, Non
 
 
 async def _keep_up(work: Callable[[], Coroutine[object, object, None]]) -> None:
-    """Run the work to its end, however often a fault stops it."""
+    """Run the work until it returns, and restart it after every exception."""
     while True:
         try:
             return await work()
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
-            _tell_fault(work)  # what the work waited for was cancelled, not the work
-        except Exception:  # noqa: BLE001  # it is logged; without this work the service would not last
+            _tell_fault(work)  # something that the work awaited was cancelled, not the work
+        except Exception:  # noqa: BLE001  # it is logged; the service needs this work to go on
             _tell_fault(work)
         await asyncio.sleep(AGAIN_SECONDS)
 
@@ -58,7 +58,7 @@ def _tell_fault(work: Callable[[], Coroutine[object, object, None]]) -> None:
 
 
 def spawn_detached(work: Coroutine[object, object, Result]) -> "asyncio.Task[Result]":
-    """Begin work that no request waits for: it is no part of the one that is being done, nor left when that is."""
+    """Start work that no request waits for. Neither the cancel scope nor the trace of the current request applies."""
     context = copy_context()
     context.run(errand.CURRENT.set, None)
     context.run(tracing.CURRENT.set, None)
@@ -66,18 +66,18 @@ def spawn_detached(work: Coroutine[object, object, Result]) -> "asyncio.Task[Res
 
 
 class BackgroundTasks:
-    """Work that goes on beside requests, none of which waits for it; at the end it is finished."""
+    """Fire-and-forget tasks that outlive the request and are drained on shutdown."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
-        """Begin some more. That it fails is for itself to tell."""
+        """Start a task. The work must report its own failures."""
         task = spawn_detached(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def drain(self) -> None:
-        """Return when all of it has ended."""
+        """Wait until all tasks have ended."""
         while self._tasks:
             await asyncio.wait(self._tasks)

@@ -1,7 +1,7 @@
-"""Many callers, one call: what is asked for in one turn of the loop, or while all calls are out, goes out together.
+"""Batching: items submitted in one event-loop iteration, or while all calls are in flight, share one call.
 
-This is the group commit of the SQLite store, the shared query of the MongoDB store and the shared round trip
-of the Redis cache. It knows none of them.
+The SQLite store uses it for group commit, the MongoDB store for shared queries, and the Redis cache for shared round
+trips. This module knows none of them.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 LOOKS = 10
-"""So often is looked, in the time that an answer may take, for items that have waited longer."""
+"""Scans for timed-out items per timeout."""
 
 
 class Patience(NamedTuple, Generic[Item]):
-    """How long an answer may take, from the moment it was asked for, and what the caller is told if it does."""
+    """The timeout for an answer, in seconds since `ask`, and the error that the caller gets then."""
 
     seconds: float
     overdue: Callable[[Item], Exception]
@@ -30,19 +30,21 @@ class _Asked(NamedTuple, Generic[Item, Answer]):
     item: Item
     answer: asyncio.Future[Answer]
     since: float
-    errand: CancelScope | None  # where it may be dropped with it
+    errand: CancelScope | None  # None if the item is not droppable
 
 
 class Batcher(Generic[Item, Answer]):
-    """Gathers items and hands them to `run`, which answers each, in order; if it raises, all of them raise.
+    """Collects items and passes them to `run`, which returns one answer for each, in order.
 
-    What is `droppable` is dropped too when the errand that it is a part of has been left before it went out; its caller
-    is told so, and not cut off. An answer that is an exception is raised to who asked for it, and to nobody else.
+    If `run` raises, all callers of that batch get the error. An answer that is an exception is raised to its caller
+    only.
 
-    At most `limit` items go out in one call, and at most `in_flight` calls are out at once; items wait for a
-    place in the order in which they came. An item whose caller has gone, or was told that it took too long, before it
-    went out is dropped. Where `run` is no coroutine it is called in the very step in which that is decided. It runs in
-    the context in which the batcher was made: a call is no more of one of its callers than of the others.
+    A call carries at most `limit` items, and at most `in_flight` calls run at once; items wait in order of arrival.
+    An item is dropped if its caller was cancelled or timed out before it was sent. A `droppable` item is also dropped
+    if its cancel scope was cancelled before that; its caller gets the scope's error.
+
+    If `run` is not a coroutine function, it executes in the same step that decides what to send. `run` uses the context
+    in which the batcher was created, because a call belongs to none of its callers in particular.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Batcher(Generic[Item, Answer]):
         self._looking: asyncio.TimerHandle | None = None
 
     async def ask(self, item: Item) -> Answer:
-        """Return the answer to this item, from whichever call it went out with."""
+        """Submit an item, and return its answer."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
         errand = CURRENT.get() if self._droppable is not None and self._droppable(item) else None
@@ -83,10 +85,10 @@ class Batcher(Generic[Item, Answer]):
         try:
             return await answer
         finally:
-            del answer  # or the traceback of an error would lead back to it
+            del answer  # otherwise it and the traceback of its error would form a cycle
 
     async def drain(self) -> None:
-        """Return when everything that was asked has been answered."""
+        """Wait until all submitted items have been answered."""
         while self._scheduled or self._calls:
             await asyncio.sleep(0)
             if self._calls:
@@ -123,7 +125,7 @@ class Batcher(Generic[Item, Answer]):
         self._send()
 
     def _look(self, patience: Patience[Item]) -> None:
-        """Tell those who have waited too long: one look at all costs less than an alarm for each."""
+        """Time out items. One scan of all costs less than a timer for each."""
         loop = asyncio.get_running_loop()
         self._drop()
         everyone = [asked for batch in (self._waiting, *self._calls.values()) for asked in batch]
@@ -135,9 +137,9 @@ class Batcher(Generic[Item, Answer]):
 
 
 def _answers_of(call: asyncio.Future[Sequence[Answer | Exception]], count: int) -> Sequence[Answer | Exception]:
-    """Return what a call answers to each of so many items: its error where it failed, or where an answer is missing.
+    """Return `count` answers of a call. If it failed, each is its error; a missing answer is a ValueError.
 
-    The error is not raised here: its traceback would lead to those who wait, and from there back to the error.
+    The error is not raised here: its traceback would reference the waiting futures, and they the error.
     """
     error = call.exception()
     if error is not None and not isinstance(error, Exception):

@@ -1,8 +1,8 @@
-"""What is done because somebody waits for it; and what is left when nobody does any more.
+"""Cancellation of work whose client disconnected or whose deadline passed.
 
-Who waits goes away, or has waited too long. Then what only waits is cut off, and what has not been sent to the store is
-dropped. What has been sent is finished, so that nothing is told as not done that was. It knows neither stores nor HTTP:
-an errand goes along with the context, and those who could still leave it ask.
+Cancellation interrupts waits, and drops calls not yet sent to the store. Calls already sent are shielded, so that no
+completed write is reported as not done. This module knows neither stores nor HTTP: the scope travels in the context,
+and code that can still stop calls `checkpoint`.
 """
 
 import asyncio
@@ -13,34 +13,37 @@ from guidsvc.errors import ClientDisconnected, DeadlineExceeded, GuidsvcError
 
 
 class CancelScope:
-    """What is done for one request, or for one part of a long one."""
+    """The work for one request, or for one part of a batch."""
 
     __slots__ = ("begun", "caller", "gone", "is_persistent", "kept", "left", "task")
 
     def __init__(self) -> None:
-        self.task: asyncio.Task[object] | None = None  # as soon as somebody does it
+        self.task: asyncio.Task[object] | None = None  # set while a task runs it
         self.caller: str | None = None
-        """The caller whose share of the places it uses; None until the caller is known."""
+        """The caller whose share of the slots it uses; None until the caller is known."""
         self.begun = False
-        """Somebody does it, or has done."""
+        """A task runs it, or has run it."""
         self.left = False
-        """Nobody waits for it any more."""
+        """It was cancelled."""
         self.gone = False
-        """Who waited has gone, rather than lost patience."""
+        """It was cancelled because the client disconnected, not because the deadline passed."""
         self.is_persistent = False
-        """It goes on to its end though its client has gone."""
+        """It continues after its client has disconnected."""
         self.kept = 0
-        """So many parts of it are not to be cut off."""
+        """The number of `shielded` blocks that it is in."""
 
     def cancel(self, *, gone: bool) -> None:
-        """Leave it: cut it off, unless a part of it is not to be; then it is dropped where it comes to a choice."""
+        """Cancel the task, or, inside a `shielded` block, let the next `checkpoint` raise.
+
+        `gone` means that the client disconnected, which a persistent scope ignores.
+        """
         if not self.left and not (gone and self.is_persistent):
             self.left, self.gone = True, gone
             if self.task is not None and not self.kept:
                 self.task.cancel()
 
     def error(self) -> GuidsvcError:
-        """Return what it is told as."""
+        """Return the error that says why it was cancelled."""
         return (
             ClientDisconnected("its client has gone")
             if self.gone
@@ -52,25 +55,25 @@ CURRENT: ContextVar[CancelScope | None] = ContextVar("errand", default=None)
 
 
 def checkpoint() -> None:
-    """Return if somebody waits for what is being done, or if it is nobody's errand; else raise what it is told as."""
+    """Raise DeadlineExceeded or ClientDisconnected if the current scope is cancelled. Do nothing without a scope."""
     errand = CURRENT.get()
     if errand is not None and errand.left:
         raise errand.error()
 
 
 def persist() -> None:
-    """Let what is being done go on to its end though its client goes away; it still has a time."""
+    """Continue the current scope even if its client disconnects. Its deadline still applies."""
     errand = CURRENT.get()
     if errand is not None:
         errand.is_persistent = True
 
 
-class shielded:  # noqa: N801  # it reads as what it is: `with kept():`
-    """What is done inside is not cut off."""
+class shielded:  # noqa: N801  # reads as a statement: `with shielded():`
+    """A context manager that suppresses cancellation of the current scope inside the block."""
 
     __slots__ = ("_errand",)
 
-    def __enter__(self) -> None:  # noqa: D105  # told of above
+    def __enter__(self) -> None:  # noqa: D105  # see the class
         errand = self._errand = CURRENT.get()
         if errand is not None:
             errand.kept += 1

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 Clock = Callable[[], int]
-"""Tells the time: Unix milliseconds."""
+"""Returns the current time in Unix milliseconds."""
 
 
 def system_clock() -> int:
-    """Return the time of this host, in Unix milliseconds."""
+    """Return the host's time in Unix milliseconds."""
     return time.time_ns() // 1_000_000

@@ -1,13 +1,13 @@
-"""Which requests are under way, so that the end of the service can wait for theirs."""
+"""In-flight requests, which shutdown waits for."""
 
 import asyncio
 
 
 class InFlightRequests:
-    """The requests that are being served.
+    """The requests in flight, and the shutdown state.
 
-    `draining` says that the service is about to end, and that a connection ends with its next answer; `over` that it
-    has ended, and that no request may begin.
+    `draining`: the service is shutting down, and each connection closes after its next response. `closed`: the service
+    has ended, and no request may begin.
     """
 
     def __init__(self) -> None:
@@ -17,20 +17,20 @@ class InFlightRequests:
         self._idle.set()
 
     def __len__(self) -> int:
-        """Count them."""
+        """Return the number of requests in flight."""
         return len(self._requests)
 
     def add(self, request: object) -> None:
-        """Note that a request has begun."""
+        """Add a request that has begun."""
         self._requests.add(request)
         self._idle.clear()
 
     def discard(self, request: object) -> None:
-        """Note that a request is over, if it was under way."""
+        """Remove a request that has ended, if it is present."""
         self._requests.discard(request)
         if not self._requests:
             self._idle.set()
 
     async def ended(self) -> None:
-        """Return when no request is under way."""
+        """Wait until no request is in flight."""
         await self._idle.wait()

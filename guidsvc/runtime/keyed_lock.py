@@ -1,4 +1,4 @@
-"""Turns: those who write one GUID in this process do so one by one, where they would only race each other."""
+"""A per-GUID lock. Serializing the writers in this process avoids futile compare-and-swap retries."""
 
 import asyncio
 from weakref import WeakValueDictionary
@@ -6,23 +6,23 @@ from weakref import WeakValueDictionary
 from guidsvc.errors import StoreUnavailable
 
 TURN_SECONDS = 10.0
-"""How long a write waits for those of the same GUID that came before it."""
+"""How long a write waits for earlier writes of the same GUID, in seconds."""
 
 
 class KeyedLock:
-    """The turns at all GUIDs."""
+    """The locks of all GUIDs."""
 
     def __init__(self) -> None:
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # those that somebody waits for
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # only locks in use
 
     def acquire(self, guid: str, seconds: float = TURN_SECONDS) -> "_Turn":
-        """Return a turn at a GUID, to be taken with `async with`; StoreUnavailable, if it does not come in time."""
-        taken = guid in self._locks  # by somebody who holds it, waits for it, or is just being woken
+        """Return the lock of a GUID, for use with `async with`. Entering raises StoreUnavailable after a timeout."""
+        taken = guid in self._locks  # a writer holds it, waits for it, or is just being woken
         return _Turn(guid, self._locks.setdefault(guid, asyncio.Lock()), seconds if taken else None)
 
 
 class _Turn:
-    """A turn at a GUID, which is waited for no longer than so many seconds; or, where None, is there at once."""
+    """One use of a GUID's lock. It waits at most `seconds`; None means that the lock is free."""
 
     __slots__ = ("_guid", "_lock", "_seconds")
 
@@ -32,7 +32,7 @@ class _Turn:
         self._seconds = seconds
 
     async def __aenter__(self) -> None:
-        if self._seconds is None:  # as nearly always, and then no alarm need be set
+        if self._seconds is None:  # the usual case, which needs no timer
             await self._lock.acquire()
             return
         try:

@@ -1,4 +1,4 @@
-"""Giving memory back to the system: what reference cycles hold, and what glibc keeps between blocks that are in use."""
+"""Return memory to the system: collect reference cycles, and trim the free memory that glibc retains."""
 
 import asyncio
 import ctypes
@@ -11,10 +11,11 @@ from pathlib import Path
 import structlog
 
 GROWTH_BYTES = 64 * 1024 * 1024
-"""When an idle process has grown by so much since the last collection, the garbage collector looks at all objects."""
+"""Growth since the last full collection that triggers the next one while the process is idle."""
 BUSY_GROWTH_BYTES = 4 * GROWTH_BYTES
-"""While requests are in progress it waits for so much: the pause is 0.1 s of CPU with 200,000 cached records."""
+"""The same while requests are in progress: the pause is 0.1 s of CPU with 200,000 cached records."""
 CHECK_SECONDS = 5.0
+"""Interval between checks of the process size, in seconds."""
 
 _STATUS = Path("/proc/self/statm")
 _log = structlog.get_logger(__name__)
@@ -33,23 +34,23 @@ _trim = _trimmer()
 
 
 def release() -> None:
-    """Free what is unreachable, and give freed memory back to the system, where the C library can.
+    """Collect young garbage, and return freed memory to the system if the C library can.
 
-    It takes some milliseconds. Connections that have ended, with TLS above all, may be parts of reference cycles; the
-    oldest generation is left out, as that would take time in proportion to all that is cached.
+    Takes some milliseconds. Closed connections, above all with TLS, may be parts of reference cycles. The oldest
+    generation is skipped, because its collection takes time in proportion to the cache size.
     """
     gc.collect(1)
     trim()
 
 
 def trim() -> None:
-    """Give freed memory back to the system, where the C library can."""
+    """Return freed memory to the system if the C library can."""
     if _trim is not None:
         _trim(0)
 
 
 def resident_bytes() -> int | None:
-    """Return the resident set size of this process, or None if the system does not tell it."""
+    """Return the resident set size of this process, or None if the system does not report it."""
     try:
         pages = int(_STATUS.read_text().split()[1])
     except (OSError, ValueError, IndexError):
@@ -58,26 +59,26 @@ def resident_bytes() -> int | None:
 
 
 class GrowthTrigger:
-    """Decides when the oldest generation is collected: when the process has grown since it was smallest."""
+    """Decides when to collect the oldest generation, by the growth of the process since its smallest size."""
 
     def __init__(self) -> None:
         self._least_bytes: int | None = None
 
     def is_due(self, size_bytes: int, *, is_idle: bool) -> bool:
-        """Whether to collect now, at this size."""
+        """Return whether to collect now, at this size."""
         if self._least_bytes is None or size_bytes < self._least_bytes:
             self._least_bytes = size_bytes
         return size_bytes - self._least_bytes >= (GROWTH_BYTES if is_idle else BUSY_GROWTH_BYTES)
 
     def reset(self, size_bytes: int) -> None:
-        """Measure growth from this size on: what a collection has left is in use."""
+        """Measure growth from this size: what a collection left is in use."""
         self._least_bytes = size_bytes
 
 
 async def collect_on_growth(is_idle: Callable[[], bool]) -> None:
-    """Collect garbage of all generations whenever the process has grown, until cancelled.
+    """Collect all generations whenever the process has grown, until cancelled.
 
-    The thresholds of the collector count objects, not bytes, and let the oldest generation grow by millions.
+    The thresholds of the collector count objects, not bytes, and let the oldest generation grow by millions of objects.
     """
     trigger = GrowthTrigger()
     while True:
@@ -90,7 +91,7 @@ async def collect_on_growth(is_idle: Callable[[], bool]) -> None:
 
 async def _collect(size_bytes: int) -> None:
     begun = time.monotonic()
-    gc.collect()  # here rather than in a thread: no other thread runs meanwhile, and finalizers belong to the loop
+    gc.collect()  # not in a thread: the GIL stops the others anyway, and finalizers belong on the loop
     pause_seconds = time.monotonic() - begun
     await asyncio.to_thread(trim)
     _log.debug("memory collected", grown_to_bytes=size_bytes, pause_seconds=round(pause_seconds, 3))

@@ -1,8 +1,8 @@
-"""Temporary space: how many bytes the temporary files of one request may take, and those of all requests together.
+"""Temporary space: size limits for the temporary files of one request, and of all requests together.
 
-Whoever writes a temporary file takes the bytes first, from the share of its request; at the end the share is returned.
-One owner has at most half of the space, or what one request may have, so that others have some left. The number of
-files is bounded likewise: each has a file descriptor.
+Code that writes a temporary file first takes the bytes from the share of its request. The share is returned when the
+request ends. One owner gets at most half of the space, or the limit of one request if that is more, so that others have
+some left. The number of files is bounded likewise, because each needs a file descriptor.
 """
 
 from collections import Counter
@@ -14,15 +14,15 @@ from guidsvc.errors import Overloaded, SpaceUsed
 MIB = 1024 * 1024
 REQUEST_BYTES, TOTAL_BYTES = 64 * MIB, 256 * MIB
 FILES = 64
-"""Temporary files that may be open at a time."""
+"""Maximum number of open temporary files."""
 MEMORY_BYTES = 1024 * 1024
-"""What a request may keep in memory before it needs a temporary file."""
+"""Bytes that a request may buffer in memory before it needs a temporary file."""
 HELD_PART = 4
-"""Lines that wait in memory to be done may take so small a part of what temporary files may take."""
+"""Batch lines that wait in memory may take 1/HELD_PART of the size limit of all temporary files."""
 
 
 class TemporarySpace:
-    """The space of a process: `request_bytes` for each request, `total_bytes` and so many files for all of them."""
+    """The space of a process: `request_bytes` for each request, `total_bytes` and `files` for all of them."""
 
     def __init__(self, request_bytes: int = REQUEST_BYTES, total_bytes: int = TOTAL_BYTES, files: int = FILES) -> None:
         self._most_files = max(1, files)
@@ -36,7 +36,7 @@ class TemporarySpace:
 
     @contextmanager
     def share(self) -> Iterator["Share"]:
-        """Yield the share of a request, inside. At the end all that was taken from it is returned."""
+        """Yield the share of a request, and return everything taken from it at the end of the block."""
         share = Share(self, self._request_bytes)
         try:
             yield share
@@ -44,7 +44,10 @@ class TemporarySpace:
             share.close()
 
     def take(self, size: int, owner: str | None) -> None:
-        """Take so many bytes, for an owner if access is controlled; Overloaded if other requests have them."""
+        """Take `size` bytes, or return them if negative. Raise Overloaded if other requests have taken them.
+
+        `owner` is None without access control.
+        """
         if size > self._left:
             raise Overloaded("the temporary files of all batches together take all the space that they may")
         if owner is not None:
@@ -56,20 +59,20 @@ class TemporarySpace:
         self._left -= size
 
     def take_file(self, owner: str | None) -> None:
-        """Take a file descriptor for a temporary file; Overloaded if other requests have them."""
+        """Take a file descriptor for a temporary file. Raise Overloaded if other requests have taken them."""
         most = self._most_files if owner is None else max(1, self._most_files // 2)
         if self._files.total() >= self._most_files or self._files[owner] >= most:
             raise Overloaded("as many temporary files of batches are open as may be")
         self._files[owner] += 1
 
     def give_back_files(self, count: int, owner: str | None) -> None:
-        """Return so many file descriptors."""
+        """Return `count` file descriptors."""
         self._files[owner] -= count
         if not self._files[owner]:
             del self._files[owner]
 
     def hold(self, more: int, owner: str | None) -> None:
-        """Hold so many bytes more in memory, or fewer; Overloaded if batches hold too much already."""
+        """Add `more` bytes, possibly negative, to the memory that batches hold. Raise Overloaded at the limit."""
         most = self._most_held if owner is None else self._most_held // 2
         if more > 0 and (more > self._most_held - self._held.total() or self._held[owner] + more > most):
             raise Overloaded("the lines of all batches that wait to be done take all the memory that they may")
@@ -79,9 +82,9 @@ class TemporarySpace:
 
 
 class Share:
-    """What one request may take: `most` bytes. `taken` is how many it has.
+    """The space of one request, of which it has `taken` some bytes and may take `most`.
 
-    `owner` is for whom, where access is controlled; it is set before anything is taken.
+    With access control, `owner` must be set before anything is taken.
     """
 
     __slots__ = ("_files", "_held", "_space", "most", "owner", "taken")
@@ -96,34 +99,34 @@ class Share:
 
     @property
     def left(self) -> int:
-        """How many bytes it may still take, if other requests leave them."""
+        """Bytes that the request may still take, if other requests leave them."""
         return self.most - self.taken
 
     def take(self, size: int) -> None:
-        """Take so many bytes more; SpaceUsed if that is more than one request may, Overloaded if others have them."""
+        """Take `size` more bytes. Raise SpaceUsed over the request's limit, Overloaded if others have taken them."""
         if size > self.left:
             raise SpaceUsed(self.most)
         self._space.take(size, self.owner)
         self.taken += size
 
     def give_back(self, size: int) -> None:
-        """Return so many bytes that were taken, and not used."""
+        """Return `size` bytes that were taken but not used."""
         size = min(size, self.taken)
         self._space.take(-size, self.owner)
         self.taken -= size
 
     def take_file(self) -> None:
-        """Take a file descriptor for one more temporary file; Overloaded if other requests have them."""
+        """Take a file descriptor for one more temporary file. Raise Overloaded if other requests have taken them."""
         self._space.take_file(self.owner)
         self._files += 1
 
     def hold(self, size: int) -> None:
-        """Hold so many bytes in memory, of lines that wait to be done; Overloaded if batches hold too much already."""
+        """Set the memory that waiting batch lines hold to `size` bytes. Raise Overloaded if batches hold too much."""
         self._space.hold(size - self._held, self.owner)
         self._held = size
 
     def close(self) -> None:
-        """Return all of it; from here on nothing can be taken."""
+        """Return everything taken. Nothing can be taken afterwards."""
         self.hold(0)
         self._space.give_back_files(self._files, self.owner)
         self._files = 0

@@ -1,1 +1,1 @@
-"""Sharing by owner: nobody gets more because they ask more often."""
+"""Fair sharing by owner: an owner gets no larger share by sending more requests."""

@@ -9,22 +9,25 @@ class Waiter(Protocol):
     """An entry of the queue, such as a future."""
 
     def done(self) -> bool:
-        """Whether it waits no longer, so that its turn goes to the next one of its group."""
+        """Return whether it no longer waits, so that its turn goes to the next waiter of its group."""
 
 
 W = TypeVar("W", bound=Waiter)
 
 
 class FairQueue(Generic[W]):
-    """Waiters by group. A group has an entry only while it has waiters. All operations but iteration are O(1)."""
+    """A queue of waiters by group. A group has an entry only while it has waiters.
+
+    All operations but iteration are O(1), except that `pop` skips groups that are not eligible.
+    """
 
     def __init__(self) -> None:
-        self._groups: OrderedDict[Hashable, OrderedDict[W, None]] = OrderedDict()  # the next turn first
+        self._groups: OrderedDict[Hashable, OrderedDict[W, None]] = OrderedDict()  # next turn first
         self.length = 0
-        """The number of waiters of all groups. An attribute, as it is read for each request."""
+        """The number of waiters of all groups. An attribute, because it is read for each request."""
 
     def __iter__(self) -> Iterator[tuple[Hashable, W]]:
-        """Iterate over groups and waiters. Take a copy if you remove any."""
+        """Iterate over (group, waiter) pairs. Copy them first to remove any."""
         return ((group, waiter) for group, waiters in self._groups.items() for waiter in waiters)
 
     def count(self, group: Hashable) -> int:
@@ -32,16 +35,16 @@ class FairQueue(Generic[W]):
         return len(self._groups.get(group, ()))
 
     def first(self, group: Hashable) -> W | None:
-        """Return the waiter of a group that came first, or None if the group has none."""
+        """Return the first waiter of a group, or None if the group has none."""
         return next(iter(self._groups.get(group, ())), None)
 
     def append(self, group: Hashable, waiter: W) -> None:
-        """Add a waiter. A group that had none takes the last turn."""
+        """Add a waiter. A new group gets the last turn."""
         self._groups.setdefault(group, OrderedDict())[waiter] = None
         self.length += 1
 
     def remove(self, group: Hashable, waiter: W) -> None:
-        """Remove a waiter, unless it was removed before."""
+        """Remove a waiter if it is still queued."""
         waiters = self._groups.get(group)
         if waiters is None or waiter not in waiters:
             return
@@ -51,7 +54,7 @@ class FairQueue(Generic[W]):
             del self._groups[group]
 
     def pop(self, is_eligible: Callable[[Hashable], bool]) -> tuple[Hashable, W] | None:
-        """Remove and return the first waiter of the eligible group whose turn it is, or None if there is none."""
+        """Remove and return the first waiter of the next eligible group, or return None if no eligible group waits."""
         while True:
             found = next(((group,) for group in self._groups if is_eligible(group)), None)  # a group may be None
             if found is None:
@@ -61,7 +64,7 @@ class FairQueue(Generic[W]):
                 return found[0], waiter
 
     def _pop_first(self, group: Hashable) -> W | None:
-        """Remove and return the first waiter of a group that is not done. A group without waiters loses its entry."""
+        """Remove and return a group's first waiter that is not done. A group without waiters loses its entry."""
         waiters, found = self._groups[group], None
         while waiters and found is None:
             waiter, _ = waiters.popitem(last=False)

@@ -1,4 +1,4 @@
-"""A semaphore that is shared fairly: each group gets a place in turn, however many it has waiting."""
+"""A fair semaphore: groups get slots in turn, however many waiters each has."""
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable
@@ -8,16 +8,16 @@ from guidsvc.runtime.fairness.fair_slots import FairPlaces
 
 
 class FairSemaphore:
-    """So many places; one group, such as what one owner asks for, never has the last one too if there are several."""
+    """A semaphore of `places` slots. If it has several, one group, such as an owner, never holds all of them."""
 
     def __init__(self, places: int) -> None:
         self._places: FairPlaces[asyncio.Future[None]] = FairPlaces(places, max(1, places - 1))
 
     @asynccontextmanager
     async def place(self, group: Hashable) -> AsyncIterator[None]:
-        """Have a place, inside; wait for it if there is none."""
-        key = (group,)  # None is a group like any other here
-        if not self._places.take(key):  # who waits has no right to one, or there were none free
+        """Hold a slot inside the block. Wait if no slot is free, or if the group is at its limit."""
+        key = (group,)  # so that None is a group like any other
+        if not self._places.take(key):  # overtakes no one: with a slot free, all waiting groups are at their limit
             await self._wait(key)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Places shared fairly by groups: one group has at most so many, and a free one goes to the group whose turn it is."""
+"""Slots shared fairly by groups: each group may hold a limited number, and groups get free slots in turn."""
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -9,35 +9,35 @@ W = TypeVar("W", bound=Waiter)
 
 
 class FairPlaces(Generic[W]):
-    """Counts places, and queues those who wait for one. Waking a waiter is up to the caller of `release`.
+    """A counter of slots, and a queue of waiters. The caller of `release` must wake the waiter.
 
-    A group is an owner, for example. The group None stands for one that is not known yet: its places are not limited,
-    until they are assigned to a group.
+    A group is, for example, an owner. None stands for a group not yet known: its slots are unlimited until they are
+    assigned to a group.
     """
 
     def __init__(self, places: int, most_of_group: int) -> None:
         self.free = places
         self.waiting: FairQueue[W] = FairQueue()
         self._most_of_group = most_of_group
-        self._taken: dict[Hashable, int] = {}  # a group that has none has no entry
+        self._taken: dict[Hashable, int] = {}  # only groups that hold slots
 
     def has_room(self, group: Hashable) -> bool:
-        """Whether a group may have one more place."""
+        """Return whether a group may hold one more slot."""
         return self._taken.get(group, 0) < self._most_of_group
 
     def count(self, group: Hashable) -> int:
-        """Return the number of places that a group has."""
+        """Return the number of slots that a group holds."""
         return self._taken.get(group, 0)
 
     def take(self, group: Hashable) -> bool:
-        """Take a place for a group if one is free and the group may have it; whether it did."""
+        """Take a slot for a group if one is free and the group is below its limit; return whether it did."""
         if self.free <= 0 or (group is not None and not self.assign(group)):
             return False
         self.free -= 1
         return True
 
     def assign(self, group: Hashable) -> bool:
-        """Count a place of no known group to this one, if it may have one more; whether it did."""
+        """Assign a slot of the group None to this group if it is below its limit; return whether it did."""
         taken = self._taken.get(group, 0)
         if taken >= self._most_of_group:
             return False
@@ -45,7 +45,7 @@ class FairPlaces(Generic[W]):
         return True
 
     def release(self, group: Hashable) -> W | None:
-        """Return a place of a group. If it goes to a waiter, remove that from the queue and return it."""
+        """Release a group's slot. If a waiter gets it, remove the waiter from the queue and return it."""
         self.free += 1
         if group is not None:
             taken = self._taken[group] - 1
