@@ -1,6 +1,6 @@
-"""Reading of files that settings name: regular files only, up to a size.
+"""Read files that settings name: only regular files, up to a size limit.
 
-A FIFO would be waited for without end, and a device such as /dev/zero would fill the memory.
+Reading a FIFO could block forever, and a device such as /dev/zero would fill the memory.
 """
 
 import errno
@@ -10,14 +10,14 @@ from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 MAX_BYTES = 1024 * 1024
-"""A larger file is refused."""
+"""Default size limit; a larger file is rejected."""
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def read_file(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return what a file holds; OSError, with what is wrong in `strerror`, if it cannot be read or is not to be."""
-    _refuse_special(Path(path).stat(), path)  # before it is opened: to open a FIFO wakes up who writes into it
+    """Return the content of a file. Raise OSError, with the reason in `strerror`, if it is unreadable or rejected."""
+    _refuse_special(Path(path).stat(), path)  # before opening it: opening a FIFO wakes up its writer
     with os.fdopen(os.open(path, _FLAGS), "rb") as file:
         _refuse_special(os.fstat(file.fileno()), path)
         content = file.read(max_bytes + 1)
@@ -27,7 +27,7 @@ def read_file(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def read_text(path: str | Path) -> str:
-    """Return the text of a file in UTF-8, with each line end as a newline; OSError, or UnicodeDecodeError."""
+    """Return the text of a UTF-8 file, with newlines normalized. Raise OSError or UnicodeDecodeError."""
     return TextIOWrapper(BytesIO(read_file(path)), encoding="utf-8").read()
 
 

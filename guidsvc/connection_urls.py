@@ -1,7 +1,7 @@
-"""URLs that may hold a password: how one may be shown, and what may be told of one that is no use.
+"""Connection URLs that may contain a password: redact them, and report errors about them without secrets.
 
-What a driver says of a URL may quote any part of it. So that is only told if it says the same of the URL without what
-is secret; and one in which it is not clear where the password ends is given to no driver.
+A driver's error may quote any part of a URL. So errors are reported for the redacted URL: if it fails too, its error is
+shown, else a generic message. A URL in which the end of the password is unclear is never passed to a driver.
 """
 
 import re
@@ -19,12 +19,12 @@ _HARMLESS = re.compile(
     r"|tls(ca|crl|certificatekey)file|ssl_(ca_certs|ca_path|certfile|keyfile)"
     r"|retry(reads|writes)|readpreference|directconnection|protocol|\w*timeout(ms)?"
 )
-"""Parameters whose values are shown; others may be secret, and a name that is misspelt may be that of a password."""
+"""Parameters whose values may be shown. Others may be secret: a misspelt name may be meant for a password."""
 _FILE = re.compile(r"(?i)tls(ca|crl|certificatekey)file|ssl_(ca_certs|certfile|keyfile)")
 """Parameters that name a file."""
 _PARTS = re.compile(r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<rest>.*)", re.DOTALL)
 _ADDRESS = re.compile(r"^\[[^\]]*\]")
-"""An IPv6 address, before its port."""
+"""An IPv6 address in front of a port."""
 _STRAY_AT = "in a password each of : / ? # [ ] @ % is to be percent-encoded, as %40 for @"
 _BAD_PORT = (
     "the port is no number; write user and password before the host, as in redis://:PASSWORD@HOST:PORT, and "
@@ -34,14 +34,14 @@ _Made = TypeVar("_Made")
 
 
 def redact(url: str) -> str:
-    """Return a URL as it may be shown."""
+    """Return a URL with its secrets hidden."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         return url if ":" not in url and "@" not in url else f"{scheme.partition(':')[0]}:{HIDDEN}"
     if is_ambiguous(url):
         return f"{scheme}://{HIDDEN}"
     parts = _PARTS.fullmatch(rest)
-    assert parts is not None  # noqa: S101  # nosec B101  # it takes any text
+    assert parts is not None  # noqa: S101  # nosec B101  # it matches any text
     user, at, host = parts["authority"].rpartition("@")
     name, colon, _ = user.partition(":")
     shown = f"{name}:{HIDDEN}" if colon else HIDDEN if at else ""
@@ -50,23 +50,23 @@ def redact(url: str) -> str:
 
 
 def scheme_of(url: str) -> str:
-    """Return the scheme of a URL; nothing if it has none, and begins with who knows what."""
+    """Return the scheme of a URL, or an empty string if it has no valid scheme, since any other text may be secret."""
     scheme, mark, _ = url.partition("://")
     return scheme if mark and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) else ""
 
 
 def unsupported(url: str) -> str:
-    """Return what may be shown of a URL whose scheme is not supported: its scheme, or all of it if it has none."""
+    """Return the printable part of a URL with an unsupported scheme: the scheme, else the quoted, redacted text."""
     return scheme_of(url) or repr(HIDDEN if "://" in url else redact(url))
 
 
 def is_ambiguous(url: str) -> bool:
-    """Whether a part may be a password: there is an @ where there should be none, or a port that is none."""
+    """Return whether any part may be a password: the URL has a misplaced @, or an invalid port."""
     return _has_stray_at(url) or _has_bad_port(url)
 
 
 def _has_bad_port(url: str) -> bool:
-    """Whether a password may stand where a port does, as nothing stands before an @, and the port is no number."""
+    """Return whether the port may be a password: the authority has no @, and the port is not a number."""
     scheme, _, rest = url.partition("://")
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     if scheme == "sqlite" or "@" in authority:
@@ -87,19 +87,19 @@ def _has_stray_at(url: str) -> bool:
 def connect_with_redacted_errors(
     setting: str, url: str, make: Callable[[str], _Made], *faults: type[Exception]
 ) -> _Made:
-    """Return what `make` makes of a URL; StartError, which names the setting, if that is one of these faults."""
+    """Return `make(url)`. Raise StartError, which names the setting, if it raises one of `faults`."""
     if is_ambiguous(url):
         raise StartError(f"{setting}: {_BAD_PORT if _has_bad_port(url) else _STRAY_AT}") from None
     _refuse_unreadable_files(setting, url)
     try:
         return make(url)
     except faults as error:
-        # With no cause: it may quote what is secret, and is not to be shown by whoever shows this one.
+        # No cause: it may quote a secret, which a traceback of this error would show.
         raise StartError(f"{setting}: {_told(url, make, faults, error)}") from None
 
 
 def _refuse_unreadable_files(setting: str, url: str) -> None:
-    """StartError if a parameter names a file that a driver could not read, or would wait for."""
+    """Raise StartError if a parameter names a file that the driver could not read, or would block on."""
     for name, value in parse_qsl(url.partition("?")[2].partition("#")[0]):
         if _FILE.fullmatch(name):
             try:

@@ -1,1 +1,1 @@
-"""The composition root: opens, wires, serves and closes everything that the settings ask for."""
+"""The composition root: opens, wires, serves, and closes everything that the settings configure."""

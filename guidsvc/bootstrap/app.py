@@ -1,4 +1,4 @@
-"""The one place where things are opened, wired, served, drained and closed."""
+"""The composition root of one process: everything is opened, wired, served, drained, and closed here."""
 
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -50,7 +50,7 @@ from guidsvc.store.instrumented import InstrumentedStore
 from guidsvc.telemetry.metrics import Metrics
 
 MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
-"""What makes a GUID, by the version of UUID that the settings name."""
+"""GUID generators, by the UUID version in the settings."""
 
 _log = structlog.get_logger(__name__)
 
@@ -59,9 +59,9 @@ _log = structlog.get_logger(__name__)
 async def serving(
     settings: Settings, *, clock: Clock = system_clock, post: WorkerChannel | None = None, tls: Tls | None = None
 ) -> AsyncIterator[int]:
-    """Open what the settings ask for and serve, inside; yields the port. At the end requests under way finish.
+    """Open everything that the settings configure, serve, and yield the port. At the end, drain requests in flight.
 
-    A worker does so on the sockets of its post. `tls` is that of the settings, where it has been opened already.
+    With `post`, a worker serves on the sockets inherited through this channel. `tls` is passed if already open.
     """
     tls = open_tls(settings.tls_cert, settings.tls_key) if tls is None else tls
     meters = Metrics()
@@ -153,7 +153,7 @@ async def serving(
 
 @asynccontextmanager
 async def _auditing(settings: Settings, clock: Clock, meters: Metrics) -> AsyncIterator[AuditLog | None]:
-    """Open the audit log, inside, where it is asked for, or access is controlled."""
+    """Open the audit log if it is configured or access is controlled; else yield None."""
     where = settings.audit_log or (audit.STDERR if is_controlled(settings) else audit.OFF)
     if where not in {audit.OFF, audit.STDERR} and scheme_of(settings.store_url) == "sqlite":
         _refuse_file_of_store(Path(where), settings.store_url)
@@ -162,7 +162,7 @@ async def _auditing(settings: Settings, clock: Clock, meters: Metrics) -> AsyncI
 
 
 def _refuse_file_of_store(path: Path, store_url: str) -> None:
-    """StartError if the audit log would be written into a file of the store."""
+    """Raise StartError if the audit log would overwrite a file of the store."""
     from guidsvc.store.sqlite.files import is_file_of
     from guidsvc.store.sqlite.store import path_of_url
 
@@ -172,7 +172,7 @@ def _refuse_file_of_store(path: Path, store_url: str) -> None:
 
 @asynccontextmanager
 async def _watching(settings: Settings, meters: Metrics, post: WorkerChannel | None) -> AsyncIterator[ProcessMonitor]:
-    """Watch this process, inside; StartError if the folder that it is to share with others is none."""
+    """Run the process monitor. Raise StartError if the shared metrics folder is not a directory."""
     watch = ProcessMonitor(
         meters,
         origin=DiagnosticHeaders(settings.cache_status, settings.server_timing),
@@ -191,7 +191,7 @@ async def _watching(settings: Settings, meters: Metrics, post: WorkerChannel | N
 
 
 def _shared_folder(post: WorkerChannel | None) -> Path | None:
-    """Return the folder of metrics; a worker serves without it until its supervisor has made it."""
+    """Return the shared metrics folder, or None. A worker serves without it until its supervisor has created it."""
     named = os.environ.get(METRICS_VARIABLE)
     if named is not None and post is None and not Path(named).is_dir():
         raise StartError(f"{METRICS_VARIABLE}: this is no folder: {named}")
@@ -209,12 +209,12 @@ def _listening(settings: Settings, post: WorkerChannel | None) -> Iterator[list[
 
 
 def port_of(sockets: Sequence[socket], settings: Settings) -> int:
-    """Return the port that the sockets listen on; 0 for a Unix socket."""
+    """Return the port that the sockets listen on, or 0 for a Unix socket."""
     return 0 if settings.unix_socket is not None else int(sockets[0].getsockname()[1])
 
 
 def _reporting(log: AccessLog | None, audit_log: AuditLog | None) -> AbstractAsyncContextManager[None]:
-    """Report, inside, how many lines the limits of all logs have left out."""
+    """Report, while the block runs, how many lines the limits of all logs have dropped."""
     access_limits = () if log is None else (log.limit,)
     audit_limits = () if audit_log is None else audit_log.limits
     return reporting(*logs.event_limits(), *access_limits, *audit_limits)

@@ -1,4 +1,4 @@
-"""Whether access is controlled, as the settings say; and the guard that does it, opened with all that it needs."""
+"""Access control by the settings: validate them, and open the authenticator and its dependencies."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,9 +22,9 @@ _OF_ACCESS = ("rate_limit", "login_limit", "jwt_jwks", *_OF_TOKENS)
 
 
 def validate_access(settings: Settings) -> None:
-    """Raise StartError for a limit that is none, and for settings that would have no effect.
+    """Raise StartError for an invalid limit, and for settings that would have no effect.
 
-    Whoever sets a limit or an issuer expects that it holds; a service that ignores it is open without notice.
+    An operator who sets a limit or an issuer expects it to apply. A service that ignored it would be open unnoticed.
     """
     _limit("rate_limit", settings.rate_limit)
     _limit("login_limit", settings.login_limit)
@@ -46,7 +46,7 @@ def _refuse_changed(settings: Settings, names: tuple[str, ...], why: str) -> Non
 async def open_authenticator(
     settings: Settings, keys: ApiKeyRepository, clock: Clock, denied: DenialAudit | None = None
 ) -> AsyncIterator[Authenticator | None]:
-    """Guard the service, inside, where access is controlled; `denied` notes who is not let in."""
+    """Open the authenticator, or yield None if access is not controlled. `denied` audits rejected callers."""
     if not is_controlled(settings):
         yield None
         return
@@ -65,7 +65,7 @@ async def open_authenticator(
 
 @asynccontextmanager
 async def _counters(cache_url: str) -> AsyncIterator[Counters | None]:
-    """Open the counters that all processes share, inside; None where there is one process."""
+    """Open the counters that all processes share, or yield None if the cache is private to one process."""
     if is_private(cache_url):
         yield None
         return
@@ -77,7 +77,7 @@ async def _counters(cache_url: str) -> AsyncIterator[Counters | None]:
 
 @asynccontextmanager
 async def _tokens(settings: Settings, clock: Clock) -> AsyncIterator[JwtVerifier | None]:
-    """Judge tokens, inside, where the settings name what they are signed with."""
+    """Open the JWT verifier, or yield None if the settings name no JWKS."""
     if not settings.jwt_jwks:
         yield None
         return
@@ -93,7 +93,7 @@ async def _tokens(settings: Settings, clock: Clock) -> AsyncIterator[JwtVerifier
 
 
 def is_controlled(settings: Settings) -> bool:
-    """Whether access is controlled; StartError if that is not said, and others than this host can ask."""
+    """Return whether access is controlled. Raise StartError if it is not set and other hosts can connect."""
     if settings.access is not None:
         return settings.access == "keys"
     if settings.unix_socket is None and not _is_loopback(settings.host):
@@ -105,10 +105,11 @@ def is_controlled(settings: Settings) -> bool:
 
 
 def accepted_hosts(settings: Settings) -> list[str] | None:
-    """Return the host names to answer to beside loopback names; None for every name.
+    """Return the host names to accept besides loopback names, or None to accept every name.
 
-    Names are judged where the settings list some, and where anybody on this host may ask: pages in a browser are there
-    too. A Unix socket no page can reach. Where the service is open to a network it has names that it does not know.
+    Names are checked if the settings list some, or if the service listens on loopback without access control: web pages
+    in a browser on this host could reach it. They cannot reach a Unix socket. On a network, the service cannot know all
+    of its names.
     """
     names = listed(settings.hosts)
     local = settings.unix_socket is None and _is_loopback(settings.host)

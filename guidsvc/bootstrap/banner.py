@@ -1,4 +1,4 @@
-"""The lines that a start prints on a terminal."""
+"""The startup banner."""
 
 import guidsvc
 from guidsvc.bootstrap.auth import is_controlled
@@ -7,8 +7,8 @@ from guidsvc.connection_urls import redact
 
 
 def banner(settings: Settings, port: int) -> str:
-    """Return what the start prints: where it listens, where it keeps what, and one line to try."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # nothing is bound by it
+    """Return the startup message: address, store, cache, access, and a command to try."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # not used to bind a socket
     host = everywhere.get(settings.host, settings.host)
     host = f"[{host}]" if ":" in host else host
     at = f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"

@@ -1,4 +1,4 @@
-"""Run the service: one process, or a supervisor and its workers."""
+"""Run the service: one process, or a supervisor with its workers."""
 
 import asyncio
 import gc
@@ -23,7 +23,10 @@ _log = structlog.get_logger(__name__)
 
 
 def run(settings: Settings, post: WorkerChannel | None = None) -> None:
-    """Serve until SIGINT or SIGTERM: in this process, or in several that it supervises; as one of them on its post."""
+    """Serve until SIGINT or SIGTERM, in this process or in workers that it supervises.
+
+    With `post`, this process is one of the workers.
+    """
     validate_access(settings)
     if (post is not None or settings.workers > 1) and is_private(settings.cache_url):
         raise StartError(
@@ -48,7 +51,7 @@ def _supervise(settings: Settings) -> None:
 
 
 def _run(work: Coroutine[object, object, None]) -> None:
-    """Run it on uvloop where that is installed."""
+    """Run the coroutine, on uvloop if it is installed."""
     try:
         import uvloop
 
@@ -60,7 +63,7 @@ def _run(work: Coroutine[object, object, None]) -> None:
 
 
 async def serve(settings: Settings, post: WorkerChannel | None = None) -> None:
-    """Serve as the settings say, and end cleanly on a signal; StartError if it cannot be started."""
+    """Serve according to the settings, and shut down cleanly on a signal. Raise StartError if the start fails."""
     tls = open_tls(settings.tls_cert, settings.tls_key)
     stop = (
         install_signals(None if tls is None else partial(_reload, tls))
@@ -85,10 +88,10 @@ def _reload(tls: Tls) -> None:
 
 
 def _collect_less() -> None:
-    """Look for reference cycles among what requests leave behind, and there only now and then.
+    """Tune the garbage collector: freeze the start-up objects and raise the thresholds.
 
-    What the start has made stays. A handler makes some 100 objects, and cycles that it cuts by itself: to look after
-    every 700 takes 7 % of its time (`python -m bench`, /version).
+    A handler creates some 100 objects, and breaks its reference cycles by itself. The default, a collection per 700
+    objects, takes 7 % of the handler's time (`python -m bench`, /version).
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""What reads HTTP for the application, as the settings say: the connection layer of our own, or Tornado's server."""
+"""The HTTP server that the settings select: the httptools-based one of this project, or Tornado's."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +20,7 @@ from guidsvc.server.tornado_server import serving_by_tornado
 async def open_server(
     app: RoutedApplication, sockets: list[socket], settings: Settings, short: FastPathDispatcher, tls: Tls | None
 ) -> AsyncIterator[StoppableServer]:
-    """Serve with the connection layer of our own, or with Tornado's."""
+    """Serve the application on the sockets with the selected server, and yield it."""
     context = None if tls is None else tls.context
     limits = ConnectionLimits(
         head_bytes=settings.max_head_bytes,

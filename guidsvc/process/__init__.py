@@ -1,1 +1,1 @@
-"""Processes: the supervisor, its workers, signals, file descriptors."""
+"""Process management: the supervisor, its workers, signals, and file descriptors."""

@@ -1,4 +1,4 @@
-"""File descriptors: how many the process may have, and how many of them connections may take."""
+"""File descriptor limits: how many the process may open, and how many of them connections may use."""
 
 import os
 import sys
@@ -7,15 +7,15 @@ from contextlib import suppress
 import structlog
 
 RESERVED = 128
-"""Descriptors for all but connections: the store, the cache, logs and their rotation, temporary files."""
+"""Descriptors reserved for everything but connections: store, cache, logs and their rotation, temporary files."""
 RESERVED_PART = 4
-"""Where the limit is low, a quarter of it is reserved instead."""
+"""With a low limit, 1/RESERVED_PART of the limit is reserved instead."""
 
 _log = structlog.get_logger(__name__)
 
 
 def raise_limit(connections: int) -> None:
-    """Raise the soft limit of descriptors, as far as the hard one lets it, to what so many connections need."""
+    """Raise the soft limit to what `connections` connections need, as far as the hard limit permits."""
     if sys.platform == "win32":
         return
     import resource
@@ -25,12 +25,12 @@ def raise_limit(connections: int) -> None:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    with suppress(OSError, ValueError):  # a system may have a limit of its own, below the hard one
+    with suppress(OSError, ValueError):  # a system may have another limit, below the hard one
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def warn_if_few(connections: int) -> None:
-    """Log a warning if the limit of descriptors is too low for so many connections."""
+    """Log a warning if the limit is too low for `connections` connections."""
     limit = _limit()
     if limit is not None and limit < connections + RESERVED:
         _log.warning(
@@ -42,7 +42,7 @@ def warn_if_few(connections: int) -> None:
 
 
 def room_for(connections: int) -> int:
-    """Return how many connections there can be, at most so many, beside what is open now and what is reserved."""
+    """Return how many connections fit beside the open and the reserved descriptors: 1 to `connections`."""
     limit = _limit()
     if limit is None:
         return connections
@@ -50,7 +50,7 @@ def room_for(connections: int) -> int:
 
 
 def temporary_files() -> int:
-    """Return how many temporary files batches may have open: half of what is reserved."""
+    """Return how many temporary files batches may open: half of the reserved descriptors."""
     limit = _limit()
     return (RESERVED if limit is None else _reserved(limit)) // 2
 
@@ -60,7 +60,7 @@ def _reserved(limit: int) -> int:
 
 
 def _limit() -> int | None:
-    """Return the soft limit, or None if there is none."""
+    """Return the soft limit, or None if unlimited."""
     if sys.platform == "win32":
         return None
     import resource
@@ -70,8 +70,8 @@ def _limit() -> int | None:
 
 
 def _open() -> int:
-    """Return how many descriptors are open."""
+    """Return the number of open descriptors."""
     try:
-        return len(os.listdir("/dev/fd"))  # noqa: PTH208  # the names alone
+        return len(os.listdir("/dev/fd"))  # noqa: PTH208  # only the names are needed
     except OSError:
         return RESERVED

@@ -1,6 +1,6 @@
-"""Listening sockets that share a port (SO_REUSEPORT): closed for a while, and bound again as they were.
+"""Listening sockets that share a port (SO_REUSEPORT): close them temporarily, and bind them again.
 
-While one is closed, the system deals connections out to the others on its port.
+While one is closed, the system distributes connections to the others on its port.
 """
 
 import socket
@@ -18,7 +18,7 @@ _OPTIONS = [(getattr(socket, level), getattr(socket, name)) for level, name in _
 
 
 class Closed(NamedTuple):
-    """What is needed to bind a socket as another was that is closed."""
+    """The data needed to bind a closed socket again."""
 
     family: int
     address: Any
@@ -27,7 +27,10 @@ class Closed(NamedTuple):
 
 
 def close(listeners: Sequence[socket.socket]) -> list[Closed]:
-    """Close sockets, and return what binds them again; nothing, and they stay open, if one is a Unix socket."""
+    """Close sockets, and return the data to bind them again.
+
+    If one is a Unix socket, close none and return an empty list.
+    """
     if any(each.family == socket.AF_UNIX for each in listeners):
         return []
     closed = [Closed(each.family, each.getsockname(), _options(each)) for each in listeners]
@@ -45,7 +48,7 @@ def _options(listener: socket.socket) -> list[tuple[int, int, int]]:
 
 
 def bind_again(closed: Sequence[Closed]) -> list[socket.socket]:
-    """Bind sockets as these were; OSError if that cannot be. They get connections when somebody listens on them."""
+    """Bind the sockets again, or raise OSError. They get no connections until a process listens on them."""
     with ExitStack() as stack:
         bound = [_bind(stack, each) for each in closed]
         stack.pop_all()

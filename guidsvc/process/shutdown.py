@@ -1,4 +1,4 @@
-"""What ends a process, and how: signals, the death of its supervisor; and that requests under way finish first."""
+"""Graceful shutdown: signals or the death of the supervisor trigger it; requests in flight finish first."""
 
 import asyncio
 import signal
@@ -15,20 +15,20 @@ _log = structlog.get_logger(__name__)
 
 
 class StoppableServer(Protocol):
-    """A server that can be ended."""
+    """A server that can be shut down."""
 
     def connections(self) -> int:
-        """Count those that are open."""
+        """Return the number of open connections."""
 
     def stop(self) -> None:
-        """Accept no more connections."""
+        """Stop accepting connections."""
 
     async def drain_connections(self) -> None:
-        """Return when those who are connected have had the time to ask again, and be told that they are hung up on."""
+        """Wait until each connected client has had time for one more request, to receive `Connection: close`."""
 
 
 async def drain(server: StoppableServer, under_way: InFlightRequests, grace: float) -> None:
-    """Return when no request is left to be answered, or after the grace."""
+    """Stop the server, and wait until no request is in flight, for at most `grace` seconds."""
     under_way.draining = True
     server.stop()
     try:
@@ -42,10 +42,10 @@ async def drain(server: StoppableServer, under_way: InFlightRequests, grace: flo
 
 
 def install_signals(on_reload: Callable[[], None] | None) -> asyncio.Event:
-    """Return an event that the first signal sets; a second one ends the process there and then.
+    """Return an event that the first SIGINT or SIGTERM sets. A second one ends the process immediately.
 
-    SIGHUP calls `on_reload`, and ends nothing. Without one it is a signal like the others: a process that loses its
-    terminal ends, unless it runs under nohup, which ignores the signal.
+    SIGHUP calls `on_reload`. Without a callback, SIGHUP ends the process like the others when the terminal is lost,
+    unless the process runs under nohup, which ignores the signal.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -64,12 +64,15 @@ def install_signals(on_reload: Callable[[], None] | None) -> asyncio.Event:
         if on_reload is not None and hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, on_reload)
     except NotImplementedError:
-        pass  # on Windows: there Ctrl-C cancels `serve`, which closes everything as well
+        pass  # Windows: Ctrl-C cancels `serve`, which closes everything as well
     return stop
 
 
 def install_worker_signals(post: WorkerChannel, grace: float) -> asyncio.Event:
-    """Return an event that a signal sets, or the death of the supervisor; it is for that one to lose patience."""
+    """Return an event that a signal or the death of the supervisor sets.
+
+    The supervisor kills a worker that does not end in time.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -77,7 +80,7 @@ def install_worker_signals(post: WorkerChannel, grace: float) -> asyncio.Event:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def lost() -> None:
-        with suppress(RuntimeError):  # the loop is over already
+        with suppress(RuntimeError):  # the loop is already closed
             loop.call_soon_threadsafe(stop.set)
 
     post.watch_supervisor(lost, grace + MARGIN_SECONDS)

@@ -1,12 +1,12 @@
-"""The supervisor of several workers: starts them, replaces the dead and, when it is told to, the living, and ends them.
+"""The supervisor of the workers: starts them, restarts dead ones, replaces them on SIGHUP, and shuts them down.
 
-It listens, for each slot on sockets of its own, and serves nothing. A worker inherits the sockets of its slot, so that
-whoever connects while there is none waits for the next. Where the next cannot be started, the sockets of the slot are
-closed, so that the system deals connections out to the other slots alone; the next worker that serves listens again.
-What a worker serves is not known here.
+It owns the listening sockets, a separate set for each slot, and serves nothing itself. A worker inherits the sockets of
+its slot, so a client that connects while the slot has no worker waits for the next one. If that cannot be started, the
+supervisor closes the slot's sockets, and the system distributes connections to the other slots only. The next worker
+that starts listens again. The supervisor does not know the application.
 
-    SIGTERM, SIGINT   every worker ends what it does, within the grace; a second one ends them there and then
-    SIGHUP            workers are replaced one by one: a new one serves before the old one is told to end
+    SIGTERM, SIGINT   every worker finishes its requests within the grace period; a second signal kills the workers
+    SIGHUP            workers are replaced one by one: the new one serves before the old one is terminated
 """
 
 import asyncio
@@ -30,24 +30,27 @@ from guidsvc.process.worker_channel import METRICS_VARIABLE
 from guidsvc.runtime.background import running_in_background
 
 RENEW_SECONDS = 10.0
-"""How often the folder of metrics is looked after."""
+"""Interval between checks of the metrics folder, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass
 class Backoff:
-    """How long to wait before a worker is replaced that has died: no time, unless it dies again and again."""
+    """The delay before a dead worker is restarted: none, unless workers die repeatedly soon after their start.
+
+    All times are in seconds.
+    """
 
     first: float = 0.25
     most: float = 8.0
     steady: float = 10.0
-    """Who has served for so many seconds has not died because of its start."""
+    """A worker that served this long did not die because of its start."""
     deaths: int = 0
-    """In a row, soon after the start."""
+    """Consecutive deaths soon after the start."""
 
     def after(self, served: float) -> float:
-        """Return the seconds to wait after a worker that had served for so many."""
+        """Return the delay after the death of a worker that had served for `served` seconds."""
         if served >= self.steady:
             self.deaths = 0
             return 0.0
@@ -59,37 +62,37 @@ class Backoff:
 class _Slot:
     number: int
     listeners: list[socket]
-    """None while they are closed."""
+    """Empty while they are closed."""
     closed: list[Closed] = field(default_factory=list)
-    """What binds them again, until a worker listens."""
+    """The data to bind them again; cleared once a worker listens."""
     worker: Worker | None = None
-    """Who serves, or has."""
+    """The current worker, or the last one."""
     backoff: Backoff = field(default_factory=Backoff)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a new worker is being started."""
 
 
 def supervise(slots: list[list[socket]], grace: float, serving: Callable[[], None]) -> None:
-    """Have a worker serve on the sockets of each slot, until a signal; StartError if they cannot be started.
+    """Run a worker on the sockets of each slot until a signal. Raise StartError if they cannot be started.
 
-    `grace` is in seconds; `serving` is called once all serve.
+    `grace` is in seconds. `serving` is called once all workers serve.
     """
     with metric_files.supervised_folder() as metrics:
         hurried = asyncio.run(Supervisor(slots, grace, metrics).run(serving))
     if hurried is not None:
         standard_streams.drain()
-        signal.raise_signal(hurried)  # of which the handlers are gone: it ends this process as it would have then
+        signal.raise_signal(hurried)  # the handlers are gone, so the default action ends this process
 
 
 class Supervisor:
-    """Watches over workers; they keep what they measure in the folder `metrics`, and serve without it if need be."""
+    """The supervisor. Workers store their metrics in the folder `metrics`, and serve even without it."""
 
     def __init__(self, slots: list[list[socket]], grace: float, metrics: SharedFolder) -> None:
         self._slots = [_Slot(number, listeners) for number, listeners in enumerate(slots, 1)]
         self._grace = grace
         self._metrics = metrics
         self._has_metrics = True
-        self._workers: set[Worker] = set()  # which have not ended
+        self._workers: set[Worker] = set()  # those that have not ended
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._renew = asyncio.Event()
@@ -97,7 +100,7 @@ class Supervisor:
         self._failure: BaseException | None = None
 
     async def run(self, serving: Callable[[], None]) -> signal.Signals | None:
-        """Watch over workers until a signal, and end them; return the second signal, if one came."""
+        """Supervise the workers until a signal, then shut them down. Return the second signal, or None."""
         with self._signals():
             self._do(self._serve(serving))
             async with running_in_background(self._keep_metrics):
@@ -112,7 +115,10 @@ class Supervisor:
     # Starting and replacing
 
     async def _serve(self, serving: Callable[[], None]) -> None:
-        """Start all, the first one alone: what is wrong with the settings it finds out, and tells once."""
+        """Start all workers, then replace them on each SIGHUP.
+
+        The first worker starts alone, so that a configuration error is reported only once.
+        """
         first, *others = self._slots
         await self._fill(first)
         await asyncio.gather(*(self._fill(slot) for slot in others))
@@ -127,7 +133,7 @@ class Supervisor:
             slot.worker = await self._started(slot)
 
     async def _started(self, slot: _Slot) -> Worker:
-        """Start a worker, and return it when it serves."""
+        """Start a worker, and return it once it serves."""
         self._renew_metrics()
         self._bind_again(slot)
         worker = await start(slot.number, slot.listeners, os.environ | {METRICS_VARIABLE: str(self._metrics.path)})
@@ -138,25 +144,25 @@ class Supervisor:
         return worker
 
     async def _watch(self, slot: _Slot, worker: Worker) -> None:
-        """Wait for the end of a worker, and replace it if it was serving."""
+        """Wait until a worker has ended, and restart it if its slot still uses it."""
         ended = await worker.ended()
         served = worker.served_seconds
         self._workers.discard(worker)
         self._do(self._bury(worker.pid))
-        async with slot.changing:  # whoever starts a worker puts it into the slot before it lets go
+        async with slot.changing:  # held by a starter until the new worker is in the slot
             if slot.worker is worker:
                 await self._recover(slot, worker, ended, served)
 
     async def _bury(self, pid: int) -> None:
-        """Put what a worker has measured with what the other dead have; whatever happens to it, others serve on."""
+        """Merge the metrics of a dead worker into those of earlier ones. A failure must not stop the service."""
         try:
             mark_process_dead(pid, str(self._metrics.path))  # type: ignore[no-untyped-call]
             await asyncio.to_thread(metric_files.bury, self._metrics.path, pid)
-        except Exception as error:  # noqa: BLE001  # anything may be in the files, and metrics are not worth the service
+        except Exception as error:  # noqa: BLE001  # the files may hold anything; metrics must not stop the service
             _log.warning("metrics of a worker that has ended cannot be kept", pid=pid, error=str(error))
 
     async def _keep_metrics(self) -> None:
-        """Keep the folder of metrics, whoever removes it."""
+        """Recreate the metrics folder periodically, in case it was removed."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             self._renew_metrics()
@@ -172,7 +178,7 @@ class Supervisor:
             self._has_metrics = True
 
     async def _recover(self, slot: _Slot, dead: Worker, ended: dict[str, object], served: float) -> None:
-        """Start workers until one serves."""
+        """Start workers, with backoff, until one serves."""
         delay = slot.backoff.after(served)
         seen = {"worker": slot.number, "again_in": delay}
         _log.error("worker died, is replaced", pid=dead.pid, served=round(served, 3), **ended, **seen)
@@ -188,9 +194,9 @@ class Supervisor:
                 _log.info("worker replaced", worker=slot.number, pid=slot.worker.pid)
 
     def _stop_listening(self, slot: _Slot) -> None:
-        """Close the sockets of a slot that has no worker, unless no other slot listens: the port would be free.
+        """Close the sockets of a slot without a worker, unless no other slot listens, which would free the port.
 
-        Who waits there for a worker is reset. A socket that was bound again and does not listen is closed too.
+        Connections in their backlog are reset. A socket that was bound again but does not listen is always closed.
         """
         if slot.closed or any(other.listeners and not other.closed for other in self._slots if other is not slot):
             closed = listeners.close(slot.listeners)
@@ -199,7 +205,7 @@ class Supervisor:
 
     @staticmethod
     def _bind_again(slot: _Slot) -> None:
-        """Bind the sockets of a slot that were closed; the worker listens. StartError if that cannot be."""
+        """Bind the closed sockets of a slot again, for the worker to listen on. Raise StartError on failure."""
         if slot.closed and not slot.listeners:
             try:
                 slot.listeners = listeners.bind_again(slot.closed)
@@ -207,12 +213,12 @@ class Supervisor:
                 raise StartError(f"a worker cannot be started: {error.strerror}") from error
 
     async def _replace_all(self) -> None:
-        """Replace the workers one by one, as long as new ones can be started."""
+        """Replace the workers one by one. Stop at the first one that cannot be started."""
         _log.info("workers are being replaced", workers=len(self._slots))
         replaced = 0
         for slot in self._slots:
             if slot.changing.locked():
-                continue  # its worker has died, and a new one is on its way
+                continue  # its worker has died, and a new one is starting
             try:
                 await self._replace(slot)
             except StartError as error:
@@ -230,14 +236,14 @@ class Supervisor:
         if old is not None:
             await old.retire(self._grace)
 
-    # Ending
+    # Shutdown
 
     async def _end(self) -> None:
-        """End the workers, and what is being done here."""
+        """Shut down the workers, and cancel the tasks of the supervisor."""
         for slot in self._slots:
-            slot.worker = None  # so that nobody is replaced
+            slot.worker = None  # so that no worker is restarted
             for each in slot.listeners:
-                each.close()  # workers close them too: nobody is to wait for one that does not come
+                each.close()  # workers close them too, so no client waits in a backlog that nobody serves
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(worker.retire(self._grace) for worker in self._workers))
@@ -257,7 +263,7 @@ class Supervisor:
                 loop.remove_signal_handler(number)
 
     def _told(self, number: signal.Signals) -> None:
-        """End: after what is under way when this is the first signal, there and then when it is the second."""
+        """Shut down gracefully on the first signal; kill the workers on the second."""
         if self._stop.is_set():
             self._hurried = number
             for worker in self._workers:
@@ -265,7 +271,7 @@ class Supervisor:
         self._stop.set()
 
     def _do(self, work: Coroutine[object, object, None]) -> None:
-        """Do something beside; if it fails all ends, for that is a fault, or the start that failed."""
+        """Run a coroutine as a task. If it fails, stop the supervisor: it is a bug, or a failed start."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)

@@ -1,7 +1,6 @@
-"""A worker: a process that serves on sockets which its supervisor listens on, as the supervisor sees it.
+"""Supervisor side of a worker process: start it, wait until it is ready, and end it.
 
-Started, waited for, told to end, ended. When that is done is decided by `guidsvc.process.supervisor`; what the worker
-is handed is in `guidsvc.process.worker_channel`.
+`guidsvc.process.supervisor` decides when. `guidsvc.process.worker_channel` is the worker side.
 """
 
 import asyncio
@@ -18,14 +17,14 @@ from guidsvc.errors import StartError
 from guidsvc.process.worker_channel import MARGIN_SECONDS, pack
 
 START_SECONDS = 60.0
-"""A worker that does not serve after this time is given up."""
+"""A worker that does not serve after this many seconds is killed."""
 
 _Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """A process on a slot."""
+    """A worker process on a slot."""
 
     def __init__(self, slot: int, process: asyncio.subprocess.Process, line: _Line) -> None:
         self.slot = slot
@@ -36,11 +35,11 @@ class Worker:
 
     @property
     def served_seconds(self) -> float:
-        """For how long it has served, until now."""
+        """Seconds since the worker became ready; 0 before."""
         return 0.0 if self._ready_at is None else asyncio.get_running_loop().time() - self._ready_at
 
     async def ready(self) -> None:
-        """Return when it serves; StartError, and it has ended, if it cannot."""
+        """Wait until the worker serves. If it cannot, wait until it has ended and raise StartError."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 said = await self._said.readline()
@@ -56,13 +55,13 @@ class Worker:
         raise StartError(told["failed"] if said else f"a worker ended before it served: {_told(ended)}")
 
     async def ended(self) -> dict[str, object]:
-        """Return how it ended, when it has: its `exit_code`, or the `signal` that ended it."""
+        """Wait until the worker has ended, and return its `exit_code`, or the `signal` that ended it."""
         code = await self._process.wait()
         self._line.close()
         return {"exit_code": code} if code >= 0 else {"signal": _name(-code)}
 
     async def retire(self, grace: float) -> None:
-        """Have it end what it does within this time, and return when it has ended; killed, if it does not."""
+        """Terminate the worker and wait until it has ended. Kill it MARGIN_SECONDS after the grace period."""
         with suppress(ProcessLookupError):
             self._process.terminate()
         try:
@@ -73,16 +72,16 @@ class Worker:
             await self.kill()
 
     async def kill(self) -> None:
-        """End it there and then."""
+        """Kill the worker immediately, and wait until it has ended."""
         with suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
 
 
 async def start(slot: int, listeners: list[socket.socket], environment: Mapping[str, str]) -> Worker:
-    """Start this program anew, as a worker, with the same arguments; StartError if the system has no room for it.
+    """Start this program again, as a worker, with the same arguments. Raise StartError if the system cannot.
 
-    It has a session of its own: a Ctrl-C is for the supervisor alone, which tells the workers.
+    The worker runs in a new session, so that only the supervisor receives Ctrl-C; it terminates the workers.
     """
     try:
         ours, theirs = socket.socketpair()
@@ -100,7 +99,7 @@ async def start(slot: int, listeners: list[socket.socket], environment: Mapping[
                 pass_fds=post.descriptors,
                 start_new_session=True,
             )
-        except (OSError, RuntimeError) as error:  # of a thread that cannot be started
+        except (OSError, RuntimeError) as error:  # RuntimeError: a thread cannot be started
             line[1].close()
             raise StartError(f"a worker cannot be started: {getattr(error, 'strerror', None) or error}") from error
     return Worker(slot, process, line)

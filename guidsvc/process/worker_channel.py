@@ -1,7 +1,7 @@
-"""The post of a worker: what its supervisor has handed it, and the line between the two.
+"""Worker side of the supervisor channel: inherited listening sockets and the status socket.
 
-Over the line a worker says that it serves, or why it cannot. When the line breaks its supervisor is dead, and the
-worker ends. How a supervisor sees a worker is `guidsvc.process.worker`; neither knows what is served.
+Over the status socket, a worker reports that it is ready or why it failed. When the socket closes, the supervisor is
+dead, and the worker ends. `guidsvc.process.worker` is the supervisor side. Neither knows the application.
 """
 
 import json
@@ -14,18 +14,18 @@ from threading import Thread
 from typing import Any
 
 VARIABLE = "_GUIDSVC_WORKER"
-"""The environment variable in which a worker finds its post. It is no setting: nobody else is to set it."""
+"""The environment variable that passes the channel to a worker. Only the supervisor may set it; it is not a setting."""
 
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""Names the folder where several processes put their metrics together: a name of prometheus_client's."""
+"""The environment variable of prometheus_client that names the folder in which processes share metrics."""
 
 MARGIN_SECONDS = 4.0
-"""So long beyond the grace may a worker take to hang up and to close what it has opened; then it is killed."""
+"""Seconds beyond the grace period that a worker may take to close its connections and resources before it is killed."""
 
 
 @dataclass(frozen=True)
 class WorkerChannel:
-    """A slot, numbered from 1; the descriptors of the sockets that are listened on; that of the line."""
+    """A slot number, from 1; the descriptors of the listening sockets; the descriptor of the status socket."""
 
     slot: int
     listeners: tuple[int, ...]
@@ -33,7 +33,7 @@ class WorkerChannel:
 
     @classmethod
     def inherited(cls) -> "WorkerChannel | None":
-        """Return the post of this process, or None if no supervisor has started it."""
+        """Return the channel of this process, or None if no supervisor started it."""
         packed = os.environ.get(VARIABLE)
         if packed is None:
             return None
@@ -43,26 +43,26 @@ class WorkerChannel:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What tells a process of it."""
+        """Environment variables that pass the channel to the child process."""
         return {VARIABLE: json.dumps(asdict(self))}
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """What it has to inherit."""
+        """Descriptors that the child process must inherit."""
         return (*self.listeners, self.line)
 
     def report_ready(self) -> None:
-        """Tell the supervisor that this process serves."""
+        """Report to the supervisor that this process serves."""
         self._tell({"ready": True})
 
     def report_failed(self, why: str) -> None:
-        """Tell the supervisor why this process cannot serve."""
+        """Report to the supervisor why this process cannot serve."""
         self._tell({"failed": why})
 
     def watch_supervisor(self, lost: Callable[[], None], seconds: float) -> None:
-        """Have this called when the supervisor is dead, in another thread; end the process so many seconds later.
+        """Call `lost` from another thread when the supervisor has died, and exit the process `seconds` later.
 
-        A thread does so even where the event loop is stuck: nobody else is left to end this process then.
+        A thread works even if the event loop is stuck, when nothing else would end this process.
         """
         Thread(target=self._watch, args=(lost, seconds), name="supervisor-watch", daemon=True).start()
 
@@ -80,10 +80,10 @@ class WorkerChannel:
     def _tell(self, what: dict[str, Any]) -> None:
         try:
             os.write(self.line, json.dumps(what).encode() + b"\n")
-        except OSError:  # the supervisor is dead, which `watch` finds out
+        except OSError:  # the supervisor is dead, which `watch_supervisor` detects
             return
 
 
 def pack(slot: int, listeners: list[socket], line: socket) -> WorkerChannel:
-    """Make the post of a worker."""
+    """Return the channel of a worker."""
     return WorkerChannel(slot, tuple(each.fileno() for each in listeners), line.fileno())

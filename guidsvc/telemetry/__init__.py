@@ -1,1 +1,1 @@
-"""Instruments: counters and histograms, and the trace of one request. They export nothing."""
+"""Instrumentation: counters, histograms, and the trace of a request. Nothing here exports them."""

@@ -1,6 +1,6 @@
-"""The metrics: one table of what each is called and means, and how it is read from the meters.
+"""The metric catalog: the name, meaning and labels of each metric, and how to read it from the instruments.
 
-Names are as Prometheus has them: base units, `_total` where they count. No label is anything that a client can make up.
+Names follow the Prometheus conventions: base units, and `_total` for counters. Clients cannot invent label values.
 """
 
 import platform
@@ -14,13 +14,13 @@ from guidsvc.telemetry.tracing import L1, MISS, REDIS
 Labels = tuple[str, ...]
 Read = Mapping[Labels, float | Histogram]
 About = Mapping[str, str]
-"""What a process is, by name."""
+"""Properties of a process, by name: see `_ABOUT`."""
 _ABOUT = ("server", "store", "cache")
 FENCE_MODES = ("on", "arm", "off")
 
 
 class MetricSpec(NamedTuple):
-    """A metric: what it is called and means, by what it is told apart, and how to read it."""
+    """A metric: its name, kind, meaning and labels, and the function that reads it."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -28,7 +28,7 @@ class MetricSpec(NamedTuple):
     labels: Labels
     read: Callable[[Metrics, About], Read]
     over: str = "livesum"
-    """Of a gauge: how those of several processes are put together."""
+    """The aggregation of a gauge over several processes: a `multiprocess_mode` of prometheus_client."""
 
 
 def _batches(meters: Metrics, about: About) -> Mapping[Labels, BatchMetrics]:

@@ -1,7 +1,7 @@
-"""Plain instruments: whoever counts adds to integers and lists, and whoever tells of them reads those now and then.
+"""Plain instruments: code adds to integers and lists, and exporters read those periodically.
 
-They know nothing of what they are told as, and take no lock: all that count do so on the event loop. Each part of the
-service is given its own; `Meters` are all of them. What is counted only ever rises.
+Instruments know no export format. They need no lock, because all updates run on the event loop. Each component gets its
+own instruments; `Metrics` holds all of them. Counters never decrease.
 """
 
 from bisect import bisect_left
@@ -13,18 +13,18 @@ from types import TracebackType
 from guidsvc.telemetry.tracing import L1, MISS, REDIS, record_source, record_wait
 
 QUICK_SECONDS = 0.0001
-"""Within which a request is quick: the first bound of latencies."""
+"""A request within this time is quick: the first bound of LATENCIES."""
 LATENCIES = (QUICK_SECONDS, *(each * 10.0**power for power in (-4, -3, -2, -1, 0) for each in (2.5, 5, 10)))
-"""Bounds in seconds, up to 10."""
+"""Histogram bounds in seconds, up to 10."""
 SIZES = tuple(2.0**power for power in range(10))
 LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Seconds; below a millisecond timers are not exact."""
+"""Histogram bounds in seconds. Timers are not exact below a millisecond."""
 LATENESS = (1.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 21_600.0, 86_400.0)
-"""Seconds. A sweep comes once a minute."""
+"""Histogram bounds in seconds. The purge runs once a minute."""
 
 
 class Histogram:
-    """How many observations were at most each of the bounds, and beyond the last; and their sum."""
+    """A histogram: the number of observations per bucket, with one bucket beyond the last bound, and their sum."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -34,13 +34,13 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count an observation."""
+        """Record an observation."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
 
 class Latency(Histogram):
-    """How long a part of the service took, in seconds; told to the request that waited for it, too."""
+    """The latency of a part of the service, in seconds; also recorded in the trace of the current request."""
 
     __slots__ = ("_part",)
 
@@ -54,7 +54,7 @@ class Latency(Histogram):
 
 
 class FastCounter:
-    """Requests of one kind that were answered within QUICK_SECONDS: to count one must cost next to nothing."""
+    """A counter of one kind of requests, answered within QUICK_SECONDS: counting must cost next to nothing."""
 
     __slots__ = ("count", "seconds")
 
@@ -67,24 +67,24 @@ _Kind = tuple[str, str, int]  # route, method, status
 
 
 class RequestMetrics:
-    """Requests that were answered, by route, method and status, none of which clients can make up."""
+    """Answered requests by route, method and status. Clients cannot invent values of these."""
 
     def __init__(self) -> None:
         self.refused: Counter[int] = Counter()
-        """What was no request that could be read, or came over one connection too many, by status."""
+        """Malformed requests and connections over the limit, by status."""
         self.under_way: Callable[[], int] = int
         self.in_progress: Callable[[], int] = int
-        """Those, and parts of long ones, that have a place among what is done at a time."""
+        """Requests, and parts of batches, that hold an admission slot."""
         self.waiting: Callable[[], int] = int
-        """Those that wait for one."""
+        """Requests that wait for an admission slot."""
         self.undone: Callable[[], Mapping[str, int]] = dict
-        """Those that were not done, or not to their end, by why."""
+        """Requests rejected or cancelled, by reason."""
         self._counts: dict[_Kind, int] = {}
         self._latencies: dict[str, Histogram] = {}
         self._quick: dict[_Kind, FastCounter] = {}
 
     def done(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request that was answered."""
+        """Count an answered request."""
         kind = (route, method, status)
         self._counts[kind] = self._counts.get(kind, 0) + 1
         latency = self._latencies.get(route)
@@ -93,17 +93,17 @@ class RequestMetrics:
         latency.observe(seconds)
 
     def quick(self, route: str, method: str, status: int) -> FastCounter:
-        """Return what those of a kind that are quick may be counted in instead."""
+        """Return the counter for quick requests of a kind, which replaces `done` for them."""
         return self._quick.setdefault((route, method, status), FastCounter())
 
     def counts(self) -> Mapping[_Kind, int]:
-        """Return how many there were, by kind."""
+        """Return the number of requests by kind."""
         return self._counts | {
             kind: self._counts.get(kind, 0) + quick.count for kind, quick in self._quick.items() if quick.count
         }
 
     def latencies(self) -> Mapping[str, Histogram]:
-        """Return how long they took, by route."""
+        """Return the latency histograms by route, with the quick requests in the first bucket."""
         merged = dict(self._latencies)
         for (route, _, _), quick in self._quick.items():
             whole, known = Histogram(LATENCIES), merged.get(route)
@@ -116,7 +116,7 @@ class RequestMetrics:
 
 
 class BatchMetrics:
-    """What goes out together: how many items did, and how many wait."""
+    """Batch sizes, and the number of items that wait to be sent."""
 
     def __init__(self) -> None:
         self.sizes = Histogram(SIZES)
@@ -124,7 +124,7 @@ class BatchMetrics:
 
 
 class CacheMetrics:
-    """Reads, by where the record came from; and the link to Redis, and its fence, where there are such."""
+    """Reads by the source of the record; with Redis, also the state of its connection and of the cache fence."""
 
     __slots__ = ("batch", "changes", "l1_hits", "misses", "mode", "redis_hits", "redis_latency", "up")
 
@@ -133,66 +133,66 @@ class CacheMetrics:
         self.redis_latency = Latency("redis")
         self.batch = BatchMetrics()
         self.up: bool | None = None
-        """Whether Redis is asked; None where there is none."""
+        """Whether the cache uses Redis; None if Redis is not configured."""
         self.mode: str | None = None
         self.changes = 0
 
     def l1(self) -> None:
-        """Count a read that this process answered from its memory."""
+        """Count a read served from the memory of this process."""
         self.l1_hits += 1
         record_source(L1)
 
     def redis(self) -> None:
-        """Count a read that Redis answered."""
+        """Count a read served from Redis."""
         self.redis_hits += 1
         record_source(REDIS)
 
     def miss(self) -> None:
-        """Count a read that the store had to answer."""
+        """Count a read served from the store."""
         self.misses += 1
         record_source(MISS)
 
     def source(self, misses: int) -> str:
-        """Return where a peek found what it found, before which there were so many misses."""
+        """Return the source of a record that a peek found; `misses` is the miss count before the peek."""
         return L1 if self.misses == misses else MISS
 
     def link(self, *, up: bool) -> None:
-        """Note that Redis is asked from here on, or is not."""
+        """Record whether the cache uses Redis from now on."""
         self.up = up
 
     def fence(self, mode: str) -> None:
-        """Note which mode the fence is in: on, arm or off."""
+        """Record the mode of the fence: on, arm or off."""
         if self.mode is not None and mode != self.mode:
             self.changes += 1
         self.mode = mode
 
 
 class StoreMetrics:
-    """What the store did, by operation; and what it has purged."""
+    """Store operations, batches and purges."""
 
     def __init__(self) -> None:
         self.latencies = {operation: Latency("store") for operation in ("get", "swap", "find", "count", "fence")}
         self.failures: Counter[str] = Counter(dict.fromkeys(self.latencies, 0))
         self.batches: dict[str, BatchMetrics] = {}
         self.wal_bytes: Callable[[], int] | None = None
-        """The size of the write-ahead log, where there is one."""
+        """The size of the write-ahead log; None if the store has none."""
         self.lateness = Histogram(LATENESS)
-        """How long after its time a record was purged, in seconds: for each that was."""
+        """For each purged record, the delay after the end of its retention, in seconds."""
 
     def batch(self, name: str) -> BatchMetrics:
-        """Return the meter of a kind of batch."""
+        """Return the metrics of a kind of batch."""
         return self.batches.setdefault(name, BatchMetrics())
 
 
 class AuditMetrics:
-    """The audit log: how many lines could not be written."""
+    """The number of audit log lines that could not be written."""
 
     def __init__(self) -> None:
         self.failures = 0
 
 
 class Stopwatch:
-    """Observes how long is done what is done inside."""
+    """A context manager that records the duration of its block."""
 
     __slots__ = ("_begun", "_latency")
 
@@ -200,13 +200,13 @@ class Stopwatch:
         self._latency = latency
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Start timing."""
         self._begun = perf_counter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None, /
     ) -> None:
-        """End, and observe."""
+        """Record the time since the start."""
         self._latency.observe(perf_counter() - self._begun)
 
 
@@ -219,8 +219,8 @@ class Metrics:
         self.store = StoreMetrics()
         self.audit = AuditMetrics()
         self.metric_files_left_out = 0
-        """Files in the folder of metrics that could not be read, each time that one was found."""
+        """Unreadable files in the metrics folder, counted each time one is found."""
         self.lag = Histogram(LAGS)
-        """How late the event loop was at what it was to do, in seconds, a few times a second."""
+        """Event-loop lag in seconds, sampled a few times a second."""
         self.connections: Callable[[], int] = int
         self.dropped_log_lines: Callable[[], int] = int

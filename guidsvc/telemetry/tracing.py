@@ -1,20 +1,20 @@
-"""What is noted of a request while it is done: its name, where its record came from, and what it waited for.
+"""Request tracing: the ID of a request, the source of its record, and its waits for parts of the service.
 
-Whoever begins a request sets CURRENT; whoever has something to note of it, however deep below, finds it there, and
-need not know who asked. Where nobody has set it, nothing is noted.
+The code that begins a request sets CURRENT. Any code below records into it without knowing the request. Without a
+current trace, nothing is recorded.
 """
 
 from contextvars import ContextVar
 
 L1, REDIS, MISS = "l1", "redis", "miss"
-"""Where a record came from: the memory of this process, Redis, or, as neither had it, the store."""
+"""Sources of a record: the memory of this process, Redis, or, after misses in both, the store."""
 
 
 class RequestTrace:
-    """The notes on one request; `spent` is the seconds that it waited for each part, added up.
+    """The trace of one request. `spent` is the total wait for each part, in seconds; `remote` is the client address.
 
-    `remote` is where it came from. If it `is_opaque` the client is not told which parts it waited for: where a GUID is
-    not found, that would tell whether there is a record of another owner.
+    If `is_opaque`, the response hides which parts the request waited for. For a GUID that is not found, they would
+    reveal whether another owner has a record.
     """
 
     __slots__ = ("is_opaque", "remote", "request_id", "source", "spent")
@@ -28,25 +28,25 @@ class RequestTrace:
 
 
 CURRENT: ContextVar[RequestTrace | None] = ContextVar("trace", default=None)
-"""The request that is being done, if it is one."""
+"""The trace of the current request; None outside of one."""
 
 
 def record_source(source: str) -> None:
-    """Note where the record came from that the current request has read."""
+    """Record the source of the record that the current request has read."""
     trace = CURRENT.get()
     if trace is not None:
         trace.source = source
 
 
 def hide_waits() -> None:
-    """Do not tell the client which parts the current request waits for."""
+    """Hide from the client which parts the current request waits for."""
     trace = CURRENT.get()
     if trace is not None:
         trace.is_opaque = True
 
 
 def record_wait(part: str, seconds: float) -> None:
-    """Note that the current request has waited for a part of the service."""
+    """Record that the current request has waited for a part of the service."""
     trace = CURRENT.get()
     if trace is not None:
         trace.spent[part] = trace.spent.get(part, 0.0) + seconds
