@@ -162,7 +162,7 @@ async def _auditing(settings: Settings, clock: Clock, meters: Metrics) -> AsyncI
 
 
 def _refuse_file_of_store(path: Path, store_url: str) -> None:
-    """Raise StartError if the audit log would overwrite a file of the store."""
+    """Raise StartError if the audit log would be written into a file of the store."""
     from guidsvc.store.sqlite.files import is_file_of
     from guidsvc.store.sqlite.store import path_of_url
 

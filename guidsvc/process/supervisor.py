@@ -243,7 +243,7 @@ class Supervisor:
         for slot in self._slots:
             slot.worker = None  # so that no worker is restarted
             for each in slot.listeners:
-                each.close()  # workers close them too, so no client waits in a backlog that nobody serves
+                each.close()  # workers close them too, so no client waits in an unserved backlog
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(worker.retire(self._grace) for worker in self._workers))

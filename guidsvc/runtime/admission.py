@@ -1,7 +1,8 @@
 """Admission control: bounded concurrency with a short queue; excess load is shed immediately.
 
 Cached reads and health probes need no slot. Every other request holds one while it is processed. Admission owns the
-slots, their queue and the time budget of a request, and knows nothing of the work itself.
+slots, their queue and the time budget of a request, and knows nothing of the work itself. Each request, or part of a
+batch, has a CancelScope: the `errand` below.
 
     a slot is free    the request starts
     no slot is free   the request waits briefly in the queue
@@ -78,7 +79,7 @@ class Admission:
         self._told = self._told_of = 0.0  # last warning: its time, and the rejections until then
         # Counters, for the metrics
         self.refused = 0
-        """Requests rejected immediately: no free slot, and no room in the queue."""
+        """Requests rejected immediately; see `is_full_for`."""
         self.expired = 0
         """Requests rejected because no slot became free in time."""
         self.overdue = 0
@@ -121,16 +122,18 @@ class Admission:
         return Overloaded("there is more to do than can be done in time")
 
     def slot(self, errand: CancelScope, caller: str = "", *, patient: bool = False) -> "Slot":
-        """Return a slot for a caller's errand, for use with `async with`.
+        """Return a slot for a caller's request, for use with `async with`.
 
-        Entering raises Overloaded if no slot becomes free in time. A `patient` errand is part of a request that has
-        already started, so it waits without limit. Raises DeadlineExceeded or ClientDisconnected if the errand is
+        Entering raises Overloaded if no slot becomes free in time. A `patient` request is part of a batch that has
+        already started, so it waits without limit. Raises DeadlineExceeded or ClientDisconnected if `errand` is
         cancelled.
         """
         return Slot(self, errand, caller, patient=patient)
 
     def try_acquire(self, errand: CancelScope) -> bool:
-        """Take a slot for a new errand if one is free and the event loop does not lag; return whether it did.
+        """Take a slot for a new request if one is free, and return whether it did.
+
+        While the event loop lags, only a known caller without other requests gets one.
 
         The slot counts towards the caller's share once the caller is known: in `begin` at the latest.
         """
@@ -143,9 +146,9 @@ class Admission:
         return self._places.count(caller) == 0 and self._waiting.count(caller) == 0
 
     def begin(self, errand: CancelScope, caller: str = "") -> bool:
-        """Begin a caller's errand in this task, and return whether it holds a slot. If not, it must `acquire` one.
+        """Begin a caller's request in this task, and return whether it holds a slot. If not, it must `acquire` one.
 
-        Every errand that begins must `end`.
+        Every request that begins must `end`.
         """
         if errand.left:
             raise errand.error()
@@ -161,9 +164,9 @@ class Admission:
         return self.try_acquire(errand)
 
     def end(self, errand: CancelScope, error: BaseException | None = None) -> BaseException | None:
-        """End an errand, and return its error.
+        """End a request, and return its error.
 
-        A CancelledError that the errand's own cancellation caused becomes DeadlineExceeded or ClientDisconnected.
+        A CancelledError caused by `errand.cancel` becomes DeadlineExceeded or ClientDisconnected.
         """
         self.release(errand)
         task, errand.task = errand.task, None
@@ -179,7 +182,7 @@ class Admission:
         return errand.error()
 
     async def acquire(self, errand: CancelScope, *, patient: bool = False) -> None:
-        """Wait for a slot for an errand that has begun. Raise Overloaded if none becomes free in time."""
+        """Wait for a slot for a request that has begun. Raise Overloaded if none becomes free in time."""
         if patient and self._take_free(errand):
             return
         if not patient and self.is_full_for(errand.caller):
@@ -204,7 +207,7 @@ class Admission:
             self._looking = loop.call_at(self._due, self._look)
 
     def release(self, errand: CancelScope) -> None:
-        """Release the slot of an errand, if it holds one, to the next caller in turn."""
+        """Release the slot of a request, if it holds one, to the next caller in turn."""
         if self._doing.pop(errand, None) is not None:
             self._release(errand.caller)
 

@@ -13,7 +13,7 @@ from guidsvc.runtime import cancel_scope as errand
 from guidsvc.telemetry import tracing
 
 AGAIN_SECONDS = 1.0
-"""Delay before failed background work restarts, in seconds."""
+"""Delay before failed work restarts, in seconds."""
 
 Result = TypeVar("Result")
 
