@@ -1,1 +1,1 @@
-"""The domain: records, API keys, callers and the pure rules of their life cycles. No I/O."""
+"""Domain model: records, API keys, callers and their lifecycle rules. Pure code, no I/O."""

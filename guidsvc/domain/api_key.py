@@ -1,10 +1,10 @@
-"""API keys: what one looks like, what is kept of it, and whether it opens.
+"""API keys: text format, stored form and verification.
 
     gs_<id>_<secret>_<checksum>
 
-Letters and digits: 12 to look the key up by, 43 that hold 256 random bits, and 6 that tell a key that was mistyped from
-one that is unknown without a look. Of the secret its SHA-256 is kept: a slow hash is for what can be guessed, and would
-only hand out our time. This module knows no store, no clock and no HTTP.
+All parts are letters and digits. The 12 of the id are the lookup key; the 43 of the secret hold 256 random bits. The 6
+of the checksum tell a mistyped key from an unknown one without a lookup. Only the SHA-256 of the secret is stored: slow
+hashes protect guessable secrets, and here would only cost processor time. This module knows no store, clock or HTTP.
 """
 
 import re
@@ -25,7 +25,7 @@ from guidsvc.domain.record import Milliseconds, Time, User
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 ID_CHARACTERS, SECRET_CHARACTERS, CHECKSUM_CHARACTERS = 12, 43, 6
 USED_EVERY_MS = 3600 * 1000
-"""The use of a key is noted no more often than this."""
+"""Minimum interval between updates of a key's last use, in milliseconds."""
 KEY_ID_PATTERN = f"^[0-9A-Za-z]{{{ID_CHARACTERS}}}$"
 EXAMPLE_ID = "4rGcVd0Xq2Lb"
 
@@ -59,42 +59,42 @@ class ApiKey(BaseModel):
 
     @property
     def caller(self) -> Caller:
-        """Who asks with it."""
+        """The caller that this key authenticates."""
         return Caller(self.owner, scopes_of(self.scopes.split()), f"key:{self.id}")
 
     def is_good(self, now: int) -> bool:
-        """Whether it is neither revoked nor expired at `now`, in Unix milliseconds."""
+        """Whether the key is neither revoked nor expired at `now`, in Unix milliseconds."""
         return not self.revoked and (self.expire is None or now < self.expire * 1000)
 
 
 class PresentedKey(NamedTuple):
-    """A key as somebody shows it: the parts of its text."""
+    """The parts of a key that a client presents."""
 
     id: str
     secret: str
 
 
 def generate(owner: str, scopes: Iterable[str], now: int, *, expire: int | None = None) -> tuple[ApiKey, str]:
-    """Draw a key; return what is to be kept of it, and its text, which is not kept anywhere."""
+    """Generate a key; return the entity to store, and the key's text, which is never stored."""
     key_id, secret = _random(ID_CHARACTERS), _random(SECRET_CHARACTERS)
     kept = ApiKey(id=key_id, owner=owner, scopes=" ".join(scopes), digest=digest_of(secret), expire=expire, created=now)
     return kept, format_key(key_id, secret)
 
 
 def rotated(key: ApiKey, now: int, *, overlap: int = 0) -> tuple[ApiKey, str]:
-    """Give a key a new secret; return it, and its new text. The old secret is good for `overlap` seconds more."""
+    """Return the key with a new secret, and its new text. The old secret stays valid for `overlap` seconds."""
     secret = _random(SECRET_CHARACTERS)
     changed = {"digest": digest_of(secret), "former": key.digest, "former_until": now + overlap * 1000}
     return key.model_copy(update=changed | {"version": key.version + 1}), format_key(key.id, secret)
 
 
 def format_key(key_id: str, secret: str) -> str:
-    """Return the text of a key."""
+    """Format a key as text."""
     return f"gs_{key_id}_{secret}_{_checksum(f'{key_id}_{secret}')}"
 
 
 def parse(text: str) -> PresentedKey | None:
-    """Return the parts of a key's text; None if it is not the text of a key."""
+    """Parse the text of a key; return None if it is malformed."""
     found = _TEXT.fullmatch(text)
     if found is None or not compare_digest(found[3], _checksum(f"{found[1]}_{found[2]}")):
         return None
@@ -102,15 +102,15 @@ def parse(text: str) -> PresentedKey | None:
 
 
 def digest_of(secret: str) -> str:
-    """Return what is kept of a secret."""
+    """Return the stored form of a secret: its SHA-256 in hexadecimal."""
     return sha256(secret.encode()).hexdigest()
 
 
-_NONE = digest_of(secrets.token_hex(32))  # of a secret that nobody knows: what an unknown key is compared with
+_NONE = digest_of(secrets.token_hex(32))  # digest of a discarded secret: stands in for that of an unknown key
 
 
 def verify(shown: PresentedKey, key: ApiKey | None, now: int) -> bool:
-    """Whether what is shown is this key, and the key is good; what there is to compare takes the same time for all."""
+    """Whether the presented key matches this key and is valid. The comparisons take the same time in all cases."""
     given = digest_of(shown.secret)
     is_it = compare_digest(given, _NONE if key is None else key.digest)
     was_it = compare_digest(given, _NONE if key is None or key.former is None else key.former)
@@ -118,7 +118,7 @@ def verify(shown: PresentedKey, key: ApiKey | None, now: int) -> bool:
 
 
 def good_for(shown: PresentedKey, key: ApiKey, now: int) -> float:
-    """Return for how many seconds, at most, a key that opens is good, if nobody changes it."""
+    """Return for how many seconds a verified key stays valid unless it is changed; infinity if it never expires."""
     ends = [key.expire * 1000] if key.expire is not None else []
     if digest_of(shown.secret) != key.digest:
         ends.append(key.former_until)
@@ -130,7 +130,7 @@ def _random(characters: int) -> str:
 
 
 def _checksum(text: str) -> str:
-    """Return the CRC-32 of a text, in 6 letters and digits."""
+    """Return the CRC-32 of a text in base 62, as 6 characters."""
     number, digits = crc32(text.encode()), ""
     for _ in range(CHECKSUM_CHARACTERS):
         number, digit = divmod(number, len(ALPHABET))
@@ -139,7 +139,7 @@ def _checksum(text: str) -> str:
 
 
 OVERLAP, MOST_OVERLAP = 3600, 30 * 24 * 3600
-"""Seconds for which the old secret of a key that was rotated is good: where nobody says, and at most."""
+"""How long the old secret of a rotated key stays valid, in seconds: default and maximum."""
 
 
 KeyState = Literal["live", "revoked", "expired"]

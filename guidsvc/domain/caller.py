@@ -1,7 +1,7 @@
-"""Who asks, and what they may: callers, their scopes, and whose a record is.
+"""Callers, their scopes, and authorization by record owner.
 
-The one place that judges it is `authorize`, which stands after every load of a record. How somebody shows who they are
-is none of its business, nor is what they are answered.
+`authorize` is the only check of ownership and must follow every load of a record. Authentication and responses are
+handled elsewhere.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden
 
 Scope = Literal["read", "write", "delete", "admin"]
-"""What a caller may do to the records of its owner; an admin may do all of that, to the records of all."""
+"""A permission on the records of the caller's owner. `admin` includes the others and applies to all owners."""
 READ: Scope = "read"
 WRITE: Scope = "write"
 DELETE: Scope = "delete"
@@ -20,14 +20,14 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 Needs = Scope | Literal["key"]
-"""What something takes: a scope; or a key, whatever its scopes, as they are judged part by part."""
-KEY: Needs = "key"
+"""The requirement of an operation: a scope, or `key` for any authenticated caller."""
+KEY: Needs = "key"  # scopes are checked for each part of the request
 
 
 class Caller(NamedTuple):
-    """Who asks: on behalf of which owner, with which scopes, and by which name the logs know them.
+    """An authenticated client: its owner, its scopes, and its name in the logs.
 
-    A name is that of a key (`key:...`) or of a token (`jwt:...`), never a secret.
+    The name is that of a key (`key:...`) or of a token (`jwt:...`), never a secret.
     """
 
     owner: str
@@ -36,37 +36,37 @@ class Caller(NamedTuple):
 
     @property
     def is_admin(self) -> bool:
-        """Whether they see the records of all."""
+        """Whether the caller may access the records of all owners."""
         return ADMIN in self.scopes
 
     @property
     def authority(self) -> tuple[str, ...]:
-        """What they may do, and the kind of their credential: a key, or a token of the issuer."""
+        """The kind of credential (API key, or token of the issuer), followed by the sorted scopes."""
         return (self.name.partition(":")[0], *sorted(self.scopes))
 
     def may(self, scope: Scope) -> bool:
-        """Whether they may do that."""
+        """Whether the caller has this scope."""
         return scope in self.scopes or ADMIN in self.scopes
 
     def demand(self, needs: Needs) -> None:
-        """Forbidden, unless they may do what takes that."""
+        """Raise Forbidden unless the caller meets this requirement."""
         if needs not in self.scopes and needs != KEY and ADMIN not in self.scopes:
             raise Forbidden(needs)
 
 
 ANYONE = Caller("", frozenset(SCOPES), "anyone")
-"""Who asks where access control is off."""
+"""The caller of every request while access control is off."""
 
 
 def authorize(record: Record | None, caller: Caller) -> Record | None:
-    """Return a record if the caller may know of it; what is another's is as if it were not there."""
+    """Return the record, or None if it belongs to another owner: callers must not learn that it exists."""
     if record is None or record.owner == caller.owner or caller.is_admin:
         return record
     return None
 
 
 def scopes_of(names: Iterable[str]) -> frozenset[Scope]:
-    """Return the scopes that are named; ValueError if one is none, or there is none."""
+    """Return the named scopes; raise ValueError if a name is unknown, or none is given."""
     given = frozenset(names)
     if not given or not given <= frozenset(SCOPES):
         raise ValueError(f"scopes are {', '.join(SCOPES)}, not {', '.join(sorted(given)) or 'none'}")

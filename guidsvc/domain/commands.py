@@ -1,7 +1,7 @@
-"""What clients send: the bodies and the queries of requests, as models that judge them.
+"""Commands and queries: models that validate request bodies and query strings.
 
 A body is validated with the GUID of the path, or None, as `guid` in the context. This module knows no HTTP:
-`guidsvc.api` reads bytes and query strings into these.
+`guidsvc.api` parses bytes and query strings into these models.
 """
 
 import re
@@ -39,24 +39,24 @@ from guidsvc.domain.record import (
 from guidsvc.errors import InvalidGuid
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
-"""Records on a page of a list: where the client names no limit, and at most."""
+"""Records on a page of a list: default and maximum."""
 
 MAX_OPERATIONS = 1000
-"""Operations in one JSON document."""
+"""Maximum number of operations in one JSON document."""
 MEMBERS = frozenset({"expire", "user", "metadata"})
-"""The members of a record that a client gives."""
+"""The members of a record that clients set."""
 SERVICE_MEMBERS = frozenset({"created", "updated", "version", "purge_at", "state", "owner"})
-"""The members that the service sets; `view=full` shows them, and no body may give them."""
+"""The members that the service sets. `view=full` shows them; bodies must not contain them."""
 
 _DIGITS = re.compile(r"[0-9]+")
-_CURSOR_PATTERN = "^A[Q-Za-f][A-Za-z0-9_-]{20}[AEIMQUYcgkosw048]$"  # 17 bytes in Base64, of which the first is:
-_CURSOR_FORM = b"\x01"  # the first byte of a cursor: another form of it will begin with another
+_CURSOR_PATTERN = "^A[Q-Za-f][A-Za-z0-9_-]{20}[AEIMQUYcgkosw048]$"  # 17 bytes in Base64, the first of which is:
+_CURSOR_FORM = b"\x01"  # version of the cursor format
 
 
 def _parse_expire(value: object) -> int:
-    """Take a string of ASCII digits or an integer, as bodies carry it; the range is judged by `Time`."""
+    """Parse an expiry: a string of ASCII digits or an integer. `Time` checks the range."""
     if isinstance(value, str) and _DIGITS.fullmatch(value):
-        # Leading zeros mean nothing, and int() would take time over a long string that is out of range anyway.
+        # Leading zeros have no meaning. 13 digits are out of range already, and int() is slow on long strings.
         return int(value.lstrip("0")[:13] or "0")
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -64,14 +64,14 @@ def _parse_expire(value: object) -> int:
 
 
 def refuse_null(value: object) -> object:
-    """Refuse null, of which some clients think that it leaves a member out."""
+    """Reject null, which some clients send to omit a member."""
     if value is None:
         raise validation_error("null", "must not be null; leave the member out instead")
     return value
 
 
 def optional_field(description: str) -> Any:
-    """Make a member that may be left out, which is None here, and no value that a client can send."""
+    """Make an optional member: None if absent. Clients cannot send None."""
     return Field(default=None, description=description, json_schema_extra=_forget_none)
 
 
@@ -92,7 +92,7 @@ Expire = Annotated[Time, BeforeValidator(_parse_expire), WithJsonSchema(_TIME_SC
 
 
 def _parse_limit(value: str) -> int:
-    """Take a string of digits; how many a page has at most is not judged here: more is cut down."""
+    """Parse a limit: a string of digits. A limit above the maximum is not an error; `ListQuery.page` caps it."""
     if not _DIGITS.fullmatch(value) or not value.strip("0"):
         raise validation_error("limit_type", "must be a number of records, 1 or more")
     return int(value.lstrip("0")[:13])
@@ -104,7 +104,7 @@ def render_cursor(guid: str) -> str:
 
 
 def _parse_cursor(value: str) -> str:
-    """Return the GUID that the list is to continue after."""
+    """Return the GUID after which the list continues."""
     try:
         guid = urlsafe_b64decode(value + "==")[len(_CURSOR_FORM) :].hex().upper()
     except ValueError:
@@ -153,7 +153,7 @@ class ListQuery(RecordQuery):
 
     @property
     def page(self) -> int:
-        """How many records a page has."""
+        """The number of records on a page."""
         return min(self.limit or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
@@ -180,7 +180,7 @@ class _Members(BaseModel):
     @field_validator("guid")
     @classmethod
     def _same_guid(cls, value: str, info: ValidationInfo) -> str:
-        """What was read can be put back, GUID and all; but a body cannot name another GUID than the path."""
+        """Accept the GUID of the path, so that a body that was read can be put back; reject any other."""
         expected = (info.context or {}).get("guid")
         if expected is None:
             raise validation_error(
@@ -214,7 +214,7 @@ _PATCH_SCHEMA: dict[str, Any] = {"anyOf": [{"additionalProperties": True, "type"
 
 
 def _check_patch(value: object) -> dict[str, Any] | None:
-    """Take an object or null; what is in it is judged when it has been merged."""
+    """Accept an object or null. Its content is validated after the merge."""
     if value is None or isinstance(value, dict):
         return value
     raise validation_error("metadata_type", "must be a JSON object")
@@ -283,7 +283,7 @@ class BatchOperation(PutCommand):
     @field_validator("guid")
     @classmethod
     def _same_guid(cls, value: str, info: ValidationInfo) -> str:  # noqa: ARG003  # there is no path to differ from
-        """A GUID as it stands in a path."""
+        """Parse the GUID as one in a path."""
         try:
             return parse_guid(value)
         except InvalidGuid as error:
@@ -291,7 +291,7 @@ class BatchOperation(PutCommand):
 
     @model_validator(mode="after")
     def _whole(self) -> "BatchOperation":
-        """A get or a delete names its GUID, and has no members to put."""
+        """Require a GUID, and no members to put, for a get or a delete."""
         if self.op != "put":
             surplus = sorted(self.model_fields_set & MEMBERS)
             if self.guid is None:

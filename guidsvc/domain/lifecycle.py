@@ -1,7 +1,7 @@
-"""The life of a GUID, as pure functions over a record, a change and the time.
+"""The lifecycle of a GUID, as pure functions over a record, a change and the time.
 
-A record is live until `expire`; expired, but kept and renewable, until `purge_at`; then gone, whether or
-not the store has got round to removing it. Nothing here waits, reads a clock or touches a store.
+A record is live until `expire`, then expired but renewable until `purge_at`, then gone, even if the store has not
+removed it yet. Nothing here waits, reads a clock or uses a store. `now` is in Unix milliseconds.
 """
 
 from dataclasses import dataclass
@@ -16,36 +16,36 @@ from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
 
 @dataclass(frozen=True)
 class RetentionPolicy:
-    """How long things last, in seconds."""
+    """The default lifetime and the retention of records, in seconds."""
 
     lifetime: int
-    """From the creation or renewal of a record to its expiry, where the client names none."""
+    """Time from creation or renewal to expiry, if the client names no expiry."""
     retention: int
-    """From the expiry of a record, or its last update if that is later, to its removal."""
+    """Time from expiry, or the last update if that is later, to removal."""
 
 
 def is_live(record: Record, now: int) -> bool:
-    """Whether the GUID is valid at `now`."""
+    """Whether the record is unexpired at `now`."""
     return now < record.expire * 1000
 
 
 def is_revoked(record: Record) -> bool:
-    """Whether the record had expired already when it was last written, rather than since then."""
+    """Whether the last write set an expiry in the past, rather than the record expiring since then."""
     return not is_live(record, record.updated)
 
 
 def state_of(record: Record, now: int) -> State:
-    """Tell the state of a record that is kept."""
+    """Return the state of a retained record."""
     return "live" if is_live(record, now) else "expired"
 
 
 def is_gone(record: Record, now: int) -> bool:
-    """Whether the record is past its retention at `now`, and so counts as absent."""
+    """Whether the record is past its retention at `now` and counts as absent."""
     return now >= record.purge_at * 1000
 
 
 def require_live(guid: str, record: Record | None, now: int) -> Record:
-    """Return the record if it may be served as valid; else raise NotFound or Expired."""
+    """Return the record if it is live; else raise NotFound or Expired."""
     record = existing(record, now)
     if record is None:
         raise NotFound(guid)
@@ -64,14 +64,14 @@ def _expired(record: Record) -> Expired:
 
 
 def existing(record: Record | None, now: int) -> Record | None:
-    """Return the record if it counts as existing at `now`, live or expired."""
+    """Return the record, live or expired, or None if it is absent or past its retention."""
     return None if record is None or is_gone(record, now) else record
 
 
-def created(  # what there is to know of a first record
+def created(
     guid: str, change: PutCommand, now: int, terms: RetentionPolicy, *, after: int = 0, owner: str = ""
 ) -> Record:
-    """Make the first record of a GUID, with a version above `after`; InvalidRequest if the change names no user."""
+    """Make the first record of a GUID, with a version above `after`; raise InvalidRequest if the user is missing."""
     if change.user is None:
         raise InvalidRequest(InvalidField("/user", "is needed to create a GUID"))
     expire = _default_expire(now, terms) if change.expire is None else change.expire
@@ -89,10 +89,10 @@ def created(  # what there is to know of a first record
 
 
 def updated(record: Record, change: PutCommand, now: int, terms: RetentionPolicy) -> Record:
-    """Merge the members that the change gives into the record; the record itself if that changes nothing.
+    """Merge the given members into the record; return the same object if nothing changes.
 
-    Where the change names no expiry, a record that has expired by itself is renewed for the default life, and one
-    that was revoked raises Expired.
+    If the change names no expiry, an expired record is renewed for the default lifetime. A revoked record raises
+    Expired instead.
     """
     if "expire" not in change.model_fields_set and is_revoked(record):
         raise _expired(record)
@@ -100,10 +100,10 @@ def updated(record: Record, change: PutCommand, now: int, terms: RetentionPolicy
 
 
 def patched(record: Record, patch: PatchCommand, now: int, terms: RetentionPolicy) -> Record:
-    """Apply a merge patch to the record; the record itself if that changes nothing.
+    """Apply a merge patch to the record; return the same object if nothing changes.
 
-    Expired if the record has expired, or was revoked, and the patch names no expiry: a patch never renews by default.
-    InvalidRequest if the result is not valid metadata.
+    Raise Expired if the record is expired or revoked and the patch names no expiry: a patch never renews by default.
+    Raise InvalidRequest if the merged metadata is invalid.
     """
     if "expire" not in patch.model_fields_set and (is_revoked(record) or not is_live(record, now)):
         raise _expired(record)
@@ -114,7 +114,7 @@ def patched(record: Record, patch: PatchCommand, now: int, terms: RetentionPolic
 
 
 def merge(target: object, patch: object) -> object:
-    """Apply a JSON merge patch, as RFC 7396 defines it, to a JSON value; neither is changed."""
+    """Apply a JSON merge patch (RFC 7396) to a JSON value without modifying either."""
     if not isinstance(patch, dict):
         return patch
     merged = dict(target) if isinstance(target, dict) else {}

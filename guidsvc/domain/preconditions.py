@@ -8,29 +8,29 @@ from guidsvc.errors import PreconditionFailed
 
 @dataclass(frozen=True)
 class Conditions:
-    """Which versions of a record a request demands (RFC 9110, 13.1), as the opaque part of its entity tags.
+    """The preconditions of a request (RFC 9110, 13.1), as sets of opaque tags.
 
-    None is no demand; a set of tags, of which one must match; or ANY, which every record matches. An expired
-    record that is still kept counts as existing.
+    None means no condition. Otherwise one tag of the set must match; ANY matches every record. An expired record
+    that is still retained counts as existing.
     """
 
     if_match: frozenset[str] | None = None
     if_none_match: frozenset[str] | None = None
 
     def hold(self, record: Record | None) -> bool:
-        """Whether the record, or None where there is none, is as it is demanded."""
+        """Whether the record, or None for an absent one, meets both conditions."""
         return self.wants(record) and (self.if_none_match is None or not _matches(self.if_none_match, record))
 
     def wants(self, record: Record | None) -> bool:
-        """Whether the record is one that `if_match` demands, whatever `if_none_match` says."""
+        """Whether the record meets `if_match`, regardless of `if_none_match`."""
         return self.if_match is None or _matches(self.if_match, record)
 
     def __bool__(self) -> bool:
-        """Whether anything is demanded."""
+        """Whether the request has any condition."""
         return self != UNCONDITIONAL
 
 
-ANY = frozenset({'"'})  # which no tag can be: a tag holds no quotes
+ANY = frozenset({'"'})  # no real tag: tags contain no quotes
 UNCONDITIONAL = Conditions()
 
 
@@ -44,7 +44,7 @@ def etag_of(record: Record) -> str:
 
 
 def check_preconditions(guid: str, record: Record | None, conditions: Conditions, *, is_shown: bool = True) -> None:
-    """Raise PreconditionFailed unless the record is as the conditions demand; with the record if it `is_shown`."""
+    """Raise PreconditionFailed unless the conditions hold. The error includes the record if `is_shown`."""
     if conditions.hold(record):
         return
     if record is None:

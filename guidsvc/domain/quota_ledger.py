@@ -1,8 +1,7 @@
-"""The ledger of an owner: which of its records are about to come to life, and for how many more there is room.
+"""The reservation ledger of an owner: pending creations and renewals, and the quota that is left.
 
-A record that comes to life is reserved here before it is written, so that whoever counts the owner's live records
-counts those too that cannot be seen yet. A count is good for a while: until then, and as long as there is room left,
-nobody need count again. Nothing here waits, reads a clock or touches a store.
+A record is reserved here before a write makes it live, so that concurrent counts of live records include it. A count
+is reused for ROOM_MS while room is left. Nothing here waits, reads a clock or uses a store.
 """
 
 import secrets
@@ -17,9 +16,9 @@ from guidsvc.domain.selection import Selection
 from guidsvc.errors import QuotaExceeded
 
 LEASE_MS = 30_000
-"""A reservation that nobody takes back is over after this: far beyond the time that any write to a store may take."""
+"""Lifetime of a reservation that is not released: far longer than any write to a store may take."""
 ROOM_MS = 5_000
-"""A count is good for so long: what was changed past the ledgers, or while there was no quota, is found by then."""
+"""Validity of a count. It bounds how long changes that bypass the ledgers, or precede the quota, go unnoticed."""
 
 _ENTRIES: TypeAdapter[dict[str, int]] = TypeAdapter(dict[str, int])
 
@@ -46,13 +45,16 @@ class QuotaLedger(BaseModel):
     room_until: Milliseconds
 
     def room_for(self, quota: int, now: int) -> int:
-        """Return how many more records may come to life without a count."""
+        """Return how many more records may become live without a new count."""
         is_good = self.quota == quota and self.room_until - ROOM_MS <= now < self.room_until
         return self.room if is_good else 0
 
 
 class ReservationRequest(NamedTuple):
-    """That a record may come to life, under the name of a reservation; `until` is when it expires as it is, or 0."""
+    """A request to reserve quota for one record, by reservation name.
+
+    `until` is the current expiry in Unix seconds, or 0 if the record is new.
+    """
 
     name: str
     guid: str
@@ -60,23 +62,24 @@ class ReservationRequest(NamedTuple):
 
     @classmethod
     def of(cls, guid: str, old: Record | None) -> "ReservationRequest":
-        """Make a wish for one write of a GUID."""
+        """Make a request for one write of a GUID."""
         return cls(f"{guid}{secrets.token_hex(8)}", guid, 0 if old is None else old.expire)
 
     def is_live(self, now: int) -> bool:
-        """Whether the record is live as it is, and so has its place."""
+        """Whether the record is live already, and so counts against the quota."""
         return now < self.until * 1000
 
 
 def living(owner: str, now: int, without: frozenset[str] = frozenset()) -> Selection:
-    """Select what is live of an owner, but for some GUIDs."""
+    """Select the live records of an owner, without some GUIDs."""
     return Selection(owner=owner, expire_from=now // 1000 + 1, excluding=without)
 
 
 class LedgerUpdate:
-    """What becomes of wishes by a ledger, and by a count where that leaves too little room: the next page of it.
+    """One update of a ledger: grants reservation requests, after a count if the ledger has too little room.
 
-    What has `ended` is taken back. Who has a place keeps it, and the others get one in the order in which they came.
+    Reservations in `ended` are released. Live records and reserved GUIDs keep their place; the others are admitted in
+    order of arrival.
     """
 
     def __init__(
@@ -102,32 +105,32 @@ class LedgerUpdate:
 
     @property
     def has_room(self) -> bool:
-        """Whether all can be admitted without a count."""
+        """Whether all requests can be granted without a count."""
         return self._room >= len(self._newcomers)
 
     def others(self, owner: str) -> Selection:
-        """Select what is to be counted: live records whose GUIDs are neither reserved nor settled.
+        """Select the records to count: live ones that are neither reserved nor requested as live.
 
-        A newcomer is counted too: another process may have made its record since it was read as absent or expired.
+        Newcomers are included: another process may have written the record since it was read as absent or expired.
         """
         return living(owner, self._now, without=self._reserved | {wish.guid for wish in self._settled})
 
     def count(self, others: int) -> None:
-        """Take note that there are so many others."""
+        """Set the number of records that `others` selects."""
         settled = {wish.guid for wish in self._settled}
         placed = self._reserved | settled
         room = self._quota - others - len(placed)
-        # A settled record may have been changed since it was read, and then its reservation took a place that is not
-        # there: so what is reserved has a place only if all of it fits.
+        # A settled record may have changed since it was read, and then its reservation exceeds the quota. So reserved
+        # records keep their place only if all of them fit.
         self._placed = placed if room >= 0 else frozenset()
         self._room = max(room, 0)
         self._room_until = self._now + ROOM_MS
         self._is_full = others + len(settled) >= self._quota
 
     def _admit(self) -> tuple[list[ReservationRequest], int]:
-        """Return the wishes that have a place, and the room that is left.
+        """Return the granted requests, and the room that is left.
 
-        A GUID that was counted as reserved has its place, whoever writes it: there is one record of it, or none.
+        A GUID that was counted as reserved needs no second place, whichever request writes it: it has one record.
         """
         admitted, room, placed = list(self._settled), self._room, set(self._placed)
         for wish in self._newcomers:
@@ -140,7 +143,7 @@ class LedgerUpdate:
         return admitted, room
 
     def after(self, owner: str) -> QuotaLedger | None:
-        """Return the ledger as it is to be; None if it can stay as it is."""
+        """Return the new ledger; None if it does not change."""
         admitted, room = self._admit()
         entries = self._held | {wish.name: self._now + LEASE_MS for wish in admitted}
         if entries == self._entries:
@@ -156,7 +159,7 @@ class LedgerUpdate:
 
     @property
     def answers(self) -> dict[str, bool | Exception]:
-        """The answer to each wish, by its name: whether it is granted, or that it cannot be, whoever does what."""
+        """The answer to each request, by name: True if granted, False to retry, QuotaExceeded if none can be."""
         refused: bool | Exception = QuotaExceeded(self._quota) if self._is_full else False
         no = {wish.name: refused for wish in self._newcomers}
         return no | {wish.name: True for wish in self._admit()[0]}

@@ -1,4 +1,4 @@
-"""Receipts: what is stored of a request that was sent with an Idempotency-Key."""
+"""Receipts: the stored state of requests with an Idempotency-Key."""
 
 from typing import Annotated, NamedTuple
 
@@ -27,7 +27,7 @@ class Receipt(BaseModel):
 
 
 class ReceiptUsage(NamedTuple):
-    """What receipts take: how many there are, and the bytes of all their answers."""
+    """The storage used by receipts: their number, and the total bytes of their answers."""
 
     number: int
     answer_bytes: int

@@ -1,9 +1,8 @@
-"""What a valid value is: the GUID and the record. What clients send is in `guidsvc.domain.commands`.
+"""The record entity and the validation of its values. Request models are in `guidsvc.domain.commands`.
 
-Nothing else in the package judges a value, and this module judges nothing but values: it knows no clock,
-no store and no HTTP. Metadata is held as compact JSON text, not as a dict: a record stays immutable, what
-was put comes back (1, 1.0 and true are three things; integers have up to 4,300 digits, other numbers are IEEE doubles),
-and no layer parses it on the way.
+All value validation is here, and this module knows no clock, store or HTTP. Metadata is stored as compact JSON text,
+not as a dict. So a record is immutable, its metadata is returned unchanged, and no layer has to parse it. 1, 1.0 and
+true stay distinct; integers have up to 4,300 digits, other numbers are IEEE doubles.
 """
 
 import re
@@ -17,14 +16,14 @@ from pydantic_core import PydanticCustomError, from_json, to_json
 from guidsvc.errors import InvalidGuid
 
 MAX_TIME = 253_402_300_799
-"""The last second of the year 9999, in Unix time: the latest expiry."""
+"""The latest expiry: the last second of the year 9999, in Unix time."""
 MAX_USER_CHARACTERS = 256
 MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_LEVELS = 8
 SMALL_BYTES = 4096
-"""What is rendered of a record is kept with it if its metadata takes no more memory than this."""
+"""A record caches its rendered forms if its metadata takes at most this much memory."""
 RECORD_BYTES = 2000
-"""The memory of a small record in a cache, and of all that is rendered of it, less its texts."""
+"""Memory of a small cached record and its rendered forms, without its texts."""
 
 GUID_CHARACTERS = 32
 
@@ -38,7 +37,7 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def parse_guid(text: str) -> str:
-    """Return `text` if it is a GUID, 32 characters of 0-9 A-F; else raise InvalidGuid, saying what was meant."""
+    """Return `text` if it is a GUID, 32 characters of 0-9 A-F; else raise InvalidGuid, with the likely correction."""
     if _GUID.fullmatch(text):
         return text
     if not text.isascii():
@@ -57,7 +56,7 @@ def _told(text: str) -> str:
 
 
 def validation_error(code: str, message: str, **values: object) -> PydanticCustomError:
-    """Make the error that a validator raises: a code, and a message with the values in their places."""
+    """Make the error that a validator raises: a code, and a message template with its values."""
     return PydanticCustomError(code, message, values or None)
 
 
@@ -74,9 +73,9 @@ def _check_user(value: str) -> str:
 
 
 def render_metadata(value: object) -> str | None:
-    """Judge a JSON object and return it as compact JSON text; an empty object is the same as none.
+    """Validate a JSON object and return it as compact JSON text, or None if it is empty.
 
-    A ValueError says what is wrong with it.
+    Raise ValueError, with the reason, if it is invalid.
     """
     if not isinstance(value, dict):
         raise validation_error("metadata_type", "must be a JSON object")
@@ -92,16 +91,16 @@ def render_metadata(value: object) -> str | None:
 
 
 def _outside_strings(rendered: bytes) -> bytes:
-    """Return what stands outside of the strings in compact JSON."""
+    """Return compact JSON without the contents of its strings."""
     if b"\\" in rendered:
         rendered = rendered.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b"".join(rendered.split(b'"')[::2])
 
 
 def _is_deeper(outline: bytes, levels: int) -> bool:
-    """Whether objects and arrays are nested more deeply than this; the outline has no strings.
+    """Whether objects and arrays are nested more than `levels` deep; the outline must not contain strings.
 
-    Each pass removes the innermost ones. It is a few times as fast as to count bracket by bracket.
+    Each pass removes the innermost brackets: several times faster than counting them one by one.
     """
     brackets = outline.translate(_SQUARE, _NO_BRACKETS)
     for _ in range(levels):
@@ -110,7 +109,7 @@ def _is_deeper(outline: bytes, levels: int) -> bool:
 
 
 def _check_metadata_text(text: str) -> str:
-    """Judge the text of an object. What is no finite number is rendered as a name that JSON does not know."""
+    """Validate the JSON text of an object. It must not contain NaN or Infinity, which JSON does not define."""
     try:
         value = from_json(text, allow_inf_nan=False)
     except ValueError as error:
@@ -121,7 +120,7 @@ def _check_metadata_text(text: str) -> str:
 
 
 def _digits_to(most: int) -> str:
-    """Return the pattern of the numbers from 0 to `most` in digits, with leading zeros or without."""
+    """Return a regular expression for the numbers from 0 to `most`, with or without leading zeros."""
     digits = str(most)
     lower = [
         f"{digits[:place]}[0-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
@@ -131,7 +130,7 @@ def _digits_to(most: int) -> str:
     return f"^0*(?:[0-9]{{1,{len(digits) - 1}}}|{'|'.join(lower)}|{digits})$"
 
 
-# The same as above in the words of JSON Schema, for those who are told of it; patterns are those of ECMA-262.
+# The same rules as JSON Schema, for the API description. The patterns use ECMA-262 syntax.
 GUID_PATTERN = "^[0-9A-F]{32}$"
 TIME_PATTERN = _digits_to(MAX_TIME)
 _CONTROL = r"\u0000-\u001f\u007f-\u009f"
@@ -151,7 +150,7 @@ _Made_co = TypeVar("_Made_co", covariant=True)
 
 
 class _KeptIfSmall(cached_property[_Made_co]):
-    """A property that a small record computes once, and a large one each time."""
+    """A property that small records cache and large ones compute on each access."""
 
     @overload
     def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
@@ -188,19 +187,19 @@ class Record(BaseModel):
 
     @property
     def is_small(self) -> bool:
-        """Whether what is rendered of it is kept."""
+        """Whether the record caches its rendered forms."""
         return self.metadata is None or sys.getsizeof(self.metadata) <= SMALL_BYTES
 
     @property
     def held_bytes(self) -> int:
-        """About how much memory it takes in a cache, with all that is rendered of it and kept."""
+        """Approximate memory of the record in a cache, with its cached rendered forms, in bytes."""
         texts = [self.user, self.owner, self.metadata or ""]
         held = sum(_text_bytes(text) for text in texts)
         return RECORD_BYTES + (3 * held if self.is_small else held)
 
     @_KeptIfSmall
     def json_body(self) -> bytes:
-        """The record as clients see it: a JSON object of guid, expire (a string), user and metadata, if any."""
+        """The record as clients see it: a JSON object with guid, expire (a string), user and any metadata."""
         head = to_json({"guid": self.guid, "expire": str(self.expire), "user": self.user})
         if self.metadata is None:
             return head
@@ -208,16 +207,16 @@ class Record(BaseModel):
 
     @_KeptIfSmall
     def render_cache(self) -> dict[str, bytes]:
-        """Room for what others render of the record: since it never changes, once is enough, if it is small."""
+        """A dict for other rendered forms. A small record retains it, as a record never changes."""
         return {}
 
     def full_json(self, state: State, *, with_owner: bool) -> bytes:
-        """The record in full: times and version follow, as strings of digits, its state, and its owner if asked for."""
+        """Return `json_body` with times and version (as strings of digits), state, and optionally the owner."""
         more = {name: str(getattr(self, name)) for name in ("created", "updated", "version", "purge_at")}
         more |= {"state": state} | ({"owner": self.owner} if with_owner else {})
         return b"%b,%b" % (self.json_body[:-1], to_json(more)[1:])
 
 
 def _text_bytes(text: str) -> int:
-    """Return the memory of a text: if it is not ASCII, UTF-8 is kept with it, of up to twice its size."""
+    """Return the memory of a text. A non-ASCII one also caches its UTF-8 form, of up to twice its size."""
     return sys.getsizeof(text) * (1 if text.isascii() else 3)

@@ -1,4 +1,4 @@
-"""The selection of records that a list query asks for."""
+"""The filter of a list query, in terms that a store can search by."""
 
 from dataclasses import dataclass
 
@@ -8,35 +8,35 @@ from guidsvc.domain.record import MAX_TIME, Record
 
 @dataclass(frozen=True)
 class Selection:
-    """Which records a list holds, in terms that a store can search by; times are Unix seconds."""
+    """A filter of records. Times are Unix seconds."""
 
     owner: str | None = None
-    """Of this owner only, if there is one."""
+    """Match this owner only; None matches all owners."""
     user: str | None = None
-    """Of this user only, if there is one."""
+    """Match this user only; None matches all users."""
     expire_from: int = 0
-    """That expire then, or later."""
+    """Earliest expiry, inclusive."""
     expire_before: int = MAX_TIME + 1
-    """That expire before then."""
+    """Latest expiry, exclusive."""
     kept_at: int = 0
-    """That are kept beyond then: what is past its retention is in no list."""
+    """Match records whose `purge_at` is later than this: lists omit records past their retention."""
     excluding: frozenset[str] = frozenset()
-    """But for these GUIDs."""
+    """GUIDs to exclude."""
 
     def holds(self, record: Record) -> bool:
-        """Whether the record is one of them."""
+        """Whether the record matches the filter."""
         timely = self.expire_from <= record.expire < self.expire_before and record.purge_at > self.kept_at
         theirs = self.user in {None, record.user} and self.owner in {None, record.owner}
         return timely and theirs and record.guid not in self.excluding
 
     @property
     def by_expire(self) -> bool:
-        """Whether the expiry is bounded at all."""
+        """Whether the filter restricts the expiry."""
         return self.expire_from > 0 or self.expire_before <= MAX_TIME
 
 
 def selection(query: ListQuery, now: int, owner: str | None = None) -> Selection:
-    """Say which records a query asks for at `now`, of an owner, or of all."""
+    """Return the filter of a query at `now`, in Unix milliseconds, for one owner, or for all if None."""
     seconds = now // 1000
     low = 0 if query.expires_after is None else query.expires_after + 1
     high = MAX_TIME + 1 if query.expires_before is None else query.expires_before
