@@ -1,1 +1,1 @@
-"""The use cases: what callers may do with records and API keys, within their quotas."""
+"""Application services: operations on records and API keys, with idempotency and quotas."""

@@ -1,8 +1,7 @@
-"""GuidService: what can be done with GUIDs, over a Store and a clock.
+"""GuidService: create, read, update, delete and list records, over a Store and a clock.
 
-The service reads, lets `rules` make the new record, and puts it in with the store's compare-and-swap; a race
-that is lost is run again from a fresh read. It does not know whether its store is a database or a cache
-around one, and nothing of HTTP.
+A write reads the record, computes the new one by `guidsvc.domain.lifecycle`, and stores it by compare-and-swap. If it
+loses a race, it retries from a fresh read. The store may be a database or a cache around one; HTTP is unknown here.
 """
 
 import asyncio
@@ -42,36 +41,36 @@ from guidsvc.store.lease import earliest
 from guidsvc.store.overlay import open_overlay
 
 ATTEMPTS = 100
-"""How often a write that loses its race is tried again before it is given up as unavailable."""
+"""Maximum number of attempts of a write that loses its races, before it fails as unavailable."""
 BACKOFF = 0.001, 0.05
-"""Seconds: the longest pause before the second attempt, and before any."""
+"""Longest pause before the first retry, doubled for each further retry, and its upper bound, in seconds."""
 
 PAGE_BYTES, PAGE_PROBE = 1024 * 1024, 64
-"""A page ends early when its records have about so many bytes; so many records are read before their size is known."""
+"""Approximate maximum size of a page, and number of records in its first read, when their size is unknown."""
 PAGES = 16
-"""So many pages are read at a time; more wait, so that their records do not fill the memory."""
+"""Maximum number of pages read concurrently, to bound memory; further requests wait."""
 PART_BYTES, PART_PROBE = 64 * 1024, 16
-"""The same of a part of a selection that is walked."""
+"""The same for one part of a walk."""
 
 _New = TypeVar("_New", bound=Record | None)
 
 
 class Read(NamedTuple):
-    """What a get found: a record, and whether it is another than the reader said it knows."""
+    """The result of a get: the record, and whether it differs from the version that the client has."""
 
     record: Record
     modified: bool
 
 
 class Written(NamedTuple):
-    """What a put made: the record as it now is, and whether it is new."""
+    """The result of a put: the new state of the record, and whether it was created."""
 
     record: Record
     created: bool
 
 
 class Page(NamedTuple):
-    """A page of a list, in the order of the GUIDs, and the GUID after which the next begins; None if it is the last."""
+    """A page of a list, ordered by GUID, and the GUID after which the next page starts; None on the last page."""
 
     records: Sequence[Record]
     next: str | None
@@ -79,27 +78,26 @@ class Page(NamedTuple):
 
 Action = Literal["create", "update", "delete"]
 Outcome = Literal["done", "found", "unknown"]
-"""Of a write: it was done; what it was to create was there, as the same request, made before, had created it; or it was
-sent, and nobody knows."""
+"""The outcome of a write: `found` if an earlier attempt of the same request had created the record, `unknown` if the
+store did not confirm the write."""
 
 
 class ChangeAudit(Protocol):
-    """Notes what is done to records."""
+    """The audit log of changes of records."""
 
     def __call__(self, action: Action, record: Record, caller: Caller, outcome: Outcome, /) -> None:
-        """Note what a caller did to a record: it as it now is, or was when it was deleted."""
+        """Log an action of a caller, with the new record, or the deleted one."""
 
 
 class GuidService:
-    """Reads and writes records by the rules.
+    """The operations on records, on behalf of a caller (`ANYONE` by default).
 
-    With `strict` a change of an existing record without a condition raises PreconditionRequired. Whatever has
-    conditions raises PreconditionFailed if they do not hold, judged in the same atomic step as the write.
+    With `strict`, changing an existing record without a condition raises PreconditionRequired. Conditions that do not
+    hold raise PreconditionFailed; the check and the write are one atomic step.
 
-    It acts for a caller, `ANYONE` if for nobody else: what is another's is to them as if it were not there, which is
-    judged after every load (`authorize`). Whether they may do what they ask for is judged before.
+    Records of other owners appear absent: `authorize` follows every load. Scopes must be checked before the call.
 
-    Where there is an `audit`, each write is noted there before it is told.
+    If an `audit` is given, each write is logged there before the method returns.
     """
 
     def __init__(  # noqa: PLR0913  # its collaborators, by name
@@ -124,11 +122,11 @@ class GuidService:
         self._quota = quota
         self._turns = KeyedLock()
         self._pages = FairSemaphore(PAGES)
-        self._deleted = _Highest()  # version that was ever deleted here: a new record starts above it
+        self._deleted = _Highest()  # version deleted in this process: a new record starts above it
         self._caller = ANYONE
 
     def acting_for(self, caller: Caller) -> "GuidService":
-        """Return the same service, as it acts for a caller."""
+        """Return this service, acting for the caller."""
         if caller is self._caller:
             return self
         acting = copy(self)
@@ -137,11 +135,11 @@ class GuidService:
 
     @property
     def may_read(self) -> bool:
-        """Whether the caller may be shown records that it has not created just now."""
+        """Whether responses may show the caller records that it has not just created."""
         return self._caller.may(READ)
 
     def get_nowait(self, guid: str, caller: Caller | None = None) -> Record | None:
-        """Return the live record of a GUID if it is at hand, as `get` would; None if it has to be waited for."""
+        """Return or raise what `get` would, without blocking; None if the store would block."""
         record = self._store.get_nowait(guid)
         if record is WOULD_BLOCK:
             return None
@@ -152,7 +150,7 @@ class GuidService:
         return rules.require_live(guid, record, now)
 
     def get_at_hand(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> Read | None:
-        """Return, or raise, what `get` would, if that is known without having to wait; else None."""
+        """Return or raise what `get` would, without blocking; None if the store would block or is unavailable."""
         try:
             record = self.get_nowait(guid)
         except StoreUnavailable:
@@ -160,18 +158,18 @@ class GuidService:
         return None if record is None else _read(guid, record, conditions)
 
     async def get(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> Read:
-        """Return the live record of a GUID; NotFound or Expired if it has none.
+        """Return the live record of a GUID; raise NotFound or Expired if it has none.
 
-        PreconditionFailed if it is not one that `if_match` demands; one that `if_none_match` excludes is not modified.
+        Raise PreconditionFailed if `if_match` does not hold. A record that `if_none_match` excludes is unmodified.
         """
         record = authorize(await self._store.get(guid), self._caller)
         return _read(guid, rules.require_live(guid, record, self._clock()), conditions)
 
     async def put(self, guid: str, change: PutCommand, conditions: Conditions = UNCONDITIONAL) -> Written:
-        """Create the GUID, or merge the change into its record, renewing it where it has expired by itself.
+        """Create the GUID, or merge the change into its record. Renew the record if it has expired.
 
-        Expired if the record was revoked and the change names no expiry.
-        InvalidRequest if the GUID is unknown and the change lacks what a new one needs.
+        Raise Expired if the record was revoked and the change names no expiry.
+        Raise InvalidRequest if the GUID is unknown and the change lacks a required member.
         """
 
         def make(old: Record | None, now: int, after: int) -> Record:
@@ -186,9 +184,9 @@ class GuidService:
     async def create(
         self, change: PutCommand, conditions: Conditions = UNCONDITIONAL, *, draw: ClaimedDraw | None = None
     ) -> Record:
-        """Create a record under a GUID that is drawn now; InvalidRequest if the change lacks what it needs.
+        """Create a record under a generated GUID; raise InvalidRequest if the change lacks a required member.
 
-        With a `draw` of its own the request may have been made before: a record that there is already is its own.
+        With a `draw`, the request may be a repetition: a record that exists under its GUID is the result.
         """
         if draw is not None:
             return await self._create_claimed(change, conditions, draw)
@@ -201,9 +199,9 @@ class GuidService:
         raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and each was taken already, or created too late")
 
     async def _create_claimed(self, change: PutCommand, conditions: Conditions, draw: ClaimedDraw) -> Record:
-        """Create a record as long as the claim of its request holds; return it if an earlier attempt has created it.
+        """Create a record while the claim of its request holds; return it if an earlier attempt has created it.
 
-        A creation that was too late is tried again under the same GUID: another would be found by no later attempt.
+        A creation that came too late is retried under the same GUID: a later attempt would not find another one.
         """
         guid = draw(self._clock())
         for attempt in range(self._attempts):
@@ -227,15 +225,15 @@ class GuidService:
         raise StoreUnavailable(f"{self._attempts} times a GUID was taken already, or its creation came too late")
 
     def _first(self, guid: str, change: PutCommand, conditions: Conditions) -> Record:
-        """Make the first record of a GUID that was drawn."""
+        """Make the first record of a generated GUID."""
         preconditions.check_preconditions(guid, None, conditions)
         after, owner = self._deleted.version, self._caller.owner
         return rules.created(guid, change, self._clock(), self._terms, after=after, owner=owner)
 
     async def patch(self, guid: str, patch: PatchCommand, conditions: Conditions = UNCONDITIONAL) -> Record:
-        """Apply a merge patch to the record of a GUID; NotFound if it has none.
+        """Apply a merge patch to the record of a GUID; raise NotFound if it has none.
 
-        Expired if it is not live and the patch names no expiry.
+        Raise Expired if the record is not live and the patch names no expiry.
         """
 
         def make(old: Record | None, now: int, after: int) -> Record:  # noqa: ARG001  # it never creates
@@ -248,7 +246,7 @@ class GuidService:
         return new
 
     async def delete(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> None:
-        """Delete the record of a GUID, live or expired; NotFound if it has none."""
+        """Delete the record of a GUID, live or expired; raise NotFound if it has none."""
 
         def make(old: Record | None, now: int, after: int) -> None:  # noqa: ARG001  # whenever it is
             if old is None:
@@ -260,7 +258,7 @@ class GuidService:
             self._deleted.version = max(self._deleted.version, old.version)
 
     async def find(self, query: ListQuery) -> Page:
-        """Return the page of a list that a query asks for; it ends early at PAGE_BYTES."""
+        """Return one page of a list; it ends early at PAGE_BYTES."""
         page: list[Record] = []
         size = 0
         parts = self._portions(query, query.page + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
@@ -274,9 +272,9 @@ class GuidService:
         return Page(self._selected(query, page), None)
 
     async def walk(self, query: ListQuery) -> AsyncIterator[Sequence[Record]]:
-        """Yield all that a query selects, in parts of PART_BYTES, and no more than its limit, where it names one.
+        """Yield the records that a query selects, in parts of PART_BYTES, up to its limit, if any.
 
-        None of it is held here while the caller works on a part.
+        No reference to a part is held while the consumer works on it.
         """
         limit = sys.maxsize if query.limit is None else query.limit
         parts = self._portions(query, limit, most_bytes=PART_BYTES, probe=PART_PROBE)
@@ -287,14 +285,14 @@ class GuidService:
                 yield handover.pop()
 
     async def count(self, query: ListQuery) -> int:
-        """Count all that a query selects."""
+        """Count the records that a query selects."""
         return await self._store.count(self._selection(query))
 
     @contextmanager
     def dry_run(self, share: Share | None = None) -> Iterator["GuidService"]:
-        """Yield a service that does, inside, what this one would do, and changes nothing that others see.
+        """Yield a service whose writes go to a temporary overlay and are discarded at the end of the block.
 
-        SpaceUsed, or Overloaded, from whatever writes more than there is room for in the share of the request.
+        Writes that exceed the request's share of temporary space raise SpaceUsed or Overloaded.
         """
         with open_overlay(self._store, share) as store:
             service = GuidService(  # without an audit: nothing is done
@@ -309,14 +307,14 @@ class GuidService:
             yield service.acting_for(self._caller)
 
     def full(self, record: Record, caller: Caller | None = None) -> bytes:
-        """Return the record in full, as the caller may see it: its state by now, and, for an admin, its owner."""
+        """Return the full JSON of a record, with its current state, and its owner if the caller is an admin."""
         with_owner = (self._caller if caller is None else caller).is_admin
         return record.full_json(rules.state_of(record, self._clock()), with_owner=with_owner)
 
     def _portions(
         self, query: ListQuery, limit: int, *, most_bytes: int, probe: int
     ) -> AsyncGenerator[Sequence[Record]]:
-        """Return what a query selects, in portions."""
+        """Yield the records that a query selects, in portions."""
 
         def find(after: str, count: int) -> Awaitable[Sequence[Record]]:
             return self._store.find(self._selection(query), after, count)
@@ -324,19 +322,19 @@ class GuidService:
         return portions(find, query.cursor or "", limit, most_bytes=most_bytes, probe=probe)
 
     def _selected(self, query: ListQuery, found: Sequence[Record]) -> Sequence[Record]:
-        """Return those of the records found that are still selected: time has gone on since."""
+        """Return the records that still match: some may have expired since they were read."""
         return list(filter(self._selection(query).holds, found))
 
     def _selection(self, query: ListQuery) -> selection.Selection:
-        """Say which records a query asks for now: an admin's are of all owners, or of one; of others, their own."""
+        """Return the filter of a query as of now. Admins may select any owner or all; others only their own."""
         owner = query.owner if self._caller.is_admin else self._caller.owner
         return selection.selection(query, self._clock(), owner)
 
     async def _write(self, guid: str, make: Callable[[Record | None, int, int], _New]) -> tuple[Record | None, _New]:
-        """Put what `make` makes of a record in its place, in one atomic step; return the record as it was, and is.
+        """Replace a record by the result of `make`, atomically; return the old and the new record.
 
-        `make` is given the record, or None if there is none, the time, and a version that a new one must exceed. If
-        another was faster it is called again, with what the other made. What it raises ends the write.
+        `make` receives the record (None if absent), the time, and the version that a new record must exceed. After a
+        lost race it is called again with the fresh record. An exception that it raises ends the write.
         """
         async with self._turns.acquire(guid):
             for attempt in range(self._attempts):
@@ -357,17 +355,17 @@ class GuidService:
         raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
 
     async def _has_changed(self, guid: str, read: Record | None) -> bool:
-        """Return whether another process has changed a record since it was read: it may have its place by now."""
+        """Return whether the record has changed since it was read. If so, it may count against the quota already."""
         now = await self._store.get_for_update(guid)
         return (now and now.version) != (read and read.version)
 
     async def _swap(
         self, action: Action, old: Record | None, new: Record | None, *, not_after: int | None = None
     ) -> bool:
-        """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished, in the cache too.
+        """Swap in the store. Once sent, the write is shielded from cancellation and completes, in the cache too.
 
-        QuotaExceeded if that would bring a record to life, and its owner has as many as it may have. False, and nothing
-        is changed, also if the store gets to it after `not_after`, or after the end of the reservation.
+        Raise QuotaExceeded if the record would become live and its owner's quota is used up. Return False, with
+        nothing changed, if the race is lost, or if `not_after` or the end of the reservation has passed.
         """
         async with self._quota.reserve(old, new) as place_until:
             errand.checkpoint()
@@ -375,7 +373,7 @@ class GuidService:
                 return await self._noted(action, old, new, earliest(place_until, not_after))
 
     async def _noted(self, action: Action, old: Record | None, new: Record | None, not_after: int | None) -> bool:
-        """Swap in the store, and note what was done, or may have been."""
+        """Swap in the store, and log the write if it was done or its outcome is unknown."""
         record: Record = new or old  # type: ignore[assignment]  # the contract: one of them is a record
         begin_write()
         try:
@@ -399,20 +397,20 @@ class GuidService:
 
 
 class _Highest:
-    """The highest version of some."""
+    """A mutable maximum of versions, shared by the copies of a service."""
 
     version = 0
 
 
 def _action(old: Record | None, new: Record | None) -> Action:
-    """Say what makes this of that, as clients see it: one past its retention is none."""
+    """Classify a swap as create, update or delete. The caller passes None for a record past its retention."""
     if old is None:
         return "create"
     return "delete" if new is None else "update"
 
 
 async def _back_off(attempt: int) -> None:
-    """Wait a random while before another attempt, so that those who raced do not race again."""
+    """Wait for a random time before a retry, so that the same writers do not collide again."""
     first, most = BACKOFF
     await asyncio.sleep(random.uniform(0, min(first * 2**attempt, most)))  # noqa: S311  # nosec B311  # no secret
 

@@ -1,7 +1,7 @@
-"""Reading of the response that a receipt holds.
+"""Reader of the responses stored in receipts.
 
-A few KiB of compressed text may unpack to megabytes. A large response is unpacked in a thread, few at a time, those of
-each owner in turn, so that replays keep the event loop free however many there are.
+A few KiB of compressed text may unpack to megabytes. Large responses are unpacked in threads, with bounded concurrency
+and fairly between owners, so that replays never block the event loop.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.services.receipt_quota import unpack, unpack_small
 
 PLACES = 2
-"""So many large responses are unpacked at a time, one of each owner."""
+"""Maximum number of large responses unpacked concurrently, one per owner."""
 WAIT_SECONDS = 1.0
-"""A replay waits no longer for its place."""
+"""Maximum time that a replay waits for its place."""
 
 
 class StoredResponseReader:
-    """Reads stored responses, of all owners in a process."""
+    """The reader of stored responses, shared by all owners in a process."""
 
     def __init__(self, wait_seconds: float = WAIT_SECONDS) -> None:
         self._places = FairSemaphore(PLACES)
         self._wait_seconds = wait_seconds
 
     async def read(self, owner: str, text: str) -> Response:
-        """Return the response that `pack` made a text of; Overloaded if a large one has to wait too long."""
+        """Unpack a response that `pack` encoded; raise Overloaded if a large one waits too long."""
         rendered = unpack_small(text)
         if rendered is not None:
             return _parse(rendered)
@@ -47,7 +47,7 @@ def _unpack(text: str) -> Response:
 
 
 def _parse(rendered: bytes) -> Response:
-    """Return the response; only the types are checked, as the service itself has written it."""
+    """Parse a response. Only types are checked, because the service itself wrote it."""
     try:
         value: Any = from_json(rendered)
         status, headers, body = value

@@ -1,28 +1,28 @@
-"""One attempt at a request that is done once: what it has begun, so that whoever ends it knows what may be forgotten.
+"""Progress of one attempt at an idempotent request. It decides whether the receipt may be deleted at the end.
 
-An attempt goes along with the context. The service marks it before the first write is sent to the store; an error that
-comes before that mark means that nothing was done, and an error after it does not.
+The attempt is a context variable. The service marks it before it sends the first write to the store. After an error
+without that mark, nothing was changed.
 """
 
 from contextvars import ContextVar
 
 
 class Attempt:
-    """An attempt at a request under a receipt."""
+    """One attempt at a request that has a receipt."""
 
     __slots__ = ("has_begun", "has_done", "is_refused")
 
     def __init__(self) -> None:
         self.has_begun = False
-        """A write was sent to the store."""
+        """Whether a write was sent to the store."""
         self.has_done: bool | None = None
-        """A part that changes something was done, if perhaps without a write; None where there are no parts."""
+        """Whether a changing part was done, even if it needed no write; None if the request has no parts."""
         self.is_refused = False
-        """A part was refused because the caller may not go on."""
+        """Whether a part was rejected because the caller may not continue."""
 
     @property
     def is_final(self) -> bool:
-        """Whether its answer may be given again: not where it was refused in part, nor where nothing was done."""
+        """Whether the response may be replayed: no part was rejected, and something was done."""
         return (self.has_begun or self.has_done is not False) and not self.is_refused
 
 
@@ -30,7 +30,7 @@ CURRENT: ContextVar[Attempt | None] = ContextVar("attempt", default=None)
 
 
 def begin_write() -> None:
-    """Mark the current attempt, if there is one: from here on it may have changed something."""
+    """Mark the current attempt, if any: from here on it may have changed something."""
     attempt = CURRENT.get()
     if attempt is not None:
         attempt.has_begun = True
