@@ -1,27 +1,28 @@
-"""Requests that may be sent again: each is done once, and answered the same every time.
+"""Idempotency keys: a request with a key is executed once, and its response is replayed to repetitions.
 
-A request that names a key first claims its receipt in the store, with a lease and a seed. What it draws at random it
-draws from the seed, so whoever does it again makes the same GUIDs, and finds what was created before. When it is done
-its answer goes into the receipt. If the process dies in the middle the lease runs out. The next who comes with the key
-does the request again from the same seed, if all that it does is to create under GUIDs that are drawn, and to read;
-what it does to GUIDs that it names, others may have changed since, so it is told that the outcome is unknown.
+A request first claims its receipt in the store, with a lease and a seed. Its GUIDs are generated from the seed, so a
+repetition generates the same ones and finds the records that exist already. The response is stored in the receipt. If
+the process dies, the lease expires, and the next request with the key executes it again from the same seed. This is
+safe only if the request is repeatable: it only reads, and creates under generated GUIDs. Any other request gets
+OutcomeUnknown, because others may have changed the GUIDs that it names.
 
-    no receipt            claimed, and done
-    another fingerprint   IdempotencyMismatch: the key was for another request
-    an answer             given again
-    a lease that holds    InProgress
-    a lease that is over  claimed, and done again from the same seed; or, where that could undo what others did since,
-                          OutcomeUnknown
+    receipt of the key       result
+    none                     claim it and execute the request
+    different fingerprint    IdempotencyMismatch: the key was used for another request
+    response stored          replay the response
+    lease valid              InProgress
+    lease expired            repeatable: claim it and execute again from the same seed; otherwise OutcomeUnknown
 
-A process may stand still while its lease runs out and another does the request again. So the store rejects each
-creation that comes after the end of the lease, as it was last renewed.
+A process may be suspended until its lease expires and another executes the request. So the store rejects creations
+after the end of the lease, as last renewed.
 
-A receipt belongs to an owner and the scopes of the caller, so that no answer is given to a caller with other rights.
-It is forgotten if nothing was begun: no write was sent to the store. Otherwise the request goes on to its end, though
-its client has gone. An answer that was refused in part is not kept. Receipts have a bound in bytes, for each owner and
-in all (`guidsvc.services.receipt_quota`): at the bound a new request is refused before anything is done.
-A request whose answer is not sure to be stored is not acknowledged, if it can be done again: its client could delete
-what was created, and a repetition would create it once more.
+A receipt belongs to an owner, a kind of credential and a set of scopes: responses are never replayed to callers with
+other rights. The receipt is deleted if no write was sent to the store. Once claimed, the request runs to its end even
+if its client disconnects. Responses that were rejected in part are not stored. Receipts are limited in bytes, per owner
+and in total (`guidsvc.services.receipt_quota`); at the limit, new requests are rejected before they start.
+
+A repeatable request is not acknowledged unless its response was stored. Otherwise its client could delete the created
+record, and a repetition would create it again.
 """
 
 import asyncio
@@ -58,44 +59,48 @@ from guidsvc.store.lease import LeaseClock, Timer
 
 KEPT_SECONDS = 24 * 3600
 LEASE_SECONDS = 10.0
-"""A request whose process died can be done again after so long; one that is still being done renews its lease."""
+"""Time after which a request whose process died may be executed again. Running requests renew their lease."""
 RENEW_SECONDS = 4.0
-"""A lease with less time left is renewed before a creation: a store may need some seconds for the creation."""
+"""A lease with less time left is renewed before a creation, which may take the store some seconds."""
 CLOCKS_SECONDS = 1.0
-"""The difference that is allowed between the clocks of hosts: a lease ends earlier by this for whoever holds it."""
+"""Allowed difference between the clocks of hosts: the holder of a lease treats it as expired this much earlier."""
 MAX_ANSWER_BYTES = 64 * 1024
-"""An answer that takes more, compressed, is kept in brief; without one in brief, as if its process had died."""
+"""Maximum size of a stored response, compressed. A larger one is replaced by its brief form; without one, the receipt
+is released, as if the process had died."""
 
 _log = structlog.get_logger(__name__)
 
 
 GuidFactory = Callable[[int], ClaimedDraw]
-"""Returns what draws the GUID of the operation in this place of a request: the same each time it is done."""
+"""Returns the generator for the operation at this position in a request: the same GUIDs at each repetition."""
 RequestBody = Callable[[GuidFactory | None], Awaitable[Response]]
-"""Does a request, with draws of its own if it is one that may be done again."""
+"""Executes a request; the factory supplies reproducible GUIDs if the request may be repeated."""
 Brief = Callable[[], Response]
-"""Returns the answer that was given last, without what can be read again: to be kept where all of it is too large."""
+"""Returns the last response without the parts that can be read again: stored if the full one is too large."""
 
 
 class Request(NamedTuple):
-    """A request as it is told from others: which owner sent it, under which key, and a digest of all that it says."""
+    """The identity of a request: its owner, its key, and a digest of its content."""
 
     caller: str
     key: str
     fingerprint: str
     repeatable: bool = True
-    """Whether it does nothing but to create under GUIDs that are drawn, and to read."""
+    """Whether the request only reads, and creates under generated GUIDs."""
     authority: tuple[str, ...] = ()
-    """What the caller may do, and by what kind of credential."""
+    """The kind of credential and the scopes of the caller."""
 
     @property
     def name(self) -> str:
-        """What its receipt is kept under."""
+        """The key of its receipt in the store."""
         return prefix_of(self.caller) + sha256(to_json([self.caller, self.authority, self.key])).hexdigest()
 
 
 class Idempotency:
-    """Does requests once. `seeded` makes a Draw of a seed, the place of an operation and a time in milliseconds."""
+    """The executor of idempotent requests.
+
+    `seeded` makes a GuidGenerator from a seed, the position of an operation, and a time in Unix milliseconds.
+    """
 
     def __init__(  # noqa: PLR0913  # its collaborators, by name
         self,
@@ -118,11 +123,12 @@ class Idempotency:
         self._term = _Term(clock, LeaseClock(receipts, timer=timer), lease_seconds)
 
     async def once(self, request: Request, work: RequestBody, brief: Brief | None = None) -> tuple[Response, bool]:
-        """Return the answer to a request, and whether it was given before.
+        """Return the response to a request, and whether it is a replay.
 
-        What `work` raises is raised, and not kept. IdempotencyMismatch, InProgress and ReceiptsFull as told above.
+        Exceptions of `work` propagate and are not stored. Raise IdempotencyMismatch, InProgress, OutcomeUnknown or
+        ReceiptsFull as described above.
         """
-        with errand.shielded():  # nothing is cut off between what is done and its receipt
+        with errand.shielded():  # no cancellation between a write and its receipt
             deadline = self._term.deadline
             receipt, fresh = await self._claim(request)
             if receipt.answer is not None:
@@ -141,7 +147,7 @@ class Idempotency:
             return answer, False
 
     async def _claim(self, request: Request) -> tuple[Receipt, bool]:
-        """Return the receipt of a request, claimed or answered; and whether nobody had one before."""
+        """Return the receipt of a request, claimed or with a response, and whether it is new."""
         now = self._clock()
         found = await self._receipts.receipt(request.name)
         fresh = found is None or found.purge_at * 1000 <= now
@@ -177,14 +183,14 @@ class Idempotency:
     async def _held(
         self, request: Request, receipt: Receipt, deadline: float, *, fresh: bool
     ) -> AsyncIterator[tuple["_LeasedReceipt", Attempt]]:
-        """Hold a receipt, inside; at the end its answer is in it, or it is free to be claimed again."""
+        """Hold and renew the lease of a receipt inside the block; release or delete the receipt on an exception."""
         hold, attempt = _LeasedReceipt(self._receipts, receipt, self._term, deadline), Attempt()
         token = attempts.CURRENT.set(attempt)
         try:
             async with running_in_background(partial(self._renew, hold)):
                 yield hold, attempt
         except BaseException as error:
-            # An error that means "not this part" says nothing of the parts before it: only the mark does.
+            # An error may concern one part only. Whether earlier parts wrote anything, only the attempt's mark tells.
             is_refusal = isinstance(error, GuidsvcError) and not isinstance(error, OutcomeUnknown)
             await self._end(request, hold, is_unused=fresh and is_refusal and not attempt.has_begun)
             raise
@@ -192,7 +198,7 @@ class Idempotency:
             attempts.CURRENT.reset(token)
 
     async def _end(self, request: Request, hold: "_LeasedReceipt", *, is_unused: bool) -> None:
-        """Forget a receipt under which nothing was begun; let whoever comes next do the request of any other again."""
+        """Delete an unused receipt; release any other, so that the next request can claim it."""
         if not is_unused:
             await hold.let_go()
         elif await hold.forget():
@@ -201,12 +207,12 @@ class Idempotency:
     async def _renew(self, hold: "_LeasedReceipt") -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
-            # What has begun to renew is not cut off: the hold must know what is in the store.
+            # A renewal that was sent must not be cancelled: the hold must know the receipt that is in the store.
             await asyncio.shield(hold.renew())
 
 
 class _Term(NamedTuple):
-    """How long a lease lasts: for others by the clock, and for its holder by the holder's own timer."""
+    """The duration of a lease: others measure it by the clock, the holder by its own monotonic timer."""
 
     clock: Clock
     lease_clock: LeaseClock
@@ -214,17 +220,17 @@ class _Term(NamedTuple):
 
     @property
     def until(self) -> int:
-        """Until when a lease lasts that is written now, in Unix milliseconds."""
+        """The end of a lease written now, in Unix milliseconds."""
         return self.clock() + round(self.seconds * 1000)
 
     @property
     def deadline(self) -> float:
-        """Until when a lease may be used that is written from now on, by the timer."""
+        """The time by the timer until which the holder may use a lease written from now on."""
         return self.lease_clock.timer() + self.seconds - CLOCKS_SECONDS
 
 
 class _LeasedReceipt:
-    """A receipt while its request is being done."""
+    """The claimed receipt of a request that is being executed."""
 
     def __init__(self, receipts: ReceiptRepository, receipt: Receipt, term: _Term, deadline: float) -> None:
         self._receipts = receipts
@@ -234,7 +240,10 @@ class _LeasedReceipt:
         self._turn = asyncio.Lock()
 
     async def not_after(self) -> int:
-        """Return until when the lease holds, as `Store.swap` takes it; renew it first if little of it is left."""
+        """Return the end of the lease, as `Store.swap` expects it; renew the lease first if it ends soon.
+
+        Raise StoreUnavailable if it has ended.
+        """
         if self._seconds_left < RENEW_SECONDS:
             await asyncio.shield(self.renew())
         if self._seconds_left <= 0:
@@ -246,9 +255,9 @@ class _LeasedReceipt:
         return self._deadline - self._term.lease_clock.timer()
 
     async def complete(self, answer: Response, brief: Brief | None) -> int | None:
-        """Store the answer, or else that in brief, and return its bytes; None if it is not sure to be stored.
+        """Store the response, or its brief form, and return the stored size; None if the write may have failed.
 
-        An answer that is too large and has no brief form is not stored: the request is done again.
+        Return 0 if both are too large: the receipt is released, so that the request can be executed again.
         """
         packed = await _pack(answer)
         if len(packed) > MAX_ANSWER_BYTES and brief is not None:
@@ -259,17 +268,17 @@ class _LeasedReceipt:
         return 0
 
     async def renew(self) -> None:
-        """Hold it for another lease."""
+        """Extend the lease, unless the response is stored already."""
         deadline = self._term.deadline
         if self._receipt.answer is None and await self._put(leased_until=self._term.until):
             self._deadline = deadline
 
     async def let_go(self) -> None:
-        """Let whoever comes next do the request again."""
+        """End the lease, so that the next request can claim the receipt."""
         await self._put(leased_until=0)
 
     async def forget(self) -> bool:
-        """Leave no trace of a request that did nothing; whether there is none."""
+        """Delete the receipt; return whether it was deleted."""
         async with self._turn:
             return await self._swap(None)
 
@@ -290,7 +299,7 @@ class _LeasedReceipt:
 
 
 class _Claimed:
-    """A draw of one operation, under the lease of its request."""
+    """The ClaimedDraw of one operation, under the lease of its request."""
 
     def __init__(self, draw: GuidGenerator, hold: _LeasedReceipt) -> None:
         self._draw = draw

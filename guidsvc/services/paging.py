@@ -1,30 +1,30 @@
-"""Reading a selection of records a portion at a time, so that no more than some bytes of them are in memory."""
+"""Reading of a selection of records in portions of bounded size, to limit memory."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from guidsvc.domain.record import Record
 
 STRIDE = 250
-"""The most records that are read at once."""
+"""Maximum number of records in one read."""
 FRAME_BYTES = 256
-"""Bytes of a record in a list, beside those of its short form: what `view=full` adds, and separators."""
+"""Bytes of a record in a list beyond its `json_body`: what `view=full` adds, and separators."""
 
 Find = Callable[[str, int], Awaitable[Sequence[Record]]]
-"""Returns the first records after a GUID, at most so many; fewer only if there are no more."""
+"""Returns the first records after a GUID, up to a limit; fewer only at the end of the selection."""
 
 
 def size_of(record: Record) -> int:
-    """Return about how many bytes a record has in a list."""
+    """Return the approximate size of a record in a list, in bytes."""
     return len(record.json_body) + FRAME_BYTES
 
 
 async def portions(
     find: Find, after: str, limit: int, *, most_bytes: int, probe: int
 ) -> AsyncGenerator[Sequence[Record]]:
-    """Yield the records after a GUID, at most `limit`, in portions of about `most_bytes` or of one record.
+    """Yield the records after a GUID, at most `limit`, in portions of at most about `most_bytes`, or one record.
 
-    `probe` records are read first; how many are read next depends on how large those were. What does not fit into a
-    portion is read again for the next, so nothing is held here while the caller works on one.
+    The first read has `probe` records; later ones adapt to the size of the previous portion. Records that do not fit
+    are read again for the next portion, so that nothing is held while the consumer works on one.
     """
     asked = min(limit, probe)
     while asked:
@@ -41,7 +41,7 @@ async def portions(
 
 
 def _fitting(records: Sequence[Record], most_bytes: int) -> tuple[Sequence[Record], int]:
-    """Return the first records that have at most so many bytes, or the first one; and how many bytes those have."""
+    """Return the longest prefix of at most `most_bytes`, or the first record if it is larger, and its size."""
     total = 0
     for number, record in enumerate(records):
         size = size_of(record)

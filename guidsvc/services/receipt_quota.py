@@ -1,7 +1,7 @@
-"""Room for receipts: how much an owner may keep, and all owners together, and what an answer looks like in a receipt.
+"""Storage limit of receipts, per owner and in total, and the encoding of responses in receipts.
 
-The store is counted at most once a minute for each owner; in between each process adds what it writes. So several
-processes may pass the bound by what they write in a minute, and no more.
+Usage is read from the store at most once a minute, for each owner and in total; in between, each process adds what it
+writes. So several processes may exceed the limit by what they write between two counts.
 """
 
 import zlib
@@ -17,35 +17,35 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ReceiptRepository
 
 RECEIPT_BYTES = 512
-"""What a receipt takes beside its answer, its row and index entries included."""
+"""Size of a receipt without its answer, including its row and index entries."""
 OWNER_BYTES, TOTAL_BYTES = 256 * 1024 * 1024, 1024 * 1024 * 1024
 COUNT_EVERY_MS = 60_000
 COUNT_SHARE = 100
-"""Counting takes at most one part in so many of the time."""
+"""Counting may take at most 1/COUNT_SHARE of the time: a slow count is repeated less often."""
 OWNERS = 10_000
-"""The tallies of so many owners are remembered."""
+"""Maximum number of cached tallies; the least recently used is evicted."""
 PLAIN_BYTES = 2 * 1024
-"""A larger answer is compressed."""
+"""Maximum size of an uncompressed answer."""
 SMALL_BYTES = 64 * 1024
-"""A response up to this size is unpacked in a tenth of a millisecond."""
+"""Maximum size of a response that may be unpacked on the event loop: it takes a tenth of a millisecond."""
 MAX_UNPACKED_BYTES = 16 * 1024 * 1024
 _PACKED = "zlib:"
 
 
 def prefix_of(owner: str) -> str:
-    """Return what the names of all receipts of an owner begin with: hexadecimal digits."""
+    """Return the common prefix of the keys of an owner's receipts, in hexadecimal digits."""
     return sha256(owner.encode()).hexdigest()[:32]
 
 
 def pack(rendered: bytes) -> str:
-    """Return an answer as text for a receipt, compressed if it is long."""
+    """Encode an answer as text for a receipt, compressed if it is long."""
     if len(rendered) <= PLAIN_BYTES:
         return rendered.decode()
     return _PACKED + b64encode(zlib.compress(rendered, 1)).decode()
 
 
 def unpack(text: str) -> bytes:
-    """Return the answer that `pack` made a text of; CorruptRecord if it made none of this."""
+    """Decode an answer that `pack` encoded; raise CorruptRecord if it is invalid."""
     rendered, is_whole = _inflate(text, MAX_UNPACKED_BYTES)
     if not is_whole:
         raise CorruptRecord(f"a stored answer is cut off, or has over {MAX_UNPACKED_BYTES} bytes")
@@ -53,13 +53,13 @@ def unpack(text: str) -> bytes:
 
 
 def unpack_small(text: str) -> bytes | None:
-    """Return what `unpack` does if it has at most SMALL_BYTES, else None."""
+    """Return the decoded answer if it is uncompressed or has at most SMALL_BYTES, else None."""
     rendered, is_whole = _inflate(text, SMALL_BYTES)
     return rendered if is_whole else None
 
 
 def _inflate(text: str, most: int) -> tuple[bytes, bool]:
-    """Return at most so many bytes of an answer, and whether that is all of it."""
+    """Return at most `most` bytes of a compressed answer, or all of an uncompressed one; and whether it is complete."""
     if not text.startswith(_PACKED):
         return text.encode(), True
     try:
@@ -71,7 +71,7 @@ def _inflate(text: str, most: int) -> tuple[bytes, bool]:
 
 
 class _Tally:
-    """How many bytes some receipts take, as counted, and written since; and for how long that count is good."""
+    """The bytes used by some receipts: as last counted, and written since; and how long the count is valid."""
 
     __slots__ = ("counted", "counted_at", "good_ms", "is_counting", "written")
 
@@ -80,12 +80,12 @@ class _Tally:
         self.is_counting = False
 
     def is_due(self, now: int) -> bool:
-        """Whether to count again: in time, and when the clock was set back."""
+        """Whether to count again: the count has expired, or the clock was set back."""
         return not (self.is_counting or 0 <= now - self.counted_at < self.good_ms)
 
 
 class ReceiptRoom:
-    """The room for receipts: `owner_bytes` for each owner, `total_bytes` for all."""
+    """The storage limit of receipts: `owner_bytes` for each owner, `total_bytes` for all."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class ReceiptRoom:
         self._owners: LRUCache[str, _Tally] = LRUCache(OWNERS)
 
     async def reserve(self, owner: str) -> None:
-        """Take room for a new receipt of an owner; ReceiptsFull if there is none."""
+        """Reserve room for a new receipt of an owner; raise ReceiptsFull if the limit is reached."""
         prefix = prefix_of(owner)
         bounds = ((self._tally(prefix), prefix, self._owner_bytes), (self._total, "", self._total_bytes))
         for tally, counted, most in bounds:
@@ -114,7 +114,7 @@ class ReceiptRoom:
         self.add(owner, RECEIPT_BYTES)
 
     def add(self, owner: str, size: int) -> None:
-        """Note that so many bytes were written for an owner."""
+        """Add bytes written for an owner; negative if deleted."""
         for tally in (self._tally(prefix_of(owner)), self._total):
             tally.written += size
 
@@ -126,7 +126,7 @@ class ReceiptRoom:
         return tally
 
     async def _count(self, tally: _Tally, prefix: str) -> None:
-        """Count anew; a store that cannot count now leaves the tally as it is."""
+        """Refresh a tally from the store. If the store fails, the tally stays as it is."""
         before, since = tally.written, perf_counter()
         tally.is_counting = True
         try:
@@ -135,7 +135,7 @@ class ReceiptRoom:
             pass
         else:
             tally.counted = usage.number * RECEIPT_BYTES + usage.answer_bytes
-            tally.written -= before  # what was written meanwhile may be counted twice, until the next time
+            tally.written -= before  # bytes written during the count may count twice, until the next one
         finally:
             tally.is_counting = False
             took_ms = round((perf_counter() - since) * 1000)

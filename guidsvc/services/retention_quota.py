@@ -1,8 +1,8 @@
-"""A bound of the records that are kept for an owner, live or expired, beside the quota of live ones.
+"""A limit on the stored records of an owner, live or expired, in addition to the quota of live ones.
 
-Without it an owner could store any number: what is created expired, or expires soon, leaves the quota of live records
-and is kept for the retention. The bound is not exact. A process counts, and then admits an eighth of what is left
-before it counts again; what other processes have admitted meanwhile may exceed the bound.
+Without it an owner could store any number of records: those created expired, or expiring soon, do not count as live but
+are stored until the end of retention. The limit is not exact. A process counts, then admits an eighth of the room left
+before it counts again; concurrent admissions of other processes may exceed the limit.
 """
 
 import asyncio
@@ -21,22 +21,23 @@ from guidsvc.services.quota import Quota, open_quota
 from guidsvc.store.contract import LedgerRepository
 
 KEPT_PER_LIVE = 10
-"""For each live record that an owner may have, so many are kept, live or expired."""
+"""Maximum number of stored records, live or expired, as a multiple of the quota of live ones."""
 ROOM_MS = 5_000
-"""A count is good for so long: deletions and the end of retention make room."""
+"""Validity of a count: deletions and the end of retention make room."""
 OWNERS = 10_000
-"""Of so many owners a process remembers the room."""
+"""Maximum number of owners whose room a process caches; the least recently used is evicted."""
 FULL_SECONDS = 0.2
-"""A refusal holds for so long, or for FULL_COUNTS times what the count took: a full owner costs little."""
+"""A rejection is repeated without a count for this time, or for FULL_COUNTS times the duration of the count if that is
+longer: so a full owner costs little."""
 FULL_COUNTS = 100
 PAUSE_SECONDS = 0.005
-"""Between two counts while creations that are under way may take the last places."""
+"""Pause between two counts while pending creations may take the last places."""
 _PARTS = 8
 
 
 @asynccontextmanager
 async def open_quotas(ledgers: LedgerRepository, *, clock: Clock, quota: int) -> AsyncIterator[Quota]:
-    """Open the quota of live records with the bound of kept ones; none of both if the quota is 0."""
+    """Open the quota of live records and the limit on stored ones; neither applies if the quota is 0."""
     async with open_quota(ledgers, clock=clock, quota=quota) as live:
         yield RetentionQuota(live, ledgers, clock=clock, quota=quota) if quota else live
 
@@ -45,15 +46,15 @@ async def open_quotas(ledgers: LedgerRepository, *, clock: Clock, quota: int) ->
 class _Room:
     left: int = 0
     pending: int = 0
-    """Creations that were admitted and have not ended: a count may hold them or not."""
+    """Creations that were admitted and have not ended: a count may include them or not."""
     until: int = 0
     full_until: float = 0.0
-    """Until then, by the timer, creations are refused without a count."""
+    """Time, by the monotonic timer, until which creations are rejected without a count."""
     counting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class RetentionQuota:
-    """A quota that also refuses creations by an owner of whom too many records are kept."""
+    """A quota that also rejects creations if the owner has too many stored records."""
 
     def __init__(
         self, live: Quota, ledgers: LedgerRepository, *, clock: Clock, quota: int, parts: int = _PARTS
@@ -68,7 +69,7 @@ class RetentionQuota:
 
     @asynccontextmanager
     async def reserve(self, old: Record | None, new: Record | None) -> AsyncIterator[int | None]:
-        """As `Quota` says; QuotaExceeded if too many records of the owner are kept."""
+        """Implement `Quota.reserve`; also raise QuotaExceeded if the owner has too many stored records."""
         if old is not None or new is None:
             async with self._live.reserve(old, new) as not_after:
                 yield not_after
@@ -81,7 +82,7 @@ class RetentionQuota:
             room.pending -= 1
 
     def dry_run(self) -> Quota:
-        live = self._live.dry_run()  # which creates nothing, so that one count is enough
+        live = self._live.dry_run()  # it creates nothing, so one count is enough
         return RetentionQuota(live, self._ledgers, clock=self._clock, quota=self._quota, parts=1)
 
     async def _admit(self, owner: str) -> _Room:
@@ -91,14 +92,14 @@ class RetentionQuota:
             self._rooms.insert(owner, room)
         if not self._has_room(room):
             async with room.counting:
-                if not self._has_room(room):  # nor has one who waited for the same count found some
+                if not self._has_room(room):  # another task may have counted while this one waited
                     await self._count(owner, room)
         room.left -= 1
         room.pending += 1
         return room
 
     def _has_room(self, room: _Room) -> bool:
-        """Whether there is room without a count; QuotaExceeded if a count has found none a moment ago."""
+        """Whether a valid count left room; raise QuotaExceeded if a recent count found none."""
         if time.monotonic() < room.full_until:
             raise QuotaExceeded(self._quota, kept=self._most)
         return room.left > 0 and self._clock() < room.until
@@ -116,4 +117,4 @@ class RetentionQuota:
                 ended = time.monotonic()
                 room.full_until = ended + max(FULL_SECONDS, FULL_COUNTS * (ended - begun))
                 raise QuotaExceeded(self._quota, kept=self._most)
-            await asyncio.sleep(PAUSE_SECONDS)  # until it is known what became of them
+            await asyncio.sleep(PAUSE_SECONDS)  # until some pending creations have ended
