@@ -1,4 +1,4 @@
-"""`python pdapt.py backup TARGET`: a copy of the SQLite store in one file, whole and checked, while it is served."""
+"""`python pdapt.py backup TARGET`: online backup of the SQLite store into one verified file."""
 
 import argparse
 import signal
@@ -13,7 +13,7 @@ from guidsvc.errors import StartError
 
 
 def run(words: Sequence[str]) -> None:
-    """Make the copy, and print one line about it; StartError if it cannot be made."""
+    """Make the copy and print a summary line; raise StartError if that fails."""
     arguments = parser().parse_args(words)
     url = [] if arguments.store_url is None else [f"--store-url={arguments.store_url}"]
     settings = config.load(url)
@@ -22,14 +22,14 @@ def run(words: Sequence[str]) -> None:
     from guidsvc.store.sqlite.backup import back_up, salvage
     from guidsvc.store.sqlite.store import path_of_url
 
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that no part of a copy stays
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that no partial copy remains
     copy = salvage if arguments.salvage else back_up
     made = copy(path_of_url(settings.store_url), Path(arguments.target).absolute(), overwrite=arguments.overwrite)
     print(f"{made.path}: {made.records} records, {made.size_bytes} bytes", flush=True)
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what reads the words."""
+    """Return the argument parser."""
     made = argparse.ArgumentParser(
         prog=program("backup"),
         description="Copy the SQLite store into one file, whole and checked, while the service runs.",

@@ -1,7 +1,7 @@
-"""`python pdapt.py healthcheck`: ask a running service on this host whether it is alive, or ready.
+"""`python pdapt.py healthcheck`: check whether the service on this host is alive, or ready.
 
-It reads the settings as the service does, so it finds the address, port, Unix socket and TLS by itself. It exits with 0
-if the answer is 200, else with 1 and one line that says why.
+It reads the same settings as the service, so it finds the address, port, Unix socket and TLS by itself. It exits with 0
+if the response is 200, else with 1 and a one-line reason.
 """
 
 import argparse
@@ -21,23 +21,23 @@ from guidsvc.config import Settings
 from guidsvc.errors import StartError
 
 TIMEOUT_SECONDS = 3.0
-"""How long to wait for the connection, and then for each byte of the answer."""
+"""Timeout of the connection, and then of each read."""
 TOTAL_SECONDS = 5.0
-"""How long to wait for all of it."""
+"""Timeout of the whole check."""
 ANSWER_BYTES = 300
-"""How much of a bad answer is shown."""
+"""Maximum number of bytes read from the response body, and shown in an error."""
 
 _SERVICE_PROGRAMS = {"pdapt.py", "guidsvc"}
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # nothing is bound by it
-_HOST = "localhost"  # accepted as Host by every listener, also by those without access control
+_HOST = "localhost"  # every listener accepts this Host, even without access control
 
 
 class SlowAnswer(TimeoutError):
-    """No whole answer came in time."""
+    """The response was incomplete at the deadline."""
 
 
 def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) -> None:
-    """Print that the service is alive, or ready; StartError, of one line, if it is not."""
+    """Print that the service is alive, or ready; raise StartError, with a one-line message, if it is not."""
     arguments, flags = parser().parse_known_args(words)
     settings = config.load([*container_flags(first_process), *flags])
     path = "/readyz" if arguments.ready else "/livez"
@@ -52,7 +52,7 @@ def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) 
 
 
 def _readiness(text: str, where: str) -> str:
-    """Return the status that /readyz answers; if it is not `ready`, with the state of each part."""
+    """Describe the response of /readyz; include the state of each part if the status is not `ready`."""
     try:
         answer = json.loads(text)
     except ValueError:
@@ -64,9 +64,9 @@ def _readiness(text: str, where: str) -> str:
 
 
 def container_flags(first_process: Path) -> list[str]:
-    """Return the flags that the service was started with, if it is what this container was started for, else none.
+    """Return the flags of the service if it is the first process of this container, else an empty list.
 
-    A health check in a container is handed the environment of the service, but not its flags.
+    A health check in a container inherits the environment of the service, but not its flags.
     """
     try:
         words = first_process.read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
@@ -78,7 +78,7 @@ def container_flags(first_process: Path) -> list[str]:
 
 
 def _within(seconds: float, ask: Callable[[], tuple[int, str]]) -> tuple[int, str]:
-    """Return what `ask` returns; SlowAnswer if it takes longer, as a server may that drips bytes."""
+    """Return the result of `ask`; raise SlowAnswer if it takes longer, for example if the server drips bytes."""
     answer: Future[tuple[int, str]] = Future()
 
     def run() -> None:
@@ -95,7 +95,7 @@ def _within(seconds: float, ask: Callable[[], tuple[int, str]]) -> tuple[int, st
 
 
 def _ask(settings: Settings, path: str) -> tuple[int, str]:
-    """Return the status of the answer, and the beginning of its body in one line."""
+    """Return the status of the response, and the start of its body as one line."""
     with _connected(settings) as connected:
         connection = HTTPConnection(_HOST)
         connection.sock = connected
@@ -117,7 +117,7 @@ def _connected(settings: Settings) -> socket:
 
 
 def _unverified() -> ssl.SSLContext:
-    """Return a context that takes any certificate: nothing secret is sent, and it need not name this address."""
+    """Return a context that accepts any certificate: no secret is sent, and the certificate may name another host."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -147,7 +147,7 @@ def _reason(error: OSError | HTTPException) -> str:
 
 
 def _tls_hint(settings: Settings, error: OSError | HTTPException) -> str:
-    """Return what to do if one side may speak TLS and the other not; empty if that cannot be the cause."""
+    """Return a hint if only one side may be using TLS; empty if that cannot be the cause."""
     if settings.tls_cert is not None and isinstance(error, (ssl.SSLError, ConnectionResetError, TimeoutError)):
         return "; if the service does not speak TLS, leave out --tls-cert and --tls-key"
     if settings.tls_cert is None and isinstance(error, (ConnectionResetError, HTTPException)):
@@ -156,7 +156,7 @@ def _tls_hint(settings: Settings, error: OSError | HTTPException) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the words after `healthcheck`; what it does not know are flags of the service."""
+    """Return the argument parser of `healthcheck`; unknown arguments are flags of the service."""
     made = argparse.ArgumentParser(
         program("healthcheck"),
         description="Exit with 0 if the service on this host is alive, else with 1 and a line that says why.",

@@ -1,8 +1,7 @@
-"""`python pdapt.py keys`: API keys by the command line, for those who run the service.
+"""`python pdapt.py keys`: administration of API keys on the command line.
 
-It reads the settings as the service does, and works on the same store, whether that is being served or not. It never
-makes a store unless `--create` says so: a misspelt path is an error. What is made to be used goes to standard output;
-what is said about it, and where the store is, to standard error.
+It reads the same settings and uses the same store as the service, running or not. It creates a store only with
+`--create`, so a misspelt path is an error. Keys and lists go to standard output, messages to standard error.
 """
 
 import argparse
@@ -32,25 +31,25 @@ COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state")
 
 _UNITS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 _FAR = 100 * 366 * 24 * 3600
-"""So many seconds from now."""
+"""Latest relative expiry, in seconds from now: about 100 years."""
 _FIRST_UNIX_TIME = 1_000_000_000
-"""In 2001. A smaller number without a unit is meant as days or hours."""
+"""A time in 2001. A smaller number without a unit was probably meant as days or hours."""
 _EPILOG = "The store is that of the service: --store-url, else GUIDSVC_STORE_URL, in the environment or in .env."
 
 
 class Expiry(NamedTuple):
-    """When a key is to expire: so many seconds after now, or of Unix time."""
+    """The requested expiry of a key: seconds from now, or Unix time."""
 
     seconds: int
     from_now: bool
 
     def at(self, now: int) -> int:
-        """Return it in Unix seconds, where it is `now`, in Unix milliseconds."""
+        """Return the expiry in Unix seconds; `now` is in Unix milliseconds."""
         return self.seconds + (now // 1000 if self.from_now else 0)
 
 
 def run(words: Sequence[str], *, clock: Clock) -> None:
-    """Do what the words say; StartError, of one line, if it cannot be done. Exits with 2 if they make no sense."""
+    """Run a `keys` command; raise StartError, with a one-line message, if it fails. Exit with 2 on usage errors."""
     arguments = parser().parse_args(words)
     url = [] if arguments.store_url is None else [f"--store-url={arguments.store_url}"]
     settings = config.load(url)
@@ -127,7 +126,7 @@ def _cells(told: dict[str, Any]) -> Sequence[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table, whose columns are as wide as what is in them."""
+    """Return the lines of a table with columns as wide as their content."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
@@ -136,11 +135,11 @@ def _time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-# What is said on the command line
+# Argument parsing
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what reads the words after `keys`."""
+    """Return the argument parser of `keys`."""
     about = "Create, list, rotate and revoke API keys, which requests show where access is controlled."
     whole = argparse.ArgumentParser(program("keys"), description=about, epilog=_EPILOG, allow_abbrev=False)
     commands = whole.add_subparsers(required=True, metavar="COMMAND")

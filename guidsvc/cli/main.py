@@ -1,6 +1,6 @@
-"""The command line: serves, or runs one of the commands.
+"""Entry point of the command line: dispatch to a command; `serve` is the default.
 
-Everything that needs packages is imported inside functions, so that a missing package is reported in one line.
+Modules that need third-party packages are imported inside functions, so that a missing package is reported in one line.
 """
 
 import sys
@@ -30,7 +30,7 @@ def _healthcheck(words: Sequence[str]) -> None:
 
 
 def serve(words: Sequence[str]) -> None:
-    """Read the settings and serve; a worker tells its supervisor why it cannot."""
+    """Read the settings and serve; a worker reports a failed start to its supervisor."""
     from guidsvc import config
     from guidsvc.bootstrap import run
     from guidsvc.errors import StartError
@@ -57,11 +57,11 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "keys": _keys,
     "healthcheck": _healthcheck,
 }
-"""What to run for each first word, with the words after it. A command imports only what it needs."""
+"""Commands by name; each receives the remaining arguments and imports only the modules that it needs."""
 
 
 def main() -> None:
-    """Run a command, or serve; exit with one line if a package is not installed."""
+    """Run a command, or serve; exit with a one-line message if a package is not installed."""
     try:
         _run_command()
     except ModuleNotFoundError as error:
@@ -78,7 +78,7 @@ def _remedy() -> str:
 
 
 def _run_command() -> None:
-    """Run a command, or serve; exit with one line if that cannot be."""
+    """Run a command, or serve; on StartError, exit with a one-line message."""
     from guidsvc.errors import StartError
     from guidsvc.monitoring import standard_streams
 
@@ -86,10 +86,10 @@ def _run_command() -> None:
     try:
         _dispatch(sys.argv[1:])
     except StartError as error:
-        with standard_streams.buffered():  # a pipe that nobody reads must not keep the process
+        with standard_streams.buffered():  # a pipe without a reader must not block the exit
             print(f"{program()}: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:  # a second Ctrl-C, for those who do not want to wait for the requests under way
+    except KeyboardInterrupt:  # a second Ctrl-C: exit without waiting for requests in flight
         sys.exit(130)
 
 

@@ -1,4 +1,4 @@
-"""The name under which the command line was started: `pdapt.py`, or `guidsvc` where the package is installed."""
+"""Program name of the command line: `pdapt.py`, or `guidsvc` if the package is installed."""
 
 import sys
 from pathlib import PurePath
@@ -7,6 +7,6 @@ SCRIPT, COMMAND = "pdapt.py", "guidsvc"
 
 
 def program(command: str = "") -> str:
-    """Return the name, with a command behind it, as messages and `--help` show them."""
+    """Return the program name, followed by the command if given, as shown in messages and `--help`."""
     name = SCRIPT if PurePath(sys.argv[0]).name == SCRIPT else COMMAND
     return f"{name} {command}".rstrip()

@@ -17,9 +17,9 @@ A process may be suspended until its lease expires and another executes the requ
 after the end of the lease, as last renewed.
 
 A receipt belongs to an owner, a kind of credential and a set of scopes: responses are never replayed to callers with
-other rights. The receipt is deleted if no write was sent to the store. Once claimed, the request runs to its end even
-if its client disconnects. Responses that were rejected in part are not stored. Receipts are limited in bytes, per owner
-and in total (`guidsvc.services.receipt_quota`); at the limit, new requests are rejected before they start.
+other rights. A request that is rejected before its first write leaves no receipt. Once claimed, a request continues
+even if its client disconnects. A response is not stored if the caller lost its access on the way. Receipts are limited
+in bytes, per owner and in total (`guidsvc.services.receipt_quota`); at the limit, new requests are rejected at once.
 
 A repeatable request is not acknowledged unless its response was stored. Otherwise its client could delete the created
 record, and a repetition would create it again.

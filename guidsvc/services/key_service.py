@@ -1,7 +1,7 @@
-"""API keys as those who run the service deal them out: created, listed, rotated, revoked; and what is told of one.
+"""Administration of API keys: create, list, rotate, revoke and describe them.
 
-It makes every change by the compare-and-swap of the keys: a race that is lost, as against the note of a use, is run
-again. It knows no HTTP and no command line; what opens with a key is `guidsvc.auth.authenticator`'s business.
+Every change is a compare-and-swap and is retried after a lost race, for example with an update of the last use. HTTP
+and the command line are unknown here; authentication by key is in `guidsvc.auth.authenticator`.
 """
 
 import re
@@ -26,31 +26,31 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository
 
 STRIDE = 500
-"""So many keys are read at a time where all are."""
+"""Number of keys per read in a walk over all keys."""
 ATTEMPTS = 100
-"""How often a change that loses its race is tried again before it is given up as unavailable."""
+"""Maximum number of attempts of a change that loses its races, before it fails as unavailable."""
 
 KeyAction = Literal["key-create", "key-revoke", "key-rotate"]
 
 
 class KeyAudit(Protocol):
-    """Notes what is done to keys."""
+    """The audit log of changes of keys."""
 
     def __call__(self, action: KeyAction, key: ApiKey, caller: Caller, outcome: Literal["done", "unknown"], /) -> None:
-        """Note what a caller did to a key: it as it now is, or may be."""
+        """Log an action of a caller, with the new state of the key."""
 
 
 class Issued(NamedTuple):
-    """A key, and its text: the only time that there is one."""
+    """A key and its text, which cannot be recovered later."""
 
     key: ApiKey
     text: str
 
 
 class KeyService:
-    """The keys that there are, by a clock. What changes them may raise StoreUnavailable or OutcomeUnknown.
+    """The operations on API keys. Changes may raise StoreUnavailable or OutcomeUnknown.
 
-    Where there is an `audit`, each change is noted there before it is told, with whom it acts for.
+    If an `audit` is given, each change is logged there, with the acting caller, before the method returns.
     """
 
     def __init__(self, kept: ApiKeyRepository, *, clock: Clock, audit: KeyAudit | None = None) -> None:
@@ -60,15 +60,15 @@ class KeyService:
         self._caller = ANYONE
 
     def acting_for(self, caller: Caller) -> "KeyService":
-        """Return the same keys, as a caller changes them."""
+        """Return this service, acting for the caller."""
         acting = copy(self)
         acting._caller = caller  # noqa: SLF001  # it is one of us
         return acting
 
     async def create(self, owner: str, scopes: Iterable[str], *, expire: int | None = None) -> Issued:
-        """Make a key for an owner, which is good until `expire`, in Unix seconds, or for ever.
+        """Create a key for an owner, valid until `expire` in Unix seconds, or without end if None.
 
-        InvalidRequest if that is past: such a key would never open.
+        Raise InvalidRequest if `expire` is in the past.
         """
         now, chosen = self._clock(), tuple(scopes)
         if expire is not None and expire * 1000 <= now:
@@ -80,7 +80,7 @@ class KeyService:
         raise StoreUnavailable(f"{ATTEMPTS} ids of keys were drawn, and all are taken already")
 
     async def get(self, key_id: str) -> ApiKey:
-        """Return a key; NoSuchKey if there is none of that id."""
+        """Return a key; raise NoSuchKey if the id is unknown or malformed."""
         if not re.fullmatch(KEY_ID_PATTERN, key_id):
             raise NoSuchKey(f"The id of a key is {ID_CHARACTERS} letters and digits: those between gs_ and the next _.")
         key = await self._keys.key(key_id)
@@ -89,11 +89,11 @@ class KeyService:
         return key
 
     async def page(self, after: str, limit: int) -> Sequence[ApiKey]:
-        """Return the first keys whose id is greater than `after`, in the order of their ids."""
+        """Return the first keys whose id is greater than `after`, ordered by id."""
         return await self._keys.keys(after, limit)
 
     async def walk(self) -> AsyncIterator[ApiKey]:
-        """Yield all keys, in the order of their ids."""
+        """Yield all keys, ordered by id."""
         after, found = "", STRIDE
         while found == STRIDE:
             page = await self.page(after, STRIDE)
@@ -103,13 +103,13 @@ class KeyService:
             found = len(page)
 
     async def revoke(self, key_id: str) -> ApiKey:
-        """Let a key open nothing any more; return what it now is. One that was revoked before stays so."""
+        """Revoke a key and return it; a key that is revoked already is unchanged."""
         return await self._change("key-revoke", key_id, lambda key: key if key.revoked else _changed(key, revoked=1))
 
     async def rotate(self, key_id: str, *, overlap: int = OVERLAP) -> Issued:
-        """Give a key a new secret; the one that it had is good for `overlap` seconds more, one before that no more.
+        """Give a key a new secret. The current one stays valid for `overlap` seconds; an older one ends at once.
 
-        KeyEnded if the key was revoked or has expired.
+        Raise KeyNotActive if the key was revoked or has expired.
         """
         text = ""
 
@@ -124,13 +124,13 @@ class KeyService:
         return Issued(await self._change("key-rotate", key_id, turn), text)
 
     def state_of(self, key: ApiKey) -> KeyState:
-        """Tell whether a key is good by now, or why not."""
+        """Return the current state of a key."""
         if key.revoked:
             return "revoked"
         return "live" if key.is_good(self._clock()) else "expired"
 
     def describe(self, key: ApiKey) -> dict[str, Any]:
-        """Return what is told of a key, as JSON: all but what its secrets can be known by. Times are digits."""
+        """Return the public members of a key as a JSON object, without its digests. Times are strings of digits."""
         scopes = key.scopes.split()
         whole: dict[str, Any] = {
             "id": key.id,
@@ -142,7 +142,7 @@ class KeyService:
         return whole | more | {"state": self.state_of(key)}
 
     async def _change(self, action: KeyAction, key_id: str, make: Callable[[ApiKey], ApiKey]) -> ApiKey:
-        """Put what `make` makes of a key in its place; it is called again if somebody else was faster."""
+        """Replace a key by the result of `make`, which is called again after a lost race."""
         for _ in range(ATTEMPTS):
             old = await self.get(key_id)
             new = make(old)
@@ -151,7 +151,7 @@ class KeyService:
         raise StoreUnavailable(f"key {key_id} was changed by others {ATTEMPTS} times in a row")
 
     async def _swap(self, action: KeyAction, old: ApiKey | None, new: ApiKey) -> bool:
-        """Swap in the store. It is not cut off, whoever has gone: what has been sent is finished."""
+        """Swap in the store. Once sent, the write is shielded from cancellation and completes."""
         errand.checkpoint()
         with errand.shielded():
             try:

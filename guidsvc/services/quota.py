@@ -1,23 +1,22 @@
-"""The quota: no owner has more live records than so many, however many processes create them at once.
+"""Quota enforcement: a limit on the live records of an owner, which holds across concurrent processes.
 
-A record comes to life when it is created, or renewed. Before it is written it is reserved in its owner's ledger, by
-compare and swap; the reservation is taken back when it is known what became of the write, and is over by itself if its
-process dies. All that wait in a process for one owner are admitted in one swap.
+A record becomes live when it is created or renewed. Before that write, it is reserved in its owner's ledger by
+compare-and-swap. The reservation is released when the outcome of the write is known, and expires if its process dies.
+Concurrent requests of a process for one owner share one swap.
 
-    reservations        those in the ledger that hold
-    live                the records that are, without those that are reserved: a record is counted once, here or there
+    reservations        unexpired entries of the ledger
+    live                live records in the store without a reservation, so that each record counts once
     room                quota - live - reservations, counted after the ledger was read
-    swap the ledger     lost: somebody else was admitted meanwhile, so all of it is done again
-    write the record    by whoever was admitted; others see the reservation until they can see the record
+    swap the ledger     if the race is lost, another process was admitted meanwhile: retry from the start
+    write the record    after admission; others see the reservation until they can see the record
 
-Where there is no room but for reservations, of which some may come to nothing, it is waited for what becomes of them;
-refused is who would be refused by what is there. A record that is live, but would not be when its update has been
-written, is reserved as well, and never refused: it has its place. A refusal is never for a lost race, and what is not
-known to be a refusal is not told as one.
+If only reservations use up the room, a request waits up to WAIT_SECONDS for them to end, as some may be released. It is
+rejected at once if live records alone fill the quota. A live record that may expire before its update is written is
+reserved too, but never rejected: it has its place. A lost race never causes a rejection.
 
-A process may stand still between its reservation and its write. So the store rejects the write when the first half of
-the reservation's time is over; the second half is for hosts whose clocks disagree. It likewise rejects an update that
-extends a record's life without a reservation, because the record would outlive the lease.
+A process may be suspended between its reservation and its write. So the store rejects the write after the first half of
+the lease; the second half allows for clock differences between hosts. Updates that extend a live record without a
+reservation have the same deadline, because the record could expire before a later write.
 """
 
 import asyncio
@@ -43,39 +42,39 @@ from guidsvc.store.contract import LedgerRepository
 from guidsvc.store.lease import LeaseClock, Timer
 
 GROUP = 1_000
-"""At most so many records are admitted in one swap."""
+"""Maximum number of records admitted in one swap."""
 ATTEMPTS = 100
-"""How often a swap that loses its race is tried again."""
+"""Maximum number of attempts of a swap that loses its races."""
 WAIT_SECONDS = 1.0
-"""How long it is waited for what becomes of the reservations of others."""
+"""Maximum wait for reservations of others to end."""
 RELEASE_SECONDS = 0.05
-"""Reservations are taken back after so long; or before, in the same swap, if somebody is admitted."""
+"""Delay before ended reservations are released; an earlier admission releases them in its own swap."""
 TRIES = 35
-"""So often is tried to take them back: for about as long as they hold."""
+"""Maximum number of consecutive failures to release: with the pauses, about the lifetime of a reservation."""
 USE_SECONDS = LEASE_MS / 2000
-"""A write must be done within so long from the moment when its reservation was asked for."""
+"""Maximum time from the request of a reservation to the write under it."""
 CLOSE_SECONDS = 2.0
-"""So long is tried at the end to take back what is left."""
+"""Maximum time that shutdown waits for releases."""
 _PAUSE, _LONGEST = 0.01, 1.0  # seconds
 
 _log = structlog.get_logger(__name__)
 
 
 class Quota(Protocol):
-    """Says whether a record may come to life."""
+    """The limit on the live records of an owner."""
 
     def reserve(self, old: Record | None, new: Record | None) -> AbstractAsyncContextManager[int | None]:
-        """Let `new` take the place of `old`, inside; QuotaExceeded if the owner has as many live records as it may.
+        """Admit the replacement of `old` by `new` inside the block; raise QuotaExceeded if the quota is used up.
 
-        Yields the `not_after` of the swap; None if it may come at any time.
+        Yields the `not_after` for the swap, or None if it has no deadline.
         """
 
     def dry_run(self) -> "Quota":
-        """Return one that says the same of what is only rehearsed, and reserves nothing."""
+        """Return a quota for a dry run, which applies the same limit and reserves nothing."""
 
 
 class _NoQuota:
-    """Says that all may."""
+    """A quota without a limit."""
 
     def reserve(self, old: Record | None, new: Record | None) -> AbstractAsyncContextManager[int | None]:  # noqa: ARG002
         return _FREE
@@ -90,7 +89,7 @@ NO_QUOTA = _NoQuota()
 
 @asynccontextmanager
 async def open_quota(ledgers: LedgerRepository, *, clock: Clock, quota: int) -> AsyncIterator[Quota]:
-    """Keep a quota, inside; none if it is 0. At the end all reservations are taken back whose writes are done."""
+    """Open a quota; 0 means no limit. On exit, release the reservations whose writes have ended."""
     if not quota:
         yield NO_QUOTA
         return
@@ -102,7 +101,7 @@ async def open_quota(ledgers: LedgerRepository, *, clock: Clock, quota: int) -> 
 
 
 class LedgerQuota:
-    """A quota that all keep who share the ledgers of a store."""
+    """A quota enforced by all processes that share the ledgers of a store."""
 
     def __init__(
         self,
@@ -120,13 +119,13 @@ class LedgerQuota:
         self._quota = quota
         self._wait_seconds = wait_seconds
         self._release_seconds = release_seconds
-        self._accounts: WeakValueDictionary[str, _Account] = WeakValueDictionary()  # those that somebody uses
+        self._accounts: WeakValueDictionary[str, _Account] = WeakValueDictionary()  # those in use
         self._releases: set[asyncio.Task[None]] = set()
-        self._context = copy_context()  # of nobody's request
+        self._context = copy_context()  # outside of any request
 
     @asynccontextmanager
     async def reserve(self, old: Record | None, new: Record | None) -> AsyncIterator[int | None]:
-        """As `Quota` says. What was written, or surely not, is taken back soon; what may have been, when it is over."""
+        """Implement `Quota.reserve`. Release the reservation once the outcome is known; else let it expire."""
         begun, now = self._lease_clock.timer(), self._clock()
         if new is None or not _lives_longer(old, new, now):
             yield None
@@ -152,7 +151,7 @@ class LedgerQuota:
         return DryRunQuota(self._ledgers, clock=self._clock, quota=self._quota)
 
     async def aclose(self) -> None:
-        """Return when what can be taken back at once has been; what cannot is over by itself."""
+        """Wait up to CLOSE_SECONDS for pending releases; the remaining reservations expire."""
         if self._releases:
             _, late = await asyncio.wait(self._releases, timeout=CLOSE_SECONDS)
             for task in late:
@@ -168,19 +167,19 @@ class LedgerQuota:
         return account
 
     async def _admit(self, account: "_Account", wish: ReservationRequest) -> int:
-        """Reserve a place; return until when, by the store's clock, the record may be written."""
+        """Reserve a place; return the deadline of the write by the store's clock."""
         loop = asyncio.get_running_loop()
         begun, deadline = loop.time(), inf
         while (not_after := await account.admit(wish)) is None:
             if begun >= deadline:
                 raise QuotaExceeded(self._quota)
-            deadline = min(deadline, loop.time() + self._wait_seconds)  # a slow store is not what was waited for
+            deadline = min(deadline, loop.time() + self._wait_seconds)  # excludes the first answer of a slow store
             await asyncio.sleep(random.uniform(_PAUSE / 2, _PAUSE * 2))  # noqa: S311  # nosec B311  # no secret
             begun = loop.time()
         return not_after
 
     def _end(self, account: "_Account", wish: ReservationRequest) -> None:
-        """Have a reservation taken back."""
+        """Schedule the release of a reservation."""
         account.ended.add(wish.name)
         if not account.is_releasing:
             account.is_releasing = True
@@ -189,7 +188,7 @@ class LedgerQuota:
             task.add_done_callback(self._releases.discard)
 
     async def _release(self, account: "_Account") -> None:
-        """Take back what has ended, beside the requests; what cannot be in a while is over by itself."""
+        """Release ended reservations in the background; after TRIES failures, let them expire."""
         failures = 0
         try:
             while account.ended and failures < TRIES:
@@ -200,7 +199,7 @@ class LedgerQuota:
 
 
 class _Account:
-    """What an owner wishes for, and has done with, in this process."""
+    """The pending requests and ended reservations of an owner in this process."""
 
     def __init__(
         self, owner: str, ledgers: LedgerRepository, lease_clock: LeaseClock, clock: Clock, quota: int
@@ -212,18 +211,18 @@ class _Account:
         self._quota = quota
         self._wishes: Batcher[ReservationRequest | None, int | None] = Batcher(self._run, limit=GROUP, in_flight=1)
         self.ended: set[str] = set()
-        """Reservations that nobody needs any more."""
+        """Names of reservations to release."""
         self.is_releasing = False
 
     async def admit(self, wish: ReservationRequest) -> int | None:
-        """Reserve a place, and return until when, by the store's clock, its record may be written.
+        """Reserve a place; return the deadline of the write by the store's clock.
 
-        None if there is no place, but may be as soon as others are done; QuotaExceeded if not.
+        Return None if a place may become free when reservations end; else raise QuotaExceeded.
         """
         return await self._wishes.ask(wish)
 
     async def release(self) -> bool:
-        """Take back what has ended, if that is not done yet; return whether the store let us."""
+        """Release ended reservations, if any; return False if the store fails."""
         try:
             if self.ended:
                 await self._wishes.ask(None)
@@ -233,7 +232,7 @@ class _Account:
         return True
 
     async def _run(self, wishes: list[ReservationRequest | None]) -> Sequence[int | Exception | None]:
-        """Answer wishes; None is a wish for nothing, but that what has ended be taken back."""
+        """Answer a batch of requests; None only releases ended reservations."""
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.sleep(random.uniform(0, min(_PAUSE * attempt, 5 * _PAUSE)))  # noqa: S311  # nosec B311  # no secret
@@ -243,7 +242,7 @@ class _Account:
         raise StoreUnavailable(f"the ledger of {self._owner!r} was changed by others {ATTEMPTS} times in a row")
 
     async def _try(self, wishes: list[ReservationRequest]) -> dict[str, int | Exception | None] | None:
-        """Answer wishes, by their names, with until when they are granted; None if the ledger was changed meanwhile."""
+        """Try one swap; return the deadline or rejection of each request by name, or None if the race was lost."""
         ended = frozenset(self.ended)
         not_after = await self._lease_clock.not_after(self._lease_clock.timer() + USE_SECONDS) if wishes else None
         old, now = await self._ledgers.ledger(self._owner), self._clock()
@@ -259,12 +258,12 @@ class _Account:
     async def _swap(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
         try:
             return await self._ledgers.swap_ledger(old, new)
-        except OutcomeUnknown as error:  # of the reservation: no record was written
+        except OutcomeUnknown as error:  # only the reservation is unknown: no record was written
             raise StoreUnavailable(f"the ledger of {self._owner!r}: {error}") from error
 
 
 class DryRunQuota:
-    """A quota over what is rehearsed: what there is, and what the rehearsal has made of it so far."""
+    """A quota for a dry run: counts the live records in the store, and those that the dry run adds or removes."""
 
     def __init__(self, ledgers: LedgerRepository, *, clock: Clock, quota: int) -> None:
         self._ledgers = ledgers
@@ -274,7 +273,7 @@ class DryRunQuota:
 
     @asynccontextmanager
     async def reserve(self, old: Record | None, new: Record | None) -> AsyncIterator[None]:
-        """As `Quota` says."""
+        """Implement `Quota.reserve`, without a deadline."""
         now, either = self._clock(), new or old
         more = _is_live(new, now) - _is_live(old, now)
         if either is None or not more:
@@ -302,5 +301,5 @@ def _is_live(record: Record | None, now: int) -> bool:
 
 
 def _lives_longer(old: Record | None, new: Record, now: int) -> bool:
-    """Whether a record will be live, and for longer than it is."""
+    """Whether the new record is live, and expires later than the old one."""
     return rules.is_live(new, now) and (old is None or old.expire < new.expire)
