@@ -1,9 +1,9 @@
-"""Caches: each is a Store that wraps a Store, and is never stale.
+"""Caches: store decorators that never serve a stale record.
 
-The promise: once a write of a GUID has been acknowledged, no read that starts afterwards sees anything older,
-and no read goes back from a newer value to an older one. Writing first and invalidating after cannot keep it
-(an unreachable cache would stay wrong), so a write first takes its key out of the cache, then goes to the
-store, then is acknowledged. What a cache holds may have expired: whoever serves a record checks that.
+Guarantee: once a write of a GUID has been acknowledged, no later read sees an older value, and no read goes back
+from a newer value to an older one. Writing first and invalidating afterwards cannot guarantee this, because an
+unreachable cache would stay stale. So a write first removes its key from the cache, then goes to the store, and
+is then acknowledged. A cached record may have expired: the caller must check before serving it.
 """
 
 from collections.abc import AsyncIterator
@@ -19,14 +19,14 @@ from guidsvc.telemetry.metrics import CacheMetrics
 
 
 class Cache(Store, Protocol):
-    """A store that remembers what another holds."""
+    """A store that caches the records of another store."""
 
     async def check(self) -> None:
-        """Return if the cache itself answers; CacheUnavailable if it does not. `ping` is of the store behind it."""
+        """Return if the cache itself answers, else raise CacheUnavailable. `ping` checks the store behind it."""
 
 
 def is_private(url: str) -> bool:
-    """Whether the cache that a URL names is in this process alone, so that no other may write its records."""
+    """Return whether the cache lives in this process alone, so that no other process may write its records."""
     return url == "memory://"
 
 
@@ -34,10 +34,10 @@ def is_private(url: str) -> bool:
 async def open_cache(
     url: str, store: Backend, *, clock: Clock, size_bytes: int, meter: CacheMetrics | None = None
 ) -> AsyncIterator[Cache]:
-    """Open the cache that a URL names, `memory://` or `redis://...`, around a store; StartError if it cannot be.
+    """Wrap a store in the cache that a URL names, `memory://` or `redis://...`; StartError if that is impossible.
 
-    `size_bytes` bounds the memory of the records that are kept in this process. A Redis that does not answer is no
-    StartError: reads go to the store until it does.
+    `size_bytes` bounds the memory of the records cached in this process. An unreachable Redis does not raise
+    StartError: reads go to the store until Redis answers.
     """
     scheme = scheme_of(url)
     if url == "memory://":

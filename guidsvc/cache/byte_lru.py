@@ -1,4 +1,4 @@
-"""Memory for records, bounded in bytes: the least recently used go first."""
+"""LRU cache bounded in bytes."""
 
 from collections.abc import Callable, Hashable
 from typing import TypeVar
@@ -10,12 +10,12 @@ Value = TypeVar("Value")
 
 
 def bounded(size_bytes: int, weigh: Callable[[Key, Value], int]) -> LRUCache[Key, Value]:
-    """Return a cache whose entries weigh at most so many bytes together; `put` fills it."""
-    return LRUCache(max(1, size_bytes), getsizeof=weigh)  # 0 would be no bound at all
+    """Return an LRU cache whose entries weigh at most `size_bytes` in total. Fill it with `put`."""
+    return LRUCache(max(1, size_bytes), getsizeof=weigh)  # 0 would mean unbounded
 
 
 def put(cache: LRUCache[Key, Value], key: Key, value: Value) -> None:
-    """Put an entry in the place of any other of its key; none is left if it alone exceeds the bound."""
+    """Insert or replace an entry. An entry larger than the whole cache is not stored, and any old one is removed."""
     try:
         cache.insert(key, value)
     except OverflowError:

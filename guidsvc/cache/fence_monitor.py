@@ -1,14 +1,14 @@
-"""The fence, as a process sees it: whether the caches may be used, and until when that is sure.
+"""The fence as this process sees it: whether caches may be used, and until when.
 
-The store keeps the fence (`guidsvc.store.cache_fence`); every process looks at it again and again, and a look holds
-for a lease. So whoever sets it to OFF knows, when a lease has passed, that nobody uses a cache any more.
+The store holds the fence (`guidsvc.store.cache_fence`). Every process polls it, and each reading is valid for one fence
+lease. So one fence lease after the fence was set to OFF, no process uses a cache any more.
 
-    ON   the caches are used. A write whose BEGIN fails sets OFF, as does whoever finds that Redis has lost the boot
-    OFF  nobody uses them when a fence lease has passed: then writes go to the store, and tell no cache. When Redis has
-         been well for the hold-down too, it is given a new boot, one for all who try; that sets ARM
-    ARM  every write tells the caches again. When a fence lease has passed all do: that sets ON
+    ON   Caches are used. A write whose BEGIN fails sets OFF, as does a process that finds the Redis epoch lost
+    OFF  After a fence lease no process uses a cache; then writes go to the store only. Once Redis has also been
+         healthy for the hold-down, it gets a new epoch (one, however many processes try), which sets ARM
+    ARM  Every write invalidates the caches again. After a fence lease all processes do; that sets ON
 
-A new boot is a new name space: what Redis has kept under another is never reached again.
+A new epoch is a new name space: entries of an earlier epoch can never be reached again.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from guidsvc.store.cache_fence import Fence, FenceReading, FenceStore, Mode
 from guidsvc.telemetry.metrics import CacheMetrics
 
 HOLD_DOWNS = 8
-"""The hold-down grows to so many times its length, while ON never lasts."""
+"""The hold-down grows up to this multiple of its initial length while ON does not last."""
 
 _log = structlog.get_logger(__name__)
 
 
 class FenceView(NamedTuple):
-    """A look at the fence: what it said, when it was asked for and told, and since when this process sees that."""
+    """A reading of the fence. Local times: of the request, of the reply, and since when the fence has been the same."""
 
     sight: FenceReading
     asked: float
@@ -38,15 +38,15 @@ class FenceView(NamedTuple):
 
     @property
     def fence(self) -> Fence:
-        """What it said."""
+        """The fence that was read."""
         return self.sight.fence
 
 
 class FenceMonitor:
-    """Looks at the fence of `store`, while `keep` goes on, and moves it on when it is time."""
+    """Polls the fence of `store` while `keep` runs, and moves it to its next mode when due."""
 
     until = 0.0
-    """By our timer: so long may the caches be used. In the past, if they may not."""
+    """When the permission to use the caches ends, by the local timer; in the past if they may not be used."""
 
     def __init__(
         self,
@@ -68,41 +68,41 @@ class FenceMonitor:
 
     @property
     def usable(self) -> str | None:
-        """The boot under which the caches may be used now; None if they may not."""
+        """The epoch in which the caches may be used now; None if they may not."""
         return self._view.fence.epoch if self._view is not None and self._timer() < self.until else None
 
     async def fresh(self) -> FenceView:
-        """Return a look that is not old, so that most of its lease is left; StoreUnavailable if there is none."""
+        """Return a reading younger than the poll interval, so most of its lease is left; may raise StoreUnavailable."""
         view = self._view
         if view is not None and self._timer() - view.asked < self._timing.poll:
             return view
         return await self.look()
 
     async def look(self) -> FenceView:
-        """Look, together with all who want to look now."""
+        """Read the fence; concurrent callers share one request."""
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
             self._looking.add_done_callback(self._looked)
         return await asyncio.shield(self._looking)
 
     def quiet_at(self, view: FenceView) -> float:
-        """Return from when on nobody acts upon an older view than this: at once, if there is none."""
+        """Return when no process can act on an older view any more; an empty epoch means that none has one."""
         return view.since + self._timing.waited(self._timing.fence_lease) if view.fence.epoch else view.since
 
     async def off(self, seen: Fence) -> None:
-        """Set the fence to OFF, if it still is as it was seen: what Redis holds counts no more."""
+        """Set the fence to OFF, unless it has changed since `seen`: the contents of Redis are void."""
         await self._store.swap_fence(seen, _off(seen, seen.gen + 1))
         await self.look()
 
     async def keep(self) -> None:
-        """Look again and again, and move the fence on when it is time, until cancelled."""
+        """Poll the fence, and move it to its next mode when due, until cancelled."""
         told = False
         while True:
             try:
                 await self._move(await self.look())
                 told = False
             except CacheUnavailable:
-                pass  # the link tells of it
+                pass  # the link logs it
             except GuidsvcError as error:
                 if not told:
                     _log.warning("the fence cannot be seen, so no cache is used", error=str(error))
@@ -126,7 +126,7 @@ class FenceMonitor:
     def _looked(self, looking: asyncio.Task[FenceView]) -> None:
         self._looking = None
         if not looking.cancelled():
-            looking.exception()  # who waits for it is told; nobody has to
+            looking.exception()  # mark it as retrieved: callers of look() get it, and there may be none
 
     def _changed(self, before: FenceView | None, view: FenceView) -> None:
         mode = view.fence.mode
@@ -141,7 +141,7 @@ class FenceMonitor:
             self._hold_down = self._timing.hold_down if lasted else longer
 
     async def _move(self, view: FenceView) -> None:
-        """Move the fence on, if it is time."""
+        """Move the fence to its next mode, if due."""
         fence, now = view.fence, self._timer()
         up_since = self._link.up_since
         if up_since is None:
@@ -159,12 +159,12 @@ class FenceMonitor:
     async def _arm(self, fence: Fence) -> None:
         boot = await self._link.begin_epoch(fence.gen + 1)
         gen = boot.gen
-        # A boot of a later generation than ours: the store was brought back to what it was. It has to catch up first.
+        # A later generation means that the store was restored to an older state: its generation must catch up first.
         new = Fence(Mode.ARM, gen, boot.name) if gen == fence.gen + 1 else _off(fence, gen)
         await self._store.swap_fence(fence, new)
         await self.look()
 
 
 def _off(before: Fence, gen: int) -> Fence:
-    """Return a fence that is OFF, after one that others may still act upon: so its boot is never empty."""
+    """Return an OFF fence; its epoch is never empty, because others may still act on the fence before it."""
     return Fence(Mode.OFF, gen, before.epoch or "lost")

@@ -1,4 +1,4 @@
-"""The Lua scripts of the cache protocol, each of which first checks that the memory of Redis is still the same."""
+"""The Lua scripts of the cache protocol. Each first checks that the memory of Redis was not lost or replaced."""
 
 from hashlib import sha1
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class Script(NamedTuple):
-    """A Lua script and the name it has in Redis."""
+    """A Lua script and its SHA-1 digest, which is its name in Redis."""
 
     source: str
     digest: str
 
     @classmethod
     def load(cls, name: str) -> "Script":
-        """Read one of the scripts beside this module, behind what all of them begin with."""
+        """Read a script from `scripts/`, and prepend the common part, `history.lua`."""
         parts = (
             (Path(__file__).parent / "scripts" / f"{part}.lua").read_text(encoding="utf-8")
             for part in ("history", name)
@@ -28,17 +28,17 @@ READ, FILL, BEGIN, END, LOOK, ADOPT = SCRIPTS = [
 
 
 class MemoryGuard:
-    """A number in Redis that this process alone writes and that only rises, until the memory of Redis goes back."""
+    """A rising counter in Redis that only this process writes; a lower value shows that Redis was rolled back."""
 
     def __init__(self) -> None:
         self._boot = ""
         self._reached = self._drawn = 0
 
     def next(self, boot: str) -> tuple[int, int]:
-        """Return the number that the guard must have reached under this boot, and the next."""
+        """Return the value that the counter must have reached in this epoch, and the next value to set."""
         self._drawn += 1
         return self._reached if boot == self._boot else 0, self._drawn
 
     def reach(self, boot: str, number: int) -> None:
-        """Note that Redis has said to have set it to this number."""
+        """Note that Redis confirmed this value."""
         self._boot, self._reached = boot, number

@@ -1,10 +1,10 @@
-"""The cache of one process: the records that were read last, in memory.
+"""In-process cache of the most recently used records.
 
-An entry may have expired since: whoever serves a record checks that.
+A cached record may have expired: the caller must check before serving it.
 
-A read that misses registers a fill, and readers of one key share its flight. A swap marks its key, cancels the
-fill and drops the entry before it goes to the store; a fill lands only if it was not cancelled, and while the
-mark stands nothing of the key is cached or shared: its readers go to the store, each by itself.
+A read that misses registers a fill, and concurrent readers of the key share it. A swap marks its key, cancels the
+fill and drops the entry before it goes to the store. A fill lands only if it was not cancelled. While a key is
+marked, nothing of it is cached or shared: each reader goes to the store.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from guidsvc.telemetry.metrics import CacheMetrics
 from guidsvc.telemetry.tracing import record_source
 
 QUARANTINE_SECONDS = 3600.0
-"""So long is a key not cached after a write of it whose outcome is unknown, and which may land yet."""
+"""How long a key stays uncached after a write of unknown outcome, which may still take effect."""
 
 
 class MemoryCache(DelegatingStore[Store]):
-    """Records of `store` that take at most `size_bytes` of memory; the least recently used goes first.
+    """An LRU cache of records of `store`, bounded to `size_bytes` of memory.
 
-    Right only as long as nobody else writes the same records: `open_store(..., exclusive=True)`.
+    Correct only if no other process writes the same records: `open_store(..., exclusive=True)`.
     """
 
     def __init__(self, store: Store, *, clock: Clock, size_bytes: int, meter: CacheMetrics | None = None) -> None:
@@ -36,10 +36,10 @@ class MemoryCache(DelegatingStore[Store]):
         self._size_bytes = size_bytes
         self._entries = bounded(size_bytes, _weigh)
         self._flights: dict[str, asyncio.Task[Record | None]] = {}
-        self._marked: dict[str, int] = {}  # how many writes of a key are under way
+        self._marked: dict[str, int] = {}  # number of writes in progress, by key
 
     async def get(self, guid: str) -> Record | None:
-        """Return what is at hand; else what the store says, in one flight with all who ask now."""
+        """Return the cached record, else read the store; concurrent misses of a key share one read."""
         entry: Record | None = self._entries.get(guid)
         if entry is not None and not rules.is_live(entry, self._clock()):
             self._entries.pop(guid, None)
@@ -54,12 +54,12 @@ class MemoryCache(DelegatingStore[Store]):
         flight = self._flights.get(guid)
         if flight is None:
             flight = self._flights[guid] = asyncio.create_task(self._fill(guid))
-        return await asyncio.shield(flight)  # a reader that goes away leaves the flight to the others
+        return await asyncio.shield(flight)  # a cancelled reader must not cancel the shared read
 
     get_for_update = get
 
     def get_nowait(self, guid: str) -> Record | WouldBlock | None:
-        """Return the entry; else what the store has at hand, and keep that while it is live."""
+        """Return the cached record, else what the store returns without waiting, and cache that if it is live."""
         entry: Record | None = self._entries.get(guid)
         if entry is not None:
             self._meter.l1_hits += 1
@@ -67,13 +67,13 @@ class MemoryCache(DelegatingStore[Store]):
         record = self._store.get_nowait(guid)
         if record is not WOULD_BLOCK:
             self._meter.misses += 1
-        # If no write is under way, none can have begun before this is kept: nothing is waited for in between.
+        # No write can begin between this check and the put: there is no await in between.
         if isinstance(record, Record) and guid not in self._marked and rules.is_live(record, self._clock()):
             put(self._entries, guid, record)
         return record
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        """Take the key out of the cache, and keep it out until the store has answered."""
+        """Remove the key from the cache, and keep it out until the store has answered."""
         guid = (old or new).guid  # type: ignore[union-attr]  # the contract: one of them is a record
         self._mark(guid)
         try:
@@ -88,13 +88,13 @@ class MemoryCache(DelegatingStore[Store]):
         return swapped
 
     async def check(self) -> None:
-        """Return: memory always answers."""
+        """Return at once: memory is always available."""
 
     def begin_anew(self, is_alone: bool) -> None:  # noqa: FBT001  # as a store calls it
-        """Drop every record, and keep none while another process may write them."""
+        """Drop all records, and cache none while another process may write them."""
         if is_alone:
             self._flights.clear()
-        self._entries = bounded(self._size_bytes if is_alone else 0, _weigh)  # in which no record has room
+        self._entries = bounded(self._size_bytes if is_alone else 0, _weigh)  # 0 bytes: no record fits
 
     async def _fill(self, guid: str) -> Record | None:
         flight = asyncio.current_task()

@@ -1,17 +1,19 @@
-"""The cache of many processes: in Redis, and under leases in each of them.
+"""The Redis cache, shared by processes, with short leases in each process (L1).
 
-    read    what this process holds under a lease, while the fence says that it may; else READ: a value, which is then
-            held; or a token, with which what the store says is filled in; or busy, and the store is asked
-    create  goes to the store: what is not there is in no cache, and nothing older can be
-    swap    fence ON or ARM: BEGIN takes the key out of Redis, and says how long another may hold it, which is waited
-            for. Fence OFF: a fence lease is waited for. Either gives the write a window in which no cache can be filled
-            with what was before, and the store does not do it later than that. Then it is acknowledged; END
+    read    L1, if the lease is valid and the fence is ON. Else READ in Redis, which returns a value (kept in L1), or
+            a token (read the store, then FILL with the token), or busy (read the store, fill nothing)
+    create  goes straight to the store: an absent record is in no cache, so nothing older can be cached
+    swap    fence ON or ARM: BEGIN removes the key from Redis and returns how long other processes may still hold it
+            in L1; the write waits that long. Fence OFF: the write waits for a fence lease. Either gives the write a
+            window in which no cache can be filled with the old value; the store rejects a later write (`not_after`).
+            Then the write is acknowledged and END removes its marker
 
-Why nothing stale is ever filled in: a fill needs the token of its reader, and every BEGIN drops it, so a reader that
-asked the store before a write cannot fill after it; while the marker stands no token is given; and what is filled in is
-what the store has settled, so no write that was in time can show later. When Redis loses its memory, or takes over
-another, the boot (its name space) is over, and with it everything that was kept under it.
-`guidsvc.cache.fence_monitor` tells what happens then.
+Why no stale value is ever filled in: a FILL needs the token of its reader, and every BEGIN drops the token, so a
+reader that read the store before a write cannot fill after it. While a marker is live, READ gives out no token. The
+filled value comes from a linearizable read, so no earlier write that met its deadline can take effect later.
+
+If Redis loses its memory, or takes over the memory of another Redis, its epoch (name space) ends, and with it every
+entry of that epoch; see `guidsvc.cache.fence_monitor`.
 """
 
 import asyncio
@@ -41,13 +43,13 @@ from guidsvc.telemetry.metrics import CacheMetrics
 from guidsvc.telemetry.tracing import MISS, record_source
 
 GRAIN = 0.002
-"""Seconds by which a lease ends before its note in Redis, which counts whole milliseconds where it begins and ends."""
+"""Seconds by which a lease ends early: Redis rounds its start and its end to whole milliseconds."""
 DECODED_BYTES = 1024
-"""Values of no more than so many bytes are known by what they say, and need not be read again."""
+"""Values up to this size are cached in decoded form, so they need not be parsed again."""
 HELD_BYTES = 256
-"""The memory of a lease."""
+"""Estimated memory of an L1 entry, without its record."""
 WINDOW_SECONDS = 8.0
-"""A write that has found no window for so long is refused."""
+"""A write that gets no window within this time is rejected."""
 TIMING = CacheTimings()
 
 _log = structlog.get_logger(__name__)
@@ -75,14 +77,14 @@ async def open_redis_cache(
 
 
 class _Held(NamedTuple):
-    """A record in this process, and until when, by our timer, it may be served."""
+    """A record in L1, and the end of its lease by the local timer."""
 
     record: Record
     until: float
 
 
 class _Reading:
-    """Those who read a key now. `spoiled` says that it is being written: what they read is not to be held."""
+    """The current readers of a key. `spoiled` means that the key is being written: L1 must not store their result."""
 
     __slots__ = ("readers", "spoiled")
 
@@ -92,9 +94,9 @@ class _Reading:
 
 
 class _WriteWindow(NamedTuple):
-    """A write's right to go to the store: until then, by our timer, no cache can be filled with what was before.
+    """Permission to write until `until`, by the local timer: no cache can be filled with the old value before that.
 
-    `not_after` is the same, by the store's clock. `marker` is None where the fence is OFF.
+    `not_after` is the same time by the store's clock. `marker` is None if the fence is OFF.
     """
 
     guid: str
@@ -105,7 +107,7 @@ class _WriteWindow(NamedTuple):
 
 
 class RedisCache(DelegatingStore[Backend]):
-    """Records of `store` in Redis, for every process that uses the same, and in `size_bytes` of memory of this one."""
+    """Records of `store`, cached in a Redis that processes share, and in `size_bytes` of local memory."""
 
     def __init__(  # noqa: PLR0913  # its collaborators
         self,
@@ -126,12 +128,12 @@ class RedisCache(DelegatingStore[Backend]):
         self._timer = timer
         self._held = bounded(size_bytes // 2, _weigh_held)
         self._reading: dict[str, _Reading] = {}
-        self._decodings = bounded(size_bytes // 2, _weigh_decoding)  # what a value says never changes
+        self._decodings = bounded(size_bytes // 2, _weigh_decoding)  # never stale: the key is the encoded value
         self._beside = BackgroundTasks()
         self.fence = FenceMonitor(store, link, timing=timing, timer=timer, meter=meter)
 
     def get_nowait(self, guid: str) -> Record | WouldBlock | None:
-        """Return what this process holds under a lease; else what the store has at hand, where no cache is used."""
+        """Return the record from L1; if no cache is in use, return what the store returns without waiting."""
         held: _Held | None = self._held.get(guid)
         now = self._timer()
         if now < self.fence.until:
@@ -145,7 +147,7 @@ class RedisCache(DelegatingStore[Backend]):
         return record
 
     async def get(self, guid: str) -> Record | None:
-        """Return what is held; else what Redis has; else what the store says."""
+        """Return the record from L1, else from Redis, else from the store."""
         misses = self._meter.misses
         at_hand = self.get_nowait(guid)
         boot = self.fence.usable if at_hand is WOULD_BLOCK else None
@@ -158,11 +160,11 @@ class RedisCache(DelegatingStore[Backend]):
         if at_hand is WOULD_BLOCK:
             self._meter.miss()
         else:
-            record_source(MISS)  # and counted by now
-        return await self._store.get(guid)  # what has expired may have been purged by now, and made anew
+            record_source(MISS)  # get_nowait has counted the miss
+        return await self._store.get(guid)  # an expired record may since have been purged and created again
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        """Do it in a window; CacheUnavailable or StoreUnavailable, and nothing changed, if none can be had."""
+        """Write within a window; CacheUnavailable or StoreUnavailable, and nothing changed, if none can be obtained."""
         if old is None:
             return await self._store.swap(None, new, not_after=not_after)
         with self._written(old.guid):
@@ -172,7 +174,7 @@ class RedisCache(DelegatingStore[Backend]):
             except StoreUnavailable:
                 self._close(window)
                 raise
-            # Of one whose outcome is unknown the marker stays: it may be done yet, as long as that stands.
+            # If the outcome is unknown, the marker stays: the write may still take effect while the marker lives.
         self._close(window)
         if not swapped and self._timer() >= window.until:
             raise StoreUnavailable("the store took longer than the time that the write had")
@@ -182,7 +184,7 @@ class RedisCache(DelegatingStore[Backend]):
         await self._link.check()
 
     async def aclose(self) -> None:
-        """Finish what is under way beside the requests; what fails for the lack of Redis dies there by itself."""
+        """Finish the background work; work that needs an unavailable Redis fails by itself."""
         await self._beside.drain()
 
     async def _from_redis(self, guid: str, reading: _Reading, boot: str) -> Record | None:
@@ -209,7 +211,7 @@ class RedisCache(DelegatingStore[Backend]):
         return record
 
     async def _fill(self, guid: str, known: Record | None, token: str, boot: str) -> None:
-        """Fill in what the store has settled, if it is not known yet."""
+        """Fill Redis with a linearizable read of the store, unless `known` already is one."""
         record = known or await self._store.get_linearizable(guid)
         life = 0 if record is None else min(record.expire * 1000 - self._clock(), milliseconds(self._timing.entry))
         if record is None or life <= 0:
@@ -221,9 +223,9 @@ class RedisCache(DelegatingStore[Backend]):
                 self._hold(record, asked, reading)
 
     def _hold(self, record: Record, asked: float, reading: _Reading) -> None:
-        """Keep a record for the lease that was noted in Redis, if it is not being written here.
+        """Store a record in L1 for the lease noted in Redis, unless the key is being written in this process.
 
-        It ends long before the fence could be ON under another boot.
+        The lease ends long before the fence can be ON in another epoch.
         """
         if not reading.spoiled:
             live = self._timer() + (record.expire * 1000 - self._clock()) / 1000
@@ -231,7 +233,7 @@ class RedisCache(DelegatingStore[Backend]):
             put(self._held, record.guid, _Held(record, until))
 
     def _decoded(self, guid: str, value: bytes) -> Record | None:
-        """Return the record that a value is; None if it is none of this GUID, which then is taken out."""
+        """Decode a value; if it is not a record of this GUID, remove the key from Redis and return None."""
         record: Record | None = self._decodings.get(value)
         try:
             if record is None:
@@ -240,14 +242,14 @@ class RedisCache(DelegatingStore[Backend]):
                     put(self._decodings, value, record)
             if record.guid != guid:
                 raise ValueError(f"it is of GUID {record.guid}")
-        except ValueError as error:  # pydantic's is one
+        except ValueError as error:  # includes pydantic's ValidationError
             _log.error("corrupt cache entry, taken out", guid=guid, fault=str(error))
             self._beside_requests(self._take_out(guid))
             return None
         return record
 
     async def _take_out(self, guid: str) -> None:
-        """Take a key out of Redis, where it is used."""
+        """Remove a key from Redis, unless the fence is OFF."""
         view = await self.fence.fresh()
         if view.fence.mode is not Mode.OFF:
             marker = self._link.draw()
@@ -265,7 +267,7 @@ class RedisCache(DelegatingStore[Backend]):
         raise CacheUnavailable(f"no cache could be told of a write within {WINDOW_SECONDS} s")
 
     async def _without(self, guid: str, view: FenceView) -> _WriteWindow | None:
-        """Return a window without Redis, or wait until there may be one."""
+        """Return a window that does not involve Redis, or wait until one is possible and return None."""
         wait = self.fence.quiet_at(view) - self._timer()
         if wait <= 0:
             return self._window(guid, view, view.asked + self._timing.held(self._timing.fence_lease), None)
@@ -273,7 +275,7 @@ class RedisCache(DelegatingStore[Backend]):
         return None
 
     async def _with(self, guid: str, view: FenceView) -> _WriteWindow | None:
-        """Take the key out of Redis, and wait until no process holds it; set the fence to OFF if that fails."""
+        """Remove the key from Redis, and wait until no process holds it in L1; set the fence to OFF if that fails."""
         marker, asked = self._link.draw(), self._timer()
         lease = await self._begin(guid, marker, view)
         if lease is None:
@@ -282,12 +284,12 @@ class RedisCache(DelegatingStore[Backend]):
         if lease > 0:
             await asyncio.sleep(self._timing.waited(lease / 1000))
         timing = self._timing
-        # From the look on it takes two fence leases, at least, to OFF and to ARM and to ON, under another boot.
+        # After this reading, the fence needs at least two fence leases to go OFF, ARM and ON in another epoch.
         until = min(asked + timing.held(timing.marker), view.asked + 2 * timing.held(timing.fence_lease))
         return self._window(guid, view, until, marker)
 
     async def _begin(self, guid: str, marker: str, view: FenceView) -> int | None:
-        """Run BEGIN, if need be when Redis is back; return how many ms others hold the key, or None if it failed."""
+        """Run BEGIN, waiting for Redis if needed; return how many ms other processes hold the key, None on failure."""
         timing = self._timing
         arguments = (marker, milliseconds(timing.marker), self._link.me, milliseconds(timing.cool))
         for _ in range(2):
@@ -303,7 +305,7 @@ class RedisCache(DelegatingStore[Backend]):
         return _WriteWindow(guid, until, view.sight.now + floor(left * 1000), view.fence.epoch, marker)
 
     def _close(self, window: _WriteWindow) -> None:
-        """Drop the marker, some time soon: while it stands nothing is filled in, which is all."""
+        """Drop the marker in the background. Until then it only prevents fills."""
         if window.marker is not None:
             self._beside_requests(self._end(window.guid, window.marker, window.boot))
 
@@ -312,7 +314,7 @@ class RedisCache(DelegatingStore[Backend]):
 
     @contextmanager
     def _read(self, guid: str) -> Iterator[_Reading]:
-        """Read a key, inside, and be told if it is written meanwhile."""
+        """Register a reader of a key for the block; its `_Reading` shows whether the key is written meanwhile."""
         reading = self._reading.setdefault(guid, _Reading())
         reading.readers += 1
         try:
@@ -324,14 +326,14 @@ class RedisCache(DelegatingStore[Backend]):
 
     @contextmanager
     def _written(self, guid: str) -> Iterator[None]:
-        """Hold nothing of a key, inside: our own leases are not waited for."""
+        """Keep a key out of L1 for the block, because BEGIN does not wait for leases of this process."""
         self._held.pop(guid, None)
         with self._read(guid) as reading:
-            reading.spoiled = True  # for those too who read it already
+            reading.spoiled = True  # for current readers too
             yield
 
     def _beside_requests(self, work: Coroutine[None, None, None]) -> None:
-        """Do something that no request waits for; that Redis or the store fails is told elsewhere."""
+        """Run work in the background; failures of Redis and the store are reported elsewhere."""
         self._beside.spawn(_quietly(work))
 
 

@@ -1,7 +1,7 @@
-"""Counts that all processes share, in Redis; each is forgotten after a time. Knows nothing of what is counted.
+"""Counters in Redis, shared by all processes, with an expiry. Independent of what they count.
 
-When Redis does not answer in time, or refuses, nobody waits for it again until it has answered a question of our own,
-asked every second: whoever counts is told so at once.
+After Redis times out or fails, `add` raises at once, without waiting, until Redis answers a probe, which is sent
+every second.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from guidsvc.runtime.background import running_in_background
 PREFIX = "gs:limit"
 CONNECTIONS = 4
 ANSWER_SECONDS = 0.1
-"""In which Redis answers, or counts as unavailable."""
+"""Time limit for an answer of Redis; after it, Redis counts as unavailable."""
 PAUSE_SECONDS = 1.0
-"""Between two tries to reach it."""
+"""Pause between two probes."""
 NEWS = 2
-"""So many faults, one after the other, are told: one may be a connection that was closed."""
+"""Consecutive failures before a warning is logged: a single one may be a closed connection."""
 
 _log = structlog.get_logger(__name__)
 
@@ -35,9 +35,9 @@ _log = structlog.get_logger(__name__)
 async def open_counters(
     url: str, *, answer: float = ANSWER_SECONDS, pause: float = PAUSE_SECONDS
 ) -> AsyncIterator["RedisCounters | None"]:
-    """Open what counts in the Redis of the cache that a URL names; None if that cache is in this process alone.
+    """Open the counters in the Redis of the cache that a URL names; None if that cache is private to this process.
 
-    A Redis that does not answer is no error: it is used when it does. StartError if the URL makes no sense.
+    An unreachable Redis is not an error: it is used once it answers. StartError if the URL is invalid.
     """
     if is_private(url):
         yield None
@@ -54,33 +54,33 @@ async def open_counters(
 
 
 class RedisCounters:
-    """Counts in `storage`, which answers within `answer` seconds; else it is tried again every `pause` seconds."""
+    """Counters in `storage`, which must answer within `answer` seconds; else it is probed every `pause` seconds."""
 
     def __init__(self, storage: RedisStorage, *, answer: float, pause: float) -> None:
         self._storage = storage
         self._answer = answer
         self._pause = pause
-        self._faults = 0  # since it last counted something
+        self._faults = 0  # since the last successful count
         self._down = asyncio.Event()
         self._down.set()
         self.tried = asyncio.Event()
-        """Set as soon as it is known whether Redis answers."""
+        """Set once the first probe has finished."""
 
     @property
     def up(self) -> bool:
-        """Whether Redis is asked."""
+        """Whether requests are sent to Redis."""
         return not self._down.is_set()
 
     async def add(self, key: str, amount: int, seconds: int) -> int:
-        """Count so many, for at least so many seconds, and return the count, of all processes.
+        """Add an amount, which lasts at least `seconds`, and return the total of all processes.
 
-        CacheUnavailable if Redis does not answer; it may have been counted all the same.
+        CacheUnavailable if Redis does not answer; the amount may have been added nevertheless.
         """
         if not self.up:
             raise CacheUnavailable("Redis does not answer")
         try:
             count = await within(self._answer, self._storage.incr(key, seconds, amount))
-        except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a transport that is closed
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a closed transport
             self._failed(reason(error))
             raise CacheUnavailable(f"Redis: {reason(error)}") from error
         if self._faults >= NEWS:
@@ -89,14 +89,14 @@ class RedisCounters:
         return count
 
     async def keep(self) -> None:
-        """Look whether Redis answers while it is not asked, until cancelled."""
+        """Probe Redis while it is down, until cancelled."""
         while True:
             try:
                 if await self._answers():
                     self._down.clear()
                 else:
                     self._failed("it does not answer")
-            finally:  # after a fault, too: the start waits for it
+            finally:  # after a fault too, because the start waits for it
                 self.tried.set()
             await self._down.wait()
             await asyncio.sleep(self._pause)

@@ -1,8 +1,8 @@
-"""One connection to Redis: the scripts it runs, each under a boot, and what happens when it breaks.
+"""One pipelined connection to Redis, with a circuit breaker: it runs scripts, each in an epoch.
 
-All that is asked while an exchange is under way goes out with the next one, as one pipeline. An exchange that
-takes longer than the time-out, or fails in any way, breaks the link: at once everything is refused (the circuit
-is open), while the link is made anew in the background. Knows nothing of records, nor of the fence.
+Calls made while an exchange is in progress go out together in the next one, as one pipeline. An exchange that fails or
+exceeds the time limit breaks the link: every call is rejected at once (the circuit is open) while the link reconnects
+in the background. It knows nothing of records, nor of the fence. Parameters and scripts call the epoch's name `boot`.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ from guidsvc.runtime.batching import Batcher
 from guidsvc.telemetry.metrics import CacheMetrics, Stopwatch
 
 RETRY_SECONDS = 0.05, 1.0
-"""The first and the longest pause between two tries to make the link anew."""
+"""The first and the longest pause between two attempts to reconnect."""
 STEADY_SECONDS = 1.0
-"""A link that has lasted so long is made anew at once when it breaks."""
+"""A link that lasted this long reconnects at once when it breaks."""
 PIPELINE = 256
-"""At most so many calls go out in one exchange."""
+"""Maximum number of calls in one exchange."""
 
 _log = structlog.get_logger(__name__)
 _Command = tuple[str | bytes | int, ...]
@@ -49,14 +49,14 @@ class _Call:
 
 
 class Epoch(NamedTuple):
-    """The name space of a Redis since it was given one: its name, and the generation of the fence that it is of."""
+    """A name space in Redis, valid until its memory is lost: its name, and the fence generation that it belongs to."""
 
     name: str
     gen: int
 
 
 class Answer(NamedTuple):
-    """What a script answered, None if the boot is over; when, by our timer, it had been asked; and READ's token."""
+    """The result of a script (None if the epoch is over), the local time of the request, and the token of a READ."""
 
     value: Any
     asked: float
@@ -64,7 +64,7 @@ class Answer(NamedTuple):
 
 
 class _Round(NamedTuple):
-    """A command, its token if it is a READ, the number it sets the guard to, and the places of the calls it answers."""
+    """A command, the token if it is a READ, the new guard value, and the indices of the calls that it answers."""
 
     command: _Command
     token: str
@@ -76,7 +76,7 @@ class _Round(NamedTuple):
 async def open_link(
     url: str, *, name: str, timing: CacheTimings, meter: CacheMetrics | None = None
 ) -> AsyncIterator["RedisLink"]:
-    """Open a link, whether or not Redis answers now, and close it at the end; StartError if the URL makes no sense."""
+    """Open a link, whether or not Redis answers now, and close it at the end; StartError if the URL is invalid."""
     pool = pool_of(url, ConnectionPool)
     link = RedisLink(pool, name=name, timing=timing, meter=meter)
     try:
@@ -89,13 +89,13 @@ async def open_link(
 
 
 class RedisLink:
-    """Runs scripts on one connection of `pool`, in the name space of the store `name`, while `keep` keeps it up.
+    """Runs scripts on one connection of `pool`, in the name space of the store `name`, while `keep` maintains it.
 
-    `me` is its name in Redis, and `draw` draws random ones.
+    `me` identifies this process in Redis; `draw` returns a random name.
     """
 
     up_since: float | None = None
-    """By our timer: since when Redis has answered. None if it does not."""
+    """Since when Redis has answered, by the local timer; None if it does not answer."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class RedisLink:
         self.me = draw()
 
     async def read(self, guid: str, boot: str) -> Answer:
-        """Run READ for a GUID; all that are asked for in one exchange are read in one step, under one token."""
+        """Run READ for a GUID; all reads of one exchange are one atomic command with one token."""
         return await self._ask(_Call(READ, guid, (), boot))
 
     async def call(self, script: Script, guid: str, *arguments: str | bytes | int, boot: str) -> Answer:
@@ -135,11 +135,11 @@ class RedisLink:
         return answer
 
     async def epoch_lost(self, boot: str) -> bool:
-        """Whether what Redis kept under this boot is lost; CacheUnavailable if it does not say."""
+        """Return whether the entries of this epoch are lost; CacheUnavailable if Redis does not answer."""
         return (await self.call(LOOK, "", boot=boot)).value is None
 
     async def begin_epoch(self, gen: int) -> Epoch:
-        """Give Redis a boot of this generation, or return the one that it has, of this generation or a later one."""
+        """Give Redis an epoch of this generation, or return the existing one if it is of this or a later generation."""
         answer = await self.call(ADOPT, "", gen, self.draw(), boot="")
         if answer.value is None:
             await self._break()
@@ -148,7 +148,7 @@ class RedisLink:
         return Epoch(name, int(name.split(".")[1]))
 
     async def check(self) -> None:
-        """Return if Redis answers; CacheUnavailable if not."""
+        """Return if Redis answers, else raise CacheUnavailable."""
         await self.epoch_lost("")
 
     async def _ask(self, call: _Call) -> Answer:
@@ -158,14 +158,14 @@ class RedisLink:
             return await self._calls.ask(call)
 
     async def wait_up(self, seconds: float) -> None:
-        """Return as soon as the link is up; CacheUnavailable if it is not within this time."""
+        """Return as soon as the link is up; CacheUnavailable if that takes longer than this."""
         try:
             await within(seconds, self._up.wait())
         except TimeoutError as error:
             raise CacheUnavailable("Redis does not answer") from error
 
     async def keep(self) -> None:
-        """Make the link, and make it anew whenever it breaks, until cancelled; one that does not last, ever later."""
+        """Connect, and reconnect whenever the link breaks, until cancelled; pauses grow while it does not last."""
         pause, longest = RETRY_SECONDS
         told = False
         while True:
@@ -181,14 +181,14 @@ class RedisLink:
                 told, pause = False, RETRY_SECONDS[0]
                 await self._broken.wait()
                 continue
-            if not told and pause > RETRY_SECONDS[0]:  # once may be a connection that was closed, and is no news
+            if not told and pause > RETRY_SECONDS[0]:  # a single failure may be a closed connection
                 _log.warning("cache is down, all goes to the store", error=fault)
                 told = True
             await asyncio.sleep(min(pause, longest))
             pause = min(2 * pause, longest)
 
     async def _lasts(self, seconds: float) -> bool:
-        """Whether the link is still up after this time; if not, return as soon as it breaks."""
+        """Return whether the link is still up after this time; return early if it breaks."""
         try:
             async with asyncio.timeout(seconds):
                 await self._broken.wait()
@@ -197,7 +197,7 @@ class RedisLink:
         return False
 
     async def aclose(self) -> None:
-        """Answer what is under way, and close the connection."""
+        """Answer the calls in progress, and close the connection."""
         await self._calls.drain()
         await self._break()
 
@@ -233,7 +233,7 @@ class RedisLink:
         asked, rounds = self._timer(), self._rounds(calls)
         try:
             replies = await within(self._timing.redis, _pipeline(self._connection, [each.command for each in rounds]))
-        except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a transport that is closed
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a closed transport
             await self._break()
             raise CacheUnavailable(f"Redis: {reason(error)}") from error
         answers: dict[int, Answer] = {}
@@ -244,12 +244,12 @@ class RedisLink:
         return [answers[place] for place in range(len(calls))]
 
     def _note(self, call: _Call, reply: Any, number: int) -> None:
-        """Note that the guard has been set, if that is what a reply says."""
+        """Note the guard value if a reply confirms that it was set."""
         if number and isinstance(reply, int) and (call.script is BEGIN or reply):
             self._guard.reach(call.boot, number)
 
     def _rounds(self, calls: list[_Call]) -> list[_Round]:
-        """Return what is to be sent, the reads of each boot as one, and which of the calls each command answers."""
+        """Build the commands, merging the reads of each epoch into one, with the calls that each command answers."""
         reads: dict[str, list[int]] = {}
         rounds: list[_Round] = []
         for place, call in enumerate(calls):
@@ -276,13 +276,13 @@ class RedisLink:
         control, space = f"gs:{self._name}:ctl", f"gs:{self._name}:{boot}"
         keys = [f"{space}:{kind}:{guid}" for guid in guids for kind in "vwl"]
         keys += [f"{space}:{each}" for each in more]
-        # A boot of another run counts no more, though the memory of it may have been restored or copied.
+        # An epoch of another run of Redis is void, even if its memory was restored or copied.
         first = self._run_id if script is ADOPT else boot if boot.startswith(self._run_id) else ""
         return ("EVALSHA", script.digest, 1 + len(keys), control, *keys, first, *arguments)
 
 
 async def _greet(connection: Connection) -> tuple[bytes, bytes]:
-    """Connect, load the scripts, and return what INFO says of the server, and of its replication."""
+    """Connect, load the scripts, and return the `server` and `replication` sections of INFO."""
     await connection.connect()  # type: ignore[no-untyped-call]
     loads = [("SCRIPT", "LOAD", script.source) for script in SCRIPTS]
     server, replication, *_ = await _pipeline(connection, [("INFO", "server"), ("INFO", "replication"), *loads])
@@ -290,9 +290,9 @@ async def _greet(connection: Connection) -> tuple[bytes, bytes]:
 
 
 async def _pipeline(connection: Connection, commands: Sequence[_Command]) -> list[Any]:
-    """Send the commands as one, and return their replies in order; an error among them is raised.
+    """Send the commands as one, and return their replies in order; raise the first error reply.
 
-    But for one: that there was no memory for this command is its reply, since the others are as good as ever.
+    An out-of-memory error is returned as the reply to its command, because the other replies remain valid.
     """
     if not commands:
         return []

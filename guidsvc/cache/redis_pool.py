@@ -1,6 +1,6 @@
-"""redis-py as this folder uses it: pools that a URL names, which try nothing twice, and a limit to how long it takes.
+"""How this package uses redis-py: connection pools without retries, and time limits.
 
-The time-outs of redis-py itself are not used where `within` is: they count the time in which our own loop was busy.
+`within` replaces the time-outs of redis-py, which also count the time in which our own event loop was busy.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 from guidsvc.connection_urls import connect_with_redacted_errors
 
 CONNECT_SECONDS = 1.0
-"""For the connection itself, with TLS and all; after it, Redis must prove that it answers within the time-out."""
+"""Time limit for connecting, TLS included. Afterwards Redis must answer a probe within the normal time limit."""
 TURNS = 100
-"""So many turns of the loop is an answer given that has arrived, to get in parts to whoever waits for it."""
+"""Event-loop iterations that an answer which has arrived gets to reach its awaiting task."""
 
 REPLICA = "it is a replica, which cannot be a cache; name its master"
 
@@ -28,7 +28,7 @@ _Pool = TypeVar("_Pool", bound=ConnectionPool)
 
 
 def pool_of(url: str, kind: type[_Pool], **options: Any) -> _Pool:
-    """Return a pool of connections, none of which is made; StartError if the URL makes no sense."""
+    """Return an unconnected connection pool; StartError if the URL is invalid."""
 
     def make(url: str) -> _Pool:
         parts = urlsplit(url)
@@ -39,7 +39,7 @@ def pool_of(url: str, kind: type[_Pool], **options: Any) -> _Pool:
             protocol=2,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,
-            driver_info=None,  # to tell it takes a right of its own
+            driver_info=None,  # sending it would need an additional permission
             **options,
         )
         pool.make_connection()  # type: ignore[no-untyped-call]  # which is made and not connected: an option that no connection knows shows here
@@ -49,9 +49,9 @@ def pool_of(url: str, kind: type[_Pool], **options: Any) -> _Pool:
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, _Done]) -> _Done:
-    """Return what the work returns; TimeoutError, and the work is cancelled, if it takes longer than this.
+    """Return the result of the work; cancel it and raise TimeoutError if it takes longer than this.
 
-    Not counted is the time in which our own loop was busy: an answer that is there when the time is up is taken.
+    Time in which our own event loop was busy does not count: an answer that has arrived by then is accepted.
     """
     task = asyncio.create_task(work)
     try:
@@ -68,15 +68,15 @@ async def within(seconds: float, work: Coroutine[Any, Any, _Done]) -> _Done:
 
 
 def reason(error: BaseException) -> str:
-    """Return what an error says, or what it is where it says nothing.
+    """Return the message of an error, or its type if the message is empty.
 
-    Redis quotes the arguments of a command that it does not know, where it was renamed: a password, or a record.
+    Redis quotes the arguments of an unknown (renamed) command, which may be a password or a record: cut them off.
     """
     return str(error).partition(", with args beginning with")[0] or type(error).__name__
 
 
 def demand_master(info: bytes) -> None:
-    """Raise RedisError if this Redis cannot be a cache, by what INFO says of its replication."""
+    """Raise RedisError if INFO replication shows that this Redis cannot be a cache."""
     if b"role:master\r\n" not in info:
         raise RedisError(REPLICA)
     if b"master_replid:" not in info:
@@ -84,7 +84,7 @@ def demand_master(info: bytes) -> None:
 
 
 def run_id(info: bytes) -> str:
-    """Find the name that a Redis gives itself at each start, in what INFO says."""
+    """Extract the run id, which Redis draws at each start, from INFO server."""
     found = re.search(rb"^run_id:(\w+)", info, re.MULTILINE)
     if found is None:
         raise RedisError("INFO server tells no run_id")

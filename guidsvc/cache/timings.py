@@ -1,49 +1,49 @@
-"""The time limits of the cache protocol. All that it assumes of clocks is that they run at nearly the same rate."""
+"""Time limits of the cache protocol, which assumes only that all clocks run at nearly the same rate."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 MonotonicClock = Callable[[], float]
-"""Returns seconds by a clock of this process that is never set, and goes on while the process stands still."""
+"""Returns the seconds of a clock of this process that is never set and runs on while the process is suspended."""
 
 
 @dataclass(frozen=True)
 class CacheTimings:
-    """Seconds; `slack` is the share by which clocks may differ in their rate."""
+    """Durations in seconds; `slack` is the maximum relative difference between clock rates."""
 
     redis: float = 0.1
-    """In which Redis answers, or counts as unavailable."""
+    """Time limit for an answer of Redis; after it, Redis counts as unavailable."""
     entry: float = 600.0
-    """For which an entry lives at most: those which nobody reads have to go, as Redis is to evict nothing."""
+    """Maximum lifetime of an entry. Unread entries must expire, because Redis must not evict anything."""
     lease: float = 0.25
-    """For which a process may serve what it read from Redis, counted from when it asked."""
+    """How long a process may serve a value that it read from Redis, counted from the request."""
     cool: float = 1.0
-    """For which no process may hold what has been written, so that one who writes it again need not wait for that."""
+    """How long no lease is granted on a key after BEGIN, so that the next write of the key need not wait."""
     token: float = 3.0
-    """For which a reader may fill in what the store says."""
+    """How long a reader may fill in what it read from the store."""
     marker: float = 10.0
-    """For which nothing of a key is filled in, if its writer does not say that it is done."""
+    """How long fills of a key stay blocked if its writer never sends END."""
     fence_lease: float = 2.0
-    """For which a look at the fence holds, counted from when it was asked for."""
+    """How long a reading of the fence is valid, counted from the request."""
     poll: float = 0.5
-    """Between two looks."""
+    """Interval between two readings of the fence."""
     begin: float = 0.3
-    """How long a write waits for Redis to come back before it goes on without."""
+    """How long a write waits for Redis to recover before it continues without Redis."""
     hold_down: float = 1.0
-    """For which Redis has been well before it is used again; the longer, the more often it failed."""
+    """How long Redis must have been healthy before it is used again; grows with repeated failures."""
     skew: float = 0.5
-    """By which clocks of a store that fails over may differ, taken off the time that a write has."""
+    """Maximum clock difference in a store that fails over, subtracted from the window of a write."""
     slack: float = 0.01
 
     def held(self, seconds: float) -> float:
-        """Return a lease as who holds it counts it."""
+        """Return a lease duration as its holder must count it: shortened by the slack."""
         return seconds * (1 - self.slack)
 
     def waited(self, seconds: float) -> float:
-        """Return a lease as who waits for its end counts it."""
+        """Return a lease duration as a process that waits for its end must count it: lengthened by the slack."""
         return seconds * (1 + self.slack)
 
 
 def milliseconds(seconds: float) -> int:
-    """Return a time as Redis takes it."""
+    """Convert seconds to the whole milliseconds that Redis takes."""
     return round(seconds * 1000)

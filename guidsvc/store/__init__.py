@@ -1,7 +1,7 @@
-"""The store's contract, and the way to open the store that a URL names.
+"""The entry points of the store package: open the store that a URL names.
 
-A store keeps records and holds no rule. Everything that changes a record goes through one compare-and-swap,
-so no check-then-act race is possible, whoever else writes.
+A store holds records and enforces no business rule. Every change of a record is one compare-and-swap, so no
+check-then-act race is possible, even with concurrent writers.
 """
 
 from collections.abc import AsyncIterator
@@ -21,8 +21,8 @@ async def open_store(
 ) -> AsyncIterator[Database]:
     """Open the store that a URL names, `sqlite:///path` or `mongodb://...`, and close it at the end.
 
-    `exclusive` says that nobody else may write the same records, because they are cached in this process: it
-    is enforced where the store can (SQLite, on one host). StartError if the store cannot be used.
+    `exclusive` means that no other process may write the same records, because this process caches them. SQLite
+    enforces it on one host. StartError if the store cannot be used.
     """
     scheme = scheme_of(url)
     if scheme == "sqlite":
@@ -42,9 +42,9 @@ async def open_store(
 
 @asynccontextmanager
 async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[ApiKeyRepository]:
-    """Open what a store keeps of keys, and nothing else, though a service has it open for itself alone.
+    """Open only the API keys of a store; this works while a service has the store open exclusively.
 
-    StartError if the store cannot be used; NoStore if there is none, unless it may `create` one.
+    StartError if the store cannot be used; NoStore if it does not exist and `create` is False.
     """
     if url.startswith("sqlite:"):
         from guidsvc.store.sqlite.store import open_keys_of, path_of_url
@@ -62,7 +62,7 @@ async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[ApiKeyRep
 
 
 def place_of(url: str) -> str:
-    """Return where the store is that a URL names, as people are told: an absolute path, or a URL without a password."""
+    """Return the location of a store for display: an absolute path, or a URL without its password."""
     if not url.startswith("sqlite:"):
         return redact(url)
     from guidsvc.store.sqlite.store import path_of_url

@@ -1,6 +1,6 @@
-"""The fence: one document in the store that says whether the caches of its records may be used.
+"""The cache fence: one document in the store that says whether caches of its records may be used.
 
-The store keeps it and swaps it, and knows nothing of what it means; `guidsvc.cache.fence_monitor` does.
+The store only holds and swaps it; `guidsvc.cache.fence_monitor` interprets it.
 """
 
 from enum import StrEnum
@@ -10,20 +10,20 @@ from guidsvc.domain.record import Record
 
 
 class Mode(StrEnum):
-    """What the fence says."""
+    """The state of the fence."""
 
     OFF = "off"
-    """No cache is read or filled, and no write need tell it."""
+    """No process reads or fills a cache, and writes need not invalidate it."""
     ARM = "arm"
-    """None is read or filled yet, and every write tells it already."""
+    """No process reads or fills a cache yet, but every write already invalidates it."""
     ON = "on"
 
 
 class Fence(NamedTuple):
-    """What the fence says, of which generation it is, and which boot of the cache it is about.
+    """The mode of the fence, its generation, and the cache epoch that it refers to.
 
-    The generation rises whenever the fence is set to OFF or to ARM. A boot that is empty says that nobody holds an
-    older view of the fence: it is new, or whoever set it had the store for itself.
+    The generation rises whenever the fence is set to OFF or ARM. An empty epoch means that no process holds an older
+    view of the fence: the fence is new, or was set by a process that had the store to itself.
     """
 
     mode: Mode
@@ -36,24 +36,24 @@ NEW = Fence(Mode.OFF, 0, "")
 
 
 class FenceReading(NamedTuple):
-    """The fence, and the time in milliseconds by the store's own clock, whichever that is, when it was seen."""
+    """The fence, and the time of the reading in milliseconds by the store's own clock, of unspecified origin."""
 
     fence: Fence
     now: int
 
 
 class Clocked(Protocol):
-    """A store whose own clock can be read."""
+    """A store with a readable clock."""
 
     async def fence(self) -> FenceReading:
-        """Return the fence as it is now, never as it was; and the time by the store's own clock."""
+        """Return the current fence, never a stale one, and the time by the store's own clock."""
 
 
 class FenceStore(Clocked, Protocol):
-    """Records that can be cached in a place which the store does not know."""
+    """Records that can be cached outside the store."""
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
-        """Put `new` in the place of `old`, atomically; False, and nothing is changed, if it is another by now."""
+        """Replace `old` with `new` atomically; return False, and change nothing, if the stored fence is not `old`."""
 
     async def get_linearizable(self, guid: str) -> Record | None:
-        """Return what `get` does, when no write is half done that was begun before: so what is later is later."""
+        """Return what `get` would, once no earlier write is half done: a write that shows later was made later."""

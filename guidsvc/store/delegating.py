@@ -1,4 +1,4 @@
-"""A store around a store, which passes everything on: a cache, or a test, goes over what it has to say about."""
+"""Base class for store decorators: delegates every call; subclasses override what they change."""
 
 from collections.abc import Sequence
 from typing import Generic, TypeVar
@@ -11,7 +11,7 @@ _Store = TypeVar("_Store", bound=Store)
 
 
 class DelegatingStore(Generic[_Store]):
-    """The store that it is given, as it is."""
+    """A decorator that passes every call to the wrapped store."""
 
     def __init__(self, store: _Store) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""A store around a store, which measures how long each operation takes, and counts those that fail."""
+"""A store decorator that measures the latency of each operation and counts failures."""
 
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -15,7 +15,7 @@ from guidsvc.telemetry.metrics import Stopwatch, StoreMetrics
 
 
 class InstrumentedStore(DelegatingStore[Backend]):
-    """The store that it is given, measured; receipts are not."""
+    """A measured store. Receipt operations are not measured."""
 
     def __init__(self, store: Backend, meter: StoreMetrics) -> None:
         super().__init__(store)

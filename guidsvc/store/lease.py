@@ -1,7 +1,7 @@
-"""The end of a lease by the store's clock: the latest time at which a write under it may take effect.
+"""The end of a lease by the store's clock: the latest time at which a write under the lease may take effect.
 
-A process may stand still between its last look at a lease and the write, so the store itself must reject a write that
-comes too late (`not_after` of `Store.swap`). The store knows only its own clock; this converts from ours.
+A process may be suspended between its last check of a lease and the write, so the store itself must reject a late
+write (`not_after` of `Store.swap`). The store knows only its own clock; this module converts from the local timer.
 """
 
 import time
@@ -11,18 +11,18 @@ from math import floor
 from guidsvc.store.cache_fence import Clocked
 
 Timer = Callable[[], float]
-"""Returns seconds by a clock of this process that is never set, and goes on while the process stands still."""
+"""Returns the seconds of a clock of this process that is never set and runs on while the process is suspended."""
 
 FRESH_SECONDS = 1.0
-"""The store's clock is read again if the last look is older than this: clocks drift apart."""
+"""Maximum age of a reading of the store's clock, in seconds, because clocks drift apart."""
 SLACK = 0.01
-"""The share by which clocks may differ in their rate."""
+"""Maximum relative difference between clock rates."""
 SKEW_SECONDS = 0.5
-"""The difference between the clocks of the members of a store that fails over."""
+"""Maximum difference, in seconds, between the clocks of the members of a store that fails over."""
 
 
 class LeaseClock:
-    """The clock of a store, as this process last saw it."""
+    """The store's clock, estimated from its last reading."""
 
     def __init__(self, store: Clocked, *, timer: Timer = time.monotonic) -> None:
         self._store = store
@@ -31,7 +31,7 @@ class LeaseClock:
         self._now = 0
 
     async def not_after(self, deadline: float) -> int:
-        """Return a deadline by our timer as `Store.swap` takes it: never later, whatever the two clocks do.
+        """Convert a deadline by the local timer for `Store.swap`; the result is never later, however the clocks differ.
 
         StoreUnavailable if the store's clock cannot be read.
         """
@@ -43,7 +43,7 @@ class LeaseClock:
 
 
 def earliest(one: int | None, other: int | None) -> int | None:
-    """Return the earlier of two deadlines, of which either may be none."""
+    """Return the earlier of two deadlines; None means no deadline."""
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)

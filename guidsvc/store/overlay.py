@@ -1,8 +1,8 @@
-"""A store in which changes are rehearsed: it reads what another holds, and keeps what is written to itself.
+"""Dry-run store: reads through to the real store and keeps writes in a temporary SQLite overlay.
 
-What is written goes into a temporary database of SQLite, which has no name, spills to disk where it grows large,
-and is gone when it is closed. It takes its pages from the temporary space of the request, so it can grow to that bound.
-It is opened by the first write, when that has its space: so the temporary space bounds how many there are, too.
+The overlay database has no name, spills to disk when it grows, and disappears when it is closed. Its pages count
+against the temporary space of the request, which bounds its size. The first write opens it, after reserving its
+space, so the temporary space also bounds the number of overlays.
 """
 
 import sqlite3
@@ -22,33 +22,33 @@ _SCHEMA = """
 
 
 _STEP_BYTES = 256 * 1024
-"""So many bytes of the temporary space are taken at a time."""
+"""Temporary space is reserved in steps of this many bytes."""
 _ROW_BYTES, _PER_BYTE = 512, 2
-"""What a row takes in the file at most: so much, and so many bytes for each of its own (pages may be half empty)."""
+"""Upper bound of a row's size in the file: a fixed part, plus a factor of its own bytes (pages may be half empty)."""
 
 
 @contextmanager
 def open_overlay(store: Store, share: Share | None = None) -> Iterator["OverlayStore"]:
-    """Rehearse on a store, inside. It is never written to. What is rehearsed is taken from the share of the request."""
+    """Yield a dry-run overlay of a store, which is never written. Overlay data counts against the request's share."""
     with ExitStack() as opened:
         share = opened.enter_context(TemporarySpace().share()) if share is None else share
         yield opened.enter_context(closing(OverlayStore(store, share)))
 
 
 class OverlayStore(DelegatingStore[Store]):
-    """The store as it would be. Of each GUID one swap at a time, which its one service sees to."""
+    """The store as it would be after the writes. The single service that uses it must serialize the swaps of a GUID."""
 
     def __init__(self, store: Store, share: Share) -> None:
         super().__init__(store)
         self._written: sqlite3.Connection | None = None
         self._share = share
-        self._room = 0  # bytes that were taken, and are still to be written
+        self._room = 0  # bytes reserved and not yet written
         self._taken_bytes = 0
         self._has_file = False
-        self._fault: str | None = None  # that of a write: without a journal the database is damaged by it
+        self._fault: str | None = None  # the first failed write: without a journal it damages the database
 
     def close(self) -> None:
-        """Forget what was written."""
+        """Discard all writes."""
         if self._written is not None:
             self._written.close()
 
@@ -83,7 +83,7 @@ class OverlayStore(DelegatingStore[Store]):
         return True
 
     def _take(self, size: int) -> None:
-        """Take room for a row. What a row had before that is replaced is not given back: SQLite may not reuse it."""
+        """Reserve space for a row. The space of a replaced row is not released, because SQLite may not reuse it."""
         if size > self._room:
             step = max(size, min(_STEP_BYTES, self._share.left))
             self._take_file(step)
@@ -93,7 +93,7 @@ class OverlayStore(DelegatingStore[Store]):
         self._room -= size
 
     def _take_file(self, step: int) -> None:
-        """Take a file descriptor before SQLite has so much that it needs a file: its own memory is twice that."""
+        """Reserve a file descriptor before SQLite needs a file, which is at twice MEMORY_BYTES."""
         if not self._has_file and self._taken_bytes + step > MEMORY_BYTES:
             self._share.take_file()
             self._has_file = True

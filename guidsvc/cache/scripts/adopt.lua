@@ -1,8 +1,8 @@
--- ADOPT: give this Redis a new boot, the same to all who ask for one of this generation.
--- KEYS: the boot, of this store.  ARGV: the run id of this Redis, the generation, a random name.
--- Returns the boot that there is now: run id, generation and name; nil if this is a replica. One of another run, restored
--- from disk or copied from another server, or of another history, does not count; one of a later generation is left as it
--- is. The history that a boot was made in is kept behind its name.
+-- ADOPT: give this Redis a new boot (epoch). All callers of one generation get the same boot.
+-- KEYS: the boot of this store.  ARGV: the run id of this Redis, the generation, a random name.
+-- Returns the current boot: run id, generation and name; nil if this is a replica.
+-- A boot of another run (restored from disk or copied from another server) or of another history is replaced.
+-- A boot of a later generation is returned unchanged. The stored boot ends with the history in which it was made.
 local now = history()
 if now == '@replica' then return false end
 local boot = redis.call('GET', KEYS[1])

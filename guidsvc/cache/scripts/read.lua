@@ -1,16 +1,18 @@
--- READ: what does the cache know of these GUIDs?
+-- READ: look up these GUIDs.
 -- KEYS: the boot; then the value, the markers and the lease of each GUID.
 -- ARGV: the caller's boot, a new token, its life in ms, the caller's name, the life of a lease in ms.
--- Returns nil under another boot; else of each GUID: a value, 'R' and the record, and a lease of it is noted; 'T': the
--- caller may fill with its token; or 'B': busy, a write or a fill is under way. Where no lease is given, since the GUID
--- has just been written, or noted, for the lack of memory, the value begins with 'r': it must not be kept.
+-- Returns nil in another boot; else, for each GUID, one of:
+--   'R' and the record: a lease was noted.
+--   'r' and the record: no lease, because the GUID was just written or memory is short; the caller must not keep it.
+--   'T': the caller may fill with its token.
+--   'B': busy, a write or a fill is in progress.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] .. history() then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = {}
 for place = 2, #KEYS, 3 do
     local value = redis.call('GET', KEYS[place])
-    if value and string.sub(value, 1, 1) == 'R' then -- then no marker is live: BEGIN drops it, and FILL waits for END
+    if value and string.sub(value, 1, 1) == 'R' then -- no marker is live: BEGIN drops values, FILL respects it
         local holder = redis.call('GET', KEYS[place + 2])
         local leased = not holder or string.sub(holder, 1, 1) ~= '-'
         if leased then
