@@ -45,7 +45,7 @@ class OverlayStore(DelegatingStore[Store]):
         self._room = 0  # bytes reserved and not yet written
         self._taken_bytes = 0
         self._has_file = False
-        self._fault: str | None = None  # the first failed write: without a journal it damages the database
+        self._fault: str | None = None  # the first SQLite error: without a journal it may have damaged the database
 
     def close(self) -> None:
         """Discard all writes."""

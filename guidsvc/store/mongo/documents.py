@@ -1,4 +1,4 @@
-"""Documents: how models are laid out in MongoDB, and what says in its words which of them are meant."""
+"""MongoDB documents: the mapping of models to documents, and of selections to filters."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from guidsvc.errors import CorruptRecord
 NOW = {"$toLong": "$$NOW"}
 """The time by MongoDB's clock, in Unix milliseconds."""
 LATE = {53, 66}
-"""The codes with which MongoDB rejects a creation that is too late: InvalidIdField, ImmutableField."""
+"""The error codes with which MongoDB rejects a late creation: InvalidIdField, ImmutableField."""
 _NO_VERSION = -1
 """A version that no record has."""
 Document = Mapping[str, Any]
@@ -29,25 +29,25 @@ _NAMES: Mapping[type, tuple[str, str]] = {
     ApiKey: ("id", "version"),
     QuotaLedger: ("owner", "version"),
 }
-"""Of which fields one is the key, and one rises with every change."""
+"""The key field of each model, and the field that rises with every change."""
 
 
 def same_as(model: Record | Receipt | ApiKey | QuotaLedger) -> dict[str, Any]:
-    """Return the filter of the document of a model, at its version."""
+    """Return the filter that matches the document of a model at its version."""
     key, version = _NAMES[type(model)]
     return {"_id": getattr(model, key), version: getattr(model, version)}
 
 
 def no_later_than(milliseconds: int) -> dict[str, Any]:
-    """Say that it is no later than this, as a filter of MongoDB."""
+    """Return the filter that matches only until this time, by MongoDB's clock."""
     return {"$expr": {"$lte": [NOW, milliseconds]}}
 
 
 def creation_of(record: Record, not_after: int | None) -> Creation:
-    """Return what creates a record if there is none of its GUID, and if it is no later than this.
+    """Return the operation that creates a record unless its GUID exists or the time is past `not_after`.
 
-    An insert has no condition. An upsert whose filter matches nothing inserts what its pipeline makes; if it is late,
-    that is a document which MongoDB never accepts, with an array as its `_id`.
+    An insert has no condition. An upsert whose filter matches nothing inserts the result of its pipeline. If it is
+    late, the result is a document that MongoDB never accepts, with an array as its `_id`.
     """
     document = document_of(record)
     if not_after is None:
@@ -58,7 +58,7 @@ def creation_of(record: Record, not_after: int | None) -> Creation:
 
 
 def document_of(model: Record | Receipt | ApiKey | QuotaLedger) -> dict[str, Any]:
-    """Lay a model out as a document: its key is `_id`, and `purge_at` a date, as the TTL index wants it."""
+    """Convert a model to a document: its key becomes `_id`, and `purge_at` a date, which the TTL index requires."""
     fields = model.model_dump()
     if "purge_at" in fields:
         fields["purge_at"] = DatetimeMS(fields["purge_at"] * 1000)
@@ -66,7 +66,7 @@ def document_of(model: Record | Receipt | ApiKey | QuotaLedger) -> dict[str, Any
 
 
 def filter_of(selection: Selection) -> dict[str, Any]:
-    """Say what a selection holds, as a filter of MongoDB."""
+    """Convert a selection to a MongoDB filter."""
     kept = {"purge_at": {"$gt": DatetimeMS(selection.kept_at * 1000)}}
     whose = {name: value for name in ("owner", "user") if (value := getattr(selection, name)) is not None}
     others = {"_id": {"$nin": sorted(selection.excluding)}} if selection.excluding else {}
@@ -74,12 +74,12 @@ def filter_of(selection: Selection) -> dict[str, Any]:
 
 
 def expiring(selection: Selection) -> dict[str, Any]:
-    """Say between which times those of a selection expire."""
+    """Return the filter for the expiry bounds of a selection."""
     return {"expire": {"$gte": selection.expire_from, "$lt": selection.expire_before}}
 
 
 def usage_of(prefix: str) -> list[dict[str, Any]]:
-    """Return the pipeline that counts the receipts whose key, of hexadecimal digits, begins with this."""
+    """Return the pipeline that counts the receipts whose key starts with this hexadecimal prefix."""
     size = {"$strLenBytes": {"$ifNull": ["$answer", ""]}}
     return [
         {"$match": {"_id": {"$gte": prefix, "$lt": f"{prefix}g"}}},
@@ -88,7 +88,7 @@ def usage_of(prefix: str) -> list[dict[str, Any]]:
 
 
 def model_of(model: type[Model], document: Document) -> Model:
-    """Return the model that a document is; CorruptRecord if it is none."""
+    """Convert a document to a model; CorruptRecord if it is invalid."""
     fields = dict(document)
     name, purge_at = fields.pop("_id"), fields.get("purge_at")
     if isinstance(purge_at, DatetimeMS):

@@ -1,6 +1,6 @@
-"""What an error of the driver says, for logs: codes and messages, and nothing that documents hold.
+"""Reasons of driver errors for logs: codes and messages, without document contents.
 
-The driver quotes the reply of the server, and documents that were sent, in the text of an error.
+The driver quotes the server's reply, and documents that were sent, in the text of an error.
 """
 
 import re
@@ -10,9 +10,9 @@ from typing import Any
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 MAX_REASONS, MAX_CHARACTERS = 4, 300
-"""How many different reasons are named of a bulk write, and how long a reason is."""
+"""Maximum number of distinct reasons of a bulk write, and maximum length of a reason."""
 _QUOTES = re.compile(r",? (?:Timeout: |full error: |configured timeouts: |dup key: )")
-"""What stands before the topology, the reply of the server, or the values of a key."""
+"""Precedes the topology, the server's reply, or the values of a key."""
 
 
 def reason_of(error: PyMongoError) -> str:

@@ -1,13 +1,12 @@
-"""The deployed store: a collection in MongoDB, through motor.
+"""The MongoDB store: one collection for the records, accessed through motor.
 
-The only file that imports motor, so that PyMongo's own asynchronous client can take its place. Whatever the
-driver raises ends here. Every operation on one record carries its `_id`, so a cluster that is sharded by the
-hash of `_id` sends it to one shard. A write is acknowledged by a majority, with its journal; a read sees only
-what a majority has.
+This is the only file that imports motor, so that PyMongo's own asynchronous client can replace it. Errors of the driver
+never leave this file. Every operation on one record carries its `_id`, so a cluster sharded by the hash of `_id` sends
+it to one shard. Writes are acknowledged by a majority, with journal; reads return only majority-committed data.
 
-A primary that has been deposed and does not know it yet answers such a read with what was before. The look at the fence
-is linearizable, so its answer proves the primary. A read that ends within `PROOF_SECONDS` of it counts, since no other
-primary is elected so soon; any other is read again, linearizably.
+A deposed primary that does not know it yet answers such a read with stale data. The read of the fence is linearizable,
+so its answer proves the primary. A read that ends within `PROOF_SECONDS` of it is valid, because no other primary is
+elected that soon; any other read is repeated, linearizably.
 """
 
 import math
@@ -67,26 +66,26 @@ from guidsvc.telemetry.metrics import StoreMetrics
 
 DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
 KEYS, LEDGERS = "keys", "ledgers"
-"""Where the records are, the receipts, the name of the store, its fence, keys, ledgers; the database if none is."""
+"""Names of the collections: records, receipts, store id, fence, API keys, ledgers; and of the default database."""
 TIMEOUT_MS = 2_000
-"""An operation, with all its retries, takes no longer than this."""
+"""Time limit for an operation, all retries included."""
 CLOCK_SECONDS = 10.0
-"""For how long the last answer tells the time of the server well enough to split a deadline."""
+"""How long a reading of the server's clock is accurate enough to split a deadline."""
 PROOF_SECONDS = 2.0
-"""For how long after a look at the fence its primary is the only one: far less than `electionTimeoutMillis` (10 s)."""
+"""How long a fence read proves that its primary is the only one: far less than `electionTimeoutMillis` (10 s)."""
 QUERY, QUERIES = 256, 16
-"""At most so many GUIDs go into one query, and so many queries are out at once."""
+"""Maximum number of GUIDs in one query, and of concurrent queries."""
 SETTLED = 100
-"""At most so many GUIDs go into one linearizable query, so that one reply holds all and none needs a `getMore`."""
+"""Maximum number of GUIDs in one linearizable query, so that one reply holds all and no `getMore` is needed."""
 
 FEW = 5_000
-"""So many documents are sorted rather than looked for, as in `sqlite_find`."""
+"""Below this number of matches, sorting them is faster than a scan in key order; see `guidsvc.store.sqlite.search`."""
 
 _REFUSALS = {11000, *LATE}
-"""What refuses a creation: there is a record of this GUID (DuplicateKey), or it is too late."""
+"""Codes that reject a creation: the GUID already exists (DuplicateKey), or it is too late."""
 _BY_KEY, _BY_USER, _BY_OWNER, _BY_BOTH, _BY_EXPIRE = "_id_", "user_key", "owner_key", "owner_user_key", "expire"
 _BY = {(False, False): _BY_KEY, (False, True): _BY_USER, (True, False): _BY_OWNER, (True, True): _BY_BOTH}
-"""What has the keys in order, by whether an owner is named, and a user."""
+"""The index with the keys in order, by whether the selection names an owner, and a user."""
 _INDEXES = [
     IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0),
     IndexModel([("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_USER),
@@ -109,7 +108,7 @@ async def open_mongo(
     few: int = FEW,
     meter: StoreMetrics | None = None,
 ) -> AsyncIterator["MongoStore"]:
-    """Open the store, make its indexes where they are missing, and close its connections at the end."""
+    """Open the store, create missing indexes, and close the connections at the end."""
     client = _client(url, timeout_ms)
     try:
         collection = client.get_default_database(DATABASE).get_collection(
@@ -153,14 +152,14 @@ def _client(url: str, timeout_ms: int) -> AsyncIOMotorClient[dict[str, Any]]:
 
 
 def _strictly(url: str, **options: Any) -> AsyncIOMotorClient[dict[str, Any]]:
-    """Make a client; what the driver would warn of, and go on without, is an error: an option that it does not know."""
+    """Create a client; turn driver warnings, such as that of an unknown option, into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         return AsyncIOMotorClient(url, **options)
 
 
 async def _prepare(collection: _Collection, *, exclusive: bool) -> bool:
-    """Make what is missing; return whether the cluster is sharded."""
+    """Create what is missing; return whether the cluster is sharded."""
     try:
         await collection.create_indexes(_INDEXES)
         await collection.database[RECEIPTS].create_indexes(_RECEIPT_INDEXES)
@@ -178,15 +177,15 @@ async def _prepare(collection: _Collection, *, exclusive: bool) -> bool:
 
 
 def _unusable(error: PyMongoError) -> StartError:
-    """Return the error that tells of this one, less what describes the whole topology, or reply."""
+    """Convert an error to a StartError, without the topology or the reply that it quotes."""
     return StartError(f"store_url: MongoDB cannot be used: {reason_of(error)}")
 
 
 class MongoStore:
     """Records in MongoDB, one document each.
 
-    `proof_seconds` says for how long a look at the fence proves the primary. For ever, where this process alone writes:
-    it reads from where it wrote. Not at all on a sharded cluster: the fence proves the primary of its own shard.
+    `proof_seconds` is how long a fence read proves the primary. It is infinite if only this process writes, because it
+    reads from where it wrote. It is 0 on a sharded cluster, because the fence proves only the primary of its own shard.
     """
 
     def __init__(
@@ -328,7 +327,7 @@ class MongoStore:
         return await _purge(self._receipts, before, limit)
 
     def on_claim(self, changed: Callable[[bool], None]) -> None:
-        """Do nothing: MongoDB keeps no claim."""
+        """Do nothing: MongoDB does not enforce claims."""
 
     async def store_id(self) -> str:
         try:
@@ -346,7 +345,7 @@ class MongoStore:
             raise StoreUnavailable(f"MongoDB: {reason_of(error)}") from error
 
     async def index_for(self, selection: Selection) -> str:
-        """Choose what finds a page soonest. MongoDB would keep a choice of its own for other bounds too."""
+        """Choose the fastest index for a page. MongoDB would reuse its own choice for other bounds."""
         if selection.by_expire:
             few = await self._collection.count_documents(expiring(selection), hint=_BY_EXPIRE, limit=self._few)
             if few < self._few:
@@ -366,7 +365,7 @@ class MongoStore:
         if old is None:
             if new is None:
                 raise ValueError("a swap of nothing for nothing")
-            # A group shares one command and its time limit, so each has to begin so long before its deadline.
+            # A group shares one command and its time limit, so each must begin that long before its deadline.
             begin = None if not_after is None else not_after - TIMEOUT_MS
             return await self._creations.ask(creation_of(new, begin))
         if not_after is None:
@@ -374,7 +373,7 @@ class MongoStore:
         deadline = await self._deadline(not_after)
         if deadline.run_ms == 0:
             return False
-        with pymongo.timeout(deadline.run_ms / 1000):  # which is the maxTimeMS of the command
+        with pymongo.timeout(deadline.run_ms / 1000):  # sets the maxTimeMS of the command
             return await self._change(same_as(old) | no_later_than(deadline.begin_ms), new)
 
     async def _change(self, same: dict[str, Any], new: Record | None) -> bool:
@@ -389,7 +388,7 @@ class MongoStore:
         return self._clock.deadline(not_after, self._timeout_ms)
 
     async def _create(self, creations: list[Creation]) -> list[bool]:
-        """Do each of these, in one operation, unless there is a record of its GUID or it is late; say which were."""
+        """Create the records in one bulk write; return which were created, rather than rejected as existing or late."""
         try:
             await self._collection.bulk_write(creations, ordered=False)
         except BulkWriteError as error:
@@ -405,7 +404,7 @@ def _fence_document(fence: Fence) -> Document:
 
 
 async def _one(collection: _Collection, model: type[Model], key: str) -> Model | None:
-    """Return the model of a key; None if there is none."""
+    """Return the model with this key, or None if it is absent."""
     try:
         document = await collection.find_one({"_id": key})
     except PyMongoError as error:
@@ -414,7 +413,7 @@ async def _one(collection: _Collection, model: type[Model], key: str) -> Model |
 
 
 async def _swap_one(collection: _Collection, old: Model | None, new: Model | None) -> bool:
-    """Put a model in the place of another, one of which may be None, for absent; False if that is not there."""
+    """Replace `old` with `new`; None for either means absent. Return False if `old` is not what is stored."""
     try:
         if old is None and new is not None:
             await collection.insert_one(document_of(new))
@@ -432,7 +431,7 @@ async def _swap_one(collection: _Collection, old: Model | None, new: Model | Non
 
 
 def _linearizable(collection: _Collection) -> _Collection:
-    """Return the same, read so that every write shows that was done before, though a majority has yet to get it."""
+    """Return the collection with linearizable reads, which show every earlier write, even before a majority has it."""
     return collection.with_options(read_concern=ReadConcern("linearizable"))
 
 
@@ -451,8 +450,8 @@ def _by_key(selection: Selection) -> str:
 
 
 def _write_failure(error: PyMongoError) -> GuidsvcError:
-    """Say what an error means to the caller of a write: only what was surely not done is called unavailable."""
-    if isinstance(error, BulkWriteError):  # of many writes: what became of which is not worth telling apart
+    """Convert an error of a write: StoreUnavailable only if the write was certainly not done."""
+    if isinstance(error, BulkWriteError):  # many writes: distinguishing their outcomes is not worth it
         return OutcomeUnknown(f"MongoDB: {reason_of(error)}")
     never_sent = isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError)
     refused = isinstance(error, OperationFailure) and not isinstance(error, WriteConcernError) and not error.timeout

@@ -1,6 +1,6 @@
-"""Copies of a SQLite store: a backup of a whole one, while it is served, and what can be saved of a damaged one.
+"""Copies of a SQLite store: an online backup, and the salvage of a damaged store.
 
-Both are made under a temporary name, checked, and only then given their own.
+Both write to a temporary name, and rename the copy only after checking it.
 """
 
 import os
@@ -16,15 +16,15 @@ from guidsvc.store.sqlite.files import connect, is_file_of
 from guidsvc.store.sqlite.schema import MAKE_FENCE, MAKE_IDENTITY, MIGRATIONS, identify, open_writer, start_error
 
 BUSY_SECONDS = 5.0
-"""How long a backup waits for a lock of the file. Writers hold none that keeps it out."""
+"""How long a backup waits for a lock of the file. Writers hold no lock that blocks it."""
 TABLES = ("identity", "fence", "ledgers", "keys", "receipts", "records")
 _MODE = 0o600
 _STEPS = 100_000
-"""After so many steps of SQLite a signal is looked for: SIGTERM and SIGINT end a backup that is under way."""
+"""SQLite instructions between two checks for signals, so that SIGTERM and SIGINT can end a backup."""
 
 
 class Copied(NamedTuple):
-    """What was made: where it is, how many records it holds, and how large it is."""
+    """A finished copy: its path, number of records and size."""
 
     path: Path
     records: int
@@ -32,20 +32,20 @@ class Copied(NamedTuple):
 
 
 def back_up(source: Path, target: Path, *, overwrite: bool) -> Copied:
-    """Copy a store as it is at one moment; StartError if it cannot be done, and then nothing is left.
+    """Copy a store as of one moment; raise StartError, and leave nothing behind, if that fails.
 
-    It takes one read transaction: writes go on beside it.
+    The copy is one read transaction, so writes continue meanwhile.
     """
 
     def copy(connection: sqlite3.Connection, made: Path) -> None:
-        connection.set_progress_handler(lambda: 0, _STEPS)  # in which Python handles a signal
+        connection.set_progress_handler(lambda: 0, _STEPS)  # lets Python handle signals
         connection.execute("VACUUM INTO ?", (str(made),))
 
     return _copied(source, target, copy, overwrite=overwrite)
 
 
 def salvage(source: Path, target: Path, *, overwrite: bool) -> Copied:
-    """Make a whole store of what can be read of a damaged one; StartError if that is not even its first page."""
+    """Build a whole store from the readable parts of a damaged one; StartError if even its first page is unreadable."""
 
     def copy(connection: sqlite3.Connection, made: Path) -> None:
         with closing(open_writer(made)) as writer:
@@ -73,18 +73,18 @@ def _copied(source: Path, target: Path, copy: Callable[[sqlite3.Connection, Path
                 raise StartError(f"store_url: {source} holds no guidsvc tables")
             copy(connection, made)
         records = _checked(made)
-        _refuse_target(source, target, overwrite=overwrite)  # the copy may have taken long
+        _refuse_target(source, target, overwrite=overwrite)  # again: the copy may have taken long
         _publish(made, target, overwrite=overwrite)
     return Copied(target, records, target.stat().st_size)
 
 
 def _refuse_target(source: Path, target: Path, *, overwrite: bool) -> None:
-    """StartError if the target is a file of the store, is not a regular file, or exists and must not be replaced."""
+    """Raise StartError if the target belongs to the store, is no regular file, or exists and must not be replaced."""
     if is_file_of(source, target):
         raise StartError(f"backup: {target} is the store itself, or a file beside it that SQLite uses; name another")
     with _writable(target):
         try:
-            mode = target.lstat().st_mode  # of a symbolic link itself: it would be replaced, not the file it points to
+            mode = target.lstat().st_mode  # lstat: a symbolic link itself would be replaced, not the file it points to
         except FileNotFoundError:
             return
     if stat.S_ISDIR(mode):
@@ -98,7 +98,7 @@ def _refuse_target(source: Path, target: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def _writable(target: Path) -> Iterator[None]:
-    """Turn what the system raises about the target into a StartError."""
+    """Convert an OSError about the target to a StartError."""
     try:
         yield
     except OSError as error:
@@ -107,7 +107,7 @@ def _writable(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
-    """Make an empty file beside the target that only its owner can read; remove it at the end if it is still there."""
+    """Create an empty file beside the target that only its owner can read; remove it at the end if it still exists."""
     made = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with _writable(target):
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _MODE))
@@ -120,7 +120,7 @@ def _temporary(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _reported(path: Path, target: Path | None = None) -> Iterator[None]:
-    """Turn what SQLite raises about a file, or about the target that it is copied to, into a StartError."""
+    """Convert a SQLite error about a file, or about the target of its copy, to a StartError."""
     try:
         yield
     except sqlite3.Error as error:
@@ -131,7 +131,7 @@ def _reported(path: Path, target: Path | None = None) -> Iterator[None]:
 
 
 def _checked(made: Path) -> int:
-    """Return how many records a copy holds; StartError if it is not whole."""
+    """Return the number of records in a copy; StartError if it is damaged."""
     with _reported(made), closing(connect(made, timeout_seconds=0)) as connection:
         identify(connection, made, newest=len(MIGRATIONS))
         (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
@@ -147,13 +147,13 @@ def _has_tables(connection: sqlite3.Connection) -> bool:
 
 
 def _publish(made: Path, target: Path, *, overwrite: bool) -> None:
-    """Sync the copy, and give it its name."""
+    """Sync the copy, and rename it to its target."""
     with _writable(target):
         _sync(made)
         if overwrite:
             made.replace(target)
         else:
-            target.hardlink_to(made)  # fails if somebody else has made the target meanwhile
+            target.hardlink_to(made)  # fails if another process has created the target meanwhile
         _sync(target.parent)
 
 
@@ -165,13 +165,13 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-# What can be saved
+# Salvage
 
 
 def _rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[object, ...]]:
-    """Yield the rows that can be read: from either end as far as it goes, then by the keys that an index holds.
+    """Yield the readable rows: from both ends until the first damage, then by the keys found in an index.
 
-    A row may come more than once.
+    A row may be yielded more than once.
     """
     try:
         columns = [row[1:6:4] for row in connection.execute(f"PRAGMA table_info({table})")]
@@ -188,9 +188,9 @@ def _rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[object, 
 
 
 def _walk(connection: sqlite3.Connection, table: str, key: str, order: str) -> Iterator[tuple[object, ...]]:
-    """Yield rows in the order of their keys, as far as it goes.
+    """Yield rows in key order until the first damage.
 
-    Each is asked for by itself: `sqlite3` steps to the next row before it returns one, and drops it if that one fails.
+    Each row has its own query: `sqlite3` steps to the next row before it returns one, and drops it if that step fails.
     """
     statement = f"SELECT {key}, * FROM {table} ORDER BY {key} {order} LIMIT 1"  # noqa: S608  # nosec B608  # as above
     beyond = ">" if order == "ASC" else "<"
@@ -210,7 +210,7 @@ def _until_damage(
 
 
 def _indexed_keys(connection: sqlite3.Connection, table: str, key: str) -> set[object]:
-    """Return the keys of the rows that the table itself does not lead to."""
+    """Return the keys in the indexes, which may lead to rows that a scan of the table cannot reach."""
     indexes = list(_until_damage(connection, f"PRAGMA index_list({table})"))
     found: set[object] = set()
     for index in indexes:
@@ -222,6 +222,6 @@ def _indexed_keys(connection: sqlite3.Connection, table: str, key: str) -> set[o
 
 
 def _restore_single_rows(writer: sqlite3.Connection) -> None:
-    """Make the one row of `identity` and of `fence` anew where it could not be read."""
+    """Recreate the single rows of `identity` and `fence` if they could not be read."""
     writer.execute(MAKE_IDENTITY)
     writer.execute(MAKE_FENCE)

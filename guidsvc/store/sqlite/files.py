@@ -1,8 +1,8 @@
-"""The files of a SQLite store: whether they are still the ones that were opened, and how large the log is.
+"""The files of a SQLite store: detection of replaced files, and the size of the log.
 
 SQLite works on open files, whatever happens to their names. After `mv other.db guidsvc.db` or `rm guidsvc.db-wal` it
-goes on in files that nobody can open any more, so a write would be acknowledged and lost. Two processes would even
-share a name and not its locks.
+continues in files that no process can open any more, so a write would be acknowledged and lost. Two processes could
+even share a name but not its locks.
 """
 
 import os
@@ -17,7 +17,7 @@ import structlog
 from guidsvc.errors import StoreReplaced
 
 WAL_BYTES = 64 * 1024 * 1024
-"""A write-ahead log above this size is cut back as soon as no reader needs it."""
+"""A write-ahead log above this size is truncated as soon as no reader needs it."""
 LOCK_SUFFIX = "-lock"
 _UNCLAIMED = ("", "-wal", "-shm")
 SUFFIXES = (*_UNCLAIMED, LOCK_SUFFIX)
@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 class StoreFiles:
-    """The database, its write-ahead log and the index of that, which must be open; and the lock file of a claim."""
+    """The database, its write-ahead log and shared-memory index, which must be open; and the lock file of a claim."""
 
     def __init__(self, path: Path, *, is_claimed: bool) -> None:
         self.path = path
@@ -41,10 +41,10 @@ class StoreFiles:
         self.is_claim_lost = False
         """Whether the lock file was removed or replaced, so that another process may have claimed the store."""
         self.on_claim: Callable[[bool], None] | None = None
-        """Called with False, in any thread, when the claim is lost."""
+        """Called with False, in any thread, when the claim is lost; with True, on the event loop, when it is back."""
 
     def check(self) -> None:
-        """Return if every file is still in its place; StoreReplaced if one was removed or replaced."""
+        """Return if every file is in its place; StoreReplaced if one was removed or replaced."""
         changed = [path for path, opened in self._identities.items() if _identity(path) != opened]
         if self._lock_path in changed and not self.is_claim_lost:
             self._lose_claim()
@@ -56,21 +56,21 @@ class StoreFiles:
             )
 
     def is_log_astray(self) -> bool:
-        """Whether the next process would not find this database with this log, as one of the two has another place."""
+        """Return whether the database or its log was moved, so that the next process would not find them together."""
         return any(_identity(path) != opened for path, opened in self._identities.items() if path != self._lock_path)
 
     def wal_bytes(self) -> int:
         """Return the size of the write-ahead log."""
         try:
             return self._log_path.stat().st_size
-        except OSError:  # as it was removed, or its folder
+        except OSError:  # it or its folder was removed
             return 0
 
     def shrink_wal(self, limit_bytes: int) -> None:
-        """Cut the log back if it is above the limit and nobody needs it; for a thread.
+        """Truncate the log if it exceeds the limit and is not in use; call this in a thread.
 
-        The pages are first copied beside the writers. The cut itself needs their lock, and waits neither for that nor
-        for a reader.
+        The pages are first copied without blocking writers. The truncation needs the writers' lock, but does not wait
+        for it, nor for readers.
         """
         if self.wal_bytes() <= limit_bytes:
             return
@@ -81,7 +81,7 @@ class StoreFiles:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def regain_claim(self) -> None:
-        """Note that a transaction found the lock file back: a process with another lock file writes no more."""
+        """Note that a transaction found the lock file restored: a process with another lock file writes no more."""
         self.is_claim_lost = False
         if self.on_claim is not None:
             self.on_claim(True)
@@ -104,7 +104,7 @@ class StoreFiles:
 
 
 def is_file_of(store: Path, path: Path) -> bool:
-    """Whether a path names the file of a store, or one that stands or may stand beside it, by this or another name."""
+    """Return whether a path is the file of a store, or one of the files that SQLite puts beside it, under any name."""
     there = _identity(path)
     for suffix in (*SUFFIXES, "-journal"):
         beside = store.with_name(store.name + suffix)
@@ -115,7 +115,7 @@ def is_file_of(store: Path, path: Path) -> bool:
 
 
 def connect(path: Path, *, timeout_seconds: float) -> sqlite3.Connection:
-    """Open a file that exists, for one thread at a time; sqlite3.Error if it does not."""
+    """Open an existing file, for one thread at a time; sqlite3.Error if it does not exist."""
     url = f"{path.absolute().as_uri()}?mode=rw"
     return sqlite3.connect(url, uri=True, timeout=timeout_seconds, isolation_level=None, check_same_thread=False)
 

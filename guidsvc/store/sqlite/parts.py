@@ -1,4 +1,4 @@
-"""Parts of a SQLite store: files that SQLite takes for an empty database, though they are left of a whole one."""
+"""Detection of incomplete SQLite stores: files that SQLite takes for an empty database, but that lost their data."""
 
 import time
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 from guidsvc.errors import StartError
 
 WAIT_SECONDS = 5.0
-"""How long another process may take to make the file."""
+"""How long another process may take to create the file."""
 
 
 def refuse_incomplete(path: Path) -> None:
-    """Return unless the file is a part of a store, which SQLite would take for an empty one; StartError if it is.
+    """Raise StartError if the file is part of a store that SQLite would take for an empty one.
 
-    It is looked at without SQLite, which would complete or remove what is beside it. Another process that makes the
-    file right now leaves it in such a state for a moment.
+    The check bypasses SQLite, which would complete or remove the files beside it. It retries, because another process
+    that is creating the file leaves it in such a state for a moment.
     """
     deadline = time.monotonic() + WAIT_SECONDS
     while (fault := _incompleteness(path)) is not None:
@@ -26,17 +26,17 @@ def refuse_incomplete(path: Path) -> None:
 
 
 def _incompleteness(path: Path) -> str | None:
-    """Say what is missing of a store, or return None: it is whole as far as its first page shows, or there is none."""
+    """Say what is missing, or return None if the file does not exist or its first page shows nothing wrong."""
     header = _first_page(path)
     if any(header[60:64] + header[68:72]):
-        return None  # it has a version or an application, which `identify` judges
+        return None  # it has a version or an application id, which `identify` checks
     if _size(path, "-journal"):
         return "is the beginning of a copy that was cut off"
     if not header:
         return "has no content, but there is a log beside it (-wal)" if _size(path, "-wal") else None
     if not header.startswith(b"SQLite format 3"):
-        return None  # of another kind, which SQLite says itself
-    is_empty = int.from_bytes(header[40:44], "big") == 0  # its schema was never written
+        return None  # not a SQLite file, which SQLite reports itself
+    is_empty = int.from_bytes(header[40:44], "big") == 0  # the schema was never written
     if is_empty and not path.with_name(path.name + "-wal").exists():
         return "holds no tables: it was copied without its log (-wal) while a service used it"
     return None

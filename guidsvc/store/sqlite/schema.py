@@ -1,6 +1,6 @@
-"""The SQLite file: whose it is, its schema and its versions; and who may open it beside whom.
+"""The SQLite file: its owner, schema and migrations, and the claims of processes on it.
 
-A file that is not ours is never touched; an older one is brought forward; a newer one is refused.
+A file of another application is never changed; an older file is migrated; a newer one is rejected.
 """
 
 import os
@@ -13,7 +13,7 @@ from guidsvc.store.sqlite.files import WAL_BYTES, connect
 from guidsvc.store.sqlite.parts import refuse_incomplete
 
 APPLICATION_ID = 0x67756964
-"""Marks a file as ours, in SQLite's header: "guid"."""
+"""Identifies files of guidsvc in SQLite's header: "guid"."""
 
 MIGRATIONS = (
     """
@@ -79,28 +79,28 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     """,
 )
-"""Step n brings a file from version n to n + 1. A step that has been released is never changed."""
+"""Step n migrates a file from version n to n + 1. A released step must never change."""
 
 BUSY_SECONDS = 2.0
 """How long a write waits for another process that writes the same file."""
 SHARE_SECONDS = 5.0
-"""How long one who would share the file waits for who has it alone: the first looks it through, and then shares it."""
-_READ_BUSY_SECONDS = 0.05  # reads run on the event loop, and in WAL mode they wait for nobody but a recovery
+"""How long a process waits to share the file: the first one has it alone while it checks it, and then shares it."""
+_READ_BUSY_SECONDS = 0.05  # reads run on the event loop; in WAL mode they wait only for a recovery
 
 
 RENAME = "UPDATE identity SET name = lower(hex(randomblob(8)))"
-"""Gives the store a new identity."""
+"""Gives the store a new id."""
 LET_GO = "UPDATE receipts SET leased_until = 0 WHERE answer IS NULL"
-"""Lets go of every lease."""
+"""Releases every lease."""
 MAKE_IDENTITY = "INSERT INTO identity SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM identity)"
 MAKE_FENCE = "INSERT INTO fence SELECT 'off', 0, '' WHERE NOT EXISTS (SELECT 1 FROM fence)"
-"""Make the one row of each, where a damaged file has lost it."""
+"""MAKE_IDENTITY and MAKE_FENCE restore the single row of each table where a damaged file has lost it."""
 FORGET = "UPDATE fence SET mode = 'off', gen = gen + 1, boot = ''"
-"""Says that nothing which a cache holds counts: the file may have been brought back from anywhere."""
+"""Voids all cached entries: the file may have been restored from a backup."""
 
 
 def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:
-    """Open the file for writing, made or brought to the newest version where needed; StartError if it cannot be."""
+    """Open the file for writing; create or migrate it if needed. StartError if that fails."""
     refuse_incomplete(path)
     connection = _connect(path, timeout=BUSY_SECONDS)
     try:
@@ -116,23 +116,23 @@ def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """Open the file, which must have been prepared by `open_writer`, for reading, in one thread at a time."""
+    """Open a file that `open_writer` has prepared, for reading in one thread at a time."""
     connection = connect(path, timeout_seconds=_READ_BUSY_SECONDS)
     connection.execute("PRAGMA query_only = ON")
     return connection
 
 
 def is_store(path: Path) -> bool:
-    """Whether there is a file that holds a store; StartError if it is another application's, or cannot be read."""
+    """Return whether the file holds a store; StartError if it is another application's, or cannot be read."""
     return path.exists() and _refuse_stranger(path, newest=len(MIGRATIONS))
 
 
 def claim(path: Path, *, exclusive: bool) -> tuple[sqlite3.Connection, bool]:
-    """Claim the file for this process alone, or together with others that share it, until the connection is closed.
+    """Claim the file exclusively, or shared with other processes, until the returned connection is closed.
 
-    Returns that, and whether nobody else had a claim: who shares the file has it alone until `share` is called. The
-    claim is a lock that SQLite holds on an empty file beside it, so it ends with the process, however that ends.
-    StartError if another process has a claim that does not go with this one, or the file is not ours.
+    Also return whether no other process had a claim: then even a shared claim is exclusive until `share` is called. The
+    claim is a lock that SQLite holds on an empty file beside the database, so it ends with the process in any case.
+    StartError if another process has a conflicting claim, or the file is another application's.
     """
     refuse_incomplete(path)
     if path.exists():
@@ -141,7 +141,7 @@ def claim(path: Path, *, exclusive: bool) -> tuple[sqlite3.Connection, bool]:
     try:
         if _locks(lock, "EXCLUSIVE"):
             return lock, True
-        lock.execute(f"PRAGMA busy_timeout = {round(SHARE_SECONDS * 1000)}")  # the first has it for a moment
+        lock.execute(f"PRAGMA busy_timeout = {round(SHARE_SECONDS * 1000)}")  # the first has it alone for a moment
         if not exclusive and _locks(lock, "DEFERRED"):
             return lock, False
     except sqlite3.Error as error:
@@ -155,13 +155,13 @@ def claim(path: Path, *, exclusive: bool) -> tuple[sqlite3.Connection, bool]:
 
 
 def share(lock: sqlite3.Connection) -> None:
-    """Let others claim the file too."""
+    """Downgrade an exclusive claim, so that other processes can share the file."""
     lock.execute("COMMIT")
     _locks(lock, "DEFERRED")
 
 
 def _locks(lock: sqlite3.Connection, kind: str) -> bool:
-    """Whether the lock can be had."""
+    """Try to take the lock; return whether that succeeded."""
     try:
         lock.execute(f"BEGIN {kind}")
         lock.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -175,8 +175,8 @@ def _locks(lock: sqlite3.Connection, kind: str) -> bool:
 
 
 def _connect(path: Path, timeout: float) -> sqlite3.Connection:
-    """Open a file; one that is not there is made for this user alone, and SQLite makes what is beside it likewise."""
-    with suppress(OSError):  # which SQLite finds too
+    """Open a file. Create a missing one with access for this user only, which SQLite copies to the files beside it."""
+    with suppress(OSError):  # SQLite will report it
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
         return sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
@@ -190,8 +190,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, 
         raise StartError(f"store_url: {path} is on a file system that cannot hold a write-ahead log")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-    connection.execute("BEGIN IMMEDIATE")  # one process at a time; and a file that cannot be written shows it here
-    if _pragma(connection, "user_version") != len(migrations):  # else nothing is written: the disk may be full
+    connection.execute("BEGIN IMMEDIATE")  # one process at a time; an unwritable file fails here
+    if _pragma(connection, "user_version") != len(migrations):  # if current, write nothing: the disk may be full
         for step in migrations[_pragma(connection, "user_version") :]:
             for statement in filter(str.strip, step.split(";")):
                 connection.execute(statement)
@@ -201,7 +201,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, 
 
 
 def _refuse_stranger(path: Path, newest: int) -> bool:
-    """Look at a file before anything is made beside it; return whether it is ours, rather than empty."""
+    """Check a file before anything is created beside it; return True if it is a guidsvc file, False if it is empty."""
     with closing(_connect(path, timeout=BUSY_SECONDS)) as connection:
         try:
             return identify(connection, path, newest)
@@ -210,8 +210,8 @@ def _refuse_stranger(path: Path, newest: int) -> bool:
 
 
 def identify(connection: sqlite3.Connection, path: Path, newest: int) -> bool:
-    """Return whether the file is ours, rather than empty; StartError if it is of another application, or newer."""
-    connection.execute("BEGIN")  # another process may be making the file right now: see all of it, or nothing
+    """Return True for a guidsvc file, False for an empty one; StartError for another application's, or a newer one."""
+    connection.execute("BEGIN")  # another process may be creating the file: see all of it, or nothing
     owner, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     connection.execute("COMMIT")
@@ -230,7 +230,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def start_error(path: Path, error: sqlite3.Error) -> StartError:
-    """Return what an error of SQLite means to whoever starts the service or a command."""
+    """Convert a SQLite error to the StartError of a service or a command."""
     reasons = {
         sqlite3.SQLITE_NOTADB: "is not a SQLite file",
         sqlite3.SQLITE_READONLY: "cannot be written: it is read-only to this user",

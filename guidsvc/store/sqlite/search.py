@@ -1,15 +1,15 @@
-"""Searching the SQLite file: the statements, and the threads that run them.
+"""Searches of the SQLite file: the statements, and the threads that run them.
 
-A search may have to look at many rows, so it never runs on the event loop. There are three ways to find a page in
-key order, and which is the shortest depends on how many rows the bounds of the expiry leave. To find that out takes
-longer than most pages do, so first is looked whether the page is full of what comes next:
+A search may scan many rows, so it never runs on the event loop. A page in key order can be found in three ways. Which
+is fastest depends on how many rows match the bounds on the expiry. Counting those takes longer than most pages, so the
+first way is tried before counting:
 
-    near    in key order, and not beyond so many rows: most selections leave most rows
-    few     all of them, by the index on the expiry, sorted
-    many    in key order, past what does not match: by the index on the user where one is named,
-            by the primary key where none is
+    near    scan a limited number of rows in key order: most selections match most rows
+    few     read all matches from the index on the expiry, and sort them
+    many    scan in key order and skip other rows: by the index on the user if the selection names one,
+            else by the primary key
 
-Either way the work does not depend on how far the list has been read.
+In each case the cost does not depend on the position in the list.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ from guidsvc.store.sqlite.tables import AFTER_HEX, RECEIPT_USAGE, RECORDS
 from guidsvc.store.sqlite.writer import code_of
 
 FIND_SECONDS = 10.0
-"""How long a search may take, waiting for a thread included, before its caller is told that it failed."""
+"""Time limit for a search, including the wait for a thread."""
 THREADS = 4
-"""So many searches run side by side; they run in C, and do not hold up the event loop."""
+"""Number of concurrent searches. They run in C, and do not block the event loop."""
 FEW = 5_000
-"""So many rows are sorted rather than looked for."""
+"""Below this number of matches, sorting them is faster than a scan in key order."""
 
 NEAR = 500
-"""So many rows are looked at before it is asked how many there are."""
+"""Number of rows scanned in key order before the matches are counted."""
 
 _WHERE = "guid > :after AND expire >= :expire_from AND expire < :expire_before AND purge_at > :kept_at"
 _WITHOUT = "AND guid NOT IN (SELECT value FROM json_each(:without))"
@@ -55,7 +55,7 @@ _Found = TypeVar("_Found")
 
 
 class Finder:
-    """Searches a file with connections of its own, each in one thread at a time."""
+    """Searches a file with its own connections, each in one thread at a time."""
 
     def __init__(
         self, path: Path, *, threads: int = THREADS, seconds: float = FIND_SECONDS, few: int = FEW, near: int = NEAR
@@ -74,7 +74,7 @@ class Finder:
     async def find(
         self, selection: Selection, after: str, limit: int, make: Callable[[tuple[object, ...]], Record]
     ) -> list[Record]:
-        """Return the records of a page, which `make` makes of its rows, in the thread too."""
+        """Return the records of a page. `make` converts the rows, also in the thread."""
         values = values_of(selection, after) | {"limit": limit, "near": self._near}
 
         def work(connection: sqlite3.Connection) -> list[Record]:
@@ -83,7 +83,7 @@ class Finder:
             except sqlite3.DatabaseError as error:
                 if code_of(error) != sqlite3.SQLITE_CORRUPT:
                     raise
-                # What is damaged may be only what was looked at to be quick: in key order the page may be whole.
+                # The damage may affect only an index used as a short cut: in key order the page may be whole.
                 rows = connection.execute(statement(selection, few=False), values).fetchall()
             return [make(row) for row in rows]
 
@@ -100,7 +100,7 @@ class Finder:
         return await self._run(work, selection.owner)
 
     async def receipt_usage(self, prefix: str) -> ReceiptUsage:
-        """Count the receipts whose key begins with this, and the bytes of their answers."""
+        """Count the receipts whose key starts with this prefix, and the bytes of their answers."""
 
         def work(connection: sqlite3.Connection) -> ReceiptUsage:
             return ReceiptUsage(*connection.execute(RECEIPT_USAGE, (prefix, prefix + AFTER_HEX)).fetchone())
@@ -108,12 +108,12 @@ class Finder:
         return await self._run(work, prefix)
 
     async def aclose(self) -> None:
-        """Return when every search has ended and the connections are closed."""
+        """Wait until every search has ended, and close the connections."""
         await asyncio.to_thread(self._threads.shutdown)
         self._open.close()
 
     async def _run(self, work: Callable[[sqlite3.Connection], _Found], owner: str | None = None) -> _Found:
-        """Do the work in a thread; of those who wait, each owner gets one in turn."""
+        """Run the work in a thread; waiting owners take turns."""
         try:
             async with asyncio.timeout(self._seconds), self._places.place(owner):
                 return await self._in_thread(work, self._idle.pop() if self._idle else self._connect())
@@ -121,14 +121,14 @@ class Finder:
             raise StoreUnavailable(f"SQLite: a search took longer than {self._seconds} s") from error
 
     async def _in_thread(self, work: Callable[[sqlite3.Connection], _Found], connection: sqlite3.Connection) -> _Found:
-        """Run the work in a thread; one whose caller has gone is broken off, and the thread is free again."""
+        """Run the work in a thread; interrupt it if the caller is cancelled, so that the thread is free again."""
         running = asyncio.get_running_loop().run_in_executor(self._threads, work, connection)
         running.add_done_callback(lambda _: self._idle.append(connection))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             while not running.done():
-                connection.interrupt()  # which reaches only a statement that has begun
+                connection.interrupt()  # affects only a running statement
                 await asyncio.wait([running], timeout=0.01)
             running.exception()
             raise
@@ -155,7 +155,7 @@ class Finder:
 def _near(
     connection: sqlite3.Connection, selection: Selection, values: dict[str, object]
 ) -> list[tuple[object, ...]] | None:
-    """Return a page if it is full, or the last one, within the next rows in key order; else None."""
+    """Return a page that the next rows in key order complete, because it is full or the last; else None."""
     end = connection.execute(end_statement(selection), values).fetchone()
     if end is None:
         return connection.execute(statement(selection, few=False), values).fetchall()
@@ -164,25 +164,25 @@ def _near(
 
 
 def values_of(selection: Selection, after: str) -> dict[str, object]:
-    """Return the values of the parameters of a statement about a selection."""
+    """Return the statement parameters of a selection."""
     return vars(selection) | {"after": after, "without": to_json(sorted(selection.excluding)).decode()}
 
 
 def end_statement(selection: Selection) -> str:
-    """Return what finds the key until which is looked first."""
+    """Return the statement that finds the last key of the `near` scan."""
     where = f"{_whose(selection)}guid > :after"
     return f"SELECT guid FROM records {_by_key(selection)} WHERE {where} ORDER BY guid LIMIT 1 OFFSET :near"  # noqa: S608  # nosec B608  # our own names
 
 
 def statement(selection: Selection, *, few: bool, end: bool = False) -> str:
-    """Return what finds a page of a selection, of whose expiry there are few or many rows; or up to a key, `end`."""
+    """Return the statement that finds a page, for `few` or many matches of the expiry; `end` bounds it at a key."""
     index = "INDEXED BY records_expire" if few else _by_key(selection)
     where = f"{_where(selection)} AND guid <= :end" if end else _where(selection)
     return f"SELECT {', '.join(RECORDS.columns)} FROM records {index} WHERE {where} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
 
 
 def count_statement(selection: Selection) -> str:
-    """Return what counts a selection, from an index alone."""
+    """Return the statement that counts a selection from an index alone."""
     index = _index(selection) or "records_expire"
     return f"SELECT count(*) FROM records INDEXED BY {index} WHERE {_where(selection)}"  # noqa: S608  # nosec B608  # our own names
 
@@ -193,7 +193,7 @@ def _by_key(selection: Selection) -> str:
 
 
 def _index(selection: Selection) -> str | None:
-    """Return the index that has the keys of an owner, or a user, in order; None for the primary key."""
+    """Return the index with the keys of an owner or a user in order; None means the primary key."""
     named = [name for name in ("owner", "user") if getattr(selection, name) is not None]
     return "_".join(["records", *named]) if named else None
 

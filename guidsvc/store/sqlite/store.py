@@ -1,8 +1,8 @@
 """The embedded store: one SQLite file with a write-ahead log.
 
-Point reads run straight on the event loop: microseconds, where a thread would cost tens of them. Writes go to
-one thread, all that wait in one transaction (group commit), and are answered when the log has been synced.
-Whatever sqlite3 raises ends in this file, in `sqlite_writer` and in `sqlite_schema`.
+Point reads run on the event loop: they take microseconds, where a thread would cost tens of them. Writes go to one
+thread, which commits all waiting writes in one transaction (group commit), and are answered once the log is synced.
+Errors of sqlite3 never leave this file, `writer` and `schema`.
 """
 
 import asyncio
@@ -71,33 +71,33 @@ from guidsvc.store.sqlite.writer import Writer, failure, monotonic_ms
 from guidsvc.telemetry.metrics import StoreMetrics
 
 WRITE_SECONDS = 5.0
-"""How long a write may take before its caller is told that it failed, or that its outcome is unknown."""
+"""Time limit for a write; after it, the caller gets StoreUnavailable or OutcomeUnknown."""
 GROUP = 512
-"""At most so many writes go into one transaction."""
+"""Maximum number of writes in one transaction."""
 SWEEP_SECONDS = 60.0
-"""The pause between two sweeps for records that are past their retention."""
+"""Pause between two sweeps for records past their retention."""
 WATCH_SECONDS = 1.0
-"""The pause between two looks at the files."""
+"""Pause between two checks of the files."""
 SWEEP_CHUNK, SWEEP_PAUSE = 500, 0.05
-"""A sweep removes so many records at a time, and lets others write for so many seconds in between."""
+"""A sweep deletes this many records at a time, and pauses this many seconds in between, so that others can write."""
 
 _log = structlog.get_logger(__name__)
 _Done = TypeVar("_Done")
 
 
 def path_of_url(url: str) -> Path:
-    """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`; StartError if there is none."""
+    """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`; StartError if the URL is invalid."""
     host, _, path = url.removeprefix("sqlite://").partition("/")
     if host or {"?", "#"} & set(path) or "%00" in path or path in {"", ":memory:"}:
         raise StartError("store_url: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path, of a file")
     path = unquote(path)
     try:
-        resolved = Path(path).resolve()  # one file has one name, or two processes could each claim it
+        resolved = Path(path).resolve()  # one name per file, or two processes could each claim it
         str(resolved).encode()
         _refuse_special(resolved)
     except UnicodeEncodeError as error:
         raise StartError("store_url: the path of a SQLite store must be UTF-8") from error
-    except RuntimeError as error:  # from Python 3.13 on an OSError
+    except RuntimeError as error:  # an OSError since Python 3.13
         raise StartError(f"store_url: {path}: {os.strerror(errno.ELOOP)}; name a file") from error
     except FileNotFoundError as error:
         raise StartError(
@@ -110,12 +110,12 @@ def path_of_url(url: str) -> Path:
 
 
 def _refuse_special(path: Path) -> None:
-    """StartError if a path leads to a pipe, a device or a socket: to open one may wait for ever."""
+    """Raise StartError if the path leads to a pipe, a device or a socket: opening one may block for ever."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # SQLite says of a folder itself that it is one
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # SQLite reports a folder itself
         raise StartError(f"store_url: {path} is no regular file; name another")
 
 
@@ -129,7 +129,7 @@ async def open_sqlite(
     wal_bytes: int = WAL_BYTES,
     meter: StoreMetrics | None = None,
 ) -> AsyncIterator["SqliteStore"]:
-    """Open the store in a file, sweep it now and then, and close it when every write has been answered."""
+    """Open the store in a file, sweep it regularly, and close it once every write has been answered."""
     lock, alone = claim(path, exclusive=exclusive)
     with closing(lock), closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
         try:
@@ -156,9 +156,9 @@ async def open_sqlite(
 
 @asynccontextmanager
 async def open_keys_of(path: Path, *, create: bool = True) -> AsyncIterator["SqliteStore"]:
-    """Open the store in a file for its keys, which are in no cache: whoever has claimed the records need not know.
+    """Open the store in a file for its API keys only. No cache holds them, so this needs no claim on the file.
 
-    NoStore if the file holds none, unless it may `create` one.
+    NoStore if the file holds no store and `create` is False.
     """
     if not create and not is_store(path):
         raise NoStore(str(path))
@@ -173,12 +173,12 @@ async def open_keys_of(path: Path, *, create: bool = True) -> AsyncIterator["Sql
 @dataclass
 class _Swap:
     change: Change
-    droppable: bool  # with the errand that it is a part of
-    taken: bool = False  # by the thread: from here on its caller can no longer withdraw it
+    droppable: bool  # together with the cancel scope of its caller
+    taken: bool = False  # by the thread: the caller can no longer withdraw it
 
 
 class SqliteStore:
-    """Records in SQLite: a reader for the thread of the event loop, a writer for a thread of its own."""
+    """Records in SQLite: a reader connection for the event loop, and a writer connection with its own thread."""
 
     def __init__(
         self,
@@ -270,7 +270,7 @@ class SqliteStore:
             return await self._finder.count(selection)
 
     async def count_linearizable(self, selection: Selection) -> int:
-        await self.get_linearizable("")  # no swap is half done then: each is counted, or will be too late
+        await self.get_linearizable("")  # then no swap is half done: each is counted, or too late
         return await self.count(selection)
 
     async def receipt_usage(self, prefix: str) -> ReceiptUsage:
@@ -294,7 +294,7 @@ class SqliteStore:
         return str(found[0])
 
     async def shrink_wal(self, limit_bytes: int) -> None:
-        """Cut the write-ahead log back if it is above the limit and nobody needs it."""
+        """Truncate the write-ahead log if it exceeds the limit and no reader needs it."""
         with self._failures():
             await asyncio.to_thread(self.files.shrink_wal, limit_bytes)
 
@@ -302,15 +302,15 @@ class SqliteStore:
         self.files.on_claim = changed
 
     def save_stray_log(self) -> bool:
-        """Save the log, if the next process would not find it beside its database; return whether that was done."""
+        """Checkpoint the log if the next process would not find it beside its database; return whether it was saved."""
         return self.files.is_log_astray() and self._writer.save_log()
 
     async def save_stray_log_in_thread(self) -> bool:
-        """Save the log as `save_stray_log` does, beside the event loop."""
+        """Run `save_stray_log` in the writer thread."""
         return await self._in_thread(self.save_stray_log)
 
     async def regain_claim(self) -> None:
-        """Have the claim again, if it was lost and every file is back in its place."""
+        """Regain a lost claim, if every file is back in its place."""
         if self.files.is_claim_lost:
             await self._in_thread(partial(self._writer.transaction, lambda: None))
             self.files.regain_claim()
@@ -323,7 +323,7 @@ class SqliteStore:
             await self._in_thread(self._writer.check)
 
     async def aclose(self) -> None:
-        """Return when every write has been answered and the threads have ended. The connections are the caller's."""
+        """Wait until every write has been answered and the threads have ended. The caller closes the connections."""
         await self._swaps.drain()
         await self._settled.drain()
         await self._finder.aclose()
@@ -336,7 +336,7 @@ class SqliteStore:
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """Turn what SQLite raises, inside, into what a reader is told."""
+        """Convert SQLite errors raised in the block to errors of the store."""
         try:
             yield
         except sqlite3.Error as error:
@@ -348,7 +348,7 @@ class SqliteStore:
         )
 
     async def _purge(self, statement: str, before: int, limit: int) -> list[int]:
-        """Purge, and return when each row that is gone was due."""
+        """Purge, and return the `purge_at` of each deleted row."""
         purge = partial(self._writer.returned, Change(statement, (before, limit)))
         return [int(due) for (due,) in await self._in_thread(partial(self._writer.transaction, purge))]
 
@@ -392,7 +392,7 @@ async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:
 
 
 async def _watch(store: SqliteStore, wal_bytes: int) -> None:
-    """Notice that a file was replaced, or is back, though nobody writes, and keep the log small."""
+    """Detect replaced and restored files even without writes, and keep the log small."""
     is_saved = False
     while True:
         await asyncio.sleep(WATCH_SECONDS)
@@ -404,4 +404,4 @@ async def _watch(store: SqliteStore, wal_bytes: int) -> None:
         except StoreReplaced:
             is_saved = is_saved or await store.save_stray_log_in_thread()
         except GuidsvcError:
-            pass  # the next look finds what is still so
+            pass  # the next check finds what persists

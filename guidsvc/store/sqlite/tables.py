@@ -1,4 +1,4 @@
-"""The tables of the SQLite file as compare and swap sees them: a key, a version, and the statements."""
+"""The tables of the SQLite file for compare-and-swap: key, version and statements."""
 
 from collections.abc import Callable
 from operator import attrgetter
@@ -15,7 +15,7 @@ Row = TypeVar("Row", bound=BaseModel)
 
 
 class Change(NamedTuple):
-    """A statement that changes one row, or none if the row is not as it is expected, or if it is later than this."""
+    """A statement that changes one row; none if the row is not as expected, or the time is past `not_after`."""
 
     statement: str
     values: tuple[object, ...]
@@ -23,12 +23,12 @@ class Change(NamedTuple):
 
 
 class Table(Generic[Row]):
-    """A table of models, a column for each field, of which one is the key and one rises with every change."""
+    """A table of models with a column for each field: one is the key, and one is a version that every change raises."""
 
     def __init__(self, name: str, model: type[Row], *, key: str, version: str) -> None:
         columns = tuple(model.model_fields)
         same = f"{key} = ? AND {version} = ?"
-        # The names are our own, and never come from a request.
+        # All names are constants, never taken from a request.
         self.select = f"SELECT {', '.join(columns)} FROM {name} WHERE {key} = ?"  # noqa: S608  # nosec B608  # our own names
         self._insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608  # nosec B608  # our own names
         self._update = f"UPDATE {name} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {same}"  # noqa: S608  # nosec B608  # our own names
@@ -41,11 +41,11 @@ class Table(Generic[Row]):
         self.model = model
 
     def row(self, values: tuple[object, ...]) -> Row:
-        """Make a model of the values of a row; ValidationError if they are none."""
+        """Convert the values of a row to a model; raise ValidationError if they are invalid."""
         return self.model.model_validate(dict(zip(self.columns, values, strict=True)))
 
     def change(self, old: Row | None, new: Row | None) -> Change:
-        """Return what puts `new` in the place of `old`; one of them may be None, for absent."""
+        """Return the statement that replaces `old` with `new`; None for either means absent."""
         if new is None:
             if old is None:
                 raise ValueError("a swap of nothing for nothing")

@@ -1,6 +1,6 @@
-"""The one that writes the SQLite file: its transactions, what their errors mean, and whether the disk takes any.
+"""The single writer of the SQLite file: transactions, error conversion, and detection of a failing disk.
 
-All of it runs in the store's thread for writes, one transaction after the other. It knows no table.
+Everything runs in the store's writer thread, one transaction after the other. It does not know the tables.
 """
 
 import sqlite3
@@ -19,26 +19,26 @@ from guidsvc.store.sqlite.tables import Change
 _Done = TypeVar("_Done")
 
 _TRIAL = f"PRAGMA application_id = {APPLICATION_ID}"
-"""Writes a page, and changes nothing."""
+"""Writes a page without changing anything."""
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _log = structlog.get_logger(__name__)
 _NOT_UTF_8 = "Could not decode to UTF-8"
-"""What `sqlite3` says, without a code, of a column that holds no text though it should."""
+"""The message of `sqlite3`, without an error code, for a text column that is not valid UTF-8."""
 _QUOTED = " with text "
-"""What stands before the text of that column."""
+"""Precedes the text of that column in the message."""
 _DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
 
 def monotonic_ms() -> int:
-    """Return the time in milliseconds by a clock that all processes of this host share, and that is never set.
+    """Return milliseconds of a clock that all processes of this host share and that is never set.
 
-    Where there is such a clock, it goes on while the host sleeps.
+    Where the system has such a clock, it runs on while the host sleeps.
     """
     return time.clock_gettime_ns(_CLOCK) // 1_000_000
 
 
 class Writer:
-    """Writes with a connection. `is_failing` says that the disk did not take the last that was written."""
+    """Writes with one connection. `is_failing` means that the disk rejected the last write."""
 
     def __init__(self, connection: sqlite3.Connection, files: StoreFiles) -> None:
         self._connection = connection
@@ -47,9 +47,9 @@ class Writer:
         self.is_failing = False
 
     def swaps(self, changes: Sequence[Change]) -> list[bool | GuidsvcError]:
-        """Make these changes in one transaction; return of each whether it changed anything, or what stopped it.
+        """Apply these changes in one transaction; return for each whether it changed a row, or its error.
 
-        A page that is damaged stops only those changes that need it: a group is halved until they are alone.
+        A damaged page fails only the changes that need it: a failing group is halved until they are isolated.
         """
         try:
             return self.transaction(lambda: [self.execute(change) == 1 for change in changes])
@@ -62,19 +62,19 @@ class Writer:
             return [error] * len(changes)
 
     def execute(self, change: Change) -> int:
-        """Execute a statement, within a transaction; return how many rows it changed: none, if it is too late."""
+        """Execute a statement inside a transaction; return the number of changed rows, 0 if it is too late."""
         if change.not_after is not None and monotonic_ms() > change.not_after:
             return 0
         return self._connection.execute(change.statement, change.values).rowcount
 
     def returned(self, change: Change) -> list[tuple[Any, ...]]:
-        """Execute a statement, within a transaction; return what it returns of the rows that it changed."""
+        """Execute a statement inside a transaction, and return its RETURNING rows."""
         return self._connection.execute(change.statement, change.values).fetchall()
 
     def rows(self, select: str, keys: Sequence[str]) -> list[tuple[object, ...] | GuidsvcError | None]:
-        """Read rows under the lock of writers, which one that is half done holds, though its process stands still.
+        """Read rows under the writers' lock, which an unfinished write holds even if its process is suspended.
 
-        Of a row that is damaged what is wrong with it is returned.
+        A damaged row is returned as its error.
         """
         return self.transaction(lambda: [self._row(select, key) for key in keys])
 
@@ -89,17 +89,16 @@ class Writer:
         return found
 
     def transaction(self, work: Callable[[], _Done]) -> _Done:
-        """Do the work in a transaction, and return what it does.
+        """Run the work in a transaction, and return its result.
 
-        After a disk has failed one, it first has to take a page that changes nothing: as long as it does not, it is
-        sure that nothing was changed.
+        After a disk failure, a trial write must succeed first. While it fails, nothing is changed for certain.
         """
         if self.is_failing:
             self.check()
         return self._transaction(work)
 
     def check(self) -> None:
-        """Return if the disk takes a page; StoreReadOnly if it does not."""
+        """Return if a trial write succeeds; StoreReadOnly if it fails."""
         try:
             self._transaction(lambda: self._connection.execute(_TRIAL))
         except StoreReplaced:
@@ -108,10 +107,10 @@ class Writer:
             raise StoreReadOnly(str(error)) from error
 
     def save_log(self) -> bool:
-        """Write the log into the database file, and empty it; return whether that was done.
+        """Checkpoint and truncate the log; return whether that succeeded.
 
-        A database that is no longer beside its log would lose what is in there alone; and a log that is left beside
-        another database would damage that at the next start.
+        A database that is separated from its log would lose the changes that only the log holds. A log beside another
+        database would damage that database at the next start.
         """
         try:
             busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -125,7 +124,7 @@ class Writer:
         committing = False
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._files.check()  # again: who claims the store meanwhile, writes to it before it reads
+            self._files.check()  # again: a process that claims the store meanwhile writes before it reads
             done = work()
             committing = True
             self._connection.execute("COMMIT")
@@ -133,7 +132,7 @@ class Writer:
             self._roll_back()
             self.is_failing = self.is_failing or code_of(error) in _DISK
             raise failure(error, self._file, committing=committing) from error
-        except BaseException:  # an open transaction would fail every later one
+        except BaseException:  # an open transaction would make every later one fail
             self._roll_back()
             raise
         self.is_failing = False
@@ -144,20 +143,20 @@ class Writer:
         return done
 
     def _roll_back(self) -> None:
-        with suppress(sqlite3.Error):  # whose own fault would hide the first
+        with suppress(sqlite3.Error):  # its own error would hide the first
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
 
 def failure(error: sqlite3.Error, file: str, *, committing: bool = False) -> GuidsvcError:
-    """Say what an error of SQLite means to the caller.
+    """Convert a SQLite error to an error of the store.
 
-    A commit whose sync or write failed is rolled back here, yet its frames may be in the log, and would count
-    after a crash: its outcome is unknown. A full disk (SQLITE_FULL) is no such case: the last frame is not there.
+    A commit whose sync or write failed is rolled back here, but its frames may be in the log and take effect after a
+    crash: the outcome is unknown. A full disk (SQLITE_FULL) differs: the last frame was not written.
     """
     code = code_of(error)
     if str(error).startswith(_NOT_UTF_8):
-        error.args = (str(error).partition(_QUOTED)[0],)  # here, as the traceback of a fault shows the cause too
+        error.args = (str(error).partition(_QUOTED)[0],)  # cut here, because a traceback also shows the cause
         return CorruptRecord(f"SQLite: {file}: {error}")
     if committing and code == sqlite3.SQLITE_IOERR:
         return OutcomeUnknown(f"SQLite: {file}: {error}")
@@ -167,5 +166,5 @@ def failure(error: sqlite3.Error, file: str, *, committing: bool = False) -> Gui
 
 
 def code_of(error: sqlite3.Error) -> int:
-    """Return the primary code of an error of SQLite; 0 for one that the module `sqlite3` makes itself."""
+    """Return the primary error code of SQLite; 0 for errors that the `sqlite3` module raises itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
