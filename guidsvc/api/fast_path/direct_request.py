@@ -1,6 +1,6 @@
-"""A plain request about one GUID that is not at hand: done without a handler, by the functions that those call.
+"""An eligible single-GUID request that cannot be answered at once; it calls the same functions as the handlers.
 
-Whoever found it plain, the short way, lends it all that it needs.
+Its collaborators come from the FastPathDispatcher that created it.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _NEEDS: Mapping[str, Scope] = {"GET": READ, "HEAD": READ, "PUT": WRITE, "PATCH":
 
 
 class DirectRequest:
-    """A plain request, until it is answered."""
+    """A fast-path request, until it is answered."""
 
     __slots__ = (
         "_begun", "_errand", "_guid", "_kept", "_login", "_method", "_name", "_remote", "_secure", "_way", "last",
@@ -53,11 +53,11 @@ class DirectRequest:
         self._errand = CancelScope()
         self._begun = False
         self.last = False
-        """Whether the connection ends with its answer."""
+        """Whether the connection closes after the answer."""
         way.under_way.add(self)
 
     def reject_if_overloaded(self) -> bytes | None:
-        """Return a refusal, if there is no room for it; else None."""
+        """Return the rejection if no admission slot is available; else None."""
         way = self._way
         if not self._is_refused():
             way.admission.try_acquire(self._errand)
@@ -74,7 +74,7 @@ class DirectRequest:
         return way.admission.is_full_for(caller)
 
     async def answer(self, sent: bytes) -> bytes:
-        """Do it, with the body that was sent, and return the answer."""
+        """Execute the request with this body, and return the answer."""
         way, method, name, head = self._way, self._method, self._name, self._method == "HEAD"
         begun, trace, source, errand = perf_counter(), RequestTrace(name, self._remote), None, self._errand
         secure = self._secure
@@ -93,7 +93,7 @@ class DirectRequest:
             source = source_of(method, status, trace)
             more = way.extra_header_lines(trace, source, begun, self._login)
             reply = replies.serialize(answer, name, head=head, last=self.last, more=more, secure=secure)
-        except BaseException as failure:  # it is told, and logged where an operator must see it
+        except BaseException as failure:  # answered, and logged if an operator must see it
             error = way.admission.end(errand, failure)
             if not isinstance(error, Exception):
                 raise
@@ -102,27 +102,27 @@ class DirectRequest:
             trace.is_opaque = isinstance(error, NotFound)
             more = way.extra_header_lines(trace, None, begun, self._login)
             reply = replies.serialize_problem(error, name, head=head, last=self.last, more=more, secure=secure)
-            del error  # or its traceback would lead back to it, and hold the body
+            del error  # break the cycle through its traceback, which would keep the body alive
         finally:
             way.under_way.discard(self)
         way.record_completion((method, self._guid, status), begun, name, self._remote, source)
         return reply
 
     async def _caller(self) -> Caller:
-        """Return who asks; Forbidden, unless they may."""
+        """Return the caller. Raise Forbidden if it lacks the scope."""
         guard, authorization = self._way.guard, self._kept.get("Authorization")
         if guard is None:
             return ANYONE
         if self._login is None:
             self._login = guard.cached_session(authorization)
         if self._login is None:
-            self._way.admission.release(self._errand)  # others would wait for it
+            self._way.admission.release(self._errand)  # a slot must not be held during authentication
             self._login = await guard.authenticate(authorization, self._remote)
         self._login.require_scope(_NEEDS[self._method])
         return self._login.caller
 
     def abandon(self) -> None:
-        """Forget it: its client has gone; what has been sent to the store is finished."""
+        """Cancel the request: the client has disconnected. Writes already sent to the store complete."""
         self._errand.cancel(gone=True)
         if not self._begun:
             self._way.under_way.discard(self)

@@ -1,13 +1,11 @@
-"""The short way: what is asked of one GUID, without anything out of the ordinary, is answered without a handler.
+"""Fast path: serve common single-GUID requests without instantiating a Tornado handler.
 
-Tornado's handlers can do more than most requests need, and that takes longer than what is asked for. So a plain request
-is done by the very functions that the handlers call (`guidsvc.api.execution.guid_actions`); and a read of what is at
-hand is answered in the protocol itself, from bytes that were rendered once a record. Either way the answer is, byte for
-byte, the handlers' own, which a test holds it to. What is not plain goes the long way.
+A handler costs more than the work of most requests. Eligible requests call the same functions as the handlers
+(`guidsvc.api.execution.guid_actions`). Cached reads are answered in the protocol layer, from bytes rendered once per
+record. Either way the response equals the handler's byte for byte; a test checks this. Other requests use a handler.
 
-The same clients send the same headers again and again. So what stood behind the GUID, in a read that came alone, was
-read by the parser and asked for nothing in particular, is remembered; a request that ends in the same bytes is one
-that the parser would read in the same way, and is not given to it again.
+Clients repeat their headers. When a plain read arrives alone, the bytes after its GUID are remembered. A later request
+that ends in the same bytes would parse the same way, so it skips the parser.
 """
 
 import re
@@ -49,13 +47,13 @@ _BEGIN, _END = len(_START), len(_START) + 32
 _GUID = re.compile(r"[0-9A-F]{32}")
 _TARGET = re.compile(rb"/guid/([0-9A-F]{32})")
 _IDLE = frozenset({"Authorization", "Connection", "Content-Type", "Prefer"})
-"""What of that makes none for a read, or none but by who asks."""
+"""Fast-path headers that do not change the answer to a read; Authorization matters only through the caller."""
 _FORWARDED = _IDLE | {"X-Forwarded-For", "X-Forwarded-Proto"}
-"""Nor do these, where nobody is believed."""
+"""The same where no proxy is trusted, so that forwarding headers are ignored."""
 _SENDS = frozenset({"PUT", "PATCH"})
 
 _REMEMBERED, _REMEMBERED_BYTES = 256, 1024
-"""So many ends of requests, of at most so many bytes, are remembered."""
+"""Maximum number of remembered request endings, and the maximum bytes of each."""
 _ID = "\0"
 _LENGTH = b"\r\nContent-Length: "
 _MEMO = "short"
@@ -63,7 +61,7 @@ _STRICT = b"\r\n" + replies.STRICT_LINE[:-2].encode()
 
 
 class FastPathDispatcher:
-    """Answers plain requests, writes their lines to the log, and counts them."""
+    """The fast path: answers eligible requests, logs and counts them."""
 
     def __init__(  # noqa: PLR0913  # its collaborators
         self,
@@ -89,26 +87,26 @@ class FastPathDispatcher:
         self.meter = watch.meters.requests
         self._quick = self.meter.quick(ROUTE, "GET", OK)
         self._cache = watch.meters.cache
-        self._tells = log is not None or bool(watch.origin)  # of where a record came from, or of anything else
+        self._tells = log is not None or bool(watch.origin)  # each read needs a log line or diagnostic headers
         self._forwarded = forwarded
         self._long = DISQUALIFYING_HEADERS if cors is None or not cors.any else DISQUALIFYING_HEADERS | {b"origin"}
         self._names = host_names or HostNames()
         self._peek = service.get_nowait
         self._remembered: dict[bytes, Session | None] = {}
-        self._memorable = False  # the request that was answered last
-        self._login: Session | None = None  # of that
-        self._head = b""  # of an answer to a read, which is the same until
-        self._until = 0.0  # by the clock of `perf_counter`
+        self._memorable = False  # whether the last answered request may be remembered
+        self._login: Session | None = None  # of that request
+        self._head = b""  # start of a read's response, cached
+        self._until = 0.0  # expiry of that cache, by `perf_counter`
 
     def serve_repeated_read(self, data: bytes, peer: Peer) -> bytes | None:  # noqa: PLR0911  # each step that it is spared is an answer sooner
-        """Return the answer to bytes that are a read like others before, but for its GUID; else None."""
+        """Return the answer if the bytes are a remembered read, apart from its GUID; else None."""
         rest = data[_END:]
         if rest not in self._remembered or data[:_BEGIN] != _START:
             return None
         login = self._remembered[rest]
         if login is not None and not login.usable():
             return None
-        guid = data[_BEGIN:_END].decode("latin-1")  # of which there is a record only if it is one
+        guid = data[_BEGIN:_END].decode("latin-1")  # may be no valid GUID; then no record is found
         if self._tells or self.under_way.draining:
             if _GUID.fullmatch(guid) is None or not _may_ask(login):
                 return None
@@ -123,7 +121,7 @@ class FastPathDispatcher:
             self.meter.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - begun)
             return reply
         except GuidsvcError:
-            return None  # the long way meets it too, and tells of it
+            return None  # the handler meets the same error and reports it
         if record is None or not _may_ask(login):
             return None
         reply = self._rendered(record, draw(), begun, rate_limit_header_lines(login), secure=peer.secure)
@@ -137,7 +135,7 @@ class FastPathDispatcher:
         return reply
 
     def remember_request(self, data: bytes) -> None:
-        """Note that these bytes were the request that was answered last, and nothing else."""
+        """Remember the ending of `data`, which must be exactly the last answered request."""
         if self._memorable and len(data) <= _END + _REMEMBERED_BYTES and data.startswith(_START):
             if len(self._remembered) == _REMEMBERED:
                 self._remembered.clear()
@@ -146,7 +144,7 @@ class FastPathDispatcher:
     def answer(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "bytes | DirectRequest | ShedRequest | None":
-        """Return the answer to a request; or the request, if it is plain; or None, if it is to go the long way."""
+        """Return the answer; or the request, if it needs no handler; or None, if it needs one."""
         self._memorable = False
         found = _TARGET.fullmatch(target)
         if found is None:
@@ -172,11 +170,11 @@ class FastPathDispatcher:
         return reply
 
     def caller_of(self, kept: Mapping[str, str], remote: str) -> str | None:
-        """Return the caller whose share of the places a request uses, or None if that is not known yet."""
+        """Return the caller whose admission share the request uses, or None if not yet known."""
         return remote if self.guard is None else self.guard.owner_of(kept.get("Authorization"))
 
     def _client(self, kept: Mapping[str, str], peer: Peer) -> tuple[str, bool]:
-        """Return where the client is, and whether it speaks TLS."""
+        """Return the client's address, and whether it uses TLS."""
         if not self._forwarded.any:
             return peer.remote_ip, peer.secure
         scheme = self._forwarded.scheme(peer.remote_ip, kept.get("X-Forwarded-Proto"), peer.protocol)
@@ -185,7 +183,7 @@ class FastPathDispatcher:
     def _refused(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "ShedRequest | None":
-        """Return a request that there is no room for, if a handler would have to be asked, and it is not a long one."""
+        """Return a request to reject, if it needs a handler, has a small body, and finds no admission slot."""
         kept = fast_path_headers(headers, parser, self._long, self._names)
         if kept is None or not has_small_body(kept) or not requires_admission(target) or method == b"OPTIONS":
             return None
@@ -200,7 +198,7 @@ class FastPathDispatcher:
     def _read(  # all that there is to know of a request
         self, method: str, guid: str, kept: Mapping[str, str], remote: str, login: Session | None, *, secure: bool
     ) -> bytes | None:
-        """Return the answer to a read of somebody who may read, if it is at hand."""
+        """Return the answer to an authorized read if the record is cached, else None."""
         if self.under_way.draining:
             return None
         begun, misses = perf_counter(), self._cache.misses
@@ -238,7 +236,7 @@ class FastPathDispatcher:
     def extra_header_lines(
         self, trace: RequestTrace | None, source: str | None, begun: float, login: Session | None
     ) -> str:
-        """Return the lines of a head that tell of limits, and of the origin of an answer, where any do."""
+        """Return the rate limit and diagnostic header lines, or an empty string."""
         lines = rate_limit_header_lines(login)
         if trace is None or not self.origin:
             return lines
@@ -247,7 +245,7 @@ class FastPathDispatcher:
     def record_completion(
         self, what: tuple[str, str, int], begun: float, name: str, remote: str, source: str | None
     ) -> None:
-        """Count a request that was answered, by method, GUID and status, and write its line."""
+        """Count and log an answered request; `what` is its method, GUID and status."""
         method, guid, status = what
         seconds = perf_counter() - begun
         if status == OK and seconds <= QUICK_SECONDS and method == "GET":
@@ -259,7 +257,7 @@ class FastPathDispatcher:
             self.log(method, f"/guid/{guid}", status, round(1000 * seconds, 2), name, remote, source)
 
     def _rendered(self, record: Record, name: str, now: float, more: str = "", *, secure: bool) -> bytes:
-        """Return a record as it is answered to a GET, under this request id, with these lines in its head."""
+        """Return the response to a GET; `name` is the request id, `more` are extra header lines."""
         if now >= self._until:
             self._until = now + 1 - time() % 1
             plain = replies.serialize(Response(OK, {"Cache-Control": "private, no-cache"}, ""), _ID)
@@ -278,10 +276,10 @@ class FastPathDispatcher:
 
 
 def _may_ask(login: Session | None) -> bool:
-    """Whether one may ask once more now, where that is limited; if not, the long way says so."""
+    """Spend one request of the caller's rate limit; if False, the handler sends the rejection."""
     return login is None or login.ration.try_spend()
 
 
 def rate_limit_header_lines(login: Session | None) -> str:
-    """Return the lines of a head that tell somebody how often they may ask, if there is a limit."""
+    """Return the rate limit header lines, or an empty string if the caller has no limit."""
     return "" if login is None else login.ration.lines()

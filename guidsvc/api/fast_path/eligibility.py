@@ -1,4 +1,4 @@
-"""What is kept of the head of a plain request: the headers that make a difference; and whether it is plain at all."""
+"""Decide whether a request is eligible for the fast path, and extract the headers the fast path honours."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from guidsvc.http.headers.request_id import draw, request_id
 from guidsvc.server.protocol.request import RawHeaders
 
 DISQUALIFYING_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
-"""What these ask for, only the long way has; and, where pages are let in, what one asks by its Origin."""
+"""Headers that only a handler supports. Where CORS is enabled, so is Origin."""
 _KEPT = {
     b"authorization": "Authorization",
     b"connection": "Connection",
@@ -23,13 +23,13 @@ _KEPT = {
     b"x-forwarded-for": "X-Forwarded-For",
     b"x-forwarded-proto": "X-Forwarded-Proto",
 }
-"""What makes a difference; all others do not."""
+"""Headers that the fast path honours, by lower-case name; it ignores all others."""
 
 
 def fast_path_headers(
     headers: RawHeaders, parser: HttpRequestParser, long: frozenset[bytes], names: HostNames
 ) -> dict[str, str] | None:
-    """Return those headers that make a difference, or None if they ask for what only the long way has."""
+    """Return the headers that the fast path honours, or None if the request needs a handler."""
     kept: dict[str, str] = {}
     hosts = 0
     for name, value in headers:
@@ -53,12 +53,12 @@ def fast_path_headers(
 
 
 def has_small_body(kept: Mapping[str, str]) -> bool:
-    """Whether the body is one that a record may have; llhttp has seen that its length is a number."""
+    """Whether the body is within the limit of a record; llhttp has checked that the length is a number."""
     length = kept.get("Content-Length", "0")
     return len(length) <= len(str(body.MAX_BYTES)) and int(length) <= body.MAX_BYTES
 
 
 def request_id_for(kept: Mapping[str, str]) -> str:
-    """Return what the request is called: as its client says, where that is sane."""
+    """Return the request id: the client's if valid, else a new one."""
     given = kept.get("X-Request-Id")
     return draw() if given is None else request_id(given)

@@ -1,6 +1,6 @@
-"""What is answered when there is no room for a request: as cheaply as can be, since it comes when there is least time.
+"""Load shedding: reject excess requests with 503 as cheaply as possible, since they come under overload.
 
-All refusals of one second are the same but for their request id; so they are rendered once a second.
+Rejections differ only in their request id and date, so each is rendered once a second.
 """
 
 import time
@@ -17,22 +17,22 @@ from guidsvc.runtime.admission import Admission
 from guidsvc.telemetry.metrics import RequestMetrics
 
 _ID = "~" * len(draw())
-"""Stands where the request id is to stand; nothing else there holds it."""
+"""Placeholder for the request id; occurs nowhere else in a rejection."""
 _STATUS = problems.kind_of(Overloaded).status
 
 
 class LoadShedder:
-    """Answers those for whom there is no room, writes their lines to the log, and counts them."""
+    """Rejects requests for lack of an admission slot; logs and counts them."""
 
     def __init__(self, admission: Admission, log: Log | None, meter: RequestMetrics) -> None:
         self._meter = meter
         self._admission = admission
         self._log = log
-        self._date = ""  # of the refusals that are rendered
-        self._parts: dict[bool, list[bytes]] = {}  # by whether they are over TLS
+        self._date = ""  # of the rendered rejections
+        self._parts: dict[bool, list[bytes]] = {}  # keyed by whether TLS is used
 
     def answer(self, method: str, path: str, given: str | None, remote: str, *, secure: bool = False) -> bytes:
-        """Return the refusal of a request, which may have been given an id; `secure` is whether it came over TLS."""
+        """Return the rejection; `given` is the client's request id, `secure` whether the request used TLS."""
         begun, error = time.perf_counter(), self._admission.refuse()
         name = draw() if given is None else request_id(given)
         if self._log is not None:
@@ -53,14 +53,14 @@ class LoadShedder:
 
 
 def _route(path: str) -> str:
-    """Return the route that a path is of, of those on which who comes can be refused."""
+    """Return the route of a path, among the routes subject to admission."""
     if path.startswith("/guid/"):
         return ROUTE if path.count("/") == 2 else OTHER  # noqa: PLR2004
     return path if path in {"/guid", "/guid:batch"} else OTHER
 
 
 class ShedRequest:
-    """A request that there is no room for, until all of it has come."""
+    """A request to be rejected once its body has arrived."""
 
     __slots__ = ("_given", "_method", "_path", "_refusals", "_remote", "_secure", "last")
 
@@ -74,15 +74,15 @@ class ShedRequest:
         self._remote = remote
         self._secure = secure
         self.last = False
-        """Its connection goes on."""
+        """The connection stays open."""
 
     def reject_if_overloaded(self) -> bytes:
-        """Return the refusal."""
+        """Return the rejection."""
         return self._refusals.answer(self._method, self._path, self._given, self._remote, secure=self._secure)
 
     async def answer(self, sent: bytes) -> bytes:  # noqa: ARG002  # as every request has it
-        """Return the refusal."""
+        """Return the rejection."""
         return self.reject_if_overloaded()
 
     def abandon(self) -> None:
-        """Forget it."""
+        """Do nothing: the request holds no resources."""
