@@ -1,4 +1,4 @@
-"""The application: which path is served by which handler, to be read from top to bottom."""
+"""The Tornado application and its route table."""
 
 from guidsvc.api.base.handler import UnknownPath
 from guidsvc.api.docs.openapi_handlers import DocsHandler, Document, OpenApiHandler
@@ -47,11 +47,10 @@ def make_app(  # noqa: PLR0913  # its collaborators
     space: TemporarySpace | None = None,
     batch_seconds: float = BATCH_SECONDS,
 ) -> RoutedApplication:
-    """Put the application together.
+    """Build the application.
 
-    Without a guard everybody may do everything.
-
-    Its setting `under_way` is the UnderWay of its requests, `admission` their Admission, `routes` its table.
+    Without a `guard`, every caller may do everything. The setting `under_way` holds the InFlightRequests, `admission`
+    the Admission, `routes` the route table.
     """
     bound_parsing()
     space = TemporarySpace() if space is None else space

@@ -1,4 +1,4 @@
-"""What is told of each request that was answered: a line in the access log, and a count."""
+"""Access log and metrics of each answered request."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,18 +11,18 @@ from guidsvc.monitoring.access_log import Log
 from guidsvc.telemetry.metrics import RequestMetrics
 
 LOGGED_PATH = 200
-"""Characters of a path that a line holds."""
+"""Maximum characters of a path in a log line."""
 OTHER = "other"
-"""The label of every path that names nothing, and of every method that nobody serves."""
+"""The metrics label of unknown paths and of methods that are not served."""
 
 
 def labelled(method: str) -> str:
-    """Return the label of a method, of which clients can make up any."""
+    """Return the metrics label of a method. Clients can invent methods; the number of labels must stay bounded."""
     return method if method in METHODS else OTHER
 
 
 def log_function(log: Log | None, meter: RequestMetrics, routes: list[Route]) -> Callable[[RequestHandler], None]:
-    """Return what an application calls when a request of its has been answered."""
+    """Return the function that Tornado calls after each request."""
     paths: Mapping[type[RequestHandler], str] = {
         **{route.handler: route.path for route in routes},
         ServerWideOptions: "*",
@@ -30,7 +30,7 @@ def log_function(log: Log | None, meter: RequestMetrics, routes: list[Route]) ->
 
     def answered(handler: RequestHandler) -> None:
         if isinstance(handler, Handler) and handler.is_cut_off:
-            return  # nobody was answered
+            return  # no response was sent
         request, status, seconds = handler.request, handler.get_status(), max(0.0, handler.request.request_time())
         method = str(request.method)
         meter.done(paths.get(type(handler), OTHER), labelled(method), status, seconds)

@@ -1,4 +1,4 @@
-"""A row of the route table: one template of a path, from which both what is matched and what is told of it come."""
+"""Routes. One path template yields both the URL matching and the documentation of a path."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _PARAMETER = re.compile(r"\\\{\w+\\\}")
 
 
 class Route(NamedTuple):
-    """A path, as in `/guid/{guid}`, its handler, and what that needs."""
+    """A path template such as `/guid/{guid}`, its handler, and the handler's arguments."""
 
     path: str
     handler: type[Handler]
@@ -24,16 +24,16 @@ class Route(NamedTuple):
 
     @property
     def parameters(self) -> list[str]:
-        """The names of what varies in the path."""
+        """The names of the path parameters."""
         return re.findall(r"\{(\w+)\}", self.path)
 
     def rule(self) -> URLSpec:
-        """Return what Tornado matches paths with. A parameter is never empty, and holds no slash."""
+        """Return the Tornado rule. A parameter is never empty and contains no slash."""
         return URLSpec(_PARAMETER.sub("([^/]+)", re.escape(self.path)), self.handler, self.needs)
 
 
 class RoutedApplication(Application):
-    """An application that finds most of its handlers in a dictionary, where Tornado would try rule after rule."""
+    """An application that looks up most handlers in a dictionary, where Tornado would try each rule in turn."""
 
     def __init__(self, routes: Sequence[Route], *, host_names: HostNames | None = None, **settings: Any) -> None:
         super().__init__([route.rule() for route in routes], routes=routes, **settings)
@@ -60,7 +60,7 @@ class RoutedApplication(Application):
         return super().find_handler(request, **kwargs)
 
     def _find_otherwise(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
-        """Find the handler of a target that is no path: an absolute one (RFC 9112, 3.2.2), or an asterisk (3.2.4)."""
+        """Find the handler of a target in absolute form (RFC 9112, 3.2.2) or asterisk form (3.2.4)."""
         if request.method == "OPTIONS" and request.path == "*":
             return self.get_handler_delegate(request, ServerWideOptions)
         absolute = _ABSOLUTE.fullmatch(request.path)

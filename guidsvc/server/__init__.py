@@ -1,1 +1,1 @@
-"""The HTTP server: sockets, TLS, and the two implementations (our own and Tornado's)."""
+"""The HTTP server: sockets, TLS, and two implementations (guidsvc's own and Tornado's)."""

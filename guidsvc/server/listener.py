@@ -1,7 +1,7 @@
-"""Accepts connections, over TLS or plain. A connection for which there is no room is closed before TLS is agreed on.
+"""Accept connections, with or without TLS. Over the limit, a connection is closed before its TLS handshake.
 
-`loop.create_server` would agree on TLS first, so that a client that never does so takes a descriptor, room or not. And
-it accepts one connection in each turn of the loop: while turns are long, new clients would wait for many of them.
+`loop.create_server` would start the handshake first: a client that never completes it would hold a descriptor despite
+the limit. It also accepts one connection per event loop iteration: under load, new clients would wait for many.
 """
 
 import asyncio
@@ -15,23 +15,23 @@ from typing import Any
 import structlog
 
 AT_ONCE = 100
-"""Connections that are accepted in one turn of the loop."""
+"""Maximum connections accepted in one event loop iteration."""
 PAUSE_SECONDS = 1.0
-"""After the system has refused to accept a connection, none is accepted for so long."""
+"""Pause in accepting connections after `accept` failed."""
 RECEIVE_BYTES = 32 * 1024
-"""With TLS: of what a client sends, the kernel takes so much before it is read; Linux takes twice as much.
+"""Kernel receive buffer of a TLS connection; Linux doubles it.
 
-A connection with TLS reads all of that at once, into buffers that last as long as the connection.
+A TLS connection reads all of it at once, into buffers that last as long as the connection.
 """
 SHUTDOWN_SECONDS = 10.0
-"""The client has so long to take the end of TLS."""
+"""Time for the client to complete the TLS shutdown."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Tls:
-    """How TLS is agreed on, and the seconds that a client has for that."""
+    """The TLS context, and the timeout of the handshake."""
 
     context: ssl.SSLContext
     handshake_seconds: float
@@ -47,10 +47,10 @@ class Tls:
 
 
 class Listener:
-    """Listens on a socket, which must be listening already; with `tls`, or plain.
+    """Accepts the connections of a socket that is listening already, with `tls` or without.
 
-    `make` returns the protocol of a new connection, or None if there is no room for it. `failed` is called with that
-    protocol if the connection cannot be set up: TLS is not agreed on in time, for one.
+    `make` returns the protocol of a new connection, or None to close it. `failed` is called with that protocol if the
+    connection cannot be set up, for example because the TLS handshake timed out.
     """
 
     def __init__(
@@ -71,18 +71,18 @@ class Listener:
         self._is_closed = False
         listener.setblocking(False)
         if self._is_secure:
-            _bound_buffer(listener)  # which each connection inherits
+            _bound_buffer(listener)  # each connection inherits it
         self._resume()
 
     def close(self) -> None:
-        """Accept no more connections; those that there are go on."""
+        """Stop accepting connections; open ones continue."""
         if not self._is_closed:
             self._is_closed = True
             self._loop.remove_reader(self._listener)
             self._listener.close()
 
     def abort(self) -> None:
-        """Give up all connections that are not set up yet."""
+        """Cancel all connections that are not set up yet."""
         for setup in self._setups:
             setup.cancel()
 
@@ -110,14 +110,14 @@ class Listener:
             return
         connection.setblocking(False)
         if self._is_secure:
-            _bound_buffer(connection)  # which may have come before that of the listener was bounded
+            _bound_buffer(connection)  # it may predate the listener's bound
         setup = self._loop.create_task(self._set_up(connection, protocol))
         self._setups.add(setup)
         setup.add_done_callback(partial(self._end_setup, connection))
 
     def _end_setup(self, connection: socket, setup: asyncio.Task[None]) -> None:
         self._setups.discard(setup)
-        if setup.cancelled():  # before its first step, maybe: then nothing else closes the socket
+        if setup.cancelled():  # perhaps before its first step; then nothing else closes the socket
             connection.close()
 
     async def _set_up(self, connection: socket, protocol: asyncio.Protocol) -> None:
@@ -125,10 +125,10 @@ class Listener:
             await self._loop.connect_accepted_socket(lambda: protocol, connection, **self._options)
         except BaseException as error:
             self._failed(protocol)
-            if not isinstance(error, OSError):  # the client went away, was too slow, or speaks no TLS
+            if not isinstance(error, OSError):  # the client disconnected, timed out, or does not use TLS
                 raise
 
 
 def _bound_buffer(bounded: socket) -> None:
-    """Have the kernel take at most RECEIVE_BYTES, or twice that. No effect on a Unix socket."""
+    """Limit the kernel's receive buffer to RECEIVE_BYTES (Linux: twice that). No effect on a Unix socket."""
     bounded.setsockopt(SOL_SOCKET, SO_RCVBUF, RECEIVE_BYTES)

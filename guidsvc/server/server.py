@@ -1,4 +1,4 @@
-"""The connection layer: listens, keeps the connections, and hangs up on who is too slow."""
+"""The HTTP server: accepts connections, closes timed-out ones, and drains them on shutdown."""
 
 import asyncio
 import ssl
@@ -25,17 +25,18 @@ from guidsvc.server.protocol.state import (
 from guidsvc.server.protocol.ticks import TICK_SECONDS, Ticks
 
 LOOK_SECONDS = 0.02
-"""Before a client is hung up on that is overdue, what it has sent meanwhile is read, for so long."""
+"""Before timed-out connections are closed, data that has arrived meanwhile is read for this long."""
 LAME_SECONDS = 1.0
-"""Who has asked for something lately has so long to ask again, when the service ends, and be told that it does."""
+"""On shutdown, recently active connections stay open this long: the client can send one more request and receive
+`Connection: close`."""
 RETIRING_TICK_SECONDS = 0.02
-"""How often is looked, then, for who need not be waited for."""
+"""Interval, during shutdown, between scans for connections that can be closed."""
 CROWDED_SECONDS = 10.0
-"""The log says no more often than this that there are too many connections."""
+"""Minimum interval between log lines about too many connections."""
 REFUSED_AT_A_TIME = 8
-"""Connections beyond the limit that agree on TLS to read why they are refused; further ones are closed at once."""
+"""Maximum TLS connections over the limit that complete a handshake to read the rejection; others are closed at once."""
 CLOSE_SECONDS = 2.0
-"""What has been answered has so long to reach its client when the service ends."""
+"""On shutdown, time for sent responses to reach their clients."""
 
 _log = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ async def serving_on(
     short: FastPath | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator["Server"]:
-    """Serve on these sockets, inside; at the end every connection is closed."""
+    """Serve on these sockets inside the block; on exit, close every connection."""
     server = Server(app, hooks, limits or ConnectionLimits(), short)
     try:
         server.listen(sockets, tls)
@@ -62,7 +63,7 @@ async def serving_on(
 
 
 class Server:
-    """Connections, and what they listen on."""
+    """The server's listeners and connections."""
 
     def __init__(
         self,
@@ -78,41 +79,40 @@ class Server:
         self._ticks = Ticks()
 
     def listen(self, sockets: Sequence[socket], context: ssl.SSLContext | None) -> None:
-        """Accept connections on these sockets, which listen already."""
+        """Accept connections on these sockets, which must be listening already."""
         tls = None if context is None else Tls(context, self._shared.limits.head_seconds)
         make = self._connection if tls is None else self._secure_connection
         self._listeners += [Listener(each, make, self._forget, tls=tls) for each in sockets]
 
     def connections(self) -> int:
-        """Count those that are open."""
+        """Return the number of open connections."""
         return len(self._shared.connections)
 
     def stop(self) -> None:
-        """Accept no more connections; those that there are go on."""
+        """Stop accepting connections; open ones continue."""
         for listener in self._listeners:
             listener.close()
 
     async def drain_connections(self) -> None:
-        """Return when there is nothing left to do for those who are connected.
+        """Wait until no connection has work left.
 
-        Who asks for something is answered, and hung up on then; who has not asked for a while, and does not within
-        LAME_SECONDS, is hung up on.
+        A connection with a request is answered, then closed. One that stays idle for LAME_SECONDS is closed.
         """
         begun = self._advance()
         while self._has_more_to_do(begun):  # noqa: ASYNC110  # the time that passes is what it waits for
             await asyncio.sleep(RETIRING_TICK_SECONDS)
 
     def _has_more_to_do(self, begun: float) -> bool:
-        """Hang up on who has had the time to ask again; whether others are left."""
+        """Close connections that have been idle for LAME_SECONDS; return whether others are left."""
         shared = self._shared
         now = self._advance()
         late = now - LAME_SECONDS
-        latest = late if late >= begun else begun - LAME_SECONDS - TICK_SECONDS  # since may be a tick too early
+        latest = late if late >= begun else begun - LAME_SECONDS - TICK_SECONDS  # idle times may start a tick early
         busy = [each for each in list(shared.connections) if each.retire(latest)]
         return bool(busy) or any(max(since, begun) > late for since in shared.expected.values())
 
     async def close_all_connections(self) -> None:
-        """Close the connections, when what is being sent has been."""
+        """Close the connections once pending data is sent; abort them after CLOSE_SECONDS."""
         for connection in list(self._shared.connections):
             connection.close()
         for listener in self._listeners:
@@ -125,7 +125,7 @@ class Server:
             connection.abort()
 
     async def keep_time(self) -> None:
-        """Look now and then for who is overdue, and hang up."""
+        """Close timed-out connections, every TICK_SECONDS."""
         shared = self._shared
         while True:
             await asyncio.sleep(TICK_SECONDS)
@@ -143,7 +143,7 @@ class Server:
                 await asyncio.to_thread(release)
 
     def _expire(self, connection: ManagedConnection, now: float) -> None:
-        """Hang up on a client that is overdue; a fault in that ends its connection alone."""
+        """Close a connection if it is still overdue. An error aborts only this connection."""
         try:
             if connection in self._shared.connections and connection.overdue(now):
                 connection.expire()
@@ -165,7 +165,7 @@ class Server:
         return _Refused(shared.hooks, self._refused)
 
     def _secure_connection(self) -> asyncio.Protocol | None:
-        """Return what serves a connection that has not agreed on TLS yet; None if it is to be closed."""
+        """Return the protocol for a connection before its TLS handshake; None if it must be closed."""
         connection = self._connection()
         if isinstance(connection, _Refused):
             if len(self._refused) >= REFUSED_AT_A_TIME:
@@ -175,7 +175,7 @@ class Server:
         return connection
 
     def _forget(self, connection: asyncio.Protocol) -> None:
-        """Expect a connection no more that was not set up: it has not agreed on TLS, for one."""
+        """Drop a connection that was not set up, for example because its TLS handshake failed."""
         if isinstance(connection, _Refused):
             self._refused.discard(connection)
         elif isinstance(connection, Connection):
@@ -183,13 +183,13 @@ class Server:
 
 
 class CrowdLog:
-    """Logs, now and then, that there are more connections than there may be."""
+    """A rate-limited log of connections rejected over the limit."""
 
     def __init__(self) -> None:
         self._told_at = -CROWDED_SECONDS
 
     def tell(self, connections: int, limit: int) -> None:
-        """Log that connections are refused, unless that was logged not long ago."""
+        """Log the rejections, at most once in CROWDED_SECONDS."""
         now = asyncio.get_running_loop().time()
         if now - self._told_at >= CROWDED_SECONDS:
             self._told_at = now
@@ -197,7 +197,7 @@ class CrowdLog:
 
 
 class _Refused(asyncio.Protocol):
-    """A connection of which there are too many already; one of `others` as long as it takes a descriptor."""
+    """A connection over the limit. With TLS, it is in `others` while it holds a descriptor."""
 
     def __init__(self, hooks: ApplicationHooks, others: "set[_Refused]") -> None:
         self._hooks = hooks

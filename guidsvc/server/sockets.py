@@ -1,4 +1,4 @@
-"""What is listened on: an address and port, or a Unix socket."""
+"""Listening sockets: an address and port, or a Unix socket."""
 
 import socket as socket_module
 from collections.abc import Iterator, Sequence
@@ -12,19 +12,19 @@ from tornado.netutil import bind_sockets
 from guidsvc.errors import StartError
 
 BACKLOG = 4096
-"""So many connections may wait to be accepted, as far as the system lets them (net.core.somaxconn)."""
+"""Maximum connections waiting to be accepted; the system may lower it (net.core.somaxconn)."""
 KERNEL_BYTES = 128 * 1024
-"""Bytes of an answer that the kernel takes before the client has room for them. By default it takes megabytes."""
+"""Maximum unsent bytes of a response in the kernel (TCP_NOTSENT_LOWAT). By default the kernel takes megabytes."""
 
 _NOTSENT_LOWAT: int | None = getattr(socket_module, "TCP_NOTSENT_LOWAT", None)
 
 
 @contextmanager
 def open_listeners(host: str, port: int, unix_socket: str | None, *, slots: int = 1) -> Iterator[list[list[socket]]]:
-    """Listen, inside, on the Unix socket if one is named, else on the address; StartError if that cannot be.
+    """Listen on the Unix socket if given, else on the address. Raise StartError if that fails.
 
-    Yields the sockets of each slot: of an address they are its own, and the system deals connections out to them
-    (SO_REUSEPORT); a Unix socket is everybody's.
+    Yields the sockets of each slot. On an address, each slot has its own, and the system distributes connections
+    (SO_REUSEPORT). A Unix socket is shared by all slots.
     """
     with ExitStack() as stack:
         try:
@@ -42,18 +42,18 @@ def open_listeners(host: str, port: int, unix_socket: str | None, *, slots: int 
 
 @contextmanager
 def inherit_sockets(descriptors: Sequence[int]) -> Iterator[list[socket]]:
-    """Have sockets, inside, that another process has bound; listen on them."""
+    """Listen on sockets that another process has bound."""
     with ExitStack() as stack:
         found = [stack.enter_context(socket(fileno=descriptor)) for descriptor in descriptors]
         for each in found:
             each.setblocking(False)
             each.set_inheritable(False)
-            each.listen(BACKLOG)  # it may be bound only
+            each.listen(BACKLOG)  # it may be bound but not listening
         yield found
 
 
 def _on_address(stack: ExitStack, host: str, port: int, slots: int) -> list[list[socket]]:
-    """Listen for each slot on the same port; nobody else may have it, not even one who would share it too."""
+    """Listen for each slot on the same port. A first exclusive bind fails if another process has it, shared or not."""
     alone = _bound(stack, host, port)
     if slots == 1:
         return [alone]
@@ -67,14 +67,14 @@ def _bound(stack: ExitStack, host: str, port: int, *, shared: bool = False) -> l
     bound = [stack.enter_context(each) for each in bind_sockets(port, host, backlog=BACKLOG, reuse_port=shared)]
     for each in bound:
         if _NOTSENT_LOWAT is not None:
-            each.setsockopt(IPPROTO_TCP, _NOTSENT_LOWAT, KERNEL_BYTES)  # which connections inherit
+            each.setsockopt(IPPROTO_TCP, _NOTSENT_LOWAT, KERNEL_BYTES)  # connections inherit it
     return bound
 
 
 def _unix_socket(stack: ExitStack, path: Path) -> socket:
-    """Listen on a Unix socket, in place of one that nobody listens on any more.
+    """Listen on a Unix socket, replacing a stale one.
 
-    Who may connect is the umask's to say. At the end the file is removed, unless it is another's by then.
+    The umask decides who may connect. On exit the file is removed, unless another process has replaced it.
     """
     listener = stack.enter_context(socket(AF_UNIX, SOCK_STREAM))
     if path.is_socket():
@@ -88,7 +88,7 @@ def _unix_socket(stack: ExitStack, path: Path) -> socket:
 
 
 def _refuse_live(path: Path) -> None:
-    """StartError if a process listens on a Unix socket."""
+    """Raise StartError if a process listens on the Unix socket."""
     with socket(AF_UNIX, SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

@@ -1,8 +1,8 @@
-"""What TLS is spoken with: a certificate and its key, from files that may be read anew while connections go on.
+"""TLS certificate and key, loaded from files and reloadable while connections continue.
 
-A certificate that is renewed comes with a context of its own, which each handshake asks for. To load it into the one
-that there is would not do: a pair that does not belong together would leave that without either, and beside a
-certificate with another kind of key the old one would stay, and be served to some.
+A renewed certificate gets a new context, which each handshake looks up. Loading it into the existing context is unsafe:
+a mismatched pair would leave that without either. If the key type changed, the old certificate would stay and be served
+to some clients.
 """
 
 import ssl
@@ -15,43 +15,42 @@ from guidsvc.bounded_file import read_file
 from guidsvc.errors import StartError
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Of TLS 1.2: those that keep what was sent secret though the key be lost later, and notice what is changed; as all do
-of 1.3."""
+"""TLS 1.2 cipher suites with forward secrecy and authenticated encryption. All of TLS 1.3 have both."""
 PROTOCOLS = ["http/1.1"]
 _CERTIFICATE, _KEY = b"CERTIFICATE", b"PRIVATE KEY"
-"""What the labels of PEM (RFC 7468) end with."""
+"""The endings of PEM labels (RFC 7468)."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Tls:
-    """The certificate and key in two files; StartError if they are no use."""
+    """A certificate and its key from two files; raises StartError if they are unusable."""
 
     def __init__(self, certificate: str, key: str) -> None:
         self._certificate = certificate
         self._key = key
         self._current = self.context = self._load()
-        """What connections are accepted with, whichever certificate is the current one."""
+        """The context for new connections; it switches each handshake to the current certificate."""
         self.context.sni_callback = self._choose
 
     def reload(self) -> None:
-        """Read the files anew, for handshakes to come; StartError, and nothing has changed, if they are no use."""
+        """Reload the files for future handshakes. If they are unusable, raise StartError and change nothing."""
         self._current = self._load()
         _log.info("certificate reloaded", certificate=self._certificate)
 
     def _choose(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
-        """Give a handshake the current certificate; whether or not the client names a host, it comes here."""
+        """Give a handshake the current certificate. OpenSSL calls this whether or not the client sends a host name."""
         connection.context = self._current
 
     def _load(self) -> ssl.SSLContext:
         try:
-            contents = [read_file(path) for path in (self._certificate, self._key)]  # OpenSSL would wait for a pipe
+            contents = [read_file(path) for path in (self._certificate, self._key)]  # OpenSSL would block on a pipe
             try:
                 loaded = _context(self._certificate, self._key)
             except ssl.SSLError:
                 self._refuse_wrong_kind(*contents)
                 raise
-        except (OSError, ValueError) as error:  # of which ssl.SSLError is one
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             why = getattr(error, "strerror", None) or error
             where = getattr(error, "filename", None) or f"{self._certificate}, {self._key}"
             raise StartError(f"tls_cert, tls_key: {where}: {why}") from error
@@ -59,7 +58,7 @@ class Tls:
         return loaded
 
     def _refuse_wrong_kind(self, certificate: bytes, key: bytes) -> None:
-        """Raise StartError for a file that does not hold what it should; OpenSSL only says `PEM lib`."""
+        """Raise StartError if a file holds the wrong kind of PEM; OpenSSL only reports `PEM lib`."""
         if not _holds(certificate, _CERTIFICATE):
             swapped = "; the two are swapped" if _holds(certificate, _KEY) and _holds(key, _CERTIFICATE) else ""
             raise StartError(f"tls_cert, tls_key: {self._certificate}: holds no certificate in PEM{swapped}")
@@ -67,14 +66,14 @@ class Tls:
             raise StartError(f"tls_cert, tls_key: {self._key}: holds no private key in PEM")
 
     def _warn_of_readers(self) -> None:
-        with suppress(OSError):  # it was there a moment ago
+        with suppress(OSError):  # the file may have vanished
             mode = Path(self._key).stat().st_mode & 0o777
             if mode & 0o077:
                 _log.warning("others can read the key of the certificate", key=self._key, mode=f"{mode:04o}")
 
 
 def open_tls(certificate: str | None, key: str | None) -> Tls | None:
-    """Return the TLS that files are named for; None if there are none, StartError if they are no use."""
+    """Return the TLS of these files, or None if neither is given. Raise StartError if they are unusable."""
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
@@ -97,5 +96,5 @@ def _context(certificate: str, key: str) -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    """Refuse a key that is encrypted: OpenSSL would ask for the password at the terminal, and wait."""
+    """Reject an encrypted key: OpenSSL would prompt for its password at the terminal, and block."""
     raise ValueError("the key is encrypted, and there is nobody to ask for its password")

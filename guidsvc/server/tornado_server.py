@@ -1,4 +1,4 @@
-"""Tornado's own server, in place of our connection layer: slower by far, and what many know."""
+"""Tornado's HTTP server, an alternative to `guidsvc.server.server`: much slower, but widely known."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -31,10 +31,10 @@ from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, CrowdLog
 
 
 class TornadoServer(HTTPServer):
-    """Tornado's own server, which does not tell who is idle: all have the same time at the end."""
+    """Tornado's server. It does not report idle connections, so on shutdown all have the same time."""
 
     def use(self, limits: ConnectionLimits, hooks: ApplicationHooks) -> None:
-        """Take the limits of clients that Tornado does not know by itself."""
+        """Set the client limits that Tornado does not implement."""
         self._limits = limits
         self._hooks = hooks
         self._budget = SendBudget(limits.unsent_bytes, limits.connection_unsent_bytes)
@@ -45,13 +45,13 @@ class TornadoServer(HTTPServer):
         return len(self._connections)
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Serve a new connection, or refuse it if there are too many."""
+        """Serve a new connection, or reject it if it is over the limit."""
         if len(self._connections) < self._limits.connections:
             self._readers[stream] = _Reader(stream, self._budget)
             super().handle_stream(stream, address)
             return
         self._crowd.tell(len(self._connections), self._limits.connections)
-        if isinstance(stream, SSLIOStream):  # which may never agree on TLS
+        if isinstance(stream, SSLIOStream):  # it may never complete the handshake
             self._hooks.reject_connection(secure=True)
             stream.close()
         else:
@@ -59,20 +59,20 @@ class TornadoServer(HTTPServer):
             stream.write(answer).add_done_callback(lambda _: stream.close())
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """Begin a request, and note its connection: that knows how far its reply is."""
+        """Begin a request, and record its connection, which knows the state of the response."""
         reader = self._readers.get(request_conn.stream)  # type: ignore[attr-defined]  # it is an HTTP1Connection
         if reader is not None:
             reader.connection = request_conn
         return super().start_request(server_conn, request_conn)
 
     async def drain_connections(self) -> None:
-        """Return when nobody is connected, or has been told for LAME_SECONDS."""
+        """Wait until all connections are closed, at most LAME_SECONDS."""
         deadline = asyncio.get_running_loop().time() + LAME_SECONDS
         while self._connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # sets no event
             await asyncio.sleep(RETIRING_TICK_SECONDS)
 
     async def keep_time(self) -> None:
-        """Reset the connections of clients that take too little of what they are sent."""
+        """Reset the connections of clients that read too slowly."""
         ticks, limits = Ticks(), self._limits
         while True:
             await asyncio.sleep(TICK_SECONDS)
@@ -87,7 +87,7 @@ class TornadoServer(HTTPServer):
                 await asyncio.to_thread(release)
 
     async def close_all_connections(self) -> None:
-        """Close the connections; with a reset where the client would take that for the end of a reply."""
+        """Close the connections; with a reset where a regular close would look like the end of a response."""
         for reader in self._readers.values():
             if reader.is_incomplete:
                 reader.reset()
@@ -95,7 +95,7 @@ class TornadoServer(HTTPServer):
 
 
 class _Reader:
-    """The client of a stream of Tornado's, and what it has not taken yet, which Tornado tells nobody."""
+    """The client of a Tornado stream, and its unsent bytes, which Tornado does not report."""
 
     def __init__(self, stream: IOStream, budget: SendBudget) -> None:
         self._stream = stream
@@ -103,12 +103,12 @@ class _Reader:
         self._written_bytes = 0
         self.pace = SendRate()
         self.connection: HTTPConnection | None = None
-        """Of the request that came last."""
+        """The connection of the latest request."""
         self._write = stream.write
-        stream.write = self._measured_write  # type: ignore[method-assign]  # which is called for each part of a reply
+        stream.write = self._measured_write  # type: ignore[method-assign]  # it is called for each part of a response
 
     def end(self) -> None:
-        """Let go of the stream."""
+        """Restore the stream's `write`, which breaks a reference cycle."""
         del self._stream.write
 
     def _measured_write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
@@ -118,11 +118,11 @@ class _Reader:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether some of a reply is to be sent still, and its client may not be able to tell."""
+        """Whether a response is incomplete, and the client may be unable to tell."""
         return not self._stream.closed() and (self._stream.writing() or is_open_ended(self.connection))
 
     def measure(self) -> None:
-        """Note how much the client has not taken."""
+        """Record the unsent bytes."""
         written = self._stream._total_write_index  # noqa: SLF001
         added, self._written_bytes = written - self._written_bytes, written
         unsent = 0 if self._stream.closed() else len(self._stream._write_buffer)  # noqa: SLF001
@@ -138,7 +138,7 @@ class _Reader:
 
 
 class _BoundedHeads(HTTPServerConnectionDelegate):
-    """An application that gets no request with too many headers."""
+    """An application that is shielded from requests with too many headers."""
 
     def __init__(self, app: Application) -> None:
         self._app = app
@@ -151,7 +151,7 @@ class _BoundedHeads(HTTPServerConnectionDelegate):
 
 
 class _BoundedHead(HTTPMessageDelegate):
-    """A request that is refused if it has too many headers."""
+    """A request that is rejected if it has too many headers."""
 
     def __init__(self, delegate: HTTPMessageDelegate) -> None:
         self._delegate = delegate
@@ -176,12 +176,12 @@ async def serving_by_tornado(
     limits: ConnectionLimits,
     tls: SSLContext | None,
 ) -> AsyncIterator[TornadoServer]:
-    """Serve an application on these sockets, inside, within those of the limits that Tornado knows."""
+    """Serve an application on these sockets inside the block, within the limits that Tornado can enforce."""
     server = TornadoServer(
         _BoundedHeads(app),
         ssl_options=tls,
         max_header_size=limits.head_bytes,
-        max_body_size=2**60,  # the handlers judge the size of a body: Tornado would hang up without a word
+        max_body_size=2**60,  # handlers check the size of a body: Tornado would close without a response
         idle_connection_timeout=limits.idle_seconds,
         body_timeout=limits.body_seconds,
     )

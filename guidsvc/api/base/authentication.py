@@ -1,4 +1,4 @@
-"""Who asks is let in, or is not, before a handler has begun with what they ask for."""
+"""Authentication and scope check, run in `prepare()` before the handler method."""
 
 from collections.abc import Awaitable
 from typing import ClassVar
@@ -12,21 +12,21 @@ from guidsvc.runtime import cancel_scope as errand
 
 
 class AuthenticatedHandler(RequestHandler):
-    """A handler that knows who asks, and that they may."""
+    """A handler that authenticates and authorizes its caller."""
 
     caller: Caller = ANYONE
-    """Who asks."""
+    """The caller; ANYONE until authenticated."""
     login: Session | None = None
-    """As they have shown, where access is controlled."""
+    """The caller's session, or None where access control is off."""
     confirms_after_body: ClassVar[bool] = True
-    """Whether the authority of the caller is confirmed again before the method runs: its body may come much later."""
+    """Whether the session is confirmed again before the method runs: a body may arrive much later than the head."""
 
     def needs(self) -> Needs | None:
-        """Return what the request takes where access is controlled."""
+        """Return the access that the request requires, or None if it is public."""
         return needs_of(getattr(self, str(self.request.method).lower()))
 
     def authenticate(self) -> Awaitable[None] | None:
-        """Let in who may do what is asked for; where that cannot be told at once, return what tells it."""
+        """Authenticate and authorize the caller. Return an awaitable if the session is not cached."""
         guard: Authenticator | None = self.application.settings["guard"]
         needs = self.needs()
         if guard is None or needs is None:
@@ -39,12 +39,12 @@ class AuthenticatedHandler(RequestHandler):
         return None
 
     async def _log_in(self, guard: Authenticator, authorization: str | None, needs: Needs) -> None:
-        """Find out who asks. Who is not known yet has no place among what is done, which others would wait for."""
+        """Authenticate without an admission slot: authenticated callers must not wait for this request."""
         self.release_slot()
         self._authorize(await guard.authenticate(authorization, str(self.request.remote_ip)), needs)
 
     def release_slot(self) -> None:
-        """Give the place back that the connection has taken for this request, as it waits for something else first."""
+        """Release the admission slot that the connection took; the request must wait for something else first."""
         taken = errand.CURRENT.get()
         if taken is not None:
             self.application.settings["admission"].release(taken)
@@ -59,7 +59,7 @@ class AuthenticatedHandler(RequestHandler):
             self._confirm_first(str(self.request.method).lower())
 
     def _confirm_first(self, name: str) -> None:
-        """Run the method of this request, which Tornado calls when the body has come, behind a confirmation."""
+        """Wrap the method, which Tornado calls once the body has arrived, so that the session is confirmed first."""
         method = getattr(self, name)
 
         async def confirmed(*arguments: str) -> None:
@@ -71,12 +71,12 @@ class AuthenticatedHandler(RequestHandler):
         setattr(self, name, confirmed)
 
     async def confirm(self) -> None:
-        """Return if who asks may go on; Unauthorized if their key or token has ended, or has other rights by now."""
+        """Raise Unauthorized if the caller's key or token has ended or its rights have changed."""
         guard: Authenticator | None = self.application.settings["guard"]
         if guard is not None and self.login is not None and not self.login.usable():
             await guard.confirm(self.login)
 
     def require_scope(self, needs: Needs) -> None:
-        """Forbidden, unless who asks may do what takes that."""
+        """Raise Forbidden if the caller lacks the required access."""
         if self.login is not None:
             self.login.require_scope(needs)

@@ -1,6 +1,6 @@
-"""What every handler does: a request id, the body, replies, and every error as a problem.
+"""The base of all handlers: request id, body, responses, streaming, and errors as problem documents.
 
-Tornado's own errors come out as problems too, and a handler below says only what is particular to it.
+Tornado's own errors become problem documents too.
 """
 
 import asyncio
@@ -47,36 +47,36 @@ from guidsvc.telemetry import tracing
 from guidsvc.telemetry.tracing import RequestTrace
 
 DISCARD_BYTES = 16 * 1024 * 1024
-"""So much of a body that is too large is read and thrown away, so that the client reads our answer; then we hang up."""
+"""Bytes of an oversized body that are read and discarded, so that the client reads the answer before the close."""
 
 KNOWN_METHODS = frozenset({*METHODS, "CONNECT", "TRACE", "QUERY"})
-"""Those of RFC 9110 and RFC 5789, and QUERY, which OpenAPI knows: 405 where not served. Others: 501 (RFC 9110, 9.1)."""
+"""Methods of RFC 9110 and RFC 5789, and QUERY (in OpenAPI): 405 where not served. Others: 501 (RFC 9110, 9.1)."""
 _log = structlog.get_logger(__name__)
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 @stream_request_body
 class Handler(AuthenticatedHandler):
-    """The base of every handler. The body is gathered as it comes, and judged when it is asked for."""
+    """The base of every handler. It buffers the body, and checks it when the handler reads it."""
 
     max_bytes = body.MAX_BYTES
-    """The size of a body; up to DISCARD_BYTES one that is larger is read, and thrown away."""
+    """Maximum size of a body. A larger one is read and discarded up to DISCARD_BYTES."""
     label: ClassVar[str]
-    """Under which heading the path is told of."""
+    """The OpenAPI tag of the path."""
     in_path: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """What stands in the path, as JSON Schema, by name."""
+    """JSON Schema of each path parameter, by name."""
 
     request_id: str
     trace: RequestTrace
-    _is_last = False  # of its connection, whose end is that of the reply too: HTTP/1.0 knows no other for a stream
-    _errand: CancelScope | None = None  # what is being done
-    _gone = False  # the client is
-    _streaming: asyncio.Task[None] | None = None  # what is to end when the client goes away
+    _is_last = False  # the end of the connection ends the response: HTTP/1.0 has no other way to end a stream
+    _errand: CancelScope | None = None  # of the work in progress
+    _gone = False  # the client has disconnected
+    _streaming: asyncio.Task[None] | None = None  # cancelled when the client disconnects
 
     def clear(self) -> None:
-        """Begin a reply; Tornado calls this for each request, and again before it writes an error.
+        """Reset the response; Tornado calls this for each request, and again before it writes an error.
 
-        In place of Tornado's own, which formats the date each time, and checks headers that need no check.
+        Replaces Tornado's method, which formats the date each time and checks headers that need no check.
         """
         if not hasattr(self, "request_id"):
             self.request_id = request_id(self.request.headers.get("X-Request-Id", ""))
@@ -103,7 +103,7 @@ class Handler(AuthenticatedHandler):
         self.set_status(HTTPStatus.OK)
 
     def prepare(self) -> Awaitable[None] | None:
-        """Begin a request. What is refused here ends the connection too: its body has not been read."""
+        """Begin a request. A rejection here also closes the connection, because the body is unread."""
         tracing.CURRENT.set(self.trace)  # Tornado has made a task for this request
         self.under_way.add(self)
         if self.under_way.closed:
@@ -113,7 +113,7 @@ class Handler(AuthenticatedHandler):
         return self.authenticate()
 
     def _judge_size(self) -> None:
-        declared = self.request.headers.get("Content-Length", "")  # one that is no number the server refuses by itself
+        declared = self.request.headers.get("Content-Length", "")  # the server rejects one that is not a number
         waits = self.request.headers.get("Expect", "").lower() == "100-continue"
         most = self.max_bytes if waits else max(DISCARD_BYTES, self.max_bytes)
         if declared.isdecimal() and (len(declared) > len(str(most)) or int(declared) > most):
@@ -128,7 +128,7 @@ class Handler(AuthenticatedHandler):
         return None
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
-        """End the request; and the connection, if the service is about to end and the client can still be told."""
+        """Finish the request. During shutdown, close the connection too if the header can still be sent."""
         self._add_diagnostic_headers()
         ends = self.under_way.draining and not self._headers_written
         if not ends and not self._is_last:
@@ -141,7 +141,7 @@ class Handler(AuthenticatedHandler):
 
     def on_finish(self) -> None:
         self.under_way.discard(self)
-        self._received.clear()  # cycles of references keep the handler until the garbage collector runs
+        self._received.clear()  # reference cycles keep the handler alive until the garbage collector runs
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
@@ -177,11 +177,11 @@ class Handler(AuthenticatedHandler):
         return [name for name in METHODS if getattr(cls, name.lower()) is not getattr(base, name.lower())]
 
     def allowed_methods(self) -> str:
-        """List the methods that this handler serves, as in the header Allow."""
+        """Return the value of the Allow header."""
         return ", ".join(self.methods())
 
     def read_query(self, model: type[_Model]) -> _Model:
-        """Return the model that the parameters of the query make."""
+        """Return the query parameters as a model."""
         return query.parse(self.request.query_arguments, model)
 
     def read_conditions(self) -> Conditions:
@@ -189,30 +189,30 @@ class Handler(AuthenticatedHandler):
         return conditions.parse(self.request.headers)
 
     def read_body(self, model: type[_Model]) -> _Model:
-        """Return the model that the body holds, where the path names no GUID."""
+        """Return the JSON body as a model, for paths without a GUID."""
         return body.read(str(self.request.method), self.request.headers, self.received, model, (constants.JSON,), None)
 
     def check_type(self, *named: str) -> None:
-        """Refuse a body that is of none of these types."""
+        """Reject a body whose media type is not one of these."""
         headers = self.request.headers
         content_type, encoding = headers.get("Content-Type"), headers.get("Content-Encoding")
         body.check_type(str(self.request.method), content_type, encoding, named)
 
     def received(self) -> bytes:
-        """Return the body as it came."""
+        """Return the raw body. Raise TooLarge if it exceeds `max_bytes`."""
         if self._received_bytes > self.max_bytes:
             raise self._too_large()
         return bytes(self._received)
 
     def reply(self, status: int, content: bytes | dict[str, Any] | None = None) -> None:
-        """End the request with this status and, where there is one, this JSON body, with a line end for terminals."""
+        """Finish the request with a status and an optional JSON body, followed by a newline for terminals."""
         self.set_status(status)
         if content is not None:
             self.write((to_json(content) if isinstance(content, dict) else content) + b"\n")
         self.finish()
 
     def send(self, answer: Response) -> None:
-        """End the request with an answer."""
+        """Finish the request with a response."""
         for name, value in answer.headers.items():
             self.set_header(name, value)
         if answer.body is None and answer.status != NOT_MODIFIED:
@@ -228,9 +228,10 @@ class Handler(AuthenticatedHandler):
         brief: Brief | None = None,
         needs_receipt: bool = True,
     ) -> None:
-        """End the request with the answer that `work` gives, or gave when the request came before under its key.
+        """Finish the request with the response of `work`, or with the stored one if its key was used before.
 
-        What needs no receipt takes a key, and does not look at it. `brief` is kept of an answer that is too large.
+        A request that needs no receipt accepts a key and ignores it. `brief` makes the form in which a response too
+        large to store is stored.
         """
         request = parse_key(self.request, bytes(self._received), caller=self.caller, repeatable=repeatable)
         if request is None or not needs_receipt:
@@ -242,17 +243,16 @@ class Handler(AuthenticatedHandler):
         self.send(answer)
 
     async def stream(self, parts: AsyncGenerator[bytes], *, is_confirmed: bool = True) -> None:
-        """End the request with these parts, no faster than the client takes them; if it goes away, so do they.
+        """Finish the request with these parts, at the client's pace; stop if the client disconnects.
 
-        Before each part the caller's authority is confirmed, unless told otherwise: when it has ended the stream
-        breaks off. The head goes out with the first, so an error that comes before it is told as a problem. A HEAD asks
-        for none.
+        Unless `is_confirmed` is False, the session is confirmed before each part; if it has ended, the stream aborts.
+        The head goes out with the first part, so an earlier error becomes a problem document. A HEAD takes no part.
         """
         if self.request.version == "HTTP/1.0":
             self._is_last = True
         self._add_diagnostic_headers()
         if self.request.method == "HEAD":
-            with suppress(StreamClosedError):  # which on_connection_close is told of
+            with suppress(StreamClosedError):  # on_connection_close handles it
                 await self.flush()
                 self.finish()
             return
@@ -268,52 +268,52 @@ class Handler(AuthenticatedHandler):
                 if part is None:
                     break
                 self.write(part)
-                del part  # the connection holds it until the client has taken it
+                del part  # the connection keeps it until it is sent
                 try:
                     await self.flush()
-                except StreamClosedError:  # which on_connection_close is told of
+                except StreamClosedError:  # on_connection_close handles it
                     return
         self._streaming = None
         self.finish()
 
     def slot(self, *, patient: bool = False) -> Slot:
-        """Return a place among what is done at a time, for the request, or for a part of it that takes its own time."""
-        taken = errand.CURRENT.get()  # by its connection, or before
+        """Return an admission slot for the request, or for one part of a long request."""
+        taken = errand.CURRENT.get()  # by the connection, or by an earlier call
         self._errand = CancelScope() if taken is None or taken.begun else taken
-        self._errand.is_persistent = attempt.CURRENT.get() is not None  # what has begun under a receipt goes on
+        self._errand.is_persistent = attempt.CURRENT.get() is not None  # work under a receipt continues
         self._errand.left = self._errand.gone = self._gone and not self._errand.is_persistent
         admission: Admission = self.application.settings["admission"]
         return admission.slot(self._errand, self.queue_name, patient=patient)
 
     @property
     def queue_name(self) -> str:
-        """The name under which the request waits its turn: its owner, or its address where access control is off."""
+        """The admission queue of the request: the caller's owner, or its address where access control is off."""
         return str(self.request.remote_ip) if self.login is None else self.caller.owner
 
     def vary(self, names: str) -> None:
-        """Say that the reply depends on these headers of the request, beside those on which all do."""
+        """Add request headers to Vary, beside those that every response has."""
         always = self._headers.get("Vary")
         self.set_header("Vary", names if always is None else f"{names}, {always}")
 
     def preferences(self) -> dict[str, str]:
-        """Return what the client would like, by name."""
+        """Return the client's preferences (Prefer) by name."""
         return preferences.parse(self.request.headers.get("Prefer"))
 
     def compute_etag(self) -> None:
-        """Leave a reply without an ETag unless it is given one: Tornado would hash the body."""
+        """Set no ETag; handlers set their own. Tornado would hash the body."""
 
     def check_etag_header(self) -> bool:
-        """Return False: handlers compare If-None-Match themselves. Tornado's own reads a list of any length."""
+        """Return False: handlers compare If-None-Match themselves. Tornado's method reads a list of any length."""
         return False
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:  # noqa: ARG002  # Tornado's signature
-        """Decode a part of the path; one that is no UTF-8 is told of as what it is: not a GUID."""
+        """Decode a path parameter. Invalid UTF-8 is replaced, so that it is reported as an invalid GUID."""
         return value.decode("utf-8", "replace")
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:  # noqa: ARG002  # Tornado's signature
-        """End the request with the problem that an error is to the client."""
+        """Finish the request with the problem document of an error; abort a response that has begun."""
         error = self._translated(kwargs.get("exc_info", (None, None, None))[1])
-        if self._headers_written:  # a stream broke: without its end the client knows that it did
+        if self._headers_written:  # a stream failed: the client sees it by the missing end
             break_off(self.request.connection)  # type: ignore[arg-type]  # there is one, until the request is over
             self.under_way.discard(self)
             return
@@ -327,29 +327,29 @@ class Handler(AuthenticatedHandler):
         self.finish(problems.render(error, self.request_id) + b"\n")
 
     def log_exception(self, *failure: Any) -> None:
-        """Log a failure, as Tornado hands it over: its class, itself, and its traceback."""
+        """Log a failure, given by Tornado as its class, itself, and its traceback."""
         _, value, _ = failure
         if value is not None:
             replies.log_failure(self._translated(value), self.request_id)
 
     @property
     def source(self) -> str | None:
-        """Where the record came from that answers this request, if it is a read."""
+        """Where a read's record came from, or None."""
         return source_of(str(self.request.method), self.get_status(), self.trace)
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether the end of the service has closed the connection before the request was answered."""
+        """Whether shutdown closed the connection before the response."""
         return self._gone and self.under_way.closed
 
     @property
     def under_way(self) -> InFlightRequests:
-        """The requests of the whole service that are under way."""
+        """All requests in flight in this process."""
         under_way: InFlightRequests = self.application.settings["under_way"]
         return under_way
 
     def _add_diagnostic_headers(self) -> None:
-        """Tell of limits, and of the origin of the answer, where that is wanted."""
+        """Add the rate limit headers, and the diagnostic headers if enabled."""
         if self._headers_written:
             return
         origin: DiagnosticHeaders = self.application.settings["origin"]
@@ -364,7 +364,7 @@ class Handler(AuthenticatedHandler):
         return TooLarge(f"A body is at most {self.max_bytes} bytes.")
 
     def _translated(self, error: BaseException | None) -> BaseException:
-        """Turn the one error that Tornado raises by itself, for a method that is not served, into ours."""
+        """Return the service's own error for Tornado's 405 and for a missing exception; else the error itself."""
         if isinstance(error, HTTPError) and error.status_code == METHOD_NOT_ALLOWED:
             method = str(self.request.method)
             if method not in KNOWN_METHODS:
@@ -376,15 +376,15 @@ class Handler(AuthenticatedHandler):
 
 
 class ServerWideOptions(Handler):
-    """`OPTIONS *`: whatever is asked of the service as a whole (RFC 9110, 9.3.7)."""
+    """`OPTIONS *`: a request for the service as a whole (RFC 9110, 9.3.7)."""
 
     def allowed_methods(self) -> str:
-        """List the methods that are served anywhere."""
+        """Return the Allow header of all methods that any path serves."""
         return ", ".join(METHODS)
 
 
 class Misdirected(Handler):
-    """Whatever is asked under a host name that is not accepted."""
+    """Any request under a host name that is not accepted."""
 
     def get(self, *_: str) -> None:
         """Refuse it."""
@@ -393,12 +393,12 @@ class Misdirected(Handler):
     head = post = put = patch = delete = options = get
 
     def _translated(self, error: BaseException | None) -> BaseException:
-        """Say the same to a method that nobody knows."""
+        """Return MisdirectedRequest for unknown methods too."""
         return error if isinstance(error, MisdirectedRequest) else MisdirectedRequest()
 
 
 class UnknownPath(Handler):
-    """Whatever is asked of a path that names nothing."""
+    """Any request for an unknown path."""
 
     def get(self, *_: str) -> None:
         """Say that there is nothing."""
@@ -407,5 +407,5 @@ class UnknownPath(Handler):
     head = post = put = patch = delete = options = get
 
     def _translated(self, error: BaseException | None) -> BaseException:
-        """Say the same to a method that nobody knows."""
+        """Return NoSuchPath for unknown methods too."""
         return error if isinstance(error, NoSuchPath) else NoSuchPath("Nothing is served at this path.")

@@ -1,7 +1,6 @@
-"""What can be done with the record of one GUID over HTTP, whoever has read the request.
+"""The HTTP actions on the record of one GUID.
 
-Both handlers (`guidsvc.api.resources.guid`) and the fast path (`guidsvc.api.fast_path.direct_request`) call these
-functions.
+Both the handler (`guidsvc.api.resources.guid`) and the fast path (`guidsvc.api.fast_path.direct_request`) call them.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,11 +20,11 @@ from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService, Read
 
 ROUTE = "/guid/{guid}"
-"""Where the record of a GUID is."""
+"""The path template of a record."""
 
 
 class GuidRequest(NamedTuple):
-    """A request about the GUID that stands in its path, as text; `full` says that records are wanted in full."""
+    """A request for the GUID in its path, as text; `full` asks for the full representation of the record."""
 
     method: str
     guid: str
@@ -36,12 +35,12 @@ class GuidRequest(NamedTuple):
 
 
 async def get(service: GuidService, asked: GuidRequest) -> Response:
-    """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
+    """Return the record of a live GUID. An expired one is 410, whatever the preconditions."""
     return _read(service, asked, await service.get(parse_guid(asked.guid), conditions.parse(asked.headers)))
 
 
 def get_nowait(service: GuidService, asked: GuidRequest) -> Response | None:
-    """Answer as `get` does, if that can be done at once; else None."""
+    """Return the response of `get` if it is available without waiting; else None."""
     read = service.get_at_hand(parse_guid(asked.guid), conditions.parse(asked.headers))
     return None if read is None else _read(service, asked, read)
 
@@ -51,7 +50,7 @@ def _read(service: GuidService, asked: GuidRequest, read: Read) -> Response:
 
 
 async def put(service: GuidService, asked: GuidRequest) -> Response:
-    """Create the GUID, or merge the members that are given into its record."""
+    """Create the GUID, or merge the given members into its record."""
     guid = parse_guid(asked.guid)
     change = body.read(asked.method, asked.headers, asked.body, PutCommand, (constants.JSON,), guid)
     record, created = await service.put(guid, change, conditions.parse(asked.headers))
@@ -73,11 +72,11 @@ async def delete(service: GuidService, asked: GuidRequest) -> Response:
 
 Action = Callable[[GuidService, GuidRequest], Awaitable[Response]]
 ACTIONS: Mapping[str, Action] = {"GET": get, "HEAD": get, "PUT": put, "PATCH": patch, "DELETE": delete}
-"""What is done, by method."""
+"""The actions by method."""
 
 
 def record_response(service: GuidService, asked: GuidRequest, status: int, record: Record) -> Response:
-    """Return the answer that a record makes, as the client would like it."""
+    """Return the response for a record, honouring the client's preferences."""
     headers = {
         "ETag": f'"{etag_of(record)}"',
         "Last-Modified": _date_of(record.updated // 1000),
@@ -92,7 +91,7 @@ def record_response(service: GuidService, asked: GuidRequest, status: int, recor
         if prefer is not None and preferences.parse(prefer).get("return") == "minimal":
             applied = {"Preference-Applied": "return=minimal"}
             return Response(NO_CONTENT if status == OK else status, headers | applied, None)
-        if status == OK and not service.may_read:  # others may have written what this request left as it was
+        if status == OK and not service.may_read:  # the record may hold members that others wrote
             return Response(NO_CONTENT, headers, None)
     wire = service.full(record) if asked.full else record.json_body
     return Response(status, headers, wire.decode())
@@ -100,10 +99,10 @@ def record_response(service: GuidService, asked: GuidRequest, status: int, recor
 
 @lru_cache(16)
 def _date_of(second: int) -> str:
-    """Return a time as HTTP has it: most of what is written was written just now."""
+    """Return an HTTP date. Cached, because most records written together share the current second."""
     return formatdate(second, usegmt=True)
 
 
 def requires_admission(target: bytes) -> bool:
-    """Whether what is asked of this target takes a place: what is about GUIDs, and nothing else."""
+    """Whether a request for this target needs an admission slot; only GUID requests do."""
     return target.startswith(b"/guid")

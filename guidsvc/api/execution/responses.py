@@ -1,4 +1,4 @@
-"""Replies as bytes, where no handler of Tornado has a hand in them: laid out as one would have done it."""
+"""Serialize responses to bytes without a Tornado handler, in the layout that a handler produces."""
 
 from http.client import responses
 
@@ -11,9 +11,9 @@ from guidsvc.http.response import BODILESS, Response
 
 SERVER, NOSNIFF = "guidsvc", "nosniff"
 NO_FRAMES = "DENY"
-"""No page may embed a reply: one that loads would tell the page of another site that a GUID is live."""
+"""No page may embed a response: a frame that loads would reveal to another site that a GUID is live."""
 STRICT = "max-age=31536000"
-"""What is said over TLS: for a year to come, nothing else is to be spoken with this host (RFC 6797)."""
+"""Sent over TLS: clients must use only TLS with this host for a year (RFC 6797)."""
 
 _LINES = {
     status: f"HTTP/1.1 {status} {reason}\r\nServer: {SERVER}\r\nX-Content-Type-Options: {NOSNIFF}\r\n"
@@ -28,9 +28,9 @@ _log = structlog.get_logger(__name__)
 def serialize(
     answer: Response, request_id: str, *, head: bool = False, last: bool = False, more: str = "", secure: bool = False
 ) -> bytes:
-    """Return the reply that an answer makes; `head` leaves its body out, `last` ends the connection.
+    """Serialize a response; `head` omits the body, `last` closes the connection.
 
-    `more` are lines of its head; `secure` is whether the client speaks TLS.
+    `more` are extra header lines; `secure` is whether the client uses TLS.
     """
     body = None if answer.body is None else answer.body.encode() + b"\n"
     content_type = "" if body is None else "Content-Type: application/json\r\n"
@@ -50,7 +50,7 @@ def serialize(
 def serialize_problem(
     error: Exception, request_id: str, *, head: bool = False, last: bool = False, more: str = "", secure: bool = False
 ) -> bytes:
-    """Return the reply that an error makes."""
+    """Serialize an error as a problem document."""
     body = problems.render(error, request_id) + b"\n"
     others = "".join(f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in problems.headers_of(error).items())
     start = (
@@ -62,9 +62,9 @@ def serialize_problem(
 
 
 def log_failure(error: BaseException, request_id: str) -> None:
-    """Log what an operator must see; a client's mistake is in the access log, and no more.
+    """Log a failure that an operator must see.
 
-    So is one request of an overload, which is told as a whole, and one whose client has gone.
+    Client errors, single rejections under overload and disconnected clients appear in the access log only.
     """
     if isinstance(error, Overloaded | ClientDisconnected):
         return

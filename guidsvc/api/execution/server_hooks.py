@@ -1,4 +1,4 @@
-"""What the API does for the server where no handler is involved: admission, and responses to what cannot be served."""
+"""The API's hooks for the server: which requests need admission, and responses to rejected requests and connections."""
 
 from http.client import SERVICE_UNAVAILABLE
 
@@ -26,7 +26,7 @@ class ServerHooks:
     def reject_request(self, error: Exception, *, secure: bool) -> bytes:
         request_id, status = draw(), problems.problem_of(error).status
         self._meter.refused[status] += 1
-        if problems.problem_of(error) is problems.INTERNAL:  # a fault of the service, before a handler had the request
+        if problems.problem_of(error) is problems.INTERNAL:  # an internal error before a handler had the request
             responses.log_failure(error, request_id)
         else:
             _log.info("refused", status=status, detail=str(error), request_id=request_id)

@@ -1,6 +1,6 @@
 """Load shedding: reject excess requests with 503 as cheaply as possible, since they come under overload.
 
-Rejections differ only in their request id and date, so each is rendered once a second.
+Rejections within one second differ only in their request id, so they are rendered once a second.
 """
 
 import time
