@@ -1,1 +1,1 @@
-"""The HTTP/1.1 protocol: one connection from its first byte to its last."""
+"""The HTTP/1.1 protocol: connections, parsing, and responses."""

@@ -1,4 +1,4 @@
-"""Ending a connection whose reply has begun and is not complete, so that the client can tell."""
+"""Abort a connection in the middle of a response, so that the client can tell it is incomplete."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from guidsvc.server.protocol.send_buffer import reset_on_close
 
 
 def break_off(connection: HTTPConnection) -> None:
-    """Close a connection: with a TCP reset if a regular end would say that its reply is complete."""
+    """Close a connection; with a TCP reset if a regular close would make the response look complete."""
     closing: Any = connection  # each of the two servers' connections can be closed, which Tornado's type does not say
     if is_open_ended(connection):
         reset_on_close(closing.stream.socket)
@@ -17,7 +17,7 @@ def break_off(connection: HTTPConnection) -> None:
 
 
 def is_open_ended(connection: HTTPConnection | None) -> bool:
-    """Whether a connection of Tornado's server sends a reply that only the end of the connection ends."""
+    """Whether a connection of Tornado's server sends a response that ends only with the connection."""
     if not isinstance(connection, HTTP1Connection) or connection.stream.closed():
         return False
     begun = connection._response_start_line is not None and not connection._write_finished  # noqa: SLF001  # it has no other

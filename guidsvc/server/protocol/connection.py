@@ -1,6 +1,6 @@
-"""One connection of a client: its requests are answered one after the other, in the order in which they came.
+"""One client connection. Requests are answered one at a time, in order of arrival.
 
-Nothing here waits or sets an alarm: the server asks now and then who is `overdue`.
+The connection neither awaits nor sets timers: the server periodically checks whether it is `overdue`.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ from guidsvc.server.protocol.send_buffer import SendBuffer
 from guidsvc.server.protocol.state import DirectRequest, Peer, ServerState, has_sent_all, has_unread
 
 AT_ONCE = 64 * 1024
-"""Bytes of answers that are given at once, to requests that came together; the rest wait for their turn."""
+"""Bytes of fast-path answers collected for pipelined requests. Beyond it, the next requests are queued for handlers."""
 BUFFER = 256 * 1024
-"""Bytes of a body that wait for its handler; beyond it the client has to wait."""
+"""Maximum bytes of a body buffered for its handler; beyond it, reading pauses."""
 WAITING = 16
-"""Requests of a client that wait for their turn; bytes of more are kept as they came, and not parsed."""
+"""Maximum queued requests per connection; bytes beyond them stay unparsed."""
 LINGER_SECONDS = 2.0
-"""So long is read and thrown away what a client still sends that has been refused, so that it reads the answer."""
+"""After a rejection, data from the client is read and discarded this long, so that it can read the answer."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection, from its beginning to its end. What it is called by, and what it does, comes in sections."""
+    """A client connection. The methods are grouped by their caller."""
 
     __slots__ = (
         "_again",
@@ -59,20 +59,20 @@ class Connection(asyncio.Protocol):
         self._shared = shared
         self._again = None if shared.short is None else shared.short.serve_repeated_read
         self._reader = RequestParser(self, shared.limits.head_bytes)
-        # The request that is being answered, and those that wait for it
+        # The current request, and those queued behind it
         self._answering: RequestCycle | None = None
         self._waiting: list[RawRequest] = []
-        self._incoming_bytes = 0  # of requests that are not answered yet, at the last look
-        self._error: Exception | None = None  # to be told when all that came before is answered
+        self._incoming_bytes = 0  # of unanswered requests, at the last count
+        self._error: Exception | None = None  # sent once all earlier requests are answered
         # The connection
-        self._out: list[bytes] = []  # what was answered at once, and is to be sent
-        self._out_bytes = 0  # of that
-        self._drained: asyncio.Future[None] | None = None  # while the client does not take what is sent
-        self._paused = False  # it is kept from sending
-        self._held = False  # it is not listened to for a while
-        self._lingering = False  # until it hangs up
-        self._ended = False  # it sends no more
-        self._since = shared.tick  # when began what is waited for
+        self._out: list[bytes] = []  # fast-path answers to be sent
+        self._out_bytes = 0  # of these answers
+        self._drained: asyncio.Future[None] | None = None  # set while the client does not read fast enough
+        self._paused = False  # reading is paused
+        self._held = False  # reading is paused by the ReadThrottle
+        self._lingering = False  # input is discarded until the client closes
+        self._ended = False  # the client has sent EOF
+        self._since = shared.tick  # start of the current time-out
 
     # Called by the transport
 
@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
             self._count_incoming()
 
     def eof_received(self) -> bool:
-        """Note that the client sends no more: what it asked for it is answered; half a request is none."""
+        """Handle EOF: complete requests are still answered, an incomplete one is dropped. True keeps it open."""
         self._ended = True
         whole = self._answering is not None and self._answering.message is not self._reader.message
         return (whole or bool(self._waiting)) and not self._lingering and self.context.protocol == "http"
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         drained, self._drained = self._drained, None
         if drained is not None:
             drained.set_exception(StreamClosedError())
-            drained.exception()  # whoever waits is told; nobody has to
+            drained.exception()  # mark it retrieved: nobody may be waiting
         self._abandon()
         self._shared.incoming_bytes -= self._incoming_bytes
         self._incoming_bytes = 0
@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
             self._next()
         self.regulate()
 
-    # Called by the reader
+    # Called by the parser
 
     def on_request_head(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser
@@ -189,12 +189,12 @@ class Connection(asyncio.Protocol):
             self._abandon()
         elif broken is not None:
             self._waiting.remove(broken)
-        if self._answering is not None or self._waiting:  # which have come whole, and are answered first
+        if self._answering is not None or self._waiting:  # these are complete, and are answered first
             self._error = error
         else:
             self._send_refusal(error)
 
-    # Called by what answers: a Host
+    # Called by the RequestCycle: ConnectionControl
 
     def write(self, data: bytes) -> asyncio.Future[None]:
         if self._outbox.is_closing:
@@ -222,7 +222,7 @@ class Connection(asyncio.Protocol):
             self._linger()
         elif last:
             self.close()
-        elif self._drained is None:  # else when the client has taken what it was answered before
+        elif self._drained is None:  # else `resume_writing` does, once the client has read enough
             self._next()
         self.regulate()
 
@@ -253,7 +253,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:  # by the server too
         self._reader.over = True
-        if self._is_open_ended:  # a regular end would say that the answer is complete
+        if self._is_open_ended:  # a regular close would make the answer look complete
             self._outbox.reset()
             return
         if self._out:
@@ -274,14 +274,14 @@ class Connection(asyncio.Protocol):
         message = self._reader.message
         full = self._drained is not None or self._held or bool(self._waiting)
         if not full and message is not None and message.buffered > BUFFER and not self._transport.is_closing():
-            full = not has_sent_all(self._transport)  # else its end is to be read, which comes after all the rest
+            full = not has_sent_all(self._transport)  # else its EOF must be read, which follows all other data
         if full != self._paused and not self._transport.is_closing():
             self._paused = full
             (self._shared.paused.add if full else self._shared.paused.discard)(self)
             (self._transport.pause_reading if full else self._transport.resume_reading)()
 
     def _admission_for(self, message: RawRequest, plain: DirectRequest | None) -> Admission | None:
-        """Return what a request waits for before its handler works; the fast path takes its place by itself."""
+        """Return the Admission of a handler's request, or None; the fast path acquires its slot itself."""
         shared = self._shared
         return shared.admission if plain is None and shared.hooks.requires_admission(message.target) else None
 
@@ -338,11 +338,11 @@ class Connection(asyncio.Protocol):
             self._answering = None
             self._reader.over = True
             self._send_refusal(not_http(unquoted(str(error))))
-        except Exception as error:  # noqa: BLE001  # which is logged; else the client would wait for ever
+        except Exception as error:  # noqa: BLE001  # it is logged; else the client would wait forever
             self.fault(error)
 
     def _next(self) -> None:
-        """Answer what has been waiting."""
+        """Answer the next queued request, send a pending error, or close after EOF."""
         if self._waiting and not (self._ended and not self._waiting[0].whole):
             self._start(self._waiting.pop(0))
             self._reader.resume()
@@ -354,7 +354,7 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def _count_incoming(self) -> None:
-        """Note how many bytes are held of what the client has sent and has no answer to yet."""
+        """Update the number of bytes held for unanswered requests."""
         answering = self._answering
         messages = self._waiting if answering is None else [answering.message, *self._waiting]
         held = self._reader.held_bytes + sum(message.held_bytes for message in messages)
@@ -362,11 +362,11 @@ class Connection(asyncio.Protocol):
         self._incoming_bytes = held
 
     def _gives_way(self, size: int) -> bool:
-        """Refuse so many bytes more if this client then has more than its share; whether it did."""
+        """Reject `size` more bytes if the connection would exceed its share; return whether it did."""
         if self._reader.over or self._incoming_bytes + size <= self._shared.share_bytes():
             return False
         if self._drained is not None:
-            self.abort()  # it does not take what it is answered, either
+            self.abort()  # it does not read its answers either
         else:
             self._reader.give_up(Overloaded("too much is being received"))
             self._count_incoming()
@@ -387,7 +387,7 @@ class Connection(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Hang up when the client has read the answer: one that is cut off while it sends may never see it."""
+        """Close after the client has read the answer: a client cut off while sending may never see it."""
         self._reader.over = self._lingering = True
         self._waiting.clear()
         self._count_incoming()

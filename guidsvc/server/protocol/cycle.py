@@ -1,7 +1,7 @@
-"""One request while it is answered: by a handler of Tornado, through `tornado.httputil`, or without one.
+"""The cycle of one request and its response, with a Tornado handler (through `tornado.httputil`) or without one.
 
-Its body is handed on as it comes, as fast as the handler takes it. What comes before it and after it on the connection
-is `guidsvc.server.protocol.connection`'s business.
+The body is passed on as it arrives, at the handler's pace. `guidsvc.server.protocol.connection` handles the requests
+before and after it.
 """
 
 import asyncio
@@ -21,26 +21,26 @@ _log = structlog.get_logger(__name__)
 
 
 class ConnectionControl(ResponseSink, Protocol):
-    """The connection that the request came over."""
+    """The connection of the request."""
 
     def on_cycle_complete(self, *, last: bool) -> None:
-        """Go on to the next request, or hang up if this was the last: it is answered."""
+        """Continue with the next request, or close if this was the last."""
 
     def resume_reading(self) -> None:
-        """Note that the handler takes more."""
+        """Resume reading: the handler accepts more."""
 
     def pause_reading(self) -> None:
-        """Read no more for a while: the client has been refused, and told when to come again."""
+        """Stop reading for a while: the client was rejected with Retry-After."""
 
     def failed(self) -> None:
-        """Hang up: the request cannot be answered."""
+        """Close the connection: the request cannot be answered."""
 
     def fault(self, error: Exception) -> None:
-        """Answer with 500, if nothing has been answered yet, and hang up: it is a fault of the service."""
+        """Handle an internal error: send 500 if the response has not begun, and close."""
 
 
 class RequestCycle:
-    """A request that is being answered; `plain` does so without a handler, if there is one."""
+    """A request being answered: by `plain`, if given, without a handler."""
 
     __slots__ = (
         "_admission",
@@ -60,36 +60,36 @@ class RequestCycle:
         self._host: ConnectionControl | None = host  # until it is over
         self._plain = plain  # until it is answered
         self._exchange: ResponseWriter | None = None
-        self._delegate: HTTPMessageDelegate | None = None  # as long as it is to be told more
-        self._gate: asyncio.Future[Any] | None = None  # what it does until it is ready for more
-        self._unprepared = False  # it has not got so far as to be told more
-        self._admission = None  # where a handler's work takes a place, which is taken when all of the request is there
+        self._delegate: HTTPMessageDelegate | None = None  # until the handler has the whole request
+        self._gate: asyncio.Future[Any] | None = None  # done when the handler accepts more
+        self._unprepared = False  # the handler is still in `prepare()`
+        self._admission = None  # set if the handler needs a slot, which is acquired once the request is complete
         if admission is not None:
             self._admission, self._errand = admission, CancelScope()
         self.message = message
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it waits for the client."""
+        """Whether the request waits for more data from the client."""
         return self._gate is None
 
     @property
     def begun(self) -> bool:
-        """Whether the client has some of the answer."""
+        """Whether part of the response was sent."""
         return self._exchange is not None and self._exchange.begun
 
     @property
     def is_open_ended(self) -> bool:
-        """Whether the client has some of the answer, and takes the end of the connection for its end."""
+        """Whether part of the response was sent, and only the end of the connection ends it."""
         return self._exchange is not None and self._exchange.is_open_ended
 
     @property
     def last(self) -> bool:
-        """Whether the connection ends with the answer."""
+        """Whether the connection closes after the response."""
         return self._exchange is not None and self._exchange.last
 
     def begin(self, app: HTTPServerConnectionDelegate) -> None:
-        """Begin to answer; HTTPInputError if Tornado finds that this is no request."""
+        """Begin to answer. Raise HTTPInputError if Tornado rejects the request as malformed."""
         message, host = self.message, self._host
         if self._plain is not None or host is None:
             self.feed_body()
@@ -108,7 +108,7 @@ class RequestCycle:
             CURRENT.reset(token)
 
     def feed_body(self) -> None:
-        """Hand on what has come of the body, as far as the handler takes it."""
+        """Pass the received body on, as far as the handler accepts it."""
         try:
             self._hand_on()
         except Exception as error:
@@ -143,38 +143,38 @@ class RequestCycle:
                 return
 
     def end(self) -> None:
-        """Be over."""
+        """End the cycle."""
         if self._admission is not None and self._errand.task is None:
-            self._admission.release(self._errand)  # which the handler had no need of
+            self._admission.release(self._errand)  # the handler did not use it
         self._host = self._exchange = self._delegate = self._gate = None
 
     def abandon(self) -> None:
-        """Be over, and tell the handler that its client has gone."""
+        """End the cycle, and notify the handler that the client has disconnected."""
         exchange, delegate, plain, gate = self._exchange, self._delegate, self._plain, self._gate
         self.end()
         if plain is not None:
             plain.abandon()
         if exchange is not None:
             exchange.lost(tell=delegate is None)
-        if delegate is not None and gate is not None and self._unprepared:  # it has not begun: it is told when it has
+        if delegate is not None and gate is not None and self._unprepared:  # notify it after `prepare()`
             gate.add_done_callback(lambda _: delegate.on_connection_close())
         elif delegate is not None:
             delegate.on_connection_close()
 
     def _finish(self, delegate: HTTPMessageDelegate) -> None:
-        """Let the handler begin, in a place if one is free."""
+        """Start the handler's method, with an admission slot if one is free."""
         if self._admission is not None and not self._errand.begun:
             self._admission.try_acquire(self._errand)
         delegate.finish()
 
     def _ask_for_body(self) -> None:
-        """Tell a client to go on that waits to be told."""
+        """Send `100 Continue` if the client waits for it."""
         if self.message.waits and not self.message.total and not self.begun and self._host is not None:
             self.message.waits = False
             self._host.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _wait_for(self, gate: Awaitable[None] | None) -> None:
-        """Go on when the handler is ready for more."""
+        """Continue when the handler is ready for more."""
         if gate is None:
             self.feed_body()
         else:
@@ -184,7 +184,7 @@ class RequestCycle:
     def _ready(self, gate: asyncio.Future[Any]) -> None:
         failed = _has_failed(gate)
         if gate is not self._gate or self._host is None:
-            return  # it is over
+            return  # the cycle has ended
         host, self._gate, self._unprepared = self._host, None, False
         if failed:
             host.failed()
@@ -193,10 +193,10 @@ class RequestCycle:
             host.resume_reading()
 
     async def _do(self, plain: DirectRequest) -> None:
-        """Answer without a handler."""
+        """Answer on the fast path, without a handler."""
         reply = await plain.answer(b"".join(self.message.chunks))
         self._plain = None
-        if self._host is not None:  # and the client is there still
+        if self._host is not None:  # the client is still connected
             self._host.write(reply)
             self._host.on_cycle_complete(last=plain.last)
 
@@ -206,7 +206,7 @@ class RequestCycle:
 
 
 def _has_failed(work: asyncio.Future[Any]) -> bool:
-    """Whether it ended with an error, which is told: no handler lets one through."""
+    """Whether the work failed. Log the error, which is unexpected: handlers catch their own."""
     error = None if work.cancelled() else work.exception()
     if error is not None:
         _log.error("fault of the service", exc_info=error)

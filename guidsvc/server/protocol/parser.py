@@ -1,7 +1,6 @@
-"""Reading requests off a connection, with llhttp, the parser of Node.js.
+"""Incremental HTTP/1.1 parser, based on llhttp, the parser of Node.js.
 
-Bytes go in, requests come out: whole heads, bodies as they come, and what is wrong with what is none. Nothing here
-answers, and nothing here waits.
+It emits complete request heads, body chunks, and protocol errors. It neither sends nor waits.
 """
 
 from typing import Protocol
@@ -28,44 +27,44 @@ from guidsvc.server.protocol.request import (
 )
 
 CHUNK_OVERHEAD = 16
-"""Bytes that a byte of a chunked body may cost, beside those that a head may have."""
+"""Maximum framing bytes per byte of a chunked body, in addition to the limit of a head."""
 
 HEAD_SLICE_BYTES, CHUNKED_SLICE_BYTES = 1024, 4096
-"""Bytes that the parser gets at once. It cannot pause, so they bound how many requests begin before the next look."""
+"""Bytes parsed at once. The parser cannot pause, so they bound the requests that begin between checks of `has_room`."""
 
 _BLANKS = b" \t"
-"""Optional whitespace around the value of a header is not part of it (RFC 9112, 5); llhttp keeps what follows one."""
+"""Whitespace around a header value is not part of it (RFC 9112, 5); llhttp keeps the trailing whitespace."""
 
 _STAND_IN = b"SOURCE"
-"""A method that llhttp knows, and nobody serves."""
+"""A method that llhttp knows and that no route serves."""
 
 
 class ParserCallbacks(Protocol):
-    """Who is told of what has been read."""
+    """The receiver of parser events."""
 
     def on_request_head(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser
     ) -> RawRequest | None:
-        """Take a head; return the request that it begins, or None if that is over with already.
+        """Handle a request head. Return the request, or None if it was answered already.
 
-        What it raises is what `refused` is told; nothing more is read then.
+        An exception stops the parser and is passed to `on_protocol_error`.
         """
 
     def has_room(self) -> bool:
-        """Whether the next request may be parsed; else its bytes are kept until `Reader.resume`."""
+        """Whether the next request may be parsed; else its bytes wait for `RequestParser.resume`."""
 
     def on_body(self, message: RawRequest) -> None:
-        """Note that more of the body of a request has come."""
+        """Handle a new part of a body."""
 
     def on_message_complete(self, message: RawRequest) -> None:
-        """Note that all of a request has come."""
+        """Handle the end of a request."""
 
     def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
-        """Note that what has come is no request, or not the rest of the one that is `broken`."""
+        """Handle malformed input; `broken` is the request whose body it interrupted, if any."""
 
 
 class RequestParser:
-    """Reads one connection; heads of more than `most` bytes are refused."""
+    """The parser of one connection; it rejects heads of more than `most` bytes."""
 
     __slots__ = (
         "_error",
@@ -91,26 +90,26 @@ class RequestParser:
         self._sink = sink
         self._most = most
         self._parser = self._new_parser()
-        self._rest, self._place = b"", 0  # what has come and is not parsed yet, from this place on
-        self._reading = False  # the parser is at work, and calls back
+        self._rest, self._place = b"", 0  # received bytes, and the offset of the first unparsed one
+        self._reading = False  # `resume` is running; parser callbacks may call it again
         self._target = b""
         self._headers: RawHeaders = []
-        self._method: bytes | None = None  # where the parser was told a stand-in
-        self._fed = 0  # bytes that have come since the request began
-        self._skipping = False  # llhttp takes a request for over that is not
-        self._resuming = False  # a new parser is being told where the last one stopped
+        self._method: bytes | None = None  # the real method, if the parser got the stand-in
+        self._fed = 0  # bytes received since the request began
+        self._skipping = False  # llhttp reports an upgrade request as complete before its body
+        self._resuming = False  # a new parser is being set to the state of the last one
         self._error: Exception | None = None  # why the parser was stopped
         self.begun = 0
-        """So many requests have begun."""
+        """Number of requests begun."""
         self.between = True
-        """Nothing of a next request has come."""
+        """Whether no part of a next request has arrived."""
         self.message: RawRequest | None = None
         """The request whose body is being read."""
         self.over = False
-        """Nothing more is to be read."""
+        """Whether parsing has ended."""
 
     def feed(self, data: bytes) -> None:
-        """Read what has come, as far as there is room for requests."""
+        """Parse received data while `has_room`; buffer the rest."""
         if self._rest or self.over or len(data) > HEAD_SLICE_BYTES or not self._sink.has_room():
             self._rest, self._place = self._rest[self._place :] + data, 0
             self.resume()
@@ -119,8 +118,8 @@ class RequestParser:
             data = self._parse(data)
 
     def resume(self) -> None:
-        """Read on in what has come."""
-        if self._reading:  # the parser calls back, and the loop below goes on by itself
+        """Parse buffered data while `has_room`."""
+        if self._reading:  # called back from the loop below, which continues
             return
         self._reading = True
         try:
@@ -130,29 +129,29 @@ class RequestParser:
             self._reading = False
         if self.over or self._place == len(self._rest):
             self._rest, self._place = b"", 0
-        elif self._place > len(self._rest) // 2:  # the bytes that were read take memory; half at a time, to copy few
+        elif self._place > len(self._rest) // 2:  # free parsed bytes; only past half, to copy little
             self._rest, self._place = self._rest[self._place :], 0
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of a head that is not complete, and of what waits for room."""
+        """Bytes of an incomplete head and of unparsed data."""
         incomplete = not self.over and not self.between and self.message is None
         return len(self._rest) + (self._fed if incomplete else 0)
 
     def give_up(self, error: Exception) -> None:
-        """Refuse what is being read, and read no more."""
+        """Reject the current input, and stop parsing."""
         self._rest, self._place = b"", 0
         self._refuse(error)
 
     def _read_slice(self) -> None:
-        """Parse the next bytes of what has come."""
+        """Parse the next slice of buffered data."""
         end = self._place + self._slice_bytes()
         part, self._place = self._rest[self._place : end], min(end, len(self._rest))
         while part and not self.over:
             part = self._parse(part)
 
     def _slice_bytes(self) -> int:
-        """Return how many bytes the parser may get: of a body as many as are left, as nothing begins within them."""
+        """Return the size of the next slice. A body may be passed up to its end: no request begins within it."""
         message = self.message
         if message is None:
             return HEAD_SLICE_BYTES
@@ -161,7 +160,7 @@ class RequestParser:
         return min(PART, max(message.length - message.total, 1))
 
     def _parse(self, data: bytes) -> bytes:
-        """Parse bytes; return those that are still to be parsed, where llhttp would have stopped and need not."""
+        """Parse bytes; return the rest to be parsed again, where llhttp stopped but need not."""
         begins = self.between
         self._fed = len(data) if begins else self._fed + len(data)
         try:
@@ -185,7 +184,7 @@ class RequestParser:
         return b""
 
     def close(self) -> None:
-        """Read no more, and let go of the parser, which holds this."""
+        """Stop parsing, and release the llhttp parser, which refers back to this object."""
         self.over = True
         self._rest, self._place = b"", 0
         del self._parser
@@ -201,7 +200,7 @@ class RequestParser:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.message is None:  # else it is a trailer, and means nothing here
+        if self.message is None:  # else it is a trailer, which is ignored
             self._headers.append((name, value.strip(_BLANKS)))
 
     def on_headers_complete(self) -> None:
@@ -243,18 +242,18 @@ class RequestParser:
                 self.over = True
             self._sink.on_message_complete(message)
 
-    # Where llhttp would stop, and need not
+    # Cases where llhttp stops but need not
 
     def _stay(self) -> None:
-        """Go on under HTTP/1.1 though the client would rather have another protocol, as one may (RFC 9110, 7.8)."""
-        if self._skipping and self.message is not None:  # llhttp expects no body; a parser of its own reads it
+        """Ignore an upgrade request and continue with HTTP/1.1, as RFC 9110, 7.8 allows."""
+        if self._skipping and self.message is not None:  # llhttp expects no body; a new parser reads it
             self._skipping, self._resuming = False, True
             self._parser = self._new_parser()
             self._parser.feed_data(self.message.framing())
             self._resuming = False
 
     def _stand_in(self, data: bytes, error: HttpParserError, *, begins: bool) -> bytes:
-        """Return a request under a method that llhttp knows, in place of one that it does not, so that it is parsed."""
+        """Return the data with a method that llhttp knows in place of an unknown one, so that it can be parsed."""
         method, _, rest = data.partition(b" ")
         if begins and rest and self._method is None and is_token(method):
             self._parser = self._new_parser()
@@ -265,13 +264,13 @@ class RequestParser:
         return b""
 
     def _new_parser(self) -> HttpRequestParser:
-        """Return a parser that takes any version; `check_version` judges it."""
+        """Return a parser that accepts any HTTP version; `check_version` validates it."""
         parser = HttpRequestParser(self)
         parser.set_dangerous_leniencies(lenient_version=True)
         return parser
 
     def _judge_size(self) -> None:
-        """Refuse a head, or what frames a body, that goes on and on."""
+        """Reject a head, or the framing of a body, over its limit."""
         message = self.message
         if message is None and not self.between and not self.over:
             self._refuse(self._too_large())
