@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
             self._count_incoming()
 
     def eof_received(self) -> bool:
-        """Handle EOF: complete requests are still answered, an incomplete one is dropped. True keeps it open."""
+        """Handle EOF. Return whether to stay open: complete requests are still answered, an incomplete one is not."""
         self._ended = True
         whole = self._answering is not None and self._answering.message is not self._reader.message
         return (whole or bool(self._waiting)) and not self._lingering and self.context.protocol == "http"

@@ -1,7 +1,7 @@
-"""Connections that are not listened to for a while: those of clients that were refused, and told when to come again.
+"""Read throttle: reading from rejected clients pauses until their Retry-After has elapsed.
 
-Who comes again before that is not refused anew, which costs more than it seems when there are thousands: his request
-waits where it costs nothing, in the system's buffers, until the time that he was told is over.
+A client that retries early is not rejected again, which is costly with thousands of clients. Its request waits in the
+kernel buffer, at no cost.
 """
 
 import asyncio
@@ -15,21 +15,21 @@ LOOK_SECONDS = 0.05
 
 
 class Listener(Protocol):
-    """A connection that listens unless it is held."""
+    """A connection whose reading can be paused."""
 
     def resume_reading(self) -> None:
-        """Listen again."""
+        """Read again."""
 
 
 class ReadThrottle:
-    """The connections that are held, in the order in which they were."""
+    """The paused connections, oldest first."""
 
     def __init__(self) -> None:
         self._order: deque[tuple[float, Listener]] = deque()
         self._looking: asyncio.TimerHandle | None = None
 
     def add(self, listener: Listener) -> None:
-        """Hold it until the time is over that its client was told."""
+        """Resume a connection, which has stopped reading, after Retry-After."""
         loop = asyncio.get_running_loop()
         self._order.append((loop.time() + SECONDS, listener))
         if self._looking is None:
@@ -41,5 +41,5 @@ class ReadThrottle:
             while self._order and self._order[0][0] <= loop.time():
                 _, listener = self._order.popleft()
                 listener.resume_reading()
-        finally:  # after a fault in one, too: the others would be held for ever
+        finally:  # also after an error in one: the others would stay paused forever
             self._looking = loop.call_later(LOOK_SECONDS, self._look) if self._order else None

@@ -1,6 +1,6 @@
-"""A request as it comes over a connection: its head, as much of its body as has come; and what is no request.
+"""A parsed request, its buffered body, and its validation.
 
-llhttp has read it before. What llhttp lets through and RFC 9112 does not is refused here.
+llhttp has parsed it. This module rejects what llhttp accepts and RFC 9112 does not.
 """
 
 import re
@@ -14,9 +14,9 @@ from guidsvc.http.errors import NotImplementedHere, TooLarge, VersionNotSupporte
 from guidsvc.http.headers.recognized import READ
 
 PART = 64 * 1024
-"""Bytes of a body that are handed on at once."""
+"""Maximum bytes of a body passed to a handler at once."""
 OVERHEAD_BYTES = 1024
-"""What a request takes up beside its head and body, about."""
+"""Approximate memory of a request, beside its head and body."""
 RawHeaders = list[tuple[bytes, bytes]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
@@ -29,9 +29,9 @@ _NOTHING: deque[bytes | bytearray] = deque()
 
 
 class RawRequest:
-    """A request, with the headers that the service reads.
+    """A request, with only the headers that the service reads.
 
-    `last` says that the client will send no other; `whole` that all of it has come.
+    `last`: the client will send no other request. `whole`: the request is complete.
     """
 
     __slots__ = (
@@ -62,21 +62,21 @@ class RawRequest:
         self._values = _values(self.headers)
         self.has_body = b"content-length" in self._values or b"transfer-encoding" in self._values
         self.length = self._length()
-        """Bytes of the body, where its head says so."""
+        """Content-Length, or None."""
         self.whole = not self.has_body
         self.waits = version == "HTTP/1.1" and self.has_body and b"100-continue" in self._values.get(b"expect", ())
-        """The client waits to be told to go on before it sends the body."""
+        """Whether the client waits for `100 Continue` before it sends the body."""
         self.chunks: deque[bytes | bytearray] = deque() if self.has_body else _NOTHING
-        """What has come of the body, and nobody has taken."""
+        """Received parts of the body that were not taken yet."""
         self.buffered = self.total = 0
-        """Bytes of that, and of the body in all."""
+        """Bytes in `chunks`, and bytes of the body received in total."""
         self.seconds: float | None = None
-        """In which the body has to come whole; None is for ever."""
+        """Timeout of the whole body; None is unlimited."""
 
     def put(self, chunk: bytes) -> None:
-        """Add a part of the body: small ones are joined, as an object each would take more memory than the body.
+        """Add a part of the body. Small parts are joined, because an object each would exceed the body in memory.
 
-        Large ones are cut, so that the handler gives way to others in between.
+        Large parts are split, so that the handler yields to other requests in between.
         """
         chunks = self.chunks
         if chunks and len(chunks[-1]) + len(chunk) <= PART:
@@ -90,18 +90,18 @@ class RawRequest:
         self.total += len(chunk)
 
     def take(self) -> bytes:
-        """Return the part of the body that came first."""
+        """Remove and return the oldest part of the body."""
         chunk = self.chunks.popleft()
         self.buffered -= len(chunk)
         return bytes(chunk)
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that the request takes up. A body counts until the answer; lines, until their handler takes them."""
+        """Memory of the request. A body counts until the answer; streamed lines, until their handler takes them."""
         return OVERHEAD_BYTES + self._head_bytes + (self.buffered if self.seconds is None else self.total)
 
     def validate(self) -> None:
-        """Raise InvalidRequest if this is no request that can be answered."""
+        """Raise InvalidRequest, or NotImplementedHere, if the request cannot be answered."""
         codings = self._values.get(b"transfer-encoding")
         if codings is not None and (codings != [b"chunked"] or self.version == "HTTP/1.0"):
             raise self._coding_fault(b",".join(codings))
@@ -110,7 +110,7 @@ class RawRequest:
             raise not_http(f"it names {hosts} times its Host, which must be once")
 
     def _coding_fault(self, codings: bytes) -> Exception:
-        """Return what is wrong with these transfer codings (RFC 9112, 6.1 and 6.3)."""
+        """Return the error for unsupported transfer codings (RFC 9112, 6.1 and 6.3)."""
         *others, last = (coding.strip() for coding in codings.split(b","))
         if self.version == "HTTP/1.0" or last != b"chunked" or not all(others) or b"chunked" in others:
             return not_http(
@@ -119,25 +119,25 @@ class RawRequest:
         return NotImplementedHere("The only transfer coding is chunked: send the body without another.")
 
     def _length(self) -> int | None:
-        """Return the length of the body: llhttp has seen that it is a number."""
+        """Return the length of the body, or None; llhttp has checked that it is a number."""
         lengths = self._values.get(b"content-length")
         return int(lengths[0].lstrip(b"0") or b"0") if lengths and lengths[0].isdigit() else None
 
     def fields(self) -> HTTPHeaders:
-        """Return the headers as Tornado has them."""
+        """Return the headers in Tornado's type."""
         fields = HTTPHeaders()
         for name, value in self.headers:
             fields.add(name.decode("latin-1"), value.decode("latin-1"))
         return fields
 
     def framing(self) -> bytes:
-        """Return the head of a request whose body is framed as the body of this one."""
+        """Return a request head with the same body framing as this request."""
         lines = [name + b": " + value for name, value in self.headers if name.lower() in _FRAMING]
         return b"\r\n".join([b"POST / HTTP/1.1", *lines, b"", b""])
 
 
 def _values(headers: RawHeaders) -> dict[bytes, list[bytes]]:
-    """Return those headers that say how a request is to be read, in lower case."""
+    """Return the headers that determine how a request is read, in lower case."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         lower = name.lower()
@@ -147,36 +147,36 @@ def _values(headers: RawHeaders) -> dict[bytes, list[bytes]]:
 
 
 def size_of(target: bytes, headers: RawHeaders) -> int:
-    """Return how many bytes a head has, about."""
+    """Return the approximate size of a head in bytes."""
     return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
 def check_version(version: str) -> None:
-    """Accept HTTP/1, of which later minor versions are read as 1.1; refuse any other (RFC 9110, 2.5)."""
+    """Accept any HTTP/1 version, reading later minor versions as 1.1; reject others (RFC 9110, 2.5)."""
     if version.startswith("1."):
         return
-    if version.startswith("0."):  # so llhttp calls a request line without a version, too
+    if version.startswith("0."):  # llhttp also reports this for a request line without a version
         raise not_http("its first line names no version of HTTP that has headers; send HTTP/1.1")
     raise VersionNotSupported(f"HTTP/{version} is not spoken here; send HTTP/1.1.")
 
 
 def is_token(text: bytes) -> bool:
-    """Whether this may be the name of a method."""
+    """Whether the text is a valid method name."""
     return _TOKEN.fullmatch(text) is not None
 
 
 def fault_of(error: HttpParserError) -> Exception:
-    """Return what llhttp found as what it is to the client."""
+    """Translate an llhttp error into an error of the service."""
     if "Content-Length overflow" in str(error):
         return TooLarge("A body of so many bytes is read nowhere.")
     return not_http(str(error))
 
 
 def not_http(detail: str) -> InvalidRequest:
-    """Make the error that says why this is no request."""
+    """Return the error for a malformed request."""
     return InvalidRequest(InvalidField("", f"is no HTTP request that is understood here: {detail}"))
 
 
 def unquoted(detail: str) -> str:
-    """Return what Tornado says is wrong with a request, less what it quotes of it, which may be a key."""
+    """Return Tornado's error text without its quotation of the request, which may contain a key."""
     return _QUOTED.split(detail, maxsplit=1)[0]

@@ -1,7 +1,6 @@
-"""One request and its reply, as an application of Tornado sees a connection: `tornado.httputil.HTTPConnection`.
+"""HTTP/1 response writer: implements `tornado.httputil.HTTPConnection` for one request.
 
-Here a reply is laid out as HTTP/1: its head, its chunks, its end. Requests are read by
-`guidsvc.server.protocol.connection`.
+It serializes the head, the chunks and the end of a response. `guidsvc.server.protocol.connection` reads requests.
 """
 
 import asyncio
@@ -14,49 +13,49 @@ from tornado.iostream import StreamClosedError
 from guidsvc.http.response import BODILESS
 
 JOIN_BYTES = 64 * 1024
-"""A larger body is not joined to its head: of a file that many read, there is one copy in memory."""
+"""Bodies above this size are not joined to the head, so that concurrent readers of a file share one copy."""
 
 
 class Peer(Protocol):
-    """Where the client is, as `tornado.httputil.HTTPServerRequest` asks it of `HTTPConnection.context`."""
+    """The client's address and scheme, read by `tornado.httputil.HTTPServerRequest` from `HTTPConnection.context`."""
 
     remote_ip: str
     protocol: str
 
 
 class ResponseSink(Protocol):
-    """The connection below."""
+    """The underlying connection."""
 
     @property
     def context(self) -> Peer:
-        """Where the client is."""
+        """The client's address and scheme."""
 
     def write(self, data: bytes) -> asyncio.Future[None]:
-        """Send; the future is done when the client has taken enough, or StreamClosedError when it is gone."""
+        """Send data. The future is done once the client has read enough; it fails with StreamClosedError if closed."""
 
     def on_response_complete(self) -> None:
-        """Go on to the next request: the reply to this one is complete."""
+        """Continue with the next request: the response is complete."""
 
     def close(self) -> None:
-        """Send what is left, and hang up."""
+        """Send pending data, and close."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of the request has come: else the connection ends with the reply."""
+        """Whether the request is complete; else the connection closes after the response."""
 
     def set_body_timeout(self, seconds: float | None) -> None:
-        """Give the body of this request so long to come whole; None is for ever."""
+        """Set the timeout of the request's whole body; None is unlimited."""
 
 
 class ResponseWriter(HTTPConnection):
-    """The reply to a request of this method and version; `last` if the connection ends with it."""
+    """The response to a request of this method and version; `last` closes the connection after it."""
 
     def __init__(self, wire: ResponseSink, method: str, version: str, *, last: bool) -> None:
         self._wire: ResponseSink | None = wire
         self._method = method
         self._version = version
         self._chunked = False
-        self._left: int | None = None  # bytes of the body that are still to come, where that is known
+        self._left: int | None = None  # remaining bytes of the body, if known
         self._close_callback: Callable[[], None] | None = None
         self.context = wire.context
         self.last = last
@@ -72,7 +71,7 @@ class ResponseWriter(HTTPConnection):
         self.begun = True
         lines = [f"HTTP/1.1 {start_line.code} {start_line.reason}"]
         length = None
-        for name, value in headers.get_all():  # once, for each look into the headers costs as much
+        for name, value in headers.get_all():  # one pass, because each lookup costs as much
             if name == "Content-Length":
                 length = int(value)
             elif name == "Connection":
@@ -91,7 +90,7 @@ class ResponseWriter(HTTPConnection):
 
     @property
     def is_open_ended(self) -> bool:
-        """Whether the reply has begun, is not complete, and only the end of the connection will tell that it is."""
+        """Whether an incomplete response has begun that ends only with the connection."""
         return self.begun and self._wire is not None and not self._chunked and self._left is None
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
@@ -109,28 +108,28 @@ class ResponseWriter(HTTPConnection):
         wire.on_response_complete()
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
-        """Have this called if the client goes away before the reply is complete. As Tornado's own connections do."""
+        """Set the callback for a client that disconnects before the response is complete, as in Tornado."""
         self._close_callback = callback
 
     def set_body_timeout(self, timeout: float | None) -> None:
-        """Give the body so many seconds to come whole; None is for ever. As Tornado's own connections do."""
+        """Set the timeout of the whole body in seconds, as in Tornado; None is unlimited."""
         if self._wire is not None:
             self._wire.set_body_timeout(timeout)
 
     def close(self) -> None:
-        """Hang up, whatever is still to be sent. As Tornado's own connections do."""
+        """Close the connection even if the response is incomplete, as in Tornado."""
         if self._wire is not None:
             self._wire.close()
 
     def lost(self, *, tell: bool) -> None:
-        """Note that the client has gone, and tell the application, unless it is told otherwise."""
+        """Handle the client's disconnection; with `tell`, run the close callback."""
         self._wire = None
         callback, self._close_callback = self._close_callback, None
         if tell and callback is not None:
             callback()
 
     def _framing(self, code: int, length: int | None) -> list[str]:
-        """Decide how the end of the reply is told (RFC 9112, 6), and return the headers that tell it."""
+        """Choose the response framing (RFC 9112, 6), and return its headers."""
         framing = []
         self.last = self.last or (self._wire is not None and not self._wire.is_whole)
         if self._method == "HEAD" or code in BODILESS:
@@ -161,8 +160,8 @@ class ResponseWriter(HTTPConnection):
 
 
 def closed_future() -> asyncio.Future[None]:
-    """Return the future of what is written to a client that has gone."""
+    """Return a failed future, for writes to a closed connection."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     future.set_exception(StreamClosedError())
-    future.exception()  # whoever awaits it is told; nobody has to
+    future.exception()  # mark it retrieved: nobody may await it
     return future

@@ -1,7 +1,7 @@
-"""The sending side of a connection: bytes that its client has not taken yet, and the budget for those of all clients.
+"""Send buffer: the unsent bytes of a connection, and the budget for those of all connections.
 
-A client must take what it is sent at a least rate. When all clients together leave more unsent than the budget, the
-connections that have waited longest are reset: their clients are the slowest.
+A client must read at a minimum rate. When the unsent bytes of all connections exceed the budget, the connections that
+have waited longest are reset, because their clients are the slowest.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from typing import Protocol
 import structlog
 
 SLICE_BYTES = 64 * 1024
-"""Bytes handed to a TLS transport at once. It does not say how much of them waits in the TCP transport below."""
+"""Bytes written to a TLS transport at once. It does not report how many of them wait in the TCP transport below."""
 RELEASE_BYTES, RELEASE_SECONDS = 8 * 1024 * 1024, 5.0
-"""Freed memory is given back to the system when so much has been answered, and no more often than this."""
+"""Freed memory is returned to the system after this many bytes of answers, at most once per this interval."""
 HIDDEN_BYTES = 128 * 1024
-"""Bytes that may wait there while the client takes nothing: they count too."""
+"""Bytes that may wait in the TCP transport below TLS while the client reads nothing; they count as unsent."""
 LOG_SECONDS = 10.0
-"""The least time between two log lines about connections that were reset."""
+"""Minimum interval between log lines about reset connections."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _log = structlog.get_logger(__name__)
@@ -31,11 +31,11 @@ class ResettableConnection(Protocol):
     """A connection that holds unsent bytes."""
 
     def reset(self) -> None:
-        """End it with a TCP reset."""
+        """Close the connection with a TCP reset."""
 
 
 class SendBudget:
-    """The unsent bytes of all connections; `connection_bytes` is the most that one of them may hold."""
+    """The unsent bytes of all connections; `connection_bytes` is the maximum of one connection."""
 
     def __init__(self, total_bytes: int, connection_bytes: int) -> None:
         self._total_bytes = total_bytes
@@ -43,13 +43,13 @@ class SendBudget:
         self._unsent: dict[ResettableConnection, int] = {}  # ordered by when each began to wait
         self._resets = 0  # since the last log line
         self._logged = -LOG_SECONDS
-        self._released = 0.0  # when memory was given back
+        self._released = 0.0  # time of the last release of memory
         self.unsent_bytes = 0
         self.passed_bytes = 0
-        """Bytes of answers since memory was given back."""
+        """Bytes of answers since memory was released."""
 
     def note(self, holder: ResettableConnection, unsent_bytes: int) -> None:
-        """Record what a connection holds now; reset connections until all together are within the budget."""
+        """Record a connection's unsent bytes; reset connections until the total is within the budget."""
         before = self._unsent.get(holder, 0)
         if unsent_bytes:
             self._unsent[holder] = unsent_bytes
@@ -62,7 +62,7 @@ class SendBudget:
             self._reset(next(iter(self._unsent)))
 
     def should_release(self, now: float) -> bool:
-        """Whether so much has been answered, and freed, that memory should be given back to the system."""
+        """Whether enough answers were sent and freed that memory should be returned to the system."""
         if self.passed_bytes - self.unsent_bytes < RELEASE_BYTES or now - self._released < RELEASE_SECONDS:
             return False
         self._released, self.passed_bytes = now, self.unsent_bytes
@@ -86,25 +86,25 @@ class SendBudget:
 
 
 class SendRate:
-    """The rate at which a client takes what it is sent, while anything is unsent."""
+    """The rate at which a client reads, while any bytes are unsent."""
 
     __slots__ = ("_since", "_taken_bytes", "held_bytes", "unsent_bytes")
 
     def __init__(self) -> None:
         self.unsent_bytes = 0
         self.held_bytes = 0
-        """Of answers that are not sent whole: each is in memory until its last byte is sent."""
+        """Bytes of incompletely sent answers: each stays in memory until its last byte is sent."""
         self._taken_bytes = 0  # in the current window
         self._since: float | None = None  # the start of the window
 
     def measure(self, unsent_bytes: int, added_bytes: int) -> None:
-        """Record how much is unsent now, after so many bytes were added."""
+        """Record the current unsent bytes, after `added_bytes` were written."""
         self._taken_bytes += self.unsent_bytes + added_bytes - unsent_bytes
         self.unsent_bytes = unsent_bytes
         self.held_bytes = self.held_bytes + added_bytes if unsent_bytes else 0
 
     def is_too_slow(self, now: float, seconds: float, bytes_per_second: float) -> bool:
-        """Whether the client took less than this rate, averaged over a window of so many seconds."""
+        """Whether the client read more slowly than this rate, averaged over a window of `seconds`."""
         if not self.unsent_bytes:
             self._since = None
             return False
@@ -118,7 +118,7 @@ class SendRate:
 
 
 class SendBuffer:
-    """What is on its way to one client. `is_paused` says that the client has not taken all of it."""
+    """The data being sent to one client. `is_paused`: the transport has unsent bytes."""
 
     __slots__ = (
         "_budget", "_hidden_bytes", "_is_closing", "_is_over", "_pace", "_queue", "_queued_bytes", "_slice_bytes",
@@ -136,11 +136,11 @@ class SendBuffer:
         self.is_paused = False
 
     def open(self) -> None:
-        """Have the transport report any byte that is unsent; it may report some of its own, of TLS, at once."""
+        """Make the transport report any unsent byte; a TLS transport may at once report bytes of its own."""
         self._transport.set_write_buffer_limits(high=1, low=0)
 
     def write(self, data: bytes) -> None:
-        """Send data, after what is still unsent."""
+        """Send data, after data that is still unsent."""
         before = self._pace.unsent_bytes
         self._budget.passed_bytes += len(data)
         if self._queue or len(data) > self._slice_bytes:
@@ -153,13 +153,13 @@ class SendBuffer:
             self._measure(len(data) + before - self._pace.unsent_bytes)
 
     def pause(self) -> None:
-        """Note that the transport has bytes which the client does not take."""
+        """Handle a transport with unsent bytes."""
         self.is_paused = True
         if not self._pace.unsent_bytes:
             self._measure(self._waiting_bytes())
 
     def resume(self) -> None:
-        """Note that the transport has sent all."""
+        """Handle a transport that has sent all its bytes."""
         self.is_paused = False
         self._push()
         self._measure(0)
@@ -167,7 +167,7 @@ class SendBuffer:
             self._transport.close()
 
     def is_too_slow(self, now: float, seconds: float, bytes_per_second: float) -> bool:
-        """Whether the client takes what is sent at less than this rate."""
+        """Whether the client reads more slowly than this rate."""
         self._measure(0 if self._pace.unsent_bytes else self._waiting_bytes())
         return self._pace.is_too_slow(now, seconds, bytes_per_second)
 
@@ -178,18 +178,18 @@ class SendBuffer:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the client has taken all."""
+        """Whether all data is sent."""
         return not self._waiting_bytes()
 
     def close(self) -> None:
-        """Close the connection when all is sent."""
+        """Close the connection once all data is sent."""
         if self._queue:
             self._is_closing = True
         else:
             self._transport.close()
 
     def abort(self) -> None:
-        """Close the connection now: with a reset if anything is unsent, so that no answer looks complete."""
+        """Close the connection now; with a reset if data is unsent, so that no answer looks complete."""
         if self._waiting_bytes() or self.is_closing:  # a transport that is still closing has bytes to send
             reset_on_close(self._transport.get_extra_info("socket"))
         self._transport.abort()
@@ -202,14 +202,14 @@ class SendBuffer:
         self._transport.abort()
 
     def end(self) -> None:
-        """Forget what is unsent: the connection has ended."""
+        """Discard unsent data: the connection has ended."""
         self._queue.clear()
         self._queued_bytes = 0
         self._is_over = True
         self._budget.note(self, 0)
 
     def _push(self) -> None:
-        """Hand queued data to the transport, a slice at a time, until that is paused."""
+        """Write queued data to the transport, a slice at a time, until it is paused."""
         while self._queue and not self.is_paused:
             data = self._queue.popleft()
             if len(data) > self._slice_bytes:
@@ -229,7 +229,7 @@ class SendBuffer:
 
 
 def reset_on_close(connection: socket.socket | None) -> None:
-    """Have a socket send a TCP reset when it is closed, in place of a regular end. No effect on a Unix socket."""
+    """Make a socket send a TCP reset on close, in place of a regular end. No effect on a Unix socket."""
     if connection is None:
         return
     with suppress(OSError):

@@ -1,23 +1,23 @@
-"""The time that time-outs are measured by. It stands still while the process does."""
+"""The clock for time-outs. It stops while the process is stopped."""
 
 import asyncio
 
 TICK_SECONDS = 0.5
-"""How often connections are searched for those that are overdue."""
+"""Interval between scans for timed-out connections."""
 
 
 class Ticks:
-    """A clock that advances by at most two ticks at a look.
+    """A clock that advances by at most two ticks per call of `advance`.
 
-    A later look means that the process stood still: it was stopped, or its machine was. What clients sent meanwhile
-    could not be read, so that time counts against nobody.
+    A later call means that the process or its machine was stopped. Data that clients sent meanwhile could not be read,
+    so that time counts against no client.
     """
 
     def __init__(self) -> None:
         self.now = self._seen = asyncio.get_running_loop().time()
 
     def advance(self) -> float:
-        """Advance to now, and return the time."""
+        """Advance the clock, by at most two ticks, and return its time."""
         now = asyncio.get_running_loop().time()
         self.now += min(now - self._seen, 2 * TICK_SECONDS)
         self._seen = now
