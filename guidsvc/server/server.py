@@ -131,7 +131,7 @@ class Server:
             await asyncio.sleep(TICK_SECONDS)
             now = self._advance()
             for each in list(shared.paused):
-                each.regulate()  # its client may have hung up meanwhile
+                each.regulate()  # the client may have disconnected meanwhile
             latest = now - shared.limits.head_seconds - TICK_SECONDS
             shared.expected = {each: since for each, since in shared.expected.items() if since > latest}
             late = [each for each in shared.connections if each.overdue(now)]

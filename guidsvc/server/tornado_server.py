@@ -105,7 +105,7 @@ class _Reader:
         self.connection: HTTPConnection | None = None
         """The connection of the latest request."""
         self._write = stream.write
-        stream.write = self._measured_write  # type: ignore[method-assign]  # it is called for each part of a response
+        stream.write = self._measured_write  # type: ignore[method-assign]  # which is called for each part of a reply
 
     def end(self) -> None:
         """Restore the stream's `write`, which breaks a reference cycle."""
@@ -118,7 +118,7 @@ class _Reader:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether a response is incomplete, and the client may be unable to tell."""
+        """Whether a response is incomplete, in a way that the client may not notice."""
         return not self._stream.closed() and (self._stream.writing() or is_open_ended(self.connection))
 
     def measure(self) -> None:

@@ -195,7 +195,7 @@ class FastPathDispatcher:
         path = target.partition(b"?")[0].decode("latin-1")
         return ShedRequest(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote, secure=secure)
 
-    def _read(  # all that there is to know of a request
+    def _read(  # all facts about a request
         self, method: str, guid: str, kept: Mapping[str, str], remote: str, login: Session | None, *, secure: bool
     ) -> bytes | None:
         """Return the answer to an authorized read if the record is cached, else None."""

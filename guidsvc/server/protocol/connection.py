@@ -338,7 +338,7 @@ class Connection(asyncio.Protocol):
             self._answering = None
             self._reader.over = True
             self._send_refusal(not_http(unquoted(str(error))))
-        except Exception as error:  # noqa: BLE001  # it is logged; else the client would wait forever
+        except Exception as error:  # noqa: BLE001  # which is logged; else the client would wait for ever
             self.fault(error)
 
     def _next(self) -> None:
