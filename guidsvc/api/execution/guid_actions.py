@@ -99,7 +99,7 @@ def record_response(service: GuidService, asked: GuidRequest, status: int, recor
 
 @lru_cache(16)
 def _date_of(second: int) -> str:
-    """Return an HTTP date. Cached, because most records written together share the current second."""
+    """Return an HTTP date. Cached, because most writes are of the current second."""
     return formatdate(second, usegmt=True)
 
 

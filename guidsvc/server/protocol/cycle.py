@@ -57,7 +57,7 @@ class RequestCycle:
     def __init__(
         self, host: ConnectionControl, message: RawRequest, plain: DirectRequest | None, admission: Admission | None
     ) -> None:
-        self._host: ConnectionControl | None = host  # until it is over
+        self._host: ConnectionControl | None = host  # until the cycle ends
         self._plain = plain  # until it is answered
         self._exchange: ResponseWriter | None = None
         self._delegate: HTTPMessageDelegate | None = None  # until the handler has the whole request
