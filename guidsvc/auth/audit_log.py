@@ -1,8 +1,8 @@
-"""The audit log: who did what to which GUID, when, from where, and what became of it; a line of JSON each.
+"""The audit log: one JSON line per change or denial, with actor, action, GUID, time, address and outcome.
 
-It owns what a line holds, and how it gets where it is kept: whole, in one call of the system, before anybody is told
-that it was done. No line holds a secret, nor what clients keep here: neither `user` nor `metadata` of a record. Who
-judges what is allowed, and who does it, tell of it here; this module knows neither of them, nor HTTP.
+This module defines the fields of a line and writes it: whole, in one system call, before the client is answered. Lines
+hold no secrets and no client data: neither `user` nor `metadata` of a record. Authentication and services report
+events to this module; it depends on neither of them, nor on HTTP messages.
 """
 
 import errno
@@ -30,11 +30,11 @@ from guidsvc.telemetry.metrics import AuditMetrics
 from guidsvc.telemetry.tracing import CURRENT
 
 OFF, STDERR = "off", "stderr"
-"""Not kept at all; written to standard error, among the lines of the log. Anything else is the path of a file."""
+"""No audit log; audit lines on standard error, among the log lines. Any other value is the path of a file."""
 LONGEST_NAME = 256
-"""Characters of a caller's name that a line holds: so none is longer than what a pipe keeps together."""
+"""Maximum length of a caller's name in a line, in characters, so that no line exceeds PIPE_BUF."""
 LOOK_SECONDS = 0.1
-"""So often, at most, is looked whether the file is still where it was: that takes as long as to write a line."""
+"""Minimum interval between checks that the file was not moved, in seconds; a check costs as much as a write."""
 
 _REASONS: Mapping[type[GuidsvcError], str] = {
     Unauthorized: "unauthorized",
@@ -42,7 +42,7 @@ _REASONS: Mapping[type[GuidsvcError], str] = {
     RateLimited: "rate-limited",
 }
 OTHER_REASON = "other"
-"""The reason of a refusal that has none of its own."""
+"""The reason of a denial by any other error."""
 _MODE = 0o600
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _STDERR = 2
@@ -51,50 +51,48 @@ _log = structlog.get_logger(__name__)
 
 
 class Out(Protocol):
-    """Where lines go."""
+    """A destination of lines."""
 
     def write(self, line: bytes) -> None:
-        """Write a line, whole; OSError if that cannot be done."""
+        """Write a whole line; raise OSError if that fails."""
 
 
 class AuditLog:
-    """Writes a line for each thing that was done, or denied.
+    """Writer of one line for each change or denial.
 
-    The request that it was done for is the one that is traced. A line that cannot be written goes into the log as an
-    error, and whoever did what it tells of goes on.
-
-    Refusals have a limit: of one address, or of one caller where the caller is known. Those beyond it are counted.
+    A line names the traced request. If a line cannot be written, it is logged as an error, and the request continues.
+    Denials are limited per caller, or per address if the caller is unknown. Those beyond the limit are counted.
     """
 
     def __init__(self, out: Out, *, clock: Clock, meter: AuditMetrics | None = None) -> None:
         self._out = out
         self._clock = clock
         self._meter = AuditMetrics() if meter is None else meter
-        self._second, self._start = -1, ""  # of which the time has been rendered
+        self._second, self._start = -1, ""  # the current second, and its rendering
         self._strangers = LineLimit(partial(self._report, "remote"))
         self._callers = LineLimit(partial(self._report, "caller"))
 
     @property
     def limits(self) -> tuple[LineLimit, ...]:
-        """The limits of its lines."""
+        """The line limits of denials."""
         return self._strangers, self._callers
 
     def changed(self, action: str, record: Record, caller: Caller, outcome: str) -> None:
-        """Note what was done to a record: it as it now is, or was when it was deleted."""
+        """Record a change of a record, given as it is now, or as it was before its deletion."""
         with self._safely():
             line = self._begin(action)
             line["guid"], line["version"], line["owner"] = record.guid, record.version, record.owner
             self._end(line, caller, outcome)
 
     def key_changed(self, action: str, key: ApiKey, caller: Caller, outcome: str) -> None:
-        """Note what was done to a key: it is told by its id."""
+        """Record a change of an API key, identified by its id."""
         with self._safely():
             line = self._begin(action)
             line["key"], line["owner"] = key.id, key.owner
             self._end(line, caller, outcome)
 
     def denied(self, error: GuidsvcError, caller: Caller | None) -> None:
-        """Note that somebody was not let in, or may not do what they asked for; or count it, beyond the limit."""
+        """Record a request that was not authenticated or not permitted; beyond the limit, only count it."""
         with self._safely():
             if not self._admits(caller):
                 return
@@ -105,14 +103,14 @@ class AuditLog:
             self._end(line, caller, None)
 
     def _admits(self, caller: Caller | None) -> bool:
-        """Return whether to write one more refusal, of this caller or else of the address of the request."""
+        """Return whether to write one more denial of this caller, or of the request's address if it is None."""
         if caller is not None:
             return self._callers.admits(caller.name)
         trace = CURRENT.get()
         return self._strangers.admits("" if trace is None else place_of(trace.remote))
 
     def _report(self, member: str, source: str | None, count: int) -> None:
-        """Write how many refusals have no line; `member` is that of the source."""
+        """Write the number of denials without a line; `member` is the field that names their source."""
         with self._safely():
             line = self._begin("denied") | {"count": count}
             if source:
@@ -121,7 +119,7 @@ class AuditLog:
 
     @contextmanager
     def _safely(self) -> Iterator[None]:
-        """Log a fault of the audit log itself: a line beside an answer must not change the answer."""
+        """Log a failure of the audit log itself: it must not change the response."""
         try:
             yield
         except Exception as error:  # noqa: BLE001  # whatever it is: it is logged
@@ -155,13 +153,13 @@ class AuditLog:
 
 
 def reason_of(error: type[GuidsvcError]) -> str:
-    """Return the reason that a line gives for a refusal by an error of this class, or of one of its bases."""
+    """Return the reason of a denial by an error of this class, or of one of its bases."""
     return found_by_class(_REASONS, error) or OTHER_REASON
 
 
 @contextmanager
 def open_audit_log(where: str, *, clock: Clock, meter: AuditMetrics | None = None) -> Iterator[AuditLog | None]:
-    """Open the audit log, and close it at the end; None if it is off, StartError if the file cannot be written."""
+    """Open the audit log, and close it on exit; yield None if it is off, raise StartError if it is not writable."""
     if where == OFF:
         yield None
     elif where == STDERR:
@@ -172,13 +170,13 @@ def open_audit_log(where: str, *, clock: Clock, meter: AuditMetrics | None = Non
 
 
 def _standard_error() -> Out:
-    """Return standard error: among the lines of the log, in their order, where these are buffered."""
+    """Return standard error; if it is buffered, audit lines go through the buffer, in order with log lines."""
     stream = sys.stderr
     return _Stream(stream) if isinstance(stream, BoundedStream) else Lines(lambda: _STDERR)
 
 
 class _Stream:
-    """A buffered stream."""
+    """A buffered stream as a destination of lines."""
 
     def __init__(self, stream: BoundedStream) -> None:
         self._stream = stream
@@ -188,21 +186,21 @@ class _Stream:
 
 
 class Lines:
-    """Adds lines to a file that several processes add to, each in one call of the system."""
+    """A file that several processes append lines to, each line in one system call."""
 
     def __init__(self, descriptor: Callable[[], int]) -> None:
         self._descriptor = descriptor
         self._broken = False
 
     def write(self, line: bytes) -> None:
-        """Write a line, on one of its own: a full disk may have left a part of the last, of whichever process."""
+        """Append a line, after a line break if the last write failed: a full disk may have left part of a line."""
         descriptor = self._descriptor()
         whole = b"\n" + line if self._broken else line
         was_broken, self._broken = self._broken, True
         try:
             written = os.write(descriptor, whole)
         except BlockingIOError as error:
-            self._broken = was_broken  # a full pipe takes nothing of a line
+            self._broken = was_broken  # a full pipe accepts no part of a line
             raise OSError(error.errno, "the pipe is full, as nobody reads it") from error
         if written < len(whole):
             raise OSError(errno.ENOSPC, f"{written} of {len(whole)} bytes were written")
@@ -210,9 +208,9 @@ class Lines:
 
 
 class _File:
-    """A file by its path: when it was moved away, a new one is begun.
+    """A file that is reopened by its path after it was moved away.
 
-    It is opened non-blocking: a pipe (FIFO) that nobody reads fails a write, and does not hold up the event loop.
+    It is opened non-blocking: writing to a pipe (FIFO) that no process reads fails, and does not block the event loop.
     """
 
     def __init__(self, path: str) -> None:
@@ -221,7 +219,7 @@ class _File:
         self._open()
 
     def descriptor(self) -> int:
-        """Return the descriptor of the file that is there now."""
+        """Return the descriptor of the current file; reopen it if it was moved away."""
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
             if not self._is_there():
@@ -230,7 +228,7 @@ class _File:
         return self._descriptor
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         os.close(self._descriptor)
 
     def _open(self) -> None:

@@ -1,14 +1,15 @@
-"""Who asks: from what a request says of itself to a Caller; and that nobody is tried for longer than it takes.
+"""Authentication: turn the Authorization header into a Caller, in constant time on failure.
 
-A log-in is remembered, so that a read need not wait for it: for GOOD_SECONDS from when the key was looked up, so that
-one that was revoked is refused everywhere within that time; after FRESH_SECONDS whoever uses it has it looked up anew,
-beside the requests. A log-in that fails is answered FAILED_SECONDS after it came, whatever was wrong and however
-long it took to find out: an unknown key and a wrong secret cannot be told apart by the time.
+Sessions are cached, so that reads need not wait. A session is valid for GOOD_SECONDS from the key lookup, so a revoked
+key is rejected everywhere within that time. The first use after FRESH_SECONDS renews it in the background.
 
-An address from which log-ins fail too often is locked out: failures from there are answered RateLimited, at that same
-time. A good key is let in all the same: others may be behind that address, and nobody guesses 256 bits.
+A failed login is answered FAILED_SECONDS after its arrival, whatever the cause; later only if the lookup takes longer.
+So response times do not distinguish an unknown key from a wrong secret.
 
-It knows keys and tokens by their contracts, and no HTTP but the words of the header Authorization.
+Too many failed logins lock out the client address: failures from it then raise RateLimited, after the same delay. A
+valid key is still accepted, because others may share the address and 256 bits cannot be guessed.
+
+Keys and tokens are accessed through protocols. The only HTTP knowledge here is the Authorization header's syntax.
 """
 
 import asyncio
@@ -32,32 +33,32 @@ from guidsvc.store.contract import ApiKeyRepository
 
 GOOD_SECONDS, FRESH_SECONDS, FAILED_SECONDS = 4.0, 2.0, 0.05
 REMEMBERED_BYTES = 16 * 2**20
-"""The most memory for log-ins that are remembered."""
+"""Maximum memory of cached sessions, in bytes."""
 LOGIN_BYTES = 1024
-"""The memory of one, less its header."""
+"""Memory of one cached session without its header, in bytes."""
 LONGEST = 8 * 1024
-"""Characters of a header that are looked at."""
+"""Maximum length of an Authorization header, in characters; a longer one is rejected."""
 _SCHEME = "bearer "
 
 _log = structlog.get_logger(__name__)
 
 
 class TokenVerifier(Protocol):
-    """Tells who a token is of."""
+    """A verifier of bearer tokens."""
 
     async def find(self, token: str) -> tuple[Caller, int]:
-        """Return who asks with it, and until when it is good, in Unix seconds; Unauthorized if it is not."""
+        """Return the caller and expiry (Unix seconds) of a token; raise Unauthorized if it is invalid."""
 
 
 class DenialAudit(Protocol):
-    """Notes who was not let in."""
+    """A callback that records denied requests."""
 
     def __call__(self, error: GuidsvcError, caller: Caller | None, /) -> None:
-        """Note what they are told, and who it was, if that is known."""
+        """Record the error, and the caller if known."""
 
 
 class Session:
-    """Somebody who has shown who they are: may be used while it is `usable`."""
+    """An authenticated caller, valid while `usable` returns true."""
 
     __slots__ = ("_fresh_until", "_guard", "_until", "authorization", "caller", "ration")
 
@@ -69,17 +70,17 @@ class Session:
         self.ration = ration
 
     def usable(self) -> bool:
-        """Whether it may be used now; the ration is to be asked, too."""
+        """Return whether the session may be used now. The rate allowance must be checked, too."""
         now = perf_counter()
         if now >= self._fresh_until:
             if now >= self._until:
                 return False
-            self._fresh_until = self._until  # once
+            self._fresh_until = self._until  # renew only once
             self._guard.renew(self)
         return True
 
     def require_scope(self, needs: Needs) -> None:
-        """Forbidden, unless they may do what takes that."""
+        """Raise Forbidden, and record the denial, unless the caller has the required scope."""
         try:
             self.caller.demand(needs)
         except Forbidden as error:
@@ -88,21 +89,21 @@ class Session:
 
     @property
     def good(self) -> bool:
-        """Whether it is not too old."""
+        """Whether the session has not expired."""
         return perf_counter() < self._until
 
     def keep(self, asked: float, seconds: float) -> None:
-        """Let it be used: for so long at most, from when it was asked for."""
+        """Allow use for `seconds`, at most GOOD_SECONDS, from the start of the lookup (`asked`)."""
         self._until = asked + min(seconds, GOOD_SECONDS)
         self._fresh_until = asked + min(seconds, FRESH_SECONDS)
 
     def end(self) -> None:
-        """Let nobody use it any more."""
+        """Invalidate the session."""
         self._until = self._fresh_until = 0.0
 
 
 class Authenticator:
-    """Lets in who has a key, or a token where those are taken."""
+    """Authentication by API key, or by token if tokens are enabled."""
 
     def __init__(
         self,
@@ -125,20 +126,20 @@ class Authenticator:
         self._beside = BackgroundTasks()
 
     def cached_session(self, authorization: str | None) -> Session | None:
-        """Return the log-in of a request, for one use, if it is known and nothing need be waited for."""
+        """Return the cached session, and spend one request; None if it is absent, expired or needs a reservation."""
         login: Session | None = None if authorization is None else self._logins.get(authorization)
         return login if login is not None and login.usable() and login.ration.try_spend() else None
 
     def owner_of(self, authorization: str | None) -> str | None:
-        """Return the owner whose log-in this was when it was looked up last, or None if it is not remembered.
+        """Return the owner of the cached session, or None if it is not cached.
 
-        This is not authentication: it only tells whose share of the service a request uses.
+        This is not authentication: the session may have expired. It only assigns a request to an owner's share.
         """
         login: Session | None = None if authorization is None else self._logins.get(_canonical(authorization))
         return None if login is None else login.caller.owner
 
     async def authenticate(self, authorization: str | None, address: str) -> Session:
-        """Return the log-in of a request from an address, for one use; Unauthorized or RateLimited if there is none."""
+        """Return the session of a request, and spend one request; raise Unauthorized or RateLimited otherwise."""
         authorization = None if authorization is None else _canonical(authorization)
         try:
             return await self._let_in(authorization, address)
@@ -148,9 +149,9 @@ class Authenticator:
             raise
 
     async def confirm(self, login: Session) -> None:
-        """Look a log-in up anew that was used before; Unauthorized if it has ended, or may do something else by now.
+        """Look up a session again; raise Unauthorized if it has been revoked or its permissions have changed.
 
-        This is no attempt to log in: it spends nothing of the ration, and no address is locked out for it.
+        This is not a login attempt: it spends no allowance and never locks out an address.
         """
         try:
             renewed = await self._find(login.authorization)
@@ -163,7 +164,7 @@ class Authenticator:
             raise
 
     def record_denial(self, error: GuidsvcError, caller: Caller | None) -> None:
-        """Have it noted that somebody was not let in."""
+        """Record a denied request in the audit log, if one is configured."""
         if self._denied is not None:
             self._denied(error, caller)
 
@@ -176,15 +177,15 @@ class Authenticator:
         return login
 
     def renew(self, login: Session) -> None:
-        """Look a log-in up anew, beside the requests."""
+        """Look up a session again, in the background."""
         self._beside.spawn(_quietly(self._renew(login)))
 
     async def aclose(self) -> None:
-        """Finish what is under way beside the requests."""
+        """Wait for the background tasks."""
         await self._beside.drain()
 
     async def _try(self, authorization: str, address: str) -> Session:
-        """Look a log-in up; one that fails is answered at a set time, with RateLimited if its address is locked out."""
+        """Look up a login. A failure is delayed to a fixed time; it is RateLimited if its address is locked out."""
         answered_at = asyncio.get_running_loop().time() + FAILED_SECONDS
         wait = self._lockouts.blocked(address)
         try:
@@ -202,17 +203,17 @@ class Authenticator:
             raise RateLimited(detail, wait) from error
 
     def _may_look(self, authorization: str, address: str) -> bool:
-        """Whether to look a log-in up from an address that is locked out: this bounds the work that failures cause.
+        """Return whether to look up a login from a locked-out address. This bounds the work that failures cause.
 
-        One that was good before always is. One that has just failed is not, so that a client which goes on with a
-        revoked key takes nothing from the others at its address.
+        A cached login is always looked up. One that has just failed is not, so that a client that repeats a revoked
+        key takes no lookups from others at its address.
         """
         if authorization in self._logins:
             return True
         return not self._failures.holds(authorization) and self._lockouts.may_look(address)
 
     async def _find(self, authorization: str) -> Session:
-        """Look a log-in up, and remember it."""
+        """Look up a login, and cache its session."""
         asked = perf_counter()
         caller, seconds = await self._look(authorization)
         login: Session | None = self._logins.get(authorization)
@@ -223,7 +224,7 @@ class Authenticator:
         return login
 
     async def _look(self, authorization: str) -> tuple[Caller, float]:
-        """Return who asks, and for how many seconds that is sure at most."""
+        """Return the caller, and the maximum validity of this result in seconds."""
         scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
         if scheme.lower() != _SCHEME or len(authorization) > LONGEST:
             raise Unauthorized("Authorization is not: Bearer, and a key.", invalid=True)
@@ -244,7 +245,7 @@ class Authenticator:
         return key.caller, keys.good_for(shown, key, now)
 
     async def _note_use(self, key: ApiKey, now: int) -> None:
-        """Note that a key was used; whoever changes it at the same time goes first."""
+        """Store the time of use of a key; a concurrent change of the key takes precedence."""
         await self._keys.swap_key(key, key.model_copy(update={"used": now, "version": key.version + 1}))
 
     async def _renew(self, login: Session) -> None:
@@ -259,7 +260,7 @@ class Authenticator:
 
 
 def _canonical(authorization: str) -> str:
-    """Return the one spelling under which a log-in is remembered: its scheme and blanks may be written in many ways."""
+    """Return the cache key of an Authorization header, with scheme and blanks normalized."""
     scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
     return f"Bearer {token.strip()}" if scheme.lower() == _SCHEME else authorization
 

@@ -1,8 +1,8 @@
-"""The public keys that tokens are signed with, as a JSON Web Key Set (RFC 7517) tells them.
+"""Public signing keys of a JSON Web Key Set (RFC 7517).
 
-The only file that imports PyJWT and cryptography, which takes a while: it is imported by who needs it. A key opens what
-fits its kind, and nothing else, whatever a token says of itself (RFC 8725, 3.1): never `none`, never HS256, for which
-the public key would be the secret. Where a set comes from, and what the claims of a token mean, is others' business.
+The only module that imports PyJWT and cryptography, which is slow: import it on demand. A key accepts only the
+algorithms of its type, whatever a token claims (RFC 8725, 3.1): never `none`, never HS256, for which the public key
+would be the secret. Reading a set and validating claims belong to other modules.
 """
 
 from base64 import urlsafe_b64decode
@@ -20,16 +20,16 @@ from pydantic_core import from_json
 from guidsvc.errors import Unauthorized
 
 RSA_BITS = 2048
-"""A shorter RSA key is not trusted."""
+"""Minimum size of an RSA key, in bits."""
 RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 CURVES = {"secp256r1": frozenset({"ES256"}), "secp384r1": frozenset({"ES384"})}
 EDWARDS = frozenset({"EdDSA"})
 ALGORITHMS = RSA.union(EDWARDS, *CURVES.values())
 MALFORMED = "The token is no JWT that is signed."
 ACCESS_TOKEN = frozenset({"at+jwt", "application/at+jwt"})
-"""The types of a token (`typ`, in lower case) that say that it is an access token (RFC 9068, 2.1)."""
+"""Types (`typ`, in lower case) that mark an access token (RFC 9068, 2.1)."""
 ANY_TYPE = ACCESS_TOKEN | {"jwt", None}
-"""The accepted types. Others are of tokens for another use, as `logout+jwt` (RFC 8725, 3.11)."""
+"""Accepted types. Others, such as `logout+jwt`, mark tokens for another use (RFC 8725, 3.11)."""
 
 Public = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
@@ -46,18 +46,18 @@ _CLAIMS = (
     "aud",
     "sub",
     "jti",
-)  # which `guidsvc.auth.jwt_bearer` judges, by a clock that is given
+)  # `guidsvc.auth.jwt_bearer` validates these, with an injected clock
 _JWT = jwt.PyJWT(options={f"verify_{claim}": False for claim in _CLAIMS})  # type: ignore[arg-type]  # names of options
 
 
 class SigningKey(NamedTuple):
-    """A public key, and the algorithms by which it may have signed."""
+    """A public key, and the algorithms it may be used with."""
 
     public: Public
     algorithms: frozenset[str]
 
     def claims(self, token: str) -> dict[str, Any]:
-        """Return what a token says, which nobody has judged yet; Unauthorized if this key has not signed it."""
+        """Return the claims of a token, not validated yet; raise Unauthorized if this key has not signed it."""
         try:
             return _JWT.decode(token, self.public, sorted(self.algorithms))
         except jwt.InvalidAlgorithmError as error:
@@ -69,15 +69,15 @@ class SigningKey(NamedTuple):
 
 
 class JwkSet(NamedTuple):
-    """The keys of a set, by their `kid`; and of those that are left out, why."""
+    """The keys of a set by `kid`, and the reasons why others are ignored."""
 
     keys: Mapping[str | None, SigningKey]
     ignored: Sequence[str] = ()
 
     def signer(self, token: str) -> SigningKey | None:
-        """Return the key that a token says it is signed with, None if it is not here; Unauthorized if it says none.
+        """Return the signing key that a token names, or None if it is absent; raise Unauthorized if it names none.
 
-        A token need not name it where there is one key only.
+        A token need not name its key if the set holds only one.
         """
         header = read_header(token)
         algorithm, kid = header.get("alg"), header.get("kid")
@@ -91,7 +91,7 @@ class JwkSet(NamedTuple):
 
 
 def parse_jwks(text: bytes) -> JwkSet:
-    """Return the keys of a set that may sign tokens; ValueError if it is none. What else is in it is left out."""
+    """Return the keys of a set that may sign tokens, and ignore others; raise ValueError if the text is no set."""
     told = from_json(text)
     if not isinstance(told, dict) or not isinstance(told.get("keys"), list):
         raise ValueError("is no JWKS: an object with a list of keys")  # noqa: TRY004  # a value, read from a text
@@ -109,7 +109,7 @@ def parse_jwks(text: bytes) -> JwkSet:
 
 
 def _key(told: object) -> SigningKey:
-    """Read a key; an error says why it may not sign tokens."""
+    """Parse a key; the error says why it may not sign tokens."""
     if not isinstance(told, dict) or not isinstance(told.get("kid", ""), str):
         raise TypeError("is no key")
     if told.get("use", "sig") != "sig" or "verify" not in told.get("key_ops", ["verify"]):
@@ -127,7 +127,7 @@ def _key(told: object) -> SigningKey:
 
 
 def _algorithms(public: object) -> frozenset[str]:
-    """Return by which algorithms a key can have signed."""
+    """Return the algorithms of a key's type, empty if unsupported; raise ValueError if an RSA key is too short."""
     match public:
         case RSAPublicKey():
             if public.key_size < RSA_BITS:
@@ -142,7 +142,7 @@ def _algorithms(public: object) -> frozenset[str]:
 
 
 def type_of(token: str) -> str | None:
-    """Return the type (`typ`) of a token in lower case, None if it has none; Unauthorized if it is not accepted."""
+    """Return the type (`typ`) of a token in lower case, None if absent; raise Unauthorized if it is not accepted."""
     header = read_header(token)
     found = header.get("typ")
     named = found.lower() if isinstance(found, str) else found
@@ -152,7 +152,7 @@ def type_of(token: str) -> str | None:
 
 
 def read_header(token: str) -> dict[str, Any]:
-    """Return the header of a token, as it stands there."""
+    """Return the unverified header of a token; raise Unauthorized if it is malformed."""
     part = token.partition(".")[0]
     try:
         header = from_json(urlsafe_b64decode(part + "=" * (-len(part) % 4)))

@@ -1,7 +1,7 @@
-"""The key set that a file or a URL holds, as it was when it was last read.
+"""Cache of the JWK set in a file or at a URL.
 
-It is read when it is opened, then now and then, and when somebody misses a key. If it cannot be read, the last that
-could stays. How a URL is fetched is told from outside; what the keys are is in `guidsvc.auth.jwk`.
+The set is read at start, then periodically, and when a token names an unknown key. If a read fails, the last good set
+stays in use. The caller supplies the function that fetches a URL; `guidsvc.auth.jwk` parses the keys.
 """
 
 import asyncio
@@ -21,30 +21,30 @@ from guidsvc.errors import StartError
 from guidsvc.runtime.background import running_in_background, spawn_detached
 
 MAX_BYTES = 1024 * 1024
-"""A larger set is refused."""
+"""Maximum size of a key set, in bytes; a larger one is rejected."""
 TOLD = 10
-"""Of so many keys that are left out it is told why."""
+"""Maximum number of ignored keys that a message explains."""
 
 Fetch = Callable[[str, int], Awaitable[bytes]]
-"""Returns what a URL holds, if that is no more than so many bytes; OSError or ValueError if it cannot be had."""
+"""Returns the body at a URL, of at most this many bytes; raises OSError or ValueError if that fails."""
 
 _log = structlog.get_logger(__name__)
 
 
 class RefreshPolicy(NamedTuple):
-    """Seconds."""
+    """Intervals of reads, in seconds."""
 
     every: float = 45.0
-    """From one reading to the next: with what two readings take, and how long a log-in is remembered, within 60 s."""
+    """Between periodic reads. With the time of two reads and of a cached session, changes take effect within 60 s."""
     apart: float = 10.0
-    """For which nobody who misses a key causes another reading."""
+    """Minimum time between reads caused by unknown keys."""
 
 
 @asynccontextmanager
 async def open_jwks(
     place: str, fetch: Fetch, *, timer: Callable[[], float], pace: RefreshPolicy
 ) -> AsyncIterator["JwksCache"]:
-    """Read the set in a file, or at a URL, and keep it up to date, inside; StartError if it holds no key to use."""
+    """Open the set in a file or at a URL, and keep it up to date; raise StartError if it holds no usable key."""
     keys = JwksCache(_reader(place, fetch), timer, pace)
     await keys.begin()
     try:
@@ -55,18 +55,18 @@ async def open_jwks(
 
 
 class JwksCache:
-    """What `read` returned when it last did, as keys."""
+    """The keys of the set that `read` last returned."""
 
     def __init__(self, read: Callable[[], Awaitable[bytes]], timer: Callable[[], float], pace: RefreshPolicy) -> None:
         self.ring = JwkSet({})
         self._text: bytes | None = None
         self._read, self._timer, self._pace = read, timer, pace
         self._reading: asyncio.Task[None] | None = None
-        self._missed = -math.inf  # when somebody missed a key, and it was read because of that
+        self._missed = -math.inf  # time of the last read caused by an unknown key
         self._failing = False
 
     async def begin(self) -> None:
-        """Read it for the first time; StartError if that cannot be, or there is no key to use."""
+        """Read the set for the first time; raise StartError if that fails or the set holds no usable key."""
         try:
             self._take(await self._read())
         except (OSError, ValueError) as error:
@@ -75,13 +75,13 @@ class JwksCache:
             raise StartError(f"jwt_jwks: holds no key to use: {'; '.join(self.ring.ignored[:TOLD]) or 'it is empty'}")
 
     async def keep(self) -> None:
-        """Read it again and again."""
+        """Read the set periodically, until cancelled."""
         while True:
             await asyncio.sleep(self._pace.every)
             await self._again()
 
     async def refresh(self) -> None:
-        """Read it because a key is missed, unless that was done just now; who asks meanwhile waits for that reading."""
+        """Read the set because a key is unknown, unless that was just done; concurrent calls share one read."""
         if self._reading is None:
             now = self._timer()
             if now - self._missed < self._pace.apart:
@@ -90,14 +90,14 @@ class JwksCache:
         await self._again()
 
     async def aclose(self) -> None:
-        """End a reading that is under way."""
+        """Cancel the read in progress."""
         if self._reading is not None:
             self._reading.cancel()
             with suppress(asyncio.CancelledError):
                 await self._reading
 
     async def _again(self) -> None:
-        """Read it, together with all who want that now; who gives up does not end it for the others."""
+        """Read the set. Concurrent calls share one read; cancelling one of them does not cancel it for the others."""
         if self._reading is None:
             self._reading = spawn_detached(self._reread())
             self._reading.add_done_callback(self._done)
@@ -117,7 +117,7 @@ class JwksCache:
             self._failing = False
 
     def _take(self, text: bytes) -> None:
-        """Take what was read; that it is well-formed and empties the set is for its issuer to say."""
+        """Parse and store the text of a set. A well-formed set may be empty: its issuer decides that."""
         if text == self._text:
             return
         if len(text) > MAX_BYTES:
@@ -128,7 +128,7 @@ class JwksCache:
 
 
 def _reader(place: str, fetch: Fetch) -> Callable[[], Awaitable[bytes]]:
-    """Return what reads the set; StartError for a URL that is not to be trusted."""
+    """Return the function that reads the set; raise StartError for a URL that cannot be trusted."""
     if "://" not in place:
         return partial(asyncio.to_thread, read_file, place, MAX_BYTES)
     try:

@@ -1,17 +1,17 @@
-"""Fetches a key set over HTTP. What is in it is for `guidsvc.auth.jwks` to say."""
+"""HTTP client that fetches a JWK set. `guidsvc.auth.jwks` has it parsed."""
 
 from tornado.httpclient import HTTPClientError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 SECONDS = 5.0
-"""In which all of it must have come."""
+"""Time limit of a fetch, in seconds."""
 
 
 async def fetch(url: str, most: int) -> bytes:
-    """Return what a URL holds; OSError if it cannot be had, or is of more than so many bytes.
+    """Return the body at a URL; raise OSError if the fetch fails or the body exceeds `most` bytes.
 
-    A redirect is not followed: who is trusted is the host that the settings name, and no other. Nor is anything
-    unpacked, since what is small may become large.
+    Redirects are not followed: only the configured host is trusted. Bodies are not decompressed, since a small one
+    may expand to a large one.
     """
     client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=most)
     try:

@@ -1,12 +1,12 @@
-"""JWT bearer tokens: who asks with one, and until when it is good.
+"""JWT bearer tokens: verify a token, and return its caller and expiry.
 
-    open_tokens(place, trust, ...)   -> Tokens
-    tokens.verify(token)             at once; UnknownKey if its signing key is not at hand
-    await tokens.find(token)         the same, after another look at the key set, if need be
+    open_jwt_verifier(place, trust, ...)   -> JwtVerifier
+    verifier.verify(token)                 at once; UnknownKey if its signing key is not in the cached set
+    await verifier.find(token)             the same, after a refresh of the key set if the key is unknown
 
-An access token of RFC 9068, or what other issuers make of it: signed by a key of the set that the settings name, by the
-issuer and for the audience that they name. This module judges claims. Keys are those of `guidsvc.auth.jwk`, which is
-imported only where there are tokens; that there is HTTP, it does not know.
+Accepts access tokens of RFC 9068, and other issuers' variants of them. A key of the configured set must have signed
+the token, and its issuer and audience must be the configured ones. This module validates claims. `guidsvc.auth.jwk`
+verifies signatures; it is imported only if tokens are enabled. Neither knows HTTP.
 """
 
 import re
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from guidsvc.auth.jwks import Fetch, JwksCache, RefreshPolicy
 
 MAX_CHARACTERS = 8 * 1024
-"""A longer token is not looked at."""
+"""Maximum length of a token, in characters; a longer one is rejected unparsed."""
 _COMPACT = re.compile(r"[A-Za-z0-9_-]*+(?:\.[A-Za-z0-9_-]*+){2}")
-"""The compact form (RFC 7515, 7.1). Decoders ignore other characters: a token would have any number of spellings."""
+"""The compact form (RFC 7515, 7.1). Decoders ignore other characters, so a token would have many spellings."""
 LEEWAY_SECONDS = 30
-"""By which the clock of the issuer may be ahead of ours. A token that has expired by ours has expired."""
+"""Tolerance, in seconds, for an issuer whose clock is ahead. Expiry has no tolerance."""
 OWNER_CLAIM = "sub"
 SEPARATOR = "#"
-"""Stands between issuer and claim in the name of an owner; no issuer holds one (OpenID Connect Core, 2)."""
+"""Separates issuer and claim in an owner name; no issuer contains it (OpenID Connect Core, 2)."""
 ID_TOKEN = ("nonce", "at_hash", "c_hash")
-"""Claims of ID tokens (OpenID Connect Core, 2 and 3.3.2.11), which say who has logged in, and open nothing."""
+"""Claims of ID tokens (OpenID Connect Core, 2 and 3.3.2.11), which identify a user and grant no access."""
 _OTHER_USES = frozenset({"id", "refresh", "offline", "logout"})
-"""What the claims `typ` (Keycloak) and `token_use` (Amazon Cognito) call tokens that are no access tokens."""
-_NAME_CHARACTERS = 32  # 128 bits, so that nobody finds another subject of the same name
+"""Values of the claims `typ` (Keycloak) and `token_use` (Amazon Cognito) that mark other kinds of token."""
+_NAME_CHARACTERS = 32  # 128 bits: a second subject with the same name cannot be found
 
 _USER: TypeAdapter[str] = TypeAdapter(User)
 
 
 class JwtTrustPolicy(NamedTuple):
-    """Whose tokens are believed, for whom they are made, and which claim names the owner."""
+    """The trusted issuer, the required audience, and the claim that names the owner."""
 
     issuer: str
     audience: str
@@ -55,22 +55,22 @@ class JwtTrustPolicy(NamedTuple):
     requires_access_token: bool = False
     """Whether a token must have the type `at+jwt` (RFC 9068)."""
     shares_owners: bool = False
-    """Whether the claim alone is the owner: then the issuer can name the owner of any API key."""
+    """Whether the claim alone is the owner. The issuer can then name the owner of any API key."""
 
     def owner(self, claim: str) -> str:
-        """Return the owner that a claim names: one of this issuer, unless it may name any."""
+        """Return the owner that a claim names, prefixed with the issuer unless owners are shared."""
         return claim if self.shares_owners else f"{self.issuer}{SEPARATOR}{claim}"
 
 
 class Verified(NamedTuple):
-    """Who asks with a token that is good, and the Unix second from which it no longer is."""
+    """The caller of a valid token, and its expiry in Unix seconds."""
 
     caller: Caller
     expires: int
 
 
 class UnknownKey(Unauthorized):
-    """The key that a token says it is signed with is not in the set, or was not when that was last read."""
+    """The signing key that a token names was not in the key set when it was last read."""
 
     def __init__(self) -> None:
         super().__init__("The signing key (kid) of the token is unknown.", invalid=True)
@@ -86,7 +86,7 @@ async def open_jwt_verifier(
     timer: Callable[[], float] = time.monotonic,
     pace: "RefreshPolicy | None" = None,
 ) -> AsyncIterator["JwtVerifier"]:
-    """Judge tokens, inside, by the key set in a file or at a URL; StartError if it, or what is trusted, is no use."""
+    """Open a verifier for the key set in a file or at a URL; raise StartError if it, or the policy, is unusable."""
     with requires_extra("jwt", "jwt_jwks"):
         from guidsvc.auth.jwks import RefreshPolicy, open_jwks
 
@@ -97,13 +97,13 @@ async def open_jwt_verifier(
 
 
 class JwtVerifier:
-    """Tells who asks with a token."""
+    """A verifier of JWT bearer tokens."""
 
     def __init__(self, keys: "JwksCache", trust: JwtTrustPolicy, clock: Clock) -> None:
         self._keys, self._trust, self._clock = keys, trust, clock
 
     def verify(self, token: str) -> Verified:
-        """Return who asks, without a wait; Unauthorized says what is wrong, UnknownKey that `find` may know more."""
+        """Verify a token without waiting; raise Unauthorized if it is invalid, UnknownKey if `find` may succeed."""
         if len(token) > MAX_CHARACTERS:
             raise _bad(f"The token is over {MAX_CHARACTERS} bytes.")
         from guidsvc.auth.jwk import ACCESS_TOKEN, MALFORMED, type_of
@@ -122,7 +122,7 @@ class JwtVerifier:
         return Verified(_caller(claims, self._trust), expires)
 
     async def find(self, token: str) -> Verified:
-        """Return who asks; if the key is unknown, the set is read again first, as far as `refresh` does that."""
+        """Verify a token; if its key is unknown, call `refresh` and try once more."""
         try:
             return self.verify(token)
         except UnknownKey:
@@ -130,11 +130,11 @@ class JwtVerifier:
         return self.verify(token)
 
     async def refresh(self) -> None:
-        """Read the key set, but once in 10 s at most, however many ask; who asks while it is read waits for it."""
+        """Read the key set again, at most once in 10 s; concurrent calls wait for the same read."""
         await self._keys.refresh()
 
     def _judge_times(self, claims: Mapping[str, Any]) -> int:
-        """Return when a token expires."""
+        """Return the expiry of a token; raise Unauthorized if it has expired or is not valid yet."""
         now = self._clock() // 1000
         expires = _time(claims, "exp")
         if expires is None:
@@ -148,7 +148,7 @@ class JwtVerifier:
         return expires
 
     def _judge_use(self, claims: Mapping[str, Any]) -> None:
-        """Refuse what is no access token, as far as its claims tell that (RFC 8725, 3.12)."""
+        """Reject a token whose claims mark it as another kind than an access token (RFC 8725, 3.12)."""
         if self._trust.requires_access_token:
             raise _bad("The type (typ) of the token must be at+jwt.")
         uses = {claims[name].lower() for name in ("typ", "token_use") if isinstance(claims.get(name), str)}
@@ -169,7 +169,7 @@ def _bad(detail: str) -> Unauthorized:
 
 
 def _time(claims: Mapping[str, Any], name: str) -> int | None:
-    """Return a claim in Unix seconds, None if it is not there."""
+    """Return a time claim in Unix seconds, or None if it is absent."""
     value = claims.get(name)
     if value is None:
         return None
@@ -177,28 +177,28 @@ def _time(claims: Mapping[str, Any], name: str) -> int | None:
     if not is_number or (isinstance(value, float) and not isfinite(value)):
         raise _bad(f"The token has a time ({name}) that is none.")
     seconds: int = floor(value)
-    return max(-MAX_TIME, min(seconds, MAX_TIME))  # an integer may be too large to count with floats
+    return max(-MAX_TIME, min(seconds, MAX_TIME))  # a larger integer overflows float arithmetic
 
 
 def _caller(claims: Mapping[str, Any], trust: JwtTrustPolicy) -> Caller:
     try:
         named = _USER.validate_python(claims.get(trust.owner_claim))
         owner = _USER.validate_python(trust.owner(named))
-        owner.encode()  # JSON can hold half a character, which could not be written
+        owner.encode()  # JSON can hold a lone surrogate, which UTF-8 cannot encode
     except ValueError as error:
         raise _bad(f"The token names no owner that can be one ({trust.owner_claim}).") from error
     return Caller(owner, _scopes(claims), _name(claims, trust.owner_claim, named))
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
-    """Return those of our scopes that a token has, in `scope` (RFC 8693, 9068) or `scp`; others mean nothing here."""
+    """Return the scopes of a token, from `scope` (RFC 8693, 9068) or `scp`; ignore unknown ones."""
     told = claims.get("scope", claims.get("scp"))
     words = told.split(" ") if isinstance(told, str) else told
     return frozenset(scope for scope in SCOPES if isinstance(words, list) and scope in words)
 
 
 def _name(claims: Mapping[str, Any], owner_claim: str, owner: str) -> str:
-    """Return what the logs call whom a token is about: the same for each of their tokens, so not by its `jti`."""
+    """Return the caller name for logs and limits: the same for all tokens of a subject, hence not the `jti`."""
     subject = claims.get("sub")
     named = subject if subject and isinstance(subject, str) else f"{owner_claim}={owner}"
     return f"jwt:{sha256(named.encode(errors='surrogatepass')).hexdigest()[:_NAME_CHARACTERS]}"

@@ -1,7 +1,7 @@
-"""Addresses from which log-ins fail too often, and log-ins that failed lately. Knows not what a log-in is.
+"""Brute-force protection: lock out client addresses after too many failed logins, and remember recent failures.
 
-Whether an address is locked out is known in the process; how often log-ins failed from it is counted in all processes,
-or, where that is not told, in each by itself. What is kept is bounded, whatever addresses come.
+Each process holds its own lockouts. Failures are counted across all processes, or in each process while the shared
+counters are unavailable. Memory is bounded, whatever addresses connect. Logins are opaque strings here.
 """
 
 from collections.abc import Callable
@@ -16,34 +16,37 @@ from guidsvc.http.client_address import place_of
 from guidsvc.runtime.clock import Clock
 
 ADDRESSES = 10_000
-"""So many are kept, those that failed last; and of so many new ones in a window the other processes are told."""
+"""Maximum number of tracked addresses, and of new ones in a window whose failures are shared with other processes.
+
+The least recently used address is evicted.
+"""
 
 
 LOOKS = 1000
-"""Log-ins from an address that is locked out which are looked up in a second."""
+"""Maximum lookups per second of logins from one locked-out address."""
 KNOWN = 10_000
-"""Log-ins that failed which are remembered: those that failed last."""
+"""Maximum number of remembered failed logins; the least recently used is evicted."""
 
 
 class _Failures:
-    """How often log-ins from an address failed in a window."""
+    """The failed logins from an address in a window."""
 
     __slots__ = ("here", "locked", "looks", "private", "second", "told", "window")
 
     def __init__(self, window: int, *, private: bool) -> None:
         self.window = window
-        self.private = private  # whether the others are not to be told
-        self.here = 0  # in this process
-        self.told = 0  # of these, to the others
+        self.private = private  # whether failures are not shared with other processes
+        self.here = 0  # failures in this process
+        self.told = 0  # of these, shared with other processes
         self.locked = False
-        self.looks = self.second = 0  # log-ins that were looked up in this second while it was locked out
+        self.looks = self.second = 0  # lookups in this second while locked out
 
 
 class LoginLockout:
-    """Locks an address out for the rest of a window in which log-ins from it failed as often as `limit` says.
+    """Lockout of addresses for the rest of the window in which their failed logins reached `limit`.
 
-    `share` is the part of the limit that this process has where `counters` do not tell; without counters there is this
-    process alone.
+    `share` is the part of the limit that this process uses while `counters` are unavailable. Without counters, this
+    process is the only one.
     """
 
     def __init__(
@@ -62,10 +65,10 @@ class LoginLockout:
         self._most = addresses
         self._failures: LRUCache[str, _Failures] = LRUCache(addresses)
         self._window = -1
-        self._fresh = 0  # how many addresses were new in that window
+        self._fresh = 0  # number of new addresses in that window
 
     def blocked(self, address: str) -> int | None:
-        """Return in how many seconds log-ins may be tried from an address again; None if they may be now."""
+        """Return the remaining lockout of an address in seconds, or None if it is not locked out."""
         if self._limit is None or not self._failures:
             return None
         now = self._clock()
@@ -75,7 +78,7 @@ class LoginLockout:
         return self._limit.wait(now)
 
     def may_look(self, address: str) -> bool:
-        """Whether one more log-in from an address that is locked out may be looked up in this second."""
+        """Count a lookup from a locked-out address; return whether it is within LOOKS for this second."""
         found: _Failures | None = self._failures.get(place_of(address))
         if found is None:
             return True
@@ -86,7 +89,7 @@ class LoginLockout:
         return found.looks <= LOOKS
 
     async def failed(self, address: str) -> None:
-        """Count a log-in that failed; it counts in this process at once, and in the others when this returns."""
+        """Count a failed login: in this process at once, in the shared counters, if available, on return."""
         if self._limit is None:
             return
         place = place_of(address)
@@ -107,7 +110,7 @@ class LoginLockout:
         return found
 
     async def _tell(self, place: str, failures: _Failures, limit: Limit) -> bool:
-        """Whether the others could be told, of this failure and of those of which they could not be before."""
+        """Share this failure and any unshared earlier ones with other processes; return whether that succeeded."""
         untold = failures.here - failures.told
         failures.told = failures.here
         try:
@@ -120,7 +123,7 @@ class LoginLockout:
 
 
 class KnownFailures:
-    """Log-ins that failed within so many seconds, by a digest, for they may be long, and secret."""
+    """Logins that failed within the last `seconds`, stored as digests, because they may be long and secret."""
 
     def __init__(self, seconds: float, *, timer: Callable[[], float] = perf_counter) -> None:
         self._seconds = seconds
@@ -128,12 +131,12 @@ class KnownFailures:
         self._until: LRUCache[bytes, float] = LRUCache(KNOWN)
 
     def note(self, login: str) -> None:
-        """Note one that has failed, unless it is noted already: it is looked up again after that time."""
+        """Remember a failed login. A repeated failure does not extend the time, after which it is looked up again."""
         if not self.holds(login):
             self._until.insert(_digest(login), self._timer() + self._seconds)
 
     def holds(self, login: str) -> bool:
-        """Whether it has failed within that time."""
+        """Return whether a login failed within that time."""
         until: float | None = self._until.get(_digest(login))
         return until is not None and self._timer() < until
 

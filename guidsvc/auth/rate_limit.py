@@ -1,8 +1,8 @@
-"""How often a caller may ask, in all processes together: limits, and the rations in which a process books them.
+"""Rate limits across all processes, and the allowances that a process reserves from them.
 
-To ask Redis about each request would take too long. So a process books a part of what is left, and spends it without
-asking. Where Redis does not answer it has its share of the limit. Knows neither HTTP, nor who the callers are, nor
-where it is counted. (The library `limits`, whose name this module has too, reads limits, and counts them in Redis.)
+A Redis call for each request would take too long. So a process reserves a part of the remaining quota in advance, and
+spends it locally. While Redis is unavailable, the process uses its share of the limit. This module knows neither HTTP
+nor how callers authenticate nor where counters are stored. The library `limits` parses the limits.
 """
 
 import asyncio
@@ -19,32 +19,32 @@ from guidsvc.runtime.background import spawn_detached
 from guidsvc.runtime.clock import Clock
 
 GRANULARITY = 1000
-"""What is left may be told as up to this part of the limit more."""
+"""`RateLimit: r=` may overstate the remaining quota by at most limit/GRANULARITY."""
 PARTS = 20
-"""A ration is this part of the limit: so much of it may lie idle in each process at the end of a window."""
+"""A process reserves limit/PARTS at a time; up to that much may stay unused in each process at the window's end."""
 MOST = 1_000_000_000
-"""The highest number that a limit may have."""
+"""Maximum amount of a limit."""
 CALLERS = 10_000
-"""So many rations are kept; whose was not asked for the longest has a new one when he comes back."""
+"""Maximum number of cached allowances; the least recently used is evicted and recreated on demand."""
 
 
 class Counters(Protocol):
-    """Counts that all processes share."""
+    """Counters that all processes share."""
 
     async def add(self, key: str, amount: int, seconds: int) -> int:
-        """Count so many, for at least so many seconds, and return the count; CacheUnavailable if it is not told."""
+        """Add `amount` to a counter that lives for at least `seconds`; return the sum, or raise CacheUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """So many in each window of so many seconds. Windows begin at multiples of these since 1970, in every process."""
+    """An amount for each window of `seconds`. Windows begin at multiples of these since 1970, in every process."""
 
     amount: int
     seconds: int
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read a limit, as `600/minute`; None if there is none; ValueError, which says what would be one."""
+        """Parse a limit such as `600/minute`. Return None for a blank text; raise ValueError if it is invalid."""
         if not text.strip():
             return None
         try:
@@ -56,25 +56,25 @@ class Limit:
         return cls(item.amount, item.get_expiry())
 
     def window(self, now: int) -> int:
-        """Return the number of the window that a time, in Unix milliseconds, is in."""
+        """Return the number of the window that contains a time in Unix milliseconds."""
         return now // (self.seconds * 1000)
 
     def end(self, window: int) -> int:
-        """Return when a window ends, in Unix milliseconds."""
+        """Return the end of a window in Unix milliseconds."""
         return (window + 1) * self.seconds * 1000
 
     def wait(self, now: int) -> int:
-        """Return in how many seconds, at least 1, the next window has begun."""
+        """Return the seconds until the next window, rounded up, at least 1."""
         return -(-(self.end(self.window(now)) - now) // 1000)
 
     def share(self, share: float) -> int:
-        """Return what a process may have that counts by itself: its share, and at least 1."""
+        """Return the limit of a process that counts alone: its share, at least 1."""
         return max(1, int(self.amount * share))
 
     async def count(self, counters: Counters | None, name: str, window: int, amount: int) -> int:
-        """Count so many under a name, in a window, and return the count; CacheUnavailable if there is none to tell it.
+        """Add `amount` to the shared count of a name in a window, and return it; raise CacheUnavailable without one.
 
-        It is kept for longer than the window, for clocks that are behind.
+        The counter lives for two windows, because clocks of other processes may be behind.
         """
         if counters is None:
             raise CacheUnavailable("each process counts by itself")
@@ -82,7 +82,7 @@ class Limit:
 
 
 class RateAllowance:
-    """What a caller may still ask for in this process before more has to be booked; void at the end of its window."""
+    """The requests that this process has reserved for a caller; void at the end of their window."""
 
     __slots__ = (
         "_chunk",
@@ -107,7 +107,7 @@ class RateAllowance:
     )
 
     def __init__(self, name: str, limit: Limit, counters: Counters | None, clock: Clock, share: int) -> None:
-        self._name = "requests:" + sha256(name.encode()).hexdigest()[:32]  # of one length, whatever callers are called
+        self._name = "requests:" + sha256(name.encode()).hexdigest()[:32]  # of fixed length for any caller name
         self._limit = limit
         self._policy = f'RateLimit-Policy: "requests";q={limit.amount};w={limit.seconds}\r\n'
         self._counters = counters
@@ -116,16 +116,16 @@ class RateAllowance:
         self._chunk = limit.amount if counters is None else max(1, limit.amount // PARTS)
         self._flight: asyncio.Task[None] | None = None
         self._window, self._end = -1, 0
-        self._taken_at = 0  # when it was last asked for one
-        self._told, self._told_until, self._told_down_to = "", 0, 0  # as which lines; and until when they are right
-        self._left = 0  # of what was booked
-        self._rest = limit.amount  # what there was to be booked still, when we last booked
-        self._sure = False  # that the rest is what all processes have, so that nobody need be asked when it is none
-        self._had = 0  # all that was booked in this window
-        self._owed = 0  # of that, what the others do not know of, since it could not be told
+        self._taken_at = 0  # time of the last spent request
+        self._told, self._told_until, self._told_down_to = "", 0, 0  # rendered headers, and their validity
+        self._left = 0  # reserved and unspent
+        self._rest = limit.amount  # quota that remained to be reserved after the last reservation
+        self._sure = False  # whether `_rest` is authoritative: if it is 0, no reservation is tried in this window
+        self._had = 0  # all reservations of this window
+        self._owed = 0  # of these, what the shared counters do not include yet, because they were unavailable
 
     def try_spend(self) -> bool:
-        """Spend one; False if there is none, and more has to be booked first."""
+        """Spend one request; return False if more must be reserved first."""
         if self._left:
             now = self._taken_at = self._clock()
             if now < self._end:
@@ -134,19 +134,19 @@ class RateAllowance:
         return False
 
     async def spend(self) -> None:
-        """Spend one, and book more before where that is needed; RateLimited if there is none left in this window."""
+        """Spend one request, reserving more if needed; raise RateLimited if this window's quota is used up."""
         while not self.try_spend():
             await self.refill()
 
     async def refill(self) -> None:
-        """Book more, once for all who wait for it; RateLimited if there is none left in this window.
+        """Reserve more, once for all waiting requests; raise RateLimited if this window's quota is used up.
 
-        Others may have spent it when this returns: then `take` says so, and it is to be done again.
+        Other requests may have spent it when this returns: then `try_spend` returns False, and the caller must retry.
         """
         if not (self._sure and self._is_empty()):
             if self._flight is None:
                 self._flight = spawn_detached(self._reserve())
-            await asyncio.shield(self._flight)  # who goes away leaves it to the others
+            await asyncio.shield(self._flight)  # a cancelled request must not cancel it for the others
         if self._is_empty():
             wait = self._limit.wait(self._clock())
             raise RateLimited(
@@ -156,11 +156,11 @@ class RateAllowance:
             )
 
     def headers(self) -> dict[str, str]:
-        """Return what tells a client of the limit and of what is left (draft-ietf-httpapi-ratelimit-headers-10)."""
+        """Return the RateLimit headers: limit and remaining quota (draft-ietf-httpapi-ratelimit-headers-10)."""
         return dict(line.split(": ", 1) for line in self._render(self._clock()).splitlines())
 
     def lines(self) -> str:
-        """Return the same as lines of a head, quickly, as each answer has them; it may tell up to a GRAIN too much."""
+        """Return the same as header lines, cached for speed; `r=` may be limit/GRANULARITY too high."""
         if self._left > self._told_down_to and self._taken_at < self._told_until:
             return self._told
         return self._render(self._clock())
@@ -186,15 +186,15 @@ class RateAllowance:
             self._flight = None
 
     def _enter(self, window: int) -> None:
-        """Begin a window, unless it is the one that we are in."""
+        """Begin a window, unless it is the current one."""
         if window != self._window:
             self._window, self._end = window, self._limit.end(window)
             self._left = self._had = self._owed = 0
 
     async def _book_shared(self) -> None:
-        """Book what all processes have left, at most a chunk; what we took while we could not tell is told with it.
+        """Reserve up to a chunk of the shared quota, and report what was reserved while the counters were unavailable.
 
-        What is counted without our being told is lost to this window: there are too few then, never too many.
+        A reservation whose reply is lost stays unused in this window: too few requests are allowed, never too many.
         """
         owed = self._owed
         count = await self._limit.count(self._counters, self._name, self._window, self._chunk + owed)
@@ -218,7 +218,7 @@ class RateAllowance:
 
 
 class _Unlimited(RateAllowance):
-    """Never ends."""
+    """An allowance without limit."""
 
     __slots__ = ()
 
@@ -239,13 +239,14 @@ class _Unlimited(RateAllowance):
 
 
 UNLIMITED: RateAllowance = _Unlimited()
-"""What everybody has where there is no limit."""
+"""The allowance of every caller if no limit is configured."""
 
 
 class RateLimits:
-    """The rations of all callers; `share` is the part of the limit that this process has where `counters` do not tell.
+    """The allowances of all callers.
 
-    Without counters there is this process alone.
+    `share` is the part of the limit that this process uses while `counters` are unavailable. Without counters, this
+    process is the only one.
     """
 
     def __init__(
@@ -264,7 +265,7 @@ class RateLimits:
         self._rations: LRUCache[str, RateAllowance] = LRUCache(callers)
 
     def allowance_for(self, name: str) -> RateAllowance:
-        """Return the ration of a caller. It is the same one each time, while not too many others ask."""
+        """Return the allowance of a caller: the same object each time, unless it was evicted (CALLERS)."""
         if self._make is None:
             return UNLIMITED
         ration: RateAllowance | None = self._rations.get(name)
