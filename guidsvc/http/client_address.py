@@ -1,13 +1,13 @@
-"""The address of a client, or the network that it stands for."""
+"""Client addresses, and the networks by which they are counted."""
 
 from ipaddress import AddressValueError, IPv6Address, IPv6Network
 
 NETWORK_BITS = 64
-"""Of an IPv6 address, those that one customer has to himself: he may change the others with each request."""
+"""Prefix length of the IPv6 network of one customer, who can change the remaining bits with each request."""
 
 
 def place_of(address: str) -> str:
-    """Return as what an address is counted: its /64 for IPv6; any other, and what is none, as `unix`, is itself."""
+    """Return the /64 network of an IPv6 address; return IPv4 addresses and other text, such as `unix`, unchanged."""
     try:
         parsed = IPv6Address(address)
     except AddressValueError:

@@ -1,19 +1,19 @@
-"""Constants of HTTP that several modules share."""
+"""Shared HTTP constants."""
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 MERGE_PATCH = "application/merge-patch+json"
 PATCHES = (MERGE_PATCH, JSON)
-"""What the body of a PATCH can be."""
+"""Accepted media types of a PATCH body."""
 CURL_DEFAULT = "application/x-www-form-urlencoded"
-"""What `curl -d` calls any body, unless told otherwise."""
+"""Content-Type that `curl -d` sends by default."""
 
 
 def media_type(content_type: str | None) -> str:
-    """Return the media type that a header Content-Type names, without its parameters."""
+    """Return the media type of a Content-Type header, in lower case and without parameters."""
     return (content_type or "").partition(";")[0].strip().lower()
 
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RETRY_AFTER = "1"
-"""Seconds until a request that found a part unavailable may be made again."""
+"""Seconds to wait before retrying a request that failed because a component was unavailable."""

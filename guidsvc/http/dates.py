@@ -1,4 +1,4 @@
-"""The date of replies: the same for a second, and so made once a second."""
+"""The Date header of responses, rendered once a second."""
 
 import time
 from email.utils import formatdate
@@ -14,7 +14,7 @@ _date = _Date()
 
 
 def http_date() -> str:
-    """Return the time as HTTP has it (RFC 9110, 5.6.7)."""
+    """Return the current time as an HTTP date (RFC 9110, 5.6.7)."""
     second = int(time.time())
     if second != _date.second:
         _date.second, _date.text = second, formatdate(second, usegmt=True)

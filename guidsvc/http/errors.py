@@ -1,12 +1,12 @@
-"""Errors of HTTP itself, which the domain does not know."""
+"""HTTP errors that the domain does not know."""
 
 
 class NoSuchPath(Exception):
-    """The path names nothing that is served."""
+    """The path is not served."""
 
 
 class MethodNotAllowed(Exception):
-    """The path is served, but not by this method; `allow` are those that it is."""
+    """The path does not support this method; `allow` lists the methods that it supports."""
 
     def __init__(self, method: str, allow: str) -> None:
         super().__init__(f"{method} is not served here; {allow} are.")
@@ -14,19 +14,19 @@ class MethodNotAllowed(Exception):
 
 
 class NotImplementedHere(Exception):
-    """No path serves this method, or no body is read in this transfer coding."""
+    """No path supports this method, or the transfer coding of the body is not supported."""
 
 
 class VersionNotSupported(Exception):
-    """The request is of another major version of HTTP."""
+    """The request uses an unsupported major version of HTTP."""
 
 
 class TooLarge(Exception):
-    """The body is larger than a record can be."""
+    """The body exceeds its size limit."""
 
 
 class MisdirectedRequest(Exception):
-    """The request is addressed to a host name under which the service does not answer."""
+    """The request is addressed to a host name that is not accepted."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -36,11 +36,11 @@ class MisdirectedRequest(Exception):
 
 
 class HeadersTooLarge(Exception):
-    """The head of the request is larger than any that makes sense here."""
+    """The request head exceeds its size limit."""
 
 
 class UnsupportedMediaType(Exception):
-    """The body is of a type that this method does not read; `named` are those that it does."""
+    """The method does not accept the media type of the body; `named` lists the types that it accepts."""
 
     def __init__(self, method: str, detail: str, named: tuple[str, ...]) -> None:
         super().__init__(detail)

@@ -1,4 +1,4 @@
-"""Cutting a body that is streamed in into its lines."""
+"""Incremental NDJSON splitter: cut a streamed body into lines."""
 
 import re
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ _VISIBLE = re.compile(rb"\S")
 
 
 class Line(NamedTuple):
-    """A line that is not blank: its number, from 1, and its text; None where that was too long to be kept."""
+    """A line that is not blank: its number, from 1, and its text, or None if it was too long."""
 
     number: int
     text: bytes | None
 
 
 class NdjsonSplitter:
-    """The lines of a stream, none of which may have more than `most` bytes; line ends are LF, or CR LF."""
+    """Splitter of a stream into lines of at most `most` bytes, which end with LF or CR LF."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -24,16 +24,16 @@ class NdjsonSplitter:
 
     @property
     def number(self) -> int:
-        """The number of the line that is not complete yet."""
+        """The number of the incomplete line."""
         return self._number
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes of the line that is not complete are held."""
+        """The buffered bytes of the incomplete line."""
         return len(self._begun)
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
-        """Yield the lines that end in this part of the stream."""
+        """Yield the lines that end in this chunk."""
         place = 0
         while place < len(chunk):
             if not self._begun and chunk[place] in b"\n\r\t\v\f ":
@@ -47,9 +47,9 @@ class NdjsonSplitter:
             place = end + 1
 
     def _skip_blank(self, chunk: bytes, place: int) -> int:
-        """Count the blank lines that come next, at the cost of their bytes; return where they end.
+        """Count the next blank lines, in time proportional to their bytes; return the position after them.
 
-        It looks no further than a line may be long: of a longer one not even the blanks are skipped.
+        The search covers at most the maximum line length, so a longer blank line is not skipped.
         """
         most = min(len(chunk), place + self._most)
         visible = _VISIBLE.search(chunk, place, most)
@@ -68,5 +68,5 @@ class NdjsonSplitter:
             yield Line(self._number, text)
 
     def _keep(self, part: bytes) -> None:
-        """Keep no more than shows that a line is too long."""
+        """Buffer part of a line; of an overlong line, only enough to detect it."""
         self._begun += part[: self._most + 2 - len(self._begun)]

@@ -1,11 +1,11 @@
-"""The response of a request, before it is rendered."""
+"""An HTTP response before rendering."""
 
 from http.client import NO_CONTENT, NOT_MODIFIED
 from typing import NamedTuple
 
 
 class Response(NamedTuple):
-    """What a client is answered."""
+    """The status, headers and body of a response."""
 
     status: int
     headers: dict[str, str]

@@ -1,7 +1,7 @@
-"""Whose pages may ask in a browser: cross-origin resource sharing, as the Fetch standard has it.
+"""Cross-origin resource sharing (CORS) for browsers, according to the Fetch standard.
 
-Only origins that are named, exactly, are let in; there are no cookies here, and so no credentials to share. Who is
-asked for what is not judged here: a page that is let in still has to show a key, where one is needed.
+Only exactly listed origins are allowed. The service uses no cookies, so no credentials are shared. CORS does not
+replace authentication: an allowed page must still send a key where one is required.
 """
 
 import re
@@ -44,13 +44,13 @@ _DEFAULT_PORTS = {("http", "80"), ("https", "443")}
 
 
 class Cors:
-    """Lets pages of these origins in, and no others; StartError if one is none, as browsers write them."""
+    """The CORS policy for a list of allowed origins; raises StartError unless each is written as browsers do."""
 
     def __init__(self, origins: Sequence[str] = ()) -> None:
         for origin in origins:
             _check(origin)
         self.any = bool(origins)
-        """Whether anybody is let in at all: else nothing is ever said of it."""
+        """Whether any origin is allowed; if not, responses never have CORS headers."""
         self._replies = {
             origin: {
                 "Access-Control-Allow-Origin": origin,
@@ -60,11 +60,11 @@ class Cors:
         }
 
     def reply(self, origin: str | None) -> dict[str, str]:
-        """Return the headers of a reply to a page of this origin; none for one that is not let in, or no page."""
+        """Return the CORS headers of a response to this origin; empty if the origin is not allowed or absent."""
         return {} if origin is None else self._replies.get(origin, {})
 
     def preflight(self, origin: str | None, wanted: str | None, methods: str) -> dict[str, str]:
-        """Return what OPTIONS say beside that, where a browser asks beforehand if a method (`wanted`) may be used."""
+        """Return the additional headers of a preflight response; empty unless it requests a method (`wanted`)."""
         if wanted is None or not self.reply(origin):
             return {}
         return {

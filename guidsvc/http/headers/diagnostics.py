@@ -1,6 +1,6 @@
-"""What headers tell of an answer, where the settings ask for it: where its record came from, and how long it took.
+"""Optional diagnostic headers of a response: the source of its record, and its processing time.
 
-`Cache-Status` is RFC 9211, `Server-Timing` is the W3C's, in milliseconds.
+`Cache-Status` is defined by RFC 9211, `Server-Timing` (in milliseconds) by the W3C.
 """
 
 from dataclasses import dataclass
@@ -12,30 +12,30 @@ CACHE_STATUS = {
     REDIS: "guidsvc; hit; detail=redis",
     MISS: "guidsvc; fwd=miss; detail=store",
 }
-"""By where the record came from: structured fields (RFC 9651), made once."""
+"""Cache-Status by source of the record: structured fields (RFC 9651), rendered once."""
 _PARTS = ("store", "redis")
 _READS = frozenset({"GET", "HEAD"})
 _ERRORS = 400
 
 
 def source_of(method: str, status: int, trace: RequestTrace) -> str | None:
-    """Return where the record that answers a read came from; None if nothing was read, or it is no record."""
+    """Return the source of the record in a response; None if it is not a successful read of a record."""
     return trace.source if status < _ERRORS and method in _READS else None
 
 
 @dataclass(frozen=True)
 class DiagnosticHeaders:
-    """Which headers are sent."""
+    """The selection of diagnostic headers to send."""
 
     cache_status: bool = False
     server_timing: bool = False
 
     def __bool__(self) -> bool:
-        """Whether any are."""
+        """Whether any header is selected."""
         return self.cache_status or self.server_timing
 
     def headers(self, source: str | None, trace: RequestTrace, seconds: float) -> dict[str, str]:
-        """Return those of an answer that took so long."""
+        """Return the headers of a response that took `seconds`."""
         told = {"Cache-Status": CACHE_STATUS[source]} if self.cache_status and source is not None else {}
         if self.server_timing:
             parts = () if trace.is_opaque else _PARTS
@@ -44,5 +44,5 @@ class DiagnosticHeaders:
         return told
 
     def lines(self, source: str | None, trace: RequestTrace, seconds: float) -> str:
-        """Return the same as lines of a head."""
+        """Return the same as header lines."""
         return "".join(f"{name}: {value}\r\n" for name, value in self.headers(source, trace, seconds).items())

@@ -1,8 +1,8 @@
 """The host names that requests may be addressed to.
 
-A web page becomes a page of this origin when its own name is made to resolve to a loopback address (DNS rebinding).
-CORS does not help then, but the header Host still holds the name of that page. So a service that anybody on this host
-may use answers only to names that always mean this host, and to names in its settings.
+DNS rebinding makes a web page same-origin with this service: the page's name is made to resolve to a loopback address.
+CORS does not help then, but the Host header still contains the page's name. So a service that any local client may
+use answers only to loopback names and to the names in its settings.
 """
 
 import re
@@ -25,27 +25,27 @@ class HostNames:
     def __init__(self, names: Sequence[str] | None = None) -> None:
         self._any = names is None
         self.plain = _ANY_PLAIN
-        """Matches a Host that is accepted and well-formed; what it does not match needs a closer look."""
+        """Pattern of accepted, well-formed Host values; others need a full check."""
         if names is not None:
             named = "".join(rf"|{re.escape(_checked(name))}\.?" for name in names)
             self.plain = re.compile(f"(?:{_LOOPBACK}{named}){_PORT}".encode(), re.IGNORECASE)
 
     def accepts(self, request: HTTPServerRequest) -> bool:
-        """Whether a request is addressed to an accepted name, in its Host and in its target, if that is absolute.
+        """Return whether the Host header, and an absolute request target, name an accepted host.
 
-        Clients of HTTP/1.0 need not send a Host, for which Tornado then puts a loopback address. No browser is one.
+        HTTP/1.0 clients may omit Host; Tornado then assumes a loopback address. Browsers do not use HTTP/1.0.
         """
         if self._any:
             return True
         return self.has(request.host) and self.has(request.headers.get("Host", request.host))
 
     def has(self, host: str) -> bool:
-        """Whether this is an accepted name, with or without a port."""
+        """Return whether a host name is accepted, with or without a port."""
         return self._any or self.plain.fullmatch(host.encode("latin-1", "replace")) is not None
 
 
 def _checked(name: str) -> str:
-    """Return a name of the settings; StartError if it is none."""
+    """Return a configured name; raise StartError if it is not a host name."""
     if _NAME.fullmatch(name) is None:
         raise StartError(
             f"hosts: {name!r} is no host name; give names as clients write them, without scheme and port: "

@@ -1,22 +1,22 @@
-"""Reading the elements of a header that is a list (RFC 9110, 5.6.1), as many as an honest client sends."""
+"""Bounded parser of list-valued headers (RFC 9110, 5.6.1)."""
 
 import re
 from collections.abc import Iterator
 from itertools import islice
 
 MOST = 32
-"""Elements, empty ones too, that are read; the rest is ignored."""
+"""Maximum number of elements read, including empty ones; the rest is ignored. Honest clients send fewer."""
 MOST_BYTES = 1024
-"""What ends beyond these is ignored, too."""
+"""Maximum number of characters read; an element that ends beyond them is ignored."""
 
-# A comma in a quoted string ends no element. The quantifiers are possessive, so that the time is linear.
+# A comma in a quoted string does not end an element. Possessive quantifiers keep the time linear.
 _ELEMENT = re.compile(r'(?:[^,"]++|"(?:[^"\\]++|\\.?)*+"?+)*+(?:,|\Z)', re.DOTALL)
 
 
 def elements(value: str) -> Iterator[str]:
-    """Yield the first elements of a list, without spaces around them."""
+    """Yield the non-empty elements of a list, up to the limits, without surrounding whitespace."""
     for found in islice(_ELEMENT.finditer(value, 0, MOST_BYTES + 1), MOST):
-        if found.end() > MOST_BYTES:  # it may go on
+        if found.end() > MOST_BYTES:  # the element may be truncated
             return
         element = found[0].removesuffix(",").strip()
         if element:

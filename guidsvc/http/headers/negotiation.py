@@ -1,4 +1,4 @@
-"""Content negotiation (RFC 9110, 12.5.1): choose one of several media types by the header Accept."""
+"""Content negotiation (RFC 9110, 12.5.1): choose a media type by the Accept header."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,11 +8,11 @@ from guidsvc.http.headers.lists import elements
 _WEIGHT = re.compile(r"[ \t]*+q[ \t]*+=[ \t]*+(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*+", re.IGNORECASE)
 
 MOST_PARAMETERS = 16
-"""Parameters of a media range that are read; the rest is ignored."""
+"""Maximum number of parameters read of a media range; the rest is ignored."""
 
 
 def preferred(accept: str | None, offers: Sequence[str]) -> str:
-    """Return the offer with the highest weight in Accept; the first of several, and the first if none is accepted."""
+    """Return the offer with the highest weight in Accept; the first on a tie, or if no offer is accepted."""
     if not accept:
         return offers[0]
     names = {offer: (offer, offer.partition("/")[0] + "/*", "*/*") for offer in offers}
@@ -21,7 +21,7 @@ def preferred(accept: str | None, offers: Sequence[str]) -> str:
 
 
 def _weights(accept: str, names: set[str]) -> dict[str, float]:
-    """Return the weight of each of these media ranges that Accept names, where it is first named."""
+    """Return the weights of these media ranges in Accept; the first occurrence of each counts."""
     weights: dict[str, float] = {}
     for element in elements(accept):
         media, _, parameters = element.partition(";")

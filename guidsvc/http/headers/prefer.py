@@ -1,10 +1,10 @@
-"""Preferences of a request (RFC 7240), from the header Prefer."""
+"""Parser of the Prefer header (RFC 7240)."""
 
 import re
 
 from guidsvc.http.headers.lists import elements
 
-# A name, and its value, quoted or not. The quantifiers are possessive, so that an element is read once.
+# A name and an optional value, quoted or not. Possessive quantifiers prevent backtracking.
 _PREFERENCE = re.compile(
     r"""
     ([!#$%&'*+.^_`|~0-9A-Za-z-]++) [ \t]*+
@@ -16,9 +16,9 @@ _PREFERENCE = re.compile(
 
 
 def parse(prefer: str | None) -> dict[str, str]:
-    """Return the preferences of the header Prefer by name, in lower case; the first of a name counts.
+    """Return the preferences by name, in lower case; the first of a name counts.
 
-    Skip an element that is no preference: a client may send what this server does not know. Parameters are ignored.
+    Malformed elements are skipped: clients may send what this server does not know. Parameters are ignored.
     """
     preferences: dict[str, str] = {}
     for element in elements(prefer or ""):

@@ -1,4 +1,4 @@
-"""Who the client is when a proxy stands in between: what X-Forwarded-For and -Proto say, if the proxy is trusted."""
+"""Client address and scheme behind trusted proxies, from X-Forwarded-For and X-Forwarded-Proto."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,13 +9,13 @@ from tornado.httputil import HTTPServerRequest
 from guidsvc.errors import StartError
 
 UNIX = "unix"
-"""Where a client is that comes over a Unix socket."""
+"""Address of a client that connects over a Unix socket."""
 MAX_HOPS = 32
-"""Addresses of X-Forwarded-For that are read, from the right. No chain of proxies is longer."""
+"""Maximum number of addresses read of X-Forwarded-For, from the right. No chain of proxies is longer."""
 
 
 class TrustedProxies:
-    """Believes the proxies in these networks (as `10.0.0.0/8`, an address, or `unix`), and nobody else."""
+    """Trusted proxies, given as networks such as `10.0.0.0/8`, single addresses, or `unix`."""
 
     def __init__(self, proxies: Sequence[str] = ()) -> None:
         try:
@@ -24,14 +24,14 @@ class TrustedProxies:
             raise StartError(f"trusted_proxies: {error}") from error
         self._unix = UNIX in proxies
         self.any = bool(proxies)
-        """Whether anybody is believed at all."""
+        """Whether any proxy is trusted."""
         self._trusts = lru_cache(1024)(self._looked_up)
 
     def client(self, peer: str, forwarded_for: str | None) -> str:
         """Return the address of the client, for a request that came from `peer`.
 
-        Each proxy adds, on the right, whom it had it from: so it is the rightmost that is no proxy of ours. Where
-        MAX_HOPS addresses are all trusted, return the last of them.
+        Each proxy appends the address that it received the request from, so the client is the rightmost untrusted
+        address. If all MAX_HOPS addresses are trusted, return the leftmost of them.
         """
         client = peer
         for address in reversed((forwarded_for or "").rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
@@ -41,14 +41,14 @@ class TrustedProxies:
         return client
 
     def apply(self, request: HTTPServerRequest) -> None:
-        """Put into a request who its client is, and how it came: `remote_ip` and `protocol`."""
+        """Set `remote_ip` and `protocol` of a request to those of its client."""
         peer = str(request.remote_ip)
         if self.any and self._trusts(peer):
             request.remote_ip = self.client(peer, request.headers.get("X-Forwarded-For"))
             request.protocol = self.scheme(peer, request.headers.get("X-Forwarded-Proto"), request.protocol)
 
     def scheme(self, peer: str, forwarded_proto: str | None, spoken: str) -> str:
-        """Return how a request came to the first of our proxies: `http` or `https`; `spoken` is how it came here."""
+        """Return the last scheme in X-Forwarded-Proto if `peer` is trusted; else `spoken`, that of the connection."""
         named = (forwarded_proto or "").rpartition(",")[2].strip().lower()
         return named if named in {"http", "https"} and self._trusts(peer) else spoken
 
@@ -65,4 +65,4 @@ def _is_address(text: str) -> bool:
         ip_address(text)
     except ValueError:
         return False
-    return "%" not in text  # a scope means something on the host that it is of, and nowhere else
+    return "%" not in text  # an IPv6 scope has a meaning only on its own host

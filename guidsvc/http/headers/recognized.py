@@ -12,14 +12,14 @@ READ = frozenset(
         b"expect",
         b"content-length",
         b"transfer-encoding",
-        # Who sends it
+        # Client
         b"authorization",
         b"origin",
         b"access-control-request-method",
         b"x-forwarded-for",
         b"x-forwarded-proto",
         b"x-request-id",
-        # What it asks for
+        # Content and conditions
         b"accept",
         b"content-type",
         b"content-encoding",
@@ -29,6 +29,6 @@ READ = frozenset(
         b"prefer",
     }
 )
-"""Names in lower case."""
+"""Header names in lower case."""
 MAX_HEADERS = 100
-"""Header lines of a request, read or not."""
+"""Maximum number of header lines of a request, including unread ones."""

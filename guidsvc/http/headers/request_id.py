@@ -1,4 +1,4 @@
-"""What a request is called, in its reply and in the log: by its caller, where that is sane, else by us."""
+"""Request IDs for responses and logs: the client's if it is well-formed, else a generated one."""
 
 import itertools
 import os
@@ -9,15 +9,15 @@ _SANE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def request_id(given: str) -> str:
-    """Return the name that a request was given, if it is a sane one; else a new one."""
+    """Return the given ID if it is well-formed, else a new one."""
     return given if _SANE.fullmatch(given) else draw()
 
 
 def _names() -> Iterator[str]:
-    """Yield names that no other process has, of 32 hexadecimal digits.
+    """Yield IDs of 32 hexadecimal digits, unique across processes.
 
-    They are no secret: each is one more than the last, so two of them tell how many requests there were in between.
-    Random names, even 256 for each call of the system, take half as long again.
+    They are not secret: they are sequential, so two of them reveal the number of requests in between. Random IDs, even
+    256 per system call, take half as long again.
     """
     process, first = os.urandom(8).hex(), int.from_bytes(os.urandom(6), "big")
     ends = [f"{end:03x}" for end in range(16**3)]
@@ -28,4 +28,4 @@ def _names() -> Iterator[str]:
 
 
 draw = _names().__next__
-"""Returns a name that no other request has."""
+"""Returns a new, unique request ID."""
