@@ -1,1 +1,1 @@
-"""What the service shows of itself: logs, and metrics for Prometheus."""
+"""Logs, and metrics for Prometheus."""

@@ -1,4 +1,4 @@
-"""The access log: one line a request."""
+"""The access log: one line per request."""
 
 import asyncio
 import logging
@@ -19,20 +19,20 @@ from guidsvc.monitoring.log_config import ACCESS, Form, is_readable
 from guidsvc.telemetry.tracing import L1, MISS, REDIS
 
 PIPE_BUF = 4096
-"""Bytes that a pipe takes in one piece, whoever else writes into it (Linux; `select.PIPE_BUF`)."""
+"""Maximum size of an atomic write to a shared pipe, in bytes (Linux; `select.PIPE_BUF`)."""
 REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.MISDIRECTED_REQUEST, HTTPStatus.TOO_MANY_REQUESTS})
-"""Requests that were answered so have a limit of access lines."""
+"""Statuses of rejected requests, whose access lines are limited."""
 _SECRETS = re.compile(r"(gs_[0-9A-Za-z]{12}_)\w+|(eyJ)[\w-]{8,}[\w.-]*")
-"""What may be in a path by mistake: an API key, of which the id may be told; a JWT."""
+"""Secrets that a path may contain by mistake: an API key, whose id may be logged, or a JWT."""
 
 _ENCODED_PERCENT = re.compile("%(?:25)+")
-"""A percent sign, however often it was encoded."""
+"""A percent sign, encoded one or more times."""
 _SAFE = "/:@!$&'()*+,;=~"
-"""What a path may hold as it stands (RFC 3986, 3.3), beside letters, digits and `-._~`."""
+"""Characters that a path may contain unencoded (RFC 3986, 3.3), besides letters, digits and `-._~`."""
 
 
 class AccessLog:
-    """Writes access lines. Those of requests that were refused have a limit for each address."""
+    """Writer of access lines. Those of rejected requests are limited per address."""
 
     def __init__(self) -> None:
         self.limit = LineLimit(_report_refused)
@@ -40,11 +40,11 @@ class AccessLog:
     def __call__(  # noqa: PLR0913, PLR0917  # what a line holds
         self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
     ) -> None:
-        """Write a line: the time is in milliseconds, and `cache` is where the record came from, if one was read."""
+        """Write a line; `ms` is the duration, and `cache` the source of the record, if one was read."""
         raise NotImplementedError
 
     def _leaves_out(self, status: int, remote: str) -> bool:
-        """Return whether a line is to be counted only."""
+        """Return whether to count a line instead of writing it."""
         return status in REFUSED and not self.limit.admits(place_of(remote))
 
 
@@ -54,9 +54,9 @@ def _report_refused(remote: str | None, count: int) -> None:
 
 
 def access_log(level: str, form: Form, *, worker: int | None = None) -> AccessLog | None:
-    """Return what writes the line of a request; None if this level leaves it out.
+    """Return the writer of access lines, or None if the level excludes them.
 
-    For programs the line is made here: structlog makes the same of it, and takes longer than the request itself.
+    JSON lines are built here: structlog renders the same, but takes longer than the request itself.
     """
     if logging.getLevelNamesMapping()[level.upper()] > logging.INFO:
         return None
@@ -66,7 +66,7 @@ def access_log(level: str, form: Form, *, worker: int | None = None) -> AccessLo
 
 
 class _Readable(AccessLog):
-    """Access lines to read."""
+    """Access lines in readable form."""
 
     def __call__(  # noqa: PLR0913, PLR0917  # what a line holds
         self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
@@ -88,7 +88,7 @@ _CACHE = {None: ""} | {source: f'"cache": "{source}", ' for source in (L1, REDIS
 
 
 def without_secrets(path: str) -> str:
-    """Return a path, with `...` for the secret of a key, or for a token, that somebody put there."""
+    """Return a path with the secret of an API key, or a token, replaced by `...`."""
     if "%" in path:
         decoded = unquote(_ENCODED_PERCENT.sub("%", path))
         return quote(_redacted(decoded), safe=_SAFE) if _SECRETS.search(decoded) else path
@@ -102,9 +102,9 @@ def _redacted(text: str) -> str:
 
 
 class _JsonAccessLog(AccessLog):
-    """Access lines in JSON, those of one turn of the loop written at once.
+    """Access lines in JSON; those of one event-loop iteration are written together.
 
-    Those of several workers may go into one pipe, which keeps what is written together only up to PIPE_BUF.
+    Several workers may share a pipe, which writes atomically only up to PIPE_BUF.
     """
 
     def __init__(self, out: TextIO, worker: int | None = None) -> None:
@@ -141,7 +141,7 @@ class _JsonAccessLog(AccessLog):
 
 
 def parted(lines: Iterable[str], most: int) -> Iterator[list[str]]:
-    """Part lines so that no part is of more than so many characters, unless one line is."""
+    """Group lines into parts of at most `most` characters; a longer line is a part of its own."""
     part: list[str] = []
     size = 0
     for line in lines:
@@ -155,9 +155,9 @@ def parted(lines: Iterable[str], most: int) -> Iterator[list[str]]:
 
 
 class Log(Protocol):
-    """Writes a line: what was asked, how it was answered, in how many ms, its request id, by whom, and whence."""
+    """A writer of access lines."""
 
     def __call__(  # noqa: PLR0913, PLR0917  # what a line holds; to gather it costs more than to write it
         self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None, /
     ) -> None:
-        """Write it; `cache` is where the record came from, if one was read."""
+        """Write a line; `ms` is the duration, `remote` the client, `cache` the record's source, if one was read."""

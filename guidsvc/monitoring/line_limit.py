@@ -1,6 +1,6 @@
 """A rate limit for log lines that clients can cause: lines beyond it are counted, and the counts are reported.
 
-Each process has its own. It knows neither the log that a line is for, nor how a count is written.
+Each process has its own. This module knows neither the log of a line nor the form of a report.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from time import monotonic
 from guidsvc.runtime.background import running_in_background
 
 WINDOW_SECONDS = 60.0
-"""The limits hold for a window of this length; at its end the counts are reported."""
+"""Length of the window of a limit, in seconds; the counts are reported at its end."""
 PER_SOURCE, TOTAL = 60, 600
-"""How many lines of one source are written in a window, and how many of all sources."""
+"""Maximum number of lines in a window: of one source, and of all sources."""
 SOURCE_CHARACTERS = 100
-"""The length to which the name of a source is cut."""
+"""Maximum length of a source name, in characters; a longer one is cut."""
 LOOK_SECONDS = 1.0
 
 Report = Callable[[str | None, int], None]
-"""Writes how many lines of a source were left out; of None, for all sources that have no line in the window."""
+"""Writes the number of lines left out of a source, or, for None, of all sources without a line in the window."""
 
 
 class LineLimit:
@@ -69,13 +69,13 @@ class LineLimit:
             left_out, self._left_out = self._left_out, {}
             self._lines, self._admitted = {}, 0
             self._begun = self._timer()
-        for source, count in left_out.items():  # outside of the lock: a report may be a log line itself
+        for source, count in left_out.items():  # outside the lock: a report may itself be a log line
             self._report(source, count)
 
 
 @asynccontextmanager
 async def reporting(*limits: LineLimit) -> AsyncIterator[None]:
-    """Report the counts of these limits when their windows end, inside, and at the end."""
+    """Report the counts of these limits when their windows end, and on exit."""
 
     async def keep() -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Log lines: to read on a terminal, JSON otherwise; to standard error, structlog's and everybody else's alike."""
+"""Log configuration: structlog and standard logging write to standard error, readable on a terminal, else JSON."""
 
 import logging
 import sys
@@ -15,16 +15,16 @@ from guidsvc.telemetry.tracing import CURRENT
 
 Form = Literal["auto", "console", "json"]
 PER_EVENT, TOTAL = 300, 1000
-"""How many lines of one event are written in a minute, and how many of all events; access and audit log apart."""
+"""Maximum number of lines in a minute: of one event, and of all events, except the access and audit logs."""
 ACCESS, AUDIT = "guidsvc.access", "guidsvc.auth.audit_log"
-"""The loggers of the access log and of the audit log, whose lines have limits of their own."""
+"""Logger names of the access log and the audit log, which have their own limits."""
 _DROPPED, _OF, _COUNT = "dropped_lines", "of", "count"
 
 
 def configure(level: str, form: Form, *, worker: int | None = None) -> None:
-    """Send every line of this level and above to standard error; `auto` is for a reader if that is a terminal.
+    """Log lines of this level and above to standard error; `auto` is readable if that is a terminal, else JSON.
 
-    Where there are several workers each line says which one wrote it.
+    With several workers, each line names its worker.
     """
     readable = is_readable(form)
     shared: list[Processor] = [
@@ -55,7 +55,7 @@ def configure(level: str, form: Form, *, worker: int | None = None) -> None:
 
 
 class EventLimit(logging.Filter):
-    """Limits how many lines of one event are written: clients can cause some of them as often as they like."""
+    """A filter that limits the lines of each event, because clients can cause some events at will."""
 
     def __init__(self, handler: logging.Handler) -> None:
         super().__init__()
@@ -74,42 +74,42 @@ class EventLimit(logging.Filter):
 
 
 def event_limits() -> list[LineLimit]:
-    """Return the limits of the log as it is configured."""
+    """Return the event limits of the configured log."""
     filters = [each for handler in logging.getLogger().handlers for each in handler.filters]
     return [each.limit for each in filters if isinstance(each, EventLimit)]
 
 
 def _notice(handler: logging.Handler, dropped: int) -> str:
-    """Return the line that tells of dropped lines. It is not logged: that takes a lock which a writer may hold."""
+    """Return the line that reports dropped lines. It is not logged: that takes a lock which a writer may hold."""
     return handler.format(_warning("log lines dropped", {_DROPPED: dropped})) + "\n"
 
 
 def _warning(message: str, fields: dict[str, object]) -> logging.LogRecord:
-    """Return the record of a warning about the log itself, for its handler alone."""
+    """Return a warning record about the log itself, which goes directly to its handler."""
     line = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": message}
     return logging.makeLogRecord(line | fields)
 
 
 def _hush() -> None:
-    """Keep out of the log what others write into it of what clients send."""
-    logging.getLogger("pymongo.command").setLevel(logging.INFO)  # on debug: each command, with the records in it
+    """Prevent other libraries from logging data that clients send."""
+    logging.getLogger("pymongo.command").setLevel(logging.INFO)  # DEBUG would log each command with its records
     logging.getLogger("tornado.general").addFilter(_shortened)
 
 
 def _shortened(line: logging.LogRecord) -> bool:
-    """Leave two words of why Tornado's server takes something for no request: the others may be a key."""
+    """Cut Tornado's reason for rejecting a malformed request to two words: the others may contain a key."""
     if isinstance(line.args, tuple) and str(line.msg).startswith("Malformed HTTP message"):
         line.args = (*line.args[:-1], " ".join(str(line.args[-1]).split()[:2]))
     return True
 
 
 def is_readable(form: Form) -> bool:
-    """Whether lines are for a reader."""
+    """Return whether log lines have the readable form."""
     return form == "console" or (form == "auto" and sys.stderr.isatty())
 
 
 def _naming(worker: int) -> Processor:
-    """Return what adds the worker to a line."""
+    """Return a processor that adds the worker to a line."""
 
     def name(_: object, __: str, line: EventDict) -> EventDict:
         line["worker"] = worker
@@ -119,7 +119,7 @@ def _naming(worker: int) -> Processor:
 
 
 def _named(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Name the request on whose behalf a line is written, if there is one, and the line does not name it."""
+    """Add the ID of the current request, if any, unless the line already has one."""
     trace = CURRENT.get()
     if trace is not None:
         event.setdefault("request_id", trace.request_id)
@@ -127,19 +127,19 @@ def _named(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _escape_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Escape what a terminal would act on, or not show, in the values of a line: clients choose some of them."""
+    """Escape characters that a terminal would interpret or hide in the values of a line: clients choose some."""
     return {name: escape(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def escape(text: str) -> str:
-    """Return a text with escapes for characters that are not printable: controls, formats, separators of lines."""
+    """Return a text with its non-printable characters escaped: controls, formats, line separators."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _plain_traceback(out: TextIO, failure: ExcInfo) -> None:
-    """Write a traceback; rich, where it is installed, would show what variables hold."""
+    """Write a plain traceback; rich, if installed, would show the values of variables."""
     plain = StringIO()
     structlog.dev.plain_traceback(plain, failure)
     out.write("\n".join(map(escape, plain.getvalue().split("\n"))))

@@ -1,8 +1,8 @@
-"""The files in which several processes put their metrics together, in prometheus_client's own format.
+"""Files through which several processes share metrics, in prometheus_client's own format.
 
-Each process writes files of its own, named by its number. The counters of a process that has ended are added up in one
-file of all the dead, so that nothing which was counted is lost, and no file stays for each death. A lock keeps readers
-from seeing both, or neither, of the two. What else is in the folder was written by anybody, and is never trusted.
+Each process writes its own files, named by its process ID. Counters of ended processes are added to common files, so
+that no count is lost and files do not accumulate. A lock prevents readers from counting a process twice, or not at
+all. Other content of the folder may come from any process, and is never trusted.
 """
 
 import fcntl
@@ -25,20 +25,20 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from guidsvc.monitoring.value_file import MODE, ValueFile, create
 
 PREFIX = "guidsvc-metrics-"
-"""With which the name of a supervisor's folder begins."""
+"""Prefix of the name of a supervisor's folder."""
 MAX_BYTES = 16 * 1024 * 1024
-"""A larger file is not read."""
+"""Maximum size of a file, in bytes; a larger one is not read."""
 LOCK_SECONDS = 1.0
-"""For which the lock of a folder is waited for."""
+"""Maximum wait for the lock of a folder, in seconds."""
 DEAD = "dead"
-"""Stands where the number of the process is, in the names of the files of all that have ended."""
+"""Replaces the process ID in the names of the common files of ended processes."""
 
 _ADDED_UP = ("counter", "histogram")
 _NAME = re.compile(r"(?:counter|histogram|summary|gauge_[a-z]+)_(?:[0-9]+|dead)")
 
 
 def open_file(path: Path) -> ValueFile:
-    """Open a file of this process, made anew if there is none, or none that can be read; OSError if it cannot be."""
+    """Open a file of this process; replace it if it is missing or unreadable. Raise OSError if that fails."""
     if not is_readable(path):
         path.unlink(missing_ok=True)
         create(path)
@@ -46,12 +46,12 @@ def open_file(path: Path) -> ValueFile:
 
 
 def is_readable(path: Path) -> bool:
-    """Whether a file holds metrics."""
+    """Return whether a file holds metrics."""
     return _may_hold_metrics(path) and _merged([path]) is not None
 
 
 def read_all(folder: Path) -> tuple[list[Metric], list[str]]:
-    """Return the metrics of all files in a folder, and the names of those files that were left out."""
+    """Return the metrics of all files in a folder, and the names of the files that were left out."""
     files = sorted(folder.glob("*.db"))
     found = [path for path in files if _may_hold_metrics(path)]
     metrics = _merged(found)
@@ -62,7 +62,7 @@ def read_all(folder: Path) -> tuple[list[Metric], list[str]]:
 
 
 def _may_hold_metrics(path: Path) -> bool:
-    """Whether a file has the name and the size of one that holds metrics; a FIFO would be waited for without end."""
+    """Return whether a file has the name, type and size of a metric file; opening a FIFO would block forever."""
     if _NAME.fullmatch(path.stem) is None:
         return False
     with suppress(OSError, struct.error):
@@ -75,7 +75,7 @@ def _may_hold_metrics(path: Path) -> bool:
 
 
 def _merged(files: Sequence[Path]) -> list[Metric] | None:
-    """Return the metrics of files; None if one of them cannot be read."""
+    """Return the metrics of files, or None if one of them cannot be read."""
     try:
         return list(MultiProcessCollector.merge([str(path) for path in files]))  # type: ignore[no-untyped-call]
     except Exception:  # noqa: BLE001  # a file may hold anything, so reading it may fail in any way
@@ -84,7 +84,7 @@ def _merged(files: Sequence[Path]) -> list[Metric] | None:
 
 @contextmanager
 def locked(folder: Path, *, exclusive: bool) -> Iterator[bool]:
-    """Hold the lock of a folder, inside; yields whether it could be had within LOCK_SECONDS."""
+    """Hold the lock of a folder; yield whether it was acquired within LOCK_SECONDS."""
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     except OSError:
@@ -110,10 +110,10 @@ def _lock(descriptor: int, kind: int) -> bool:
 
 
 def bury(folder: Path, pid: int) -> None:
-    """Add up what a process that has ended has counted with the other dead; OSError if that cannot be written."""
+    """Add the counts of an ended process to the common files; raise OSError if these cannot be written."""
     with locked(folder, exclusive=True) as is_locked:
         if not is_locked:
-            return  # its files stay, which is right too
+            return  # its files stay, and are still read
         for kind in _ADDED_UP:
             path = folder / f"{kind}_{pid}.db"
             if is_readable(path):
@@ -123,7 +123,7 @@ def bury(folder: Path, pid: int) -> None:
 
 
 def _add(path: Path, to: Path) -> None:
-    """Add the values of a file to those of another, which is replaced in one step."""
+    """Add the values of a file to those of another, which is replaced atomically."""
     sums: dict[str, float] = {}
     for each in (to, path):
         if is_readable(each):
@@ -139,9 +139,9 @@ def _add(path: Path, to: Path) -> None:
 
 
 class SharedFolder:
-    """The folder in which workers put their metrics together, as their supervisor makes it and keeps it.
+    """The folder in which workers share metrics, created and maintained by their supervisor.
 
-    A file `owner` in it is locked as long as the supervisor lives.
+    Its file `owner` is locked while the supervisor lives.
     """
 
     def __init__(self, path: Path) -> None:
@@ -149,9 +149,9 @@ class SharedFolder:
         self._owner: int | None = None
 
     def renew(self) -> None:
-        """Make the folder anew if it was removed, and mark it as used for those who clean temporary folders up.
+        """Create the folder if it is missing, and touch it, so that cleaners of temporary folders do not remove it.
 
-        OSError if there is no room, or another user has taken its name.
+        Raise OSError if the disk is full, or another user has taken its name.
         """
         with suppress(FileExistsError):
             self.path.mkdir(0o700)
@@ -180,7 +180,7 @@ class SharedFolder:
         new.unlink(missing_ok=True)
         self._owner = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
         fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        new.rename(self.path / "owner")  # locked already when it can be seen
+        new.rename(self.path / "owner")  # already locked when it becomes visible
 
     def _release(self) -> None:
         if self._owner is not None:
@@ -190,7 +190,7 @@ class SharedFolder:
 
 @contextmanager
 def supervised_folder() -> Iterator[SharedFolder]:
-    """Name a folder for the metrics of workers, inside; and remove those of supervisors that were killed."""
+    """Yield a folder for the metrics of workers, not created yet; remove those of killed supervisors first."""
     parent = _temporary()
     _remove_stale(parent)
     folder = SharedFolder(parent / f"{PREFIX}{secrets.token_hex(8)}")
@@ -201,15 +201,15 @@ def supervised_folder() -> Iterator[SharedFolder]:
 
 
 def _temporary() -> Path:
-    """Return the folder for temporary files, writable or not."""
+    """Return the folder for temporary files, even if it is not writable."""
     try:
         return Path(tempfile.gettempdir())
-    except FileNotFoundError:  # none that can be written now
+    except FileNotFoundError:  # no candidate is writable now
         return Path("/tmp")  # noqa: S108  # nosec B108  # the folder in it is made with a name that nobody can guess
 
 
 def _remove_stale(parent: Path) -> None:
-    """Remove the folders of this user whose supervisor has ended: nobody locks their file `owner` any more."""
+    """Remove this user's folders whose supervisor has ended: their file `owner` is no longer locked."""
     for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
             found = folder.lstat()
@@ -218,7 +218,7 @@ def _remove_stale(parent: Path) -> None:
 
 
 def _is_deserted(folder: Path) -> bool:
-    """Whether the owner of a folder has ended; OSError if it has none, or has one still."""
+    """Return True if the owner of a folder has ended; raise OSError if it still runs, or the folder has none."""
     descriptor = os.open(folder / "owner", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,6 @@
-"""What is watched while the service runs: its meters, how late the event loop is, and what workers tell each other.
+"""Process monitoring: metrics, event-loop lag, and the exchange of metrics between workers.
 
-Where several processes serve together, each writes what it has counted into a folder that they share, a few times a
-second, and any of them tells of all.
+With several processes, each writes its metrics to a shared folder twice a second, and any of them renders all.
 """
 
 import asyncio
@@ -22,18 +21,18 @@ if TYPE_CHECKING:
     from guidsvc.monitoring.prometheus import MetricFiles, MultiProcessCollector
 
 SAMPLE_SECONDS = 0.25
-"""How often is looked how late the event loop is."""
+"""Interval between event-loop lag samples, in seconds."""
 SAMPLES = 2
-"""What was counted is handed over every so many looks."""
+"""Number of samples after which metrics are published."""
 
 TOLD = 10
-"""Of files that cannot be read so many are named in the log."""
+"""Maximum number of unreadable files that a log line names."""
 
 _log = structlog.get_logger(__name__)
 
 
 class ProcessMonitor:
-    """Watches a process; `folder` is the one that it shares with others, if it does; `about` says what it is."""
+    """The monitor of a process; `folder` is shared with other processes, if any; `about` describes the process."""
 
     def __init__(
         self,
@@ -51,10 +50,10 @@ class ProcessMonitor:
         self._failing = False
         self._renderings: dict[str, asyncio.Task[tuple[bytes, str]]] = {}  # by media type
         self._is_rendering = asyncio.Lock()
-        self._left_out: set[str] = set()  # of the files that others, or nobody, can read
+        self._left_out: set[str] = set()  # files that the last rendering could not read
 
     async def run(self) -> None:
-        """Look how late the loop is, and hand over what was counted, until cancelled."""
+        """Sample the event-loop lag and publish metrics, until cancelled."""
         samples = 0
         if self._folder is not None:
             await _load()
@@ -67,7 +66,7 @@ class ProcessMonitor:
                 self.publish()
 
     def publish(self) -> None:
-        """Write what was counted for the other processes, if there are any."""
+        """Write the metrics for the other processes, if any."""
         if self._folder is None:
             return
         try:
@@ -80,7 +79,7 @@ class ProcessMonitor:
             self._failing = False
 
     def close(self) -> None:
-        """Hand over what was counted last, which stays when this process has ended."""
+        """Cancel renderings, and publish the final metrics, which remain after this process has ended."""
         for rendering in self._renderings.values():
             rendering.cancel()
         self.publish()
@@ -88,9 +87,9 @@ class ProcessMonitor:
             self._files.close()
 
     async def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics of all processes, and their media type; StoreUnavailable if they cannot be read.
+        """Return the metrics of all processes, and their media type; raise StoreUnavailable if that fails.
 
-        All who ask for one media type while it is rendered are given the same.
+        Concurrent requests for one media type share one rendering.
         """
         await _load()
         from guidsvc.monitoring import prometheus as exposition
@@ -105,10 +104,10 @@ class ProcessMonitor:
     def _rendered(self, media_type: str, rendering: "asyncio.Task[tuple[bytes, str]]") -> None:
         del self._renderings[media_type]
         if not rendering.cancelled():
-            rendering.exception()  # whoever waits for it is given it; nobody may be left
+            rendering.exception()  # mark it as retrieved: all waiting requests may have been cancelled
 
     async def _render_alone(self, accept: str) -> tuple[bytes, str]:
-        """Render when nothing else is being rendered: that takes a thread, and time that the loop needs, too."""
+        """Render one media type at a time: each rendering takes a thread, and time from the event loop."""
         async with self._is_rendering:
             return await self._render_all(accept)
 
@@ -129,7 +128,7 @@ class ProcessMonitor:
             raise StoreUnavailable(f"metrics cannot be read: {error}") from error
 
     async def _render(self, together: "MultiProcessCollector", accept: str) -> tuple[tuple[bytes, str], bool]:
-        """Render what all have written, and note the files that were left out; whether others were than before."""
+        """Render the files of all processes, and record those left out; return also whether some are new."""
         from guidsvc.monitoring import prometheus as exposition
 
         self.publish()
@@ -150,5 +149,5 @@ class ProcessMonitor:
 
 
 async def _load() -> None:
-    """Import what lays metrics out, beside the loop, which that would hold up."""
+    """Import the exposition module in a thread, because the import would block the event loop."""
     await asyncio.to_thread(import_module, "guidsvc.monitoring.prometheus")

@@ -1,8 +1,8 @@
-"""The metrics as Prometheus reads them.
+"""Prometheus exposition of the metrics.
 
-Alone, a process tells what its meters say. Of several, each writes that into files (prometheus_client's own format),
-and any of them tells of all files together: those of processes that have ended too, since what was counted must not
-fall. To import this takes a while, so it is left until somebody asks.
+A single process renders its own metrics. Of several processes, each writes its metrics to files in prometheus_client's
+own format, and any of them renders all files. Files of ended processes are included, because counters must not
+decrease. Importing this module is slow, so it is imported on first use.
 """
 
 import os
@@ -31,12 +31,12 @@ _log = structlog.get_logger(__name__)
 
 
 def media_type_of(accept: str) -> str:
-    """Return the media type that is asked for, if it is one of Prometheus'; else its text."""
+    """Return the requested media type if Prometheus defines it, else that of its text format."""
     return _chosen(accept)[1]
 
 
 def render(told: Collector, accept: str) -> tuple[bytes, str]:
-    """Lay metrics out, and return their media type too."""
+    """Render metrics; return the result and its media type."""
     encode, media_type = _chosen(accept)
     return encode(told), media_type
 
@@ -44,12 +44,12 @@ def render(told: Collector, accept: str) -> tuple[bytes, str]:
 def _chosen(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     try:
         return choose_encoder(",".join(elements(accept)))
-    except (ValueError, TypeError):  # a version that is no number
+    except (ValueError, TypeError):  # a version that is not a number
         return choose_encoder("")
 
 
 class SingleProcessCollector(Collector):
-    """The metrics of this process, as they were."""
+    """The metrics of this process at the time of construction."""
 
     def __init__(self, meters: Metrics, about: About) -> None:
         table = (_family(told, told.read(meters, about)) for told in METRICS)
@@ -60,9 +60,9 @@ class SingleProcessCollector(Collector):
 
 
 class MultiProcessCollector(Collector):
-    """The metrics of all processes that have a folder in common; ValueError if it is none.
+    """The metrics of all processes that share a folder; raises ValueError if it is not a folder.
 
-    What holds no metrics is left out: an empty file of a worker that was killed while it made it, or a foreign one.
+    Unreadable files are left out: an empty file of a worker that was killed while creating it, or a foreign file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,18 +79,18 @@ class MultiProcessCollector(Collector):
 
 
 class MetricFiles:
-    """The files of this process in a folder: what it counts goes on from what is there already under its number."""
+    """The metric files of this process in a folder; counters continue from existing files of its process ID."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, ValueFile] = {}
         self._opened: dict[str, os.stat_result] = {}
-        self._keys: dict[tuple[str, Labels], list[str]] = {}  # to make one takes longer than to write its value
+        self._keys: dict[tuple[str, Labels], list[str]] = {}  # building a key is slower than writing its value
         self._before: dict[str, float] = {}
         self._written: dict[str, float] = {}
 
     def write(self, meters: Metrics, about: About) -> None:
-        """Write what of the metrics of this process has changed; OSError if there is no room for it."""
+        """Write the changed metrics of this process; raise OSError if that fails, as on a full disk."""
         if not all(self._is_there(name) for name in self._files):
             _log.warning("files of metrics are gone, and made anew", folder=str(self._folder))
             self._begin_anew()
@@ -110,7 +110,7 @@ class MetricFiles:
             file.flush()
 
     def close(self) -> None:
-        """Close the files, which stay."""
+        """Close the files, without removing them."""
         for file in self._files.values():
             file.close()
         self._files.clear()
@@ -136,7 +136,7 @@ class MetricFiles:
         return self._folder / f"{name}_{os.getpid()}.db"
 
     def _is_there(self, name: str) -> bool:
-        """Whether a file is still in the folder, and whole."""
+        """Return whether a file is still in the folder, and not truncated."""
         try:
             now = self._path(name).stat()
         except OSError:
@@ -145,7 +145,7 @@ class MetricFiles:
         return os.path.samestat(before, now) and now.st_size >= before.st_size
 
     def _begin_anew(self) -> None:
-        """Forget the files: all that was counted since the start of this process is written into new ones."""
+        """Forget the files, so that new ones get all counts since the start of this process."""
         for name in self._files:
             if not self._is_there(name):
                 self._path(name).unlink(missing_ok=True)
@@ -172,7 +172,7 @@ def _family(told: MetricSpec, read: Read) -> Metric:
 
 
 def _keys(told: MetricSpec, values: Labels, value: float | Histogram) -> Iterator[str]:
-    """Yield under what files hold it: each bucket by itself, and the sum; no count, which is that of all buckets."""
+    """Yield the keys of a metric in files: one per bucket, and the sum; the count is that of all buckets."""
     labels = dict(zip(told.labels, values, strict=True))
     if not isinstance(value, Histogram):
         yield _key(told.name, told.name, labels, told.meaning)

@@ -1,7 +1,7 @@
-"""Standard streams that never stop the service: opened if they are missing, written by a thread of their own.
+"""Standard streams that never block the service: opened if missing, and written by a thread.
 
-A pipe that nobody reads blocks its writers, and a full disk fails them. So the service writes standard output and
-standard error into a bounded buffer, which a thread empties. When the buffer is full, lines are dropped and counted.
+A pipe that no process reads blocks its writers, and a full disk fails them. So the service writes standard output and
+standard error to a bounded buffer, which a thread empties. When the buffer is full, lines are dropped and counted.
 """
 
 import errno
@@ -18,25 +18,25 @@ from contextlib import ExitStack, contextmanager
 from typing import TextIO, cast
 
 MAX_BYTES = 1024 * 1024
-"""How many bytes wait to be written; lines beyond that are dropped."""
+"""Size of the buffer, in bytes; lines beyond it are dropped."""
 PIECE_BYTES = 100
-"""What one piece in the buffer takes beside its text."""
+"""Memory of a piece in the buffer besides its text, in bytes."""
 FLUSH_SECONDS = 1.0
-"""How long the end of the process waits for what is in the buffers."""
+"""Maximum wait for the buffers to be written when the process ends, in seconds."""
 PAUSE_SECONDS = 0.005
-"""How long the thread lets pieces gather after a write: each time that it wakes up costs the event loop some time."""
+"""Pause of the thread after a write, in seconds, so that pieces gather: each wake-up costs the event loop time."""
 FILE_BYTES = 65_536
-"""How many bytes go to a file in one system call."""
+"""Maximum number of bytes written to a regular file in one system call."""
 LINE_SECONDS = 0.1
-"""How long `write_line` waits for its line to be written."""
+"""Maximum wait of `write_line` for its line, in seconds."""
 WINDOW_SECONDS = 10.0
-"""In each such time the waits of `write_line` take LINE_SECONDS together at most, however slowly the stream is read."""
+"""In each window of this length, the waits of `write_line` total at most LINE_SECONDS, however slow the reader is."""
 SHORT_SECONDS = 0.005
-"""Shorter waits are not counted: a stream that is read takes a fraction of that."""
+"""Waits up to this length, in seconds, are not counted: a stream that is read takes a fraction of it."""
 
 
 def open_missing() -> None:
-    """Open each standard stream that is closed on /dev/null, before a socket or a file gets its number."""
+    """Open each closed standard stream on /dev/null, before a socket or a file gets its descriptor."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -50,7 +50,7 @@ def open_missing() -> None:
 
 @contextmanager
 def buffered(seconds: float = FLUSH_SECONDS) -> Iterator[None]:
-    """Buffer `sys.stdout` and `sys.stderr`, inside; at the end wait this long, at most, until they are written."""
+    """Buffer `sys.stdout` and `sys.stderr`; on exit, wait at most `seconds` until they are written."""
     output, error = BoundedStream(1), BoundedStream(2)
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = cast("TextIO", output), cast("TextIO", error)
@@ -62,7 +62,7 @@ def buffered(seconds: float = FLUSH_SECONDS) -> Iterator[None]:
 def _restore(
     streams: "tuple[BoundedStream, BoundedStream]", before: tuple[TextIO | None, TextIO | None], seconds: float
 ) -> None:
-    """Put the former streams back, but not one that would block whatever is printed while the process ends."""
+    """Restore the former streams, except one that would block what is printed while the process ends."""
     deadline = time.monotonic() + seconds
     output, error = (stream.close_within(deadline - time.monotonic()) for stream in streams)
     if output:
@@ -72,18 +72,18 @@ def _restore(
 
 
 def dropped_lines() -> int:
-    """Return how many lines this process has dropped on standard error."""
+    """Return the number of lines that this process has dropped on standard error."""
     return sys.stderr.dropped_lines if isinstance(sys.stderr, BoundedStream) else 0
 
 
 def drain(seconds: float = FLUSH_SECONDS) -> None:
-    """Wait until standard error is written, at most this long: for a process that is about to kill itself."""
+    """Wait at most `seconds` until standard error is written: for a process that is about to kill itself."""
     if isinstance(sys.stderr, BoundedStream):
         sys.stderr.drain(seconds)
 
 
 class _Ticket:
-    """The outcome of one line that its writer waits for."""
+    """The outcome of a line whose writer waits for it."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -96,25 +96,25 @@ _Piece = tuple[bytes, _Ticket | None]
 class BoundedStream(io.TextIOBase):
     """A text stream whose `write` never blocks; a thread writes to the descriptor.
 
-    No piece is split over two system calls. A call writes at most PIPE_BUF bytes, unless one piece is longer: a pipe
-    that others share keeps no more together. A regular file takes FILE_BYTES.
+    No piece is split over two system calls. A call writes at most PIPE_BUF bytes, unless one piece is longer: a shared
+    pipe may interleave larger writes. A regular file takes FILE_BYTES.
     """
 
     notice: Callable[[int], str] | None = None
-    """Return the line that says how many lines were dropped."""
+    """Returns the line that reports a number of dropped lines."""
 
     def __init__(self, descriptor: int, *, max_bytes: int = MAX_BYTES) -> None:
         self._descriptor = descriptor
         self._max_bytes = max_bytes
         self._group_bytes = FILE_BYTES if stat.S_ISREG(os.fstat(descriptor).st_mode) else select.PIPE_BUF
         self._pieces: deque[_Piece] = deque()
-        self._bytes = 0  # of the pieces, and of those that the thread writes
+        self._bytes = 0  # of the pieces, and of those being written
         self._gap_lines = 0  # dropped since the last notice
         self._changed = threading.Condition()  # reentrant: a line may be logged while the collector runs
         self._is_idle = False
         self._is_slow = False
         self._is_closing = False
-        self._window_begun, self._waited_seconds = 0.0, 0.0  # of those who wait for a line
+        self._window_begun, self._waited_seconds = 0.0, 0.0  # by `write_line`
         self._is_torn = False  # the last piece was written in part
         self.dropped_lines = 0
         self._thread = threading.Thread(target=self._run, name=f"stream-{descriptor}", daemon=True)
@@ -140,17 +140,17 @@ class BoundedStream(io.TextIOBase):
         return len(text)
 
     def write_line(self, line: bytes) -> None:
-        """Write a line behind all that waits; OSError if it cannot be written, or the buffer is full.
+        """Write a line after all buffered ones; raise OSError if the write fails or the buffer is full.
 
-        Waits for LINE_SECONDS at most, and not at all until the stream has caught up after such a wait, nor when the
-        waits of this window are used up: the line is then in the buffer.
+        Waits at most LINE_SECONDS. Does not wait until the stream has caught up after a full wait, or when the waits of
+        this window are used up: the line then remains in the buffer.
         """
         ticket = _Ticket()
         if not self._append(line, ticket):
             raise OSError(errno.EAGAIN, "standard error is not read, and its buffer is full")
         if not self._may_wait():
             with self._changed:
-                self._is_slow = True  # an error of this line is counted
+                self._is_slow = True  # if this line fails, it counts as dropped
         if self._is_slow:
             return
         begun = time.monotonic()
@@ -169,12 +169,12 @@ class BoundedStream(io.TextIOBase):
         return self._waited_seconds < LINE_SECONDS
 
     def drain(self, seconds: float) -> bool:
-        """Wait until everything is written, at most this long; return whether it is."""
+        """Wait at most `seconds` until everything is written; return whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._bytes, max(0.0, seconds))
 
     def close_within(self, seconds: float) -> bool:
-        """End the thread when everything is written, or give it up after this time; return whether it ended."""
+        """End the thread when everything is written, or give up after `seconds`; return whether it ended."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
@@ -206,7 +206,7 @@ class BoundedStream(io.TextIOBase):
                     self._settle(pieces, error)
 
     def _wait(self) -> bool:
-        """Wait for a piece, and a little longer for others; return False when the stream is closing and empty."""
+        """Pause so that pieces gather, then wait for one; return False when the stream is closing and empty."""
         with self._changed:
             if not self._is_closing:
                 self._changed.wait(PAUSE_SECONDS)
@@ -217,7 +217,7 @@ class BoundedStream(io.TextIOBase):
             return bool(self._pieces)
 
     def _take(self) -> list[_Piece]:
-        """Take as many pieces as are written together."""
+        """Take the pieces of the next write."""
         taken: list[_Piece] = []
         size = 0
         with self._changed:
@@ -255,14 +255,14 @@ class BoundedStream(io.TextIOBase):
     def _write_some(self, piece: memoryview) -> int:
         try:
             return os.write(self._descriptor, piece)
-        except BlockingIOError:  # another process has made the pipe that they share non-blocking
+        except BlockingIOError:  # another process made the shared pipe non-blocking
             poll = select.poll()
             poll.register(self._descriptor, select.POLLOUT)
             poll.poll()
             return 0
 
     def _tell_gap(self) -> None:
-        """Put the notice behind what was there before the gap, and before what comes after it."""
+        """Append the notice after the pieces from before the gap, and before any later piece."""
         if self._gap_lines and self.notice is not None:
             line = self.notice(self._gap_lines).encode()
             self._put(line, None)

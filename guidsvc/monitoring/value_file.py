@@ -1,7 +1,7 @@
-"""A file of values in prometheus_client's multiprocess format, written with write(2).
+"""A file of values in prometheus_client's multiprocess format, written with pwrite(2).
 
-prometheus_client itself maps such files into memory. There a full disk, or a file that somebody cut short, is a SIGBUS,
-which ends the process; here it is an OSError.
+prometheus_client itself maps such files into memory. A full disk, or a truncated file, then causes SIGBUS, which kills
+the process; here a full disk raises OSError.
 """
 
 import os
@@ -12,15 +12,15 @@ from prometheus_client.mmap_dict import MmapedDict
 
 MODE = 0o600
 
-_HEADER = struct.Struct("i4x")  # the number of bytes in use
-_VALUE = struct.Struct("dd")  # and its time, which is not used
+_HEADER = struct.Struct("i4x")  # number of bytes in use
+_VALUE = struct.Struct("dd")  # value and timestamp, which is unused
 _MAX_BYTES = 2**31 - 1
 
 
 def create(path: Path) -> None:
-    """Create an empty file that only this user can read; OSError if there is no room for it.
+    """Create an empty file that only this user can read; raise OSError if that fails, as on a full disk.
 
-    It is complete as soon as it has its name. A link that another user put in its place is not followed.
+    The file is complete when it gets its name. A link that another user put in its place is not followed.
     """
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
@@ -44,7 +44,7 @@ class ValueFile:
         self._is_changed = False
 
     def value(self, key: str) -> float:
-        """Return the value of a key, 0 if it has none."""
+        """Return the value of a key, or 0 if it has none."""
         position = self._positions.get(key)
         return 0.0 if position is None else float(_VALUE.unpack_from(self._content, position)[0])
 
@@ -57,21 +57,21 @@ class ValueFile:
         self._is_changed = True
 
     def flush(self) -> None:
-        """Write all values if one has changed; OSError if there is no room, and the next flush writes them again."""
+        """Write all values if one has changed. If this raises OSError, the next flush writes them again."""
         if not self._is_changed:
             return
         _HEADER.pack_into(self._content, 0, len(self._content))
         with memoryview(self._content) as content:
             _write(self._descriptor, content[_HEADER.size :], _HEADER.size)
-            _write(self._descriptor, content[: _HEADER.size], 0)  # last: it never counts bytes that are not there
+            _write(self._descriptor, content[: _HEADER.size], 0)  # last: it must not count unwritten bytes
         self._is_changed = False
 
     def close(self) -> None:
-        """Close the file, which stays."""
+        """Close the file, without removing it."""
         os.close(self._descriptor)
 
     def _append(self, key: bytes) -> int:
-        """Append an entry, and return where its value is."""
+        """Append an entry, and return the position of its value."""
         padding = b" " * (8 - (len(key) + 4) % 8)
         self._content += struct.pack("i", len(key)) + key + padding
         position = len(self._content)

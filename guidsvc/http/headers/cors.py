@@ -18,7 +18,7 @@ ALLOWED = (
     "Prefer",
     "X-Request-Id",
 )
-"""The headers that a page may send."""
+"""Request headers that a page may send."""
 EXPOSED = (
     "ETag",
     "Location",
@@ -35,9 +35,9 @@ EXPOSED = (
     "Cache-Status",
     "Server-Timing",
 )
-"""The headers of a reply that it may read, beside those that every page may."""
+"""Response headers that a page may read, besides those that are always readable."""
 MAX_AGE_SECONDS = 600
-"""So long a browser need not ask again what a page may."""
+"""Time for which a browser may cache a preflight response, in seconds."""
 
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?")
 _DEFAULT_PORTS = {("http", "80"), ("https", "443")}
