@@ -86,7 +86,7 @@ class MetricFiles:
         self._files: dict[str, ValueFile] = {}
         self._opened: dict[str, os.stat_result] = {}
         self._keys: dict[tuple[str, Labels], list[str]] = {}  # building a key is slower than writing its value
-        self._before: dict[str, float] = {}
+        self._before: dict[str, dict[str, float]] = {}  # by file: what it held before this process wrote into it
         self._written: dict[str, float] = {}
 
     def write(self, meters: Metrics, about: About) -> None:
@@ -118,10 +118,11 @@ class MetricFiles:
     def _put(self, kind: str, over: str, key: str, value: float) -> None:
         if self._written.get(key) == value:
             return
-        file = self._file(f"gauge_{over}" if kind == "gauge" else kind)
-        if key not in self._before:
-            self._before[key] = 0.0 if kind == "gauge" else file.value(key)
-        file.set_value(key, self._before[key] + value)
+        name = f"gauge_{over}" if kind == "gauge" else kind
+        file, before = self._file(name), self._before.setdefault(name, {})
+        if key not in before:
+            before[key] = 0.0 if kind == "gauge" else file.value(key)
+        file.set_value(key, before[key] + value)
         self._written[key] = value
 
     def _file(self, name: str) -> ValueFile:
@@ -149,9 +150,9 @@ class MetricFiles:
         for name in self._files:
             if not self._is_there(name):
                 self._path(name).unlink(missing_ok=True)
+                self._before.pop(name, None)
         self.close()
         self._opened.clear()
-        self._before.clear()
         self._written.clear()
 
 

@@ -99,12 +99,15 @@ async def test_a_file_of_ones_own_number_that_holds_none_is_made_anew(folder: Pa
         assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 2
 
 
+@pytest.mark.parametrize("pattern", ["*.db", "gauge_*.db", "counter_*.db"])
 @pytest.mark.parametrize("harm", ["removed", "emptied", "replaced"])
-async def test_files_that_are_gone_are_made_anew(folder: Path, harm: str, expected_logs: ExpectedLogs) -> None:
+async def test_files_that_are_gone_are_made_anew(
+    folder: Path, pattern: str, harm: str, expected_logs: ExpectedLogs
+) -> None:
     """With all that was counted since the process began."""
     expected_logs.add("files of metrics are gone")
     watch = counted(folder, 3)
-    for path in folder.glob("*.db"):
+    for path in list(folder.glob(pattern)):
         if harm == "emptied":
             os.truncate(path, 0)
         else:
