@@ -27,3 +27,8 @@ def banner(settings: Settings, port: int) -> str:
             f"""  try      curl{by}{shown} -X PUT -d '{{"user": "Cylance, Inc."}}' {at}/guid""",
         ]
     )
+
+
+def print_banner(text: str) -> None:
+    """Print a banner in one write: a log line of standard error could come between it and its line end."""
+    print(f"{text}\n", end="", flush=True)

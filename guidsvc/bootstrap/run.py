@@ -9,7 +9,7 @@ import structlog
 
 from guidsvc.bootstrap.app import port_of, serving
 from guidsvc.bootstrap.auth import validate_access
-from guidsvc.bootstrap.banner import banner
+from guidsvc.bootstrap.banner import banner, print_banner
 from guidsvc.cache import is_private
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
@@ -47,7 +47,7 @@ def _supervise(settings: Settings) -> None:
 
     with open_listeners(settings.host, settings.port, settings.unix_socket, slots=settings.workers) as slots:
         said = banner(settings, port_of(slots[0], settings))
-        supervise(slots, settings.grace, lambda: print(said, flush=True))
+        supervise(slots, settings.grace, lambda: print_banner(said))
 
 
 def _run(work: Coroutine[object, object, None]) -> None:
@@ -73,7 +73,7 @@ async def serve(settings: Settings, post: WorkerChannel | None = None) -> None:
     async with serving(settings, post=post, tls=tls) as port:
         _collect_less()
         if post is None:
-            print(banner(settings, port), flush=True)
+            print_banner(banner(settings, port))
         else:
             post.report_ready()
         await stop.wait()
