@@ -12,6 +12,7 @@ from os import cpu_count
 from tests.simulation import quota, quota_mutants
 from tests.simulation.mutants import MUTANTS, Mutant, found_at
 from tests.simulation.run import Result, run
+from tests.simulation.world import World
 
 QUOTA_SHARE = 20
 """With so many seeds of the cache goes one of the quota, where a run is of both."""
@@ -20,6 +21,7 @@ QUOTA_SHARE = 20
 def main() -> int:
     """Run what the command line asks for; 1 if something was found, or a mutant was not."""
     options = _options()
+    World.raises_faults = not options.until_found
     if options.mutants:
         return int(any([_mutants(), _quota_mutants()]))
     if options.quota:
