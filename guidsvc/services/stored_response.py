@@ -5,12 +5,11 @@ and fairly between owners, so that replays never block the event loop.
 """
 
 import asyncio
-from contextlib import AsyncExitStack
 from typing import Any
 
 from pydantic_core import from_json
 
-from guidsvc.errors import CorruptRecord, Overloaded
+from guidsvc.errors import CorruptRecord
 from guidsvc.http.response import Response
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.services.receipt_quota import unpack, unpack_small
@@ -33,12 +32,8 @@ class StoredResponseReader:
         rendered = unpack_small(text)
         if rendered is not None:
             return _parse(rendered)
-        async with AsyncExitStack() as held:
-            try:
-                async with asyncio.timeout(self._wait_seconds):
-                    await held.enter_async_context(self._places.place(owner))
-            except TimeoutError as error:
-                raise Overloaded("too many large answers are being given again") from error
+        refusal = "too many large answers are being given again"
+        async with self._places.place_within(owner, self._wait_seconds, refusal):
             return await asyncio.to_thread(_unpack, text)
 
 

@@ -24,12 +24,12 @@ class ServerHooks:
         return requires_admission(target)
 
     def reject_request(self, error: Exception, *, secure: bool) -> bytes:
-        request_id, status = draw(), problems.problem_of(error).status
-        self._meter.refused[status] += 1
-        if problems.problem_of(error) is problems.INTERNAL:  # an internal error before a handler had the request
+        request_id, problem = draw(), problems.problem_of(error)
+        self._meter.refused[problem.status] += 1
+        if problem is problems.INTERNAL:  # an internal error before a handler had the request
             responses.log_failure(error, request_id)
         else:
-            _log.info("refused", status=status, detail=str(error), request_id=request_id)
+            _log.info("refused", status=problem.status, detail=str(error), request_id=request_id)
         return responses.serialize_problem(error, request_id, last=True, secure=secure)
 
     def reject_connection(self, *, secure: bool) -> bytes:

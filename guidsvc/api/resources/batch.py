@@ -8,7 +8,7 @@ reads and drops some more of them, and then answers all the same.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from itertools import islice
 from typing import Any
 
@@ -33,7 +33,6 @@ from guidsvc.errors import (
     InvalidField,
     InvalidRequest,
     OutcomeUnknown,
-    Overloaded,
     detached,
 )
 from guidsvc.http import constants
@@ -132,12 +131,7 @@ class BatchHandler(Handler):
     async def _place_within(self, places: FairSemaphore, seconds: float | None) -> AsyncIterator[None]:
         """Have one of these places, inside; Overloaded if there is none within so many seconds."""
         self.release_slot()
-        async with AsyncExitStack() as held:
-            try:
-                async with asyncio.timeout(seconds):
-                    await held.enter_async_context(places.place(self.queue_name))
-            except TimeoutError as error:
-                raise Overloaded("too many batches are being done") from error
+        async with places.place_within(self.queue_name, seconds, "too many batches are being done"):
             yield
 
     def _reader_place(self) -> AbstractAsyncContextManager[None]:

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
+from guidsvc.errors import Overloaded
 from guidsvc.runtime.fairness.fair_slots import FairPlaces
 
 
@@ -23,6 +24,17 @@ class FairSemaphore:
             yield
         finally:
             self._release(key)
+
+    @asynccontextmanager
+    async def place_within(self, group: Hashable, seconds: float | None, refusal: str) -> AsyncIterator[None]:
+        """Hold a slot inside the block. Raise Overloaded, with this text, after a wait of `seconds`; None waits on."""
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(seconds):
+                    await held.enter_async_context(self.place(group))
+            except TimeoutError as error:
+                raise Overloaded(refusal) from error
+            yield
 
     def _release(self, group: Hashable) -> None:
         turn = self._places.release(group)

@@ -26,6 +26,7 @@ from tests.conftest import ExpectedLogs, Serving
 from tests.support.backing_servers import Service, service, wait_until
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply, hang_up, read_reply
+from tests.support.turns import TurnCounter
 from tests.unit.process.test_file_descriptors import limited
 
 pytestmark = pytest.mark.both_servers
@@ -444,28 +445,13 @@ async def test_large_documents_of_one_owner_are_done_three_at_a_time(
 
 async def test_few_documents_are_decoded_in_a_turn_of_the_loop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are: all others wait for the length of a turn."""
-    decoded = most = 0
-    decode = body.decode
-
-    def counted(text: bytes) -> Any:
-        nonlocal decoded, most
-        decoded += 1
-        most = max(most, decoded)
-        return decode(text)
-
-    async def keep_turns() -> None:
-        nonlocal decoded
-        while True:
-            decoded = 0
-            await asyncio.sleep(0)
-
-    monkeypatch.setattr(body, "decode", counted)
+    counter = TurnCounter()
+    monkeypatch.setattr(body, "decode", counter.counted(body.decode))
     document = {"operations": [{"op": "get", "guid": GUID, "if_match": f'"{"x" * 1_000}"'}] * 50}
-    turns = asyncio.create_task(keep_turns())
-    replies = await asyncio.gather(*(client.ask("POST", BATCH, json=document) for _ in range(48)))
-    turns.cancel()
+    async with counter.following_turns():
+        replies = await asyncio.gather(*(client.ask("POST", BATCH, json=document) for _ in range(48)))
     assert {reply.status for reply in replies} == {200}
-    assert 1 <= most <= READERS
+    assert 1 <= counter.most <= READERS
 
 
 @pytest.mark.parametrize(

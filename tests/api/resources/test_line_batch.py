@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from guidsvc.api.resources import line_batch
-from guidsvc.api.resources.batch_executor import GROUP, BatchExecutor, ParsedOperation, Result, read_line
+from guidsvc.api.resources.batch_executor import GROUP, BatchExecutor, Result, read_line
 from guidsvc.api.resources.batch_slots import READERS
 from guidsvc.api.resources.line_batch import MAX_UNREADABLE, READ_AT_ONCE, LineBatch
 from guidsvc.http.ndjson import Line, NdjsonSplitter
@@ -19,6 +19,7 @@ from guidsvc.server.protocol.connection import Connection
 from tests.conftest import Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, hang_up, read_reply, reset
+from tests.support.turns import TurnCounter
 
 pytestmark = pytest.mark.both_servers
 
@@ -93,28 +94,13 @@ async def test_a_client_that_only_ends_its_side_has_its_answer(serving: Serving)
 
 async def test_batches_read_few_lines_in_a_turn_of_the_loop(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are: all others wait for the length of a turn."""
-    read = most = 0
-
-    def counted(line: Line) -> ParsedOperation:
-        nonlocal read, most
-        read += 1
-        most = max(most, read)
-        return read_line(line)
-
-    async def keep_turns() -> None:
-        nonlocal read
-        while True:
-            read = 0
-            await asyncio.sleep(0)
-
-    monkeypatch.setattr(line_batch, "read_line", counted)
-    async with serving() as client:
-        turns = asyncio.create_task(keep_turns())
+    counter = TurnCounter()
+    monkeypatch.setattr(line_batch, "read_line", counter.counted(read_line))
+    async with serving() as client, counter.following_turns():
         batches = [client.post(BATCH, body=GET * 2 * GROUP, headers=NDJSON) for _ in range(24)]
         replies = await asyncio.gather(*batches)
-        turns.cancel()
     assert {reply.status for reply in replies} == {200}
-    assert READ_AT_ONCE <= most <= READERS * READ_AT_ONCE
+    assert READ_AT_ONCE <= counter.most <= READERS * READ_AT_ONCE
 
 
 # Lines that are not operations
