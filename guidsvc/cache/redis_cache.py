@@ -69,7 +69,7 @@ async def open_redis_cache(
     meter = CacheMetrics() if meter is None else meter
     async with open_link(url, name=await store.store_id(), timing=timing, meter=meter) as link:
         cache = RedisCache(store, link, clock=clock, size_bytes=size_bytes, timing=timing, meter=meter)
-        async with running_in_background(cache.fence.keep):
+        async with running_in_background(cache.monitor.keep):
             try:
                 yield cache
             finally:
@@ -130,13 +130,13 @@ class RedisCache(DelegatingStore[Backend]):
         self._reading: dict[str, _Reading] = {}
         self._decodings = bounded(size_bytes // 2, _weigh_decoding)  # never stale: the key is the encoded value
         self._beside = BackgroundTasks()
-        self.fence = FenceMonitor(store, link, timing=timing, timer=timer, meter=meter)
+        self.monitor = FenceMonitor(store, link, timing=timing, timer=timer, meter=meter)
 
     def get_nowait(self, guid: str) -> Record | WouldBlock | None:
         """Return the record from L1; if no cache is in use, return what the store returns without waiting."""
         held: _Held | None = self._held.get(guid)
         now = self._timer()
-        if now < self.fence.until:
+        if now < self.monitor.until:
             if held is not None and now < held.until:
                 self._meter.l1_hits += 1
                 return held.record
@@ -150,7 +150,7 @@ class RedisCache(DelegatingStore[Backend]):
         """Return the record from L1, else from Redis, else from the store."""
         misses = self._meter.misses
         at_hand = self.get_nowait(guid)
-        boot = self.fence.usable if at_hand is WOULD_BLOCK else None
+        boot = self.monitor.usable if at_hand is WOULD_BLOCK else None
         if boot is not None and self._link.up_since is not None:
             with self._read(guid) as reading:
                 return await self._from_redis(guid, reading, boot)
@@ -250,7 +250,7 @@ class RedisCache(DelegatingStore[Backend]):
 
     async def _take_out(self, guid: str) -> None:
         """Remove a key from Redis, unless the fence is OFF."""
-        view = await self.fence.fresh()
+        view = await self.monitor.fresh()
         if view.fence.mode is not Mode.OFF:
             marker = self._link.draw()
             await self._begin(guid, marker, view)
@@ -260,7 +260,7 @@ class RedisCache(DelegatingStore[Backend]):
         """Return a window for a write."""
         deadline = self._timer() + WINDOW_SECONDS
         while self._timer() < deadline:
-            view = await self.fence.fresh()
+            view = await self.monitor.fresh()
             window = await (self._without(guid, view) if view.fence.mode is Mode.OFF else self._with(guid, view))
             if window is not None:
                 return window
@@ -268,7 +268,7 @@ class RedisCache(DelegatingStore[Backend]):
 
     async def _without(self, guid: str, view: FenceView) -> _WriteWindow | None:
         """Return a window that does not involve Redis, or wait until one is possible and return None."""
-        wait = self.fence.quiet_at(view) - self._timer()
+        wait = self.monitor.quiet_at(view) - self._timer()
         if wait <= 0:
             return self._window(guid, view, view.asked + self._timing.held(self._timing.fence_lease), None)
         await asyncio.sleep(wait)
@@ -279,7 +279,7 @@ class RedisCache(DelegatingStore[Backend]):
         marker, asked = self._link.draw(), self._timer()
         lease = await self._begin(guid, marker, view)
         if lease is None:
-            await self.fence.off(view.fence)
+            await self.monitor.off(view.fence)
             return None
         if lease > 0:
             await asyncio.sleep(self._timing.waited(lease / 1000))

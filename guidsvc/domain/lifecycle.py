@@ -1,7 +1,8 @@
 """The lifecycle of a GUID, as pure functions over a record, a change and the time.
 
 A record is live until `expire`, then expired but renewable until `purge_at`, then gone, even if the store has not
-removed it yet. Nothing here waits, reads a clock or uses a store. `now` is in Unix milliseconds.
+removed it yet. A deletion replaces it with a tombstone, which counts as gone at once. Nothing here waits, reads a clock
+or uses a store. `now` is in Unix milliseconds.
 """
 
 from dataclasses import dataclass
@@ -10,8 +11,14 @@ from typing import Any
 from pydantic_core import from_json
 
 from guidsvc.domain.commands import MEMBERS, PatchCommand, PutCommand
-from guidsvc.domain.record import MAX_TIME, Record, State, render_metadata
+from guidsvc.domain.record import DELETED_EXPIRE, MAX_TIME, Record, State, render_metadata
 from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
+
+CREATION_SECONDS = 10
+"""How long after the choice of its version a creation may take effect."""
+TOMBSTONE_SECONDS = 60
+"""How long a tombstone is stored: far longer than CREATION_SECONDS, because the clocks of hosts differ."""
+TOMBSTONE_USER = "deleted"
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,8 @@ def state_of(record: Record, now: int) -> State:
 
 
 def is_gone(record: Record, now: int) -> bool:
-    """Whether the record is past its retention at `now` and counts as absent."""
-    return now >= record.purge_at * 1000
+    """Whether the record is deleted, or past its retention at `now`, and counts as absent."""
+    return record.is_deleted or now >= record.purge_at * 1000
 
 
 def require_live(guid: str, record: Record | None, now: int) -> Record:
@@ -64,7 +71,7 @@ def _expired(record: Record) -> Expired:
 
 
 def existing(record: Record | None, now: int) -> Record | None:
-    """Return the record, live or expired, or None if it is absent or past its retention."""
+    """Return the record, live or expired, or None if it is absent, deleted or past its retention."""
     return None if record is None or is_gone(record, now) else record
 
 
@@ -111,6 +118,24 @@ def patched(record: Record, patch: PatchCommand, now: int, terms: RetentionPolic
     if "metadata" in patch.model_fields_set:
         given["metadata"] = _patched_metadata(record.metadata, patch.metadata)
     return _merged(record, given, now, terms)
+
+
+def deleted(record: Record, now: int) -> Record:
+    """Make the tombstone of a record. It has nothing of the record but its GUID, owner and next version.
+
+    A creation that read the GUID as absent before the record existed would get a lower version. It fails at the
+    tombstone, and starts again above the tombstone's version.
+    """
+    return Record(
+        guid=record.guid,
+        user=TOMBSTONE_USER,
+        expire=DELETED_EXPIRE,
+        owner=record.owner,
+        version=max(record.version + 1, now),
+        created=now,
+        updated=now,
+        purge_at=min(now // 1000 + TOMBSTONE_SECONDS, MAX_TIME),
+    )
 
 
 def merge(target: object, patch: object) -> object:

@@ -17,6 +17,8 @@ from guidsvc.errors import InvalidGuid
 
 MAX_TIME = 253_402_300_799
 """The latest expiry: the last second of the year 9999, in Unix time."""
+DELETED_EXPIRE = -1
+"""The expiry of a tombstone: before every expiry that a client can set, so no list or count matches it."""
 MAX_USER_CHARACTERS = 256
 MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_LEVELS = 8
@@ -169,6 +171,8 @@ class Record(BaseModel):
 
     Times are Unix seconds, but for `created` and `updated`, which are milliseconds. `metadata` is the text
     of a compact JSON object, or none. `purge_at` is when the store may forget the record.
+
+    A tombstone is what a deletion leaves for a while: its `expire` is DELETED_EXPIRE, and readers treat it as absent.
     """
 
     model_config = ConfigDict(
@@ -177,13 +181,18 @@ class Record(BaseModel):
 
     guid: Guid
     user: User
-    expire: Time
+    expire: Annotated[int, Field(ge=DELETED_EXPIRE, le=MAX_TIME)]
     metadata: Annotated[str, AfterValidator(_check_metadata_text)] | None = None
     owner: str = ""
     version: Milliseconds
     created: Milliseconds
     updated: Milliseconds
     purge_at: Time
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether this is a tombstone."""
+        return self.expire == DELETED_EXPIRE
 
     @property
     def is_small(self) -> bool:

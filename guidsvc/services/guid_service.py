@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from copy import copy
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol
 
 from guidsvc.domain import lifecycle as rules
 from guidsvc.domain import preconditions, selection
@@ -37,7 +37,7 @@ from guidsvc.services.paging import portions, size_of
 from guidsvc.services.quota import NO_QUOTA, Quota
 from guidsvc.services.write_attempt import begin_write
 from guidsvc.store.contract import WOULD_BLOCK, Store
-from guidsvc.store.lease import earliest
+from guidsvc.store.lease import LeaseClock, earliest
 from guidsvc.store.overlay import open_overlay
 
 ATTEMPTS = 100
@@ -51,8 +51,6 @@ PAGES = 16
 """Maximum number of pages read concurrently, to bound memory; further requests wait."""
 PART_BYTES, PART_PROBE = 64 * 1024, 16
 """The same for one part of a walk."""
-
-_New = TypeVar("_New", bound=Record | None)
 
 
 class Read(NamedTuple):
@@ -122,7 +120,7 @@ class GuidService:
         self._quota = quota
         self._turns = KeyedLock()
         self._pages = FairSemaphore(PAGES)
-        self._deleted = _Highest()  # version deleted in this process: a new record starts above it
+        self._lease_clock = LeaseClock(store)
         self._caller = ANYONE
 
     def acting_for(self, caller: Caller) -> "GuidService":
@@ -203,31 +201,32 @@ class GuidService:
 
         A creation that came too late is retried under the same GUID: a later attempt would not find another one.
         """
-        guid = draw(self._clock())
+        guid, stored = draw(self._clock()), None
         for attempt in range(self._attempts):
             if attempt:
                 await _back_off(attempt)
-            record = self._first(guid, change, conditions)
+            record = self._first(guid, change, conditions, stored)
             refusal: QuotaExceeded | None = None
             try:
-                if await self._swap("create", None, record, not_after=await draw.not_after()):
+                if await self._swap("create", stored, record, not_after=await draw.not_after()):
                     return record
             except QuotaExceeded as error:
                 refusal = error
-            taken = await self._store.get_for_update(guid)
+            stored = await self._store.get_for_update(guid)
+            taken = rules.existing(stored, self._clock())
             if (before := authorize(taken, self._caller)) is not None:
                 self._note("create", before, "found")
                 return before
             if refusal is not None:
                 raise refusal
             if taken is not None:
-                guid = draw(self._clock())
+                guid, stored = draw(self._clock()), None
         raise StoreUnavailable(f"{self._attempts} times a GUID was taken already, or its creation came too late")
 
-    def _first(self, guid: str, change: PutCommand, conditions: Conditions) -> Record:
-        """Make the first record of a generated GUID."""
+    def _first(self, guid: str, change: PutCommand, conditions: Conditions, gone: Record | None = None) -> Record:
+        """Make the first record of a generated GUID, or the first after one that is gone."""
         preconditions.check_preconditions(guid, None, conditions)
-        after, owner = self._deleted.version, self._caller.owner
+        after, owner = gone.version if gone else 0, self._caller.owner
         return rules.created(guid, change, self._clock(), self._terms, after=after, owner=owner)
 
     async def patch(self, guid: str, patch: PatchCommand, conditions: Conditions = UNCONDITIONAL) -> Record:
@@ -248,14 +247,13 @@ class GuidService:
     async def delete(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> None:
         """Delete the record of a GUID, live or expired; raise NotFound if it has none."""
 
-        def make(old: Record | None, now: int, after: int) -> None:  # noqa: ARG001  # whenever it is
+        def make(old: Record | None, now: int, after: int) -> Record:  # noqa: ARG001  # it never creates
             if old is None:
                 raise NotFound(guid)
             self._demand(guid, old, conditions)
+            return rules.deleted(old, now)
 
-        old, _ = await self._write(guid, make)
-        if old is not None:
-            self._deleted.version = max(self._deleted.version, old.version)
+        await self._write(guid, make)
 
     async def find(self, query: ListQuery) -> Page:
         """Return one page of a list; it ends early at PAGE_BYTES."""
@@ -330,24 +328,30 @@ class GuidService:
         owner = query.owner if self._caller.is_admin else self._caller.owner
         return selection.selection(query, self._clock(), owner)
 
-    async def _write(self, guid: str, make: Callable[[Record | None, int, int], _New]) -> tuple[Record | None, _New]:
+    async def _write(
+        self, guid: str, make: Callable[[Record | None, int, int], Record]
+    ) -> tuple[Record | None, Record]:
         """Replace a record by the result of `make`, atomically; return the old and the new record.
 
         `make` receives the record (None if absent), the time, and the version that a new record must exceed. After a
         lost race it is called again with the fresh record. An exception that it raises ends the write.
+
+        A creation has a deadline: until then, the tombstone of any record that came between is still stored.
         """
         async with self._turns.acquire(guid):
             for attempt in range(self._attempts):
                 if attempt:
                     await _back_off(attempt)
+                begun = self._lease_clock.timer()
                 stored, now = await self._store.get_for_update(guid), self._clock()
                 old = rules.existing(stored, now)
                 if old is not None and authorize(old, self._caller) is None:
                     raise NotFound(guid)
-                new = make(old, now, max(self._deleted.version, stored.version if stored else 0))
-                unchanged = new is not None and new is old
+                new = make(old, now, stored.version if stored else 0)
+                deadline = begun + rules.CREATION_SECONDS
+                not_after = None if stored is not None else await self._lease_clock.not_after(deadline)
                 try:
-                    if unchanged or await self._swap(_action(old, new), stored, new):
+                    if new is old or await self._swap(_action(old, new), stored, new, not_after=not_after):
                         return old, new
                 except QuotaExceeded:
                     if not await self._has_changed(guid, stored):
@@ -359,9 +363,7 @@ class GuidService:
         now = await self._store.get_for_update(guid)
         return (now and now.version) != (read and read.version)
 
-    async def _swap(
-        self, action: Action, old: Record | None, new: Record | None, *, not_after: int | None = None
-    ) -> bool:
+    async def _swap(self, action: Action, old: Record | None, new: Record, *, not_after: int | None = None) -> bool:
         """Swap in the store. Once sent, the write is shielded from cancellation and completes, in the cache too.
 
         Raise QuotaExceeded if the record would become live and its owner's quota is used up. Return False, with
@@ -372,9 +374,9 @@ class GuidService:
             with errand.shielded():
                 return await self._noted(action, old, new, earliest(place_until, not_after))
 
-    async def _noted(self, action: Action, old: Record | None, new: Record | None, not_after: int | None) -> bool:
+    async def _noted(self, action: Action, old: Record | None, new: Record, not_after: int | None) -> bool:
         """Swap in the store, and log the write if it was done or its outcome is unknown."""
-        record: Record = new or old  # type: ignore[assignment]  # the contract: one of them is a record
+        record = new if old is None or not new.is_deleted else old
         begin_write()
         try:
             swapped = await self._store.swap(old, new, not_after=not_after)
@@ -396,17 +398,11 @@ class GuidService:
         preconditions.check_preconditions(guid, old, conditions, is_shown=self.may_read)
 
 
-class _Highest:
-    """A mutable maximum of versions, shared by the copies of a service."""
-
-    version = 0
-
-
-def _action(old: Record | None, new: Record | None) -> Action:
+def _action(old: Record | None, new: Record) -> Action:
     """Classify a swap as create, update or delete. The caller passes None for a record past its retention."""
     if old is None:
         return "create"
-    return "delete" if new is None else "update"
+    return "delete" if new.is_deleted else "update"
 
 
 async def _back_off(attempt: int) -> None:

@@ -21,7 +21,7 @@ class WouldBlock(Enum):
 WOULD_BLOCK = WouldBlock.WOULD_BLOCK
 
 
-class Store(Protocol):
+class Store(Clocked, Protocol):
     """Records by GUID. Every method may raise StoreUnavailable, which means that nothing was changed."""
 
     async def get(self, guid: str) -> Record | None:

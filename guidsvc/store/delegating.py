@@ -5,6 +5,7 @@ from typing import Generic, TypeVar
 
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
+from guidsvc.store.cache_fence import FenceReading
 from guidsvc.store.contract import Store, WouldBlock
 
 _Store = TypeVar("_Store", bound=Store)
@@ -27,6 +28,9 @@ class DelegatingStore(Generic[_Store]):
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         return await self._store.swap(old, new, not_after=not_after)
+
+    async def fence(self) -> FenceReading:
+        return await self._store.fence()
 
     async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
         return await self._store.find(selection, after, limit)

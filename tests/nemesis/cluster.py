@@ -120,11 +120,12 @@ class Sqlite:
         return f"sqlite:///{self._path}"
 
     def records(self) -> dict[str, tuple[int, str]]:
-        return {guid: (version, user) for guid, version, user in self._rows("SELECT guid, version, user FROM records")}
+        rows = self._rows("SELECT guid, version, user FROM records WHERE expire >= 0")
+        return {guid: (version, user) for guid, version, user in rows}
 
     def live(self) -> int:
         with suppress(sqlite3.OperationalError):  # before there was any
-            return int(self._rows("SELECT count(*) FROM records")[0][0])
+            return int(self._rows("SELECT count(*) FROM records WHERE expire >= 0")[0][0])
         return 0
 
     def fence(self) -> int:
@@ -149,10 +150,12 @@ class Mongo:
         return f"mongodb://127.0.0.1:{port}/{DATABASE}?directConnection=true"
 
     def records(self) -> dict[str, tuple[int, str]]:
-        return {each["_id"]: (each["version"], each["user"]) for each in self._documents("records")}
+        return {
+            each["_id"]: (each["version"], each["user"]) for each in self._documents("records") if each["expire"] >= 0
+        }
 
     def live(self) -> int:
-        return len(self._available("records"))
+        return sum(each["expire"] >= 0 for each in self._available("records"))
 
     def fence(self) -> int:
         return max((int(each["gen"]) for each in self._available("fence")), default=0)

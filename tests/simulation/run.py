@@ -107,7 +107,7 @@ class Process:
         store: Any = StoreOfProcess(world, self._store, self.to_store, near=self._near, timer=timer)
         cache = RedisCache(store, link, clock=self._clock, size_bytes=1_000_000, timing=timing, timer=timer)
         actor.start(link.keep())
-        actor.start(cache.fence.keep())
+        actor.start(cache.monitor.keep())
         for number in range(CLIENTS):
             actor.start(self._client(cache, f"{actor.name}.{number}"))
 
@@ -132,7 +132,7 @@ class Process:
             with suppress(GuidsvcError):
                 self._seen(guid, start, name, await cache.get_for_update(guid))
             return
-        if isinstance(held, Record) and cache.fence.usable is not None:
+        if isinstance(held, Record) and cache.monitor.usable is not None:
             record = held
             calls["l1"] += 1
         else:

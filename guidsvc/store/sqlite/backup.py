@@ -137,7 +137,7 @@ def _checked(made: Path) -> int:
         (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok" or not _has_tables(connection):
             raise StartError(f"backup: the copy is damaged, as the store may be: {verdict}; see docs/failure-modes.md")
-        (records,) = connection.execute("SELECT count(*) FROM records").fetchone()
+        (records,) = connection.execute("SELECT count(*) FROM records WHERE expire >= 0").fetchone()
     return int(records)
 
 

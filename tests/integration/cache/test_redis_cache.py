@@ -50,14 +50,14 @@ async def opened(
     url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
     async with open_link(url, name=name, timing=timing, meter=meter) as link:
         cache = RedisCache(store, link, clock=clock, size_bytes=1_000_000, timing=timing, meter=meter)
-        async with running_in_background(cache.fence.keep):
+        async with running_in_background(cache.monitor.keep):
             yield cache
             await cache.aclose()
 
 
 async def until_on(*caches: RedisCache) -> None:
     """Return when all of them use Redis."""
-    while not all(cache.fence.usable and cache._link.up_since for cache in caches):
+    while not all(cache.monitor.usable and cache._link.up_since for cache in caches):
         await asyncio.sleep(0.001)
 
 
@@ -380,7 +380,7 @@ def test_an_answer_that_came_while_our_own_loop_was_busy_is_taken(
         gated = GatedStore()
         async with opened(own_redis.port, gated, clock, replace(TIMING, fence_lease=60.0)) as cache:
             gated.the_fence = Fence(Mode.ON, 1, (await cache._link.begin_epoch(1)).name)
-            await cache.fence.look()
+            await cache.monitor.look()
             gated.records[GUID] = record(clock(), metadata=json.dumps({"a": "x" * 16_000}))
             await cache.get(GUID)
             for _ in range(5):
@@ -466,7 +466,7 @@ async def test_a_look_at_the_fence_that_is_old_holds_no_longer(
     await cache.get(GUID)
     await settled(cache)
     gated.fence_gate.clear()
-    while cache.fence.usable:
+    while cache.monitor.usable:
         await asyncio.sleep(0.001)
 
     assert cache.get_nowait(GUID) is WOULD_BLOCK, "it asks the store, which here is far"
@@ -533,7 +533,7 @@ async def test_it_is_logged_that_the_cache_is_off_once_it_is_and_not_for_each_wr
         gated.fence_fault = None
         for number in range(2):
             assert await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + number + 1))
-        while any(cache.fence._view is None or cache.fence._view.fence.mode is not Mode.OFF for cache in caches):
+        while any(cache.monitor._view is None or cache.monitor._view.fence.mode is not Mode.OFF for cache in caches):
             await asyncio.sleep(0.001)
         assert len([each for each in logs if OFF in each["event"]]) == len(caches), "one line of each process"
 
@@ -605,7 +605,7 @@ async def test_what_redis_restores_from_disk_is_never_served(
             await until_up(cache)
 
             assert await cache.get(GUID) == new
-            while gated.the_fence.epoch == boot or not cache.fence.usable:
+            while gated.the_fence.epoch == boot or not cache.monitor.usable:
                 await asyncio.sleep(0.001)
             assert await cache.get(GUID) == new
 
@@ -790,7 +790,7 @@ async def test_without_redis_every_read_is_a_miss_and_counted_once(
     gated.records[GUID] = record(clock())
     gated.at_hand = is_at_hand
     async with opened(own_redis.port, gated, clock) as cache:
-        await cache.fence.look()
+        await cache.monitor.look()
         for guid in (GUID, "F" * 32):
             await cache.get(guid)
         assert counted(cache) == (0, 0, 2)

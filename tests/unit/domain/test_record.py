@@ -62,7 +62,7 @@ def test_the_wire_has_metadata_last_and_text_in_utf_8() -> None:
         {"guid": GUID + "\n"},
         {"user": ""},
         {"expire": "1"},
-        {"expire": -1},
+        {"expire": -2},
         {"metadata": "{"},
         {"metadata": "[]"},
         {"metadata": '{"a": Infinity}'},

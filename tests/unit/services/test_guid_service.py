@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from guidsvc.domain.commands import PutCommand
-from guidsvc.domain.lifecycle import RetentionPolicy
+from guidsvc.domain.caller import ADMIN, SCOPES, Caller
+from guidsvc.domain.commands import ListQuery, PutCommand
+from guidsvc.domain.lifecycle import CREATION_SECONDS, TOMBSTONE_SECONDS, RetentionPolicy
 from guidsvc.domain.record import Record
 from guidsvc.errors import Expired, InvalidRequest, NotFound, StoreUnavailable
 from guidsvc.services.guid_service import GuidService
@@ -32,6 +33,21 @@ class LosesRaces(DelegatingStore[Store]):
         if self.races:
             self.races -= 1
             return False
+        return await self._store.swap(old, new, not_after=not_after)
+
+
+class Stalls(DelegatingStore[Store]):
+    """A store around a store, whose swaps wait until they may go on, and whose deadlines are noted."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.reached, self.goes_on = asyncio.Event(), asyncio.Event()
+        self.deadlines: list[int | None] = []
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        self.deadlines.append(not_after)
+        self.reached.set()
+        await self.goes_on.wait()
         return await self._store.swap(old, new, not_after=not_after)
 
 
@@ -154,6 +170,78 @@ async def test_the_version_rises_over_a_record_that_is_gone_though_the_clock_goe
 
     assert (first.created, again.created) == (True, True)
     assert again.record.version > first.record.version
+
+
+async def test_a_creation_that_is_late_starts_above_what_others_deleted_meanwhile(
+    racing: LosesRaces, clock: FakeClock
+) -> None:
+    other = GuidService(racing, clock=clock, draw=lambda _: GUID, terms=TERMS)
+    stalled = Stalls(racing)
+    late = asyncio.create_task(
+        GuidService(stalled, clock=clock, draw=lambda _: GUID, terms=TERMS).put(GUID, change(user="late"))
+    )
+    await stalled.reached.wait()
+    clock.advance(seconds=1)
+    await other.put(GUID, change(user="first"))
+    deleted = (await other.put(GUID, change(user="second"))).record
+    await other.delete(GUID)
+    clock.advance(seconds=-1)
+    stalled.goes_on.set()
+
+    created = await late
+    assert created.created
+    assert created.record.version > deleted.version
+    assert (await other.get(GUID)).record == created.record
+
+
+async def test_a_creation_takes_effect_soon_or_never(racing: LosesRaces, clock: FakeClock) -> None:
+    """Soon is long before the tombstone of what others deleted meanwhile is removed."""
+    stalled = Stalls(racing)
+    stalled.goes_on.set()
+    service = GuidService(stalled, clock=clock, draw=lambda _: GUID, terms=TERMS)
+    now = (await stalled.fence()).now
+
+    await service.put(GUID, change(user="a"))
+    await service.put(GUID, change(user="b"))
+
+    creation, update = stalled.deadlines
+    assert update is None
+    assert creation is not None
+    assert creation - now <= CREATION_SECONDS * 1000 <= TOMBSTONE_SECONDS * 1000 / 2
+
+
+async def test_what_was_deleted_is_in_no_list_and_no_count_and_is_anybodys(
+    racing: LosesRaces, service: GuidService
+) -> None:
+    plain, every = frozenset(SCOPES) - {ADMIN}, frozenset(SCOPES)
+    mine, theirs, admin = (
+        service.acting_for(Caller(owner, scopes, "key:1"))
+        for owner, scopes in (("mine", plain), ("theirs", plain), ("admin", every))
+    )
+    await mine.put(GUID, change(user="a", metadata={"secret": 1}))
+    await mine.delete(GUID)
+
+    for each in (mine, theirs, admin):
+        for query in (ListQuery(state="live"), ListQuery(state="expired"), ListQuery(state="all")):
+            assert (await each.find(query)).records == []
+            assert await each.count(query) == 0
+        with pytest.raises(NotFound):
+            await each.get(GUID)
+        with pytest.raises(NotFound):
+            await each.delete(GUID)
+    assert (left := await racing.get(GUID)) is not None
+    assert "secret" not in left.model_dump_json()
+
+    assert (await theirs.put(GUID, change(user="b"))).record.owner == "theirs"
+
+
+async def test_a_tombstone_is_removed_after_a_while(racing: LosesRaces, service: GuidService, clock: FakeClock) -> None:
+    await service.put(GUID, change(user="a"))
+    await service.delete(GUID)
+
+    assert await racing.purge(clock.seconds + TOMBSTONE_SECONDS - 1, 10) == 0
+    assert await racing.purge(clock.seconds + TOMBSTONE_SECONDS + 1, 10) == 1
+    assert await racing.get(GUID) is None
 
 
 async def test_a_lost_race_is_run_again_from_a_fresh_read(racing: LosesRaces, service: GuidService) -> None:

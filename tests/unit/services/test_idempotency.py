@@ -398,7 +398,8 @@ async def test_one_that_stood_still_while_another_did_its_request_does_not_do_it
     with pytest.raises(StoreUnavailable):
         await late.once(REQUEST, Creates(slow, clock))
 
-    assert await backend.get(done[0]) is None
+    assert (left := await backend.get(done[0])) is not None
+    assert left.is_deleted
     answer, replayed = await late.once(REQUEST, works)
     assert (answer.body, replayed) == (done[0], True)
 

@@ -471,22 +471,22 @@ async def test_a_refusal_for_what_another_process_has_made_meanwhile_is_judged_a
 ) -> None:
     """What it makes is live already: to change it takes no place."""
     one, other = await processes.start(1), await processes.start(1)
-    for write in (one.service.put, one.service.patch):
-        expired = record(clock(), expire=0)
+    for guid, write in (("A" * 32, one.service.put), ("B" * 32, one.service.patch)):
+        expired = record(clock(), guid=guid, expire=0)
         await other.store.swap(None, expired)
-        alive = record(clock(), version=expired.version + 1)
+        alive = record(clock(), guid=guid, version=expired.version + 1)
         one.store.meanwhile = [partial(other.store.swap, expired, alive)]
 
         change = (PutCommand if write == one.service.put else PatchCommand).model_validate(
             {"user": "by the first", "expire": str(clock.seconds + 3600)}
         )
-        await write(GUID, change)  # type: ignore[arg-type]  # each with its own
+        await write(guid, change)  # type: ignore[arg-type]  # each with its own
         assert one.store.meanwhile == []
 
-        found = await one.store.get(GUID)
+        found = await one.store.get(guid)
         assert found is not None
         assert found.user == "by the first"
-        await other.service.delete(GUID)
+        await other.service.delete(guid)
 
 
 async def test_one_that_stood_still_between_its_reservation_and_its_write_takes_no_place_of_another(
