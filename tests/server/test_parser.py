@@ -36,6 +36,15 @@ _ENDS = [
     _LIVE + b"Connection: close\r\n\r\nx",
     _LIVE,
 ]
+_NO_METHODS = [
+    b"\0",
+    b"}",
+    b"  x",
+    b"x y",
+    b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"PLAY / HTTP/1.1\r\nHost: a\r\n\r\n",
+]
+"""What begins with no method that is known in HTTP; behind a request, an error."""
 ROOM = 4
 
 
@@ -107,6 +116,15 @@ def test_requests_are_the_same_however_they_are_cut(requests: list[bytes], end: 
     assert found.events == expected.events
     assert len([each for each in found.events if not isinstance(each, str)]) >= len(requests)
     assert found.most <= ROOM + 4096 // 40
+
+
+@given(
+    st.lists(st.sampled_from(_REQUESTS), min_size=1, max_size=4),
+    st.sampled_from(_NO_METHODS) | st.binary(min_size=1, max_size=40),
+)
+def test_no_request_is_read_twice_whatever_follows_it(requests: list[bytes], end: bytes) -> None:
+    found = events_of([b"".join(requests) + end], 10**9)
+    assert len([each for each in found.events if not isinstance(each, str)]) == len(requests)
 
 
 def test_any_number_of_requests_is_read_without_recursion() -> None:

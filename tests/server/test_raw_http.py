@@ -91,6 +91,7 @@ CASES = [
     Case("QUERY", b"QUERY " + PATH + b" HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(405), ends(405)),
     Case("a method that is known and not served", b"TRACE " + PATH + b" HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(405), ends(405)),
     Case("a method of another protocol", b"PROPFIND " + PATH + b" HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(501), ends(501)),
+    Case("a method of RTSP", b"PLAY " + PATH + b" HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(501), ends(501)),
     Case("a method that nobody knows, where nothing is", b"BREW /nothing HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(404), ends(404)),
     Case("a method that nobody knows", b"BREW /livez HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(501), ends(501)),
     # Headers
@@ -182,6 +183,14 @@ CASES = [
           goes_on(201)),
     alike("another protocol, and no byte of a body",
           PUT + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n", goes_on(400)),
+    *(
+        Case(f"behind a request, {name}", PUT + b"Content-Length: 13\r\n\r\n" + BODY + junk, ends(201, 400), ends(201, *rest))
+        for name, junk, rest in (
+            ("a NUL", b"\0", [400]), ("a brace", b"}", [400]), ("blanks", b"  x", [400]), ("text", b"x y", [400]),
+            ("a method that nobody knows", b"BREW /livez HTTP/1.1\r\nHost: a\r\n\r\n", [501]),
+            ("a method of RTSP", b"PLAY /livez HTTP/1.1\r\nHost: a\r\n\r\n", [501]),
+        )
+    ),
     alike("a fault behind a request", LIVE + b"\r\nGET /livez HTTP/1.1\r\nX : y\r\n\r\n", ends(200, 400)),
 ]  # fmt: skip
 

@@ -37,6 +37,8 @@ _BLANKS = b" \t"
 
 _STAND_IN = b"SOURCE"
 """A method that llhttp knows and that no route serves."""
+_OTHER_PROTOCOL = "Invalid method for HTTP/"
+"""The start of llhttp's error for a method of RTSP, which it knows, in an HTTP request."""
 
 
 class ParserCallbacks(Protocol):
@@ -161,8 +163,8 @@ class RequestParser:
 
     def _parse(self, data: bytes) -> bytes:
         """Parse bytes; return the rest to be parsed again, where llhttp stopped but need not."""
-        begins = self.between
-        self._fed = len(data) if begins else self._fed + len(data)
+        is_start, begun = self.between, self.begun
+        self._fed = len(data) if is_start else self._fed + len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
@@ -175,9 +177,10 @@ class RequestParser:
                 raise
             self._refuse(self._error)
             del error
-        except HttpParserInvalidMethodError as error:
-            return self._stand_in(data, error, begins=begins)
         except HttpParserError as error:
+            is_first = is_start and self.begun == begun + 1
+            if is_first and _is_of_method(error) and (replaced := self._with_stand_in(data)):
+                return replaced
             self._refuse(fault_of(error))
         if self._fed > self._most or len(self._headers) > MAX_HEADERS:
             self._judge_size()
@@ -252,16 +255,19 @@ class RequestParser:
             self._parser.feed_data(self.message.framing())
             self._resuming = False
 
-    def _stand_in(self, data: bytes, error: HttpParserError, *, begins: bool) -> bytes:
-        """Return the data with a method that llhttp knows in place of an unknown one, so that it can be parsed."""
+    def _with_stand_in(self, data: bytes) -> bytes:
+        """Return the data with a method that llhttp knows in place of an unknown one, to be parsed again; b"" if not.
+
+        The data must hold no request before the one with this method: it would be executed twice.
+        """
         method, _, rest = data.partition(b" ")
-        if begins and rest and self._method is None and is_token(method):
-            self._parser = self._new_parser()
-            self._method = method
-            self._fed = 0
-            return _STAND_IN + b" " + rest
-        self._refuse(fault_of(error))
-        return b""
+        if not rest or self._method is not None or not is_token(method):
+            return b""
+        self._parser = self._new_parser()
+        self._target = b""
+        self._method = method
+        self._fed = 0
+        return _STAND_IN + b" " + rest
 
     def _new_parser(self) -> HttpRequestParser:
         """Return a parser that accepts any HTTP version; `check_version` validates it."""
@@ -286,3 +292,8 @@ class RequestParser:
             self._target, self._headers = b"", []
             broken, self.message = self.message, None
             self._sink.on_protocol_error(error, broken)
+
+
+def _is_of_method(error: HttpParserError) -> bool:
+    """Return whether llhttp stopped at a method that it does not know, or does not know in HTTP."""
+    return isinstance(error, HttpParserInvalidMethodError) or str(error).startswith(_OTHER_PROTOCOL)
