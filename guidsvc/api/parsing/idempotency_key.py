@@ -13,6 +13,7 @@ from guidsvc.services.idempotency import Request
 
 _BARE = re.compile(r"[\x21\x23-\x7e]{1,255}")
 _QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')  # as the IETF's draft has it
+_ESCAPED = re.compile(r'\\(["\\])')
 
 
 def parse(request: HTTPServerRequest, body: bytes, *, caller: Caller, repeatable: bool) -> Request | None:
@@ -35,7 +36,7 @@ def parse(request: HTTPServerRequest, body: bytes, *, caller: Caller, repeatable
     said += to_json(conditions) if any(conditions.values()) else b""
     return Request(
         caller=caller.owner,
-        key=quoted[1] if quoted else given,
+        key=_ESCAPED.sub(r"\1", quoted[1]) if quoted else given,
         fingerprint=sha256(said).hexdigest(),
         repeatable=repeatable,
         authority=caller.authority,

@@ -87,11 +87,20 @@ async def test_a_request_that_was_wrong_can_be_mended_under_the_same_key(client:
     assert (await client.post("/guid", {"user": USER}, headers=KEY)).status == 201
 
 
-async def test_the_key_may_stand_in_quotes(client: Client) -> None:
-    first = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": "abc"})
-    again = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": '"abc"'})
+@pytest.mark.parametrize(("bare", "quoted"), [("abc", '"abc"'), ("a\\b", r'"a\\b"'), (r"a\\b", r'"a\\\\b"')])
+async def test_the_key_may_stand_in_quotes(client: Client, bare: str, quoted: str) -> None:
+    first = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": bare})
+    again = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": quoted})
 
     assert first.body == again.body
+
+
+async def test_an_escaped_key_is_not_the_one_that_it_looks_like(client: Client) -> None:
+    bare = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": r"c\\d"})
+    quoted = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": r'"c\\d"'})
+
+    assert (bare.status, quoted.status) == (201, 201)
+    assert bare.body != quoted.body
 
 
 KEYS = ["a", "~!", "a\\", "x" * 255, '"a"', '"a b"', r'"\""', r'"\\"', '"' + r"\"" * 255 + '"', f'"{"x" * 255}"']
