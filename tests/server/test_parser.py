@@ -8,7 +8,7 @@ from httptools import HttpRequestParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from guidsvc.server.protocol.parser import HEAD_SLICE_BYTES, RequestParser
+from guidsvc.server.protocol.parser import CHUNKED_SLICE_BYTES, CHUNKED_SLICES, HEAD_SLICE_BYTES, RequestParser
 from guidsvc.server.protocol.request import RawHeaders, RawRequest
 
 _LIVE = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
@@ -55,6 +55,8 @@ class Waiting:
         self.room = room
         self.waiting: deque[RawRequest] = deque()
         self.most = 0
+        self.bodies = 0
+        self.is_behind = False
         self.events: list[tuple[bytes, bytes, bytes] | str] = []
 
     def on_request_head(
@@ -68,9 +70,13 @@ class Waiting:
     def has_room(self) -> bool:
         return len(self.waiting) < self.room
 
-    def on_body(self, message: RawRequest) -> None: ...
+    def resume_parsing_soon(self) -> None:
+        self.is_behind = True
 
-    on_message_complete = on_body
+    def on_body(self, message: RawRequest) -> None:
+        self.bodies += 1
+
+    def on_message_complete(self, message: RawRequest) -> None: ...
 
     def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
         if broken is not None:
@@ -95,7 +101,8 @@ def events_of(parts: list[bytes], room: int) -> Waiting:
     reader = RequestParser(sink, 16 * 1024)
     for part in parts:
         reader.feed(part)
-        while sink.take():
+        while sink.take() or sink.is_behind:
+            sink.is_behind = False
             reader.resume()
     assert reader.held_bytes < 16 * 1024 + HEAD_SLICE_BYTES
     return sink
@@ -125,6 +132,26 @@ def test_requests_are_the_same_however_they_are_cut(requests: list[bytes], end: 
 def test_no_request_is_read_twice_whatever_follows_it(requests: list[bytes], end: bytes) -> None:
     found = events_of([b"".join(requests) + end], 10**9)
     assert len([each for each in found.events if not isinstance(each, str)]) == len(requests)
+
+
+def test_a_body_in_small_chunks_is_parsed_over_many_turns() -> None:
+    """And reported once for each slice, as each report may start its handler."""
+    chunks = 10_000
+    sink = Waiting(2)
+    reader = RequestParser(sink, 16 * 1024)
+    reader.feed(_PUT + _CHUNKED + b"1\r\na\r\n" * chunks + b"0\r\n\r\n")
+
+    turns = 1
+    while sink.is_behind:
+        parsed = sum(map(len, sink.waiting[0].chunks))
+        sink.is_behind = False
+        reader.resume()
+        assert sum(map(len, sink.waiting[0].chunks)) - parsed <= CHUNKED_SLICES * CHUNKED_SLICE_BYTES / 6 + 1
+        turns += 1
+
+    assert sink.waiting[0].whole
+    assert sum(map(len, sink.waiting[0].chunks)) == chunks
+    assert sink.bodies <= turns * CHUNKED_SLICES
 
 
 def test_any_number_of_requests_is_read_without_recursion() -> None:

@@ -46,6 +46,8 @@ class Requests:
     def has_room(self) -> bool:
         return True
 
+    def resume_parsing_soon(self) -> None: ...
+
     def on_body(self, message: RawRequest) -> None: ...
 
     on_message_complete = on_body

@@ -39,6 +39,7 @@ class Connection(asyncio.Protocol):
         "_error",
         "_held",
         "_incoming_bytes",
+        "_is_parsing_soon",
         "_lingering",
         "_out",
         "_out_bytes",
@@ -70,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None  # set while the client does not read fast enough
         self._paused = False  # reading is paused
         self._held = False  # reading is paused by the ReadThrottle
+        self._is_parsing_soon = False  # parsing goes on in the next turn of the event loop
         self._lingering = False  # input is discarded until the client closes
         self._ended = False  # the client has sent EOF
         self._since = shared.tick  # start of the current time-out
@@ -174,6 +176,11 @@ class Connection(asyncio.Protocol):
     def has_room(self) -> bool:
         return len(self._waiting) < WAITING
 
+    def resume_parsing_soon(self) -> None:
+        if not self._is_parsing_soon:
+            self._is_parsing_soon = True
+            asyncio.get_running_loop().call_soon(self._resume_parsing)
+
     def on_body(self, message: RawRequest) -> None:
         if self._answering is not None and message is self._answering.message:
             self._answering.feed_body()
@@ -272,7 +279,7 @@ class Connection(asyncio.Protocol):
 
     def regulate(self) -> None:
         message = self._reader.message
-        full = self._drained is not None or self._held or bool(self._waiting)
+        full = self._drained is not None or self._held or bool(self._waiting) or self._is_parsing_soon
         if not full and message is not None and message.buffered > BUFFER and not self._transport.is_closing():
             full = not has_sent_all(self._transport)  # else its EOF must be read, which follows all other data
         if full != self._paused and not self._transport.is_closing():
@@ -352,6 +359,16 @@ class Connection(asyncio.Protocol):
             self._send_refusal(self._error)
         elif self._ended:
             self.close()
+
+    def _resume_parsing(self) -> None:
+        """Parse what was left in the last turn of the event loop."""
+        self._is_parsing_soon = False
+        self._reader.resume()
+        if self._out:
+            self._flush()
+        self.regulate()
+        if not self._transport.is_closing():
+            self._count_incoming()
 
     def _count_incoming(self) -> None:
         """Update the number of bytes held for unanswered requests."""

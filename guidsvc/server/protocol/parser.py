@@ -32,6 +32,9 @@ CHUNK_OVERHEAD = 16
 HEAD_SLICE_BYTES, CHUNKED_SLICE_BYTES = 1024, 4096
 """Bytes parsed at once. The parser cannot pause, so they bound the requests that begin between checks of `has_room`."""
 
+CHUNKED_SLICES = 4
+"""Slices of a chunked body parsed in one turn of the event loop: each chunk costs, and a slice may hold hundreds."""
+
 _BLANKS = b" \t"
 """Whitespace around a header value is not part of it (RFC 9112, 5); llhttp keeps the trailing whitespace."""
 
@@ -55,6 +58,9 @@ class ParserCallbacks(Protocol):
     def has_room(self) -> bool:
         """Whether the next request may be parsed; else its bytes wait for `RequestParser.resume`."""
 
+    def resume_parsing_soon(self) -> None:
+        """Call `RequestParser.resume` in the next turn of the event loop, and read nothing until then."""
+
     def on_body(self, message: RawRequest) -> None:
         """Handle a new part of a body."""
 
@@ -71,6 +77,7 @@ class RequestParser:
     __slots__ = (
         "_error",
         "_fed",
+        "_has_body",
         "_headers",
         "_method",
         "_most",
@@ -100,6 +107,7 @@ class RequestParser:
         self._fed = 0  # bytes received since the request began
         self._skipping = False  # llhttp reports an upgrade request as complete before its body
         self._resuming = False  # a new parser is being set to the state of the last one
+        self._has_body = False  # a part of the body of `message` was not reported yet
         self._error: Exception | None = None  # why the parser was stopped
         self.begun = 0
         """Number of requests begun."""
@@ -124,8 +132,13 @@ class RequestParser:
         if self._reading:  # called back from the loop below, which continues
             return
         self._reading = True
+        chunked_slices = 0
         try:
             while self._place < len(self._rest) and not self.over and self._sink.has_room():
+                if chunked_slices == CHUNKED_SLICES:
+                    self._sink.resume_parsing_soon()
+                    break
+                chunked_slices += self.message is not None and self.message.length is None
                 self._read_slice()
         finally:
             self._reading = False
@@ -182,9 +195,17 @@ class RequestParser:
             if is_first and _is_of_method(error) and (replaced := self._with_stand_in(data)):
                 return replaced
             self._refuse(fault_of(error))
+        if self._has_body:
+            self._pass_body_on()
         if self._fed > self._most or len(self._headers) > MAX_HEADERS:
             self._judge_size()
         return b""
+
+    def _pass_body_on(self) -> None:
+        """Report a new part of a body, once for all chunks of a slice: chunks may be as small as a byte."""
+        self._has_body = False
+        if self.message is not None:
+            self._sink.on_body(self.message)
 
     def close(self) -> None:
         """Stop parsing, and release the llhttp parser, which refers back to this object."""
@@ -230,7 +251,7 @@ class RequestParser:
     def on_body(self, body: bytes) -> None:
         if self.message is not None:
             self.message.put(body)
-            self._sink.on_body(self.message)
+            self._has_body = True
 
     def on_message_complete(self) -> None:
         if self._skipping:
