@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping
 from tornado.web import RequestHandler
 
 from guidsvc.api.base.handler import Handler, ServerWideOptions
+from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.routing import Route
 from guidsvc.http.constants import METHODS
-from guidsvc.monitoring.access_log import Log
-from guidsvc.telemetry.metrics import RequestMetrics
 
 LOGGED_PATH = 200
 """Maximum characters of a path in a log line."""
@@ -21,8 +20,9 @@ def labelled(method: str) -> str:
     return method if method in METHODS else OTHER
 
 
-def log_function(log: Log | None, meter: RequestMetrics, routes: list[Route]) -> Callable[[RequestHandler], None]:
+def log_function(context: ApiContext, routes: list[Route]) -> Callable[[RequestHandler], None]:
     """Return the function that Tornado calls after each request."""
+    log, meter = context.access_log, context.monitor.meters.requests
     paths: Mapping[type[RequestHandler], str] = {
         **{route.handler: route.path for route in routes},
         ServerWideOptions: "*",

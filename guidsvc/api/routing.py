@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import URLSpec
-from tornado.web import Application
 
+from guidsvc.api.base.application import ApiApplication
 from guidsvc.api.base.handler import Handler, Misdirected, ServerWideOptions
-from guidsvc.http.headers.host import HostNames
+from guidsvc.api.execution.context import ApiContext
 
 _ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
 _PARAMETER = re.compile(r"\\\{\w+\\\}")
@@ -32,12 +32,13 @@ class Route(NamedTuple):
         return URLSpec(_PARAMETER.sub("([^/]+)", re.escape(self.path)), self.handler, self.needs)
 
 
-class RoutedApplication(Application):
+class RoutedApplication(ApiApplication):
     """An application that looks up most handlers in a dictionary, where Tornado would try each rule in turn."""
 
-    def __init__(self, routes: Sequence[Route], *, host_names: HostNames | None = None, **settings: Any) -> None:
-        super().__init__([route.rule() for route in routes], routes=routes, **settings)
-        self._names = host_names or HostNames()
+    def __init__(self, context: ApiContext, routes: Sequence[Route], **settings: Any) -> None:
+        super().__init__(context, [route.rule() for route in routes], **settings)
+        self.routes = routes
+        self._names = context.host_names
         self._exact = {route.path: route for route in routes if not route.parameters}
         self._prefixes = {
             route.path.partition("{")[0]: route

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from guidsvc.errors import StoreUnavailable
-from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.runtime.background import spawn_detached
 from guidsvc.telemetry.metrics import Metrics
 
@@ -38,12 +37,10 @@ class ProcessMonitor:
         self,
         meters: Metrics | None = None,
         *,
-        origin: DiagnosticHeaders | None = None,
         folder: Path | None = None,
         about: Mapping[str, str] | None = None,
     ) -> None:
         self.meters = Metrics() if meters is None else meters
-        self.origin = DiagnosticHeaders() if origin is None else origin
         self._folder = folder
         self._about = about or {}
         self._files: MetricFiles | None = None

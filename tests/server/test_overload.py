@@ -14,16 +14,14 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from guidsvc.api.app import make_app
+from guidsvc.api.execution.context import Probes
 from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.api.fast_path.load_shedding import LoadShedder
 from guidsvc.api.request_log import LOGGED_PATH
-from guidsvc.api.resources.health import Probes
 from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.errors import Overloaded
-from guidsvc.http.headers.proxy import TrustedProxies
-from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.runtime.admission import QUEUE, Admission
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.clock import system_clock
@@ -35,6 +33,7 @@ from guidsvc.store.contract import Store
 from guidsvc.telemetry.metrics import RequestMetrics
 from tests.api.resources.test_metrics import read, value
 from tests.conftest import ExpectedLogs, Serving
+from tests.support.api_context import api_context
 from tests.support.gated_store import GatedStore, turns
 from tests.support.http_client import Client, Reply, hang_up, read_reply, reset
 
@@ -58,21 +57,13 @@ async def service(store: Store, server: str, **limits: float) -> AsyncIterator[t
         draw=guid_generator.random_generator(guid_generator.guid_v4),
         terms=RetentionPolicy(lifetime=60, retention=60),
     )
-    forwarded, admission = TrustedProxies([]), Admission(PLACES, **limits)
-    watch = ProcessMonitor()
-    app = make_app(
-        guids,
-        None,  # type: ignore[arg-type]  # of no request with a key
-        Probes(_well, _well),
-        forwarded=forwarded,
-        log=None,
-        admission=admission,
-        watch=watch,
-    )
+    admission = Admission(PLACES, **limits)
+    context = api_context(service=guids, probes=Probes(_well, _well), admission=admission)
+    app = make_app(context)
     sockets = bind_sockets(0, "127.0.0.1")
     client = Client(sockets[0].getsockname()[1])
     if server == "httptools":
-        short = FastPathDispatcher(guids, app.settings["under_way"], forwarded, None, admission, watch)
+        short = FastPathDispatcher(context)
         async with serving_on(sockets, app, ServerHooks(RequestMetrics()), short=short):
             yield client, admission
             await client.aclose()

@@ -5,7 +5,9 @@ from typing import ClassVar
 
 from tornado.web import RequestHandler
 
+from guidsvc.api.base.application import ApiApplication
 from guidsvc.api.contract.operation import needs_of
+from guidsvc.api.execution.context import ApiContext
 from guidsvc.auth.authenticator import Authenticator, Session
 from guidsvc.domain.caller import ANYONE, Caller, Needs
 from guidsvc.runtime import cancel_scope as errand
@@ -14,6 +16,7 @@ from guidsvc.runtime import cancel_scope as errand
 class AuthenticatedHandler(RequestHandler):
     """A handler that authenticates and authorizes its caller."""
 
+    application: ApiApplication
     caller: Caller = ANYONE
     """The caller; ANYONE until authenticated."""
     login: Session | None = None
@@ -21,13 +24,18 @@ class AuthenticatedHandler(RequestHandler):
     confirms_after_body: ClassVar[bool] = True
     """Whether the session is confirmed again before the method runs: a body may arrive much later than the head."""
 
+    @property
+    def context(self) -> ApiContext:
+        """What all requests share."""
+        return self.application.context
+
     def needs(self) -> Needs | None:
         """Return the access that the request requires, or None if it is public."""
         return needs_of(getattr(self, str(self.request.method).lower()))
 
     def authenticate(self) -> Awaitable[None] | None:
         """Authenticate and authorize the caller. Return an awaitable if the session is not cached."""
-        guard: Authenticator | None = self.application.settings["guard"]
+        guard = self.context.authenticator
         needs = self.needs()
         if guard is None or needs is None:
             return None
@@ -47,7 +55,7 @@ class AuthenticatedHandler(RequestHandler):
         """Release the admission slot that the connection took; the request must wait for something else first."""
         taken = errand.CURRENT.get()
         if taken is not None:
-            self.application.settings["admission"].release(taken)
+            self.context.admission.release(taken)
 
     def _authorize(self, login: Session, needs: Needs) -> None:
         self.login, self.caller = login, login.caller
@@ -72,7 +80,7 @@ class AuthenticatedHandler(RequestHandler):
 
     async def confirm(self) -> None:
         """Raise Unauthorized if the caller's key or token has ended or its rights have changed."""
-        guard: Authenticator | None = self.application.settings["guard"]
+        guard = self.context.authenticator
         if guard is not None and self.login is not None and not self.login.usable():
             await guard.confirm(self.login)
 

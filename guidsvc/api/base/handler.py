@@ -32,17 +32,16 @@ from guidsvc.http.constants import METHODS
 from guidsvc.http.dates import http_date
 from guidsvc.http.errors import MethodNotAllowed, MisdirectedRequest, NoSuchPath, NotImplementedHere, TooLarge
 from guidsvc.http.headers import prefer as preferences
-from guidsvc.http.headers.cors import Cors
-from guidsvc.http.headers.diagnostics import DiagnosticHeaders, source_of
+from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.http.headers.request_id import request_id
 from guidsvc.http.response import Response
 from guidsvc.runtime import cancel_scope as errand
-from guidsvc.runtime.admission import Admission, Slot
+from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.server.protocol.abort import break_off
 from guidsvc.services import write_attempt as attempt
-from guidsvc.services.idempotency import Brief, Idempotency, RequestBody
+from guidsvc.services.idempotency import Brief, RequestBody
 from guidsvc.telemetry import tracing
 from guidsvc.telemetry.tracing import RequestTrace
 
@@ -80,7 +79,7 @@ class Handler(AuthenticatedHandler):
         """
         if not hasattr(self, "request_id"):
             self.request_id = request_id(self.request.headers.get("X-Request-Id", ""))
-            self.application.settings["forwarded"].apply(self.request)
+            self.context.trusted_proxies.apply(self.request)
             self.trace = RequestTrace(self.request_id, str(self.request.remote_ip))
             self._received = bytearray()
             self._received_bytes = 0
@@ -94,7 +93,7 @@ class Handler(AuthenticatedHandler):
         headers["X-Request-Id"] = self.request_id
         if self.request.protocol == "https":
             headers["Strict-Transport-Security"] = replies.STRICT
-        cors: Cors = self.application.settings["cors"]
+        cors = self.context.cors
         if cors.any:
             headers["Vary"] = "Origin"
             for name, value in cors.reply(self.request.headers.get("Origin")).items():
@@ -162,7 +161,7 @@ class Handler(AuthenticatedHandler):
         self.set_header("Allow", self.allowed_methods())
         if "PATCH" in self.allowed_methods():
             self.set_header("Accept-Patch", ", ".join(constants.PATCHES))
-        cors: Cors = self.application.settings["cors"]
+        cors = self.context.cors
         given = self.request.headers
         asked = given.get("Origin"), given.get("Access-Control-Request-Method")
         for name, value in cors.preflight(*asked, self.allowed_methods()).items():
@@ -221,7 +220,6 @@ class Handler(AuthenticatedHandler):
 
     async def send_idempotent(
         self,
-        idempotency: Idempotency,
         work: RequestBody,
         *,
         repeatable: bool = True,
@@ -237,7 +235,7 @@ class Handler(AuthenticatedHandler):
         if request is None or not needs_receipt:
             self.send(await work(None))
             return
-        answer, replayed = await idempotency.once(request, work, brief)
+        answer, replayed = await self.context.idempotency.once(request, work, brief)
         if replayed:
             self.set_header(REPLAYED.name, "true")
         self.send(answer)
@@ -282,8 +280,7 @@ class Handler(AuthenticatedHandler):
         self._errand = CancelScope() if taken is None or taken.begun else taken
         self._errand.is_persistent = attempt.CURRENT.get() is not None  # work under a receipt continues
         self._errand.left = self._errand.gone = self._gone and not self._errand.is_persistent
-        admission: Admission = self.application.settings["admission"]
-        return admission.slot(self._errand, self.queue_name, patient=patient)
+        return self.context.admission.slot(self._errand, self.queue_name, patient=patient)
 
     @property
     def queue_name(self) -> str:
@@ -345,14 +342,13 @@ class Handler(AuthenticatedHandler):
     @property
     def under_way(self) -> InFlightRequests:
         """All requests in flight in this process."""
-        under_way: InFlightRequests = self.application.settings["under_way"]
-        return under_way
+        return self.context.in_flight
 
     def _add_diagnostic_headers(self) -> None:
         """Add the rate limit headers, and the diagnostic headers if enabled."""
         if self._headers_written:
             return
-        origin: DiagnosticHeaders = self.application.settings["origin"]
+        origin = self.context.diagnostics
         told = {} if self.login is None else self.login.ration.headers()
         if origin:
             self.trace.is_opaque |= self.get_status() == NOT_FOUND

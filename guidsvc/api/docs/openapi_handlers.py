@@ -36,6 +36,9 @@ class Document:
 class OpenApiHandler(LastingHandler):
     """The document."""
 
+    def initialize(self, document: Document) -> None:
+        self._document = document
+
     @operation(
         "getOpenapi",
         "This document",
@@ -45,8 +48,7 @@ class OpenApiHandler(LastingHandler):
     )
     async def get(self) -> None:
         """Describe the service in OpenAPI 3.1."""
-        document: Document = self.application.settings["document"]
-        self.reply_lasting(await document.read(), JSON)
+        self.reply_lasting(await self._document.read(), JSON)
 
     head = get
 

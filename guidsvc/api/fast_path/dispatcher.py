@@ -17,28 +17,21 @@ from httptools import HttpRequestParser
 
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses as replies
+from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, GuidRequest, record_response, requires_admission
 from guidsvc.api.fast_path.direct_request import DirectRequest
 from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS, fast_path_headers, has_small_body, request_id_for
 from guidsvc.api.fast_path.load_shedding import LoadShedder, ShedRequest
 from guidsvc.api.parsing import conditional as conditions
-from guidsvc.auth.authenticator import Authenticator, Session
+from guidsvc.auth.authenticator import Session
 from guidsvc.domain.caller import ANYONE, READ
 from guidsvc.domain.preconditions import UNCONDITIONAL
 from guidsvc.domain.record import Record
 from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound
-from guidsvc.http.headers.cors import Cors
-from guidsvc.http.headers.host import HostNames
-from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.http.headers.request_id import draw
 from guidsvc.http.response import Response
-from guidsvc.monitoring.access_log import Log
-from guidsvc.monitoring.process_monitor import ProcessMonitor
-from guidsvc.runtime.admission import Admission
-from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
-from guidsvc.services.guid_service import GuidService
 from guidsvc.telemetry.metrics import QUICK_SECONDS
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
@@ -63,35 +56,23 @@ _STRICT = b"\r\n" + replies.STRICT_LINE[:-2].encode()
 class FastPathDispatcher:
     """The fast path: answers eligible requests, logs and counts them."""
 
-    def __init__(  # noqa: PLR0913  # its collaborators
-        self,
-        service: GuidService,
-        under_way: InFlightRequests,
-        forwarded: TrustedProxies,
-        log: Log | None,
-        admission: Admission | None = None,
-        watch: ProcessMonitor | None = None,
-        *,
-        guard: Authenticator | None = None,
-        cors: Cors | None = None,
-        host_names: HostNames | None = None,
-    ) -> None:
-        watch = ProcessMonitor() if watch is None else watch
-        self.admission = admission or Admission()
-        self.refusals = LoadShedder(self.admission, log, watch.meters.requests)
-        self.service = service
-        self.guard = guard
-        self.under_way = under_way
+    def __init__(self, context: ApiContext) -> None:
+        meters, log, origin = context.monitor.meters, context.access_log, context.diagnostics
+        self.admission = context.admission
+        self.refusals = LoadShedder(self.admission, log, meters.requests)
+        self.service = context.service
+        self.guard = context.authenticator
+        self.under_way = context.in_flight
         self.log = log
-        self.origin = watch.origin
-        self.meter = watch.meters.requests
+        self.origin = origin
+        self.meter = meters.requests
         self._quick = self.meter.quick(ROUTE, "GET", OK)
-        self._cache = watch.meters.cache
-        self._tells = log is not None or bool(watch.origin)  # each read needs a log line or diagnostic headers
-        self._forwarded = forwarded
-        self._long = DISQUALIFYING_HEADERS if cors is None or not cors.any else DISQUALIFYING_HEADERS | {b"origin"}
-        self._names = host_names or HostNames()
-        self._peek = service.get_nowait
+        self._cache = meters.cache
+        self._tells = log is not None or bool(origin)  # each read needs a log line or diagnostic headers
+        self._forwarded = context.trusted_proxies
+        self._long = DISQUALIFYING_HEADERS | {b"origin"} if context.cors.any else DISQUALIFYING_HEADERS
+        self._names = context.host_names
+        self._peek = self.service.get_nowait
         self._remembered: dict[bytes, Session | None] = {}
         self._memorable = False  # whether the last answered request may be remembered
         self._login: Session | None = None  # of that request

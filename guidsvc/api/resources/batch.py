@@ -37,17 +37,11 @@ from guidsvc.errors import (
 )
 from guidsvc.http import constants
 from guidsvc.http.errors import UnsupportedMediaType
-from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
-from guidsvc.runtime.temporary_space import TemporarySpace
-from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import Idempotency
 from guidsvc.telemetry.tracing import CURRENT
 
 MAX_BYTES = 4 * 1024 * 1024
 """The size of a JSON document."""
-BATCH_SECONDS = 600.0
-"""A batch of lines takes no longer in all."""
 PAUSE_SECONDS = 30.0
 """A client that sends nothing for so long in the middle of its lines is given up."""
 GROUP_WAIT_SECONDS = 1.0
@@ -66,20 +60,10 @@ class BatchHandler(Handler):
     _applied: dict[str, str]
     _is_rehearsal = False
 
-    def initialize(
-        self,
-        service: GuidService,
-        idempotency: Idempotency,
-        space: TemporarySpace,
-        places: BatchPlaces,
-        seconds: float,
-    ) -> None:
+    def initialize(self, places: BatchPlaces) -> None:
         self._places = places
-        self._service = service
-        self._idempotency = idempotency
-        self._seconds = seconds
         self._open = ExitStack()
-        self._share = self._open.enter_context(space.share())
+        self._share = self._open.enter_context(self.context.temporary_space.share())
         self._fault: Exception | None = None
         self._lines: LineBatch | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -111,7 +95,7 @@ class BatchHandler(Handler):
                     performer, self._open, self._group_place, self.confirm, self._share, self._reader_place
                 )
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # as HTTP1Connection has it
-                self._deadline = asyncio.get_running_loop().call_later(self._seconds, self._overdue)
+                self._deadline = asyncio.get_running_loop().call_later(self.context.batch_seconds, self._overdue)
                 self._expect_more()
         except (InvalidRequest, UnsupportedMediaType) as error:
             if "Expect" in self.request.headers:
@@ -208,7 +192,7 @@ class BatchHandler(Handler):
 
     def _make_performer(self) -> BatchExecutor:
         query = self.read_query(BatchQuery)
-        service = self._service.acting_for(self.caller)
+        service = self.context.service.acting_for(self.caller)
         if query.validate_only == "true":
             self._is_rehearsal = True
             service = self._open.enter_context(service.dry_run(self._share))
@@ -218,7 +202,7 @@ class BatchHandler(Handler):
 
     async def _take_document(self) -> None:
         """Do a document in a place: decoded it takes many times its size, and its results up to 4 MiB."""
-        admission: Admission = self.application.settings["admission"]
+        admission = self.context.admission
         is_small = len(self.received()) <= _CHUNK
         async with (
             self._place_within(self._places.small_documents, admission.queue_seconds)
@@ -234,7 +218,6 @@ class BatchHandler(Handler):
         values = await self._read_document()
         batch = DocumentBatch(values, self._performer, self._group_place, self.confirm, self._applied)
         await self.send_idempotent(
-            self._idempotency,
             batch.perform,
             repeatable=all(map(is_repeatable, values)),
             brief=batch.brief,

@@ -38,7 +38,6 @@ from guidsvc.http.constants import PATCHES
 from guidsvc.http.errors import TooLarge, UnsupportedMediaType
 from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService
-from guidsvc.telemetry.metrics import CacheMetrics
 from guidsvc.telemetry.tracing import record_source
 
 CONDITIONS = (IF_MATCH, IF_NONE_MATCH)
@@ -76,15 +75,12 @@ class RecordHandler(Handler):
     """What both paths have in common: the service, and how a record is answered."""
 
     label = "guids"
-
-    def initialize(self, service: GuidService) -> None:
-        self._service = service
-        self._full = False
+    _full = False
 
     @property
     def service(self) -> GuidService:
         """The service, as it acts for who asks."""
-        return self._service.acting_for(self.caller)
+        return self.context.service.acting_for(self.caller)
 
     def read_view(self, model: type[_Query]) -> _Query:
         """Return the model that the query makes, and answer records in full from here on if that asks for it."""
@@ -102,7 +98,7 @@ class RecordHandler(Handler):
 
     def rendered(self, record: Record) -> bytes:
         """Return the record as JSON, in full if that was asked for."""
-        return self._service.full(record, self.caller) if self._full else record.json_body
+        return self.context.service.full(record, self.caller) if self._full else record.json_body
 
 
 class GuidHandler(RecordHandler):
@@ -141,7 +137,7 @@ class GuidHandler(RecordHandler):
 
     def _at_hand(self, asked: GuidRequest) -> Response | None:
         """Return the answer to a read, if it is at hand, and note where it was."""
-        reads: CacheMetrics = self.application.settings["reads"]
+        reads = self.context.monitor.meters.cache
         misses = reads.misses
         reply = records.get_nowait(self.service, asked)
         if reply is not None:

@@ -26,8 +26,7 @@ from guidsvc.errors import InvalidRequest, QuotaExceeded
 from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred
 from guidsvc.http.response import Response
-from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import GuidFactory, Idempotency
+from guidsvc.services.idempotency import GuidFactory
 
 TOTAL = "total-count"
 
@@ -43,10 +42,6 @@ _CREATION: dict[str, Any] = {
 
 class GuidsHandler(RecordHandler):
     """The collection."""
-
-    def initialize(self, service: GuidService, idempotency: Idempotency) -> None:  # type: ignore[override]
-        super().initialize(service)
-        self._idempotency = idempotency
 
     @operation(
         "listGuids",
@@ -95,7 +90,7 @@ class GuidsHandler(RecordHandler):
             return self.answer_of(CREATED, record)
 
         async with self.slot():
-            await self.send_idempotent(self._idempotency, create)
+            await self.send_idempotent(create)
 
     @operation("drawGuid", "Create a GUID, by PUT", _CREATED, **_CREATION)
     async def put(self) -> None:

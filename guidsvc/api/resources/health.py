@@ -1,13 +1,12 @@
 """What an operator, an orchestrator or the curious ask: is it alive, is it ready, what is it?"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import guidsvc
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.execution.context import Probe
 from guidsvc.errors import StoreReadOnly, StoreReplaced, StoreUnavailable, Unavailable
 
 PROBE_SECONDS = 2.0
@@ -24,17 +23,6 @@ LINKS = {
 }
 
 _UP, _DOWN, _READ_ONLY, _REPLACED = "up", "down", "read-only", "replaced"
-
-Probe = Callable[[], Awaitable[None]]
-"""Returns if a part answers, and raises Unavailable if it does not."""
-
-
-@dataclass(frozen=True)
-class Probes:
-    """The parts that readiness depends on: without the store there is no service, without the cache a lesser one."""
-
-    store: Probe
-    cache: Probe
 
 
 class LiveHandler(Handler):
@@ -55,15 +43,13 @@ class ReadyHandler(Handler):
 
     label = "health"
 
-    def initialize(self, probes: Probes) -> None:
-        self._probes = probes
-
     @operation("getReadyz", "Is it ready?", ResponseSpec(200, "It is, or is degraded.", answers.Ready))
     async def get(self) -> None:
         """Answer with the state of each part; a problem if the store is down, or the service about to end."""
         if self.under_way.draining:
             raise StoreUnavailable("the service is about to end")
-        store, cache = await asyncio.gather(_state(self._probes.store), _state(self._probes.cache))
+        probes = self.context.probes
+        store, cache = await asyncio.gather(_state(probes.store), _state(probes.cache))
         if store == _DOWN:
             raise StoreUnavailable("the store does not answer the probe of /readyz")
         self.reply(200, {"status": "ready" if store == cache == _UP else "degraded", "store": store, "cache": cache})

@@ -13,7 +13,6 @@ from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.parsing.key_schemas import KeyCreation, KeysQuery, Rotation
 from guidsvc.api.parsing.query import link_to_next
 from guidsvc.api.resources.guid import BAD_BODY
-from guidsvc.auth.authenticator import Authenticator
 from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN
 from guidsvc.domain.caller import ADMIN
 from guidsvc.domain.commands import NoQuery
@@ -29,18 +28,14 @@ class KeyServiceHandler(Handler):
 
     label = "keys"
 
-    def initialize(self, keyring: KeyService | None) -> None:
-        self._keyring = keyring
-
     @property
     def keyring(self) -> KeyService:
         """The keys; Forbidden where anybody may ask: they would make themselves keys for when that is no longer so."""
-        guard: Authenticator | None = self.application.settings["guard"]
-        if guard is None or self._keyring is None:
+        if self.context.authenticator is None:
             raise Forbidden(
                 None, "While access control is off keys are made by the command, python pdapt.py keys create, only."
             )
-        return self._keyring.acting_for(self.caller)
+        return self.context.keys.acting_for(self.caller)
 
     def refuse_idempotency(self) -> None:
         """Refuse a request that is to be answered with a key, and that asks for its answer to be kept."""

@@ -4,7 +4,6 @@ from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract.headers import VARY, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.domain.caller import ADMIN, Needs
-from guidsvc.monitoring.process_monitor import ProcessMonitor
 
 PLAIN, OPEN = "text/plain", "application/openmetrics-text"
 
@@ -14,12 +13,8 @@ class MetricsHandler(Handler):
 
     label = "health"
 
-    def initialize(self, watch: ProcessMonitor, *, public: bool) -> None:
-        self._watch = watch
-        self._public = public
-
     def needs(self) -> Needs | None:
-        return None if self._public else super().needs()
+        return None if self.context.has_public_metrics else super().needs()
 
     @operation(
         "getMetrics",
@@ -34,7 +29,7 @@ class MetricsHandler(Handler):
     )
     async def get(self) -> None:
         """Answer with the metrics of all processes of the service, as Prometheus reads them."""
-        content, media_type = await self._watch.render(self.request.headers.get("Accept", ""))
+        content, media_type = await self.context.monitor.render(self.request.headers.get("Accept", ""))
         self.set_header("Content-Type", media_type)
         self.vary("Accept")
         self.finish(content)

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple, cast
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from tornado.netutil import bind_sockets
 
 from guidsvc.api.app import make_app
+from guidsvc.api.execution.context import Probes
 from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
-from guidsvc.api.resources.health import Probes
 from guidsvc.cache import open_cache
 from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
@@ -31,6 +32,7 @@ from guidsvc.store import open_store
 from guidsvc.store.instrumented import InstrumentedStore
 from guidsvc.telemetry.metrics import Metrics, RequestMetrics
 from tests.conftest import FakeClock
+from tests.support.api_context import api_context
 from tests.support.http_client import hang_up
 
 GUIDS = [f"{number:032X}" for number in (1, 0xABC)]
@@ -153,8 +155,7 @@ async def service(
 ) -> AsyncIterator[Way]:
     """Serve, inside, with the short way or without."""
     lines: Lines = []
-    watch = ProcessMonitor(Metrics(), origin=origin)
-    meters = watch.meters
+    meters = Metrics()
     async with (
         open_store(f"sqlite:///{folder / str(short)}", clock=clock, exclusive=True) as store,
         open_cache(
@@ -172,18 +173,20 @@ async def service(
         def log(*line: object) -> None:
             lines.append(line)  # type: ignore[arg-type]  # a line is what it is given
 
-        forwarded = TrustedProxies(["127.0.0.1"])
-        app = make_app(guids, keys, Probes(cache.ping, cache.check), forwarded=forwarded, log=log, watch=watch)
-        sockets = bind_sockets(0, "127.0.0.1")
-        under_way = app.settings["under_way"]
-        admission = app.settings["admission"]  # one for both: a handler uses the place that the connection took
-        way = (
-            FastPathDispatcher(guids, under_way, forwarded, log if logged else None, admission, watch)
-            if short
-            else None
+        context = api_context(
+            service=guids,
+            idempotency=keys,
+            probes=Probes(cache.ping, cache.check),
+            trusted_proxies=TrustedProxies(["127.0.0.1"]),
+            access_log=log,
+            monitor=ProcessMonitor(meters),
+            diagnostics=origin,
         )
+        app = make_app(context)
+        sockets = bind_sockets(0, "127.0.0.1")
+        way = FastPathDispatcher(replace(context, access_log=log if logged else None)) if short else None
         async with serving_on(sockets, app, ServerHooks(RequestMetrics()), short=way):
-            client = Way(sockets[0].getsockname()[1], lines, under_way, meters)
+            client = Way(sockets[0].getsockname()[1], lines, context.in_flight, meters)
             try:
                 yield client
             finally:
@@ -251,7 +254,7 @@ async def test_when_the_service_is_about_to_end_the_short_way_ends_connections_t
 
 def test_the_heads_that_are_remembered_are_bounded() -> None:
     service_of_none = cast(GuidService, SimpleNamespace(get_nowait=None))
-    way = FastPathDispatcher(service_of_none, InFlightRequests(), TrustedProxies(), None)
+    way = FastPathDispatcher(api_context(service=service_of_none))
     way._memorable = True
     for number in range(2000):
         way.remember_request(

@@ -6,7 +6,6 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import cast
 
 import pytest
 from pydantic_core import from_json
@@ -16,12 +15,9 @@ from tornado.netutil import bind_sockets
 from guidsvc import errors
 from guidsvc.api.app import make_app
 from guidsvc.api.contract import problems
-from guidsvc.api.resources.health import Probes
-from guidsvc.http.headers.proxy import TrustedProxies
-from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import Idempotency
 from tests.api.resources.test_guid import assert_problem
 from tests.conftest import ExpectedLogs, Serving
+from tests.support.api_context import api_context
 from tests.support.backing_servers import Server
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply, hang_up, read_reply
@@ -104,15 +100,13 @@ async def test_a_chunked_body_without_end_is_refused_when_it_has_gone_too_far(se
 
 async def test_when_the_service_has_ended_no_request_begins(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("request failed")
-    app = make_app(
-        cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), forwarded=TrustedProxies(), log=None
-    )
-    server = HTTPServer(app)
+    context = api_context()
+    server = HTTPServer(make_app(context))
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)
     client = Client(sockets[0].getsockname()[1])
     assert (await client.get("/livez")).status == 200
-    under_way = app.settings["under_way"]
+    under_way = context.in_flight
     await asyncio.wait_for(under_way.ended(), 5)
     under_way.draining = under_way.closed = True
 

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from guidsvc.api.app import make_app
+from guidsvc.api.app import make_app, make_routes
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import problems
 from guidsvc.api.contract.operation import ResponseSpec, operation
@@ -25,13 +25,13 @@ from guidsvc.api.routing import Route
 from guidsvc.domain.commands import ListQuery, render_cursor
 from guidsvc.domain.record import EXAMPLE_GUID, MAX_TIME
 from guidsvc.http.constants import NDJSON
-from guidsvc.http.headers.proxy import TrustedProxies
 from tests.conftest import Serving
+from tests.support.api_context import api_context
 from tests.support.backing_servers import ROOT
 
 pytestmark = pytest.mark.both_servers
 
-ROUTES = make_app(None, None, None, forwarded=TrustedProxies(), log=None).settings["routes"]  # type: ignore[arg-type]  # nothing is asked of it
+ROUTES = make_routes()
 DOCUMENT: dict[str, Any] = json.loads(openapi.render(ROUTES))
 
 
@@ -97,7 +97,7 @@ def test_what_is_described_is_what_is_served() -> None:
 
 
 def test_what_is_described_answers_as_it_is_described_and_nothing_else_does() -> None:
-    app = make_app(None, None, None, forwarded=TrustedProxies(), log=None)  # type: ignore[arg-type]  # nothing is asked of it
+    app = make_app(api_context())  # nothing is asked of it
     matched = {rule.matcher.regex.pattern for rule in app.wildcard_router.rules}  # type: ignore[attr-defined]
 
     assert matched == {re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(path)) + "$" for path in DOCUMENT["paths"]}

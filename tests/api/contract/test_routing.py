@@ -1,24 +1,18 @@
 """Which path is served by which handler."""
 
 import re
-from typing import cast
 
 import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.web import Application
 
 from guidsvc.api.app import make_app
-from guidsvc.api.resources.health import Probes
-from guidsvc.http.headers.proxy import TrustedProxies
-from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import Idempotency
+from tests.support.api_context import api_context
 from tests.support.factories import GUID
 
-APP = make_app(
-    cast(GuidService, None), cast(Idempotency, None), cast(Probes, None), forwarded=TrustedProxies(), log=None
-)  # nothing is asked of it
+APP = make_app(api_context())  # nothing is asked of it
 PATHS = [
-    *(re.sub(r"\{\w+\}", GUID, route.path) for route in APP.settings["routes"]),
+    *(re.sub(r"\{\w+\}", GUID, route.path) for route in APP.routes),
     "/guid/",
     "/guid/a/b",
     "/guid/%41",

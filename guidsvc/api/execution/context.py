@@ -1,0 +1,54 @@
+"""The API's context: what all requests of a process share, from the composition root."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from guidsvc.auth.authenticator import Authenticator
+from guidsvc.http.headers.cors import Cors
+from guidsvc.http.headers.diagnostics import DiagnosticHeaders
+from guidsvc.http.headers.host import HostNames
+from guidsvc.http.headers.proxy import TrustedProxies
+from guidsvc.monitoring.access_log import Log
+from guidsvc.monitoring.process_monitor import ProcessMonitor
+from guidsvc.runtime.admission import Admission
+from guidsvc.runtime.in_flight import InFlightRequests
+from guidsvc.runtime.temporary_space import TemporarySpace
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Idempotency
+from guidsvc.services.key_service import KeyService
+
+Probe = Callable[[], Awaitable[None]]
+"""Returns if a dependency answers; raises Unavailable if it does not."""
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The dependencies that readiness checks. Without the store the service is down, without the cache degraded."""
+
+    store: Probe
+    cache: Probe
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiContext:
+    """The services, policies and instruments of the API."""
+
+    service: GuidService
+    idempotency: Idempotency
+    keys: KeyService
+    probes: Probes
+    authenticator: Authenticator | None
+    """None if access control is off: every caller may do everything."""
+    admission: Admission
+    in_flight: InFlightRequests
+    access_log: Log | None
+    monitor: ProcessMonitor
+    diagnostics: DiagnosticHeaders
+    trusted_proxies: TrustedProxies
+    host_names: HostNames
+    cors: Cors
+    temporary_space: TemporarySpace
+    batch_seconds: float
+    """Maximum duration of a batch of lines."""
+    has_public_metrics: bool
+    """Whether `/metrics` is public, even where access is controlled."""

@@ -1,0 +1,186 @@
+"""Open everything that the API needs, by the settings, and close it in reverse."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from guidsvc.api.execution.context import ApiContext, Probes
+from guidsvc.auth import audit_log as audit
+from guidsvc.auth.audit_log import AuditLog
+from guidsvc.bootstrap.auth import accepted_hosts, is_controlled, open_authenticator
+from guidsvc.cache import is_private, open_cache
+from guidsvc.config import Settings, listed
+from guidsvc.connection_urls import scheme_of
+from guidsvc.domain import guid_generator
+from guidsvc.domain.lifecycle import RetentionPolicy
+from guidsvc.errors import StartError
+from guidsvc.http.headers.cors import Cors
+from guidsvc.http.headers.diagnostics import DiagnosticHeaders
+from guidsvc.http.headers.host import HostNames
+from guidsvc.http.headers.proxy import TrustedProxies
+from guidsvc.monitoring import access_log, standard_streams
+from guidsvc.monitoring import log_config as logs
+from guidsvc.monitoring.access_log import AccessLog
+from guidsvc.monitoring.line_limit import reporting
+from guidsvc.monitoring.process_monitor import ProcessMonitor
+from guidsvc.process import file_descriptors as descriptors
+from guidsvc.process.worker_channel import METRICS_VARIABLE, WorkerChannel
+from guidsvc.runtime.admission import OWNER_SHARE, Admission
+from guidsvc.runtime.background import running_in_background
+from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.in_flight import InFlightRequests
+from guidsvc.runtime.temporary_space import TemporarySpace
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Idempotency
+from guidsvc.services.key_service import KeyService
+from guidsvc.services.quota import Quota
+from guidsvc.services.retention_quota import open_quotas
+from guidsvc.store import open_store
+from guidsvc.store.contract import ReceiptRepository, Store
+from guidsvc.store.instrumented import InstrumentedStore
+from guidsvc.telemetry.metrics import Metrics
+
+MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
+"""GUID generators, by the UUID version in the settings."""
+
+
+@asynccontextmanager
+async def open_context(settings: Settings, *, clock: Clock, post: WorkerChannel | None) -> AsyncIterator[ApiContext]:
+    """Open the logs, the store, the cache and the authenticator, and yield them with the services on top."""
+    metrics, log = Metrics(), _access_log(settings, post)
+    metrics.dropped_log_lines = standard_streams.dropped_lines
+    async with (
+        _watching(settings, metrics, post) as monitor,
+        _auditing(settings, clock, metrics) as audit_log,
+        open_store(
+            settings.store_url, clock=clock, exclusive=is_private(settings.cache_url), meter=metrics.store
+        ) as store,
+        open_cache(
+            settings.cache_url,
+            InstrumentedStore(store, metrics.store),
+            clock=clock,
+            size_bytes=settings.cache_size,
+            meter=metrics.cache,
+        ) as cache,
+        open_authenticator(settings, store, clock, None if audit_log is None else audit_log.denied) as authenticator,
+        open_quotas(store, clock=clock, quota=settings.quota) as quota,
+        _reporting(log, audit_log),
+    ):
+        yield ApiContext(
+            service=_guid_service(settings, cache, quota, clock, audit_log),
+            idempotency=_idempotency(settings, store, clock),
+            keys=KeyService(store, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
+            probes=Probes(store=cache.ping, cache=cache.check),
+            authenticator=authenticator,
+            admission=_admission(settings),
+            in_flight=InFlightRequests(),
+            access_log=log,
+            monitor=monitor,
+            diagnostics=DiagnosticHeaders(settings.cache_status, settings.server_timing),
+            trusted_proxies=TrustedProxies(listed(settings.trusted_proxies)),
+            host_names=HostNames(accepted_hosts(settings)),
+            cors=Cors(listed(settings.cors_origins)),
+            temporary_space=_temporary_space(settings),
+            batch_seconds=settings.batch_timeout,
+            has_public_metrics=settings.public_metrics,
+        )
+
+
+def _guid_service(
+    settings: Settings, store: Store, quota: Quota, clock: Clock, audit_log: AuditLog | None
+) -> GuidService:
+    return GuidService(
+        store,
+        clock=clock,
+        draw=guid_generator.random_generator(MAKERS[settings.guid_version]),
+        terms=RetentionPolicy(lifetime=settings.lifetime, retention=settings.retention),
+        strict=settings.require_preconditions,
+        quota=quota,
+        audit=None if audit_log is None else audit_log.changed,
+    )
+
+
+def _idempotency(settings: Settings, receipts: ReceiptRepository, clock: Clock) -> Idempotency:
+    return Idempotency(
+        receipts,
+        clock=clock,
+        seeded=partial(guid_generator.seeded, MAKERS[settings.guid_version]),
+        owner_bytes=settings.receipt_bytes_per_owner,
+        total_bytes=settings.receipt_bytes,
+    )
+
+
+def _admission(settings: Settings) -> Admission:
+    return Admission(
+        settings.max_in_progress,
+        seconds=settings.queue_timeout,
+        budget=settings.request_timeout,
+        share=OWNER_SHARE if is_controlled(settings) else 1.0,
+    )
+
+
+def _temporary_space(settings: Settings) -> TemporarySpace:
+    files = descriptors.temporary_files()
+    return TemporarySpace(settings.temp_bytes_per_batch, settings.temp_bytes, files=files)
+
+
+@asynccontextmanager
+async def _auditing(settings: Settings, clock: Clock, metrics: Metrics) -> AsyncIterator[AuditLog | None]:
+    """Open the audit log if it is configured or access is controlled; else yield None."""
+    where = settings.audit_log or (audit.STDERR if is_controlled(settings) else audit.OFF)
+    if where not in {audit.OFF, audit.STDERR} and scheme_of(settings.store_url) == "sqlite":
+        _refuse_file_of_store(Path(where), settings.store_url)
+    with audit.open_audit_log(where, clock=clock, meter=metrics.audit) as opened:
+        yield opened
+
+
+def _refuse_file_of_store(path: Path, store_url: str) -> None:
+    """Raise StartError if the audit log would be written into a file of the store."""
+    from guidsvc.store.sqlite.files import is_file_of
+    from guidsvc.store.sqlite.store import path_of_url
+
+    if is_file_of(path_of_url(store_url), path):
+        raise StartError(f"audit_log: {path} is a file of the store; name another")
+
+
+@asynccontextmanager
+async def _watching(settings: Settings, metrics: Metrics, post: WorkerChannel | None) -> AsyncIterator[ProcessMonitor]:
+    """Run the process monitor. Raise StartError if the shared metrics folder is not a directory."""
+    watch = ProcessMonitor(
+        metrics,
+        folder=_shared_folder(post),
+        about={
+            "server": settings.server,
+            "store": scheme_of(settings.store_url).partition("+")[0],
+            "cache": "memory" if is_private(settings.cache_url) else "redis",
+        },
+    )
+    try:
+        async with running_in_background(watch.run):
+            yield watch
+    finally:
+        watch.close()
+
+
+def _shared_folder(post: WorkerChannel | None) -> Path | None:
+    """Return the shared metrics folder, or None. A worker serves without it until its supervisor has created it."""
+    named = os.environ.get(METRICS_VARIABLE)
+    if named is not None and post is None and not Path(named).is_dir():
+        raise StartError(f"{METRICS_VARIABLE}: this is no folder: {named}")
+    return None if named is None else Path(named)
+
+
+def _reporting(log: AccessLog | None, audit_log: AuditLog | None) -> AbstractAsyncContextManager[None]:
+    """Report, while the block runs, how many lines the limits of all logs have dropped."""
+    access_limits = () if log is None else (log.limit,)
+    audit_limits = () if audit_log is None else audit_log.limits
+    return reporting(*logs.event_limits(), *access_limits, *audit_limits)
+
+
+def _access_log(settings: Settings, post: WorkerChannel | None) -> AccessLog | None:
+    worker = None if post is None else post.slot
+    return (
+        access_log.access_log(settings.log_level, settings.log_format, worker=worker) if settings.access_log else None
+    )

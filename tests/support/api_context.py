@@ -1,0 +1,39 @@
+"""An ApiContext for tests that build the application themselves."""
+
+from typing import Any, cast
+
+from guidsvc.api.execution.context import ApiContext, Probes
+from guidsvc.http.headers.cors import Cors
+from guidsvc.http.headers.diagnostics import DiagnosticHeaders
+from guidsvc.http.headers.host import HostNames
+from guidsvc.http.headers.proxy import TrustedProxies
+from guidsvc.monitoring.process_monitor import ProcessMonitor
+from guidsvc.runtime.admission import Admission
+from guidsvc.runtime.in_flight import InFlightRequests
+from guidsvc.runtime.temporary_space import TemporarySpace
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.idempotency import Idempotency
+from guidsvc.services.key_service import KeyService
+
+
+def api_context(**members: Any) -> ApiContext:
+    """Return a context with these members; the services that are not given must not be used."""
+    defaults: dict[str, Any] = {
+        "service": cast(GuidService, None),
+        "idempotency": cast(Idempotency, None),
+        "keys": cast(KeyService, None),
+        "probes": cast(Probes, None),
+        "authenticator": None,
+        "admission": Admission(),
+        "in_flight": InFlightRequests(),
+        "access_log": None,
+        "monitor": ProcessMonitor(),
+        "diagnostics": DiagnosticHeaders(),
+        "trusted_proxies": TrustedProxies(),
+        "host_names": HostNames(),
+        "cors": Cors(),
+        "temporary_space": TemporarySpace(),
+        "batch_seconds": 600.0,
+        "has_public_metrics": False,
+    }
+    return ApiContext(**(defaults | members))
