@@ -1,11 +1,12 @@
 """The Tornado application and its route table."""
 
-from guidsvc.api.base.handler import UnknownPath
+from guidsvc.api.base.fallback import UnknownPath
 from guidsvc.api.docs.openapi_handlers import DocsHandler, Document, OpenApiHandler
 from guidsvc.api.docs.problem_page import ProblemHandler
 from guidsvc.api.docs.static_pages import FileHandler
 from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.guid_actions import ROUTE
+from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.api.parsing.query import bound_parsing
 from guidsvc.api.request_log import log_function
 from guidsvc.api.resources.batch import BatchHandler
@@ -18,13 +19,13 @@ from guidsvc.api.resources.metrics import MetricsHandler
 from guidsvc.api.routing import Route, RoutedApplication
 
 
-def make_app(context: ApiContext) -> RoutedApplication:
+def make_app(pipeline: RequestPipeline) -> RoutedApplication:
     """Build the application, and connect the metrics to what they observe."""
     bound_parsing()
-    _observe(context)
+    _observe(pipeline.context)
     routes = make_routes()
     return RoutedApplication(
-        context, routes, default_handler_class=UnknownPath, log_function=log_function(context, routes)
+        pipeline, routes, default_handler_class=UnknownPath, log_function=log_function(pipeline, routes)
     )
 
 

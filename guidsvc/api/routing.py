@@ -8,8 +8,9 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import URLSpec
 
 from guidsvc.api.base.application import ApiApplication
-from guidsvc.api.base.handler import Handler, Misdirected, ServerWideOptions
-from guidsvc.api.execution.context import ApiContext
+from guidsvc.api.base.fallback import Misdirected, ServerWideOptions
+from guidsvc.api.base.handler import Handler
+from guidsvc.api.execution.pipeline import RequestPipeline
 
 _ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
 _PARAMETER = re.compile(r"\\\{\w+\\\}")
@@ -35,10 +36,10 @@ class Route(NamedTuple):
 class RoutedApplication(ApiApplication):
     """An application that looks up most handlers in a dictionary, where Tornado would try each rule in turn."""
 
-    def __init__(self, context: ApiContext, routes: Sequence[Route], **settings: Any) -> None:
-        super().__init__(context, [route.rule() for route in routes], **settings)
+    def __init__(self, pipeline: RequestPipeline, routes: Sequence[Route], **settings: Any) -> None:
+        super().__init__(pipeline, [route.rule() for route in routes], **settings)
         self.routes = routes
-        self._names = context.host_names
+        self._names = pipeline.context.host_names
         self._exact = {route.path: route for route in routes if not route.parameters}
         self._prefixes = {
             route.path.partition("{")[0]: route

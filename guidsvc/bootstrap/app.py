@@ -6,6 +6,7 @@ from functools import partial
 from socket import socket
 
 from guidsvc.api.app import make_app
+from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.bootstrap.context import open_context
 from guidsvc.bootstrap.server import open_server
@@ -29,7 +30,8 @@ async def serving(
     """
     tls = open_tls(settings.tls_cert, settings.tls_key) if tls is None else tls
     async with open_context(settings, clock=clock, post=post) as context:
-        app, fast_path = make_app(context), FastPathDispatcher(context)
+        pipeline = RequestPipeline(context)
+        app, fast_path = make_app(pipeline), FastPathDispatcher(pipeline)
         with _listening(settings, post) as sockets:
             async with (
                 running_in_background(partial(collect_on_growth, context.admission.is_idle)),

@@ -31,7 +31,7 @@ async def open_server(
         connections=descriptors.room_for(settings.max_connections),
         unsent_bytes=settings.max_unsent_bytes,
     )
-    hooks = ServerHooks(short.meter)
+    hooks = ServerHooks(app.context.monitor.meters.requests)
     if settings.server == "httptools":
         async with serving_on(sockets, app, hooks, limits=limits, short=short, tls=context) as ours:
             yield ours

@@ -15,10 +15,10 @@ from tornado.netutil import bind_sockets
 
 from guidsvc.api.app import make_app
 from guidsvc.api.execution.context import Probes
+from guidsvc.api.execution.pipeline import LOGGED_PATH, RequestPipeline
 from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.api.fast_path.load_shedding import LoadShedder
-from guidsvc.api.request_log import LOGGED_PATH
 from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.errors import Overloaded
@@ -33,7 +33,7 @@ from guidsvc.store.contract import Store
 from guidsvc.telemetry.metrics import RequestMetrics
 from tests.api.resources.test_metrics import read, value
 from tests.conftest import ExpectedLogs, Serving
-from tests.support.api_context import api_context
+from tests.support.api_context import api_context, request_pipeline
 from tests.support.gated_store import GatedStore, turns
 from tests.support.http_client import Client, Reply, hang_up, read_reply, reset
 
@@ -59,11 +59,12 @@ async def service(store: Store, server: str, **limits: float) -> AsyncIterator[t
     )
     admission = Admission(PLACES, **limits)
     context = api_context(service=guids, probes=Probes(_well, _well), admission=admission)
-    app = make_app(context)
+    pipeline = RequestPipeline(context)
+    app = make_app(pipeline)
     sockets = bind_sockets(0, "127.0.0.1")
     client = Client(sockets[0].getsockname()[1])
     if server == "httptools":
-        short = FastPathDispatcher(context)
+        short = FastPathDispatcher(pipeline)
         async with serving_on(sockets, app, ServerHooks(RequestMetrics()), short=short):
             yield client, admission
             await client.aclose()
@@ -105,7 +106,9 @@ def refused(reply: Reply) -> bool:
 async def test_the_line_of_a_refused_request_is_cut_as_others_are(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("overload, requests are refused")
     paths: list[str] = []
-    refusals = LoadShedder(Admission(PLACES), lambda _, path, *__: paths.append(path), RequestMetrics())
+    refusals = LoadShedder(
+        request_pipeline(admission=Admission(PLACES), access_log=lambda _, path, *__: paths.append(path))
+    )
     for length in (10, LOGGED_PATH, LOGGED_PATH + 1, 60_000):
         refusals.answer("GET", "/guid/".ljust(length, "x"), None, "127.0.0.1")
     assert [len(path) for path in paths] == [10, LOGGED_PATH, LOGGED_PATH, LOGGED_PATH]

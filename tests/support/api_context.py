@@ -1,8 +1,9 @@
-"""An ApiContext for tests that build the application themselves."""
+"""An ApiContext and a RequestPipeline, for tests that build the application themselves."""
 
 from typing import Any, cast
 
 from guidsvc.api.execution.context import ApiContext, Probes
+from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.http.headers.host import HostNames
@@ -37,3 +38,8 @@ def api_context(**members: Any) -> ApiContext:
         "has_public_metrics": False,
     }
     return ApiContext(**(defaults | members))
+
+
+def request_pipeline(**members: Any) -> RequestPipeline:
+    """Return a pipeline over a context with these members."""
+    return RequestPipeline(api_context(**members))

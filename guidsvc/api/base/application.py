@@ -1,16 +1,17 @@
-"""The Tornado application that handlers belong to: it holds the context of the API."""
+"""The Tornado application that handlers belong to: it holds the request pipeline."""
 
 from typing import Any
 
 from tornado.routing import URLSpec
 from tornado.web import Application
 
-from guidsvc.api.execution.context import ApiContext
+from guidsvc.api.execution.pipeline import RequestPipeline
 
 
 class ApiApplication(Application):
-    """An application with a typed context, in place of Tornado's untyped settings."""
+    """An application with typed collaborators, in place of Tornado's untyped settings."""
 
-    def __init__(self, context: ApiContext, rules: list[URLSpec], **settings: Any) -> None:
+    def __init__(self, pipeline: RequestPipeline, rules: list[URLSpec], **settings: Any) -> None:
         super().__init__(rules, **settings)
-        self.context = context
+        self.pipeline = pipeline
+        self.context = pipeline.context

@@ -1,4 +1,4 @@
-"""Authentication and scope check, run in `prepare()` before the handler method."""
+"""Authentication and scope check, run in `prepare()` before the handler method; and admission."""
 
 from collections.abc import Awaitable
 from typing import ClassVar
@@ -8,13 +8,17 @@ from tornado.web import RequestHandler
 from guidsvc.api.base.application import ApiApplication
 from guidsvc.api.contract.operation import needs_of
 from guidsvc.api.execution.context import ApiContext
-from guidsvc.auth.authenticator import Authenticator, Session
+from guidsvc.api.execution.pipeline import RequestPipeline, queue_name
+from guidsvc.auth.authenticator import Session
 from guidsvc.domain.caller import ANYONE, Caller, Needs
 from guidsvc.runtime import cancel_scope as errand
+from guidsvc.runtime.admission import Slot
+from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.services import write_attempt as attempt
 
 
 class AuthenticatedHandler(RequestHandler):
-    """A handler that authenticates and authorizes its caller."""
+    """A handler that authenticates and authorizes its caller, and takes admission slots."""
 
     application: ApiApplication
     caller: Caller = ANYONE
@@ -24,10 +28,18 @@ class AuthenticatedHandler(RequestHandler):
     confirms_after_body: ClassVar[bool] = True
     """Whether the session is confirmed again before the method runs: a body may arrive much later than the head."""
 
+    _errand: CancelScope | None = None  # of the work in progress
+    _gone = False  # the client has disconnected
+
     @property
     def context(self) -> ApiContext:
-        """What all requests share."""
+        """The collaborators of the API."""
         return self.application.context
+
+    @property
+    def pipeline(self) -> RequestPipeline:
+        """The steps that the fast path takes, too."""
+        return self.application.pipeline
 
     def needs(self) -> Needs | None:
         """Return the access that the request requires, or None if it is public."""
@@ -35,30 +47,39 @@ class AuthenticatedHandler(RequestHandler):
 
     def authenticate(self) -> Awaitable[None] | None:
         """Authenticate and authorize the caller. Return an awaitable if the session is not cached."""
-        guard = self.context.authenticator
         needs = self.needs()
-        if guard is None or needs is None:
+        if not self.pipeline.is_access_controlled or needs is None:
             return None
         authorization = self.request.headers.get("Authorization")
-        login = guard.cached_session(authorization)
-        if login is None:
-            return self._log_in(guard, authorization, needs)
-        self._authorize(login, needs)
+        session = self.pipeline.cached_session(authorization)
+        if session is None:
+            return self._log_in(authorization, needs)
+        self._authorize(session, needs)
         return None
 
-    async def _log_in(self, guard: Authenticator, authorization: str | None, needs: Needs) -> None:
-        """Authenticate without an admission slot: authenticated callers must not wait for this request."""
-        self.release_slot()
-        self._authorize(await guard.authenticate(authorization, str(self.request.remote_ip)), needs)
+    async def _log_in(self, authorization: str | None, needs: Needs) -> None:
+        address, taken = str(self.request.remote_ip), errand.CURRENT.get()
+        self._authorize(await self.pipeline.authenticate(authorization, address, taken), needs)
 
     def release_slot(self) -> None:
         """Release the admission slot that the connection took; the request must wait for something else first."""
-        taken = errand.CURRENT.get()
-        if taken is not None:
-            self.context.admission.release(taken)
+        self.pipeline.release_slot(errand.CURRENT.get())
 
-    def _authorize(self, login: Session, needs: Needs) -> None:
-        self.login, self.caller = login, login.caller
+    def slot(self, *, patient: bool = False) -> Slot:
+        """Return an admission slot for the request, or for one part of a long request."""
+        taken = errand.CURRENT.get()  # by the connection, or by an earlier call
+        self._errand = CancelScope() if taken is None or taken.begun else taken
+        self._errand.is_persistent = attempt.CURRENT.get() is not None  # work under a receipt continues
+        self._errand.left = self._errand.gone = self._gone and not self._errand.is_persistent
+        return self.pipeline.admission.slot(self._errand, self.queue_name, patient=patient)
+
+    @property
+    def queue_name(self) -> str:
+        """The admission queue of the request: the caller's owner, or its address where access control is off."""
+        return queue_name(self.login, str(self.request.remote_ip))
+
+    def _authorize(self, session: Session, needs: Needs) -> None:
+        self.login, self.caller = session, session.caller
         self.require_scope(needs)
         headers = self.request.headers
         # A GET may have a body, too.
@@ -80,9 +101,7 @@ class AuthenticatedHandler(RequestHandler):
 
     async def confirm(self) -> None:
         """Raise Unauthorized if the caller's key or token has ended or its rights have changed."""
-        guard = self.context.authenticator
-        if guard is not None and self.login is not None and not self.login.usable():
-            await guard.confirm(self.login)
+        await self.pipeline.confirm(self.login)
 
     def require_scope(self, needs: Needs) -> None:
         """Raise Forbidden if the caller lacks the required access."""

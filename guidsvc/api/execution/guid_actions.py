@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
+from guidsvc.domain.caller import DELETE, READ, WRITE, Scope
 from guidsvc.domain.commands import PatchCommand, PutCommand
 from guidsvc.domain.preconditions import etag_of
 from guidsvc.domain.record import Record, parse_guid
@@ -70,9 +71,21 @@ async def delete(service: GuidService, asked: GuidRequest) -> Response:
     return Response(NO_CONTENT, {}, None)
 
 
-Action = Callable[[GuidService, GuidRequest], Awaitable[Response]]
-ACTIONS: Mapping[str, Action] = {"GET": get, "HEAD": get, "PUT": put, "PATCH": patch, "DELETE": delete}
-"""The actions by method."""
+class Action(NamedTuple):
+    """What a method does to the record of a GUID, and the scope that it requires."""
+
+    run: Callable[[GuidService, GuidRequest], Awaitable[Response]]
+    scope: Scope
+
+
+ACTIONS: Mapping[str, Action] = {
+    "GET": Action(get, READ),
+    "HEAD": Action(get, READ),
+    "PUT": Action(put, WRITE),
+    "PATCH": Action(patch, WRITE),
+    "DELETE": Action(delete, DELETE),
+}
+"""The actions by method, for handlers, the fast path and batches."""
 
 
 def record_response(service: GuidService, asked: GuidRequest, status: int, record: Record) -> Response:

@@ -1,15 +1,17 @@
-"""Serialize responses to bytes without a Tornado handler, in the layout that a handler produces."""
+"""Response heads: serialized to bytes without a Tornado handler, in the layout that a handler produces."""
 
+from collections.abc import Mapping, MutableMapping
 from http.client import responses
 
 import structlog
 
 from guidsvc.api.contract import problems
 from guidsvc.errors import ClientDisconnected, OutcomeUnknown, Overloaded, Unavailable
+from guidsvc.http.constants import JSON
 from guidsvc.http.dates import http_date
 from guidsvc.http.response import BODILESS, Response
 
-SERVER, NOSNIFF = "guidsvc", "nosniff"
+SERVER, NOSNIFF, NO_STORE = "guidsvc", "nosniff", "no-store"
 NO_FRAMES = "DENY"
 """No page may embed a response: a frame that loads would reveal to another site that a GUID is live."""
 STRICT = "max-age=31536000"
@@ -20,7 +22,12 @@ _LINES = {
     f"X-Frame-Options: {NO_FRAMES}\r\n"
     for status, reason in responses.items()
 }
-STRICT_LINE = f"Strict-Transport-Security: {STRICT}\r\n"
+_STRICT_LINE = f"Strict-Transport-Security: {STRICT}\r\n"
+_STRICT = b"\r\n" + _STRICT_LINE[:-2].encode()
+_LENGTH = b"\r\nContent-Length: "
+_PROBLEM_TYPE = f"Content-Type: {problems.CONTENT_TYPE}\r\n"
+_PLACEHOLDER = "\0"
+"""In place of a request id; occurs nowhere else in a head."""
 _NAMES = {"ETag": "Etag"}  # as Tornado writes it
 _log = structlog.get_logger(__name__)
 
@@ -33,18 +40,10 @@ def serialize(
     `more` are extra header lines; `secure` is whether the client uses TLS.
     """
     body = None if answer.body is None else answer.body.encode() + b"\n"
-    content_type = "" if body is None else "Content-Type: application/json\r\n"
-    cache_control = answer.headers.get("Cache-Control", "no-store")
-    others = "".join(
-        f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in answer.headers.items() if name != "Cache-Control"
-    )
+    content_type = "" if body is None else f"Content-Type: {JSON}\r\n"
+    start = _head(answer.status, answer.headers, content_type, request_id, more, secure=secure)
     length = "" if answer.status in BODILESS else f"Content-Length: {len(body or b'')}\r\n"
-    start = (
-        f"{_LINES[answer.status]}{content_type}Date: {http_date()}\r\nCache-Control: {cache_control}\r\n"
-        f"X-Request-Id: {request_id}\r\n{STRICT_LINE if secure else ''}{others}{more}{length}"
-        f"{'Connection: close' if last else ''}"
-    )
-    return _joined(start, b"" if head else body or b"", last=last)
+    return _joined(start + length, b"" if head else body or b"", last=last)
 
 
 def serialize_problem(
@@ -52,13 +51,36 @@ def serialize_problem(
 ) -> bytes:
     """Serialize an error as a problem document."""
     body = problems.render(error, request_id) + b"\n"
-    others = "".join(f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in problems.headers_of(error).items())
-    start = (
-        f"{_LINES[problems.problem_of(error).status]}Content-Type: {problems.CONTENT_TYPE}\r\nDate: {http_date()}\r\n"
-        f"Cache-Control: no-store\r\nX-Request-Id: {request_id}\r\n{STRICT_LINE if secure else ''}{others}{more}"
-        f"Content-Length: {len(body)}\r\n{'Connection: close' if last else ''}"
-    )
-    return _joined(start, b"" if head else body, last=last)
+    status, headers = problems.problem_of(error).status, problems.headers_of(error)
+    start = _head(status, headers, _PROBLEM_TYPE, request_id, more, secure=secure)
+    return _joined(f"{start}Content-Length: {len(body)}\r\n", b"" if head else body, last=last)
+
+
+def split_at_request_id(answer: Response) -> tuple[bytes, bytes]:
+    """Serialize a response, and return the bytes before and after the request id."""
+    start, _, rest = serialize(answer, _PLACEHOLDER).partition(_PLACEHOLDER.encode())
+    return start, rest
+
+
+def insert_header_lines(rest: bytes, more: str, *, secure: bool) -> bytes:
+    """Insert extra header lines, and those of TLS, into what `split_at_request_id` returned after the request id."""
+    if more:
+        place = rest.index(_LENGTH)
+        rest = b"%b\r\n%b%b" % (rest[:place], more[:-2].encode(), rest[place:])
+    return _STRICT + rest if secure else rest
+
+
+def set_default_headers(headers: MutableMapping[str, str], request_id: str, *, secure: bool) -> None:
+    """Set the headers of every response, for a handler."""
+    headers["Server"] = SERVER
+    headers["X-Content-Type-Options"] = NOSNIFF
+    headers["X-Frame-Options"] = NO_FRAMES
+    headers["Content-Type"] = JSON
+    headers["Date"] = http_date()
+    headers["Cache-Control"] = NO_STORE
+    headers["X-Request-Id"] = request_id
+    if secure:
+        headers["Strict-Transport-Security"] = STRICT
 
 
 def log_failure(error: BaseException, request_id: str) -> None:
@@ -74,5 +96,20 @@ def log_failure(error: BaseException, request_id: str) -> None:
         _log.error("fault of the service", request_id=request_id, exc_info=error)
 
 
+def _head(  # the parts of a head
+    status: int, headers: Mapping[str, str], content_type: str, request_id: str, more: str, *, secure: bool
+) -> str:
+    """Return the status line and the headers, up to Content-Length."""
+    others = "".join(
+        f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in headers.items() if name != "Cache-Control"
+    )
+    return (
+        f"{_LINES[status]}{content_type}Date: {http_date()}\r\n"
+        f"Cache-Control: {headers.get('Cache-Control', NO_STORE)}\r\n"
+        f"X-Request-Id: {request_id}\r\n{_STRICT_LINE if secure else ''}{others}{more}"
+    )
+
+
 def _joined(start: str, body: bytes, *, last: bool) -> bytes:
-    return start.encode("latin-1") + (b"\r\n\r\n" if last else b"\r\n") + body
+    """Join a head and a body; the last response of a connection says so."""
+    return start.encode("latin-1") + (b"Connection: close\r\n\r\n" if last else b"\r\n") + body

@@ -1,128 +1,132 @@
-"""An eligible single-GUID request that cannot be answered at once; it calls the same functions as the handlers.
-
-Its collaborators come from the FastPathDispatcher that created it.
-"""
+"""An eligible single-GUID request that cannot be answered at once; it takes the same steps as in a handler."""
 
 from collections.abc import Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from guidsvc.api.contract import problems
-from guidsvc.api.execution import responses as replies
-from guidsvc.api.execution.guid_actions import ACTIONS, GuidRequest
+from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, GuidRequest
+from guidsvc.api.execution.pipeline import RequestPipeline, queue_name
+from guidsvc.api.execution.responses import log_failure, serialize, serialize_problem
 from guidsvc.api.fast_path.eligibility import request_id_for
+from guidsvc.api.fast_path.load_shedding import LoadShedder
 from guidsvc.auth.authenticator import Session
-from guidsvc.domain.caller import ANYONE, DELETE, READ, WRITE, Caller, Scope
-from guidsvc.errors import NotFound, StoreUnavailable
+from guidsvc.domain.caller import ANYONE, Caller
+from guidsvc.errors import NotFound
 from guidsvc.http.headers.diagnostics import source_of
+from guidsvc.http.response import Response
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
-if TYPE_CHECKING:
-    from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 
-_NEEDS: Mapping[str, Scope] = {"GET": READ, "HEAD": READ, "PUT": WRITE, "PATCH": WRITE, "DELETE": DELETE}
+class EligibleRequest(NamedTuple):
+    """The head of a request that the fast path may serve; `session` is its caller's, if it is cached."""
+
+    method: str
+    guid: str
+    headers: Mapping[str, str]
+    address: str
+    secure: bool
+    session: Session | None = None
+
+    @property
+    def path(self) -> str:
+        """The path of the request."""
+        return f"/guid/{self.guid}"
 
 
 class DirectRequest:
     """A fast-path request, until it is answered."""
 
-    __slots__ = (
-        "_begun", "_errand", "_guid", "_kept", "_login", "_method", "_name", "_remote", "_secure", "_way", "last",
-    )  # fmt: skip
+    __slots__ = ("_cancel_scope", "_has_begun", "_pipeline", "_request", "_request_id", "_session", "_shedder", "last")
 
-    def __init__(  # noqa: PLR0913  # all that there is to know of a request
-        self,
-        way: "FastPathDispatcher",
-        method: str,
-        guid: str,
-        kept: Mapping[str, str],
-        remote: str,
-        login: Session | None = None,
-        *,
-        secure: bool,
-    ) -> None:
-        self._login = login
-        self._way = way
-        self._remote = remote
-        self._secure = secure
-        self._method = method
-        self._guid = guid
-        self._kept = kept
-        self._name = request_id_for(kept)
-        self._errand = CancelScope()
-        self._begun = False
+    def __init__(self, pipeline: RequestPipeline, shedder: LoadShedder, request: EligibleRequest) -> None:
+        self._pipeline = pipeline
+        self._shedder = shedder
+        self._request = request
+        self._request_id = request_id_for(request.headers)
+        self._session = request.session
+        self._cancel_scope = CancelScope()
+        self._has_begun = False
         self.last = False
         """Whether the connection closes after the answer."""
-        way.under_way.add(self)
+        pipeline.in_flight.add(self)
 
     def reject_if_overloaded(self) -> bytes | None:
         """Return the rejection if no admission slot is available; else None."""
-        way = self._way
+        pipeline, request = self._pipeline, self._request
         if not self._is_refused():
-            way.admission.try_acquire(self._errand)
+            pipeline.admission.try_acquire(self._cancel_scope)
             return None
-        way.under_way.discard(self)
-        path, given = f"/guid/{self._guid}", self._kept.get("X-Request-Id")
-        return way.refusals.answer(self._method, path, given, self._remote, secure=self._secure)
+        pipeline.in_flight.discard(self)
+        given = request.headers.get("X-Request-Id")
+        return self._shedder.answer(request.method, request.path, given, request.address, secure=request.secure)
 
     def _is_refused(self) -> bool:
-        way = self._way
-        if not way.admission.is_contended or way.under_way.draining:
+        pipeline, request = self._pipeline, self._request
+        if not pipeline.admission.is_contended or pipeline.in_flight.draining:
             return False
-        caller = self._errand.caller = way.caller_of(self._kept, self._remote)
-        return way.admission.is_full_for(caller)
+        caller = pipeline.probable_caller(request.headers.get("Authorization"), request.address)
+        self._cancel_scope.caller = caller
+        return pipeline.admission.is_full_for(caller)
 
     async def answer(self, sent: bytes) -> bytes:
         """Execute the request with this body, and return the answer."""
-        way, method, name, head = self._way, self._method, self._name, self._method == "HEAD"
-        begun, trace, source, errand = perf_counter(), RequestTrace(name, self._remote), None, self._errand
-        secure = self._secure
+        pipeline, request, begun, source = self._pipeline, self._request, perf_counter(), None
+        trace = RequestTrace(self._request_id, request.address)
         CURRENT.set(trace)  # this is a task of its own
-        self._begun = True
+        self._has_begun = True
         try:
-            if way.under_way.closed:
-                raise StoreUnavailable("the service has ended")
-            caller = await self._caller()
-            if not way.admission.begin(errand, self._remote if way.guard is None else caller.owner):
-                await way.admission.acquire(errand)
-            service = way.service.acting_for(caller)
-            answer = await ACTIONS[method](service, GuidRequest(method, self._guid, self._kept, lambda: sent))
-            way.admission.end(errand)
-            self.last, status = way.under_way.draining, answer.status
-            source = source_of(method, status, trace)
-            more = way.extra_header_lines(trace, source, begun, self._login)
-            reply = replies.serialize(answer, name, head=head, last=self.last, more=more, secure=secure)
-        except BaseException as failure:  # answered, and logged if an operator must see it
-            error = way.admission.end(errand, failure)
-            if not isinstance(error, Exception):
-                raise
-            replies.log_failure(error, name)
-            self.last, status = way.under_way.draining, problems.problem_of(error).status
+            response = await self._execute(sent)
+            status, source = response.status, source_of(request.method, response.status, trace)
+            reply = self._render(response, trace, source, begun)
+        except Exception as error:  # noqa: BLE001  # answered, and logged if an operator must see it
+            log_failure(error, self._request_id)
+            status, source = problems.problem_of(error).status, None
             trace.is_opaque = isinstance(error, NotFound)
-            more = way.extra_header_lines(trace, None, begun, self._login)
-            reply = replies.serialize_problem(error, name, head=head, last=self.last, more=more, secure=secure)
-            del error  # break the cycle through its traceback, which would keep the body alive
+            reply = self._render(error, trace, source, begun)
         finally:
-            way.under_way.discard(self)
-        way.record_completion((method, self._guid, status), begun, name, self._remote, source)
+            pipeline.release_slot(self._cancel_scope)
+            pipeline.in_flight.discard(self)
+        seconds = perf_counter() - begun
+        pipeline.record_completion(
+            ROUTE, request.method, request.path, status, seconds, self._request_id, request.address, source
+        )
         return reply
 
-    async def _caller(self) -> Caller:
+    async def _execute(self, sent: bytes) -> Response:
+        pipeline, request = self._pipeline, self._request
+        pipeline.require_open()
+        caller = await self._authenticate()
+        slot = pipeline.admission.slot(self._cancel_scope, queue_name(self._session, request.address))
+        asked = GuidRequest(request.method, request.guid, request.headers, lambda: sent)
+        return await pipeline.execute(slot, ACTIONS[request.method], asked, caller)
+
+    async def _authenticate(self) -> Caller:
         """Return the caller. Raise Forbidden if it lacks the scope."""
-        guard, authorization = self._way.guard, self._kept.get("Authorization")
-        if guard is None:
+        pipeline, request = self._pipeline, self._request
+        if not pipeline.is_access_controlled:
             return ANYONE
-        if self._login is None:
-            self._login = guard.cached_session(authorization)
-        if self._login is None:
-            self._way.admission.release(self._errand)  # a slot must not be held during authentication
-            self._login = await guard.authenticate(authorization, self._remote)
-        self._login.require_scope(_NEEDS[self._method])
-        return self._login.caller
+        authorization = request.headers.get("Authorization")
+        session = self._session or pipeline.cached_session(authorization)
+        if session is None:
+            session = await pipeline.authenticate(authorization, request.address, self._cancel_scope)
+        self._session = session
+        session.require_scope(ACTIONS[request.method].scope)
+        return session.caller
+
+    def _render(self, outcome: Response | Exception, trace: RequestTrace, source: str | None, begun: float) -> bytes:
+        """Return the bytes of a response, or of the problem document of an error."""
+        pipeline, request = self._pipeline, self._request
+        self.last = pipeline.in_flight.draining
+        is_head, name, secure = request.method == "HEAD", self._request_id, request.secure
+        more = pipeline.extra_header_lines(self._session, source, trace, perf_counter() - begun)
+        if isinstance(outcome, Exception):
+            return serialize_problem(outcome, name, head=is_head, last=self.last, more=more, secure=secure)
+        return serialize(outcome, name, head=is_head, last=self.last, more=more, secure=secure)
 
     def abandon(self) -> None:
         """Cancel the request: the client has disconnected. Writes already sent to the store complete."""
-        self._errand.cancel(gone=True)
-        if not self._begun:
-            self._way.under_way.discard(self)
+        self._cancel_scope.cancel(gone=True)
+        if not self._has_begun:
+            self._pipeline.in_flight.discard(self)

@@ -11,25 +11,24 @@ that ends in the same bytes would parse the same way, so it skips the parser.
 import re
 from collections.abc import Mapping
 from http.client import NOT_MODIFIED, OK
-from time import perf_counter, time
+from time import perf_counter
 
 from httptools import HttpRequestParser
 
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses as replies
-from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, GuidRequest, record_response, requires_admission
-from guidsvc.api.fast_path.direct_request import DirectRequest
+from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines
+from guidsvc.api.execution.read_renderer import ReadRenderer
+from guidsvc.api.fast_path.direct_request import DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS, fast_path_headers, has_small_body, request_id_for
 from guidsvc.api.fast_path.load_shedding import LoadShedder, ShedRequest
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.auth.authenticator import Session
-from guidsvc.domain.caller import ANYONE, READ
+from guidsvc.domain.caller import ANYONE
 from guidsvc.domain.preconditions import UNCONDITIONAL
-from guidsvc.domain.record import Record
 from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound
 from guidsvc.http.headers.request_id import draw
-from guidsvc.http.response import Response
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
 from guidsvc.telemetry.metrics import QUICK_SECONDS
@@ -43,41 +42,37 @@ _IDLE = frozenset({"Authorization", "Connection", "Content-Type", "Prefer"})
 """Fast-path headers that do not change the answer to a read; Authorization matters only through the caller."""
 _FORWARDED = _IDLE | {"X-Forwarded-For", "X-Forwarded-Proto"}
 """The same where no proxy is trusted, so that forwarding headers are ignored."""
+_READ_SCOPE = ACTIONS["GET"].scope
 _SENDS = frozenset({"PUT", "PATCH"})
 
 _REMEMBERED, _REMEMBERED_BYTES = 256, 1024
 """Maximum number of remembered request endings, and the maximum bytes of each."""
-_ID = "\0"
-_LENGTH = b"\r\nContent-Length: "
-_MEMO = "short"
-_STRICT = b"\r\n" + replies.STRICT_LINE[:-2].encode()
 
 
 class FastPathDispatcher:
     """The fast path: answers eligible requests, logs and counts them."""
 
-    def __init__(self, context: ApiContext) -> None:
-        meters, log, origin = context.monitor.meters, context.access_log, context.diagnostics
-        self.admission = context.admission
-        self.refusals = LoadShedder(self.admission, log, meters.requests)
-        self.service = context.service
-        self.guard = context.authenticator
-        self.under_way = context.in_flight
-        self.log = log
-        self.origin = origin
-        self.meter = meters.requests
-        self._quick = self.meter.quick(ROUTE, "GET", OK)
-        self._cache = meters.cache
-        self._tells = log is not None or bool(origin)  # each read needs a log line or diagnostic headers
-        self._forwarded = context.trusted_proxies
+    def __init__(self, pipeline: RequestPipeline) -> None:
+        context = pipeline.context
+        self.admission = pipeline.admission
+        self._pipeline = pipeline
+        self._shedder = LoadShedder(pipeline)
+        self._in_flight = pipeline.in_flight
+        self._service = context.service
+        self._metrics = context.monitor.meters.requests
+        self._quick = pipeline.quick_reads
+        self._cache = context.monitor.meters.cache
+        self._is_access_controlled = pipeline.is_access_controlled
+        self._records_reads = pipeline.records_reads
+        self._has_diagnostics = bool(context.diagnostics)
+        self._proxies = context.trusted_proxies
         self._long = DISQUALIFYING_HEADERS | {b"origin"} if context.cors.any else DISQUALIFYING_HEADERS
         self._names = context.host_names
-        self._peek = self.service.get_nowait
+        self._peek = self._service.get_nowait
+        self._render = ReadRenderer(self._service).render
         self._remembered: dict[bytes, Session | None] = {}
         self._memorable = False  # whether the last answered request may be remembered
-        self._login: Session | None = None  # of that request
-        self._head = b""  # start of a read's response, cached
-        self._until = 0.0  # expiry of that cache, by `perf_counter`
+        self._session: Session | None = None  # of that request
 
     def serve_repeated_read(self, data: bytes, peer: Peer) -> bytes | None:  # noqa: PLR0911  # each step that it is spared is an answer sooner
         """Return the answer if the bytes are a remembered read, apart from its GUID; else None."""
@@ -88,7 +83,7 @@ class FastPathDispatcher:
         if login is not None and not login.usable():
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # may be no valid GUID; then no record is found
-        if self._tells or self.under_way.draining:
+        if self._records_reads or self._in_flight.draining:
             if _GUID.fullmatch(guid) is None or not _may_ask(login):
                 return None
             return self._read("GET", guid, {}, peer.remote_ip, login, secure=peer.secure)
@@ -99,20 +94,20 @@ class FastPathDispatcher:
             if _GUID.fullmatch(guid) is None or not _may_ask(login):
                 return None
             reply = replies.serialize_problem(error, draw(), more=rate_limit_header_lines(login), secure=peer.secure)
-            self.meter.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - begun)
+            self._metrics.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - begun)
             return reply
         except GuidsvcError:
             return None  # the handler meets the same error and reports it
         if record is None or not _may_ask(login):
             return None
-        reply = self._rendered(record, draw(), begun, rate_limit_header_lines(login), secure=peer.secure)
+        reply = self._render(record, draw(), begun, rate_limit_header_lines(login), secure=peer.secure)
         seconds = perf_counter() - begun
         if seconds <= QUICK_SECONDS:
             quick = self._quick
             quick.count += 1
             quick.seconds += seconds
         else:
-            self.meter.done(ROUTE, "GET", OK, seconds)
+            self._metrics.done(ROUTE, "GET", OK, seconds)
         return reply
 
     def remember_request(self, data: bytes) -> None:
@@ -120,7 +115,7 @@ class FastPathDispatcher:
         if self._memorable and len(data) <= _END + _REMEMBERED_BYTES and data.startswith(_START):
             if len(self._remembered) == _REMEMBERED:
                 self._remembered.clear()
-            self._remembered[data[_END:]] = self._login
+            self._remembered[data[_END:]] = self._session
 
     def answer(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
@@ -136,30 +131,29 @@ class FastPathDispatcher:
         name, guid = method.decode(), found[1].decode()
         remote, secure = self._client(kept, peer)
         if name in _SENDS:
-            return DirectRequest(self, name, guid, kept, remote, secure=secure) if has_small_body(kept) else None
+            return self._direct(EligibleRequest(name, guid, kept, remote, secure)) if has_small_body(kept) else None
         if name not in ACTIONS or "Content-Length" in kept:
             return None
-        login = None if self.guard is None else self.guard.cached_session(kept.get("Authorization"))
-        known = self.guard is None or (login is not None and login.caller.may(READ))
+        login = self._pipeline.cached_session(kept.get("Authorization")) if self._is_access_controlled else None
+        known = not self._is_access_controlled or (login is not None and login.caller.may(_READ_SCOPE))
         reply = None
         if known and name != "DELETE" and "If-Match" not in kept:
             reply = self._read(name, guid, kept, remote, login, secure=secure)
         if reply is None:
-            return DirectRequest(self, name, guid, kept, remote, login, secure=secure)
-        plain = name == "GET" and kept.keys() <= (_IDLE if self._forwarded.any else _FORWARDED)
-        self._memorable, self._login = plain, login
+            return self._direct(EligibleRequest(name, guid, kept, remote, secure, login))
+        plain = name == "GET" and kept.keys() <= (_IDLE if self._proxies.any else _FORWARDED)
+        self._memorable, self._session = plain, login
         return reply
 
-    def caller_of(self, kept: Mapping[str, str], remote: str) -> str | None:
-        """Return the caller whose admission share the request uses, or None if not yet known."""
-        return remote if self.guard is None else self.guard.owner_of(kept.get("Authorization"))
+    def _direct(self, request: EligibleRequest) -> DirectRequest:
+        return DirectRequest(self._pipeline, self._shedder, request)
 
     def _client(self, kept: Mapping[str, str], peer: Peer) -> tuple[str, bool]:
         """Return the client's address, and whether it uses TLS."""
-        if not self._forwarded.any:
+        if not self._proxies.any:
             return peer.remote_ip, peer.secure
-        scheme = self._forwarded.scheme(peer.remote_ip, kept.get("X-Forwarded-Proto"), peer.protocol)
-        return self._forwarded.client(peer.remote_ip, kept.get("X-Forwarded-For")), scheme == "https"
+        scheme = self._proxies.scheme(peer.remote_ip, kept.get("X-Forwarded-Proto"), peer.protocol)
+        return self._proxies.client(peer.remote_ip, kept.get("X-Forwarded-For")), scheme == "https"
 
     def _refused(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
@@ -168,23 +162,23 @@ class FastPathDispatcher:
         kept = fast_path_headers(headers, parser, self._long, self._names)
         if kept is None or not has_small_body(kept) or not requires_admission(target) or method == b"OPTIONS":
             return None
-        if self.under_way.draining:
+        if self._in_flight.draining:
             return None
         remote, secure = self._client(kept, peer)
-        if not self.admission.is_full_for(self.caller_of(kept, remote)):
+        if not self.admission.is_full_for(self._pipeline.probable_caller(kept.get("Authorization"), remote)):
             return None
         path = target.partition(b"?")[0].decode("latin-1")
-        return ShedRequest(self.refusals, method.decode(), path, kept.get("X-Request-Id"), remote, secure=secure)
+        return ShedRequest(self._shedder, method.decode(), path, kept.get("X-Request-Id"), remote, secure=secure)
 
     def _read(  # all facts about a request
         self, method: str, guid: str, kept: Mapping[str, str], remote: str, login: Session | None, *, secure: bool
     ) -> bytes | None:
         """Return the answer to an authorized read if the record is cached, else None."""
-        if self.under_way.draining:
+        if self._in_flight.draining:
             return None
         begun, misses = perf_counter(), self._cache.misses
         name, head, source = request_id_for(kept), method == "HEAD", None
-        trace = RequestTrace(name, remote) if self.origin else None
+        trace = RequestTrace(name, remote) if self._has_diagnostics else None
         token = None if trace is None else CURRENT.set(trace)
         try:
             wanted = conditions.parse(kept)
@@ -193,7 +187,7 @@ class FastPathDispatcher:
             status = problems.problem_of(error).status
             if trace is not None:
                 trace.is_opaque = isinstance(error, NotFound)
-            more = self.extra_header_lines(trace, None, begun, login)
+            more = self._extra_lines(login, None, trace, begun)
             reply = replies.serialize_problem(error, name, head=head, more=more, secure=secure)
         except GuidsvcError:
             return None
@@ -202,65 +196,27 @@ class FastPathDispatcher:
                 return None
             status = OK if wanted is UNCONDITIONAL or wanted.hold(record) else NOT_MODIFIED
             source = self._cache.source(misses)
-            more = self.extra_header_lines(trace, source, begun, login)
+            more = self._extra_lines(login, source, trace, begun)
             if status == OK and not head:
-                reply = self._rendered(record, name, begun, more, secure=secure)
+                reply = self._render(record, name, begun, more, secure=secure)
             else:
-                answer = record_response(self.service, GuidRequest(method, guid, kept, bytes), status, record)
+                answer = record_response(self._service, GuidRequest(method, guid, kept, bytes), status, record)
                 reply = replies.serialize(answer, name, head=head, more=more, secure=secure)
         finally:
             if token is not None:
                 CURRENT.reset(token)
-        self.record_completion((method, guid, status), begun, name, remote, source)
+        seconds = perf_counter() - begun
+        self._pipeline.record_completion(ROUTE, method, f"/guid/{guid}", status, seconds, name, remote, source)
         return reply
 
-    def extra_header_lines(
-        self, trace: RequestTrace | None, source: str | None, begun: float, login: Session | None
+    def _extra_lines(
+        self, session: Session | None, source: str | None, trace: RequestTrace | None, begun: float
     ) -> str:
-        """Return the rate limit and diagnostic header lines, or an empty string."""
-        lines = rate_limit_header_lines(login)
-        if trace is None or not self.origin:
-            return lines
-        return lines + self.origin.lines(source, trace, perf_counter() - begun)
-
-    def record_completion(
-        self, what: tuple[str, str, int], begun: float, name: str, remote: str, source: str | None
-    ) -> None:
-        """Count and log an answered request; `what` is its method, GUID and status."""
-        method, guid, status = what
-        seconds = perf_counter() - begun
-        if status == OK and seconds <= QUICK_SECONDS and method == "GET":
-            self._quick.count += 1
-            self._quick.seconds += seconds
-        else:
-            self.meter.done(ROUTE, method, status, seconds)
-        if self.log is not None:
-            self.log(method, f"/guid/{guid}", status, round(1000 * seconds, 2), name, remote, source)
-
-    def _rendered(self, record: Record, name: str, now: float, more: str = "", *, secure: bool) -> bytes:
-        """Return the response to a GET; `name` is the request id, `more` are extra header lines."""
-        if now >= self._until:
-            self._until = now + 1 - time() % 1
-            plain = replies.serialize(Response(OK, {"Cache-Control": "private, no-cache"}, ""), _ID)
-            self._head = plain.partition(_ID.encode())[0]
-        rest = record.render_cache.get(_MEMO)
-        if rest is None:
-            asked = GuidRequest("GET", record.guid, {}, bytes)
-            rest = replies.serialize(record_response(self.service, asked, OK, record), _ID).partition(_ID.encode())[2]
-            record.render_cache[_MEMO] = rest
-        if more:
-            place = rest.index(_LENGTH)
-            rest = b"%b\r\n%b%b" % (rest[:place], more[:-2].encode(), rest[place:])
-        if secure:
-            rest = _STRICT + rest
-        return self._head + name.encode() + rest
+        if trace is None:
+            return rate_limit_header_lines(session)
+        return self._pipeline.extra_header_lines(session, source, trace, perf_counter() - begun)
 
 
 def _may_ask(login: Session | None) -> bool:
     """Spend one request of the caller's rate limit; if False, the handler sends the rejection."""
     return login is None or login.ration.try_spend()
-
-
-def rate_limit_header_lines(login: Session | None) -> str:
-    """Return the rate limit header lines, or an empty string if the caller has no limit."""
-    return "" if login is None else login.ration.lines()

@@ -8,13 +8,10 @@ import time
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses as replies
 from guidsvc.api.execution.guid_actions import ROUTE
-from guidsvc.api.request_log import LOGGED_PATH, OTHER, labelled
+from guidsvc.api.execution.pipeline import OTHER, RequestPipeline
 from guidsvc.errors import Overloaded
 from guidsvc.http.dates import http_date
 from guidsvc.http.headers.request_id import draw, request_id
-from guidsvc.monitoring.access_log import Log
-from guidsvc.runtime.admission import Admission
-from guidsvc.telemetry.metrics import RequestMetrics
 
 _ID = "~" * len(draw())
 """Placeholder for the request id; occurs nowhere else in a rejection."""
@@ -24,21 +21,18 @@ _STATUS = problems.kind_of(Overloaded).status
 class LoadShedder:
     """Rejects requests for lack of an admission slot; logs and counts them."""
 
-    def __init__(self, admission: Admission, log: Log | None, meter: RequestMetrics) -> None:
-        self._meter = meter
-        self._admission = admission
-        self._log = log
+    def __init__(self, pipeline: RequestPipeline) -> None:
+        self._pipeline = pipeline
         self._date = ""  # of the rendered rejections
         self._parts: dict[bool, list[bytes]] = {}  # keyed by whether TLS is used
 
     def answer(self, method: str, path: str, given: str | None, remote: str, *, secure: bool = False) -> bytes:
         """Return the rejection; `given` is the client's request id, `secure` whether the request used TLS."""
-        begun, error = time.perf_counter(), self._admission.refuse()
+        begun, error = time.perf_counter(), self._pipeline.admission.refuse()
         name = draw() if given is None else request_id(given)
-        if self._log is not None:
-            self._log(method, path[:LOGGED_PATH], _STATUS, 0.0, name, remote, None)
         reply = self._reply(error, method, name, secure=secure)
-        self._meter.done(_route(path), labelled(method), _STATUS, time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        self._pipeline.record_completion(_route(path), method, path, _STATUS, seconds, name, remote, None)
         return reply
 
     def _reply(self, error: Overloaded, method: str, name: str, *, secure: bool) -> bytes:

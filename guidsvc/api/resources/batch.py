@@ -14,7 +14,8 @@ from typing import Any
 
 from tornado.httputil import HTTPHeaders
 
-from guidsvc.api.base.handler import DISCARD_BYTES, Handler
+from guidsvc.api.base.handler import Handler
+from guidsvc.api.base.input import DISCARD_BYTES
 from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, PREFERENCE_APPLIED, REPLAYED
 from guidsvc.api.contract.operation import ResponseSpec, operation

@@ -8,9 +8,10 @@ import structlog
 from pydantic_core import to_json
 
 from guidsvc.api.contract import problems
+from guidsvc.api.execution.guid_actions import ACTIONS
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
-from guidsvc.domain.caller import DELETE, READ, WRITE, Needs, Scope
+from guidsvc.domain.caller import Needs
 from guidsvc.domain.commands import BatchOperation
 from guidsvc.domain.guid_generator import ClaimedDraw
 from guidsvc.domain.preconditions import etag_of
@@ -37,8 +38,6 @@ GROUP = 128
 BRIEF_BYTES = 768
 """A result takes no more than this in brief: without its record, and with what every problem has."""
 _NO_ROOM = "The results of this batch have no room for the record: read it with a request of its own."
-
-_NEEDS: dict[str, Scope] = {"get": READ, "put": WRITE, "delete": DELETE}
 
 _log = structlog.get_logger(__name__)
 
@@ -149,7 +148,7 @@ class BatchExecutor:
             return self._failed(error, asked.line)
 
     async def _done(self, operation: BatchOperation, draw: ClaimedDraw | None, line: int | None) -> Result:
-        self._demand(_NEEDS[operation.op])
+        self._demand(ACTIONS[operation.op.upper()].scope)
         wanted = conditions.of_operation(operation)
         if operation.guid is None:
             return self._rendered(201, await self._service.create(operation, wanted, draw=draw))

@@ -17,8 +17,7 @@ from guidsvc.api.contract.headers import (
 )
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.execution import guid_actions as records
-from guidsvc.api.execution.guid_actions import GuidRequest
-from guidsvc.domain.caller import DELETE, READ, WRITE
+from guidsvc.api.execution.guid_actions import ACTIONS, GuidRequest
 from guidsvc.domain.commands import NoQuery, RecordQuery
 from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record
 from guidsvc.errors import (
@@ -121,17 +120,16 @@ class GuidHandler(RecordHandler):
         query=RecordQuery,
         headers=CONDITIONS,
         problems=(InvalidGuid, InvalidRequest, NotFound, Expired, PreconditionFailed),
-        required_scope=READ,
+        required_scope=ACTIONS["GET"].scope,
     )
     async def get(self, text: str) -> None:
         """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
         self.read_view(RecordQuery)
-        asked = self.asked(text)
-        reply = self._at_hand(asked)
+        reply = self._at_hand(self.asked(text))
         if reply is None:
-            async with self.slot():
-                reply = await records.get(self.service, asked)
-        self.send(reply)
+            await self._finish_action(text)
+        else:
+            self.send(reply)
 
     head = get
 
@@ -154,7 +152,7 @@ class GuidHandler(RecordHandler):
         headers=(*CONDITIONS, PREFER_MINIMAL),
         body=answers.Change,
         problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
-        required_scope=WRITE,
+        required_scope=ACTIONS["PUT"].scope,
     )
     async def put(self, text: str) -> None:
         """Create the GUID, or merge the members that are given into its record.
@@ -164,9 +162,7 @@ class GuidHandler(RecordHandler):
         changes nothing leaves the version as it is. Preconditions are judged first.
         """
         self.read_view(RecordQuery)
-        async with self.slot():
-            reply = await records.put(self.service, self.asked(text))
-        self.send(reply)
+        await self._finish_action(text)
 
     @operation(
         "patchGuid",
@@ -178,7 +174,7 @@ class GuidHandler(RecordHandler):
         body=answers.Patch,
         media_types=PATCHES,
         problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
-        required_scope=WRITE,
+        required_scope=ACTIONS["PATCH"].scope,
     )
     async def patch(self, text: str) -> None:
         """Apply a JSON merge patch to the record of the GUID, which must exist.
@@ -187,9 +183,7 @@ class GuidHandler(RecordHandler):
         by a patch that gives it an expiry (410). Preconditions are judged first.
         """
         self.read_view(RecordQuery)
-        async with self.slot():
-            reply = await records.patch(self.service, self.asked(text))
-        self.send(reply)
+        await self._finish_action(text)
 
     @operation(
         "deleteGuid",
@@ -198,11 +192,14 @@ class GuidHandler(RecordHandler):
         query=NoQuery,
         headers=CONDITIONS,
         problems=(InvalidGuid, InvalidRequest, NotFound, PreconditionRequired, *OF_WRITES),
-        required_scope=DELETE,
+        required_scope=ACTIONS["DELETE"].scope,
     )
     async def delete(self, text: str) -> None:
         """Delete the GUID, live or expired."""
         self.read_query(NoQuery)
-        async with self.slot():
-            reply = await records.delete(self.service, self.asked(text))
-        self.send(reply)
+        await self._finish_action(text)
+
+    async def _finish_action(self, text: str) -> None:
+        """Execute the action of the method in an admission slot, and finish the request."""
+        asked = self.asked(text)
+        self.send(await self.pipeline.execute(self.slot(), ACTIONS[asked.method], asked, self.caller))

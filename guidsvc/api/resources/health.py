@@ -46,7 +46,7 @@ class ReadyHandler(Handler):
     @operation("getReadyz", "Is it ready?", ResponseSpec(200, "It is, or is degraded.", answers.Ready))
     async def get(self) -> None:
         """Answer with the state of each part; a problem if the store is down, or the service about to end."""
-        if self.under_way.draining:
+        if self.pipeline.in_flight.draining:
             raise StoreUnavailable("the service is about to end")
         probes = self.context.probes
         store, cache = await asyncio.gather(_state(probes.store), _state(probes.cache))

@@ -34,15 +34,14 @@ class DiagnosticHeaders:
         """Whether any header is selected."""
         return self.cache_status or self.server_timing
 
-    def headers(self, source: str | None, trace: RequestTrace, seconds: float) -> dict[str, str]:
-        """Return the headers of a response that took `seconds`."""
-        told = {"Cache-Status": CACHE_STATUS[source]} if self.cache_status and source is not None else {}
+    def header_lines(self, source: str | None, trace: RequestTrace, seconds: float) -> str:
+        """Return the header lines of a response that took `seconds`, each with its line end."""
+        lines = ""
+        if self.cache_status and source is not None:
+            lines += f"Cache-Status: {CACHE_STATUS[source]}\r\n"
         if self.server_timing:
             parts = () if trace.is_opaque else _PARTS
             spent = {part: trace.spent[part] for part in parts if part in trace.spent} | {"total": seconds}
-            told["Server-Timing"] = ", ".join(f"{name};dur={1000 * each:.2f}" for name, each in spent.items())
-        return told
-
-    def lines(self, source: str | None, trace: RequestTrace, seconds: float) -> str:
-        """Return the same as header lines."""
-        return "".join(f"{name}: {value}\r\n" for name, value in self.headers(source, trace, seconds).items())
+            timing = ", ".join(f"{name};dur={1000 * each:.2f}" for name, each in spent.items())
+            lines += f"Server-Timing: {timing}\r\n"
+        return lines

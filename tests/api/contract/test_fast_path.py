@@ -16,6 +16,7 @@ from tornado.netutil import bind_sockets
 
 from guidsvc.api.app import make_app
 from guidsvc.api.execution.context import Probes
+from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.cache import open_cache
@@ -32,7 +33,7 @@ from guidsvc.store import open_store
 from guidsvc.store.instrumented import InstrumentedStore
 from guidsvc.telemetry.metrics import Metrics, RequestMetrics
 from tests.conftest import FakeClock
-from tests.support.api_context import api_context
+from tests.support.api_context import api_context, request_pipeline
 from tests.support.http_client import hang_up
 
 GUIDS = [f"{number:032X}" for number in (1, 0xABC)]
@@ -182,9 +183,10 @@ async def service(
             monitor=ProcessMonitor(meters),
             diagnostics=origin,
         )
-        app = make_app(context)
+        app = make_app(RequestPipeline(context))
         sockets = bind_sockets(0, "127.0.0.1")
-        way = FastPathDispatcher(replace(context, access_log=log if logged else None)) if short else None
+        of_fast_path = RequestPipeline(context if logged else replace(context, access_log=None))
+        way = FastPathDispatcher(of_fast_path) if short else None
         async with serving_on(sockets, app, ServerHooks(RequestMetrics()), short=way):
             client = Way(sockets[0].getsockname()[1], lines, context.in_flight, meters)
             try:
@@ -254,7 +256,7 @@ async def test_when_the_service_is_about_to_end_the_short_way_ends_connections_t
 
 def test_the_heads_that_are_remembered_are_bounded() -> None:
     service_of_none = cast(GuidService, SimpleNamespace(get_nowait=None))
-    way = FastPathDispatcher(api_context(service=service_of_none))
+    way = FastPathDispatcher(request_pipeline(service=service_of_none))
     way._memorable = True
     for number in range(2000):
         way.remember_request(

@@ -15,6 +15,7 @@ from tornado.netutil import bind_sockets
 from guidsvc import errors
 from guidsvc.api.app import make_app
 from guidsvc.api.contract import problems
+from guidsvc.api.execution.pipeline import RequestPipeline
 from tests.api.resources.test_guid import assert_problem
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.api_context import api_context
@@ -101,7 +102,7 @@ async def test_a_chunked_body_without_end_is_refused_when_it_has_gone_too_far(se
 async def test_when_the_service_has_ended_no_request_begins(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("request failed")
     context = api_context()
-    server = HTTPServer(make_app(context))
+    server = HTTPServer(make_app(RequestPipeline(context)))
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)
     client = Client(sockets[0].getsockname()[1])

@@ -26,7 +26,7 @@ from guidsvc.domain.commands import ListQuery, render_cursor
 from guidsvc.domain.record import EXAMPLE_GUID, MAX_TIME
 from guidsvc.http.constants import NDJSON
 from tests.conftest import Serving
-from tests.support.api_context import api_context
+from tests.support.api_context import request_pipeline
 from tests.support.backing_servers import ROOT
 
 pytestmark = pytest.mark.both_servers
@@ -97,7 +97,7 @@ def test_what_is_described_is_what_is_served() -> None:
 
 
 def test_what_is_described_answers_as_it_is_described_and_nothing_else_does() -> None:
-    app = make_app(api_context())  # nothing is asked of it
+    app = make_app(request_pipeline())  # nothing is asked of it
     matched = {rule.matcher.regex.pattern for rule in app.wildcard_router.rules}  # type: ignore[attr-defined]
 
     assert matched == {re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(path)) + "$" for path in DOCUMENT["paths"]}

@@ -7,10 +7,10 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.web import Application
 
 from guidsvc.api.app import make_app
-from tests.support.api_context import api_context
+from tests.support.api_context import request_pipeline
 from tests.support.factories import GUID
 
-APP = make_app(api_context())  # nothing is asked of it
+APP = make_app(request_pipeline())  # nothing is asked of it
 PATHS = [
     *(re.sub(r"\{\w+\}", GUID, route.path) for route in APP.routes),
     "/guid/",

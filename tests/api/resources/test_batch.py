@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from guidsvc.api.base.handler import DISCARD_BYTES
+from guidsvc.api.base.input import DISCARD_BYTES
 from guidsvc.api.resources import batch
 from tests.api.contract.test_handler import raw
 from tests.api.resources.test_guid import assert_problem

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import pytest
 
 from guidsvc.api.fast_path.load_shedding import LoadShedder
-from guidsvc.runtime.admission import Admission
-from guidsvc.telemetry.metrics import RequestMetrics
 from tests.conftest import ExpectedLogs, Serving
+from tests.support.api_context import request_pipeline
 from tests.support.certificates import Certificate
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply, hang_up, read_reply
@@ -152,7 +151,7 @@ async def test_a_refusal_for_lack_of_room_protects_like_any_reply(
     given: str | None, expected_logs: ExpectedLogs, *, secure: bool
 ) -> None:
     expected_logs.add("overload")
-    refusals = LoadShedder(Admission(), None, RequestMetrics())
+    refusals = LoadShedder(request_pipeline())
     for _ in range(2):
         head = refusals.answer("GET", AT, given, "127.0.0.1", secure=secure).partition(b"\r\n\r\n")[0]
         assert b"\r\nX-Content-Type-Options: nosniff\r\n" in head

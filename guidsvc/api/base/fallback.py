@@ -1,0 +1,41 @@
+"""Handlers of requests that no route serves: `OPTIONS *`, another host name, an unknown path."""
+
+from guidsvc.api.base.handler import Handler
+from guidsvc.http.constants import METHODS
+from guidsvc.http.errors import MisdirectedRequest, NoSuchPath
+
+
+class ServerWideOptions(Handler):
+    """`OPTIONS *`: a request for the service as a whole (RFC 9110, 9.3.7)."""
+
+    def allowed_methods(self) -> str:
+        """Return the Allow header of all methods that any path serves."""
+        return ", ".join(METHODS)
+
+
+class Misdirected(Handler):
+    """Any request under a host name that is not accepted."""
+
+    def get(self, *_: str) -> None:
+        """Refuse it."""
+        raise MisdirectedRequest
+
+    head = post = put = patch = delete = options = get
+
+    def _translated(self, error: BaseException | None) -> BaseException:
+        """Return MisdirectedRequest for unknown methods too."""
+        return error if isinstance(error, MisdirectedRequest) else MisdirectedRequest()
+
+
+class UnknownPath(Handler):
+    """Any request for an unknown path."""
+
+    def get(self, *_: str) -> None:
+        """Say that there is nothing."""
+        raise NoSuchPath("Nothing is served at this path.")
+
+    head = post = put = patch = delete = options = get
+
+    def _translated(self, error: BaseException | None) -> BaseException:
+        """Return NoSuchPath for unknown methods too."""
+        return error if isinstance(error, NoSuchPath) else NoSuchPath("Nothing is served at this path.")

@@ -1,0 +1,116 @@
+"""Writing of responses: whole, idempotent, or streamed."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from http.client import NOT_FOUND, NOT_MODIFIED
+from typing import Any
+
+from pydantic_core import to_json
+from tornado.iostream import StreamClosedError
+
+from guidsvc.api.base.input import InputHandler
+from guidsvc.api.contract.headers import REPLAYED
+from guidsvc.api.parsing.idempotency_key import parse as parse_key
+from guidsvc.http.headers.diagnostics import source_of
+from guidsvc.http.response import Response
+from guidsvc.services.idempotency import Brief, RequestBody
+from guidsvc.telemetry.tracing import RequestTrace
+
+
+class OutputHandler(InputHandler):
+    """A handler that writes its response."""
+
+    trace: RequestTrace
+    _is_last = False  # the end of the connection ends the response: HTTP/1.0 has no other way to end a stream
+    _streaming: asyncio.Task[None] | None = None  # cancelled when the client disconnects
+
+    def reply(self, status: int, content: bytes | dict[str, Any] | None = None) -> None:
+        """Finish the request with a status and an optional JSON body, followed by a newline for terminals."""
+        self.set_status(status)
+        if content is not None:
+            self.write((to_json(content) if isinstance(content, dict) else content) + b"\n")
+        self.finish()
+
+    def send(self, answer: Response) -> None:
+        """Finish the request with a response."""
+        for name, value in answer.headers.items():
+            self.set_header(name, value)
+        if answer.body is None and answer.status != NOT_MODIFIED:
+            self.clear_header("Content-Type")
+        self.reply(answer.status, None if answer.body is None else answer.body.encode())
+
+    async def send_idempotent(
+        self,
+        work: RequestBody,
+        *,
+        repeatable: bool = True,
+        brief: Brief | None = None,
+        needs_receipt: bool = True,
+    ) -> None:
+        """Finish the request with the response of `work`, or with the stored one if its key was used before.
+
+        A request that needs no receipt accepts a key and ignores it. `brief` makes the form in which a response too
+        large to store is stored.
+        """
+        request = parse_key(self.request, bytes(self._received), caller=self.caller, repeatable=repeatable)
+        if request is None or not needs_receipt:
+            self.send(await work(None))
+            return
+        answer, replayed = await self.context.idempotency.once(request, work, brief)
+        if replayed:
+            self.set_header(REPLAYED.name, "true")
+        self.send(answer)
+
+    async def stream(self, parts: AsyncGenerator[bytes], *, is_confirmed: bool = True) -> None:
+        """Finish the request with these parts, at the client's pace; stop if the client disconnects.
+
+        Unless `is_confirmed` is False, the session is confirmed before each part; if it has ended, the stream aborts.
+        The head goes out with the first part, so an earlier error becomes a problem document. A HEAD takes no part.
+        """
+        if self.request.version == "HTTP/1.0":
+            self._is_last = True
+        self.add_extra_headers()
+        if self.request.method == "HEAD":
+            with suppress(StreamClosedError):  # on_connection_close handles it
+                await self.flush()
+                self.finish()
+            return
+        self._streaming = asyncio.current_task()
+        first = True
+        async with aclosing(parts):
+            while True:
+                if is_confirmed:
+                    await self.confirm()
+                async with self.slot(patient=not first):
+                    part = await anext(parts, None)
+                first = False
+                if part is None:
+                    break
+                self.write(part)
+                del part  # the connection keeps it until it is sent
+                try:
+                    await self.flush()
+                except StreamClosedError:  # on_connection_close handles it
+                    return
+        self._streaming = None
+        self.finish()
+
+    def vary(self, names: str) -> None:
+        """Add request headers to Vary, beside those that every response has."""
+        always = self._headers.get("Vary")
+        self.set_header("Vary", names if always is None else f"{names}, {always}")
+
+    @property
+    def source(self) -> str | None:
+        """Where a read's record came from, or None."""
+        return source_of(str(self.request.method), self.get_status(), self.trace)
+
+    def add_extra_headers(self) -> None:
+        """Add the rate limit headers, and the diagnostic headers if enabled."""
+        if self._headers_written:
+            return
+        self.trace.is_opaque |= self.get_status() == NOT_FOUND
+        seconds = max(0.0, self.request.request_time())
+        for line in self.pipeline.extra_header_lines(self.login, self.source, self.trace, seconds).splitlines():
+            self.set_header(*line.split(": ", 1))

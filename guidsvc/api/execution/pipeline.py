@@ -1,0 +1,123 @@
+"""The request pipeline: the steps that a request takes, in a Tornado handler and on the fast path alike.
+
+A request enters, is authenticated, is executed in an admission slot, gets its extra headers, leaves, and is recorded.
+"""
+
+from http.client import OK
+
+from guidsvc.api.execution.context import ApiContext
+from guidsvc.api.execution.guid_actions import ROUTE, Action, GuidRequest
+from guidsvc.auth.authenticator import Session
+from guidsvc.domain.caller import Caller
+from guidsvc.errors import StoreUnavailable
+from guidsvc.http.constants import METHODS
+from guidsvc.http.response import Response
+from guidsvc.runtime.admission import Slot
+from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.telemetry.metrics import QUICK_SECONDS
+from guidsvc.telemetry.tracing import RequestTrace
+
+LOGGED_PATH = 200
+"""Maximum characters of a path in a log line."""
+OTHER = "other"
+"""The metrics label of unknown paths and of methods that are not served."""
+
+
+class RequestPipeline:
+    """The shared steps of a request, over the collaborators in the context."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self.context = context
+        self.in_flight = context.in_flight
+        self.admission = context.admission
+        self.is_access_controlled = context.authenticator is not None
+        self._authenticator = context.authenticator
+        self._requests = context.monitor.meters.requests
+        self._access_log = context.access_log
+        self._has_diagnostics = bool(context.diagnostics)
+        self.quick_reads = self._requests.quick(ROUTE, "GET", OK)
+        """The counter of quick reads of a record."""
+        self.records_reads = context.access_log is not None or self._has_diagnostics
+        """Whether each read needs a log line or diagnostic headers."""
+
+    def require_open(self) -> None:
+        """Raise StoreUnavailable if the service has ended: then no request may begin."""
+        if self.in_flight.closed:
+            raise StoreUnavailable("the service has ended")
+
+    def cached_session(self, authorization: str | None) -> Session | None:
+        """Return the cached session, and spend one request of its rate limit; None if it must be authenticated."""
+        return None if self._authenticator is None else self._authenticator.cached_session(authorization)
+
+    async def authenticate(self, authorization: str | None, address: str, cancel_scope: CancelScope | None) -> Session:
+        """Return the session of a caller that has no cached one, where access is controlled.
+
+        The request's admission slot is released: authenticated callers must not wait for this request.
+        """
+        assert self._authenticator is not None  # noqa: S101  # nosec B101  # see is_access_controlled
+        self.release_slot(cancel_scope)
+        return await self._authenticator.authenticate(authorization, address)
+
+    async def confirm(self, session: Session | None) -> None:
+        """Raise Unauthorized if the caller's key or token has ended or its rights have changed."""
+        if self._authenticator is not None and session is not None and not session.usable():
+            await self._authenticator.confirm(session)
+
+    def probable_caller(self, authorization: str | None, address: str) -> str | None:
+        """Return the caller whose admission share a new request uses, or None if it is not known yet."""
+        return address if self._authenticator is None else self._authenticator.owner_of(authorization)
+
+    def release_slot(self, cancel_scope: CancelScope | None) -> None:
+        """Release the admission slot that the connection took: the request must wait for something else first."""
+        if cancel_scope is not None:
+            self.admission.release(cancel_scope)
+
+    async def execute(self, slot: Slot, action: Action, request: GuidRequest, caller: Caller) -> Response:
+        """Execute the action of a caller on a GUID, in an admission slot."""
+        async with slot:
+            return await action.run(self.context.service.acting_for(caller), request)
+
+    def extra_header_lines(
+        self, session: Session | None, source: str | None, trace: RequestTrace, seconds: float
+    ) -> str:
+        """Return the rate limit headers and the diagnostic headers, if any, as header lines."""
+        lines = rate_limit_header_lines(session)
+        if not self._has_diagnostics:
+            return lines
+        return lines + self.context.diagnostics.header_lines(source, trace, seconds)
+
+    def record_completion(  # noqa: PLR0913, PLR0917  # what is recorded of a request
+        self,
+        route: str,
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        request_id: str,
+        address: str,
+        source: str | None,
+    ) -> None:
+        """Count and log an answered request; `source` is where the record came from, if one was read."""
+        if status == OK and seconds <= QUICK_SECONDS and method == "GET" and route == ROUTE:
+            self.quick_reads.count += 1
+            self.quick_reads.seconds += seconds
+        else:
+            self._requests.done(route, _label_of(method), status, seconds)
+        if self._access_log is not None:
+            ms = round(1000 * seconds, 2)
+            self._access_log(method, path[:LOGGED_PATH], status, ms, request_id, address, source)
+
+
+def queue_name(session: Session | None, address: str) -> str:
+    """Return the admission queue of a request: the caller's owner, or its address where access control is off."""
+    return address if session is None else session.caller.owner
+
+
+def rate_limit_header_lines(session: Session | None) -> str:
+    """Return the rate limit header lines, or an empty string if the caller has no limit."""
+    return "" if session is None else session.ration.lines()
+
+
+def _label_of(method: str) -> str:
+    """Return the metrics label of a method. Clients can invent methods; the number of labels must stay bounded."""
+    return method if method in METHODS else OTHER

@@ -1,0 +1,38 @@
+"""Rendering of plain reads of a record, from parts that are rendered once a second and once per record."""
+
+from http.client import OK
+from time import time
+
+from guidsvc.api.execution.guid_actions import GuidRequest, record_response
+from guidsvc.api.execution.responses import insert_header_lines, split_at_request_id
+from guidsvc.domain.record import Record
+from guidsvc.http.response import Response
+from guidsvc.services.guid_service import GuidService
+
+_PART = "read"
+"""Key of the rendered end of a response in `Record.render_cache`."""
+_ANY_READ = Response(OK, {"Cache-Control": "private, no-cache"}, "")
+"""A response that starts like every read."""
+
+
+class ReadRenderer:
+    """Renders 200 responses to plain reads, equal to those of `responses.serialize`."""
+
+    def __init__(self, service: GuidService) -> None:
+        self._service = service
+        self._start = b""  # up to the request id
+        self._until = 0.0  # expiry of that, by `perf_counter`
+
+    def render(self, record: Record, request_id: str, now: float, more: str = "", *, secure: bool) -> bytes:
+        """Return the response to a GET; `now` is the time by `perf_counter`, `more` are extra header lines."""
+        if now >= self._until:
+            self._until = now + 1 - time() % 1
+            self._start, _ = split_at_request_id(_ANY_READ)
+        rest = record.render_cache.get(_PART)
+        if rest is None:
+            asked = GuidRequest("GET", record.guid, {}, bytes)
+            _, rest = split_at_request_id(record_response(self._service, asked, OK, record))
+            record.render_cache[_PART] = rest
+        if more or secure:
+            rest = insert_header_lines(rest, more, secure=secure)
+        return self._start + request_id.encode() + rest
