@@ -18,13 +18,19 @@
     ├── QuotaExceeded         the owner has reached its quota of GUIDs
     ├── RateLimited           the caller has exceeded a rate limit
     ├── Unavailable           nothing was changed; the call may be retried
-    │   ├── StoreUnavailable
-    │   │   ├── StoreReadOnly       the store accepts reads but rejects writes
-    │   │   │   └── StoreReplaced   the store's file was removed or replaced
-    │   │   ├── DeadlineExceeded    the deadline passed before the call reached the store
-    │   │   └── ClientDisconnected  the client disconnected before the call reached the store
-    │   ├── Overloaded        the service is overloaded
-    │   └── CacheUnavailable
+    │   ├── StoreUnavailable          the store cannot respond
+    │   │   └── StoreReadOnly         the store accepts reads but rejects writes
+    │   │       └── StoreReplaced     the store's file was removed or replaced
+    │   ├── CacheUnavailable          the cache cannot respond
+    │   ├── MetricsUnavailable        the metrics files of the processes cannot be read
+    │   ├── TemporaryFileUnavailable  a temporary file of a batch cannot be written
+    │   ├── Overloaded                the service is overloaded
+    │   ├── TooManyConnections        the limit of connections is reached
+    │   ├── ShuttingDown              the service is about to end, or has ended
+    │   ├── Contention                concurrent writers won every race for a record, a key or a ledger
+    │   ├── LeaseExpired              a lease ended before the write under it could take effect
+    │   ├── DeadlineExceeded          the deadline of the request passed before the call was sent
+    │   └── ClientDisconnected        the client disconnected before the call was sent
     ├── OutcomeUnknown        a write was sent but no response came
     ├── CorruptRecord         the stored data is not a valid record
     └── StartError            the service cannot start with this configuration
@@ -224,7 +230,7 @@ class Unavailable(GuidsvcError):
 
 
 class StoreUnavailable(Unavailable):
-    """The store cannot respond."""
+    """The store cannot respond. Slots, locks, leases and deadlines have errors of their own."""
 
 
 class StoreReadOnly(StoreUnavailable):
@@ -235,20 +241,44 @@ class StoreReplaced(StoreReadOnly):
     """A file of the store was removed or replaced while open, so writes to it would be lost."""
 
 
-class DeadlineExceeded(StoreUnavailable):
-    """The deadline of the request passed before the call reached the store."""
+class CacheUnavailable(Unavailable):
+    """The cache cannot respond."""
 
 
-class ClientDisconnected(StoreUnavailable):
-    """The client disconnected before the call reached the store."""
+class MetricsUnavailable(Unavailable):
+    """The metrics files of the processes cannot be read."""
+
+
+class TemporaryFileUnavailable(Unavailable):
+    """A temporary file of a batch cannot be written."""
 
 
 class Overloaded(Unavailable):
     """The service is overloaded: the request cannot be served in time."""
 
 
-class CacheUnavailable(Unavailable):
-    """The cache cannot respond."""
+class TooManyConnections(Unavailable):
+    """The limit of connections is reached."""
+
+
+class ShuttingDown(Unavailable):
+    """The service is about to end, or has ended."""
+
+
+class Contention(Unavailable):
+    """Concurrent writers won every race for a record, a key or a ledger, or held its lock for too long."""
+
+
+class LeaseExpired(Unavailable):
+    """A lease, or the window of a write, ended before the write under it could take effect."""
+
+
+class DeadlineExceeded(Unavailable):
+    """The deadline of the request passed before the call was sent to the store."""
+
+
+class ClientDisconnected(Unavailable):
+    """The client disconnected before the call was sent to the store."""
 
 
 class OutcomeUnknown(GuidsvcError):

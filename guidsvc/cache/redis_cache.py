@@ -32,7 +32,7 @@ from guidsvc.cache.redis_link import RedisLink, open_link
 from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
 from guidsvc.domain import lifecycle as rules
 from guidsvc.domain.record import Record
-from guidsvc.errors import CacheUnavailable, GuidsvcError, StoreUnavailable
+from guidsvc.errors import CacheUnavailable, GuidsvcError, LeaseExpired, Unavailable
 from guidsvc.runtime.background import BackgroundTasks, running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.cache_fence import Mode
@@ -164,20 +164,20 @@ class RedisCache(DelegatingStore[Backend]):
         return await self._store.get(guid)  # an expired record may since have been purged and created again
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        """Write within a window; CacheUnavailable or StoreUnavailable, and nothing changed, if none can be obtained."""
+        """Write within a window; Unavailable, and nothing changed, if none can be obtained."""
         if old is None:
             return await self._store.swap(None, new, not_after=not_after)
         with self._written(old.guid):
             window = await self._open(old.guid)
             try:
                 swapped = await self._store.swap(old, new, not_after=earliest(window.not_after, not_after))
-            except StoreUnavailable:
+            except Unavailable:
                 self._close(window)
                 raise
             # If the outcome is unknown, the marker stays: the write may still take effect while the marker lives.
         self._close(window)
         if not swapped and self._timer() >= window.until:
-            raise StoreUnavailable("the store took longer than the time that the write had")
+            raise LeaseExpired("the window of the write ended before the store applied it")
         return swapped
 
     async def check(self) -> None:
@@ -264,7 +264,7 @@ class RedisCache(DelegatingStore[Backend]):
             window = await (self._without(guid, view) if view.fence.mode is Mode.OFF else self._with(guid, view))
             if window is not None:
                 return window
-        raise CacheUnavailable(f"no cache could be told of a write within {WINDOW_SECONDS} s")
+        raise CacheUnavailable(f"no cache could be invalidated within {WINDOW_SECONDS} s")
 
     async def _without(self, guid: str, view: FenceView) -> _WriteWindow | None:
         """Return a window that does not involve Redis, or wait until one is possible and return None."""

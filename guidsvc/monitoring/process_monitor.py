@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from guidsvc.errors import StoreUnavailable
+from guidsvc.errors import MetricsUnavailable
 from guidsvc.runtime.background import spawn_detached
 from guidsvc.telemetry.metrics import Metrics
 
@@ -84,7 +84,7 @@ class ProcessMonitor:
             self._files.close()
 
     async def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics of all processes, and their media type; raise StoreUnavailable if that fails.
+        """Return the metrics of all processes, and their media type; raise MetricsUnavailable if that fails.
 
         Concurrent requests for one media type share one rendering.
         """
@@ -122,7 +122,7 @@ class ProcessMonitor:
                 else rendered
             )
         except (OSError, ValueError) as error:
-            raise StoreUnavailable(f"metrics cannot be read: {error}") from error
+            raise MetricsUnavailable(f"metrics cannot be read: {error}") from error
 
     async def _render(self, together: "MultiProcessCollector", accept: str) -> tuple[tuple[bytes, str], bool]:
         """Render the files of all processes, and record those left out; return also whether some are new."""

@@ -3,7 +3,7 @@
 import asyncio
 from weakref import WeakValueDictionary
 
-from guidsvc.errors import StoreUnavailable
+from guidsvc.errors import Contention
 
 TURN_SECONDS = 10.0
 """How long a write waits for earlier writes of the same GUID, in seconds."""
@@ -16,7 +16,7 @@ class KeyedLock:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # only locks in use
 
     def acquire(self, guid: str, seconds: float = TURN_SECONDS) -> "_Turn":
-        """Return the lock of a GUID, for use with `async with`. Entering raises StoreUnavailable after a timeout."""
+        """Return the lock of a GUID, for use with `async with`. Entering raises Contention after a timeout."""
         taken = guid in self._locks  # a writer holds it, waits for it, or is just being woken
         return _Turn(guid, self._locks.setdefault(guid, asyncio.Lock()), seconds if taken else None)
 
@@ -39,7 +39,7 @@ class _Turn:
             async with asyncio.timeout(self._seconds):
                 await self._lock.acquire()
         except TimeoutError as error:
-            raise StoreUnavailable(f"GUID {self._guid} is being written by too many at once") from error
+            raise Contention(f"GUID {self._guid} has too many concurrent writers") from error
 
     async def __aexit__(self, *_: object) -> None:
         self._lock.release()

@@ -21,6 +21,7 @@ from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions
 from guidsvc.domain.record import Record
 from guidsvc.errors import (
+    Contention,
     GuidsvcError,
     NotFound,
     OutcomeUnknown,
@@ -194,7 +195,7 @@ class GuidService:
             record = self._first(self._draw(self._clock()), change, conditions)
             if await self._swap("create", None, record):
                 return record
-        raise StoreUnavailable(f"{self._attempts} GUIDs were drawn, and each was taken already, or created too late")
+        raise Contention(f"each of {self._attempts} generated GUIDs was taken already, or was created too late")
 
     async def _create_claimed(self, change: PutCommand, conditions: Conditions, draw: ClaimedDraw) -> Record:
         """Create a record while the claim of its request holds; return it if an earlier attempt has created it.
@@ -221,7 +222,7 @@ class GuidService:
                 raise refusal
             if taken is not None:
                 guid, stored = draw(self._clock()), None
-        raise StoreUnavailable(f"{self._attempts} times a GUID was taken already, or its creation came too late")
+        raise Contention(f"each of {self._attempts} generated GUIDs was taken already, or was created too late")
 
     def _first(self, guid: str, change: PutCommand, conditions: Conditions, gone: Record | None = None) -> Record:
         """Make the first record of a generated GUID, or the first after one that is gone."""
@@ -356,7 +357,7 @@ class GuidService:
                 except QuotaExceeded:
                     if not await self._has_changed(guid, stored):
                         raise
-        raise StoreUnavailable(f"GUID {guid} was changed by others {self._attempts} times in a row")
+        raise Contention(f"GUID {guid} was changed by others {self._attempts} times in a row")
 
     async def _has_changed(self, guid: str, read: Record | None) -> bool:
         """Return whether the record has changed since it was read. If so, it may count against the quota already."""

@@ -43,8 +43,9 @@ from guidsvc.errors import (
     GuidsvcError,
     IdempotencyMismatch,
     InProgress,
+    LeaseExpired,
     OutcomeUnknown,
-    StoreUnavailable,
+    Unavailable,
 )
 from guidsvc.http.response import Response
 from guidsvc.runtime import cancel_scope as errand
@@ -242,12 +243,12 @@ class _LeasedReceipt:
     async def not_after(self) -> int:
         """Return the end of the lease, as `Store.swap` expects it; renew the lease first if it ends soon.
 
-        Raise StoreUnavailable if it has ended.
+        Raise LeaseExpired if it has ended.
         """
         if self._seconds_left < RENEW_SECONDS:
             await asyncio.shield(self.renew())
         if self._seconds_left <= 0:
-            raise StoreUnavailable("the claim of this Idempotency-Key is over: send the request again")
+            raise LeaseExpired("the lease of this Idempotency-Key has ended; send the request again")
         return await self._term.lease_clock.not_after(self._deadline)
 
     @property
@@ -293,7 +294,7 @@ class _LeasedReceipt:
     async def _swap(self, new: Receipt | None) -> bool:
         try:
             return await self._receipts.swap_receipt(self._receipt, new)
-        except (StoreUnavailable, OutcomeUnknown) as error:
+        except (Unavailable, OutcomeUnknown) as error:
             _log.warning("receipt not written", key=self._receipt.key, error=str(error))
             return False
 

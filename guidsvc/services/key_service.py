@@ -13,13 +13,13 @@ from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, OVERLAP, ApiKey, KeyState
 from guidsvc.domain.caller import ANYONE, SCOPES, Caller
 from guidsvc.errors import (
+    Contention,
     GuidsvcError,
     InvalidField,
     InvalidRequest,
     KeyNotActive,
     NoSuchKey,
     OutcomeUnknown,
-    StoreUnavailable,
 )
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.clock import Clock
@@ -48,7 +48,7 @@ class Issued(NamedTuple):
 
 
 class KeyService:
-    """The operations on API keys. Changes may raise StoreUnavailable or OutcomeUnknown.
+    """The operations on API keys. Changes may raise Unavailable or OutcomeUnknown.
 
     If an `audit` is given, each change is logged there, with the acting caller, before the method returns.
     """
@@ -77,7 +77,7 @@ class KeyService:
             issued = Issued(*keys.generate(owner, chosen, now, expire=expire))
             if await self._swap("key-create", None, issued.key):
                 return issued
-        raise StoreUnavailable(f"{ATTEMPTS} ids of keys were drawn, and all are taken already")
+        raise Contention(f"each of {ATTEMPTS} generated key ids was taken already")
 
     async def get(self, key_id: str) -> ApiKey:
         """Return a key; raise NoSuchKey if the id is unknown or malformed."""
@@ -148,7 +148,7 @@ class KeyService:
             new = make(old)
             if new is old or await self._swap(action, old, new):
                 return new
-        raise StoreUnavailable(f"key {key_id} was changed by others {ATTEMPTS} times in a row")
+        raise Contention(f"key {key_id} was changed by others {ATTEMPTS} times in a row")
 
     async def _swap(self, action: KeyAction, old: ApiKey | None, new: ApiKey) -> bool:
         """Swap in the store. Once sent, the write is shielded from cancellation and completes."""

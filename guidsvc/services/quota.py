@@ -34,7 +34,7 @@ import structlog
 from guidsvc.domain import lifecycle as rules
 from guidsvc.domain.quota_ledger import LEASE_MS, LedgerUpdate, QuotaLedger, ReservationRequest, living
 from guidsvc.domain.record import Record
-from guidsvc.errors import GuidsvcError, OutcomeUnknown, QuotaExceeded, StoreUnavailable, Unavailable
+from guidsvc.errors import Contention, GuidsvcError, OutcomeUnknown, QuotaExceeded, StoreUnavailable, Unavailable
 from guidsvc.runtime.background import spawn_detached
 from guidsvc.runtime.batching import Batcher
 from guidsvc.runtime.clock import Clock
@@ -239,7 +239,7 @@ class _Account:
             answers = await self._try([wish for wish in wishes if wish is not None])
             if answers is not None:
                 return [None if wish is None else answers[wish.name] for wish in wishes]
-        raise StoreUnavailable(f"the ledger of {self._owner!r} was changed by others {ATTEMPTS} times in a row")
+        raise Contention(f"the ledger of {self._owner!r} was changed by others {ATTEMPTS} times in a row")
 
     async def _try(self, wishes: list[ReservationRequest]) -> dict[str, int | Exception | None] | None:
         """Try one swap; return the deadline or rejection of each request by name, or None if the race was lost."""

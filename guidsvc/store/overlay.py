@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 from guidsvc.domain.record import Record
-from guidsvc.errors import StoreUnavailable
+from guidsvc.errors import TemporaryFileUnavailable
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share, TemporarySpace
 from guidsvc.store.contract import WOULD_BLOCK, Store, WouldBlock
 from guidsvc.store.delegating import DelegatingStore
@@ -101,13 +101,13 @@ class OverlayStore(DelegatingStore[Store]):
     def _execute(self, statement: str, *values: object) -> list[tuple[object, ...]]:
         try:
             if self._fault is not None:
-                raise StoreUnavailable(self._fault)
+                raise TemporaryFileUnavailable(self._fault)
             if self._written is None:
                 self._written = _opened()
             return self._written.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             self._fault = f"the temporary database of a batch that is only validated: {error}"
-            raise StoreUnavailable(self._fault) from error
+            raise TemporaryFileUnavailable(self._fault) from error
 
 
 def _opened() -> sqlite3.Connection:

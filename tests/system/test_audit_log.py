@@ -21,7 +21,7 @@ from guidsvc.domain.caller import SCOPES, Caller
 from guidsvc.domain.commands import PutCommand
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.record import MAX_TIME, MAX_USER_CHARACTERS, Record
-from guidsvc.errors import Forbidden, OutcomeUnknown, RateLimited, StoreUnavailable, Unauthorized
+from guidsvc.errors import Contention, Forbidden, OutcomeUnknown, RateLimited, StoreUnavailable, Unauthorized
 from guidsvc.monitoring.access_log import PIPE_BUF
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.key_service import KeyService
@@ -276,7 +276,7 @@ async def test_what_was_surely_not_done_is_not_in_the_log(clock: FakeClock) -> N
     with service.dry_run() as rehearsed:
         await rehearsed.put(GUID, PutCommand(user="b"))
     store.loses = True
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(Contention):
         await service.put(GUID, PutCommand(user="b"))
     swap_fault(store, StoreUnavailable("not there"))
     with pytest.raises(StoreUnavailable):

@@ -9,7 +9,7 @@ from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.guid_actions import ROUTE, Action, GuidRequest
 from guidsvc.auth.authenticator import Session
 from guidsvc.domain.caller import Caller
-from guidsvc.errors import StoreUnavailable
+from guidsvc.errors import ShuttingDown
 from guidsvc.http.constants import METHODS
 from guidsvc.http.response import Response
 from guidsvc.runtime.admission import Slot
@@ -41,9 +41,9 @@ class RequestPipeline:
         """Whether each read needs a log line or diagnostic headers."""
 
     def require_open(self) -> None:
-        """Raise StoreUnavailable if the service has ended: then no request may begin."""
+        """Raise ShuttingDown if the service has ended: then no request may begin."""
         if self.in_flight.closed:
-            raise StoreUnavailable("the service has ended")
+            raise ShuttingDown("the service has ended")
 
     def cached_session(self, authorization: str | None) -> Session | None:
         """Return the cached session, and spend one request of its rate limit; None if it must be authenticated."""

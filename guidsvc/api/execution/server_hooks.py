@@ -7,7 +7,7 @@ import structlog
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses
 from guidsvc.api.execution.guid_actions import requires_admission
-from guidsvc.errors import StoreUnavailable
+from guidsvc.errors import TooManyConnections
 from guidsvc.http.headers.request_id import draw
 from guidsvc.telemetry.metrics import RequestMetrics
 
@@ -35,7 +35,7 @@ class ServerHooks:
     def reject_connection(self, *, secure: bool) -> bytes:
         self._meter.refused[SERVICE_UNAVAILABLE] += 1
         return responses.serialize_problem(
-            StoreUnavailable("there are too many connections"), draw(), last=True, secure=secure
+            TooManyConnections("there are too many connections"), draw(), last=True, secure=secure
         )
 
     def log_failure(self, error: BaseException) -> None:

@@ -7,7 +7,7 @@ from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.execution.context import Probe
-from guidsvc.errors import StoreReadOnly, StoreReplaced, StoreUnavailable, Unavailable
+from guidsvc.errors import ShuttingDown, StoreReadOnly, StoreReplaced, StoreUnavailable, Unavailable
 
 PROBE_SECONDS = 2.0
 """A part that takes longer than this to answer counts as down."""
@@ -47,7 +47,7 @@ class ReadyHandler(Handler):
     async def get(self) -> None:
         """Answer with the state of each part; a problem if the store is down, or the service about to end."""
         if self.pipeline.in_flight.draining:
-            raise StoreUnavailable("the service is about to end")
+            raise ShuttingDown("the service is about to end")
         probes = self.context.probes
         store, cache = await asyncio.gather(_state(probes.store), _state(probes.cache))
         if store == _DOWN:

@@ -17,7 +17,7 @@ from pydantic_core import to_json
 
 from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_line
-from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, Overloaded, StoreUnavailable, detached
+from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, Overloaded, TemporaryFileUnavailable, detached
 from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share
 
@@ -239,7 +239,7 @@ class LineBatch:
             _log.warning("a temporary file cannot be written", error=str(error))
             self._rest = b"".join(result.within(0) + b"\n" for result in results)
             self._first_undone = self._first_undone or last.number + 1
-            self.stop(StoreUnavailable(f"a temporary file cannot be written: {error.strerror}"))
+            self.stop(TemporaryFileUnavailable(f"a temporary file cannot be written: {error.strerror}"))
 
 
 def _write_all(file: IO[bytes], text: bytes) -> None:

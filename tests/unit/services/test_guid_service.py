@@ -10,7 +10,7 @@ from guidsvc.domain.caller import ADMIN, SCOPES, Caller
 from guidsvc.domain.commands import ListQuery, PutCommand
 from guidsvc.domain.lifecycle import CREATION_SECONDS, TOMBSTONE_SECONDS, RetentionPolicy
 from guidsvc.domain.record import Record
-from guidsvc.errors import Expired, InvalidRequest, NotFound, StoreUnavailable
+from guidsvc.errors import Contention, Expired, InvalidRequest, NotFound
 from guidsvc.services.guid_service import GuidService
 from guidsvc.store import open_store
 from guidsvc.store.contract import Store
@@ -108,7 +108,7 @@ async def test_two_services_on_one_store_race_and_none_is_lost(racing: LosesRace
 async def test_when_every_draw_is_taken_the_service_gives_up(racing: LosesRaces, service: GuidService) -> None:
     racing.races = ATTEMPTS
 
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(Contention):
         await service.create(change(user="a"))
 
 
@@ -257,10 +257,10 @@ async def test_a_write_that_never_wins_is_given_up_as_unavailable(racing: LosesR
     await service.put(GUID, change(user="a"))
 
     racing.races = ATTEMPTS
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(Contention):
         await service.put(GUID, change(user="b"))
     racing.races = ATTEMPTS
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(Contention):
         await service.delete(GUID)
 
 

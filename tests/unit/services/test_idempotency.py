@@ -18,6 +18,7 @@ from guidsvc.errors import (
     IdempotencyMismatch,
     InProgress,
     InvalidRequest,
+    LeaseExpired,
     OutcomeUnknown,
     QuotaExceeded,
     StoreUnavailable,
@@ -395,7 +396,7 @@ async def test_one_that_stood_still_while_another_did_its_request_does_not_do_it
         done.append(answer.body)
 
     slow.meanwhile = [meanwhile]
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(LeaseExpired):
         await late.once(REQUEST, Creates(slow, clock))
 
     assert (left := await backend.get(done[0])) is not None

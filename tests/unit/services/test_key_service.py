@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import ApiKey
-from guidsvc.errors import InvalidRequest, KeyNotActive, NoSuchKey, StoreUnavailable
+from guidsvc.errors import Contention, InvalidRequest, KeyNotActive, NoSuchKey
 from guidsvc.services.key_service import ATTEMPTS, STRIDE, Issued, KeyService
 from guidsvc.store import open_keys
 from guidsvc.store.contract import ApiKeyRepository
@@ -172,6 +172,6 @@ async def test_a_lost_race_is_run_again(deal: Deal) -> None:
 
 async def test_a_race_that_is_always_lost_is_given_up(deal: Deal) -> None:
     issued = await deal.ring.create("alice", ["read"])
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(Contention):
         await deal.against(ATTEMPTS).revoke(issued.key.id)
     assert await deal.opens(issued)
