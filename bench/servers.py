@@ -106,7 +106,7 @@ def _guarded() -> Iterator[Running]:
 async def _give_key(running: Running) -> None:
     key, text = keys.generate("bench", SCOPES[:3], time.time_ns() // 1_000_000)
     async with open_keys(f"sqlite:///{running.folder / 'guidsvc.db'}") as kept:
-        await kept.swap_key(None, key)
+        await kept.swap(None, key)
     running.shown = {"Authorization": f"Bearer {text}"}
 
 

@@ -68,7 +68,7 @@ def report(found: Samples, draw: random.Random) -> bool:
 async def _measure(running: Running, count: int, connections: int, draw: random.Random) -> Samples:
     known, _ = keys.generate("alice", SCOPES, time.time_ns() // 1_000_000)
     async with open_keys(f"sqlite:///{running.folder / 'guidsvc.db'}") as kept:
-        if not await kept.swap_key(None, known):
+        if not await kept.swap(None, known):
             raise RuntimeError("the key is there already")
     kinds = [draw.random() < 0.5 for _ in range(WARM + count)]  # noqa: PLR2004  # even chances
     left, found = iter(enumerate(kinds)), Samples([], [])

@@ -4,7 +4,8 @@ client          over a real socket, to the service on SQLite and memory; with th
                 combinations of store and cache
 server          what reads HTTP: our own connection layer; Tornado's server too where a test is marked both_servers
 serving         the service in this process, on either, on any settings, with a clock of ours: `async with serving(...)`
-store           an empty store: each implementation of the contract in turn
+store           the records of an empty store: each implementation of the contract, and each cache, in turn
+database        the database that `store` is of, or caches
 sqlite_url      an empty SQLite file
 mongo_url       an empty database in the MongoDB-protocol server of the session, or in GUIDSVC_TEST_MONGO_URL
 redis_url       an empty Redis: the server of the session, or GUIDSVC_TEST_REDIS_URL (which is flushed!)
@@ -35,7 +36,7 @@ from guidsvc.cache import open_cache
 from guidsvc.config import Settings
 from guidsvc.monitoring import log_config as logs
 from guidsvc.store import open_store
-from guidsvc.store.contract import Store
+from guidsvc.store.contract import Database, RecordRepository
 from tests.support.backing_servers import Server, mongo_server, redis_server
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client
@@ -189,15 +190,27 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Store]:
+async def opened_store(
+    request: pytest.FixtureRequest, clock: FakeClock
+) -> AsyncIterator[tuple[Database, RecordRepository]]:
     url = request.getfixturevalue("mongo_url" if request.param == "mongo" else "sqlite_url")
     async with open_store(url, clock=clock, exclusive=False) as bare:
         if request.param in {"sqlite", "mongo"}:
-            yield bare
+            yield bare, bare.records
         else:
             cache_url = "memory://" if request.param == "local-cache" else request.getfixturevalue("redis_url")
             async with open_cache(cache_url, bare, clock=clock, size_bytes=1_000_000) as cache:
-                yield cache
+                yield bare, cache
+
+
+@pytest.fixture
+def store(opened_store: tuple[Database, RecordRepository]) -> RecordRepository:
+    return opened_store[1]
+
+
+@pytest.fixture
+def database(opened_store: tuple[Database, RecordRepository]) -> Database:
+    return opened_store[0]
 
 
 @pytest.fixture

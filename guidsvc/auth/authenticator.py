@@ -107,7 +107,7 @@ class Authenticator:
 
     def __init__(
         self,
-        kept: ApiKeyRepository,
+        api_keys: ApiKeyRepository,
         *,
         clock: Clock,
         limits: RateLimits | None = None,
@@ -115,7 +115,7 @@ class Authenticator:
         tokens: TokenVerifier | None = None,
         denied: DenialAudit | None = None,
     ) -> None:
-        self._keys = kept
+        self._api_keys = api_keys
         self._denied = denied
         self._clock = clock
         self._limits = limits or RateLimits(None, clock=clock)
@@ -237,7 +237,7 @@ class Authenticator:
         return await self._open(shown)
 
     async def _open(self, shown: keys.PresentedKey) -> tuple[Caller, float]:
-        key, now = await self._keys.key(shown.id), self._clock()
+        key, now = await self._api_keys.get(shown.id), self._clock()
         if not keys.verify(shown, key, now) or key is None:
             raise Unauthorized("This key is not known, or no longer good.", invalid=True)
         if key.used is None or now - key.used >= USED_EVERY_MS:
@@ -246,7 +246,7 @@ class Authenticator:
 
     async def _note_use(self, key: ApiKey, now: int) -> None:
         """Store the time of use of a key; a concurrent change of the key takes precedence."""
-        await self._keys.swap_key(key, key.model_copy(update={"used": now, "version": key.version + 1}))
+        await self._api_keys.swap(key, key.model_copy(update={"used": now, "version": key.version + 1}))
 
     async def _renew(self, login: Session) -> None:
         try:

@@ -38,8 +38,9 @@ from guidsvc.services.key_service import KeyService
 from guidsvc.services.quota import Quota
 from guidsvc.services.retention_quota import open_quotas
 from guidsvc.store import open_store
-from guidsvc.store.contract import ReceiptRepository, Store
-from guidsvc.store.instrumented import InstrumentedStore
+from guidsvc.store.cache_fence import FenceReader
+from guidsvc.store.contract import Database, RecordRepository
+from guidsvc.store.instrumented import InstrumentedDatabase
 from guidsvc.telemetry.metrics import Metrics
 
 MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
@@ -54,25 +55,21 @@ async def open_context(settings: Settings, *, clock: Clock, post: WorkerChannel 
     async with (
         _watching(settings, metrics, post) as monitor,
         _auditing(settings, clock, metrics) as audit_log,
-        open_store(
-            settings.store_url, clock=clock, exclusive=is_private(settings.cache_url), meter=metrics.store
-        ) as store,
+        _open_database(settings, clock, metrics) as database,
         open_cache(
-            settings.cache_url,
-            InstrumentedStore(store, metrics.store),
-            clock=clock,
-            size_bytes=settings.cache_size,
-            meter=metrics.cache,
+            settings.cache_url, database, clock=clock, size_bytes=settings.cache_size, meter=metrics.cache
         ) as cache,
-        open_authenticator(settings, store, clock, None if audit_log is None else audit_log.denied) as authenticator,
-        open_quotas(store, clock=clock, quota=settings.quota) as quota,
+        open_authenticator(
+            settings, database.api_keys, clock, None if audit_log is None else audit_log.denied
+        ) as authenticator,
+        open_quotas(database, clock=clock, quota=settings.quota) as quota,
         _reporting(log, audit_log),
     ):
         yield ApiContext(
-            service=_guid_service(settings, cache, quota, clock, audit_log),
-            idempotency=_idempotency(settings, store, clock),
-            keys=KeyService(store, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
-            probes=Probes(store=cache.ping, cache=cache.check),
+            service=_guid_service(settings, cache, database.fence, quota, clock, audit_log),
+            idempotency=_idempotency(settings, database, clock),
+            keys=KeyService(database.api_keys, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
+            probes=Probes(store=database.ping, cache=cache.check),
             authenticator=authenticator,
             admission=_admission(settings),
             in_flight=InFlightRequests(),
@@ -88,11 +85,25 @@ async def open_context(settings: Settings, *, clock: Clock, post: WorkerChannel 
         )
 
 
-def _guid_service(
-    settings: Settings, store: Store, quota: Quota, clock: Clock, audit_log: AuditLog | None
+@asynccontextmanager
+async def _open_database(settings: Settings, clock: Clock, metrics: Metrics) -> AsyncIterator[Database]:
+    """Open the store, exclusively if its cache lives in this process alone, and measure it."""
+    exclusive = is_private(settings.cache_url)
+    async with open_store(settings.store_url, clock=clock, exclusive=exclusive, meter=metrics.store) as database:
+        yield InstrumentedDatabase(database, metrics.store)
+
+
+def _guid_service(  # one argument per collaborator
+    settings: Settings,
+    records: RecordRepository,
+    fence: FenceReader,
+    quota: Quota,
+    clock: Clock,
+    audit_log: AuditLog | None,
 ) -> GuidService:
     return GuidService(
-        store,
+        records,
+        fence,
         clock=clock,
         draw=guid_generator.random_generator(MAKERS[settings.guid_version]),
         terms=RetentionPolicy(lifetime=settings.lifetime, retention=settings.retention),
@@ -102,9 +113,10 @@ def _guid_service(
     )
 
 
-def _idempotency(settings: Settings, receipts: ReceiptRepository, clock: Clock) -> Idempotency:
+def _idempotency(settings: Settings, database: Database, clock: Clock) -> Idempotency:
     return Idempotency(
-        receipts,
+        database.receipts,
+        database.fence,
         clock=clock,
         seeded=partial(guid_generator.seeded, MAKERS[settings.guid_version]),
         owner_bytes=settings.receipt_bytes_per_owner,

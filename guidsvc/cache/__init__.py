@@ -1,4 +1,4 @@
-"""Caches: store decorators that never serve a stale record.
+"""Caches: decorators of the records repository that never serve a stale record.
 
 Guarantee: once a write of a GUID has been acknowledged, no later read sees an older value, and no read goes back
 from a newer value to an older one. Writing first and invalidating afterwards cannot guarantee this, because an
@@ -14,15 +14,15 @@ from guidsvc.connection_urls import scheme_of, unsupported
 from guidsvc.errors import StartError
 from guidsvc.optional_imports import requires_extra
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.contract import Backend, Store
+from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.telemetry.metrics import CacheMetrics
 
 
-class Cache(Store, Protocol):
-    """A store that caches the records of another store."""
+class Cache(RecordRepository, Protocol):
+    """A repository that caches the records of another one."""
 
     async def check(self) -> None:
-        """Return if the cache itself answers, else raise CacheUnavailable. `ping` checks the store behind it."""
+        """Return if the cache itself answers, else raise CacheUnavailable. `Database.ping` checks the store."""
 
 
 def is_private(url: str) -> bool:
@@ -32,9 +32,11 @@ def is_private(url: str) -> bool:
 
 @asynccontextmanager
 async def open_cache(
-    url: str, store: Backend, *, clock: Clock, size_bytes: int, meter: CacheMetrics | None = None
+    url: str, database: Database, *, clock: Clock, size_bytes: int, meter: CacheMetrics | None = None
 ) -> AsyncIterator[Cache]:
-    """Wrap a store in the cache that a URL names, `memory://` or `redis://...`; StartError if that is impossible.
+    """Wrap the records of a database in the cache that a URL names, `memory://` or `redis://...`.
+
+    StartError if that is impossible.
 
     `size_bytes` bounds the memory of the records cached in this process. An unreachable Redis does not raise
     StartError: reads go to the store until Redis answers.
@@ -43,14 +45,14 @@ async def open_cache(
     if url == "memory://":
         from guidsvc.cache.memory import MemoryCache
 
-        cache = MemoryCache(store, clock=clock, size_bytes=size_bytes, meter=meter)
-        store.on_claim(cache.begin_anew)
+        cache = MemoryCache(database.records, clock=clock, size_bytes=size_bytes, meter=meter)
+        database.on_claim(cache.begin_anew)
         yield cache
     elif scheme in {"redis", "rediss", "unix"}:
         with requires_extra("redis", "cache_url"):
             from guidsvc.cache.redis_cache import open_redis_cache
 
-        async with open_redis_cache(url, store, clock=clock, size_bytes=size_bytes, meter=meter) as shared:
+        async with open_redis_cache(url, database, clock=clock, size_bytes=size_bytes, meter=meter) as shared:
             yield shared
     else:
         raise StartError(f"cache_url: this is no cache: {unsupported(url)}; use memory:// or redis://host:6379/0")

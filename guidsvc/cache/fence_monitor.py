@@ -43,14 +43,14 @@ class FenceView(NamedTuple):
 
 
 class FenceMonitor:
-    """Polls the fence of `store` while `keep` runs, and moves it to its next mode when due."""
+    """Polls the stored fence while `keep` runs, and moves it to its next mode when due."""
 
     until = 0.0
     """When the permission to use the caches ends, by the local timer; in the past if they may not be used."""
 
     def __init__(
         self,
-        store: FenceStore,
+        fence: FenceStore,
         link: RedisLink,
         *,
         timing: CacheTimings,
@@ -58,7 +58,7 @@ class FenceMonitor:
         meter: CacheMetrics | None = None,
     ) -> None:
         self._meter = CacheMetrics() if meter is None else meter
-        self._store = store
+        self._fence = fence
         self._link = link
         self._timing = timing
         self._timer = timer
@@ -72,7 +72,7 @@ class FenceMonitor:
         return self._view.fence.epoch if self._view is not None and self._timer() < self.until else None
 
     async def fresh(self) -> FenceView:
-        """Return a reading younger than the poll interval, so most of its lease is left; may raise StoreUnavailable."""
+        """Return a reading younger than the poll interval, so most of its lease is left; may raise Unavailable."""
         view = self._view
         if view is not None and self._timer() - view.asked < self._timing.poll:
             return view
@@ -91,7 +91,7 @@ class FenceMonitor:
 
     async def off(self, seen: Fence) -> None:
         """Set the fence to OFF, unless it has changed since `seen`: the contents of Redis are void."""
-        await self._store.swap_fence(seen, _off(seen, seen.gen + 1))
+        await self._fence.swap(seen, _off(seen, seen.gen + 1))
         await self.look()
 
     async def keep(self) -> None:
@@ -113,7 +113,7 @@ class FenceMonitor:
 
     async def _look(self) -> FenceView:
         asked = self._timer()
-        sight = await self._store.fence()
+        sight = await self._fence.read()
         told, before = self._timer(), self._view
         same = before is not None and before.fence == sight.fence
         view = self._view = FenceView(sight, asked, told, before.since if before is not None and same else told)
@@ -153,7 +153,7 @@ class FenceMonitor:
         elif await self._link.epoch_lost(fence.epoch):
             await self.off(fence)
         elif fence.mode is Mode.ARM and now >= view.since + self._timing.waited(self._timing.fence_lease):
-            await self._store.swap_fence(fence, fence._replace(mode=Mode.ON))
+            await self._fence.swap(fence, fence._replace(mode=Mode.ON))
             await self.look()
 
     async def _arm(self, fence: Fence) -> None:
@@ -161,7 +161,7 @@ class FenceMonitor:
         gen = boot.gen
         # A later generation means that the store was restored to an older state: its generation must catch up first.
         new = Fence(Mode.ARM, gen, boot.name) if gen == fence.gen + 1 else _off(fence, gen)
-        await self._store.swap_fence(fence, new)
+        await self._fence.swap(fence, new)
         await self.look()
 
 

@@ -14,8 +14,8 @@ from guidsvc.domain import lifecycle as rules
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.contract import WOULD_BLOCK, Store, WouldBlock
-from guidsvc.store.delegating import DelegatingStore
+from guidsvc.store.contract import WOULD_BLOCK, RecordRepository, WouldBlock
+from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.telemetry.metrics import CacheMetrics
 from guidsvc.telemetry.tracing import record_source
 
@@ -23,14 +23,16 @@ QUARANTINE_SECONDS = 3600.0
 """How long a key stays uncached after a write of unknown outcome, which may still take effect."""
 
 
-class MemoryCache(DelegatingStore[Store]):
-    """An LRU cache of records of `store`, bounded to `size_bytes` of memory.
+class MemoryCache(DelegatingRecords):
+    """An LRU cache of `records`, bounded to `size_bytes` of memory.
 
     Correct only if no other process writes the same records: `open_store(..., exclusive=True)`.
     """
 
-    def __init__(self, store: Store, *, clock: Clock, size_bytes: int, meter: CacheMetrics | None = None) -> None:
-        super().__init__(store)
+    def __init__(
+        self, records: RecordRepository, *, clock: Clock, size_bytes: int, meter: CacheMetrics | None = None
+    ) -> None:
+        super().__init__(records)
         self._clock = clock
         self._meter = CacheMetrics() if meter is None else meter
         self._size_bytes = size_bytes
@@ -38,7 +40,7 @@ class MemoryCache(DelegatingStore[Store]):
         self._flights: dict[str, asyncio.Task[Record | None]] = {}
         self._marked: dict[str, int] = {}  # number of writes in progress, by key
 
-    async def get(self, guid: str) -> Record | None:
+    async def get(self, guid: str, /) -> Record | None:
         """Return the cached record, else read the store; concurrent misses of a key share one read."""
         entry: Record | None = self._entries.get(guid)
         if entry is not None and not rules.is_live(entry, self._clock()):
@@ -50,7 +52,7 @@ class MemoryCache(DelegatingStore[Store]):
             return at_hand
         self._meter.miss()
         if guid in self._marked:
-            return await self._store.get(guid)
+            return await self._records.get(guid)
         flight = self._flights.get(guid)
         if flight is None:
             flight = self._flights[guid] = asyncio.create_task(self._fill(guid))
@@ -58,13 +60,13 @@ class MemoryCache(DelegatingStore[Store]):
 
     get_for_update = get
 
-    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
+    def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
         """Return the cached record, else what the store returns without waiting, and cache that if it is live."""
         entry: Record | None = self._entries.get(guid)
         if entry is not None:
             self._meter.l1_hits += 1
             return entry
-        record = self._store.get_nowait(guid)
+        record = self._records.get_nowait(guid)
         if record is not WOULD_BLOCK:
             self._meter.misses += 1
         # No write can begin between this check and the put: there is no await in between.
@@ -77,7 +79,7 @@ class MemoryCache(DelegatingStore[Store]):
         guid = (old or new).guid  # type: ignore[union-attr]  # the contract: one of them is a record
         self._mark(guid)
         try:
-            swapped = await self._store.swap(old, new, not_after=not_after)
+            swapped = await self._records.swap(old, new, not_after=not_after)
         except (OutcomeUnknown, asyncio.CancelledError):
             asyncio.get_running_loop().call_later(QUARANTINE_SECONDS, self._unmark, guid)
             raise
@@ -99,7 +101,7 @@ class MemoryCache(DelegatingStore[Store]):
     async def _fill(self, guid: str) -> Record | None:
         flight = asyncio.current_task()
         try:
-            record = await self._store.get(guid)
+            record = await self._records.get(guid)
             registered = self._flights.get(guid) is flight
             if registered and record is not None and rules.is_live(record, self._clock()):
                 put(self._entries, guid, record)

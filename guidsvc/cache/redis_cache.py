@@ -35,9 +35,9 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, GuidsvcError, LeaseExpired, Unavailable
 from guidsvc.runtime.background import BackgroundTasks, running_in_background
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.cache_fence import Mode
-from guidsvc.store.contract import WOULD_BLOCK, Backend, WouldBlock
-from guidsvc.store.delegating import DelegatingStore
+from guidsvc.store.cache_fence import FenceStore, Mode
+from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository, WouldBlock
+from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.lease import earliest
 from guidsvc.telemetry.metrics import CacheMetrics
 from guidsvc.telemetry.tracing import MISS, record_source
@@ -58,7 +58,7 @@ _log = structlog.get_logger(__name__)
 @asynccontextmanager
 async def open_redis_cache(
     url: str,
-    store: Backend,
+    database: Database,
     *,
     clock: Clock,
     size_bytes: int,
@@ -67,8 +67,16 @@ async def open_redis_cache(
 ) -> AsyncIterator["RedisCache"]:
     """Open the cache in the Redis that a URL names, whether or not it answers now, and close it at the end."""
     meter = CacheMetrics() if meter is None else meter
-    async with open_link(url, name=await store.store_id(), timing=timing, meter=meter) as link:
-        cache = RedisCache(store, link, clock=clock, size_bytes=size_bytes, timing=timing, meter=meter)
+    async with open_link(url, name=await database.store_id(), timing=timing, meter=meter) as link:
+        cache = RedisCache(
+            database.records,
+            database.fence,
+            link,
+            clock=clock,
+            size_bytes=size_bytes,
+            timing=timing,
+            meter=meter,
+        )
         async with running_in_background(cache.monitor.keep):
             try:
                 yield cache
@@ -106,12 +114,13 @@ class _WriteWindow(NamedTuple):
     marker: str | None
 
 
-class RedisCache(DelegatingStore[Backend]):
-    """Records of `store`, cached in a Redis that processes share, and in `size_bytes` of local memory."""
+class RedisCache(DelegatingRecords):
+    """The `records` of a store, cached in a Redis that processes share, and in `size_bytes` of local memory."""
 
     def __init__(  # noqa: PLR0913  # its collaborators
         self,
-        store: Backend,
+        records: RecordRepository,
+        fence: FenceStore,
         link: RedisLink,
         *,
         clock: Clock,
@@ -120,7 +129,7 @@ class RedisCache(DelegatingStore[Backend]):
         timer: MonotonicClock = time.monotonic,
         meter: CacheMetrics | None = None,
     ) -> None:
-        super().__init__(store)
+        super().__init__(records)
         self._meter = meter = CacheMetrics() if meter is None else meter
         self._link = link
         self._clock = clock
@@ -130,9 +139,9 @@ class RedisCache(DelegatingStore[Backend]):
         self._reading: dict[str, _Reading] = {}
         self._decodings = bounded(size_bytes // 2, _weigh_decoding)  # never stale: the key is the encoded value
         self._beside = BackgroundTasks()
-        self.monitor = FenceMonitor(store, link, timing=timing, timer=timer, meter=meter)
+        self.monitor = FenceMonitor(fence, link, timing=timing, timer=timer, meter=meter)
 
-    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
+    def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
         """Return the record from L1; if no cache is in use, return what the store returns without waiting."""
         held: _Held | None = self._held.get(guid)
         now = self._timer()
@@ -141,12 +150,12 @@ class RedisCache(DelegatingStore[Backend]):
                 self._meter.l1_hits += 1
                 return held.record
             return WOULD_BLOCK
-        record = self._store.get_nowait(guid)
+        record = self._records.get_nowait(guid)
         if record is not WOULD_BLOCK:
             self._meter.misses += 1
         return record
 
-    async def get(self, guid: str) -> Record | None:
+    async def get(self, guid: str, /) -> Record | None:
         """Return the record from L1, else from Redis, else from the store."""
         misses = self._meter.misses
         at_hand = self.get_nowait(guid)
@@ -161,16 +170,16 @@ class RedisCache(DelegatingStore[Backend]):
             self._meter.miss()
         else:
             record_source(MISS)  # get_nowait has counted the miss
-        return await self._store.get(guid)  # an expired record may since have been purged and created again
+        return await self._records.get(guid)  # an expired record may since have been purged and created again
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         """Write within a window; Unavailable, and nothing changed, if none can be obtained."""
         if old is None:
-            return await self._store.swap(None, new, not_after=not_after)
+            return await self._records.swap(None, new, not_after=not_after)
         with self._written(old.guid):
             window = await self._open(old.guid)
             try:
-                swapped = await self._store.swap(old, new, not_after=earliest(window.not_after, not_after))
+                swapped = await self._records.swap(old, new, not_after=earliest(window.not_after, not_after))
             except Unavailable:
                 self._close(window)
                 raise
@@ -192,7 +201,7 @@ class RedisCache(DelegatingStore[Backend]):
             value, asked, token = await self._link.read(guid, boot)
         except CacheUnavailable:
             self._meter.miss()
-            return await self._store.get(guid)
+            return await self._records.get(guid)
         if value is not None and value[:1] in {b"R", b"r"}:
             record = self._decoded(guid, value[1:])
             if record is not None and rules.is_live(record, self._clock()):
@@ -202,9 +211,9 @@ class RedisCache(DelegatingStore[Backend]):
                 return record
         self._meter.miss()
         if value != b"T":
-            return await self._store.get(guid)
-        at_hand = self._store.get_nowait(guid)
-        record = await self._store.get_linearizable(guid) if at_hand is WOULD_BLOCK else at_hand
+            return await self._records.get(guid)
+        at_hand = self._records.get_nowait(guid)
+        record = await self._records.get_linearizable(guid) if at_hand is WOULD_BLOCK else at_hand
         if record is not None and rules.is_live(record, self._clock()):
             known = record if at_hand is WOULD_BLOCK else None
             self._beside_requests(self._fill(guid, known, token, boot))
@@ -212,7 +221,7 @@ class RedisCache(DelegatingStore[Backend]):
 
     async def _fill(self, guid: str, known: Record | None, token: str, boot: str) -> None:
         """Fill Redis with a linearizable read of the store, unless `known` already is one."""
-        record = known or await self._store.get_linearizable(guid)
+        record = known or await self._records.get_linearizable(guid)
         life = 0 if record is None else min(record.expire * 1000 - self._clock(), milliseconds(self._timing.entry))
         if record is None or life <= 0:
             return

@@ -18,7 +18,7 @@ class ClaimedDraw(Protocol):
         """Generate a GUID: the same one each time the request is repeated."""
 
     async def not_after(self) -> int:
-        """Return the end of the claim, as `Store.swap` expects it; raise LeaseExpired if it has passed."""
+        """Return the end of the claim, as `RecordRepository.swap` expects it; raise LeaseExpired if it has passed."""
 
 
 def random_generator(make: Callable[[int, bytes], str]) -> GuidGenerator:

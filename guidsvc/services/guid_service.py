@@ -1,7 +1,8 @@
-"""GuidService: create, read, update, delete and list records, over a Store and a clock.
+"""GuidService: create, read, update, delete and list records, over a RecordRepository and a clock.
 
 A write reads the record, computes the new one by `guidsvc.domain.lifecycle`, and stores it by compare-and-swap. If it
-loses a race, it retries from a fresh read. The store may be a database or a cache around one; HTTP is unknown here.
+loses a race, it retries from a fresh read. The records may be those of a database, or a cache around them; HTTP is
+unknown here.
 """
 
 import asyncio
@@ -37,7 +38,8 @@ from guidsvc.runtime.temporary_space import Share
 from guidsvc.services.paging import portions, size_of
 from guidsvc.services.quota import NO_QUOTA, Quota
 from guidsvc.services.write_attempt import begin_write
-from guidsvc.store.contract import WOULD_BLOCK, Store
+from guidsvc.store.cache_fence import FenceReader
+from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
 from guidsvc.store.lease import LeaseClock, earliest
 from guidsvc.store.overlay import open_overlay
 
@@ -101,7 +103,8 @@ class GuidService:
 
     def __init__(  # noqa: PLR0913  # its collaborators, by name
         self,
-        store: Store,
+        records: RecordRepository,
+        fence: FenceReader,
         *,
         clock: Clock,
         draw: GuidGenerator,
@@ -111,7 +114,8 @@ class GuidService:
         quota: Quota = NO_QUOTA,
         audit: ChangeAudit | None = None,
     ) -> None:
-        self._store = store
+        self._records = records
+        self._fence = fence
         self._audit = audit
         self._clock = clock
         self._draw = draw
@@ -121,7 +125,7 @@ class GuidService:
         self._quota = quota
         self._turns = KeyedLock()
         self._pages = FairSemaphore(PAGES)
-        self._lease_clock = LeaseClock(store)
+        self._lease_clock = LeaseClock(fence)
         self._caller = ANYONE
 
     def acting_for(self, caller: Caller) -> "GuidService":
@@ -139,7 +143,7 @@ class GuidService:
 
     def get_nowait(self, guid: str, caller: Caller | None = None) -> Record | None:
         """Return or raise what `get` would, without blocking; None if the store would block."""
-        record = self._store.get_nowait(guid)
+        record = self._records.get_nowait(guid)
         if record is WOULD_BLOCK:
             return None
         record = authorize(record, self._caller if caller is None else caller)
@@ -161,7 +165,7 @@ class GuidService:
 
         Raise PreconditionFailed if `if_match` does not hold. A record that `if_none_match` excludes is unmodified.
         """
-        record = authorize(await self._store.get(guid), self._caller)
+        record = authorize(await self._records.get(guid), self._caller)
         return _read(guid, rules.require_live(guid, record, self._clock()), conditions)
 
     async def put(self, guid: str, change: PutCommand, conditions: Conditions = UNCONDITIONAL) -> Written:
@@ -213,7 +217,7 @@ class GuidService:
                     return record
             except QuotaExceeded as error:
                 refusal = error
-            stored = await self._store.get_for_update(guid)
+            stored = await self._records.get_for_update(guid)
             taken = rules.existing(stored, self._clock())
             if (before := authorize(taken, self._caller)) is not None:
                 self._note("create", before, "found")
@@ -285,7 +289,7 @@ class GuidService:
 
     async def count(self, query: ListQuery) -> int:
         """Count the records that a query selects."""
-        return await self._store.count(self._selection(query))
+        return await self._records.count(self._selection(query))
 
     @contextmanager
     def dry_run(self, share: Share | None = None) -> Iterator["GuidService"]:
@@ -293,9 +297,10 @@ class GuidService:
 
         Writes that exceed the request's share of temporary space raise SpaceUsed or Overloaded.
         """
-        with open_overlay(self._store, share) as store:
+        with open_overlay(self._records, share) as records:
             service = GuidService(  # without an audit: nothing is done
-                store,
+                records,
+                self._fence,
                 clock=self._clock,
                 draw=self._draw,
                 terms=self._terms,
@@ -316,7 +321,7 @@ class GuidService:
         """Yield the records that a query selects, in portions."""
 
         def find(after: str, count: int) -> Awaitable[Sequence[Record]]:
-            return self._store.find(self._selection(query), after, count)
+            return self._records.find(self._selection(query), after, count)
 
         return portions(find, query.cursor or "", limit, most_bytes=most_bytes, probe=probe)
 
@@ -344,7 +349,7 @@ class GuidService:
                 if attempt:
                     await _back_off(attempt)
                 begun = self._lease_clock.timer()
-                stored, now = await self._store.get_for_update(guid), self._clock()
+                stored, now = await self._records.get_for_update(guid), self._clock()
                 old = rules.existing(stored, now)
                 if old is not None and authorize(old, self._caller) is None:
                     raise NotFound(guid)
@@ -361,7 +366,7 @@ class GuidService:
 
     async def _has_changed(self, guid: str, read: Record | None) -> bool:
         """Return whether the record has changed since it was read. If so, it may count against the quota already."""
-        now = await self._store.get_for_update(guid)
+        now = await self._records.get_for_update(guid)
         return (now and now.version) != (read and read.version)
 
     async def _swap(self, action: Action, old: Record | None, new: Record, *, not_after: int | None = None) -> bool:
@@ -380,7 +385,7 @@ class GuidService:
         record = new if old is None or not new.is_deleted else old
         begin_write()
         try:
-            swapped = await self._store.swap(old, new, not_after=not_after)
+            swapped = await self._records.swap(old, new, not_after=not_after)
         except BaseException as error:
             if isinstance(error, OutcomeUnknown) or not isinstance(error, GuidsvcError):
                 self._note(action, record, "unknown")

@@ -55,6 +55,7 @@ from guidsvc.services import write_attempt as attempts
 from guidsvc.services.receipt_quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, pack, prefix_of
 from guidsvc.services.stored_response import WAIT_SECONDS, StoredResponseReader
 from guidsvc.services.write_attempt import Attempt
+from guidsvc.store.cache_fence import FenceReader
 from guidsvc.store.contract import ReceiptRepository
 from guidsvc.store.lease import LeaseClock, Timer
 
@@ -106,6 +107,7 @@ class Idempotency:
     def __init__(  # noqa: PLR0913  # its collaborators, by name
         self,
         receipts: ReceiptRepository,
+        fence: FenceReader,
         *,
         clock: Clock,
         seeded: Callable[[bytes, int, int], GuidGenerator],
@@ -121,7 +123,7 @@ class Idempotency:
         self._clock = clock
         self._seeded = seeded
         self._lease_seconds = lease_seconds
-        self._term = _Term(clock, LeaseClock(receipts, timer=timer), lease_seconds)
+        self._term = _Term(clock, LeaseClock(fence, timer=timer), lease_seconds)
 
     async def once(self, request: Request, work: RequestBody, brief: Brief | None = None) -> tuple[Response, bool]:
         """Return the response to a request, and whether it is a replay.
@@ -150,7 +152,7 @@ class Idempotency:
     async def _claim(self, request: Request) -> tuple[Receipt, bool]:
         """Return the receipt of a request, claimed or with a response, and whether it is new."""
         now = self._clock()
-        found = await self._receipts.receipt(request.name)
+        found = await self._receipts.get(request.name)
         fresh = found is None or found.purge_at * 1000 <= now
         if found is None or fresh:
             await self._room.reserve(request.caller)
@@ -165,7 +167,7 @@ class Idempotency:
             raise OutcomeUnknown("the first request under this key was begun, and its answer was not kept")
         else:
             claim = found.model_copy(update={"attempt": found.attempt + 1, "leased_until": self._term.until})
-        if not await self._receipts.swap_receipt(found, claim):
+        if not await self._receipts.swap(found, claim):
             raise InProgress
         return claim, fresh
 
@@ -241,7 +243,7 @@ class _LeasedReceipt:
         self._turn = asyncio.Lock()
 
     async def not_after(self) -> int:
-        """Return the end of the lease, as `Store.swap` expects it; renew the lease first if it ends soon.
+        """Return the end of the lease, as `RecordRepository.swap` expects it; renew the lease first if it ends soon.
 
         Raise LeaseExpired if it has ended.
         """
@@ -293,7 +295,7 @@ class _LeasedReceipt:
 
     async def _swap(self, new: Receipt | None) -> bool:
         try:
-            return await self._receipts.swap_receipt(self._receipt, new)
+            return await self._receipts.swap(self._receipt, new)
         except (Unavailable, OutcomeUnknown) as error:
             _log.warning("receipt not written", key=self._receipt.key, error=str(error))
             return False

@@ -53,8 +53,8 @@ class KeyService:
     If an `audit` is given, each change is logged there, with the acting caller, before the method returns.
     """
 
-    def __init__(self, kept: ApiKeyRepository, *, clock: Clock, audit: KeyAudit | None = None) -> None:
-        self._keys = kept
+    def __init__(self, api_keys: ApiKeyRepository, *, clock: Clock, audit: KeyAudit | None = None) -> None:
+        self._api_keys = api_keys
         self._clock = clock
         self._audit = audit
         self._caller = ANYONE
@@ -83,14 +83,14 @@ class KeyService:
         """Return a key; raise NoSuchKey if the id is unknown or malformed."""
         if not re.fullmatch(KEY_ID_PATTERN, key_id):
             raise NoSuchKey(f"The id of a key is {ID_CHARACTERS} letters and digits: those between gs_ and the next _.")
-        key = await self._keys.key(key_id)
+        key = await self._api_keys.get(key_id)
         if key is None:
             raise NoSuchKey(f"There is no key with the id {key_id}.")
         return key
 
     async def page(self, after: str, limit: int) -> Sequence[ApiKey]:
         """Return the first keys whose id is greater than `after`, ordered by id."""
-        return await self._keys.keys(after, limit)
+        return await self._api_keys.list(after, limit)
 
     async def walk(self) -> AsyncIterator[ApiKey]:
         """Yield all keys, ordered by id."""
@@ -155,7 +155,7 @@ class KeyService:
         errand.checkpoint()
         with errand.shielded():
             try:
-                swapped = await self._keys.swap_key(old, new)
+                swapped = await self._api_keys.swap(old, new)
             except BaseException as error:
                 if isinstance(error, OutcomeUnknown) or not isinstance(error, GuidsvcError):
                     self._note(action, new, "unknown")

@@ -38,7 +38,7 @@ from guidsvc.errors import Contention, GuidsvcError, OutcomeUnknown, QuotaExceed
 from guidsvc.runtime.background import spawn_detached
 from guidsvc.runtime.batching import Batcher
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.contract import LedgerRepository
+from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.lease import LeaseClock, Timer
 
 GROUP = 1_000
@@ -88,12 +88,12 @@ NO_QUOTA = _NoQuota()
 
 
 @asynccontextmanager
-async def open_quota(ledgers: LedgerRepository, *, clock: Clock, quota: int) -> AsyncIterator[Quota]:
+async def open_quota(database: Database, *, clock: Clock, quota: int) -> AsyncIterator[Quota]:
     """Open a quota; 0 means no limit. On exit, release the reservations whose writes have ended."""
     if not quota:
         yield NO_QUOTA
         return
-    kept = LedgerQuota(ledgers, clock=clock, quota=quota)
+    kept = LedgerQuota(database, clock=clock, quota=quota)
     try:
         yield kept
     finally:
@@ -105,7 +105,7 @@ class LedgerQuota:
 
     def __init__(
         self,
-        ledgers: LedgerRepository,
+        database: Database,
         *,
         clock: Clock,
         quota: int,
@@ -113,8 +113,8 @@ class LedgerQuota:
         release_seconds: float = RELEASE_SECONDS,
         timer: Timer = time.monotonic,
     ) -> None:
-        self._ledgers = ledgers
-        self._lease_clock = LeaseClock(ledgers, timer=timer)
+        self._database = database
+        self._lease_clock = LeaseClock(database.fence, timer=timer)
         self._clock = clock
         self._quota = quota
         self._wait_seconds = wait_seconds
@@ -148,7 +148,7 @@ class LedgerQuota:
         self._end(account, wish)
 
     def dry_run(self) -> Quota:
-        return DryRunQuota(self._ledgers, clock=self._clock, quota=self._quota)
+        return DryRunQuota(self._database.records, clock=self._clock, quota=self._quota)
 
     async def aclose(self) -> None:
         """Wait up to CLOSE_SECONDS for pending releases; the remaining reservations expire."""
@@ -162,7 +162,7 @@ class LedgerQuota:
         account = self._accounts.get(owner)
         if account is None:
             make = self._context.copy().run
-            account = make(_Account, owner, self._ledgers, self._lease_clock, self._clock, self._quota)
+            account = make(_Account, owner, self._database, self._lease_clock, self._clock, self._quota)
             self._accounts[owner] = account
         return account
 
@@ -201,11 +201,9 @@ class LedgerQuota:
 class _Account:
     """The pending requests and ended reservations of an owner in this process."""
 
-    def __init__(
-        self, owner: str, ledgers: LedgerRepository, lease_clock: LeaseClock, clock: Clock, quota: int
-    ) -> None:
+    def __init__(self, owner: str, database: Database, lease_clock: LeaseClock, clock: Clock, quota: int) -> None:
         self._owner = owner
-        self._ledgers = ledgers
+        self._database = database
         self._lease_clock = lease_clock
         self._clock = clock
         self._quota = quota
@@ -245,10 +243,10 @@ class _Account:
         """Try one swap; return the deadline or rejection of each request by name, or None if the race was lost."""
         ended = frozenset(self.ended)
         not_after = await self._lease_clock.not_after(self._lease_clock.timer() + USE_SECONDS) if wishes else None
-        old, now = await self._ledgers.ledger(self._owner), self._clock()
+        old, now = await self._database.ledgers.get(self._owner), self._clock()
         page = LedgerUpdate(old, wishes, ended=ended, quota=self._quota, now=now)
         if not page.has_room:
-            page.count(await self._ledgers.count_linearizable(page.others(self._owner)))
+            page.count(await self._database.records.count_linearizable(page.others(self._owner)))
         new = page.after(self._owner)
         if new is not None and not await self._swap(old, new):
             return None
@@ -257,7 +255,7 @@ class _Account:
 
     async def _swap(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
         try:
-            return await self._ledgers.swap_ledger(old, new)
+            return await self._database.ledgers.swap(old, new)
         except OutcomeUnknown as error:  # only the reservation is unknown: no record was written
             raise StoreUnavailable(f"the ledger of {self._owner!r}: {error}") from error
 
@@ -265,8 +263,8 @@ class _Account:
 class DryRunQuota:
     """A quota for a dry run: counts the live records in the store, and those that the dry run adds or removes."""
 
-    def __init__(self, ledgers: LedgerRepository, *, clock: Clock, quota: int) -> None:
-        self._ledgers = ledgers
+    def __init__(self, records: RecordRepository, *, clock: Clock, quota: int) -> None:
+        self._records = records
         self._clock = clock
         self._quota = quota
         self._live: dict[str, int] = {}
@@ -281,7 +279,7 @@ class DryRunQuota:
             return
         owner = either.owner
         if owner not in self._live:
-            live = await self._ledgers.count_linearizable(living(owner, now))
+            live = await self._records.count_linearizable(living(owner, now))
             self._live.setdefault(owner, live)
         if more > 0 and self._live[owner] >= self._quota:
             raise QuotaExceeded(self._quota)

@@ -130,7 +130,7 @@ class ReceiptRoom:
         before, since = tally.written, perf_counter()
         tally.is_counting = True
         try:
-            usage = await self._receipts.receipt_usage(prefix)
+            usage = await self._receipts.usage(prefix)
         except GuidsvcError:
             pass
         else:

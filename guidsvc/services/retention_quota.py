@@ -18,7 +18,7 @@ from guidsvc.domain.selection import Selection
 from guidsvc.errors import QuotaExceeded
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.quota import Quota, open_quota
-from guidsvc.store.contract import LedgerRepository
+from guidsvc.store.contract import Database, RecordRepository
 
 KEPT_PER_LIVE = 10
 """Maximum number of stored records, live or expired, as a multiple of the quota of live ones."""
@@ -36,10 +36,10 @@ _PARTS = 8
 
 
 @asynccontextmanager
-async def open_quotas(ledgers: LedgerRepository, *, clock: Clock, quota: int) -> AsyncIterator[Quota]:
+async def open_quotas(database: Database, *, clock: Clock, quota: int) -> AsyncIterator[Quota]:
     """Open the quota of live records and the limit on stored ones; neither applies if the quota is 0."""
-    async with open_quota(ledgers, clock=clock, quota=quota) as live:
-        yield RetentionQuota(live, ledgers, clock=clock, quota=quota) if quota else live
+    async with open_quota(database, clock=clock, quota=quota) as live:
+        yield RetentionQuota(live, database.records, clock=clock, quota=quota) if quota else live
 
 
 @dataclass
@@ -57,10 +57,10 @@ class RetentionQuota:
     """A quota that also rejects creations if the owner has too many stored records."""
 
     def __init__(
-        self, live: Quota, ledgers: LedgerRepository, *, clock: Clock, quota: int, parts: int = _PARTS
+        self, live: Quota, records: RecordRepository, *, clock: Clock, quota: int, parts: int = _PARTS
     ) -> None:
         self._live = live
-        self._ledgers = ledgers
+        self._records = records
         self._clock = clock
         self._quota = quota
         self._most = quota * KEPT_PER_LIVE
@@ -83,7 +83,7 @@ class RetentionQuota:
 
     def dry_run(self) -> Quota:
         live = self._live.dry_run()  # it creates nothing, so one count is enough
-        return RetentionQuota(live, self._ledgers, clock=self._clock, quota=self._quota, parts=1)
+        return RetentionQuota(live, self._records, clock=self._clock, quota=self._quota, parts=1)
 
     async def _admit(self, owner: str) -> _Room:
         room: _Room | None = self._rooms.get(owner)
@@ -108,7 +108,7 @@ class RetentionQuota:
         begun = time.monotonic()
         while True:
             now, pending = self._clock(), room.pending
-            kept = await self._ledgers.count_linearizable(Selection(owner=owner, kept_at=now // 1000))
+            kept = await self._records.count_linearizable(Selection(owner=owner, kept_at=now // 1000))
             free = self._most - kept - pending
             if free > 0:
                 room.left, room.until = -(-free // self._parts), now + ROOM_MS

@@ -58,7 +58,7 @@ async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[ApiKeyRep
 
             await require_mongo(url)
         async with open_store(url, clock=int, exclusive=False) as store:
-            yield store
+            yield store.api_keys
 
 
 def place_of(url: str) -> str:

@@ -6,8 +6,6 @@ The store only holds and swaps it; `guidsvc.cache.fence_monitor` interprets it.
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from guidsvc.domain.record import Record
-
 
 class Mode(StrEnum):
     """The state of the fence."""
@@ -42,18 +40,15 @@ class FenceReading(NamedTuple):
     now: int
 
 
-class Clocked(Protocol):
-    """A store with a readable clock."""
+class FenceReader(Protocol):
+    """The fence, which also tells the clock of the store."""
 
-    async def fence(self) -> FenceReading:
+    async def read(self) -> FenceReading:
         """Return the current fence, never a stale one, and the time by the store's own clock."""
 
 
-class FenceStore(Clocked, Protocol):
-    """Records that can be cached outside the store."""
+class FenceStore(FenceReader, Protocol):
+    """The stored fence. Both methods may raise Unavailable, which means that nothing was changed."""
 
-    async def swap_fence(self, old: Fence, new: Fence) -> bool:
+    async def swap(self, old: Fence, new: Fence) -> bool:
         """Replace `old` with `new` atomically; return False, and change nothing, if the stored fence is not `old`."""
-
-    async def get_linearizable(self, guid: str) -> Record | None:
-        """Return what `get` would, once no earlier write is half done: a write that shows later was made later."""

@@ -1,35 +1,130 @@
-"""A store decorator that measures the latency of each operation and counts failures."""
+"""Decorators of repositories that measure the latency of each operation and count failures.
+
+A purge is not measured: it belongs to no request.
+"""
 
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from types import TracebackType
+from typing import Generic
 
+from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import GuidsvcError
-from guidsvc.store.cache_fence import Fence, FenceReading
-from guidsvc.store.contract import WOULD_BLOCK, Backend, WouldBlock
-from guidsvc.store.delegating import DelegatingStore
+from guidsvc.store.cache_fence import Fence, FenceReading, FenceStore
+from guidsvc.store.contract import (
+    WOULD_BLOCK,
+    ApiKeyRepository,
+    Database,
+    Item,
+    ReceiptRepository,
+    RecordRepository,
+    Repository,
+    WouldBlock,
+)
+from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.telemetry.metrics import Stopwatch, StoreMetrics
 
 
-class InstrumentedStore(DelegatingStore[Backend]):
-    """A measured store. Receipt operations are not measured."""
+class InstrumentedDatabase:
+    """A database whose repositories and fence are measured."""
 
-    def __init__(self, store: Backend, meter: StoreMetrics) -> None:
-        super().__init__(store)
+    def __init__(self, database: Database, meter: StoreMetrics) -> None:
+        self._database = database
+        self.records = InstrumentedRecords(database.records, meter)
+        self.receipts = InstrumentedReceipts(database.receipts, meter)
+        self.api_keys = InstrumentedApiKeys(database.api_keys, meter)
+        self.ledgers = InstrumentedRepository(database.ledgers, meter, "ledger")
+        self.fence = InstrumentedFence(database.fence, meter)
+
+    async def store_id(self) -> str:
+        return await self._database.store_id()
+
+    async def ping(self) -> None:
+        await self._database.ping()
+
+    def on_claim(self, changed: Callable[[bool], None]) -> None:
+        self._database.on_claim(changed)
+
+
+class InstrumentedRepository(Generic[Item]):
+    """A repository whose operations are measured as `{kind}_get` and `{kind}_swap`."""
+
+    def __init__(self, repository: Repository[Item], meter: StoreMetrics, kind: str) -> None:
+        self._repository = repository
+        self._meter = meter
+        self._get, self._swap = f"{kind}_get", f"{kind}_swap"
+
+    async def get(self, key: str, /) -> Item | None:
+        with _Operation(self._meter, self._get):
+            return await self._repository.get(key)
+
+    async def swap(self, old: Item | None, new: Item | None) -> bool:
+        with _Operation(self._meter, self._swap):
+            return await self._repository.swap(old, new)
+
+
+class InstrumentedReceipts(InstrumentedRepository[Receipt]):
+    """The receipts, measured."""
+
+    def __init__(self, receipts: ReceiptRepository, meter: StoreMetrics) -> None:
+        super().__init__(receipts, meter, "receipt")
+        self._receipts = receipts
+
+    async def usage(self, prefix: str) -> ReceiptUsage:
+        with _Operation(self._meter, "receipt_usage"):
+            return await self._receipts.usage(prefix)
+
+    async def purge(self, before: int, limit: int) -> int:
+        return await self._receipts.purge(before, limit)
+
+
+class InstrumentedApiKeys(InstrumentedRepository[ApiKey]):
+    """The API keys, measured."""
+
+    def __init__(self, api_keys: ApiKeyRepository, meter: StoreMetrics) -> None:
+        super().__init__(api_keys, meter, "api_key")
+        self._api_keys = api_keys
+
+    async def list(self, after: str, limit: int) -> Sequence[ApiKey]:
+        with _Operation(self._meter, "api_key_list"):
+            return await self._api_keys.list(after, limit)
+
+
+class InstrumentedFence:
+    """The cache fence, measured."""
+
+    def __init__(self, fence: FenceStore, meter: StoreMetrics) -> None:
+        self._fence = fence
+        self._meter = meter
+
+    async def read(self) -> FenceReading:
+        with _Operation(self._meter, "fence"):
+            return await self._fence.read()
+
+    async def swap(self, old: Fence, new: Fence) -> bool:
+        with _Operation(self._meter, "fence"):
+            return await self._fence.swap(old, new)
+
+
+class InstrumentedRecords(DelegatingRecords):
+    """The records, measured."""
+
+    def __init__(self, records: RecordRepository, meter: StoreMetrics) -> None:
+        super().__init__(records)
         self._meter = meter
         self._gets = meter.latencies["get"]
 
-    async def get(self, guid: str) -> Record | None:
+    async def get(self, guid: str, /) -> Record | None:
         with _Operation(self._meter, "get"):
-            return await self._store.get(guid)
+            return await self._records.get(guid)
 
-    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
+    def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
         begun = perf_counter()
         try:
-            record = self._store.get_nowait(guid)
+            record = self._records.get_nowait(guid)
         except GuidsvcError:
             self._meter.failures["get"] += 1
             raise
@@ -37,48 +132,29 @@ class InstrumentedStore(DelegatingStore[Backend]):
             self._gets.observe(perf_counter() - begun)
         return record
 
-    async def get_for_update(self, guid: str) -> Record | None:
+    async def get_for_update(self, guid: str, /) -> Record | None:
         with _Operation(self._meter, "get"):
-            return await self._store.get_for_update(guid)
+            return await self._records.get_for_update(guid)
 
-    async def get_linearizable(self, guid: str) -> Record | None:
+    async def get_linearizable(self, guid: str, /) -> Record | None:
         with _Operation(self._meter, "get"):
-            return await self._store.get_linearizable(guid)
+            return await self._records.get_linearizable(guid)
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         with _Operation(self._meter, "swap"):
-            return await self._store.swap(old, new, not_after=not_after)
+            return await self._records.swap(old, new, not_after=not_after)
 
     async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
         with _Operation(self._meter, "find"):
-            return await self._store.find(selection, after, limit)
+            return await self._records.find(selection, after, limit)
 
     async def count(self, selection: Selection) -> int:
         with _Operation(self._meter, "count"):
-            return await self._store.count(selection)
+            return await self._records.count(selection)
 
-    async def fence(self) -> FenceReading:
-        with _Operation(self._meter, "fence"):
-            return await self._store.fence()
-
-    async def swap_fence(self, old: Fence, new: Fence) -> bool:
-        with _Operation(self._meter, "fence"):
-            return await self._store.swap_fence(old, new)
-
-    async def receipt(self, key: str) -> Receipt | None:
-        return await self._store.receipt(key)
-
-    async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
-        return await self._store.swap_receipt(old, new)
-
-    async def receipt_usage(self, prefix: str) -> ReceiptUsage:
-        return await self._store.receipt_usage(prefix)
-
-    async def purge_receipts(self, before: int, limit: int) -> int:
-        return await self._store.purge_receipts(before, limit)
-
-    def on_claim(self, changed: Callable[[bool], None]) -> None:
-        self._store.on_claim(changed)
+    async def count_linearizable(self, selection: Selection) -> int:
+        with _Operation(self._meter, "count"):
+            return await self._records.count_linearizable(selection)
 
 
 class _Operation(Stopwatch):

@@ -1,14 +1,15 @@
 """The end of a lease by the store's clock: the latest time at which a write under the lease may take effect.
 
 A process may be suspended between its last check of a lease and the write, so the store itself must reject a late
-write (`not_after` of `Store.swap`). The store knows only its own clock; this module converts from the local timer.
+write (`not_after` of `RecordRepository.swap`). The store knows only its own clock; this module converts from the local
+timer.
 """
 
 import time
 from collections.abc import Callable
 from math import floor
 
-from guidsvc.store.cache_fence import Clocked
+from guidsvc.store.cache_fence import FenceReader
 
 Timer = Callable[[], float]
 """Returns the seconds of a clock of this process that is never set and runs on while the process is suspended."""
@@ -24,19 +25,19 @@ SKEW_SECONDS = 0.5
 class LeaseClock:
     """The store's clock, estimated from its last reading."""
 
-    def __init__(self, store: Clocked, *, timer: Timer = time.monotonic) -> None:
-        self._store = store
+    def __init__(self, fence: FenceReader, *, timer: Timer = time.monotonic) -> None:
+        self._fence = fence
         self.timer = timer
         self._seen = float("-inf")
         self._now = 0
 
     async def not_after(self, deadline: float) -> int:
-        """Convert a deadline by the local timer for `Store.swap`; the result is never later, however the clocks differ.
+        """Convert a deadline by the local timer to the `not_after` of a swap.
 
-        StoreUnavailable if the store's clock cannot be read.
+        The result is never later, however the clocks differ. Unavailable if the store's clock cannot be read.
         """
         if self.timer() - self._seen >= FRESH_SECONDS:
-            sight = await self._store.fence()
+            sight = await self._fence.read()
             self._now, self._seen = sight.now, self.timer()
         left = deadline - self._seen
         return self._now + floor((left - abs(left) * SLACK - SKEW_SECONDS) * 1000)

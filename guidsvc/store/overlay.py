@@ -1,4 +1,4 @@
-"""Dry-run store: reads through to the real store and keeps writes in a temporary SQLite overlay.
+"""Dry run of writes: reads through to the real records and keeps writes in a temporary SQLite overlay.
 
 The overlay database has no name, spills to disk when it grows, and disappears when it is closed. Its pages count
 against the temporary space of the request, which bounds its size. The first write opens it, after reserving its
@@ -12,8 +12,8 @@ from contextlib import ExitStack, closing, contextmanager
 from guidsvc.domain.record import Record
 from guidsvc.errors import TemporaryFileUnavailable
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share, TemporarySpace
-from guidsvc.store.contract import WOULD_BLOCK, Store, WouldBlock
-from guidsvc.store.delegating import DelegatingStore
+from guidsvc.store.contract import WOULD_BLOCK, RecordRepository, WouldBlock
+from guidsvc.store.delegating import DelegatingRecords
 
 _SCHEMA = """
     PRAGMA journal_mode = OFF;
@@ -28,18 +28,18 @@ _ROW_BYTES, _PER_BYTE = 512, 2
 
 
 @contextmanager
-def open_overlay(store: Store, share: Share | None = None) -> Iterator["OverlayStore"]:
-    """Yield a dry-run overlay of a store, which is never written. Overlay data counts against the request's share."""
+def open_overlay(records: RecordRepository, share: Share | None = None) -> Iterator["OverlayRecords"]:
+    """Yield a dry-run overlay of records, which are never written. Overlay data counts against the request's share."""
     with ExitStack() as opened:
         share = opened.enter_context(TemporarySpace().share()) if share is None else share
-        yield opened.enter_context(closing(OverlayStore(store, share)))
+        yield opened.enter_context(closing(OverlayRecords(records, share)))
 
 
-class OverlayStore(DelegatingStore[Store]):
-    """The store as it would be after the writes. The single service that uses it must serialize the swaps of a GUID."""
+class OverlayRecords(DelegatingRecords):
+    """The records as the writes would leave them. Its one service must serialize the swaps of a GUID."""
 
-    def __init__(self, store: Store, share: Share) -> None:
-        super().__init__(store)
+    def __init__(self, records: RecordRepository, share: Share) -> None:
+        super().__init__(records)
         self._written: sqlite3.Connection | None = None
         self._share = share
         self._room = 0  # bytes reserved and not yet written
@@ -52,18 +52,18 @@ class OverlayStore(DelegatingStore[Store]):
         if self._written is not None:
             self._written.close()
 
-    async def get(self, guid: str) -> Record | None:
+    async def get(self, guid: str, /) -> Record | None:
         if self._written is None:
-            return await self._store.get(guid)
+            return await self._records.get(guid)
         rows = self._execute("SELECT record FROM rehearsed WHERE guid = ?", guid)
         if not rows:
-            return await self._store.get(guid)
+            return await self._records.get(guid)
         ((text,),) = rows
         return None if text is None else Record.model_validate_json(str(text))
 
     get_for_update = get
 
-    def get_nowait(self, guid: str) -> Record | WouldBlock | None:  # noqa: ARG002  # who rehearses is in no hurry
+    def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:  # noqa: ARG002  # `get` always answers
         return WOULD_BLOCK
 
     async def swap(

@@ -146,7 +146,7 @@ METRICS = (
     MetricSpec(
         "guidsvc_store_duration_seconds",
         "histogram",
-        "How long the store took, queues included.",
+        "How long an operation of the store took, queues included.",
         ("operation",),
         lambda meters, _: {(name,): each for name, each in meters.store.latencies.items()},
     ),

@@ -24,7 +24,7 @@ def url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def kept(url: str, clock: FakeClock) -> AsyncIterator[ApiKeyRepository]:
     async with open_store(url, clock=clock, exclusive=False) as store:
-        yield store
+        yield store.api_keys
 
 
 def drawn(clock: FakeClock, **fields: object) -> ApiKey:
@@ -36,43 +36,43 @@ async def test_a_key_is_kept_as_it_was_put_and_changed_by_its_version(kept: ApiK
     first = drawn(clock)
     second, _ = keys.rotated(first.model_copy(update={"expire": clock.seconds, "used": clock(), "revoked": 1}), clock())
 
-    assert await kept.key(first.id) is None
-    assert await kept.swap_key(None, first)
-    assert not await kept.swap_key(None, second)
-    assert await kept.key(first.id) == first
-    assert await kept.swap_key(first, second)
-    assert not await kept.swap_key(first, None)
-    assert await kept.key(first.id) == second
-    assert await kept.swap_key(second, None)
-    assert await kept.key(first.id) is None
+    assert await kept.get(first.id) is None
+    assert await kept.swap(None, first)
+    assert not await kept.swap(None, second)
+    assert await kept.get(first.id) == first
+    assert await kept.swap(first, second)
+    assert not await kept.swap(first, None)
+    assert await kept.get(first.id) == second
+    assert await kept.swap(second, None)
+    assert await kept.get(first.id) is None
 
 
 async def test_of_fifty_racing_changes_of_a_key_one_wins(kept: ApiKeyRepository, clock: FakeClock) -> None:
     old = drawn(clock)
-    await kept.swap_key(None, old)
+    await kept.swap(None, old)
     rivals = [old.model_copy(update={"used": number, "version": 2}) for number in range(50)]
 
-    won = await asyncio.gather(*(kept.swap_key(old, rival) for rival in rivals))
+    won = await asyncio.gather(*(kept.swap(old, rival) for rival in rivals))
 
     assert won.count(True) == 1
-    assert await kept.key(old.id) == rivals[won.index(True)]
+    assert await kept.get(old.id) == rivals[won.index(True)]
 
 
 async def test_keys_are_listed_in_the_order_of_their_ids(kept: ApiKeyRepository, clock: FakeClock) -> None:
     every = sorted((drawn(clock) for _ in range(7)), key=lambda key: key.id)
-    await asyncio.gather(*(kept.swap_key(None, key) for key in reversed(every)))
+    await asyncio.gather(*(kept.swap(None, key) for key in reversed(every)))
 
-    assert list(await kept.keys("", 100)) == every
-    assert list(await kept.keys(every[2].id, 3)) == every[3:6]
-    assert list(await kept.keys(every[-1].id, 3)) == []
+    assert list(await kept.list("", 100)) == every
+    assert list(await kept.list(every[2].id, 3)) == every[3:6]
+    assert list(await kept.list(every[-1].id, 3)) == []
 
 
 async def test_keys_are_changed_while_a_service_has_the_records_for_itself(url: str, clock: FakeClock) -> None:
     async with open_store(url, clock=clock, exclusive=True) as served:
         name = await served.store_id()
         async with open_keys(url) as beside:
-            assert await beside.swap_key(None, key := drawn(clock))
-            assert await served.key(key.id) == key
+            assert await beside.swap(None, key := drawn(clock))
+            assert await served.api_keys.get(key.id) == key
         assert await served.store_id() == name
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import ExitStack
-from typing import cast
 
 import pytest
 
@@ -12,32 +11,31 @@ from guidsvc.domain.selection import Selection
 from guidsvc.errors import Overloaded
 from guidsvc.runtime.temporary_space import MIB, TemporarySpace
 from guidsvc.store import open_store
-from guidsvc.store.contract import WOULD_BLOCK, Backend, Store
-from guidsvc.store.delegating import DelegatingStore
+from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository
 from guidsvc.store.overlay import open_overlay
 from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
 
 
-async def test_an_unknown_guid_is_none(store: Store) -> None:
+async def test_an_unknown_guid_is_none(store: RecordRepository) -> None:
     assert await store.get(GUID) is None
 
 
-async def test_a_created_record_is_read_as_it_was_put(store: Store, clock: FakeClock) -> None:
+async def test_a_created_record_is_read_as_it_was_put(store: RecordRepository, clock: FakeClock) -> None:
     new = record(clock(), metadata='{"b":[1,1.0,true,null,12345678901234567890123],"a":"Zürich 🜁 \\u0000"}')
 
     assert await store.swap(None, new)
     assert await store.get(GUID) == new
 
 
-async def test_the_extremes_of_every_field_are_kept(store: Store, clock: FakeClock) -> None:
+async def test_the_extremes_of_every_field_are_kept(store: RecordRepository, clock: FakeClock) -> None:
     new = record(clock(), user="x" * 256, expire=MAX_TIME, purge_at=MAX_TIME, version=2**53 - 1, metadata=None)
 
     assert await store.swap(None, new)
     assert await store.get(GUID) == new
 
 
-async def test_a_record_is_created_once(store: Store, clock: FakeClock) -> None:
+async def test_a_record_is_created_once(store: RecordRepository, clock: FakeClock) -> None:
     first, second = record(clock()), record(clock(), user="another")
 
     assert await store.swap(None, first)
@@ -45,7 +43,9 @@ async def test_a_record_is_created_once(store: Store, clock: FakeClock) -> None:
     assert await store.get(GUID) == first
 
 
-async def test_an_update_takes_the_place_of_the_version_that_was_read(store: Store, clock: FakeClock) -> None:
+async def test_an_update_takes_the_place_of_the_version_that_was_read(
+    store: RecordRepository, clock: FakeClock
+) -> None:
     old = record(clock())
     new = record(clock(), user="another", version=old.version + 1)
 
@@ -55,7 +55,7 @@ async def test_an_update_takes_the_place_of_the_version_that_was_read(store: Sto
     assert await store.get(GUID) == new
 
 
-async def test_an_update_of_another_version_changes_nothing(store: Store, clock: FakeClock) -> None:
+async def test_an_update_of_another_version_changes_nothing(store: RecordRepository, clock: FakeClock) -> None:
     stored = record(clock(), version=clock() + 5)
     stale = record(clock())
 
@@ -64,12 +64,12 @@ async def test_an_update_of_another_version_changes_nothing(store: Store, clock:
     assert await store.get(GUID) == stored
 
 
-async def test_an_update_of_an_absent_record_creates_nothing(store: Store, clock: FakeClock) -> None:
+async def test_an_update_of_an_absent_record_creates_nothing(store: RecordRepository, clock: FakeClock) -> None:
     assert not await store.swap(record(clock()), record(clock(), version=clock() + 1))
     assert await store.get(GUID) is None
 
 
-async def test_a_delete_removes_the_version_that_was_read(store: Store, clock: FakeClock) -> None:
+async def test_a_delete_removes_the_version_that_was_read(store: RecordRepository, clock: FakeClock) -> None:
     old = record(clock())
 
     await store.swap(None, old)
@@ -78,7 +78,7 @@ async def test_a_delete_removes_the_version_that_was_read(store: Store, clock: F
     assert await store.get(GUID) is None
 
 
-async def test_a_delete_of_another_version_changes_nothing(store: Store, clock: FakeClock) -> None:
+async def test_a_delete_of_another_version_changes_nothing(store: RecordRepository, clock: FakeClock) -> None:
     stored = record(clock(), version=clock() + 5)
 
     await store.swap(None, stored)
@@ -86,16 +86,14 @@ async def test_a_delete_of_another_version_changes_nothing(store: Store, clock: 
     assert await store.get(GUID) == stored
 
 
-async def store_time(store: Store) -> int:
+async def store_time(database: Database) -> int:
     """Return the time by the clock of the store that is behind all caches, in milliseconds."""
-    while isinstance(store, DelegatingStore):
-        store = store._store
-    return (await cast("Backend", store).fence()).now
+    return (await database.fence.read()).now
 
 
-async def test_a_write_that_is_in_time_is_done(store: Store, clock: FakeClock) -> None:
+async def test_a_write_that_is_in_time_is_done(store: RecordRepository, database: Database, clock: FakeClock) -> None:
     old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
-    in_time = await store_time(store) + 60_000
+    in_time = await store_time(database) + 60_000
 
     assert await store.swap(None, old, not_after=in_time)
     assert await store.get(GUID) == old
@@ -107,9 +105,11 @@ async def test_a_write_that_is_in_time_is_done(store: Store, clock: FakeClock) -
     assert await store.get(GUID) is None
 
 
-async def test_a_write_that_is_too_late_changes_nothing(store: Store, clock: FakeClock) -> None:
+async def test_a_write_that_is_too_late_changes_nothing(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
     old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
-    late = await store_time(store) - 1
+    late = await store_time(database) - 1
 
     assert not await store.swap(None, old, not_after=late)
     assert await store.get(GUID) is None
@@ -121,8 +121,10 @@ async def test_a_write_that_is_too_late_changes_nothing(store: Store, clock: Fak
     assert await store.find(Selection(), "", 10) == [old]
 
 
-async def test_of_creations_that_are_sent_together_each_has_its_own_deadline(store: Store, clock: FakeClock) -> None:
-    now = await store_time(store)
+async def test_of_creations_that_are_sent_together_each_has_its_own_deadline(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
+    now = await store_time(database)
     taken = record(clock(), guid=f"{0:032X}", user="first")
     await store.swap(None, taken)
     deadlines = [None, now + 60_000, now - 1, None, now - 1, now + 60_000]
@@ -136,9 +138,11 @@ async def test_of_creations_that_are_sent_together_each_has_its_own_deadline(sto
     assert await store.find(Selection(), "", 10) == [taken, tricky[1], tricky[3], tricky[5]]
 
 
-async def test_of_a_hundred_creates_with_a_deadline_one_wins(store: Store, clock: FakeClock) -> None:
+async def test_of_a_hundred_creates_with_a_deadline_one_wins(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
     rivals = [record(clock(), user=f"rival {number}") for number in range(100)]
-    in_time = await store_time(store) + 60_000
+    in_time = await store_time(database) + 60_000
 
     won = await asyncio.gather(*(store.swap(None, rival, not_after=in_time) for rival in rivals))
 
@@ -146,7 +150,7 @@ async def test_of_a_hundred_creates_with_a_deadline_one_wins(store: Store, clock
     assert await store.get(GUID) == rivals[won.index(True)]
 
 
-async def test_of_a_hundred_racing_creates_one_wins(store: Store, clock: FakeClock) -> None:
+async def test_of_a_hundred_racing_creates_one_wins(store: RecordRepository, clock: FakeClock) -> None:
     rivals = [record(clock(), user=f"rival {number}") for number in range(100)]
 
     won = await asyncio.gather(*(store.swap(None, rival) for rival in rivals))
@@ -155,7 +159,7 @@ async def test_of_a_hundred_racing_creates_one_wins(store: Store, clock: FakeClo
     assert await store.get(GUID) == rivals[won.index(True)]
 
 
-async def test_of_fifty_racing_updates_of_one_version_one_wins(store: Store, clock: FakeClock) -> None:
+async def test_of_fifty_racing_updates_of_one_version_one_wins(store: RecordRepository, clock: FakeClock) -> None:
     old = record(clock())
     rivals = [record(clock(), user=f"rival {number}", version=old.version + 1) for number in range(50)]
     await store.swap(None, old)
@@ -166,7 +170,7 @@ async def test_of_fifty_racing_updates_of_one_version_one_wins(store: Store, clo
     assert await store.get(GUID) == rivals[won.index(True)]
 
 
-async def test_reads_in_one_turn_of_the_loop_each_get_their_own(store: Store, clock: FakeClock) -> None:
+async def test_reads_in_one_turn_of_the_loop_each_get_their_own(store: RecordRepository, clock: FakeClock) -> None:
     known = [record(clock(), guid=f"{number:032X}", user=f"user {number}") for number in range(40)]
     await asyncio.gather(*(store.swap(None, each) for each in known))
 
@@ -179,7 +183,7 @@ FIRST = 4_000_000_000
 """The expiry of the first record that `fill` makes: in 2096, so that MongoDB deletes none of them by itself."""
 
 
-async def fill(store: Store, clock: FakeClock) -> list[Record]:
+async def fill(store: RecordRepository, clock: FakeClock) -> list[Record]:
     """Store 40 records of four users and three owners that expire from FIRST on, one a second; return them by GUID."""
     records = [
         record(
@@ -219,7 +223,9 @@ SELECTIONS = [
 
 
 @pytest.mark.parametrize("selection", SELECTIONS, ids=str)
-async def test_find_and_count_know_what_a_selection_holds(store: Store, clock: FakeClock, selection: Selection) -> None:
+async def test_find_and_count_know_what_a_selection_holds(
+    store: RecordRepository, clock: FakeClock, selection: Selection
+) -> None:
     expected = [each for each in await fill(store, clock) if selection.holds(each)]
 
     assert list(await store.find(selection, "", 100)) == expected
@@ -239,7 +245,7 @@ async def test_find_and_count_know_what_a_selection_holds(store: Store, clock: F
     ids=str,
 )
 async def test_find_continues_after_any_guid_up_to_its_limit(
-    store: Store, clock: FakeClock, selection: Selection
+    store: RecordRepository, clock: FakeClock, selection: Selection
 ) -> None:
     everything = [each for each in await fill(store, clock) if selection.holds(each)]
 
@@ -249,7 +255,7 @@ async def test_find_continues_after_any_guid_up_to_its_limit(
             assert list(await store.find(selection, after, limit)) == expected[:limit]
 
 
-async def test_purge_forgets_what_is_due_and_no_more_than_it_is_told(store: Store, clock: FakeClock) -> None:
+async def test_purge_forgets_what_is_due_and_no_more_than_it_is_told(store: RecordRepository, clock: FakeClock) -> None:
     due = clock.seconds + 3600
     old = [record(clock(), guid=f"{number:032X}", expire=0, purge_at=due + number) for number in range(5)]
     await asyncio.gather(*(store.swap(None, each) for each in old))
@@ -261,17 +267,17 @@ async def test_purge_forgets_what_is_due_and_no_more_than_it_is_told(store: Stor
     assert [await store.get(each.guid) for each in old] == [None, None, None, None, old[4]]
 
 
-async def test_a_store_that_is_open_answers_ping(store: Store) -> None:
-    await asyncio.wait_for(store.ping(), 5)
+async def test_a_store_that_is_open_answers_ping(store: RecordRepository, database: Database) -> None:
+    await asyncio.wait_for(database.ping(), 5)
     assert await store.get(GUID) is None
 
 
-async def test_a_swap_of_nothing_for_nothing_is_a_programming_error(store: Store) -> None:
+async def test_a_swap_of_nothing_for_nothing_is_a_programming_error(store: RecordRepository) -> None:
     with pytest.raises((ValueError, AttributeError)):
         await store.swap(None, None)
 
 
-async def test_reads_beside_writes_never_go_back(store: Store, clock: FakeClock) -> None:
+async def test_reads_beside_writes_never_go_back(store: RecordRepository, clock: FakeClock) -> None:
     current = record(clock())
     await store.swap(None, current)
     done = asyncio.Event()
@@ -293,7 +299,7 @@ async def test_reads_beside_writes_never_go_back(store: Store, clock: FakeClock)
         assert set(seen) <= acknowledged
 
 
-async def _write_versions(store: Store, current: Record, count: int) -> set[int]:
+async def _write_versions(store: RecordRepository, current: Record, count: int) -> set[int]:
     """Update one record over and over; each write, once acknowledged, is what the next read returns."""
     versions = {current.version}
     for _ in range(count):
@@ -306,7 +312,9 @@ async def _write_versions(store: Store, current: Record, count: int) -> set[int]
     return versions
 
 
-async def test_a_rehearsal_is_as_the_store_would_be_and_the_store_is_as_it_was(store: Store, clock: FakeClock) -> None:
+async def test_a_rehearsal_is_as_the_store_would_be_and_the_store_is_as_it_was(
+    store: RecordRepository, clock: FakeClock
+) -> None:
     kept, other = record(clock()), record(clock(), guid="0" * 32)
     changed = kept.model_copy(update={"user": "another", "version": kept.version + 1})
     await store.swap(None, kept)
@@ -323,7 +331,9 @@ async def test_a_rehearsal_is_as_the_store_would_be_and_the_store_is_as_it_was(s
     assert (await store.get(GUID), await store.get(other.guid)) == (kept, None)
 
 
-async def test_the_temporary_space_bounds_how_many_rehearsals_have_a_database(store: Store, clock: FakeClock) -> None:
+async def test_the_temporary_space_bounds_how_many_rehearsals_have_a_database(
+    store: RecordRepository, clock: FakeClock
+) -> None:
     space = TemporarySpace(request_bytes=MIB, total_bytes=MIB)
     with ExitStack() as opened:
         rehearsals = [opened.enter_context(open_overlay(store, opened.enter_context(space.share()))) for _ in range(5)]
@@ -334,7 +344,7 @@ async def test_the_temporary_space_bounds_how_many_rehearsals_have_a_database(st
             await rehearsals[4].swap(None, record(clock()))
 
 
-async def test_a_peek_is_what_a_get_would_be_or_has_to_be_waited_for(store: Store, clock: FakeClock) -> None:
+async def test_a_peek_is_what_a_get_would_be_or_has_to_be_waited_for(store: RecordRepository, clock: FakeClock) -> None:
     old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
     for before, after in ((None, None), (None, old), (old, new), (new, None)):
         if (before, after) != (None, None):
@@ -350,7 +360,7 @@ async def test_what_is_near_can_be_peeked_at(sqlite_url: str, clock: FakeClock) 
         open_store(sqlite_url, clock=clock, exclusive=True) as store,
         open_cache("memory://", store, clock=clock, size_bytes=64 * 1024) as cache,
     ):
-        await store.swap(None, record(clock()))
-        assert store.get_nowait(GUID) == cache.get_nowait(GUID) == record(clock())
+        await store.records.swap(None, record(clock()))
+        assert store.records.get_nowait(GUID) == cache.get_nowait(GUID) == record(clock())
         assert cache.get_nowait(GUID) is cache.get_nowait(GUID)  # and is kept then
-        assert store.get_nowait("F" * 32) is cache.get_nowait("F" * 32) is None
+        assert store.records.get_nowait("F" * 32) is cache.get_nowait("F" * 32) is None

@@ -82,8 +82,8 @@ async def _give(url: str, owner: str, scopes: str) -> str:
     """Make a key; and one with the id that the document takes for an example, of the victim."""
     made, text = keys.generate(owner, scopes.split(), time.time_ns() // 1_000_000)
     async with open_keys(url) as kept:
-        assert await kept.swap_key(None, made)
-        await kept.swap_key(None, made.model_copy(update={"id": EXAMPLE_ID, "owner": CANARY}))
+        assert await kept.swap(None, made)
+        await kept.swap(None, made.model_copy(update={"id": EXAMPLE_ID, "owner": CANARY}))
     return text
 
 

@@ -173,8 +173,8 @@ async def test_mongodb_is_asked_over_tls_with_its_certificate_verified_as_a_user
         at, trusting = f"mongodb://guidsvc:{PASSWORD}@127.0.0.1:{server.port}/guidsvc", f"tlsCAFile={certificate.ca}"
         async with open_mongo(f"{at}?tls=true&{trusting}", exclusive=True) as store:
             made = record(clock())
-            assert await store.swap(None, made)
-            assert await store.get(GUID) == made
+            assert await store.records.swap(None, made)
+            assert await store.records.get(GUID) == made
         for refused in (
             at,
             f"{at}?tls=true",

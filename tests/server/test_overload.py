@@ -29,7 +29,7 @@ from guidsvc.server.protocol import read_throttle as held
 from guidsvc.server.server import serving_on
 from guidsvc.services.guid_service import GuidService
 from guidsvc.store import open_store
-from guidsvc.store.contract import Store
+from guidsvc.store.contract import Database
 from guidsvc.telemetry.metrics import RequestMetrics
 from tests.api.resources.test_metrics import read, value
 from tests.conftest import ExpectedLogs, Serving
@@ -49,10 +49,13 @@ async def _well() -> None:
 
 
 @asynccontextmanager
-async def service(store: Store, server: str, **limits: float) -> AsyncIterator[tuple[Client, Admission]]:
+async def service(
+    store: GatedStore | Database, server: str, **limits: float
+) -> AsyncIterator[tuple[Client, Admission]]:
     """Serve a store, inside, with room for few requests."""
     guids = GuidService(
-        store,
+        store if isinstance(store, GatedStore) else store.records,
+        store.fence,
         clock=system_clock,
         draw=guid_generator.random_generator(guid_generator.guid_v4),
         terms=RetentionPolicy(lifetime=60, retention=60),

@@ -45,11 +45,11 @@ MUTANTS = (
     Mutant("lease not looked at", {"cache/redis_cache.py": ("held is not None and now < held.until", "held is not None")}),
     Mutant("what is being written is held", {"cache/redis_cache.py": ("if not reading.spoiled:", "if True:")}, seeds=600),
     Mutant("write before BEGIN", {"cache/redis_cache.py": (
-        "            window = await self._open(old.guid)\n            try:\n                swapped = await self._store.swap(old, new, not_after=earliest(window.not_after, not_after))\n",
-        "            try:\n                swapped = await self._store.swap(old, new)\n                window = await self._open(old.guid)\n",
+        "            window = await self._open(old.guid)\n            try:\n                swapped = await self._records.swap(old, new, not_after=earliest(window.not_after, not_after))\n",
+        "            try:\n                swapped = await self._records.swap(old, new)\n                window = await self._open(old.guid)\n",
     )}),
     Mutant("marker outlived", {"cache/redis_cache.py": ("arguments = (marker, milliseconds(timing.marker), ", "arguments = (marker, 500, ")}),
-    Mutant("filled with what is not settled", {"cache/redis_cache.py": ("await self._store.get_linearizable(guid)", "await self._store.get(guid)")}, seeds=200, faults=("stall",)),
+    Mutant("filled with what is not settled", {"cache/redis_cache.py": ("await self._records.get_linearizable(guid)", "await self._records.get(guid)")}, seeds=200, faults=("stall",)),
     Mutant("a failed BEGIN is passed over", {"cache/redis_cache.py": ("            await self.monitor.off(view.fence)\n            return None\n", "            lease = 0\n")}),
     Mutant("no fence wait", {"cache/redis_cache.py": ("wait = self.monitor.quiet_at(view) - self._timer()", "wait = 0.0")}),
     Mutant("no ARM", {"cache/fence_monitor.py": ("Fence(Mode.ARM, gen, boot.name)", "Fence(Mode.ON, gen, boot.name)")}),
@@ -67,7 +67,7 @@ MUTANTS = (
     }, seeds=200, faults=("save_and_restart",)),
     Mutant("END drops the markers of others", {"cache/scripts/end.lua": ("redis.call('ZREM', KEYS[3], ARGV[2])", "redis.call('DEL', KEYS[3])")}, seeds=600, faults=("slow_stores",)),
     Mutant("FILL takes another's lease over", {"cache/scripts/fill.lua": ("holder = '*' else", "holder = ARGV[5] else")}, seeds=600),
-    Mutant("the store is not told how late", {"cache/redis_cache.py": ("self._store.swap(old, new, not_after=earliest(window.not_after, not_after))", "self._store.swap(old, new)")}, seeds=200, faults=("stragglers",)),
+    Mutant("the store is not told how late", {"cache/redis_cache.py": ("self._records.swap(old, new, not_after=earliest(window.not_after, not_after))", "self._records.swap(old, new)")}, seeds=200, faults=("stragglers",)),
     Mutant("the fence's lease counted from the reply", {"cache/fence_monitor.py": ("self.until = asked + ", "self.until = told + ")}, seeds=600, faults=("slow_answers", "cut_redis")),
     Mutant("a write is not shortened by its wait", {"store/mongo/deadline.py": ("Deadline(not_after_ms - run_ms, run_ms)", "Deadline(not_after_ms, longest_ms)")}, seeds=600),
 )  # fmt: skip

@@ -115,7 +115,7 @@ class QuotaStore:
         """The time by its clock, in milliseconds."""
         return int(5_000_000 + self._world.now * 1000 * self._rate)
 
-    async def look(self) -> FenceReading:
+    async def read_fence(self) -> FenceReading:
         return FenceReading(NEW, self.now)
 
     async def get_for_update(self, guid: str) -> Record | None:
@@ -192,36 +192,29 @@ class QuotaStore:
 
 
 class QuotaStoreOfProcess:
-    """The store as one process reaches it."""
+    """The records as one process reaches them; and the ledgers and the fence."""
 
     def __init__(self, world: World, store: QuotaStore, network: Network) -> None:
         self._world, self._store, self._network = world, store, network
+        self.records = self
+        self.ledgers, self.fence = LedgersOfProcess(self, store), FenceOfProcess(self, store)
 
     async def get_for_update(self, guid: str) -> Record | None:
-        return await self._far(lambda: self._store.get_for_update(guid))
+        return await self.far(lambda: self._store.get_for_update(guid))
 
     get = get_for_update
 
     def get_nowait(self, guid: str) -> Record | WouldBlock | None:
         return WOULD_BLOCK
 
-    async def fence(self) -> FenceReading:
-        return await self._far(self._store.look)
-
-    async def ledger(self, owner: str) -> QuotaLedger | None:
-        return await self._far(lambda: self._store.ledger(owner))
-
     async def count_linearizable(self, selection: Selection) -> int:
-        return await self._far(lambda: self._store.count_linearizable(selection))
+        return await self.far(lambda: self._store.count_linearizable(selection))
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         late = 4 * self._network.straggle()  # up to a minute: longer than any reservation
-        return await self._far(lambda: self._store.swap(old, new, not_after), OutcomeUnknown("no answer"), late)
+        return await self.far(lambda: self._store.swap(old, new, not_after), OutcomeUnknown("no answer"), late)
 
-    async def swap_ledger(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
-        return await self._far(lambda: self._store.swap_ledger(old, new), OutcomeUnknown("no answer"))
-
-    async def _far(
+    async def far(
         self, work: Callable[[], Awaitable[_Done | Exception]], late: Exception | None = None, straggle: float = 0.0
     ) -> _Done:
         done: _Done | Exception = await self._world.run_far(
@@ -230,6 +223,29 @@ class QuotaStoreOfProcess:
         if isinstance(done, Exception):
             raise done
         return done
+
+
+class LedgersOfProcess:
+    """The ledgers as one process reaches them."""
+
+    def __init__(self, process: QuotaStoreOfProcess, store: QuotaStore) -> None:
+        self._process, self._store = process, store
+
+    async def get(self, owner: str, /) -> QuotaLedger | None:
+        return await self._process.far(lambda: self._store.ledger(owner))
+
+    async def swap(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
+        return await self._process.far(lambda: self._store.swap_ledger(old, new), OutcomeUnknown("no answer"))
+
+
+class FenceOfProcess:
+    """The clock of the store as one process reaches it."""
+
+    def __init__(self, process: QuotaStoreOfProcess, store: QuotaStore) -> None:
+        self._process, self._store = process, store
+
+    async def read(self) -> FenceReading:
+        return await self._process.far(self._store.read_fence)
 
 
 class QuotaProcess:
@@ -263,7 +279,9 @@ class QuotaProcess:
             wait_seconds=WAIT_SECONDS,
             timer=lambda: offset + world.now * rate,
         )
-        service = GuidService(store, clock=self._clock, draw=self._draw, terms=TERMS, attempts=20, quota=quota)
+        service = GuidService(
+            store, store.fence, clock=self._clock, draw=self._draw, terms=TERMS, attempts=20, quota=quota
+        )
         for _ in range(CLIENTS):
             actor.start(self._client(service))
 

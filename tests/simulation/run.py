@@ -105,7 +105,9 @@ class Process:
         pool: Any = Pool(world, self._redis, self.to_redis)
         link = RedisLink(pool, name="s", timing=timing, timer=timer, draw=world.draw)
         store: Any = StoreOfProcess(world, self._store, self.to_store, near=self._near, timer=timer)
-        cache = RedisCache(store, link, clock=self._clock, size_bytes=1_000_000, timing=timing, timer=timer)
+        cache = RedisCache(
+            store, store.fence, link, clock=self._clock, size_bytes=1_000_000, timing=timing, timer=timer
+        )
         actor.start(link.keep())
         actor.start(cache.monitor.keep())
         for number in range(CLIENTS):

@@ -88,7 +88,7 @@ class SimulatedStore:
         done.set_result(None)
         return True
 
-    async def look(self) -> FenceReading:
+    async def read_fence(self) -> FenceReading:
         return FenceReading(self.fence, self.now)
 
     async def swap_fence(self, old: Fence, new: Fence) -> bool:
@@ -101,18 +101,19 @@ class SimulatedStore:
 
 
 class StoreOfProcess:
-    """The store as one process reaches it; `near` is one whose reads need not be waited for."""
+    """The records, and the fence, as one process reaches them; `near` is one whose reads need not be waited for."""
 
     def __init__(
         self, world: World, store: SimulatedStore, network: Network, *, near: bool, timer: Callable[[], float]
     ) -> None:
         self._world, self._store, self._network = world, store, network
         self._near = near
-        self._timer = timer
-        self._clock = StoreClock(timer)
+        self.timer = timer
+        self.clock = StoreClock(timer)
+        self.fence = FenceOfProcess(self, store)
 
     async def get(self, guid: str) -> Record | None:
-        return await self._far(lambda: self._store.get(guid))
+        return await self.far(lambda: self._store.get(guid))
 
     get_for_update = get
 
@@ -120,28 +121,19 @@ class StoreOfProcess:
         return self._store.records.get(guid) if self._near else WOULD_BLOCK
 
     async def get_linearizable(self, guid: str) -> Record | None:
-        return await self._far(lambda: self._store.get_linearizable(guid))
+        return await self.far(lambda: self._store.get_linearizable(guid))
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         unknown, late = OutcomeUnknown("no answer"), self._network.straggle()
         if not self._store.checks_at_begin:
-            return await self._far(lambda: self._store.swap(old, new, not_after), unknown, late)
-        deadline = None if not_after is None else self._clock.deadline(not_after, int(STORE_SECONDS * 1000))
+            return await self.far(lambda: self._store.swap(old, new, not_after), unknown, late)
+        deadline = None if not_after is None else self.clock.deadline(not_after, int(STORE_SECONDS * 1000))
         if deadline is not None and deadline.run_ms == 0:
             return False
         seconds = STORE_SECONDS if deadline is None else deadline.run_ms / 1000
-        return await self._far(lambda: self._store.command(old, new, deadline), unknown, late, seconds)
+        return await self.far(lambda: self._store.command(old, new, deadline), unknown, late, seconds)
 
-    async def fence(self) -> FenceReading:
-        asked = self._timer()
-        sight = await self._far(self._store.look)
-        self._clock.set(asked, sight.now)
-        return sight
-
-    async def swap_fence(self, old: Fence, new: Fence) -> bool:
-        return await self._far(lambda: self._store.swap_fence(old, new), OutcomeUnknown("no answer"))
-
-    async def _far(
+    async def far(
         self,
         work: Callable[[], Awaitable[_Done]],
         late: Exception | None = None,
@@ -152,3 +144,19 @@ class StoreOfProcess:
             self._network, work, late or StoreUnavailable("no answer"), seconds, straggle
         )
         return done
+
+
+class FenceOfProcess:
+    """The fence as one process reaches it."""
+
+    def __init__(self, process: StoreOfProcess, store: SimulatedStore) -> None:
+        self._process, self._store = process, store
+
+    async def read(self) -> FenceReading:
+        asked = self._process.timer()
+        sight = await self._process.far(self._store.read_fence)
+        self._process.clock.set(asked, sight.now)
+        return sight
+
+    async def swap(self, old: Fence, new: Fence) -> bool:
+        return await self._process.far(lambda: self._store.swap_fence(old, new), OutcomeUnknown("no answer"))

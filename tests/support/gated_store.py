@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 
-from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.store.cache_fence import NEW, Fence, FenceReading
@@ -12,9 +10,10 @@ from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
 
 
 class GatedStore:
-    """A store in memory whose answers wait at a gate, and which counts what it is asked."""
+    """Records in memory whose answers wait at a gate, and which counts what it is asked."""
 
     def __init__(self) -> None:
+        self.fence = GatedFence(self)
         self.records: dict[str, Record] = {}
         self.the_fence = NEW
         self.fence_gate = asyncio.Event()
@@ -28,7 +27,7 @@ class GatedStore:
         self.loses = False  # whether a swap finds that another was faster
         self.swap_gates: list[asyncio.Event] = []  # one for each swap to come, if it is to have one of its own
 
-    async def get(self, guid: str) -> Record | None:
+    async def get(self, guid: str, /) -> Record | None:
         self.gets += 1
         found = self.records.get(guid)  # what it was when the question came
         await self.open.wait()
@@ -36,41 +35,14 @@ class GatedStore:
             raise self.fault
         return found
 
-    async def get_for_update(self, guid: str) -> Record | None:
+    async def get_for_update(self, guid: str, /) -> Record | None:
         return await self.get(guid)
 
-    def on_claim(self, changed: Callable[[bool], None]) -> None:
-        """Do nothing: it is in this process alone."""
-
-    async def get_linearizable(self, guid: str) -> Record | None:
+    async def get_linearizable(self, guid: str, /) -> Record | None:
         return await self.get(guid)
 
-    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
+    def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
         return self.records.get(guid) if self.at_hand else WOULD_BLOCK
-
-    async def fence(self) -> FenceReading:
-        await self.fence_gate.wait()
-        return FenceReading(self.the_fence, time.monotonic_ns() // 1_000_000)
-
-    async def swap_fence(self, old: Fence, new: Fence) -> bool:
-        if self.fence_fault:
-            raise self.fence_fault
-        swapped = self.the_fence == old
-        if swapped:
-            self.the_fence = new
-        return swapped
-
-    async def receipt(self, key: str) -> Receipt | None:
-        raise NotImplementedError
-
-    async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
-        raise NotImplementedError
-
-    async def receipt_usage(self, prefix: str) -> ReceiptUsage:
-        raise NotImplementedError
-
-    async def purge_receipts(self, before: int, limit: int) -> int:
-        raise NotImplementedError
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         await (self.swap_gates.pop(0) if self.swap_gates else self.open).wait()
@@ -91,14 +63,30 @@ class GatedStore:
     async def count(self, selection: Selection) -> int:
         return 0
 
+    async def count_linearizable(self, selection: Selection) -> int:
+        return 0
+
     async def purge(self, before: int, limit: int) -> int:
         return 0
 
-    async def store_id(self) -> str:
-        return "gated"
 
-    async def ping(self) -> None:
-        pass
+class GatedFence:
+    """The fence of a gated store, whose readings wait at a gate of their own."""
+
+    def __init__(self, store: GatedStore) -> None:
+        self._store = store
+
+    async def read(self) -> FenceReading:
+        await self._store.fence_gate.wait()
+        return FenceReading(self._store.the_fence, time.monotonic_ns() // 1_000_000)
+
+    async def swap(self, old: Fence, new: Fence) -> bool:
+        if self._store.fence_fault:
+            raise self._store.fence_fault
+        swapped = self._store.the_fence == old
+        if swapped:
+            self._store.the_fence = new
+        return swapped
 
 
 async def turns(count: int = 5) -> None:

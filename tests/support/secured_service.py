@@ -52,7 +52,7 @@ class Guarded(NamedTuple):
         """Make a key."""
         key, text = keys.generate(owner, scopes.split(), self.clock(), **more)
         async with open_keys(self.store_url) as kept:
-            assert await kept.swap_key(None, key)
+            assert await kept.swap(None, key)
         return Held(key, text)
 
     async def asker(self, owner: str = "alice", scopes: str = "read write delete") -> Asker:
@@ -64,10 +64,10 @@ class Guarded(NamedTuple):
         async with open_keys(self.store_url) as kept:
             is_changed = False
             while not is_changed:  # the service may note at the same time that the key was used
-                old = await kept.key(held.key.id)
+                old = await kept.get(held.key.id)
                 assert old is not None
                 new = old.model_copy(update=changed | {"version": old.version + 1})
-                is_changed = await kept.swap_key(old, new)
+                is_changed = await kept.swap(old, new)
 
 
 async def until(status: int, asker: Asker, path: str) -> Reply:

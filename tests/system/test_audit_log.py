@@ -6,7 +6,7 @@ import random
 import re
 import resource
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -230,7 +230,9 @@ def noting(store: GatedStore, clock: FakeClock, **more: Any) -> tuple[GuidServic
         noted.append((action, of, caller.name, outcome))
 
     terms = RetentionPolicy(lifetime=3600, retention=600)
-    plain = GuidService(store, clock=clock, draw=lambda _: GUID, terms=terms, audit=note, attempts=2, **more)
+    plain = GuidService(
+        store, store.fence, clock=clock, draw=lambda _: GUID, terms=terms, audit=note, attempts=2, **more
+    )
     return plain.acting_for(ALICE), noted
 
 
@@ -510,13 +512,13 @@ async def test_keys_that_are_changed_have_lines_too(
 class Silent:
     """Keys whose store does not answer."""
 
-    async def key(self, key_id: str) -> ApiKey | None:
+    async def get(self, key_id: str, /) -> ApiKey | None:
         return None
 
-    async def keys(self, after: str, limit: int) -> list[ApiKey]:
+    async def list(self, after: str, limit: int) -> Sequence[ApiKey]:
         return []
 
-    async def swap_key(self, old: ApiKey | None, new: ApiKey | None) -> bool:
+    async def swap(self, old: ApiKey | None, new: ApiKey | None) -> bool:
         raise OutcomeUnknown("no answer")
 
 
@@ -609,7 +611,7 @@ async def test_it_goes_to_standard_error_where_access_is_controlled(
     with service(tmp_path, "--log-format", "json", *options) as running:
         key, text = keys.generate("alice", SCOPES, 0)
         async with open_keys(f"sqlite:///{tmp_path / 'guidsvc.db'}") as kept:
-            await kept.swap_key(None, key)
+            await kept.swap(None, key)
         client = Client(running.port)
         reply = await client.put(PATH, {"user": "a"}, headers={"Authorization": f"Bearer {text}"})
         await client.aclose()

@@ -193,7 +193,7 @@ def test_every_shell_block_of_the_pages_is_run_here() -> None:
 
 async def test_the_page_names_every_collection(mongo_url: str, clock: FakeClock) -> None:
     async with open_store(mongo_url, clock=clock, exclusive=False) as store:
-        await store.swap(None, record(clock()))
+        await store.records.swap(None, record(clock()))
         with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
             there = set(client.get_default_database().list_collection_names())
     told = set(re.findall(r"`(\w+)`", section(BACKUP, "## MongoDB").partition("###")[0]))
@@ -392,7 +392,7 @@ async def starts(path: Path, clock: FakeClock) -> None:
 async def test_a_copy_without_its_log_is_not_taken_for_a_new_store(tmp_path: Path, clock: FakeClock) -> None:
     copy = tmp_path / "copy.db"
     async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=clock, exclusive=True) as store:
-        await store.swap(None, record(clock()))
+        await store.records.swap(None, record(clock()))
         shutil.copy(tmp_path / "guidsvc.db", copy)
     before = copy.read_bytes()
     assert len(before) == 4096
@@ -412,15 +412,15 @@ async def test_a_copy_that_was_cut_short_is_damaged_and_one_without_its_log_is_a
     path = tmp_path / "guidsvc.db"
     for count in (1, 2):
         async with open_store(f"sqlite:///{path}", clock=clock, exclusive=True) as store:
-            await store.swap(None, record(clock(), guid=f"{count:032X}"))
+            await store.records.swap(None, record(clock(), guid=f"{count:032X}"))
             shutil.copy(path, tmp_path / "older.db")
     (tmp_path / "short.db").write_bytes(path.read_bytes()[:-PAGE])
 
     with pytest.raises(StartError, match=r"short\.db is damaged"):
         await starts(tmp_path / "short.db", clock)
     async with open_store(f"sqlite:///{tmp_path / 'older.db'}", clock=clock, exclusive=True) as store:
-        assert await store.get(f"{1:032X}") is not None
-        assert await store.get(f"{2:032X}") is None
+        assert await store.records.get(f"{1:032X}") is not None
+        assert await store.records.get(f"{2:032X}") is None
     assert "older" in section(BACKUP, "### Restore a backup").partition("**The service cannot see everything.**")[2]
 
 
@@ -450,7 +450,7 @@ async def test_a_backup_that_was_cut_off_is_not_taken_for_a_new_store(
     async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=clock, exclusive=True) as store:
         metadata = f'{{"room": "{"x" * 15_000}"}}'
         made = [record(clock(), guid=f"{number:032X}", metadata=metadata) for number in range(1000)]
-        await asyncio.gather(*(store.swap(None, each) for each in made))
+        await asyncio.gather(*(store.records.swap(None, each) for each in made))
         done = await asyncio.to_thread(
             subprocess.run, [sys.executable, "-c", CUT_OFF, str(pages)], cwd=tmp_path, check=False
         )

@@ -30,7 +30,7 @@ from guidsvc.server.server import serving_on
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.store import open_store
-from guidsvc.store.instrumented import InstrumentedStore
+from guidsvc.store.instrumented import InstrumentedDatabase
 from guidsvc.telemetry.metrics import Metrics, RequestMetrics
 from tests.conftest import FakeClock
 from tests.support.api_context import api_context, request_pipeline
@@ -160,15 +160,22 @@ async def service(
     async with (
         open_store(f"sqlite:///{folder / str(short)}", clock=clock, exclusive=True) as store,
         open_cache(
-            "memory://", InstrumentedStore(store, meters.store), clock=clock, size_bytes=1_000_000, meter=meters.cache
+            "memory://",
+            InstrumentedDatabase(store, meters.store),
+            clock=clock,
+            size_bytes=1_000_000,
+            meter=meters.cache,
         ) as cache,
     ):
         terms = RetentionPolicy(lifetime=5, retention=7 * 86_400)
         guids = GuidService(
-            cache, clock=clock, draw=guid_generator.random_generator(guid_generator.guid_v4), terms=terms
+            cache, store.fence, clock=clock, draw=guid_generator.random_generator(guid_generator.guid_v4), terms=terms
         )
         keys = Idempotency(
-            store, clock=clock, seeded=lambda *_: guid_generator.random_generator(guid_generator.guid_v4)
+            store.receipts,
+            store.fence,
+            clock=clock,
+            seeded=lambda *_: guid_generator.random_generator(guid_generator.guid_v4),
         )
 
         def log(*line: object) -> None:
@@ -177,7 +184,7 @@ async def service(
         context = api_context(
             service=guids,
             idempotency=keys,
-            probes=Probes(cache.ping, cache.check),
+            probes=Probes(store.ping, cache.check),
             trusted_proxies=TrustedProxies(["127.0.0.1"]),
             access_log=log,
             monitor=ProcessMonitor(meters),

@@ -131,7 +131,7 @@ async def test_while_access_is_off_nobody_gets_near_to_keys(serving: Serving, co
                 assert "python pdapt.py keys create" in str(problem["detail"])
                 assert "WWW-Authenticate" not in reply.headers
     async with open_keys(combination["store_url"]) as kept:
-        assert await kept.keys("", 1) == []
+        assert await kept.list("", 1) == []
 
 
 async def test_a_walk_along_the_list_meets_every_key_once(admin: Admin) -> None:
@@ -235,7 +235,7 @@ async def test_the_overlap_is_an_hour_unless_told_otherwise_and_bounded(
             assert pointers(await admin.ask("POST", path, json={"overlap": wrong})) == ["/overlap"]
         assert (await admin.ask("POST", path, json={})).status == 200
         async with open_keys(sqlite_url) as kept:
-            key = await kept.key(held.key.id)
+            key = await kept.get(held.key.id)
         assert key is not None
         assert key.former_until == clock() + OVERLAP * 1000
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -24,9 +25,10 @@ from guidsvc.services.receipt_quota import (
     unpack,
 )
 from guidsvc.store import open_store
-from guidsvc.store.contract import Backend
+from guidsvc.store.contract import Database
 from guidsvc.store.mongo.store import open_mongo
-from guidsvc.store.sqlite.store import open_keys_of, path_of_url
+from guidsvc.store.sqlite.search import Finder
+from guidsvc.store.sqlite.store import path_of_url
 from tests.api.resources.test_guid import assert_problem
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID, USER
@@ -39,7 +41,7 @@ ANSWER_BYTES = 1000
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
-async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Backend]:
+async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Database]:
     url = request.getfixturevalue(f"{request.param}_url")
     async with open_store(url, clock=clock, exclusive=False) as store:
         yield store
@@ -61,32 +63,34 @@ def request_of(owner: str, number: int) -> Request:
 
 
 def open_idempotency(
-    backend: Backend, clock: FakeClock, owner_bytes: int = OWNER_BYTES, total_bytes: int = TOTAL_BYTES
+    backend: Database, clock: FakeClock, owner_bytes: int = OWNER_BYTES, total_bytes: int = TOTAL_BYTES
 ) -> Idempotency:
     seeded = partial(guid_generator.seeded, guid_generator.guid_v4)
-    return Idempotency(backend, clock=clock, seeded=seeded, owner_bytes=owner_bytes, total_bytes=total_bytes)
+    return Idempotency(
+        backend.receipts, backend.fence, clock=clock, seeded=seeded, owner_bytes=owner_bytes, total_bytes=total_bytes
+    )
 
 
 async def usage(url: str, owner: str = "") -> ReceiptUsage:
     """Count the receipts in the store of a service that runs: of an owner, or of all."""
     prefix = prefix_of(owner) if owner else ""
     if url.startswith("sqlite"):
-        async with open_keys_of(path_of_url(url)) as sqlite:
-            return await sqlite.receipt_usage(prefix)
+        async with aclosing(Finder(path_of_url(url))) as finder:
+            return await finder.receipt_usage(prefix)
     async with open_mongo(url) as mongo:
-        return await mongo.receipt_usage(prefix)
+        return await mongo.receipts.usage(prefix)
 
 
 # Bounds
 
 
-async def test_the_store_counts_the_receipts_of_an_owner_and_of_all(backend: Backend, clock: FakeClock) -> None:
+async def test_the_store_counts_the_receipts_of_an_owner_and_of_all(backend: Database, clock: FakeClock) -> None:
     idempotency = open_idempotency(backend, clock)
-    assert await backend.receipt_usage("") == (0, 0)
+    assert await backend.receipts.usage("") == (0, 0)
     for owner, number in (("a", 3), ("b", 1), ("", 1)):
         for each in range(number):
             await idempotency.once(request_of(owner, each), work)
-    of_a, all_of_them = await backend.receipt_usage(prefix_of("a")), await backend.receipt_usage("")
+    of_a, all_of_them = await backend.receipts.usage(prefix_of("a")), await backend.receipts.usage("")
     assert (of_a.number, all_of_them.number) == (3, 5)
     assert 3 * ANSWER_BYTES < of_a.answer_bytes < 3 * (ANSWER_BYTES + 100)
     assert all_of_them.answer_bytes * 3 == of_a.answer_bytes * 5
@@ -94,7 +98,7 @@ async def test_the_store_counts_the_receipts_of_an_owner_and_of_all(backend: Bac
 
 @pytest.mark.parametrize("bound", ["owner_bytes", "total_bytes"])
 async def test_at_the_bound_a_new_request_is_refused_before_it_is_done(
-    backend: Backend, clock: FakeClock, bound: str
+    backend: Database, clock: FakeClock, bound: str
 ) -> None:
     most = 10 * (ANSWER_BYTES + RECEIPT_BYTES)
     idempotency = open_idempotency(backend, clock, **{bound: most})
@@ -122,11 +126,11 @@ async def test_at_the_bound_a_new_request_is_refused_before_it_is_done(
     with pytest.raises(ReceiptsFull):
         await again.once(request_of("a", 100), counted)
     clock.advance(seconds=KEPT_SECONDS + 1)
-    await backend.purge_receipts(clock.seconds, 1000)
+    await backend.receipts.purge(clock.seconds, 1000)
     await idempotency.once(request_of("a", 101), counted)
 
 
-async def test_requests_that_are_forgotten_take_no_room(backend: Backend, clock: FakeClock) -> None:
+async def test_requests_that_are_forgotten_take_no_room(backend: Database, clock: FakeClock) -> None:
     idempotency = open_idempotency(backend, clock, owner_bytes=2 * RECEIPT_BYTES + ANSWER_BYTES)
 
     async def refused(_: GuidFactory | None) -> Response:
@@ -139,13 +143,13 @@ async def test_requests_that_are_forgotten_take_no_room(backend: Backend, clock:
     await idempotency.once(request_of("a", 50), work)
 
 
-async def test_room_is_counted_anew_when_the_clock_was_set_back(backend: Backend, clock: FakeClock) -> None:
+async def test_room_is_counted_anew_when_the_clock_was_set_back(backend: Database, clock: FakeClock) -> None:
     """Else a budget that was full would stay so for as long as the clock was ahead."""
     idempotency = open_idempotency(backend, clock, owner_bytes=2 * RECEIPT_BYTES + ANSWER_BYTES)
     await idempotency.once(request_of("a", 0), work)
     with pytest.raises(ReceiptsFull):
         await idempotency.once(request_of("a", 1), work)
-    assert await backend.purge_receipts(clock.seconds + KEPT_SECONDS + 1, 10) == 1
+    assert await backend.receipts.purge(clock.seconds + KEPT_SECONDS + 1, 10) == 1
     clock.advance(seconds=-24 * 3600)
     await idempotency.once(request_of("a", 2), work)
 

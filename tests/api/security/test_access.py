@@ -174,7 +174,7 @@ async def test_the_use_of_a_key_is_noted(guarded: Guarded) -> None:
     held = await guarded.give()
     await Asker(guarded.client, held).ask("GET", PATH)
     async with asyncio.timeout(5), open_keys(guarded.store_url) as kept:
-        while (key := await kept.key(held.key.id)) is None or key.used is None:
+        while (key := await kept.get(held.key.id)) is None or key.used is None:
             await asyncio.sleep(0.02)
     assert key.used == guarded.clock.now
 

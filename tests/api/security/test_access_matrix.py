@@ -106,7 +106,7 @@ class World(Guarded):
     async def state(self) -> object:
         """Return all that is kept of the victim, less when its key was used; and what the victim reads."""
         async with open_keys(self.store_url) as kept:
-            key = await kept.key(self.alice.key.id)
+            key = await kept.get(self.alice.key.id)
         assert key is not None
         read = await Asker(self.client, self.alice).ask("GET", f"{MINE}?view=full")
         stored = [row for row in map(str, everything(self.store_url)) if CANARY in row]

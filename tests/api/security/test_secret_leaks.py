@@ -84,7 +84,7 @@ class Secretive(NamedTuple):
 async def _give(url: str, owner: str, scopes: str) -> str:
     made, text = keys.generate(owner, scopes.split(), time.time_ns() // 1_000_000)
     async with open_keys(url) as kept:
-        assert await kept.swap_key(None, made)
+        assert await kept.swap(None, made)
     return text
 
 

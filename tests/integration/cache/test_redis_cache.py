@@ -49,7 +49,7 @@ async def opened(
     meter = CacheMetrics()
     url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
     async with open_link(url, name=name, timing=timing, meter=meter) as link:
-        cache = RedisCache(store, link, clock=clock, size_bytes=1_000_000, timing=timing, meter=meter)
+        cache = RedisCache(store, store.fence, link, clock=clock, size_bytes=1_000_000, timing=timing, meter=meter)
         async with running_in_background(cache.monitor.keep):
             yield cache
             await cache.aclose()

@@ -25,8 +25,10 @@ from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.store.mongo.documents import filter_of
-from guidsvc.store.mongo.store import PROOF_SECONDS, SETTLED, MongoStore, _write_failure, open_mongo
-from guidsvc.store.mongo.store import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
+from guidsvc.store.mongo.failures import write_failure
+from guidsvc.store.mongo.records import PROOF_SECONDS, SETTLED
+from guidsvc.store.mongo.records import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
+from guidsvc.store.mongo.store import MongoStore, open_mongo
 from tests.conftest import FakeClock
 from tests.nemesis.proxy import Spoil, proxy
 from tests.support.backing_servers import Server
@@ -78,9 +80,9 @@ async def test_writes_are_acknowledged_by_a_majority_with_its_journal_and_can_be
     store: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
     old, new = record(clock()), record(clock(), version=clock() + 1)
-    await store.swap(None, old)
-    await store.swap(old, new)
-    await store.swap(new, None)
+    await store.records.swap(None, old)
+    await store.records.swap(old, new)
+    await store.records.swap(new, None)
 
     for command in [*commands.named("insert"), *commands.named("update"), *commands.named("delete")]:
         assert command["writeConcern"] == {"w": "majority", "j": True} | command["writeConcern"]
@@ -90,9 +92,9 @@ async def test_writes_are_acknowledged_by_a_majority_with_its_journal_and_can_be
 
 async def test_a_url_cannot_weaken_what_a_write_promises(mongo_url: str, commands: Commands, clock: FakeClock) -> None:
     async with open_mongo(f"{mongo_url}?w=0&journal=false&retryWrites=false&readPreference=secondary") as store:
-        assert await store.swap(None, record(clock()))
-        await store.fence()
-        await store.get(GUID)
+        assert await store.records.swap(None, record(clock()))
+        await store.fence.read()
+        await store.records.get(GUID)
 
     assert (
         commands.named("insert")[0]["writeConcern"]
@@ -106,10 +108,10 @@ async def test_every_operation_on_one_record_carries_its_id(
     store: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
     old, new = record(clock()), record(clock(), version=clock() + 1)
-    await store.swap(None, old)
-    await store.swap(old, new)
-    await store.get(GUID)
-    await store.swap(new, None)
+    await store.records.swap(None, old)
+    await store.records.swap(old, new)
+    await store.records.get(GUID)
+    await store.records.swap(new, None)
 
     assert commands.named("insert")[0]["documents"][0]["_id"] == GUID
     assert commands.named("update")[0]["updates"][0]["q"]["_id"] == GUID
@@ -121,11 +123,11 @@ async def test_a_write_with_a_deadline_has_begun_and_run_before_it(
     store: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
     old, new = record(clock()), record(clock(), version=clock() + 1)
-    await store.swap(None, old)
-    not_after = (await store.fence()).now + 60_000
+    await store.records.swap(None, old)
+    not_after = (await store.fence.read()).now + 60_000
 
-    assert await store.swap(old, new, not_after=not_after)
-    assert await store.swap(new, None, not_after=not_after)
+    assert await store.records.swap(old, new, not_after=not_after)
+    assert await store.records.swap(new, None, not_after=not_after)
 
     (update,), (delete,) = commands.named("update"), commands.named("delete")
     for command, (sent,) in (update, update["updates"]), (delete, delete["deletes"]):
@@ -137,20 +139,20 @@ async def test_a_write_whose_deadline_has_passed_is_not_sent(
     store: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
     old = record(clock())
-    await store.swap(None, old)
+    await store.records.swap(None, old)
 
-    assert not await store.swap(old, None, not_after=(await store.fence()).now)
+    assert not await store.records.swap(old, None, not_after=(await store.fence.read()).now)
 
     assert commands.named("delete") == []
-    assert await store.get(GUID) == old
+    assert await store.records.get(GUID) == old
 
 
 async def test_a_creation_with_a_deadline_is_an_upsert_as_durable_as_an_insert_and_shares_a_command(
     store: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
-    in_time = (await store.fence()).now + 60_000
+    in_time = (await store.fence.read()).now + 60_000
     records = [record(clock(), guid=f"{number:032X}") for number in range(100)]
-    assert all(await asyncio.gather(*(store.swap(None, each, not_after=in_time) for each in records)))
+    assert all(await asyncio.gather(*(store.records.swap(None, each, not_after=in_time) for each in records)))
 
     (command,) = commands.named("update")
     assert command["writeConcern"] == {"w": "majority", "j": True} | command["writeConcern"]
@@ -166,11 +168,11 @@ async def test_a_write_that_reaches_a_server_after_its_deadline_is_not_done(
 ) -> None:
     kept = record(clock(), guid="0" * 32)
     async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", timeout_ms=20_000) as store:
-        await store.swap(None, kept)
-        not_after = (await store.fence()).now + 50
+        await store.records.swap(None, kept)
+        not_after = (await store.fence.read()).now + 50
         own_mongo.pause()
-        creation = store.swap(None, record(clock()), not_after=not_after + TIMEOUT_MS_OF_STORE)
-        deletion = store.swap(kept, None, not_after=not_after)
+        creation = store.records.swap(None, record(clock()), not_after=not_after + TIMEOUT_MS_OF_STORE)
+        deletion = store.records.swap(kept, None, not_after=not_after)
         writes = asyncio.gather(creation, deletion, return_exceptions=True)
         while time.time() * 1000 <= not_after:
             await asyncio.sleep(0.01)
@@ -178,18 +180,18 @@ async def test_a_write_that_reaches_a_server_after_its_deadline_is_not_done(
         created, deleted = await writes
         assert created is False
         assert deleted is False or isinstance(deleted, OutcomeUnknown), "its time was over before it was answered"
-        assert await store.get(GUID) is None
-        assert await store.get(kept.guid) == kept
+        assert await store.records.get(GUID) is None
+        assert await store.records.get(kept.guid) == kept
 
 
 async def test_a_creation_begins_so_early_that_it_takes_effect_before_its_deadline(
     store: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
     """MongoDB compares the time when a command begins; it may wait then until its time limit ends."""
-    now = (await store.fence()).now
+    now = (await store.fence.read()).now
 
-    assert not await store.swap(None, record(clock()), not_after=now + TIMEOUT_MS_OF_STORE - 1)
-    assert await store.swap(None, record(clock()), not_after=now + TIMEOUT_MS_OF_STORE + 60_000)
+    assert not await store.records.swap(None, record(clock()), not_after=now + TIMEOUT_MS_OF_STORE - 1)
+    assert await store.records.swap(None, record(clock()), not_after=now + TIMEOUT_MS_OF_STORE + 60_000)
     assert all(command["maxTimeMS"] <= TIMEOUT_MS_OF_STORE for command in commands.named("update"))
 
 
@@ -201,13 +203,13 @@ def levels(commands: Commands) -> list[str]:
 async def test_a_read_counts_only_while_a_look_at_the_fence_proves_the_primary(
     store: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
-    await store.swap(None, record(clock()))
+    await store.records.swap(None, record(clock()))
 
-    assert await store.get(GUID) == record(clock())
-    await store.fence()
-    assert await store.get(GUID) == record(clock())
-    store._clock.set(time.monotonic() - PROOF_SECONDS, 0)
-    assert await store.get_for_update(GUID) == record(clock())
+    assert await store.records.get(GUID) == record(clock())
+    await store.fence.read()
+    assert await store.records.get(GUID) == record(clock())
+    store.fence.clock.set(time.monotonic() - PROOF_SECONDS, 0)
+    assert await store.records.get_for_update(GUID) == record(clock())
 
     assert levels(commands) == ["linearizable", "majority", "linearizable"]
 
@@ -216,13 +218,13 @@ async def test_a_read_that_ends_after_the_proof_is_read_again(
     own_mongo: Server, commands: Commands, clock: FakeClock
 ) -> None:
     async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}", timeout_ms=20_000) as store:
-        await store.swap(None, record(clock()))
-        await store.get(GUID)
+        await store.records.swap(None, record(clock()))
+        await store.records.get(GUID)
         commands.sent.clear()
         own_mongo.pause()
-        store._clock.set(time.monotonic() - PROOF_SECONDS + 0.5, 0)
-        reading = asyncio.create_task(store.get(GUID))
-        while store._clock.is_known(PROOF_SECONDS):
+        store.fence.clock.set(time.monotonic() - PROOF_SECONDS + 0.5, 0)
+        reading = asyncio.create_task(store.records.get(GUID))
+        while store.fence.clock.is_known(PROOF_SECONDS):
             await asyncio.sleep(0.01)
         own_mongo.resume()
 
@@ -233,8 +235,8 @@ async def test_a_read_that_ends_after_the_proof_is_read_again(
 
 async def test_a_process_that_alone_writes_needs_no_proof(mongo_url: str, commands: Commands, clock: FakeClock) -> None:
     async with open_mongo(mongo_url, exclusive=True) as store:
-        await store.swap(None, record(clock()))
-        await store.get(GUID)
+        await store.records.swap(None, record(clock()))
+        await store.records.get(GUID)
 
     assert levels(commands) == ["majority"]
 
@@ -242,8 +244,8 @@ async def test_a_process_that_alone_writes_needs_no_proof(mongo_url: str, comman
 async def test_a_look_at_the_fence_and_a_key_are_read_linearizably_by_their_id(
     store: MongoStore, commands: Commands
 ) -> None:
-    await store.fence()
-    await store.key("k")
+    await store.fence.read()
+    await store.api_keys.get("k")
 
     (look,) = [command for command in commands.sent if command.get("aggregate") == "fence"]
     (key,) = [command for command in commands.sent if command.get("find") == "keys"]
@@ -253,14 +255,14 @@ async def test_a_look_at_the_fence_and_a_key_are_read_linearizably_by_their_id(
 
 
 async def test_one_reply_holds_all_that_is_read_linearizably(store: MongoStore, commands: Commands) -> None:
-    await asyncio.gather(*(store.get_linearizable(f"{number:032X}") for number in range(SETTLED + 1)))
+    await asyncio.gather(*(store.records.get_linearizable(f"{number:032X}") for number in range(SETTLED + 1)))
 
     assert sorted(len(command["filter"]["_id"]["$in"]) for command in commands.named("find")) == [1, SETTLED]
     assert set(levels(commands)) == {"linearizable"}
 
 
 async def test_reads_of_one_turn_of_the_loop_share_one_query(store: MongoStore, commands: Commands) -> None:
-    await asyncio.gather(*(store.get(f"{number % 30:032X}") for number in range(90)))
+    await asyncio.gather(*(store.records.get(f"{number % 30:032X}") for number in range(90)))
 
     assert [len(command["filter"]["_id"]["$in"]) for command in commands.named("find")] == [30]
 
@@ -268,7 +270,7 @@ async def test_reads_of_one_turn_of_the_loop_share_one_query(store: MongoStore, 
 async def test_the_indexes_are_made_once_and_again_without_harm(store: MongoStore, mongo_url: str) -> None:
     async with open_mongo(mongo_url):
         pass
-    indexes = await store._collection.index_information()
+    indexes = await store.records._collection.index_information()
 
     assert indexes["purge_at_ttl"]["expireAfterSeconds"] == 0
     assert indexes["purge_at_ttl"]["key"] == [("purge_at", 1)]
@@ -288,7 +290,7 @@ async def test_a_store_has_a_name_and_a_new_one_when_somebody_had_it_for_himself
 async def test_purge_at_is_a_date_as_the_ttl_index_wants_it(
     store: MongoStore, mongo_url: str, clock: FakeClock
 ) -> None:
-    await store.swap(None, new := record(clock()))
+    await store.records.swap(None, new := record(clock()))
 
     with pymongo.MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
         kept = client.get_default_database()["records"].find_one({"_id": GUID})
@@ -304,11 +306,11 @@ async def test_a_document_that_is_no_record_is_told_as_corrupt_and_others_are_se
     store: MongoStore, mongo_url: str, clock: FakeClock, change: dict[str, Any]
 ) -> None:
     other = record(clock(), guid="0" * 32)
-    await asyncio.gather(store.swap(None, record(clock())), store.swap(None, other))
+    await asyncio.gather(store.records.swap(None, record(clock())), store.records.swap(None, other))
     with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
         client.get_default_database()["records"].update_one({"_id": GUID}, {"$set": change})
 
-    broken, whole = await asyncio.gather(store.get(GUID), store.get(other.guid), return_exceptions=True)
+    broken, whole = await asyncio.gather(store.records.get(GUID), store.records.get(other.guid), return_exceptions=True)
     assert isinstance(broken, CorruptRecord)
     assert whole == other
 
@@ -318,12 +320,12 @@ async def test_a_paused_server_makes_reads_unavailable_and_writes_unknown_and_it
 ) -> None:
     url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
     async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
-        await store.swap(None, old := record(clock()))
+        await store.records.swap(None, old := record(clock()))
         own_mongo.pause()
         with pytest.raises(StoreUnavailable):
-            await store.get(GUID)
+            await store.records.get(GUID)
         with pytest.raises((OutcomeUnknown, StoreUnavailable)):
-            await store.swap(old, record(clock(), version=clock() + 1))
+            await store.records.swap(old, record(clock(), version=clock() + 1))
         with pytest.raises(StoreUnavailable):
             await store.ping()
         own_mongo.resume()
@@ -335,10 +337,10 @@ async def test_a_write_whose_answer_does_not_come_is_of_unknown_outcome_and_may_
 ) -> None:
     url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
     async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
-        await store.swap(None, record(clock(), guid="0" * 32))  # so that a connection is there to send on
+        await store.records.swap(None, record(clock(), guid="0" * 32))  # so that a connection is there to send on
         own_mongo.pause()
         with pytest.raises(OutcomeUnknown):
-            await store.swap(None, record(clock()))
+            await store.records.swap(None, record(clock()))
         own_mongo.resume()
         while await eventually(store) is None:
             await asyncio.sleep(0)
@@ -349,14 +351,14 @@ async def test_a_dead_server_is_never_told_as_a_write_that_failed_unless_it_was_
 ) -> None:
     url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
     async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
-        await store.swap(None, old := record(clock()))
+        await store.records.swap(None, old := record(clock()))
         own_mongo.kill()
         with pytest.raises((OutcomeUnknown, StoreUnavailable)):
-            await store.swap(old, None)
+            await store.records.swap(old, None)
         with pytest.raises(StoreUnavailable):
-            await store.swap(old, None)
+            await store.records.swap(old, None)
         with pytest.raises(StoreUnavailable):
-            await store.get(GUID)
+            await store.records.get(GUID)
         own_mongo.start()
         assert await eventually(store) == old
 
@@ -371,9 +373,9 @@ async def test_a_write_whose_answer_is_lost_is_asked_again_and_told_as_done(
         async with open_mongo(url) as store:
             for number, (old, new) in enumerate(changes):
                 with way.spoiling(Spoil.SWALLOWED, most=1):
-                    assert await store.swap(old, new)
+                    assert await store.records.swap(old, new)
                 assert way.resets == number + 1
-                assert await store.get(GUID) == new
+                assert await store.records.get(GUID) == new
 
 
 async def test_a_server_that_does_not_answer_stops_the_start(own_mongo: Server) -> None:
@@ -405,7 +407,7 @@ async def test_a_url_that_makes_no_sense_stops_the_start(url: str) -> None:
 def test_a_write_that_may_have_been_done_is_never_called_failed(error: PyMongoError) -> None:
     for label in (getattr(error, "details", None) or {}).get("errorLabels", []):
         error._add_error_label(label)
-    assert isinstance(_write_failure(error), OutcomeUnknown)
+    assert isinstance(write_failure(error), OutcomeUnknown)
 
 
 @pytest.mark.parametrize(
@@ -417,14 +419,14 @@ def test_a_write_that_may_have_been_done_is_never_called_failed(error: PyMongoEr
     ],
 )
 def test_a_write_that_was_surely_not_done_is_unavailable(error: PyMongoError) -> None:
-    assert isinstance(_write_failure(error), StoreUnavailable)
+    assert isinstance(write_failure(error), StoreUnavailable)
 
 
 async def eventually(store: MongoStore) -> Record | None:
     """Read the record as soon as the server answers again."""
     while True:
         try:
-            return await store.get(GUID)
+            return await store.records.get(GUID)
         except StoreUnavailable:
             await asyncio.sleep(0)
 
@@ -443,8 +445,8 @@ async def eventually(store: MongoStore) -> Record | None:
 )
 async def test_every_search_is_by_an_index(mongo_url: str, selection: Selection, index: dict[str, int]) -> None:
     async with open_mongo(mongo_url) as store:
-        chosen = await store.index_for(selection)
-        cursor = store._collection.find({"_id": {"$gt": ""}} | filter_of(selection)).hint(chosen).sort("_id", 1)
+        chosen = await store.records.index_for(selection)
+        cursor = store.records._collection.find({"_id": {"$gt": ""}} | filter_of(selection)).hint(chosen).sort("_id", 1)
         plan = (await cursor.explain())["queryPlanner"]["winningPlan"]
 
     stages = []
@@ -458,21 +460,21 @@ async def test_every_search_is_by_an_index(mongo_url: str, selection: Selection,
 async def test_where_many_records_match_they_are_looked_for_in_key_order(mongo_url: str, clock: FakeClock) -> None:
     async with open_mongo(mongo_url, few=3) as store:
         for number in range(4):
-            await store.swap(None, record(clock(), guid=f"{number:032X}"))
-        assert await store.index_for(Selection(expire_from=1)) == "_id_"
-        assert await store.index_for(Selection(expire_from=1, user="x")) == "user_key"
-        assert len(await store.find(Selection(expire_from=1), "", 10)) == 4
+            await store.records.swap(None, record(clock(), guid=f"{number:032X}"))
+        assert await store.records.index_for(Selection(expire_from=1)) == "_id_"
+        assert await store.records.index_for(Selection(expire_from=1, user="x")) == "user_key"
+        assert len(await store.records.find(Selection(expire_from=1), "", 10)) == 4
 
 
 async def test_a_write_that_the_database_refuses_is_told_without_its_record(mongo_url: str, clock: FakeClock) -> None:
     async with open_mongo(mongo_url) as store:
         old = record(clock(), user="old")
-        await store.swap(None, old)
+        await store.records.swap(None, old)
         with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
             rules = {"$jsonSchema": {"properties": {"user": {"enum": ["old"]}}}}
             client.get_default_database().command("collMod", "records", validator=rules)
         refused = record(clock(), user="canary", guid="A" * 32)
         for before, after in ((None, refused), (old, record(clock(), user="canary", version=clock() + 1))):
             with pytest.raises((OutcomeUnknown, StoreUnavailable), match="code 121") as caught:
-                await store.swap(before, after)
+                await store.records.swap(before, after)
             assert "canary" not in str(caught.value)

@@ -14,10 +14,11 @@ import pytest
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.store.cache_fence import Mode
+from guidsvc.store.sqlite.engine import GROUP
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
 from guidsvc.store.sqlite.search import Finder, count_statement, end_statement, statement, values_of
-from guidsvc.store.sqlite.store import GROUP, SqliteStore, open_sqlite, path_of_url
+from guidsvc.store.sqlite.store import SqliteStore, open_sqlite, path_of_url
 from guidsvc.store.sqlite.tables import RECORDS, Change
 from guidsvc.store.sqlite.writer import Writer, failure
 from tests.conftest import FakeClock
@@ -125,7 +126,7 @@ async def test_the_file_has_a_write_ahead_log_that_is_synced_at_each_commit(writ
 async def test_writes_that_wait_are_committed_together(
     store: SqliteStore, clock: FakeClock, statements: list[str]
 ) -> None:
-    await asyncio.gather(*(store.swap(None, record(clock(), guid=f"{number:032X}")) for number in range(100)))
+    await asyncio.gather(*(store.records.swap(None, record(clock(), guid=f"{number:032X}")) for number in range(100)))
 
     assert statements.count("COMMIT") == 1
 
@@ -134,7 +135,7 @@ async def test_a_race_lost_inside_a_group_is_told_to_the_loser_only(store: Sqlit
     other = "0" * 32
     swaps = [record(clock()), record(clock(), user="late"), record(clock(), guid=other)]
 
-    assert await asyncio.gather(*(store.swap(None, each) for each in swaps)) == [True, False, True]
+    assert await asyncio.gather(*(store.records.swap(None, each) for each in swaps)) == [True, False, True]
 
 
 async def test_a_fault_in_the_middle_of_a_group_changes_nothing_of_it_and_the_next_goes_through(
@@ -144,28 +145,30 @@ async def test_a_fault_in_the_middle_of_a_group_changes_nothing_of_it_and_the_ne
         "CREATE TEMP TRIGGER fault BEFORE INSERT ON records WHEN NEW.user = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END"
     )
     group = [record(clock()), record(clock(), guid="0" * 32, user="bad"), record(clock(), guid="1" * 32)]
-    answers = await asyncio.gather(*(store.swap(None, each) for each in group), return_exceptions=True)
+    answers = await asyncio.gather(*(store.records.swap(None, each) for each in group), return_exceptions=True)
 
     assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
-    assert [await store.get(each.guid) for each in group] == [None] * 3
-    assert await store.swap(None, group[0])
+    assert [await store.records.get(each.guid) for each in group] == [None] * 3
+    assert await store.records.swap(None, group[0])
 
 
 async def test_a_full_disk_refuses_the_write_and_loses_nothing(
     store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
 ) -> None:
     kept = record(clock())
-    await store.swap(None, kept)
+    await store.records.swap(None, kept)
     (pages,) = writer.execute("PRAGMA page_count").fetchone()
     writer.execute(f"PRAGMA max_page_count = {pages}")
     big = '{"a":"' + "x" * 16_000 + '"}'
 
     with pytest.raises(StoreUnavailable, match="full"):
-        await store.swap(None, record(clock(), guid="0" * 32, metadata=big))
-    assert await store.get("0" * 32) is None
-    assert await store.get(GUID) == kept
+        await store.records.swap(None, record(clock(), guid="0" * 32, metadata=big))
+    assert await store.records.get("0" * 32) is None
+    assert await store.records.get(GUID) == kept
     writer.execute(f"PRAGMA max_page_count = {pages + 100}")
-    assert await store.swap(None, record(clock(), guid="0" * 32, metadata=big)), "and goes on when there is room again"
+    assert await store.records.swap(None, record(clock(), guid="0" * 32, metadata=big)), (
+        "and goes on when there is room again"
+    )
 
 
 @pytest.mark.parametrize("creates", [True, False])
@@ -175,29 +178,29 @@ async def test_a_write_that_another_process_holds_up_past_its_deadline_is_not_do
     """The time is compared when the lock of writers is held, not when the write is sent."""
     old = record(clock(), expire=0)
     if not creates:
-        await store.swap(None, old)
+        await store.records.swap(None, old)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        not_after = (await store.fence()).now + 50
+        not_after = (await store.fence.read()).now + 50
         new = record(clock(), version=clock() + 1)
-        write = asyncio.create_task(store.swap(None if creates else old, new, not_after=not_after))
-        while (await store.fence()).now <= not_after:
+        write = asyncio.create_task(store.records.swap(None if creates else old, new, not_after=not_after))
+        while (await store.fence.read()).now <= not_after:
             await asyncio.sleep(0.01)
         other.execute("ROLLBACK")
     assert not await write
-    assert await store.get(GUID) == (None if creates else old)
+    assert await store.records.get(GUID) == (None if creates else old)
 
 
 async def test_a_tally_waits_for_a_write_of_another_process_that_is_half_done(
     store: SqliteStore, path: Path, clock: FakeClock
 ) -> None:
     """That was in time when its process stood still, and shows only now."""
-    await store.swap(None, record(clock(), guid="0" * 32))
+    await store.records.swap(None, record(clock(), guid="0" * 32))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         other.execute(*RECORDS.change(None, record(clock()))[:2])
-        tally = asyncio.create_task(store.count_linearizable(Selection(expire_from=1)))
-        assert await store.count(Selection(expire_from=1)) == 1
+        tally = asyncio.create_task(store.records.count_linearizable(Selection(expire_from=1)))
+        assert await store.records.count(Selection(expire_from=1)) == 1
         assert not tally.done()
         other.execute("COMMIT")
     assert await tally == 2
@@ -209,9 +212,9 @@ async def test_a_write_that_another_process_holds_up_is_of_unknown_outcome_and_m
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(OutcomeUnknown):
-            await store.swap(None, record(clock()))
+            await store.records.swap(None, record(clock()))
         other.execute("ROLLBACK")
-    while await store.get(GUID) is None:
+    while await store.records.get(GUID) is None:
         await asyncio.sleep(0)
 
 
@@ -220,18 +223,18 @@ async def test_a_write_that_was_still_waiting_when_its_time_was_up_changes_nothi
 ) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        first = asyncio.create_task(store.swap(None, record(clock())))
+        first = asyncio.create_task(store.records.swap(None, record(clock())))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         with pytest.raises(StoreUnavailable):
-            await store.swap(None, record(clock(), guid="0" * 32))
+            await store.records.swap(None, record(clock(), guid="0" * 32))
         other.execute("ROLLBACK")
     with pytest.raises(OutcomeUnknown):
         await first
-    while await store.get(GUID) is None:
+    while await store.records.get(GUID) is None:
         await asyncio.sleep(0)
-    assert await store.get("0" * 32) is None
+    assert await store.records.get("0" * 32) is None
 
 
 def test_a_commit_that_was_not_synced_is_of_unknown_outcome() -> None:
@@ -247,7 +250,7 @@ async def test_a_row_that_is_no_record_is_told_as_corrupt_and_others_are_served(
     store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock, column: str
 ) -> None:
     other = record(clock(), guid="0" * 32)
-    await asyncio.gather(store.swap(None, record(clock())), store.swap(None, other))
+    await asyncio.gather(store.records.swap(None, record(clock())), store.records.swap(None, other))
     writer.execute("PRAGMA ignore_check_constraints = ON")
     name = column.partition(" ")[0]
     writer.executescript(
@@ -259,19 +262,19 @@ async def test_a_row_that_is_no_record_is_told_as_corrupt_and_others_are_served(
         writer.execute(f"UPDATE records SET {column} WHERE guid = ?", (GUID,))
 
     with pytest.raises(CorruptRecord):
-        await store.get(GUID)
-    assert await store.get(other.guid) == other
+        await store.records.get(GUID)
+    assert await store.records.get(other.guid) == other
 
 
 async def test_a_row_that_cannot_be_read_is_told_to_those_alone_who_settle_it(
     store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
 ) -> None:
     other = record(clock(), guid="0" * 32)
-    await asyncio.gather(store.swap(None, record(clock())), store.swap(None, other))
+    await asyncio.gather(store.records.swap(None, record(clock())), store.records.swap(None, other))
     writer.execute("UPDATE records SET user = CAST(x'ff41' AS TEXT) WHERE guid = ?", (GUID,))
 
     bad, good = await asyncio.gather(
-        store.get_linearizable(GUID), store.get_linearizable(other.guid), return_exceptions=True
+        store.records.get_linearizable(GUID), store.records.get_linearizable(other.guid), return_exceptions=True
     )
     assert (type(bad), good) == (CorruptRecord, other)
 
@@ -279,11 +282,11 @@ async def test_a_row_that_cannot_be_read_is_told_to_those_alone_who_settle_it(
 @pytest.mark.parametrize("damage", ["DELETE FROM fence", "UPDATE fence SET mode = 'x'", "UPDATE fence SET gen = 'x'"])
 async def test_a_damaged_fence_is_told_and_made_anew_at_the_start(path: Path, clock: FakeClock, damage: str) -> None:
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
-        store._writer._connection.execute(damage)
+        store._engine.writer._connection.execute(damage)
         with pytest.raises(CorruptRecord, match="restart"):
-            await store.fence()
+            await store.fence.read()
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
-        assert (await store.fence()).fence.mode is Mode.OFF
+        assert (await store.fence.read()).fence.mode is Mode.OFF
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
@@ -291,7 +294,7 @@ async def test_an_identity_that_was_lost_is_made_anew_at_the_start(
     path: Path, clock: FakeClock, exclusive: bool
 ) -> None:
     async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
-        store._writer._connection.execute("DELETE FROM identity")
+        store._engine.writer._connection.execute("DELETE FROM identity")
         with pytest.raises(CorruptRecord, match="restart"):
             await store.store_id()
     async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
@@ -300,7 +303,9 @@ async def test_an_identity_that_was_lost_is_made_anew_at_the_start(
 
 async def test_close_answers_what_is_waiting(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
-        swaps = [asyncio.create_task(store.swap(None, record(clock(), guid=f"{n:032X}"))) for n in range(2 * GROUP)]
+        swaps = [
+            asyncio.create_task(store.records.swap(None, record(clock(), guid=f"{n:032X}"))) for n in range(2 * GROUP)
+        ]
         await asyncio.sleep(0)
     assert await asyncio.gather(*swaps) == [True] * 2 * GROUP
     with closing(sqlite3.connect(path)) as file:
@@ -309,13 +314,13 @@ async def test_close_answers_what_is_waiting(path: Path, clock: FakeClock) -> No
 
 async def test_records_past_their_retention_are_swept_away(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True, sweep_seconds=0) as store:
-        await store.swap(None, record(clock(), guid="0" * 32, expire=0, purge_at=clock.seconds - 1))
-        await store.swap(None, kept := record(clock(), expire=0, purge_at=clock.seconds + 1))
-        while await store.get("0" * 32) is not None:
+        await store.records.swap(None, record(clock(), guid="0" * 32, expire=0, purge_at=clock.seconds - 1))
+        await store.records.swap(None, kept := record(clock(), expire=0, purge_at=clock.seconds + 1))
+        while await store.records.get("0" * 32) is not None:
             await asyncio.sleep(0)
-        assert await store.get(GUID) == kept
+        assert await store.records.get(GUID) == kept
         clock.advance(seconds=2)
-        while await store.get(GUID) is not None:
+        while await store.records.get(GUID) is not None:
             await asyncio.sleep(0)
 
 
@@ -329,7 +334,7 @@ async def test_a_new_file_that_many_open_at_once_is_made_once(path: Path) -> Non
 
 async def test_an_older_file_is_brought_forward_with_its_records(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
-        await store.swap(None, record(clock()))
+        await store.records.swap(None, record(clock()))
     newer = (*MIGRATIONS, "ALTER TABLE records ADD COLUMN colour TEXT; UPDATE records SET colour = 'red'")
 
     with closing(open_writer(path, newer)) as writer:
@@ -444,7 +449,7 @@ async def test_an_exclusive_claim_keeps_every_other_out(path: Path, clock: FakeC
                 async with open_sqlite(path, clock=clock, exclusive=exclusive):
                     pass
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
-        assert await store.get(GUID) is None
+        assert await store.records.get(GUID) is None
 
 
 async def test_a_file_is_claimed_under_whatever_name(path: Path, clock: FakeClock) -> None:
@@ -474,8 +479,8 @@ async def test_a_store_has_a_name_and_a_new_one_when_somebody_had_it_for_himself
 async def test_those_who_share_keep_an_exclusive_one_out(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=False) as one:
         async with open_sqlite(path, clock=clock, exclusive=False) as another:
-            assert await one.swap(None, new := record(clock()))
-            assert await another.get(GUID) == new
+            assert await one.records.swap(None, new := record(clock()))
+            assert await another.records.get(GUID) == new
         with pytest.raises(StartError, match="in use by another process"):
             async with open_sqlite(path, clock=clock, exclusive=True):
                 pass
@@ -569,7 +574,7 @@ async def test_near_few_and_many_find_the_same(
     with closing(open_reader(path)) as reader:
         store = SqliteStore(writer, reader, finder)
         records = [record(clock(), guid=f"{each:032X}", expire=each % 7, user=f"{each % 3}") for each in range(50)]
-        await asyncio.gather(*(store.swap(None, each) for each in records))
+        await asyncio.gather(*(store.records.swap(None, each) for each in records))
 
         for selection in (
             Selection(expire_from=2, expire_before=5),
@@ -577,7 +582,7 @@ async def test_near_few_and_many_find_the_same(
         ):
             for after, limit in ((20, 5), (20, 1), (45, 5), (49, 5)):
                 expected = [each for each in records[after + 1 :] if selection.holds(each)]
-                assert await store.find(selection, records[after].guid, limit) == expected[:limit]
+                assert await store.records.find(selection, records[after].guid, limit) == expected[:limit]
         await store.aclose()
 
 
@@ -629,7 +634,7 @@ async def test_who_is_told_that_nothing_was_changed_finds_nothing_changed(tmp_pa
     path = tmp_path / "guidsvc.db"
     with closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
         store = SqliteStore(writer, reader, Finder(path), write_seconds=0.1)
-        swap = asyncio.create_task(store.swap(None, record(clock())))
+        swap = asyncio.create_task(store.records.swap(None, record(clock())))
         await asyncio.sleep(0)  # it has asked, and is about to go out
         time.sleep(0.2)  # noqa: ASYNC251  # the process is paused: when it goes on, all that was due is done in one turn
         try:
@@ -639,4 +644,4 @@ async def test_who_is_told_that_nothing_was_changed_finds_nothing_changed(tmp_pa
         except OutcomeUnknown:
             swapped = None
         await store.aclose()
-        assert swapped is None or swapped is (store.get_nowait(GUID) is not None)
+        assert swapped is None or swapped is (store.records.get_nowait(GUID) is not None)

@@ -150,8 +150,8 @@ async def test_a_write_that_waited_for_the_next_process_to_begin_is_refused(
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             begun: list[str] = []
-            store._writer._connection.set_trace_callback(begun.append)
-            writing = asyncio.create_task(store.swap(None, record(clock())))
+            store._engine.writer._connection.set_trace_callback(begun.append)
+            writing = asyncio.create_task(store.records.swap(None, record(clock())))
             async with asyncio.timeout(START_SECONDS):
                 while "BEGIN IMMEDIATE" not in begun:
                     await asyncio.sleep(0.001)
@@ -159,14 +159,14 @@ async def test_a_write_that_waited_for_the_next_process_to_begin_is_refused(
             other.execute("COMMIT")
             with pytest.raises(StoreReplaced):
                 await writing
-        assert await store.get(GUID) is None
+        assert await store.records.get(GUID) is None
 
 
 async def test_a_store_that_is_open_for_its_keys_alone_does_not_mind_who_claims_it(path: Path) -> None:
     key, _ = keys.generate("alice", ["read"], 1)
     async with open_keys_of(path) as opened:
         claim(path, exclusive=True)[0].close()
-        assert await opened.swap_key(None, key)
+        assert await opened.swap(None, key)
 
 
 def test_a_start_writes_nothing_where_nothing_is_to_be_changed(path: Path) -> None:
@@ -213,7 +213,7 @@ async def test_what_is_acknowledged_is_in_the_file_that_is_then_moved_away(
 
         async def write(writer: int) -> None:
             for number in range(writer, 1_000_000, 8):
-                await store.swap(None, record(clock(), guid=f"{number:032X}"))
+                await store.records.swap(None, record(clock(), guid=f"{number:032X}"))
                 acknowledged.append(number)
 
         writing = [asyncio.create_task(write(writer)) for writer in range(8)]
@@ -235,7 +235,7 @@ async def test_a_store_whose_file_was_removed_refuses_directly(
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
         path.unlink()
         with pytest.raises(StoreReplaced, match="put it back, or restart"):
-            await store.swap(None, record(clock()))
+            await store.records.swap(None, record(clock()))
 
 
 # The log
@@ -245,9 +245,9 @@ async def write_much(store: SqliteStore, clock: FakeClock, count: int) -> None:
     """Write records of 1 KiB each."""
     metadata = f'{{"room": "{"x" * 1000}"}}'
     made = [record(clock(), guid=f"{number:032X}", metadata=metadata) for number in range(count)]
-    await asyncio.gather(*(store.swap(None, each) for each in made))
+    await asyncio.gather(*(store.records.swap(None, each) for each in made))
     for each in made:
-        await store.swap(each, each.model_copy(update={"version": each.version + 1}))
+        await store.records.swap(each, each.model_copy(update={"version": each.version + 1}))
 
 
 async def test_a_log_that_an_outside_reader_made_large_is_cut_back_under_writes(path: Path, clock: FakeClock) -> None:
@@ -261,7 +261,7 @@ async def test_a_log_that_an_outside_reader_made_large_is_cut_back_under_writes(
         async with asyncio.timeout(START_SECONDS):
             while store.files.wal_bytes() > limit:
                 await asyncio.sleep(0.01)
-        assert await store.swap(None, record(clock(), guid="F" * 32))
+        assert await store.records.swap(None, record(clock(), guid="F" * 32))
 
 
 async def test_while_a_reader_is_there_nothing_waits_for_it(path: Path, clock: FakeClock) -> None:
@@ -272,7 +272,7 @@ async def test_while_a_reader_is_there_nothing_waits_for_it(path: Path, clock: F
             await write_much(store, clock, 100)
             for number in range(20):
                 await store.shrink_wal(0)
-                assert await store.swap(None, record(clock(), guid=f"F{number:031X}"))
+                assert await store.records.swap(None, record(clock(), guid=f"F{number:031X}"))
             assert store.files.wal_bytes() > 0
         await store.shrink_wal(0)
         assert store.files.wal_bytes() == 0
@@ -280,7 +280,7 @@ async def test_while_a_reader_is_there_nothing_waits_for_it(path: Path, clock: F
 
 async def test_sqlite_itself_keeps_the_log_within_the_limit(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
-        (limit,) = store._writer._connection.execute("PRAGMA journal_size_limit").fetchone()
+        (limit,) = store._engine.writer._connection.execute("PRAGMA journal_size_limit").fetchone()
         assert limit == WAL_BYTES
 
 
@@ -301,7 +301,7 @@ async def test_metrics_are_answered_though_the_folder_of_the_store_is_a_file_by_
         folder.write_text("")
         assert store.files.wal_bytes() == 0
         with pytest.raises(StoreReplaced):
-            await store.swap(None, record(clock()))
+            await store.records.swap(None, record(clock()))
 
 
 async def test_no_metric_of_it_where_there_is_none(serving: Serving, mongo_url: str) -> None:

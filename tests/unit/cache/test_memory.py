@@ -221,7 +221,7 @@ async def test_after_a_write_of_unknown_outcome_reads_go_to_the_store(
 class NearStore(GatedStore):
     """A gated store that is at hand for reads."""
 
-    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
+    def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
         return self.records.get(guid)
 
 

@@ -44,7 +44,7 @@ class Made(GatedStore):
         super().__init__()
         self._metadata = metadata(text)
 
-    def get_nowait(self, guid: str) -> Record | WouldBlock | None:
+    def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
         made = record(NOW, guid=guid, user=f"user {guid}", metadata=self._metadata)
         return Record.model_validate_json(made.model_dump_json())
 

@@ -152,51 +152,51 @@ async def test_a_ledger_is_kept_as_it_was_put_and_changed_by_its_version(store: 
     first = a_ledger(owner=owner)
     second = a_ledger(owner=owner, version=2, entries=f'{{"{GUID}0123": {NOW}}}', quota=7, room=5, room_until=NOW)
 
-    assert await store.ledger(owner) is None
-    assert await store.swap_ledger(None, first)
-    assert not await store.swap_ledger(None, second)
-    assert await store.ledger(owner) == first
-    assert await store.swap_ledger(first, second)
-    assert not await store.swap_ledger(first, second)
-    assert await store.ledger(owner) == second
+    assert await store.ledgers.get(owner) is None
+    assert await store.ledgers.swap(None, first)
+    assert not await store.ledgers.swap(None, second)
+    assert await store.ledgers.get(owner) == first
+    assert await store.ledgers.swap(first, second)
+    assert not await store.ledgers.swap(first, second)
+    assert await store.ledgers.get(owner) == second
 
 
 async def test_of_fifty_racing_changes_of_a_ledger_one_wins(store: Database) -> None:
     old = a_ledger()
-    await store.swap_ledger(None, old)
+    await store.ledgers.swap(None, old)
     rivals = [a_ledger(version=2, room=number) for number in range(50)]
 
-    won = await asyncio.gather(*(store.swap_ledger(old, rival) for rival in rivals))
+    won = await asyncio.gather(*(store.ledgers.swap(old, rival) for rival in rivals))
 
     assert won.count(True) == 1
-    assert await store.ledger("alice") == rivals[won.index(True)]
+    assert await store.ledgers.get("alice") == rivals[won.index(True)]
 
 
 async def test_a_tally_has_what_another_wrote_just_now(store: Database, url: str, clock: FakeClock) -> None:
     async with open_store(url, clock=clock, exclusive=False) as other:
         for number in range(20):
             new = record(clock(), guid=f"{number:032X}", owner="alice")
-            assert await other.swap(None, new)
-            assert await store.count_linearizable(living("alice", clock())) == 1
-            assert await store.count_linearizable(living("alice", clock(), without=frozenset({new.guid}))) == 0
-            assert await other.swap(new, None)
-            assert await store.count_linearizable(living("alice", clock())) == 0
+            assert await other.records.swap(None, new)
+            assert await store.records.count_linearizable(living("alice", clock())) == 1
+            assert await store.records.count_linearizable(living("alice", clock(), without=frozenset({new.guid}))) == 0
+            assert await other.records.swap(new, None)
+            assert await store.records.count_linearizable(living("alice", clock())) == 0
 
 
 async def test_a_tally_counts_what_is_live(store: Database, clock: FakeClock) -> None:
     for place, expire in enumerate((0, clock.seconds, clock.seconds + 1)):
-        await store.swap(None, record(clock(), guid=f"{place:032X}", owner="alice", expire=expire))
+        await store.records.swap(None, record(clock(), guid=f"{place:032X}", owner="alice", expire=expire))
 
-    assert await store.count_linearizable(living("alice", clock())) == 1
-    assert await store.count_linearizable(living("alice", clock() + 999)) == 1
-    assert await store.count_linearizable(living("alice", clock() + 1000)) == 0
+    assert await store.records.count_linearizable(living("alice", clock())) == 1
+    assert await store.records.count_linearizable(living("alice", clock() + 999)) == 1
+    assert await store.records.count_linearizable(living("alice", clock() + 1000)) == 0
 
 
 @pytest.mark.parametrize("entries", ["[]", '{"a": "b"}', "nonsense"])
 async def test_a_ledger_that_is_none_is_told_as_corrupt(mongo_url: str, clock: FakeClock, entries: str) -> None:
     async with open_store(mongo_url, clock=clock, exclusive=False) as store:
-        await store.swap_ledger(None, a_ledger())
+        await store.ledgers.swap(None, a_ledger())
         with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
             client.get_default_database()["ledgers"].update_one({"_id": "alice"}, {"$set": {"entries": entries}})
         with pytest.raises(CorruptRecord):
-            await store.ledger("alice")
+            await store.ledgers.get("alice")

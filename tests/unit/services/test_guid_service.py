@@ -13,8 +13,8 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import Contention, Expired, InvalidRequest, NotFound
 from guidsvc.services.guid_service import GuidService
 from guidsvc.store import open_store
-from guidsvc.store.contract import Store
-from guidsvc.store.delegating import DelegatingStore
+from guidsvc.store.contract import Database, RecordRepository
+from guidsvc.store.delegating import DelegatingRecords
 from tests.conftest import FakeClock
 from tests.support.factories import GUID
 
@@ -22,25 +22,26 @@ TERMS = RetentionPolicy(lifetime=3600, retention=600)
 ATTEMPTS = 5
 
 
-class LosesRaces(DelegatingStore[Store]):
-    """A store around a store, of whose swaps the first `races` find that another was faster."""
+class LosesRaces(DelegatingRecords):
+    """The records of a store, of whose swaps the first `races` find that another was faster."""
 
-    def __init__(self, store: Store, races: int) -> None:
-        super().__init__(store)
+    def __init__(self, store: Database, races: int) -> None:
+        super().__init__(store.records)
+        self.fence = store.fence
         self.races = races
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         if self.races:
             self.races -= 1
             return False
-        return await self._store.swap(old, new, not_after=not_after)
+        return await self._records.swap(old, new, not_after=not_after)
 
 
-class Stalls(DelegatingStore[Store]):
-    """A store around a store, whose swaps wait until they may go on, and whose deadlines are noted."""
+class Stalls(DelegatingRecords):
+    """Records around records, whose swaps wait until they may go on, and whose deadlines are noted."""
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(store)
+    def __init__(self, records: RecordRepository) -> None:
+        super().__init__(records)
         self.reached, self.goes_on = asyncio.Event(), asyncio.Event()
         self.deadlines: list[int | None] = []
 
@@ -48,7 +49,7 @@ class Stalls(DelegatingStore[Store]):
         self.deadlines.append(not_after)
         self.reached.set()
         await self.goes_on.wait()
-        return await self._store.swap(old, new, not_after=not_after)
+        return await self._records.swap(old, new, not_after=not_after)
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ async def racing(clock: FakeClock, sqlite_url: str) -> AsyncIterator[LosesRaces]
 def service(racing: LosesRaces, clock: FakeClock) -> GuidService:
     numbers = itertools.count()
     return GuidService(
-        racing, clock=clock, draw=lambda now: f"{next(numbers) // 2:032X}", terms=TERMS, attempts=ATTEMPTS
+        racing, racing.fence, clock=clock, draw=lambda now: f"{next(numbers) // 2:032X}", terms=TERMS, attempts=ATTEMPTS
     )
 
 
@@ -96,7 +97,7 @@ async def test_a_draw_that_is_taken_is_drawn_again(service: GuidService) -> None
 
 
 async def test_two_services_on_one_store_race_and_none_is_lost(racing: LosesRaces, clock: FakeClock) -> None:
-    services = [GuidService(racing, clock=clock, draw=lambda _: GUID, terms=TERMS) for _ in range(5)]
+    services = [GuidService(racing, racing.fence, clock=clock, draw=lambda _: GUID, terms=TERMS) for _ in range(5)]
     puts = [service.put(GUID, change(user=f"rival {number}")) for number in range(10) for service in services]
     written = await asyncio.gather(*puts)
 
@@ -162,7 +163,9 @@ async def test_the_version_rises_across_delete_and_creation_in_one_millisecond(s
 async def test_the_version_rises_over_a_record_that_is_gone_though_the_clock_goes_back(
     racing: LosesRaces, clock: FakeClock
 ) -> None:
-    service = GuidService(racing, clock=clock, draw=lambda _: GUID, terms=RetentionPolicy(lifetime=1, retention=0))
+    service = GuidService(
+        racing, racing.fence, clock=clock, draw=lambda _: GUID, terms=RetentionPolicy(lifetime=1, retention=0)
+    )
     clock.advance(seconds=0.5)
     first = await service.put(GUID, change(user="a", expire=0))
     clock.advance(seconds=-0.1)
@@ -175,10 +178,10 @@ async def test_the_version_rises_over_a_record_that_is_gone_though_the_clock_goe
 async def test_a_creation_that_is_late_starts_above_what_others_deleted_meanwhile(
     racing: LosesRaces, clock: FakeClock
 ) -> None:
-    other = GuidService(racing, clock=clock, draw=lambda _: GUID, terms=TERMS)
+    other = GuidService(racing, racing.fence, clock=clock, draw=lambda _: GUID, terms=TERMS)
     stalled = Stalls(racing)
     late = asyncio.create_task(
-        GuidService(stalled, clock=clock, draw=lambda _: GUID, terms=TERMS).put(GUID, change(user="late"))
+        GuidService(stalled, racing.fence, clock=clock, draw=lambda _: GUID, terms=TERMS).put(GUID, change(user="late"))
     )
     await stalled.reached.wait()
     clock.advance(seconds=1)
@@ -198,8 +201,8 @@ async def test_a_creation_takes_effect_soon_or_never(racing: LosesRaces, clock: 
     """Soon is long before the tombstone of what others deleted meanwhile is removed."""
     stalled = Stalls(racing)
     stalled.goes_on.set()
-    service = GuidService(stalled, clock=clock, draw=lambda _: GUID, terms=TERMS)
-    now = (await stalled.fence()).now
+    service = GuidService(stalled, racing.fence, clock=clock, draw=lambda _: GUID, terms=TERMS)
+    now = (await racing.fence.read()).now
 
     await service.put(GUID, change(user="a"))
     await service.put(GUID, change(user="b"))

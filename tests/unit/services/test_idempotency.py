@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import cast
+from typing import NamedTuple, Protocol
 
 import pytest
 from pydantic_core import to_json
@@ -29,9 +29,9 @@ from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, GuidFac
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
 from guidsvc.services.receipt_quota import pack
 from guidsvc.store import open_store
-from guidsvc.store.cache_fence import FenceReading
-from guidsvc.store.contract import Backend, Database, Store
-from guidsvc.store.delegating import DelegatingStore
+from guidsvc.store.cache_fence import FenceReader, FenceReading
+from guidsvc.store.contract import Database, RecordRepository
+from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.factories import record
@@ -43,7 +43,7 @@ MONGO_MS = 20_000
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
-async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Backend]:
+async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Database]:
     url = request.getfixturevalue(f"{request.param}_url")
     on_mongo = request.param == "mongo"
     opened = open_mongo(url, timeout_ms=MONGO_MS) if on_mongo else open_store(url, clock=clock, exclusive=False)
@@ -56,8 +56,8 @@ def seeded(seed: bytes, place: int, at: int) -> guid_generator.GuidGenerator:
 
 
 @pytest.fixture
-def idempotency(backend: Backend, clock: FakeClock) -> Idempotency:
-    return Idempotency(backend, clock=clock, seeded=seeded)
+def idempotency(backend: Database, clock: FakeClock) -> Idempotency:
+    return Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded)
 
 
 class Works:
@@ -98,36 +98,36 @@ def receipt(clock: FakeClock, **fields: object) -> Receipt:
 # The store's part
 
 
-async def test_a_receipt_is_kept_as_it_was_put_and_changed_by_its_attempt(backend: Backend, clock: FakeClock) -> None:
+async def test_a_receipt_is_kept_as_it_was_put_and_changed_by_its_attempt(backend: Database, clock: FakeClock) -> None:
     first = receipt(clock)
     second = receipt(clock, attempt=2, answer='"Zürich\\u0000"')
 
-    assert await backend.receipt(first.key) is None
-    assert await backend.swap_receipt(None, first)
-    assert not await backend.swap_receipt(None, second)
-    assert await backend.receipt(first.key) == first
-    assert await backend.swap_receipt(first, second)
-    assert not await backend.swap_receipt(first, None)
-    assert await backend.receipt(first.key) == second
-    assert await backend.swap_receipt(second, None)
-    assert await backend.receipt(first.key) is None
+    assert await backend.receipts.get(first.key) is None
+    assert await backend.receipts.swap(None, first)
+    assert not await backend.receipts.swap(None, second)
+    assert await backend.receipts.get(first.key) == first
+    assert await backend.receipts.swap(first, second)
+    assert not await backend.receipts.swap(first, None)
+    assert await backend.receipts.get(first.key) == second
+    assert await backend.receipts.swap(second, None)
+    assert await backend.receipts.get(first.key) is None
 
 
-async def test_of_fifty_who_claim_a_receipt_one_wins(backend: Backend, clock: FakeClock) -> None:
-    won = await asyncio.gather(*(backend.swap_receipt(None, receipt(clock, seed=f"{n:032x}")) for n in range(50)))
+async def test_of_fifty_who_claim_a_receipt_one_wins(backend: Database, clock: FakeClock) -> None:
+    won = await asyncio.gather(*(backend.receipts.swap(None, receipt(clock, seed=f"{n:032x}")) for n in range(50)))
 
     assert won.count(True) == 1
 
 
-async def test_receipts_that_are_due_are_purged(backend: Backend, clock: FakeClock) -> None:
+async def test_receipts_that_are_due_are_purged(backend: Database, clock: FakeClock) -> None:
     due = clock.seconds + 3600
     for number in range(3):
-        await backend.swap_receipt(None, receipt(clock, key=f"{number:064x}", purge_at=due + number))
+        await backend.receipts.swap(None, receipt(clock, key=f"{number:064x}", purge_at=due + number))
     clock.advance(seconds=3700)
 
-    assert await backend.purge_receipts(due + 2, 1) == 1
-    assert await backend.purge_receipts(due + 2, 5) == 1
-    assert await backend.receipt(f"{2:064x}") is not None
+    assert await backend.receipts.purge(due + 2, 1) == 1
+    assert await backend.receipts.purge(due + 2, 5) == 1
+    assert await backend.receipts.get(f"{2:064x}") is not None
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mongo"])
@@ -137,12 +137,12 @@ async def test_whoever_opens_a_store_alone_lets_go_of_the_leases_of_the_dead(
     url = request.getfixturevalue(f"{kind}_url")
     begun, done = receipt(clock), receipt(clock, key="9" * 64, answer="{}")
     async with open_store(url, clock=clock, exclusive=False) as store:
-        await store.swap_receipt(None, begun)
-        await store.swap_receipt(None, done)
+        await store.receipts.swap(None, begun)
+        await store.receipts.swap(None, done)
 
     async with open_store(url, clock=clock, exclusive=True) as store:
-        assert await store.receipt(begun.key) == begun.model_copy(update={"leased_until": 0})
-        assert await store.receipt(done.key) == done
+        assert await store.receipts.get(begun.key) == begun.model_copy(update={"leased_until": 0})
+        assert await store.receipts.get(done.key) == done
 
 
 # Requests
@@ -202,11 +202,11 @@ async def test_of_two_at_once_one_is_done_and_the_other_told_to_come_back(idempo
     assert len(works.drawn) == 1
 
 
-async def test_a_request_that_changed_nothing_leaves_no_trace(idempotency: Idempotency, backend: Backend) -> None:
+async def test_a_request_that_changed_nothing_leaves_no_trace(idempotency: Idempotency, backend: Database) -> None:
     for error in (InvalidRequest(), StoreUnavailable("no")):
         with pytest.raises(type(error)):
             await idempotency.once(REQUEST, Works(fails(error)))
-        assert await backend.receipt(REQUEST.name) is None
+        assert await backend.receipts.get(REQUEST.name) is None
 
 
 @pytest.mark.parametrize("error", [OutcomeUnknown("?"), ValueError("a fault"), asyncio.CancelledError()], ids=repr)
@@ -225,11 +225,11 @@ async def test_a_request_that_may_have_been_done_is_done_again_from_the_same_see
 
 
 async def test_when_a_process_dies_its_lease_runs_out_and_another_does_the_request_again(
-    idempotency: Idempotency, backend: Backend, clock: FakeClock
+    idempotency: Idempotency, backend: Database, clock: FakeClock
 ) -> None:
     first, second = Works(), Works()
     await idempotency._claim(REQUEST)  # and never heard of again
-    held = await backend.receipt(REQUEST.name)
+    held = await backend.receipts.get(REQUEST.name)
     assert held is not None
 
     with pytest.raises(InProgress):
@@ -255,14 +255,14 @@ async def test_a_request_that_may_undo_what_others_did_since_is_not_done_again(
     assert works.drawn == []
 
 
-async def test_one_that_takes_long_renews_its_lease(backend: Backend, clock: FakeClock) -> None:
-    idempotency = Idempotency(backend, clock=clock, seeded=seeded, lease_seconds=0.03)
+async def test_one_that_takes_long_renews_its_lease(backend: Database, clock: FakeClock) -> None:
+    idempotency = Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded, lease_seconds=0.03)
 
     async def wait() -> None:
-        first = await backend.receipt(REQUEST.name)
+        first = await backend.receipts.get(REQUEST.name)
         assert first is not None
         clock.advance(seconds=60)
-        while (held := await backend.receipt(REQUEST.name)) is not None and held.leased_until <= clock():
+        while (held := await backend.receipts.get(REQUEST.name)) is not None and held.leased_until <= clock():
             await asyncio.sleep(0)
         with pytest.raises(InProgress):
             await idempotency.once(REQUEST, Works())
@@ -316,17 +316,14 @@ async def test_a_request_whose_answer_cannot_be_stored_is_not_acknowledged_if_it
         class Forgetful:
             """Receipts that can be claimed, and no more."""
 
-            receipt = store.receipt
-            receipt_usage = store.receipt_usage
-            purge_receipts = store.purge_receipts
-            fence = store.fence
+            get, usage, purge = store.receipts.get, store.receipts.usage, store.receipts.purge
 
-            async def swap_receipt(self, old: Receipt | None, new: Receipt | None) -> bool:
+            async def swap(self, old: Receipt | None, new: Receipt | None) -> bool:
                 if old is not None:
                     raise StoreUnavailable("the disk is full")
-                return await store.swap_receipt(old, new)
+                return await store.receipts.swap(old, new)
 
-        idempotency = Idempotency(Forgetful(), clock=clock, seeded=seeded)
+        idempotency = Idempotency(Forgetful(), store.fence, clock=clock, seeded=seeded)
         with pytest.raises(OutcomeUnknown, match="send it again"):
             await idempotency.once(REQUEST, Works())
         answer, replayed = await idempotency.once(REQUEST._replace(key="named", repeatable=False), Works())
@@ -336,41 +333,72 @@ async def test_a_request_whose_answer_cannot_be_stored_is_not_acknowledged_if_it
 # Processes that stand still
 
 
-class StandingStill(DelegatingStore[Backend]):
+class StandingStill:
     """A store as a process sees it that stands still, once, when it has sent a write; and the time, which goes on."""
 
-    def __init__(self, store: Backend, clock: FakeClock) -> None:
-        super().__init__(store)
-        self._clock = clock
-        self._seconds = 0.0
-        self.receipt, self.swap_receipt, self.purge_receipts = store.receipt, store.swap_receipt, store.purge_receipts
-        self.receipt_usage = store.receipt_usage
+    def __init__(self, store: Database, clock: FakeClock) -> None:
+        self.clock = clock
+        self.seconds = 0.0
+        self.receipts = store.receipts
+        self.records = RecordsStandingStill(store.records, self)
+        self.fence = FenceStandingStill(store.fence, self)
         self.meanwhile: list[Callable[[], Awaitable[None]]] = []
         """What others do, one each time that it stands still for longer than a lease."""
 
     def timer(self) -> float:
-        return self._seconds
+        return self.seconds
 
-    async def fence(self) -> FenceReading:
-        sight = await self._store.fence()
-        return sight._replace(now=sight.now + round(self._seconds * 1000))
+
+class FenceStandingStill(NamedTuple):
+    """The clock of the store, which goes on too."""
+
+    inner: FenceReader
+    process: StandingStill
+
+    async def read(self) -> FenceReading:
+        sight = await self.inner.read()
+        return sight._replace(now=sight.now + round(self.process.seconds * 1000))
+
+
+class RecordsStandingStill(DelegatingRecords):
+    """The records as that process sees them."""
+
+    def __init__(self, records: RecordRepository, process: StandingStill) -> None:
+        super().__init__(records)
+        self._process = process
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        if self.meanwhile:
-            self._seconds += 11
-            self._clock.advance(seconds=11)
-            await self.meanwhile.pop()()
-        real = not_after and not_after - round(self._seconds * 1000)
-        return await self._store.swap(old, new, not_after=real)
+        process = self._process
+        if process.meanwhile:
+            process.seconds += 11
+            process.clock.advance(seconds=11)
+            await process.meanwhile.pop()()
+        real = not_after and not_after - round(process.seconds * 1000)
+        return await self._records.swap(old, new, not_after=real)
+
+
+class HasRecords(Protocol):
+    """The part of a database that a service needs."""
+
+    @property
+    def records(self) -> RecordRepository: ...
+
+    @property
+    def fence(self) -> FenceReader: ...
 
 
 class Creates:
     """The work of a request that creates a record."""
 
-    def __init__(self, store: Store, clock: FakeClock, quota: Quota = NO_QUOTA) -> None:
+    def __init__(self, store: HasRecords, clock: FakeClock, quota: Quota = NO_QUOTA) -> None:
         terms = rules.RetentionPolicy(lifetime=3600, retention=600)
         self._service = GuidService(
-            store, clock=clock, draw=guid_generator.random_generator(guid_generator.guid_v4), terms=terms, quota=quota
+            store.records,
+            store.fence,
+            clock=clock,
+            draw=guid_generator.random_generator(guid_generator.guid_v4),
+            terms=terms,
+            quota=quota,
         )
 
     async def __call__(self, draws: GuidFactory | None) -> Response:
@@ -382,11 +410,13 @@ class Creates:
 
 
 async def test_one_that_stood_still_while_another_did_its_request_does_not_do_it_again(
-    backend: Backend, clock: FakeClock
+    backend: Database, clock: FakeClock
 ) -> None:
     """Nor does it undo the deletion of what the other created."""
     slow, works = StandingStill(backend, clock), Creates(backend, clock)
-    late, other = (Idempotency(each, clock=clock, seeded=seeded, timer=slow.timer) for each in (slow, backend))
+    late, other = (
+        Idempotency(each.receipts, each.fence, clock=clock, seeded=seeded, timer=slow.timer) for each in (slow, backend)
+    )
     done: list[str] = []
 
     async def meanwhile() -> None:
@@ -399,21 +429,21 @@ async def test_one_that_stood_still_while_another_did_its_request_does_not_do_it
     with pytest.raises(LeaseExpired):
         await late.once(REQUEST, Creates(slow, clock))
 
-    assert (left := await backend.get(done[0])) is not None
+    assert (left := await backend.records.get(done[0])) is not None
     assert left.is_deleted
     answer, replayed = await late.once(REQUEST, works)
     assert (answer.body, replayed) == (done[0], True)
 
 
-async def test_one_that_stood_still_and_that_nobody_replaced_goes_on(backend: Backend, clock: FakeClock) -> None:
+async def test_one_that_stood_still_and_that_nobody_replaced_goes_on(backend: Database, clock: FakeClock) -> None:
     slow = StandingStill(backend, clock)
-    idempotency = Idempotency(slow, clock=clock, seeded=seeded, timer=slow.timer)
+    idempotency = Idempotency(slow.receipts, slow.fence, clock=clock, seeded=seeded, timer=slow.timer)
     slow.meanwhile = [nothing] * 3
 
     answer, replayed = await idempotency.once(REQUEST, Creates(slow, clock))
 
     assert not replayed
-    assert [found.guid for found in await backend.find(Selection(), "", 10)] == [answer.body]
+    assert [found.guid for found in await backend.records.find(Selection(), "", 10)] == [answer.body]
 
 
 async def nothing() -> None:
@@ -421,16 +451,18 @@ async def nothing() -> None:
 
 
 async def test_a_request_that_is_done_again_at_the_limit_of_the_quota_finds_what_it_created(
-    backend: Backend, clock: FakeClock
+    backend: Database, clock: FakeClock
 ) -> None:
     """Its own record uses the last place; that is no reason to refuse it."""
-    held, _ = await Idempotency(backend, clock=clock, seeded=seeded)._claim(REQUEST)
+    held, _ = await Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded)._claim(REQUEST)
     guid = seeded(bytes.fromhex(held.seed), 0, held.claimed)(0)
-    assert await backend.swap(None, record(clock(), guid=guid))
+    assert await backend.records.swap(None, record(clock(), guid=guid))
     clock.advance(seconds=10)
-    async with open_quota(cast("Database", backend), clock=clock, quota=1) as quota:
+    async with open_quota(backend, clock=clock, quota=1) as quota:
         works = Creates(backend, clock, quota)
-        answer, _ = await Idempotency(backend, clock=clock, seeded=seeded).once(REQUEST, works)
+        answer, _ = await Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded).once(REQUEST, works)
         assert answer.body == guid
         with pytest.raises(QuotaExceeded):
-            await Idempotency(backend, clock=clock, seeded=seeded).once(REQUEST._replace(key="another"), works)
+            await Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded).once(
+                REQUEST._replace(key="another"), works
+            )

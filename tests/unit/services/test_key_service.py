@@ -23,18 +23,18 @@ class Rivalled:
         self._kept = kept
         self.left = times
 
-    async def key(self, key_id: str) -> ApiKey | None:
-        return await self._kept.key(key_id)
+    async def get(self, key_id: str, /) -> ApiKey | None:
+        return await self._kept.get(key_id)
 
-    async def keys(self, after: str, limit: int) -> Sequence[ApiKey]:
-        return await self._kept.keys(after, limit)
+    async def list(self, after: str, limit: int) -> Sequence[ApiKey]:
+        return await self._kept.list(after, limit)
 
-    async def swap_key(self, old: ApiKey | None, new: ApiKey | None) -> bool:
+    async def swap(self, old: ApiKey | None, new: ApiKey | None) -> bool:
         if old is not None and self.left:
             self.left -= 1
             used = old.model_copy(update={"used": 1, "version": old.version + 1})
-            assert await self._kept.swap_key(old, used)
-        return await self._kept.swap_key(old, new)
+            assert await self._kept.swap(old, used)
+        return await self._kept.swap(old, new)
 
 
 class Deal(NamedTuple):
@@ -52,7 +52,7 @@ class Deal(NamedTuple):
         """Whether a text opens what is kept now."""
         shown = keys.parse(issued.text)
         assert shown is not None
-        return keys.verify(shown, await self.kept.key(issued.key.id), self.clock())
+        return keys.verify(shown, await self.kept.get(issued.key.id), self.clock())
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
@@ -142,10 +142,10 @@ async def test_a_key_that_has_ended_cannot_be_rotated(deal: Deal) -> None:
     deal.clock.advance(seconds=1)
 
     for issued, why in ((revoked, "was revoked"), (expired, "has expired")):
-        before = await deal.kept.key(issued.key.id)
+        before = await deal.kept.get(issued.key.id)
         with pytest.raises(KeyNotActive, match=why):
             await deal.ring.rotate(issued.key.id)
-        assert await deal.kept.key(issued.key.id) == before
+        assert await deal.kept.get(issued.key.id) == before
     assert deal.ring.state_of(await deal.ring.revoke(expired.key.id)) == "revoked"
 
 
@@ -167,7 +167,7 @@ async def test_a_lost_race_is_run_again(deal: Deal) -> None:
     assert [await deal.opens(each) for each in (issued, turned)] == [True, True]
     revoked = await deal.against(3).revoke(issued.key.id)
     assert (revoked.used, revoked.revoked) == (1, 1)
-    assert await deal.kept.key(issued.key.id) == revoked
+    assert await deal.kept.get(issued.key.id) == revoked
 
 
 async def test_a_race_that_is_always_lost_is_given_up(deal: Deal) -> None:

@@ -20,9 +20,9 @@ from guidsvc.services import quota
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.quota import LedgerQuota, open_quota
 from guidsvc.store import open_store
-from guidsvc.store.cache_fence import FenceReading
-from guidsvc.store.contract import Database
-from guidsvc.store.delegating import DelegatingStore
+from guidsvc.store.cache_fence import FenceReading, FenceStore
+from guidsvc.store.contract import Database, LedgerRepository, RecordRepository
+from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
@@ -48,11 +48,17 @@ class Time:
         self.ahead_ms += round(seconds * 1000)
 
 
-class Store(DelegatingStore[Database]):
+class Store:
     """A store that counts how often it is asked to tally, and to swap a ledger; and does as it is told."""
 
     def __init__(self, store: Database, time: "Time") -> None:
-        super().__init__(store)
+        self._store = store
+        self.records, self.ledgers, self.fence = (
+            Records(store.records, self),
+            Ledgers(store.ledgers, self),
+            Fence(store.fence, self),
+        )
+        self.receipts, self.api_keys = store.receipts, store.api_keys
         self.tallies = self.ledger_swaps = self.races = 0
         self.seen: list[int] | None = None
         """How many records are live after each swap, where that is to be looked at."""
@@ -70,47 +76,80 @@ class Store(DelegatingStore[Database]):
         self.meanwhile: list[Callable[[], Awaitable[object]]] = []
         """What another process does, one each time, between a read for a write and its reservation."""
 
-    async def get_for_update(self, guid: str) -> Record | None:
-        found = await self._store.get_for_update(guid)
-        if self.meanwhile:
-            await self.meanwhile.pop()()
+    async def store_id(self) -> str:
+        return await self._store.store_id()
+
+    async def ping(self) -> None:
+        await self._store.ping()
+
+    def on_claim(self, changed: Callable[[bool], None]) -> None:
+        self._store.on_claim(changed)
+
+
+class Records(DelegatingRecords):
+    """The records of such a store."""
+
+    def __init__(self, records: RecordRepository, store: Store) -> None:
+        super().__init__(records)
+        self._of = store
+
+    async def get_for_update(self, guid: str, /) -> Record | None:
+        found = await self._records.get_for_update(guid)
+        if self._of.meanwhile:
+            await self._of.meanwhile.pop()()
         return found
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        if isinstance(self.fails, StoreUnavailable):
-            raise self.fails
-        self.deadlines.append(not_after)
-        if self.pauses:
-            await self.pauses.pop()()
-        done = await self._store.swap(old, new, not_after=not_after and not_after - self.time.ahead_ms)
-        if self.fails:
-            raise self.fails
-        if self.seen is not None:
-            self.seen.append(await self._store.count(Selection(expire_from=1)))
+        of = self._of
+        if isinstance(of.fails, StoreUnavailable):
+            raise of.fails
+        of.deadlines.append(not_after)
+        if of.pauses:
+            await of.pauses.pop()()
+        done = await self._records.swap(old, new, not_after=not_after and not_after - of.time.ahead_ms)
+        if of.fails:
+            raise of.fails
+        if of.seen is not None:
+            of.seen.append(await self._records.count(Selection(expire_from=1)))
         return done
 
-    async def ledger(self, owner: str) -> QuotaLedger | None:
-        return await self._store.ledger(owner)
-
-    async def fence(self) -> FenceReading:
-        self.looks += 1
-        if self.clock_fails:
-            raise self.clock_fails
-        sight = await self._store.fence()
-        return sight._replace(now=sight.now + self.time.ahead_ms)
-
-    async def swap_ledger(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
-        self.ledger_swaps += 1
-        if self.ledger_fails:
-            raise self.ledger_fails
-        if self.races:
-            self.races -= 1
-            return False
-        return await self._store.swap_ledger(old, new)
-
     async def count_linearizable(self, selection: Selection) -> int:
-        self.tallies += 1
-        return await self._store.count_linearizable(selection)
+        self._of.tallies += 1
+        return await self._records.count_linearizable(selection)
+
+
+class Ledgers:
+    """The ledgers of such a store."""
+
+    def __init__(self, ledgers: LedgerRepository, store: Store) -> None:
+        self._ledgers, self._of = ledgers, store
+
+    async def get(self, owner: str, /) -> QuotaLedger | None:
+        return await self._ledgers.get(owner)
+
+    async def swap(self, old: QuotaLedger | None, new: QuotaLedger | None) -> bool:
+        self._of.ledger_swaps += 1
+        if self._of.ledger_fails:
+            raise self._of.ledger_fails
+        if self._of.races:
+            self._of.races -= 1
+            return False
+        return await self._ledgers.swap(old, new)
+
+
+class Fence:
+    """The fence of such a store, and its clock."""
+
+    def __init__(self, fence: FenceStore, store: Store) -> None:
+        self._fence, self._of = fence, store
+        self.swap = fence.swap
+
+    async def read(self) -> FenceReading:
+        self._of.looks += 1
+        if self._of.clock_fails:
+            raise self._of.clock_fails
+        sight = await self._fence.read()
+        return sight._replace(now=sight.now + self._of.time.ahead_ms)
 
 
 class Kept:
@@ -120,12 +159,17 @@ class Kept:
         self.store = store
         self.quota = kept
         self.service = GuidService(
-            store, clock=clock, draw=guid_generator.random_generator(guid_generator.guid_v4), terms=TERMS, quota=kept
+            store.records,
+            store.fence,
+            clock=clock,
+            draw=guid_generator.random_generator(guid_generator.guid_v4),
+            terms=TERMS,
+            quota=kept,
         )
 
     async def live(self, owner: str, clock: FakeClock) -> int:
         """Count what an owner has."""
-        return await self.store.count(Selection(owner=owner, expire_from=clock.seconds + 1))
+        return await self.store.records.count(Selection(owner=owner, expire_from=clock.seconds + 1))
 
 
 class Processes:
@@ -168,7 +212,7 @@ async def created(services: Sequence[GuidService], count: int) -> list[str]:
 
 async def until_taken_back(kept: Kept, owner: str = "") -> None:
     """Return when nothing is reserved."""
-    while (found := await kept.store.ledger(owner)) is not None and found.entries != "{}":
+    while (found := await kept.store.ledgers.get(owner)) is not None and found.entries != "{}":
         await asyncio.sleep(0.01)
 
 
@@ -269,13 +313,13 @@ async def test_the_place_of_one_that_is_being_renewed_in_its_last_second_is_not_
 ) -> None:
     kept, other = await processes.start(1), await processes.start(1)
     old = record(clock(), expire=clock.seconds + 1)
-    await kept.store.swap(None, old)
+    await kept.store.records.swap(None, old)
     renewed = old.model_copy(update={"expire": clock.seconds + 3600, "version": old.version + 1})
 
     async with kept.quota.reserve(old, renewed):
         clock.advance(seconds=2)
         assert await created([other.service], 1) == []
-        assert await kept.store.swap(old, renewed)
+        assert await kept.store.records.swap(old, renewed)
 
 
 async def test_who_died_between_reservation_and_write_holds_a_place_for_thirty_seconds(
@@ -300,7 +344,7 @@ async def test_a_write_of_unknown_outcome_holds_its_place_until_it_is_over(
     with pytest.raises(OutcomeUnknown):
         await kept.service.create(USER)
     kept.store.fails = None
-    (record_,) = await kept.store.find(Selection(), "", 2)
+    (record_,) = await kept.store.records.find(Selection(), "", 2)
     await kept.service.delete(record_.guid)
 
     assert len(await created([kept.service], 3)) == 1
@@ -357,7 +401,7 @@ async def test_reservations_are_taken_back_when_the_write_is_done(processes: Pro
     kept = await processes.start(10)
     guids = await created([kept.service], 5)
     await until_taken_back(kept)
-    found = await kept.store.ledger("")
+    found = await kept.store.ledgers.get("")
 
     assert len(guids) == 5
     assert found is not None
@@ -372,7 +416,7 @@ async def test_while_there_is_room_nobody_counts_and_what_was_changed_past_the_l
         await kept.service.create(USER)
     assert kept.store.tallies == 1
     for place in range(4):
-        await kept.store.swap(None, record(clock(), guid=f"{place:032X}"))
+        await kept.store.records.swap(None, record(clock(), guid=f"{place:032X}"))
     clock.advance(seconds=ROOM_MS / 1000)
 
     assert len(await created([kept.service], 5)) == 1
@@ -462,7 +506,7 @@ async def test_three_processes_that_create_the_same_guids_in_another_order_fill_
         Random(trial).shuffle(works)
         await storm(every, works, 100)
         assert await every[0].live("", clock) == 100
-        found = await every[0].store.find(Selection(), "", 1000)
+        found = await every[0].store.records.find(Selection(), "", 1000)
         await asyncio.gather(*(every[0].service.delete(each.guid) for each in found))
 
 
@@ -473,9 +517,9 @@ async def test_a_refusal_for_what_another_process_has_made_meanwhile_is_judged_a
     one, other = await processes.start(1), await processes.start(1)
     for guid, write in (("A" * 32, one.service.put), ("B" * 32, one.service.patch)):
         expired = record(clock(), guid=guid, expire=0)
-        await other.store.swap(None, expired)
+        await other.store.records.swap(None, expired)
         alive = record(clock(), guid=guid, version=expired.version + 1)
-        one.store.meanwhile = [partial(other.store.swap, expired, alive)]
+        one.store.meanwhile = [partial(other.store.records.swap, expired, alive)]
 
         change = (PutCommand if write == one.service.put else PatchCommand).model_validate(
             {"user": "by the first", "expire": str(clock.seconds + 3600)}
@@ -483,7 +527,7 @@ async def test_a_refusal_for_what_another_process_has_made_meanwhile_is_judged_a
         await write(guid, change)  # type: ignore[arg-type]  # each with its own
         assert one.store.meanwhile == []
 
-        found = await one.store.get(guid)
+        found = await one.store.records.get(guid)
         assert found is not None
         assert found.user == "by the first"
         await other.service.delete(guid)
@@ -541,9 +585,9 @@ async def test_a_place_is_given_away_only_when_nobody_can_use_it_any_more(
 ) -> None:
     """By the store's clock a write is too late before its reservation is over, by half of its time."""
     kept = await processes.start(1)
-    before = (await kept.store.fence()).now
+    before = (await kept.store.fence.read()).now
     async with kept.quota.reserve(None, record(clock())) as not_after:
-        after = (await kept.store.fence()).now
+        after = (await kept.store.fence.read()).now
         assert not_after is not None
         assert before < not_after <= after + LEASE_MS / 2
 
@@ -575,13 +619,13 @@ async def test_a_rehearsal_says_what_would_be_refused_and_reserves_nothing(
     kept = await processes.start(3)
     (guid,) = await created([kept.service], 1)
     await until_taken_back(kept)
-    before = await kept.store.ledger("")
+    before = await kept.store.ledgers.get("")
 
     with kept.service.dry_run() as rehearsed:
         assert len(await created([rehearsed], 5)) == 2
         await rehearsed.delete(guid)
         assert len(await created([rehearsed], 5)) == 1
-    assert await kept.store.ledger("") == before
+    assert await kept.store.ledgers.get("") == before
     assert await kept.live("", clock) == 1
     assert len(await created([kept.service], 5)) == 2
 
@@ -597,7 +641,7 @@ async def test_at_the_end_what_is_done_is_taken_back(processes: Processes, clock
         pass
     await ends.aclose()
 
-    found = await kept.store.ledger("")
+    found = await kept.store.ledgers.get("")
     assert found is not None
     assert found.entries == "{}"
 

@@ -9,7 +9,7 @@ from guidsvc.errors import QuotaExceeded
 from guidsvc.services import retention_quota
 from guidsvc.services.retention_quota import KEPT_PER_LIVE, ROOM_MS, open_quotas
 from guidsvc.store import open_store
-from guidsvc.store.contract import Database
+from guidsvc.store.contract import Database, RecordRepository
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import record
 from tests.support.http_client import Client
@@ -59,14 +59,14 @@ async def test_it_is_of_each_owner_and_asked_seldom(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = 0
-    tally = type(database).count_linearizable
+    tally = type(database.records).count_linearizable
 
-    async def counted(self: Database, selection: object) -> int:
+    async def counted(self: RecordRepository, selection: object) -> int:
         nonlocal counts
         counts += 1
         return await tally(self, selection)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(database), "count_linearizable", counted)
+    monkeypatch.setattr(type(database.records), "count_linearizable", counted)
     async with open_quotas(database, clock=clock, quota=1_000) as quota:
         expired = record(clock(), expire=1, owner="a")
         for _ in range(1_000):
@@ -86,13 +86,13 @@ async def test_one_count_refuses_all_who_wait_for_it(
     """A refused owner would otherwise have all of its records counted for each request."""
     counts = 0
 
-    async def full(self: Database, selection: object) -> int:  # as the store has it
+    async def full(self: RecordRepository, selection: object) -> int:  # as the store has it
         nonlocal counts
         counts += 1
         await asyncio.sleep(0.01)
         return MOST
 
-    monkeypatch.setattr(type(database), "count_linearizable", full)
+    monkeypatch.setattr(type(database.records), "count_linearizable", full)
     async with open_quotas(database, clock=clock, quota=QUOTA) as quota:
 
         async def create() -> None:
@@ -111,7 +111,7 @@ async def test_it_is_held_by_many_at_once(database: Database, clock: FakeClock) 
             new = record(clock(), guid=f"{number:032X}", expire=1, purge_at=clock.seconds + 60, owner="a")
             try:
                 async with quota.reserve(None, new):
-                    return await database.swap(None, new)
+                    return await database.records.swap(None, new)
             except QuotaExceeded:
                 return False
 

@@ -15,7 +15,7 @@ from pymongo.errors import (
 )
 
 from guidsvc.store.mongo.error_reason import MAX_REASONS, reason_of
-from guidsvc.store.mongo.store import _write_failure
+from guidsvc.store.mongo.failures import write_failure
 
 CANARY = "canary-of-a-record"
 _DOCUMENT = {"_id": "A" * 32, "user": CANARY, "metadata": {"m": CANARY}}
@@ -41,7 +41,7 @@ ERRORS = {
 
 @pytest.mark.parametrize(("said", "error"), ERRORS.items(), ids=[type(each).__name__ for each in ERRORS.values()])
 def test_the_reason_of_an_error_names_codes_and_holds_no_document(said: str, error: PyMongoError) -> None:
-    for reason in (reason_of(error), str(_write_failure(error))):
+    for reason in (reason_of(error), str(write_failure(error))):
         assert CANARY not in reason
         assert said.split()[-2:] == reason.split()[-2:]
 

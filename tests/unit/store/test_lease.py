@@ -29,7 +29,7 @@ class Clocks:
     def store_ms(self) -> float:
         return STORE_MS + (self.seconds - 100) * 1000 * self._rate
 
-    async def fence(self) -> FenceReading:
+    async def read(self) -> FenceReading:
         self.looks += 1
         sight = FenceReading(NEW, int(self.store_ms))
         self.seconds += 0.2  # the answer takes its time

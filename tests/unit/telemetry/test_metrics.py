@@ -1,18 +1,25 @@
 """The instruments, and those who count with them."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from guidsvc.errors import StoreUnavailable
+from guidsvc.domain import api_key
+from guidsvc.domain.quota_ledger import QuotaLedger
+from guidsvc.domain.receipt import Receipt
+from guidsvc.domain.selection import Selection
+from guidsvc.errors import OutcomeUnknown, StoreUnavailable
 from guidsvc.store import open_store
-from guidsvc.store.instrumented import InstrumentedStore
+from guidsvc.store.instrumented import InstrumentedDatabase, InstrumentedRecords, InstrumentedRepository
 from guidsvc.telemetry.metrics import LATENCIES, QUICK_SECONDS, CacheMetrics, Histogram, RequestMetrics, StoreMetrics
 from guidsvc.telemetry.tracing import CURRENT, REDIS, RequestTrace
 from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore
+
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
 def test_a_histogram_counts_up_to_its_bounds_and_beyond() -> None:
@@ -43,11 +50,11 @@ def test_what_was_quick_is_counted_with_the_others() -> None:
 
 async def test_a_store_that_fails_is_counted_as_failing(clock: FakeClock) -> None:
     class Failing(GatedStore):
-        async def get(self, guid: str) -> None:
+        async def get(self, guid: str, /) -> None:
             raise StoreUnavailable("no")
 
     meter = StoreMetrics()
-    store = InstrumentedStore(Failing(), meter)
+    store = InstrumentedRecords(Failing(), meter)
     with pytest.raises(StoreUnavailable):
         await store.get(GUID)
 
@@ -55,12 +62,64 @@ async def test_a_store_that_fails_is_counted_as_failing(clock: FakeClock) -> Non
     assert sum(meter.latencies["get"].counts) == 1
 
 
+async def test_operations_on_receipts_keys_and_ledgers_are_measured(tmp_path: Path, clock: FakeClock) -> None:
+    meter = StoreMetrics()
+    async with open_store(f"sqlite:///{tmp_path / 'x'}", clock=clock, exclusive=True) as store:
+        database = InstrumentedDatabase(store, meter)
+        key, _ = api_key.generate("alice", ["read"], clock())
+        assert await database.api_keys.swap(None, key)
+        assert await database.api_keys.get(key.id) == key
+        assert list(await database.api_keys.list("", 10)) == [key]
+        ledger = QuotaLedger(owner="alice", version=1, entries="{}", quota=1, room=1, room_until=0)
+        assert await database.ledgers.swap(None, ledger)
+        assert await database.ledgers.get("alice") == ledger
+        assert await database.receipts.get("0" * 64) is None
+        assert await database.receipts.usage("") == (0, 0)
+        assert not await database.receipts.swap(a_receipt(clock), None)
+        assert await database.records.count_linearizable(Selection()) == 0
+        await database.fence.read()
+
+    measured = {name for name, latency in meter.latencies.items() if sum(latency.counts) == 1}
+    assert measured == meter.latencies.keys() - {"get", "swap", "find"}
+    assert meter.failures == dict.fromkeys(meter.latencies, 0)
+
+
+async def test_a_failure_of_what_is_no_record_is_counted_by_its_operation() -> None:
+    class Failing:
+        async def get(self, key: str, /) -> None:
+            raise StoreUnavailable("no")
+
+        async def swap(self, old: QuotaLedger | None, new: QuotaLedger | None) -> bool:
+            raise OutcomeUnknown("no answer")
+
+    meter = StoreMetrics()
+    ledgers: InstrumentedRepository[QuotaLedger] = InstrumentedRepository(Failing(), meter, "ledger")
+    with pytest.raises(StoreUnavailable):
+        await ledgers.get("alice")
+    with pytest.raises(OutcomeUnknown):
+        await ledgers.swap(None, None)
+
+    assert +meter.failures == Counter(ledger_get=1, ledger_swap=1)
+
+
+def test_the_documentation_names_each_operation_of_the_store() -> None:
+    (row,) = re.findall(r"^\| `guidsvc_store_duration_seconds` .*$", OPERATIONS.read_text(), re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", row)) - {"guidsvc_store_duration_seconds", "operation"} == {
+        *StoreMetrics().latencies
+    }
+
+
+def a_receipt(clock: FakeClock) -> Receipt:
+    times = {"leased_until": clock(), "claimed": clock(), "purge_at": clock.seconds + 100}
+    return Receipt.model_validate({"key": "0" * 64, "fingerprint": "1" * 64, "attempt": 1, "seed": "2" * 32} | times)
+
+
 async def test_what_is_purged_is_counted_and_how_late_it_was(tmp_path: Path, clock: FakeClock) -> None:
     meter = StoreMetrics()
     async with open_store(f"sqlite:///{tmp_path / 'x'}", clock=clock, exclusive=True, meter=meter) as store:
         old = record(clock())
-        await store.swap(None, old)
-        assert await store.purge(old.purge_at + 50, 10) == 1
+        await store.records.swap(None, old)
+        assert await store.records.purge(old.purge_at + 50, 10) == 1
 
     assert sum(meter.lateness.counts) == 1
     assert meter.lateness.sum == 50

@@ -1,0 +1,41 @@
+"""The cache fence in MongoDB: one document, read linearizably, whose reading also tells the clock of the server."""
+
+import time
+
+from guidsvc.errors import CorruptRecord
+from guidsvc.store.cache_fence import Fence, FenceReading, Mode
+from guidsvc.store.mongo.deadline import StoreClock
+from guidsvc.store.mongo.documents import NOW, Document
+from guidsvc.store.mongo.failures import read_failures, write_failures
+from guidsvc.store.mongo.repository import Collection, linearizable
+
+FENCE_ID = "records"
+
+
+class MongoFence:
+    """The fence. Each reading sets `clock`, and proves that its primary is the only one."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = linearizable(collection)
+        self.clock = StoreClock()
+
+    async def read(self) -> FenceReading:
+        asked = time.monotonic()
+        pipeline: list[Document] = [{"$match": {"_id": FENCE_ID}}, {"$addFields": {"now": NOW}}]
+        with read_failures():
+            documents = await self._collection.aggregate(pipeline).to_list(1)
+        if not documents:
+            raise CorruptRecord("the store has lost its fence")
+        (found,) = documents
+        self.clock.set(asked, found["now"])
+        return FenceReading(Fence(Mode(found["mode"]), found["gen"], found["boot"]), found["now"])
+
+    async def swap(self, old: Fence, new: Fence) -> bool:
+        with write_failures():
+            done = await self._collection.update_one(fence_document(old), {"$set": fence_document(new)})
+        return bool(done.matched_count == 1)
+
+
+def fence_document(fence: Fence) -> Document:
+    """Convert a fence to the fields of its document."""
+    return {"mode": fence.mode, "gen": fence.gen, "boot": fence.epoch}

@@ -1,0 +1,196 @@
+"""The records in MongoDB, one document each.
+
+A deposed primary that does not know it yet answers a read with stale data. The read of the fence is linearizable, so
+its answer proves the primary. A read that ends within `PROOF_SECONDS` of it is valid, because no other primary is
+elected that soon; any other read is repeated, linearizably.
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+import pymongo
+from pymongo import IndexModel
+from pymongo.errors import BulkWriteError
+
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
+from guidsvc.runtime.batching import Batcher
+from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
+from guidsvc.store.mongo.deadline import Deadline
+from guidsvc.store.mongo.documents import (
+    LATE,
+    Creation,
+    Document,
+    creation_of,
+    expiring,
+    filter_of,
+    model_of,
+    no_later_than,
+    same_as,
+)
+from guidsvc.store.mongo.failures import read_failures, write_failures
+from guidsvc.store.mongo.fence import MongoFence
+from guidsvc.store.mongo.repository import Collection, linearizable, purge, replace_one
+from guidsvc.telemetry.metrics import StoreMetrics
+
+TIMEOUT_MS = 2_000
+"""Time limit for an operation, all retries included."""
+CLOCK_SECONDS = 10.0
+"""How long a reading of the server's clock is accurate enough to split a deadline."""
+PROOF_SECONDS = 2.0
+"""How long a fence read proves that its primary is the only one: far less than `electionTimeoutMillis` (10 s)."""
+QUERY, QUERIES = 256, 16
+"""Maximum number of GUIDs in one query, and of concurrent queries."""
+SETTLED = 100
+"""Maximum number of GUIDs in one linearizable query, so that one reply holds all and no `getMore` is needed."""
+
+FEW = 5_000
+"""Below this number of matches, sorting them is faster than a scan in key order; see `guidsvc.store.sqlite.search`."""
+
+_REFUSALS = {11000, *LATE}
+"""Codes that reject a creation: the GUID already exists (DuplicateKey), or it is too late."""
+_BY_KEY, _BY_USER, _BY_OWNER, _BY_BOTH, _BY_EXPIRE = "_id_", "user_key", "owner_key", "owner_user_key", "expire"
+_BY = {(False, False): _BY_KEY, (False, True): _BY_USER, (True, False): _BY_OWNER, (True, True): _BY_BOTH}
+"""The index with the keys in order, by whether the selection names an owner, and a user."""
+INDEXES = [
+    IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0),
+    IndexModel([("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_USER),
+    IndexModel([("owner", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_OWNER),
+    IndexModel([("owner", 1), ("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_BOTH),
+    IndexModel([("expire", 1), ("purge_at", 1)], name=_BY_EXPIRE),
+]
+
+
+class MongoRecords:
+    """The collection of records.
+
+    `proof_seconds` is how long a fence read proves the primary. It is infinite if only this process writes, because it
+    reads from where it wrote. It is 0 on a sharded cluster, because the fence proves only the primary of its own shard.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        fence: MongoFence,
+        *,
+        few: int = FEW,
+        timeout_ms: int = TIMEOUT_MS,
+        proof_seconds: float = PROOF_SECONDS,
+        meter: StoreMetrics | None = None,
+    ) -> None:
+        self._collection = collection
+        self._fence = fence
+        self._few = few
+        self._timeout_ms = timeout_ms
+        self._proof_seconds = proof_seconds
+        meter = StoreMetrics() if meter is None else meter
+        find, settle = partial(_find, collection), partial(_find, linearizable(collection))
+        queries = meter.batch("query")
+        self._gets: Batcher[str, Document | None] = Batcher(find, limit=QUERY, in_flight=QUERIES, meter=queries)
+        self._settled: Batcher[str, Document | None] = Batcher(
+            settle, limit=SETTLED, in_flight=QUERIES, meter=meter.batch("settle")
+        )
+        self._creations: Batcher[Creation, bool] = Batcher(
+            self._create, limit=QUERY, in_flight=QUERIES, droppable=lambda _: True, meter=meter.batch("insert")
+        )
+
+    async def get(self, guid: str, /) -> Record | None:
+        if self._is_primary_proven():
+            document = await self._gets.ask(guid)
+            if self._is_primary_proven():
+                return None if document is None else model_of(Record, document)
+        return await self.get_linearizable(guid)
+
+    def _is_primary_proven(self) -> bool:
+        return self._proof_seconds == math.inf or self._fence.clock.is_known(self._proof_seconds)
+
+    def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:  # noqa: ARG002  # every read is a round trip
+        return WOULD_BLOCK
+
+    async def get_for_update(self, guid: str, /) -> Record | None:
+        return await self.get(guid)
+
+    async def get_linearizable(self, guid: str, /) -> Record | None:
+        document = await self._settled.ask(guid)
+        return None if document is None else model_of(Record, document)
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        with write_failures():
+            return await self._swap(old, new, not_after)
+
+    async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
+        wanted = filter_of(selection)
+        wanted["_id"] = {"$gt": after} | wanted.get("_id", {})
+        with read_failures():
+            index = await self.index_for(selection)
+            documents = await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
+        return [model_of(Record, document) for document in documents]
+
+    async def count(self, selection: Selection) -> int:
+        return await _count(self._collection, selection)
+
+    async def count_linearizable(self, selection: Selection) -> int:
+        return await _count(linearizable(self._collection), selection)
+
+    async def purge(self, before: int, limit: int) -> int:
+        return await purge(self._collection, before, limit)
+
+    async def index_for(self, selection: Selection) -> str:
+        """Choose the fastest index for a page. MongoDB would reuse its own choice for other bounds."""
+        if selection.by_expire:
+            few = await self._collection.count_documents(expiring(selection), hint=_BY_EXPIRE, limit=self._few)
+            if few < self._few:
+                return _BY_EXPIRE
+        return _by_key(selection)
+
+    async def _swap(self, old: Record | None, new: Record | None, not_after: int | None) -> bool:
+        if old is None:
+            if new is None:
+                raise ValueError("a swap of nothing for nothing")
+            # A group shares one command and its time limit, so each must begin that long before its deadline.
+            begin = None if not_after is None else not_after - TIMEOUT_MS
+            return await self._creations.ask(creation_of(new, begin))
+        if not_after is None:
+            return await replace_one(self._collection, same_as(old), new)
+        deadline = await self._deadline(not_after)
+        if deadline.run_ms == 0:
+            return False
+        with pymongo.timeout(deadline.run_ms / 1000):  # sets the maxTimeMS of the command
+            return await replace_one(self._collection, same_as(old) | no_later_than(deadline.begin_ms), new)
+
+    async def _deadline(self, not_after: int) -> Deadline:
+        """Return when a write must begin, and how long it may run, so that it takes effect in time or never."""
+        if not self._fence.clock.is_known(CLOCK_SECONDS):
+            await self._fence.read()
+        return self._fence.clock.deadline(not_after, self._timeout_ms)
+
+    async def _create(self, creations: list[Creation]) -> list[bool]:
+        """Create the records in one bulk write; return which were created, rather than rejected as existing or late."""
+        try:
+            await self._collection.bulk_write(creations, ordered=False)
+        except BulkWriteError as error:
+            refused = {fault["index"] for fault in error.details["writeErrors"] if fault["code"] in _REFUSALS}
+            if len(refused) < len(error.details["writeErrors"]) or error.details["writeConcernErrors"]:
+                raise
+            return [place not in refused for place in range(len(creations))]
+        return [True] * len(creations)
+
+
+async def _find(collection: Collection, guids: list[str]) -> list[Document | None]:
+    unique = list(set(guids))
+    with read_failures():
+        found = await collection.find({"_id": {"$in": unique}}).to_list(len(unique))
+    documents: dict[str, dict[str, Any]] = {document["_id"]: document for document in found}
+    return [documents.get(guid) for guid in guids]
+
+
+async def _count(collection: Collection, selection: Selection) -> int:
+    by_key = _by_key(selection)
+    index = _BY_EXPIRE if by_key == _BY_KEY else by_key
+    with read_failures():
+        return int(await collection.count_documents(filter_of(selection), hint=index))
+
+
+def _by_key(selection: Selection) -> str:
+    return _BY[selection.owner is not None, selection.user is not None]

@@ -1,0 +1,109 @@
+"""Repositories of MongoDB collections with a document for each item: receipts, API keys and quota ledgers."""
+
+from collections.abc import Sequence
+from typing import Any, Generic
+
+from bson.datetime_ms import DatetimeMS
+from bson.errors import BSONError
+from motor.motor_asyncio import AsyncIOMotorCollection
+from pymongo.errors import DuplicateKeyError
+from pymongo.read_concern import ReadConcern
+
+from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.receipt import Receipt, ReceiptUsage
+from guidsvc.errors import StoreUnavailable
+from guidsvc.store.mongo.documents import Model, document_of, model_of, same_as, usage_of
+from guidsvc.store.mongo.failures import read_failures, write_failures
+
+Collection = AsyncIOMotorCollection[dict[str, Any]]
+
+
+class MongoRepository(Generic[Model]):
+    """A collection of one kind of model."""
+
+    def __init__(self, collection: Collection, model: type[Model]) -> None:
+        self._collection = collection
+        self._model: type[Model] = model
+
+    async def get(self, key: str, /) -> Model | None:
+        return await find_one(self._collection, self._model, key)
+
+    async def swap(self, old: Model | None, new: Model | None) -> bool:
+        with write_failures():
+            try:
+                return await swap_one(self._collection, old, new)
+            except DuplicateKeyError:
+                return False
+            except BSONError as error:
+                raise StoreUnavailable(f"MongoDB cannot hold this: {type(error).__name__}") from error
+
+
+class MongoReceipts(MongoRepository[Receipt]):
+    """The collection of receipts."""
+
+    def __init__(self, collection: Collection) -> None:
+        super().__init__(collection, Receipt)
+
+    async def usage(self, prefix: str) -> ReceiptUsage:
+        with read_failures():
+            found = await self._collection.aggregate(usage_of(prefix)).to_list(1)
+        return ReceiptUsage(found[0]["number"], found[0]["answer_bytes"]) if found else ReceiptUsage(0, 0)
+
+    async def purge(self, before: int, limit: int) -> int:
+        return await purge(self._collection, before, limit)
+
+
+class MongoApiKeys(MongoRepository[ApiKey]):
+    """The collection of API keys. A key is read linearizably: a deposed primary may have missed its revocation."""
+
+    def __init__(self, collection: Collection) -> None:
+        super().__init__(collection, ApiKey)
+        self._linearizable = linearizable(collection)
+
+    async def get(self, key: str, /) -> ApiKey | None:
+        return await find_one(self._linearizable, ApiKey, key)
+
+    async def list(self, after: str, limit: int) -> Sequence[ApiKey]:
+        with read_failures():
+            cursor = self._collection.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit)
+            documents = await cursor.to_list(limit)
+        return [model_of(ApiKey, document) for document in documents]
+
+
+def linearizable(collection: Collection) -> Collection:
+    """Return the collection with linearizable reads, which show every earlier write, even before a majority has it."""
+    return collection.with_options(read_concern=ReadConcern("linearizable"))
+
+
+async def find_one(collection: Collection, model: type[Model], key: str) -> Model | None:
+    """Return the model with this key, or None if it is absent."""
+    with read_failures():
+        document = await collection.find_one({"_id": key})
+    return None if document is None else model_of(model, document)
+
+
+async def swap_one(collection: Collection, old: Model | None, new: Model | None) -> bool:
+    """Replace `old` with `new`; None for either means absent. Return False if `old` is not what is stored.
+
+    DuplicateKeyError if `old` is None, and the key exists.
+    """
+    if old is None and new is not None:
+        await collection.insert_one(document_of(new))
+        return True
+    return await replace_one(collection, {} if old is None else same_as(old), new)
+
+
+async def replace_one(collection: Collection, same: dict[str, Any], new: Model | None) -> bool:
+    """Replace the document that this filter matches with `new`, or delete it; return whether there was one."""
+    if new is None:
+        return (await collection.delete_one(same)).deleted_count == 1
+    return (await collection.replace_one(same, document_of(new))).matched_count == 1
+
+
+async def purge(collection: Collection, before: int, limit: int) -> int:
+    """Delete at most `limit` documents whose `purge_at` is before this time, in Unix seconds; return the number."""
+    due = {"purge_at": {"$lt": DatetimeMS(before * 1000)}}
+    with write_failures():
+        found = await collection.find(due, {"_id": 1}).limit(limit).to_list(limit)
+        gone = await collection.delete_many({"_id": {"$in": [each["_id"] for each in found]}} | due)
+    return gone.deleted_count

@@ -1,0 +1,132 @@
+"""The repositories of the SQLite store: records, receipts, API keys, quota ledgers and the cache fence."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Generic
+
+from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.receipt import Receipt, ReceiptUsage
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
+from guidsvc.errors import CorruptRecord
+from guidsvc.store.cache_fence import Fence, FenceReading, Mode
+from guidsvc.store.sqlite.engine import SqliteEngine, row_of
+from guidsvc.store.sqlite.tables import (
+    FENCE,
+    KEYS,
+    LIST_KEYS,
+    RECEIPTS,
+    RECORDS,
+    SWAP_FENCE,
+    Change,
+    Row,
+    Table,
+)
+from guidsvc.store.sqlite.writer import monotonic_ms
+
+
+class SqliteRepository(Generic[Row]):
+    """A table with a row for each item."""
+
+    def __init__(self, engine: SqliteEngine, table: Table[Row]) -> None:
+        self._engine = engine
+        self._table = table
+
+    async def get(self, key: str, /) -> Row | None:
+        return self._engine.read(self._table, key)
+
+    async def swap(self, old: Row | None, new: Row | None) -> bool:
+        return await self._engine.swap(self._table.change(old, new))
+
+
+class SqliteRecords:
+    """The table of records."""
+
+    def __init__(self, engine: SqliteEngine) -> None:
+        self._engine = engine
+
+    async def get(self, guid: str, /) -> Record | None:
+        return self._engine.read(RECORDS, guid)
+
+    def get_nowait(self, guid: str, /) -> Record | None:
+        return self._engine.read(RECORDS, guid)
+
+    async def get_for_update(self, guid: str, /) -> Record | None:
+        return self._engine.read(RECORDS, guid)
+
+    async def get_linearizable(self, guid: str, /) -> Record | None:
+        found = await self._engine.read_linearizable(guid)
+        return None if found is None else row_of(RECORDS, guid, found)
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        change = RECORDS.change(old, new)
+        return await self._engine.swap(change._replace(not_after=not_after), is_droppable=True)
+
+    async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
+        with self._engine.failures():
+            return await self._engine.finder.find(
+                selection, after, limit, lambda row: row_of(RECORDS, str(row[0]), row)
+            )
+
+    async def count(self, selection: Selection) -> int:
+        with self._engine.failures():
+            return await self._engine.finder.count(selection)
+
+    async def count_linearizable(self, selection: Selection) -> int:
+        await self.get_linearizable("")  # then no swap is half done: each is counted, or too late
+        return await self.count(selection)
+
+    async def purge(self, before: int, limit: int) -> int:
+        purged = await self._engine.purge(RECORDS.purge, before, limit)
+        for due in purged:
+            self._engine.meter.lateness.observe(before - due)
+        return len(purged)
+
+
+class SqliteReceipts(SqliteRepository[Receipt]):
+    """The table of receipts."""
+
+    def __init__(self, engine: SqliteEngine) -> None:
+        super().__init__(engine, RECEIPTS)
+
+    async def usage(self, prefix: str) -> ReceiptUsage:
+        with self._engine.failures():
+            return await self._engine.finder.receipt_usage(prefix)
+
+    async def purge(self, before: int, limit: int) -> int:
+        return len(await self._engine.purge(RECEIPTS.purge, before, limit))
+
+
+class SqliteApiKeys(SqliteRepository[ApiKey]):
+    """The table of API keys."""
+
+    def __init__(self, engine: SqliteEngine) -> None:
+        super().__init__(engine, KEYS)
+
+    async def list(self, after: str, limit: int) -> Sequence[ApiKey]:
+        with self._engine.failures():
+            rows = self._engine.reader.execute(LIST_KEYS, (after, limit)).fetchall()
+        return [row_of(KEYS, str(row[0]), row) for row in rows]
+
+
+class SqliteFence:
+    """The one row of the cache fence. The clock of the store is the monotonic clock of the host."""
+
+    def __init__(self, engine: SqliteEngine) -> None:
+        self._engine = engine
+
+    async def read(self) -> FenceReading:
+        with self._engine.failures():
+            found = self._engine.reader.execute(FENCE).fetchone()
+        return FenceReading(_fence_of(found), monotonic_ms())
+
+    async def swap(self, old: Fence, new: Fence) -> bool:
+        swap = partial(self._engine.writer.execute, Change(SWAP_FENCE, (*new, *old)))
+        return await self._engine.in_thread(partial(self._engine.writer.transaction, swap)) == 1
+
+
+def _fence_of(row: tuple[str, int, str] | None) -> Fence:
+    if row is None or row[0] not in set(Mode) or not isinstance(row[1], int):
+        raise CorruptRecord("the fence of the store is damaged; restart all processes that use it")
+    mode, gen, boot = row
+    return Fence(Mode(mode), gen, boot)
