@@ -16,26 +16,25 @@ If Redis loses its memory, or takes over the memory of another Redis, its epoch 
 entry of that epoch; see `guidsvc.cache.fence_monitor`.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from math import floor
 from typing import NamedTuple
 
 import structlog
 
 from guidsvc.cache.byte_lru import bounded, put
-from guidsvc.cache.fence_monitor import FenceMonitor, FenceView
-from guidsvc.cache.lua_scripts import BEGIN, END, FILL
+from guidsvc.cache.fence_monitor import FenceMonitor
+from guidsvc.cache.lua_scripts import FILL
 from guidsvc.cache.redis_link import RedisLink, open_link
 from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
+from guidsvc.cache.write_window import WriteWindows
 from guidsvc.domain import lifecycle as rules
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, GuidsvcError, LeaseExpired, Unavailable
 from guidsvc.runtime.background import BackgroundTasks, running_in_background
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.cache_fence import FenceStore, Mode
+from guidsvc.store.cache_fence import FenceStore
 from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository, WouldBlock
 from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.lease import earliest
@@ -48,8 +47,6 @@ DECODED_BYTES = 1024
 """Values up to this size are cached in decoded form, so they need not be parsed again."""
 HELD_BYTES = 256
 """Estimated memory of an L1 entry, without its record."""
-WINDOW_SECONDS = 8.0
-"""A write that gets no window within this time is rejected."""
 TIMING = CacheTimings()
 
 _log = structlog.get_logger(__name__)
@@ -101,19 +98,6 @@ class _Reading:
         self.spoiled = False
 
 
-class _WriteWindow(NamedTuple):
-    """Permission to write until `until`, by the local timer: no cache can be filled with the old value before that.
-
-    `not_after` is the same time by the store's clock. `marker` is None if the fence is OFF.
-    """
-
-    guid: str
-    until: float
-    not_after: int
-    boot: str
-    marker: str | None
-
-
 class RedisCache(DelegatingRecords):
     """The `records` of a store, cached in a Redis that processes share, and in `size_bytes` of local memory."""
 
@@ -140,6 +124,7 @@ class RedisCache(DelegatingRecords):
         self._decodings = bounded(size_bytes // 2, _weigh_decoding)  # never stale: the key is the encoded value
         self._beside = BackgroundTasks()
         self.monitor = FenceMonitor(fence, link, timing=timing, timer=timer, meter=meter)
+        self._windows = WriteWindows(link, self.monitor, timing=timing, timer=timer, spawn=self._beside_requests)
 
     def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
         """Return the record from L1; if no cache is in use, return what the store returns without waiting."""
@@ -177,14 +162,14 @@ class RedisCache(DelegatingRecords):
         if old is None:
             return await self._records.swap(None, new, not_after=not_after)
         with self._written(old.guid):
-            window = await self._open(old.guid)
+            window = await self._windows.open(old.guid)
             try:
                 swapped = await self._records.swap(old, new, not_after=earliest(window.not_after, not_after))
             except Unavailable:
-                self._close(window)
+                self._windows.close(window)
                 raise
             # If the outcome is unknown, the marker stays: the write may still take effect while the marker lives.
-        self._close(window)
+        self._windows.close(window)
         if not swapped and self._timer() >= window.until:
             raise LeaseExpired("the window of the write ended before the store applied it")
         return swapped
@@ -253,73 +238,9 @@ class RedisCache(DelegatingRecords):
                 raise ValueError(f"it is of GUID {record.guid}")
         except ValueError as error:  # includes pydantic's ValidationError
             _log.error("corrupt cache entry, taken out", guid=guid, fault=str(error))
-            self._beside_requests(self._take_out(guid))
+            self._beside_requests(self._windows.take_out(guid))
             return None
         return record
-
-    async def _take_out(self, guid: str) -> None:
-        """Remove a key from Redis, unless the fence is OFF."""
-        view = await self.monitor.fresh()
-        if view.fence.mode is not Mode.OFF:
-            marker = self._link.draw()
-            await self._begin(guid, marker, view)
-            await self._end(guid, marker, view.fence.epoch)
-
-    async def _open(self, guid: str) -> _WriteWindow:
-        """Return a window for a write."""
-        deadline = self._timer() + WINDOW_SECONDS
-        while self._timer() < deadline:
-            view = await self.monitor.fresh()
-            window = await (self._without(guid, view) if view.fence.mode is Mode.OFF else self._with(guid, view))
-            if window is not None:
-                return window
-        raise CacheUnavailable(f"no cache could be invalidated within {WINDOW_SECONDS} s")
-
-    async def _without(self, guid: str, view: FenceView) -> _WriteWindow | None:
-        """Return a window that does not involve Redis, or wait until one is possible and return None."""
-        wait = self.monitor.quiet_at(view) - self._timer()
-        if wait <= 0:
-            return self._window(guid, view, view.asked + self._timing.held(self._timing.fence_lease), None)
-        await asyncio.sleep(wait)
-        return None
-
-    async def _with(self, guid: str, view: FenceView) -> _WriteWindow | None:
-        """Remove the key from Redis, and wait until no process holds it in L1; set the fence to OFF if that fails."""
-        marker, asked = self._link.draw(), self._timer()
-        lease = await self._begin(guid, marker, view)
-        if lease is None:
-            await self.monitor.off(view.fence)
-            return None
-        if lease > 0:
-            await asyncio.sleep(self._timing.waited(lease / 1000))
-        timing = self._timing
-        # After this reading, the fence needs at least two fence leases to go OFF, ARM and ON in another epoch.
-        until = min(asked + timing.held(timing.marker), view.asked + 2 * timing.held(timing.fence_lease))
-        return self._window(guid, view, until, marker)
-
-    async def _begin(self, guid: str, marker: str, view: FenceView) -> int | None:
-        """Run BEGIN, waiting for Redis if needed; return how many ms other processes hold the key, None on failure."""
-        timing = self._timing
-        arguments = (marker, milliseconds(timing.marker), self._link.me, milliseconds(timing.cool))
-        for _ in range(2):
-            with suppress(CacheUnavailable):
-                if self._link.up_since is None:
-                    await self._link.wait_up(timing.begin)
-                lease: int | None = (await self._link.call(BEGIN, guid, *arguments, boot=view.fence.epoch)).value
-                return lease
-        return None
-
-    def _window(self, guid: str, view: FenceView, until: float, marker: str | None) -> _WriteWindow:
-        left = self._timing.held(until - view.told) - self._timing.skew
-        return _WriteWindow(guid, until, view.sight.now + floor(left * 1000), view.fence.epoch, marker)
-
-    def _close(self, window: _WriteWindow) -> None:
-        """Drop the marker in the background. Until then it only prevents fills."""
-        if window.marker is not None:
-            self._beside_requests(self._end(window.guid, window.marker, window.boot))
-
-    async def _end(self, guid: str, marker: str, boot: str) -> None:
-        await self._link.call(END, guid, marker, boot=boot)
 
     @contextmanager
     def _read(self, guid: str) -> Iterator[_Reading]:

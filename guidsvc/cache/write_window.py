@@ -1,0 +1,118 @@
+"""Windows for writes: while one is open, no cache can be filled with the old value of its key.
+
+With the fence ON or ARM, BEGIN removes the key from Redis, leaves a marker there, and returns how long other processes
+may still hold the key in L1; the write waits that long. With the fence OFF, the write waits for a fence lease. END
+removes the marker.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from math import floor
+from typing import NamedTuple
+
+from guidsvc.cache.fence_monitor import FenceMonitor, FenceView
+from guidsvc.cache.lua_scripts import BEGIN, END
+from guidsvc.cache.redis_link import RedisLink
+from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
+from guidsvc.errors import CacheUnavailable
+from guidsvc.store.cache_fence import Mode
+
+WINDOW_SECONDS = 8.0
+"""A write that gets no window within this time is rejected."""
+
+
+class WriteWindow(NamedTuple):
+    """Permission to write until `until`, by the local timer: no cache can be filled with the old value before that.
+
+    `not_after` is the same time by the store's clock. `marker` is None if the fence is OFF.
+    """
+
+    guid: str
+    until: float
+    not_after: int
+    boot: str
+    marker: str | None
+
+
+class WriteWindows:
+    """Opens and closes windows. `spawn` runs work beside the requests."""
+
+    def __init__(
+        self,
+        link: RedisLink,
+        monitor: FenceMonitor,
+        *,
+        timing: CacheTimings,
+        timer: MonotonicClock,
+        spawn: Callable[[Coroutine[None, None, None]], None],
+    ) -> None:
+        self._link = link
+        self._monitor = monitor
+        self._timing = timing
+        self._timer = timer
+        self._spawn = spawn
+
+    async def open(self, guid: str) -> WriteWindow:
+        """Return a window for a write."""
+        deadline = self._timer() + WINDOW_SECONDS
+        while self._timer() < deadline:
+            view = await self._monitor.fresh()
+            window = await (self._without(guid, view) if view.fence.mode is Mode.OFF else self._with(guid, view))
+            if window is not None:
+                return window
+        raise CacheUnavailable(f"no cache could be invalidated within {WINDOW_SECONDS} s")
+
+    async def _without(self, guid: str, view: FenceView) -> WriteWindow | None:
+        """Return a window that does not involve Redis, or wait until one is possible and return None."""
+        wait = self._monitor.quiet_at(view) - self._timer()
+        if wait <= 0:
+            return self._window(guid, view, view.asked + self._timing.held(self._timing.fence_lease), None)
+        await asyncio.sleep(wait)
+        return None
+
+    async def _with(self, guid: str, view: FenceView) -> WriteWindow | None:
+        """Remove the key from Redis, and wait until no process holds it in L1; set the fence to OFF if that fails."""
+        marker, asked = self._link.draw(), self._timer()
+        lease = await self._begin(guid, marker, view)
+        if lease is None:
+            await self._monitor.off(view.fence)
+            return None
+        if lease > 0:
+            await asyncio.sleep(self._timing.waited(lease / 1000))
+        timing = self._timing
+        # After this reading, the fence needs at least two fence leases to go OFF, ARM and ON in another epoch.
+        until = min(asked + timing.held(timing.marker), view.asked + 2 * timing.held(timing.fence_lease))
+        return self._window(guid, view, until, marker)
+
+    async def _begin(self, guid: str, marker: str, view: FenceView) -> int | None:
+        """Run BEGIN, waiting for Redis if needed; return how many ms other processes hold the key, None on failure."""
+        timing = self._timing
+        arguments = (marker, milliseconds(timing.marker), self._link.me, milliseconds(timing.cool))
+        for _ in range(2):
+            with suppress(CacheUnavailable):
+                if self._link.up_since is None:
+                    await self._link.wait_up(timing.begin)
+                lease: int | None = (await self._link.call(BEGIN, guid, *arguments, boot=view.fence.epoch)).value
+                return lease
+        return None
+
+    def _window(self, guid: str, view: FenceView, until: float, marker: str | None) -> WriteWindow:
+        left = self._timing.held(until - view.told) - self._timing.skew
+        return WriteWindow(guid, until, view.sight.now + floor(left * 1000), view.fence.epoch, marker)
+
+    def close(self, window: WriteWindow) -> None:
+        """Drop the marker in the background. Until then it only prevents fills."""
+        if window.marker is not None:
+            self._spawn(self._end(window.guid, window.marker, window.boot))
+
+    async def _end(self, guid: str, marker: str, boot: str) -> None:
+        await self._link.call(END, guid, marker, boot=boot)
+
+    async def take_out(self, guid: str) -> None:
+        """Remove a key from Redis, unless the fence is OFF."""
+        view = await self._monitor.fresh()
+        if view.fence.mode is not Mode.OFF:
+            marker = self._link.draw()
+            await self._begin(guid, marker, view)
+            await self._end(guid, marker, view.fence.epoch)
