@@ -47,7 +47,6 @@ from guidsvc.errors import (
     OutcomeUnknown,
     Unavailable,
 )
-from guidsvc.http.response import Response
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
@@ -75,9 +74,9 @@ _log = structlog.get_logger(__name__)
 
 GuidFactory = Callable[[int], ClaimedDraw]
 """Returns the generator for the operation at this position in a request: the same GUIDs at each repetition."""
-RequestBody = Callable[[GuidFactory | None], Awaitable[Response]]
-"""Executes a request; the factory supplies reproducible GUIDs if the request may be repeated."""
-Brief = Callable[[], Response]
+RequestBody = Callable[[GuidFactory | None], Awaitable[bytes]]
+"""Executes a request, and returns its response as text; the factory supplies GUIDs that a repetition draws again."""
+Brief = Callable[[], bytes]
 """Returns the last response without the parts that can be read again: stored if the full one is too large."""
 
 
@@ -125,8 +124,8 @@ class Idempotency:
         self._lease_seconds = lease_seconds
         self._term = _Term(clock, LeaseClock(fence, timer=timer), lease_seconds)
 
-    async def once(self, request: Request, work: RequestBody, brief: Brief | None = None) -> tuple[Response, bool]:
-        """Return the response to a request, and whether it is a replay.
+    async def once(self, request: Request, work: RequestBody, brief: Brief | None = None) -> tuple[bytes, bool]:
+        """Return the response to a request, and whether it is a replay. It is opaque text, stored as it is.
 
         Exceptions of `work` propagate and are not stored. Raise IdempotencyMismatch, InProgress, OutcomeUnknown or
         ReceiptsFull as described above.
@@ -257,7 +256,7 @@ class _LeasedReceipt:
     def _seconds_left(self) -> float:
         return self._deadline - self._term.lease_clock.timer()
 
-    async def complete(self, answer: Response, brief: Brief | None) -> int | None:
+    async def complete(self, answer: bytes, brief: Brief | None) -> int | None:
         """Store the response, or its brief form, and return the stored size; None if the write may have failed.
 
         Return 0 if both are too large: the receipt is released, so that the request can be executed again.
@@ -315,6 +314,5 @@ class _Claimed:
         return await self._hold.not_after()
 
 
-async def _pack(answer: Response) -> str:
-    rendered = to_json(answer)
-    return pack(rendered) if len(rendered) <= MAX_ANSWER_BYTES else await asyncio.to_thread(pack, rendered)
+async def _pack(answer: bytes) -> str:
+    return pack(answer) if len(answer) <= MAX_ANSWER_BYTES else await asyncio.to_thread(pack, answer)

@@ -1,7 +1,7 @@
 """Writing of responses: whole, idempotent, or streamed."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from http.client import NOT_FOUND, NOT_MODIFIED
 from typing import Any
@@ -11,11 +11,15 @@ from tornado.iostream import StreamClosedError
 
 from guidsvc.api.base.input import InputHandler
 from guidsvc.api.contract.headers import REPLAYED
+from guidsvc.api.execution.response_codec import decode_response, encode_response
 from guidsvc.api.parsing.idempotency_key import parse as parse_key
 from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.http.response import Response
-from guidsvc.services.idempotency import Brief, RequestBody
+from guidsvc.services.idempotency import GuidFactory
 from guidsvc.telemetry.tracing import RequestTrace
+
+Work = Callable[[GuidFactory | None], Awaitable[Response]]
+"""Executes a request; the factory supplies the GUIDs of a request that may be repeated."""
 
 
 class OutputHandler(InputHandler):
@@ -42,10 +46,10 @@ class OutputHandler(InputHandler):
 
     async def send_idempotent(
         self,
-        work: RequestBody,
+        work: Work,
         *,
         repeatable: bool = True,
-        brief: Brief | None = None,
+        brief: Callable[[], Response] | None = None,
         needs_receipt: bool = True,
     ) -> None:
         """Finish the request with the response of `work`, or with the stored one if its key was used before.
@@ -57,10 +61,18 @@ class OutputHandler(InputHandler):
         if request is None or not needs_receipt:
             self.send(await work(None))
             return
-        answer, replayed = await self.context.idempotency.once(request, work, brief)
-        if replayed:
+        fresh: Response | None = None
+
+        async def encoded(draws: GuidFactory | None) -> bytes:
+            nonlocal fresh
+            fresh = await work(draws)
+            return encode_response(fresh)
+
+        encoded_brief = None if brief is None else lambda: encode_response(brief())
+        stored, is_replayed = await self.context.idempotency.once(request, encoded, encoded_brief)
+        if is_replayed:
             self.set_header(REPLAYED.name, "true")
-        self.send(answer)
+        self.send(await decode_response(stored) if fresh is None else fresh)
 
     async def stream(self, parts: AsyncGenerator[bytes], *, is_confirmed: bool = True) -> None:
         """Finish the request with these parts, at the client's pace; stop if the client disconnects.

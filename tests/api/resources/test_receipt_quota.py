@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+from pydantic_core import to_json
 
 from guidsvc.domain import guid_generator
 from guidsvc.domain.receipt import ReceiptUsage
 from guidsvc.errors import ReceiptsFull
-from guidsvc.http.response import Response
 from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, GuidFactory, Idempotency, Request
 from guidsvc.services.receipt_quota import (
     COUNT_EVERY_MS,
@@ -53,8 +53,8 @@ async def guarded(serving: Serving, combination: dict[str, str], clock: FakeCloc
         yield Guarded(client, combination["store_url"], clock)
 
 
-async def work(_: GuidFactory | None) -> Response:
-    return Response(200, {}, "x" * ANSWER_BYTES)
+async def work(_: GuidFactory | None) -> bytes:
+    return to_json([200, {}, "x" * ANSWER_BYTES])
 
 
 def request_of(owner: str, number: int) -> Request:
@@ -104,7 +104,7 @@ async def test_at_the_bound_a_new_request_is_refused_before_it_is_done(
     idempotency = open_idempotency(backend, clock, **{bound: most})
     done = 0
 
-    async def counted(draws: GuidFactory | None) -> Response:
+    async def counted(draws: GuidFactory | None) -> bytes:
         nonlocal done
         done += 1
         return await work(draws)
@@ -133,7 +133,7 @@ async def test_at_the_bound_a_new_request_is_refused_before_it_is_done(
 async def test_requests_that_are_forgotten_take_no_room(backend: Database, clock: FakeClock) -> None:
     idempotency = open_idempotency(backend, clock, owner_bytes=2 * RECEIPT_BYTES + ANSWER_BYTES)
 
-    async def refused(_: GuidFactory | None) -> Response:
+    async def refused(_: GuidFactory | None) -> bytes:
         raise ReceiptsFull(0)  # any error before a write
 
     for number in range(50):

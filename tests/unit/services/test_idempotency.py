@@ -23,7 +23,6 @@ from guidsvc.errors import (
     QuotaExceeded,
     StoreUnavailable,
 )
-from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, GuidFactory, Idempotency, Request
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
@@ -67,12 +66,12 @@ class Works:
         self.drawn: list[str] = []
         self._then = then
 
-    async def __call__(self, draws: GuidFactory | None) -> Response:
+    async def __call__(self, draws: GuidFactory | None) -> bytes:
         assert draws is not None
         self.drawn.append(draws(0)(0))
         if self._then is not None:
             await self._then()
-        return Response(201, {"Location": f"/guid/{self.drawn[-1]}"}, f"answer {len(self.drawn)}")
+        return to_json({"guid": self.drawn[-1], "answer": len(self.drawn)})
 
 
 def fails(error: BaseException) -> Callable[[], Awaitable[None]]:
@@ -155,7 +154,7 @@ async def test_a_request_is_done_once_and_answered_the_same_again(idempotency: I
     clock.advance(seconds=KEPT_SECONDS - 1)
     second = await idempotency.once(REQUEST, works)
 
-    assert first == (Response(201, {"Location": f"/guid/{works.drawn[0]}"}, "answer 1"), False)
+    assert first == (to_json({"guid": works.drawn[0], "answer": 1}), False)
     assert second == (first[0], True)
     assert len(works.drawn) == 1
 
@@ -275,10 +274,10 @@ async def test_one_that_takes_long_renews_its_lease(backend: Database, clock: Fa
 async def test_an_answer_that_is_too_large_is_not_kept(idempotency: Idempotency) -> None:
     done = 0
 
-    async def work(_: GuidFactory | None) -> Response:
+    async def work(_: GuidFactory | None) -> bytes:
         nonlocal done
         done += 1
-        return Response(200, {}, os.urandom(MAX_ANSWER_BYTES).hex())
+        return os.urandom(MAX_ANSWER_BYTES).hex().encode()
 
     for _ in range(2):
         _, replayed = await idempotency.once(REQUEST, work)
@@ -296,10 +295,10 @@ async def test_the_largest_answer_is_kept_whatever_it_is_written_in(idempotency:
     for character in ("x", "🜁", '"'):
         request = REQUEST._replace(key=character)
         # Much that is packed easily, and about as much as there may be of what is not.
-        reply = Response(200, {}, character * 100_000 + os.urandom(MAX_ANSWER_BYTES // 2).hex())
-        assert MAX_ANSWER_BYTES * 0.6 < len(pack(to_json(reply))) <= MAX_ANSWER_BYTES
+        reply = to_json(character * 100_000 + os.urandom(MAX_ANSWER_BYTES // 2).hex())
+        assert MAX_ANSWER_BYTES * 0.6 < len(pack(reply)) <= MAX_ANSWER_BYTES
 
-        async def work(_: GuidFactory | None, reply: Response = reply) -> Response:
+        async def work(_: GuidFactory | None, reply: bytes = reply) -> bytes:
             return reply
 
         assert await idempotency.once(request, work) == (reply, False)
@@ -327,7 +326,7 @@ async def test_a_request_whose_answer_cannot_be_stored_is_not_acknowledged_if_it
         with pytest.raises(OutcomeUnknown, match="send it again"):
             await idempotency.once(REQUEST, Works())
         answer, replayed = await idempotency.once(REQUEST._replace(key="named", repeatable=False), Works())
-        assert (answer.status, replayed) == (201, False), "it is never done again"
+        assert (b'"answer":1' in answer, replayed) == (True, False), "it is never done again"
 
 
 # Processes that stand still
@@ -401,9 +400,9 @@ class Creates:
             quota=quota,
         )
 
-    async def __call__(self, draws: GuidFactory | None) -> Response:
+    async def __call__(self, draws: GuidFactory | None) -> bytes:
         assert draws is not None
-        return Response(201, {}, (await self._service.create(PutCommand(user="once"), draw=draws(0))).guid)
+        return (await self._service.create(PutCommand(user="once"), draw=draws(0))).guid.encode()
 
     async def delete(self, guid: str) -> None:
         await self._service.delete(guid)
@@ -421,9 +420,8 @@ async def test_one_that_stood_still_while_another_did_its_request_does_not_do_it
 
     async def meanwhile() -> None:
         answer, _ = await other.once(REQUEST, works)
-        assert answer.body is not None
-        await works.delete(answer.body)
-        done.append(answer.body)
+        await works.delete(answer.decode())
+        done.append(answer.decode())
 
     slow.meanwhile = [meanwhile]
     with pytest.raises(LeaseExpired):
@@ -432,7 +430,7 @@ async def test_one_that_stood_still_while_another_did_its_request_does_not_do_it
     assert (left := await backend.records.get(done[0])) is not None
     assert left.is_deleted
     answer, replayed = await late.once(REQUEST, works)
-    assert (answer.body, replayed) == (done[0], True)
+    assert (answer.decode(), replayed) == (done[0], True)
 
 
 async def test_one_that_stood_still_and_that_nobody_replaced_goes_on(backend: Database, clock: FakeClock) -> None:
@@ -443,7 +441,7 @@ async def test_one_that_stood_still_and_that_nobody_replaced_goes_on(backend: Da
     answer, replayed = await idempotency.once(REQUEST, Creates(slow, clock))
 
     assert not replayed
-    assert [found.guid for found in await backend.records.find(Selection(), "", 10)] == [answer.body]
+    assert [found.guid for found in await backend.records.find(Selection(), "", 10)] == [answer.decode()]
 
 
 async def nothing() -> None:
@@ -461,7 +459,7 @@ async def test_a_request_that_is_done_again_at_the_limit_of_the_quota_finds_what
     async with open_quota(backend, clock=clock, quota=1) as quota:
         works = Creates(backend, clock, quota)
         answer, _ = await Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded).once(REQUEST, works)
-        assert answer.body == guid
+        assert answer.decode() == guid
         with pytest.raises(QuotaExceeded):
             await Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded).once(
                 REQUEST._replace(key="another"), works
