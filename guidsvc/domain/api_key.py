@@ -36,11 +36,12 @@ _Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 
 
 class ApiKey(BaseModel):
-    """What is kept of a key. Immutable; `version` rises with every change of it.
+    """An API key as it is stored. Immutable; each change creates a key with a higher `version`.
 
-    `digest` is the SHA-256 of its secret; `former` that of the one before it was rotated, good until `former_until`.
-    `scopes` are separated by blanks. `created`, `used` and `former_until` are Unix milliseconds; `expire` is in Unix
-    seconds, or None for never. `used` is within the hour before its last use, or None if it never was.
+    `digest` is the SHA-256 of its secret; `former` is that of the secret before the rotation, valid until
+    `former_until`. `scopes` are separated by blanks. `created`, `used` and `former_until` are Unix milliseconds;
+    `expire` is in Unix seconds, or None for never. `used` is the last use, accurate to one hour, or None if the key
+    was never used.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)

@@ -110,7 +110,7 @@ def _parse_cursor(value: str) -> str:
     except ValueError:
         guid = ""
     if len(guid) != GUID_CHARACTERS or render_cursor(guid) != value:
-        raise validation_error("cursor_form", "is no cursor of ours: take it from `next` of a page, as it stands")
+        raise validation_error("cursor_form", "is an invalid cursor; use `next` of a previous page unchanged")
     return guid
 
 
@@ -121,7 +121,7 @@ class NoQuery(BaseModel):
 
 
 class RecordQuery(NoQuery):
-    """The query of a request that is answered with a record: in full, or as it is."""
+    """The query of a request that returns records, optionally in full."""
 
     view: Literal["full"] | None = optional_field(
         "`full` adds `created`, `updated`, `version`, `purge_at` and `state`, and for admins `owner`."
@@ -134,21 +134,21 @@ _Cursor = Annotated[str, BeforeValidator(_parse_cursor), WithJsonSchema({"type":
 
 
 class ListQuery(RecordQuery):
-    """The query of a list: which records, in what form, from where, and how many. Times are Unix seconds."""
+    """The query of a list: filters, view, start and page size. Times are Unix seconds."""
 
     user: User | None = optional_field("Only records of exactly this user.")
     owner: Owner | None = optional_field(
-        "Only records of this owner; empty for those that were created without access control. Only for admins."
+        "Only records of this owner, or, if empty, those that were created without access control. For admins only."
     )
     state: Literal["live", "expired", "all"] = Field("live", description="Only records in this state.")
     expires_before: Expire | None = optional_field("Only records that expire before this Unix time, in seconds.")
     expires_after: Expire | None = optional_field("Only records that expire after this Unix time, in seconds.")
     limit: Limit | None = optional_field(
-        f"How many records; a page has {DEFAULT_PAGE_SIZE} unless told otherwise, and at most {MAX_PAGE_SIZE}; it ends "
-        "early at about 1 MiB."
+        f"The number of records on a page: {DEFAULT_PAGE_SIZE} by default, at most {MAX_PAGE_SIZE}. A page ends early "
+        "when its records reach about 1 MiB. In a stream, the maximum number of lines."
     )
     cursor: _Cursor | None = optional_field(
-        "Where to go on: `next` of a page, as it stands. It is good for ever, and opaque."
+        "Where to continue: `next` of the previous page, unchanged. A cursor is opaque and never expires."
     )
 
     @property
@@ -158,24 +158,27 @@ class ListQuery(RecordQuery):
 
 
 class BatchQuery(RecordQuery):
-    """The query of a batch: how its records are answered, and whether it is only to say what would happen."""
+    """The query of a batch: the view of its records, and whether it only validates the operations."""
 
-    validate_only: Literal["true", "false"] = Field("false", description="`true` changes nothing, and says what would.")
+    validate_only: Literal["true", "false"] = Field(
+        "false",
+        description="`true` only validates the operations: the results show what would happen, nothing changes.",
+    )
 
 
 class _Members(BaseModel):
-    """What every body may give. To be validated with the GUID of the path, or None, as `guid` in the context."""
+    """The members of every body. Validate it with the GUID of the path, or None, as `guid` in the context."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     read_only: ClassVar[frozenset[str]] = SERVICE_MEMBERS
 
     expire: Annotated[Expire | None, BeforeValidator(refuse_null)] = optional_field(
-        "Until when it is valid: Unix seconds."
+        "The expiry, in Unix seconds, as an integer or a string of digits."
     )
-    user: Annotated[User | None, BeforeValidator(refuse_null)] = optional_field("Whose it is.")
+    user: Annotated[User | None, BeforeValidator(refuse_null)] = optional_field("The user of the record.")
     guid: Annotated[
         str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
-    ] = optional_field("The GUID of the path, and no other: what was read can be put back.")
+    ] = optional_field("Must equal the GUID in the path. Accepted so that you can write back what you read.")
 
     @field_validator("guid")
     @classmethod
@@ -184,30 +187,28 @@ class _Members(BaseModel):
         expected = (info.context or {}).get("guid")
         if expected is None:
             raise validation_error(
-                "guid_unexpected", "the service draws the GUID here; to choose one, PUT it to /guid/<guid>"
+                "guid_unexpected", "must not be sent: the service generates it; to choose one, PUT to /guid/<guid>"
             )
         if value != expected:
             raise validation_error(
-                "guid_differs", "must be the GUID of the path, {guid}: a GUID cannot be changed", guid=expected
+                "guid_differs", "must be the GUID in the path, {guid}; a GUID cannot be changed", guid=expected
             )
         return value
 
 
 class PutCommand(_Members):
-    """The body of a PUT to a GUID: the members it gives are in `model_fields_set`, and only those count."""
+    """The body of a PUT to a GUID. Only the members in `model_fields_set` are changed."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "description": "What is to be changed, or of what a record is to be made: what is left out stays.",
+            "description": "The members to change, or to create the record with. Other members stay as they are.",
             "examples": [EXAMPLE, {"expire": 4102531200}, {"guid": EXAMPLE_GUID} | EXAMPLE, {"metadata": {}}],
         }
     )
 
     metadata: Annotated[
         str | None, BeforeValidator(render_metadata), BeforeValidator(refuse_null), WithJsonSchema(METADATA)
-    ] = optional_field(
-        "Replaces what was there; `{}` removes it. At most 16 KiB as compact JSON, at most 8 levels deep."
-    )
+    ] = optional_field("Replaces the metadata; `{}` removes it. At most 16 KiB as compact JSON, at most 8 levels deep.")
 
 
 _PATCH_SCHEMA: dict[str, Any] = {"anyOf": [{"additionalProperties": True, "type": "object"}, {"type": "null"}]}
@@ -221,7 +222,7 @@ def _check_patch(value: object) -> dict[str, Any] | None:
 
 
 class PatchCommand(_Members):
-    """The body of a PATCH: a JSON merge patch (RFC 7396). `metadata` is the patch of that, or None to remove it."""
+    """The body of a PATCH: a JSON merge patch (RFC 7396). `metadata` is a patch too, or None to remove all of it."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -232,34 +233,34 @@ class PatchCommand(_Members):
 
     metadata: Annotated[dict[str, Any] | None, PlainValidator(_check_patch), WithJsonSchema(_PATCH_SCHEMA)] = Field(
         default=None,
-        description="The patch of the metadata; null removes it.",
+        description="A merge patch of the metadata; null removes all of it.",
         json_schema_extra=_forget_default,
     )
 
 
 class CreateCommand(PutCommand):
-    """The body of a request to create under a GUID that the service draws: there must be a user."""
+    """The body of a request to create a record under a generated GUID. The user is required."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "description": "Of what a record is to be made.",
+            "description": "The members of the new record.",
             "examples": [{"user": EXAMPLE["user"]}, EXAMPLE],
         }
     )
 
-    user: User = Field(description="Whose it is.")
-    guid: SkipJsonSchema[Annotated[str | None, BeforeValidator(refuse_null)]] = None  # refused, with the reason
+    user: User = Field(description="The user of the record.")
+    guid: SkipJsonSchema[Annotated[str | None, BeforeValidator(refuse_null)]] = None  # rejected, with the reason
 
 
 class BatchOperation(PutCommand):
-    """One operation of a batch: a put, unless it says otherwise; without a GUID the service draws one.
+    """One operation of a batch: a put by default. A put without a GUID creates a record under a generated one.
 
-    `if_match` and `if_none_match` are written as the headers of these names are.
+    `if_match` and `if_none_match` have the syntax of the headers.
     """
 
     model_config = ConfigDict(
         json_schema_extra={
-            "description": "A put, unless it says otherwise. A get or a delete needs the GUID, and no members.",
+            "description": "A put by default. A get or a delete requires `guid` and accepts no members of a record.",
             "examples": [
                 {"op": "put", "guid": EXAMPLE_GUID, "if_none_match": "*"} | EXAMPLE,
                 {"op": "get", "guid": EXAMPLE_GUID},
@@ -269,21 +270,21 @@ class BatchOperation(PutCommand):
         }
     )
 
-    op: Literal["put", "get", "delete"] = Field("put", description="What is to be done.")
+    op: Literal["put", "get", "delete"] = Field("put", description="The kind of operation.")
     guid: Annotated[
         str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
-    ] = optional_field("Of which GUID; a put without one is given one.")
+    ] = optional_field("The GUID. For a put without one, the service generates it.")
     if_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = optional_field(
-        "Only if the record is at one of these versions: as the header If-Match."
+        "A precondition with the syntax of the header `If-Match`."
     )
     if_none_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = optional_field(
-        "Only if the record is at none of these versions: as the header If-None-Match."
+        "A precondition with the syntax of the header `If-None-Match`."
     )
 
     @field_validator("guid")
     @classmethod
-    def _same_guid(cls, value: str, info: ValidationInfo) -> str:  # noqa: ARG003  # there is no path to differ from
-        """Parse the GUID as one in a path."""
+    def _same_guid(cls, value: str, info: ValidationInfo) -> str:  # noqa: ARG003  # signature of the base class
+        """Validate the GUID like one in a path."""
         try:
             return parse_guid(value)
         except InvalidGuid as error:
@@ -291,11 +292,11 @@ class BatchOperation(PutCommand):
 
     @model_validator(mode="after")
     def _whole(self) -> "BatchOperation":
-        """Require a GUID, and no members to put, for a get or a delete."""
+        """Require a GUID, and reject members of a record, for a get or a delete."""
         if self.op != "put":
             surplus = sorted(self.model_fields_set & MEMBERS)
             if self.guid is None:
-                raise validation_error("guid_missing", "a {op} needs the guid", op=self.op)
+                raise validation_error("guid_missing", "a {op} requires a guid", op=self.op)
             if surplus:
-                raise validation_error("surplus", "a {op} takes no {names}", op=self.op, names=", ".join(surplus))
+                raise validation_error("surplus", "a {op} accepts no {names}", op=self.op, names=", ".join(surplus))
         return self

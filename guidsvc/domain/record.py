@@ -43,14 +43,14 @@ def parse_guid(text: str) -> str:
     if _GUID.fullmatch(text):
         return text
     if not text.isascii():
-        raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has {_told(text)}.")
+        raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has {_mismatch(text)}.")
     bare = text.strip().removeprefix("urn:uuid:").strip("{}").replace("-", "").upper()
     if _GUID.fullmatch(bare):
         raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters, without dashes or braces: use {bare}.")
-    raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has {_told(text)}.")
+    raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has {_mismatch(text)}.")
 
 
-def _told(text: str) -> str:
+def _mismatch(text: str) -> str:
     if len(text) != GUID_CHARACTERS:
         return f"{len(text)} characters"
     strange = next(character for character in text if character not in "0123456789abcdefABCDEF")
@@ -70,7 +70,7 @@ def _check_user(value: str) -> str:
     if value.isspace():
         raise validation_error("user_blank", "must not be blank")
     if _CONTROLS.search(value):
-        raise validation_error("user_control", "must not hold control characters")
+        raise validation_error("user_control", "must not contain control characters")
     return value
 
 
@@ -88,7 +88,7 @@ def render_metadata(value: object) -> str | None:
     if _is_deeper(outline, MAX_METADATA_LEVELS):
         raise validation_error("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)
     if b"I" in outline or b"N" in outline:  # Infinity or NaN
-        raise validation_error("metadata_text", "must hold no number that is too large to be kept")
+        raise validation_error("metadata_text", "must not contain a number that is too large; send it as a string")
     return rendered.decode() if value else None
 
 
@@ -115,7 +115,9 @@ def _check_metadata_text(text: str) -> str:
     try:
         value = from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        raise validation_error("metadata_text", "must hold no number that is too large to be kept") from error
+        raise validation_error(
+            "metadata_text", "must not contain a number that is too large; send it as a string"
+        ) from error
     if not isinstance(value, dict):
         raise validation_error("metadata_text", "is not a JSON object")
     return text
@@ -167,12 +169,12 @@ class _KeptIfSmall(cached_property[_Made_co]):
 
 
 class Record(BaseModel):
-    """A registered GUID, as it is kept. Immutable; `version` tells one state of it from another.
+    """A registered GUID as it is stored. Immutable; each change creates a record with a higher `version`.
 
-    Times are Unix seconds, but for `created` and `updated`, which are milliseconds. `metadata` is the text
-    of a compact JSON object, or none. `purge_at` is when the store may forget the record.
+    Times are Unix seconds, except `created` and `updated`, which are milliseconds. `metadata` is the text of a compact
+    JSON object, or None. From `purge_at` on, the store may purge the record.
 
-    A tombstone is what a deletion leaves for a while: its `expire` is DELETED_EXPIRE, and readers treat it as absent.
+    A deletion leaves a tombstone for a while: its `expire` is DELETED_EXPIRE, and readers treat it as absent.
     """
 
     model_config = ConfigDict(

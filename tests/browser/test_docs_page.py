@@ -109,7 +109,7 @@ def test_the_page_of_the_interface_follows_the_system_when_that_changes(show: Op
 
 def test_a_problem_leads_to_the_interface(show: Open) -> None:
     page = show("/problems/not-found", "light")
-    page.get_by_role("link", name="The interface").click()
+    page.get_by_role("link", name="API documentation").click()
     page.locator(".opblock").first.wait_for()
 
 

@@ -256,7 +256,7 @@ async def test_a_request_that_takes_too_long_is_given_up_and_changes_nothing(
     async with service(store, server, seconds=0.2, budget=0.2) as (client, admission):
         for reply in await asyncio.gather(put(client, 0), get(client, 1)):
             assert refused(reply)
-            assert "longer" in reply.json["detail"]
+            assert "exceeded its time limit" in reply.json["detail"]
         assert (admission.overdue, admission.in_progress) == (2, 0)
         store.open.set()
         assert (await client.get(f"/guid/{GUIDS[0]}")).status == 404

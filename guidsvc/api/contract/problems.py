@@ -1,7 +1,6 @@
-"""Errors as clients see them: problem details (RFC 9457), and the one table from error to status.
+"""Problem details (RFC 9457): the one table from error classes to statuses, and their rendering.
 
-An error is looked up along the bases of its class. What is not in the table is a fault of the service, and
-the client learns nothing of it but a request id.
+The table also covers subclasses. An error without a row is an internal error: the client learns only the request id.
 """
 
 from collections.abc import Mapping
@@ -26,24 +25,24 @@ from guidsvc.http.errors import (
 
 CONTENT_TYPE = "application/problem+json"
 RECEIPTS_AFTER = "60"
-"""Seconds until the receipts are counted again."""
+"""`Retry-After` of `receipts-full`, in seconds: the interval at which stored receipts are counted."""
 
 
 class Problem(NamedTuple):
-    """A kind of error: its code, which is part of the contract, its status and its title."""
+    """A problem type: its code, which is part of the contract, its status and its title."""
 
     code: str
     status: int
     title: str
 
 
-INTERNAL = Problem("internal", 500, "A fault of the service")
+INTERNAL = Problem("internal", 500, "Internal error")
 _NOT_FOUND = Problem("not-found", 404, "Not found")
 _TOO_LARGE = Problem("too-large", 413, "The body is too large")
 
 TABLE: Mapping[type[Exception], Problem] = {
-    errors.InvalidGuid: Problem("invalid-guid", 400, "Not a GUID"),
-    errors.InvalidRequest: Problem("invalid-request", 400, "The request is not valid"),
+    errors.InvalidGuid: Problem("invalid-guid", 400, "Invalid GUID"),
+    errors.InvalidRequest: Problem("invalid-request", 400, "Invalid request"),
     errors.NotFound: _NOT_FOUND,
     errors.NoSuchKey: _NOT_FOUND,
     NoSuchPath: _NOT_FOUND,
@@ -51,38 +50,40 @@ TABLE: Mapping[type[Exception], Problem] = {
     NotImplementedHere: Problem("not-implemented", 501, "Not implemented"),
     VersionNotSupported: Problem("http-version-not-supported", 505, "HTTP version not supported"),
     errors.Expired: Problem("expired", 410, "The GUID has expired"),
-    errors.KeyNotActive: Problem("key-ended", 409, "The key is no longer good"),
-    errors.PreconditionFailed: Problem("precondition-failed", 412, "The record is not as the request demands"),
+    errors.KeyNotActive: Problem("key-ended", 409, "The API key is no longer valid"),
+    errors.PreconditionFailed: Problem("precondition-failed", 412, "The precondition failed"),
     errors.PreconditionRequired: Problem("precondition-required", 428, "A precondition is required"),
-    errors.InProgress: Problem("in-progress", 409, "The request is still being done"),
-    errors.IdempotencyMismatch: Problem("idempotency-mismatch", 422, "The key was for another request"),
-    errors.ReceiptsFull: Problem("receipts-full", 429, "Too many requests with a key are remembered"),
+    errors.InProgress: Problem("in-progress", 409, "The request is still in progress"),
+    errors.IdempotencyMismatch: Problem(
+        "idempotency-mismatch", 422, "The idempotency key was used for another request"
+    ),
+    errors.ReceiptsFull: Problem("receipts-full", 429, "The storage for idempotency keys is full"),
     TooLarge: _TOO_LARGE,
     errors.SpaceUsed: _TOO_LARGE,
-    MisdirectedRequest: Problem("misdirected-request", 421, "Another host name is asked"),
-    HeadersTooLarge: Problem("headers-too-large", 431, "The head of the request is too large"),
+    MisdirectedRequest: Problem("misdirected-request", 421, "The host name is not accepted"),
+    HeadersTooLarge: Problem("headers-too-large", 431, "The request head is too large"),
     UnsupportedMediaType: Problem("unsupported-media-type", 415, "Unsupported media type"),
-    errors.Unauthorized: Problem("unauthorized", 401, "Who asks is not known"),
-    errors.Forbidden: Problem("forbidden", 403, "The key does not allow this"),
-    errors.QuotaExceeded: Problem("quota-exceeded", 403, "The quota is used up"),
+    errors.Unauthorized: Problem("unauthorized", 401, "Missing or invalid credentials"),
+    errors.Forbidden: Problem("forbidden", 403, "Permission denied"),
+    errors.QuotaExceeded: Problem("quota-exceeded", 403, "The quota is exceeded"),
     errors.RateLimited: Problem("rate-limited", 429, "Too many requests"),
-    errors.Unavailable: Problem("unavailable", 503, "Unavailable; nothing was changed"),
+    errors.Unavailable: Problem("unavailable", 503, "Service unavailable; nothing was changed"),
     errors.OutcomeUnknown: Problem("outcome-unknown", 504, "The outcome is unknown"),
 }
 
 
 def problem_of(error: BaseException) -> Problem:
-    """Find what kind of problem an error is to the client."""
+    """Return the problem type of an error."""
     return kind_of(type(error))
 
 
 def kind_of(error: type[BaseException]) -> Problem:
-    """Find what kind of problem an error of this class is to the client."""
+    """Return the problem type of an error class."""
     return found_by_class(TABLE, error) or INTERNAL
 
 
 def headers_of(error: BaseException) -> dict[str, str]:  # noqa: PLR0911  # a table
-    """Return the headers that the reply to this error carries beside those of every problem."""
+    """Return the headers that the response to this error has in addition to those of every problem."""
     match error:
         case MethodNotAllowed():
             return {"Allow": error.allow}
@@ -103,20 +104,20 @@ def headers_of(error: BaseException) -> dict[str, str]:  # noqa: PLR0911  # a ta
 
 
 def _challenge(error: errors.Unauthorized | errors.Forbidden) -> str:
-    """Return what tells a client how to show who it is (RFC 6750, 3)."""
-    told = 'Bearer realm="guidsvc"'
+    """Return the authentication challenge (RFC 6750, 3)."""
+    challenge = 'Bearer realm="guidsvc"'
     if isinstance(error, errors.Forbidden):
-        return f'{told}, error="insufficient_scope", scope="{error.scope}"'
-    return f'{told}, error="invalid_token"' if error.invalid else told
+        return f'{challenge}, error="insufficient_scope", scope="{error.scope}"'
+    return f'{challenge}, error="invalid_token"' if error.invalid else challenge
 
 
 def render(error: BaseException, request_id: str, where: Mapping[str, Any] = MappingProxyType({})) -> bytes:
-    """Render the body of the reply to this error, as JSON; `where` is added to it."""
+    """Render the problem of this error as JSON, with the members of `where` added."""
     return render_brief(error, request_id, _members(error) | dict(where))
 
 
 def render_brief(error: BaseException, request_id: str, where: Mapping[str, Any] = MappingProxyType({})) -> bytes:
-    """Render what every problem has, without what is particular to this one."""
+    """Render only the members that every problem has, with the members of `where` added."""
     code, status, title = problem_of(error)
     head = {"type": f"/problems/{code}", "title": title, "status": status, "code": code}
     return to_json(head | {"detail": _detail(error), "request_id": request_id} | dict(where))
@@ -125,13 +126,13 @@ def render_brief(error: BaseException, request_id: str, where: Mapping[str, Any]
 def _detail(error: BaseException) -> str:
     match error:
         case errors.InvalidRequest():
-            return "What is wrong is listed in errors."
+            return 'The request is invalid. Correct everything that "errors" lists.'
         case errors.Unavailable():
-            return f"{_why(error)} Nothing was changed: try again."
+            return f"{_why(error)} Nothing was changed; try again."
         case errors.OutcomeUnknown():
-            return "The write was sent and no answer came: it may or may not have happened. Read before trying again."
+            return "The store did not confirm the write, which may or may not take effect. Read before you try again."
         case _ if problem_of(error) is INTERNAL:
-            return "The request could not be served. Its request_id finds what happened in the log."
+            return "An internal error occurred. Report the request_id to the operators: the log has the details."
         case _:
             return str(error)
 
@@ -139,11 +140,11 @@ def _detail(error: BaseException) -> str:
 def _why(error: errors.Unavailable) -> str:
     match error:
         case errors.Overloaded():
-            return "The service has more to do than it can do in time."
+            return "The service is overloaded."
         case errors.DeadlineExceeded():
-            return "It took longer than a request may."
+            return "The request exceeded its time limit."
         case _:
-            return "A part that this request needs does not answer."
+            return "A component that this request needs is unavailable."
 
 
 def _members(error: BaseException) -> dict[str, Any]:

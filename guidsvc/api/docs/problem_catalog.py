@@ -1,4 +1,4 @@
-"""What each problem means, in words for those who meet it: for the document, and for `/problems/{code}`."""
+"""The problem catalog: when each problem occurs and what to do. The source of `/problems/{code}` and of OpenAPI."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -37,7 +37,7 @@ _RECORD = Record(
 
 
 class ProblemDoc(NamedTuple):
-    """When a problem happens, what to do, and an error that is one."""
+    """The documentation of a problem: when it occurs, what to do, and an error as an example."""
 
     when: str
     remedy: str
@@ -45,152 +45,156 @@ class ProblemDoc(NamedTuple):
 
     @property
     def problem(self) -> Problem:
-        """The kind of problem."""
+        """The problem type of the example."""
         return problem_of(self.error)
 
     @property
     def example(self) -> dict[str, object]:
-        """The problem as it is answered."""
+        """The example, rendered like a response."""
         rendered: dict[str, object] = from_json(problems.render(self.error, _ID))
         return rendered
 
 
 _ALL = (
     ProblemDoc(
-        "What stands in the path is not 32 characters of 0-9 and A-F.",
-        "Write the GUID in upper case, without dashes and braces. The detail says what was meant, where that is clear.",
+        "The GUID in the path is not 32 characters of 0-9 and A-F.",
+        "Write the GUID in upper case, without dashes or braces. The detail shows the correct form if it is clear.",
         errors.InvalidGuid(
             f"A GUID is 32 upper-case hexadecimal characters, without dashes or braces: use {EXAMPLE_GUID}."
         ),
     ),
     ProblemDoc(
-        "Something in the body, the query or a header is not as it must be.",
-        "Correct all that is listed in errors: each says where it is and what is wrong with it.",
+        "The body, the query or a header is invalid.",
+        "Correct everything in errors. Each entry says where the fault is, and what is wrong.",
         errors.InvalidRequest(
             InvalidField("/expire", "must be Unix time in seconds, as a string of digits or an integer"),
-            InvalidField("", "is not a query parameter that is known here", parameter="colour"),
+            InvalidField("", "is not a known query parameter; remove it", parameter="colour"),
         ),
     ),
     ProblemDoc(
-        "The GUID never was, was deleted, or is past its retention; or there is no such key, or nothing at this path.",
+        "The GUID was never registered, was deleted, or is past its retention period; or the API key or the path does "
+        "not exist.",
         "Check the path. To register the GUID, PUT it.",
         errors.NotFound(EXAMPLE_GUID),
     ),
     ProblemDoc(
-        "The path is served, but not by this method.",
-        "Take one of the methods that the header Allow lists.",
+        "The path does not support this method.",
+        "Use one of the methods in the header Allow.",
         MethodNotAllowed("POST", "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
     ),
     ProblemDoc(
-        "The service knows no such method at any path, or the body has a transfer coding other than chunked.",
-        "Use one of the methods that OPTIONS lists in Allow; send the body without a coding such as gzip.",
+        "No path supports this method, or the body has a transfer coding other than chunked.",
+        "Use one of the methods that OPTIONS lists in Allow. Send the body without a transfer coding such as gzip.",
         NotImplementedHere("No path serves this method; this one serves GET, HEAD, PUT, PATCH, DELETE, OPTIONS."),
     ),
     ProblemDoc(
-        "The request is of another major version of HTTP.",
+        "The request uses a major version other than HTTP/1.",
         "Send HTTP/1.1.",
         VersionNotSupported("HTTP/2.0 is not spoken here; send HTTP/1.1."),
     ),
     ProblemDoc(
-        "The GUID is known, and was valid until expired_at. A change answers so too: a PATCH without an expiry never "
-        "renews, and neither does a PUT without one if the GUID was revoked (its expiry was in the past when written).",
-        "Treat the GUID as not valid. To renew it, send a future expire before renewable_until; a PUT may leave it out "
-        "unless the GUID was revoked. After renewable_until the GUID is not found.",
+        "The GUID was valid until expired_at. Changes without an expiry fail too: a PATCH always, a PUT if the GUID "
+        "was revoked (its expiry was already in the past when it was written).",
+        "Treat the GUID as invalid. To renew it, send a future expire before renewable_until. A PUT may omit expire "
+        "unless the GUID was revoked. After renewable_until, the GUID is not found.",
         errors.Expired(EXAMPLE_GUID, expired_at=1_427_736_345, renewable_until=1_428_341_145),
     ),
     ProblemDoc(
-        "The record is not, or no longer, as If-Match or If-None-Match demands. Nothing was changed.",
-        "Look at the record (if the key may read it) and the ETag that come with the problem, and decide anew.",
+        "The current record does not satisfy If-Match or If-None-Match. Nothing was changed.",
+        "Look at the current record and ETag in this response (the record only if your key may read it). Decide "
+        "whether your change still applies, and send it with that ETag.",
         errors.PreconditionFailed(EXAMPLE_GUID, _VERSION, _RECORD.json_body),
     ),
     ProblemDoc(
-        "The service is set up to change a record only for those who say which version of it they know.",
-        "Read the record, and send its ETag as If-Match; or If-Match: * to change any.",
+        "The service requires a precondition for every change of an existing record, and the request has none.",
+        "Read the record and send its ETag as If-Match, or send If-Match: * to change any version.",
         errors.PreconditionRequired(EXAMPLE_GUID),
     ),
     ProblemDoc(
-        "Access is controlled, and the request shows no key, or one that is mistyped, unknown, revoked or expired.",
-        "Send a good key, as in Authorization: Bearer gs_...; those who run the service hand them out.",
+        "The service requires a key or token, and the request has none, or one that is malformed, unknown, revoked or "
+        "expired.",
+        "Send a valid key, as in Authorization: Bearer gs_... The operators of the service issue keys.",
         errors.Unauthorized("This key is not known, or no longer good.", invalid=True),
     ),
     ProblemDoc(
-        "The key is good, and has not the scope that this takes; or nobody may do this here.",
-        "Ask those who run the service for a key with that scope.",
+        "The key is valid but lacks the required scope, or the operation is disabled in this service.",
+        "Ask the operators of the service for a key with the scope that the detail names.",
         errors.Forbidden("write"),
     ),
     ProblemDoc(
-        "The key that is to be rotated was revoked, or has expired.",
-        "Create another for its owner: what has ended does not come back.",
+        "The key to rotate is revoked or expired.",
+        "Create another key for its owner. A revoked or expired key cannot become valid again.",
         errors.KeyNotActive(EXAMPLE_ID, "revoked"),
     ),
     ProblemDoc(
-        "The owner of the key has as many live GUIDs as it may have, or ten times as many are kept, live or expired. "
+        "The owner has reached its quota of live GUIDs, or ten times that number of stored GUIDs, live or expired. "
         "Nothing was changed.",
-        "Delete some, expired ones too, or wait until some expire; or ask those who run the service for a larger "
-        "quota.",
+        "Delete GUIDs, including expired ones, or wait until some expire. Or ask the operators of the service for a "
+        "larger quota.",
         errors.QuotaExceeded(1000),
     ),
     ProblemDoc(
-        "The key is used more often than it may be, or too many log-ins have failed from this address.",
-        "Ask again after the seconds in Retry-After, and less often.",
+        "The key has exceeded its rate limit, or too many logins from this address have failed.",
+        "Wait for the seconds in Retry-After, then send requests less often.",
         errors.RateLimited("This key is used more often than it may be.", 1),
     ),
     ProblemDoc(
-        "The request with this Idempotency-Key came before, and is still being done.",
-        "Send it again after the time in Retry-After: you get the answer of the first.",
+        "An earlier request with this Idempotency-Key is still in progress.",
+        "Send the same request again after the seconds in Retry-After: you get the response to the first one.",
         errors.InProgress(),
     ),
     ProblemDoc(
-        "The Idempotency-Key was sent with another request: another body, path or query.",
-        "Take a new key for a new request. To send a request again, send it exactly as it was.",
+        "The Idempotency-Key was already used with another method, path, query, body or precondition.",
+        "Use a new key for a new request. To retry a request, send it unchanged.",
         errors.IdempotencyMismatch(),
     ),
     ProblemDoc(
-        "The requests with an Idempotency-Key that are remembered, of this owner or of all, take all the bytes that "
-        "they may. Nothing was done.",
-        "Send it without the key, or as a PUT with a GUID of your own; or later: each is remembered for 24 hours.",
+        "The stored responses to requests with an Idempotency-Key have reached the size limit of this owner or of the "
+        "service. Nothing was changed.",
+        "Send the request without the key, use PUT with your own GUID, or retry later. Responses are stored for 24 "
+        "hours.",
         errors.ReceiptsFull(268_435_456),
     ),
     ProblemDoc(
-        f"The body is over {MAX_BYTES} bytes; or, in a batch, the results have no room for this one.",
-        f"Send less: the metadata of a record are at most {MAX_METADATA_BYTES} bytes. Read a record that had no room "
-        "with a request of its own.",
+        f"The body is larger than {MAX_BYTES} bytes; or the results of a batch have no room for this one.",
+        f"Send a smaller body; the metadata of a record has at most {MAX_METADATA_BYTES} bytes. If a record did not "
+        "fit into the results of a batch, read it with a separate request.",
         TooLarge(f"A body is at most {MAX_BYTES} bytes."),
     ),
     ProblemDoc(
-        "The header Host, or the authority of an absolute target, is a name under which the service does not answer. "
-        "Without access control on a loopback address it answers to loopback names only, so that no web page can use "
-        "it under a name of its own.",
-        "Use localhost or 127.0.0.1. If clients need another name, those who run the service add it with --hosts.",
+        "The service does not accept the host name in the header Host or in the request target. Without access control "
+        "on a loopback address, it accepts only loopback names, so that no web page can reach it by DNS rebinding.",
+        "Use localhost or 127.0.0.1. If clients need another name, the operators of the service can add it with "
+        "--hosts.",
         MisdirectedRequest(),
     ),
     ProblemDoc(
-        "The request line and the headers have more bytes than any request needs, or there are more than 100 headers.",
-        "Send fewer or shorter headers; what is long belongs in the body.",
+        "The request line and headers exceed the size limit, or there are more than 100 headers.",
+        "Send fewer or shorter headers. Put long values into the body.",
         HeadersTooLarge("The head of a request is at most 16384 bytes and 100 headers."),
     ),
     ProblemDoc(
-        "Content-Type is not what this method reads, or the body is compressed.",
-        "Send JSON in UTF-8, as one of the media types in the header Accept, for a PATCH Accept-Patch.",
-        UnsupportedMediaType("POST", f"A body of POST is {JSON}, in UTF-8.", (JSON,)),
+        "The method does not accept the Content-Type of the body, or the body has a Content-Encoding.",
+        "Send JSON in UTF-8, uncompressed, with a Content-Type from the header Accept (for PATCH, Accept-Patch).",
+        UnsupportedMediaType("POST", f"POST requires a body of {JSON} in UTF-8: send Content-Type: {JSON}.", (JSON,)),
     ),
     ProblemDoc(
-        "The service has a fault. Nothing is known of what was changed.",
-        "Tell those who run the service the request_id: it finds what happened in the log.",
+        "An internal error occurred. If the request was a change, it may or may not have taken effect.",
+        "Report the request_id to the operators of the service: the log has the details under this id.",
         RuntimeError(),
     ),
     ProblemDoc(
-        "The store, or for a write the cache, does not answer; there is more to do than can be done in time, or the "
-        "request took longer than it may; or the service is about to end. Nothing was changed.",
+        "The store (or for a write the cache) is unavailable, the service is overloaded or shutting down, or the "
+        "request exceeded its time limit. Nothing was changed.",
         "Send the same request again after the seconds in Retry-After.",
         errors.StoreUnavailable(),
     ),
     ProblemDoc(
-        "A write was sent to the store, and no answer came: it may have happened, may yet happen, or may not.",
-        "Read the record before you try again; or make the write safe to send twice, with If-Match or If-None-Match.",
+        "The store did not confirm a write in time. The write may have taken effect, may yet take effect, or may not.",
+        "Read the record before you try again, or make the write safe to repeat with If-Match or If-None-Match.",
         errors.OutcomeUnknown(),
     ),
 )
 
 EXPLANATIONS: Mapping[str, ProblemDoc] = {each.problem.code: each for each in _ALL}
-"""Each problem explained, by its code."""
+"""The documentation of all problems, by code."""

@@ -1,4 +1,4 @@
-"""Where the `type` of a problem leads: `/problems/{code}`, for people and for programs."""
+"""The resource `/problems/{code}`, to which the `type` of a problem links: the explanation as JSON or as a page."""
 
 import html
 import json
@@ -17,7 +17,7 @@ from guidsvc.http.headers.negotiation import preferred
 
 
 class ProblemHandler(LastingHandler):
-    """One problem, explained."""
+    """The explanation of a problem."""
 
     in_path = {
         "code": {
@@ -30,12 +30,12 @@ class ProblemHandler(LastingHandler):
 
     @operation(
         "getProblem",
-        "What a problem means",
+        "Explain a problem",
         ResponseSpec(
             200,
-            "What it means, and what to do.",
+            "The explanation.",
             answers.Explanation,
-            other={HTML: "The same, to read."},
+            other={HTML: "The explanation as a page."},
             headers=(*always(ETAG, VARY), CONTENT_SECURITY, REFERRER),
         ),
         NOT_MODIFIED,
@@ -43,27 +43,27 @@ class ProblemHandler(LastingHandler):
         problems=(NoSuchPath,),
     )
     async def get(self, code: str) -> None:
-        """Answer when a problem happens, what to do, and what it looks like."""
+        """Return when a problem occurs, what to do, and an example."""
         if code not in EXPLANATIONS:
-            raise NoSuchPath("No problem has this code.")
+            raise NoSuchPath("No problem has this code: see the type of an error, or /openapi.json.")
         self.vary("Accept")
         if preferred(self.request.headers.get("Accept"), (JSON, HTML)) == HTML:
             self.reply_page(page(EXPLANATIONS[code]))
         else:
-            self.reply_lasting(to_json(told(EXPLANATIONS[code])) + b"\n", JSON)
+            self.reply_lasting(to_json(json_members(EXPLANATIONS[code])) + b"\n", JSON)
 
     head = get
 
 
-def told(explanation: ProblemDoc) -> dict[str, object]:
-    """Return an explanation as it is told to programs."""
+def json_members(explanation: ProblemDoc) -> dict[str, object]:
+    """Return an explanation as a JSON object."""
     code, status, title = explanation.problem
     head = {"code": code, "title": title, "status": status}
     return head | {"when": explanation.when, "remedy": explanation.remedy, "example": explanation.example}
 
 
 def page(explanation: ProblemDoc) -> bytes:
-    """Return an explanation as it is told to people."""
-    words = told(explanation) | {"example": json.dumps(explanation.example, indent=2, ensure_ascii=False)}
+    """Return an explanation as an HTML page."""
+    words = json_members(explanation) | {"example": json.dumps(explanation.example, indent=2, ensure_ascii=False)}
     escaped = {name: html.escape(str(value)) for name, value in words.items()}
     return Template(read("problem.html").decode()).substitute(escaped).encode()

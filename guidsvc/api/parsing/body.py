@@ -1,6 +1,6 @@
-"""Reading a body: from bytes to a model, or to the list of all that is wrong with it.
+"""Parsing and validation of request bodies: from bytes to a model, or to InvalidRequest with every fault.
 
-The only border where a fault that pydantic finds is a client's mistake.
+Only here is a pydantic ValidationError a mistake of the client. Anywhere else it is an internal error.
 """
 
 import json
@@ -17,62 +17,66 @@ from guidsvc.http.constants import CURL_DEFAULT, NDJSON, media_type
 from guidsvc.http.errors import UnsupportedMediaType
 
 MAX_BYTES = 64 * 1024
+"""Maximum size of the body of one record, of an operation in a batch, and of a line."""
 MAX_MEMBERS = 64
-"""So many members no object of ours has; of one that has more it is not told which are wrong."""
+"""Maximum number of members of an object, far above that of any model. The error does not list more unknown members."""
 MAX_MARKS = MAX_METADATA_BYTES + 2048
-"""Quotes, brackets, commas and colons in the body of one record. Compact JSON keeps each of them, so metadata that are
-not too large have fewer; what stands beside the metadata needs far fewer than 2,048. More take long to decode."""
+"""Maximum number of quotes, brackets, commas and colons in the body of one record. More take long to decode. Valid
+metadata stays below, as compact JSON keeps these characters; the other members need far fewer than 2,048."""
 MAX_DIGITS = MAX_METADATA_BYTES + 2048
-"""Digits of long integers in the body of one record. Their decimal form takes quadratic time."""
+"""Maximum number of digits in long integers in the body of one record: converting them takes quadratic time."""
 MAX_NAMED_BYTES = 4096
-"""In a longer body a member that is named twice is not searched for: that takes longer than all else."""
+"""In a larger body, the error about a repeated member does not name it: the search takes longer than all the rest."""
 MAX_NAME = 100
-"""Characters of a client's own name that an error repeats."""
+"""Maximum length of a name from the client that an error repeats, in characters."""
 MAX_BRACKETS = 100_000
-"""Of a large document: its objects and lists have two each. Each takes time to find, and memory when it is decoded."""
+"""Maximum number of brackets in a large document, two for each object or list. Each takes time to find and memory."""
 
 _WORDS = {
-    "extra_forbidden": "is not a member that is known here",
+    "extra_forbidden": "is not a known member; remove it",
     "dict_type": "must be a JSON object",
     "string_type": "must be a string",
-    "missing": "is needed",
+    "missing": "is required",
 }
-_SURROGATE = r"holds half of a surrogate pair (\uD800 to \uDFFF), which is no character; send both halves, or neither"
+_SURROGATE = r"contains half of a surrogate pair (\uD800 to \uDFFF), which is not a character; send both halves or none"
 _LIMITS = {
     "recursion limit": "has over 200 levels of objects and lists; send fewer",
-    "number out of range": "holds a number with over 4300 digits; send a shorter one, or a string",
+    "number out of range": "contains a number with over 4300 digits; send a shorter one, or a string",
     "hex escape": _SURROGATE,
 }
-"""What the parser says of JSON (RFC 8259) that is beyond a limit (9), or is no text (8.2)."""
-_READ_ONLY = "is set by the service and cannot be given; to put records back, read them without view=full"
+"""Parser errors about JSON that exceeds a limit (RFC 8259, 9) or contains invalid text (8.2), and what clients read."""
+_READ_ONLY = "is set by the service and must not be sent; to write records back, read them without view=full"
 _MARKS = b'",:[]{}'
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_DIGITS = 310
 _LONG_INTEGER = re.compile(rb"(?<![0-9.eE])(?<![eE][+-])[0-9]{310,}+")
-"""No finite number with a fraction or an exponent has 310 digits before them."""
+"""A long integer. No finite number with a fraction or an exponent has 310 digits before it."""
 _LEVEL = 3
-"""Of an operation: in a list, in an object."""
+"""The nesting level of an operation, in a list in an object."""
 _BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+([\[\]{}])', re.DOTALL)
-"""The next bracket outside of strings. The quantifiers are possessive: a match that fails has read the rest once."""
+"""The next bracket outside of strings. The possessive quantifiers read the rest only once if nothing matches."""
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
 def check_type(method: str, content_type: str | None, content_encoding: str | None, named: tuple[str, ...]) -> None:
-    """Raise UnsupportedMediaType unless this is of a type that is `named`; or curl's default, or no type at all.
+    """Raise UnsupportedMediaType unless the body has one of the `named` types and no Content-Encoding.
 
-    But not for POST: what a page of another site can send without being asked is never read as JSON.
+    Except for POST, the type that `curl -d` sends and a missing type are accepted too. Pages of other sites can send
+    such a POST without permission (CORS), so it must not be read as JSON.
     """
-    if content_type in named and content_encoding is None:  # as most are
+    if content_type in named and content_encoding is None:  # the common case
         return
     if (content_encoding or "identity").strip().lower() != "identity":
-        raise UnsupportedMediaType(method, "A body is sent as it is, without a Content-Encoding.", named)
+        raise UnsupportedMediaType(
+            method, "A body with a Content-Encoding is not accepted: send it without compression.", named
+        )
     lenient = method != "POST"
     if lenient and content_type is None:
         return
     given, parameters = media_type(content_type), (content_type or "").lower().split(";")[1:]
     known = given in named or (lenient and given == CURL_DEFAULT)
     if not known or any(_other_charset(parameter) for parameter in parameters if "charset" in parameter):
-        detail = f"A body of {method} is {' or '.join(named)}, in UTF-8: send Content-Type: {named[0]}."
+        detail = f"{method} requires a body of {' or '.join(named)} in UTF-8: send Content-Type: {named[0]}."
         raise UnsupportedMediaType(method, detail, named)
 
 
@@ -89,34 +93,34 @@ def read(
     named: tuple[str, ...],
     guid: str | None,
 ) -> _Body:
-    """Return the model that a request's body holds, for the GUID of its path, if it is of a type that is `named`."""
+    """Parse the body of a request into the model. Its type must be one of `named`; `guid` is the GUID of the path."""
     check_type(method, headers.get("Content-Type"), headers.get("Content-Encoding"), named)
     return parse(body(), model, {"guid": guid})
 
 
 def parse(body: bytes, model: type[_Body], context: dict[str, Any]) -> _Body:
-    """Return the model that a body holds; InvalidRequest with all that is wrong with it, and where."""
+    """Parse a body into the model; InvalidRequest with every fault and its place."""
     if fault := _cost_fault(body):
         raise InvalidRequest(fault)
     return validate(decode(body), model, context)
 
 
 def _cost_fault(body: bytes) -> InvalidField | None:
-    """Return what is wrong with the body of one record if it takes long to decode, as no valid one does."""
+    """Return a fault if the body of one record would take long to decode. A valid body never does."""
     if len(body) <= MAX_MARKS:
         return None
     if len(body) - len(body.translate(None, _MARKS)) > MAX_MARKS:
         detail = f"has over {MAX_MARKS} quotes, brackets, commas and colons; send fewer members and items"
         return InvalidField("", detail)
-    # At least half of a long run of digits is counted here, in a tenth of the time that the expression takes.
+    # This counts at least half of each long run of digits, in a tenth of the time of the regular expression.
     runs = body.translate(_ZEROS).count(b"0" * _LONG_DIGITS)
     if 2 * _LONG_DIGITS * runs > MAX_DIGITS and sum(map(len, _LONG_INTEGER.findall(body))) > MAX_DIGITS:
-        return InvalidField("", f"has integers of over {MAX_DIGITS} digits together; send fewer")
+        return InvalidField("", f"has long integers with over {MAX_DIGITS} digits in total; send fewer")
     return None
 
 
 def decode(body: bytes) -> Any:
-    """Return the JSON value that a body is; InvalidRequest if it is none, or one that readers may read differently."""
+    """Decode JSON; InvalidRequest if it is invalid or ambiguous (an object repeats a member)."""
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -124,33 +128,33 @@ def decode(body: bytes) -> Any:
     if not (isinstance(value, dict) and len(value) == body.count(b":")) and _has_twins(body, value):
         if len(body) <= MAX_NAMED_BYTES:
             json.loads(body, object_pairs_hook=_refuse_twins)
-        raise InvalidRequest(InvalidField("", "names a member of an object twice"))
+        raise InvalidRequest(InvalidField("", "repeats a member of an object; send each member once"))
     return value
 
 
 def _has_twins(body: bytes, value: object) -> bool:
-    """Whether an object in the body names a member twice: then its value, as JSON, has fewer colons than the body."""
+    """Whether an object in the body repeats a member. Its value, as JSON, then has fewer colons than the body."""
     colons = body.count(b":")
     if isinstance(value, dict) and len(value) + sum(len(v) for v in value.values() if isinstance(v, dict)) == colons:
-        return False  # as most bodies with metadata
+        return False  # the common case with metadata
     if b"\\u003" in body:
-        unpaired = body.replace(b"\\\\", b"")  # what follows a backslash now is escaped
+        unpaired = body.replace(b"\\\\", b"")  # each remaining backslash escapes the character after it
         colons += unpaired.count(b"\\u003a") + unpaired.count(b"\\u003A")
     return to_json(value).count(b":") < colons
 
 
 def _json_fault(body: bytes, found: str) -> str:
-    """Say why a body is not decoded: empty, beyond a limit though it is JSON, or not JSON."""
+    """Say why a body was not decoded: it is empty, exceeds a limit of the parser, or is not JSON."""
     if not body.strip(b" \t\r\n"):
         return "is empty; send a JSON object"
     return next((f"{reason} ({found})" for sign, reason in _LIMITS.items() if sign in found), f"is not JSON: {found}")
 
 
 def decode_operations(body: bytes, most: int) -> Any:
-    """Return the JSON value that a large document of operations is, as `decode` does; InvalidRequest if there are more.
+    """Decode a large document of operations like `decode`; InvalidRequest if there are more than `most`.
 
-    Each operation is decoded by itself, so that a thread gives way to the event loop after at most MAX_BYTES: while
-    a parser is at work no other thread runs. One that is larger, or too costly, is an InvalidRequest in the list.
+    The parser holds the GIL. So each operation is decoded separately, and the event loop can run after at most
+    MAX_BYTES. An operation that is larger, or too costly to decode, is an InvalidRequest in the returned list.
     """
     elements = _elements(body, most)
     document = decode(_outline(body, elements))
@@ -164,14 +168,16 @@ def decode_operations(body: bytes, most: int) -> Any:
 
 
 def _outline(body: bytes, elements: Sequence[tuple[int, int]]) -> bytes:
-    """Return the document with `[number]` in place of each element: the only lists that are left at that level."""
+    """Return the document with each operation replaced by `[number]`, so that no other list is at that level."""
     parts, place = [], 0
     for number, (start, end) in enumerate(elements):
         parts += [body[place:start], b"[%d]" % number]
         place = end
     outline = b"".join([*parts, body[place:]])
     if len(outline) > MAX_BYTES:
-        raise InvalidRequest(InvalidField("", f"has over {MAX_BYTES} bytes beside its operations; send those alone"))
+        raise InvalidRequest(
+            InvalidField("", f"has over {MAX_BYTES} bytes outside of its operations; send only operations")
+        )
     return outline
 
 
@@ -187,7 +193,7 @@ def _decode_operation(body: bytes, index: int) -> Any:
 
 
 def _elements(body: bytes, most: int) -> list[tuple[int, int]]:
-    """Return where the objects and lists begin and end that a JSON text holds at the third level."""
+    """Return the start and end of each object and list at the third level of a JSON text."""
     elements: list[tuple[int, int]] = []
     depth = start = place = brackets = 0
     while (found := _BRACKET.match(body, place)) is not None:
@@ -196,7 +202,7 @@ def _elements(body: bytes, most: int) -> list[tuple[int, int]]:
         if brackets > MAX_BRACKETS:
             most_values = MAX_BRACKETS // 2
             raise InvalidRequest(
-                InvalidField("", f"has over {most_values} objects and lists: send fewer, or lines, as {NDJSON}")
+                InvalidField("", f"has over {most_values} objects and lists; send fewer, or send lines ({NDJSON})")
             )
         depth += 1 if found[1] in b"[{" else -1
         if depth == _LEVEL and found[1] in b"[{":
@@ -205,19 +211,19 @@ def _elements(body: bytes, most: int) -> list[tuple[int, int]]:
             elements.append((start, place))
             if len(elements) > most:
                 raise InvalidRequest(
-                    InvalidField("/operations", f"are more than {most}: send them as lines, as {NDJSON}")
+                    InvalidField("/operations", f"has over {most} operations; send them as lines ({NDJSON})")
                 )
     return elements
 
 
 def validate(value: object, model: type[_Body], context: dict[str, Any]) -> _Body:
-    """Return the model that a JSON value makes; InvalidRequest with all that is wrong with it, and where."""
-    if isinstance(value, InvalidRequest):  # an operation that was too large to be decoded
+    """Validate a JSON value as the model; InvalidRequest with every fault and its place."""
+    if isinstance(value, InvalidRequest):  # from decode_operations: too large or too costly to decode
         raise value
     if not isinstance(value, dict):
         raise InvalidRequest(InvalidField("", "must be a JSON object"))
     if len(value) > MAX_MEMBERS:
-        raise InvalidRequest(InvalidField("", f"has {len(value)} members, most of which are not known here"))
+        raise InvalidRequest(InvalidField("", f"has {len(value)} members, most of them unknown; remove those"))
     try:
         return model.model_validate(value, context=context)
     except ValidationError as error:
@@ -226,11 +232,11 @@ def validate(value: object, model: type[_Body], context: dict[str, Any]) -> _Bod
 
 
 def _refuse_twins(members: list[tuple[str, Any]]) -> None:
-    """Refuse an object that names a member twice: readers differ in which one they take (RFC 8259, 4)."""
+    """Reject an object that repeats a member: parsers differ in which one they use (RFC 8259, 4)."""
     seen: set[str] = set()
     for name, _ in members:
         if name in seen:
-            raise InvalidRequest(InvalidField("", f"names the member {name[:MAX_NAME]!r} twice"))
+            raise InvalidRequest(InvalidField("", f"repeats the member {name[:MAX_NAME]!r}; send each member once"))
         seen.add(name)
 
 
@@ -240,10 +246,10 @@ def _fault(error: ErrorDetails, read_only: Collection[str]) -> InvalidField:
 
 
 def pointer(*steps: str | int) -> str:
-    """Return the JSON Pointer (RFC 6901) of these steps, as far as it is worth telling."""
+    """Return the JSON Pointer (RFC 6901) of these steps, each cut to MAX_NAME characters."""
     return "".join(f"/{str(step)[:MAX_NAME].replace('~', '~0').replace('/', '~1')}" for step in steps)
 
 
 def message(error: ErrorDetails, words: Mapping[str, str]) -> str:
-    """Say what pydantic found wrong: in our words for this type of error, where there are some, else in its own."""
+    """Return the message for a pydantic error: from `words` if they contain its type, else pydantic's own."""
     return words.get(error["type"], error["msg"][0].lower() + error["msg"][1:])

@@ -1,4 +1,4 @@
-"""Reading preconditions (RFC 9110, 13.1): from the headers If-Match and If-None-Match to conditions on a record."""
+"""Parsing of preconditions (RFC 9110, 13.1): If-Match and If-None-Match, as headers or members of an operation."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,28 +9,28 @@ from guidsvc.errors import InvalidField, InvalidRequest
 
 _TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*+)"'
 _ITEM = rf"[ \t]*+(?:{_TAG}[ \t]*+)?+"
-# One match judges the whole list, and possessive quantifiers never backtrack: the time is linear in its length.
+# One match validates the whole list. Possessive quantifiers never backtrack, so the time is linear in its length.
 _LIST = re.compile(rf"{_ITEM}(?:,{_ITEM})*+")
 _TAGS = re.compile(_TAG)
 
 MOST_TAGS = 100
-_WRONG = 'must be * or a list of entity tags in quotes, as "1795420608123"'
+_WRONG = 'must be * or a list of entity tags in quotes, such as "1795420608123"'
 
 
 def parse(headers: Mapping[str, str]) -> Conditions:
-    """Return the conditions that the headers of a request make; InvalidRequest if one of them is no list of tags."""
+    """Parse the preconditions in request headers; InvalidRequest if one is malformed."""
     if_match, if_none_match = headers.get("If-Match"), headers.get("If-None-Match")
     return _conditions(if_match, if_none_match, lambda name: InvalidField("", _WRONG, header=name))
 
 
 def of_operation(operation: BatchOperation) -> Conditions:
-    """Return the conditions of an operation in a batch; InvalidRequest if one of them is no list of tags."""
+    """Parse the preconditions of an operation in a batch; InvalidRequest if one is malformed."""
     pointers = {"If-Match": "/if_match", "If-None-Match": "/if_none_match"}
     return _conditions(operation.if_match, operation.if_none_match, lambda name: InvalidField(pointers[name], _WRONG))
 
 
 def _conditions(if_match: str | None, if_none_match: str | None, fault: Callable[[str], InvalidField]) -> Conditions:
-    """If-Match compares strongly, so a weak tag never matches there; If-None-Match compares weakly."""
+    """Parse both. If-Match uses strong comparison, in which a weak tag never matches; If-None-Match uses weak."""
     if if_match is if_none_match is None:
         return UNCONDITIONAL
     return Conditions(

@@ -1,4 +1,4 @@
-"""Reading the header Idempotency-Key, and telling one request from another."""
+"""Parsing of the header Idempotency-Key, and the fingerprint by which a repeated request is recognized."""
 
 import re
 from hashlib import sha256
@@ -12,12 +12,13 @@ from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.services.idempotency import Request
 
 _BARE = re.compile(r"[\x21\x23-\x7e]{1,255}")
-_QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')  # as the IETF's draft has it
+# As in draft-ietf-httpapi-idempotency-key-header
+_QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
 _ESCAPED = re.compile(r'\\(["\\])')
 
 
 def parse(request: HTTPServerRequest, body: bytes, *, caller: Caller, repeatable: bool) -> Request | None:
-    """Return the request as it is told from others, if it names a key; InvalidRequest if that is none."""
+    """Return the key and fingerprint of a request, or None without a key; InvalidRequest if the key is malformed."""
     keys = request.headers.get_list(IDEMPOTENCY_KEY.name)
     if not keys:
         return None
@@ -27,7 +28,7 @@ def parse(request: HTTPServerRequest, body: bytes, *, caller: Caller, repeatable
         raise InvalidRequest(
             InvalidField(
                 "",
-                'must be 1 to 255 printable ASCII characters; put it in "..." if it holds a blank or a quote',
+                'must be 1 to 255 printable ASCII characters; enclose it in "..." if it contains a blank or a quote',
                 header=IDEMPOTENCY_KEY.name,
             )
         )

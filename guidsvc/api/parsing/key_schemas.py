@@ -1,4 +1,4 @@
-"""What clients send of API keys: the bodies and the queries of requests about them, as models that judge them."""
+"""Models that validate the bodies and queries of requests about API keys."""
 
 import re
 from typing import Annotated
@@ -20,9 +20,9 @@ from guidsvc.domain.record import EXAMPLE, User, validation_error
 
 
 def _parse_cursor(value: str) -> str:
-    """Return the id that the list is to continue after, which a cursor of keys is."""
+    """Return the id after which the list continues. A cursor of keys is that id itself."""
     if not re.fullmatch(KEY_ID_PATTERN, value):
-        raise validation_error("cursor_form", "is no cursor of ours: take it from `next` of a page, as it stands")
+        raise validation_error("cursor_form", "is an invalid cursor; use `next` of a previous page unchanged")
     return value
 
 
@@ -30,18 +30,18 @@ _Cursor = Annotated[str, BeforeValidator(_parse_cursor), WithJsonSchema({"type":
 
 
 class KeysQuery(NoQuery):
-    """The query of a list of keys: from where, and how many."""
+    """The query of a list of keys: where it starts, and the page size."""
 
     limit: Limit | None = optional_field(
-        f"How many keys; a page has {DEFAULT_PAGE_SIZE} unless told otherwise, and at most {MAX_PAGE_SIZE}."
+        f"The number of keys on a page: {DEFAULT_PAGE_SIZE} by default, at most {MAX_PAGE_SIZE}."
     )
     cursor: _Cursor | None = optional_field(
-        "Where to go on: `next` of a page, as it stands. It is good for ever, and opaque."
+        "Where to continue: `next` of the previous page, unchanged. A cursor is opaque and never expires."
     )
 
     @property
     def page(self) -> int:
-        """How many keys a page has."""
+        """The number of keys on a page."""
         return min(self.limit or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
@@ -52,7 +52,7 @@ class KeyCreation(BaseModel):
         frozen=True,
         extra="forbid",
         json_schema_extra={
-            "description": "Of what a key is to be made.",
+            "description": "The owner, scopes and expiry of the new key.",
             "examples": [
                 {"owner": EXAMPLE["user"], "scopes": ["read", "write"]},
                 {"owner": "operations", "scopes": ["admin"], "expire": EXAMPLE["expire"]},
@@ -60,12 +60,13 @@ class KeyCreation(BaseModel):
         },
     )
 
-    owner: User = Field(description="Whose records it opens.")
+    owner: User = Field(description="The owner whose records the key can access.")
     scopes: Annotated[list[Scope], Field(min_length=1)] = Field(
-        description="What it may do to them; `admin` is all of that, to the records of all, and to the keys."
+        description="What the key may do with these records. `admin` includes all other scopes, for the records of all "
+        "owners, and manages keys."
     )
     expire: Annotated[Expire | None, BeforeValidator(refuse_null)] = optional_field(
-        "Until when it is good: Unix seconds. For ever, if it is left out."
+        "The expiry, in Unix seconds. Without it, the key does not expire."
     )
 
 
@@ -76,11 +77,12 @@ class Rotation(BaseModel):
         frozen=True,
         extra="forbid",
         json_schema_extra={
-            "description": "How the key is to be rotated.",
+            "description": "How to rotate the key.",
             "examples": [{"overlap": 86_400}, {"overlap": 0}, {}],
         },
     )
 
     overlap: Annotated[int, Field(strict=True, ge=0, le=MOST_OVERLAP)] = Field(
-        OVERLAP, description="Seconds for which the key as it was is good still; 0 if somebody else has it."
+        OVERLAP,
+        description="How long the previous secret stays valid, in seconds. Use 0 if the secret has leaked.",
     )

@@ -1,4 +1,4 @@
-"""Reading a query: from its parameters to a model, or to the list of all that is wrong with them."""
+"""Parsing and validation of query strings: from parameters to a model, or to InvalidRequest with every fault."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -12,17 +12,17 @@ from guidsvc.api.parsing.body import MAX_NAME, message
 from guidsvc.errors import InvalidField, InvalidRequest
 
 MAX_PARAMETERS = 64
-"""Parameters of a query. No operation knows as many; of more, the errors would be longer than the request."""
+"""Maximum number of query parameters, far above that of any model. With more, errors would be longer than requests."""
 MAX_PARSED = 256
-"""Parameters of a query on any path. A request with more is refused before it is parsed: that takes milliseconds."""
-_WORDS = {"extra_forbidden": "is not a query parameter that is known here"}
+"""Maximum number of query parameters on any path. Parsing takes milliseconds with more, so those are rejected."""
+_WORDS = {"extra_forbidden": "is not a known query parameter; remove it"}
 _Query = TypeVar("_Query", bound=BaseModel)
 
 
 def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Query:
-    """Return the model that the parameters make; InvalidRequest with all that is wrong, by the parameter's name.
+    """Validate query parameters as the model; InvalidRequest with every fault, by parameter name.
 
-    Tornado hands names over as Latin-1, and values as bytes; both are UTF-8.
+    Tornado decodes names as Latin-1 and leaves values as bytes; both are UTF-8.
     """
     count = sum(map(len, arguments.values()))
     if count > MAX_PARAMETERS:
@@ -30,10 +30,12 @@ def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Que
     named = {_name(name): values for name, values in arguments.items()}
     twice = [name for name, values in named.items() if len(values) > 1]
     if twice:
-        raise InvalidRequest(*(InvalidField("", "is given more than once", parameter=name) for name in sorted(twice)))
+        raise InvalidRequest(
+            *(InvalidField("", "is given more than once; send it once", parameter=name) for name in sorted(twice))
+        )
     texts = {name: _text(values[0]) for name, values in named.items()}
     if strange := [name for name, text in texts.items() if text is None]:
-        raise InvalidRequest(*(InvalidField("", "is not UTF-8", parameter=name) for name in strange))
+        raise InvalidRequest(*(InvalidField("", "is not valid UTF-8", parameter=name) for name in strange))
     try:
         return model.model_validate(texts)
     except ValidationError as error:
@@ -41,12 +43,12 @@ def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Que
 
 
 def bound_parsing() -> None:
-    """Have Tornado refuse requests with more than MAX_PARSED parameters. It has one such setting for the process."""
+    """Make Tornado reject requests with more than MAX_PARSED parameters. The setting is global to the process."""
     set_parse_body_config(ParseBodyConfig(urlencoded=ParseUrlEncodedConfig(max_arguments=MAX_PARSED)))
 
 
 def link_to_next(request: HTTPServerRequest, cursor: str) -> str:
-    """Return the header Link that leads from a page of a list to the next, which begins at a cursor."""
+    """Return the Link header of a list page: the URL of the next page, which begins at the cursor."""
     given = {name: values[0] for name, values in request.query_arguments.items()}
     return f'<{request.path}?{urlencode(given | {"cursor": cursor}, encoding="latin-1")}>; rel="next"'
 

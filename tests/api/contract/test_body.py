@@ -219,7 +219,7 @@ def test_a_body_of_too_many_marks_is_refused_before_it_is_decoded(part: str) -> 
 
 def test_a_body_of_too_many_digits_is_refused_before_it_is_decoded() -> None:
     integers, fractions = ",".join(["9" * 4000] * 5), ",".join(["0." + "9" * 4000] * 5)
-    with pytest.raises(InvalidRequest, match="integers of over"):
+    with pytest.raises(InvalidRequest, match="long integers with over"):
         body.parse(b'{"user":"a","metadata":{"a":[%b]}}' % integers.encode(), PutCommand, {"guid": None})
     body.parse(b'{"user":"a","metadata":{"a":[%b]}}' % fractions.encode(), PutCommand, {"guid": None})
 

@@ -166,7 +166,7 @@ async def test_a_write_whose_answer_does_not_come_is_told_as_outcome_unknown(
         await client.get(PATH)  # the cache knows the record: the read before the write needs no store
         own_mongo.pause()
         body = assert_problem(await client.put(PATH, {"user": "another"}), 504, "outcome-unknown")
-        assert "Read before trying again" in str(body["detail"])
+        assert "Read before you try again" in str(body["detail"])
 
 
 def test_every_domain_error_has_its_row_or_is_a_fault_of_the_service() -> None:

@@ -1,6 +1,6 @@
 "use strict";
 
-// Swagger UI is dark where its root has this class; it does not follow the system by itself.
+// Swagger UI has a dark mode, set by this class, but does not follow the color scheme of the system by itself.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
 dark.addEventListener("change", follow);
