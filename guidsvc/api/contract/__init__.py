@@ -1,1 +1,1 @@
-"""The declarations of the HTTP contract: operations, headers, response schemas, problem types."""
+"""Declarations of the HTTP contract: operations, headers, response schemas, problem types."""

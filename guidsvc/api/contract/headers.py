@@ -1,10 +1,10 @@
-"""The headers of the contract, as they are told of: what each is called, holds and means. Nothing here reads one."""
+"""Declarations of the headers of the contract, for the OpenAPI document. Nothing here parses or sends a header."""
 
 from typing import Any, NamedTuple
 
 
 class Header(NamedTuple):
-    """A header: what it means, what it looks like, as JSON Schema, and whether it is always there."""
+    """A header: its name, meaning, JSON Schema, an example, and whether it is always present."""
 
     name: str
     description: str
@@ -14,7 +14,7 @@ class Header(NamedTuple):
 
 
 def always(*headers: Header) -> tuple[Header, ...]:
-    """Return the headers as ones that are always there."""
+    """Return the headers, marked as always present."""
     return tuple(header._replace(required=True) for header in headers)
 
 
@@ -22,98 +22,116 @@ _TEXT = {"type": "string"}
 _TAG = r'(W/)?"[!#-~]*"'
 _TAGS = {"type": "string", "pattern": rf"^(\*|{_TAG}( ?, ?{_TAG})*)$"}
 
-# Of requests
+# Request headers
 
 IF_MATCH = Header(
     "If-Match",
-    "Only if the record is at one of these versions: entity tags, or `*` for any. Else 412.",
+    "Process the request only if the record has one of these entity tags, or exists (`*`). Otherwise 412.",
     _TAGS,
 )
 IF_NONE_MATCH = Header(
     "If-None-Match",
-    "Only if the record is at none of these versions: entity tags, or `*` for any. Else 304 for a read, and 412.",
+    "Process the request only if the record has none of these entity tags, or does not exist (`*`). Otherwise 304 for "
+    "a read and 412 for a write.",
     _TAGS,
 )
-IF_NONE_MATCH_HERE = Header("If-None-Match", "Not if it is one of these: entity tags, or `*` for any.", _TEXT)
-PREFER_MINIMAL = Header("Prefer", "`return=minimal` is answered without a body.", _TEXT)
-PREFER_TOTAL = Header("Prefer", "`return=total-count` adds the `total` of all pages.", _TEXT)
+IF_NONE_MATCH_HERE = Header(
+    "If-None-Match", "The entity tags that the client has cached, or `*`: 304 if one matches.", _TEXT
+)
+PREFER_MINIMAL = Header("Prefer", "`return=minimal` omits the body of the response.", _TEXT)
+PREFER_TOTAL = Header("Prefer", "`return=total-count` adds `total`, the number of records on all pages.", _TEXT)
 IDEMPOTENCY_KEY = Header(
     "Idempotency-Key",
-    "Makes it safe to send the request again: for 24 hours it is answered as it was the first time. 1 to 255 printable "
-    'ASCII characters, without blanks and `"`; or with them, in `"..."`, with `\\"` for `"`, `\\\\` for `\\`.',
+    "Makes the request safe to retry: for 24 hours, the same request returns the first response again. 1 to 255 "
+    'printable ASCII characters. If the key contains a blank or a `"`, enclose it in `"..."`, and write `\\"` for `"` '
+    "and `\\\\` for `\\`.",
     {"type": "string", "pattern": r'^([!#-~]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'},
 )
 GIVEN_ID = Header(
     "X-Request-Id",
-    "What the request is called in the log and in the reply, if it is 1 to 128 of `A-Z a-z 0-9 . _ -`.",
+    "The request id to use in the log and in the response: 1 to 128 characters of `A-Z a-z 0-9 . _ -`. The service "
+    "generates one if this is missing or malformed.",
     _TEXT,
 )
 
-# Of replies
+# Response headers
 
-REQUEST_ID = Header("X-Request-Id", "What the request is called in the log.", _TEXT, "my-request-1")
-ETAG = Header("ETag", "The version, as an entity tag.", {"type": "string", "pattern": '^"[^"]+"$'}, '"1795420608123"')
-LAST_MODIFIED = Header("Last-Modified", "When the record was changed.", _TEXT, "Sun, 22 Nov 2026 20:36:48 GMT")
-LOCATION = Header("Location", "Where the new record is.", _TEXT, "/guid/9094E4C980C74043A4B586B420E69DDF")
+REQUEST_ID = Header("X-Request-Id", "The request id. The log contains it too.", _TEXT, "my-request-1")
+ETAG = Header(
+    "ETag",
+    "The version of the record, as an entity tag.",
+    {"type": "string", "pattern": '^"[^"]+"$'},
+    '"1795420608123"',
+)
+LAST_MODIFIED = Header("Last-Modified", "The time of the last change.", _TEXT, "Sun, 22 Nov 2026 20:36:48 GMT")
+LOCATION = Header("Location", "The path of the new record.", _TEXT, "/guid/9094E4C980C74043A4B586B420E69DDF")
 LINK = Header(
     "Link", "The next page, if there is one (RFC 8288).", _TEXT, '</guid?cursor=AZCU5MmAx0BDpLWGtCDmnd8>; rel="next"'
 )
-ALLOW = Header("Allow", "The methods that are served here.", _TEXT, "GET, HEAD, OPTIONS")
-ACCEPT = Header("Accept", "What a body can be.", _TEXT, "application/json")
+ALLOW = Header("Allow", "The methods that this path supports.", _TEXT, "GET, HEAD, OPTIONS")
+ACCEPT = Header("Accept", "The media types that the body may have.", _TEXT, "application/json")
 ACCEPT_PATCH = Header(
-    "Accept-Patch", "What the body of a PATCH can be.", _TEXT, "application/merge-patch+json, application/json"
+    "Accept-Patch",
+    "The media types that the body of a PATCH may have.",
+    _TEXT,
+    "application/merge-patch+json, application/json",
 )
 RETRY_AFTER = Header(
-    "Retry-After", "Seconds until it is worth asking again.", {"type": "string", "pattern": "^[0-9]+$"}, "1"
+    "Retry-After", "The time to wait before a retry, in seconds.", {"type": "string", "pattern": "^[0-9]+$"}, "1"
 )
-PREFERENCE_APPLIED = Header("Preference-Applied", "What was preferred, and is done.", _TEXT, "return=minimal")
+PREFERENCE_APPLIED = Header(
+    "Preference-Applied", "The preferences of the request that were applied.", _TEXT, "return=minimal"
+)
 REPLAYED = Header(
     "Idempotent-Replayed",
-    "The answer was given before, under the same key.",
+    "Present if this is the stored response to an earlier request with the same `Idempotency-Key`.",
     {"type": "string", "enum": ["true"]},
     "true",
 )
 NOSNIFF = Header(
     "X-Content-Type-Options",
-    "That the body is what Content-Type says.",
+    "Browsers must not guess another media type than `Content-Type`.",
     {"type": "string", "enum": ["nosniff"]},
     "nosniff",
 )
 NO_FRAMES = Header(
     "X-Frame-Options",
-    "That no page may embed the reply.",
+    "No page may embed the response in a frame.",
     {"type": "string", "enum": ["DENY"]},
     "DENY",
 )
 STRICT = Header(
-    "Strict-Transport-Security", "That only TLS is to be spoken (RFC 6797), where it is.", _TEXT, "max-age=31536000"
+    "Strict-Transport-Security", "Over TLS: browsers must use only TLS (RFC 6797).", _TEXT, "max-age=31536000"
 )
 ALLOW_ORIGIN = Header(
     "Access-Control-Allow-Origin",
-    "Whose page has asked, if the service is set up to let it (CORS).",
+    "The origin of the requesting page, if `--cors-origins` allows it.",
     _TEXT,
     "https://a.example",
 )
-REFERRER = Header("Referrer-Policy", "What the page tells others of itself.", _TEXT, "no-referrer")
-CACHE_CONTROL = Header("Cache-Control", "Who may keep the reply, and how long.", _TEXT, "private, no-cache")
-VARY = Header("Vary", "The headers of the request that the reply depends on.", _TEXT, "Accept")
+REFERRER = Header("Referrer-Policy", "What browsers send as `Referer` when they leave the page.", _TEXT, "no-referrer")
+CACHE_CONTROL = Header("Cache-Control", "Who may cache the response, and for how long.", _TEXT, "private, no-cache")
+VARY = Header("Vary", "The request headers that the response depends on.", _TEXT, "Accept")
 CONTENT_SECURITY = Header("Content-Security-Policy", "What the page may load.", _TEXT, "default-src 'none'")
 CACHE_STATUS = Header(
     "Cache-Status",
-    "Where the record came from (RFC 9211), if the service is set up to tell.",
+    "The source of the record (RFC 9211), with `--cache-status`.",
     {"type": "string", "pattern": "^guidsvc; "},
     "guidsvc; hit; detail=l1",
 )
 SERVER_TIMING = Header(
     "Server-Timing",
-    "How many milliseconds it took, if the service is set up to tell.",
+    "The duration of the request in milliseconds, with `--server-timing`.",
     _TEXT,
     "store;dur=0.12, total;dur=0.90",
 )
 
 WWW_AUTHENTICATE = Header(
-    "WWW-Authenticate", "How to show who you are (RFC 6750).", _TEXT, 'Bearer realm="guidsvc", error="invalid_token"'
+    "WWW-Authenticate",
+    "The authentication challenge (RFC 6750).",
+    _TEXT,
+    'Bearer realm="guidsvc", error="invalid_token"',
 )
 
 OF_PROBLEMS = {header.name: header for header in (ALLOW, ACCEPT, ACCEPT_PATCH, ETAG, RETRY_AFTER, WWW_AUTHENTICATE)}
-"""Those that a problem may bring, by name."""
+"""Headers that only some problems have, by name."""

@@ -1,6 +1,6 @@
-"""What is told of a method of a handler: the declaration that stands above it, and from which `/openapi.json` is made.
+"""The declaration of an operation, made by the decorator of a handler method. `/openapi.json` is generated from it.
 
-Nothing here serves a request, and nothing here knows OpenAPI.
+This module serves no request and does not know OpenAPI.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,48 +17,48 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class ResponseSpec(NamedTuple):
-    """A reply that is no problem."""
+    """A response that is not a problem."""
 
     status: int
     description: str
     body: type[BaseModel] | None = None
-    """What it holds, as JSON."""
+    """The schema of the JSON body."""
     other: Mapping[str, str] = {}
-    """What else it can be: a description of the text, by media type."""
+    """Other media types of the body, each with a description of the text."""
     headers: tuple[Header, ...] = ()
     leads_to: tuple[str, ...] = ()
-    """Operations on the GUID that the body names."""
+    """OpenAPI links: names of operations on the GUID in the body."""
 
 
 @dataclass(frozen=True)
 class OperationSpec:
-    """What a method takes, and how it answers. Its docstring says what it does."""
+    """The parameters and responses of a handler method. The docstring of the method describes what it does."""
 
     name: str
-    """What clients that are generated call it: a verb in lower case, and a noun."""
+    """The operation id, from which generated clients take their method names: a verb in lower case, and a noun."""
     summary: str
     answers: tuple[ResponseSpec, ...]
     query: type[BaseModel] | None = None
     headers: tuple[Header, ...] = ()
     body: type[BaseModel] | None = None
-    """What is sent, as JSON."""
+    """The schema of the JSON body of a request."""
     media_types: tuple[str, ...] = (JSON,)
-    """What that is called."""
+    """The media types of the JSON body."""
     other: Mapping[str, str] = field(default_factory=dict)
-    """What else can be sent: a description of the text, by media type."""
+    """Other media types of the body, each with a description of the text."""
     problems: tuple[type[Exception], ...] = ()
-    """Those of its own; `Unavailable` and a fault of the service can happen anywhere."""
+    """Errors specific to the operation. `Unavailable` and internal errors can happen in every operation."""
     required_scope: Needs | None = None
-    """What it takes where access is controlled: a scope, or any key; None if it is open to all."""
+    """What access control requires: a scope, or any valid key; None if the operation is public."""
 
     @property
     def request_headers(self) -> tuple[Header, ...]:
-        """The headers that it takes."""
+        """The request headers of the operation."""
         return (*self.headers, GIVEN_ID)
 
 
 def operation(name: str, summary: str, *answers: ResponseSpec, **more: Any) -> Callable[[_Method], _Method]:
-    """Declare what the method below it is; `more` are the fields of an Operation."""
+    """Declare the decorated method as an operation; `more` are further fields of its `OperationSpec`."""
     described = OperationSpec(name, summary, answers, **more)
 
     def declare(method: _Method) -> _Method:
@@ -69,12 +69,12 @@ def operation(name: str, summary: str, *answers: ResponseSpec, **more: Any) -> C
 
 
 def needs_of(method: Callable[..., Any]) -> Needs | None:
-    """Return what a method takes; None if that is nothing, or it is none that is served."""
+    """Return what access control requires for a method; None if it is public, or not an operation."""
     declared: OperationSpec | None = getattr(method, "operation", None)
     return None if declared is None else declared.required_scope
 
 
 def operation_of(method: Callable[..., Any]) -> OperationSpec:
-    """Return what is declared of a method; AttributeError if nothing is."""
-    declared: OperationSpec = method.operation  # type: ignore[attr-defined]  # which `operation` has set
+    """Return the declaration of a method; AttributeError if it has none."""
+    declared: OperationSpec = method.operation  # type: ignore[attr-defined]  # set by the decorator `operation`
     return declared

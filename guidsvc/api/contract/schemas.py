@@ -1,6 +1,6 @@
-"""What the service answers, and what a batch is, as models that describe it.
+"""Schemas of response bodies and batches, for the OpenAPI document.
 
-Handlers render by themselves, and tests hold them to these.
+Handlers do not use these models to render responses; tests validate the responses against them.
 """
 
 from typing import Annotated, Any, Literal
@@ -47,65 +47,67 @@ def _forget_default(schema: dict[str, Any]) -> None:
 
 
 class Record(BaseModel):
-    """A registered GUID. What follows `metadata` is there with `view=full`; `metadata` where there are some."""
+    """A registered GUID. `metadata` is present if the record has any, the members after it only with `view=full`."""
 
     model_config = _closed(_EXAMPLE, _EXAMPLE | {"metadata": {"colour": "blue"}} | _FULL)
 
     guid: Annotated[str, Field(pattern=GUID_PATTERN)]
-    expire: Annotated[_Digits, Field(description="Until when it is valid: Unix seconds.")]
+    expire: Annotated[_Digits, Field(description="The expiry, in Unix seconds.")]
     user: Annotated[str, WithJsonSchema(USER)]
     metadata: Annotated[dict[str, Any], WithJsonSchema(METADATA)] = _perhaps("Any JSON object.")
-    created: _Digits = _perhaps("Unix milliseconds.")
-    updated: _Digits = _perhaps("Unix milliseconds.")
-    version: _Digits = _perhaps("Rises with every change; the ETag is made of it.")
-    purge_at: _Digits = _perhaps("When the service may forget it: Unix seconds.")
-    state: State = _perhaps("Whether it is valid still.")
-    owner: str = _perhaps("Whose key or token created it, for admins only; empty if access was not controlled then.")
+    created: _Digits = _perhaps("The time of creation, in Unix milliseconds.")
+    updated: _Digits = _perhaps("The time of the last change, in Unix milliseconds.")
+    version: _Digits = _perhaps("Rises with every change. The `ETag` contains it.")
+    purge_at: _Digits = _perhaps("The end of the retention period, after which the record is purged, in Unix seconds.")
+    state: State = _perhaps("Whether the GUID is valid.")
+    owner: str = _perhaps("The owner of the record, for admins only; empty if it was created without access control.")
 
 
 class Page(BaseModel):
-    """Some of the records that were selected."""
+    """A page of the records that match the query."""
 
     model_config = _closed({"items": [_EXAMPLE], "next": None, "total": 1})
 
     items: list[Record]
-    next: Annotated[str | None, Field(description="The cursor of the next page; null on the last one.")]
-    total: int = _perhaps("How many are selected in all, with `Prefer: return=total-count`.")
+    next: Annotated[str | None, Field(description="The cursor of the next page; null on the last page.")]
+    total: int = _perhaps("The number of matching records on all pages, with `Prefer: return=total-count`.")
 
 
 class Key(BaseModel):
-    """What is known of an API key."""
+    """The description of an API key."""
 
     model_config = _closed(_EXAMPLE_KEY, _EXAMPLE_KEY | {"used": "1795424400000", "expire": "4102444800"})
 
     id: Annotated[str, Field(pattern=KEY_ID_PATTERN)]
-    owner: Annotated[str, WithJsonSchema(USER), Field(description="Whose records it opens.")]
-    scopes: Annotated[list[Scope], Field(min_length=1, description="What it may do to them.")]
-    created: Annotated[_Digits, Field(description="Unix milliseconds.")]
-    used: _Digits = _perhaps("Within the hour before it was used last: Unix milliseconds. Not there if it never was.")
-    expire: _Digits = _perhaps("Until when it is good: Unix seconds. Not there if that is for ever.")
-    state: Annotated[KeyState, Field(description="Whether it is good, or why not.")]
+    owner: Annotated[str, WithJsonSchema(USER), Field(description="The owner whose records the key can access.")]
+    scopes: Annotated[list[Scope], Field(min_length=1, description="What the key may do with the records.")]
+    created: Annotated[_Digits, Field(description="The time of creation, in Unix milliseconds.")]
+    used: _Digits = _perhaps("The last use, accurate to one hour, in Unix milliseconds. Absent if it was never used.")
+    expire: _Digits = _perhaps("The expiry, in Unix seconds. Absent if the key does not expire.")
+    state: Annotated[KeyState, Field(description="Whether the key is valid, or why it is not.")]
 
 
 class IssuedKey(Key):
-    """An API key that was just made, or rotated."""
+    """An API key that was just created or rotated, with its text."""
 
     model_config = _closed(_EXAMPLE_KEY | {"key": _EXAMPLE_TEXT})
 
-    key: Annotated[str, Field(description="What is to be shown as `Authorization: Bearer`. It is told this once.")]
+    key: Annotated[
+        str, Field(description="Send it as `Authorization: Bearer <key>`. It is shown only in this response.")
+    ]
 
 
 class KeyPage(BaseModel):
-    """Some of the API keys."""
+    """A page of API keys."""
 
     model_config = _closed({"items": [_EXAMPLE_KEY], "next": None})
 
     items: list[Key]
-    next: Annotated[str | None, Field(description="The cursor of the next page; null on the last one.")]
+    next: Annotated[str | None, Field(description="The cursor of the next page; null on the last page.")]
 
 
 class Live(BaseModel):
-    """The service is alive."""
+    """The process is alive."""
 
     model_config = _closed({"status": "live"})
 
@@ -113,7 +115,7 @@ class Live(BaseModel):
 
 
 class Ready(BaseModel):
-    """The service can serve; `degraded` without its cache, or where the store takes no writes."""
+    """The service is ready. It is `degraded` without its cache, or if the store rejects writes."""
 
     model_config = _closed({"status": "ready", "store": "up", "cache": "up"})
 
@@ -123,7 +125,7 @@ class Ready(BaseModel):
 
 
 class Version(BaseModel):
-    """Which guidsvc this is."""
+    """The name and version of the service."""
 
     model_config = _closed({"name": "guidsvc", "version": "0.1.0"})
 
@@ -132,7 +134,7 @@ class Version(BaseModel):
 
 
 class Root(Version):
-    """Where a visitor starts."""
+    """The name and version of the service, with links to its paths."""
 
     model_config = _closed({"name": "guidsvc", "version": "0.1.0", "links": {"guid": "/guid"}})
 
@@ -156,67 +158,69 @@ class Problem(BaseModel):
     title: str
     status: int
     code: str
-    detail: Annotated[str, Field(description="What is wrong with this request.")]
-    request_id: Annotated[str, Field(description="What the request is called in the log.")]
+    detail: Annotated[str, Field(description="What is wrong with this request, and what to do.")]
+    request_id: Annotated[str, Field(description="The id of the request, also in the log of the service.")]
 
 
 class Fault(BaseModel):
-    """One thing that is wrong with a request: where, and what."""
+    """One fault in a request: where it is, and what is wrong."""
 
     model_config = ConfigDict(extra="forbid")
 
     detail: str
-    pointer: str = _perhaps("Where in the body: a JSON Pointer (RFC 6901), empty for all of it.")
-    parameter: str = _perhaps("Which parameter of the query.")
-    header: str = _perhaps("Which header.")
+    pointer: str = _perhaps("The place in the body, as a JSON Pointer (RFC 6901); empty for the whole body.")
+    parameter: str = _perhaps("The name of the query parameter.")
+    header: str = _perhaps("The name of the header.")
 
 
 class Faulty(Problem):
-    """Says all that is wrong with a request."""
+    """A problem that lists every fault of the request."""
 
     errors: list[Fault]
 
 
 class Outdated(Problem):
-    """Says until when a GUID was valid, and until when it can be renewed: Unix seconds."""
+    """A problem with the expiry of the GUID and the end of its renewal period, in Unix seconds."""
 
     expired_at: _Digits
     renewable_until: _Digits
 
 
 class AnyProblem(Problem):
-    """A problem of any kind, with the members that are its own."""
+    """A problem of any type, with its specific members."""
 
     model_config = ConfigDict(extra="allow")
 
-    line: int = _perhaps("Which line it is about, from 1, where operations are lines.")
+    line: int = _perhaps("In a batch of lines: the number of the line, from 1.")
 
 
 class Result(BaseModel):
-    """What became of an operation: a record, or a problem."""
+    """The result of an operation: a record, or a problem."""
 
     model_config = _closed({"status": 201, "guid": EXAMPLE_GUID, "etag": '"1795420608123"', "record": _EXAMPLE})
 
-    status: Annotated[int, Field(description="The status that a request of its own would have had.")]
-    guid: Annotated[str, Field(pattern=GUID_PATTERN)] = _perhaps("Of which GUID.")
+    status: Annotated[int, Field(description="The status that a separate request would have had.")]
+    guid: Annotated[str, Field(pattern=GUID_PATTERN)] = _perhaps("The GUID of the record.")
     etag: str = _perhaps("The version of the record, as an entity tag.")
     record: Record = _perhaps(
-        "The record as it now is; not there if the answer has no room for it, or if a key without the scope `read` "
+        "The current record. Absent if it does not fit into the response, or if a key without the scope `read` "
         "updated it."
     )
-    problem: AnyProblem = _perhaps("What went wrong.")
-    line: int = _perhaps("Which line failed, from 1, where a hundred before it did, and there is no problem.")
+    problem: AnyProblem = _perhaps("The problem, if the operation failed.")
+    line: int = _perhaps(
+        "In a batch of lines, after 100 failures: the number of the failed line, from 1. `problem` is then absent."
+    )
 
 
 class Results(BaseModel):
-    """What became of each operation, in order."""
+    """The results of the operations, in the same order."""
 
     model_config = _closed({"results": [{"status": 204, "guid": EXAMPLE_GUID}]})
 
     results: list[Result]
 
 
-# The document shows the bodies of requests under these names, from which clients are generated.
+# The names of the request bodies in the OpenAPI document. Generated clients name their classes after them.
 Change = create_model("Change", __base__=PutCommand, __doc__=PutCommand.__doc__)
 Patch = create_model("Patch", __base__=PatchCommand, __doc__=PatchCommand.__doc__)
 Creation = create_model("Creation", __base__=CreateCommand, __doc__=CreateCommand.__doc__)
@@ -224,17 +228,17 @@ Operation = create_model("Operation", __base__=BatchOperation, __doc__=BatchOper
 
 
 class Batch(BaseModel):
-    """Operations to be done, in order where they are of one GUID."""
+    """Operations to execute. Those on the same GUID run in order."""
 
     model_config = _closed({"operations": [{"user": EXAMPLE["user"]}]})
 
-    operations: Annotated[list[Operation], Field(max_length=MAX_OPERATIONS)]  # type: ignore[valid-type]  # it is a class
+    operations: Annotated[list[Operation], Field(max_length=MAX_OPERATIONS)]  # type: ignore[valid-type]  # create_model returns a class
 
 
 class Conflicting(Problem):
-    """Brings the record that there is, if there is one."""
+    """A problem with the current record, if there is one."""
 
-    record: Record = _perhaps("The record as it is, if the key has the scope `read`.")
+    record: Record = _perhaps("The current record, if the key has the scope `read`.")
 
 
 PROBLEMS: dict[str, type[Problem]] = {
@@ -242,17 +246,17 @@ PROBLEMS: dict[str, type[Problem]] = {
     "expired": Outdated,
     "precondition-failed": Conflicting,
 }
-"""The shapes of problems that have members of their own, by code."""
+"""The schemas of problems with specific members, by code."""
 
 
 class Explanation(BaseModel):
-    """What a problem means."""
+    """The explanation of a problem."""
 
     model_config = ConfigDict(extra="forbid")
 
     code: str
     title: str
     status: int
-    when: Annotated[str, Field(description="When it happens.")]
-    remedy: Annotated[str, Field(description="What to do.")]
-    example: Annotated[dict[str, Any], Field(description="What it looks like.")]
+    when: Annotated[str, Field(description="When the problem occurs.")]
+    remedy: Annotated[str, Field(description="What to do about it.")]
+    example: Annotated[dict[str, Any], Field(description="An example of the problem.")]

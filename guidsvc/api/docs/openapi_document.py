@@ -1,7 +1,7 @@
-"""The service described in OpenAPI 3.1, made from the route table, what is declared of its methods, and the models.
+"""The OpenAPI 3.1 document, generated from the route table, the declarations of operations, and the models.
 
-Nothing is said here of any single path: what is to be told of one stands above its method. To import this takes
-longer than all the rest of the service, so it is left until somebody asks for the document.
+Texts about a single operation are in its declaration and its docstring, not here. Importing this module takes longer
+than the rest of the service, so it is imported with the first request for the document.
 """
 
 import inspect
@@ -28,18 +28,18 @@ from guidsvc.http.errors import HeadersTooLarge, MisdirectedRequest
 
 _ABOUT = """A registry of GUIDs that expire.
 
-A path answers a method that it does not serve with 405 and `Allow`, and an unknown one with 501; any other
-path is a 404. Every error is a problem (RFC 9457), and its `type` leads to what it means. Every body is JSON, and every
-reply has an `X-Request-Id`."""
+Every body is JSON unless stated otherwise, and every response has an `X-Request-Id`. Every error is a problem
+(RFC 9457); its `type` is the path of a page that explains it. A method that a path does not support returns 405 with
+`Allow`, an unknown method 501, and an unknown path 404."""
 ANYWHERE = (MisdirectedRequest, HeadersTooLarge, Unavailable, Exception)
-"""What can happen to any request."""
+"""Errors that any request may return."""
 GUARDED = (Unauthorized, Forbidden, RateLimited)
-"""And to one that takes a key, where access is controlled."""
+"""Errors of operations that require a key, with access control."""
 _KEY = "key"
 _BEARER: dict[str, Any] = {
     "type": "http",
     "scheme": "bearer",
-    "description": "An API key, `gs_...`, where access is controlled.",
+    "description": "With access control: an API key (`gs_...`) or a JWT.",
 }
 _EVERYWHERE = (
     *headers.always(headers.REQUEST_ID, headers.NOSNIFF, headers.NO_FRAMES),
@@ -51,7 +51,7 @@ _EVERYWHERE = (
 
 
 def build(routes: Iterable[Route]) -> oas.OpenAPI:
-    """Make the document for a route table."""
+    """Build the document of a route table."""
     document = oas.OpenAPI(
         openapi="3.1.1",
         info=oas.Info(title="guidsvc", version=guidsvc.__version__, description=_ABOUT),
@@ -63,12 +63,12 @@ def build(routes: Iterable[Route]) -> oas.OpenAPI:
 
 
 def render(routes: Iterable[Route]) -> bytes:
-    """Make the document for a route table, as JSON."""
+    """Render the document of a route table as JSON."""
     return build(routes).model_dump_json(by_alias=True, exclude_unset=True).encode()
 
 
 class Method(NamedTuple):
-    """One method of one path, and what is declared of it."""
+    """A method of a path, and its declaration."""
 
     name: str
     route: Route
@@ -77,7 +77,7 @@ class Method(NamedTuple):
 
     @property
     def id(self) -> str:
-        """What a generated client calls it; HEAD and OPTIONS, which nobody names, by the noun of what is there."""
+        """The operation id. For HEAD and OPTIONS, which have no declaration: the method and the noun of the path."""
         if self.name not in {"HEAD", "OPTIONS"}:
             return self.operation.name
         first = operation_of(getattr(self.route.handler, self.route.handler.methods()[0].lower()))
@@ -85,7 +85,7 @@ class Method(NamedTuple):
 
     @property
     def problems(self) -> Mapping[int, list[ProblemDoc]]:
-        """The problems that it may be answered with, by their status."""
+        """The problems that the operation may return, by status."""
         guarded = GUARDED if self.operation.required_scope else ()
         codes = {problems.kind_of(error).code for error in (*self.operation.problems, *guarded, *ANYWHERE)}
         possible = [explanation for code, explanation in EXPLANATIONS.items() if code in codes]
@@ -94,7 +94,7 @@ class Method(NamedTuple):
 
 
 def methods_of(route: Route) -> Iterator[Method]:
-    """Yield the methods that are served at a path."""
+    """Yield the methods that a path supports."""
     for name in route.handler.methods():
         method = getattr(route.handler, name.lower())
         yield Method(name, route, operation_of(method), inspect.getdoc(method) or "")
@@ -106,41 +106,41 @@ def _path(route: Route) -> oas.PathItem:
 
 
 def _operation(method: Method) -> oas.Operation:
-    told = method.operation
-    replies: Any = {str(answer.status): _answer(method, answer) for answer in told.answers}
+    spec = method.operation
+    replies: Any = {str(answer.status): _answer(method, answer) for answer in spec.answers}
     replies |= {str(status): _problem(method, kinds) for status, kinds in method.problems.items()}
-    more: dict[str, Any] = {} if told.body is None else {"requestBody": _body(told.body, told)}
-    if told.required_scope is not None:
+    more: dict[str, Any] = {} if spec.body is None else {"requestBody": _body(spec.body, spec)}
+    if spec.required_scope is not None:
         more["security"] = [{}, {_KEY: []}]
     return oas.Operation(
         tags=[method.route.handler.label],
         operationId=method.id,
-        summary=told.summary,
-        description=f"{method.description}{_needed(told)}",
-        parameters=[*_in_path(method), *_in_query(told.query), *map(_in_header, told.request_headers)],
+        summary=spec.summary,
+        description=f"{method.description}{_needed(spec)}",
+        parameters=[*_in_path(method), *_in_query(spec.query), *map(_in_header, spec.request_headers)],
         responses=replies,
         **more,
     )
 
 
-def _needed(told: OperationSpec) -> str:
-    """Say what an operation takes where access is controlled."""
-    if told.required_scope is None:
+def _needed(spec: OperationSpec) -> str:
+    """Return the sentence about the scope that the operation requires."""
+    if spec.required_scope is None:
         return ""
-    takes = "a key" if told.required_scope == KEY else f"a key with the scope `{told.required_scope}`"
-    return f"\n\nWhere access is controlled it takes {takes}."
+    key = "a key" if spec.required_scope == KEY else f"a key with the scope `{spec.required_scope}`"
+    return f"\n\nWith access control, this requires {key}."
 
 
-# What is sent
+# Requests
 
 
 def _in_path(method: Method) -> Iterator[oas.Parameter]:
-    """Yield what stands in the path. OPTIONS are those of the path, whatever stands there."""
+    """Yield the path parameters. For OPTIONS they are unrestricted: the response depends on the path alone."""
     for name in method.route.parameters:
         schema = method.route.handler.in_path[name]
         limits = {} if method.name != "OPTIONS" else {"pattern", "enum"}
-        kept = {key: value for key, value in schema.items() if key not in limits}
-        yield _parameter("path", name, kept, required=True, example=schema["examples"][0])
+        remaining = {key: value for key, value in schema.items() if key not in limits}
+        yield _parameter("path", name, remaining, required=True, example=schema["examples"][0])
 
 
 def _in_query(model: type[BaseModel] | None) -> Iterator[oas.Parameter]:
@@ -154,16 +154,16 @@ def _in_header(header: Header) -> oas.Parameter:
 
 def _parameter(where: str, name: str, schema: Mapping[str, Any], **more: Any) -> oas.Parameter:
     bare = {key: value for key, value in schema.items() if key not in {"title", "description", "examples"}}
-    told = {"in": where, "name": name, "description": schema["description"], "schema": bare}
-    return oas.Parameter(**told | more)
+    members = {"in": where, "name": name, "description": schema["description"], "schema": bare}
+    return oas.Parameter(**members | more)
 
 
-def _body(model: type[BaseModel], told: OperationSpec) -> oas.RequestBody:
-    content = dict.fromkeys(told.media_types, _content(model)) | _texts(told.other)
+def _body(model: type[BaseModel], spec: OperationSpec) -> oas.RequestBody:
+    content = dict.fromkeys(spec.media_types, _content(model)) | _texts(spec.other)
     return oas.RequestBody(required=True, content=content)
 
 
-# What is answered
+# Responses
 
 
 def _answer(method: Method, answer: ResponseSpec) -> oas.Response:
@@ -191,18 +191,18 @@ def _problem(method: Method, kinds: list[ProblemDoc]) -> oas.Response:
 
 
 def _brought(method: Method, kinds: list[ProblemDoc]) -> Iterator[Header]:
-    """Yield the headers that problems of these kinds bring."""
+    """Yield the headers that responses with these problems have."""
     for name in {name for kind in kinds for name in problems.headers_of(kind.error)}:
         yield headers.ACCEPT_PATCH if name == "Accept" and method.name == "PATCH" else headers.OF_PROBLEMS[name]
 
 
-def _headers(*told: Header) -> dict[str, oas.Header | oas.Reference]:
-    return {header.name: _header(header) for header in told}
+def _headers(*specs: Header) -> dict[str, oas.Header | oas.Reference]:
+    return {header.name: _header(header) for header in specs}
 
 
 def _header(header: Header) -> oas.Header:
-    told: dict[str, Any] = {"description": header.description, "schema": header.schema, "example": header.example}
-    return oas.Header(**told | ({"required": True} if header.required else {}))
+    members: dict[str, Any] = {"description": header.description, "schema": header.schema, "example": header.example}
+    return oas.Header(**members | ({"required": True} if header.required else {}))
 
 
 def _content(model: type[BaseModel]) -> oas.MediaType:
@@ -210,13 +210,13 @@ def _content(model: type[BaseModel]) -> oas.MediaType:
     return _media(schema=_schema(model), **({"example": extra["examples"][0]} if "examples" in extra else {}))
 
 
-def _texts(told: Mapping[str, str]) -> dict[str, oas.MediaType]:
-    """Describe what is not JSON, by its media type."""
-    return {media: _media(schema={"type": "string", "description": what}) for media, what in told.items()}
+def _texts(texts: Mapping[str, str]) -> dict[str, oas.MediaType]:
+    """Return the media types that are not JSON, described as text."""
+    return {media: _media(schema={"type": "string", "description": what}) for media, what in texts.items()}
 
 
-def _media(**told: Any) -> oas.MediaType:
-    return oas.MediaType(**told)
+def _media(**members: Any) -> oas.MediaType:
+    return oas.MediaType(**members)
 
 
 def _schema(model: type[BaseModel]) -> Any:
@@ -224,7 +224,7 @@ def _schema(model: type[BaseModel]) -> Any:
 
 
 def _shape(explanation: ProblemDoc) -> type[BaseModel]:
-    """Make the model of a problem of this kind."""
+    """Create the model of a problem type."""
     code, status, title = explanation.problem
     name = "".join(word.title() for word in code.split("-")) + "Problem"
     shape = answers.PROBLEMS.get(code, answers.Problem)

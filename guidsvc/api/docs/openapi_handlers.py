@@ -1,4 +1,4 @@
-"""The service tells of itself: to programs at `/openapi.json`, to people at `/docs`."""
+"""The API documentation: `/openapi.json` for programs, `/docs` for people."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from guidsvc.http.constants import JSON
 
 
 class Document:
-    """The OpenAPI document of a route table. It is made when it is first asked for, and once."""
+    """The OpenAPI document of a route table, generated once, at the first request."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = routes
@@ -20,7 +20,7 @@ class Document:
         self._making = asyncio.Lock()
 
     async def read(self) -> bytes:
-        """Return it as JSON. To make it takes a good part of a second, so that is done beside the loop."""
+        """Return the document as JSON. Generating it takes most of a second, so it runs in a thread."""
         if self._content is None:
             async with self._making:
                 if self._content is None:
@@ -34,37 +34,37 @@ class Document:
 
 
 class OpenApiHandler(LastingHandler):
-    """The document."""
+    """The OpenAPI document."""
 
     def initialize(self, document: Document) -> None:
         self._document = document
 
     @operation(
         "getOpenapi",
-        "This document",
-        ResponseSpec(200, "The document.", answers.Document, headers=always(ETAG)),
+        "Read this document",
+        ResponseSpec(200, "The OpenAPI document.", answers.Document, headers=always(ETAG)),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
     )
     async def get(self) -> None:
-        """Describe the service in OpenAPI 3.1."""
+        """Return the description of the whole interface in OpenAPI 3.1."""
         self.reply_lasting(await self._document.read(), JSON)
 
     head = get
 
 
 class DocsHandler(LastingHandler):
-    """The page."""
+    """The documentation page."""
 
     @operation(
         "getDocs",
-        "This document, to read and to try out",
+        "Show this document as a page",
         ResponseSpec(200, "The page.", other={HTML: "The page."}, headers=OF_PAGES),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
     )
     async def get(self) -> None:
-        """Answer with a page that shows the document, and sends what is tried out. It loads nothing from elsewhere."""
+        """Return a page that shows this document and can send requests. It loads nothing from other hosts."""
         self.reply_page(read("docs.html"))
 
     head = get

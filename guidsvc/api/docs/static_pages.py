@@ -1,4 +1,4 @@
-"""What is served from files: a fixed table of them, and pages, which may load nothing from anywhere else."""
+"""Static files, from a fixed table, and pages, which may load nothing from other hosts."""
 
 import hashlib
 from functools import cache, lru_cache
@@ -18,75 +18,75 @@ FILES = {
     "swagger-ui-bundle.js": _SCRIPT,
     "swagger-ui-bundle.js.LICENSE.txt": _PLAIN,
 }
-"""What pages are made of, with its type. Nothing else is ever read, whatever is asked for."""
+"""The files of the pages, with their media types. No other file is ever read."""
 LASTING = "public, max-age=86400"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 OF_PAGES = always(ETAG, CONTENT_SECURITY, REFERRER)
-NOT_MODIFIED = ResponseSpec(304, "It is one that `If-None-Match` names.", headers=always(ETAG))
+NOT_MODIFIED = ResponseSpec(304, "The content has an entity tag of `If-None-Match`.", headers=always(ETAG))
 
 
 @cache
 def read(name: str) -> bytes:
-    """Return what is in a file of ours."""
+    """Return the content of a static file."""
     static = Path(__file__).parent / "static"
     return (static / ("swagger-ui" if name.startswith("swagger-ui") else ".") / name).read_bytes()
 
 
 @lru_cache(maxsize=128)
 def etag_of(content: bytes) -> str:
-    """Return the entity tag of content, computed once: of a large file that takes a millisecond."""
+    """Return the entity tag of content, computed once: for a large file, it takes a millisecond."""
     return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 class LastingHandler(Handler):
-    """What changes only with the service itself."""
+    """Base class of handlers whose content changes only with the version of the service."""
 
     label = "about"
 
     def reply_lasting(self, content: bytes, kind: str, cache_control: str = "no-cache") -> None:
-        """End the request with content of this media type, or with 304 if the client has it."""
+        """Respond with content of this media type, or with 304 if the client has it."""
         self.set_header("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)
         self.set_header("Cache-Control", cache_control)
         etag = etag_of(content)
         self.set_header("ETag", etag)
         asked = self.request.headers.get("If-None-Match", "")
-        if etag in asked or asked.strip() == "*":  # weak comparison; a tag of ours is in no other tag
+        if etag in asked or asked.strip() == "*":  # weak comparison; a hash is not part of other tags
             self.reply(304)
         else:
             self.finish(content)
 
     def reply_page(self, content: bytes) -> None:
-        """End the request with a page."""
+        """Respond with a page."""
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("Referrer-Policy", "no-referrer")
         self.reply_lasting(content, HTML)
 
 
 class FileHandler(LastingHandler):
-    """What pages are made of."""
+    """The files of the pages."""
 
     in_path = {
         "file": {
             "type": "string",
             "enum": list(FILES),
-            "description": "A part of the page.",
+            "description": "The name of a file of the documentation page.",
             "examples": ["page.css"],
         }
     }
 
     @operation(
         "getDocsFile",
-        "A part of the page",
+        "Read a file of the documentation page",
         ResponseSpec(200, "The file.", other=dict.fromkeys(FILES.values(), "The file."), headers=always(ETAG)),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
         problems=(NoSuchPath,),
     )
     async def get(self, name: str) -> None:
-        """Answer with a file that pages are made of."""
+        """Return a file of the documentation page."""
         if name not in FILES:
             raise NoSuchPath("Nothing is served at this path.")
         self.reply_lasting(read(name), FILES[name], LASTING)

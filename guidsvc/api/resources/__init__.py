@@ -1,1 +1,1 @@
-"""The request handlers, one module a resource."""
+"""Request handlers, one module per resource."""

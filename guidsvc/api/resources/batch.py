@@ -1,9 +1,9 @@
-"""Many operations in one request: `/guid:batch`.
+"""The resource `/guid:batch`: many operations in one request.
 
-As JSON they come and go as one document. As lines of JSON there may be any number of them: they are done as they come
-in, a group at a time, and the results are spooled, to disk where they grow large. The answer begins when the last line
-has been read, so a client that sends everything before it reads anything never blocks. A batch of lines that ends early
-reads and drops some more of them, and then answers all the same.
+A JSON document is read and answered as a whole. Lines of JSON may be any number: they run group by group as they
+arrive, and the results are spooled, to disk if they are large. The response starts when the last line has been read, so
+a client that sends everything before it reads anything never blocks. After an early end, the service discards some more
+lines and then responds.
 """
 
 import asyncio
@@ -42,21 +42,21 @@ from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.telemetry.tracing import CURRENT
 
 MAX_BYTES = 4 * 1024 * 1024
-"""The size of a JSON document."""
+"""Maximum size of a JSON document."""
 PAUSE_SECONDS = 30.0
-"""A client that sends nothing for so long in the middle of its lines is given up."""
+"""A connection is closed if the client sends nothing for this time in the middle of its lines, in seconds."""
 GROUP_WAIT_SECONDS = 1.0
-"""For which the first group of a batch waits for those of others."""
+"""Maximum time that the first group of a batch waits for a slot, in seconds."""
 _CHUNK = 64 * 1024
 _SMALL = 4 * 1024
-"""A smaller document is decoded at once."""
+"""Documents up to this size are decoded at once, without waiting for a slot."""
 
 
 class BatchHandler(Handler):
-    """Batches."""
+    """The handler of batches."""
 
     label = "guids"
-    confirms_after_body = False  # a batch of lines has been done by then; it confirms before each group
+    confirms_after_body = False  # a batch of lines has run by then; it confirms before each group instead
     _performer: BatchExecutor
     _applied: dict[str, str]
     _is_rehearsal = False
@@ -74,7 +74,7 @@ class BatchHandler(Handler):
         self._answering: asyncio.Task[None] | None = None
 
     async def prepare(self) -> None:
-        """Begin a request: where the body is lines, they are done as they come. What is wrong is told at their end."""
+        """Begin the request. A body of lines runs as it arrives, and an error is reported after the last line."""
         in_lines = constants.media_type(self.request.headers.get("Content-Type")) == constants.NDJSON
         if self.request.method == "POST":
             self.max_bytes = 2**60 if in_lines else MAX_BYTES
@@ -95,7 +95,7 @@ class BatchHandler(Handler):
                 self._lines = LineBatch(
                     performer, self._open, self._group_place, self.confirm, self._share, self._reader_place
                 )
-                self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # as HTTP1Connection has it
+                self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # both servers have it
                 self._deadline = asyncio.get_running_loop().call_later(self.context.batch_seconds, self._overdue)
                 self._expect_more()
         except (InvalidRequest, UnsupportedMediaType) as error:
@@ -105,7 +105,7 @@ class BatchHandler(Handler):
 
     @asynccontextmanager
     async def _group_place(self, *, patient: bool = False) -> AsyncIterator[None]:
-        """Have a place for a group of operations, inside; Overloaded if it is the first and has to wait too long."""
+        """Hold a slot for a group of operations in the block; Overloaded if the first group waits too long."""
         async with (
             self._place_within(self._places.groups, None if patient else GROUP_WAIT_SECONDS),
             self.slot(patient=patient),
@@ -114,13 +114,13 @@ class BatchHandler(Handler):
 
     @asynccontextmanager
     async def _place_within(self, places: FairSemaphore, seconds: float | None) -> AsyncIterator[None]:
-        """Have one of these places, inside; Overloaded if there is none within so many seconds."""
+        """Hold one of these slots in the block; Overloaded if none is free within `seconds`."""
         self.release_slot()
-        async with places.place_within(self.queue_name, seconds, "too many batches are being done"):
+        async with places.place_within(self.queue_name, seconds, "too many batches are in progress"):
             yield
 
     def _reader_place(self) -> AbstractAsyncContextManager[None]:
-        """Return a place among what is read on the event loop, of all batches."""
+        """Return a slot for parsing on the event loop."""
         return self._places.readers.place(self.queue_name)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -130,28 +130,30 @@ class BatchHandler(Handler):
 
     @operation(
         "doBatch",
-        "Do many operations",
+        "Execute many operations",
         ResponseSpec(
             200,
             "A result for each operation, in order.",
             answers.Results,
-            other={constants.NDJSON: "A result a line, as JSON, where the operations are lines."},
+            other={constants.NDJSON: "For operations sent as lines: one result per line, as JSON."},
             headers=(PREFERENCE_APPLIED, REPLAYED),
         ),
         query=BatchQuery,
         headers=(PREFER_MINIMAL, IDEMPOTENCY_KEY),
         body=answers.Batch,
-        other={constants.NDJSON: "An operation a line, as JSON; any number of them."},
+        other={constants.NDJSON: "Any number of operations, one per line, as JSON."},
         problems=(*BAD_BODY, *OF_KEYS, OutcomeUnknown),
         required_scope=KEY,
     )
     async def post(self) -> None:
-        """Do all the operations, in order where they are of one GUID; each has a result, whatever becomes of others.
+        """Execute operations, and return a result for each. Operations on the same GUID run in order.
 
-        As JSON there are at most 1,000 in 4 MiB, and their results have at most 4 MiB: a `get` whose record has no
-        room is `too-large`, a put is answered without it. As lines there may be any number, of at most 64 KiB each;
-        they are done as they come. What a list streams out can be put back so: without `op` a line is a put. A batch
-        of lines that ends early has a last line that says why, and which line was the first that was not done.
+        A failed operation does not stop the others. A JSON document has at most 1,000 operations in 4 MiB, and its
+        response has at most 4 MiB: a `get` whose record does not fit returns `too-large`, a put omits the record.
+
+        A batch of lines may have any number of operations of at most 64 KiB, which run as they arrive. An operation
+        without `op` is a put, so you can write back a stream that you read with `GET /guid`. If a batch of lines ends
+        early, the last line of the response gives the reason, and the first line that was not executed.
         """
         self._expect_no_more()
         self._end_clock()
@@ -171,7 +173,7 @@ class BatchHandler(Handler):
         self.set_header("Content-Type", constants.NDJSON)
         for name, value in self._applied.items():
             self.set_header(name, value)
-        await self.stream(lines.results(), is_confirmed=False)  # it was read while the caller might
+        await self.stream(lines.results(), is_confirmed=False)  # the caller was confirmed before each group
 
     def on_finish(self) -> None:
         super().on_finish()
@@ -185,7 +187,7 @@ class BatchHandler(Handler):
         self._forget()
 
     def _forget(self) -> None:
-        """Drop what belongs to the request: cycles of references keep the handler until the garbage collector runs."""
+        """Free the data of the request: reference cycles keep the handler in memory until garbage collection."""
         self._fault = None
         if self._lines is not None:
             self._lines.abandon()
@@ -202,7 +204,7 @@ class BatchHandler(Handler):
         return BatchExecutor(service, self.require_scope, self.request_id, full=query.view is not None, minimal=minimal)
 
     async def _take_document(self) -> None:
-        """Do a document in a place: decoded it takes many times its size, and its results up to 4 MiB."""
+        """Run a document in a slot: decoded, it takes many times its size, and its results take up to 4 MiB."""
         admission = self.context.admission
         is_small = len(self.received()) <= _CHUNK
         async with (
@@ -226,40 +228,40 @@ class BatchHandler(Handler):
         )
 
     def _needs_receipt(self, values: list[Any]) -> bool:
-        """Whether it could change anything: what only reads can be done again without one."""
+        """Whether the batch may change something. A batch that only reads is repeatable without a receipt."""
         may = self.caller.may(WRITE) or self.caller.may(DELETE)
         return may and not self._is_rehearsal and any(map(is_change, values))
 
     async def _read_document(self) -> list[Any]:
         document = await self._decode(self.received())
         if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
-            raise InvalidRequest(InvalidField("/operations", "must be a list, in a JSON object"))
+            raise InvalidRequest(InvalidField("/operations", "must be a list of operations, in a JSON object"))
         if surplus := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
             raise InvalidRequest(
-                *(InvalidField(body.pointer(name), "is not a member that is known here") for name in surplus)
+                *(InvalidField(body.pointer(name), "is not a known member; remove it") for name in surplus)
             )
         if len(document["operations"]) > MAX_OPERATIONS:
             raise InvalidRequest(
                 InvalidField(
-                    "/operations", f"are more than {MAX_OPERATIONS}: send them as lines, as {constants.NDJSON}"
+                    "/operations", f"has over {MAX_OPERATIONS} operations; send them as lines ({constants.NDJSON})"
                 )
             )
         operations: list[Any] = document["operations"]
         return operations
 
     async def _decode(self, text: bytes) -> Any:
-        if len(text) > _CHUNK:  # in a thread, which gives way to the event loop now and then
+        if len(text) > _CHUNK:  # in a thread, which releases the GIL between operations
             return await asyncio.to_thread(body.decode_operations, text, MAX_OPERATIONS)
         if len(text) <= _SMALL:
             return body.decode(text)
         self.release_slot()
         async with self._reader_place():
             document = body.decode(text)
-            await asyncio.sleep(0)  # few are decoded in one turn of the event loop
+            await asyncio.sleep(0)  # decode few documents per iteration of the event loop
         return document
 
     async def _do_lines(self, lines: LineBatch, chunk: bytes) -> None:
-        CURRENT.set(self.trace)  # this is a task of its own
+        CURRENT.set(self.trace)  # the server calls this in another task
         self._expect_no_more()
         if self._finished or self._answering is not None:
             return
@@ -276,14 +278,14 @@ class BatchHandler(Handler):
         self._is_feeding = True
         try:
             await lines.feed(chunk)
-            await asyncio.sleep(0)  # others are served in between, whatever this client sends
-        except Exception as error:  # noqa: BLE001  # it is told, by `post`, when the client has sent all
+            await asyncio.sleep(0)  # let other requests run, whatever this client sends
+        except Exception as error:  # noqa: BLE001  # `post` raises it when the client has sent everything
             self._fault = detached(error) if isinstance(error, GuidsvcError) else error  # others are logged in full
         finally:
             self._is_feeding = False
 
     async def _answer_early(self, lines: LineBatch) -> None:
-        """Answer a client that has not sent all of its lines; the connection ends with that."""
+        """Respond to a client that has not sent all of its lines, and close the connection."""
         self._end_clock()
         self._answering = asyncio.current_task()
         if self._fault is not None:
@@ -292,10 +294,10 @@ class BatchHandler(Handler):
             await self._answer_lines(lines)
 
     def _overdue(self) -> None:
-        """End a batch of lines that has had its time."""
+        """End a batch of lines at its time limit."""
         self._is_overdue = True
         if self._lines is not None and not self._finished:
-            self._lines.stop(DeadlineExceeded("the batch took longer than a batch may"))
+            self._lines.stop(DeadlineExceeded("the batch exceeded its time limit"))
             if not self._is_feeding:
                 self._expect_no_more()
                 self._answering = asyncio.ensure_future(self._answer_early(self._lines))
@@ -306,7 +308,7 @@ class BatchHandler(Handler):
 
     def _expect_more(self) -> None:
         connection = self.request.connection
-        self._alarm = asyncio.get_running_loop().call_later(PAUSE_SECONDS, connection.close)  # type: ignore[union-attr]
+        self._alarm = asyncio.get_running_loop().call_later(PAUSE_SECONDS, connection.close)  # type: ignore[union-attr]  # both servers have it
 
     def _expect_no_more(self) -> None:
         if self._alarm is not None:
@@ -315,5 +317,5 @@ class BatchHandler(Handler):
 
 def _refuse_key(headers: HTTPHeaders) -> None:
     if IDEMPOTENCY_KEY.name in headers:
-        detail = "goes with a batch in application/json: of lines there may be more than can be remembered"
+        detail = "is not accepted for a batch of lines; send the operations as application/json"
         raise InvalidRequest(InvalidField("", detail, header=IDEMPOTENCY_KEY.name))

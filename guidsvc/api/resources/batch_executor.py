@@ -1,4 +1,4 @@
-"""The operations of a batch: each is done as a request of its own would be, and answered by a result of its own."""
+"""Batch executor: runs each operation of a batch like a separate request, and returns a result for each."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -33,46 +33,46 @@ from guidsvc.services.idempotency import GuidFactory
 from guidsvc.telemetry.tracing import hide_waits
 
 GROUP = 128
-"""So many operations are done side by side: enough to share a commit, and not so many that other requests wait long."""
+"""Maximum number of concurrent operations of a batch: enough to share a commit, few enough to not delay others long."""
 
 BRIEF_BYTES = 768
-"""A result takes no more than this in brief: without its record, and with what every problem has."""
-_NO_ROOM = "The results of this batch have no room for the record: read it with a request of its own."
+"""Maximum size of a brief result: without the record, and with only the members that every problem has."""
+_NO_ROOM = "The record does not fit into the results of this batch: read it with a separate request."
 
 _log = structlog.get_logger(__name__)
 
 
 class ParsedOperation(NamedTuple):
-    """What a client asked for: an operation, or what is wrong with it; and the line that it stood in, if any."""
+    """A parsed operation, or the error about it; and its line number in a batch of lines."""
 
     operation: BatchOperation | Exception
     line: int | None = None
 
 
 class Result(NamedTuple):
-    """What became of an operation, as JSON: whole, and in brief; `is_done` if it may have changed something."""
+    """The result of an operation as JSON, whole and brief. `is_done` if the operation may have changed something."""
 
     status: int
     whole: bytes
     brief: bytes
     is_done: bool = False
     without: bytes | None = None
-    """In place of the whole where there is no room for it, if that is not what it is in brief."""
+    """What replaces the whole result if it does not fit; None for the brief result."""
 
     @property
     def is_failure(self) -> bool:
-        """Whether it is a problem."""
-        return self.status >= 400  # noqa: PLR2004  # the first status of an error
+        """Whether the result is a problem."""
+        return self.status >= 400  # noqa: PLR2004  # 4xx and 5xx are errors
 
     def within(self, room: int) -> bytes:
-        """Return it whole if it has room; else in brief."""
+        """Return the whole result if it has at most `room` bytes, else its replacement."""
         if len(self.whole) <= room:
             return self.whole
         return self.brief if self.without is None else self.without
 
 
 def read_value(value: object) -> ParsedOperation:
-    """Read an operation from a JSON value."""
+    """Parse an operation from a JSON value."""
     try:
         return ParsedOperation(body.validate(value, BatchOperation, {}))
     except InvalidRequest as error:
@@ -80,20 +80,20 @@ def read_value(value: object) -> ParsedOperation:
 
 
 def is_repeatable(value: object) -> bool:
-    """Whether an operation does no more than to create under a GUID that is drawn, or to read."""
+    """Whether an operation is safe to repeat: it only reads, or creates under a generated GUID."""
     return isinstance(value, dict) and (value.get("op") == "get" or "guid" not in value)
 
 
 def is_change(value: object) -> bool:
     """Whether an operation may change something."""
-    return isinstance(value, dict) and value.get("op", "put") in ("put", "delete")  # it may be of any type
+    return isinstance(value, dict) and value.get("op", "put") in ("put", "delete")  # not a set: op may be unhashable
 
 
 def read_line(line: Line) -> ParsedOperation:
-    """Read an operation from a line of JSON."""
+    """Parse an operation from a line of JSON."""
     if line.text is None:
         return ParsedOperation(
-            TooLarge(f"Line {line.number} is too long: a line is at most {body.MAX_BYTES} bytes."), line.number
+            TooLarge(f"Line {line.number} is too long: a line has at most {body.MAX_BYTES} bytes."), line.number
         )
     try:
         return ParsedOperation(body.parse(line.text, BatchOperation, {}), line.number)
@@ -102,9 +102,9 @@ def read_line(line: Line) -> ParsedOperation:
 
 
 class BatchExecutor:
-    """Does operations for one request; `full` and `minimal` say how much of a record is in a result.
+    """Executes the operations of one request. `full` and `minimal` select how much of a record a result contains.
 
-    `demand` raises Forbidden, unless who asks may do what takes that.
+    `demand` raises Forbidden if the caller lacks a scope.
     """
 
     def __init__(
@@ -115,15 +115,15 @@ class BatchExecutor:
         self._request_id = request_id
         self._full = full
         self._minimal = minimal
-        self._logged_failure = ""  # the last one: hundreds of operations may fail for one reason
+        self._logged_failure = ""  # logged once in a row: hundreds of operations may fail for one reason
 
     async def perform(self, asked: Sequence[ParsedOperation], draws: GuidFactory | None = None) -> list[Result]:
-        """Return the result of each operation. Those of one GUID are done in order, others side by side."""
-        with errand.shielded():  # an operation that has been done has its result, whatever becomes of others
+        """Run the operations and return their results. Those on the same GUID run in order, others concurrently."""
+        with errand.shielded():  # each completed operation must have its result
             return await self._perform(asked, draws)
 
     def refuse(self, error: Exception, line: int | None = None) -> Result:
-        """Return the result of an operation that is refused."""
+        """Return the result of an operation that was not run because of this error."""
         return self._told(error, line)
 
     async def _perform(self, asked: Sequence[ParsedOperation], draws: GuidFactory | None) -> list[Result]:
@@ -144,7 +144,7 @@ class BatchExecutor:
             return self._failed(asked.operation, asked.line)
         try:
             return await self._done(asked.operation, draw, asked.line)
-        except Exception as error:  # noqa: BLE001  # one's failure does not stop the others
+        except Exception as error:  # noqa: BLE001  # a failed operation must not stop the others
             return self._failed(error, asked.line)
 
     async def _done(self, operation: BatchOperation, draw: ClaimedDraw | None, line: int | None) -> Result:
@@ -170,7 +170,7 @@ class BatchExecutor:
 
     def _rendered(self, status: int, record: Record) -> Result:
         head = to_json({"status": status, "guid": record.guid, "etag": f'"{etag_of(record)}"'})
-        is_hidden = status == 200 and not self._service.may_read  # noqa: PLR2004  # others may have written a part of it
+        is_hidden = status == 200 and not self._service.may_read  # noqa: PLR2004  # an update shows what others wrote
         if self._minimal or is_hidden or status == 304:  # noqa: PLR2004  # Not Modified
             return Result(status, head, head, is_done=True)
         wire = self._service.full(record) if self._full else record.json_body

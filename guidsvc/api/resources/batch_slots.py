@@ -1,20 +1,20 @@
-"""How much of batches is done at a time, in a process."""
+"""Concurrency limits of batches, per process."""
 
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 
 GROUPS = 32
-"""So many groups of batches are done at a time, those of each owner in turn; the other places are for others."""
+"""Maximum number of groups that run at a time, with owners in turn. Other requests use the remaining slots."""
 DOCUMENTS = 4
-"""So many large documents are decoded and done at a time; one owner's are at most 3 of them."""
+"""Maximum number of large documents that are decoded and run at a time, at most 3 of one owner."""
 SMALL_DOCUMENTS = 32
-"""So many other documents are decoded and done at a time: each collects up to 4 MiB of results in memory."""
+"""Maximum number of small documents that are decoded and run at a time. Each holds up to 4 MiB of results in memory."""
 READERS = 4
-"""So many documents of up to 64 KiB and groups of lines are read at a time, those of each owner in turn: to read is
-work of the event loop, for which others wait."""
+"""Maximum number of documents of up to 64 KiB and groups of lines that are parsed at a time, with owners in turn.
+Parsing runs on the event loop, so other requests wait meanwhile."""
 
 
 class BatchPlaces:
-    """Places for groups, for large and small documents, and for what is being read on the event loop."""
+    """Semaphores for groups, large and small documents, and for parsing on the event loop."""
 
     def __init__(self) -> None:
         self.groups = FairSemaphore(GROUPS)

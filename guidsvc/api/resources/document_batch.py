@@ -1,7 +1,7 @@
-"""A batch that comes as one JSON document: its operations are done a group at a time, and answered by one document.
+"""A batch in one JSON document: runs its operations group by group, and renders the results as one document.
 
-The answer has a bound in bytes. Each operation has room for its result in brief from the start; records are shown as
-long as there is room beside that.
+The response is bounded in bytes. Room for the brief result of each operation is reserved from the start; the rest is
+for whole results, in order.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from guidsvc.services import write_attempt as attempts
 from guidsvc.services.idempotency import GuidFactory
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024
-"""The size of an answer: where a record has no room, its result is in brief."""
+"""Maximum size of a response. Results that do not fit are brief."""
 READ_AT_ONCE = 16
-"""So many operations are validated in one turn of the event loop."""
+"""Maximum number of operations that are validated in one iteration of the event loop."""
 
 
 class DocumentBatch:
-    """The operations of a document, as JSON values; `applied` are headers of the answer.
+    """The operations of a document, as JSON values. `applied` are headers of the response.
 
-    `confirm` raises what ends the caller's authority; the operations that are left are then answered with that.
+    `confirm` raises an error if the caller has lost its authority. It becomes the result of the remaining operations.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class DocumentBatch:
         self._briefs: list[bytes] = []
 
     async def perform(self, draws: GuidFactory | None) -> Response:
-        """Do all of it."""
+        """Run all operations and return the response."""
         texts: list[bytes] = []
         room = MAX_RESULT_BYTES - len(self._values) * (BRIEF_BYTES + 1)
-        for start in range(0, len(self._values), GROUP):  # read group by group too: others are served in between
+        for start in range(0, len(self._values), GROUP):  # other requests run between groups
             group = self._values[start : start + GROUP]
             for result in await self._do(group, start, draws and partial(_from, draws, start)):
                 text = result.within(room + BRIEF_BYTES)
@@ -58,7 +58,7 @@ class DocumentBatch:
         return Response(200, self._applied, _document(texts))
 
     def brief(self) -> Response:
-        """Return the answer without records."""
+        """Return the response without records."""
         return Response(200, {"Preference-Applied": "return=minimal"}, _document(self._briefs))
 
     async def _do(self, values: Sequence[Any], start: int, draws: GuidFactory | None) -> list[Result]:
@@ -79,7 +79,7 @@ async def _read(values: Sequence[Any]) -> list[ParsedOperation]:
     asked: list[ParsedOperation] = []
     for value in values:
         if asked and len(asked) % READ_AT_ONCE == 0:
-            await asyncio.sleep(0)  # others are served in between, however large the metadata are
+            await asyncio.sleep(0)  # let other requests run, however large the metadata is
         asked.append(read_value(value))
     return asked
 
@@ -89,12 +89,12 @@ def _document(results: Sequence[bytes]) -> str:
 
 
 def _from(draws: GuidFactory, start: int, place: int) -> ClaimedDraw:
-    """Draw for a place in the group that begins there."""
+    """Generate a GUID for an operation of the group that starts at `start`."""
     return draws(start + place)
 
 
 def _note(*, is_refused: bool = False, has_done: bool = False) -> None:
-    """Note of the attempt under way whether its answer may be given again."""
+    """Record in the current write attempt whether its response may be stored for replay."""
     attempt = attempts.CURRENT.get()
     if attempt is not None:
         attempt.is_refused |= is_refused

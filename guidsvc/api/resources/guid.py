@@ -1,4 +1,4 @@
-"""One GUID: `/guid/{guid}`; and how a record is answered, here and at `/guid`."""
+"""The resource `/guid/{guid}`, and the base class that it shares with `/guid`."""
 
 from typing import TypeVar
 
@@ -44,7 +44,7 @@ OF_RECORDS = always(ETAG, LAST_MODIFIED)
 OF_READ = (*OF_RECORDS, CACHE_STATUS)
 OF_WRITTEN = (*OF_RECORDS, PREFERENCE_APPLIED)
 LEADS_TO = ("getGuid", "putGuid", "patchGuid", "deleteGuid")
-"""What can be done with a record that there is."""
+"""Operations on an existing record."""
 BAD_BODY = (InvalidRequest, TooLarge, UnsupportedMediaType)
 OF_WRITES = (PreconditionFailed, OutcomeUnknown)
 
@@ -52,56 +52,56 @@ OF_KEYS = (IdempotencyMismatch, InProgress, ReceiptsFull)
 
 CREATED_NOW = ResponseSpec(
     201,
-    "It was created. `return=minimal` leaves the body out.",
+    "The record was created. `return=minimal` omits the body.",
     answers.Record,
     headers=(*always(LOCATION), *OF_WRITTEN),
     leads_to=LEADS_TO,
 )
 _UPDATED = ResponseSpec(
     200,
-    "The record as it now is, if the key has the scope `read`.",
+    "The updated record, if the key has the scope `read`.",
     answers.Record,
     headers=OF_WRITTEN,
     leads_to=LEADS_TO,
 )
 _MINIMAL = ResponseSpec(
-    204, "It is done; `return=minimal` was preferred, or the key lacks the scope `read`.", headers=OF_WRITTEN
+    204, "The record was updated. No body: `return=minimal`, or the key lacks the scope `read`.", headers=OF_WRITTEN
 )
 _Query = TypeVar("_Query", bound=RecordQuery)
 
 
 class RecordHandler(Handler):
-    """What both paths have in common: the service, and how a record is answered."""
+    """Base class of both resources: the service, and the rendering of records."""
 
     label = "guids"
     _full = False
 
     @property
     def service(self) -> GuidService:
-        """The service, as it acts for who asks."""
+        """The service on behalf of the caller."""
         return self.context.service.acting_for(self.caller)
 
     def read_view(self, model: type[_Query]) -> _Query:
-        """Return the model that the query makes, and answer records in full from here on if that asks for it."""
+        """Parse the query, and render records in full from now on if it contains `view=full`."""
         query = self.read_query(model)
         self._full = query.view is not None
         return query
 
     def asked(self, guid: str = "") -> GuidRequest:
-        """Return what is asked of a GUID."""
+        """Return the request on a GUID, for `guid_actions`."""
         return GuidRequest(str(self.request.method), guid, self.request.headers, self.received, self._full)
 
     def answer_of(self, status: int, record: Record) -> Response:
-        """Return the answer that a record makes, as the client would like it."""
+        """Return the response with a record, as the preferences of the client ask for it."""
         return records.record_response(self.service, self.asked(), status, record)
 
     def rendered(self, record: Record) -> bytes:
-        """Return the record as JSON, in full if that was asked for."""
+        """Return the record as JSON, in full with `view=full`."""
         return self.context.service.full(record, self.caller) if self._full else record.json_body
 
 
 class GuidHandler(RecordHandler):
-    """One GUID, named in the path."""
+    """The GUID in the path."""
 
     in_path = {
         "guid": {
@@ -116,14 +116,14 @@ class GuidHandler(RecordHandler):
         "getGuid",
         "Read a GUID",
         ResponseSpec(200, "The record.", answers.Record, headers=OF_READ),
-        ResponseSpec(304, "It is one that `If-None-Match` names.", headers=OF_READ),
+        ResponseSpec(304, "The record has an entity tag of `If-None-Match`.", headers=OF_READ),
         query=RecordQuery,
         headers=CONDITIONS,
         problems=(InvalidGuid, InvalidRequest, NotFound, Expired, PreconditionFailed),
         required_scope=ACTIONS["GET"].scope,
     )
     async def get(self, text: str) -> None:
-        """Answer with the record of a live GUID; one that has expired is 410, whatever is asked of it."""
+        """Return the record of a live GUID. An expired GUID returns 410, whatever the preconditions."""
         self.read_view(RecordQuery)
         reply = self._at_hand(self.asked(text))
         if reply is None:
@@ -134,7 +134,7 @@ class GuidHandler(RecordHandler):
     head = get
 
     def _at_hand(self, asked: GuidRequest) -> Response | None:
-        """Return the answer to a read, if it is at hand, and note where it was."""
+        """Return the response to a read if the cache has it, and record its source; None if the store must be read."""
         reads = self.context.monitor.meters.cache
         misses = reads.misses
         reply = records.get_nowait(self.service, asked)
@@ -155,11 +155,11 @@ class GuidHandler(RecordHandler):
         required_scope=ACTIONS["PUT"].scope,
     )
     async def put(self, text: str) -> None:
-        """Create the GUID, or merge the members that are given into its record.
+        """Create the GUID, or merge the given members into its record.
 
-        A new one needs a user. One that has expired by itself is renewed, for the default life if no expiry is given.
-        One that was revoked, which is one whose expiry was in the past when it was written, needs an expiry (410). What
-        changes nothing leaves the version as it is. Preconditions are judged first.
+        A new GUID requires a user. A GUID that expired by itself is renewed, for the default lifetime unless an expiry
+        is given. A revoked GUID (its expiry was already in the past when it was written) is changed only if an expiry
+        is given, otherwise 410. A PUT that changes nothing keeps the version. Preconditions are evaluated first.
         """
         self.read_view(RecordQuery)
         await self._finish_action(text)
@@ -177,10 +177,10 @@ class GuidHandler(RecordHandler):
         required_scope=ACTIONS["PATCH"].scope,
     )
     async def patch(self, text: str) -> None:
-        """Apply a JSON merge patch to the record of the GUID, which must exist.
+        """Apply a JSON merge patch to the record of an existing GUID.
 
-        Null removes a member of the metadata, or all of them. A GUID that has expired, or was revoked, is changed only
-        by a patch that gives it an expiry (410). Preconditions are judged first.
+        `null` removes a member of the metadata, or all of it. An expired or revoked GUID is changed only by a patch
+        that contains an expiry, otherwise 410. Preconditions are evaluated first.
         """
         self.read_view(RecordQuery)
         await self._finish_action(text)
@@ -188,7 +188,7 @@ class GuidHandler(RecordHandler):
     @operation(
         "deleteGuid",
         "Delete a GUID",
-        ResponseSpec(204, "It is deleted."),
+        ResponseSpec(204, "The record was deleted."),
         query=NoQuery,
         headers=CONDITIONS,
         problems=(InvalidGuid, InvalidRequest, NotFound, PreconditionRequired, *OF_WRITES),

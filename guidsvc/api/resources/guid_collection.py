@@ -1,4 +1,4 @@
-"""All GUIDs, `/guid`: lists of them, and where new ones are drawn."""
+"""The resource `/guid`: lists of records, and creation under generated GUIDs."""
 
 from collections.abc import AsyncGenerator
 from http.client import CREATED, OK
@@ -41,16 +41,16 @@ _CREATION: dict[str, Any] = {
 
 
 class GuidsHandler(RecordHandler):
-    """The collection."""
+    """The collection of all GUIDs."""
 
     @operation(
         "listGuids",
         "List GUIDs",
         ResponseSpec(
             200,
-            "A page, or all of them.",
+            "A page of matching records, or a stream of all.",
             answers.Page,
-            other={constants.NDJSON: "All that is selected: a record a line, as JSON."},
+            other={constants.NDJSON: "All matching records, one per line, as JSON."},
             headers=(LINK, PREFERENCE_APPLIED, *always(VARY)),
         ),
         query=ListQuery,
@@ -59,10 +59,10 @@ class GuidsHandler(RecordHandler):
         required_scope=READ,
     )
     async def get(self) -> None:
-        """Answer with a page of the records that the query selects, or with all of them as a stream of lines.
+        """Return a page of the records that match the query, or all of them as a stream of lines.
 
-        They come in the order of their GUIDs. Who walks from page to page by `next` sees each record that exists
-        throughout exactly once. Only an admin may filter by owner.
+        Records are sorted by GUID. Following `next` from page to page returns each record that exists throughout
+        exactly once. Only admins may filter by owner.
         """
         query = self.read_view(ListQuery)
         if query.owner is not None:
@@ -81,7 +81,7 @@ class GuidsHandler(RecordHandler):
 
     @operation("createGuid", "Create a GUID", _CREATED, **_CREATION)
     async def post(self) -> None:
-        """Create a record under a GUID that the service draws."""
+        """Create a record under a GUID that the service generates."""
         self.read_view(RecordQuery)
         creation, conditions = self.read_body(CreateCommand), self.read_conditions()
 
@@ -94,7 +94,7 @@ class GuidsHandler(RecordHandler):
 
     @operation("drawGuid", "Create a GUID, by PUT", _CREATED, **_CREATION)
     async def put(self) -> None:
-        """Create a record under a GUID that the service draws, as POST does."""
+        """Create a record under a GUID that the service generates, like POST."""
         await self.post()
 
     async def _page(self, query: ListQuery) -> bytes:
@@ -114,7 +114,7 @@ class GuidsHandler(RecordHandler):
     async def _lines(self, query: ListQuery) -> AsyncGenerator[bytes]:
         async for records in self.service.walk(query):
             part = b"".join(self.rendered(record) + b"\n" for record in records)
-            del records  # the client may take long: what waits for it is the part alone
+            del records  # a slow client must keep only the rendered part in memory
             handover = [part]
             del part
             yield handover.pop()

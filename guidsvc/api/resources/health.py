@@ -1,4 +1,4 @@
-"""What an operator, an orchestrator or the curious ask: is it alive, is it ready, what is it?"""
+"""Health and version: `/livez`, `/readyz`, `/version` and `/`."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from guidsvc.api.execution.context import Probe
 from guidsvc.errors import ShuttingDown, StoreReadOnly, StoreReplaced, StoreUnavailable, Unavailable
 
 PROBE_SECONDS = 2.0
-"""A part that takes longer than this to answer counts as down."""
+"""Timeout of a probe, in seconds. A component that does not respond in time is down."""
 
 LINKS = {
     "guid": "/guid",
@@ -26,58 +26,58 @@ _UP, _DOWN, _READ_ONLY, _REPLACED = "up", "down", "read-only", "replaced"
 
 
 class LiveHandler(Handler):
-    """Alive: the event loop turns."""
+    """Liveness: the event loop runs."""
 
     label = "health"
 
-    @operation("getLivez", "Is it alive?", ResponseSpec(200, "It is.", answers.Live))
+    @operation("getLivez", "Check liveness", ResponseSpec(200, "The process is alive.", answers.Live))
     async def get(self) -> None:
-        """Answer, which is all there is to it."""
+        """Return 200 if the process can respond."""
         self.reply(200, {"status": "live"})
 
     head = get
 
 
 class ReadyHandler(Handler):
-    """Ready: the store answers. Degraded: slower without the cache, or no writes for want of a disk that takes them."""
+    """Readiness: the store responds. Degraded: reads are slower without the cache, or the store rejects writes."""
 
     label = "health"
 
-    @operation("getReadyz", "Is it ready?", ResponseSpec(200, "It is, or is degraded.", answers.Ready))
+    @operation("getReadyz", "Check readiness", ResponseSpec(200, "The service is ready or degraded.", answers.Ready))
     async def get(self) -> None:
-        """Answer with the state of each part; a problem if the store is down, or the service about to end."""
+        """Return the state of each component; a problem if the store is down or the service is shutting down."""
         if self.pipeline.in_flight.draining:
-            raise ShuttingDown("the service is about to end")
+            raise ShuttingDown("the service is shutting down")
         probes = self.context.probes
         store, cache = await asyncio.gather(_state(probes.store), _state(probes.cache))
         if store == _DOWN:
-            raise StoreUnavailable("the store does not answer the probe of /readyz")
+            raise StoreUnavailable("the store did not respond to the probe of /readyz")
         self.reply(200, {"status": "ready" if store == cache == _UP else "degraded", "store": store, "cache": cache})
 
     head = get
 
 
 class VersionHandler(Handler):
-    """Which guidsvc this is."""
+    """The version of the service."""
 
     label = "about"
 
-    @operation("getVersion", "Which version is it?", ResponseSpec(200, "Name and version.", answers.Version))
+    @operation("getVersion", "Read the version", ResponseSpec(200, "The name and version.", answers.Version))
     async def get(self) -> None:
-        """Answer with name and version."""
+        """Return the name and version of the service."""
         self.reply(200, {"name": "guidsvc", "version": guidsvc.__version__})
 
     head = get
 
 
 class RootHandler(Handler):
-    """Where a visitor starts."""
+    """The entry point: links to the other paths."""
 
     label = "about"
 
-    @operation("getRoot", "What is there?", ResponseSpec(200, "Name, version and links.", answers.Root))
+    @operation("getRoot", "List the entry points", ResponseSpec(200, "The name, version and links.", answers.Root))
     async def get(self) -> None:
-        """Answer with name, version and links."""
+        """Return the name and version of the service, and links to its paths."""
         self.reply(200, {"name": "guidsvc", "version": guidsvc.__version__, "links": LINKS})
 
     head = get

@@ -1,7 +1,7 @@
 """API keys, for admins: `/keys`, `/keys/{id}`, and `/keys/{id}/rotation`.
 
-The text of a key is in the one reply that makes it, and nowhere else: no reply here may be kept by anybody, nor for an
-Idempotency-Key.
+Only the response that creates or rotates a key contains its text. So no cache may store responses of these paths, and
+none is stored for an Idempotency-Key.
 """
 
 from http.client import CREATED, NO_CONTENT, OK
@@ -19,51 +19,54 @@ from guidsvc.domain.commands import NoQuery
 from guidsvc.errors import Forbidden, InvalidField, InvalidRequest, KeyNotActive, NoSuchKey, OutcomeUnknown
 from guidsvc.services.key_service import Issued, KeyService
 
-_LOCATION = LOCATION._replace(description="Where the new key is.", example=f"/keys/{EXAMPLE_ID}")
+_LOCATION = LOCATION._replace(description="The path of the new key.", example=f"/keys/{EXAMPLE_ID}")
 _LINK = LINK._replace(example=f'</keys?cursor={EXAMPLE_ID}>; rel="next"')
 
 
 class KeyServiceHandler(Handler):
-    """What all of these paths have in common."""
+    """Base class of the handlers of keys."""
 
     label = "keys"
 
     @property
     def keyring(self) -> KeyService:
-        """The keys; Forbidden where anybody may ask: they would make themselves keys for when that is no longer so."""
+        """The key service. Forbidden without access control: anybody could create keys for later use."""
         if self.context.authenticator is None:
             raise Forbidden(
-                None, "While access control is off keys are made by the command, python pdapt.py keys create, only."
+                None,
+                "Access control is off, so keys cannot be managed over HTTP: use the command python pdapt.py keys.",
             )
         return self.context.keys.acting_for(self.caller)
 
     def refuse_idempotency(self) -> None:
-        """Refuse a request that is to be answered with a key, and that asks for its answer to be kept."""
+        """Reject an Idempotency-Key: the response contains a key and must not be stored."""
         if IDEMPOTENCY_KEY.name in self.request.headers:
             raise InvalidRequest(
                 InvalidField(
-                    "", "is not taken here: an answer that shows a key is not kept", header=IDEMPOTENCY_KEY.name
+                    "",
+                    "is not accepted here, as responses with keys are never stored; remove it",
+                    header=IDEMPOTENCY_KEY.name,
                 )
             )
 
     def reply_issued(self, status: int, issued: Issued) -> None:
-        """End the request with a key and its text."""
+        """Respond with a key and its text."""
         self.reply(status, self.keyring.describe(issued.key) | {"key": issued.text})
 
 
 class KeysHandler(KeyServiceHandler):
-    """All keys."""
+    """The collection of all keys."""
 
     @operation(
         "listKeys",
         "List API keys",
-        ResponseSpec(200, "A page of them.", answers.KeyPage, headers=(_LINK,)),
+        ResponseSpec(200, "A page of keys.", answers.KeyPage, headers=(_LINK,)),
         query=KeysQuery,
         problems=(InvalidRequest,),
         required_scope=ADMIN,
     )
     async def get(self) -> None:
-        """Answer with a page of the keys, in the order of their ids: also of those that are no longer good."""
+        """Return a page of the keys, sorted by id, including revoked and expired ones."""
         keyring, query = self.keyring, self.read_query(KeysQuery)
         async with self.slot():
             found = await keyring.page(query.cursor or "", query.page + 1)
@@ -78,14 +81,14 @@ class KeysHandler(KeyServiceHandler):
     @operation(
         "createKey",
         "Create an API key",
-        ResponseSpec(201, "It was created.", answers.IssuedKey, headers=always(_LOCATION)),
+        ResponseSpec(201, "The key was created.", answers.IssuedKey, headers=always(_LOCATION)),
         query=NoQuery,
         body=KeyCreation,
         problems=(*BAD_BODY, OutcomeUnknown),
         required_scope=ADMIN,
     )
     async def post(self) -> None:
-        """Create a key, and answer with its text, `key`, which is not kept, and is never shown again."""
+        """Create a key and return its text, `key`. The service does not store the text and never shows it again."""
         keyring = self.keyring
         self.read_query(NoQuery)
         self.refuse_idempotency()
@@ -97,13 +100,13 @@ class KeysHandler(KeyServiceHandler):
 
 
 class OneKeyHandler(KeyServiceHandler):
-    """A key, named in the path."""
+    """Base class of the handlers of one key, named in the path."""
 
     in_path = {
         "id": {
             "type": "string",
             "pattern": KEY_ID_PATTERN,
-            "description": "The id of a key: what stands between `gs_` and the next `_`.",
+            "description": "The id of a key: the part of its text between `gs_` and the next `_`.",
             "examples": [EXAMPLE_ID],
         }
     }
@@ -115,13 +118,13 @@ class KeyHandler(OneKeyHandler):
     @operation(
         "getKey",
         "Read an API key",
-        ResponseSpec(200, "What is known of it.", answers.Key),
+        ResponseSpec(200, "The key, without its text.", answers.Key),
         query=NoQuery,
         problems=(InvalidRequest, NoSuchKey),
         required_scope=ADMIN,
     )
     async def get(self, key_id: str) -> None:
-        """Answer with what is known of a key, good or not: whose it is, what it may do, and when it was used."""
+        """Return the owner, scopes, last use and state of a key, valid or not."""
         keyring = self.keyring
         self.read_query(NoQuery)
         async with self.slot():
@@ -133,13 +136,13 @@ class KeyHandler(OneKeyHandler):
     @operation(
         "revokeKey",
         "Revoke an API key",
-        ResponseSpec(204, "It is revoked."),
+        ResponseSpec(204, "The key was revoked."),
         query=NoQuery,
         problems=(InvalidRequest, NoSuchKey, OutcomeUnknown),
         required_scope=ADMIN,
     )
     async def delete(self, key_id: str) -> None:
-        """Revoke a key, even the one that is shown. All refuse it within 5 seconds; it stays in the list."""
+        """Revoke a key, even that of this request. All processes reject it within 5 seconds. It stays in the list."""
         keyring = self.keyring
         self.read_query(NoQuery)
         async with self.slot():
@@ -148,7 +151,7 @@ class KeyHandler(OneKeyHandler):
 
 
 class RotationHandler(OneKeyHandler):
-    """A new secret for a key."""
+    """The rotation of a key."""
 
     @operation(
         "createRotation",
@@ -160,9 +163,10 @@ class RotationHandler(OneKeyHandler):
         required_scope=ADMIN,
     )
     async def post(self, key_id: str) -> None:
-        """Give a key a new text, and answer with it. The text before is good for the `overlap`; one before that ends.
+        """Give a key a new secret, and return its new text.
 
-        Id, owner, scopes and expiry stay.
+        The previous secret stays valid for `overlap` seconds; an older one ends at once. The id, owner, scopes and
+        expiry do not change.
         """
         keyring = self.keyring
         self.read_query(NoQuery)

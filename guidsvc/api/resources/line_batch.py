@@ -1,8 +1,8 @@
-"""A batch of lines: operations that are done as they come, a group at a time, with results spooled to a temporary file.
+"""A batch of lines: runs operations group by group as they arrive, and spools the results to a temporary file.
 
-The spool takes its bytes, and its file, from the temporary space of the request. A batch ends early where that is used
-up, where its time is over, where too many lines are not operations, or where the caller has lost the right to go on.
-Its last line then says why, and which line was the first that was not done.
+The bytes and the file of the spool count against the temporary space of the request. A batch ends early if that space
+is full, its time limit has passed, too many lines are not operations, or the caller has lost its authority. The last
+line of the response then gives the reason, and the first line that was not executed.
 """
 
 import asyncio
@@ -22,22 +22,22 @@ from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share
 
 GROUP_BYTES = 256 * 1024
-"""Lines are done together up to a group, or to so many bytes."""
+"""A group runs when it has this many bytes, or GROUP lines."""
 WHOLE_PROBLEMS = 100
-"""After so many lines that failed, others are answered by status and line alone."""
+"""Number of failures that are reported with their problem. Later ones have only status and line."""
 MAX_UNREADABLE = 1_000
-"""A batch ends after so many lines that are not operations: nobody needs to know of more at a time."""
+"""Number of lines that are not operations after which a batch ends."""
 READ_AT_ONCE, READ_BYTES = 32, 32 * 1024
-"""So many lines, or bytes, of a group are read in one turn of the event loop."""
+"""Lines, or bytes, of a group that are parsed in one iteration of the event loop."""
 _CHUNK = 64 * 1024
 
 _log = structlog.get_logger(__name__)
 
 
 class LineBatch:
-    """Lines that are done as they come, and their results.
+    """Runs lines as they arrive and collects their results.
 
-    `confirm` raises what ends the caller's authority. `reader_place` returns a place among all batches that are read.
+    `confirm` raises an error if the caller has lost its authority. `reader_place` limits how many batches parse lines.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class LineBatch:
         self._waiting_bytes = 0
         self._opened = opened
         self._spool: IO[bytes] = BytesIO()
-        self._spooled_bytes = 0  # of whole results; if a write failed there is a part of one behind them
-        self._rest = b""  # the results that could not be written
+        self._spooled_bytes = 0  # up to the last complete result: a failed write may leave a part of one behind it
+        self._rest = b""  # results that could not be written to the spool
         self._has_file = self._is_on_disk = False
         self._failures = self._unreadable = 0
         self._end: GuidsvcError | None = None
@@ -70,15 +70,15 @@ class LineBatch:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it does no more lines, and answers what it has done."""
+        """Whether the batch has ended early and runs no more lines."""
         return self._end is not None
 
     def stop(self, error: GuidsvcError) -> None:
-        """End it early, for this reason."""
+        """End the batch early, for this reason."""
         self._end = self._end or detached(error)
 
     async def feed(self, chunk: bytes) -> None:
-        """Take a part of the stream; return when there is room for more."""
+        """Process a chunk of the stream; return when there is room for more."""
         for line in self._lines.feed(chunk):
             if self.abandoned:
                 return
@@ -91,12 +91,12 @@ class LineBatch:
         try:
             self._share.hold(self._waiting_bytes + self._lines.held_bytes)
         except Overloaded as error:
-            if not self._has_begun:  # nothing was done: the whole request is refused
+            if not self._has_begun:  # nothing was executed: reject the whole request
                 raise
             self.stop(error)
 
     async def end(self) -> None:
-        """Do what is left."""
+        """Run the remaining lines."""
         if self._end is not None:
             return
         for line in self._lines.end():
@@ -104,7 +104,7 @@ class LineBatch:
         await self._do_waiting()
 
     async def results(self) -> AsyncGenerator[bytes]:
-        """Yield the results, a line each, some at a time; if it ended early the last line says why."""
+        """Yield the results in chunks, one result per line; after an early end, the last line gives the reason."""
         self._spool.seek(0)
         left = self._spooled_bytes
         while chunk := self._spool.read(min(_CHUNK, left)):
@@ -116,13 +116,13 @@ class LineBatch:
             yield self._performer.refuse(self._end, self._undone()).whole + b"\n"
 
     def _undone(self) -> int:
-        """Return the number of the first line that was not done."""
+        """Return the number of the first line that was not executed."""
         if self._first_undone is not None:
             return self._first_undone
         return self._waiting[0].number if self._waiting else self._lines.number
 
     def abandon(self) -> None:
-        """Do no more: nobody waits for the results. They are dropped, however long the handler stays in memory."""
+        """Stop and free the results, as the client has disconnected. The handler may stay in memory much longer."""
         self.abandoned = True
         self._end, self._waiting, self._spool = None, [], BytesIO()
 
@@ -140,7 +140,7 @@ class LineBatch:
             try:
                 await self._do(waiting)
             except GuidsvcError as error:
-                if not self._has_begun:  # nothing was done: the whole request is refused
+                if not self._has_begun:  # nothing was executed: reject the whole request
                     raise
                 self.stop(error)
         elif self._first_undone is None:
@@ -161,7 +161,7 @@ class LineBatch:
             self._write(self._rendered(results, waiting), results, waiting[-1])
 
     def _rendered(self, results: list[Result], waiting: list[Line]) -> bytes:
-        """Return the results of a group: in brief where they would need a file, and there is none."""
+        """Render the results of a group: brief if they need a file and none is available."""
         text = b"".join(map(self._text, results, waiting))
         try:
             self._reserve(len(text))
@@ -172,7 +172,7 @@ class LineBatch:
         return text
 
     def _reserve(self, size: int) -> None:
-        """Make room for so many bytes of results, in memory or in a file; Overloaded if there can be no file."""
+        """Make room for `size` bytes of results, in memory or in a file; Overloaded if a file is unavailable."""
         if self._is_on_disk or self._spool.tell() + size <= MEMORY_BYTES:
             return
         if not self._has_file:
@@ -181,20 +181,22 @@ class LineBatch:
         try:
             self._move_to_file()
         except OSError as error:
-            _log.warning("a temporary file cannot be written", error=str(error))
-            raise Overloaded(f"a temporary file cannot be written: {error.strerror}") from error
+            _log.warning("temporary file cannot be written", error=str(error))
+            raise Overloaded(f"temporary file cannot be written: {error.strerror}") from error
 
     def _move_to_file(self) -> None:
-        """Move the results to a file; OSError, and they stay in memory, if it cannot be written."""
+        """Move the results to a file; OSError if it cannot be written, and the results stay in memory."""
         self._spool.seek(0)
         with ExitStack() as made:
-            file = made.enter_context(TemporaryFile(buffering=0))  # a buffer would fail again when it is flushed
+            file = made.enter_context(
+                TemporaryFile(buffering=0)
+            )  # a buffer would fail a second time, when it is flushed
             _write_all(file, self._spool.read())
             self._opened.enter_context(made.pop_all())
         self._spool, self._is_on_disk = file, True
 
     async def _read(self, waiting: list[Line]) -> list[ParsedOperation]:
-        """Read the operations of a group, and give way to others in between; stop where the batch ends."""
+        """Parse the operations of a group, letting other requests run in between; stop if the batch ends."""
         asked: list[ParsedOperation] = []
         size = 0
         async with self._reader_place():
@@ -212,14 +214,14 @@ class LineBatch:
         return asked
 
     def _text(self, result: Result, line: Line) -> bytes:
-        """Return a result as a line. Its room in brief has been taken; what it has beyond that is taken now."""
+        """Render a result as a line. Space for a brief result is reserved already; reserve the rest now."""
         text = self._fitting(result, line) + b"\n"
         if len(text) <= BRIEF_BYTES:
             self._share.give_back(BRIEF_BYTES - len(text))
             return text
         try:
             self._share.take(len(text) - BRIEF_BYTES)
-        except Overloaded:  # other requests have it
+        except Overloaded:  # other requests have taken the space
             return result.within(0) + b"\n"
         return text
 
@@ -231,24 +233,24 @@ class LineBatch:
         return result.within(BRIEF_BYTES + self._share.left - 1)
 
     def _write(self, text: bytes, results: list[Result], last: Line) -> None:
-        """Write the results of a group; if that fails, keep them in brief in memory, and end the batch."""
+        """Write the results of a group. If that fails, keep brief results in memory and end the batch."""
         try:
             _write_all(self._spool, text)
             self._spooled_bytes += len(text)
         except OSError as error:
-            _log.warning("a temporary file cannot be written", error=str(error))
+            _log.warning("temporary file cannot be written", error=str(error))
             self._rest = b"".join(result.within(0) + b"\n" for result in results)
             self._first_undone = self._first_undone or last.number + 1
-            self.stop(TemporaryFileUnavailable(f"a temporary file cannot be written: {error.strerror}"))
+            self.stop(TemporaryFileUnavailable(f"temporary file cannot be written: {error.strerror}"))
 
 
 def _write_all(file: IO[bytes], text: bytes) -> None:
-    """Write all of a text, though the system may take a part of it at a time."""
+    """Write all of a text: an unbuffered file may accept only a part at a time."""
     rest = memoryview(text)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def _too_many_unreadable() -> InvalidRequest:
-    detail = "lines are not operations; correct them, and send what begins with this line in another batch"
+    detail = "lines are not operations; correct them, and send this line and the rest in another batch"
     return InvalidRequest(InvalidField("", f"{MAX_UNREADABLE} {detail}"))

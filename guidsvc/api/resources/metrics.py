@@ -1,4 +1,4 @@
-"""What Prometheus asks: `/metrics`."""
+"""The resource `/metrics`, for Prometheus."""
 
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract.headers import VARY, always
@@ -9,7 +9,7 @@ PLAIN, OPEN = "text/plain", "application/openmetrics-text"
 
 
 class MetricsHandler(Handler):
-    """The metrics."""
+    """The metrics of the service."""
 
     label = "health"
 
@@ -18,17 +18,17 @@ class MetricsHandler(Handler):
 
     @operation(
         "getMetrics",
-        "What was counted and measured",
+        "Read the metrics",
         ResponseSpec(
             200,
             "The metrics.",
-            other={PLAIN: "The metrics, a line each.", OPEN: "The same, as OpenMetrics."},
+            other={PLAIN: "The metrics in the text format of Prometheus.", OPEN: "The metrics as OpenMetrics."},
             headers=always(VARY),
         ),
         required_scope=ADMIN,
     )
     async def get(self) -> None:
-        """Answer with the metrics of all processes of the service, as Prometheus reads them."""
+        """Return the metrics of all processes of the service, for Prometheus."""
         content, media_type = await self.context.monitor.render(self.request.headers.get("Accept", ""))
         self.set_header("Content-Type", media_type)
         self.vary("Accept")

@@ -251,7 +251,7 @@ async def test_the_answer_to_a_document_has_a_size(client: Client) -> None:
     assert len([result["record"] for result in read]) > 150
     unread = [result["problem"] for result in results[:300] if result["status"] != 200]
     assert {problem["code"] for problem in unread} == {"too-large"}
-    assert "request of its own" in unread[-1]["detail"]
+    assert "separate request" in unread[-1]["detail"]
     assert {result["status"] for result in results[300:450]} == {201}
     assert sum("record" in result for result in results[300:450]) < 20
     assert {result["status"] for result in results[450:]} == {412}

@@ -128,7 +128,7 @@ async def test_while_access_is_off_nobody_gets_near_to_keys(serving: Serving, co
             for body in (None, {}, ALICE):
                 reply = await client.ask(method, path, json=body)
                 problem = assert_problem(reply, 403, "forbidden")
-                assert "python pdapt.py keys create" in str(problem["detail"])
+                assert "use the command python pdapt.py keys" in str(problem["detail"])
                 assert "WWW-Authenticate" not in reply.headers
     async with open_keys(combination["store_url"]) as kept:
         assert await kept.list("", 1) == []
