@@ -9,24 +9,6 @@ from tests.support.backing_servers import ROOT, pdapt, service
 TEXT = (ROOT / "docs" / "api.md").read_text()
 EXAMPLES = re.findall(r"```sh\n(curl .*?)\n```\n```http\n(.*?)\n```|```sh\n(\w+=\$\(curl .*?\))\n```", TEXT, re.DOTALL)
 """What is asked and answered; or, as the third, a variable that is set to a part of an answer."""
-WORDS = {
-    "GUID": "[0-9A-F]{32}",
-    "CURSOR": "[A-Za-z0-9_-]+",
-    "DATE": "[A-Z][a-z]{2}, [0-9A-Za-z :]+ GMT",
-    "USER": '[^"]+',
-    "ID": "[0-9A-Za-z]{12}",
-    "KEY": "gs_[0-9A-Za-z_]{63}",
-} | dict.fromkeys(["VERSION", "EXPIRE", "TIME", "MS"], "[0-9]+")  # fmt: skip
-
-
-def pattern(promised: str) -> str:
-    """Return what matches all that an answer in the docs stands for."""
-    exact = re.sub(r"<([A-Z]+)>", lambda found: f"\0{found[1]}\0", promised)
-    parts = re.split(r"(\.\.\.|\0[A-Z]+\0)", exact)
-    return "".join(
-        ".*" if part == "..." else WORDS[part.strip("\0")] if part.startswith("\0") else re.escape(part)
-        for part in parts
-    )
 
 
 def run(examples: list[tuple[str, str, str]], port: int, folder: Path, variables: dict[str, str]) -> None:
@@ -40,8 +22,8 @@ def run(examples: list[tuple[str, str, str]], port: int, folder: Path, variables
         status, *headers = head.splitlines()
         assert str(printed.status) == status, (line, printed.text)
         for name, value in (header.split(": ", 1) for header in headers):
-            assert re.fullmatch(pattern(value), printed.headers[name] or ""), (line, name, printed.headers[name])
-        assert re.fullmatch(pattern(text), printed.text.rstrip("\n"), re.DOTALL), (line, printed.text)
+            assert re.fullmatch(curl.pattern(value), printed.headers[name] or ""), (line, name, printed.headers[name])
+        assert re.fullmatch(curl.pattern(text), printed.text.rstrip("\n"), re.DOTALL), (line, printed.text)
 
 
 def test_every_example_is_run_and_answers_as_it_says(tmp_path: Path) -> None:

@@ -11,6 +11,15 @@ from urllib.parse import urlsplit
 
 _ASSIGNMENT = re.compile(r"(\w+)=(\S+)")
 _PIPED = re.compile(r"(\w+)=\$\((curl .*) \| (.*)\)")
+_WORDS = {
+    "GUID": "[0-9A-F]{32}",
+    "CURSOR": "[A-Za-z0-9_-]+",
+    "DATE": "[A-Z][a-z]{2}, [0-9A-Za-z :]+ GMT",
+    "USER": '[^"]+',
+    "ID": "[0-9A-Za-z]{12}",
+    "KEY": "gs_[0-9A-Za-z_]{63}",
+    "REQUEST": "[0-9a-f]{32}",
+} | dict.fromkeys(["VERSION", "EXPIRE", "TIME", "MS"], "[0-9]+")  # fmt: skip
 
 
 class Printed(NamedTuple):
@@ -66,6 +75,16 @@ def _substituted(line: str, variables: Mapping[str, str]) -> str:
     for place in range(0, len(parts), 2):
         parts[place] = re.sub(r"\$(\w+)", lambda found: variables[found[1]], parts[place])
     return "".join(parts)
+
+
+def pattern(promised: str) -> str:
+    """Return the regular expression of an answer in the docs: `<...>` stands for a value, `...` for any text."""
+    exact = re.sub(r"<([A-Z]+)>", lambda found: f"\0{found[1]}\0", promised)
+    parts = re.split(r"(\.\.\.|\0[A-Z]+\0)", exact)
+    return "".join(
+        ".*" if part == "..." else _WORDS[part.strip("\0")] if part.startswith("\0") else re.escape(part)
+        for part in parts
+    )
 
 
 def assignments(block: str) -> dict[str, str]:
