@@ -156,7 +156,7 @@ _ALL = (
         errors.ReceiptsFull(268_435_456),
     ),
     ProblemDoc(
-        f"The body is larger than {MAX_BYTES} bytes; or the results of a batch have no room for this one.",
+        f"The body is larger than {MAX_BYTES} bytes (4 MiB for a batch document), or the results of a batch are full.",
         f"Send a smaller body; the metadata of a record has at most {MAX_METADATA_BYTES} bytes. If a record did not "
         "fit into the results of a batch, read it with a separate request.",
         TooLarge(f"A body is at most {MAX_BYTES} bytes."),

@@ -52,8 +52,8 @@ class LastingHandler(Handler):
         self.set_header("Cache-Control", cache_control)
         etag = etag_of(content)
         self.set_header("ETag", etag)
-        asked = self.request.headers.get("If-None-Match", "")
-        if etag in asked or asked.strip() == "*":  # weak comparison; a hash is not part of other tags
+        tags = self.request.headers.get("If-None-Match", "")
+        if etag in tags or tags.strip() == "*":  # weak comparison; a hash is not part of other tags
             self.reply(304)
         else:
             self.finish(content)

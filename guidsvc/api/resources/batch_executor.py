@@ -117,37 +117,37 @@ class BatchExecutor:
         self._minimal = minimal
         self._logged_failure = ""  # logged once in a row: hundreds of operations may fail for one reason
 
-    async def perform(self, asked: Sequence[ParsedOperation], draws: GuidFactory | None = None) -> list[Result]:
+    async def perform(self, operations: Sequence[ParsedOperation], draws: GuidFactory | None = None) -> list[Result]:
         """Run the operations and return their results. Those on the same GUID run in order, others concurrently."""
         with errand.shielded():  # each completed operation must have its result
-            return await self._perform(asked, draws)
+            return await self._perform(operations, draws)
 
     def refuse(self, error: Exception, line: int | None = None) -> Result:
         """Return the result of an operation that was not run because of this error."""
-        return self._told(error, line)
+        return self._problem_result(error, line)
 
-    async def _perform(self, asked: Sequence[ParsedOperation], draws: GuidFactory | None) -> list[Result]:
-        results: list[Result] = [_NONE] * len(asked)
+    async def _perform(self, operations: Sequence[ParsedOperation], draws: GuidFactory | None) -> list[Result]:
+        results: list[Result] = [_NONE] * len(operations)
         by_guid: dict[object, list[int]] = {}
-        for place, (operation, _) in enumerate(asked):
+        for place, (operation, _) in enumerate(operations):
             by_guid.setdefault(getattr(operation, "guid", None) or place, []).append(place)
 
         async def in_order(places: list[int]) -> None:
             for place in places:
-                results[place] = await self._result(asked[place], draws and draws(place))
+                results[place] = await self._result(operations[place], draws and draws(place))
 
         await asyncio.gather(*map(in_order, by_guid.values()))
         return results
 
-    async def _result(self, asked: ParsedOperation, draw: ClaimedDraw | None) -> Result:
-        if isinstance(asked.operation, Exception):
-            return self._failed(asked.operation, asked.line)
+    async def _result(self, parsed: ParsedOperation, draw: ClaimedDraw | None) -> Result:
+        if isinstance(parsed.operation, Exception):
+            return self._failed(parsed.operation, parsed.line)
         try:
-            return await self._done(asked.operation, draw, asked.line)
+            return await self._execute(parsed.operation, draw, parsed.line)
         except Exception as error:  # noqa: BLE001  # a failed operation must not stop the others
-            return self._failed(error, asked.line)
+            return self._failed(error, parsed.line)
 
-    async def _done(self, operation: BatchOperation, draw: ClaimedDraw | None, line: int | None) -> Result:
+    async def _execute(self, operation: BatchOperation, draw: ClaimedDraw | None, line: int | None) -> Result:
         self._demand(ACTIONS[operation.op.upper()].scope)
         wanted = conditions.of_operation(operation)
         if operation.guid is None:
@@ -166,7 +166,7 @@ class BatchExecutor:
         result = self._rendered(status, record)._replace(is_done=False)
         if result.whole is result.brief:
             return result
-        return result._replace(without=self._told(TooLarge(_NO_ROOM), line).brief)
+        return result._replace(without=self._problem_result(TooLarge(_NO_ROOM), line).brief)
 
     def _rendered(self, status: int, record: Record) -> Result:
         head = to_json({"status": status, "guid": record.guid, "etag": f'"{etag_of(record)}"'})
@@ -190,9 +190,9 @@ class BatchExecutor:
         ):
             self._logged_failure = str(error)
             _log.warning("operation failed", request_id=self._request_id, error=str(error))
-        return self._told(error, line)
+        return self._problem_result(error, line)
 
-    def _told(self, error: Exception, line: int | None) -> Result:
+    def _problem_result(self, error: Exception, line: int | None) -> Result:
         problem = problems.problem_of(error)
         tag = {"etag": f'"{error.version}"'} if isinstance(error, PreconditionFailed) and error.version else {}
         head = to_json({"status": problem.status} | tag)

@@ -68,20 +68,20 @@ class DocumentBatch:
         except GuidsvcError as error:
             _note(is_refused=True)
             return [self._performer.refuse(error)] * len(values)
-        asked = await _read(values)
+        operations = await _read(values)
         async with self._place(patient=start > 0):
-            results = await self._performer.perform(asked, draws)
+            results = await self._performer.perform(operations, draws)
         _note(has_done=any(result.is_done for result in results))
         return results
 
 
 async def _read(values: Sequence[Any]) -> list[ParsedOperation]:
-    asked: list[ParsedOperation] = []
+    operations: list[ParsedOperation] = []
     for value in values:
-        if asked and len(asked) % READ_AT_ONCE == 0:
+        if operations and len(operations) % READ_AT_ONCE == 0:
             await asyncio.sleep(0)  # let other requests run, however large the metadata is
-        asked.append(read_value(value))
-    return asked
+        operations.append(read_value(value))
+    return operations
 
 
 def _document(results: Sequence[bytes]) -> str:

@@ -87,13 +87,13 @@ class RecordHandler(Handler):
         self._full = query.view is not None
         return query
 
-    def asked(self, guid: str = "") -> GuidRequest:
+    def guid_request(self, guid: str = "") -> GuidRequest:
         """Return the request on a GUID, for `guid_actions`."""
         return GuidRequest(str(self.request.method), guid, self.request.headers, self.received, self._full)
 
-    def answer_of(self, status: int, record: Record) -> Response:
+    def response_of(self, status: int, record: Record) -> Response:
         """Return the response with a record, as the preferences of the client ask for it."""
-        return records.record_response(self.service, self.asked(), status, record)
+        return records.record_response(self.service, self.guid_request(), status, record)
 
     def rendered(self, record: Record) -> bytes:
         """Return the record as JSON, in full with `view=full`."""
@@ -125,7 +125,7 @@ class GuidHandler(RecordHandler):
     async def get(self, text: str) -> None:
         """Return the record of a live GUID. An expired GUID returns 410, whatever the preconditions."""
         self.read_view(RecordQuery)
-        reply = self._at_hand(self.asked(text))
+        reply = self._cached_response(self.guid_request(text))
         if reply is None:
             await self._finish_action(text)
         else:
@@ -133,11 +133,11 @@ class GuidHandler(RecordHandler):
 
     head = get
 
-    def _at_hand(self, asked: GuidRequest) -> Response | None:
+    def _cached_response(self, request: GuidRequest) -> Response | None:
         """Return the response to a read if the cache has it, and record its source; None if the store must be read."""
         reads = self.context.monitor.meters.cache
         misses = reads.misses
-        reply = records.get_nowait(self.service, asked)
+        reply = records.get_nowait(self.service, request)
         if reply is not None:
             record_source(reads.source(misses))
         return reply
@@ -201,5 +201,5 @@ class GuidHandler(RecordHandler):
 
     async def _finish_action(self, text: str) -> None:
         """Execute the action of the method in an admission slot, and finish the request."""
-        asked = self.asked(text)
-        self.send(await self.pipeline.execute(self.slot(), ACTIONS[asked.method], asked, self.caller))
+        request = self.guid_request(text)
+        self.send(await self.pipeline.execute(self.slot(), ACTIONS[request.method], request, self.caller))

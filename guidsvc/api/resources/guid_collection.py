@@ -87,7 +87,7 @@ class GuidsHandler(RecordHandler):
 
         async def create(draws: GuidFactory | None) -> Response:
             record = await self.service.create(creation, conditions, draw=draws and draws(0))
-            return self.answer_of(CREATED, record)
+            return self.response_of(CREATED, record)
 
         async with self.slot():
             await self.send_idempotent(create)

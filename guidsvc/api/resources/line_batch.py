@@ -154,9 +154,9 @@ class LineBatch:
         async with self._place(patient=self._has_begun):
             self._has_begun = True
             self._first_undone = None
-            asked = await self._read(waiting)
-            self._share.give_back((len(waiting) - len(asked)) * BRIEF_BYTES)
-            results = [] if self.abandoned else await self._performer.perform(asked)
+            operations = await self._read(waiting)
+            self._share.give_back((len(waiting) - len(operations)) * BRIEF_BYTES)
+            results = [] if self.abandoned else await self._performer.perform(operations)
         if not self.abandoned:
             self._write(self._rendered(results, waiting), results, waiting[-1])
 
@@ -197,7 +197,7 @@ class LineBatch:
 
     async def _read(self, waiting: list[Line]) -> list[ParsedOperation]:
         """Parse the operations of a group, letting other requests run in between; stop if the batch ends."""
-        asked: list[ParsedOperation] = []
+        operations: list[ParsedOperation] = []
         size = 0
         async with self._reader_place():
             for line in waiting:
@@ -205,13 +205,13 @@ class LineBatch:
                     self.stop(_too_many_unreadable())
                     self._first_undone = line.number
                     break
-                asked.append(read_line(line))
-                self._unreadable += isinstance(asked[-1].operation, Exception)
+                operations.append(read_line(line))
+                self._unreadable += isinstance(operations[-1].operation, Exception)
                 size += len(line.text or b"")
-                if len(asked) % READ_AT_ONCE == 0 or size >= READ_BYTES:
+                if len(operations) % READ_AT_ONCE == 0 or size >= READ_BYTES:
                     size = 0
                     await asyncio.sleep(0)
-        return asked
+        return operations
 
     def _text(self, result: Result, line: Line) -> bytes:
         """Render a result as a line. Space for a brief result is reserved already; reserve the rest now."""
