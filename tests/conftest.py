@@ -41,6 +41,9 @@ from tests.support.backing_servers import Server, mongo_server, redis_server
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client
 
+# So that a failure shows the values.
+pytest.register_assert_rewrite("tests.support.assertions", "tests.support.metrics", "tests.support.stored_records")
+
 SERVERS = ["httptools", "tornado"]
 COMBINATIONS = ["sqlite+memory", "sqlite+redis", "mongo+memory", "mongo+redis"]
 STORES = ["sqlite", "mongo", "local-cache", "shared-cache"]

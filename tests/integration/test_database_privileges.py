@@ -19,11 +19,11 @@ from guidsvc.cache.timings import CacheTimings
 from guidsvc.errors import CacheUnavailable, StartError
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import ExpectedLogs, FakeClock
-from tests.integration.cache.test_redis_cache import TIMING, opened, settled, until_on
 from tests.support.backing_servers import ROOT, Server, guarded_mongo_server, redis_server
 from tests.support.certificates import Certificate
 from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore
+from tests.support.redis_cache import TIMING, opened, settled, until_on
 
 PASSWORD = "s3cret-s3cret"
 (LINE,) = re.findall(r"^user guidsvc .*$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)

@@ -19,6 +19,7 @@ from guidsvc.api.contract import problems
 from guidsvc.config import PREFIX, Settings, listed
 from tests.support import curl_examples as curl
 from tests.support.backing_servers import ROOT, redis_server, service
+from tests.support.image import interpolate
 
 README = (ROOT / "README.md").read_text()
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
@@ -199,15 +200,8 @@ def test_the_other_files_for_vs_code_are_json() -> None:
 
 @pytest.fixture
 def compose() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(interpolated((ROOT / "docker-compose.yml").read_text()))
+    loaded: dict[str, Any] = yaml.safe_load(interpolate((ROOT / "docker-compose.yml").read_text()))
     return loaded
-
-
-def interpolated(text: str) -> str:
-    """Do what compose does with variables of which none is set: take their defaults, and fail if there is none."""
-    text = re.sub(r"\$\{\w+:-([^}]+)\}", r"\1", text)
-    assert not re.search(r"(?<!\$)\$(?!\$)", text)
-    return text.replace("$$", "$")
 
 
 def test_the_databases_are_reached_by_the_app_alone_and_with_a_password(compose: dict[str, Any]) -> None:

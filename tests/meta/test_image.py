@@ -12,11 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from tests.meta.test_docs import interpolated
 from tests.support.backing_servers import ROOT, START_SECONDS, free_port, wait_until
-from tests.support.image import Image
+from tests.support.image import Image, interpolate
 
-COMPOSE: dict[str, Any] = yaml.safe_load(interpolated((ROOT / "docker-compose.yml").read_text()))
+COMPOSE: dict[str, Any] = yaml.safe_load(interpolate((ROOT / "docker-compose.yml").read_text()))
 TEXTS = [ROOT / "README.md", ROOT / "docker-compose.yml", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"docker(?:-compose| compose)(?: (?:-\w|--\w[\w-]*))* (exec|run|up|down|logs|ps|pull)\b([^`#\n]*)")
 LINES = [

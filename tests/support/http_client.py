@@ -146,3 +146,19 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
 
 def _dump(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
+
+
+async def raw(client: Client, *parts: bytes) -> Reply:
+    """Send bytes as they are, on a new connection, and return the reply."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+    reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
+    await hang_up(writer)
+    return reply
+
+
+def chunk(data: bytes) -> bytes:
+    """Return data as one chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

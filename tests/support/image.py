@@ -101,3 +101,10 @@ class Image:
         self._inside("/usr/local/bin").mkdir(parents=True, exist_ok=True)
         here = re.sub(r"(?<=[ >])/(?=(venv|app|usr/local)/)", f"{self.root}/", line)
         subprocess.run(["/bin/sh", "-c", here], check=True)
+
+
+def interpolate(text: str) -> str:
+    """Replace variables by their defaults, as compose does where none is set; fail if one has no default."""
+    text = re.sub(r"\$\{\w+:-([^}]+)\}", r"\1", text)
+    assert not re.search(r"(?<!\$)\$(?!\$)", text)
+    return text.replace("$$", "$")

@@ -27,14 +27,14 @@ from guidsvc.services.guid_service import GuidService
 from guidsvc.services.key_service import KeyService
 from guidsvc.store import open_keys
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
-from tests.api.resources.test_metrics import scrape, value
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.backing_servers import ROOT, pdapt, service, wait_until
 from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore
 from tests.support.http_client import Client, Reply
+from tests.support.metrics import scrape, value
 from tests.support.secured_service import Asker, Guarded
-from tests.system.test_supervisor import answers, roll, workers
+from tests.support.supervised_service import answers, roll, workers
 
 PATH = f"/guid/{GUID}"
 NDJSON = {"Content-Type": "application/x-ndjson"}

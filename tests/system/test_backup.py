@@ -29,7 +29,7 @@ from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.backing_servers import ROOT, START_SECONDS, pdapt, service, wait_until
 from tests.support.factories import GUID, record
 from tests.support.http_client import Client
-from tests.system.test_storage_faults import GUIDS, PAGE, damage, filled
+from tests.support.stored_records import GUIDS, PAGE, damage, fill_store
 
 BACKUP = (ROOT / "docs" / "backup.md").read_text()
 FAULTS = (ROOT / "docs" / "failure-modes.md").read_text()
@@ -161,7 +161,7 @@ async def test_the_recipe_for_a_damaged_file_saves_all_but_the_damaged_page(
     tmp_path: Path, shell: Shell, serving: Serving
 ) -> None:
     async with serving() as client:
-        await filled(client)
+        await fill_store(client)
     lost = spoil_page(tmp_path / "guidsvc.db", 300)
     said = shell(recipe(section(FAULTS, "### What to do").partition("*A row or document is no record.*")[0]))
 
@@ -326,7 +326,7 @@ def test_a_backup_that_is_ended_leaves_no_part_of_a_copy(tmp_path: Path, store: 
 def test_a_damaged_store_is_told_and_leaves_no_backup(tmp_path: Path, serving: Serving) -> None:
     async def fill() -> None:
         async with serving() as client:
-            await filled(client)
+            await fill_store(client)
 
     asyncio.run(fill())
     spoil_page(tmp_path / "guidsvc.db", 300)

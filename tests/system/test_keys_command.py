@@ -18,7 +18,7 @@ from guidsvc.domain import api_key as keys
 from guidsvc.store.sqlite.schema import open_writer
 from tests.support.backing_servers import ROOT, Service, pdapt, service, wait_until
 from tests.support.factories import GUID
-from tests.system.test_supervisor import workers
+from tests.support.supervised_service import workers
 
 TEXT = r"gs_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}\n"
 DAY = 24 * 3600

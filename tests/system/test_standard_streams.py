@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from guidsvc.monitoring.standard_streams import PIECE_BYTES, BoundedStream
-from tests.api.resources.test_metrics import scrape, value
 from tests.support.backing_servers import ROOT, START_SECONDS, free_port, wait_until
 from tests.support.http_client import Client
+from tests.support.metrics import scrape, value
 
 GUID = "9094E4C980C74043A4B586B420E69DDF"
 LONG_PATH = f"/{'x' * 190}"

@@ -6,7 +6,6 @@ served; and when it is over writes go on, without a restart.
 
 import asyncio
 import json
-import random
 import resource
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,11 +21,10 @@ from tests.conftest import ExpectedLogs, Serving
 from tests.support.backing_servers import ROOT, Service, service, wait_until
 from tests.support.faulty_disk import set_disk
 from tests.support.http_client import Client, Reply
+from tests.support.stored_records import GUIDS, damage, fill_store, metadata
 
 FAULTY = ROOT / "tests" / "support" / "faulty_disk.py"
 NDJSON = {"Accept": "application/x-ndjson"}
-PAGE = 4096
-GUIDS = [f"{number:032X}" for number in range(400)]
 BAD, GOOD = GUIDS[300], GUIDS[0]
 """BAD is beyond what a stream reads at first."""
 
@@ -34,21 +32,6 @@ BAD, GOOD = GUIDS[300], GUIDS[0]
 def path(guid: str) -> str:
     """Return where a GUID is served."""
     return f"/guid/{guid}"
-
-
-def metadata(number: int) -> dict[str, str]:
-    """Return metadata that say whose they are, and take room."""
-    return {"mark": f"mark{number:04}", "room": "x" * 1000}
-
-
-async def filled(client: Client) -> None:
-    """Put the records in."""
-    lines = [
-        json.dumps({"guid": guid, "user": f"user{number:04}", "metadata": metadata(number)}).encode() + b"\n"
-        for number, guid in enumerate(GUIDS)
-    ]
-    reply = await client.post("/guid:batch", body=b"".join(lines), headers={"Content-Type": "application/x-ndjson"})
-    assert {result["status"] for result in reply.lines} == {201}
 
 
 # The disk
@@ -154,7 +137,7 @@ async def test_a_disk_that_takes_no_writes_refuses_them_and_loses_nothing(
 ) -> None:
     with on_faulty_disk(tmp_path) as running:
         client, disk = Client(running.port), kind(running, tmp_path)
-        await filled(client)
+        await fill_store(client)
         writers = Writers(client)
         tasks = [asyncio.create_task(writers.write(number)) for number in range(8)]
         await writers.until(lambda: len(writers.acknowledged) > 40)
@@ -244,22 +227,12 @@ def _to_full(folder: Path) -> Path:
 # Pages and rows
 
 
-def damage(folder: Path, mark: bytes, without: bytes = b"") -> None:
-    """Overwrite with garbage the first page of the records' file that holds these bytes, and not those."""
-    file = folder / "guidsvc.db"
-    data = file.read_bytes()
-    pages = (data[start : start + PAGE] for start in range(0, len(data), PAGE))
-    place = next(place for place, page in enumerate(pages) if mark in page and not (without and without in page))
-    garbage = random.Random(1).randbytes(PAGE)
-    file.write_bytes(data[: place * PAGE] + garbage + data[(place + 1) * PAGE :])
-
-
 @pytest.fixture
 async def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Client, Service]]:
     """A service whose file has a damaged page: the one of the records, or that of the index, which BAD is in."""
     with service(tmp_path) as first:
         client = Client(first.port)
-        await filled(client)
+        await fill_store(client)
         await client.aclose()
     damage(tmp_path, *request.param)
     with service(tmp_path, "--no-access-log") as running:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +23,15 @@ import pytest
 from guidsvc.process.supervisor import Backoff
 from guidsvc.process.worker_channel import MARGIN_SECONDS
 from guidsvc.server.sockets import open_listeners
-from tests.api.resources.test_metrics import Samples, read, value
 from tests.support.backing_servers import Service, children_of, free_port, pdapt, service, wait_until
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client, read_reply
 from tests.support.load_generator import KEYS, Load
+from tests.support.metrics import Samples, read, value
+from tests.support.supervised_service import LAST_LINE_OF_BANNER, answers, roll, told, workers
 
 READY = {"route": "/readyz", "method": "GET", "status": "200"}
-LAST_LINE_OF_BANNER = "curl"
 ROLLS = 20
-
-
-@contextmanager
-def workers(folder: Path, redis_url: str, *options: str, count: int = 2) -> Iterator[Service]:
-    """Run the service with several workers, inside, from when all serve."""
-    chosen = ["--workers", str(count), "--cache-url", redis_url, "--log-format", "json", "--no-access-log", *options]
-    with service(folder, *chosen) as running:
-        wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
-        yield running
 
 
 def children(running: Service) -> list[int]:
@@ -53,26 +44,6 @@ def is_there(pid: int) -> bool:
     with suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     return False
-
-
-def told(running: Service, event: str) -> list[dict[str, Any]]:
-    """Return the log lines of an event."""
-    lines = [line for line in running.log.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
-    return [line for line in map(json.loads, lines) if line["event"] == event]
-
-
-def answers(running: Service) -> bool:
-    """Whether a new connection is answered, whoever is given it."""
-    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-
-
-def roll(running: Service) -> None:
-    """Have the workers replaced, and return when they are."""
-    before = len(told(running, "workers replaced"))
-    running.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: len(told(running, "workers replaced")) > before, "new workers", running.log)
 
 
 # Metrics

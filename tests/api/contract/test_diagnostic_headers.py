@@ -11,10 +11,10 @@ import pytest
 
 from guidsvc.http.headers.diagnostics import CACHE_STATUS
 from guidsvc.telemetry.tracing import MISS
-from tests.api.resources.test_metrics import until_cached
 from tests.conftest import FakeClock, Serving
 from tests.support.backing_servers import service, wait_until
 from tests.support.factories import GUID, USER
+from tests.support.metrics import until_cached
 from tests.support.secured_service import Guarded
 
 pytestmark = pytest.mark.both_servers

@@ -16,27 +16,16 @@ from guidsvc import errors
 from guidsvc.api.app import make_app
 from guidsvc.api.contract import problems
 from guidsvc.api.execution.pipeline import RequestPipeline
-from tests.api.resources.test_guid import assert_problem
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.api_context import api_context
+from tests.support.assertions import assert_problem
 from tests.support.backing_servers import Server
 from tests.support.factories import GUID, USER
-from tests.support.http_client import Client, Reply, hang_up, read_reply
+from tests.support.http_client import Client, hang_up, raw, read_reply
 
 pytestmark = pytest.mark.both_servers
 
 PATH = f"/guid/{GUID}"
-
-
-async def raw(client: Client, *parts: bytes) -> Reply:
-    """Send bytes as they are, on a connection of their own, and return the reply."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
-    for part in parts:
-        writer.write(part)
-        await writer.drain()
-    reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
-    await hang_up(writer)
-    return reply
 
 
 async def test_a_path_that_names_nothing_is_not_found_whatever_the_method(serving: Serving) -> None:

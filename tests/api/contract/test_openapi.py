@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from guidsvc.api.app import make_app, make_routes
+from guidsvc.api.app import make_app
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import problems
 from guidsvc.api.contract.operation import ResponseSpec, operation
@@ -27,17 +27,10 @@ from guidsvc.domain.record import EXAMPLE_GUID, MAX_TIME
 from guidsvc.http.constants import NDJSON
 from tests.conftest import Serving
 from tests.support.api_context import request_pipeline
+from tests.support.api_document import DOCUMENT, ROUTES, check
 from tests.support.backing_servers import ROOT
 
 pytestmark = pytest.mark.both_servers
-
-ROUTES = make_routes()
-DOCUMENT: dict[str, Any] = json.loads(openapi.render(ROUTES))
-
-
-def check(value: object, schema: dict[str, Any]) -> None:
-    """Check a value by a schema of the document."""
-    jsonschema_rs.Draft202012Validator(schema | {"components": DOCUMENT["components"]}).validate(value)
 
 
 def accepts(schema: dict[str, Any], value: object) -> bool:

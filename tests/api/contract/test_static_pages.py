@@ -12,8 +12,8 @@ from guidsvc.api.contract import problems
 from guidsvc.api.docs import static_pages as pages
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS
 from guidsvc.api.docs.static_pages import FILES, POLICY, read
-from tests.api.resources.test_guid import assert_problem
 from tests.conftest import Serving
+from tests.support.assertions import assert_problem
 
 pytestmark = pytest.mark.both_servers
 

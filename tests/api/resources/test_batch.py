@@ -8,12 +8,11 @@ import pytest
 
 from guidsvc.api.base.input import DISCARD_BYTES
 from guidsvc.api.resources import batch
-from tests.api.contract.test_handler import raw
-from tests.api.resources.test_guid import assert_problem
 from tests.conftest import ExpectedLogs, FakeClock, Serving
+from tests.support.assertions import assert_problem
 from tests.support.backing_servers import Server
 from tests.support.factories import GUID, USER
-from tests.support.http_client import Client, Reply, hang_up, read_reply
+from tests.support.http_client import Client, Reply, hang_up, raw, read_reply
 
 pytestmark = pytest.mark.all_backends
 

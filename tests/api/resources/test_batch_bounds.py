@@ -23,11 +23,10 @@ from guidsvc.errors import Overloaded, SpaceUsed
 from guidsvc.process import file_descriptors as descriptors
 from guidsvc.runtime.temporary_space import MIB, TemporarySpace
 from tests.conftest import ExpectedLogs, Serving
-from tests.support.backing_servers import Service, service, wait_until
+from tests.support.backing_servers import Service, service, service_with_file_limit, wait_until
 from tests.support.factories import GUID, USER
-from tests.support.http_client import Client, Reply, hang_up, read_reply
+from tests.support.http_client import Client, Reply, chunk, hang_up, read_reply
 from tests.support.turns import TurnCounter
-from tests.unit.process.test_file_descriptors import limited
 
 pytestmark = pytest.mark.both_servers
 
@@ -46,10 +45,6 @@ def head(path: str) -> bytes:
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\n"
         "Transfer-Encoding: chunked\r\n\r\n"
     ).encode()
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Endless:
@@ -309,7 +304,10 @@ async def test_results_in_temporary_files_have_a_bound_of_descriptors(tmp_path: 
     """Others are answered in brief, from memory; when those with files have ended there are files again."""
     limit, lines = 120, (GET + b"\n") * GROUP
     most = limit // descriptors.RESERVED_PART // 2
-    with limited(tmp_path, limit, limit, "--no-access-log", "--server", server) as running, ExitStack() as stack:
+    with (
+        service_with_file_limit(tmp_path, limit, limit, "--no-access-log", "--server", server) as running,
+        ExitStack() as stack,
+    ):
         client, watched = Client(running.port), Watched(running.process.pid)
         await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
         streams = [await asyncio.open_connection("127.0.0.1", running.port, limit=1 << 26) for _ in range(most + 5)]

@@ -7,32 +7,14 @@ from email.utils import formatdate
 import pytest
 
 from tests.conftest import FakeClock, Serving
+from tests.support.assertions import assert_problem, pointers
 from tests.support.factories import GUID, USER
-from tests.support.http_client import Client, Reply
+from tests.support.http_client import Client
 
 pytestmark = pytest.mark.all_backends
 
 PATH = f"/guid/{GUID}"
 DAY = 86_400
-
-
-def assert_problem(reply: Reply, status: int, code: str) -> dict[str, object]:
-    """Check that the reply is this problem, in the one shape that all problems have; return its body."""
-    assert reply.status == status, reply
-    assert reply.headers["Content-Type"] == "application/problem+json"
-    body: dict[str, object] = reply.json
-    assert (body["type"], body["status"], body["code"]) == (f"/problems/{code}", status, code)
-    assert body["title"]
-    assert body["detail"]
-    assert body["request_id"] == reply.headers["X-Request-Id"]
-    return body
-
-
-def pointers(reply: Reply) -> list[str]:
-    """Return where the faults are that an invalid request was told."""
-    body = assert_problem(reply, 400, "invalid-request")
-    assert isinstance(body["errors"], list)
-    return [fault["pointer"] for fault in body["errors"]]
 
 
 # The user's specification, line by line
@@ -477,10 +459,10 @@ async def test_an_integer_in_metadata_has_at_most_4300_digits(client: Client) ->
 
 async def test_a_missing_user_is_reported_when_no_member_is_wrong(client: Client) -> None:
     """As docs/summary.md and docs/api.md say: only the write knows whether a PUT creates."""
-    for body, pointers in (({"colour": 1, "expire": "x"}, {"/colour", "/expire"}), ({}, {"/user"})):
+    for body, expected in (({"colour": 1, "expire": "x"}, {"/colour", "/expire"}), ({}, {"/user"})):
         reply = await client.put(f"/guid/{GUID}", body)
         assert_problem(reply, 400, "invalid-request")
-        assert {error["pointer"] for error in reply.json["errors"]} == pointers
+        assert {error["pointer"] for error in reply.json["errors"]} == expected
     reply = await client.put("/guid", {"colour": 1})
     assert {error["pointer"] for error in reply.json["errors"]} == {"/colour", "/user"}
 

@@ -3,9 +3,8 @@
 import asyncio
 import itertools
 import json
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from urllib.parse import quote
 
 import pytest
@@ -14,29 +13,15 @@ from tornado.iostream import StreamClosedError
 from guidsvc.api.base.handler import Handler
 from guidsvc.domain.commands import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from guidsvc.services.guid_service import PAGE_BYTES, PART_BYTES
-from guidsvc.store.sqlite.store import path_of_url
-from tests.api.resources.test_guid import assert_problem
 from tests.conftest import ExpectedLogs, FakeClock, Serving
+from tests.support.assertions import assert_problem
 from tests.support.factories import USER
 from tests.support.http_client import Client, Reply, hang_up, read_chunks
+from tests.support.stored_records import create, drop_records, guid
 
 pytestmark = pytest.mark.all_backends
 
 NDJSON = {"Accept": "application/x-ndjson"}
-
-
-def guid(number: int) -> str:
-    """Name a GUID by its place in the order of keys."""
-    return f"{number:032X}"
-
-
-async def create(client: Client, numbers: range, **members: object) -> list[object]:
-    """Create GUIDs and return their records."""
-    replies = await asyncio.gather(
-        *(client.put(f"/guid/{guid(number)}", {"user": USER} | members) for number in numbers)
-    )
-    assert {reply.status for reply in replies} == {201}
-    return [reply.json for reply in replies]
 
 
 async def pages(client: Client, path: str) -> AsyncIterator[Reply]:
@@ -286,18 +271,12 @@ async def test_a_cursor_is_good_though_its_record_is_gone(client: Client) -> Non
     assert listed(await client.get(f"/guid?cursor={following}")) == [3]
 
 
-def take_away(sqlite_url: str) -> None:
-    """Take the records away from under the service, as only a fault could."""
-    with closing(sqlite3.connect(path_of_url(sqlite_url))) as connection:
-        connection.execute("DROP TABLE records")
-
-
 async def test_a_list_without_its_store_is_unavailable(
     serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("request failed")
     async with serving() as client:
-        take_away(sqlite_url)
+        drop_records(sqlite_url)
         for headers in ({}, NDJSON, {"Prefer": "return=total-count"}):
             assert_problem(await client.get("/guid", headers=headers), 503, "unavailable")
 
@@ -366,7 +345,7 @@ async def test_a_stream_that_breaks_off_is_seen_to(
     async with serving() as client:
         await create(client, range(1200), metadata={"much": "x" * 15_000})
         reader, writer = await open_stream(client)
-        take_away(sqlite_url)
+        drop_records(sqlite_url)
         with pytest.raises(asyncio.IncompleteReadError):
             assert [chunk async for chunk in read_chunks(reader)]
         await hang_up(writer)

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from guidsvc.domain.lifecycle import merge
-from tests.api.resources.test_guid import assert_problem, pointers
-from tests.api.resources.test_preconditions import assert_failed
 from tests.conftest import FakeClock, Serving
+from tests.support.assertions import assert_failed, assert_problem, pointers
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 

@@ -1,8 +1,8 @@
 """What an operator asks."""
 
 import guidsvc
-from tests.api.resources.test_guid import assert_problem
 from tests.conftest import ExpectedLogs, Serving
+from tests.support.assertions import assert_problem
 from tests.support.backing_servers import Server
 from tests.support.factories import GUID, USER
 

@@ -9,11 +9,10 @@ import pytest
 
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY
 from guidsvc.store.sqlite.store import path_of_url
-from tests.api.contract.test_handler import raw
-from tests.api.resources.test_guid import assert_problem
 from tests.conftest import ExpectedLogs, FakeClock, Serving
+from tests.support.assertions import assert_problem
 from tests.support.factories import GUID, USER
-from tests.support.http_client import Client
+from tests.support.http_client import Client, raw
 
 pytestmark = pytest.mark.all_backends
 

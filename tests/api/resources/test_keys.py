@@ -14,9 +14,9 @@ from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import MOST_OVERLAP, OVERLAP
 from guidsvc.domain.commands import MAX_PAGE_SIZE
 from guidsvc.store import open_keys
-from tests.api.contract.test_openapi import DOCUMENT, check
-from tests.api.resources.test_guid import assert_problem, pointers
 from tests.conftest import FakeClock, Serving
+from tests.support.api_document import DOCUMENT, check
+from tests.support.assertions import assert_problem, pointers
 from tests.support.http_client import Reply
 from tests.support.secured_service import Asker, Guarded, Held, everything, until
 

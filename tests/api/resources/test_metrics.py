@@ -9,49 +9,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import guidsvc
 from guidsvc.telemetry.metric_catalog import METRICS
-from tests.api.contract.test_handler import raw
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.backing_servers import ROOT, Server
 from tests.support.factories import GUID, USER
-from tests.support.http_client import Client
+from tests.support.http_client import raw
+from tests.support.metrics import label_values, scrape, until_cached, value
 
 OPERATING = (ROOT / "docs" / "operations.md").read_text()
 PATH = f"/guid/{GUID}"
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def read(text: str) -> Samples:
-    """Read what Prometheus would."""
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def value(samples: Samples, name: str, **labels: str) -> float:
-    """Return the value of a metric, 0 if it has none."""
-    return samples.get((name, frozenset(labels.items())), 0)
-
-
-def label_values(samples: Samples, label: str) -> set[str]:
-    """Return all values of a label."""
-    return {dict(labels)[label] for _, labels in samples if label in dict(labels)}
-
-
-async def scrape(client: Client) -> Samples:
-    """Ask for the metrics."""
-    reply = await client.get("/metrics")
-    assert reply.status == 200
-    return read(reply.body.decode())
-
-
-async def until_cached(client: Client) -> None:
-    """Return when the cache is used: one in Redis is when it has been well for a while."""
-    while True:
-        samples = await scrape(client)
-        if "redis" not in label_values(samples, "cache") or value(samples, "guidsvc_fence", mode="on") == 1:
-            return
 
 
 async def test_requests_reads_and_the_store_s_work_are_counted(serving: Serving, combination: dict[str, str]) -> None:

@@ -8,8 +8,8 @@ from tornado.httputil import HTTPHeaders
 from guidsvc.api.parsing.conditional import parse
 from guidsvc.domain.preconditions import ANY, Conditions
 from guidsvc.errors import InvalidRequest
-from tests.api.resources.test_guid import assert_problem
 from tests.conftest import FakeClock, Serving
+from tests.support.assertions import assert_failed, assert_problem
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply
 
@@ -18,17 +18,6 @@ pytestmark = pytest.mark.all_backends
 PATH = f"/guid/{GUID}"
 CLIENTS = 200
 RACING = 30  # of them at once: all together would only lose more races, not others
-
-
-def assert_failed(reply: Reply, current: Reply | None) -> None:
-    """Check that a precondition failed, and that the current record came with it, if there is one."""
-    body = assert_problem(reply, 412, "precondition-failed")
-    if current is None:
-        assert "record" not in body
-        assert "ETag" not in reply.headers
-    else:
-        assert body["record"] == current.json
-        assert reply.headers["ETag"] == current.headers["ETag"]
 
 
 async def test_a_write_goes_through_if_the_record_is_the_one_that_was_read(client: Client) -> None:

@@ -29,8 +29,8 @@ from guidsvc.store.contract import Database
 from guidsvc.store.mongo.store import open_mongo
 from guidsvc.store.sqlite.search import Finder
 from guidsvc.store.sqlite.store import path_of_url
-from tests.api.resources.test_guid import assert_problem
 from tests.conftest import FakeClock, Serving
+from tests.support.assertions import assert_problem
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, read_reply, reset
 from tests.support.secured_service import Guarded

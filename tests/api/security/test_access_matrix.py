@@ -18,8 +18,8 @@ from guidsvc.domain import api_key as keys
 from guidsvc.domain.caller import ADMIN, SCOPES
 from guidsvc.http.constants import METHODS
 from guidsvc.store import open_keys
-from tests.api.contract.test_openapi import ROUTES
 from tests.conftest import FakeClock, Serving
+from tests.support.api_document import ROUTES
 from tests.support.factories import GUID
 from tests.support.http_client import Reply
 from tests.support.secured_service import Asker, Guarded, Held, everything

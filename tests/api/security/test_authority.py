@@ -14,15 +14,15 @@ from guidsvc.api.resources.document_batch import DocumentBatch
 from guidsvc.errors import StoreUnavailable, Unauthorized
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.cancel_scope import CancelScope
-from tests.api.resources.test_batch_bounds import BATCH, chunk
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID
-from tests.support.http_client import Client, hang_up, read_reply
+from tests.support.http_client import Client, chunk, hang_up, read_reply
 from tests.support.jwt_issuer import AUDIENCE, ISSUER, Signer, claims, key_set
 from tests.support.secured_service import Asker, Guarded, Held, until
 
 pytestmark = pytest.mark.both_servers
 
+BATCH = "/guid:batch"
 EC = Signer("ec")
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,49 +21,19 @@ from guidsvc.cache.timings import CacheTimings
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.runtime import cancel_scope as errand
-from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.store.cache_fence import Fence, Mode
 from guidsvc.store.contract import WOULD_BLOCK
 from guidsvc.telemetry import tracing
-from guidsvc.telemetry.metrics import CacheMetrics
 from guidsvc.telemetry.tracing import RequestTrace
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.backing_servers import Server, redis_server
 from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore, turns
+from tests.support.redis_cache import DOWN, NAME, OFF, TIMING, opened, settled, until_on
 
-DOWN, OFF = "cache is down", "cache is off"
-NAME = "gated"
-TIMING = CacheTimings(lease=0.001, fence_lease=0.2, poll=0.02, hold_down=0.05, skew=0.0, begin=0.1)
-"""The protocol, quicker, and with a lease so short that what is read comes from Redis."""
 HELD = replace(TIMING, lease=5.0)
 """With a lease that outlasts a test."""
-
-
-@asynccontextmanager
-async def opened(
-    at: int | str, store: GatedStore, clock: FakeClock, timing: CacheTimings = TIMING, name: str = NAME
-) -> AsyncIterator[RedisCache]:
-    """Open a cache, as a process has it, in the Redis on a port, or at an address and with a user."""
-    meter = CacheMetrics()
-    url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
-    async with open_link(url, name=name, timing=timing, meter=meter) as link:
-        cache = RedisCache(store, store.fence, link, clock=clock, size_bytes=1_000_000, timing=timing, meter=meter)
-        async with running_in_background(cache.monitor.keep):
-            yield cache
-            await cache.aclose()
-
-
-async def until_on(*caches: RedisCache) -> None:
-    """Return when all of them use Redis."""
-    while not all(cache.monitor.usable and cache._link.up_since for cache in caches):
-        await asyncio.sleep(0.001)
-
-
-async def settled(cache: RedisCache) -> None:
-    """Return when nothing goes on beside the requests."""
-    await cache._beside.drain()
 
 
 async def assert_cached(cache: RedisCache, gated: GatedStore, expected: Record) -> None:

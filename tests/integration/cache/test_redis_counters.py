@@ -6,21 +6,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from guidsvc.cache.redis_counters import RedisCounters, open_counters
+from guidsvc.cache.redis_counters import open_counters
 from guidsvc.cache.redis_pool import reason
 from guidsvc.errors import CacheUnavailable, StartError
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import Server, free_port, redis_server
-
-DOWN = "cache is down, limits are counted"
-PATIENT = 30.0
-"""So long may Redis take in a test that is not about that, however busy the machine."""
-
-
-async def until_up(counters: RedisCounters, *, up: bool = True) -> None:
-    """Return when Redis is asked, or is not any more."""
-    while counters.up is not up:
-        await asyncio.sleep(0.001)
+from tests.support.redis_counters import DOWN, PATIENT, until_up
 
 
 async def test_what_one_process_counts_the_others_see(redis_url: str) -> None:

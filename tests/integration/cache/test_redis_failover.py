@@ -15,10 +15,10 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable
 from guidsvc.store.cache_fence import Mode
 from tests.conftest import ExpectedLogs, FakeClock
-from tests.integration.cache.test_redis_cache import DOWN, NAME, OFF, TIMING, opened, settled, until_on
 from tests.support.backing_servers import START_SECONDS, redis_server
 from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore
+from tests.support.redis_cache import DOWN, NAME, OFF, TIMING, opened, settled, until_on
 
 Client = redis.Redis
 Switch = Callable[[Client, Client], Coroutine[None, None, None]]

@@ -17,11 +17,11 @@ from guidsvc.errors import StoreReplaced
 from guidsvc.store.sqlite.files import WAL_BYTES
 from guidsvc.store.sqlite.schema import claim, open_writer
 from guidsvc.store.sqlite.store import SqliteStore, open_keys_of, open_sqlite
-from tests.api.resources.test_metrics import scrape, value
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.backing_servers import START_SECONDS, Service, service, wait_until
 from tests.support.factories import GUID, record
 from tests.support.http_client import Client
+from tests.support.metrics import scrape, value
 
 PATH = f"/guid/{GUID}"
 TOLD = "store file was removed or replaced"

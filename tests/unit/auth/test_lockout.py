@@ -13,8 +13,8 @@ from guidsvc.auth.rate_limit import Limit
 from guidsvc.cache.redis_counters import RedisCounters, open_counters
 from guidsvc.http.client_address import place_of
 from tests.conftest import ExpectedLogs, FakeClock
-from tests.integration.cache.test_redis_counters import DOWN, PATIENT, until_up
 from tests.support.backing_servers import Server
+from tests.support.redis_counters import DOWN, PATIENT, until_up
 
 LIMIT = Limit(20, 60)
 HERE, THERE = "192.0.2.1", "192.0.2.2"

@@ -12,9 +12,9 @@ from guidsvc.auth.rate_limit import GRANULARITY, UNLIMITED, Limit, RateAllowance
 from guidsvc.cache.redis_counters import RedisCounters, open_counters
 from guidsvc.errors import CacheUnavailable, RateLimited
 from tests.conftest import ExpectedLogs, FakeClock
-from tests.integration.cache.test_redis_counters import DOWN, PATIENT, until_up
 from tests.support.backing_servers import Server
 from tests.support.gated_store import turns
+from tests.support.redis_counters import DOWN, PATIENT, until_up
 
 NAME = "key:one"
 

@@ -5,34 +5,14 @@ import os
 import resource
 import socket
 import ssl
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from guidsvc.process import file_descriptors as descriptors
-from tests.support.backing_servers import ROOT, Service, free_port, wait_until
+from tests.support.backing_servers import Service, service_with_file_limit, wait_until
 from tests.support.certificates import Certificate
 
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
-LIMITED = """
-import os, resource, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (%d, %d))
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
-
-
-@contextmanager
-def limited(folder: Path, soft: int, hard: int, *options: str) -> Iterator[Service]:
-    """Run the service, inside, with limits of file descriptors."""
-    port = free_port()
-    program = [str(ROOT / "pdapt.py"), "--port", str(port), "--log-format", "json", *options]
-    running = Service([sys.executable, "-c", LIMITED % (soft, hard), *program], port, folder)
-    try:
-        yield running
-    finally:
-        if running.process.poll() is None:
-            assert running.stop() == 0, running.log.read_text()
 
 
 def limits_of(running: Service) -> tuple[int, int]:
@@ -58,13 +38,13 @@ def lines(running: Service, event: str) -> list[dict[str, object]]:
 
 
 def test_the_soft_limit_is_raised_to_what_the_connections_need(tmp_path: Path) -> None:
-    with limited(tmp_path, 100, 600, "--max-connections", "300") as running:
+    with service_with_file_limit(tmp_path, 100, 600, "--max-connections", "300") as running:
         assert limits_of(running)[0] == 300 + descriptors.RESERVED
         assert not lines(running, "too few file descriptors")
 
 
 def test_a_limit_that_is_too_low_is_told_at_the_start(tmp_path: Path, server: str) -> None:
-    with limited(tmp_path, 100, 200, "--server", server) as running:
+    with service_with_file_limit(tmp_path, 100, 200, "--server", server) as running:
         assert limits_of(running)[0] == 200
         (line,) = lines(running, "too few file descriptors")
         assert (line["max_connections"], line["file_descriptors"]) == (10_000, 200)
@@ -72,7 +52,7 @@ def test_a_limit_that_is_too_low_is_told_at_the_start(tmp_path: Path, server: st
 
 def test_at_the_limit_new_connections_are_refused_and_the_others_are_served(tmp_path: Path, server: str) -> None:
     options = ("--server", server, "--audit-log", str(tmp_path / "audit.log"), "--grace", "5", "--idle-timeout", "60")
-    with limited(tmp_path, 64, 64, *options) as running, ExitStack() as stack:
+    with service_with_file_limit(tmp_path, 64, 64, *options) as running, ExitStack() as stack:
 
         def connect() -> socket.socket:
             return stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 30))
@@ -120,7 +100,7 @@ def test_connections_that_never_agree_on_tls_leave_descriptors_and_room_later(
 ) -> None:
     """Those beyond the limit too; and whatever ends meanwhile, time-outs are kept afterwards."""
     limits = ("--idle-timeout", "1", "--head-timeout", "4", "--server", server)
-    with limited(tmp_path, 100, 100, *limits, *certificate.flags) as running, ExitStack() as stack:
+    with service_with_file_limit(tmp_path, 100, 100, *limits, *certificate.flags) as running, ExitStack() as stack:
         trusting = certificate.trusting()
         with (
             socket.create_connection(("127.0.0.1", running.port), 30) as plain,

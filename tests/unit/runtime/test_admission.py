@@ -13,11 +13,11 @@ import pytest
 from guidsvc.errors import Overloaded
 from guidsvc.runtime.admission import QUEUE, Admission
 from guidsvc.runtime.cancel_scope import CancelScope
-from tests.api.resources.test_metrics import scrape, value
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.factories import GUID
 from tests.support.gated_store import turns
 from tests.support.http_client import Client
+from tests.support.metrics import scrape, value
 from tests.support.secured_service import Guarded
 
 

@@ -16,9 +16,9 @@ from guidsvc.monitoring import metric_files
 from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.monitoring.prometheus import MultiProcessCollector, render
 from guidsvc.telemetry.metrics import Metrics
-from tests.api.resources.test_metrics import Samples, read, value
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import ROOT
+from tests.support.metrics import Samples, read, value
 
 LEFT_OUT = "guidsvc_metric_files_left_out_total"
 ROUTE = {"route": "/guid", "method": "GET", "status": "200"}

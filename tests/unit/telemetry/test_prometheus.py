@@ -15,9 +15,9 @@ from guidsvc.monitoring import prometheus as exposition
 from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.monitoring.prometheus import MultiProcessCollector, SingleProcessCollector, render
 from guidsvc.telemetry.metrics import Metrics
-from tests.api.resources.test_metrics import Samples, read, value
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import Service, pdapt, service, wait_until
+from tests.support.metrics import Samples, read, value
 
 
 @pytest.fixture(autouse=True)

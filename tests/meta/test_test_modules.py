@@ -1,0 +1,34 @@
+"""Rules for the test modules themselves."""
+
+import ast
+from collections.abc import Iterator
+
+from tests.support.backing_servers import ROOT
+
+MODULES = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def imported_modules(tree: ast.AST) -> Iterator[str]:
+    """Yield each name that a module imports, from its root package on."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def is_in_test_module(name: str) -> bool:
+    """Whether an imported name is a test module, or belongs to one."""
+    return any(part.startswith("test_") for part in name.split("."))
+
+
+def test_no_module_imports_a_test_module() -> None:
+    """What tests share is in tests/support."""
+    found = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in MODULES
+        for name in imported_modules(ast.parse(path.read_text()))
+        if is_in_test_module(name)
+    ]
+
+    assert found == []

@@ -1,0 +1,43 @@
+"""Caches in Redis, opened as a process of the service opens them, with a quicker protocol."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from guidsvc.cache.redis_cache import RedisCache
+from guidsvc.cache.redis_link import open_link
+from guidsvc.cache.timings import CacheTimings
+from guidsvc.runtime.background import running_in_background
+from guidsvc.runtime.clock import Clock
+from guidsvc.telemetry.metrics import CacheMetrics
+from tests.support.gated_store import GatedStore
+
+DOWN, OFF = "cache is down", "cache is off"
+NAME = "gated"
+TIMING = CacheTimings(lease=0.001, fence_lease=0.2, poll=0.02, hold_down=0.05, skew=0.0, begin=0.1)
+"""The protocol, quicker, and with a lease so short that each read comes from Redis."""
+
+
+@asynccontextmanager
+async def opened(
+    at: int | str, store: GatedStore, clock: Clock, timing: CacheTimings = TIMING, name: str = NAME
+) -> AsyncIterator[RedisCache]:
+    """Open a cache in the Redis on a port, or at a URL without its scheme, inside."""
+    meter = CacheMetrics()
+    url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
+    async with open_link(url, name=name, timing=timing, meter=meter) as link:
+        cache = RedisCache(store, store.fence, link, clock=clock, size_bytes=1_000_000, timing=timing, meter=meter)
+        async with running_in_background(cache.monitor.keep):
+            yield cache
+            await cache.aclose()
+
+
+async def until_on(*caches: RedisCache) -> None:
+    """Return when all caches use Redis."""
+    while not all(cache.monitor.usable and cache._link.up_since for cache in caches):
+        await asyncio.sleep(0.001)
+
+
+async def settled(cache: RedisCache) -> None:
+    """Return when no background work is left."""
+    await cache._beside.drain()

@@ -1,0 +1,15 @@
+"""Time limits and conditions for tests of counters in Redis."""
+
+import asyncio
+
+from guidsvc.cache.redis_counters import RedisCounters
+
+DOWN = "cache is down, limits are counted"
+PATIENT = 30.0
+"""Seconds that Redis may take in a test that is not about slowness, on a busy machine."""
+
+
+async def until_up(counters: RedisCounters, *, up: bool = True) -> None:
+    """Return when the counters use Redis, or no longer do."""
+    while counters.up is not up:
+        await asyncio.sleep(0.001)

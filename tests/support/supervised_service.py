@@ -1,0 +1,42 @@
+"""The service with several workers under a supervisor."""
+
+import http.client
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.backing_servers import Service, service, wait_until
+
+LAST_LINE_OF_BANNER = "curl"
+
+
+@contextmanager
+def workers(folder: Path, redis_url: str, *options: str, count: int = 2) -> Iterator[Service]:
+    """Run the service with several workers, inside, once all serve."""
+    chosen = ["--workers", str(count), "--cache-url", redis_url, "--log-format", "json", "--no-access-log", *options]
+    with service(folder, *chosen) as running:
+        wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
+        yield running
+
+
+def told(running: Service, event: str) -> list[dict[str, Any]]:
+    """Return the log lines of an event."""
+    lines = [line for line in running.log.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+    return [line for line in map(json.loads, lines) if line["event"] == event]
+
+
+def answers(running: Service) -> bool:
+    """Whether a new connection gets an answer, from any worker."""
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+
+
+def roll(running: Service) -> None:
+    """Replace the workers, and return when the new ones serve."""
+    before = len(told(running, "workers replaced"))
+    running.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(told(running, "workers replaced")) > before, "new workers", running.log)
