@@ -124,7 +124,7 @@ async def test_what_is_more_than_can_be_done_is_refused_and_the_rest_goes_well(
     expected_logs.add("overload, requests are refused")
     store = GatedStore()
     store.open.clear()
-    async with service(store, server, seconds=1.0, budget=30) as (client, admission):
+    async with service(store, server, seconds=2.0, budget=30) as (client, admission):
         begun = [ask(client, number) for number in range(PLACES)]
         await until(lambda: admission.in_progress == PLACES)
         waiting = [ask(client, PLACES + number) for number in range(QUEUE * PLACES)]
@@ -269,7 +269,7 @@ async def test_a_write_that_the_store_has_is_answered_as_it_ends_however_long_th
 ) -> None:
     store = GatedStore()
     store.swap_gates = [gate := asyncio.Event()]
-    async with service(store, server, seconds=0.2, budget=0.2) as (client, _admission):
+    async with service(store, server, seconds=1.0, budget=1.0) as (client, _admission):
         writing = ask(client, 0)
         await until(lambda: not store.swap_gates)
         assert refused(await asyncio.create_task(_slow_read(client, store))), "whose time was over later"
@@ -295,7 +295,7 @@ def _of_slow_reads(expected_logs: ExpectedLogs) -> None:
 async def test_operations_of_a_batch_that_were_done_are_told_as_done_and_those_not_begun_as_not(server: str) -> None:
     store = GatedStore()
     store.swap_gates = [gate := asyncio.Event()]
-    async with service(store, server, seconds=0.2, budget=0.2) as (client, _admission):
+    async with service(store, server, seconds=1.0, budget=1.0) as (client, _admission):
         same = {"guid": GUIDS[0], "user": "x"}
         operations = [same, same | {"user": "y"}, {"guid": GUIDS[1], "user": "x"}]
         batch = asyncio.create_task(client.post("/guid:batch", {"operations": operations}))
@@ -311,7 +311,7 @@ async def test_operations_of_a_batch_that_were_done_are_told_as_done_and_those_n
 async def test_what_a_batch_has_done_is_told_though_the_rest_of_it_takes_too_long(server: str) -> None:
     store = GatedStore()
     store.swap_gates = [gate := asyncio.Event()]
-    async with service(store, server, seconds=0.2, budget=0.2) as (client, _):
+    async with service(store, server, seconds=1.0, budget=1.0) as (client, _):
         operations = [{"guid": GUIDS[0], "user": "x"}, {"op": "get", "guid": GUIDS[0]}]
         batch = asyncio.create_task(client.post("/guid:batch", {"operations": operations}))
         await until(lambda: not store.swap_gates)
@@ -405,7 +405,7 @@ async def test_a_write_that_still_waits_for_the_disk_is_dropped_when_its_time_is
     serving: Serving, tmp_path: Path, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("request failed")
-    async with serving(request_timeout=0.2) as client:
+    async with serving(request_timeout=1) as client:
         await client.put(f"/guid/{GUIDS[9]}", NEW)
         async with disk_held(tmp_path) as release:
             first = put(client, 0)

@@ -199,7 +199,7 @@ async def test_after_a_hundred_lines_that_fail_others_are_answered_briefly(clien
 
 
 async def test_a_batch_of_lines_has_a_time_in_all(serving: Serving) -> None:
-    async with serving(batch_timeout=0.5) as client:
+    async with serving(batch_timeout=2) as client:  # far longer than 128 lines take
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(head(BATCH) + chunk(b'{"user": "a"}\n' * 128 + b'{"user": "never done"}\n'))
         reply = await asyncio.wait_for(read_reply(reader, "POST"), 30)
@@ -218,7 +218,7 @@ async def test_a_client_that_goes_on_sending_past_its_time_is_answered(serving: 
             assert server == "tornado"
         else:
             assert reply.lines[-1]["problem"]["code"] == "unavailable"
-        assert time.monotonic() - begun < 25
+        assert time.monotonic() - begun < 30
 
 
 async def test_lines_that_nobody_may_do_are_not_read_for_ever(serving: Serving) -> None:

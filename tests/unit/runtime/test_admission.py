@@ -106,7 +106,7 @@ async def test_many_callers_fill_the_queue_and_no_more() -> None:
 
 
 async def test_a_caller_whose_first_request_waits_for_long_is_refused_and_others_are_not() -> None:
-    admission = Admission(1, seconds=1.0)
+    admission = Admission(1, seconds=3.0)
     work = Work(admission)
     await work.begin("ee")
     async with asyncio.timeout(30):

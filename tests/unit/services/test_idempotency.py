@@ -255,7 +255,7 @@ async def test_a_request_that_may_undo_what_others_did_since_is_not_done_again(
 
 
 async def test_one_that_takes_long_renews_its_lease(backend: Database, clock: FakeClock) -> None:
-    idempotency = Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded, lease_seconds=0.03)
+    idempotency = Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded, lease_seconds=0.3)
 
     async def wait() -> None:
         first = await backend.receipts.get(REQUEST.name)
