@@ -268,7 +268,7 @@ async def test_purge_forgets_what_is_due_and_no_more_than_it_is_told(store: Reco
 
 
 async def test_a_store_that_is_open_answers_ping(store: RecordRepository, database: Database) -> None:
-    await asyncio.wait_for(database.ping(), 5)
+    await asyncio.wait_for(database.ping(), 30)
     assert await store.get(GUID) is None
 
 

@@ -205,7 +205,7 @@ async def answers(port: int, parts: Sequence[bytes]) -> Answer:
             await asyncio.sleep(0)
         writer.write(PROBE)
         while not probed:
-            reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
+            reply = await asyncio.wait_for(read_reply(reader, "GET"), 30)
             statuses.append(reply.status)
             probed = reply.headers.get("X-Request-Id") == "probe"
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -233,10 +233,10 @@ async def test_blanks_behind_a_value_are_no_part_of_it(serving: Serving, more: b
         head = b"%b HTTP/1.1\r\nHost: a%b\r\nX-Request-Id: b%b\r\n%b" % (PATH, blank, blank, more)
         for _ in range(2):
             writer.write(b"GET " + head + b"If-None-Match: %b%b\r\n\r\n" % (tag, blank))
-            reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
+            reply = await asyncio.wait_for(read_reply(reader, "GET"), 30)
             assert (reply.status, reply.headers["X-Request-Id"]) == (304, "b")
         writer.write(b"DELETE " + head + b"If-Match: %b%b\r\n\r\n" % (tag, blank))
-        assert (await asyncio.wait_for(read_reply(reader, "DELETE"), 10)).status == 204
+        assert (await asyncio.wait_for(read_reply(reader, "DELETE"), 30)).status == 204
         await hang_up(writer)
 
 
@@ -259,7 +259,7 @@ async def test_a_thousand_requests_in_one_go_are_answered_in_order(serving: Serv
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(sent)
         for number in range(1000):
-            reply = await asyncio.wait_for(read_reply(reader, "HEAD" if number % 3 == 1 else "GET"), 10)
+            reply = await asyncio.wait_for(read_reply(reader, "HEAD" if number % 3 == 1 else "GET"), 30)
             assert (reply.status, reply.headers["X-Request-Id"]) == (200, str(number))
         await hang_up(writer)
 
@@ -305,7 +305,7 @@ async def test_what_came_behind_a_read_is_not_taken_for_its_end(serving: Serving
     async with serving() as client:
         await client.put(PATH.decode(), {"user": "a"})
         for _ in range(3):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
                 writer.write(read + second)
                 assert (await read_reply(reader, "GET")).status == 200
@@ -321,7 +321,7 @@ async def test_who_sends_no_more_is_answered_what_it_asked_for(serving: Serving,
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(PUT + b"Content-Length: 13\r\n\r\n" + BODY + LIVE + b"\r\n")
         writer.write_eof()
-        assert re.findall(rb"HTTP/1.1 (\d+)", await asyncio.wait_for(reader.read(), 10)) == [b"201", b"200"]
+        assert re.findall(rb"HTTP/1.1 (\d+)", await asyncio.wait_for(reader.read(), 30)) == [b"201", b"200"]
         await hang_up(writer)
 
 

@@ -64,7 +64,7 @@ async def status_of(client: Client, sent: bytes) -> int:
     """Send bytes as they are, on a connection of their own, and return the status of the reply, which may be bare."""
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(sent)
-    line = await asyncio.wait_for(reader.readline(), 10)
+    line = await asyncio.wait_for(reader.readline(), 30)
     await hang_up(writer)
     return int(line.split()[1])
 

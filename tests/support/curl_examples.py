@@ -95,7 +95,7 @@ def assignments(block: str) -> dict[str, str]:
 def _asked(method: str, url: str, body: bytes | None, headers: Mapping[str, str], port: int) -> Printed:
     parts = urlsplit(url)
     assert parts.netloc == "127.0.0.1:8888", url
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request(method, parts.path + (f"?{parts.query}" if parts.query else ""), body, headers)
     response = connection.getresponse()
     printed = Printed(response.status, response.headers, response.read().decode())

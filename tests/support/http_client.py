@@ -154,7 +154,7 @@ async def raw(client: Client, *parts: bytes) -> Reply:
     for part in parts:
         writer.write(part)
         await writer.drain()
-    reply = await asyncio.wait_for(read_reply(reader, "GET"), 10)
+    reply = await asyncio.wait_for(read_reply(reader, "GET"), 30)
     await hang_up(writer)
     return reply
 

@@ -24,7 +24,7 @@ PATH = f"/guid/{GUID}"
 
 def ask(running: Service, method: str, path: str, body: object = None) -> tuple[int, dict[str, str]]:
     """Ask a service that runs as a process."""
-    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)) as connection:
         headers = {} if body is None else {"Content-Type": "application/json"}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         reply = connection.getresponse()
@@ -81,7 +81,7 @@ def test_a_signal_ends_the_service_cleanly_and_what_it_acknowledged_is_there_at_
 def test_a_request_that_is_under_way_at_the_end_is_still_answered(tmp_path: Path) -> None:
     with service(tmp_path) as running, closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        under_way = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        under_way = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
         under_way.request("PUT", PATH, b'{"user": "x"}')
         ask(running, "GET", "/livez")
         running.process.send_signal(signal.SIGTERM)
@@ -90,12 +90,12 @@ def test_a_request_that_is_under_way_at_the_end_is_still_answered(tmp_path: Path
 
         assert under_way.getresponse().status == 201
         under_way.close()
-        assert running.process.wait(10) == 0
+        assert running.process.wait(30) == 0
 
 
 def test_a_client_that_keeps_its_connection_is_asked_to_hang_up_at_the_end(tmp_path: Path) -> None:
     with service(tmp_path, "--grace", "3600") as running:
-        kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
         kept.request("GET", "/livez")
         first = kept.getresponse()
         assert (first.read(), first.headers["Connection"]) == (b'{"status":"live"}\n', None)
@@ -110,12 +110,12 @@ def test_a_client_that_keeps_its_connection_is_asked_to_hang_up_at_the_end(tmp_p
 
         assert (reply.status, reply.headers["Connection"]) == (201, "close")
         kept.close()
-        assert running.process.wait(10) == 0
+        assert running.process.wait(30) == 0
 
 
 def test_a_service_that_is_about_to_end_is_not_ready(tmp_path: Path) -> None:
     with service(tmp_path, "--grace", "0.2") as running, half_a_request(running):
-        kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
         kept.request("GET", "/readyz")
         assert b'"ready"' in kept.getresponse().read()
         running.process.send_signal(signal.SIGTERM)
@@ -125,12 +125,12 @@ def test_a_service_that_is_about_to_end_is_not_ready(tmp_path: Path) -> None:
 
         assert (reply.status, reply.headers["Connection"]) == (503, "close")
         kept.close()
-        assert running.process.wait(10) == 0
+        assert running.process.wait(30) == 0
 
 
 def test_a_connection_on_which_something_is_asked_during_the_end_is_closed_after_the_answer(tmp_path: Path) -> None:
     with service(tmp_path, "--grace", "3600") as running, half_a_request(running):
-        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as kept:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=30) as kept:
             kept.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"200 OK" in kept.recv(4096)
             running.process.send_signal(signal.SIGTERM)
@@ -160,7 +160,7 @@ def test_a_request_that_does_not_end_is_given_up_after_the_grace(tmp_path: Path)
 def test_every_request_is_a_line_in_the_log_with_its_request_id(tmp_path: Path) -> None:
     with service(tmp_path, "--log-format", "json") as running:
         request = urllib.request.Request(f"{running.url}/livez", headers={"X-Request-Id": "find-me"})
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=30) as reply:
             assert reply.status == 200
         wait_until(lambda: "find-me" in running.log.read_text(), "the line", running.log)
         line = json.loads(next(line for line in running.log.read_text().splitlines() if "find-me" in line))

@@ -122,9 +122,9 @@ def _timing(header: str) -> dict[str, float]:
 def test_where_a_record_came_from_is_in_the_access_log(tmp_path: Path) -> None:
     with service(tmp_path, "--log-format", "json") as running:
         put = urllib.request.Request(f"{running.url}{PATH}", data=b'{"user": "a"}', method="PUT")
-        urllib.request.urlopen(put, timeout=10).close()
+        urllib.request.urlopen(put, timeout=30).close()
         for path in (PATH, PATH, f"{PATH}?view=full", "/livez"):
-            urllib.request.urlopen(running.url + path, timeout=10).close()
+            urllib.request.urlopen(running.url + path, timeout=30).close()
         wait_until(lambda: running.log.read_text().count('"event": "request"') == 5, "the lines", running.log)
         lines = [json.loads(line) for line in running.log.read_text().splitlines() if '"request"' in line]
 

@@ -127,7 +127,7 @@ class Way:
             self._connection = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._connection
         writer.write(request.raw)
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
         length = re.search(rb"\r\nContent-Length: (\d+)", head)
         body = b"" if request.method == "HEAD" or length is None else await reader.readexactly(int(length[1]))
         if b"\r\nConnection: close" in head:

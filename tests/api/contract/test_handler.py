@@ -97,7 +97,7 @@ async def test_when_the_service_has_ended_no_request_begins(expected_logs: Expec
     client = Client(sockets[0].getsockname()[1])
     assert (await client.get("/livez")).status == 200
     under_way = context.in_flight
-    await asyncio.wait_for(under_way.ended(), 5)
+    await asyncio.wait_for(under_way.ended(), 30)
     under_way.draining = under_way.closed = True
 
     reply = await client.get("/livez")
@@ -112,7 +112,7 @@ async def test_a_connection_goes_on_after_an_error(serving: Serving) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
         for path, status in (("/nothing", 404), ("/guid/x", 400), (PATH + "?x=1", 400), (PATH, 404), ("/livez", 200)):
             writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            assert (await asyncio.wait_for(read_reply(reader, "GET"), 10)).status == status
+            assert (await asyncio.wait_for(read_reply(reader, "GET"), 30)).status == status
         await hang_up(writer)
 
 

@@ -257,7 +257,7 @@ async def test_a_line_may_come_in_any_number_of_parts(serving: Serving) -> None:
             writer.write(b"1\r\n%b\r\n" % bytes([byte]))
             await writer.drain()
         writer.write(b"0\r\n\r\n")
-        reply = await asyncio.wait_for(read_reply(reader, "POST"), 10)
+        reply = await asyncio.wait_for(read_reply(reader, "POST"), 30)
         await hang_up(writer)
     assert [result["status"] for result in reply.lines] == [201, 400, 201]
     assert reply.lines[0]["record"]["user"] == "Zürich"
@@ -326,7 +326,7 @@ async def test_a_client_that_goes_away_in_the_middle_of_its_lines_leaves_nothing
             await asyncio.sleep(0)
         begun = asyncio.all_tasks() - before
         writer.transport.abort()
-        await asyncio.wait(begun, timeout=10)
+        await asyncio.wait(begun, timeout=30)
         assert all(task.done() for task in begun)
 
 
@@ -369,7 +369,7 @@ async def test_nobody_can_make_the_service_gather_what_it_does_not_take(serving:
         writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
         for _ in range(DISCARD_BYTES // (1 << 20) + 1):
             writer.write(chunk)
-        reply = await asyncio.wait_for(read_reply(reader, method), 10)
+        reply = await asyncio.wait_for(read_reply(reader, method), 30)
         await hang_up(writer)
         assert_problem(reply, 413, "too-large")
 

@@ -173,7 +173,7 @@ async def test_the_use_of_a_key_is_noted(guarded: Guarded) -> None:
     """Once an hour at most."""
     held = await guarded.give()
     await Asker(guarded.client, held).ask("GET", PATH)
-    async with asyncio.timeout(5), open_keys(guarded.store_url) as kept:
+    async with asyncio.timeout(30), open_keys(guarded.store_url) as kept:
         while (key := await kept.get(held.key.id)) is None or key.used is None:
             await asyncio.sleep(0.02)
     assert key.used == guarded.clock.now

@@ -27,7 +27,7 @@ def _no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fetch(running: Service, path: str, **options: str) -> str:
     """Ask a service of its own process."""
-    with urllib.request.urlopen(urllib.request.Request(f"{running.url}{path}", **options), timeout=10) as reply:  # type: ignore[arg-type]
+    with urllib.request.urlopen(urllib.request.Request(f"{running.url}{path}", **options), timeout=30) as reply:  # type: ignore[arg-type]
         text: bytes = reply.read()
         return text.decode()
 
