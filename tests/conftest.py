@@ -16,6 +16,7 @@ clock           the time, which stands still until the test moves it
 quiet           fails a test that logs above INFO what it has not announced with `expected_logs`
 """
 
+import inspect
 import logging
 import os
 import re
@@ -37,6 +38,7 @@ from guidsvc.config import Settings
 from guidsvc.monitoring import log_config as logs
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database, RecordRepository
+from guidsvc.store.mongo.store import open_mongo
 from tests.support.backing_servers import Server, mongo_server, redis_server
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client
@@ -146,6 +148,13 @@ def mongo_url(mongo_base: str) -> Iterator[str]:
         client.drop_database(name)
 
 
+@pytest.fixture
+def patient_mongo_url(mongo_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database of a store that waits for long: a busy machine delays the server."""
+    monkeypatch.setitem(inspect.unwrap(open_mongo).__kwdefaults__, "timeout_ms", 20_000)
+    return mongo_url
+
+
 @pytest.fixture(scope="session")
 def redis_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis to be flushed before each test."""
@@ -196,7 +205,7 @@ def sqlite_url(tmp_path: Path) -> str:
 async def opened_store(
     request: pytest.FixtureRequest, clock: FakeClock
 ) -> AsyncIterator[tuple[Database, RecordRepository]]:
-    url = request.getfixturevalue("mongo_url" if request.param == "mongo" else "sqlite_url")
+    url = request.getfixturevalue("patient_mongo_url" if request.param == "mongo" else "sqlite_url")
     async with open_store(url, clock=clock, exclusive=False) as bare:
         if request.param in {"sqlite", "mongo"}:
             yield bare, bare.records
@@ -251,7 +260,7 @@ def combination(request: pytest.FixtureRequest) -> dict[str, str]:
     """The two URLs of each combination of store and cache."""
     store, cache = request.param.split("+")
     return {
-        "store_url": request.getfixturevalue(f"{store}_url"),
+        "store_url": request.getfixturevalue("patient_mongo_url" if store == "mongo" else "sqlite_url"),
         "cache_url": "memory://" if cache == "memory" else request.getfixturevalue("redis_url"),
     }
 
