@@ -16,7 +16,8 @@ from tests.nemesis.cluster import QUOTA, WORKERS, Cluster, cluster, going_on
 from tests.nemesis.faults import Nemesis
 from tests.nemesis.load import KEYS, Notes, load, read_all
 from tests.nemesis.verdict import Exit, Run, report, samples, write_histories
-from tests.support.history_checker import Operation, Read, Violation, check
+from tests.support.history import Operation, Read, Violation
+from tests.support.history_checker import check
 from tests.support.once_checker import Count, check_once, check_quota
 
 LOOK_SECONDS = 0.5

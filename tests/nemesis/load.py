@@ -24,7 +24,7 @@ from http.client import (
 )
 
 from tests.nemesis.cluster import Host
-from tests.support.history_checker import Delete, Operation, Outcome, Read, Write
+from tests.support.history import Delete, Operation, Outcome, Read, Write
 from tests.support.http_client import hang_up
 from tests.support.once_checker import Attempt, Created, Request, Result
 

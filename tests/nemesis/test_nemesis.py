@@ -8,7 +8,8 @@ import pytest
 
 from tests.nemesis.faults import Done
 from tests.nemesis.verdict import Exit, Run, report, write_histories
-from tests.support.history_checker import Operation, Outcome, Read, Write, check
+from tests.support.history import Operation, Outcome, Read, Write
+from tests.support.history_checker import check
 
 READS: list[Operation] = [Read("key", at, at + 0.5, "client", None) for at in range(1000)]
 GOOD = Run(

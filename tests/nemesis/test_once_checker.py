@@ -1,6 +1,7 @@
 """What the checkers of idempotency keys and of the quota find."""
 
-from tests.support.history_checker import Delete, Operation, Outcome, Read, Rule, check
+from tests.support.history import Delete, Operation, Outcome, Read, Rule
+from tests.support.history_checker import check
 from tests.support.once_checker import Attempt, Count, Created, Request, Result, check_once, check_quota
 
 A, B = "A" * 32, "B" * 32

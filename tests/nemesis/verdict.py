@@ -8,7 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from tests.nemesis.faults import Done
-from tests.support.history_checker import Operation, Read, Violation
+from tests.support.history import Operation, Read, Violation
 
 OPERATIONS_A_SECOND, WHEN_SHORT_A_SECOND = 200_000 / 600, 150
 """How many a run must have. Short runs may share a machine with others, and a pause weighs more in them."""

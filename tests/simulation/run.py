@@ -23,7 +23,8 @@ from tests.simulation.network import Network
 from tests.simulation.redis import Pool, SimulatedRedis
 from tests.simulation.store import SimulatedStore, StoreOfProcess
 from tests.simulation.world import Actor, World
-from tests.support.history_checker import Delete, Operation, Outcome, Read, Violation, Write, check
+from tests.support.history import Delete, Operation, Outcome, Read, Violation, Write
+from tests.support.history_checker import check
 
 PROCESSES, CLIENTS, KEYS = 3, 2, 2
 SECONDS = 20.0

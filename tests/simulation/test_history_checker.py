@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.history_checker import Delete, Operation, Outcome, Read, Rule, Write, check
+from tests.support.history import Delete, Operation, Outcome, Read, Rule, Write
+from tests.support.history_checker import check
 
 OK, NO, UNKNOWN = Outcome.OK, Outcome.NO, Outcome.UNKNOWN
 KEY = "key"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.support.history_checker import Outcome, Rule, Violation, Write
+from tests.support.history import Outcome, Rule, Violation, Write
 
 
 class Created(NamedTuple):
