@@ -5,9 +5,14 @@ Modules that need third-party packages are imported inside functions, so that a 
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import NoReturn
 
 from guidsvc import __version__
 from guidsvc.cli.program import SCRIPT, program
+
+_FAILED, _WRONG_USAGE, _INTERRUPTED = 1, 2, 130
+"""Exit codes."""
 
 
 def _backup(words: Sequence[str]) -> None:
@@ -30,7 +35,16 @@ def _healthcheck(words: Sequence[str]) -> None:
 
 
 def serve(words: Sequence[str]) -> None:
-    """Read the settings and serve; a worker reports a failed start to its supervisor."""
+    """Serve, or print the help. A worker reports a failed start to its supervisor."""
+    if {"-h", "--help"} & set(words):
+        from guidsvc.cli.settings_help import settings_help
+
+        print(settings_help(), end="")
+    else:
+        _serve(words)
+
+
+def _serve(words: Sequence[str]) -> None:
     from guidsvc import config
     from guidsvc.bootstrap import run
     from guidsvc.errors import StartError
@@ -39,16 +53,18 @@ def serve(words: Sequence[str]) -> None:
 
     channel = WorkerChannel.inherited()
     try:
-        settings = config.load(words, program=program())
+        settings = config.load(words)
         with standard_streams.buffered():
             worker = None if channel is None else channel.slot
             log_config.configure(settings.log_level, settings.log_format, worker=worker)
             run.run(settings, channel)
     except StartError as error:
-        if channel is None:
-            raise
-        channel.report_failed(str(error))
-        sys.exit(1)
+        if channel is not None:
+            channel.report_failed(str(error))
+            sys.exit(_FAILED)
+        if isinstance(error, config.UsageError):
+            _fail(str(error), _WRONG_USAGE)
+        raise
 
 
 COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
@@ -86,24 +102,29 @@ def _run_command() -> None:
     try:
         _dispatch(sys.argv[1:])
     except StartError as error:
-        with standard_streams.buffered():  # a pipe without a reader must not block the exit
-            print(f"{program()}: {error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error), _FAILED)
     except KeyboardInterrupt:  # a second Ctrl-C: exit without waiting for requests in flight
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    """Print a message and exit."""
+    from guidsvc.monitoring import standard_streams
+
+    with standard_streams.buffered():  # a pipe without a reader must not block the exit
+        print(f"{program()}: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _dispatch(words: Sequence[str]) -> None:
-    from guidsvc.errors import StartError
-
     first = words[0] if words else ""
     if first == "--version":
         print(f"guidsvc {__version__}")
     elif first in COMMANDS:
         COMMANDS[first](words[1:])
     elif first and not first.startswith("-"):
-        raise StartError(
-            f"{first!r} is no command: use {', '.join(COMMANDS)}; or flags alone, to start the service (--help)"
-        )
+        near = get_close_matches(first, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        _fail(f"unknown command {first!r}; the commands are {', '.join(COMMANDS)}{hint}", _WRONG_USAGE)
     else:
         serve(words)

@@ -16,7 +16,8 @@ from pydantic_core import PydanticUndefined
 import guidsvc
 from guidsvc.api.app import make_routes
 from guidsvc.api.contract import problems
-from guidsvc.config import PREFIX, Settings, listed
+from guidsvc.cli.settings_help import GROUPS, default_text, is_switch
+from guidsvc.config import PREFIX, Settings, flag, listed
 from tests.support import curl_examples as curl
 from tests.support.backing_servers import ROOT, redis_server, service
 from tests.support.image import interpolate
@@ -29,9 +30,13 @@ EXAMPLES = re.findall(r"```sh\n(curl .*)\n```\n```json\n(.*)\n```", README)
 
 def rows(page: str, section: str) -> list[list[str]]:
     """Return the cells of the first table in a section of a page."""
-    text = page.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    return table_rows(page.partition(f"## {section}\n")[2].partition("\n## ")[0])
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """Return the cells of the first table in a text, without the marks of code."""
     lines = [line for line in text.splitlines() if line.startswith("|")][2:]
-    return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
+    return [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_the_examples_answer_as_they_say(tmp_path: Path) -> None:
@@ -57,19 +62,25 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_settings_are_those_of_the_code() -> None:
-    told = {row[0]: row[1:] for row in rows(CONFIGURATION, "Settings")}
-    expected = {
-        f"--{'[no-]' if field.annotation is bool else ''}{name.replace('_', '-')}": [
-            PREFIX + name.upper(),
-            str(field.default).lower() if isinstance(field.default, bool) else str(field.default or "none"),
-            field.description,
-        ]
-        for name, field in Settings.model_fields.items()
-    }
+def test_the_documentation_and_the_help_have_the_same_settings_in_the_same_groups() -> None:
+    sections = re.split(r"^### (.*)\n", CONFIGURATION.partition("\n## Access\n")[0], flags=re.MULTILINE)[1:]
+    documented = {title: table_rows(text) for title, text in zip(sections[::2], sections[1::2], strict=True)}
 
-    assert told == expected
+    assert documented.pop("Values from files") == []
+    assert documented == {title: [documented_setting(name) for name in names] for title, names in GROUPS.items()}
+    assert [name for names in GROUPS.values() for name in names] == list(Settings.model_fields)
     assert all(field.default is not PydanticUndefined for field in Settings.model_fields.values())
+
+
+def documented_setting(name: str) -> list[str]:
+    """Return the cells of the row of a setting."""
+    field, shown = Settings.model_fields[name], flag(name)
+    return [
+        shown.replace("--", "--[no-]", 1) if is_switch(name) else shown,
+        PREFIX + name.upper(),
+        default_text(name),
+        field.description or "",
+    ]
 
 
 def test_the_errors_are_those_of_the_code() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import guidsvc
 from guidsvc.cli.main import COMMANDS
+from guidsvc.config import Settings
 from tests.support.backing_servers import ROOT, START_SECONDS, pdapt
 
 FIRST_WORDS = [[], ["--help"], ["--port", "0"], ["keys", "list"], ["backup", "x"], ["healthcheck"]]
@@ -25,13 +26,35 @@ def test_a_python_without_the_packages_says_how_to_install_them(tmp_path: Path, 
     assert "pip install -r requirements.txt" in done.stderr
 
 
-@pytest.mark.parametrize("word", ["server", "key", "help"])
-def test_an_unknown_command_is_answered_with_those_that_there_are(tmp_path: Path, word: str) -> None:
-    refused = pdapt(tmp_path, word)
+@pytest.mark.parametrize(
+    ("word", "hint"), [("server", "; did you mean serve?"), ("key", "; did you mean keys?"), ("status", "")]
+)
+def test_an_unknown_command_gets_the_list_of_commands_and_a_suggestion(tmp_path: Path, word: str, hint: str) -> None:
+    rejected = pdapt(tmp_path, word)
 
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith(f"pdapt.py: {word!r} is no command: use {', '.join(COMMANDS)};")
-    assert refused.stderr.count("\n") == 1
+    assert (rejected.returncode, rejected.stdout) == (2, "")
+    assert rejected.stderr == f"pdapt.py: unknown command {word!r}; the commands are {', '.join(COMMANDS)}{hint}\n"
+
+
+def test_a_misspelt_flag_gets_a_suggestion(tmp_path: Path) -> None:
+    rejected = pdapt(tmp_path, "--prot", "1")
+
+    assert (rejected.returncode, rejected.stdout) == (2, "")
+    assert rejected.stderr == "pdapt.py: unrecognized arguments: --prot 1; did you mean --port?\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["serve", "--port", "x", "-h"]], ids=" ".join)
+def test_help_is_printed_whatever_else_is_wrong(tmp_path: Path, words: list[str]) -> None:
+    printed = pdapt(tmp_path, *words, GUIDSVC_NONSENSE="1")
+
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert all(re.search(rf"^  {command}  ", printed.stdout, re.MULTILINE) for command in COMMANDS)
+    assert "\n\nTLS:\n  --tls-cert FILE " in printed.stdout
+    for name, field in Settings.model_fields.items():
+        assert re.search(rf"^  --(\[no-\])?{name.replace('_', '-')}\b", printed.stdout, re.MULTILINE), name
+        assert not field.description or field.description.split()[-1] in printed.stdout
+    assert "default: ]" not in printed.stdout
+    assert "default: None" not in printed.stdout
 
 
 def test_the_version_is_printed(tmp_path: Path) -> None:

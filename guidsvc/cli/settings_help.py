@@ -1,0 +1,163 @@
+"""`python pdapt.py --help`: the commands, and all settings in groups."""
+
+import argparse
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from guidsvc.cli.program import program
+from guidsvc.config import PREFIX, Settings, Size, flag
+
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "Listen": {
+        "host": "ADDRESS",
+        "port": "PORT",
+        "unix_socket": "PATH",
+        "server": "SERVER",
+        "workers": "COUNT",
+        "hosts": "NAMES",
+        "trusted_proxies": "NETWORKS",
+        "cors_origins": "ORIGINS",
+    },
+    "TLS": {"tls_cert": "FILE", "tls_key": "FILE"},
+    "Storage": {
+        "store_url": "URL",
+        "lifetime": "SECONDS",
+        "retention": "SECONDS",
+        "guid_version": "VERSION",
+        "require_preconditions": "",
+    },
+    "Cache": {"cache_url": "URL", "cache_size": "SIZE", "cache_status": ""},
+    "Access control": {
+        "access": "MODE",
+        "jwt_jwks": "FILE|URL",
+        "jwt_issuer": "ISSUER",
+        "jwt_audience": "AUDIENCE",
+        "jwt_owner_claim": "CLAIM",
+        "jwt_shared_owners": "",
+        "jwt_require_at_jwt": "",
+    },
+    "Limits": {
+        "rate_limit": "RATE",
+        "login_limit": "RATE",
+        "quota": "COUNT",
+        "max_connections": "COUNT",
+        "max_in_progress": "COUNT",
+        "max_head_bytes": "BYTES",
+        "max_incoming_bytes": "BYTES",
+        "max_unsent_bytes": "BYTES",
+        "temp_bytes_per_batch": "BYTES",
+        "temp_bytes": "BYTES",
+        "receipt_bytes_per_owner": "BYTES",
+        "receipt_bytes": "BYTES",
+    },
+    "Timeouts": {
+        "head_timeout": "SECONDS",
+        "body_timeout": "SECONDS",
+        "idle_timeout": "SECONDS",
+        "queue_timeout": "SECONDS",
+        "request_timeout": "SECONDS",
+        "batch_timeout": "SECONDS",
+        "grace": "SECONDS",
+    },
+    "Logs and metrics": {
+        "access_log": "",
+        "audit_log": "FILE",
+        "log_level": "LEVEL",
+        "log_format": "FORMAT",
+        "public_metrics": "",
+        "server_timing": "",
+    },
+}
+"""The groups of settings, here and in docs/configuration.md. Each setting has the name of its value, or an empty one
+if it is a switch."""
+
+_DAY = 24 * 3600
+
+_DESCRIPTION = """\
+guidsvc is a REST service that keeps a registry of GUIDs that expire.
+
+commands:
+  serve                 start the service; the default
+  keys                  create, list, rotate and revoke API keys
+  backup                copy the SQLite store while the service runs
+  healthcheck           check whether the service on this host is alive, or ready
+
+`{program} COMMAND --help` describes a command. The options below are those of `serve`.
+Each is also an environment variable, or a line of the file .env: {flag} is {variable}.
+Append _FILE to read the value from a file: {variable}_FILE=/run/secrets/store-url.
+"""
+_EXAMPLES = """\
+examples:
+  {program} --port 9000
+  {program} --store-url mongodb://db:27017/guidsvc --cache-url redis://cache:6379/0 --workers 4
+  {program} --host 0.0.0.0 --access keys     # first: {program} keys create --create --owner alice
+
+docs/configuration.md explains the settings.
+"""
+
+
+def settings_help() -> str:
+    """Return the text of `--help`."""
+    name = program()
+    parser = argparse.ArgumentParser(
+        name,
+        usage=f"{name} [serve] [OPTIONS]\n       {name} COMMAND --help",
+        description=_DESCRIPTION.format(program=name, flag=flag("store_url"), variable=f"{PREFIX}STORE_URL"),
+        epilog=_EXAMPLES.format(program=name),
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=30),
+        add_help=False,
+    )
+    for title, metavars in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for setting, metavar in metavars.items():
+            _add(group, setting, metavar)
+    general = parser.add_argument_group("General")
+    general.add_argument("-h", "--help", action="help", help="print this help")
+    general.add_argument("--version", action="store_true", help="print the version")
+    return parser.format_help()
+
+
+def default_text(setting: str) -> str:
+    """Return the default of a setting as the documentation shows it, with the unit that reads best."""
+    default = Settings.model_fields[setting].default
+    match default:
+        case bool():
+            return "on" if default else "off"
+        case None | "":
+            return "none"
+        case Size() | str():
+            return str(default)
+        case int() if _unit(setting) == "BYTES":
+            return f"{default} ({Size(default)})"
+        case int() if _unit(setting) == "SECONDS" and default >= _DAY:
+            return f"{default} ({default // _DAY} days)"
+        case _:
+            return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def is_switch(setting: str) -> bool:
+    """Return whether the flag of a setting takes no value, but has a form with `--no-`."""
+    return Settings.model_fields[setting].annotation is bool
+
+
+def _unit(setting: str) -> str:
+    return next(metavars[setting] for metavars in GROUPS.values() if setting in metavars)
+
+
+def _add(group: argparse._ArgumentGroup, setting: str, metavar: str) -> None:
+    field, default = Settings.model_fields[setting], default_text(setting)
+    text = f"{field.description}{'' if default == 'none' else f' [default: {default}]'}".replace("%", "%%")
+    if is_switch(setting):
+        group.add_argument(f"--[no-]{flag(setting)[2:]}", action="store_true", help=text)
+    else:
+        group.add_argument(flag(setting), metavar=_choices(field) or metavar, help=text)
+
+
+def _choices(field: FieldInfo) -> str:
+    """Return the accepted values of a setting that lists them, else an empty string."""
+    types = (field.annotation, *get_args(field.annotation))
+    literals = (get_args(each) for each in types if get_origin(each) is Literal)
+    return "|".join(next(literals, ()))
