@@ -96,7 +96,7 @@ def test_a_start_that_fails_does_not_say_what_is_secret(
 def test_nor_does_the_process(tmp_path: Path, flag: str) -> None:
     refused = pdapt(tmp_path, "--port", str(free_port()), *DEBUG, flag.format(port=free_port()))
 
-    assert refused.returncode == 1
+    assert refused.returncode == (2 if "--store-ulr" in flag else 1)
     assert "pdapt.py: " in refused.stderr
     assert "Traceback" not in refused.stderr
     assert_secret(refused.stdout + refused.stderr)
