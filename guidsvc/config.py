@@ -276,7 +276,7 @@ def _env_file() -> str:
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"{ENV_FILE}: cannot read the file: {getattr(error, 'strerror', None) or error}") from error
+        raise StartError(f"{ENV_FILE}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _from_files() -> dict[str, Any]:

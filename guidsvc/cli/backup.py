@@ -18,7 +18,7 @@ def run(words: Sequence[str]) -> None:
     url = [] if arguments.store_url is None else [f"--store-url={arguments.store_url}"]
     settings = config.load(url)
     if scheme_of(settings.store_url) != "sqlite":
-        raise StartError("store_url: this command is for SQLite; for MongoDB use mongodump, see docs/backup.md")
+        raise StartError("store_url: backup copies only SQLite stores; for MongoDB use mongodump, see docs/backup.md")
     from guidsvc.store.sqlite.backup import back_up, salvage
     from guidsvc.store.sqlite.store import path_of_url
 
@@ -32,12 +32,12 @@ def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
     made = argparse.ArgumentParser(
         prog=program("backup"),
-        description="Copy the SQLite store into one file, whole and checked, while the service runs.",
-        epilog="The store is read from the settings, as the service reads them. It is never made.",
+        description="Copy the SQLite store into one file and verify the copy. The service may be running.",
+        epilog="The store is that of the service, from its settings. It must exist.",
         allow_abbrev=False,
     )
-    made.add_argument("target", metavar="TARGET", help="the file to make")
-    made.add_argument("--store-url", metavar="URL", help="the store: as the setting of the service")
+    made.add_argument("target", metavar="TARGET", help="file to create")
+    made.add_argument("--store-url", metavar="URL", help="store to copy [default: the setting of the service]")
     made.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
-    made.add_argument("--salvage", action="store_true", help="save what can be read of a damaged store")
+    made.add_argument("--salvage", action="store_true", help="copy what is readable of a damaged store")
     return made

@@ -28,7 +28,7 @@ ANSWER_BYTES = 300
 """Maximum number of bytes read from the response body, and shown in an error."""
 
 _SERVICE_PROGRAMS = {"pdapt.py", "guidsvc"}
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # nothing is bound by it
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # not used to bind a socket
 _HOST = "localhost"  # every listener accepts this Host, even without access control
 
 
@@ -84,7 +84,7 @@ def _within(seconds: float, ask: Callable[[], tuple[int, str]]) -> tuple[int, st
     def run() -> None:
         try:
             answer.set_result(ask())
-        except BaseException as error:  # noqa: BLE001  # whoever waits for the answer raises it
+        except BaseException as error:  # noqa: BLE001  # raised again by the waiting thread
             answer.set_exception(error)
 
     Thread(target=run, daemon=True).start()
@@ -138,11 +138,11 @@ def _where(settings: Settings, path: str) -> str:
 
 def _reason(error: OSError | HTTPException) -> str:
     if isinstance(error, SlowAnswer):
-        return f"no whole answer within {TOTAL_SECONDS:g} s"
+        return f"no complete response within {TOTAL_SECONDS:g} s"
     if isinstance(error, TimeoutError):
-        return f"no answer within {TIMEOUT_SECONDS:g} s"
+        return f"no response within {TIMEOUT_SECONDS:g} s"
     if isinstance(error, HTTPException):
-        return f"this is no HTTP: {error!r}"
+        return f"not an HTTP response: {error!r}"
     return error.strerror or str(error)
 
 
@@ -159,9 +159,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the argument parser of `healthcheck`; unknown arguments are flags of the service."""
     made = argparse.ArgumentParser(
         program("healthcheck"),
-        description="Exit with 0 if the service on this host is alive, else with 1 and a line that says why.",
-        epilog="Takes the flags of the service too, and reads its variables and .env, to find where it listens.",
+        description="Exit with 0 if the service on this host is alive, else with 1 and a one-line reason.",
+        epilog="It accepts the flags of the service, and reads its variables and .env, to find the address.",
         allow_abbrev=False,
     )
-    made.add_argument("--ready", action="store_true", help="ask /readyz, which needs the store, in place of /livez")
+    made.add_argument("--ready", action="store_true", help="check /readyz, which needs the store, instead of /livez")
     return made

@@ -34,7 +34,7 @@ _FAR = 100 * 366 * 24 * 3600
 """Latest relative expiry, in seconds from now: about 100 years."""
 _FIRST_UNIX_TIME = 1_000_000_000
 """A time in 2001. A smaller number without a unit was probably meant as days or hours."""
-_EPILOG = "The store is that of the service: --store-url, else GUIDSVC_STORE_URL, in the environment or in .env."
+_EPILOG = "The store is that of the service: --store-url, else GUIDSVC_STORE_URL from the environment or .env."
 
 
 class Expiry(NamedTuple):
@@ -57,7 +57,7 @@ def run(words: Sequence[str], *, clock: Clock) -> None:
     try:
         asyncio.run(_run(arguments, settings.store_url, clock))
     except NoStore as error:
-        hint = ", or make this one with --create" if arguments.do is _create else " with --store-url"
+        hint = ", or create it with --create" if arguments.do is _create else " with --store-url"
         raise StartError(f"{error}: name the store of the service{hint}") from error
     except StartError:
         raise
@@ -76,7 +76,7 @@ def _told(error: GuidsvcError) -> str:
         case InvalidRequest():
             return "; ".join(f"{fault.pointer.lstrip('/')} {fault.detail}" for fault in error.faults)
         case OutcomeUnknown():
-            return f"it may have been done, or not: see `keys list` ({error})"
+            return f"outcome unknown: {error}; check it with `keys list`"
         case _:
             return str(error)
 
@@ -84,21 +84,23 @@ def _told(error: GuidsvcError) -> str:
 async def _create(keyring: KeyService, arguments: argparse.Namespace, now: int) -> None:
     expire = None if arguments.expires is None else arguments.expires.at(now)
     if expire is not None and expire < _FIRST_UNIX_TIME:
-        raise StartError(f"expire is past: {expire} without a unit is Unix time; write {expire}d for days from now")
+        raise StartError(
+            f"expire is in the past: {expire} without a unit is Unix time; write {expire}d for days from now"
+        )
     issued = await keyring.create(arguments.owner, arguments.scopes, expire=expire)
     told = keyring.describe(issued.key)
-    until = "without end" if expire is None else f"until {_time(expire)}"
+    until = "never expires" if expire is None else f"expires {_time(expire)}"
     _show(issued, f"key {told['id']} of {told['owner']}: {', '.join(told['scopes'])}, {until}")
 
 
 async def _rotate(keyring: KeyService, arguments: argparse.Namespace, _: int) -> None:
     issued = await keyring.rotate(arguments.id, overlap=arguments.overlap)
-    _show(issued, f"key {issued.key.id} is rotated: as it was, it is good for {arguments.overlap} s more")
+    _show(issued, f"key {issued.key.id} rotated: the old secret is valid for {arguments.overlap} more seconds")
 
 
 async def _revoke(keyring: KeyService, arguments: argparse.Namespace, _: int) -> None:
     key = await keyring.revoke(arguments.id)
-    print(f"key {key.id} of {key.owner} is revoked: it is refused everywhere within 5 s", file=sys.stderr)
+    print(f"key {key.id} of {key.owner} revoked: every process rejects it within 5 s", file=sys.stderr)
 
 
 async def _list(keyring: KeyService, arguments: argparse.Namespace, _: int) -> None:
@@ -108,7 +110,7 @@ async def _list(keyring: KeyService, arguments: argparse.Namespace, _: int) -> N
 
 
 def _show(issued: Issued, said: str) -> None:
-    print(f"{said}. This is the only time that it is shown:", file=sys.stderr, flush=True)
+    print(f"{said}. It is shown only now:", file=sys.stderr, flush=True)
     print(issued.text, flush=True)
 
 
@@ -140,36 +142,43 @@ def _time(seconds: int) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser of `keys`."""
-    about = "Create, list, rotate and revoke API keys, which requests show where access is controlled."
+    about = "Create, list, rotate and revoke the API keys that requests need with access control."
     whole = argparse.ArgumentParser(program("keys"), description=about, epilog=_EPILOG, allow_abbrev=False)
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    create = _command(commands, "create", _create, "make a key, and print it: it is not shown again")
-    create.add_argument("--owner", type=_owner, required=True, metavar="NAME", help="whose records it opens")
+    create = _command(commands, "create", _create, "create a key and print it; it is shown only once")
+    create.add_argument(
+        "--owner",
+        type=_owner,
+        required=True,
+        metavar="NAME",
+        help="owner of the key, and of the records that it creates",
+    )
     create.add_argument(
         "--scopes",
         type=_scopes,
         default=DEFAULT_SCOPES,
-        help=f"what it may do to them: of {', '.join(SCOPES)} (which is all, to the records of all, and keys), "
-        f"separated by commas; {DEFAULT_SCOPES} unless told otherwise",
+        metavar="SCOPES",
+        help=f"permissions, separated by commas: {', '.join(SCOPES)}; admin includes all of them, for the records of "
+        f"all owners, and the keys [default: {DEFAULT_SCOPES}]",
     )
     create.add_argument(
         "--expires",
         type=_expiry,
         metavar="WHEN",
-        help="until when it is good: 90d, 12h, 8w from now, or Unix seconds",
+        help="expiry: 90d, 12h or 8w from now, or Unix time in seconds; a key without one never expires",
     )
-    create.add_argument("--create", action="store_true", help="make the store too, if there is none yet")
-    listed = _command(commands, "list", _list, "list all keys, good or not, in the order of their ids")
-    listed.add_argument("--json", action="store_true", help="a line of JSON for each, in place of a table")
-    _id(_command(commands, "revoke", _revoke, "let a key open nothing any more; it stays listed"))
-    rotate = _command(commands, "rotate", _rotate, "give a key a new secret, and print it: it is not shown again")
+    create.add_argument("--create", action="store_true", help="create the store if it does not exist")
+    listed = _command(commands, "list", _list, "list all keys, sorted by id, including revoked and expired ones")
+    listed.add_argument("--json", action="store_true", help="print a JSON object per line instead of a table")
+    _id(_command(commands, "revoke", _revoke, "revoke a key; it remains listed"))
+    rotate = _command(commands, "rotate", _rotate, "give a key a new secret and print it; it is shown only once")
     _id(rotate)
     rotate.add_argument(
         "--overlap",
         type=_overlap,
         default=OVERLAP,
         metavar="SECONDS",
-        help=f"for how long the key as it was is still good: {OVERLAP} unless told otherwise; 0 if it has leaked",
+        help=f"seconds for which the old secret stays valid; use 0 if it has leaked [default: {OVERLAP}]",
     )
     return whole
 
@@ -178,13 +187,13 @@ def _command(commands: Any, name: str, do: object, about: str) -> argparse.Argum
     made: argparse.ArgumentParser = commands.add_parser(
         name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=_EPILOG, allow_abbrev=False
     )
-    made.add_argument("--store-url", metavar="URL", help="where the keys are kept: as the setting of the service")
+    made.add_argument("--store-url", metavar="URL", help="store of the service [default: its setting]")
     made.set_defaults(do=do, create=False)
     return made
 
 
 def _id(command: argparse.ArgumentParser) -> None:
-    command.add_argument("id", metavar="ID", help="the id of the key: what stands between gs_ and the next _")
+    command.add_argument("id", metavar="ID", help="id of the key: the part between gs_ and the next _")
 
 
 def _owner(text: str) -> str:
@@ -210,7 +219,7 @@ def _expiry(text: str) -> Expiry:
         raise argparse.ArgumentTypeError("must be 90d, 12h or 8w, from now, or Unix time in seconds")
     expiry = Expiry(int(found[1]) * _UNITS.get(found[2], 1), from_now=bool(found[2]))
     if expiry.seconds > (_FAR if expiry.from_now else MAX_TIME):
-        raise argparse.ArgumentTypeError("is too far away")
+        raise argparse.ArgumentTypeError("is too far in the future")
     return expiry
 
 

@@ -69,5 +69,6 @@ def scopes_of(names: Iterable[str]) -> frozenset[Scope]:
     """Return the named scopes; raise ValueError if a name is unknown, or none is given."""
     given = frozenset(names)
     if not given or not given <= frozenset(SCOPES):
-        raise ValueError(f"scopes are {', '.join(SCOPES)}, not {', '.join(sorted(given)) or 'none'}")
+        unknown = ", ".join(sorted(given.difference(SCOPES))) or "none"
+        raise ValueError(f"invalid scopes: {unknown}; use {', '.join(SCOPES)}")
     return frozenset(scope for scope in SCOPES if scope in given)

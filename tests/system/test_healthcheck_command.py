@@ -150,7 +150,7 @@ def test_a_service_that_stands_still_is_not_alive(tmp_path: Path) -> None:
         expect_healthy(tmp_path, *at)
         process.send_signal(signal.SIGSTOP)
         os.waitpid(process.pid, os.WUNTRACED)
-        assert "no answer within 3 s" in expect_unhealthy(tmp_path, *at)
+        assert "no response within 3 s" in expect_unhealthy(tmp_path, *at)
 
 
 def test_without_its_store_a_service_is_alive_and_not_ready(tmp_path: Path, own_mongo: Server) -> None:
@@ -240,5 +240,5 @@ def test_a_server_that_drips_its_answer_is_given_up(tmp_path: Path) -> None:
                     time.sleep(0.5)
             process.kill()
             assert process.stderr is not None
-            assert "no whole answer within 5 s" in process.stderr.read()
+            assert "no complete response within 5 s" in process.stderr.read()
     assert process.returncode == 1

@@ -125,7 +125,7 @@ def test_revoking_twice_is_as_once_and_what_is_revoked_is_not_rotated(command: C
     assert listed(command)[id_of(text)]["state"] == "revoked"
     refused = command("rotate", id_of(text))
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert re.fullmatch(r"store: .*\npdapt\.py: Key \w+ was revoked, .*\n", refused.stderr)
+    assert re.fullmatch(r"store: .*\npdapt\.py: Key \w+ was revoked and .*\n", refused.stderr)
 
 
 @pytest.mark.usefixtures("empty_store")
@@ -134,14 +134,14 @@ def test_revoking_twice_is_as_once_and_what_is_revoked_is_not_rotated(command: C
     [
         (("revoke", "0" * 12), "There is no key with the id 000000000000"),
         (("rotate", "0" * 12), "There is no key"),
-        (("revoke", "x"), "The id of a key is 12 letters and digits"),
-        (("create", "--owner", "a", "--expires", "90"), "expire is past"),
+        (("revoke", "x"), "A key id is 12 letters and digits"),
+        (("create", "--owner", "a", "--expires", "90"), "expire is in the past"),
         (("list", "--store-url", "sqlite:////nowhere/at/all"), "store_url: there is no store at /nowhere/at/all: "),
         (
             ("create", "--create", "--owner", "a", "--store-url", "sqlite:////nowhere/at/all"),
             "store_url: /nowhere/at/all cannot be opened",
         ),
-        (("list", "--store-url", "file:///x"), "store_url: this is no store"),
+        (("list", "--store-url", "file:///x"), "store_url: unsupported store"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(command: Command, words: tuple[str, ...], why: str) -> None:
@@ -160,12 +160,15 @@ def test_what_cannot_be_done_is_told_in_one_line(command: Command, words: tuple[
         (("create", "--owner", " "), "--owner: must not be blank"),
         (("create", "--owner", "a" * 257), "--owner: must have 1 to 256 characters"),
         (("create", "--owner", b"\xff".decode("utf-8", "surrogateescape")), "--owner: must be UTF-8"),
-        (("create", "--owner", "a", "--scopes", "read,all"), "--scopes: scopes are read, write, delete, admin"),
-        (("create", "--owner", "a", "--scopes", ""), "--scopes: scopes are"),
+        (
+            ("create", "--owner", "a", "--scopes", "read,all"),
+            "--scopes: invalid scopes: all; use read, write, delete, admin",
+        ),
+        (("create", "--owner", "a", "--scopes", ""), "--scopes: invalid scopes: none; use"),
         (("create", "--owner", "a", "--expires", "tomorrow"), "--expires: must be 90d"),
         (("create", "--owner", "a", "--expires", "-1"), "--expires: "),
-        (("create", "--owner", "a", "--expires", "253402300800"), "--expires: is too far away"),
-        (("create", "--owner", "a", "--expires", "9999999d"), "--expires: is too far away"),
+        (("create", "--owner", "a", "--expires", "253402300800"), "--expires: is too far in the future"),
+        (("create", "--owner", "a", "--expires", "9999999d"), "--expires: is too far in the future"),
         (("rotate", "0" * 12, "--overlap", "1h"), "--overlap: must be seconds"),
         (("rotate", "0" * 12, "--overlap", "2592001"), "--overlap: must be seconds"),
     ],
@@ -202,7 +205,7 @@ def test_the_store_is_that_of_the_settings(command: Command, tmp_path: Path) -> 
 
     for url, owner in ((first, "first"), (second, "second"), (third, "third")):
         assert [each["owner"] for each in listed(command, "--store-url", url).values()] == [owner]
-    assert command("list", GUIDSVC_STORE_ULR=first).stderr.startswith("pdapt.py: GUIDSVC_STORE_ULR")
+    assert command("list", GUIDSVC_STORE_ULR=first).stderr.startswith("pdapt.py: unknown setting GUIDSVC_STORE_ULR ")
 
 
 EVERY = [("create", "--owner", "a"), ("list",), ("revoke", "0" * 12), ("rotate", "0" * 12)]
@@ -229,7 +232,7 @@ def test_no_command_makes_a_store_by_mistake(
     done = command(*words, "--store-url", "sqlite:///tpyo.db")
 
     assert (done.returncode, done.stdout) == (1, "")
-    hint = ", or make this one with --create" if words[0] == "create" else " with --store-url"
+    hint = ", or create it with --create" if words[0] == "create" else " with --store-url"
     assert done.stderr == f"pdapt.py: store_url: there is no store at {path}: name the store of the service{hint}\n"
     assert (path.read_bytes() if path.exists() else None) == before
     assert sorted(each.name for each in tmp_path.iterdir()) == ([] if before is None else ["tpyo.db"])
@@ -337,4 +340,4 @@ def test_an_expiry_without_a_unit_that_is_long_past_is_answered_with_the_unit(tm
     refused = pdapt(tmp_path, "keys", "create", "--create", "--owner", "a", "--expires", "90")
 
     assert refused.returncode == 1
-    assert "expire is past: 90 without a unit is Unix time; write 90d for days from now" in refused.stderr
+    assert "expire is in the past: 90 without a unit is Unix time; write 90d for days from now" in refused.stderr
