@@ -22,7 +22,7 @@ def read_file(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
         _refuse_special(os.fstat(file.fileno()), path)
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"this file is over {max_bytes} bytes; name the right one", str(path))
+        raise OSError(errno.EFBIG, f"the file is larger than {max_bytes} bytes; name another file", str(path))
     return content
 
 
@@ -35,4 +35,4 @@ def _refuse_special(found: os.stat_result, path: str | Path) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "this is a pipe or a device; name a regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file but a pipe or a device; name a regular file", str(path))

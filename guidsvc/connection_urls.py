@@ -25,9 +25,9 @@ _FILE = re.compile(r"(?i)tls(ca|crl|certificatekey)file|ssl_(ca_certs|certfile|k
 _PARTS = re.compile(r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<rest>.*)", re.DOTALL)
 _ADDRESS = re.compile(r"^\[[^\]]*\]")
 """An IPv6 address in front of a port."""
-_STRAY_AT = "in a password each of : / ? # [ ] @ % is to be percent-encoded, as %40 for @"
+_STRAY_AT = "percent-encode each of : / ? # [ ] @ % in a password, such as %40 for @"
 _BAD_PORT = (
-    "the port is no number; write user and password before the host, as in redis://:PASSWORD@HOST:PORT, and "
+    "the port is not a number; write user and password before the host, as in redis://:PASSWORD@HOST:PORT, and "
     "percent-encode each of : / ? # [ ] @ % in a password"
 )
 _Made = TypeVar("_Made")
@@ -41,7 +41,7 @@ def redact(url: str) -> str:
     if is_ambiguous(url):
         return f"{scheme}://{HIDDEN}"
     parts = _PARTS.fullmatch(rest)
-    assert parts is not None  # noqa: S101  # nosec B101  # it matches any text
+    assert parts is not None  # noqa: S101  # nosec B101  # the pattern matches any text
     user, at, host = parts["authority"].rpartition("@")
     name, colon, _ = user.partition(":")
     shown = f"{name}:{HIDDEN}" if colon else HIDDEN if at else ""
@@ -117,9 +117,7 @@ def _told(url: str, make: Callable[[str], object], faults: tuple[type[Exception]
         make(public)
     except faults as other:
         return str(other)
-    return (
-        "the user, the password or a parameter is not as a URL has it; percent-encode what is none of A-Z a-z 0-9 . _ -"
-    )
+    return "the user, the password or a parameter is malformed; percent-encode all characters except A-Z a-z 0-9 . _ -"
 
 
 def _shown(part: str) -> str:

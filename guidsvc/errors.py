@@ -110,7 +110,7 @@ class KeyNotActive(GuidsvcError):
 
     def __init__(self, key_id: str, state: str) -> None:
         why = "was revoked" if state == "revoked" else "has expired"
-        super().__init__(f"Key {key_id} {why}, and cannot be rotated: create another.")
+        super().__init__(f"Key {key_id} {why} and cannot be rotated; create a new key.")
         self.state = state
 
 
@@ -148,21 +148,23 @@ class PreconditionRequired(GuidsvcError):
     """A change of an existing record must name the version that it changes."""
 
     def __init__(self, guid: str) -> None:
-        super().__init__(f"GUID {guid} exists: say with If-Match which version is to be changed, or * for any.")
+        super().__init__(f"GUID {guid} exists; send If-Match with the version to change, or with * for any version.")
 
 
 class IdempotencyMismatch(GuidsvcError):
     """The idempotency key was used for a different request."""
 
     def __init__(self) -> None:
-        super().__init__("This Idempotency-Key was sent with another request: take a new key for a new request.")
+        super().__init__("This Idempotency-Key was used for a different request; use a new key for a new request.")
 
 
 class InProgress(GuidsvcError):
     """The first request with this idempotency key is still in progress."""
 
     def __init__(self) -> None:
-        super().__init__("The first request with this Idempotency-Key is still being done: ask again for its answer.")
+        super().__init__(
+            "The first request with this Idempotency-Key is still in progress; retry later to get its answer."
+        )
 
 
 class ReceiptsFull(GuidsvcError):
@@ -170,8 +172,8 @@ class ReceiptsFull(GuidsvcError):
 
     def __init__(self, most: int) -> None:
         super().__init__(
-            f"The requests with an Idempotency-Key that are remembered, for 24 hours each, take all of their {most} "
-            "bytes. Nothing was done: send it without the key, use PUT with a GUID of your own, or try again later."
+            f"The answers to requests with an Idempotency-Key, stored for 24 hours, have reached their limit of {most} "
+            "bytes. Nothing was done; send the request without the key, use PUT with your own GUID, or retry later."
         )
 
 
@@ -180,8 +182,8 @@ class SpaceUsed(GuidsvcError):
 
     def __init__(self, most: int) -> None:
         super().__init__(
-            f"The results of one batch, and what it only validates, take at most {most} bytes. This was not done: "
-            "send it, and what follows, in another batch."
+            f"The temporary files of the batch have reached their limit of {most} bytes. This operation was not done; "
+            "send it, and those after it, in another batch."
         )
 
 
@@ -197,7 +199,7 @@ class Forbidden(GuidsvcError):
     """The caller lacks the `scope` that the operation requires. None means that no scope permits it."""
 
     def __init__(self, scope: str | None, detail: str | None = None) -> None:
-        super().__init__(detail or f"This takes the scope {scope}, which the key has not.")
+        super().__init__(detail or f"The key lacks the required scope {scope}.")
         self.scope = scope
 
 
@@ -206,9 +208,9 @@ class QuotaExceeded(GuidsvcError):
 
     def __init__(self, quota: int, *, kept: int | None = None) -> None:
         super().__init__(
-            f"There are {quota} live GUIDs already, which is all that this owner may have."
+            f"The owner has {quota} live GUIDs, which is its quota; delete some, or wait until some expire."
             if kept is None
-            else f"{kept} GUIDs of this owner are kept already, live or expired, which is all that may be: delete some."
+            else f"The owner has {kept} stored GUIDs, live or expired, which is its limit; delete some."
         )
         self.quota = quota
 

@@ -32,7 +32,7 @@ def seeded(make: Callable[[int, bytes], str], seed: bytes, place: int, at: int) 
     return lambda _: make(at, sha256(b"%b/%d/%d" % (seed, place, next(numbers))).digest()[:16])
 
 
-def guid_v4(now: int, random: bytes) -> str:  # noqa: ARG001  # one shape with guid_v7: whoever draws need not know which
+def guid_v4(now: int, random: bytes) -> str:  # noqa: ARG001  # same signature as guid_v7
     """Make a random GUID from 16 random bytes, as a version 4 UUID (RFC 9562, 5.4)."""
     return uuid.UUID(bytes=random, version=4).hex.upper()
 

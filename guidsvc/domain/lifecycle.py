@@ -80,7 +80,7 @@ def created(
 ) -> Record:
     """Make the first record of a GUID, with a version above `after`; raise InvalidRequest if the user is missing."""
     if change.user is None:
-        raise InvalidRequest(InvalidField("/user", "is needed to create a GUID"))
+        raise InvalidRequest(InvalidField("/user", "is required to create a GUID"))
     expire = _default_expire(now, terms) if change.expire is None else change.expire
     return Record(
         guid=guid,
@@ -157,7 +157,9 @@ def _patched_metadata(text: str | None, patch: dict[str, Any] | None) -> str | N
     try:
         return render_metadata(merge(from_json(text or "{}"), patch))
     except ValueError as error:
-        raise InvalidRequest(InvalidField("/metadata", f"with what is there already: {error}")) from error
+        raise InvalidRequest(
+            InvalidField("/metadata", f"after the merge with the stored metadata, it {error}")
+        ) from error
 
 
 def _merged(record: Record, given: dict[str, Any], now: int, terms: RetentionPolicy) -> Record:

@@ -13,10 +13,10 @@ from tests.support.backing_servers import ROOT, pdapt
 from tests.support.certificates import Certificate
 
 UNREADABLE = {
-    "a FIFO": "this is a pipe or a device; name a regular file",
-    "an endless device": "this is a pipe or a device; name a regular file",
+    "a FIFO": "not a regular file but a pipe or a device; name a regular file",
+    "an endless device": "not a regular file but a pipe or a device; name a regular file",
     "a folder": "Is a directory",
-    "a large file": f"this file is over {MAX_BYTES} bytes; name the right one",
+    "a large file": f"the file is larger than {MAX_BYTES} bytes; name another file",
 }
 
 
@@ -89,7 +89,7 @@ def test_a_certificate_that_is_no_file_any_more_is_not_waited_for_at_a_reload(
     assert tls is not None
     Path(certificate.flags[1]).unlink()
     os.mkfifo(certificate.flags[1])
-    with pytest.raises(StartError, match="this is a pipe or a device"):
+    with pytest.raises(StartError, match="not a regular file but a pipe or a device"):
         tls.reload()
 
 

@@ -55,7 +55,7 @@ def test_a_password_that_looks_like_another_part_is_given_to_no_driver(url: str)
         raise AssertionError
 
     assert is_ambiguous(url)
-    with pytest.raises(StartError, match=r"^cache_url: in a password .* percent-encoded"):
+    with pytest.raises(StartError, match=r"^cache_url: percent-encode .* in a password"):
         connect_with_redacted_errors("cache_url", url, never, ValueError)
 
 
@@ -63,9 +63,9 @@ def test_a_password_that_looks_like_another_part_is_given_to_no_driver(url: str)
     ("url", "told"),
     [
         ("redis://u:CANARY@h:port/0", "'port'"),
-        ("redis://:CANARY/0", "the port is no number; write user and password before the host"),
-        ("redis://h:CANARY", "the port is no number; write user and password before the host"),
-        ("redis://u:CANARY@h/x?password=CANARY", "/x is no number of a Redis database"),
+        ("redis://:CANARY/0", "the port is not a number; write user and password before the host"),
+        ("redis://h:CANARY", "the port is not a number; write user and password before the host"),
+        ("redis://u:CANARY@h/x?password=CANARY", "/x is not the number of a Redis database"),
         ("redis://u:CANARY@h/0?nonsense=CANARY", "'nonsense'"),
         ("redis://u:CAN[ARY@h/0", "percent-encode"),
         ("rediss://h/0?ssl_include_verify_flags=CANARY", "cache_url: "),

@@ -78,8 +78,8 @@ def _check(origin: str) -> None:
     found = _ORIGIN.fullmatch(origin)
     if found is None:
         raise StartError(
-            f"cors_origins: {origin!r} is no origin: name each as browsers do, scheme://host or scheme://host:port, "
-            "in small letters; * and null are not taken"
+            f"cors_origins: {origin!r} is not an origin; write scheme://host or scheme://host:port in lower case, "
+            "as browsers do; * and null are not accepted"
         )
-    if (found[1], found[2]) in _DEFAULT_PORTS or int(found[2] or 1) > 65535:  # noqa: PLR2004  # the last port
-        raise StartError(f"cors_origins: {origin!r}: browsers name no port {found[2]} for {found[1]}")
+    if (found[1], found[2]) in _DEFAULT_PORTS or int(found[2] or 1) > 65535:  # noqa: PLR2004  # the highest port
+        raise StartError(f"cors_origins: {origin!r}: browsers send no port {found[2]} for {found[1]}; leave it out")

@@ -48,7 +48,7 @@ def _checked(name: str) -> str:
     """Return a configured name; raise StartError if it is not a host name."""
     if _NAME.fullmatch(name) is None:
         raise StartError(
-            f"hosts: {name!r} is no host name; give names as clients write them, without scheme and port: "
+            f"hosts: {name!r} is not a host name; write names as clients do, without scheme and port: "
             "registry.example,10.0.0.5"
         )
     return name

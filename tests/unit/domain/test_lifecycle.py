@@ -82,7 +82,7 @@ def test_a_new_record_takes_what_is_given() -> None:
 def test_a_new_record_needs_a_user() -> None:
     with pytest.raises(InvalidRequest) as caught:
         rules.created(GUID, change(expire=7), NOW, TERMS)
-    assert caught.value.faults == (InvalidField("/user", "is needed to create a GUID"),)
+    assert caught.value.faults == (InvalidField("/user", "is required to create a GUID"),)
 
 
 def test_a_new_record_starts_above_the_version_it_comes_after() -> None:
