@@ -97,7 +97,7 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                _log.warning("connections cannot be accepted, to be tried again", error=str(error))
+                _log.warning("accepting connections failed, retrying", error=str(error))
                 self._loop.remove_reader(self._listener)
                 self._loop.call_later(PAUSE_SECONDS, self._resume)
                 return

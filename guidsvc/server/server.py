@@ -99,7 +99,7 @@ class Server:
         A connection with a request is answered, then closed. One that stays idle for LAME_SECONDS is closed.
         """
         begun = self._advance()
-        while self._has_more_to_do(begun):  # noqa: ASYNC110  # the time that passes is what it waits for
+        while self._has_more_to_do(begun):  # noqa: ASYNC110  # waits for time to pass
             await asyncio.sleep(RETIRING_TICK_SECONDS)
 
     def _has_more_to_do(self, begun: float) -> bool:
@@ -119,7 +119,7 @@ class Server:
             listener.abort()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_SECONDS
-        while self._shared.connections and loop.time() < deadline:  # noqa: ASYNC110  # or each would set an event
+        while self._shared.connections and loop.time() < deadline:  # noqa: ASYNC110  # polling is cheaper than an event per connection
             await asyncio.sleep(0.01)
         for connection in list(self._shared.connections):
             connection.abort()
@@ -147,8 +147,8 @@ class Server:
         try:
             if connection in self._shared.connections and connection.overdue(now):
                 connection.expire()
-        except Exception:  # noqa: BLE001  # it is logged; the others are overdue too
-            _log.exception("fault in closing a connection")
+        except Exception:  # noqa: BLE001  # logged; the others must be closed too
+            _log.exception("closing a connection failed")
             connection.abort()
 
     def _advance(self) -> float:
@@ -193,7 +193,7 @@ class CrowdLog:
         now = asyncio.get_running_loop().time()
         if now - self._told_at >= CROWDED_SECONDS:
             self._told_at = now
-            _log.warning("connections are refused, there are too many", connections=connections, limit=limit)
+            _log.warning("too many connections, rejecting new ones", connections=connections, limit=limit)
 
 
 class _Refused(asyncio.Protocol):
@@ -204,7 +204,7 @@ class _Refused(asyncio.Protocol):
         self._others = others
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        plain: asyncio.Transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all can be written to
+        plain: asyncio.Transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix transports are all writable
         plain.write(self._hooks.reject_connection(secure=Peer(plain).secure))
         plain.close()
 

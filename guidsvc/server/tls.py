@@ -60,16 +60,16 @@ class Tls:
     def _refuse_wrong_kind(self, certificate: bytes, key: bytes) -> None:
         """Raise StartError if a file holds the wrong kind of PEM; OpenSSL only reports `PEM lib`."""
         if not _holds(certificate, _CERTIFICATE):
-            swapped = "; the two are swapped" if _holds(certificate, _KEY) and _holds(key, _CERTIFICATE) else ""
-            raise StartError(f"tls_cert, tls_key: {self._certificate}: holds no certificate in PEM{swapped}")
+            swapped = "; the two files are swapped" if _holds(certificate, _KEY) and _holds(key, _CERTIFICATE) else ""
+            raise StartError(f"tls_cert, tls_key: {self._certificate}: contains no PEM certificate{swapped}")
         if not _holds(key, _KEY):
-            raise StartError(f"tls_cert, tls_key: {self._key}: holds no private key in PEM")
+            raise StartError(f"tls_cert, tls_key: {self._key}: contains no PEM private key")
 
     def _warn_of_readers(self) -> None:
         with suppress(OSError):  # the file may have vanished
             mode = Path(self._key).stat().st_mode & 0o777
             if mode & 0o077:
-                _log.warning("others can read the key of the certificate", key=self._key, mode=f"{mode:04o}")
+                _log.warning("private key is readable by other users", key=self._key, mode=f"{mode:04o}")
 
 
 def open_tls(certificate: str | None, key: str | None) -> Tls | None:
@@ -77,7 +77,7 @@ def open_tls(certificate: str | None, key: str | None) -> Tls | None:
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise StartError("tls_cert, tls_key: TLS takes both, the certificate and its key")
+        raise StartError("tls_cert, tls_key: TLS requires both the certificate and its key; set both, or neither")
     return Tls(certificate, key)
 
 
@@ -97,4 +97,4 @@ def _context(certificate: str, key: str) -> ssl.SSLContext:
 
 def _no_password() -> str:
     """Reject an encrypted key: OpenSSL would prompt for its password at the terminal, and block."""
-    raise ValueError("the key is encrypted, and there is nobody to ask for its password")
+    raise ValueError("the private key is encrypted; use one without a password")

@@ -68,7 +68,7 @@ class TornadoServer(HTTPServer):
     async def drain_connections(self) -> None:
         """Wait until all connections are closed, at most LAME_SECONDS."""
         deadline = asyncio.get_running_loop().time() + LAME_SECONDS
-        while self._connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # sets no event
+        while self._connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # Tornado sets no event
             await asyncio.sleep(RETIRING_TICK_SECONDS)
 
     async def keep_time(self) -> None:
@@ -105,7 +105,7 @@ class _Reader:
         self.connection: HTTPConnection | None = None
         """The connection of the latest request."""
         self._write = stream.write
-        stream.write = self._measured_write  # type: ignore[method-assign]  # which is called for each part of a reply
+        stream.write = self._measured_write  # type: ignore[method-assign]  # called for each part of a response
 
     def end(self) -> None:
         """Restore the stream's `write`, which breaks a reference cycle."""
@@ -155,7 +155,7 @@ class _BoundedHead(HTTPMessageDelegate):
 
     def __init__(self, delegate: HTTPMessageDelegate) -> None:
         self._delegate = delegate
-        self.data_received = delegate.data_received  # type: ignore[method-assign]  # no call more for each part
+        self.data_received = delegate.data_received  # type: ignore[method-assign]  # saves a call for each part
         self.finish = delegate.finish  # type: ignore[method-assign]
         self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
 

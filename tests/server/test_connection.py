@@ -92,7 +92,7 @@ async def test_lines_may_take_their_time(serving: Serving) -> None:
 
 
 async def test_there_is_a_limit_on_connections(serving: Serving, expected_logs: ExpectedLogs) -> None:
-    expected_logs.add("connections are refused")
+    expected_logs.add("too many connections")
     async with serving(max_connections=2) as client, connected(client.port), connected(client.port) as (reader, writer):
         writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await read_reply(reader, "GET")).status == 200
@@ -461,7 +461,7 @@ async def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
 async def test_connections_that_never_agree_on_tls_count_and_end(
     serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("connections are refused")
+    expected_logs.add("too many connections")
     trusting = certificate.trusting()
     async with (
         serving(max_connections=3, head_timeout=2, **certificate.settings) as client,
@@ -495,7 +495,7 @@ async def until_served_over_tls(port: int, trusting: ssl.SSLContext) -> None:
 async def test_connections_that_fail_to_agree_on_tls_count_no_longer_than_they_last(
     serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("connections are refused", "SSL Error")
+    expected_logs.add("too many connections", "SSL Error")
     trusting = certificate.trusting()
     async with serving(max_connections=5, head_timeout=600, **certificate.settings) as client:
         for number in range(20):

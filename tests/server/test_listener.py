@@ -74,7 +74,7 @@ def test_all_who_wait_are_accepted_in_a_few_turns_of_the_loop(waited_for: socket
 async def test_after_the_system_has_refused_to_accept_it_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("connections cannot be accepted")
+    expected_logs.add("accepting connections failed")
     monkeypatch.setattr(listener, "PAUSE_SECONDS", 0.01)
     with ExitStack() as stack:
         failing = stack.enter_context(Failing())

@@ -109,7 +109,7 @@ def test_a_certificate_that_is_no_use_stops_the_start(tmp_path: Path, certificat
         with pytest.raises(StartError, match=r"^tls_cert, tls_key: "):
             open_tls(cert, key)
     encrypt(certificate)
-    with pytest.raises(StartError, match="the key is encrypted"):
+    with pytest.raises(StartError, match="the private key is encrypted"):
         open_tls(**dict(zip(("certificate", "key"), certificate.settings.values(), strict=True)))
 
 
@@ -124,7 +124,7 @@ def encrypt(certificate: Certificate) -> None:
 def test_a_key_that_others_can_read_is_told_of(
     certificate: Certificate, mode: int, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = "others can read the key"
+    told = "private key is readable by other users"
     expected_logs.add(told)
     certificate.key.chmod(mode)
     Tls(*certificate.settings.values())
@@ -169,7 +169,7 @@ def reload(running: Service, told: str) -> None:
 
 
 async def test_a_bad_new_certificate_leaves_the_old_one_in_use(tmp_path: Path, certificate: Certificate) -> None:
-    good_cert, good_key, kept = certificate.cert.read_bytes(), certificate.key.read_bytes(), "the certificate is kept"
+    good_cert, good_key, kept = certificate.cert.read_bytes(), certificate.key.read_bytes(), "certificate reload failed"
     trusting = certificate.trusting()
     certificate.issue()
     other_key = certificate.key.read_bytes()
@@ -204,9 +204,9 @@ def test_with_tls_other_signals_end_the_service_as_ever(tmp_path: Path, certific
 def test_files_of_the_wrong_kind_are_named(certificate: Certificate) -> None:
     cert, key = str(certificate.cert), str(certificate.key)
 
-    with pytest.raises(StartError, match=f": {key}: holds no certificate in PEM; the two are swapped$"):
+    with pytest.raises(StartError, match=f": {key}: contains no PEM certificate; the two files are swapped$"):
         open_tls(key, cert)
-    with pytest.raises(StartError, match=f"^tls_cert, tls_key: {key}: holds no certificate in PEM$"):
+    with pytest.raises(StartError, match=f"^tls_cert, tls_key: {key}: contains no PEM certificate$"):
         open_tls(key, key)
-    with pytest.raises(StartError, match=f"^tls_cert, tls_key: {cert}: holds no private key in PEM$"):
+    with pytest.raises(StartError, match=f"^tls_cert, tls_key: {cert}: contains no PEM private key$"):
         open_tls(cert, cert)

@@ -20,5 +20,5 @@ def is_open_ended(connection: HTTPConnection | None) -> bool:
     """Whether a connection of Tornado's server sends a response that ends only with the connection."""
     if not isinstance(connection, HTTP1Connection) or connection.stream.closed():
         return False
-    begun = connection._response_start_line is not None and not connection._write_finished  # noqa: SLF001  # it has no other
+    begun = connection._response_start_line is not None and not connection._write_finished  # noqa: SLF001  # Tornado has no public attribute
     return begun and not connection._chunking_output and connection._expected_content_remaining is None  # noqa: SLF001

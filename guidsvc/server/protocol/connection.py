@@ -345,7 +345,7 @@ class Connection(asyncio.Protocol):
             self._answering = None
             self._reader.over = True
             self._send_refusal(not_http(unquoted(str(error))))
-        except Exception as error:  # noqa: BLE001  # which is logged; else the client would wait for ever
+        except Exception as error:  # noqa: BLE001  # logged; without a response the client would wait forever
             self.fault(error)
 
     def _next(self) -> None:

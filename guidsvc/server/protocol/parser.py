@@ -302,10 +302,12 @@ class RequestParser:
         if message is None and not self.between and not self.over:
             self._refuse(self._too_large())
         elif message is not None and self._fed > self._most + (1 + CHUNK_OVERHEAD) * message.total:
-            self._refuse(not_http("its chunks are too small for what they cost"))
+            self._refuse(not_http("its chunks are too small; send larger chunks"))
 
     def _too_large(self) -> HeadersTooLarge:
-        return HeadersTooLarge(f"The head of a request is at most {self._most} bytes and {MAX_HEADERS} headers.")
+        return HeadersTooLarge(
+            f"The request line and its headers may have at most {self._most} bytes and {MAX_HEADERS} headers."
+        )
 
     def _refuse(self, error: Exception) -> None:
         if not self.over:

@@ -107,16 +107,16 @@ class RawRequest:
             raise self._coding_fault(b",".join(codings))
         hosts = len(self._values.get(b"host", ()))
         if hosts > 1 or (hosts == 0 and self.version == "HTTP/1.1"):
-            raise not_http(f"it names {hosts} times its Host, which must be once")
+            raise not_http(f"it has {hosts} Host headers; send exactly one")
 
     def _coding_fault(self, codings: bytes) -> Exception:
         """Return the error for unsupported transfer codings (RFC 9112, 6.1 and 6.3)."""
         *others, last = (coding.strip() for coding in codings.split(b","))
         if self.version == "HTTP/1.0" or last != b"chunked" or not all(others) or b"chunked" in others:
             return not_http(
-                "under HTTP/1.1 the last transfer coding of a body is chunked, once; under HTTP/1.0 there is none"
+                "in HTTP/1.1 the last transfer coding must be chunked, once; HTTP/1.0 has no transfer codings"
             )
-        return NotImplementedHere("The only transfer coding is chunked: send the body without another.")
+        return NotImplementedHere("The only supported transfer coding is chunked; send the body without any other.")
 
     def _length(self) -> int | None:
         """Return the length of the body, or None; llhttp has checked that it is a number."""
@@ -156,8 +156,8 @@ def check_version(version: str) -> None:
     if version.startswith("1."):
         return
     if version.startswith("0."):  # llhttp also reports this for a request line without a version
-        raise not_http("its first line names no version of HTTP that has headers; send HTTP/1.1")
-    raise VersionNotSupported(f"HTTP/{version} is not spoken here; send HTTP/1.1.")
+        raise not_http("its first line names no HTTP version with headers; send HTTP/1.1")
+    raise VersionNotSupported(f"HTTP/{version} is not supported; send HTTP/1.1.")
 
 
 def is_token(text: bytes) -> bool:
@@ -168,13 +168,13 @@ def is_token(text: bytes) -> bool:
 def fault_of(error: HttpParserError) -> Exception:
     """Translate an llhttp error into an error of the service."""
     if "Content-Length overflow" in str(error):
-        return TooLarge("A body of so many bytes is read nowhere.")
+        return TooLarge("The Content-Length is too large for any request.")
     return not_http(str(error))
 
 
 def not_http(detail: str) -> InvalidRequest:
     """Return the error for a malformed request."""
-    return InvalidRequest(InvalidField("", f"is no HTTP request that is understood here: {detail}"))
+    return InvalidRequest(InvalidField("", f"malformed HTTP request: {detail}"))
 
 
 def unquoted(detail: str) -> str:

@@ -67,7 +67,7 @@ class ResponseWriter(HTTPConnection):
         headers: HTTPHeaders,
         chunk: bytes | None = None,
     ) -> asyncio.Future[None]:
-        assert isinstance(start_line, ResponseStartLine)  # noqa: S101  # nosec B101  # Tornado's type is of both directions
+        assert isinstance(start_line, ResponseStartLine)  # noqa: S101  # nosec B101  # Tornado's type covers requests too
         self.begun = True
         lines = [f"HTTP/1.1 {start_line.code} {start_line.reason}"]
         length = None

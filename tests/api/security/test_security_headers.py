@@ -134,7 +134,7 @@ async def test_over_tls_every_reply_says_to_keep_to_it(serving: Serving, certifi
 async def test_over_tls_who_is_one_too_many_is_told_so_too(
     serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("connections are refused")
+    expected_logs.add("too many connections")
     async with serving(max_connections=1, **certificate.settings) as client:
         trusting = certificate.trusting()
         _, first = await asyncio.open_connection("127.0.0.1", client.port, ssl=trusting)
