@@ -119,7 +119,7 @@ class Admission:
         """Count a rejected request, and return the error for it."""
         self.refused += 1
         self._tell()
-        return Overloaded("there is more to do than can be done in time")
+        return Overloaded("the service is overloaded; retry later")
 
     def slot(self, errand: CancelScope, caller: str = "", *, patient: bool = False) -> "Slot":
         """Return a slot for a caller's request, for use with `async with`.
@@ -241,7 +241,7 @@ class Admission:
                 self.expired += 1
                 self._tell()
                 self._waiting.remove(caller, each)
-                each.place.set_exception(Overloaded(f"no place was free within {self._seconds} s"))
+                each.place.set_exception(Overloaded(f"no slot became free within {self._seconds} s; retry later"))
         for errand, since in self._doing.items():
             if now - since < self._budget:
                 break
@@ -253,7 +253,7 @@ class Admission:
         now = asyncio.get_running_loop().time()
         if now - self._told >= TOLD_SECONDS or not self._told:
             refused = self.refused + self.expired
-            _log.warning("overload, requests are refused", refused=refused - int(self._told_of), places=self._most)
+            _log.warning("overloaded, rejecting requests", rejected=refused - int(self._told_of), slots=self._most)
             self._told, self._told_of = now, refused
 
 

@@ -41,7 +41,7 @@ async def _keep_up(work: Callable[[], Coroutine[object, object, None]]) -> None:
             if _is_cancelled():
                 raise
             _tell_fault(work)  # something that the work awaited was cancelled, not the work
-        except Exception:  # noqa: BLE001  # it is logged; the service needs this work to go on
+        except Exception:  # noqa: BLE001  # logged; the task must continue
             _tell_fault(work)
         await asyncio.sleep(AGAIN_SECONDS)
 
@@ -54,7 +54,7 @@ def _is_cancelled() -> bool:
 def _tell_fault(work: Callable[[], Coroutine[object, object, None]]) -> None:
     function = work.func if isinstance(work, partial) else work
     name = getattr(function, "__qualname__", repr(function))
-    _log.exception("fault in background work, which begins again", work=name, again_in=AGAIN_SECONDS)
+    _log.exception("background task failed, restarting it", task=name, restart_in_seconds=AGAIN_SECONDS)
 
 
 def spawn_detached(work: Coroutine[object, object, Result]) -> "asyncio.Task[Result]":

@@ -47,7 +47,7 @@ class CancelScope:
         return (
             ClientDisconnected("its client has gone")
             if self.gone
-            else DeadlineExceeded("it took longer than a request may")
+            else DeadlineExceeded("the request took longer than its time limit")
         )
 
 

@@ -39,7 +39,7 @@ class _Turn:
             async with asyncio.timeout(self._seconds):
                 await self._lock.acquire()
         except TimeoutError as error:
-            raise Contention(f"GUID {self._guid} has too many concurrent writers") from error
+            raise Contention(f"GUID {self._guid} has too many concurrent writes; retry later") from error
 
     async def __aexit__(self, *_: object) -> None:
         self._lock.release()

@@ -94,4 +94,4 @@ async def _collect(size_bytes: int) -> None:
     gc.collect()  # not in a thread: the GIL stops the others anyway, and finalizers belong on the loop
     pause_seconds = time.monotonic() - begun
     await asyncio.to_thread(trim)
-    _log.debug("memory collected", grown_to_bytes=size_bytes, pause_seconds=round(pause_seconds, 3))
+    _log.debug("garbage collected", grown_to_bytes=size_bytes, pause_seconds=round(pause_seconds, 3))

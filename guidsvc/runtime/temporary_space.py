@@ -49,10 +49,12 @@ class TemporarySpace:
         `owner` is None without access control.
         """
         if size > self._left:
-            raise Overloaded("the temporary files of all batches together take all the space that they may")
+            raise Overloaded("the temporary files of all batches have reached their size limit; retry later")
         if owner is not None:
             if self._taken_by[owner] + size > self._most_of_owner:
-                raise Overloaded("the temporary files of all batches of this owner take all the space that they may")
+                raise Overloaded(
+                    "the temporary files of this owner's batches have reached their size limit; retry later"
+                )
             self._taken_by[owner] += size
             if not self._taken_by[owner]:
                 del self._taken_by[owner]
@@ -62,7 +64,7 @@ class TemporarySpace:
         """Take a file descriptor for a temporary file. Raise Overloaded if other requests have taken them."""
         most = self._most_files if owner is None else max(1, self._most_files // 2)
         if self._files.total() >= self._most_files or self._files[owner] >= most:
-            raise Overloaded("as many temporary files of batches are open as may be")
+            raise Overloaded("too many temporary files of batches are open; retry later")
         self._files[owner] += 1
 
     def give_back_files(self, count: int, owner: str | None) -> None:
@@ -75,7 +77,7 @@ class TemporarySpace:
         """Add `more` bytes, possibly negative, to the memory that batches hold. Raise Overloaded at the limit."""
         most = self._most_held if owner is None else self._most_held // 2
         if more > 0 and (more > self._most_held - self._held.total() or self._held[owner] + more > most):
-            raise Overloaded("the lines of all batches that wait to be done take all the memory that they may")
+            raise Overloaded("the waiting lines of all batches have reached their memory limit; retry later")
         self._held[owner] += more
         if not self._held[owner]:
             del self._held[owner]

@@ -107,7 +107,7 @@ def refused(reply: Reply) -> bool:
 
 
 async def test_the_line_of_a_refused_request_is_cut_as_others_are(expected_logs: ExpectedLogs) -> None:
-    expected_logs.add("overload, requests are refused")
+    expected_logs.add("overloaded, rejecting requests")
     paths: list[str] = []
     refusals = LoadShedder(
         request_pipeline(admission=Admission(PLACES), access_log=lambda _, path, *__: paths.append(path))
@@ -121,7 +121,7 @@ async def test_the_line_of_a_refused_request_is_cut_as_others_are(expected_logs:
 async def test_what_is_more_than_can_be_done_is_refused_and_the_rest_goes_well(
     server: str, expected_logs: ExpectedLogs, ask: Callable[[Client, int], "asyncio.Task[Reply]"]
 ) -> None:
-    expected_logs.add("overload, requests are refused")
+    expected_logs.add("overloaded, rejecting requests")
     store = GatedStore()
     store.open.clear()
     async with service(store, server, seconds=2.0, budget=30) as (client, admission):
@@ -172,7 +172,7 @@ async def test_who_waits_is_served_when_there_is_room(server: str) -> None:
 async def test_a_client_that_was_refused_and_comes_again_at_once_waits_for_the_time_that_it_was_told(
     expected_logs: ExpectedLogs,
 ) -> None:
-    expected_logs.add("overload, requests are refused")
+    expected_logs.add("overloaded, rejecting requests")
     store = GatedStore()
     store.open.clear()
     async with service(store, "httptools", seconds=30, budget=30) as (client, admission):
@@ -207,7 +207,7 @@ async def test_what_needs_no_place_leaves_none_taken(server: str) -> None:
 
 
 async def test_who_comes_while_the_loop_is_behind_is_refused_though_there_is_room(expected_logs: ExpectedLogs) -> None:
-    expected_logs.add("overload, requests are refused")
+    expected_logs.add("overloaded, rejecting requests")
     admission = Admission(3, seconds=0.1)
     async with admission.slot(CancelScope()):
         for expected in (False, True):  # once is no overload
@@ -226,7 +226,7 @@ async def test_while_the_loop_is_behind_a_caller_with_nothing_in_progress_gets_a
     expected_logs: ExpectedLogs,
 ) -> None:
     """So one caller that keeps the loop busy is refused, and others are not."""
-    expected_logs.add("overload, requests are refused")
+    expected_logs.add("overloaded, rejecting requests")
     admission = Admission(3, seconds=0.1)
     async with admission.slot(CancelScope(), "busy"):
         for _ in range(2):
@@ -289,7 +289,7 @@ async def _slow_read(client: Client, store: GatedStore) -> Reply:
 
 @pytest.fixture(autouse=True)
 def _of_slow_reads(expected_logs: ExpectedLogs) -> None:
-    expected_logs.add("it took longer than a request may")
+    expected_logs.add("the request took longer than its time limit")
 
 
 async def test_operations_of_a_batch_that_were_done_are_told_as_done_and_those_not_begun_as_not(server: str) -> None:

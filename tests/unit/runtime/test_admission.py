@@ -74,7 +74,7 @@ async def test_callers_get_free_places_in_turn() -> None:
 async def test_one_caller_uses_all_places_and_half_of_the_queue_and_leaves_the_rest_to_others(
     expected_logs: ExpectedLogs,
 ) -> None:
-    expected_logs.add("overload, requests are refused")
+    expected_logs.add("overloaded, rejecting requests")
     admission = Admission(2, seconds=60)
     work = Work(admission)
     await work.begin("e" * (2 + 2 * QUEUE))
@@ -180,7 +180,7 @@ async def test_requests_that_are_left_leave_their_turn_to_the_next_of_their_call
 
 
 async def test_what_waits_in_vain_leaves_the_queue(expected_logs: ExpectedLogs) -> None:
-    expected_logs.add("overload, requests are refused")
+    expected_logs.add("overloaded, rejecting requests")
     admission = Admission(1, seconds=0.2)
     work = Work(admission)
     await work.begin("e")
@@ -248,7 +248,7 @@ async def until_asked(client: Client, requests: Sequence["asyncio.Task[Any]"]) -
 async def test_an_overload_of_one_caller_refuses_and_delays_no_other(
     served: Served, tmp_path: Path, expected_logs: ExpectedLogs, by: str, write: tuple[str, str]
 ) -> None:
-    expected_logs.add("overload, requests are refused")
+    expected_logs.add("overloaded, rejecting requests")
     ended: list[str] = []
     numbers = count()
 

@@ -13,7 +13,7 @@ from guidsvc.runtime.background import running_in_background
 from guidsvc.server.protocol.read_throttle import ReadThrottle
 from tests.conftest import ExpectedLogs
 
-FAULT = "fault in background work"
+FAULT = "background task failed"
 
 
 @pytest.fixture(autouse=True)

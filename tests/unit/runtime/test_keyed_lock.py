@@ -10,7 +10,7 @@ from tests.support.factories import GUID
 async def test_a_write_that_waits_too_long_for_those_before_it_is_unavailable() -> None:
     turns = KeyedLock()
     async with turns.acquire(GUID, seconds=0):
-        with pytest.raises(Contention, match="too many concurrent writers"):
+        with pytest.raises(Contention, match="too many concurrent writes"):
             async with turns.acquire(GUID, seconds=0):
                 pytest.fail("it is not its turn")
         async with turns.acquire("0" * 32, seconds=0):
