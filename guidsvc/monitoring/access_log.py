@@ -37,7 +37,7 @@ class AccessLog:
     def __init__(self) -> None:
         self.limit = LineLimit(_report_refused)
 
-    def __call__(  # noqa: PLR0913, PLR0917  # what a line holds
+    def __call__(  # noqa: PLR0913, PLR0917  # the members of a line
         self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
     ) -> None:
         """Write a line; `ms` is the duration, and `cache` the source of the record, if one was read."""
@@ -50,7 +50,7 @@ class AccessLog:
 
 def _report_refused(remote: str | None, count: int) -> None:
     given = {} if remote is None else {"remote": remote}
-    structlog.get_logger(ACCESS).info("further requests refused", count=count, **given)
+    structlog.get_logger(ACCESS).info("further rejected requests", count=count, **given)
 
 
 def access_log(level: str, form: Form, *, worker: int | None = None) -> AccessLog | None:
@@ -68,7 +68,7 @@ def access_log(level: str, form: Form, *, worker: int | None = None) -> AccessLo
 class _Readable(AccessLog):
     """Access lines in readable form."""
 
-    def __call__(  # noqa: PLR0913, PLR0917  # what a line holds
+    def __call__(  # noqa: PLR0913, PLR0917  # the members of a line
         self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
     ) -> None:
         if self._leaves_out(status, remote):
@@ -115,7 +115,7 @@ class _JsonAccessLog(AccessLog):
         self._lines: list[str] = []
         self._second, self._start = -1, ""
 
-    def __call__(  # noqa: PLR0913, PLR0917  # what a line holds
+    def __call__(  # noqa: PLR0913, PLR0917  # the members of a line
         self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
     ) -> None:
         if status in REFUSED and self._leaves_out(status, remote):
@@ -157,7 +157,7 @@ def parted(lines: Iterable[str], most: int) -> Iterator[list[str]]:
 class Log(Protocol):
     """A writer of access lines."""
 
-    def __call__(  # noqa: PLR0913, PLR0917  # what a line holds; to gather it costs more than to write it
+    def __call__(  # noqa: PLR0913, PLR0917  # the members of a line; grouping them costs more than writing it
         self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None, /
     ) -> None:
         """Write a line; `ms` is the duration, `remote` the client, `cache` the record's source, if one was read."""

@@ -70,7 +70,7 @@ class EventLimit(logging.Filter):
 
     def _report(self, event: str | None, count: int) -> None:
         others = "other events" if event is None else event
-        self._handler.handle(_warning("log lines left out, there were too many", {_OF: others, _COUNT: count}))
+        self._handler.handle(_warning("too many log lines, some left out", {_OF: others, _COUNT: count}))
 
 
 def event_limits() -> list[LineLimit]:

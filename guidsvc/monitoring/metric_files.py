@@ -157,7 +157,7 @@ class SharedFolder:
             self.path.mkdir(0o700)
         found = self.path.lstat()
         if not (stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()):
-            raise FileExistsError(f"something else is at {self.path}")
+            raise FileExistsError(f"{self.path} is not a directory of this user")
         if not self._is_owned():
             self._own()
         for each in (self.path, self.path / "owner", self.path / "lock"):
@@ -205,7 +205,7 @@ def _temporary() -> Path:
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError:  # no candidate is writable now
-        return Path("/tmp")  # noqa: S108  # nosec B108  # the folder in it is made with a name that nobody can guess
+        return Path("/tmp")  # noqa: S108  # nosec B108  # the folder in it has a name that cannot be guessed
 
 
 def _remove_stale(parent: Path) -> None:

@@ -134,7 +134,7 @@ class ProcessMonitor:
         self._left_out = set(together.left_out)
         if news:
             self.meters.metric_files_left_out += len(news)
-            _log.warning("files of metrics left out, they cannot be read", files=sorted(news)[:TOLD])
+            _log.warning("metric files unreadable, leaving them out", files=sorted(news)[:TOLD])
         return rendered, bool(news)
 
     def _write(self, folder: Path) -> None:

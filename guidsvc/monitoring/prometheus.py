@@ -67,7 +67,7 @@ class MultiProcessCollector(Collector):
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise ValueError(f"this is no folder: {folder}")
+            raise ValueError(f"not a directory: {folder}")
         self._folder = folder
         self.left_out: list[str] = []
         """The names of files that could not be read."""
@@ -92,7 +92,7 @@ class MetricFiles:
     def write(self, meters: Metrics, about: About) -> None:
         """Write the changed metrics of this process; raise OSError if that fails, as on a full disk."""
         if not all(self._is_there(name) for name in self._files):
-            _log.warning("files of metrics are gone, and made anew", folder=str(self._folder))
+            _log.warning("metric files missing, creating them again", folder=str(self._folder))
             self._begin_anew()
         for told in METRICS:
             for labels, value in told.read(meters, about).items():
@@ -160,14 +160,14 @@ def _family(told: MetricSpec, read: Read) -> Metric:
     if told.kind == "histogram":
         histogram = HistogramMetricFamily(told.name, told.meaning, labels=told.labels)
         for labels, value in read.items():
-            assert isinstance(value, Histogram)  # noqa: S101  # nosec B101  # as the table has it
+            assert isinstance(value, Histogram)  # noqa: S101  # nosec B101  # guaranteed by the metric catalog
             buckets = list(zip(_bounds(value), map(float, accumulate(value.counts)), strict=True))
             histogram.add_metric(labels, buckets, value.sum)
         return histogram
     kind = CounterMetricFamily if told.kind == "counter" else GaugeMetricFamily
     family = kind(told.name, told.meaning, labels=told.labels)
     for labels, value in read.items():
-        assert not isinstance(value, Histogram)  # noqa: S101  # nosec B101  # as the table has it
+        assert not isinstance(value, Histogram)  # noqa: S101  # nosec B101  # guaranteed by the metric catalog
         family.add_metric(labels, value)
     return family
 

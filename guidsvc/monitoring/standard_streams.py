@@ -147,7 +147,7 @@ class BoundedStream(io.TextIOBase):
         """
         ticket = _Ticket()
         if not self._append(line, ticket):
-            raise OSError(errno.EAGAIN, "standard error is not read, and its buffer is full")
+            raise OSError(errno.EAGAIN, "nothing reads standard error, and its buffer is full")
         if not self._may_wait():
             with self._changed:
                 self._is_slow = True  # if this line fails, it counts as dropped

@@ -137,7 +137,7 @@ async def test_refused_requests_of_an_address_have_a_bound_of_access_lines(
     lines = logged(capsys.readouterr().err)
     requests = [line for line in lines if line["event"] == "request"]
     assert Counter(line["status"] == 200 for line in requests) == {True: PER_SOURCE, False: PER_SOURCE}
-    (further,) = [line for line in lines if line["event"] == "further requests refused"]
+    (further,) = [line for line in lines if line["event"] == "further rejected requests"]
     assert (further["count"], further["remote"]) == (2 * PER_SOURCE, "2001:db8::/64")
 
 
@@ -152,7 +152,7 @@ async def test_lines_about_malformed_requests_have_a_bound(tmp_path: Path, serve
             writer.close()
         running.stop()
         lines = logged(running.log.read_text())
-    (left_out,) = [line for line in lines if line["event"].startswith("log lines left out")]
+    (left_out,) = [line for line in lines if line["event"].startswith("too many log lines")]
     events = Counter(f"{line['logger']}: {line['event']}"[:SOURCE_CHARACTERS] for line in lines)
     ((event, number),) = events.most_common(1)
     assert number == logs.PER_EVENT

@@ -77,7 +77,7 @@ async def test_what_holds_no_metrics_is_left_out_and_counted(
     folder: Path, name: str, caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
 ) -> None:
     """And told once, however often somebody asks; another one is told, too."""
-    expected_logs.add("files of metrics left out")
+    expected_logs.add("metric files unreadable")
     watch = counted(folder, 3)
     assert value(await seen(watch), LEFT_OUT) == 0
     FOREIGN[name](folder / name)
@@ -85,7 +85,7 @@ async def test_what_holds_no_metrics_is_left_out_and_counted(
         samples = await seen(watch)
         assert value(samples, "guidsvc_requests_total", **ROUTE) == 3
         assert value(samples, LEFT_OUT) == 1
-    assert len([each for each in caplog.records if "left out" in each.getMessage()]) == 1
+    assert len([each for each in caplog.records if "unreadable" in each.getMessage()]) == 1
     (folder / "counter_77.db").write_bytes(b"")
     assert value(await seen(watch), LEFT_OUT) == 2
     watch.close()
@@ -105,7 +105,7 @@ async def test_files_that_are_gone_are_made_anew(
     folder: Path, pattern: str, harm: str, expected_logs: ExpectedLogs
 ) -> None:
     """With all that was counted since the process began."""
-    expected_logs.add("files of metrics are gone")
+    expected_logs.add("metric files missing")
     watch = counted(folder, 3)
     for path in list(folder.glob(pattern)):
         if harm == "emptied":
@@ -306,6 +306,6 @@ def test_what_another_user_puts_in_the_place_of_a_folder_is_not_used(
             folder.path.touch()
         else:
             folder.path.symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(FileExistsError, match="something else"):
+        with pytest.raises(FileExistsError, match="not a directory"):
             folder.renew()
     assert not list((tmp_path / "elsewhere").iterdir())

@@ -75,7 +75,7 @@ def test_a_folder_that_is_none_stops_the_start_with_one_line(tmp_path: Path) -> 
     refused = pdapt(tmp_path, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "missing"))
 
     assert refused.returncode == 1
-    assert re.fullmatch(r"pdapt.py: PROMETHEUS_MULTIPROC_DIR: this is no folder: \S+\n", refused.stderr)
+    assert re.fullmatch(r"pdapt.py: PROMETHEUS_MULTIPROC_DIR: not a directory: \S+\n", refused.stderr)
 
 
 async def test_metrics_are_rendered_once_for_all_who_wait_and_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
