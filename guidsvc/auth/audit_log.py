@@ -122,7 +122,7 @@ class AuditLog:
         """Log a failure of the audit log itself: it must not change the response."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001  # whatever it is: it is logged
+        except Exception as error:  # noqa: BLE001  # logged, whatever it is
             self._meter.failures += 1
             _log.error("audit line not written", exc_info=error)
 
@@ -149,7 +149,7 @@ class AuditLog:
             self._out.write(line)
         except OSError as error:
             self._meter.failures += 1
-            _log.error("audit line not written", fault=str(error), line=from_json(line))
+            _log.error("audit line not written", error=str(error), line=from_json(line))
 
 
 def reason_of(error: type[GuidsvcError]) -> str:
@@ -201,7 +201,7 @@ class Lines:
             written = os.write(descriptor, whole)
         except BlockingIOError as error:
             self._broken = was_broken  # a full pipe accepts no part of a line
-            raise OSError(error.errno, "the pipe is full, as nobody reads it") from error
+            raise OSError(error.errno, "the pipe is full: nothing reads it") from error
         if written < len(whole):
             raise OSError(errno.ENOSPC, f"{written} of {len(whole)} bytes were written")
         self._broken = False
@@ -253,7 +253,7 @@ def _opened(path: str) -> Iterator[_File]:
         file = _File(path)
     except OSError as error:
         why = "no process reads this pipe" if error.errno == errno.ENXIO else error.strerror
-        raise StartError(f"audit_log: cannot be written: {path}: {why}") from error
+        raise StartError(f"audit_log: cannot write {path}: {why}") from error
     try:
         yield file
     finally:

@@ -156,7 +156,7 @@ class Authenticator:
         try:
             renewed = await self._find(login.authorization)
             if renewed.caller != login.caller:
-                raise Unauthorized("What this key may do has changed: send the rest again.", invalid=True)
+                raise Unauthorized("The permissions of the key have changed; send the rest again.", invalid=True)
         except Unauthorized as error:
             self._logins.pop(login.authorization, None)
             login.end()
@@ -170,7 +170,7 @@ class Authenticator:
 
     async def _let_in(self, authorization: str | None, address: str) -> Session:
         if authorization is None:
-            raise Unauthorized("This needs a key, as in: Authorization: Bearer gs_...", invalid=False)
+            raise Unauthorized("Authentication is required; send a key as Authorization: Bearer gs_...", invalid=False)
         known: Session | None = self._logins.get(authorization)
         login = known if known is not None and known.good else await self._try(authorization, address)
         await login.ration.spend()
@@ -190,7 +190,7 @@ class Authenticator:
         wait = self._lockouts.blocked(address)
         try:
             if wait is not None and not self._may_look(authorization, address):
-                raise Unauthorized("This log-in has failed before.", invalid=True)
+                raise Unauthorized("These credentials were rejected before.", invalid=True)
             return await self._find(authorization)
         except Unauthorized as error:
             if wait is None:
@@ -199,7 +199,7 @@ class Authenticator:
             await asyncio.sleep(answered_at - asyncio.get_running_loop().time())
             if wait is None:
                 raise
-            detail = f"Too many log-ins have failed from this address: try again in {wait} s."
+            detail = f"Too many failed logins from this address; retry in {wait} s."
             raise RateLimited(detail, wait) from error
 
     def _may_look(self, authorization: str, address: str) -> bool:
@@ -227,19 +227,19 @@ class Authenticator:
         """Return the caller, and the maximum validity of this result in seconds."""
         scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
         if scheme.lower() != _SCHEME or len(authorization) > LONGEST:
-            raise Unauthorized("Authorization is not: Bearer, and a key.", invalid=True)
+            raise Unauthorized("The Authorization header must be Bearer and a key.", invalid=True)
         if self._tokens is not None and token.count(".") == 2:  # noqa: PLR2004  # a JWT (RFC 7519) has three parts
             caller, expires = await self._tokens.find(token)
             return caller, expires - self._clock() / 1000
         shown = keys.parse(token)
         if shown is None:
-            raise Unauthorized("This is no key: it is not whole, or was mistyped.", invalid=True)
+            raise Unauthorized("Malformed API key: it is incomplete or mistyped.", invalid=True)
         return await self._open(shown)
 
     async def _open(self, shown: keys.PresentedKey) -> tuple[Caller, float]:
         key, now = await self._api_keys.get(shown.id), self._clock()
         if not keys.verify(shown, key, now) or key is None:
-            raise Unauthorized("This key is not known, or no longer good.", invalid=True)
+            raise Unauthorized("The API key is unknown, revoked or expired.", invalid=True)
         if key.used is None or now - key.used >= USED_EVERY_MS:
             self._beside.spawn(_quietly(self._note_use(key, now)))
         return key.caller, keys.good_for(shown, key, now)
@@ -273,4 +273,4 @@ async def _quietly(work: Coroutine[object, object, None]) -> None:
     try:
         await work
     except GuidsvcError as error:
-        _log.warning("a key cannot be looked up, or its use noted", error=str(error))
+        _log.warning("reading an api key or recording its use failed", error=str(error))

@@ -25,7 +25,7 @@ RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 CURVES = {"secp256r1": frozenset({"ES256"}), "secp384r1": frozenset({"ES384"})}
 EDWARDS = frozenset({"EdDSA"})
 ALGORITHMS = RSA.union(EDWARDS, *CURVES.values())
-MALFORMED = "The token is no JWT that is signed."
+MALFORMED = "The token is not a signed JWT."
 ACCESS_TOKEN = frozenset({"at+jwt", "application/at+jwt"})
 """Types (`typ`, in lower case) that mark an access token (RFC 9068, 2.1)."""
 ANY_TYPE = ACCESS_TOKEN | {"jwt", None}
@@ -61,9 +61,11 @@ class SigningKey(NamedTuple):
         try:
             return _JWT.decode(token, self.public, sorted(self.algorithms))
         except jwt.InvalidAlgorithmError as error:
-            raise Unauthorized("The algorithm (alg) of the token is not one of its key.", invalid=True) from error
+            raise Unauthorized(
+                "The algorithm (alg) of the token does not match its signing key.", invalid=True
+            ) from error
         except jwt.InvalidSignatureError as error:
-            raise Unauthorized("The signature of the token is not that of its key.", invalid=True) from error
+            raise Unauthorized("The signature of the token is invalid.", invalid=True) from error
         except jwt.PyJWTError as error:
             raise Unauthorized(MALFORMED, invalid=True) from error
 
@@ -94,14 +96,14 @@ def parse_jwks(text: bytes) -> JwkSet:
     """Return the keys of a set that may sign tokens, and ignore others; raise ValueError if the text is no set."""
     told = from_json(text)
     if not isinstance(told, dict) or not isinstance(told.get("keys"), list):
-        raise ValueError("is no JWKS: an object with a list of keys")  # noqa: TRY004  # a value, read from a text
+        raise ValueError("not a JWKS: expected an object with a list of keys")  # noqa: TRY004  # the text is wrong, not a type
     keys: dict[str | None, SigningKey] = {}
     ignored = []
     for each in told["keys"]:
         kid = each.get("kid") if isinstance(each, dict) else None
         try:
             if kid in keys:
-                raise ValueError("there is another of this name")
+                raise ValueError("the key id (kid) is not unique")
             keys[kid] = _key(each)
         except (ValueError, TypeError, UnsupportedAlgorithm, jwt.PyJWTError) as error:
             ignored.append(f"{kid!r:.80}: {' '.join(str(error).split()):.200}")
@@ -111,19 +113,19 @@ def parse_jwks(text: bytes) -> JwkSet:
 def _key(told: object) -> SigningKey:
     """Parse a key; the error says why it may not sign tokens."""
     if not isinstance(told, dict) or not isinstance(told.get("kid", ""), str):
-        raise TypeError("is no key")
+        raise TypeError("not a key")
     if told.get("use", "sig") != "sig" or "verify" not in told.get("key_ops", ["verify"]):
-        raise ValueError("is not for signatures")
+        raise ValueError("not a key for signatures (use, key_ops)")
     if "d" in told:
-        raise ValueError("is no public key: its private part is known to whoever can read this set")
+        raise ValueError("contains its private part; publish only public keys")
     reader = _READERS.get(told.get("kty", ""))
     if reader is None:
-        raise ValueError("is of a kind (kty) that is not used")
+        raise ValueError("unsupported key type (kty)")
     public = reader(told)
     algorithms = _algorithms(public) & ({told["alg"]} if "alg" in told else ALGORITHMS)
     if not algorithms:
-        raise ValueError("is for an algorithm that is not used")
-    return SigningKey(public, algorithms)  # type: ignore[arg-type]  # no other has algorithms
+        raise ValueError("unsupported algorithm (alg)")
+    return SigningKey(public, algorithms)  # type: ignore[arg-type]  # only supported keys have algorithms
 
 
 def _algorithms(public: object) -> frozenset[str]:
@@ -131,7 +133,7 @@ def _algorithms(public: object) -> frozenset[str]:
     match public:
         case RSAPublicKey():
             if public.key_size < RSA_BITS:
-                raise ValueError(f"has {public.key_size} bits, fewer than {RSA_BITS}")
+                raise ValueError(f"has {public.key_size} bits; at least {RSA_BITS} are required")
             return RSA
         case EllipticCurvePublicKey():
             return CURVES.get(public.curve.name, frozenset())
@@ -147,7 +149,7 @@ def type_of(token: str) -> str | None:
     found = header.get("typ")
     named = found.lower() if isinstance(found, str) else found
     if "typ" in header and not (isinstance(named, str) and named in ANY_TYPE):
-        raise Unauthorized("The type (typ) of the token is not that of an access token.", invalid=True)
+        raise Unauthorized("The type (typ) of the token is not one of access tokens.", invalid=True)
     return named
 
 

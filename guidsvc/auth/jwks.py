@@ -72,7 +72,9 @@ class JwksCache:
         except (OSError, ValueError) as error:
             raise StartError(f"jwt_jwks: {_told(error)}") from error
         if not self.ring.keys:
-            raise StartError(f"jwt_jwks: holds no key to use: {'; '.join(self.ring.ignored[:TOLD]) or 'it is empty'}")
+            raise StartError(
+                f"jwt_jwks: contains no usable key: {'; '.join(self.ring.ignored[:TOLD]) or 'it is empty'}"
+            )
 
     async def keep(self) -> None:
         """Read the set periodically, until cancelled."""
@@ -111,7 +113,7 @@ class JwksCache:
             self._take(await self._read())
         except (OSError, ValueError) as error:
             if not self._failing:
-                _log.warning("the keys of tokens cannot be read, so the last ones stay", error=_told(error))
+                _log.warning("jwks refresh failed, keeping the current keys", error=_told(error))
             self._failing = True
         else:
             self._failing = False
@@ -121,10 +123,10 @@ class JwksCache:
         if text == self._text:
             return
         if len(text) > MAX_BYTES:
-            raise ValueError(f"is over {MAX_BYTES} bytes")
+            raise ValueError(f"the set is larger than {MAX_BYTES} bytes")
         is_first, self.ring, self._text = self._text is None, parse_jwks(text), text
         tell = _log.info if self.ring.keys or is_first else _log.warning
-        tell("keys of tokens", keys=len(self.ring.keys), ignored=self.ring.ignored[:TOLD])
+        tell("jwks loaded", keys=len(self.ring.keys), ignored=self.ring.ignored[:TOLD])
 
 
 def _reader(place: str, fetch: Fetch) -> Callable[[], Awaitable[bytes]]:
@@ -137,9 +139,9 @@ def _reader(place: str, fetch: Fetch) -> Callable[[], Awaitable[bytes]]:
     except ValueError as error:
         raise StartError(f"jwt_jwks: {error}") from error
     if not trusted:
-        raise StartError("jwt_jwks: takes a file, https://, or, on this host only, http://")
+        raise StartError("jwt_jwks: name a file, an https:// URL or, on this host only, an http:// URL")
     if parts.username is not None:
-        raise StartError("jwt_jwks: public keys need no name and password in their URL")
+        raise StartError("jwt_jwks: the URL must not contain a user or a password; the keys are public")
     return partial(fetch, place, MAX_BYTES)
 
 

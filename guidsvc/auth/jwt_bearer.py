@@ -91,7 +91,7 @@ async def open_jwt_verifier(
         from guidsvc.auth.jwks import RefreshPolicy, open_jwks
 
     if not trust.issuer or not trust.audience:
-        raise StartError("jwt_issuer, jwt_audience: tokens (jwt_jwks) take both, whose they are and whom they are for")
+        raise StartError("jwt_issuer, jwt_audience: both are required with jwt_jwks; set them")
     async with open_jwks(place, fetch, timer=timer, pace=pace or RefreshPolicy()) as keys:
         yield JwtVerifier(keys, trust, clock)
 
@@ -105,7 +105,7 @@ class JwtVerifier:
     def verify(self, token: str) -> Verified:
         """Verify a token without waiting; raise Unauthorized if it is invalid, UnknownKey if `find` may succeed."""
         if len(token) > MAX_CHARACTERS:
-            raise _bad(f"The token is over {MAX_CHARACTERS} bytes.")
+            raise _bad(f"The token is longer than {MAX_CHARACTERS} bytes.")
         from guidsvc.auth.jwk import ACCESS_TOKEN, MALFORMED, type_of
 
         if _COMPACT.fullmatch(token) is None:
@@ -138,7 +138,7 @@ class JwtVerifier:
         now = self._clock() // 1000
         expires = _time(claims, "exp")
         if expires is None:
-            raise _bad("The token does not say when it expires (exp).")
+            raise _bad("The token has no expiry (exp).")
         if expires <= now:
             raise _bad("The token has expired.")
         for name in ("nbf", "iat"):
@@ -154,14 +154,14 @@ class JwtVerifier:
         uses = {claims[name].lower() for name in ("typ", "token_use") if isinstance(claims.get(name), str)}
         marked = any(name in claims for name in ID_TOKEN) and uses.isdisjoint({"bearer", "access"})
         if marked or uses & _OTHER_USES or "events" in claims:  # events: RFC 8417, as of a logout token
-            raise _bad("The token is no access token, but an ID token or one for another use.")
+            raise _bad("The token is not an access token, but an ID token or a token for another use.")
 
     def _judge_parties(self, claims: Mapping[str, Any]) -> None:
         if claims.get("iss") != self._trust.issuer:
-            raise _bad("The token is not by the issuer (iss) that is trusted.")
+            raise _bad("The issuer (iss) of the token is not trusted.")
         audience = claims.get("aud")
         if self._trust.audience not in (audience if isinstance(audience, list) else [audience]):
-            raise _bad("The token is for another audience (aud).")
+            raise _bad("The token is for a different audience (aud).")
 
 
 def _bad(detail: str) -> Unauthorized:
@@ -175,7 +175,7 @@ def _time(claims: Mapping[str, Any], name: str) -> int | None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or (isinstance(value, float) and not isfinite(value)):
-        raise _bad(f"The token has a time ({name}) that is none.")
+        raise _bad(f"The token has an invalid time ({name}).")
     seconds: int = floor(value)
     return max(-MAX_TIME, min(seconds, MAX_TIME))  # a larger integer overflows float arithmetic
 
@@ -186,7 +186,7 @@ def _caller(claims: Mapping[str, Any], trust: JwtTrustPolicy) -> Caller:
         owner = _USER.validate_python(trust.owner(named))
         owner.encode()  # JSON can hold a lone surrogate, which UTF-8 cannot encode
     except ValueError as error:
-        raise _bad(f"The token names no owner that can be one ({trust.owner_claim}).") from error
+        raise _bad(f"The token names no valid owner ({trust.owner_claim}).") from error
     return Caller(owner, _scopes(claims), _name(claims, trust.owner_claim, named))
 
 

@@ -52,7 +52,7 @@ class Limit:
         except ValueError:
             item = None
         if item is None or not 1 <= item.amount <= MOST or any(mark in text for mark in ",;|"):
-            raise ValueError(f"this is no limit: {text!r}; use 20000/second, 600/minute, or nothing for no limit")
+            raise ValueError(f"invalid limit {text!r}; use 20000/second, 600/minute, or an empty value for no limit")
         return cls(item.amount, item.get_expiry())
 
     def window(self, now: int) -> int:
@@ -77,7 +77,7 @@ class Limit:
         The counter lives for two windows, because clocks of other processes may be behind.
         """
         if counters is None:
-            raise CacheUnavailable("each process counts by itself")
+            raise CacheUnavailable("there are no shared counters")
         return await counters.add(f"{name}:{self.amount}/{self.seconds}:{window}", amount, 2 * self.seconds)
 
 
@@ -150,7 +150,7 @@ class RateAllowance:
         if self._is_empty():
             wait = self._limit.wait(self._clock())
             raise RateLimited(
-                f"There may be {self._limit.amount} requests in {self._limit.seconds} s: ask again in {wait} s.",
+                f"The limit is {self._limit.amount} requests in {self._limit.seconds} s; retry in {wait} s.",
                 wait,
                 self.headers(),
             )

@@ -16,7 +16,7 @@ from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.jwt_issuer import AUDIENCE, ISSUER, Place, Signer, claims, jwk, key_set, private, serving_keys
 
 OLD, NEW = Signer("old"), Signer("new", number=1)
-STAYS = "the keys of tokens cannot be read, so the last ones stay"
+STAYS = "jwks refresh failed, keeping the current keys"
 NEVER = RefreshPolicy(every=3600.0)
 OFTEN = RefreshPolicy(every=0.01)
 
@@ -91,7 +91,7 @@ async def nothing(url: str, most: int) -> bytes:
     ],
 )
 async def test_a_url_is_https_or_of_this_host(where: str, timer: Watch) -> None:
-    with pytest.raises(StartError, match="jwt_jwks: holds no key to use: it is empty"):
+    with pytest.raises(StartError, match="jwt_jwks: contains no usable key: it is empty"):
         async with open_jwks(where, nothing, timer=timer, pace=NEVER):
             pass
 
@@ -108,7 +108,7 @@ async def test_a_url_is_https_or_of_this_host(where: str, timer: Watch) -> None:
         ("ftp://127.0.0.1/keys", "on this host only"),
         ("file:///etc/passwd", "on this host only"),
         ("https:///keys", "on this host only"),
-        ("https://me:secret@issuer.example/keys", "need no name and password"),
+        ("https://me:secret@issuer.example/keys", "must not contain a user or a password"),
         ("https://issuer.example:x/keys", "[Pp]ort"),
         ("https://[::1/keys", "IPv6"),
     ],
@@ -125,10 +125,10 @@ async def test_another_url_stops_the_start(where: str, why: str, timer: Watch) -
     ("text", "why"),
     [
         (b"", "EOF"),
-        (b"{}", "no JWKS"),
-        (key_set(), "no key to use: it is empty"),
-        (key_set(jwk(private("RS1024").public_key(), kid="a\nb")), "no key to use: .*1024 bits"),
-        (b" " * (MAX_BYTES + 1), f"over {MAX_BYTES}|Connection closed"),
+        (b"{}", "not a JWKS"),
+        (key_set(), "no usable key: it is empty"),
+        (key_set(jwk(private("RS1024").public_key(), kid="a\nb")), "no usable key: .*1024 bits"),
+        (b" " * (MAX_BYTES + 1), f"larger than {MAX_BYTES}|Connection closed"),
     ],
 )
 @pytest.mark.parametrize("kind", ["file", "url"])
@@ -295,7 +295,7 @@ async def test_the_last_good_keys_stay_and_the_log_says_so_once(  # fixtures
 async def test_a_set_that_its_issuer_has_emptied_is_empty(
     place: Place, clock: FakeClock, timer: Watch, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("keys of tokens")
+    expected_logs.add("jwks loaded")
     async with opened(place.url, clock, timer, OFTEN) as tokens:
         place.body = key_set()
         await until(lambda: not is_good(tokens, OLD.token(claims(clock.seconds))))
