@@ -97,7 +97,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class ExpectedLogs:
-    """The log lines above INFO that a test provokes: parts of them, as in `expected_logs.add("cache is down")`."""
+    """The log lines above INFO that a test provokes: parts of them, as in `expected_logs.add("redis unavailable")`."""
 
     def __init__(self) -> None:
         self._parts: set[str] = set()
@@ -169,7 +169,7 @@ def redis_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(redis_base: str, expected_logs: ExpectedLogs) -> str:
-    expected_logs.add("cache is down", "cache is off")  # where the machine is so busy that Redis is late
+    expected_logs.add("redis unavailable", "cache disabled")  # where the machine is so busy that Redis is late
     with redis.Redis.from_url(redis_base) as client:
         client.flushdb()
     return redis_base

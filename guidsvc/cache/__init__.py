@@ -55,4 +55,4 @@ async def open_cache(
         async with open_redis_cache(url, database, clock=clock, size_bytes=size_bytes, meter=meter) as shared:
             yield shared
     else:
-        raise StartError(f"cache_url: this is no cache: {unsupported(url)}; use memory:// or redis://host:6379/0")
+        raise StartError(f"cache_url: unsupported cache {unsupported(url)}; use memory:// or redis://host:6379/0")

@@ -105,10 +105,10 @@ class FenceMonitor:
                 pass  # the link logs it
             except GuidsvcError as error:
                 if not told:
-                    _log.warning("the fence cannot be seen, so no cache is used", error=str(error))
+                    _log.warning("cache fence unreadable, cache disabled", error=str(error))
                 told = True
-            except Exception:  # noqa: BLE001  # it is told; without the fence no cache could be used again
-                _log.exception("a fault in moving the fence on, to be tried again")
+            except Exception:  # noqa: BLE001  # logged; without this task no cache would be used again
+                _log.exception("moving the cache fence failed, retrying")
             await asyncio.sleep(self._timing.poll)
 
     async def _look(self) -> FenceView:
@@ -132,9 +132,9 @@ class FenceMonitor:
         mode = view.fence.mode
         self._meter.fence(mode.value)
         if mode is Mode.ON:
-            _log.info("cache is on", gen=view.fence.gen)
+            _log.info("cache enabled", gen=view.fence.gen)
         elif mode is Mode.OFF and before is not None and before.fence.mode is not Mode.OFF:
-            _log.warning("cache is off: writes go to the store alone", gen=view.fence.gen)
+            _log.warning("cache disabled, writing to the store only", gen=view.fence.gen)
         if mode is Mode.OFF and before is not None and before.fence.mode is Mode.ON:
             lasted = view.told - before.since > HOLD_DOWNS * self._timing.hold_down
             longer = min(2 * self._hold_down, HOLD_DOWNS * self._timing.hold_down)

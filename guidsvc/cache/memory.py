@@ -76,7 +76,7 @@ class MemoryCache(DelegatingRecords):
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         """Remove the key from the cache, and keep it out until the store has answered."""
-        guid = (old or new).guid  # type: ignore[union-attr]  # the contract: one of them is a record
+        guid = (old or new).guid  # type: ignore[union-attr]  # by contract, one of them is a record
         self._mark(guid)
         try:
             swapped = await self._records.swap(old, new, not_after=not_after)
@@ -92,7 +92,7 @@ class MemoryCache(DelegatingRecords):
     async def check(self) -> None:
         """Return at once: memory is always available."""
 
-    def begin_anew(self, is_alone: bool) -> None:  # noqa: FBT001  # as a store calls it
+    def begin_anew(self, is_alone: bool) -> None:  # noqa: FBT001  # signature of the store's callback
         """Drop all records, and cache none while another process may write them."""
         if is_alone:
             self._flights.clear()

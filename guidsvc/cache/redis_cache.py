@@ -101,7 +101,7 @@ class _Reading:
 class RedisCache(DelegatingRecords):
     """The `records` of a store, cached in a Redis that processes share, and in `size_bytes` of local memory."""
 
-    def __init__(  # noqa: PLR0913  # its collaborators
+    def __init__(  # noqa: PLR0913  # one argument per collaborator
         self,
         records: RecordRepository,
         fence: FenceStore,
@@ -171,7 +171,7 @@ class RedisCache(DelegatingRecords):
             # If the outcome is unknown, the marker stays: the write may still take effect while the marker lives.
         self._windows.close(window)
         if not swapped and self._timer() >= window.until:
-            raise LeaseExpired("the window of the write ended before the store applied it")
+            raise LeaseExpired("the store did not finish before the deadline of the write")
         return swapped
 
     async def check(self) -> None:
@@ -235,9 +235,9 @@ class RedisCache(DelegatingRecords):
                 if len(value) <= DECODED_BYTES:
                     put(self._decodings, value, record)
             if record.guid != guid:
-                raise ValueError(f"it is of GUID {record.guid}")
+                raise ValueError(f"it belongs to GUID {record.guid}")
         except ValueError as error:  # includes pydantic's ValidationError
-            _log.error("corrupt cache entry, taken out", guid=guid, fault=str(error))
+            _log.error("corrupt cache entry removed", guid=guid, error=str(error))
             self._beside_requests(self._windows.take_out(guid))
             return None
         return record

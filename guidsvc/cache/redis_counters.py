@@ -84,7 +84,7 @@ class RedisCounters:
             self._failed(reason(error))
             raise CacheUnavailable(f"Redis: {reason(error)}") from error
         if self._faults >= NEWS:
-            _log.info("limits are counted in Redis again")
+            _log.info("redis available again, counting limits in redis")
         self._faults = 0
         return count
 
@@ -95,7 +95,7 @@ class RedisCounters:
                 if await self._answers():
                     self._down.clear()
                 else:
-                    self._failed("it does not answer")
+                    self._failed("Redis does not answer")
             finally:  # after a fault too, because the start waits for it
                 self.tried.set()
             await self._down.wait()
@@ -113,4 +113,4 @@ class RedisCounters:
         self._down.set()
         self._faults += 1
         if self._faults == NEWS:
-            _log.warning("cache is down, limits are counted in each process by itself", error=why)
+            _log.warning("redis unavailable, counting limits in each process", error=why)

@@ -172,17 +172,17 @@ class RedisLink:
             try:
                 await self._connect()
                 lasted = await self._lasts(STEADY_SECONDS)
-                fault = "it answers, and then fails"
-            except Exception as error:  # noqa: BLE001  # it is told; whatever broke the link, it is made anew
+                fault = "the connection is unstable"
+            except Exception as error:  # noqa: BLE001  # logged; after any failure it connects again
                 lasted, fault, pause = False, reason(error), 2 * pause
             if lasted:
                 if told:
-                    _log.info("cache is up")
+                    _log.info("redis available")
                 told, pause = False, RETRY_SECONDS[0]
                 await self._broken.wait()
                 continue
             if not told and pause > RETRY_SECONDS[0]:  # a single failure may be a closed connection
-                _log.warning("cache is down, all goes to the store", error=fault)
+                _log.warning("redis unavailable, reading from store", error=fault)
                 told = True
             await asyncio.sleep(min(pause, longest))
             pause = min(2 * pause, longest)

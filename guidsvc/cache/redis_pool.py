@@ -21,7 +21,7 @@ CONNECT_SECONDS = 1.0
 TURNS = 100
 """Event-loop iterations that an answer which has arrived gets to reach its awaiting task."""
 
-REPLICA = "it is a replica, which cannot be a cache; name its master"
+REPLICA = "the server is a replica, which cannot be a cache; name its master"
 
 _Done = TypeVar("_Done")
 _Pool = TypeVar("_Pool", bound=ConnectionPool)
@@ -33,7 +33,7 @@ def pool_of(url: str, kind: type[_Pool], **options: Any) -> _Pool:
     def make(url: str) -> _Pool:
         parts = urlsplit(url)
         if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
-            raise ValueError(f"{parts.path} is no number of a Redis database")
+            raise ValueError(f"{parts.path} is not the number of a Redis database")
         pool = kind.from_url(
             url,
             protocol=2,
@@ -42,7 +42,7 @@ def pool_of(url: str, kind: type[_Pool], **options: Any) -> _Pool:
             driver_info=None,  # sending it would need an additional permission
             **options,
         )
-        pool.make_connection()  # type: ignore[no-untyped-call]  # which is made and not connected: an option that no connection knows shows here
+        pool.make_connection()  # type: ignore[no-untyped-call]  # not connected: it only detects unknown options
         return pool
 
     return connect_with_redacted_errors("cache_url", url, make, ValueError, TypeError, RedisError, OSError)
@@ -80,12 +80,12 @@ def demand_master(info: bytes) -> None:
     if b"role:master\r\n" not in info:
         raise RedisError(REPLICA)
     if b"master_replid:" not in info:
-        raise RedisError("INFO replication tells no master_replid")
+        raise RedisError("INFO replication has no master_replid")
 
 
 def run_id(info: bytes) -> str:
     """Extract the run id, which Redis draws at each start, from INFO server."""
     found = re.search(rb"^run_id:(\w+)", info, re.MULTILINE)
     if found is None:
-        raise RedisError("INFO server tells no run_id")
+        raise RedisError("INFO server has no run_id")
     return found[1].decode()

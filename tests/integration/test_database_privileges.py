@@ -140,7 +140,7 @@ async def linked(url: str) -> AsyncIterator[RedisLink]:
 async def test_redis_is_asked_over_tls_with_its_certificate_verified(
     guarded: Server, certificate: Certificate, tmp_path: Path, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("cache is down")
+    expected_logs.add("redis unavailable")
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     other = Certificate(stranger)

@@ -12,7 +12,7 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.telemetry.metrics import CacheMetrics
 from tests.support.gated_store import GatedStore
 
-DOWN, OFF = "cache is down", "cache is off"
+DOWN, OFF = "redis unavailable", "cache disabled, writing"
 NAME = "gated"
 TIMING = CacheTimings(lease=0.001, fence_lease=0.2, poll=0.02, hold_down=0.05, skew=0.0, begin=0.1)
 """The protocol, quicker, and with a lease so short that each read comes from Redis."""

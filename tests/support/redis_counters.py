@@ -4,7 +4,7 @@ import asyncio
 
 from guidsvc.cache.redis_counters import RedisCounters
 
-DOWN = "cache is down, limits are counted"
+DOWN = "redis unavailable, counting limits"
 PATIENT = 30.0
 """Seconds that Redis may take in a test that is not about slowness, on a busy machine."""
 

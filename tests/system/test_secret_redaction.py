@@ -118,7 +118,7 @@ def test_a_redis_that_is_not_there_is_told_of_without_its_password(tmp_path: Pat
     nobody = f"127.0.0.1:{free_port()}"
     for url in (f"redis://u:{SECRET}@{nobody}/0", f"rediss://{nobody}/0?username=u&password={SECRET}"):
         with service(tmp_path, *DEBUG, "--log-format", form, "--workers", workers, "--cache-url", url) as running:
-            until_told(running, "cache is down")
+            until_told(running, "redis unavailable")
             assert_secret(replies(running))
             running.stop()
             assert_secret(running.log.read_text())
@@ -128,7 +128,7 @@ def test_a_redis_that_refuses_a_password_or_takes_it_does_not_have_it_told(tmp_p
     with redis.Redis(port=own_redis.port) as client:
         client.execute_command("ACL", "SETUSER", "u", "on", f">{SECRET}", "~*", "+@all")
     at = f"127.0.0.1:{own_redis.port}"
-    for password, said in ((SECRET, "/readyz"), (f"{SECRET}-", "cache is down")):
+    for password, said in ((SECRET, "/readyz"), (f"{SECRET}-", "redis unavailable")):
         url = f"redis://u:{password}@{at}/0"
         with service(tmp_path, *DEBUG, "--cache-url", url) as running:
             told = replies(running)

@@ -16,7 +16,7 @@ async def test_live_and_ready_with_all_parts(serving: Serving, combination: dict
 async def test_without_redis_the_service_is_degraded_and_reads_and_writes_go_on(
     serving: Serving, own_redis: Server, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("cache is down", "cache is off")
+    expected_logs.add("redis unavailable", "cache disabled")
     async with serving(cache_url=f"redis://127.0.0.1:{own_redis.port}/0") as client:
         created = await client.put(f"/guid/{GUID}", {"user": USER})
         own_redis.kill()
@@ -35,7 +35,7 @@ async def test_without_redis_the_service_is_degraded_and_reads_and_writes_go_on(
 async def test_readiness_finds_a_dead_redis_though_nobody_asked_anything_of_it(
     serving: Serving, own_redis: Server, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("cache is down")
+    expected_logs.add("redis unavailable")
     async with serving(cache_url=f"redis://127.0.0.1:{own_redis.port}/0") as client:
         assert (await client.get("/readyz")).json["cache"] == "up"
         own_redis.kill()

@@ -93,7 +93,7 @@ async def test_what_clients_make_up_is_no_label(serving: Serving, server: str) -
 async def test_redis_is_seen_to_answer_and_not_to(
     serving: Serving, own_redis: Server, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("cache is down")
+    expected_logs.add("redis unavailable")
     async with serving(cache_url=f"redis://127.0.0.1:{own_redis.port}/0") as client:
         await until_cached(client)
         await client.put(PATH, {"user": USER})

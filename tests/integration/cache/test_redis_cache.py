@@ -490,7 +490,7 @@ async def test_a_write_whose_redis_is_dead_goes_to_the_store_when_nobody_uses_a_
 async def test_it_is_logged_that_the_cache_is_off_once_it_is_and_not_for_each_write_that_cannot_set_the_fence(
     caches: list[RedisCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add(DOWN, OFF, "the fence cannot be seen")
+    expected_logs.add(DOWN, OFF, "cache fence unreadable")
     old = gated.records[GUID] = record(clock())
     own_redis.kill()
     gated.fence_fault = StoreUnavailable("database or disk is full")
