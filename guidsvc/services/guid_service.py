@@ -199,7 +199,7 @@ class GuidService:
             record = self._first(self._draw(self._clock()), change, conditions)
             if await self._swap("create", None, record):
                 return record
-        raise Contention(f"each of {self._attempts} generated GUIDs was taken already, or was created too late")
+        raise Contention(f"{self._attempts} generated GUIDs were already in use, or created too late; retry")
 
     async def _create_claimed(self, change: PutCommand, conditions: Conditions, draw: ClaimedDraw) -> Record:
         """Create a record while the claim of its request holds; return it if an earlier attempt has created it.
@@ -226,7 +226,7 @@ class GuidService:
                 raise refusal
             if taken is not None:
                 guid, stored = draw(self._clock()), None
-        raise Contention(f"each of {self._attempts} generated GUIDs was taken already, or was created too late")
+        raise Contention(f"{self._attempts} generated GUIDs were already in use, or created too late; retry")
 
     def _first(self, guid: str, change: PutCommand, conditions: Conditions, gone: Record | None = None) -> Record:
         """Make the first record of a generated GUID, or the first after one that is gone."""
@@ -362,7 +362,7 @@ class GuidService:
                 except QuotaExceeded:
                     if not await self._has_changed(guid, stored):
                         raise
-        raise Contention(f"GUID {guid} was changed by others {self._attempts} times in a row")
+        raise Contention(f"GUID {guid} was changed concurrently {self._attempts} times in a row; retry")
 
     async def _has_changed(self, guid: str, read: Record | None) -> bool:
         """Return whether the record has changed since it was read. If so, it may count against the quota already."""

@@ -142,7 +142,7 @@ class Idempotency:
                 if attempt.is_final:
                     size = await hold.complete(answer, brief)
                     if size is None and request.repeatable:
-                        raise OutcomeUnknown("it was done, but its answer could not be stored: send it again")
+                        raise OutcomeUnknown("the request was done, but its answer could not be stored; send it again")
                     self._room.add(request.caller, size or 0)
                 else:
                     await self._end(request, hold, is_unused=fresh and not attempt.has_begun)
@@ -163,7 +163,7 @@ class Idempotency:
         elif found.leased_until > now:
             raise InProgress
         elif not request.repeatable:
-            raise OutcomeUnknown("the first request under this key was begun, and its answer was not kept")
+            raise OutcomeUnknown("the first request with this key was begun, but its answer was not stored")
         else:
             claim = found.model_copy(update={"attempt": found.attempt + 1, "leased_until": self._term.until})
         if not await self._receipts.swap(found, claim):

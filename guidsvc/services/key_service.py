@@ -72,17 +72,17 @@ class KeyService:
         """
         now, chosen = self._clock(), tuple(scopes)
         if expire is not None and expire * 1000 <= now:
-            raise InvalidRequest(InvalidField("/expire", "is past: the key would never be good"))
+            raise InvalidRequest(InvalidField("/expire", "is in the past; the key would never be valid"))
         for _ in range(ATTEMPTS):
             issued = Issued(*keys.generate(owner, chosen, now, expire=expire))
             if await self._swap("key-create", None, issued.key):
                 return issued
-        raise Contention(f"each of {ATTEMPTS} generated key ids was taken already")
+        raise Contention(f"{ATTEMPTS} generated key ids were already in use; retry")
 
     async def get(self, key_id: str) -> ApiKey:
         """Return a key; raise NoSuchKey if the id is unknown or malformed."""
         if not re.fullmatch(KEY_ID_PATTERN, key_id):
-            raise NoSuchKey(f"The id of a key is {ID_CHARACTERS} letters and digits: those between gs_ and the next _.")
+            raise NoSuchKey(f"A key id is {ID_CHARACTERS} letters and digits: the part between gs_ and the next _.")
         key = await self._api_keys.get(key_id)
         if key is None:
             raise NoSuchKey(f"There is no key with the id {key_id}.")
@@ -148,7 +148,7 @@ class KeyService:
             new = make(old)
             if new is old or await self._swap(action, old, new):
                 return new
-        raise Contention(f"key {key_id} was changed by others {ATTEMPTS} times in a row")
+        raise Contention(f"key {key_id} was changed concurrently {ATTEMPTS} times in a row; retry")
 
     async def _swap(self, action: KeyAction, old: ApiKey | None, new: ApiKey) -> bool:
         """Swap in the store. Once sent, the write is shielded from cancellation and completes."""

@@ -225,7 +225,7 @@ class _Account:
             if self.ended:
                 await self._wishes.ask(None)
         except GuidsvcError as error:
-            _log.info("reservations not taken back", owner=self._owner, error=str(error))
+            _log.info("reservations not released", owner=self._owner, error=str(error))
             return False
         return True
 
@@ -237,7 +237,7 @@ class _Account:
             answers = await self._try([wish for wish in wishes if wish is not None])
             if answers is not None:
                 return [None if wish is None else answers[wish.name] for wish in wishes]
-        raise Contention(f"the ledger of {self._owner!r} was changed by others {ATTEMPTS} times in a row")
+        raise Contention(f"the ledger of {self._owner!r} was changed concurrently {ATTEMPTS} times in a row; retry")
 
     async def _try(self, wishes: list[ReservationRequest]) -> dict[str, int | Exception | None] | None:
         """Try one swap; return the deadline or rejection of each request by name, or None if the race was lost."""

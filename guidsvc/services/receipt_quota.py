@@ -48,7 +48,7 @@ def unpack(text: str) -> bytes:
     """Decode an answer that `pack` encoded; raise CorruptRecord if it is invalid."""
     rendered, is_whole = _inflate(text, MAX_UNPACKED_BYTES)
     if not is_whole:
-        raise CorruptRecord(f"a stored answer is cut off, or has over {MAX_UNPACKED_BYTES} bytes")
+        raise CorruptRecord(f"a stored answer is truncated, or larger than {MAX_UNPACKED_BYTES} bytes")
     return rendered
 
 

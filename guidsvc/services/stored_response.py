@@ -27,6 +27,6 @@ class StoredResponseReader:
         rendered = unpack_small(text)
         if rendered is not None:
             return rendered
-        refusal = "too many large answers are being given again"
+        refusal = "too many large stored answers are being read; retry later"
         async with self._places.place_within(owner, self._wait_seconds, refusal):
             return await asyncio.to_thread(unpack, text)

@@ -88,7 +88,7 @@ async def test_what_is_told_of_a_key_is_all_but_its_digests(deal: Deal) -> None:
 
 
 async def test_a_key_that_would_never_open_is_not_made(deal: Deal) -> None:
-    with pytest.raises(InvalidRequest, match="/expire is past"):
+    with pytest.raises(InvalidRequest, match="/expire is in the past"):
         await deal.ring.create("alice", ["read"], expire=deal.clock.seconds)
     for owner, scopes in ((" ", ["read"]), ("a", []), ("a", ["all"])):
         with pytest.raises(ValidationError):
