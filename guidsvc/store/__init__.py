@@ -37,7 +37,7 @@ async def open_store(
         async with open_mongo(url, exclusive=exclusive, meter=meter) as mongo:
             yield mongo
     else:
-        raise StartError(f"store_url: this is no store: {unsupported(url)}; use sqlite:///path or mongodb://host/name")
+        raise StartError(f"store_url: unsupported store {unsupported(url)}; use sqlite:///path or mongodb://host/name")
 
 
 @asynccontextmanager

@@ -106,7 +106,7 @@ class OverlayRecords(DelegatingRecords):
                 self._written = _opened()
             return self._written.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            self._fault = f"the temporary database of a batch that is only validated: {error}"
+            self._fault = f"the temporary database of the validation failed: {error}"
             raise TemporaryFileUnavailable(self._fault) from error
 
 

@@ -280,7 +280,7 @@ def test_a_target_that_is_no_regular_file_is_never_replaced(
     make(target)
     before = target.lstat()
     for overwrite in (True, False):
-        with pytest.raises(StartError, match=r"^backup: .* is (no regular file|a symbolic link|a folder)[,;]"):
+        with pytest.raises(StartError, match=r"^backup: .* is (not a regular file|a symbolic link|a folder)[,;]"):
             copy(store, target, overwrite=overwrite)
     assert (target.lstat().st_mode, target.lstat().st_ino) == (before.st_mode, before.st_ino)
     assert (tmp_path / "precious").read_text() == "precious"
@@ -296,7 +296,7 @@ def test_a_target_is_judged_again_before_it_is_replaced(
         return check(made)
 
     monkeypatch.setattr(sqlite_backup, "_checked", checked)
-    with pytest.raises(StartError, match="is no regular file"):
+    with pytest.raises(StartError, match="is not a regular file"):
         back_up(store, target, overwrite=True)
     assert target.is_fifo()
     assert not list(tmp_path.glob(".*"))
@@ -457,7 +457,7 @@ async def test_a_backup_that_was_cut_off_is_not_taken_for_a_new_store(
         assert done.returncode == 9
 
     for _ in range(2):
-        with pytest.raises(StartError, match=r"was cut off\. .*docs/backup.md"):
+        with pytest.raises(StartError, match=r"is an incomplete copy\. .*docs/backup.md"):
             await starts(tmp_path / "copy.db", clock)
 
 
@@ -466,7 +466,7 @@ async def test_a_log_without_its_file_is_not_thrown_away(tmp_path: Path, clock: 
     path, log = tmp_path / "guidsvc.db", tmp_path / "guidsvc.db-wal"
     log.write_bytes(b"x" * 4096)
 
-    with pytest.raises(StartError, match="there is a log beside it"):
+    with pytest.raises(StartError, match=r"there is a log .* beside it"):
         await starts(path, clock)
     assert log.read_bytes() == b"x" * 4096
 
@@ -487,4 +487,4 @@ async def test_the_service_says_so_in_one_line(tmp_path: Path, clock: FakeClock,
 
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
-    assert refused.stderr.startswith(f"pdapt.py: store_url: {tmp_path / 'copy.db'} holds no tables: it was copied ")
+    assert refused.stderr.startswith(f"pdapt.py: store_url: {tmp_path / 'copy.db'} contains no tables: it was copied ")

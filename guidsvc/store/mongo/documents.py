@@ -96,4 +96,4 @@ def model_of(model: type[Model], document: Document) -> Model:
     try:
         return model.model_validate(fields | {_NAMES[model][0]: name})
     except ValidationError as error:
-        raise CorruptRecord(f"the document of {name} is no {model.__name__}: {error}") from error
+        raise CorruptRecord(f"the document of {name} is not a valid {model.__name__}: {error}") from error

@@ -25,7 +25,7 @@ class MongoFence:
         with read_failures():
             documents = await self._collection.aggregate(pipeline).to_list(1)
         if not documents:
-            raise CorruptRecord("the store has lost its fence")
+            raise CorruptRecord("the store has no fence; restart all processes that use it")
         (found,) = documents
         self.clock.set(asked, found["now"])
         return FenceReading(Fence(Mode(found["mode"]), found["gen"], found["boot"]), found["now"])

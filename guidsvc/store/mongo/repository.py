@@ -35,7 +35,7 @@ class MongoRepository(Generic[Model]):
             except DuplicateKeyError:
                 return False
             except BSONError as error:
-                raise StoreUnavailable(f"MongoDB cannot hold this: {type(error).__name__}") from error
+                raise StoreUnavailable(f"MongoDB cannot store this record: {type(error).__name__}") from error
 
 
 class MongoReceipts(MongoRepository[Receipt]):

@@ -149,7 +149,7 @@ class MongoStore:
         with read_failures():
             found = await self._database[IDENTITY].find_one({"_id": COLLECTION})
         if found is None:
-            raise CorruptRecord("the store has lost its identity")
+            raise CorruptRecord("the store has no identity; restart all processes that use it")
         return str(found["name"])
 
     async def ping(self) -> None:

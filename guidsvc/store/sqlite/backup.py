@@ -70,7 +70,7 @@ def _copied(source: Path, target: Path, copy: Callable[[sqlite3.Connection, Path
         with _reported(source, target), closing(connect(source, timeout_seconds=BUSY_SECONDS)) as connection:
             identify(connection, source, newest=len(MIGRATIONS))
             if not _has_tables(connection):
-                raise StartError(f"store_url: {source} holds no guidsvc tables")
+                raise StartError(f"store_url: {source} contains no guidsvc tables")
             copy(connection, made)
         records = _checked(made)
         _refuse_target(source, target, overwrite=overwrite)  # again: the copy may have taken long
@@ -90,7 +90,7 @@ def _refuse_target(source: Path, target: Path, *, overwrite: bool) -> None:
     if stat.S_ISDIR(mode):
         raise StartError(f"backup: {target} is a folder; name a file")
     if not stat.S_ISREG(mode):
-        kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
         raise StartError(f"backup: {target} is {kind}, which is never replaced; name another file")
     if not overwrite:
         raise StartError(f"backup: {target} exists; name another file, or add --overwrite")
@@ -136,7 +136,9 @@ def _checked(made: Path) -> int:
         identify(connection, made, newest=len(MIGRATIONS))
         (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok" or not _has_tables(connection):
-            raise StartError(f"backup: the copy is damaged, as the store may be: {verdict}; see docs/failure-modes.md")
+            raise StartError(
+                f"backup: the copy is damaged, and so may be the store: {verdict}; see docs/failure-modes.md"
+            )
         (records,) = connection.execute("SELECT count(*) FROM records WHERE expire >= 0").fetchone()
     return int(records)
 

@@ -133,4 +133,4 @@ def row_of(table: Table[Row], key: str, values: tuple[object, ...]) -> Row:
     try:
         return table.row(values)
     except ValidationError as error:
-        raise CorruptRecord(f"the row of {key} is no {table.model.__name__}: {error}") from error
+        raise CorruptRecord(f"the row of {key} is not a valid {table.model.__name__}: {error}") from error

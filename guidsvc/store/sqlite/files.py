@@ -98,9 +98,9 @@ class StoreFiles:
             self.is_replaced = bool(changed)
         if changed:
             names = [str(path) for path in changed]
-            _log.error("store file was removed or replaced, writes are refused", files=names)
+            _log.error("store file removed or replaced, rejecting writes", files=names)
         else:
-            _log.warning("store file is back, writes go on", file=str(self.path))
+            _log.warning("store file is back, accepting writes", file=str(self.path))
 
 
 def is_file_of(store: Path, path: Path) -> bool:

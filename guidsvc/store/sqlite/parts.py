@@ -19,8 +19,8 @@ def refuse_incomplete(path: Path) -> None:
     while (fault := _incompleteness(path)) is not None:
         if time.monotonic() >= deadline:
             raise StartError(
-                f"store_url: {path} {fault}. Put a whole copy in its place (docs/backup.md), or remove it, with "
-                "the files beside it, to begin with an empty store"
+                f"store_url: {path} {fault}. Restore a complete copy (docs/backup.md), or remove it and "
+                "the files beside it to start with an empty store"
             )
         time.sleep(0.05)
 
@@ -31,14 +31,14 @@ def _incompleteness(path: Path) -> str | None:
     if any(header[60:64] + header[68:72]):
         return None  # it has a version or an application id, which `identify` checks
     if _size(path, "-journal"):
-        return "is the beginning of a copy that was cut off"
+        return "is an incomplete copy"
     if not header:
-        return "has no content, but there is a log beside it (-wal)" if _size(path, "-wal") else None
+        return "is empty, but there is a log (-wal) beside it" if _size(path, "-wal") else None
     if not header.startswith(b"SQLite format 3"):
         return None  # not a SQLite file, which SQLite reports itself
     is_empty = int.from_bytes(header[40:44], "big") == 0  # the schema was never written
     if is_empty and not path.with_name(path.name + "-wal").exists():
-        return "holds no tables: it was copied without its log (-wal) while a service used it"
+        return "contains no tables: it was copied without its log (-wal) while a service used it"
     return None
 
 

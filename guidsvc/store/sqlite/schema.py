@@ -149,8 +149,8 @@ def claim(path: Path, *, exclusive: bool) -> tuple[sqlite3.Connection, bool]:
         raise start_error(path, error) from error
     lock.close()
     raise StartError(
-        f"store_url: {path} is in use by another process; with a cache in the process (memory://) only one may use "
-        "it. Stop the other, or give each the same redis:// cache_url."
+        f"store_url: {path} is in use by another process; with the cache memory:// only one may use "
+        "it. Stop the other, or set the same redis:// cache_url in both."
     )
 
 
@@ -187,7 +187,9 @@ def _connect(path: Path, timeout: float) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection, path: Path, migrations: tuple[str, ...]) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
-        raise StartError(f"store_url: {path} is on a file system that cannot hold a write-ahead log")
+        raise StartError(
+            f"store_url: {path} is on a file system without support for a write-ahead log; use a local disk"
+        )
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     connection.execute("BEGIN IMMEDIATE")  # one process at a time; an unwritable file fails here
@@ -216,10 +218,10 @@ def identify(connection: sqlite3.Connection, path: Path, newest: int) -> bool:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     connection.execute("COMMIT")
     if owner != APPLICATION_ID and (owner or version or tables):
-        raise StartError(f"store_url: {path} is a SQLite file of another application")
+        raise StartError(f"store_url: {path} is a SQLite file of another application; name another file")
     if version > newest:
         raise StartError(
-            f"store_url: {path} was written by a newer guidsvc (its schema is {version}, ours {newest}): run that one"
+            f"store_url: {path} was written by a newer guidsvc (schema {version}, not {newest}); run that version"
         )
     return bool(owner == APPLICATION_ID)
 

@@ -60,7 +60,7 @@ def path_of_url(url: str) -> Path:
     """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`; StartError if the URL is invalid."""
     host, _, path = url.removeprefix("sqlite://").partition("/")
     if host or {"?", "#"} & set(path) or "%00" in path or path in {"", ":memory:"}:
-        raise StartError("store_url: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path, of a file")
+        raise StartError("store_url: name a file as sqlite:///relative/path or sqlite:////absolute/path")
     path = unquote(path)
     try:
         resolved = Path(path).resolve()  # one name per file, or two processes could each claim it
@@ -87,7 +87,7 @@ def _refuse_special(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # SQLite reports a folder itself
-        raise StartError(f"store_url: {path} is no regular file; name another")
+        raise StartError(f"store_url: {path} is not a regular file; name another")
 
 
 @asynccontextmanager
@@ -215,7 +215,7 @@ async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:
                     purged = await purge(clock() // 1000, SWEEP_CHUNK)
                     await asyncio.sleep(SWEEP_PAUSE)
         except GuidsvcError as error:
-            _log.warning("sweep failed, to be tried again", error=str(error), seconds=seconds)
+            _log.warning("sweep failed, retrying", error=str(error), retry_in_seconds=seconds)
 
 
 async def _watch(store: SqliteStore, wal_bytes: int) -> None:

@@ -115,7 +115,7 @@ class Writer:
         try:
             busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error as error:
-            _log.warning("write-ahead log cannot be saved", file=self._file, error=str(error))
+            _log.warning("write-ahead log cannot be checkpointed", file=self._file, error=str(error))
             return False
         return not busy
 

@@ -94,8 +94,8 @@ async def test_a_url_without_a_file_is_refused(url: str) -> None:
     [
         ("loop", r"loop: Too many levels of symbolic links; name a file"),
         ("loop/guidsvc.db", r"loop/guidsvc.db: Too many levels of symbolic links; name a file"),
-        ("pipe", r".*/pipe is no regular file; name another"),
-        ("link", r".*/pipe is no regular file; name another"),
+        ("pipe", r".*/pipe is not a regular file; name another"),
+        ("link", r".*/pipe is not a regular file; name another"),
         ("x" * 300, r"x{300}: File name too long; name another file"),
         ("\udcff.db", r"the path of a SQLite store must be UTF-8"),
     ],

@@ -24,7 +24,7 @@ from tests.support.http_client import Client
 from tests.support.metrics import scrape, value
 
 PATH = f"/guid/{GUID}"
-TOLD = "store file was removed or replaced"
+TOLD = "store file removed or replaced"
 BACK = "store file is back"
 
 
