@@ -37,7 +37,7 @@ async def drain(server: StoppableServer, under_way: InFlightRequests, grace: flo
             await under_way.ended()
     except TimeoutError:
         if len(under_way):
-            _log.warning("stopped with requests under way", under_way=len(under_way), grace=grace)
+            _log.warning("grace period over, aborting requests", in_flight=len(under_way), grace_seconds=grace)
     under_way.closed = True
 
 

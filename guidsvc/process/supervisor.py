@@ -159,7 +159,7 @@ class Supervisor:
             mark_process_dead(pid, str(self._metrics.path))  # type: ignore[no-untyped-call]
             await asyncio.to_thread(metric_files.bury, self._metrics.path, pid)
         except Exception as error:  # noqa: BLE001  # the files may hold anything; metrics must not stop the service
-            _log.warning("metrics of a worker that has ended cannot be kept", pid=pid, error=str(error))
+            _log.warning("metrics of an exited worker lost", pid=pid, error=str(error))
 
     async def _keep_metrics(self) -> None:
         """Recreate the metrics folder periodically, in case it was removed."""
@@ -172,7 +172,7 @@ class Supervisor:
             self._metrics.renew()
         except OSError as error:
             if self._has_metrics:
-                _log.warning("folder of metrics cannot be made, metrics are missing", error=str(error))
+                _log.warning("metrics folder cannot be created, metrics are missing", error=str(error))
             self._has_metrics = False
         else:
             self._has_metrics = True
@@ -180,8 +180,8 @@ class Supervisor:
     async def _recover(self, slot: _Slot, dead: Worker, ended: dict[str, object], served: float) -> None:
         """Start workers, with backoff, until one serves."""
         delay = slot.backoff.after(served)
-        seen = {"worker": slot.number, "again_in": delay}
-        _log.error("worker died, is replaced", pid=dead.pid, served=round(served, 3), **ended, **seen)
+        seen = {"worker": slot.number, "restart_in_seconds": delay}
+        _log.error("worker exited, restarting it", pid=dead.pid, uptime_seconds=round(served, 3), **ended, **seen)
         while slot.worker is dead:
             await asyncio.sleep(delay)
             try:
@@ -189,9 +189,9 @@ class Supervisor:
             except StartError as error:
                 delay = slot.backoff.after(0)
                 self._stop_listening(slot)
-                _log.error("worker cannot be started", error=str(error), worker=slot.number, again_in=delay)
+                _log.error("worker cannot be started", error=str(error), worker=slot.number, restart_in_seconds=delay)
             else:
-                _log.info("worker replaced", worker=slot.number, pid=slot.worker.pid)
+                _log.info("worker restarted", worker=slot.number, pid=slot.worker.pid)
 
     def _stop_listening(self, slot: _Slot) -> None:
         """Close the sockets of a slot without a worker, unless no other slot listens, which would free the port.
@@ -214,7 +214,7 @@ class Supervisor:
 
     async def _replace_all(self) -> None:
         """Replace the workers one by one. Stop at the first one that cannot be started."""
-        _log.info("workers are being replaced", workers=len(self._slots))
+        _log.info("reload started", workers=len(self._slots))
         replaced = 0
         for slot in self._slots:
             if slot.changing.locked():
@@ -222,13 +222,13 @@ class Supervisor:
             try:
                 await self._replace(slot)
             except StartError as error:
-                _log.error("workers are kept, a new one cannot be started", error=str(error), worker=slot.number)
+                _log.error("reload failed, keeping the current workers", error=str(error), worker=slot.number)
                 return
             replaced += 1
         if replaced:
-            _log.info("workers replaced", workers=replaced)
+            _log.info("reload finished", workers=replaced)
         else:
-            _log.warning("no worker replaced, all are being started", workers=len(self._slots))
+            _log.warning("reload skipped, all workers are starting", workers=len(self._slots))
 
     async def _replace(self, slot: _Slot) -> None:
         async with slot.changing:

@@ -45,14 +45,14 @@ class Worker:
                 said = await self._said.readline()
         except TimeoutError as error:
             await self.kill()
-            raise StartError(f"a worker does not serve after {START_SECONDS:g} s") from error
+            raise StartError(f"a worker did not start within {START_SECONDS:g} s") from error
         if said:
             told = json.loads(said)
             if "failed" not in told:
                 self._ready_at = asyncio.get_running_loop().time()
                 return
         ended = await self.ended()
-        raise StartError(told["failed"] if said else f"a worker ended before it served: {_told(ended)}")
+        raise StartError(told["failed"] if said else f"a worker exited during its start: {_told(ended)}")
 
     async def ended(self) -> dict[str, object]:
         """Wait until the worker has ended, and return its `exit_code`, or the `signal` that ended it."""
@@ -68,7 +68,7 @@ class Worker:
             async with asyncio.timeout(grace + MARGIN_SECONDS):
                 await self._process.wait()
         except TimeoutError:
-            _log.error("worker killed, it did not end", worker=self.slot, pid=self.pid, grace=grace)
+            _log.error("worker did not stop in time, killing it", worker=self.slot, pid=self.pid, grace=grace)
             await self.kill()
 
     async def kill(self) -> None:

@@ -65,7 +65,7 @@ async def test_a_stream_that_breaks_under_tls_is_reset(
 async def test_a_stream_that_the_end_of_the_service_cuts_off_is_reset(
     serving: Serving, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("stopped with requests under way")
+    expected_logs.add("grace period over, aborting requests")
     async with AsyncExitStack() as stack:
         async with filled(serving, grace=0.2) as client:
             reader = await stack.enter_async_context(streaming(client))

@@ -37,6 +37,6 @@ def answers(running: Service) -> bool:
 
 def roll(running: Service) -> None:
     """Replace the workers, and return when the new ones serve."""
-    before = len(told(running, "workers replaced"))
+    before = len(told(running, "reload finished"))
     running.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: len(told(running, "workers replaced")) > before, "new workers", running.log)
+    wait_until(lambda: len(told(running, "reload finished")) > before, "new workers", running.log)

@@ -130,7 +130,7 @@ def test_without_the_folder_of_metrics_workers_are_started_and_serve(tmp_path: P
             folder.touch()
         for pid in before:
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: len(told(running, "worker replaced")) == 2, "new workers", running.log)
+        wait_until(lambda: len(told(running, "worker restarted")) == 2, "new workers", running.log)
         assert all(answers(running) for _ in range(10))
         roll(running)
         folder.unlink() if harm == "replaced" else shutil.rmtree(folder)
@@ -213,7 +213,7 @@ def test_workers_serve_on_a_unix_socket_and_take_turns_on_it(tmp_path: Path, red
     for _ in range(2):
         wait_until(both_answer, "an answer of each worker", tmp_path / "log")
         process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "workers replaced" in (tmp_path / "log").read_text(), "new workers", tmp_path / "log")
+        wait_until(lambda: "reload finished" in (tmp_path / "log").read_text(), "new workers", tmp_path / "log")
     process.terminate()
     assert process.wait(20) == 0
     assert not path.exists()
@@ -243,12 +243,12 @@ def test_a_worker_that_dies_is_replaced_and_who_connects_meanwhile_waits(tmp_pat
     with workers(tmp_path, redis_url) as running:
         before = children(running)
         os.kill(before[0], signal.SIGKILL)
-        wait_until(lambda: bool(told(running, "worker died, is replaced")), "the death", running.log)
+        wait_until(lambda: bool(told(running, "worker exited, restarting it")), "the death", running.log)
         assert all(answers(running) for _ in range(20)), "half of these are the dead one's"
-        wait_until(lambda: bool(told(running, "worker replaced")), "a new worker", running.log)
+        wait_until(lambda: bool(told(running, "worker restarted")), "a new worker", running.log)
         after = children(running)
 
-        (line,) = told(running, "worker died, is replaced")
+        (line,) = told(running, "worker exited, restarting it")
         assert (line["signal"], line["pid"], line["worker"]) == ("SIGKILL", before[0], 1)
         assert len(after) == 2
         assert set(before) & set(after) == {before[1]}
@@ -264,18 +264,18 @@ def test_a_worker_that_keeps_dying_is_given_more_and_more_time(tmp_path: Path, r
             seen = f"death {deaths}"
             wait_until(lambda: len(children(running)) == 1, seen, running.log)
         wait_until(lambda: len(children(running)) == 2, "two workers", running.log)
-        waits = [line["again_in"] for line in _deaths(running)]
+        waits = [line["restart_in_seconds"] for line in _deaths(running)]
 
     assert waits == [0.25, 0.5, 1.0]
 
 
 def _starts(running: Service) -> list[dict[str, Any]]:
     """Return how new workers were started in the place of dead ones, or could not be."""
-    return [*told(running, "worker cannot be started"), *told(running, "worker replaced")]
+    return [*told(running, "worker cannot be started"), *told(running, "worker restarted")]
 
 
 def _deaths(running: Service) -> list[dict[str, Any]]:
-    return [*told(running, "worker died, is replaced"), *told(running, "worker cannot be started")]
+    return [*told(running, "worker exited, restarting it"), *told(running, "worker cannot be started")]
 
 
 def test_who_has_lasted_is_replaced_at_once_and_begins_anew() -> None:
@@ -341,7 +341,7 @@ def test_while_a_worker_cannot_be_started_the_others_are_given_all_connections(
             waiting.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             waiting.settimeout(30)
             assert waiting.recv(12) == b"HTTP/1.1 200"
-        wait_until(lambda: len(told(running, "worker replaced")) == 2, "two workers", running.log)
+        wait_until(lambda: len(told(running, "worker restarted")) == 2, "two workers", running.log)
         wait_until(lambda: served() == 2, "connections of each", running.log)
         roll(running)
         assert all(answers(running) for _ in range(20))
@@ -421,7 +421,7 @@ def test_a_worker_that_hangs_beyond_the_grace_is_killed_and_that_is_told(tmp_pat
         begun = time.monotonic()
         assert running.stop() == 0
         assert time.monotonic() - begun > MARGIN_SECONDS
-        (line,) = told(running, "worker killed, it did not end")
+        (line,) = told(running, "worker did not stop in time, killing it")
         assert (line["pid"], line["worker"], line["level"]) == (hanging, 1, "error")
         assert not is_there(hanging)
 
@@ -496,7 +496,7 @@ def test_the_old_are_kept_where_new_ones_cannot_be_started(tmp_path: Path, redis
         before = children(running)
         (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=nonsense\n")
         running.process.send_signal(signal.SIGHUP)
-        kept = "workers are kept, a new one cannot be started"
+        kept = "reload failed, keeping the current workers"
         wait_until(lambda: bool(told(running, kept)), "the failure", running.log)
         assert "lifetime: " in told(running, kept)[0]["error"]
         assert children(running) == before
