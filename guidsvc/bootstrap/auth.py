@@ -98,8 +98,8 @@ def is_controlled(settings: Settings) -> bool:
         return settings.access == "keys"
     if settings.unix_socket is None and not _is_loopback(settings.host):
         raise StartError(
-            f"access: {settings.host} can be reached from outside, and nobody has said who may ask: make a key "
-            "(python pdapt.py keys create --create --owner NAME) and set access to keys, or set it to off and mean it"
+            f"access: required, because other hosts can connect to {settings.host}. Create a key (python pdapt.py keys "
+            "create --create --owner NAME) and set access to keys, or set it to off to admit anyone"
         )
     return False
 

@@ -180,7 +180,7 @@ def _shared_folder(post: WorkerChannel | None) -> Path | None:
     """Return the shared metrics folder, or None. A worker serves without it until its supervisor has created it."""
     named = os.environ.get(METRICS_VARIABLE)
     if named is not None and post is None and not Path(named).is_dir():
-        raise StartError(f"{METRICS_VARIABLE}: this is no folder: {named}")
+        raise StartError(f"{METRICS_VARIABLE}: not a directory: {named}")
     return None if named is None else Path(named)
 
 

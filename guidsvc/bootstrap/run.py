@@ -30,8 +30,7 @@ def run(settings: Settings, post: WorkerChannel | None = None) -> None:
     validate_access(settings)
     if (post is not None or settings.workers > 1) and is_private(settings.cache_url):
         raise StartError(
-            f"workers: {settings.workers} need a cache that they share: set cache_url to redis://host:6379/0, "
-            "or workers to 1"
+            f"workers: {settings.workers} need a shared cache; set cache_url to redis://host:6379/0, or workers to 1"
         )
     descriptors.raise_limit(settings.max_connections)
     if post is None:
@@ -84,7 +83,7 @@ def _reload(tls: Tls) -> None:
     try:
         tls.reload()
     except StartError as error:
-        _log.error("the certificate is kept, there is no good new one", error=str(error))
+        _log.error("certificate reload failed, keeping the current one", error=str(error))
 
 
 def _collect_less() -> None:

@@ -593,7 +593,7 @@ def test_a_file_that_cannot_be_written_stops_the_start_with_one_line(tmp_path: P
     refused = pdapt(tmp_path, "--audit-log", "missing/audit.log")
 
     assert refused.returncode == 1
-    assert refused.stderr == "pdapt.py: audit_log: cannot be written: missing/audit.log: No such file or directory\n"
+    assert refused.stderr == "pdapt.py: audit_log: cannot write missing/audit.log: No such file or directory\n"
 
 
 @pytest.mark.parametrize(

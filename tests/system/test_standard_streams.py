@@ -354,7 +354,7 @@ def test_an_audit_log_that_is_a_named_pipe_without_a_reader_stops_the_start_with
 
     _, told = service.process.communicate(timeout=START_SECONDS)
     assert service.process.returncode == 1
-    assert told == "pdapt.py: audit_log: cannot be written: audit: no process reads this pipe\n"
+    assert told == "pdapt.py: audit_log: cannot write audit: no process reads this pipe\n"
 
 
 OUTPUTS = ["", "<&-", ">&-", ">/dev/full", "<&- >&-"]

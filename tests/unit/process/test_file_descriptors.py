@@ -73,7 +73,7 @@ def test_at_the_limit_new_connections_are_refused_and_the_others_are_served(tmp_
         put = b"PUT /guid HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
         assert status_of(first, put + body) == 201
         assert (tmp_path / "audit.log").read_text().count("create") == 1
-        refusals = lines(running, "connections are refused")
+        refusals = lines(running, "too many connections")
         assert len(refusals) == 1
         assert refusals[0]["limit"] == answers.count(b"200") + 1
         stack.close()
@@ -121,7 +121,7 @@ def test_connections_that_never_agree_on_tls_leave_descriptors_and_room_later(
         stack.close()
         wait_until(lambda: answers_over_tls(running, trusting), "an answer", running.log)
         assert "Traceback" not in running.log.read_text()
-        assert lines(running, "connections are refused")
+        assert lines(running, "too many connections")
 
 
 def test_room_is_what_the_limit_leaves() -> None:
