@@ -163,19 +163,21 @@ def test_the_banner_is_printed_once_when_all_serve(tmp_path: Path, redis_url: st
 
 
 @pytest.mark.parametrize(
-    ("options", "why"),
+    ("options", "code", "why"),
     [
-        (["--store-url", "mongodb://127.0.0.1:1/guidsvc"], "MongoDB cannot be used"),
-        (["--store-url", "sqlite:///missing/guidsvc.db"], "folder is missing"),
-        (["--tls-cert", "missing"], "tls_cert, tls_key: "),
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--store-url", "mongodb://127.0.0.1:1/guidsvc"], 1, "MongoDB cannot be used"),
+        (["--store-url", "sqlite:///missing/guidsvc.db"], 1, "folder is missing"),
+        (["--tls-cert", "missing"], 1, "tls_cert, tls_key: "),
+        (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
     ],
 )
-def test_what_stops_the_start_is_told_in_one_line(tmp_path: Path, redis_url: str, options: list[str], why: str) -> None:
+def test_what_stops_the_start_is_told_in_one_line(
+    tmp_path: Path, redis_url: str, options: list[str], code: int, why: str
+) -> None:
     chosen = ["--workers", "2", "--cache-url", redis_url, "--port", str(free_port())]
     refused = pdapt(tmp_path, *chosen, *options)
 
-    assert (refused.returncode, refused.stdout) == (1, "")
+    assert (refused.returncode, refused.stdout) == (code, "")
     assert refused.stderr.startswith("pdapt.py: ")
     assert why in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
