@@ -68,8 +68,7 @@ class FastPathDispatcher:
         self._proxies = context.trusted_proxies
         self._long = DISQUALIFYING_HEADERS | {b"origin"} if context.cors.any else DISQUALIFYING_HEADERS
         self._names = context.host_names
-        self._peek = self._service.get_nowait
-        self._render = ReadRenderer(self._service).render
+        self._reads = ReadRenderer(self._service)
         self._remembered: dict[bytes, Session | None] = {}
         self._memorable = False  # whether the last answered request may be remembered
         self._session: Session | None = None  # of that request
@@ -89,7 +88,7 @@ class FastPathDispatcher:
             return self._read("GET", guid, {}, peer.remote_ip, login, secure=peer.secure)
         begun = perf_counter()
         try:
-            record = self._peek(guid, ANYONE if login is None else login.caller)
+            record = self._service.get_nowait(guid, ANYONE if login is None else login.caller)
         except (NotFound, Expired) as error:
             if _GUID.fullmatch(guid) is None or not _may_ask(login):
                 return None
@@ -100,7 +99,7 @@ class FastPathDispatcher:
             return None  # the handler meets the same error and reports it
         if record is None or not _may_ask(login):
             return None
-        reply = self._render(record, draw(), begun, rate_limit_header_lines(login), secure=peer.secure)
+        reply = self._reads.render(record, draw(), begun, rate_limit_header_lines(login), secure=peer.secure)
         seconds = perf_counter() - begun
         if seconds <= QUICK_SECONDS:
             quick = self._quick
@@ -182,7 +181,7 @@ class FastPathDispatcher:
         token = None if trace is None else CURRENT.set(trace)
         try:
             wanted = conditions.parse(kept)
-            record = self._peek(guid, ANYONE if login is None else login.caller)
+            record = self._service.get_nowait(guid, ANYONE if login is None else login.caller)
         except (NotFound, Expired, InvalidRequest) as error:
             status = problems.problem_of(error).status
             if trace is not None:
@@ -198,7 +197,7 @@ class FastPathDispatcher:
             source = self._cache.source(misses)
             more = self._extra_lines(login, source, trace, begun)
             if status == OK and not head:
-                reply = self._render(record, name, begun, more, secure=secure)
+                reply = self._reads.render(record, name, begun, more, secure=secure)
             else:
                 answer = record_response(self._service, GuidRequest(method, guid, kept, bytes), status, record)
                 reply = replies.serialize(answer, name, head=head, more=more, secure=secure)
