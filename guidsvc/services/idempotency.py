@@ -34,7 +34,6 @@ from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
-import structlog
 from pydantic_core import to_json
 
 from guidsvc.domain.guid_generator import ClaimedDraw, GuidGenerator
@@ -43,15 +42,14 @@ from guidsvc.errors import (
     GuidsvcError,
     IdempotencyMismatch,
     InProgress,
-    LeaseExpired,
     OutcomeUnknown,
-    Unavailable,
 )
 from guidsvc.runtime import cancel_scope as errand
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.services import write_attempt as attempts
-from guidsvc.services.receipt_quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, pack, prefix_of
+from guidsvc.services.receipt_lease import Brief, LeasedDraw, LeasedReceipt, LeaseTerm
+from guidsvc.services.receipt_quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, prefix_of
 from guidsvc.services.stored_response import WAIT_SECONDS, StoredResponseReader
 from guidsvc.services.write_attempt import Attempt
 from guidsvc.store.cache_fence import FenceReader
@@ -61,23 +59,11 @@ from guidsvc.store.lease import LeaseClock, Timer
 KEPT_SECONDS = 24 * 3600
 LEASE_SECONDS = 10.0
 """Time after which a request whose process died may be executed again. Running requests renew their lease."""
-RENEW_SECONDS = 4.0
-"""A lease with less time left is renewed before a creation, which may take the store some seconds."""
-CLOCKS_SECONDS = 1.0
-"""Allowed difference between the clocks of hosts: the holder of a lease treats it as expired this much earlier."""
-MAX_ANSWER_BYTES = 64 * 1024
-"""Maximum size of a stored response, compressed. A larger one is replaced by its brief form; without one, the receipt
-is released, as if the process had died."""
-
-_log = structlog.get_logger(__name__)
-
 
 GuidFactory = Callable[[int], ClaimedDraw]
 """Returns the generator for the operation at this position in a request: the same GUIDs at each repetition."""
 RequestBody = Callable[[GuidFactory | None], Awaitable[bytes]]
 """Executes a request, and returns its response as text; the factory supplies GUIDs that a repetition draws again."""
-Brief = Callable[[], bytes]
-"""Returns the last response without the parts that can be read again: stored if the full one is too large."""
 
 
 class Request(NamedTuple):
@@ -122,7 +108,7 @@ class Idempotency:
         self._clock = clock
         self._seeded = seeded
         self._lease_seconds = lease_seconds
-        self._term = _Term(clock, LeaseClock(fence, timer=timer), lease_seconds)
+        self._term = LeaseTerm(clock, LeaseClock(fence, timer=timer), lease_seconds)
 
     async def once(self, request: Request, work: RequestBody, brief: Brief | None = None) -> tuple[bytes, bool]:
         """Return the response to a request, and whether it is a replay. It is opaque text, stored as it is.
@@ -138,7 +124,7 @@ class Idempotency:
             errand.persist()
             async with self._held(request, receipt, deadline, fresh=fresh) as (hold, attempt):
                 seed = bytes.fromhex(receipt.seed)
-                answer = await work(lambda place: _Claimed(self._seeded(seed, place, receipt.claimed), hold))
+                answer = await work(lambda place: LeasedDraw(self._seeded(seed, place, receipt.claimed), hold))
                 if attempt.is_final:
                     size = await hold.complete(answer, brief)
                     if size is None and request.repeatable:
@@ -184,9 +170,9 @@ class Idempotency:
     @asynccontextmanager
     async def _held(
         self, request: Request, receipt: Receipt, deadline: float, *, fresh: bool
-    ) -> AsyncIterator[tuple["_LeasedReceipt", Attempt]]:
+    ) -> AsyncIterator[tuple[LeasedReceipt, Attempt]]:
         """Hold and renew the lease of a receipt inside the block; release or delete the receipt on an exception."""
-        hold, attempt = _LeasedReceipt(self._receipts, receipt, self._term, deadline), Attempt()
+        hold, attempt = LeasedReceipt(self._receipts, receipt, self._term, deadline), Attempt()
         token = attempts.CURRENT.set(attempt)
         try:
             async with running_in_background(partial(self._renew, hold)):
@@ -199,120 +185,15 @@ class Idempotency:
         finally:
             attempts.CURRENT.reset(token)
 
-    async def _end(self, request: Request, hold: "_LeasedReceipt", *, is_unused: bool) -> None:
+    async def _end(self, request: Request, hold: LeasedReceipt, *, is_unused: bool) -> None:
         """Delete an unused receipt; release any other, so that the next request can claim it."""
         if not is_unused:
             await hold.let_go()
         elif await hold.forget():
             self._room.add(request.caller, -RECEIPT_BYTES)
 
-    async def _renew(self, hold: "_LeasedReceipt") -> None:
+    async def _renew(self, hold: LeasedReceipt) -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
             # A renewal that was sent must not be cancelled: the hold must know the receipt that is in the store.
             await asyncio.shield(hold.renew())
-
-
-class _Term(NamedTuple):
-    """The duration of a lease: others measure it by the clock, the holder by its own monotonic timer."""
-
-    clock: Clock
-    lease_clock: LeaseClock
-    seconds: float
-
-    @property
-    def until(self) -> int:
-        """The end of a lease written now, in Unix milliseconds."""
-        return self.clock() + round(self.seconds * 1000)
-
-    @property
-    def deadline(self) -> float:
-        """The time by the timer until which the holder may use a lease written from now on."""
-        return self.lease_clock.timer() + self.seconds - CLOCKS_SECONDS
-
-
-class _LeasedReceipt:
-    """The claimed receipt of a request that is being executed."""
-
-    def __init__(self, receipts: ReceiptRepository, receipt: Receipt, term: _Term, deadline: float) -> None:
-        self._receipts = receipts
-        self._receipt = receipt
-        self._term = term
-        self._deadline = deadline
-        self._turn = asyncio.Lock()
-
-    async def not_after(self) -> int:
-        """Return the end of the lease, as `RecordRepository.swap` expects it; renew the lease first if it ends soon.
-
-        Raise LeaseExpired if it has ended.
-        """
-        if self._seconds_left < RENEW_SECONDS:
-            await asyncio.shield(self.renew())
-        if self._seconds_left <= 0:
-            raise LeaseExpired("the lease of this Idempotency-Key has ended; send the request again")
-        return await self._term.lease_clock.not_after(self._deadline)
-
-    @property
-    def _seconds_left(self) -> float:
-        return self._deadline - self._term.lease_clock.timer()
-
-    async def complete(self, answer: bytes, brief: Brief | None) -> int | None:
-        """Store the response, or its brief form, and return the stored size; None if the write may have failed.
-
-        Return 0 if both are too large: the receipt is released, so that the request can be executed again.
-        """
-        packed = await _pack(answer)
-        if len(packed) > MAX_ANSWER_BYTES and brief is not None:
-            packed = await _pack(brief())
-        if len(packed) <= MAX_ANSWER_BYTES:
-            return len(packed) if await self._put(answer=packed) else None
-        await self.let_go()
-        return 0
-
-    async def renew(self) -> None:
-        """Extend the lease, unless the response is stored already."""
-        deadline = self._term.deadline
-        if self._receipt.answer is None and await self._put(leased_until=self._term.until):
-            self._deadline = deadline
-
-    async def let_go(self) -> None:
-        """End the lease, so that the next request can claim the receipt."""
-        await self._put(leased_until=0)
-
-    async def forget(self) -> bool:
-        """Delete the receipt; return whether it was deleted."""
-        async with self._turn:
-            return await self._swap(None)
-
-    async def _put(self, **changed: object) -> bool:
-        async with self._turn:
-            new = self._receipt.model_copy(update={"attempt": self._receipt.attempt + 1, **changed})
-            if not await self._swap(new):
-                return False
-            self._receipt = new
-            return True
-
-    async def _swap(self, new: Receipt | None) -> bool:
-        try:
-            return await self._receipts.swap(self._receipt, new)
-        except (Unavailable, OutcomeUnknown) as error:
-            _log.warning("receipt not written", key=self._receipt.key, error=str(error))
-            return False
-
-
-class _Claimed:
-    """The ClaimedDraw of one operation, under the lease of its request."""
-
-    def __init__(self, draw: GuidGenerator, hold: _LeasedReceipt) -> None:
-        self._draw = draw
-        self._hold = hold
-
-    def __call__(self, now: int) -> str:
-        return self._draw(now)
-
-    async def not_after(self) -> int:
-        return await self._hold.not_after()
-
-
-async def _pack(answer: bytes) -> str:
-    return pack(answer) if len(answer) <= MAX_ANSWER_BYTES else await asyncio.to_thread(pack, answer)

@@ -14,7 +14,8 @@ from pydantic_core import to_json
 from guidsvc.domain import guid_generator
 from guidsvc.domain.receipt import ReceiptUsage
 from guidsvc.errors import ReceiptsFull
-from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, GuidFactory, Idempotency, Request
+from guidsvc.services.idempotency import KEPT_SECONDS, GuidFactory, Idempotency, Request
+from guidsvc.services.receipt_lease import MAX_ANSWER_BYTES
 from guidsvc.services.receipt_quota import (
     COUNT_EVERY_MS,
     OWNER_BYTES,

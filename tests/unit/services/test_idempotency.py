@@ -24,8 +24,9 @@ from guidsvc.errors import (
     StoreUnavailable,
 )
 from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import KEPT_SECONDS, MAX_ANSWER_BYTES, GuidFactory, Idempotency, Request
+from guidsvc.services.idempotency import KEPT_SECONDS, GuidFactory, Idempotency, Request
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
+from guidsvc.services.receipt_lease import MAX_ANSWER_BYTES
 from guidsvc.services.receipt_quota import pack
 from guidsvc.store import open_store
 from guidsvc.store.cache_fence import FenceReader, FenceReading

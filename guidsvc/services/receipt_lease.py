@@ -1,0 +1,133 @@
+"""The lease of a receipt: while it holds, this process alone executes the request, and may store its response."""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+import structlog
+
+from guidsvc.domain.guid_generator import GuidGenerator
+from guidsvc.domain.receipt import Receipt
+from guidsvc.errors import LeaseExpired, OutcomeUnknown, Unavailable
+from guidsvc.runtime.clock import Clock
+from guidsvc.services.receipt_quota import pack
+from guidsvc.store.contract import ReceiptRepository
+from guidsvc.store.lease import LeaseClock
+
+RENEW_SECONDS = 4.0
+"""A lease with less time left is renewed before a creation, which may take the store some seconds."""
+CLOCKS_SECONDS = 1.0
+"""Allowed difference between the clocks of hosts: the holder of a lease treats it as expired this much earlier."""
+MAX_ANSWER_BYTES = 64 * 1024
+"""Maximum size of a stored response, compressed. A larger one is replaced by its brief form; without one, the receipt
+is released, as if the process had died."""
+
+_log = structlog.get_logger(__name__)
+
+Brief = Callable[[], bytes]
+"""Returns the last response without the parts that can be read again: stored if the full one is too large."""
+
+
+class LeaseTerm(NamedTuple):
+    """The duration of a lease: others measure it by the clock, the holder by its own monotonic timer."""
+
+    clock: Clock
+    lease_clock: LeaseClock
+    seconds: float
+
+    @property
+    def until(self) -> int:
+        """The end of a lease written now, in Unix milliseconds."""
+        return self.clock() + round(self.seconds * 1000)
+
+    @property
+    def deadline(self) -> float:
+        """The time by the timer until which the holder may use a lease written from now on."""
+        return self.lease_clock.timer() + self.seconds - CLOCKS_SECONDS
+
+
+class LeasedReceipt:
+    """The claimed receipt of a request that is being executed."""
+
+    def __init__(self, receipts: ReceiptRepository, receipt: Receipt, term: LeaseTerm, deadline: float) -> None:
+        self._receipts = receipts
+        self._receipt = receipt
+        self._term = term
+        self._deadline = deadline
+        self._turn = asyncio.Lock()
+
+    async def not_after(self) -> int:
+        """Return the end of the lease, as `RecordRepository.swap` expects it; renew the lease first if it ends soon.
+
+        Raise LeaseExpired if it has ended.
+        """
+        if self._seconds_left < RENEW_SECONDS:
+            await asyncio.shield(self.renew())
+        if self._seconds_left <= 0:
+            raise LeaseExpired("the lease of this Idempotency-Key has ended; send the request again")
+        return await self._term.lease_clock.not_after(self._deadline)
+
+    @property
+    def _seconds_left(self) -> float:
+        return self._deadline - self._term.lease_clock.timer()
+
+    async def complete(self, answer: bytes, brief: Brief | None) -> int | None:
+        """Store the response, or its brief form, and return the stored size; None if the write may have failed.
+
+        Return 0 if both are too large: the receipt is released, so that the request can be executed again.
+        """
+        packed = await _pack(answer)
+        if len(packed) > MAX_ANSWER_BYTES and brief is not None:
+            packed = await _pack(brief())
+        if len(packed) <= MAX_ANSWER_BYTES:
+            return len(packed) if await self._put(answer=packed) else None
+        await self.let_go()
+        return 0
+
+    async def renew(self) -> None:
+        """Extend the lease, unless the response is stored already."""
+        deadline = self._term.deadline
+        if self._receipt.answer is None and await self._put(leased_until=self._term.until):
+            self._deadline = deadline
+
+    async def let_go(self) -> None:
+        """End the lease, so that the next request can claim the receipt."""
+        await self._put(leased_until=0)
+
+    async def forget(self) -> bool:
+        """Delete the receipt; return whether it was deleted."""
+        async with self._turn:
+            return await self._swap(None)
+
+    async def _put(self, **changed: object) -> bool:
+        async with self._turn:
+            new = self._receipt.model_copy(update={"attempt": self._receipt.attempt + 1, **changed})
+            if not await self._swap(new):
+                return False
+            self._receipt = new
+            return True
+
+    async def _swap(self, new: Receipt | None) -> bool:
+        try:
+            return await self._receipts.swap(self._receipt, new)
+        except (Unavailable, OutcomeUnknown) as error:
+            _log.warning("receipt not written", key=self._receipt.key, error=str(error))
+            return False
+
+
+class LeasedDraw:
+    """The ClaimedDraw of one operation, under the lease of its request."""
+
+    def __init__(self, draw: GuidGenerator, hold: LeasedReceipt) -> None:
+        self._draw = draw
+        self._hold = hold
+
+    def __call__(self, now: int) -> str:
+        return self._draw(now)
+
+    async def not_after(self) -> int:
+        return await self._hold.not_after()
+
+
+async def _pack(answer: bytes) -> str:
+    return pack(answer) if len(answer) <= MAX_ANSWER_BYTES else await asyncio.to_thread(pack, answer)
