@@ -4,7 +4,7 @@ import re
 from hashlib import sha256
 
 from pydantic_core import to_json
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY
 from guidsvc.domain.caller import Caller
@@ -42,3 +42,9 @@ def parse(request: HTTPServerRequest, body: bytes, *, caller: Caller, repeatable
         repeatable=repeatable,
         authority=caller.authority,
     )
+
+
+def reject_key(headers: HTTPHeaders, detail: str) -> None:
+    """Raise InvalidRequest with this detail if the request names a key, where none is accepted."""
+    if IDEMPOTENCY_KEY.name in headers:
+        raise InvalidRequest(InvalidField("", detail, header=IDEMPOTENCY_KEY.name))

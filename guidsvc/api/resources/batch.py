@@ -9,10 +9,7 @@ lines and then responds.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
-from itertools import islice
 from typing import Any
-
-from tornado.httputil import HTTPHeaders
 
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.base.input import DISCARD_BYTES
@@ -20,9 +17,10 @@ from guidsvc.api.contract import schemas as answers
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, PREFERENCE_APPLIED, REPLAYED
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.parsing import body
+from guidsvc.api.parsing.idempotency_key import reject_key
 from guidsvc.api.resources.batch_executor import BatchExecutor, is_change, is_repeatable
 from guidsvc.api.resources.batch_slots import BatchPlaces
-from guidsvc.api.resources.document_batch import DocumentBatch
+from guidsvc.api.resources.document_batch import DocumentBatch, operations_of
 from guidsvc.api.resources.guid import BAD_BODY, OF_KEYS
 from guidsvc.api.resources.line_batch import LineBatch
 from guidsvc.domain.caller import DELETE, KEY, WRITE
@@ -31,7 +29,6 @@ from guidsvc.errors import (
     ClientDisconnected,
     DeadlineExceeded,
     GuidsvcError,
-    InvalidField,
     InvalidRequest,
     OutcomeUnknown,
     detached,
@@ -47,6 +44,7 @@ PAUSE_SECONDS = 30.0
 """A connection is closed if the client sends nothing for this time in the middle of its lines, in seconds."""
 GROUP_WAIT_SECONDS = 1.0
 """Maximum time that the first group of a batch waits for a slot, in seconds."""
+_NO_KEY = "is not accepted for a batch of lines; send the operations as application/json"
 _CHUNK = 64 * 1024
 _SMALL = 4 * 1024
 """Documents up to this size are decoded at once, without waiting for a slot."""
@@ -91,7 +89,7 @@ class BatchHandler(Handler):
             self._performer = performer = self._make_performer()
             self.check_type(constants.JSON, constants.NDJSON)
             if in_lines:
-                _refuse_key(self.request.headers)
+                reject_key(self.request.headers, _NO_KEY)
                 self._lines = LineBatch(
                     performer, self._open, self._group_place, self.confirm, self._share, self._reader_place
                 )
@@ -233,21 +231,7 @@ class BatchHandler(Handler):
         return may and not self._is_rehearsal and any(map(is_change, values))
 
     async def _read_document(self) -> list[Any]:
-        document = await self._decode(self.received())
-        if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
-            raise InvalidRequest(InvalidField("/operations", "must be a list of operations, in a JSON object"))
-        if surplus := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
-            raise InvalidRequest(
-                *(InvalidField(body.pointer(name), "is not a known member; remove it") for name in surplus)
-            )
-        if len(document["operations"]) > MAX_OPERATIONS:
-            raise InvalidRequest(
-                InvalidField(
-                    "/operations", f"has over {MAX_OPERATIONS} operations; send them as lines ({constants.NDJSON})"
-                )
-            )
-        operations: list[Any] = document["operations"]
-        return operations
+        return operations_of(await self._decode(self.received()))
 
     async def _decode(self, text: bytes) -> Any:
         if len(text) > _CHUNK:  # in a thread, which releases the GIL between operations
@@ -313,9 +297,3 @@ class BatchHandler(Handler):
     def _expect_no_more(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-
-
-def _refuse_key(headers: HTTPHeaders) -> None:
-    if IDEMPOTENCY_KEY.name in headers:
-        detail = "is not accepted for a batch of lines; send the operations as application/json"
-        raise InvalidRequest(InvalidField("", detail, header=IDEMPOTENCY_KEY.name))

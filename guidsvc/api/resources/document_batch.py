@@ -8,11 +8,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from itertools import islice
 from typing import Any
 
+from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_value
+from guidsvc.domain.commands import MAX_OPERATIONS
 from guidsvc.domain.guid_generator import ClaimedDraw
-from guidsvc.errors import GuidsvcError
+from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest
+from guidsvc.http.constants import NDJSON
 from guidsvc.http.response import Response
 from guidsvc.services import write_attempt as attempts
 from guidsvc.services.idempotency import GuidFactory
@@ -73,6 +77,21 @@ class DocumentBatch:
             results = await self._performer.perform(operations, draws)
         _note(has_done=any(result.is_done for result in results))
         return results
+
+
+def operations_of(document: Any) -> list[Any]:
+    """Return the operations of a JSON document; raise InvalidRequest if it holds none, too many, or anything else."""
+    if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
+        raise InvalidRequest(InvalidField("/operations", "must be a list of operations, in a JSON object"))
+    if surplus := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
+        raise InvalidRequest(
+            *(InvalidField(body.pointer(name), "is not a known member; remove it") for name in surplus)
+        )
+    operations: list[Any] = document["operations"]
+    if len(operations) > MAX_OPERATIONS:
+        detail = f"has over {MAX_OPERATIONS} operations; send them as lines ({NDJSON})"
+        raise InvalidRequest(InvalidField("/operations", detail))
+    return operations
 
 
 async def _read(values: Sequence[Any]) -> list[ParsedOperation]:

@@ -8,15 +8,16 @@ from http.client import CREATED, NO_CONTENT, OK
 
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import schemas as answers
-from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, LINK, LOCATION, always
+from guidsvc.api.contract.headers import LINK, LOCATION, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.parsing.idempotency_key import reject_key
 from guidsvc.api.parsing.key_schemas import KeyCreation, KeysQuery, Rotation
 from guidsvc.api.parsing.query import link_to_next
 from guidsvc.api.resources.guid import BAD_BODY
 from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN
 from guidsvc.domain.caller import ADMIN
 from guidsvc.domain.commands import NoQuery
-from guidsvc.errors import Forbidden, InvalidField, InvalidRequest, KeyNotActive, NoSuchKey, OutcomeUnknown
+from guidsvc.errors import Forbidden, InvalidRequest, KeyNotActive, NoSuchKey, OutcomeUnknown
 from guidsvc.services.key_service import Issued, KeyService
 
 _LOCATION = LOCATION._replace(description="The path of the new key.", example=f"/keys/{EXAMPLE_ID}")
@@ -40,14 +41,7 @@ class KeyServiceHandler(Handler):
 
     def refuse_idempotency(self) -> None:
         """Reject an Idempotency-Key: the response contains a key and must not be stored."""
-        if IDEMPOTENCY_KEY.name in self.request.headers:
-            raise InvalidRequest(
-                InvalidField(
-                    "",
-                    "is not accepted here, as responses with keys are never stored; remove it",
-                    header=IDEMPOTENCY_KEY.name,
-                )
-            )
+        reject_key(self.request.headers, "is not accepted here, as responses with keys are never stored; remove it")
 
     def reply_issued(self, status: int, issued: Issued) -> None:
         """Respond with a key and its text."""
