@@ -12,7 +12,7 @@ from tornado.iostream import StreamClosedError
 
 from guidsvc.api.base.handler import Handler
 from guidsvc.domain.commands import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
-from guidsvc.services.guid_service import PAGE_BYTES, PART_BYTES
+from guidsvc.services.listing import PAGE_BYTES, PART_BYTES
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.assertions import assert_problem
 from tests.support.factories import USER

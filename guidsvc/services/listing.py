@@ -1,0 +1,132 @@
+"""Lists of records: pages, walks and counts, read in portions of bounded size to limit memory."""
+
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import NamedTuple
+
+from guidsvc.domain.caller import Caller
+from guidsvc.domain.commands import ListQuery
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection, selection
+from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
+from guidsvc.store.contract import RecordRepository
+
+STRIDE = 250
+"""Maximum number of records in one read."""
+FRAME_BYTES = 256
+"""Bytes of a record in a list beyond its `json_body`: what `view=full` adds, and separators."""
+PAGE_BYTES, PAGE_PROBE = 1024 * 1024, 64
+"""Approximate maximum size of a page, and number of records in its first read, when their size is unknown."""
+PAGES = 16
+"""Maximum number of pages read concurrently, to bound memory; further requests wait."""
+PART_BYTES, PART_PROBE = 64 * 1024, 16
+"""The same for one part of a walk."""
+
+Find = Callable[[str, int], Awaitable[Sequence[Record]]]
+"""Returns the first records after a GUID, up to a limit; fewer only at the end of the selection."""
+
+
+class Page(NamedTuple):
+    """A page of a list, ordered by GUID, and the GUID after which the next page starts; None on the last page."""
+
+    records: Sequence[Record]
+    next: str | None
+
+
+class RecordListing:
+    """Lists of the records that a caller may see."""
+
+    def __init__(self, records: RecordRepository, clock: Clock) -> None:
+        self._records = records
+        self._clock = clock
+        self._pages = FairSemaphore(PAGES)
+
+    async def find(self, query: ListQuery, caller: Caller) -> Page:
+        """Return one page of a list; it ends early at PAGE_BYTES."""
+        page: list[Record] = []
+        size = 0
+        parts = self._portions(query, caller, query.page + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
+        async with self._pages.place(caller.owner), aclosing(parts):
+            async for part in parts:
+                for record in part:
+                    size += size_of(record)
+                    if page and (size > PAGE_BYTES or len(page) == query.page):
+                        return Page(self._selected(query, caller, page), page[-1].guid)
+                    page.append(record)
+        return Page(self._selected(query, caller, page), None)
+
+    async def walk(self, query: ListQuery, caller: Caller) -> AsyncIterator[Sequence[Record]]:
+        """Yield the records that a query selects, in parts of PART_BYTES, up to its limit, if any.
+
+        No reference to a part is held while the consumer works on it.
+        """
+        limit = sys.maxsize if query.limit is None else query.limit
+        parts = self._portions(query, caller, limit, most_bytes=PART_BYTES, probe=PART_PROBE)
+        async with aclosing(parts):
+            while (part := await anext(parts, None)) is not None:
+                handover = [self._selected(query, caller, part)]
+                del part
+                yield handover.pop()
+
+    async def count(self, query: ListQuery, caller: Caller) -> int:
+        """Count the records that a query selects."""
+        return await self._records.count(self._selection(query, caller))
+
+    def _portions(
+        self, query: ListQuery, caller: Caller, limit: int, *, most_bytes: int, probe: int
+    ) -> AsyncGenerator[Sequence[Record]]:
+        """Yield the records that a query selects, in portions."""
+
+        def find(after: str, count: int) -> Awaitable[Sequence[Record]]:
+            return self._records.find(self._selection(query, caller), after, count)
+
+        return portions(find, query.cursor or "", limit, most_bytes=most_bytes, probe=probe)
+
+    def _selected(self, query: ListQuery, caller: Caller, found: Sequence[Record]) -> Sequence[Record]:
+        """Return the records that still match: some may have expired since they were read."""
+        return list(filter(self._selection(query, caller).holds, found))
+
+    def _selection(self, query: ListQuery, caller: Caller) -> Selection:
+        """Return the filter of a query as of now. Admins may select any owner or all; others only their own."""
+        owner = query.owner if caller.is_admin else caller.owner
+        return selection(query, self._clock(), owner)
+
+
+def size_of(record: Record) -> int:
+    """Return the approximate size of a record in a list, in bytes."""
+    return len(record.json_body) + FRAME_BYTES
+
+
+async def portions(
+    find: Find, after: str, limit: int, *, most_bytes: int, probe: int
+) -> AsyncGenerator[Sequence[Record]]:
+    """Yield the records after a GUID, at most `limit`, in portions of at most about `most_bytes`, or one record.
+
+    The first read has `probe` records; later ones adapt to the size of the previous portion. Records that do not fit
+    are read again for the next portion, so that nothing is held while the consumer works on one.
+    """
+    asked = min(limit, probe)
+    while asked:
+        found = await find(after, asked)
+        part, size = _fitting(found, most_bytes)
+        is_last = len(part) == len(found) < asked
+        if not part:
+            return
+        after, limit = part[-1].guid, limit - len(part)
+        asked = 0 if is_last else min(limit, STRIDE, max(1, most_bytes * len(part) // size))
+        handover = [part]
+        del found, part
+        yield handover.pop()
+
+
+def _fitting(records: Sequence[Record], most_bytes: int) -> tuple[Sequence[Record], int]:
+    """Return the longest prefix of at most `most_bytes`, or the first record if it is larger, and its size."""
+    total = 0
+    for number, record in enumerate(records):
+        size = size_of(record)
+        if number and total + size > most_bytes:
+            return records[:number], total
+        total += size
+    return records, total

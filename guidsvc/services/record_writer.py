@@ -1,0 +1,140 @@
+"""Writes of records: compare-and-swap within the quota, retried after a lost race, and noted in the audit log."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from guidsvc.domain import lifecycle as rules
+from guidsvc.domain.caller import Caller, authorize
+from guidsvc.domain.record import Record
+from guidsvc.errors import Contention, GuidsvcError, NotFound, OutcomeUnknown, QuotaExceeded
+from guidsvc.runtime import cancel_scope as errand
+from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.keyed_lock import KeyedLock
+from guidsvc.services.quota import Quota
+from guidsvc.services.write_attempt import begin_write
+from guidsvc.store.cache_fence import FenceReader
+from guidsvc.store.contract import RecordRepository
+from guidsvc.store.lease import LeaseClock, earliest
+
+ATTEMPTS = 100
+"""Maximum number of attempts of a write that loses its races, before it fails as unavailable."""
+BACKOFF = 0.001, 0.05
+"""Longest pause before the first retry, doubled for each further retry, and its upper bound, in seconds."""
+
+Action = Literal["create", "update", "delete"]
+Outcome = Literal["done", "found", "unknown"]
+"""The outcome of a write: `found` if an earlier attempt of the same request had created the record, `unknown` if the
+store did not confirm the write."""
+
+
+class ChangeAudit(Protocol):
+    """The audit log of changes of records."""
+
+    def __call__(self, action: Action, record: Record, caller: Caller, outcome: Outcome, /) -> None:
+        """Log an action of a caller, with the new record, or the deleted one."""
+
+
+class RecordWriter:
+    """Writes records. A write that loses `attempts` races in a row raises Contention."""
+
+    def __init__(
+        self,
+        records: RecordRepository,
+        fence: FenceReader,
+        *,
+        clock: Clock,
+        quota: Quota,
+        audit: ChangeAudit | None,
+        attempts: int,
+    ) -> None:
+        self._records = records
+        self._lease_clock = LeaseClock(fence)
+        self._clock = clock
+        self._quota = quota
+        self._audit = audit
+        self._attempts = attempts
+        self._turns = KeyedLock()
+
+    async def write(
+        self, guid: str, make: Callable[[Record | None, int, int], Record], caller: Caller
+    ) -> tuple[Record | None, Record]:
+        """Replace a record by the result of `make`, atomically; return the old and the new record.
+
+        `make` receives the record (None if absent), the time, and the version that a new record must exceed. After a
+        lost race it is called again with the fresh record. An exception that it raises ends the write.
+
+        A creation has a deadline: until then, the tombstone of any record that came between is still stored.
+        """
+        async with self._turns.acquire(guid):
+            for attempt in range(self._attempts):
+                if attempt:
+                    await back_off(attempt)
+                begun = self._lease_clock.timer()
+                stored, now = await self._records.get_for_update(guid), self._clock()
+                old = rules.existing(stored, now)
+                if old is not None and authorize(old, caller) is None:
+                    raise NotFound(guid)
+                new = make(old, now, stored.version if stored else 0)
+                deadline = begun + rules.CREATION_SECONDS
+                not_after = None if stored is not None else await self._lease_clock.not_after(deadline)
+                try:
+                    if new is old or await self.swap(_action(old, new), stored, new, caller, not_after=not_after):
+                        return old, new
+                except QuotaExceeded:
+                    if not await self._has_changed(guid, stored):
+                        raise
+        raise Contention(f"GUID {guid} was changed concurrently {self._attempts} times in a row; retry")
+
+    async def _has_changed(self, guid: str, read: Record | None) -> bool:
+        """Return whether the record has changed since it was read. If so, it may count against the quota already."""
+        now = await self._records.get_for_update(guid)
+        return (now and now.version) != (read and read.version)
+
+    async def swap(
+        self, action: Action, old: Record | None, new: Record, caller: Caller, *, not_after: int | None = None
+    ) -> bool:
+        """Swap in the store. Once sent, the write is shielded from cancellation and completes, in the cache too.
+
+        Raise QuotaExceeded if the record would become live and its owner's quota is used up. Return False, with
+        nothing changed, if the race is lost, or if `not_after` or the end of the reservation has passed.
+        """
+        async with self._quota.reserve(old, new) as place_until:
+            errand.checkpoint()
+            with errand.shielded():
+                return await self._noted(action, old, new, caller, earliest(place_until, not_after))
+
+    async def _noted(
+        self, action: Action, old: Record | None, new: Record, caller: Caller, not_after: int | None
+    ) -> bool:
+        """Swap in the store, and log the write if it was done or its outcome is unknown."""
+        record = new if old is None or not new.is_deleted else old
+        begin_write()
+        try:
+            swapped = await self._records.swap(old, new, not_after=not_after)
+        except BaseException as error:
+            if isinstance(error, OutcomeUnknown) or not isinstance(error, GuidsvcError):
+                self.note(action, record, caller, "unknown")
+            raise
+        if swapped:
+            self.note(action, record, caller, "done")
+        return swapped
+
+    def note(self, action: Action, record: Record, caller: Caller, outcome: Outcome) -> None:
+        """Log an action in the audit log, if there is one."""
+        if self._audit is not None:
+            self._audit(action, record, caller, outcome)
+
+
+def _action(old: Record | None, new: Record) -> Action:
+    """Classify a swap as create, update or delete. The caller passes None for a record past its retention."""
+    if old is None:
+        return "create"
+    return "delete" if new.is_deleted else "update"
+
+
+async def back_off(attempt: int) -> None:
+    """Wait for a random time before a retry, so that the same writers do not collide again."""
+    first, most = BACKOFF
+    await asyncio.sleep(random.uniform(0, min(first * 2**attempt, most)))  # noqa: S311  # nosec B311  # no secret
