@@ -53,10 +53,9 @@ class Handler(OutputHandler):
             self._received = bytearray()
             self._received_bytes = 0
         headers = self._headers = HTTPHeaders()
-        set_default_headers(headers, self.request_id, secure=self.request.protocol == "https")
         cors = self.context.cors
+        set_default_headers(headers, self.request_id, secure=self.request.protocol == "https", varies=cors.any)
         if cors.any:
-            headers["Vary"] = "Origin"
             for name, value in cors.reply(self.request.headers.get("Origin")).items():
                 headers[name] = value
         self._write_buffer: list[bytes] = []

@@ -18,8 +18,9 @@ _ANY_READ = Response(OK, {"Cache-Control": "private, no-cache"}, "")
 class ReadRenderer:
     """Renders 200 responses to plain reads, equal to those of `responses.serialize`."""
 
-    def __init__(self, service: GuidService) -> None:
+    def __init__(self, service: GuidService, *, varies: bool) -> None:
         self._service = service
+        self._varies = varies
         self._start = b""  # up to the request id
         self._until = 0.0  # expiry of that, by `perf_counter`
 
@@ -27,11 +28,11 @@ class ReadRenderer:
         """Return the response to a GET; `now` is the time by `perf_counter`, `more` are extra header lines."""
         if now >= self._until:
             self._until = now + 1 - time() % 1
-            self._start, _ = split_at_request_id(_ANY_READ)
+            self._start, _ = split_at_request_id(_ANY_READ, varies=self._varies)
         rest = record.render_cache.get(_PART)
         if rest is None:
             asked = GuidRequest("GET", record.guid, {}, bytes)
-            _, rest = split_at_request_id(record_response(self._service, asked, OK, record))
+            _, rest = split_at_request_id(record_response(self._service, asked, OK, record), varies=self._varies)
             record.render_cache[_PART] = rest
         if more or secure:
             rest = insert_header_lines(rest, more, secure=secure)

@@ -24,6 +24,9 @@ _LINES = {
 }
 _STRICT_LINE = f"Strict-Transport-Security: {STRICT}\r\n"
 _STRICT = b"\r\n" + _STRICT_LINE[:-2].encode()
+VARY = "Origin"
+"""Sent if any origin is allowed: a shared cache must not serve a response to a page of another origin."""
+_VARY_LINE = f"Vary: {VARY}\r\n"
 _LENGTH = b"\r\nContent-Length: "
 _PROBLEM_TYPE = f"Content-Type: {problems.CONTENT_TYPE}\r\n"
 _PLACEHOLDER = "\0"
@@ -32,33 +35,47 @@ _NAMES = {"ETag": "Etag"}  # as Tornado writes it
 _log = structlog.get_logger(__name__)
 
 
-def serialize(
-    answer: Response, request_id: str, *, head: bool = False, last: bool = False, more: str = "", secure: bool = False
+def serialize(  # noqa: PLR0913  # what changes the bytes
+    answer: Response,
+    request_id: str,
+    *,
+    head: bool = False,
+    last: bool = False,
+    more: str = "",
+    secure: bool = False,
+    varies: bool = False,
 ) -> bytes:
     """Serialize a response; `head` omits the body, `last` closes the connection.
 
-    `more` are extra header lines; `secure` is whether the client uses TLS.
+    `more` are extra header lines; `secure` is whether the client uses TLS, `varies` whether any origin is allowed.
     """
     body = None if answer.body is None else answer.body.encode() + b"\n"
     content_type = "" if body is None else f"Content-Type: {JSON}\r\n"
-    start = _head(answer.status, answer.headers, content_type, request_id, more, secure=secure)
+    start = _head(answer.status, answer.headers, content_type, request_id, more, secure=secure, varies=varies)
     length = "" if answer.status in BODILESS else f"Content-Length: {len(body or b'')}\r\n"
     return _joined(start + length, b"" if head else body or b"", last=last)
 
 
-def serialize_problem(
-    error: Exception, request_id: str, *, head: bool = False, last: bool = False, more: str = "", secure: bool = False
+def serialize_problem(  # noqa: PLR0913  # what changes the bytes
+    error: Exception,
+    request_id: str,
+    *,
+    head: bool = False,
+    last: bool = False,
+    more: str = "",
+    secure: bool = False,
+    varies: bool = False,
 ) -> bytes:
     """Serialize an error as a problem document."""
     body = problems.render(error, request_id) + b"\n"
     status, headers = problems.problem_of(error).status, problems.headers_of(error)
-    start = _head(status, headers, _PROBLEM_TYPE, request_id, more, secure=secure)
+    start = _head(status, headers, _PROBLEM_TYPE, request_id, more, secure=secure, varies=varies)
     return _joined(f"{start}Content-Length: {len(body)}\r\n", b"" if head else body, last=last)
 
 
-def split_at_request_id(answer: Response) -> tuple[bytes, bytes]:
+def split_at_request_id(answer: Response, *, varies: bool) -> tuple[bytes, bytes]:
     """Serialize a response, and return the bytes before and after the request id."""
-    start, _, rest = serialize(answer, _PLACEHOLDER).partition(_PLACEHOLDER.encode())
+    start, _, rest = serialize(answer, _PLACEHOLDER, varies=varies).partition(_PLACEHOLDER.encode())
     return start, rest
 
 
@@ -70,7 +87,7 @@ def insert_header_lines(rest: bytes, more: str, *, secure: bool) -> bytes:
     return _STRICT + rest if secure else rest
 
 
-def set_default_headers(headers: MutableMapping[str, str], request_id: str, *, secure: bool) -> None:
+def set_default_headers(headers: MutableMapping[str, str], request_id: str, *, secure: bool, varies: bool) -> None:
     """Set the headers of every response, for a handler."""
     headers["Server"] = SERVER
     headers["X-Content-Type-Options"] = NOSNIFF
@@ -81,6 +98,8 @@ def set_default_headers(headers: MutableMapping[str, str], request_id: str, *, s
     headers["X-Request-Id"] = request_id
     if secure:
         headers["Strict-Transport-Security"] = STRICT
+    if varies:
+        headers["Vary"] = VARY
 
 
 def log_failure(error: BaseException, request_id: str) -> None:
@@ -96,8 +115,15 @@ def log_failure(error: BaseException, request_id: str) -> None:
         _log.error("fault of the service", request_id=request_id, exc_info=error)
 
 
-def _head(  # the parts of a head
-    status: int, headers: Mapping[str, str], content_type: str, request_id: str, more: str, *, secure: bool
+def _head(  # noqa: PLR0913  # the parts of a head
+    status: int,
+    headers: Mapping[str, str],
+    content_type: str,
+    request_id: str,
+    more: str,
+    *,
+    secure: bool,
+    varies: bool,
 ) -> str:
     """Return the status line and the headers, up to Content-Length."""
     others = "".join(
@@ -106,7 +132,7 @@ def _head(  # the parts of a head
     return (
         f"{_LINES[status]}{content_type}Date: {http_date()}\r\n"
         f"Cache-Control: {headers.get('Cache-Control', NO_STORE)}\r\n"
-        f"X-Request-Id: {request_id}\r\n{_STRICT_LINE if secure else ''}{others}{more}"
+        f"X-Request-Id: {request_id}\r\n{_STRICT_LINE if secure else ''}{_VARY_LINE if varies else ''}{others}{more}"
     )
 
 

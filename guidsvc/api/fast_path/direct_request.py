@@ -120,10 +120,13 @@ class DirectRequest:
         pipeline, request = self._pipeline, self._request
         self.last = pipeline.in_flight.draining
         is_head, name, secure = request.method == "HEAD", self._request_id, request.secure
+        varies = pipeline.context.cors.any
         more = pipeline.extra_header_lines(self._session, source, trace, perf_counter() - begun)
         if isinstance(outcome, Exception):
-            return serialize_problem(outcome, name, head=is_head, last=self.last, more=more, secure=secure)
-        return serialize(outcome, name, head=is_head, last=self.last, more=more, secure=secure)
+            return serialize_problem(
+                outcome, name, head=is_head, last=self.last, more=more, secure=secure, varies=varies
+            )
+        return serialize(outcome, name, head=is_head, last=self.last, more=more, secure=secure, varies=varies)
 
     def abandon(self) -> None:
         """Cancel the request: the client has disconnected. Writes already sent to the store complete."""

@@ -68,7 +68,8 @@ class FastPathDispatcher:
         self._proxies = context.trusted_proxies
         self._long = DISQUALIFYING_HEADERS | {b"origin"} if context.cors.any else DISQUALIFYING_HEADERS
         self._names = context.host_names
-        self._reads = ReadRenderer(self._service)
+        self._varies = context.cors.any
+        self._reads = ReadRenderer(self._service, varies=self._varies)
         self._remembered: dict[bytes, Session | None] = {}
         self._memorable = False  # whether the last answered request may be remembered
         self._session: Session | None = None  # of that request
@@ -83,16 +84,17 @@ class FastPathDispatcher:
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # may be no valid GUID; then no record is found
         if self._records_reads or self._in_flight.draining:
-            if _GUID.fullmatch(guid) is None or not _may_ask(login):
+            if _GUID.fullmatch(guid) is None:
                 return None
-            return self._read("GET", guid, {}, peer.remote_ip, login, secure=peer.secure)
+            return self._read("GET", guid, {}, peer.remote_ip, login, secure=peer.secure, is_counted=False)
         begun = perf_counter()
         try:
             record = self._service.get_nowait(guid, ANYONE if login is None else login.caller)
         except (NotFound, Expired) as error:
             if _GUID.fullmatch(guid) is None or not _may_ask(login):
                 return None
-            reply = replies.serialize_problem(error, draw(), more=rate_limit_header_lines(login), secure=peer.secure)
+            more = rate_limit_header_lines(login)
+            reply = replies.serialize_problem(error, draw(), more=more, secure=peer.secure, varies=self._varies)
             self._metrics.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - begun)
             return reply
         except GuidsvcError:
@@ -169,10 +171,21 @@ class FastPathDispatcher:
         path = target.partition(b"?")[0].decode("latin-1")
         return ShedRequest(self._shedder, method.decode(), path, kept.get("X-Request-Id"), remote, secure=secure)
 
-    def _read(  # all facts about a request
-        self, method: str, guid: str, kept: Mapping[str, str], remote: str, login: Session | None, *, secure: bool
+    def _read(  # noqa: PLR0913  # all facts about a request
+        self,
+        method: str,
+        guid: str,
+        kept: Mapping[str, str],
+        remote: str,
+        login: Session | None,
+        *,
+        secure: bool,
+        is_counted: bool = True,
     ) -> bytes | None:
-        """Return the answer to an authorized read if the record is cached, else None."""
+        """Return the answer to an authorized read if the record is cached, else None.
+
+        A read that is not counted yet against the caller's rate limit is counted only if it is answered here.
+        """
         if self._in_flight.draining:
             return None
         begun, misses = perf_counter(), self._cache.misses
@@ -183,15 +196,17 @@ class FastPathDispatcher:
             wanted = conditions.parse(kept)
             record = self._service.get_nowait(guid, ANYONE if login is None else login.caller)
         except (NotFound, Expired, InvalidRequest) as error:
+            if not (is_counted or _may_ask(login)):
+                return None
             status = problems.problem_of(error).status
             if trace is not None:
                 trace.is_opaque = isinstance(error, NotFound)
             more = self._extra_lines(login, None, trace, begun)
-            reply = replies.serialize_problem(error, name, head=head, more=more, secure=secure)
+            reply = replies.serialize_problem(error, name, head=head, more=more, secure=secure, varies=self._varies)
         except GuidsvcError:
             return None
         else:
-            if record is None:
+            if record is None or not (is_counted or _may_ask(login)):
                 return None
             status = OK if wanted is UNCONDITIONAL or wanted.hold(record) else NOT_MODIFIED
             source = self._cache.source(misses)
@@ -200,7 +215,7 @@ class FastPathDispatcher:
                 reply = self._reads.render(record, name, begun, more, secure=secure)
             else:
                 answer = record_response(self._service, GuidRequest(method, guid, kept, bytes), status, record)
-                reply = replies.serialize(answer, name, head=head, more=more, secure=secure)
+                reply = replies.serialize(answer, name, head=head, more=more, secure=secure, varies=self._varies)
         finally:
             if token is not None:
                 CURRENT.reset(token)

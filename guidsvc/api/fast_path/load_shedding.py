@@ -23,6 +23,7 @@ class LoadShedder:
 
     def __init__(self, pipeline: RequestPipeline) -> None:
         self._pipeline = pipeline
+        self._varies = pipeline.context.cors.any
         self._date = ""  # of the rendered rejections
         self._parts: dict[bool, list[bytes]] = {}  # keyed by whether TLS is used
 
@@ -37,11 +38,12 @@ class LoadShedder:
 
     def _reply(self, error: Overloaded, method: str, name: str, *, secure: bool) -> bytes:
         if method == "HEAD" or len(name) != len(_ID):
-            return replies.serialize_problem(error, name, head=method == "HEAD", secure=secure)
+            return replies.serialize_problem(error, name, head=method == "HEAD", secure=secure, varies=self._varies)
         if self._date != http_date():
             self._date = http_date()
             self._parts = {
-                kind: replies.serialize_problem(error, _ID, secure=kind).split(_ID.encode()) for kind in (False, True)
+                kind: replies.serialize_problem(error, _ID, secure=kind, varies=self._varies).split(_ID.encode())
+                for kind in (False, True)
             }
         return name.encode().join(self._parts[secure])
 

@@ -22,6 +22,7 @@ from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.cache import open_cache
 from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
+from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.monitoring.process_monitor import ProcessMonitor
@@ -37,7 +38,7 @@ from tests.support.api_context import api_context, request_pipeline
 from tests.support.http_client import hang_up
 
 GUIDS = [f"{number:032X}" for number in (1, 0xABC)]
-NOTHING = DiagnosticHeaders()
+NOTHING, NO_PAGES = DiagnosticHeaders(), Cors()
 ODD = [GUIDS[1].lower(), GUIDS[0] + "?view=full", GUIDS[0] + "?x=1", "%41" + "A" * 31, "A" * 31]
 Lines = list[tuple[str, str, int, float, str, str, str | None]]
 
@@ -152,7 +153,13 @@ class Way:
 
 @asynccontextmanager
 async def service(
-    folder: Path, clock: FakeClock, *, short: bool, logged: bool = True, origin: DiagnosticHeaders = NOTHING
+    folder: Path,
+    clock: FakeClock,
+    *,
+    short: bool,
+    logged: bool = True,
+    origin: DiagnosticHeaders = NOTHING,
+    cors: Cors = NO_PAGES,
 ) -> AsyncIterator[Way]:
     """Serve, inside, with the short way or without."""
     lines: Lines = []
@@ -189,6 +196,7 @@ async def service(
             access_log=log,
             monitor=ProcessMonitor(meters),
             diagnostics=origin,
+            cors=cors,
         )
         app = make_app(RequestPipeline(context))
         sockets = bind_sockets(0, "127.0.0.1")
@@ -203,18 +211,19 @@ async def service(
 
 
 @pytest.mark.parametrize(
-    ("origin", "examples"),
+    ("origin", "cors", "examples"),
     [
-        (NOTHING, 700),
-        (DiagnosticHeaders(cache_status=True), 200),
-        (DiagnosticHeaders(cache_status=True, server_timing=True), 200),
+        (NOTHING, NO_PAGES, 700),
+        (DiagnosticHeaders(cache_status=True), NO_PAGES, 200),
+        (DiagnosticHeaders(cache_status=True, server_timing=True), NO_PAGES, 200),
+        (NOTHING, Cors(["https://a.example"]), 200),
     ],
 )
-def test_both_ways_answer_alike(tmp_path: Path, origin: DiagnosticHeaders, examples: int) -> None:
+def test_both_ways_answer_alike(tmp_path: Path, origin: DiagnosticHeaders, cors: Cors, examples: int) -> None:
     clock = FakeClock()
     with asyncio.Runner() as runner:
         stack = runner.run(_enter(AsyncExitStack()))
-        both = [service(tmp_path, clock, short=short, origin=origin) for short in (True, False)]
+        both = [service(tmp_path, clock, short=short, origin=origin, cors=cors) for short in (True, False)]
         ways = [runner.run(stack.enter_async_context(each)) for each in both]
 
         @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

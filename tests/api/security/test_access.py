@@ -223,6 +223,25 @@ async def test_one_who_asks_too_often_is_told_when_to_ask_again(
         assert (await alice.ask("GET", PATH)).status == 200
 
 
+@pytest.mark.parametrize(
+    "more", [{"access_log": True}, {"cache_status": True}, {}], ids=["log", "diagnostics", "plain"]
+)
+async def test_read_past_the_cache_is_counted_once(
+    serving: Serving, mongo_url: str, clock: FakeClock, more: dict[str, bool]
+) -> None:
+    """Also where an earlier read with the same headers was answered from the cache."""
+    guids = [f"{number:032X}" for number in range(5)]
+    async with serving(store_url=mongo_url, access="keys", rate_limit="100/hour", **more) as client:
+        guarded = Guarded(client, mongo_url, clock)
+        alice = await guarded.asker("alice")
+        left = 100
+        for path in [*(f"/guid/{guid}" for guid in guids), *[f"/guid/{guids[0]}"] * 2, *(f"/guid/{g}" for g in guids)]:
+            reply = await alice.ask("GET" if left <= 95 else "PUT", path, json=None if left <= 95 else BODY)
+            left -= 1
+            assert reply.status in {200, 201}
+            assert reply.headers["RateLimit"].startswith(f'"requests";r={left};t='), path
+
+
 async def test_an_address_from_where_log_ins_fail_is_locked_out(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:

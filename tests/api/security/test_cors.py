@@ -1,10 +1,11 @@
 """Pages of other origins: let in where they are named, and nobody else ever hears of it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 import pytest
 
+from guidsvc.api.base.handler import Handler
 from guidsvc.errors import StartError
 from guidsvc.http.headers.cors import Cors
 from tests.conftest import Serving
@@ -129,12 +130,22 @@ async def test_options_without_a_method_are_no_question_of_a_browser(serving: Se
 
 
 @pytest.mark.parametrize("server", ["httptools"])
-async def test_who_is_no_page_goes_the_short_way_as_ever(serving: Serving) -> None:
+async def test_who_is_no_page_goes_the_short_way_as_ever(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is told, as by a handler, that the response depends on the origin."""
+    handled: list[str | None] = []
+    prepare = Handler.prepare
+
+    def noted(handler: Handler) -> Awaitable[None] | None:
+        handled.append(handler.request.headers.get("Origin"))
+        return prepare(handler)
+
+    monkeypatch.setattr(Handler, "prepare", noted)
     async with serving(cors_origins=A) as client:
         await client.put(AT, {"user": USER})
-        assert "Vary" not in (await client.get(AT)).headers, "which a handler says"
-        assert "Vary" in (await client.get(AT, headers={"Origin": OTHER})).headers
-        assert "Vary" not in (await client.get(AT)).headers
+        for origin in (None, OTHER, None):
+            reply = await client.get(AT, headers={} if origin is None else {"Origin": origin})
+            assert reply.headers["Vary"] == "Origin"
+    assert handled == [OTHER]
 
 
 @pytest.mark.parametrize(
