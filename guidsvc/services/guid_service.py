@@ -84,6 +84,8 @@ class GuidService:
         self._writer = RecordWriter(records, fence, clock=clock, quota=quota, audit=audit, attempts=attempts)
         self._listing = RecordListing(records, clock)
         self._caller = ANYONE
+        self.is_dry_run = False
+        """Whether the writes of this service are discarded."""
 
     def acting_for(self, caller: Caller) -> "GuidService":
         """Return this service, acting for the caller."""
@@ -247,6 +249,7 @@ class GuidService:
                 attempts=self._attempts,
                 quota=self._quota.dry_run(),
             )
+            service.is_dry_run = True
             yield service.acting_for(self._caller)
 
     def full(self, record: Record, caller: Caller | None = None) -> bytes:

@@ -242,6 +242,18 @@ async def test_a_creation_is_answered_with_the_record_though_the_key_may_not_rea
     assert (await writer.ask("PUT", f"/guid/{'F' * 32}", json={}, headers={"If-Match": '"1"'})).headers["ETag"]
 
 
+async def test_dry_run_tells_no_guess_of_what_others_wrote(world: World) -> None:
+    """Whether an update would change something is nobody's business who may not read the record."""
+    await Asker(world.client, world.alice).ask("PUT", f"/guid/{'E' * 32}", json={"user": "right"})
+    for scopes in ("write", "read write"):
+        asker, results = await world.asker("alice", scopes), []
+        for guess in ("right", "wrong"):
+            operations = [{"op": "put", "guid": "E" * 32, "user": guess}]
+            reply = await asker.ask("POST", "/guid:batch?validate_only=true", json={"operations": operations})
+            results.append(reply.json["results"][0])
+        assert (results[0] == results[1]) is (scopes == "write")
+
+
 async def test_each_operation_of_a_batch_takes_its_scope(world: World) -> None:
     """With every set of scopes: 403 in the result of each that it does not take."""
     for scopes in SUBSETS:
