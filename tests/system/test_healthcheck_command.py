@@ -124,7 +124,7 @@ def test_a_service_that_is_not_there_or_is_none_is_told_in_one_line(tmp_path: Pa
     port = str(free_port())
 
     assert expect_unhealthy(tmp_path, "--port", port).endswith(f"http://127.0.0.1:{port}/livez: Connection refused")
-    assert "no HTTP" in expect_unhealthy(tmp_path, "--port", str(own_redis.port))
+    assert "not an HTTP response" in expect_unhealthy(tmp_path, "--port", str(own_redis.port))
     assert "port: 0 is any free port" in expect_unhealthy(tmp_path, "--port", "0")
 
 
