@@ -92,7 +92,7 @@ class GuidService:
         if caller is self._caller:
             return self
         acting = copy(self)
-        acting._caller = caller  # noqa: SLF001  # it is one of us
+        acting._caller = caller  # noqa: SLF001  # an instance of this class
         return acting
 
     @property

@@ -62,7 +62,7 @@ class KeyService:
     def acting_for(self, caller: Caller) -> "KeyService":
         """Return this service, acting for the caller."""
         acting = copy(self)
-        acting._caller = caller  # noqa: SLF001  # it is one of us
+        acting._caller = caller  # noqa: SLF001  # an instance of this class
         return acting
 
     async def create(self, owner: str, scopes: Iterable[str], *, expire: int | None = None) -> Issued:

@@ -55,14 +55,14 @@ class InstrumentedRepository(Generic[Item]):
     def __init__(self, repository: Repository[Item], meter: StoreMetrics, kind: str) -> None:
         self._repository = repository
         self._meter = meter
-        self._get, self._swap = f"{kind}_get", f"{kind}_swap"
+        self._get_operation, self._swap_operation = f"{kind}_get", f"{kind}_swap"
 
     async def get(self, key: str, /) -> Item | None:
-        with _Operation(self._meter, self._get):
+        with _Operation(self._meter, self._get_operation):
             return await self._repository.get(key)
 
     async def swap(self, old: Item | None, new: Item | None) -> bool:
-        with _Operation(self._meter, self._swap):
+        with _Operation(self._meter, self._swap_operation):
             return await self._repository.swap(old, new)
 
 

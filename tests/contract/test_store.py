@@ -255,6 +255,15 @@ async def test_find_continues_after_any_guid_up_to_its_limit(
             assert list(await store.find(selection, after, limit)) == expected[:limit]
 
 
+async def test_what_is_read_linearizably_shows_every_write(store: RecordRepository, clock: FakeClock) -> None:
+    old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
+    for before, after in ((None, old), (old, new), (new, None)):
+        assert await store.swap(before, after)
+        assert await store.get_linearizable(GUID) == after
+        assert await store.count_linearizable(Selection()) == (after is not None)
+        assert await store.count_linearizable(Selection(user="another")) == (after is new)
+
+
 async def test_purge_forgets_what_is_due_and_no_more_than_it_is_told(store: RecordRepository, clock: FakeClock) -> None:
     due = clock.seconds + 3600
     old = [record(clock(), guid=f"{number:032X}", expire=0, purge_at=due + number) for number in range(5)]
