@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import guidsvc
+from guidsvc import errors
 from guidsvc.api.contract import problems
 from guidsvc.auth import audit_log as audit
 from guidsvc.auth.audit_log import AuditLog
@@ -87,6 +89,26 @@ def test_nothing_is_looked_up_by_its_exact_type() -> None:
 
 def _is_type_of(node: ast.expr) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "type"
+
+
+def drawn_parents(text: str) -> dict[str, str]:
+    """Return the parent of each class in a drawn tree."""
+    parents: dict[str, str] = {}
+    above: list[str] = []
+    for indent, name in re.findall(r"^ {4}((?:[│├└─ ]{4})*)(\w+)", text, re.MULTILINE):
+        above[len(indent) // 4 :] = [name]
+        if len(above) > 1:
+            parents[name] = above[-2]
+    return parents
+
+
+def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+    drawn = drawn_parents(str(errors.__doc__))
+    assert drawn == {
+        each.__name__: each.__base__.__name__
+        for each in subclasses(GuidsvcError)
+        if each.__base__ is not None and each is not GuidsvcError and each.__module__ == errors.__name__
+    }
 
 
 def test_what_has_no_row_has_no_value() -> None:
