@@ -71,13 +71,28 @@ class FakeClock:
         return self.now // 1000
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--defaults", action="store_true", help="run each test on the default server, store and cache only"
+    )
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test on the default server, store and cache, or on all of them where a marker says so."""
     given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark.args[0])}
+    needs_both = {"server", "combination"} <= {*metafunc.fixturenames} - given
+    if needs_both and _is_marked(metafunc, "each_once"):
+        pairs = [*((server, COMBINATIONS[0]) for server in SERVERS), *((SERVERS[0], each) for each in COMBINATIONS[1:])]
+        metafunc.parametrize(("server", "combination"), pairs, indirect=True)
+        return
     for fixture, marker, values in (("server", "both_servers", SERVERS), ("combination", "all_backends", COMBINATIONS)):
         if fixture in metafunc.fixturenames and fixture not in given:
-            is_marked = metafunc.definition.get_closest_marker(marker) is not None
-            metafunc.parametrize(fixture, values if is_marked else values[:1], indirect=True)
+            metafunc.parametrize(fixture, values if _is_marked(metafunc, marker) else values[:1], indirect=True)
+
+
+def _is_marked(metafunc: pytest.Metafunc, marker: str) -> bool:
+    has_marker = metafunc.definition.get_closest_marker(marker) is not None
+    return has_marker and not metafunc.config.getoption("--defaults")
 
 
 def _names(argument: str | Sequence[str]) -> Sequence[str]:

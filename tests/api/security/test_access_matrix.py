@@ -24,7 +24,7 @@ from tests.support.factories import GUID
 from tests.support.http_client import Reply
 from tests.support.secured_service import Asker, Guarded, Held, everything
 
-pytestmark = [pytest.mark.both_servers, pytest.mark.all_backends]
+pytestmark = pytest.mark.each_once
 
 OPERATIONS = [method for route in ROUTES for method in methods_of(route)]
 CANARY = "canary-e1a6"

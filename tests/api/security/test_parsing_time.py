@@ -38,7 +38,7 @@ from tests.conftest import Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 
-pytestmark = pytest.mark.both_servers
+pytestmark = pytest.mark.slow
 
 MOST_SECONDS = 0.05
 """CPU time of one request."""
@@ -217,6 +217,7 @@ def requests_with(header: str, text: str) -> list[tuple[str, str, dict[str, str]
 SHAPES = ['a\\",', ",", '"', '""', "*", "a;", "a=", "(", " a", '"a",', 'W/"', "10.0.0.1,", "*/*,", ";q=1", "\\", "a."]
 
 
+@pytest.mark.both_servers
 @pytest.mark.parametrize("header", [name for name in HEADERS if name not in UNSENT])
 @pytest.mark.parametrize("size", [16_000, 64_000])
 async def test_no_header_keeps_the_service_long(serving: Serving, header: str, size: int) -> None:
@@ -256,6 +257,7 @@ async def test_no_query_costs_a_millisecond_at_the_default_limit(serving: Servin
         assert await least_cpu(partial(client.ask, "GET", f"{path}?{text}"), most, MANY_TRIES) < most
 
 
+@pytest.mark.both_servers
 async def test_a_query_of_more_than_256_parameters_is_refused_on_any_path(serving: Serving) -> None:
     async with serving() as client:
         for path in ("/livez", "/docs"):
@@ -263,6 +265,7 @@ async def test_a_query_of_more_than_256_parameters_is_refused_on_any_path(servin
             assert (await client.get(f"{path}?{'&'.join(['a=b'] * 257)}")).status == 400
 
 
+@pytest.mark.both_servers
 @pytest.mark.parametrize("parameter", PARAMETERS)
 async def test_no_parameter_keeps_the_service_long(serving: Serving, parameter: str) -> None:
     async with serving(max_head_bytes=128 * 1024) as client:
@@ -272,6 +275,7 @@ async def test_no_parameter_keeps_the_service_long(serving: Serving, parameter: 
             assert seconds < MOST_SECONDS, f"{path} with {parameter}: {shape!r}"
 
 
+@pytest.mark.both_servers
 @pytest.mark.parametrize("part", ["a&", "a=1&", "&", "limit=1&", "%41=%41&", ";", "="])
 async def test_no_query_keeps_the_service_long(serving: Serving, part: str) -> None:
     async with serving(max_head_bytes=128 * 1024) as client:
@@ -280,6 +284,7 @@ async def test_no_query_keeps_the_service_long(serving: Serving, part: str) -> N
             assert seconds < MOST_SECONDS, f"{path} with {part!r}"
 
 
+@pytest.mark.both_servers
 @pytest.mark.parametrize("shape", ["/", "a/", "%", "%41", "%C3", "-", "{", "A", "gs_", "eyJ.", ".", ";", "=", "(", ":"])
 async def test_no_path_keeps_the_service_long(serving: Serving, shape: str) -> None:
     text = (shape * 60_000)[:60_000]
