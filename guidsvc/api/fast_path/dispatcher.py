@@ -201,7 +201,7 @@ class FastPathDispatcher:
             status = problems.problem_of(error).status
             if trace is not None:
                 trace.is_opaque = isinstance(error, NotFound)
-            more = self._extra_lines(login, None, trace, begun)
+            more = rate_limit_header_lines(login) if trace is None else self._extra_lines(login, None, trace, begun)
             reply = replies.serialize_problem(error, name, head=head, more=more, secure=secure, varies=self._varies)
         except GuidsvcError:
             return None
@@ -210,7 +210,7 @@ class FastPathDispatcher:
                 return None
             status = OK if wanted is UNCONDITIONAL or wanted.hold(record) else NOT_MODIFIED
             source = self._cache.source(misses)
-            more = self._extra_lines(login, source, trace, begun)
+            more = rate_limit_header_lines(login) if trace is None else self._extra_lines(login, source, trace, begun)
             if status == OK and not head:
                 reply = self._reads.render(record, name, begun, more, secure=secure)
             else:
@@ -223,11 +223,7 @@ class FastPathDispatcher:
         self._pipeline.record_completion(ROUTE, method, f"/guid/{guid}", status, seconds, name, remote, source)
         return reply
 
-    def _extra_lines(
-        self, session: Session | None, source: str | None, trace: RequestTrace | None, begun: float
-    ) -> str:
-        if trace is None:
-            return rate_limit_header_lines(session)
+    def _extra_lines(self, session: Session | None, source: str | None, trace: RequestTrace, begun: float) -> str:
         return self._pipeline.extra_header_lines(session, source, trace, perf_counter() - begun)
 
 
