@@ -6,7 +6,7 @@ from tornado.web import RequestHandler
 
 from guidsvc.api.base.fallback import ServerWideOptions
 from guidsvc.api.base.handler import Handler
-from guidsvc.api.execution.pipeline import OTHER, RequestPipeline
+from guidsvc.api.execution.pipeline import LOGGED_PATH, OTHER, RequestPipeline
 from guidsvc.api.routing import Route
 
 
@@ -25,7 +25,7 @@ def log_function(pipeline: RequestPipeline, routes: list[Route]) -> Callable[[Re
         pipeline.record_completion(
             paths.get(type(handler), OTHER),
             str(request.method),
-            request.path,
+            request.path[:LOGGED_PATH],
             handler.get_status(),
             seconds,
             getattr(handler, "request_id", ""),

@@ -97,7 +97,10 @@ class RequestPipeline:
         address: str,
         source: str | None,
     ) -> None:
-        """Count and log an answered request; `source` is where the record came from, if one was read."""
+        """Count and log an answered request; `source` is where the record came from, if one was read.
+
+        A `path` has at most LOGGED_PATH characters; that of a record always has.
+        """
         if status == OK and seconds <= QUICK_SECONDS and method == "GET" and route == ROUTE:
             self.quick_reads.count += 1
             self.quick_reads.seconds += seconds
@@ -105,7 +108,7 @@ class RequestPipeline:
             self._requests.done(route, _label_of(method), status, seconds)
         if self._access_log is not None:
             ms = round(1000 * seconds, 2)
-            self._access_log(method, path[:LOGGED_PATH], status, ms, request_id, address, source)
+            self._access_log(method, path, status, ms, request_id, address, source)
 
 
 def queue_name(session: Session | None, address: str) -> str:

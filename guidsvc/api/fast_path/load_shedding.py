@@ -8,7 +8,7 @@ import time
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses as replies
 from guidsvc.api.execution.guid_actions import ROUTE
-from guidsvc.api.execution.pipeline import OTHER, RequestPipeline
+from guidsvc.api.execution.pipeline import LOGGED_PATH, OTHER, RequestPipeline
 from guidsvc.errors import Overloaded
 from guidsvc.http.dates import http_date
 from guidsvc.http.headers.request_id import draw, request_id
@@ -33,7 +33,8 @@ class LoadShedder:
         name = draw() if given is None else request_id(given)
         reply = self._reply(error, method, name, secure=secure)
         seconds = time.perf_counter() - begun
-        self._pipeline.record_completion(_route(path), method, path, _STATUS, seconds, name, remote, None)
+        logged = path[:LOGGED_PATH]
+        self._pipeline.record_completion(_route(path), method, logged, _STATUS, seconds, name, remote, None)
         return reply
 
     def _reply(self, error: Overloaded, method: str, name: str, *, secure: bool) -> bytes:
