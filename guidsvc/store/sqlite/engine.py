@@ -2,13 +2,14 @@
 
 Point reads run on the event loop: they take microseconds, where a thread would cost tens of them. Writes go to one
 thread, which commits all waiting writes in one transaction (group commit), and are answered once the log is synced.
+Searches pause while the log exceeds its limit, so that it can be reset.
 """
 
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StoreUnavailable
+from guidsvc.runtime.background import spawn_detached
 from guidsvc.runtime.batching import Batcher, Patience
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.search import Finder
@@ -28,6 +30,16 @@ WRITE_SECONDS = 5.0
 """Time limit for a write; after it, the caller gets StoreUnavailable or OutcomeUnknown."""
 GROUP = 512
 """Maximum number of writes in one transaction."""
+
+GRACE_SECONDS = 1.0
+"""How long a search may still run once a pause has begun. Then it is interrupted, and runs again after the pause."""
+RESET_SECONDS = 1.0
+"""Time limit for the reset of the log in a pause: another process may read the log as long as it likes."""
+BETWEEN_SECONDS = 4.0
+"""Minimum time between two pauses. Together with the grace, it is as long as a request may take: no search starves."""
+MAX_BETWEEN_SECONDS = 60.0
+"""Maximum of that time, which doubles with each pause in which the log could not be reset."""
+_POLL_SECONDS = 0.01
 
 _Done = TypeVar("_Done")
 
@@ -72,6 +84,8 @@ class SqliteEngine:
         self._settled: Batcher[str, tuple[object, ...] | None] = Batcher(
             self._settle, limit=GROUP, in_flight=1, meter=self.meter.batch("settle")
         )
+        self._pauses = LogPauses(self)
+        finder.wait_for_pause = self._pauses.wait
 
     def read(self, table: Table[Row], key: str) -> Row | None:
         """Return the row with this key, or None if it is absent."""
@@ -111,6 +125,7 @@ class SqliteEngine:
         """Wait until every write has been answered and the threads have ended. The caller closes the connections."""
         await self._swaps.drain()
         await self._settled.drain()
+        await self._pauses.drain()
         await self.finder.aclose()
         await asyncio.to_thread(self._thread.shutdown)
 
@@ -126,6 +141,75 @@ class SqliteEngine:
 
     def _settle(self, guids: list[str]) -> asyncio.Future[list[tuple[object, ...] | GuidsvcError | None]]:
         return self.in_thread(partial(self.writer.rows, RECORDS.select, guids))
+
+
+class LogPauses:
+    """Pauses between searches, in which a write-ahead log that exceeds its limit is reset.
+
+    SQLite can reset the log only at a moment when nobody reads it, and searches that overlap leave no such moment. A
+    pause makes one: new searches wait until the running ones have ended, or were interrupted, and the log is reset.
+    Point reads and writes continue. Processes that share the file pause at about the same time: they see the same log.
+    """
+
+    def __init__(self, engine: SqliteEngine) -> None:
+        self._engine = engine
+        self._finder = engine.finder
+        self._files = engine.files
+        self._limit_bytes = engine.finder.wal_bytes
+        self._pause: asyncio.Task[None] | None = None
+        self._between_seconds = BETWEEN_SECONDS
+        self._not_before = 0.0
+
+    async def wait(self) -> None:
+        """Return when a search may start: at once, or after a pause. Begin a pause if the log exceeds its limit."""
+        if self._pause is None and self._is_due():
+            self._pause = spawn_detached(self._make_pause())
+        while self._pause is not None:
+            await asyncio.shield(self._pause)
+
+    async def drain(self) -> None:
+        """Wait until no pause is in progress."""
+        if self._pause is not None:
+            await self._pause
+
+    def _is_due(self) -> bool:
+        return self._is_log_large() and asyncio.get_running_loop().time() >= self._not_before
+
+    def _is_log_large(self) -> bool:
+        return self._files.wal_bytes() > self._limit_bytes
+
+    async def _make_pause(self) -> None:
+        try:
+            with suppress(GuidsvcError, sqlite3.Error):  # the next pause tries again
+                await self._end_searches()
+                await self._reset_log()
+        finally:
+            self._set_next()
+            self._pause = None
+
+    def _set_next(self) -> None:
+        longer_seconds = min(2 * self._between_seconds, MAX_BETWEEN_SECONDS)
+        self._between_seconds = longer_seconds if self._is_log_large() else BETWEEN_SECONDS
+        self._not_before = asyncio.get_running_loop().time() + self._between_seconds
+
+    async def _end_searches(self) -> None:
+        """Return when no search runs. Interrupt those that take longer than the grace."""
+        now = asyncio.get_running_loop().time
+        grace_end = now() + GRACE_SECONDS
+        while not self._finder.is_idle and now() < grace_end + GRACE_SECONDS:
+            if now() >= grace_end:
+                self._finder.interrupt()  # repeated, because it affects only running statements
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _reset_log(self) -> None:
+        """Truncate the log. Writes wait only while the last frames are copied, in the writer's thread."""
+        now = asyncio.get_running_loop().time
+        end = now() + RESET_SECONDS
+        shrink = partial(self._files.shrink_wal, self._limit_bytes)
+        while self._is_log_large() and now() < end:
+            await asyncio.to_thread(shrink)
+            await self._engine.in_thread(shrink)
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 def row_of(table: Table[Row], key: str, values: tuple[object, ...]) -> Row:

@@ -14,7 +14,7 @@ In each case the cost does not depend on the position in the list.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -27,7 +27,7 @@ from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import StoreUnavailable
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
-from guidsvc.store.sqlite.files import StoreFiles
+from guidsvc.store.sqlite.files import WAL_BYTES, StoreFiles
 from guidsvc.store.sqlite.schema import open_reader
 from guidsvc.store.sqlite.tables import AFTER_HEX, RECEIPT_USAGE, RECORDS
 from guidsvc.store.sqlite.writer import code_of
@@ -58,10 +58,21 @@ class Finder:
     """Searches a file with its own connections, each in one thread at a time."""
 
     def __init__(
-        self, path: Path, *, threads: int = THREADS, seconds: float = FIND_SECONDS, few: int = FEW, near: int = NEAR
+        self,
+        path: Path,
+        *,
+        threads: int = THREADS,
+        seconds: float = FIND_SECONDS,
+        few: int = FEW,
+        near: int = NEAR,
+        wal_bytes: int = WAL_BYTES,
     ) -> None:
         self.files: StoreFiles | None = None
         """Checked before another connection opens the file by its name."""
+        self.wait_for_pause: Callable[[], Awaitable[None]] | None = None
+        """Awaited before each search: returns when it may start."""
+        self.wal_bytes = wal_bytes
+        """Size of the write-ahead log above which searches pause."""
         self._path = path
         self._seconds = seconds
         self._few = few
@@ -70,6 +81,7 @@ class Finder:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sqlite-finder")
         self._open = ExitStack()
         self._idle: list[sqlite3.Connection] = []
+        self._running: set[sqlite3.Connection] = set()
 
     async def find(
         self, selection: Selection, after: str, limit: int, make: Callable[[tuple[object, ...]], Record]
@@ -107,6 +119,16 @@ class Finder:
 
         return await self._run(work, prefix)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no search runs."""
+        return not self._running
+
+    def interrupt(self) -> None:
+        """Interrupt the statements that run now. Their searches run again."""
+        for connection in self._running:
+            connection.interrupt()
+
     async def aclose(self) -> None:
         """Wait until every search has ended, and close the connections."""
         await asyncio.to_thread(self._threads.shutdown)
@@ -116,14 +138,26 @@ class Finder:
         """Run the work in a thread; waiting owners take turns."""
         try:
             async with asyncio.timeout(self._seconds), self._places.place(owner):
-                return await self._in_thread(work, self._idle.pop() if self._idle else self._connect())
+                return await self._search(work)
         except TimeoutError as error:
             raise StoreUnavailable(f"SQLite: a search took longer than {self._seconds} s") from error
+
+    async def _search(self, work: Callable[[sqlite3.Connection], _Found]) -> _Found:
+        """Run the work outside of pauses; run it again if a pause interrupted it."""
+        while True:
+            if self.wait_for_pause is not None:
+                await self.wait_for_pause()
+            try:
+                return await self._in_thread(work, self._idle.pop() if self._idle else self._connect())
+            except sqlite3.OperationalError as error:
+                if code_of(error) != sqlite3.SQLITE_INTERRUPT:
+                    raise
 
     async def _in_thread(self, work: Callable[[sqlite3.Connection], _Found], connection: sqlite3.Connection) -> _Found:
         """Run the work in a thread; interrupt it if the caller is cancelled, so that the thread is free again."""
         running = asyncio.get_running_loop().run_in_executor(self._threads, work, connection)
-        running.add_done_callback(lambda _: self._idle.append(connection))
+        self._running.add(connection)
+        running.add_done_callback(lambda _: self._release(connection))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -132,6 +166,10 @@ class Finder:
                 await asyncio.wait([running], timeout=0.01)
             running.exception()
             raise
+
+    def _release(self, connection: sqlite3.Connection) -> None:
+        self._running.remove(connection)
+        self._idle.append(connection)
 
     def _page(
         self, connection: sqlite3.Connection, selection: Selection, values: dict[str, object]

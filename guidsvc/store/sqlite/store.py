@@ -115,7 +115,7 @@ async def open_sqlite(
             raise start_error(path, error) from error
         if alone and not exclusive:
             share(lock)
-        store = SqliteStore(writer, reader, Finder(path), meter=meter, is_claimed=True)
+        store = SqliteStore(writer, reader, Finder(path, wal_bytes=wal_bytes), meter=meter, is_claimed=True)
         try:
             sweep, watch = partial(_sweep, store, clock, sweep_seconds), partial(_watch, store, wal_bytes)
             async with running_in_background(sweep), running_in_background(watch):
