@@ -20,10 +20,13 @@ LOOKS = 10
 
 
 class Patience(NamedTuple, Generic[Item]):
-    """The timeout for an answer, in seconds since `ask`, and the error that the caller gets then."""
+    """The timeout for an answer, in seconds since `ask`, and the error that the caller gets then.
+
+    If `overdue` returns None, the caller waits on, and the item is looked at again.
+    """
 
     seconds: float
-    overdue: Callable[[Item], Exception]
+    overdue: Callable[[Item], Exception | None]
 
 
 class _Asked(NamedTuple, Generic[Item, Answer]):
@@ -131,8 +134,10 @@ class Batcher(Generic[Item, Answer]):
         everyone = [asked for batch in (self._waiting, *self._calls.values()) for asked in batch]
         left = [asked for asked in everyone if not asked.answer.done()]
         for asked in left:
-            if loop.time() - asked.since >= patience.seconds:
-                asked.answer.set_exception(patience.overdue(asked.item))
+            is_overdue = loop.time() - asked.since >= patience.seconds
+            error = patience.overdue(asked.item) if is_overdue else None
+            if error is not None:
+                asked.answer.set_exception(error)
         self._looking = loop.call_later(patience.seconds / LOOKS, self._look, patience) if left else None
 
 

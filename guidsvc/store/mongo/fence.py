@@ -1,9 +1,11 @@
 """The cache fence in MongoDB: one document, read linearizably, whose reading also tells the clock of the server."""
 
 import time
+from functools import partial
 
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.cache_fence import Fence, FenceReading, Mode
+from guidsvc.store.mongo.bulkhead import Bulkheads
 from guidsvc.store.mongo.deadline import StoreClock
 from guidsvc.store.mongo.documents import NOW, Document
 from guidsvc.store.mongo.failures import read_failures, write_failures
@@ -15,15 +17,16 @@ FENCE_ID = "records"
 class MongoFence:
     """The fence. Each reading sets `clock`, and proves that its primary is the only one."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, bulkheads: Bulkheads) -> None:
         self._collection = linearizable(collection)
+        self._bulkheads = bulkheads
         self.clock = StoreClock()
 
     async def read(self) -> FenceReading:
         asked = time.monotonic()
         pipeline: list[Document] = [{"$match": {"_id": FENCE_ID}}, {"$addFields": {"now": NOW}}]
         with read_failures():
-            documents = await self._collection.aggregate(pipeline).to_list(1)
+            documents = await self._bulkheads.reads.run(lambda: self._collection.aggregate(pipeline).to_list(1))
         if not documents:
             raise CorruptRecord("the store has no fence; restart all processes that use it")
         (found,) = documents
@@ -31,8 +34,9 @@ class MongoFence:
         return FenceReading(Fence(Mode(found["mode"]), found["gen"], found["boot"]), found["now"])
 
     async def swap(self, old: Fence, new: Fence) -> bool:
+        update = partial(self._collection.update_one, fence_document(old), {"$set": fence_document(new)})
         with write_failures():
-            done = await self._collection.update_one(fence_document(old), {"$set": fence_document(new)})
+            done = await self._bulkheads.updates.run(update)
         return bool(done.matched_count == 1)
 
 

@@ -6,6 +6,7 @@ elected that soon; any other read is repeated, linearizably.
 """
 
 import math
+import time
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,10 @@ from pymongo.errors import BulkWriteError
 
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
-from guidsvc.runtime.batching import Batcher
+from guidsvc.errors import OutcomeUnknown, StoreUnavailable
+from guidsvc.runtime.batching import Batcher, Patience
 from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
-from guidsvc.store.mongo.deadline import Deadline
+from guidsvc.store.mongo.bulkhead import QUERIES, TIMEOUT_MS, UNANSWERED, Bulkheads, Queued
 from guidsvc.store.mongo.documents import (
     LATE,
     Creation,
@@ -34,14 +36,12 @@ from guidsvc.store.mongo.fence import MongoFence
 from guidsvc.store.mongo.repository import Collection, linearizable, purge, replace_one
 from guidsvc.telemetry.metrics import StoreMetrics
 
-TIMEOUT_MS = 2_000
-"""Time limit for an operation, all retries included."""
 CLOCK_SECONDS = 10.0
 """How long a reading of the server's clock is accurate enough to split a deadline."""
 PROOF_SECONDS = 2.0
 """How long a fence read proves that its primary is the only one: far less than `electionTimeoutMillis` (10 s)."""
-QUERY, QUERIES = 256, 16
-"""Maximum number of GUIDs in one query, and of concurrent queries."""
+QUERY = 256
+"""Maximum number of GUIDs in one query."""
 SETTLED = 100
 """Maximum number of GUIDs in one linearizable query, so that one reply holds all and no `getMore` is needed."""
 
@@ -62,6 +62,14 @@ INDEXES = [
 ]
 
 
+class _QueuedCreation(Queued):
+    __slots__ = ("creation",)
+
+    def __init__(self, creation: Creation, deadline: float) -> None:
+        super().__init__(deadline)
+        self.creation = creation
+
+
 class MongoRecords:
     """The collection of records.
 
@@ -73,26 +81,34 @@ class MongoRecords:
         self,
         collection: Collection,
         fence: MongoFence,
+        bulkheads: Bulkheads,
         *,
         few: int = FEW,
-        timeout_ms: int = TIMEOUT_MS,
         proof_seconds: float = PROOF_SECONDS,
         meter: StoreMetrics | None = None,
     ) -> None:
         self._collection = collection
         self._fence = fence
+        self._bulkheads = bulkheads
         self._few = few
-        self._timeout_ms = timeout_ms
         self._proof_seconds = proof_seconds
         meter = StoreMetrics() if meter is None else meter
         find, settle = partial(_find, collection), partial(_find, linearizable(collection))
-        queries = meter.batch("query")
-        self._gets: Batcher[str, Document | None] = Batcher(find, limit=QUERY, in_flight=QUERIES, meter=queries)
-        self._settled: Batcher[str, Document | None] = Batcher(
-            settle, limit=SETTLED, in_flight=QUERIES, meter=meter.batch("settle")
+        self._seconds = seconds = bulkheads.timeout_ms / 1000
+        reading = Patience[str](seconds, lambda _: StoreUnavailable(UNANSWERED))
+        self._gets: Batcher[str, Document | None] = Batcher(
+            find, limit=QUERY, in_flight=QUERIES, patience=reading, meter=meter.batch("query")
         )
-        self._creations: Batcher[Creation, bool] = Batcher(
-            self._create, limit=QUERY, in_flight=QUERIES, droppable=lambda _: True, meter=meter.batch("insert")
+        self._settled: Batcher[str, Document | None] = Batcher(
+            settle, limit=SETTLED, in_flight=QUERIES, patience=reading, meter=meter.batch("settle")
+        )
+        self._creations: Batcher[_QueuedCreation, bool] = Batcher(
+            self._create,
+            limit=QUERY,
+            in_flight=QUERIES,
+            patience=Patience(seconds, lambda queued: queued.overdue(OutcomeUnknown)),
+            droppable=lambda _: True,
+            meter=meter.batch("insert"),
         )
 
     async def get(self, guid: str, /) -> Record | None:
@@ -122,19 +138,28 @@ class MongoRecords:
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         wanted = filter_of(selection)
         wanted["_id"] = {"$gt": after} | wanted.get("_id", {})
-        with read_failures():
+
+        async def page() -> list[dict[str, Any]]:
             index = await self.index_for(selection)
-            documents = await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
+            return await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
+
+        with read_failures():
+            documents = await self._bulkheads.finds.run_in_turn(selection.owner, page)
         return [model_of(Record, document) for document in documents]
 
     async def count(self, selection: Selection) -> int:
-        return await _count(self._collection, selection)
+        return await self._count(self._collection, selection)
 
     async def count_linearizable(self, selection: Selection) -> int:
-        return await _count(linearizable(self._collection), selection)
+        return await self._count(linearizable(self._collection), selection)
 
     async def purge(self, before: int, limit: int) -> int:
-        return await purge(self._collection, before, limit)
+        return await self._bulkheads.updates.run(partial(purge, self._collection, before, limit))
+
+    async def drain(self) -> None:
+        """Wait until every batched operation has ended."""
+        for batcher in (self._gets, self._settled, self._creations):
+            await batcher.drain()
 
     async def index_for(self, selection: Selection) -> str:
         """Choose the fastest index for a page. MongoDB would reuse its own choice for other bounds."""
@@ -145,27 +170,51 @@ class MongoRecords:
         return _by_key(selection)
 
     async def _swap(self, old: Record | None, new: Record | None, not_after: int | None) -> bool:
+        since = time.monotonic()
         if old is None:
             if new is None:
                 raise ValueError("a swap of nothing for nothing")
             # A group shares one command and its time limit, so each must begin that long before its deadline.
             begin = None if not_after is None else not_after - TIMEOUT_MS
-            return await self._creations.ask(creation_of(new, begin))
+            return await self._creations.ask(_QueuedCreation(creation_of(new, begin), since + self._seconds))
+        if not_after is not None and not self._fence.clock.is_known(CLOCK_SECONDS):
+            await self._fence.read()
+        replace = partial(self._replace, old, new, not_after)
+        return await self._bulkheads.updates.run(replace, since=since, is_droppable=True)
+
+    async def _replace(self, old: Record, new: Record | None, not_after: int | None) -> bool:
+        """Replace a record. Called when it can be sent, because the deadline is split by the time that is left."""
         if not_after is None:
             return await replace_one(self._collection, same_as(old), new)
-        deadline = await self._deadline(not_after)
+        deadline = self._fence.clock.deadline(not_after, self._bulkheads.timeout_ms)
         if deadline.run_ms == 0:
             return False
         with pymongo.timeout(deadline.run_ms / 1000):  # sets the maxTimeMS of the command
             return await replace_one(self._collection, same_as(old) | no_later_than(deadline.begin_ms), new)
 
-    async def _deadline(self, not_after: int) -> Deadline:
-        """Return when a write must begin, and how long it may run, so that it takes effect in time or never."""
-        if not self._fence.clock.is_known(CLOCK_SECONDS):
-            await self._fence.read()
-        return self._fence.clock.deadline(not_after, self._timeout_ms)
+    async def _count(self, collection: Collection, selection: Selection) -> int:
+        by_key = _by_key(selection)
+        index = _BY_EXPIRE if by_key == _BY_KEY else by_key
+        count = partial(collection.count_documents, filter_of(selection), hint=index)
+        with read_failures():
+            return int(await self._bulkheads.counts.run_in_turn(selection.owner, count))
 
-    async def _create(self, creations: list[Creation]) -> list[bool]:
+    async def _create(self, queued: list["_QueuedCreation"]) -> list[bool | StoreUnavailable]:
+        """Create the records that have time left. Return for each whether it was created, or why it was not sent."""
+        answers: list[bool | StoreUnavailable] = []
+        creations = []
+        for each in queued:
+            try:
+                each.send()
+            except StoreUnavailable as error:
+                answers.append(error)
+            else:
+                answers.append(True)
+                creations.append(each.creation)
+        created = iter(await self._write(creations) if creations else ())
+        return [next(created) if answer is True else answer for answer in answers]
+
+    async def _write(self, creations: list[Creation]) -> list[bool]:
         """Create the records in one bulk write; return which were created, rather than rejected as existing or late."""
         try:
             await self._collection.bulk_write(creations, ordered=False)
@@ -183,13 +232,6 @@ async def _find(collection: Collection, guids: list[str]) -> list[Document | Non
         found = await collection.find({"_id": {"$in": unique}}).to_list(len(unique))
     documents: dict[str, dict[str, Any]] = {document["_id"]: document for document in found}
     return [documents.get(guid) for guid in guids]
-
-
-async def _count(collection: Collection, selection: Selection) -> int:
-    by_key = _by_key(selection)
-    index = _BY_EXPIRE if by_key == _BY_KEY else by_key
-    with read_failures():
-        return int(await collection.count_documents(filter_of(selection), hint=index))
 
 
 def _by_key(selection: Selection) -> str:

@@ -1,6 +1,7 @@
 """Repositories of MongoDB collections with a document for each item: receipts, API keys and quota ledgers."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Generic
 
 from bson.datetime_ms import DatetimeMS
@@ -12,6 +13,7 @@ from pymongo.read_concern import ReadConcern
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.errors import StoreUnavailable
+from guidsvc.store.mongo.bulkhead import Bulkheads
 from guidsvc.store.mongo.documents import Model, document_of, model_of, same_as, usage_of
 from guidsvc.store.mongo.failures import read_failures, write_failures
 
@@ -21,17 +23,23 @@ Collection = AsyncIOMotorCollection[dict[str, Any]]
 class MongoRepository(Generic[Model]):
     """A collection of one kind of model."""
 
-    def __init__(self, collection: Collection, model: type[Model]) -> None:
+    def __init__(self, collection: Collection, model: type[Model], bulkheads: Bulkheads) -> None:
         self._collection = collection
         self._model: type[Model] = model
+        self._bulkheads = bulkheads
 
     async def get(self, key: str, /) -> Model | None:
-        return await find_one(self._collection, self._model, key)
+        return await self._find_one(self._collection, key)
+
+    async def _find_one(self, collection: Collection, key: str) -> Model | None:
+        with read_failures():
+            document = await self._bulkheads.reads.run(partial(collection.find_one, {"_id": key}))
+        return None if document is None else model_of(self._model, document)
 
     async def swap(self, old: Model | None, new: Model | None) -> bool:
         with write_failures():
             try:
-                return await swap_one(self._collection, old, new)
+                return await self._bulkheads.updates.run(partial(swap_one, self._collection, old, new))
             except DuplicateKeyError:
                 return False
             except BSONError as error:
@@ -41,45 +49,40 @@ class MongoRepository(Generic[Model]):
 class MongoReceipts(MongoRepository[Receipt]):
     """The collection of receipts."""
 
-    def __init__(self, collection: Collection) -> None:
-        super().__init__(collection, Receipt)
+    def __init__(self, collection: Collection, bulkheads: Bulkheads) -> None:
+        super().__init__(collection, Receipt, bulkheads)
 
     async def usage(self, prefix: str) -> ReceiptUsage:
         with read_failures():
-            found = await self._collection.aggregate(usage_of(prefix)).to_list(1)
+            found = await self._bulkheads.counts.run_in_turn(
+                prefix, lambda: self._collection.aggregate(usage_of(prefix)).to_list(1)
+            )
         return ReceiptUsage(found[0]["number"], found[0]["answer_bytes"]) if found else ReceiptUsage(0, 0)
 
     async def purge(self, before: int, limit: int) -> int:
-        return await purge(self._collection, before, limit)
+        return await self._bulkheads.updates.run(partial(purge, self._collection, before, limit))
 
 
 class MongoApiKeys(MongoRepository[ApiKey]):
     """The collection of API keys. A key is read linearizably: a deposed primary may have missed its revocation."""
 
-    def __init__(self, collection: Collection) -> None:
-        super().__init__(collection, ApiKey)
+    def __init__(self, collection: Collection, bulkheads: Bulkheads) -> None:
+        super().__init__(collection, ApiKey, bulkheads)
         self._linearizable = linearizable(collection)
 
     async def get(self, key: str, /) -> ApiKey | None:
-        return await find_one(self._linearizable, ApiKey, key)
+        return await self._find_one(self._linearizable, key)
 
     async def list(self, after: str, limit: int) -> Sequence[ApiKey]:
+        cursor = self._collection.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit)
         with read_failures():
-            cursor = self._collection.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit)
-            documents = await cursor.to_list(limit)
+            documents = await self._bulkheads.finds.run(partial(cursor.to_list, limit))
         return [model_of(ApiKey, document) for document in documents]
 
 
 def linearizable(collection: Collection) -> Collection:
     """Return the collection with linearizable reads, which show every earlier write, even before a majority has it."""
     return collection.with_options(read_concern=ReadConcern("linearizable"))
-
-
-async def find_one(collection: Collection, model: type[Model], key: str) -> Model | None:
-    """Return the model with this key, or None if it is absent."""
-    with read_failures():
-        document = await collection.find_one({"_id": key})
-    return None if document is None else model_of(model, document)
 
 
 async def swap_one(collection: Collection, old: Model | None, new: Model | None) -> bool:

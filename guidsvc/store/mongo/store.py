@@ -23,10 +23,11 @@ from guidsvc.connection_urls import connect_with_redacted_errors, redact
 from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.errors import CorruptRecord, NoStore, StartError
 from guidsvc.store.cache_fence import NEW
+from guidsvc.store.mongo.bulkhead import TIMEOUT_MS, Bulkheads, reserve_threads
 from guidsvc.store.mongo.error_reason import reason_of
 from guidsvc.store.mongo.failures import read_failures
 from guidsvc.store.mongo.fence import FENCE_ID, MongoFence, fence_document
-from guidsvc.store.mongo.records import FEW, INDEXES, PROOF_SECONDS, TIMEOUT_MS, MongoRecords
+from guidsvc.store.mongo.records import FEW, INDEXES, PROOF_SECONDS, MongoRecords
 from guidsvc.store.mongo.repository import Collection, MongoApiKeys, MongoReceipts, MongoRepository
 from guidsvc.telemetry.metrics import StoreMetrics
 
@@ -48,6 +49,7 @@ async def open_mongo(
     meter: StoreMetrics | None = None,
 ) -> AsyncIterator["MongoStore"]:
     """Open the store, create missing indexes, and close the connections at the end."""
+    reserve_threads()
     client = _client(url, timeout_ms)
     try:
         collection = client.get_default_database(DATABASE).get_collection(
@@ -55,7 +57,11 @@ async def open_mongo(
         )
         is_sharded = await _prepare(collection, exclusive=exclusive)
         proof_seconds = math.inf if exclusive else 0.0 if is_sharded else PROOF_SECONDS
-        yield MongoStore(collection, few=few, timeout_ms=timeout_ms, proof_seconds=proof_seconds, meter=meter)
+        store = MongoStore(collection, few=few, timeout_ms=timeout_ms, proof_seconds=proof_seconds, meter=meter)
+        try:
+            yield store
+        finally:
+            await store.drain()
     finally:
         client.close()
 
@@ -133,28 +139,34 @@ class MongoStore:
         meter: StoreMetrics | None = None,
     ) -> None:
         self._database = collection.database
-        self.fence = MongoFence(self._database[FENCE])
+        self._bulkheads = bulkheads = Bulkheads(timeout_ms)
+        self.fence = MongoFence(self._database[FENCE], bulkheads)
         self.records = MongoRecords(
-            collection, self.fence, few=few, timeout_ms=timeout_ms, proof_seconds=proof_seconds, meter=meter
+            collection, self.fence, bulkheads, few=few, proof_seconds=proof_seconds, meter=meter
         )
-        self.receipts = MongoReceipts(self._majority(RECEIPTS))
-        self.api_keys = MongoApiKeys(self._majority(KEYS))
-        self.ledgers = MongoRepository(self._majority(LEDGERS), QuotaLedger)
+        self.receipts = MongoReceipts(self._majority(RECEIPTS), bulkheads)
+        self.api_keys = MongoApiKeys(self._majority(KEYS), bulkheads)
+        self.ledgers = MongoRepository(self._majority(LEDGERS), QuotaLedger, bulkheads)
 
     def _majority(self, name: str) -> Collection:
         found: Collection = self._database.get_collection(name, codec_options=_CODEC, read_concern=_MAJORITY)
         return found
 
+    async def drain(self) -> None:
+        """Wait until every operation has ended: at most its time limit, even if MongoDB does not answer."""
+        await self.records.drain()
+        await self._bulkheads.drain()
+
     async def store_id(self) -> str:
         with read_failures():
-            found = await self._database[IDENTITY].find_one({"_id": COLLECTION})
+            found = await self._bulkheads.reads.run(partial(self._database[IDENTITY].find_one, {"_id": COLLECTION}))
         if found is None:
             raise CorruptRecord("the store has no identity; restart all processes that use it")
         return str(found["name"])
 
     async def ping(self) -> None:
         with read_failures():
-            await self._database.command("ping")
+            await self._bulkheads.pings.run(partial(self._database.command, "ping"))
 
     def on_claim(self, changed: Callable[[bool], None]) -> None:
         """Do nothing: MongoDB does not enforce claims."""

@@ -24,10 +24,10 @@ from pymongo.errors import (
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.store.mongo.bulkhead import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
 from guidsvc.store.mongo.documents import filter_of
 from guidsvc.store.mongo.failures import write_failure
 from guidsvc.store.mongo.records import PROOF_SECONDS, SETTLED
-from guidsvc.store.mongo.records import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
 from guidsvc.store.mongo.store import MongoStore, open_mongo
 from tests.conftest import FakeClock
 from tests.nemesis.proxy import Spoil, proxy

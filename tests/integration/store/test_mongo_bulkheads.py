@@ -1,0 +1,162 @@
+"""The MongoDB store while MongoDB leaves one kind of operation unanswered: others are served, and all have a limit."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from guidsvc.domain.record import Record
+from guidsvc.domain.selection import Selection
+from guidsvc.errors import DeadlineExceeded, OutcomeUnknown, StoreUnavailable
+from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
+from guidsvc.store.mongo.bulkhead import COUNTS, THREADS, UPDATES
+from guidsvc.store.mongo.store import MongoStore, open_mongo
+from tests.conftest import FakeClock
+from tests.support.backing_servers import Server
+from tests.support.factories import record
+from tests.support.mongo_proxy import MongoProxy, mongo_proxy
+
+WRITERS = 5 * UPDATES
+TIMEOUT_MS = 3_000
+"""Long enough for what MongoDB answers, on a slow machine, and so short that a test ends soon."""
+OWNER, OTHER = "attacker", "victim"
+
+
+@pytest.fixture
+def way(own_mongo: Server) -> Iterator[MongoProxy]:
+    with mongo_proxy(own_mongo.port) as made:
+        yield made
+
+
+@pytest.fixture
+async def store(way: MongoProxy) -> AsyncIterator[MongoStore]:
+    url = f"mongodb://127.0.0.1:{way.port}/guidsvc?directConnection=true"
+    async with open_mongo(url, timeout_ms=TIMEOUT_MS) as opened:
+        yield opened
+
+
+async def create(store: MongoStore, clock: FakeClock, number: int) -> list[Record]:
+    """Create records of the other owner."""
+    made = [record(clock(), guid=f"{place:032X}", owner=OTHER) for place in range(number)]
+    assert all(await asyncio.gather(*(store.records.swap(None, each) for each in made)))
+    return made
+
+
+async def read_all_kinds(store: MongoStore, made: Record) -> None:
+    """Read in every way that waits for MongoDB."""
+    await store.ping()
+    assert await store.records.get(made.guid) == made
+    assert await store.records.get_linearizable(made.guid) == made
+    assert await store.records.find(Selection(owner=OTHER), "", 1) == [made]
+    assert await store.records.count(Selection(owner=OTHER)) > 0
+    assert await store.receipts.get("0" * 64) is None
+    await store.fence.read()
+    await store.store_id()
+
+
+async def update(store: MongoStore, old: Record) -> str:
+    """Update a record, and return what came of it."""
+    try:
+        await store.records.swap(old, old.model_copy(update={"version": old.version + 1}))
+    except (OutcomeUnknown, StoreUnavailable) as error:
+        return type(error).__name__
+    return "done"
+
+
+async def test_updates_without_an_answer_leave_threads_to_all_reads(
+    store: MongoStore, way: MongoProxy, clock: FakeClock
+) -> None:
+    made = await create(store, clock, WRITERS)
+    with way.withholding("update"):
+        writes = [asyncio.create_task(update(store, each)) for each in made]
+        while not way.withheld:
+            await asyncio.sleep(0.01)
+        await read_all_kinds(store, made[0])
+        assert not any(write.done() for write in writes), "the reads waited for updates"
+
+        outcomes = Counter(await asyncio.gather(*writes))
+
+    assert outcomes == {"OutcomeUnknown": UPDATES, "StoreUnavailable": WRITERS - UPDATES}
+    assert way.withheld == UPDATES, "what was not sent is said to be unavailable"
+    assert await update(store, made[0]) == "done"
+
+
+async def test_creations_without_an_answer_leave_threads_to_all_reads(
+    store: MongoStore, way: MongoProxy, clock: FakeClock
+) -> None:
+    (made,) = await create(store, clock, 1)
+    with way.withholding("insert"):
+        writes = []
+        for number in range(1, THREADS):
+            new = record(clock(), guid=f"{number:032X}")
+            writes.append(asyncio.ensure_future(store.records.swap(None, new)))
+            await asyncio.sleep(0)  # so that each creation is a command of its own
+            await asyncio.sleep(0)
+        while not way.withheld:
+            await asyncio.sleep(0.01)
+        await read_all_kinds(store, made)
+        assert not any(write.done() for write in writes), "the reads waited for creations"
+        outcomes = Counter(type(each) for each in await asyncio.gather(*writes, return_exceptions=True))
+
+    assert set(outcomes) == {OutcomeUnknown, StoreUnavailable}
+
+
+async def test_counts_of_an_owner_leave_threads_to_the_reads_and_counts_of_others(
+    store: MongoStore, way: MongoProxy, clock: FakeClock
+) -> None:
+    (made,) = await create(store, clock, 1)
+    with way.withholding("aggregate"):
+        counts = [asyncio.create_task(store.records.count(Selection(owner=OWNER))) for _ in range(5 * COUNTS)]
+        while way.withheld < COUNTS - 1:
+            await asyncio.sleep(0.01)
+        await store.ping()
+        assert await store.records.get(made.guid) == made
+        assert await store.records.find(Selection(owner=OTHER), "", 1) == [made]
+        assert await update(store, made) == "done"
+        assert way.withheld == COUNTS - 1, "one owner never holds all threads"
+        other = asyncio.create_task(store.records.count(Selection(owner=OTHER)))
+        while way.withheld < COUNTS:
+            await asyncio.sleep(0.01)
+        assert not any(count.done() for count in counts), "others waited for counts"
+
+        for outcome in await asyncio.gather(other, *counts, return_exceptions=True):
+            assert isinstance(outcome, StoreUnavailable)
+
+
+async def test_an_update_that_waits_is_dropped_with_its_request_and_never_sent(
+    store: MongoStore, way: MongoProxy, clock: FakeClock
+) -> None:
+    made = await create(store, clock, UPDATES + 1)
+    scope = CancelScope()
+    with way.withholding("update"):
+        writes = [asyncio.create_task(update(store, each)) for each in made[:UPDATES]]
+        while way.withheld < UPDATES:
+            await asyncio.sleep(0.01)
+        token = CURRENT.set(scope)
+        waiting = asyncio.create_task(update(store, made[-1]))
+        CURRENT.reset(token)
+        await asyncio.sleep(0)
+        scope.cancel(gone=False)
+        with pytest.raises(DeadlineExceeded):
+            await waiting
+        await asyncio.gather(*writes)
+
+    assert way.withheld == UPDATES
+
+
+async def test_a_caller_that_gives_up_leaves_its_thread_occupied(
+    store: MongoStore, way: MongoProxy, clock: FakeClock
+) -> None:
+    """Otherwise cancelled callers would fill motor's queue, which has no time limit."""
+    made = await create(store, clock, UPDATES + 1)
+    with way.withholding("update"):
+        writes = [asyncio.create_task(update(store, each)) for each in made[:UPDATES]]
+        while way.withheld < UPDATES:
+            await asyncio.sleep(0.01)
+        for write in writes:
+            write.cancel()
+        late = asyncio.create_task(update(store, made[-1]))
+        await store.ping()
+        assert way.withheld == UPDATES, "the update waits for a thread"
+        assert await late in {"OutcomeUnknown", "StoreUnavailable"}

@@ -1,0 +1,89 @@
+"""A proxy before a server of MongoDB's protocol that withholds chosen commands, as a stalled disk does with writes."""
+
+import asyncio
+import struct
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+OP_MSG = 2013
+_HEADER = struct.Struct("<iiii")
+_NAME_AT = 10
+"""Offset of the command's name in the body of a message: after the flags, the section's kind, a size, and a type."""
+
+
+class MongoProxy:
+    """Passes messages on in both directions, and counts the commands that it withholds."""
+
+    def __init__(self, upstream: int) -> None:
+        self.port = 0
+        self.withheld = 0
+        self.ready = threading.Event()
+        self._upstream = upstream
+        self._names: frozenset[bytes] = frozenset()
+        self._connections: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = {}
+
+    @contextmanager
+    def withholding(self, *names: str) -> Iterator[None]:
+        """Inside the block, drop the commands with these names: they are never answered."""
+        self._names = frozenset(name.encode() for name in names)
+        try:
+            yield
+        finally:
+            self._names = frozenset()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on one connection."""
+        upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._upstream)
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[task] = (writer, upstream)
+        await asyncio.gather(
+            self._pass(reader, upstream, is_request=True), self._pass(upstream_reader, writer, is_request=False)
+        )
+        del self._connections[task]
+
+    async def run(self) -> None:
+        """Serve until `stop` is called."""
+        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self.ready.set()
+        await self._stopped.wait()
+        server.close()
+        for writers in self._connections.values():
+            for writer in writers:
+                writer.transport.abort()
+        await asyncio.gather(*self._connections)
+
+    def stop(self) -> None:
+        """End `run`, from another thread."""
+        self._loop.call_soon_threadsafe(self._stopped.set)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                header = await reader.readexactly(_HEADER.size)
+                length, _, _, code = _HEADER.unpack(header)
+                body = await reader.readexactly(length - _HEADER.size)
+                if is_request and code == OP_MSG and body[_NAME_AT:].split(b"\0", 1)[0] in self._names:
+                    self.withheld += 1
+                    continue
+                writer.write(header + body)
+                await writer.drain()
+        writer.close()
+
+
+@contextmanager
+def mongo_proxy(upstream: int) -> Iterator[MongoProxy]:
+    """Run a proxy before the server on this port, inside the block, in a thread: the driver blocks when it closes."""
+    made = MongoProxy(upstream)
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(asyncio.run, made.run())
+        made.ready.wait()
+        try:
+            yield made
+        finally:
+            made.stop()
+            running.result()
