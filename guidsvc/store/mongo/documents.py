@@ -78,6 +78,10 @@ def expiring(selection: Selection) -> dict[str, Any]:
     return {"expire": {"$gte": selection.expire_from, "$lt": selection.expire_before}}
 
 
+LEASED = {"answer": {"$type": "null"}, "leased_until": {"$gt": 0}}
+"""The filter that matches the receipts whose lease was not released."""
+
+
 def usage_of(prefix: str) -> list[dict[str, Any]]:
     """Return the pipeline that counts the receipts whose key starts with this hexadecimal prefix."""
     size = {"$strLenBytes": {"$ifNull": ["$answer", ""]}}

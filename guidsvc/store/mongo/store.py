@@ -13,6 +13,7 @@ from functools import partial
 from secrets import token_hex
 from typing import Any
 
+import pymongo
 from bson.codec_options import CodecOptions, DatetimeConversion
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import IndexModel
@@ -24,6 +25,7 @@ from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.errors import CorruptRecord, NoStore, StartError
 from guidsvc.store.cache_fence import NEW
 from guidsvc.store.mongo.bulkhead import TIMEOUT_MS, Bulkheads, reserve_threads
+from guidsvc.store.mongo.documents import LEASED
 from guidsvc.store.mongo.error_reason import reason_of
 from guidsvc.store.mongo.failures import read_failures
 from guidsvc.store.mongo.fence import FENCE_ID, MongoFence, fence_document
@@ -34,7 +36,15 @@ from guidsvc.telemetry.metrics import StoreMetrics
 DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
 KEYS, LEDGERS = "keys", "ledgers"
 """Names of the collections: records, receipts, store id, fence, API keys, ledgers; and of the default database."""
-_RECEIPT_INDEXES = [IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0)]
+_BY_LEASE = "open_leased_until"
+_RECEIPT_INDEXES = [
+    IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0),
+    IndexModel("leased_until", name=_BY_LEASE, partialFilterExpression={"answer": {"$type": "null"}}),
+]
+INDEX_SECONDS = 600.0
+"""Time limit for the creation of missing indexes of a large collection."""
+RELEASES = 1_000
+"""Maximum number of leases that are released in one step."""
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 _MAJORITY = ReadConcern("majority")
 
@@ -105,20 +115,34 @@ def _strictly(url: str, **options: Any) -> AsyncIOMotorClient[dict[str, Any]]:
 
 async def _prepare(collection: Collection, *, exclusive: bool) -> bool:
     """Create what is missing; return whether the cluster is sharded."""
+    receipts = collection.database[RECEIPTS]
     try:
-        await collection.create_indexes(INDEXES)
-        await collection.database[RECEIPTS].create_indexes(_RECEIPT_INDEXES)
+        hello = await collection.database.command("hello")  # before what may take long: MongoDB answers
+        with pymongo.timeout(INDEX_SECONDS):
+            await collection.create_indexes(INDEXES)
+            await receipts.create_indexes(_RECEIPT_INDEXES)
         if exclusive:
-            await collection.database[RECEIPTS].update_many({"answer": None}, {"$set": {"leased_until": 0}})
+            await _release_leases(receipts)
         await collection.database[IDENTITY].update_one(
             {"_id": COLLECTION}, {"$set" if exclusive else "$setOnInsert": {"name": token_hex(8)}}, upsert=True
         )
         await collection.database[FENCE].update_one(
             {"_id": FENCE_ID}, {"$setOnInsert": fence_document(NEW)}, upsert=True
         )
-        return bool((await collection.database.command("hello")).get("msg") == "isdbgrid")
+        return bool(hello.get("msg") == "isdbgrid")
     except PyMongoError as error:
         raise _unusable(error) from error
+
+
+async def _release_leases(receipts: Collection) -> None:
+    """Release all leases, in steps that each end within the time limit, however many receipts there are.
+
+    The index holds only receipts without a response, so a step reads no others. No process claims a receipt meanwhile.
+    """
+    leased = receipts.find(LEASED, {"_id": 1}).hint(_BY_LEASE).limit(RELEASES)
+    while found := await leased.clone().to_list(RELEASES):
+        keys = [each["_id"] for each in found]
+        await receipts.update_many({"_id": {"$in": keys}} | LEASED, {"$set": {"leased_until": 0}})
 
 
 def _unusable(error: PyMongoError) -> StartError:

@@ -21,11 +21,12 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
+from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.store.mongo.bulkhead import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
-from guidsvc.store.mongo.documents import filter_of
+from guidsvc.store.mongo.documents import LEASED, document_of, filter_of
 from guidsvc.store.mongo.failures import write_failure
 from guidsvc.store.mongo.records import PROOF_SECONDS, SETTLED
 from guidsvc.store.mongo.store import MongoStore, open_mongo
@@ -52,9 +53,9 @@ class Commands(monitoring.CommandListener):
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
         pass
 
-    def named(self, name: str) -> list[dict[str, Any]]:
-        """Return the commands of this name on the records."""
-        return [command for command in self.sent if command.get(name) == "records"]
+    def named(self, name: str, collection: str = "records") -> list[dict[str, Any]]:
+        """Return the commands of this name on a collection."""
+        return [command for command in self.sent if command.get(name) == collection]
 
 
 @pytest.fixture(scope="module")
@@ -478,3 +479,60 @@ async def test_a_write_that_the_database_refuses_is_told_without_its_record(mong
             with pytest.raises((OutcomeUnknown, StoreUnavailable), match="code 121") as caught:
                 await store.records.swap(before, after)
             assert "canary" not in str(caught.value)
+
+
+def put_receipts(url: str, clock: FakeClock, number: int, **fields: object) -> list[str]:
+    """Store receipts without the service, and return their keys in order."""
+    made = [Receipt.model_validate(plain_receipt(clock) | {"key": f"{place:096x}"} | fields) for place in range(number)]
+    with pymongo.MongoClient[dict[str, Any]](url) as client:
+        client.get_default_database()["receipts"].insert_many([document_of(each) for each in made])
+    return [each.key for each in made]
+
+
+def plain_receipt(clock: FakeClock) -> dict[str, Any]:
+    """Make the fields of a receipt without a response."""
+    now = clock()
+    return {
+        "fingerprint": "f" * 64,
+        "attempt": 1,
+        "leased_until": now,
+        "seed": "0" * 32,
+        "claimed": now,
+        "purge_at": clock.seconds + 3600,
+    }
+
+
+async def test_opening_releases_many_leases_in_bounded_steps_by_an_index(
+    mongo_url: str, commands: Commands, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update of all open receipts at once read the whole collection, and exceeded the time limit at every start."""
+    monkeypatch.setattr("guidsvc.store.mongo.store.RELEASES", 100)
+    async with open_mongo(mongo_url):
+        keys = put_receipts(mongo_url, clock, 250)
+    commands.sent.clear()
+
+    async with open_mongo(mongo_url, exclusive=True) as store:
+        leases = {found.leased_until for key in keys if (found := await store.receipts.get(key)) is not None}
+
+    assert leases == {0}
+    updates = [update["updates"][0]["q"] for update in commands.named("update", "receipts")]
+    assert [len(query["_id"]["$in"]) for query in updates] == [100, 100, 50]
+    for find in [find for find in commands.named("find", "receipts") if "hint" in find]:
+        assert (find["hint"], find["limit"]) == ("open_leased_until", 100)
+
+
+async def test_opening_reads_no_receipts_with_a_response_or_a_released_lease(
+    mongo_url: str, commands: Commands, clock: FakeClock
+) -> None:
+    async with open_mongo(mongo_url) as store:
+        put_receipts(mongo_url, clock, 100, answer="{}")
+        put_receipts(mongo_url, clock, 1, key="f" * 96, leased_until=0)
+        cursor = store.records._collection.database["receipts"].find(LEASED).hint("open_leased_until")
+        plan = (await cursor.explain())["queryPlanner"]["winningPlan"]
+    commands.sent.clear()
+    async with open_mongo(mongo_url, exclusive=True):
+        pass
+
+    assert plan["inputStage"]["stage"] == "IXSCAN"
+    assert plan["inputStage"]["isPartial"]
+    assert commands.named("update", "receipts") == []
