@@ -10,6 +10,7 @@ from binascii import Error as NoBase64
 from hashlib import sha256
 from time import perf_counter
 
+import structlog
 from cachebox import LRUCache
 
 from guidsvc.errors import CorruptRecord, GuidsvcError, ReceiptsFull
@@ -30,6 +31,7 @@ SMALL_BYTES = 64 * 1024
 """Maximum size of a response that may be unpacked on the event loop: it takes a tenth of a millisecond."""
 MAX_UNPACKED_BYTES = 16 * 1024 * 1024
 _PACKED = "zlib:"
+_log = structlog.get_logger(__name__)
 
 
 def prefix_of(owner: str) -> str:
@@ -126,13 +128,13 @@ class ReceiptRoom:
         return tally
 
     async def _count(self, tally: _Tally, prefix: str) -> None:
-        """Refresh a tally from the store. If the store fails, the tally stays as it is."""
+        """Refresh a tally from the store. If the store fails, the tally stays as it is, and the log says so."""
         before, since = tally.written, perf_counter()
         tally.is_counting = True
         try:
             usage = await self._receipts.usage(prefix)
-        except GuidsvcError:
-            pass
+        except GuidsvcError as error:
+            _log.warning("receipts not counted, limit uses last count", prefix=prefix, error=str(error))
         else:
             tally.counted = usage.number * RECEIPT_BYTES + usage.answer_bytes
             tally.written -= before  # bytes written during the count may count twice, until the next one

@@ -82,13 +82,11 @@ LEASED = {"answer": {"$type": "null"}, "leased_until": {"$gt": 0}}
 """The filter that matches the receipts whose lease was not released."""
 
 
-def usage_of(prefix: str) -> list[dict[str, Any]]:
-    """Return the pipeline that counts the receipts whose key starts with this hexadecimal prefix."""
+def usage_of(keys: Document, limit: int) -> list[Document]:
+    """Return the pipeline that counts the first `limit` receipts in a range of keys; `last` is the key of the last."""
     size = {"$strLenBytes": {"$ifNull": ["$answer", ""]}}
-    return [
-        {"$match": {"_id": {"$gte": prefix, "$lt": f"{prefix}g"}}},
-        {"$group": {"_id": None, "number": {"$sum": 1}, "answer_bytes": {"$sum": size}}},
-    ]
+    totals = {"number": {"$sum": 1}, "answer_bytes": {"$sum": size}, "last": {"$max": "$_id"}}
+    return [{"$match": {"_id": keys}}, {"$sort": {"_id": 1}}, {"$limit": limit}, {"$group": {"_id": None} | totals}]
 
 
 def model_of(model: type[Model], document: Document) -> Model:

@@ -14,9 +14,11 @@ from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.errors import StoreUnavailable
 from guidsvc.store.mongo.bulkhead import Bulkheads
-from guidsvc.store.mongo.documents import Model, document_of, model_of, same_as, usage_of
+from guidsvc.store.mongo.documents import Document, Model, document_of, model_of, same_as, usage_of
 from guidsvc.store.mongo.failures import read_failures, write_failures
 
+COUNTED = 2_000
+"""Maximum number of receipts, of 64 KiB each, that one query counts."""
 Collection = AsyncIOMotorCollection[dict[str, Any]]
 
 
@@ -53,11 +55,26 @@ class MongoReceipts(MongoRepository[Receipt]):
         super().__init__(collection, Receipt, bulkheads)
 
     async def usage(self, prefix: str) -> ReceiptUsage:
+        """Count in parts, in the order of the keys: each has a time limit of its own, however many receipts there are.
+
+        What is written during the count may be missed.
+        """
+        number = answer_bytes = 0
+        above = {"$gte": prefix}
+        while part := await self._part_usage(prefix, above | {"$lt": f"{prefix}g"}):
+            number, answer_bytes = number + part["number"], answer_bytes + part["answer_bytes"]
+            if part["number"] < COUNTED:
+                break
+            above = {"$gt": part["last"]}
+        return ReceiptUsage(number, answer_bytes)
+
+    async def _part_usage(self, prefix: str, keys: Document) -> Document | None:
+        pipeline = usage_of(keys, COUNTED)
         with read_failures():
-            found = await self._bulkheads.counts.run_in_turn(
-                prefix, lambda: self._collection.aggregate(usage_of(prefix)).to_list(1)
+            parts = await self._bulkheads.counts.run_in_turn(
+                prefix, lambda: self._collection.aggregate(pipeline, hint="_id_").to_list(1)
             )
-        return ReceiptUsage(found[0]["number"], found[0]["answer_bytes"]) if found else ReceiptUsage(0, 0)
+        return parts[0] if parts else None
 
     async def purge(self, before: int, limit: int) -> int:
         return await self._bulkheads.updates.run(partial(purge, self._collection, before, limit))

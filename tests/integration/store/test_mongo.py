@@ -536,3 +536,20 @@ async def test_opening_reads_no_receipts_with_a_response_or_a_released_lease(
     assert plan["inputStage"]["stage"] == "IXSCAN"
     assert plan["inputStage"]["isPartial"]
     assert commands.named("update", "receipts") == []
+
+
+async def test_receipts_are_counted_in_bounded_parts(
+    mongo_url: str, commands: Commands, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A count of all at once exceeded the time limit of a large collection."""
+    monkeypatch.setattr("guidsvc.store.mongo.repository.COUNTED", 10)
+    async with open_mongo(mongo_url) as store:
+        put_receipts(mongo_url, clock, 25, answer="12345")
+        assert await store.receipts.usage("") == (25, 125)
+        assert await store.receipts.usage("0" * 95) == (16, 80)
+        assert await store.receipts.usage("f") == (0, 0)
+
+    limits = [stage["$limit"] for count in commands.named("aggregate", "receipts") for stage in count["pipeline"][2:3]]
+    assert limits == [10] * len(limits)
+    assert len(limits) == 3 + 2 + 1
+    assert {count["hint"] for count in commands.named("aggregate", "receipts")} == {"_id_"}
