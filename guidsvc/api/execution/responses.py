@@ -117,7 +117,7 @@ def log_failure(error: BaseException, request_id: str) -> None:
 
 def _head(  # noqa: PLR0913  # the parts of a head
     status: int,
-    headers: Mapping[str, str],
+    fields: Mapping[str, str],
     content_type: str,
     request_id: str,
     more: str,
@@ -127,11 +127,11 @@ def _head(  # noqa: PLR0913  # the parts of a head
 ) -> str:
     """Return the status line and the headers, up to Content-Length."""
     others = "".join(
-        f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in headers.items() if name != "Cache-Control"
+        f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in fields.items() if name != "Cache-Control"
     )
     return (
         f"{_LINES[status]}{content_type}Date: {http_date()}\r\n"
-        f"Cache-Control: {headers.get('Cache-Control', NO_STORE)}\r\n"
+        f"Cache-Control: {fields.get('Cache-Control', NO_STORE)}\r\n"
         f"X-Request-Id: {request_id}\r\n{_STRICT_LINE if secure else ''}{_VARY_LINE if varies else ''}{others}{more}"
     )
 
