@@ -22,6 +22,8 @@ class Selection:
     """Match records whose `purge_at` is later than this: lists omit records past their retention."""
     excluding: frozenset[str] = frozenset()
     """GUIDs to exclude."""
+    queue_name: str | None = None
+    """The caller on whose behalf a store searches: callers take turns. It is no part of the filter."""
 
     def holds(self, record: Record) -> bool:
         """Whether the record matches the filter."""
@@ -35,7 +37,7 @@ class Selection:
         return self.expire_from > 0 or self.expire_before <= MAX_TIME
 
 
-def selection(query: ListQuery, now: int, owner: str | None = None) -> Selection:
+def selection(query: ListQuery, now: int, owner: str | None = None, queue_name: str | None = None) -> Selection:
     """Return the filter of a query at `now`, in Unix milliseconds, for one owner, or for all if None."""
     seconds = now // 1000
     low = 0 if query.expires_after is None else query.expires_after + 1
@@ -44,4 +46,6 @@ def selection(query: ListQuery, now: int, owner: str | None = None) -> Selection
         low = max(low, seconds + 1)
     elif query.state == "expired":
         high = min(high, seconds + 1)
-    return Selection(owner=owner, user=query.user, expire_from=low, expire_before=high, kept_at=seconds)
+    return Selection(
+        owner=owner, user=query.user, expire_from=low, expire_before=high, kept_at=seconds, queue_name=queue_name
+    )

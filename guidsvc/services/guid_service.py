@@ -220,17 +220,20 @@ class GuidService:
 
         await self._writer.write(guid, make, self._caller)
 
-    async def find(self, query: ListQuery) -> Page:
-        """Return one page of a list; it ends early at PAGE_BYTES."""
-        return await self._listing.find(query, self._caller)
+    async def find(self, query: ListQuery, queue_name: str | None = None) -> Page:
+        """Return one page of a list; it ends early at PAGE_BYTES.
 
-    def walk(self, query: ListQuery) -> AsyncIterator[Sequence[Record]]:
+        Callers take turns by their `queue_name`, by default their owner. So do they in `walk` and `count`.
+        """
+        return await self._listing.find(query, self._caller, queue_name)
+
+    def walk(self, query: ListQuery, queue_name: str | None = None) -> AsyncIterator[Sequence[Record]]:
         """Yield the records that a query selects, in parts of PART_BYTES, up to its limit, if any."""
-        return self._listing.walk(query, self._caller)
+        return self._listing.walk(query, self._caller, queue_name)
 
-    async def count(self, query: ListQuery) -> int:
+    async def count(self, query: ListQuery, queue_name: str | None = None) -> int:
         """Count the records that a query selects."""
-        return await self._listing.count(query, self._caller)
+        return await self._listing.count(query, self._caller, queue_name)
 
     @contextmanager
     def dry_run(self, share: Share | None = None) -> Iterator["GuidService"]:

@@ -76,6 +76,8 @@ class Request(NamedTuple):
     """Whether the request only reads, and creates under generated GUIDs."""
     authority: tuple[str, ...] = ()
     """The kind of credential and the scopes of the caller."""
+    queue_name: str | None = None
+    """The name by which callers take turns; None for the owner."""
 
     @property
     def name(self) -> str:
@@ -120,7 +122,7 @@ class Idempotency:
             deadline = self._term.deadline
             receipt, fresh = await self._claim(request)
             if receipt.answer is not None:
-                return await self._stored.read(request.caller, receipt.answer), True
+                return await self._replay(request, receipt.answer), True
             errand.persist()
             async with self._held(request, receipt, deadline, fresh=fresh) as (hold, attempt):
                 seed = bytes.fromhex(receipt.seed)
@@ -133,6 +135,10 @@ class Idempotency:
                 else:
                     await self._end(request, hold, is_unused=fresh and not attempt.has_begun)
             return answer, False
+
+    async def _replay(self, request: Request, answer: str) -> bytes:
+        queue_name = request.caller if request.queue_name is None else request.queue_name
+        return await self._stored.read(queue_name, answer)
 
     async def _claim(self, request: Request) -> tuple[Receipt, bool]:
         """Return the receipt of a request, claimed or with a response, and whether it is new."""

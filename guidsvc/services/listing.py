@@ -20,7 +20,7 @@ FRAME_BYTES = 256
 PAGE_BYTES, PAGE_PROBE = 1024 * 1024, 64
 """Approximate maximum size of a page, and number of records in its first read, when their size is unknown."""
 PAGES = 16
-"""Maximum number of pages read concurrently, to bound memory; further requests wait."""
+"""Maximum number of pages read, and totals counted, concurrently, to bound memory; further requests wait."""
 PART_BYTES, PART_PROBE = 64 * 1024, 16
 """The same for one part of a walk."""
 
@@ -36,19 +36,23 @@ class Page(NamedTuple):
 
 
 class RecordListing:
-    """Lists of the records that a caller may see."""
+    """Lists of the records that a caller may see.
+
+    Callers take turns by their `queue_name`, by default their owner.
+    """
 
     def __init__(self, records: RecordRepository, clock: Clock) -> None:
         self._records = records
         self._clock = clock
         self._pages = FairSemaphore(PAGES)
 
-    async def find(self, query: ListQuery, caller: Caller) -> Page:
+    async def find(self, query: ListQuery, caller: Caller, queue_name: str | None = None) -> Page:
         """Return one page of a list; it ends early at PAGE_BYTES."""
         page: list[Record] = []
         size = 0
-        parts = self._portions(query, caller, query.page + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
-        async with self._pages.place(caller.owner), aclosing(parts):
+        name = caller.owner if queue_name is None else queue_name
+        parts = self._portions(query, caller, name, query.page + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
+        async with self._pages.place(name), aclosing(parts):
             async for part in parts:
                 for record in part:
                     size += size_of(record)
@@ -57,30 +61,35 @@ class RecordListing:
                     page.append(record)
         return Page(self._selected(query, caller, page), None)
 
-    async def walk(self, query: ListQuery, caller: Caller) -> AsyncIterator[Sequence[Record]]:
+    async def walk(
+        self, query: ListQuery, caller: Caller, queue_name: str | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
         """Yield the records that a query selects, in parts of PART_BYTES, up to its limit, if any.
 
         No reference to a part is held while the consumer works on it.
         """
         limit = sys.maxsize if query.limit is None else query.limit
-        parts = self._portions(query, caller, limit, most_bytes=PART_BYTES, probe=PART_PROBE)
+        name = caller.owner if queue_name is None else queue_name
+        parts = self._portions(query, caller, name, limit, most_bytes=PART_BYTES, probe=PART_PROBE)
         async with aclosing(parts):
             while (part := await anext(parts, None)) is not None:
                 handover = [self._selected(query, caller, part)]
                 del part
                 yield handover.pop()
 
-    async def count(self, query: ListQuery, caller: Caller) -> int:
+    async def count(self, query: ListQuery, caller: Caller, queue_name: str | None = None) -> int:
         """Count the records that a query selects."""
-        return await self._records.count(self._selection(query, caller))
+        name = caller.owner if queue_name is None else queue_name
+        async with self._pages.place(name):
+            return await self._records.count(self._selection(query, caller, name))
 
-    def _portions(
-        self, query: ListQuery, caller: Caller, limit: int, *, most_bytes: int, probe: int
+    def _portions(  # what a portion depends on
+        self, query: ListQuery, caller: Caller, queue_name: str, limit: int, *, most_bytes: int, probe: int
     ) -> AsyncGenerator[Sequence[Record]]:
         """Yield the records that a query selects, in portions."""
 
         def find(after: str, count: int) -> Awaitable[Sequence[Record]]:
-            return self._records.find(self._selection(query, caller), after, count)
+            return self._records.find(self._selection(query, caller, queue_name), after, count)
 
         return portions(find, query.cursor or "", limit, most_bytes=most_bytes, probe=probe)
 
@@ -88,10 +97,10 @@ class RecordListing:
         """Return the records that still match: some may have expired since they were read."""
         return list(filter(self._selection(query, caller).holds, found))
 
-    def _selection(self, query: ListQuery, caller: Caller) -> Selection:
+    def _selection(self, query: ListQuery, caller: Caller, queue_name: str | None = None) -> Selection:
         """Return the filter of a query as of now. Admins may select any owner or all; others only their own."""
         owner = query.owner if caller.is_admin else caller.owner
-        return selection(query, self._clock(), owner)
+        return selection(query, self._clock(), owner, queue_name)
 
 
 def size_of(record: Record) -> int:

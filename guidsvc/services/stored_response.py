@@ -1,7 +1,7 @@
 """Reader of the responses stored in receipts.
 
 A few KiB of compressed text may unpack to megabytes. Large responses are unpacked in threads, with bounded concurrency
-and fairly between owners, so that replays never block the event loop.
+and fairly between callers, so that replays never block the event loop.
 """
 
 import asyncio
@@ -10,23 +10,23 @@ from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.services.receipt_quota import unpack, unpack_small
 
 PLACES = 2
-"""Maximum number of large responses unpacked concurrently, one per owner."""
+"""Maximum number of large responses unpacked concurrently, one per caller."""
 WAIT_SECONDS = 1.0
 """Maximum time that a replay waits for its place."""
 
 
 class StoredResponseReader:
-    """The reader of stored responses, shared by all owners in a process."""
+    """The reader of stored responses, shared by all callers in a process."""
 
     def __init__(self, wait_seconds: float = WAIT_SECONDS) -> None:
         self._places = FairSemaphore(PLACES)
         self._wait_seconds = wait_seconds
 
-    async def read(self, owner: str, text: str) -> bytes:
+    async def read(self, queue_name: str, text: str) -> bytes:
         """Unpack a response that `pack` encoded; raise Overloaded if a large one waits too long."""
         rendered = unpack_small(text)
         if rendered is not None:
             return rendered
         refusal = "too many large stored answers are being read; retry later"
-        async with self._places.place_within(owner, self._wait_seconds, refusal):
+        async with self._places.place_within(queue_name, self._wait_seconds, refusal):
             return await asyncio.to_thread(unpack, text)

@@ -57,7 +57,10 @@ class OutputHandler(InputHandler):
         A request that needs no receipt accepts a key and ignores it. `brief` makes the form in which a response too
         large to store is stored.
         """
-        request = parse_key(self.request, bytes(self._received), caller=self.caller, repeatable=repeatable)
+        received = bytes(self._received)
+        request = parse_key(
+            self.request, received, caller=self.caller, queue_name=self.queue_name, repeatable=repeatable
+        )
         if request is None or not needs_receipt:
             self.send(await work(None))
             return

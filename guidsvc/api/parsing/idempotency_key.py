@@ -17,7 +17,9 @@ _QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
 _ESCAPED = re.compile(r'\\(["\\])')
 
 
-def parse(request: HTTPServerRequest, body: bytes, *, caller: Caller, repeatable: bool) -> Request | None:
+def parse(
+    request: HTTPServerRequest, body: bytes, *, caller: Caller, queue_name: str, repeatable: bool
+) -> Request | None:
     """Return the key and fingerprint of a request, or None without a key; InvalidRequest if the key is malformed."""
     keys = request.headers.get_list(IDEMPOTENCY_KEY.name)
     if not keys:
@@ -41,6 +43,7 @@ def parse(request: HTTPServerRequest, body: bytes, *, caller: Caller, repeatable
         fingerprint=sha256(said).hexdigest(),
         repeatable=repeatable,
         authority=caller.authority,
+        queue_name=queue_name,
     )
 
 

@@ -98,7 +98,7 @@ class GuidsHandler(RecordHandler):
         await self.post()
 
     async def _page(self, query: ListQuery) -> bytes:
-        page = await self.service.find(query)
+        page = await self.service.find(query, self.queue_name)
         cursor = None if page.next is None else render_cursor(page.next)
         if cursor is not None:
             self.set_header("Link", link_to_next(self.request, cursor))
@@ -108,11 +108,11 @@ class GuidsHandler(RecordHandler):
         ]
         if self.preferences().get("return") == TOTAL:
             self.set_header("Preference-Applied", f"return={TOTAL}")
-            members.append(b'"total":%d' % await self.service.count(query))
+            members.append(b'"total":%d' % await self.service.count(query, self.queue_name))
         return b"{%b}" % b",".join(members)
 
     async def _lines(self, query: ListQuery) -> AsyncGenerator[bytes]:
-        async for records in self.service.walk(query):
+        async for records in self.service.walk(query, self.queue_name):
             part = b"".join(self.rendered(record) + b"\n" for record in records)
             del records  # a slow client must keep only the rendered part in memory
             handover = [part]

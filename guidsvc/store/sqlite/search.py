@@ -99,7 +99,7 @@ class Finder:
                 rows = connection.execute(statement(selection, few=False), values).fetchall()
             return [make(row) for row in rows]
 
-        return await self._run(work, selection.owner)
+        return await self._run(work, _queue_name(selection))
 
     async def count(self, selection: Selection) -> int:
         """Count the rows of a selection."""
@@ -109,7 +109,7 @@ class Finder:
             (count,) = connection.execute(count_statement(selection), values).fetchone()
             return int(count)
 
-        return await self._run(work, selection.owner)
+        return await self._run(work, _queue_name(selection))
 
     async def receipt_usage(self, prefix: str) -> ReceiptUsage:
         """Count the receipts whose key starts with this prefix, and the bytes of their answers."""
@@ -134,10 +134,10 @@ class Finder:
         await asyncio.to_thread(self._threads.shutdown)
         self._open.close()
 
-    async def _run(self, work: Callable[[sqlite3.Connection], _Found], owner: str | None = None) -> _Found:
-        """Run the work in a thread; waiting owners take turns."""
+    async def _run(self, work: Callable[[sqlite3.Connection], _Found], queue_name: str | None = None) -> _Found:
+        """Run the work in a thread; waiting callers take turns."""
         try:
-            async with asyncio.timeout(self._seconds), self._places.place(owner):
+            async with asyncio.timeout(self._seconds), self._places.place(queue_name):
                 return await self._search(work)
         except TimeoutError as error:
             raise StoreUnavailable(f"SQLite: a search took longer than {self._seconds} s") from error
@@ -199,6 +199,11 @@ def _near(
         return connection.execute(statement(selection, few=False), values).fetchall()
     rows = connection.execute(statement(selection, few=False, end=True), values | {"end": end[0]}).fetchall()
     return rows if len(rows) == values["limit"] else None
+
+
+def _queue_name(selection: Selection) -> str | None:
+    """Return the caller whose turn a search takes: of the service's own searches, the owner."""
+    return selection.owner if selection.queue_name is None else selection.queue_name
 
 
 def values_of(selection: Selection, after: str) -> dict[str, object]:

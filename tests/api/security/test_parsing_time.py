@@ -91,7 +91,7 @@ def read_key(text: str) -> object:
     """Read a header Idempotency-Key."""
     headers = HTTPHeaders({"Host": "a", "Idempotency-Key": text.strip()})
     request = HTTPServerRequest(headers=headers, start_line=RequestStartLine("POST", "/guid", "HTTP/1.1"))
-    return idempotency.parse(request, b"", caller=ANYONE, repeatable=True)
+    return idempotency.parse(request, b"", caller=ANYONE, queue_name="", repeatable=True)
 
 
 def reader_of(parameter: str, model: type[BaseModel]) -> Callable[[str], object]:

@@ -83,6 +83,18 @@ async def test_an_owner_does_not_wait_for_the_replays_of_another(idempotency: Id
     assert done.index("b") < REPLAYS // 4
 
 
+async def test_without_access_control_addresses_take_turns(idempotency: Idempotency) -> None:
+    await idempotency.once(request_of(""), work)
+    done: list[str] = []
+
+    async def replay(address: str) -> None:
+        await idempotency.once(request_of("")._replace(queue_name=address), work)
+        done.append(address)
+
+    await asyncio.gather(*(replay("192.0.2.1") for _ in range(REPLAYS)), replay("192.0.2.2"))
+    assert done.index("192.0.2.2") < REPLAYS // 4
+
+
 async def test_a_replay_that_waits_too_long_is_refused() -> None:
     reader = StoredResponseReader(wait_seconds=0)
     text = pack(TEXT)

@@ -1,0 +1,71 @@
+"""Lists and totals of one client delay those of another little: clients take turns."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from guidsvc.domain.commands import ListQuery
+from guidsvc.domain.selection import Selection
+from guidsvc.services.listing import PAGES, GuidService
+from guidsvc.store import open_store
+from guidsvc.store.delegating import DelegatingRecords
+from guidsvc.store.sqlite.store import path_of_url
+from tests.conftest import FakeClock, Serving
+from tests.support.http_client import hang_up, read_reply
+from tests.unit.services.test_guid_service import TERMS
+
+REQUESTS = 48
+MANY = """
+    WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 50000)
+    INSERT INTO records (guid, user, owner, expire, version, created, updated, purge_at)
+    SELECT printf('%032X', n), 'a', '', :expire, :version, :version, :version, :expire FROM numbers
+"""
+
+
+@pytest.mark.parametrize("owner", ["", "&owner=x{}"])
+async def test_without_access_control_addresses_take_turns(
+    serving: Serving, sqlite_url: str, clock: FakeClock, owner: str
+) -> None:
+    async with serving() as client:
+        with closing(sqlite3.connect(path_of_url(sqlite_url))) as outside, outside:
+            outside.execute(MANY, {"expire": clock() // 1000 + 3600, "version": clock()})
+        done: list[str] = []
+
+        async def get(address: str, path: str) -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.port, local_addr=(address, 0))
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nPrefer: return=total-count\r\n\r\n".encode())
+            assert (await read_reply(reader, "GET")).status == 200
+            done.append(address)
+            await hang_up(writer)
+
+        totals = [get("127.0.0.1", f"/guid?limit=1&state=all{owner.format(each)}") for each in range(REQUESTS)]
+        await asyncio.gather(*totals, get("127.0.0.2", "/guid?limit=1"))
+        assert done.index("127.0.0.2") < REQUESTS // 4
+
+
+class SlowCounts(DelegatingRecords):
+    """Records that are counted only once the test lets them."""
+
+    begun = 0
+
+    async def count(self, selection: Selection) -> int:
+        self.begun += 1
+        await asyncio.Event().wait()
+        return 0
+
+
+async def test_totals_of_one_caller_leave_a_page_slot_to_the_others(sqlite_url: str, clock: FakeClock) -> None:
+    async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
+        records = SlowCounts(store.records)
+        service = GuidService(records, store.fence, clock=clock, draw=lambda _: "", terms=TERMS)
+        totals = [
+            asyncio.create_task(service.count(ListQuery.model_validate({}), "192.0.2.1")) for _ in range(2 * PAGES)
+        ]
+        page = await service.find(ListQuery.model_validate({}), "192.0.2.2")
+        assert page.records == []
+        assert records.begun == PAGES - 1
+        for task in totals:
+            task.cancel()
+        await asyncio.gather(*totals, return_exceptions=True)
