@@ -4,6 +4,7 @@ Usage is read from the store at most once a minute, for each owner and in total;
 writes. So several processes may exceed the limit by what they write between two counts.
 """
 
+import asyncio
 import zlib
 from base64 import b64decode, b64encode
 from binascii import Error as NoBase64
@@ -23,6 +24,8 @@ OWNER_BYTES, TOTAL_BYTES = 256 * 1024 * 1024, 1024 * 1024 * 1024
 COUNT_EVERY_MS = 60_000
 COUNT_SHARE = 100
 """Counting may take at most 1/COUNT_SHARE of the time: a slow count is repeated less often."""
+COUNT_WAIT_SECONDS = 1.0
+"""How long a request waits for a count. A longer count goes on, and the request uses the last one."""
 OWNERS = 10_000
 """Maximum number of cached tallies; the least recently used is evicted."""
 PLAIN_BYTES = 2 * 1024
@@ -96,11 +99,14 @@ class ReceiptRoom:
         clock: Clock,
         owner_bytes: int = OWNER_BYTES,
         total_bytes: int = TOTAL_BYTES,
+        count_wait_seconds: float = COUNT_WAIT_SECONDS,
     ) -> None:
         self._receipts = receipts
         self._clock = clock
         self._owner_bytes = owner_bytes
         self._total_bytes = total_bytes
+        self._count_wait_seconds = count_wait_seconds
+        self._counts: set[asyncio.Task[None]] = set()
         self._total = _Tally()
         self._owners: LRUCache[str, _Tally] = LRUCache(OWNERS)
 
@@ -110,7 +116,7 @@ class ReceiptRoom:
         bounds = ((self._tally(prefix), prefix, self._owner_bytes), (self._total, "", self._total_bytes))
         for tally, counted, most in bounds:
             if tally.is_due(self._clock()):
-                await self._count(tally, counted)
+                await self._refresh(tally, counted)
             if tally.counted + tally.written + RECEIPT_BYTES > most:
                 raise ReceiptsFull(most)
         self.add(owner, RECEIPT_BYTES)
@@ -127,10 +133,19 @@ class ReceiptRoom:
             self._owners.insert(prefix, tally)
         return tally
 
+    async def _refresh(self, tally: _Tally, prefix: str) -> None:
+        """Start a count, and wait for it for a limited time."""
+        tally.is_counting = True
+        count = asyncio.create_task(self._count(tally, prefix))
+        self._counts.add(count)
+        count.add_done_callback(self._counts.discard)
+        await asyncio.wait([count], timeout=self._count_wait_seconds)
+        if count.done():
+            count.result()
+
     async def _count(self, tally: _Tally, prefix: str) -> None:
         """Refresh a tally from the store. If the store fails, the tally stays as it is, and the log says so."""
         before, since = tally.written, perf_counter()
-        tally.is_counting = True
         try:
             usage = await self._receipts.usage(prefix)
         except GuidsvcError as error:

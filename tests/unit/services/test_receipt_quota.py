@@ -1,5 +1,6 @@
 """The storage limit of receipts while the store cannot count them."""
 
+import asyncio
 import logging
 
 import pytest
@@ -15,14 +16,17 @@ FAULT = "receipts not counted"
 
 
 class SlowCount:
-    """The receipts of a store that cannot count: a real store does so only with millions of receipts."""
+    """The receipts of a store that cannot count, or not soon: a real store is that slow only with millions of them."""
 
-    def __init__(self, store: Database) -> None:
+    def __init__(self, store: Database, answer: asyncio.Future[ReceiptUsage] | None = None) -> None:
+        self._answer = answer
         self.get, self.swap, self.purge = store.receipts.get, store.receipts.swap, store.receipts.purge
         self.counts = 0
 
     async def usage(self, prefix: str) -> ReceiptUsage:
         self.counts += 1
+        if self._answer is not None:
+            return await self._answer
         raise StoreUnavailable("timed out")
 
 
@@ -42,6 +46,32 @@ async def test_a_failed_count_is_logged_once_a_minute_and_the_limit_uses_the_las
         assert lines(caplog) == receipts.counts == 4
         with pytest.raises(ReceiptsFull):
             await room.reserve("a")
+
+
+async def test_a_request_does_not_wait_for_a_long_count_whose_result_is_used_later(
+    sqlite_url: str, clock: FakeClock
+) -> None:
+    answer: asyncio.Future[ReceiptUsage] = asyncio.get_running_loop().create_future()
+    async with open_store(sqlite_url, clock=clock, exclusive=False) as store:
+        receipts = SlowCount(store, answer)
+        room = ReceiptRoom(receipts, clock=clock, total_bytes=100 * RECEIPT_BYTES, count_wait_seconds=0.01)
+        await room.reserve("a")
+        await room.reserve("a")
+        assert receipts.counts == 2, "one count at a time of the owner, and one of all"
+
+        answer.set_result(ReceiptUsage(100, 0))
+        assert await reserved_until_full(room) < 50, "the count is used, not only what this process wrote"
+
+
+async def reserved_until_full(room: ReceiptRoom) -> int:
+    """Reserve room, and return how often that was possible."""
+    for number in range(1000):
+        try:
+            await room.reserve("a")
+        except ReceiptsFull:
+            return number
+        await asyncio.sleep(0)
+    return 1000
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> int:
