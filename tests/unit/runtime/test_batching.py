@@ -124,6 +124,22 @@ async def test_who_waits_too_long_is_told_and_the_others_are_answered() -> None:
     await batcher.drain()
 
 
+async def test_an_item_that_is_not_overdue_yet_is_looked_at_again() -> None:
+    calls, looks = Calls(), 0
+
+    def overdue(item: int) -> Exception | None:
+        nonlocal looks
+        looks += 1
+        return TimeoutError(f"{item} took too long") if looks == 3 else None
+
+    batcher = Batcher(calls.run, limit=1, in_flight=1, patience=Patience(0.05, overdue))
+    with pytest.raises(TimeoutError, match="took too long"):
+        await batcher.ask(1)
+    assert looks == 3
+    calls.gate.set()
+    await batcher.drain()
+
+
 async def test_patience_ends_with_what_it_is_for() -> None:
     calls = Calls()
     calls.gate.set()
