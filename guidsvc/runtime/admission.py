@@ -2,7 +2,7 @@
 
 Cached reads and health probes need no slot. Every other request holds one while it is processed. Admission owns the
 slots, their queue and the time budget of a request, and knows nothing of the work itself. Each request, or part of a
-batch, has a CancelScope: the `errand` below.
+batch, has a CancelScope: the `scope` below.
 
     a slot is free    the request starts
     no slot is free   the request waits briefly in the queue
@@ -29,9 +29,9 @@ import structlog
 
 from guidsvc.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
-from guidsvc.runtime.fairness.fair_slots import FairPlaces
+from guidsvc.runtime.fairness.fair_slots import FairSlots
 
-PLACES, QUEUE_SECONDS, REQUEST_SECONDS = 256, 1.0, 5.0
+SLOTS, QUEUE_SECONDS, REQUEST_SECONDS = 256, 1.0, 5.0
 QUEUE = 8
 """Queued requests per slot that one caller alone may have. All callers together may have twice as many."""
 OWNER_SHARE = 0.75
@@ -42,16 +42,16 @@ Queued requests fill memory, and scanning many takes time: at 0.5, overload cost
 (`python -m bench.overload`)."""
 LATE = 0.2
 """The event loop counts as lagging after two scans in a row that were late by this fraction of the queue time."""
-LOOKS = 20
+SCANS = 20
 """Scans for timed-out requests per queue time."""
-TOLD_SECONDS = 10.0
+WARNING_SECONDS = 10.0
 """Minimum interval between overload warnings in the log, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Admission:
-    """An admission controller with `most` slots.
+    """An admission controller with this number of `slots`.
 
     A request waits at most `seconds` for a slot, and takes at most `budget` seconds in all. One caller holds at most
     the fraction `share` of the slots, but may always hold one.
@@ -59,24 +59,24 @@ class Admission:
 
     def __init__(
         self,
-        most: int = PLACES,
+        slots: int = SLOTS,
         *,
         seconds: float = QUEUE_SECONDS,
         budget: float = REQUEST_SECONDS,
         share: float = 1.0,
     ) -> None:
-        self._most = most
-        self._places: FairPlaces[_Waiting] = FairPlaces(most, max(1, int(share * most)))
-        self._waiting = self._places.waiting
+        self._slot_count = slots
+        self._slots: FairSlots[_Waiter] = FairSlots(slots, max(1, int(share * slots)))
+        self._waiting = self._slots.waiting
         self._seconds = seconds
         self._budget = budget
         self.queue_seconds = seconds
         self.budget_seconds = budget
-        self._doing: dict[CancelScope, float] = {}  # start times, roughly in order
-        self._looking: asyncio.TimerHandle | None = None
+        self._started_at: dict[CancelScope, float] = {}  # start times, roughly in order
+        self._scan_timer: asyncio.TimerHandle | None = None
         self._due = 0.0  # time of the next scan
-        self._late = 0  # late scans in a row; a single one may be a pause of the machine, not load
-        self._told = self._told_of = 0.0  # last warning: its time, and the rejections until then
+        self._late_scans = 0  # late scans in a row; a single one may be a pause of the machine, not load
+        self._warned_at = self._warned_rejections = 0.0  # last warning: its time, and the rejections until then
         # Counters, for the metrics
         self.refused = 0
         """Requests rejected immediately; see `is_full_for`."""
@@ -90,7 +90,7 @@ class Admission:
     @property
     def in_progress(self) -> int:
         """The number of requests, or parts of batches, that hold a slot."""
-        return self._most - self._places.free
+        return self._slot_count - self._slots.free
 
     @property
     def waiting(self) -> int:
@@ -104,192 +104,196 @@ class Admission:
     @property
     def is_contended(self) -> bool:
         """Whether some callers may be rejected now; `is_full_for` decides for each caller."""
-        return self._late > 1 or self._waiting.length > 0
+        return self._late_scans > 1 or self._waiting.length > 0
 
     def is_full_for(self, caller: str | None) -> bool:
         """Return whether a new request of this caller is rejected. None stands for a caller not yet known."""
-        if self._late > 1:
+        if self._late_scans > 1:
             return not self._is_spared(caller)
         first = self._waiting.first(caller)
         if first is not None and asyncio.get_running_loop().time() - first.since > LONG * self._seconds:
             return True
-        return self._waiting.count(caller) >= 2 * QUEUE * self._most - self._waiting.length
+        return self._waiting.count(caller) >= 2 * QUEUE * self._slot_count - self._waiting.length
 
     def refuse(self) -> Overloaded:
         """Count a rejected request, and return the error for it."""
         self.refused += 1
-        self._tell()
+        self._warn()
         return Overloaded("the service is overloaded; retry later")
 
-    def slot(self, errand: CancelScope, caller: str = "", *, patient: bool = False) -> "Slot":
+    def slot(self, scope: CancelScope, caller: str = "", *, patient: bool = False) -> "Slot":
         """Return a slot for a caller's request, for use with `async with`.
 
         Entering raises Overloaded if no slot becomes free in time. A `patient` request is part of a batch that has
-        already started, so it waits without limit. Raises DeadlineExceeded or ClientDisconnected if `errand` is
+        already started, so it waits without limit. Raises DeadlineExceeded or ClientDisconnected if `scope` is
         cancelled.
         """
-        return Slot(self, errand, caller, patient=patient)
+        return Slot(self, scope, caller, patient=patient)
 
-    def try_acquire(self, errand: CancelScope) -> bool:
+    def try_acquire(self, scope: CancelScope) -> bool:
         """Take a slot for a new request if one is free, and return whether it did.
 
         While the event loop lags, only a known caller without other requests gets one.
 
         The slot counts towards the caller's share once the caller is known: in `begin` at the latest.
         """
-        return (self._late <= 1 or self._is_spared(errand.caller)) and self._take_free(errand)
+        return (self._late_scans <= 1 or self._is_spared(scope.caller)) and self._take_free(scope)
 
     def _is_spared(self, caller: str | None) -> bool:
         """Return whether a caller gets a slot although the loop lags: it is known, has no requests, and one is free."""
-        if caller is None or self._places.free <= 0:
+        if caller is None or self._slots.free <= 0:
             return False
-        return self._places.count(caller) == 0 and self._waiting.count(caller) == 0
+        return self._slots.count(caller) == 0 and self._waiting.count(caller) == 0
 
-    def begin(self, errand: CancelScope, caller: str = "") -> bool:
+    def begin(self, scope: CancelScope, caller: str = "") -> bool:
         """Begin a caller's request in this task, and return whether it holds a slot. If not, it must `acquire` one.
 
         Every request that begins must `end`.
         """
-        if errand.left:
-            raise errand.error()
-        errand.task, errand.begun = asyncio.current_task(), True
-        CURRENT.set(errand)
-        if errand in self._doing:
-            if errand.caller is None and self._places.assign(caller):
-                errand.caller = caller
-            if errand.caller == caller:
+        if scope.left:
+            raise scope.error()
+        scope.task, scope.begun = asyncio.current_task(), True
+        CURRENT.set(scope)
+        if scope in self._started_at:
+            if scope.caller is None and self._slots.assign(caller):
+                scope.caller = caller
+            if scope.caller == caller:
                 return True
-            self.release(errand)
-        errand.caller = caller
-        return self.try_acquire(errand)
+            self.release(scope)
+        scope.caller = caller
+        return self.try_acquire(scope)
 
-    def end(self, errand: CancelScope, error: BaseException | None = None) -> BaseException | None:
+    def end(self, scope: CancelScope, error: BaseException | None = None) -> BaseException | None:
         """End a request, and return its error.
 
-        A CancelledError caused by `errand.cancel` becomes DeadlineExceeded or ClientDisconnected.
+        A CancelledError caused by `scope.cancel` becomes DeadlineExceeded or ClientDisconnected.
         """
-        self.release(errand)
-        task, errand.task = errand.task, None
-        if not errand.left or not isinstance(error, asyncio.CancelledError | DeadlineExceeded | ClientDisconnected):
+        self.release(scope)
+        task, scope.task = scope.task, None
+        if not scope.left or not isinstance(error, asyncio.CancelledError | DeadlineExceeded | ClientDisconnected):
             return error
-        if errand.gone:
+        if scope.gone:
             self.dropped += 1
         else:
             self.overdue += 1
         if not isinstance(error, asyncio.CancelledError) or task is None:
             return error
         task.uncancel()
-        return errand.error()
+        return scope.error()
 
-    async def acquire(self, errand: CancelScope, *, patient: bool = False) -> None:
+    async def acquire(self, scope: CancelScope, *, patient: bool = False) -> None:
         """Wait for a slot for a request that has begun. Raise Overloaded if none becomes free in time."""
-        if patient and self._take_free(errand):
+        if patient and self._take_free(scope):
             return
-        if not patient and self.is_full_for(errand.caller):
+        if not patient and self.is_full_for(scope.caller):
             raise self.refuse()
         loop = asyncio.get_running_loop()
         since = loop.time()
-        await self._wait(errand.caller, _Waiting(loop.create_future(), since, patient=patient))
-        self._doing[errand] = loop.time() if patient else since
-        self._look_later(loop)
+        await self._wait(scope.caller, _Waiter(loop.create_future(), since, patient=patient))
+        self._started_at[scope] = loop.time() if patient else since
+        self._schedule_scan(loop)
 
-    def _take_free(self, errand: CancelScope) -> bool:
-        if not self._places.take(errand.caller):
+    def _take_free(self, scope: CancelScope) -> bool:
+        if not self._slots.take(scope.caller):
             return False
         loop = asyncio.get_running_loop()
-        self._doing[errand] = loop.time()
-        self._look_later(loop)
+        self._started_at[scope] = loop.time()
+        self._schedule_scan(loop)
         return True
 
-    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._looking is None:
-            self._due = loop.time() + self._seconds / LOOKS
-            self._looking = loop.call_at(self._due, self._look)
+    def _schedule_scan(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._scan_timer is None:
+            self._due = loop.time() + self._seconds / SCANS
+            self._scan_timer = loop.call_at(self._due, self._scan)
 
-    def release(self, errand: CancelScope) -> None:
+    def release(self, scope: CancelScope) -> None:
         """Release the slot of a request, if it holds one, to the next caller in turn."""
-        if self._doing.pop(errand, None) is not None:
-            self._release(errand.caller)
+        if self._started_at.pop(scope, None) is not None:
+            self._release(scope.caller)
 
-    async def _wait(self, caller: str | None, waiting: "_Waiting") -> None:
-        self._waiting.append(caller, waiting)
-        self._look_later(asyncio.get_running_loop())
+    async def _wait(self, caller: str | None, waiter: "_Waiter") -> None:
+        self._waiting.append(caller, waiter)
+        self._schedule_scan(asyncio.get_running_loop())
         try:
-            await waiting.place
+            await waiter.future
         except asyncio.CancelledError:
-            if waiting.has_place:
+            if waiter.has_slot:
                 self._release(caller)  # it got a slot at the moment it was cancelled
             else:
-                self._waiting.remove(caller, waiting)
+                self._waiting.remove(caller, waiter)
             raise
         finally:
-            del waiting  # otherwise it and the traceback of its error would form a cycle
+            del waiter  # otherwise it and the traceback of its error would form a cycle
 
     def _release(self, caller: str | None) -> None:
-        waiting = self._places.release(caller)
-        if waiting is not None:
-            waiting.place.set_result(None)
+        waiter = self._slots.release(caller)
+        if waiter is not None:
+            waiter.future.set_result(None)
 
-    def _look(self) -> None:
+    def _scan(self) -> None:
         """Time out waiting and running requests. One scan of all costs less than a timer for each."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self._looking = None
-        self._late = self._late + 1 if now - self._due > LATE * self._seconds else 0
-        for caller, each in list(self._waiting):
-            if now - each.since >= self._seconds and not each.patient and not each.done():
+        self._scan_timer = None
+        self._late_scans = self._late_scans + 1 if now - self._due > LATE * self._seconds else 0
+        for caller, waiter in list(self._waiting):
+            if now - waiter.since >= self._seconds and not waiter.patient and not waiter.done():
                 self.expired += 1
-                self._tell()
-                self._waiting.remove(caller, each)
-                each.place.set_exception(Overloaded(f"no slot became free within {self._seconds} s; retry later"))
-        for errand, since in self._doing.items():
+                self._warn()
+                self._waiting.remove(caller, waiter)
+                waiter.future.set_exception(Overloaded(f"no slot became free within {self._seconds} s; retry later"))
+        for scope, since in self._started_at.items():
             if now - since < self._budget:
                 break
-            errand.cancel(gone=False)
-        if self._doing or self._waiting.length or self._late:
-            self._look_later(loop)
+            scope.cancel(gone=False)
+        if self._started_at or self._waiting.length or self._late_scans:
+            self._schedule_scan(loop)
 
-    def _tell(self) -> None:
+    def _warn(self) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._told >= TOLD_SECONDS or not self._told:
+        if now - self._warned_at >= WARNING_SECONDS or not self._warned_at:
             refused = self.refused + self.expired
-            _log.warning("overloaded, rejecting requests", rejected=refused - int(self._told_of), slots=self._most)
-            self._told, self._told_of = now, refused
+            _log.warning(
+                "overloaded, rejecting requests",
+                rejected=refused - int(self._warned_rejections),
+                slots=self._slot_count,
+            )
+            self._warned_at, self._warned_rejections = now, refused
 
 
-class _Waiting:
+class _Waiter:
     """A request that waits for a slot."""
 
-    __slots__ = ("patient", "place", "since")
+    __slots__ = ("future", "patient", "since")
 
-    def __init__(self, place: asyncio.Future[None], since: float, *, patient: bool) -> None:
-        self.place = place
+    def __init__(self, future: asyncio.Future[None], since: float, *, patient: bool) -> None:
+        self.future = future
         self.since = since
         self.patient = patient
 
     @property
-    def has_place(self) -> bool:
-        return self.place.done() and not self.place.cancelled() and self.place.exception() is None
+    def has_slot(self) -> bool:
+        return self.future.done() and not self.future.cancelled() and self.future.exception() is None
 
     def done(self) -> bool:
-        return self.place.done()
+        return self.future.done()
 
 
 class Slot:
     """An admission slot as an async context manager; see `Admission.slot`."""
 
-    __slots__ = ("_admission", "_caller", "_errand", "_patient")
+    __slots__ = ("_admission", "_caller", "_patient", "_scope")
 
-    def __init__(self, admission: Admission, errand: CancelScope, caller: str, *, patient: bool) -> None:
+    def __init__(self, admission: Admission, scope: CancelScope, caller: str, *, patient: bool) -> None:
         self._admission = admission
-        self._errand = errand
+        self._scope = scope
         self._caller = caller
         self._patient = patient
 
     async def __aenter__(self) -> None:  # noqa: D105  # see the class
         try:
-            if not self._admission.begin(self._errand, self._caller):
-                await self._admission.acquire(self._errand, patient=self._patient)
+            if not self._admission.begin(self._scope, self._caller):
+                await self._admission.acquire(self._scope, patient=self._patient)
         except BaseException as error:
             self._end(error)
             raise
@@ -300,9 +304,9 @@ class Slot:
         self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
-        told = self._admission.end(self._errand, error)
-        if told is not error and told is not None:
+        outcome = self._admission.end(self._scope, error)
+        if outcome is not error and outcome is not None:
             try:
-                raise told from error
+                raise outcome from error
             finally:
-                del told, error  # otherwise the error and its traceback would form a cycle
+                del outcome, error  # otherwise the error and its traceback would form a cycle

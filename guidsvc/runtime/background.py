@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import structlog
 
-from guidsvc.runtime import cancel_scope as errand
+from guidsvc.runtime import cancel_scope
 from guidsvc.telemetry import tracing
 
-AGAIN_SECONDS = 1.0
+RESTART_SECONDS = 1.0
 """Delay before failed work restarts, in seconds."""
 
 Result = TypeVar("Result")
@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 @asynccontextmanager
 async def running_in_background(work: Callable[[], Coroutine[object, object, None]]) -> AsyncIterator[None]:
     """Run the work while the block runs, and cancel it at the end. An exception is logged and the work restarts."""
-    task = asyncio.create_task(_keep_up(work))
+    task = asyncio.create_task(_run_restarting(work))
     try:
         yield
     finally:
@@ -32,7 +32,7 @@ async def running_in_background(work: Callable[[], Coroutine[object, object, Non
             await task
 
 
-async def _keep_up(work: Callable[[], Coroutine[object, object, None]]) -> None:
+async def _run_restarting(work: Callable[[], Coroutine[object, object, None]]) -> None:
     """Run the work until it returns, and restart it after every exception."""
     while True:
         try:
@@ -40,10 +40,10 @@ async def _keep_up(work: Callable[[], Coroutine[object, object, None]]) -> None:
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
-            _tell_fault(work)  # something that the work awaited was cancelled, not the work
+            _log_failure(work)  # something that the work awaited was cancelled, not the work
         except Exception:  # noqa: BLE001  # logged; the task must continue
-            _tell_fault(work)
-        await asyncio.sleep(AGAIN_SECONDS)
+            _log_failure(work)
+        await asyncio.sleep(RESTART_SECONDS)
 
 
 def _is_cancelled() -> bool:
@@ -51,16 +51,16 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _tell_fault(work: Callable[[], Coroutine[object, object, None]]) -> None:
+def _log_failure(work: Callable[[], Coroutine[object, object, None]]) -> None:
     function = work.func if isinstance(work, partial) else work
     name = getattr(function, "__qualname__", repr(function))
-    _log.exception("background task failed, restarting it", task=name, restart_in_seconds=AGAIN_SECONDS)
+    _log.exception("background task failed, restarting it", task=name, restart_in_seconds=RESTART_SECONDS)
 
 
 def spawn_detached(work: Coroutine[object, object, Result]) -> "asyncio.Task[Result]":
     """Start work that no request waits for. Neither the cancel scope nor the trace of the current request applies."""
     context = copy_context()
-    context.run(errand.CURRENT.set, None)
+    context.run(cancel_scope.CURRENT.set, None)
     context.run(tracing.CURRENT.set, None)
     return asyncio.create_task(work, context=context)
 

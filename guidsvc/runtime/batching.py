@@ -13,9 +13,9 @@ from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
 from guidsvc.telemetry.metrics import BatchMetrics
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
-LOOKS = 10
+SCANS = 10
 """Scans for timed-out items per timeout."""
 
 
@@ -29,14 +29,14 @@ class Patience(NamedTuple, Generic[Item]):
     overdue: Callable[[Item], Exception | None]
 
 
-class _Asked(NamedTuple, Generic[Item, Answer]):
+class _Pending(NamedTuple, Generic[Item, Result]):
     item: Item
-    answer: asyncio.Future[Answer]
+    future: asyncio.Future[Result]
     since: float
-    errand: CancelScope | None  # None if the item is not droppable
+    scope: CancelScope | None  # None if the item is not droppable
 
 
-class Batcher(Generic[Item, Answer]):
+class Batcher(Generic[Item, Result]):
     """Collects items and passes them to `run`, which returns one answer for each, in order.
 
     If `run` raises, all callers of that batch get the error. An answer that is an exception is raised to its caller
@@ -52,7 +52,7 @@ class Batcher(Generic[Item, Answer]):
 
     def __init__(
         self,
-        run: Callable[[list[Item]], Awaitable[Sequence[Answer | Exception]]],
+        run: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
         limit: int,
         in_flight: int,
@@ -62,33 +62,33 @@ class Batcher(Generic[Item, Answer]):
     ) -> None:
         self._run = run
         self._limit = limit
-        self._places = in_flight
+        self._max_in_flight = in_flight
         self._patience = patience
         self._droppable = droppable
         self._meter = BatchMetrics() if meter is None else meter
         self._meter.waiting = lambda: len(self._waiting)
         self._context = copy_context()
-        self._waiting: list[_Asked[Item, Answer]] = []
+        self._waiting: list[_Pending[Item, Result]] = []
         self._scheduled = False
-        self._calls: dict[asyncio.Future[Sequence[Answer | Exception]], list[_Asked[Item, Answer]]] = {}
-        self._looking: asyncio.TimerHandle | None = None
+        self._calls: dict[asyncio.Future[Sequence[Result | Exception]], list[_Pending[Item, Result]]] = {}
+        self._scan_timer: asyncio.TimerHandle | None = None
 
-    async def ask(self, item: Item) -> Answer:
+    async def ask(self, item: Item) -> Result:
         """Submit an item, and return its answer."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answer] = loop.create_future()
-        errand = CURRENT.get() if self._droppable is not None and self._droppable(item) else None
-        self._waiting.append(_Asked(item, answer, loop.time(), errand))
+        future: asyncio.Future[Result] = loop.create_future()
+        scope = CURRENT.get() if self._droppable is not None and self._droppable(item) else None
+        self._waiting.append(_Pending(item, future, loop.time(), scope))
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._send, context=self._context)
-        if self._looking is None and self._patience is not None:
-            pause = self._patience.seconds / LOOKS
-            self._looking = loop.call_later(pause, self._look, self._patience, context=self._context)
+        if self._scan_timer is None and self._patience is not None:
+            pause = self._patience.seconds / SCANS
+            self._scan_timer = loop.call_later(pause, self._scan, self._patience, context=self._context)
         try:
-            return await answer
+            return await future
         finally:
-            del answer  # otherwise it and the traceback of its error would form a cycle
+            del future  # otherwise it and the traceback of its error would form a cycle
 
     async def drain(self) -> None:
         """Wait until all submitted items have been answered."""
@@ -96,52 +96,52 @@ class Batcher(Generic[Item, Answer]):
             await asyncio.sleep(0)
             if self._calls:
                 await asyncio.wait(self._calls)
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
+        if self._scan_timer is not None:
+            self._scan_timer.cancel()
+            self._scan_timer = None
 
     def _send(self) -> None:
         self._scheduled = False
         self._drop()
-        self._waiting = [asked for asked in self._waiting if not asked.answer.done()]
-        while self._waiting and len(self._calls) < self._places:
+        self._waiting = [pending for pending in self._waiting if not pending.future.done()]
+        while self._waiting and len(self._calls) < self._max_in_flight:
             batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
-            call = asyncio.ensure_future(self._run([asked.item for asked in batch]))
+            call = asyncio.ensure_future(self._run([pending.item for pending in batch]))
             self._calls[call] = batch
             self._meter.sizes.observe(len(batch))
-            call.add_done_callback(self._answered)
+            call.add_done_callback(self._deliver)
 
     def _drop(self) -> None:
-        for asked in self._waiting:
-            if asked.errand is not None and asked.errand.left and not asked.answer.done():
-                asked.answer.set_exception(asked.errand.error())
+        for pending in self._waiting:
+            if pending.scope is not None and pending.scope.left and not pending.future.done():
+                pending.future.set_exception(pending.scope.error())
 
-    def _answered(self, call: asyncio.Future[Sequence[Answer | Exception]]) -> None:
+    def _deliver(self, call: asyncio.Future[Sequence[Result | Exception]]) -> None:
         batch = self._calls.pop(call)
-        for asked, answer in zip(batch, _answers_of(call, len(batch)), strict=True):
-            if asked.answer.done():
+        for pending, result in zip(batch, _results_of(call, len(batch)), strict=True):
+            if pending.future.done():
                 continue
-            if isinstance(answer, Exception):
-                asked.answer.set_exception(answer)
+            if isinstance(result, Exception):
+                pending.future.set_exception(result)
             else:
-                asked.answer.set_result(answer)
+                pending.future.set_result(result)
         self._send()
 
-    def _look(self, patience: Patience[Item]) -> None:
+    def _scan(self, patience: Patience[Item]) -> None:
         """Time out items. One scan of all costs less than a timer for each."""
         loop = asyncio.get_running_loop()
         self._drop()
-        everyone = [asked for batch in (self._waiting, *self._calls.values()) for asked in batch]
-        left = [asked for asked in everyone if not asked.answer.done()]
-        for asked in left:
-            is_overdue = loop.time() - asked.since >= patience.seconds
-            error = patience.overdue(asked.item) if is_overdue else None
+        submitted = [pending for batch in (self._waiting, *self._calls.values()) for pending in batch]
+        unanswered = [pending for pending in submitted if not pending.future.done()]
+        for pending in unanswered:
+            is_overdue = loop.time() - pending.since >= patience.seconds
+            error = patience.overdue(pending.item) if is_overdue else None
             if error is not None:
-                asked.answer.set_exception(error)
-        self._looking = loop.call_later(patience.seconds / LOOKS, self._look, patience) if left else None
+                pending.future.set_exception(error)
+        self._scan_timer = loop.call_later(patience.seconds / SCANS, self._scan, patience) if unanswered else None
 
 
-def _answers_of(call: asyncio.Future[Sequence[Answer | Exception]], count: int) -> Sequence[Answer | Exception]:
+def _results_of(call: asyncio.Future[Sequence[Result | Exception]], count: int) -> Sequence[Result | Exception]:
     """Return `count` answers of a call. If it failed, each is its error; a missing answer is a ValueError.
 
     The error is not raised here: its traceback would reference the waiting futures, and they the error.
@@ -149,6 +149,6 @@ def _answers_of(call: asyncio.Future[Sequence[Answer | Exception]], count: int) 
     error = call.exception()
     if error is not None and not isinstance(error, Exception):
         raise error
-    answers = list(call.result()[:count]) if error is None else []
-    missing = count - len(answers)
-    return [*answers, *[error or ValueError(f"{missing} of {count} items have no answer")] * missing]
+    results = list(call.result()[:count]) if error is None else []
+    missing = count - len(results)
+    return [*results, *[error or ValueError(f"{missing} of {count} items have no answer")] * missing]

@@ -15,7 +15,7 @@ from guidsvc.errors import ClientDisconnected, DeadlineExceeded, GuidsvcError
 class CancelScope:
     """The work for one request, or for one part of a batch."""
 
-    __slots__ = ("begun", "caller", "gone", "is_persistent", "kept", "left", "task")
+    __slots__ = ("begun", "caller", "gone", "is_persistent", "left", "shield_depth", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[object] | None = None  # set while a task runs it
@@ -29,7 +29,7 @@ class CancelScope:
         """It was cancelled because the client disconnected, not because the deadline passed."""
         self.is_persistent = False
         """It continues after its client has disconnected."""
-        self.kept = 0
+        self.shield_depth = 0
         """The number of `shielded` blocks that it is in."""
 
     def cancel(self, *, gone: bool) -> None:
@@ -39,7 +39,7 @@ class CancelScope:
         """
         if not self.left and not (gone and self.is_persistent):
             self.left, self.gone = True, gone
-            if self.task is not None and not self.kept:
+            if self.task is not None and not self.shield_depth:
                 self.task.cancel()
 
     def error(self) -> GuidsvcError:
@@ -51,35 +51,35 @@ class CancelScope:
         )
 
 
-CURRENT: ContextVar[CancelScope | None] = ContextVar("errand", default=None)
+CURRENT: ContextVar[CancelScope | None] = ContextVar("cancel_scope", default=None)
 
 
 def checkpoint() -> None:
     """Raise DeadlineExceeded or ClientDisconnected if the current scope is cancelled. Do nothing without a scope."""
-    errand = CURRENT.get()
-    if errand is not None and errand.left:
-        raise errand.error()
+    scope = CURRENT.get()
+    if scope is not None and scope.left:
+        raise scope.error()
 
 
 def persist() -> None:
     """Continue the current scope even if its client disconnects. Its deadline still applies."""
-    errand = CURRENT.get()
-    if errand is not None:
-        errand.is_persistent = True
+    scope = CURRENT.get()
+    if scope is not None:
+        scope.is_persistent = True
 
 
 class shielded:  # noqa: N801  # reads as a statement: `with shielded():`
     """A context manager that suppresses cancellation of the current scope inside the block."""
 
-    __slots__ = ("_errand",)
+    __slots__ = ("_scope",)
 
     def __enter__(self) -> None:  # noqa: D105  # see the class
-        errand = self._errand = CURRENT.get()
-        if errand is not None:
-            errand.kept += 1
+        scope = self._scope = CURRENT.get()
+        if scope is not None:
+            scope.shield_depth += 1
 
     def __exit__(  # noqa: D105
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._errand is not None:
-            self._errand.kept -= 1
+        if self._scope is not None:
+            self._scope.shield_depth -= 1

@@ -5,7 +5,7 @@ from weakref import WeakValueDictionary
 
 from guidsvc.errors import Contention
 
-TURN_SECONDS = 10.0
+WAIT_SECONDS = 10.0
 """How long a write waits for earlier writes of the same GUID, in seconds."""
 
 
@@ -15,13 +15,13 @@ class KeyedLock:
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # only locks in use
 
-    def acquire(self, guid: str, seconds: float = TURN_SECONDS) -> "_Turn":
+    def acquire(self, guid: str, seconds: float = WAIT_SECONDS) -> "_Acquisition":
         """Return the lock of a GUID, for use with `async with`. Entering raises Contention after a timeout."""
-        taken = guid in self._locks  # a writer holds it, waits for it, or is just being woken
-        return _Turn(guid, self._locks.setdefault(guid, asyncio.Lock()), seconds if taken else None)
+        is_in_use = guid in self._locks  # a writer holds it, waits for it, or is just being woken
+        return _Acquisition(guid, self._locks.setdefault(guid, asyncio.Lock()), seconds if is_in_use else None)
 
 
-class _Turn:
+class _Acquisition:
     """One use of a GUID's lock. It waits at most `seconds`; None means that the lock is free."""
 
     __slots__ = ("_guid", "_lock", "_seconds")

@@ -17,7 +17,7 @@ FILES = 64
 """Maximum number of open temporary files."""
 MEMORY_BYTES = 1024 * 1024
 """Bytes that a request may buffer in memory before it needs a temporary file."""
-HELD_PART = 4
+BUFFERED_PART = 4
 """Batch lines that wait in memory may take 1/HELD_PART of the size limit of all temporary files."""
 
 
@@ -25,14 +25,14 @@ class TemporarySpace:
     """The space of a process: `request_bytes` for each request, `total_bytes` and `files` for all of them."""
 
     def __init__(self, request_bytes: int = REQUEST_BYTES, total_bytes: int = TOTAL_BYTES, files: int = FILES) -> None:
-        self._most_files = max(1, files)
+        self._max_files = max(1, files)
         self._files: Counter[str | None] = Counter()
         self._request_bytes = request_bytes
-        self._left = total_bytes
-        self._most_of_owner = max(request_bytes, total_bytes // 2)
-        self._taken_by: Counter[str] = Counter()
-        self._most_held = total_bytes // HELD_PART
-        self._held: Counter[str | None] = Counter()
+        self._free_bytes = total_bytes
+        self._max_bytes_of_owner = max(request_bytes, total_bytes // 2)
+        self._used_by_owner: Counter[str] = Counter()
+        self._max_buffered_bytes = total_bytes // BUFFERED_PART
+        self._buffered_bytes: Counter[str | None] = Counter()
 
     @contextmanager
     def share(self) -> Iterator["Share"]:
@@ -48,74 +48,75 @@ class TemporarySpace:
 
         `owner` is None without access control.
         """
-        if size > self._left:
+        if size > self._free_bytes:
             raise Overloaded("the temporary files of all batches have reached their size limit; retry later")
         if owner is not None:
-            if self._taken_by[owner] + size > self._most_of_owner:
+            if self._used_by_owner[owner] + size > self._max_bytes_of_owner:
                 raise Overloaded(
                     "the temporary files of this owner's batches have reached their size limit; retry later"
                 )
-            self._taken_by[owner] += size
-            if not self._taken_by[owner]:
-                del self._taken_by[owner]
-        self._left -= size
+            self._used_by_owner[owner] += size
+            if not self._used_by_owner[owner]:
+                del self._used_by_owner[owner]
+        self._free_bytes -= size
 
     def take_file(self, owner: str | None) -> None:
         """Take a file descriptor for a temporary file. Raise Overloaded if other requests have taken them."""
-        most = self._most_files if owner is None else max(1, self._most_files // 2)
-        if self._files.total() >= self._most_files or self._files[owner] >= most:
+        limit = self._max_files if owner is None else max(1, self._max_files // 2)
+        if self._files.total() >= self._max_files or self._files[owner] >= limit:
             raise Overloaded("too many temporary files of batches are open; retry later")
         self._files[owner] += 1
 
-    def give_back_files(self, count: int, owner: str | None) -> None:
+    def return_files(self, count: int, owner: str | None) -> None:
         """Return `count` file descriptors."""
         self._files[owner] -= count
         if not self._files[owner]:
             del self._files[owner]
 
-    def hold(self, more: int, owner: str | None) -> None:
-        """Add `more` bytes, possibly negative, to the memory that batches hold. Raise Overloaded at the limit."""
-        most = self._most_held if owner is None else self._most_held // 2
-        if more > 0 and (more > self._most_held - self._held.total() or self._held[owner] + more > most):
+    def hold(self, change_bytes: int, owner: str | None) -> None:
+        """Add `change_bytes`, possibly negative, to the memory that batches hold. Raise Overloaded at the limit."""
+        limit = self._max_buffered_bytes if owner is None else self._max_buffered_bytes // 2
+        free_bytes = self._max_buffered_bytes - self._buffered_bytes.total()
+        if change_bytes > 0 and (change_bytes > free_bytes or self._buffered_bytes[owner] + change_bytes > limit):
             raise Overloaded("the waiting lines of all batches have reached their memory limit; retry later")
-        self._held[owner] += more
-        if not self._held[owner]:
-            del self._held[owner]
+        self._buffered_bytes[owner] += change_bytes
+        if not self._buffered_bytes[owner]:
+            del self._buffered_bytes[owner]
 
 
 class Share:
-    """The space of one request, of which it has `taken` some bytes and may take `most`.
+    """The space of one request, of which it uses `used_bytes` and may use `limit_bytes`.
 
     With access control, `owner` must be set before anything is taken.
     """
 
-    __slots__ = ("_files", "_held", "_space", "most", "owner", "taken")
+    __slots__ = ("_buffered_bytes", "_files", "_space", "limit_bytes", "owner", "used_bytes")
 
-    def __init__(self, space: TemporarySpace, most: int) -> None:
+    def __init__(self, space: TemporarySpace, limit_bytes: int) -> None:
         self._space = space
-        self.most = most
-        self.taken = 0
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
         self._files = 0
-        self._held = 0
+        self._buffered_bytes = 0
         self.owner: str | None = None
 
     @property
     def left(self) -> int:
         """Bytes that the request may still take, if other requests leave them."""
-        return self.most - self.taken
+        return self.limit_bytes - self.used_bytes
 
     def take(self, size: int) -> None:
         """Take `size` more bytes. Raise SpaceUsed over the request's limit, Overloaded if others have taken them."""
         if size > self.left:
-            raise SpaceUsed(self.most)
+            raise SpaceUsed(self.limit_bytes)
         self._space.take(size, self.owner)
-        self.taken += size
+        self.used_bytes += size
 
     def give_back(self, size: int) -> None:
         """Return `size` bytes that were taken but not used."""
-        size = min(size, self.taken)
+        size = min(size, self.used_bytes)
         self._space.take(-size, self.owner)
-        self.taken -= size
+        self.used_bytes -= size
 
     def take_file(self) -> None:
         """Take a file descriptor for one more temporary file. Raise Overloaded if other requests have taken them."""
@@ -124,13 +125,13 @@ class Share:
 
     def hold(self, size: int) -> None:
         """Set the memory that waiting batch lines hold to `size` bytes. Raise Overloaded if batches hold too much."""
-        self._space.hold(size - self._held, self.owner)
-        self._held = size
+        self._space.hold(size - self._buffered_bytes, self.owner)
+        self._buffered_bytes = size
 
     def close(self) -> None:
         """Return everything taken. Nothing can be taken afterwards."""
         self.hold(0)
-        self._space.give_back_files(self._files, self.owner)
+        self._space.return_files(self._files, self.owner)
         self._files = 0
-        self.give_back(self.taken)
-        self.most = 0
+        self.give_back(self.used_bytes)
+        self.limit_bytes = 0

@@ -44,7 +44,7 @@ from guidsvc.errors import (
     InProgress,
     OutcomeUnknown,
 )
-from guidsvc.runtime import cancel_scope as errand
+from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.services import write_attempt as attempts
@@ -118,12 +118,12 @@ class Idempotency:
         Exceptions of `work` propagate and are not stored. Raise IdempotencyMismatch, InProgress, OutcomeUnknown or
         ReceiptsFull as described above.
         """
-        with errand.shielded():  # no cancellation between a write and its receipt
+        with cancel_scope.shielded():  # no cancellation between a write and its receipt
             deadline = self._term.deadline
             receipt, fresh = await self._claim(request)
             if receipt.answer is not None:
                 return await self._replay(request, receipt.answer), True
-            errand.persist()
+            cancel_scope.persist()
             async with self._held(request, receipt, deadline, fresh=fresh) as (hold, attempt):
                 seed = bytes.fromhex(receipt.seed)
                 answer = await work(lambda place: LeasedDraw(self._seeded(seed, place, receipt.claimed), hold))

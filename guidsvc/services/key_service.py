@@ -21,7 +21,7 @@ from guidsvc.errors import (
     NoSuchKey,
     OutcomeUnknown,
 )
-from guidsvc.runtime import cancel_scope as errand
+from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository
 
@@ -152,8 +152,8 @@ class KeyService:
 
     async def _swap(self, action: KeyAction, old: ApiKey | None, new: ApiKey) -> bool:
         """Swap in the store. Once sent, the write is shielded from cancellation and completes."""
-        errand.checkpoint()
-        with errand.shielded():
+        cancel_scope.checkpoint()
+        with cancel_scope.shielded():
             try:
                 swapped = await self._api_keys.swap(old, new)
             except BaseException as error:

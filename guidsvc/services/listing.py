@@ -52,7 +52,7 @@ class RecordListing:
         size = 0
         name = caller.owner if queue_name is None else queue_name
         parts = self._portions(query, caller, name, query.page + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
-        async with self._pages.place(name), aclosing(parts):
+        async with self._pages.slot(name), aclosing(parts):
             async for part in parts:
                 for record in part:
                     size += size_of(record)
@@ -80,7 +80,7 @@ class RecordListing:
     async def count(self, query: ListQuery, caller: Caller, queue_name: str | None = None) -> int:
         """Count the records that a query selects."""
         name = caller.owner if queue_name is None else queue_name
-        async with self._pages.place(name):
+        async with self._pages.slot(name):
             return await self._records.count(self._selection(query, caller, name))
 
     def _portions(  # what a portion depends on

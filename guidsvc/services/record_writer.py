@@ -9,7 +9,7 @@ from guidsvc.domain import lifecycle as rules
 from guidsvc.domain.caller import Caller, authorize
 from guidsvc.domain.record import Record
 from guidsvc.errors import Contention, GuidsvcError, NotFound, OutcomeUnknown, QuotaExceeded
-from guidsvc.runtime import cancel_scope as errand
+from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.keyed_lock import KeyedLock
 from guidsvc.services.quota import Quota
@@ -101,8 +101,8 @@ class RecordWriter:
         nothing changed, if the race is lost, or if `not_after` or the end of the reservation has passed.
         """
         async with self._quota.reserve(old, new) as place_until:
-            errand.checkpoint()
-            with errand.shielded():
+            cancel_scope.checkpoint()
+            with cancel_scope.shielded():
                 return await self._noted(action, old, new, caller, earliest(place_until, not_after))
 
     async def _noted(

@@ -9,7 +9,7 @@ import asyncio
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.services.receipt_quota import unpack, unpack_small
 
-PLACES = 2
+READERS = 2
 """Maximum number of large responses unpacked concurrently, one per caller."""
 WAIT_SECONDS = 1.0
 """Maximum time that a replay waits for its place."""
@@ -19,7 +19,7 @@ class StoredResponseReader:
     """The reader of stored responses, shared by all callers in a process."""
 
     def __init__(self, wait_seconds: float = WAIT_SECONDS) -> None:
-        self._places = FairSemaphore(PLACES)
+        self._slots = FairSemaphore(READERS)
         self._wait_seconds = wait_seconds
 
     async def read(self, queue_name: str, text: str) -> bytes:
@@ -28,5 +28,5 @@ class StoredResponseReader:
         if rendered is not None:
             return rendered
         refusal = "too many large stored answers are being read; retry later"
-        async with self._places.place_within(queue_name, self._wait_seconds, refusal):
+        async with self._slots.slot_within(queue_name, self._wait_seconds, refusal):
             return await asyncio.to_thread(unpack, text)

@@ -114,12 +114,12 @@ class BatchHandler(Handler):
     async def _place_within(self, places: FairSemaphore, seconds: float | None) -> AsyncIterator[None]:
         """Hold one of these slots in the block; Overloaded if none is free within `seconds`."""
         self.release_slot()
-        async with places.place_within(self.queue_name, seconds, "too many batches are in progress"):
+        async with places.slot_within(self.queue_name, seconds, "too many batches are in progress"):
             yield
 
     def _reader_place(self) -> AbstractAsyncContextManager[None]:
         """Return a slot for parsing on the event loop."""
-        return self._places.readers.place(self.queue_name)
+        return self._places.readers.slot(self.queue_name)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         if self._lines is not None:

@@ -56,22 +56,22 @@ class FairQueue(Generic[W]):
     def pop(self, is_eligible: Callable[[Hashable], bool]) -> tuple[Hashable, W] | None:
         """Remove and return the first waiter of the next eligible group, or return None if no eligible group waits."""
         while True:
-            found = next(((group,) for group in self._groups if is_eligible(group)), None)  # a group may be None
-            if found is None:
+            eligible = next(((group,) for group in self._groups if is_eligible(group)), None)  # a group may be None
+            if eligible is None:
                 return None
-            waiter = self._pop_first(found[0])
+            waiter = self._pop_first(eligible[0])
             if waiter is not None:
-                return found[0], waiter
+                return eligible[0], waiter
 
     def _pop_first(self, group: Hashable) -> W | None:
         """Remove and return a group's first waiter that is not done. A group without waiters loses its entry."""
-        waiters, found = self._groups[group], None
-        while waiters and found is None:
+        waiters, first = self._groups[group], None
+        while waiters and first is None:
             waiter, _ = waiters.popitem(last=False)
             self.length -= 1
-            found = None if waiter.done() else waiter
+            first = None if waiter.done() else waiter
         if waiters:
             self._groups.move_to_end(group)
         else:
             del self._groups[group]
-        return found
+        return first

@@ -5,20 +5,20 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from guidsvc.errors import Overloaded
-from guidsvc.runtime.fairness.fair_slots import FairPlaces
+from guidsvc.runtime.fairness.fair_slots import FairSlots
 
 
 class FairSemaphore:
-    """A semaphore of `places` slots. If it has several, one group, such as an owner, never holds all of them."""
+    """A semaphore of `slots` slots. If it has several, one group, such as an owner, never holds all of them."""
 
-    def __init__(self, places: int) -> None:
-        self._places: FairPlaces[asyncio.Future[None]] = FairPlaces(places, max(1, places - 1))
+    def __init__(self, slots: int) -> None:
+        self._slots: FairSlots[asyncio.Future[None]] = FairSlots(slots, max(1, slots - 1))
 
     @asynccontextmanager
-    async def place(self, group: Hashable) -> AsyncIterator[None]:
+    async def slot(self, group: Hashable) -> AsyncIterator[None]:
         """Hold a slot inside the block. Wait if no slot is free, or if the group is at its limit."""
         key = (group,)  # so that None is a group like any other
-        if not self._places.take(key):  # overtakes no one: with a slot free, all waiting groups are at their limit
+        if not self._slots.take(key):  # overtakes no one: with a slot free, all waiting groups are at their limit
             await self._wait(key)
         try:
             yield
@@ -26,29 +26,29 @@ class FairSemaphore:
             self._release(key)
 
     @asynccontextmanager
-    async def place_within(self, group: Hashable, seconds: float | None, refusal: str) -> AsyncIterator[None]:
+    async def slot_within(self, group: Hashable, seconds: float | None, refusal: str) -> AsyncIterator[None]:
         """Hold a slot inside the block. Raise Overloaded, with this text, after a wait of `seconds`; None waits on."""
-        async with AsyncExitStack() as held:
+        async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(seconds):
-                    await held.enter_async_context(self.place(group))
+                    await stack.enter_async_context(self.slot(group))
             except TimeoutError as error:
                 raise Overloaded(refusal) from error
             yield
 
     def _release(self, group: Hashable) -> None:
-        turn = self._places.release(group)
-        if turn is not None:
-            turn.set_result(None)
+        future = self._slots.release(group)
+        if future is not None:
+            future.set_result(None)
 
     async def _wait(self, group: Hashable) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._places.waiting.append(group, turn)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._slots.waiting.append(group, future)
         try:
-            await turn
+            await future
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if future.done() and not future.cancelled():
                 self._release(group)
             else:
-                self._places.waiting.remove(group, turn)
+                self._slots.waiting.remove(group, future)
             raise

@@ -119,7 +119,7 @@ class FairBulkhead(Bulkhead):
         """Run the work when it is the group's turn. The time limit includes the wait."""
         since = time.monotonic()
         try:
-            async with asyncio.timeout(self._seconds), self._places.place(group):
+            async with asyncio.timeout(self._seconds), self._places.slot(group):
                 return await self.run(work, since=since)
         except TimeoutError as error:
             raise StoreUnavailable(UNANSWERED) from error

@@ -137,7 +137,7 @@ class Finder:
     async def _run(self, work: Callable[[sqlite3.Connection], _Found], queue_name: str | None = None) -> _Found:
         """Run the work in a thread; waiting callers take turns."""
         try:
-            async with asyncio.timeout(self._seconds), self._places.place(queue_name):
+            async with asyncio.timeout(self._seconds), self._places.slot(queue_name):
                 return await self._search(work)
         except TimeoutError as error:
             raise StoreUnavailable(f"SQLite: a search took longer than {self._seconds} s") from error

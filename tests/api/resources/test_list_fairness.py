@@ -7,16 +7,18 @@ from contextlib import closing
 import pytest
 
 from guidsvc.domain.commands import ListQuery
+from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.selection import Selection
-from guidsvc.services.listing import PAGES, GuidService
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.listing import PAGES
 from guidsvc.store import open_store
 from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.sqlite.store import path_of_url
 from tests.conftest import FakeClock, Serving
 from tests.support.http_client import hang_up, read_reply
-from tests.unit.services.test_guid_service import TERMS
 
 REQUESTS = 48
+TERMS = RetentionPolicy(lifetime=3600, retention=600)
 MANY = """
     WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 50000)
     INSERT INTO records (guid, user, owner, expire, version, created, updated, purge_at)

@@ -21,7 +21,7 @@ from guidsvc.cache.redis_link import open_link
 from guidsvc.cache.timings import CacheTimings
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
-from guidsvc.runtime import cancel_scope as errand
+from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.store.cache_fence import Fence, Mode
 from guidsvc.store.contract import WOULD_BLOCK
@@ -774,13 +774,13 @@ async def test_what_is_done_beside_a_request_is_no_part_of_it(
     gated.records[GUID] = record(clock())
     trace = RequestTrace("a")
     tracing.CURRENT.set(trace)
-    errand.CURRENT.set(CancelScope())
+    cancel_scope.CURRENT.set(CancelScope())
     seen: list[tuple[object, object]] = []
     call = cache._link.call
 
     async def noted(*given: Any, **named: Any) -> Any:
         if given[0] is FILL:  # the fence monitor calls Redis too
-            seen.append((tracing.CURRENT.get(), errand.CURRENT.get()))
+            seen.append((tracing.CURRENT.get(), cancel_scope.CURRENT.get()))
         return await call(*given, **named)
 
     cache._link.call = noted  # type: ignore[method-assign]

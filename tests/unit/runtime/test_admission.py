@@ -58,7 +58,7 @@ class Work:
 def assert_empty(admission: Admission) -> None:
     """Nothing is left of requests that have ended: no place, no waiter, no entry of a caller."""
     assert (admission.in_progress, admission.waiting) == (0, 0)
-    assert admission._places._taken == {}
+    assert admission._slots._held_slots == {}
     assert len(admission._waiting._groups) == 0
 
 

@@ -18,7 +18,7 @@ FAULT = "background task failed"
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "RESTART_SECONDS", 0.0)
 
 
 class Works:
@@ -71,7 +71,7 @@ async def test_it_is_cancelled_at_the_end_between_two_attempts_too(
     monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(FAULT)
-    monkeypatch.setattr(module, "AGAIN_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "RESTART_SECONDS", 3600.0)
     works = Works(ValueError())
     async with asyncio.timeout(30), running_in_background(works.keep):
         await asyncio.sleep(0)

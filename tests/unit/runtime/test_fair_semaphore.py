@@ -39,7 +39,7 @@ class Work:
 
     async def _do(self, group: str | None) -> None:
         end = asyncio.Event()
-        async with self.places.place(group):
+        async with self.places.slot(group):
             self.running.append(group)
             self.order.append(group)
             self._ends.append(end)
@@ -124,5 +124,5 @@ async def test_a_waiter_that_is_cancelled_in_the_turn_in_which_a_place_is_freed_
             await work.end_first()
     results = await asyncio.gather(*work.tasks, return_exceptions=True)
     assert [type(result) for result in results] == [type(None), *[asyncio.CancelledError] * 2, *[type(None)] * 2]
-    async with asyncio.timeout(30), work.places.place("a"), work.places.place("b"):
+    async with asyncio.timeout(30), work.places.slot("a"), work.places.slot("b"):
         pass

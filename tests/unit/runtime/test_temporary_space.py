@@ -19,7 +19,7 @@ def test_one_owner_has_at_most_half_of_the_space() -> None:
         other.take(10)
         second.give_back(4)
         third.take(4)
-    assert space._taken_by == {}
+    assert space._used_by_owner == {}
 
 
 def test_without_access_control_there_are_no_owners() -> None:
