@@ -31,15 +31,15 @@ _log = structlog.get_logger(__name__)
 class FenceView(NamedTuple):
     """A reading of the fence. Local times: of the request, of the reply, and since when the fence has been the same."""
 
-    sight: FenceReading
-    asked: float
-    told: float
+    reading: FenceReading
+    requested_at: float
+    received_at: float
     since: float
 
     @property
     def fence(self) -> Fence:
         """The fence that was read."""
-        return self.sight.fence
+        return self.reading.fence
 
 
 class FenceMonitor:
@@ -63,7 +63,7 @@ class FenceMonitor:
         self._timing = timing
         self._timer = timer
         self._view: FenceView | None = None
-        self._looking: asyncio.Task[FenceView] | None = None
+        self._refresh_task: asyncio.Task[FenceView] | None = None
         self._hold_down = timing.hold_down
 
     @property
@@ -74,59 +74,60 @@ class FenceMonitor:
     async def fresh(self) -> FenceView:
         """Return a reading younger than the poll interval, so most of its lease is left; may raise Unavailable."""
         view = self._view
-        if view is not None and self._timer() - view.asked < self._timing.poll:
+        if view is not None and self._timer() - view.requested_at < self._timing.poll:
             return view
-        return await self.look()
+        return await self.refresh()
 
-    async def look(self) -> FenceView:
+    async def refresh(self) -> FenceView:
         """Read the fence; concurrent callers share one request."""
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look())
-            self._looking.add_done_callback(self._looked)
-        return await asyncio.shield(self._looking)
+        if self._refresh_task is None:
+            self._refresh_task = asyncio.create_task(self._refresh())
+            self._refresh_task.add_done_callback(self._refresh_done)
+        return await asyncio.shield(self._refresh_task)
 
     def quiet_at(self, view: FenceView) -> float:
         """Return when no process can act on an older view any more; an empty epoch means that none has one."""
-        return view.since + self._timing.waited(self._timing.fence_lease) if view.fence.epoch else view.since
+        return view.since + self._timing.waiter_seconds(self._timing.fence_lease) if view.fence.epoch else view.since
 
-    async def off(self, seen: Fence) -> None:
-        """Set the fence to OFF, unless it has changed since `seen`: the contents of Redis are void."""
-        await self._fence.swap(seen, _off(seen, seen.gen + 1))
-        await self.look()
+    async def off(self, expected: Fence) -> None:
+        """Set the fence to OFF, unless it has changed since `expected`: the contents of Redis are void."""
+        await self._fence.swap(expected, _off(expected, expected.gen + 1))
+        await self.refresh()
 
     async def keep(self) -> None:
         """Poll the fence, and move it to its next mode when due, until cancelled."""
-        told = False
+        is_reported = False
         while True:
             try:
-                await self._move(await self.look())
-                told = False
+                await self._move(await self.refresh())
+                is_reported = False
             except CacheUnavailable:
                 pass  # the link logs it
             except GuidsvcError as error:
-                if not told:
+                if not is_reported:
                     _log.warning("cache fence unreadable, cache disabled", error=str(error))
-                told = True
+                is_reported = True
             except Exception:  # noqa: BLE001  # logged; without this task no cache would be used again
                 _log.exception("moving the cache fence failed, retrying")
             await asyncio.sleep(self._timing.poll)
 
-    async def _look(self) -> FenceView:
-        asked = self._timer()
-        sight = await self._fence.read()
-        told, before = self._timer(), self._view
-        same = before is not None and before.fence == sight.fence
-        view = self._view = FenceView(sight, asked, told, before.since if before is not None and same else told)
-        is_on = sight.fence.mode is Mode.ON
-        self.until = asked + self._timing.held(self._timing.fence_lease) if is_on else 0.0
-        if not same:
+    async def _refresh(self) -> FenceView:
+        requested_at = self._timer()
+        reading = await self._fence.read()
+        received_at, before = self._timer(), self._view
+        is_unchanged = before is not None and before.fence == reading.fence
+        since = before.since if before is not None and is_unchanged else received_at
+        view = self._view = FenceView(reading, requested_at, received_at, since)
+        is_on = reading.fence.mode is Mode.ON
+        self.until = requested_at + self._timing.holder_seconds(self._timing.fence_lease) if is_on else 0.0
+        if not is_unchanged:
             self._changed(before, view)
         return view
 
-    def _looked(self, looking: asyncio.Task[FenceView]) -> None:
-        self._looking = None
-        if not looking.cancelled():
-            looking.exception()  # mark it as retrieved: callers of look() get it, and there may be none
+    def _refresh_done(self, task: asyncio.Task[FenceView]) -> None:
+        self._refresh_task = None
+        if not task.cancelled():
+            task.exception()  # mark it as retrieved: callers of refresh() get it, and there may be none
 
     def _changed(self, before: FenceView | None, view: FenceView) -> None:
         mode = view.fence.mode
@@ -136,9 +137,9 @@ class FenceMonitor:
         elif mode is Mode.OFF and before is not None and before.fence.mode is not Mode.OFF:
             _log.warning("cache disabled, writing to the store only", gen=view.fence.gen)
         if mode is Mode.OFF and before is not None and before.fence.mode is Mode.ON:
-            lasted = view.told - before.since > HOLD_DOWNS * self._timing.hold_down
-            longer = min(2 * self._hold_down, HOLD_DOWNS * self._timing.hold_down)
-            self._hold_down = self._timing.hold_down if lasted else longer
+            was_stable = view.received_at - before.since > HOLD_DOWNS * self._timing.hold_down
+            doubled = min(2 * self._hold_down, HOLD_DOWNS * self._timing.hold_down)
+            self._hold_down = self._timing.hold_down if was_stable else doubled
 
     async def _move(self, view: FenceView) -> None:
         """Move the fence to its next mode, if due."""
@@ -147,22 +148,22 @@ class FenceMonitor:
         if up_since is None:
             return
         if fence.mode is Mode.OFF:
-            well = not fence.epoch or now >= up_since + self._hold_down
-            if well and now >= self.quiet_at(view):
+            is_healthy = not fence.epoch or now >= up_since + self._hold_down
+            if is_healthy and now >= self.quiet_at(view):
                 await self._arm(fence)
         elif await self._link.epoch_lost(fence.epoch):
             await self.off(fence)
-        elif fence.mode is Mode.ARM and now >= view.since + self._timing.waited(self._timing.fence_lease):
+        elif fence.mode is Mode.ARM and now >= view.since + self._timing.waiter_seconds(self._timing.fence_lease):
             await self._fence.swap(fence, fence._replace(mode=Mode.ON))
-            await self.look()
+            await self.refresh()
 
     async def _arm(self, fence: Fence) -> None:
-        boot = await self._link.begin_epoch(fence.gen + 1)
-        gen = boot.gen
+        epoch = await self._link.begin_epoch(fence.gen + 1)
+        gen = epoch.gen
         # A later generation means that the store was restored to an older state: its generation must catch up first.
-        new = Fence(Mode.ARM, gen, boot.name) if gen == fence.gen + 1 else _off(fence, gen)
+        new = Fence(Mode.ARM, gen, epoch.name) if gen == fence.gen + 1 else _off(fence, gen)
         await self._fence.swap(fence, new)
-        await self.look()
+        await self.refresh()
 
 
 def _off(before: Fence, gen: int) -> Fence:

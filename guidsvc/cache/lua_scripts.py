@@ -31,14 +31,14 @@ class MemoryGuard:
     """A rising counter in Redis that only this process writes; a lower value shows that Redis was rolled back."""
 
     def __init__(self) -> None:
-        self._boot = ""
-        self._reached = self._drawn = 0
+        self._epoch = ""
+        self._confirmed = self._issued = 0
 
-    def next(self, boot: str) -> tuple[int, int]:
+    def next(self, epoch: str) -> tuple[int, int]:
         """Return the value that the counter must have reached in this epoch, and the next value to set."""
-        self._drawn += 1
-        return self._reached if boot == self._boot else 0, self._drawn
+        self._issued += 1
+        return self._confirmed if epoch == self._epoch else 0, self._issued
 
-    def reach(self, boot: str, number: int) -> None:
+    def reach(self, epoch: str, number: int) -> None:
         """Note that Redis confirmed this value."""
-        self._boot, self._reached = boot, number
+        self._epoch, self._confirmed = epoch, number

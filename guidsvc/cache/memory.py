@@ -116,10 +116,10 @@ class MemoryCache(DelegatingRecords):
         self._entries.pop(guid, None)
 
     def _unmark(self, guid: str) -> None:
-        left = self._marked.pop(guid) - 1
-        if left:
-            self._marked[guid] = left
+        remaining = self._marked.pop(guid) - 1
+        if remaining:
+            self._marked[guid] = remaining
 
 
 def _weigh(_guid: str, record: Record) -> int:
-    return record.held_bytes
+    return record.memory_bytes

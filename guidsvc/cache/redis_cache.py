@@ -45,7 +45,7 @@ GRAIN = 0.002
 """Seconds by which a lease ends early: Redis rounds its start and its end to whole milliseconds."""
 DECODED_BYTES = 1024
 """Values up to this size are cached in decoded form, so they need not be parsed again."""
-HELD_BYTES = 256
+ENTRY_BYTES = 256
 """Estimated memory of an L1 entry, without its record."""
 TIMING = CacheTimings()
 
@@ -81,21 +81,21 @@ async def open_redis_cache(
                 await cache.aclose()
 
 
-class _Held(NamedTuple):
+class _Entry(NamedTuple):
     """A record in L1, and the end of its lease by the local timer."""
 
     record: Record
     until: float
 
 
-class _Reading:
-    """The current readers of a key. `spoiled` means that the key is being written: L1 must not store their result."""
+class _KeyReaders:
+    """The current readers of a key. `is_invalidated`: the key is being written, so L1 must not store their result."""
 
-    __slots__ = ("readers", "spoiled")
+    __slots__ = ("count", "is_invalidated")
 
     def __init__(self) -> None:
-        self.readers = 0
-        self.spoiled = False
+        self.count = 0
+        self.is_invalidated = False
 
 
 class RedisCache(DelegatingRecords):
@@ -119,21 +119,21 @@ class RedisCache(DelegatingRecords):
         self._clock = clock
         self._timing = timing
         self._timer = timer
-        self._held = bounded(size_bytes // 2, _weigh_held)
-        self._reading: dict[str, _Reading] = {}
+        self._entries = bounded(size_bytes // 2, _weigh_entry)
+        self._key_readers: dict[str, _KeyReaders] = {}
         self._decodings = bounded(size_bytes // 2, _weigh_decoding)  # never stale: the key is the encoded value
-        self._beside = BackgroundTasks()
+        self._background = BackgroundTasks()
         self.monitor = FenceMonitor(fence, link, timing=timing, timer=timer, meter=meter)
-        self._windows = WriteWindows(link, self.monitor, timing=timing, timer=timer, spawn=self._beside_requests)
+        self._windows = WriteWindows(link, self.monitor, timing=timing, timer=timer, spawn=self._run_in_background)
 
     def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
         """Return the record from L1; if no cache is in use, return what the store returns without waiting."""
-        held: _Held | None = self._held.get(guid)
+        entry: _Entry | None = self._entries.get(guid)
         now = self._timer()
         if now < self.monitor.until:
-            if held is not None and now < held.until:
+            if entry is not None and now < entry.until:
                 self._meter.l1_hits += 1
-                return held.record
+                return entry.record
             return WOULD_BLOCK
         record = self._records.get_nowait(guid)
         if record is not WOULD_BLOCK:
@@ -144,10 +144,10 @@ class RedisCache(DelegatingRecords):
         """Return the record from L1, else from Redis, else from the store."""
         misses = self._meter.misses
         at_hand = self.get_nowait(guid)
-        boot = self.monitor.usable if at_hand is WOULD_BLOCK else None
-        if boot is not None and self._link.up_since is not None:
-            with self._read(guid) as reading:
-                return await self._from_redis(guid, reading, boot)
+        epoch = self.monitor.usable if at_hand is WOULD_BLOCK else None
+        if epoch is not None and self._link.up_since is not None:
+            with self._registered_reader(guid) as readers:
+                return await self._from_redis(guid, readers, epoch)
         if isinstance(at_hand, Record) and rules.is_live(at_hand, self._clock()):
             record_source(self._meter.source(misses))
             return at_hand
@@ -161,7 +161,7 @@ class RedisCache(DelegatingRecords):
         """Write within a window; Unavailable, and nothing changed, if none can be obtained."""
         if old is None:
             return await self._records.swap(None, new, not_after=not_after)
-        with self._written(old.guid):
+        with self._excluded_from_l1(old.guid):
             window = await self._windows.open(old.guid)
             try:
                 swapped = await self._records.swap(old, new, not_after=earliest(window.not_after, not_after))
@@ -179,19 +179,19 @@ class RedisCache(DelegatingRecords):
 
     async def aclose(self) -> None:
         """Finish the background work; work that needs an unavailable Redis fails by itself."""
-        await self._beside.drain()
+        await self._background.drain()
 
-    async def _from_redis(self, guid: str, reading: _Reading, boot: str) -> Record | None:
+    async def _from_redis(self, guid: str, readers: _KeyReaders, epoch: str) -> Record | None:
         try:
-            value, asked, token = await self._link.read(guid, boot)
+            value, sent_at, token = await self._link.read(guid, epoch)
         except CacheUnavailable:
             self._meter.miss()
             return await self._records.get(guid)
         if value is not None and value[:1] in {b"R", b"r"}:
-            record = self._decoded(guid, value[1:])
+            record = self._decode(guid, value[1:])
             if record is not None and rules.is_live(record, self._clock()):
                 if value[:1] == b"R":
-                    self._hold(record, asked, reading)
+                    self._store_in_l1(record, sent_at, readers)
                 self._meter.redis()
                 return record
         self._meter.miss()
@@ -201,32 +201,32 @@ class RedisCache(DelegatingRecords):
         record = await self._records.get_linearizable(guid) if at_hand is WOULD_BLOCK else at_hand
         if record is not None and rules.is_live(record, self._clock()):
             known = record if at_hand is WOULD_BLOCK else None
-            self._beside_requests(self._fill(guid, known, token, boot))
+            self._run_in_background(self._fill(guid, known, token, epoch))
         return record
 
-    async def _fill(self, guid: str, known: Record | None, token: str, boot: str) -> None:
+    async def _fill(self, guid: str, known: Record | None, token: str, epoch: str) -> None:
         """Fill Redis with a linearizable read of the store, unless `known` already is one."""
         record = known or await self._records.get_linearizable(guid)
         life = 0 if record is None else min(record.expire * 1000 - self._clock(), milliseconds(self._timing.entry))
         if record is None or life <= 0:
             return
-        with self._read(guid) as reading:
+        with self._registered_reader(guid) as readers:
             fill = (token, record.model_dump_json(), life, self._link.me, milliseconds(self._timing.lease))
-            value, asked, _ = await self._link.call(FILL, guid, *fill, boot=boot)
+            value, sent_at, _ = await self._link.call(FILL, guid, *fill, epoch=epoch)
             if value == 1:
-                self._hold(record, asked, reading)
+                self._store_in_l1(record, sent_at, readers)
 
-    def _hold(self, record: Record, asked: float, reading: _Reading) -> None:
+    def _store_in_l1(self, record: Record, sent_at: float, readers: _KeyReaders) -> None:
         """Store a record in L1 for the lease noted in Redis, unless the key is being written in this process.
 
         The lease ends long before the fence can be ON in another epoch.
         """
-        if not reading.spoiled:
+        if not readers.is_invalidated:
             live = self._timer() + (record.expire * 1000 - self._clock()) / 1000
-            until = min(live, asked + self._timing.held(self._timing.lease) - GRAIN)
-            put(self._held, record.guid, _Held(record, until))
+            until = min(live, sent_at + self._timing.holder_seconds(self._timing.lease) - GRAIN)
+            put(self._entries, record.guid, _Entry(record, until))
 
-    def _decoded(self, guid: str, value: bytes) -> Record | None:
+    def _decode(self, guid: str, value: bytes) -> Record | None:
         """Decode a value; if it is not a record of this GUID, remove the key from Redis and return None."""
         record: Record | None = self._decodings.get(value)
         try:
@@ -238,41 +238,41 @@ class RedisCache(DelegatingRecords):
                 raise ValueError(f"it belongs to GUID {record.guid}")
         except ValueError as error:  # includes pydantic's ValidationError
             _log.error("corrupt cache entry removed", guid=guid, error=str(error))
-            self._beside_requests(self._windows.take_out(guid))
+            self._run_in_background(self._windows.invalidate(guid))
             return None
         return record
 
     @contextmanager
-    def _read(self, guid: str) -> Iterator[_Reading]:
-        """Register a reader of a key for the block; its `_Reading` shows whether the key is written meanwhile."""
-        reading = self._reading.setdefault(guid, _Reading())
-        reading.readers += 1
+    def _registered_reader(self, guid: str) -> Iterator[_KeyReaders]:
+        """Register a reader of a key for the block; its `_KeyReaders` shows whether the key is written meanwhile."""
+        readers = self._key_readers.setdefault(guid, _KeyReaders())
+        readers.count += 1
         try:
-            yield reading
+            yield readers
         finally:
-            reading.readers -= 1
-            if not reading.readers:
-                del self._reading[guid]
+            readers.count -= 1
+            if not readers.count:
+                del self._key_readers[guid]
 
     @contextmanager
-    def _written(self, guid: str) -> Iterator[None]:
+    def _excluded_from_l1(self, guid: str) -> Iterator[None]:
         """Keep a key out of L1 for the block, because BEGIN does not wait for leases of this process."""
-        self._held.pop(guid, None)
-        with self._read(guid) as reading:
-            reading.spoiled = True  # for current readers too
+        self._entries.pop(guid, None)
+        with self._registered_reader(guid) as readers:
+            readers.is_invalidated = True  # for current readers too
             yield
 
-    def _beside_requests(self, work: Coroutine[None, None, None]) -> None:
+    def _run_in_background(self, work: Coroutine[None, None, None]) -> None:
         """Run work in the background; failures of Redis and the store are reported elsewhere."""
-        self._beside.spawn(_quietly(work))
+        self._background.spawn(_quietly(work))
 
 
-def _weigh_held(_guid: str, held: _Held) -> int:
-    return HELD_BYTES + held.record.held_bytes
+def _weigh_entry(_guid: str, entry: _Entry) -> int:
+    return ENTRY_BYTES + entry.record.memory_bytes
 
 
 def _weigh_decoding(value: bytes, record: Record) -> int:
-    return len(value) + record.held_bytes
+    return len(value) + record.memory_bytes
 
 
 async def _quietly(work: Coroutine[None, None, None]) -> None:

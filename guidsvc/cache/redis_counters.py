@@ -21,11 +21,11 @@ from guidsvc.runtime.background import running_in_background
 
 PREFIX = "gs:limit"
 CONNECTIONS = 4
-ANSWER_SECONDS = 0.1
+TIMEOUT_SECONDS = 0.1
 """Time limit for an answer of Redis; after it, Redis counts as unavailable."""
-PAUSE_SECONDS = 1.0
+PROBE_SECONDS = 1.0
 """Pause between two probes."""
-NEWS = 2
+REPORTED_FAILURES = 2
 """Consecutive failures before a warning is logged: a single one may be a closed connection."""
 
 _log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def open_counters(
-    url: str, *, answer: float = ANSWER_SECONDS, pause: float = PAUSE_SECONDS
+    url: str, *, timeout_seconds: float = TIMEOUT_SECONDS, probe_seconds: float = PROBE_SECONDS
 ) -> AsyncIterator["RedisCounters | None"]:
     """Open the counters in the Redis of the cache that a URL names; None if that cache is private to this process.
 
@@ -44,26 +44,26 @@ async def open_counters(
         return
     pool: Any = pool_of(url, BlockingConnectionPool, max_connections=CONNECTIONS, timeout=None)
     storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=PREFIX, connection_pool=pool)
-    counters = RedisCounters(storage, answer=answer, pause=pause)
+    counters = RedisCounters(storage, timeout_seconds=timeout_seconds, probe_seconds=probe_seconds)
     try:
         async with running_in_background(counters.keep):
-            await counters.tried.wait()
+            await counters.first_probe_done.wait()
             yield counters
     finally:
         await pool.aclose()
 
 
 class RedisCounters:
-    """Counters in `storage`, which must answer within `answer` seconds; else it is probed every `pause` seconds."""
+    """Counters in `storage`, which must answer within `timeout_seconds`; else it is probed every `probe_seconds`."""
 
-    def __init__(self, storage: RedisStorage, *, answer: float, pause: float) -> None:
+    def __init__(self, storage: RedisStorage, *, timeout_seconds: float, probe_seconds: float) -> None:
         self._storage = storage
-        self._answer = answer
-        self._pause = pause
-        self._faults = 0  # since the last successful count
+        self._timeout_seconds = timeout_seconds
+        self._probe_seconds = probe_seconds
+        self._failures = 0  # since the last successful count
         self._down = asyncio.Event()
         self._down.set()
-        self.tried = asyncio.Event()
+        self.first_probe_done = asyncio.Event()
         """Set once the first probe has finished."""
 
     @property
@@ -79,38 +79,38 @@ class RedisCounters:
         if not self.up:
             raise CacheUnavailable("Redis does not answer")
         try:
-            count = await within(self._answer, self._storage.incr(key, seconds, amount))
+            count = await within(self._timeout_seconds, self._storage.incr(key, seconds, amount))
         except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a closed transport
-            self._failed(reason(error))
+            self._note_failure(reason(error))
             raise CacheUnavailable(f"Redis: {reason(error)}") from error
-        if self._faults >= NEWS:
+        if self._failures >= REPORTED_FAILURES:
             _log.info("redis available again, counting limits in redis")
-        self._faults = 0
+        self._failures = 0
         return count
 
     async def keep(self) -> None:
         """Probe Redis while it is down, until cancelled."""
         while True:
             try:
-                if await self._answers():
+                if await self._is_up():
                     self._down.clear()
                 else:
-                    self._failed("Redis does not answer")
+                    self._note_failure("Redis does not answer")
             finally:  # after a fault too, because the start waits for it
-                self.tried.set()
+                self.first_probe_done.set()
             await self._down.wait()
-            await asyncio.sleep(self._pause)
+            await asyncio.sleep(self._probe_seconds)
 
-    async def _answers(self) -> bool:
+    async def _is_up(self) -> bool:
         try:
             return await within(CONNECT_SECONDS, self._storage.check()) and await within(
-                self._answer, self._storage.check()
+                self._timeout_seconds, self._storage.check()
             )
         except TimeoutError:
             return False
 
-    def _failed(self, why: str) -> None:
+    def _note_failure(self, why: str) -> None:
         self._down.set()
-        self._faults += 1
-        if self._faults == NEWS:
+        self._failures += 1
+        if self._failures == REPORTED_FAILURES:
             _log.warning("redis unavailable, counting limits in each process", error=why)

@@ -2,7 +2,7 @@
 
 Calls made while an exchange is in progress go out together in the next one, as one pipeline. An exchange that fails or
 exceeds the time limit breaks the link: every call is rejected at once (the circuit is open) while the link reconnects
-in the background. It knows nothing of records, nor of the fence. Parameters and scripts call the epoch's name `boot`.
+in the background. It knows nothing of records, nor of the fence. The Lua scripts call the epoch `boot`.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class _Call:
     script: Script
     guid: str
     arguments: "_Command"
-    boot: str
+    epoch: str
 
 
 class Epoch(NamedTuple):
@@ -55,11 +55,11 @@ class Epoch(NamedTuple):
     gen: int
 
 
-class Answer(NamedTuple):
+class ScriptResult(NamedTuple):
     """The result of a script (None if the epoch is over), the local time of the request, and the token of a READ."""
 
     value: Any
-    asked: float
+    sent_at: float
     token: str
 
 
@@ -69,7 +69,7 @@ class _Round(NamedTuple):
     command: _Command
     token: str
     number: int
-    places: list[int]
+    indices: list[int]
 
 
 @asynccontextmanager
@@ -117,41 +117,41 @@ class RedisLink:
         self._run_id = ""
         self._guard = MemoryGuard()
         self._up, self._broken = asyncio.Event(), asyncio.Event()
-        self._calls: Batcher[_Call, Answer] = Batcher(
+        self._calls: Batcher[_Call, ScriptResult] = Batcher(
             self._exchange, limit=PIPELINE, in_flight=1, meter=self._meter.batch
         )
         self.draw = draw
         self.me = draw()
 
-    async def read(self, guid: str, boot: str) -> Answer:
+    async def read(self, guid: str, epoch: str) -> ScriptResult:
         """Run READ for a GUID; all reads of one exchange are one atomic command with one token."""
-        return await self._ask(_Call(READ, guid, (), boot))
+        return await self._submit(_Call(READ, guid, (), epoch))
 
-    async def call(self, script: Script, guid: str, *arguments: str | bytes | int, boot: str) -> Answer:
+    async def call(self, script: Script, guid: str, *arguments: str | bytes | int, epoch: str) -> ScriptResult:
         """Run a script on the keys of a GUID; CacheUnavailable if Redis does not answer in time."""
-        answer = await self._ask(_Call(script, guid, arguments, boot))
-        if isinstance(answer.value, OutOfMemoryError):
-            raise CacheUnavailable(f"Redis: {answer.value}")
-        return answer
+        result = await self._submit(_Call(script, guid, arguments, epoch))
+        if isinstance(result.value, OutOfMemoryError):
+            raise CacheUnavailable(f"Redis: {result.value}")
+        return result
 
-    async def epoch_lost(self, boot: str) -> bool:
+    async def epoch_lost(self, epoch: str) -> bool:
         """Return whether the entries of this epoch are lost; CacheUnavailable if Redis does not answer."""
-        return (await self.call(LOOK, "", boot=boot)).value is None
+        return (await self.call(LOOK, "", epoch=epoch)).value is None
 
     async def begin_epoch(self, gen: int) -> Epoch:
         """Give Redis an epoch of this generation, or return the existing one if it is of this or a later generation."""
-        answer = await self.call(ADOPT, "", gen, self.draw(), boot="")
-        if answer.value is None:
+        result = await self.call(ADOPT, "", gen, self.draw(), epoch="")
+        if result.value is None:
             await self._break()
             raise CacheUnavailable(f"Redis: {REPLICA}")
-        name = bytes(answer.value).decode()
+        name = bytes(result.value).decode()
         return Epoch(name, int(name.split(".")[1]))
 
     async def check(self) -> None:
         """Return if Redis answers, else raise CacheUnavailable."""
         await self.epoch_lost("")
 
-    async def _ask(self, call: _Call) -> Answer:
+    async def _submit(self, call: _Call) -> ScriptResult:
         if self._connection is None:
             raise CacheUnavailable("Redis does not answer")
         with Stopwatch(self._meter.redis_latency):
@@ -167,27 +167,27 @@ class RedisLink:
     async def keep(self) -> None:
         """Connect, and reconnect whenever the link breaks, until cancelled; pauses grow while it does not last."""
         pause, longest = RETRY_SECONDS
-        told = False
+        is_reported = False
         while True:
             try:
                 await self._connect()
-                lasted = await self._lasts(STEADY_SECONDS)
+                is_stable = await self._stays_up(STEADY_SECONDS)
                 fault = "the connection is unstable"
             except Exception as error:  # noqa: BLE001  # logged; after any failure it connects again
-                lasted, fault, pause = False, reason(error), 2 * pause
-            if lasted:
-                if told:
+                is_stable, fault, pause = False, reason(error), 2 * pause
+            if is_stable:
+                if is_reported:
                     _log.info("redis available")
-                told, pause = False, RETRY_SECONDS[0]
+                is_reported, pause = False, RETRY_SECONDS[0]
                 await self._broken.wait()
                 continue
-            if not told and pause > RETRY_SECONDS[0]:  # a single failure may be a closed connection
+            if not is_reported and pause > RETRY_SECONDS[0]:  # a single failure may be a closed connection
                 _log.warning("redis unavailable, reading from store", error=fault)
-                told = True
+                is_reported = True
             await asyncio.sleep(min(pause, longest))
             pause = min(2 * pause, longest)
 
-    async def _lasts(self, seconds: float) -> bool:
+    async def _stays_up(self, seconds: float) -> bool:
         """Return whether the link is still up after this time; return early if it breaks."""
         try:
             async with asyncio.timeout(seconds):
@@ -226,59 +226,61 @@ class RedisLink:
         if connection is not None:
             await connection.disconnect(nowait=True)
 
-    async def _exchange(self, calls: list[_Call]) -> list[Answer]:
+    async def _exchange(self, calls: list[_Call]) -> list[ScriptResult]:
         """Run the calls in one round trip."""
         if self._connection is None:
             raise CacheUnavailable("Redis does not answer")
-        asked, rounds = self._timer(), self._rounds(calls)
+        sent_at, rounds = self._timer(), self._rounds(calls)
         try:
             replies = await within(self._timing.redis, _pipeline(self._connection, [each.command for each in rounds]))
         except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a closed transport
             await self._break()
             raise CacheUnavailable(f"Redis: {reason(error)}") from error
-        answers: dict[int, Answer] = {}
-        for reply, (_, token, number, places) in zip(replies, rounds, strict=True):
-            self._note(calls[places[0]], reply, number)
-            many = reply if token and reply is not None else [reply] * len(places)
-            answers |= {place: Answer(value, asked, token) for place, value in zip(places, many, strict=True)}
-        return [answers[place] for place in range(len(calls))]
+        results: dict[int, ScriptResult] = {}
+        for reply, (_, token, number, indices) in zip(replies, rounds, strict=True):
+            self._note(calls[indices[0]], reply, number)
+            values = reply if token and reply is not None else [reply] * len(indices)
+            results |= {
+                index: ScriptResult(value, sent_at, token) for index, value in zip(indices, values, strict=True)
+            }
+        return [results[index] for index in range(len(calls))]
 
     def _note(self, call: _Call, reply: Any, number: int) -> None:
         """Note the guard value if a reply confirms that it was set."""
         if number and isinstance(reply, int) and (call.script is BEGIN or reply):
-            self._guard.reach(call.boot, number)
+            self._guard.reach(call.epoch, number)
 
     def _rounds(self, calls: list[_Call]) -> list[_Round]:
         """Build the commands, merging the reads of each epoch into one, with the calls that each command answers."""
         reads: dict[str, list[int]] = {}
         rounds: list[_Round] = []
-        for place, call in enumerate(calls):
+        for index, call in enumerate(calls):
             if call.script is READ:
-                reads.setdefault(call.boot, []).append(place)
+                reads.setdefault(call.epoch, []).append(index)
             else:
-                rounds.append(self._round(call, place))
-        for boot, places in reads.items():
+                rounds.append(self._round(call, index))
+        for epoch, indices in reads.items():
             token = self.draw()
             arguments = (token, milliseconds(self._timing.token), self.me, milliseconds(self._timing.lease))
-            command = self._command(READ, boot, [calls[place].guid for place in places], arguments)
-            rounds.append(_Round(command, token, 0, places))
+            command = self._command(READ, epoch, [calls[index].guid for index in indices], arguments)
+            rounds.append(_Round(command, token, 0, indices))
         return rounds
 
-    def _round(self, call: _Call, place: int) -> _Round:
+    def _round(self, call: _Call, index: int) -> _Round:
         if call.script not in {BEGIN, LOOK}:
-            return _Round(self._command(call.script, call.boot, [call.guid], call.arguments), "", 0, [place])
-        least, number = self._guard.next(call.boot)
+            return _Round(self._command(call.script, call.epoch, [call.guid], call.arguments), "", 0, [index])
+        least, number = self._guard.next(call.epoch)
         arguments = (*call.arguments, least, number)
-        command = self._command(call.script, call.boot, [call.guid], arguments, f"g:{self.me}")
-        return _Round(command, "", number, [place])
+        command = self._command(call.script, call.epoch, [call.guid], arguments, f"g:{self.me}")
+        return _Round(command, "", number, [index])
 
-    def _command(self, script: Script, boot: str, guids: list[str], arguments: _Command, *more: str) -> _Command:
-        control, space = f"gs:{self._name}:ctl", f"gs:{self._name}:{boot}"
+    def _command(self, script: Script, epoch: str, guids: list[str], arguments: _Command, *extra_keys: str) -> _Command:
+        control, space = f"gs:{self._name}:ctl", f"gs:{self._name}:{epoch}"
         keys = [f"{space}:{kind}:{guid}" for guid in guids for kind in "vwl"]
-        keys += [f"{space}:{each}" for each in more]
+        keys += [f"{space}:{each}" for each in extra_keys]
         # An epoch of another run of Redis is void, even if its memory was restored or copied.
-        first = self._run_id if script is ADOPT else boot if boot.startswith(self._run_id) else ""
-        return ("EVALSHA", script.digest, 1 + len(keys), control, *keys, first, *arguments)
+        expected_epoch = self._run_id if script is ADOPT else epoch if epoch.startswith(self._run_id) else ""
+        return ("EVALSHA", script.digest, 1 + len(keys), control, *keys, expected_epoch, *arguments)
 
 
 async def _greet(connection: Connection) -> tuple[bytes, bytes]:

@@ -18,12 +18,12 @@ from guidsvc.connection_urls import connect_with_redacted_errors
 
 CONNECT_SECONDS = 1.0
 """Time limit for connecting, TLS included. Afterwards Redis must answer a probe within the normal time limit."""
-TURNS = 100
+LOOP_ITERATIONS = 100
 """Event-loop iterations that an answer which has arrived gets to reach its awaiting task."""
 
 REPLICA = "the server is a replica, which cannot be a cache; name its master"
 
-_Done = TypeVar("_Done")
+_Result = TypeVar("_Result")
 _Pool = TypeVar("_Pool", bound=ConnectionPool)
 
 
@@ -48,7 +48,7 @@ def pool_of(url: str, kind: type[_Pool], **options: Any) -> _Pool:
     return connect_with_redacted_errors("cache_url", url, make, ValueError, TypeError, RedisError, OSError)
 
 
-async def within(seconds: float, work: Coroutine[Any, Any, _Done]) -> _Done:
+async def within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
     """Return the result of the work; cancel it and raise TimeoutError if it takes longer than this.
 
     Time in which our own event loop was busy does not count: an answer that has arrived by then is accepted.
@@ -56,12 +56,12 @@ async def within(seconds: float, work: Coroutine[Any, Any, _Done]) -> _Done:
     task = asyncio.create_task(work)
     try:
         await asyncio.wait({task}, timeout=seconds)
-        for _ in range(TURNS):
+        for _ in range(LOOP_ITERATIONS):
             if not task.done():
                 await asyncio.sleep(0)
     finally:
-        late = task.cancel()
-    if late:
+        is_late = task.cancel()
+    if is_late:
         await asyncio.gather(task, return_exceptions=True)
         raise TimeoutError(f"no answer within {seconds} s")
     return task.result()
@@ -85,7 +85,7 @@ def demand_master(info: bytes) -> None:
 
 def run_id(info: bytes) -> str:
     """Extract the run id, which Redis draws at each start, from INFO server."""
-    found = re.search(rb"^run_id:(\w+)", info, re.MULTILINE)
-    if found is None:
+    match = re.search(rb"^run_id:(\w+)", info, re.MULTILINE)
+    if match is None:
         raise RedisError("INFO server has no run_id")
-    return found[1].decode()
+    return match[1].decode()

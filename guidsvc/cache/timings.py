@@ -35,11 +35,11 @@ class CacheTimings:
     """Maximum clock difference in a store that fails over, subtracted from the window of a write."""
     slack: float = 0.01
 
-    def held(self, seconds: float) -> float:
+    def holder_seconds(self, seconds: float) -> float:
         """Return a lease duration as its holder must count it: shortened by the slack."""
         return seconds * (1 - self.slack)
 
-    def waited(self, seconds: float) -> float:
+    def waiter_seconds(self, seconds: float) -> float:
         """Return a lease duration as a process that waits for its end must count it: lengthened by the slack."""
         return seconds * (1 + self.slack)
 

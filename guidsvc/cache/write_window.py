@@ -31,7 +31,7 @@ class WriteWindow(NamedTuple):
     guid: str
     until: float
     not_after: int
-    boot: str
+    epoch: str
     marker: str | None
 
 
@@ -58,31 +58,37 @@ class WriteWindows:
         deadline = self._timer() + WINDOW_SECONDS
         while self._timer() < deadline:
             view = await self._monitor.fresh()
-            window = await (self._without(guid, view) if view.fence.mode is Mode.OFF else self._with(guid, view))
+            is_off = view.fence.mode is Mode.OFF
+            window = await (self._open_without_redis(guid, view) if is_off else self._open_with_redis(guid, view))
             if window is not None:
                 return window
         raise CacheUnavailable(f"no cache could be invalidated within {WINDOW_SECONDS} s")
 
-    async def _without(self, guid: str, view: FenceView) -> WriteWindow | None:
+    async def _open_without_redis(self, guid: str, view: FenceView) -> WriteWindow | None:
         """Return a window that does not involve Redis, or wait until one is possible and return None."""
         wait = self._monitor.quiet_at(view) - self._timer()
         if wait <= 0:
-            return self._window(guid, view, view.asked + self._timing.held(self._timing.fence_lease), None)
+            return self._window(
+                guid, view, view.requested_at + self._timing.holder_seconds(self._timing.fence_lease), None
+            )
         await asyncio.sleep(wait)
         return None
 
-    async def _with(self, guid: str, view: FenceView) -> WriteWindow | None:
+    async def _open_with_redis(self, guid: str, view: FenceView) -> WriteWindow | None:
         """Remove the key from Redis, and wait until no process holds it in L1; set the fence to OFF if that fails."""
-        marker, asked = self._link.draw(), self._timer()
+        marker, sent_at = self._link.draw(), self._timer()
         lease = await self._begin(guid, marker, view)
         if lease is None:
             await self._monitor.off(view.fence)
             return None
         if lease > 0:
-            await asyncio.sleep(self._timing.waited(lease / 1000))
+            await asyncio.sleep(self._timing.waiter_seconds(lease / 1000))
         timing = self._timing
         # After this reading, the fence needs at least two fence leases to go OFF, ARM and ON in another epoch.
-        until = min(asked + timing.held(timing.marker), view.asked + 2 * timing.held(timing.fence_lease))
+        until = min(
+            sent_at + timing.holder_seconds(timing.marker),
+            view.requested_at + 2 * timing.holder_seconds(timing.fence_lease),
+        )
         return self._window(guid, view, until, marker)
 
     async def _begin(self, guid: str, marker: str, view: FenceView) -> int | None:
@@ -93,23 +99,23 @@ class WriteWindows:
             with suppress(CacheUnavailable):
                 if self._link.up_since is None:
                     await self._link.wait_up(timing.begin)
-                lease: int | None = (await self._link.call(BEGIN, guid, *arguments, boot=view.fence.epoch)).value
+                lease: int | None = (await self._link.call(BEGIN, guid, *arguments, epoch=view.fence.epoch)).value
                 return lease
         return None
 
     def _window(self, guid: str, view: FenceView, until: float, marker: str | None) -> WriteWindow:
-        left = self._timing.held(until - view.told) - self._timing.skew
-        return WriteWindow(guid, until, view.sight.now + floor(left * 1000), view.fence.epoch, marker)
+        remaining_seconds = self._timing.holder_seconds(until - view.received_at) - self._timing.skew
+        return WriteWindow(guid, until, view.reading.now + floor(remaining_seconds * 1000), view.fence.epoch, marker)
 
     def close(self, window: WriteWindow) -> None:
         """Drop the marker in the background. Until then it only prevents fills."""
         if window.marker is not None:
-            self._spawn(self._end(window.guid, window.marker, window.boot))
+            self._spawn(self._end(window.guid, window.marker, window.epoch))
 
-    async def _end(self, guid: str, marker: str, boot: str) -> None:
-        await self._link.call(END, guid, marker, boot=boot)
+    async def _end(self, guid: str, marker: str, epoch: str) -> None:
+        await self._link.call(END, guid, marker, epoch=epoch)
 
-    async def take_out(self, guid: str) -> None:
+    async def invalidate(self, guid: str) -> None:
         """Remove a key from Redis, unless the fence is OFF."""
         view = await self._monitor.fresh()
         if view.fence.mode is not Mode.OFF:

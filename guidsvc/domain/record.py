@@ -202,7 +202,7 @@ class Record(BaseModel):
         return self.metadata is None or sys.getsizeof(self.metadata) <= SMALL_BYTES
 
     @property
-    def held_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """Approximate memory of the record in a cache, with its cached rendered forms, in bytes."""
         texts = [self.user, self.owner, self.metadata or ""]
         held = sum(_text_bytes(text) for text in texts)

@@ -69,7 +69,7 @@ async def test_the_rights_in_the_docs_are_those_that_are_used(
         assert await one.swap(changed, None)
         assert await two.get(GUID) is None
         await one.check()
-        counters = await stack.enter_async_context(open_counters(f"redis://{at}", answer=30))
+        counters = await stack.enter_async_context(open_counters(f"redis://{at}", timeout_seconds=30))
         assert counters is not None
         assert [await counters.add("a", 1, 60) for _ in range(2)] == [1, 2]
 

@@ -40,4 +40,4 @@ async def until_on(*caches: RedisCache) -> None:
 
 async def settled(cache: RedisCache) -> None:
     """Return when no background work is left."""
-    await cache._beside.drain()
+    await cache._background.drain()

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from guidsvc.cache.byte_lru import bounded
 from guidsvc.cache.lua_scripts import FILL
-from guidsvc.cache.redis_cache import RedisCache, _weigh_decoding, _weigh_held
+from guidsvc.cache.redis_cache import RedisCache, _weigh_decoding, _weigh_entry
 from guidsvc.cache.redis_link import open_link
 from guidsvc.cache.timings import CacheTimings
 from guidsvc.domain.record import Record
@@ -351,7 +351,7 @@ def test_an_answer_that_came_while_our_own_loop_was_busy_is_taken(
         gated = GatedStore()
         async with opened(own_redis.port, gated, clock, replace(TIMING, fence_lease=60.0)) as cache:
             gated.the_fence = Fence(Mode.ON, 1, (await cache._link.begin_epoch(1)).name)
-            await cache.monitor.look()
+            await cache.monitor.refresh()
             gated.records[GUID] = record(clock(), metadata=json.dumps({"a": "x" * 16_000}))
             await cache.get(GUID)
             for _ in range(5):
@@ -693,15 +693,15 @@ async def test_what_is_held_and_decoded_is_bounded_in_bytes(
     gated.records = {guid: record(clock(), guid=guid, user="u" * 200) for guid in guids}
     async with opened(own_redis.port, gated, clock, HELD) as one, opened(own_redis.port, gated, clock, HELD) as cache:
         await until_on(one, cache)
-        cache._held, cache._decodings = bounded(50_000, _weigh_held), bounded(50_000, _weigh_decoding)
+        cache._entries, cache._decodings = bounded(50_000, _weigh_entry), bounded(50_000, _weigh_decoding)
         for guid in guids:
             await one.get(guid)
             await settled(one)
             await cache.get(guid)
 
-        assert 10 <= len(cache._held) < len(guids)
+        assert 10 <= len(cache._entries) < len(guids)
         assert 10 <= len(cache._decodings) < len(guids)
-        assert max(cache._held.current_size(), cache._decodings.current_size()) <= 50_000
+        assert max(cache._entries.current_size(), cache._decodings.current_size()) <= 50_000
         assert cache.get_nowait(guids[-1]) == gated.records[guids[-1]], "what was read last is held"
         assert cache.get_nowait(guids[0]) is WOULD_BLOCK
 
@@ -761,7 +761,7 @@ async def test_without_redis_every_read_is_a_miss_and_counted_once(
     gated.records[GUID] = record(clock())
     gated.at_hand = is_at_hand
     async with opened(own_redis.port, gated, clock) as cache:
-        await cache.monitor.look()
+        await cache.monitor.refresh()
         for guid in (GUID, "F" * 32):
             await cache.get(guid)
         assert counted(cache) == (0, 0, 2)

@@ -15,7 +15,10 @@ from tests.support.redis_counters import DOWN, PATIENT, until_up
 
 
 async def test_what_one_process_counts_the_others_see(redis_url: str) -> None:
-    async with open_counters(redis_url, answer=PATIENT) as one, open_counters(redis_url, answer=PATIENT) as other:
+    async with (
+        open_counters(redis_url, timeout_seconds=PATIENT) as one,
+        open_counters(redis_url, timeout_seconds=PATIENT) as other,
+    ):
         assert one is not None
         assert other is not None
 
@@ -25,7 +28,7 @@ async def test_what_one_process_counts_the_others_see(redis_url: str) -> None:
 
 
 async def test_a_count_is_forgotten_after_its_time(redis_url: str) -> None:
-    async with open_counters(redis_url, answer=PATIENT) as counters:
+    async with open_counters(redis_url, timeout_seconds=PATIENT) as counters:
         assert counters is not None
         await counters.add("a", 3, 60)
         await counters.add("a", 3, 60)
@@ -48,7 +51,9 @@ async def test_a_url_that_makes_no_sense_stops_the_start() -> None:
 
 async def test_it_opens_without_redis_and_finds_it_when_it_comes(tmp_path: Path, own_redis: Server) -> None:
     own_redis.kill()
-    async with open_counters(f"redis://127.0.0.1:{own_redis.port}", answer=PATIENT, pause=0.01) as counters:
+    async with open_counters(
+        f"redis://127.0.0.1:{own_redis.port}", timeout_seconds=PATIENT, probe_seconds=0.01
+    ) as counters:
         assert counters is not None
         with pytest.raises(CacheUnavailable):
             await counters.add("a", 1, 60)
@@ -58,7 +63,9 @@ async def test_it_opens_without_redis_and_finds_it_when_it_comes(tmp_path: Path,
 
 
 async def test_a_dead_redis_is_told_at_once_and_used_again_when_it_is_back(own_redis: Server) -> None:
-    async with open_counters(f"redis://127.0.0.1:{own_redis.port}", answer=PATIENT, pause=0.01) as counters:
+    async with open_counters(
+        f"redis://127.0.0.1:{own_redis.port}", timeout_seconds=PATIENT, probe_seconds=0.01
+    ) as counters:
         assert counters is not None
         await counters.add("a", 1, 60)
         own_redis.kill()
@@ -71,14 +78,16 @@ async def test_a_dead_redis_is_told_at_once_and_used_again_when_it_is_back(own_r
 
 
 async def test_a_silent_redis_is_waited_for_once(own_redis: Server) -> None:
-    async with open_counters(f"redis://127.0.0.1:{own_redis.port}", answer=PATIENT, pause=0.01) as counters:
+    async with open_counters(
+        f"redis://127.0.0.1:{own_redis.port}", timeout_seconds=PATIENT, probe_seconds=0.01
+    ) as counters:
         assert counters is not None
         await counters.add("a", 1, 60)
         own_redis.pause()
-        counters._answer = 0.05
+        counters._timeout_seconds = 0.05
         with pytest.raises(CacheUnavailable, match="within"):
             await counters.add("a", 1, 60)
-        counters._answer = PATIENT  # so that the next would not be told in the time of a test if it waited
+        counters._timeout_seconds = PATIENT  # so that the next would not be told in the time of a test if it waited
         with pytest.raises(CacheUnavailable, match="does not answer"):
             await counters.add("a", 1, 60)
         own_redis.resume()
@@ -88,7 +97,7 @@ async def test_a_silent_redis_is_waited_for_once(own_redis: Server) -> None:
 
 async def test_a_redis_without_memory_counts_nothing(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--maxmemory", "1", "--maxmemory-policy", "noeviction") as full:
-        async with open_counters(f"redis://127.0.0.1:{full.port}", answer=PATIENT) as counters:
+        async with open_counters(f"redis://127.0.0.1:{full.port}", timeout_seconds=PATIENT) as counters:
             assert counters is not None
             with pytest.raises(CacheUnavailable, match="memory"):
                 await counters.add("a", 1, 60)
@@ -98,9 +107,9 @@ async def test_that_redis_does_not_answer_is_told_once(
     caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN)
-    async with open_counters(f"redis://127.0.0.1:{free_port()}", pause=0.001) as counters:
+    async with open_counters(f"redis://127.0.0.1:{free_port()}", probe_seconds=0.001) as counters:
         assert counters is not None
-        while counters._faults < 5:
+        while counters._failures < 5:
             await asyncio.sleep(0.001)
 
     assert caplog.text.count(DOWN) == 1

@@ -86,32 +86,32 @@ async def link(pair: tuple[Client, Client]) -> AsyncIterator[RedisLink]:
 
 async def test_no_script_takes_a_memory_of_another_history(link: RedisLink, pair: tuple[Client, Client]) -> None:
     one, another = pair
-    boot = (await link.begin_epoch(1)).name
-    token = (await link.read(GUID, boot)).token
-    assert (await link.call(FILL, GUID, token, "record", 60_000, link.me, 1, boot=boot)).value == 1
+    epoch = (await link.begin_epoch(1)).name
+    token = (await link.read(GUID, epoch)).token
+    assert (await link.call(FILL, GUID, token, "record", 60_000, link.me, 1, epoch=epoch)).value == 1
     await eventually(lambda: another.keys("*:v:*") != [])
     lead(another)
 
     await there_and_back(one, another)
 
     assert one.keys("*:v:*") != [], "the memory of before"
-    assert (await link.read(GUID, boot)).value is None, "at once, and by no later look"
-    fill = await link.call(FILL, GUID, token, "record", 60_000, link.me, 1, boot=boot)
-    begin = await link.call(BEGIN, GUID, "marker", 10_000, link.me, 1_000, boot=boot)
-    end = await link.call(END, GUID, "marker", boot=boot)
+    assert (await link.read(GUID, epoch)).value is None, "at once, and by no later look"
+    fill = await link.call(FILL, GUID, token, "record", 60_000, link.me, 1, epoch=epoch)
+    begin = await link.call(BEGIN, GUID, "marker", 10_000, link.me, 1_000, epoch=epoch)
+    end = await link.call(END, GUID, "marker", epoch=epoch)
     assert (fill.value, begin.value, end.value) == (None, None, None)
-    assert await link.epoch_lost(boot)
-    assert (await link.begin_epoch(1)).name != boot, "though it is of the same generation"
+    assert await link.epoch_lost(epoch)
+    assert (await link.begin_epoch(1)).name != epoch, "though it is of the same generation"
 
 
 async def test_a_replica_is_no_cache(link: RedisLink, pair: tuple[Client, Client], expected_logs: ExpectedLogs) -> None:
     expected_logs.add(DOWN)
     one, another = pair
-    boot = (await link.begin_epoch(1)).name
+    epoch = (await link.begin_epoch(1)).name
     lead(another)
     follow(one, another)
 
-    assert (await link.read(GUID, boot)).value is None
+    assert (await link.read(GUID, epoch)).value is None
     with pytest.raises(CacheUnavailable, match="replica"):
         await link.begin_epoch(2)
     await eventually(lambda: link.up_since is None)
@@ -157,11 +157,11 @@ async def test_what_was_written_before_a_switch_over_and_back_is_read_after_it( 
         await eventually(lambda: another.keys("*:v:*") != [])
         await away(one, another)
         assert await first.swap(old, new)
-        boot = gated.the_fence.epoch
+        epoch = gated.the_fence.epoch
 
         async with asyncio.TaskGroup() as group:
             switch = group.create_task(back(one, another))
-            while not switch.done() or gated.the_fence.epoch == boot or gated.the_fence.mode is not Mode.ON:
+            while not switch.done() or gated.the_fence.epoch == epoch or gated.the_fence.mode is not Mode.ON:
                 assert [await cache.get(GUID) for cache in (first, second)] == [new, new]
                 await asyncio.sleep(0.001)
 

@@ -36,7 +36,10 @@ async def counters(own_redis: Server, expected_logs: ExpectedLogs) -> AsyncItera
     expected_logs.add(DOWN)
     async with AsyncExitStack() as stack:
         url = f"redis://127.0.0.1:{own_redis.port}"
-        opened = [await stack.enter_async_context(open_counters(url, answer=PATIENT, pause=0.01)) for _ in range(2)]
+        opened = [
+            await stack.enter_async_context(open_counters(url, timeout_seconds=PATIENT, probe_seconds=0.01))
+            for _ in range(2)
+        ]
         yield [each for each in opened if each is not None]
 
 

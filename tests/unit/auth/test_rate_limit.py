@@ -46,7 +46,10 @@ async def counters(own_redis: Server, expected_logs: ExpectedLogs) -> AsyncItera
     expected_logs.add(DOWN)
     async with AsyncExitStack() as stack:
         url = f"redis://127.0.0.1:{own_redis.port}"
-        opened = [await stack.enter_async_context(open_counters(url, answer=PATIENT, pause=0.01)) for _ in range(2)]
+        opened = [
+            await stack.enter_async_context(open_counters(url, timeout_seconds=PATIENT, probe_seconds=0.01))
+            for _ in range(2)
+        ]
         yield [each for each in opened if each is not None]
 
 
@@ -242,7 +245,7 @@ async def test_without_redis_each_process_has_its_share(
 
 async def test_a_silent_redis_is_a_dead_one(counters: list[RedisCounters], own_redis: Server, clock: FakeClock) -> None:
     ration = rations("100/minute", counters, clock)[0]
-    counters[0]._answer = 0.05
+    counters[0]._timeout_seconds = 0.05
     own_redis.pause()
 
     assert await spent(ration) == 50

@@ -22,7 +22,7 @@ async def gated() -> GatedStore:
 @pytest.fixture
 def cache(gated: GatedStore, clock: FakeClock) -> MemoryCache:
     """A cache with room for three records."""
-    return MemoryCache(gated, clock=clock, size_bytes=3 * record(clock()).held_bytes)
+    return MemoryCache(gated, clock=clock, size_bytes=3 * record(clock()).memory_bytes)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ async def test_a_record_that_exceeds_the_cache_is_served_and_not_kept(
     gated: GatedStore, at: Callable[..., Record], clock: FakeClock
 ) -> None:
     large = gated.records[GUID] = at(metadata=f'{{"a":"{"x" * 16_000}"}}')
-    cache = MemoryCache(gated, clock=clock, size_bytes=large.held_bytes - 1)
+    cache = MemoryCache(gated, clock=clock, size_bytes=large.memory_bytes - 1)
 
     assert [await cache.get(GUID) for _ in range(2)] == [large, large]
     assert gated.gets == 2

@@ -57,7 +57,7 @@ def growth(text: str) -> tuple[int, int]:
     """Read more records than there is room for; return by how much the process grew, and how many are kept."""
     cache = MemoryCache(Made(text), clock=lambda: NOW, size_bytes=SIZE_BYTES)
     before = resident_bytes()
-    for number in range(2 * SIZE_BYTES // record(NOW, metadata=metadata(text)).held_bytes):
+    for number in range(2 * SIZE_BYTES // record(NOW, metadata=metadata(text)).memory_bytes):
         found = cache.get_nowait(f"{number:032X}")
         assert found is not None
         assert found is not WOULD_BLOCK
