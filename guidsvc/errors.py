@@ -204,13 +204,13 @@ class Forbidden(GuidsvcError):
 
 
 class QuotaExceeded(GuidsvcError):
-    """The owner has reached its quota of live GUIDs, or, if `kept` is given, of stored GUIDs, live or expired."""
+    """The owner has reached its quota of live GUIDs, or, with `stored_limit`, of stored GUIDs, live or expired."""
 
-    def __init__(self, quota: int, *, kept: int | None = None) -> None:
+    def __init__(self, quota: int, *, stored_limit: int | None = None) -> None:
         super().__init__(
             f"The owner has {quota} live GUIDs, which is its quota; delete some, or wait until some expire."
-            if kept is None
-            else f"The owner has {kept} stored GUIDs, live or expired, which is its limit; delete some."
+            if stored_limit is None
+            else f"The owner has {stored_limit} stored GUIDs, live or expired, which is its limit; delete some."
         )
         self.quota = quota
 
@@ -218,13 +218,13 @@ class QuotaExceeded(GuidsvcError):
 class RateLimited(GuidsvcError):
     """The caller has exceeded a rate limit. `retry_after` is the time until the next attempt, in seconds, at least 1.
 
-    `told` maps header names to values that describe the limit.
+    `limit_headers` maps header names to values that describe the limit.
     """
 
-    def __init__(self, detail: str, retry_after: int, told: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(self, detail: str, retry_after: int, limit_headers: Mapping[str, str] = MappingProxyType({})) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
-        self.told = told
+        self.limit_headers = limit_headers
 
 
 class Unavailable(GuidsvcError):

@@ -106,7 +106,7 @@ def _guid_service(  # one argument per collaborator
         fence,
         clock=clock,
         draw=guid_generator.random_generator(MAKERS[settings.guid_version]),
-        terms=RetentionPolicy(lifetime=settings.lifetime, retention=settings.retention),
+        policy=RetentionPolicy(lifetime=settings.lifetime, retention=settings.retention),
         strict=settings.require_preconditions,
         quota=quota,
         audit=None if audit_log is None else audit_log.changed,

@@ -10,7 +10,7 @@ marked, nothing of it is cached or shared: each reader goes to the store.
 import asyncio
 
 from guidsvc.cache.byte_lru import bounded, put
-from guidsvc.domain import lifecycle as rules
+from guidsvc.domain import lifecycle
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown
 from guidsvc.runtime.clock import Clock
@@ -43,7 +43,7 @@ class MemoryCache(DelegatingRecords):
     async def get(self, guid: str, /) -> Record | None:
         """Return the cached record, else read the store; concurrent misses of a key share one read."""
         entry: Record | None = self._entries.get(guid)
-        if entry is not None and not rules.is_live(entry, self._clock()):
+        if entry is not None and not lifecycle.is_live(entry, self._clock()):
             self._entries.pop(guid, None)
         misses = self._meter.misses
         at_hand = self.get_nowait(guid)
@@ -70,7 +70,7 @@ class MemoryCache(DelegatingRecords):
         if record is not WOULD_BLOCK:
             self._meter.misses += 1
         # No write can begin between this check and the put: there is no await in between.
-        if isinstance(record, Record) and guid not in self._marked and rules.is_live(record, self._clock()):
+        if isinstance(record, Record) and guid not in self._marked and lifecycle.is_live(record, self._clock()):
             put(self._entries, guid, record)
         return record
 
@@ -103,7 +103,7 @@ class MemoryCache(DelegatingRecords):
         try:
             record = await self._records.get(guid)
             registered = self._flights.get(guid) is flight
-            if registered and record is not None and rules.is_live(record, self._clock()):
+            if registered and record is not None and lifecycle.is_live(record, self._clock()):
                 put(self._entries, guid, record)
             return record
         finally:

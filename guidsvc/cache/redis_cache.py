@@ -29,7 +29,7 @@ from guidsvc.cache.lua_scripts import FILL
 from guidsvc.cache.redis_link import RedisLink, open_link
 from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
 from guidsvc.cache.write_window import WriteWindows
-from guidsvc.domain import lifecycle as rules
+from guidsvc.domain import lifecycle
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, GuidsvcError, LeaseExpired, Unavailable
 from guidsvc.runtime.background import BackgroundTasks, running_in_background
@@ -148,7 +148,7 @@ class RedisCache(DelegatingRecords):
         if epoch is not None and self._link.up_since is not None:
             with self._registered_reader(guid) as readers:
                 return await self._from_redis(guid, readers, epoch)
-        if isinstance(at_hand, Record) and rules.is_live(at_hand, self._clock()):
+        if isinstance(at_hand, Record) and lifecycle.is_live(at_hand, self._clock()):
             record_source(self._meter.source(misses))
             return at_hand
         if at_hand is WOULD_BLOCK:
@@ -189,7 +189,7 @@ class RedisCache(DelegatingRecords):
             return await self._records.get(guid)
         if value is not None and value[:1] in {b"R", b"r"}:
             record = self._decode(guid, value[1:])
-            if record is not None and rules.is_live(record, self._clock()):
+            if record is not None and lifecycle.is_live(record, self._clock()):
                 if value[:1] == b"R":
                     self._store_in_l1(record, sent_at, readers)
                 self._meter.redis()
@@ -199,7 +199,7 @@ class RedisCache(DelegatingRecords):
             return await self._records.get(guid)
         at_hand = self._records.get_nowait(guid)
         record = await self._records.get_linearizable(guid) if at_hand is WOULD_BLOCK else at_hand
-        if record is not None and rules.is_live(record, self._clock()):
+        if record is not None and lifecycle.is_live(record, self._clock()):
             known = record if at_hand is WOULD_BLOCK else None
             self._run_in_background(self._fill(guid, known, token, epoch))
         return record

@@ -78,8 +78,8 @@ class PresentedKey(NamedTuple):
 def generate(owner: str, scopes: Iterable[str], now: int, *, expire: int | None = None) -> tuple[ApiKey, str]:
     """Generate a key; return the entity to store, and the key's text, which is never stored."""
     key_id, secret = _random(ID_CHARACTERS), _random(SECRET_CHARACTERS)
-    kept = ApiKey(id=key_id, owner=owner, scopes=" ".join(scopes), digest=digest_of(secret), expire=expire, created=now)
-    return kept, format_key(key_id, secret)
+    key = ApiKey(id=key_id, owner=owner, scopes=" ".join(scopes), digest=digest_of(secret), expire=expire, created=now)
+    return key, format_key(key_id, secret)
 
 
 def rotated(key: ApiKey, now: int, *, overlap: int = 0) -> tuple[ApiKey, str]:
@@ -96,10 +96,10 @@ def format_key(key_id: str, secret: str) -> str:
 
 def parse(text: str) -> PresentedKey | None:
     """Parse the text of a key; return None if it is malformed."""
-    found = _TEXT.fullmatch(text)
-    if found is None or not compare_digest(found[3], _checksum(f"{found[1]}_{found[2]}")):
+    match = _TEXT.fullmatch(text)
+    if match is None or not compare_digest(match[3], _checksum(f"{match[1]}_{match[2]}")):
         return None
-    return PresentedKey(found[1], found[2])
+    return PresentedKey(match[1], match[2])
 
 
 def digest_of(secret: str) -> str:
@@ -107,21 +107,21 @@ def digest_of(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
-_NONE = digest_of(secrets.token_hex(32))  # digest of a discarded secret: stands in for that of an unknown key
+_UNKNOWN_DIGEST = digest_of(secrets.token_hex(32))  # of a discarded secret: stands in for an unknown key
 
 
-def verify(shown: PresentedKey, key: ApiKey | None, now: int) -> bool:
+def verify(presented: PresentedKey, key: ApiKey | None, now: int) -> bool:
     """Whether the presented key matches this key and is valid. The comparisons take the same time in all cases."""
-    given = digest_of(shown.secret)
-    is_it = compare_digest(given, _NONE if key is None else key.digest)
-    was_it = compare_digest(given, _NONE if key is None or key.former is None else key.former)
-    return key is not None and key.is_good(now) and (is_it or (was_it and now < key.former_until))
+    digest = digest_of(presented.secret)
+    is_current = compare_digest(digest, _UNKNOWN_DIGEST if key is None else key.digest)
+    is_former = compare_digest(digest, _UNKNOWN_DIGEST if key is None or key.former is None else key.former)
+    return key is not None and key.is_good(now) and (is_current or (is_former and now < key.former_until))
 
 
-def good_for(shown: PresentedKey, key: ApiKey, now: int) -> float:
+def good_for(presented: PresentedKey, key: ApiKey, now: int) -> float:
     """Return for how many seconds a verified key stays valid unless it is changed; infinity if it never expires."""
     ends = [key.expire * 1000] if key.expire is not None else []
-    if digest_of(shown.secret) != key.digest:
+    if digest_of(presented.secret) != key.digest:
         ends.append(key.former_until)
     return min((end - now) / 1000 for end in ends) if ends else inf
 

@@ -67,8 +67,8 @@ def authorize(record: Record | None, caller: Caller) -> Record | None:
 
 def scopes_of(names: Iterable[str]) -> frozenset[Scope]:
     """Return the named scopes; raise ValueError if a name is unknown, or none is given."""
-    given = frozenset(names)
-    if not given or not given <= frozenset(SCOPES):
-        unknown = ", ".join(sorted(given.difference(SCOPES))) or "none"
+    requested = frozenset(names)
+    if not requested or not requested <= frozenset(SCOPES):
+        unknown = ", ".join(sorted(requested.difference(SCOPES))) or "none"
         raise ValueError(f"invalid scopes: {unknown}; use {', '.join(SCOPES)}")
-    return frozenset(scope for scope in SCOPES if scope in given)
+    return frozenset(scope for scope in SCOPES if scope in requested)

@@ -26,10 +26,10 @@ def random_generator(make: Callable[[int, bytes], str]) -> GuidGenerator:
     return lambda now: make(now, os.urandom(16))
 
 
-def seeded(make: Callable[[int, bytes], str], seed: bytes, place: int, at: int) -> GuidGenerator:
+def seeded(make: Callable[[int, bytes], str], seed: bytes, index: int, at: int) -> GuidGenerator:
     """Return a generator of a reproducible sequence, unpredictable without the seed."""
     numbers = itertools.count()
-    return lambda _: make(at, sha256(b"%b/%d/%d" % (seed, place, next(numbers))).digest()[:16])
+    return lambda _: make(at, sha256(b"%b/%d/%d" % (seed, index, next(numbers))).digest()[:16])
 
 
 def guid_v4(now: int, random: bytes) -> str:  # noqa: ARG001  # same signature as guid_v7

@@ -46,7 +46,7 @@ def state_of(record: Record, now: int) -> State:
     return "live" if is_live(record, now) else "expired"
 
 
-def is_gone(record: Record, now: int) -> bool:
+def is_absent(record: Record, now: int) -> bool:
     """Whether the record is deleted, or past its retention at `now`, and counts as absent."""
     return record.is_deleted or now >= record.purge_at * 1000
 
@@ -72,16 +72,16 @@ def _expired(record: Record) -> Expired:
 
 def existing(record: Record | None, now: int) -> Record | None:
     """Return the record, live or expired, or None if it is absent, deleted or past its retention."""
-    return None if record is None or is_gone(record, now) else record
+    return None if record is None or is_absent(record, now) else record
 
 
-def created(
-    guid: str, change: PutCommand, now: int, terms: RetentionPolicy, *, after: int = 0, owner: str = ""
+def create(
+    guid: str, change: PutCommand, now: int, policy: RetentionPolicy, *, after: int = 0, owner: str = ""
 ) -> Record:
     """Make the first record of a GUID, with a version above `after`; raise InvalidRequest if the user is missing."""
     if change.user is None:
         raise InvalidRequest(InvalidField("/user", "is required to create a GUID"))
-    expire = _default_expire(now, terms) if change.expire is None else change.expire
+    expire = _default_expire(now, policy) if change.expire is None else change.expire
     return Record(
         guid=guid,
         user=change.user,
@@ -91,11 +91,11 @@ def created(
         version=max(now, after + 1),
         created=now,
         updated=now,
-        purge_at=_purge_at(expire, now, terms),
+        purge_at=_purge_at(expire, now, policy),
     )
 
 
-def updated(record: Record, change: PutCommand, now: int, terms: RetentionPolicy) -> Record:
+def update(record: Record, change: PutCommand, now: int, policy: RetentionPolicy) -> Record:
     """Merge the given members into the record; return the same object if nothing changes.
 
     If the change names no expiry, an expired record is renewed for the default lifetime. A revoked record raises
@@ -103,10 +103,10 @@ def updated(record: Record, change: PutCommand, now: int, terms: RetentionPolicy
     """
     if "expire" not in change.model_fields_set and is_revoked(record):
         raise _expired(record)
-    return _merged(record, change.model_dump(include=change.model_fields_set & MEMBERS), now, terms)
+    return _merge_members(record, change.model_dump(include=change.model_fields_set & MEMBERS), now, policy)
 
 
-def patched(record: Record, patch: PatchCommand, now: int, terms: RetentionPolicy) -> Record:
+def patch(record: Record, patch: PatchCommand, now: int, policy: RetentionPolicy) -> Record:
     """Apply a merge patch to the record; return the same object if nothing changes.
 
     Raise Expired if the record is expired or revoked and the patch names no expiry: a patch never renews by default.
@@ -114,13 +114,13 @@ def patched(record: Record, patch: PatchCommand, now: int, terms: RetentionPolic
     """
     if "expire" not in patch.model_fields_set and (is_revoked(record) or not is_live(record, now)):
         raise _expired(record)
-    given = patch.model_dump(include=patch.model_fields_set & MEMBERS - {"metadata"})
+    members = patch.model_dump(include=patch.model_fields_set & MEMBERS - {"metadata"})
     if "metadata" in patch.model_fields_set:
-        given["metadata"] = _patched_metadata(record.metadata, patch.metadata)
-    return _merged(record, given, now, terms)
+        members["metadata"] = _patch_metadata(record.metadata, patch.metadata)
+    return _merge_members(record, members, now, policy)
 
 
-def deleted(record: Record, now: int) -> Record:
+def delete(record: Record, now: int) -> Record:
     """Make the tombstone of a record. It has nothing of the record but its GUID, owner and next version.
 
     A creation that read the GUID as absent before the record existed would get a lower version. It fails at the
@@ -151,7 +151,7 @@ def merge(target: object, patch: object) -> object:
     return merged
 
 
-def _patched_metadata(text: str | None, patch: dict[str, Any] | None) -> str | None:
+def _patch_metadata(text: str | None, patch: dict[str, Any] | None) -> str | None:
     if patch is None:
         return None
     try:
@@ -162,20 +162,20 @@ def _patched_metadata(text: str | None, patch: dict[str, Any] | None) -> str | N
         ) from error
 
 
-def _merged(record: Record, given: dict[str, Any], now: int, terms: RetentionPolicy) -> Record:
-    if "expire" not in given and not is_live(record, now):
-        given["expire"] = _default_expire(now, terms)
+def _merge_members(record: Record, members: dict[str, Any], now: int, policy: RetentionPolicy) -> Record:
+    if "expire" not in members and not is_live(record, now):
+        members["expire"] = _default_expire(now, policy)
     fields = record.model_dump()
-    merged = fields | given
+    merged = fields | members
     if merged == fields:
         return record
     version = {"version": max(record.version + 1, now), "updated": now}
-    return Record(**merged | version | {"purge_at": _purge_at(merged["expire"], now, terms)})
+    return Record(**merged | version | {"purge_at": _purge_at(merged["expire"], now, policy)})
 
 
-def _default_expire(now: int, terms: RetentionPolicy) -> int:
-    return min(now // 1000 + terms.lifetime, MAX_TIME)
+def _default_expire(now: int, policy: RetentionPolicy) -> int:
+    return min(now // 1000 + policy.lifetime, MAX_TIME)
 
 
-def _purge_at(expire: int, updated: int, terms: RetentionPolicy) -> int:
-    return min(max(expire, updated // 1000) + terms.retention, MAX_TIME)
+def _purge_at(expire: int, updated: int, policy: RetentionPolicy) -> int:
+    return min(max(expire, updated // 1000) + policy.retention, MAX_TIME)

@@ -85,7 +85,7 @@ class LedgerUpdate:
     def __init__(
         self,
         old: QuotaLedger | None,
-        wishes: Sequence[ReservationRequest],
+        requests: Sequence[ReservationRequest],
         *,
         ended: Collection[str],
         quota: int,
@@ -95,57 +95,57 @@ class LedgerUpdate:
         self._quota = quota
         self._now = now
         self._entries = {} if old is None else _ENTRIES.validate_json(old.entries)
-        self._held = {name: until for name, until in self._entries.items() if until > now and name not in ended}
-        self._reserved = frozenset(name[:GUID_CHARACTERS] for name in self._held)
-        self._settled = [wish for wish in wishes if wish.is_live(now)]
-        self._newcomers = [wish for wish in wishes if not wish.is_live(now)]
+        self._active = {name: until for name, until in self._entries.items() if until > now and name not in ended}
+        self._reserved = frozenset(name[:GUID_CHARACTERS] for name in self._active)
+        self._live_requests = [request for request in requests if request.is_live(now)]
+        self._new_requests = [request for request in requests if not request.is_live(now)]
         self._room, self._room_until = (0, 0) if old is None else (old.room_for(quota, now), old.room_until)
-        self._placed: frozenset[str] = frozenset()
+        self._counted_guids: frozenset[str] = frozenset()
         self._is_full = False
 
     @property
     def has_room(self) -> bool:
         """Whether all requests can be granted without a count."""
-        return self._room >= len(self._newcomers)
+        return self._room >= len(self._new_requests)
 
     def others(self, owner: str) -> Selection:
         """Select the records to count: live ones that are neither reserved nor requested as live.
 
         Newcomers are included: another process may have written the record since it was read as absent or expired.
         """
-        return living(owner, self._now, without=self._reserved | {wish.guid for wish in self._settled})
+        return living(owner, self._now, without=self._reserved | {request.guid for request in self._live_requests})
 
     def count(self, others: int) -> None:
         """Set the number of records that `others` selects."""
-        settled = {wish.guid for wish in self._settled}
-        placed = self._reserved | settled
-        room = self._quota - others - len(placed)
+        live_guids = {request.guid for request in self._live_requests}
+        counted_guids = self._reserved | live_guids
+        room = self._quota - others - len(counted_guids)
         # A settled record may have changed since it was read, and then its reservation exceeds the quota. So reserved
         # records keep their place only if all of them fit.
-        self._placed = placed if room >= 0 else frozenset()
+        self._counted_guids = counted_guids if room >= 0 else frozenset()
         self._room = max(room, 0)
         self._room_until = self._now + ROOM_MS
-        self._is_full = others + len(settled) >= self._quota
+        self._is_full = others + len(live_guids) >= self._quota
 
-    def _admit(self) -> tuple[list[ReservationRequest], int]:
+    def _grant(self) -> tuple[list[ReservationRequest], int]:
         """Return the granted requests, and the room that is left.
 
         A GUID that was counted as reserved needs no second place, whichever request writes it: it has one record.
         """
-        admitted, room, placed = list(self._settled), self._room, set(self._placed)
-        for wish in self._newcomers:
-            if wish.guid not in placed:
+        granted, room, counted_guids = list(self._live_requests), self._room, set(self._counted_guids)
+        for request in self._new_requests:
+            if request.guid not in counted_guids:
                 if not room:
                     continue
                 room -= 1
-                placed.add(wish.guid)
-            admitted.append(wish)
-        return admitted, room
+                counted_guids.add(request.guid)
+            granted.append(request)
+        return granted, room
 
     def after(self, owner: str) -> QuotaLedger | None:
         """Return the new ledger; None if it does not change."""
-        admitted, room = self._admit()
-        entries = self._held | {wish.name: self._now + LEASE_MS for wish in admitted}
+        granted, room = self._grant()
+        entries = self._active | {request.name: self._now + LEASE_MS for request in granted}
         if entries == self._entries:
             return None
         return QuotaLedger(
@@ -158,8 +158,8 @@ class LedgerUpdate:
         )
 
     @property
-    def answers(self) -> dict[str, bool | Exception]:
+    def results(self) -> dict[str, bool | Exception]:
         """The answer to each request, by name: True if granted, False to retry, QuotaExceeded if none can be."""
-        refused: bool | Exception = QuotaExceeded(self._quota) if self._is_full else False
-        no = {wish.name: refused for wish in self._newcomers}
-        return no | {wish.name: True for wish in self._admit()[0]}
+        rejection: bool | Exception = QuotaExceeded(self._quota) if self._is_full else False
+        rejections = {request.name: rejection for request in self._new_requests}
+        return rejections | {request.name: True for request in self._grant()[0]}

@@ -127,8 +127,8 @@ def _digits_to(most: int) -> str:
     """Return a regular expression for the numbers from 0 to `most`, with or without leading zeros."""
     digits = str(most)
     lower = [
-        f"{digits[:place]}[0-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
-        for place, digit in enumerate(digits)
+        f"{digits[:index]}[0-{int(digit) - 1}][0-9]{{{len(digits) - index - 1}}}"
+        for index, digit in enumerate(digits)
         if digit != "0"
     ]
     return f"^0*(?:[0-9]{{1,{len(digits) - 1}}}|{'|'.join(lower)}|{digits})$"
@@ -150,17 +150,17 @@ State = Literal["live", "expired"]
 Milliseconds = Annotated[int, Field(ge=0)]
 
 
-_Made_co = TypeVar("_Made_co", covariant=True)
+_Value_co = TypeVar("_Value_co", covariant=True)
 
 
-class _KeptIfSmall(cached_property[_Made_co]):
+class _CachedIfSmall(cached_property[_Value_co]):
     """A property that small records cache and large ones compute on each access."""
 
     @overload
     def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
 
     @overload
-    def __get__(self, instance: object, owner: type[Any] | None = None) -> _Made_co: ...
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> _Value_co: ...
 
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
         if instance is None or instance.is_small:
@@ -178,7 +178,7 @@ class Record(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, ignored_types=(_KeptIfSmall,)
+        frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, ignored_types=(_CachedIfSmall,)
     )
 
     guid: Guid
@@ -205,10 +205,10 @@ class Record(BaseModel):
     def memory_bytes(self) -> int:
         """Approximate memory of the record in a cache, with its cached rendered forms, in bytes."""
         texts = [self.user, self.owner, self.metadata or ""]
-        held = sum(_text_bytes(text) for text in texts)
-        return RECORD_BYTES + (3 * held if self.is_small else held)
+        text_bytes = sum(_text_bytes(text) for text in texts)
+        return RECORD_BYTES + (3 * text_bytes if self.is_small else text_bytes)
 
-    @_KeptIfSmall
+    @_CachedIfSmall
     def json_body(self) -> bytes:
         """The record as clients see it: a JSON object with guid, expire (a string), user and any metadata."""
         head = to_json({"guid": self.guid, "expire": str(self.expire), "user": self.user})
@@ -216,16 +216,16 @@ class Record(BaseModel):
             return head
         return b'%b,"metadata":%b}' % (head[:-1], self.metadata.encode())
 
-    @_KeptIfSmall
+    @_CachedIfSmall
     def render_cache(self) -> dict[str, bytes]:
         """A dict for other rendered forms. A small record retains it, as a record never changes."""
         return {}
 
     def full_json(self, state: State, *, with_owner: bool) -> bytes:
         """Return `json_body` with times and version (as strings of digits), state, and optionally the owner."""
-        more = {name: str(getattr(self, name)) for name in ("created", "updated", "version", "purge_at")}
-        more |= {"state": state} | ({"owner": self.owner} if with_owner else {})
-        return b"%b,%b" % (self.json_body[:-1], to_json(more)[1:])
+        extra_members = {name: str(getattr(self, name)) for name in ("created", "updated", "version", "purge_at")}
+        extra_members |= {"state": state} | ({"owner": self.owner} if with_owner else {})
+        return b"%b,%b" % (self.json_body[:-1], to_json(extra_members)[1:])
 
 
 def _text_bytes(text: str) -> int:

@@ -27,9 +27,9 @@ class Selection:
 
     def holds(self, record: Record) -> bool:
         """Whether the record matches the filter."""
-        timely = self.expire_from <= record.expire < self.expire_before and record.purge_at > self.kept_at
-        theirs = self.user in {None, record.user} and self.owner in {None, record.owner}
-        return timely and theirs and record.guid not in self.excluding
+        matches_times = self.expire_from <= record.expire < self.expire_before and record.purge_at > self.kept_at
+        matches_user = self.user in {None, record.user} and self.owner in {None, record.owner}
+        return matches_times and matches_user and record.guid not in self.excluding
 
     @property
     def by_expire(self) -> bool:

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from copy import copy
 from typing import NamedTuple
 
-from guidsvc.domain import lifecycle as rules
-from guidsvc.domain import preconditions
+from guidsvc.domain import lifecycle, preconditions
 from guidsvc.domain.caller import ANYONE, READ, Caller, authorize
 from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand
 from guidsvc.domain.guid_generator import ClaimedDraw, GuidGenerator
@@ -67,7 +66,7 @@ class GuidService:
         *,
         clock: Clock,
         draw: GuidGenerator,
-        terms: RetentionPolicy,
+        policy: RetentionPolicy,
         strict: bool = False,
         attempts: int = ATTEMPTS,
         quota: Quota = NO_QUOTA,
@@ -77,7 +76,7 @@ class GuidService:
         self._fence = fence
         self._clock = clock
         self._draw = draw
-        self._terms = terms
+        self._policy = policy
         self._strict = strict
         self._attempts = attempts
         self._quota = quota
@@ -107,9 +106,9 @@ class GuidService:
             return None
         record = authorize(record, self._caller if caller is None else caller)
         now = self._clock()
-        if record is not None and rules.is_live(record, now):
+        if record is not None and lifecycle.is_live(record, now):
             return record
-        return rules.require_live(guid, record, now)
+        return lifecycle.require_live(guid, record, now)
 
     def get_at_hand(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> Read | None:
         """Return or raise what `get` would, without blocking; None if the store would block or is unavailable."""
@@ -125,7 +124,7 @@ class GuidService:
         Raise PreconditionFailed if `if_match` does not hold. A record that `if_none_match` excludes is unmodified.
         """
         record = authorize(await self._records.get(guid), self._caller)
-        return _read(guid, rules.require_live(guid, record, self._clock()), conditions)
+        return _read(guid, lifecycle.require_live(guid, record, self._clock()), conditions)
 
     async def put(self, guid: str, change: PutCommand, conditions: Conditions = UNCONDITIONAL) -> Written:
         """Create the GUID, or merge the change into its record. Renew the record if it has expired.
@@ -135,10 +134,10 @@ class GuidService:
         """
 
         def make(old: Record | None, now: int, after: int) -> Record:
-            self._demand(guid, old, conditions)
+            self._check_conditions(guid, old, conditions)
             if old is None:
-                return rules.created(guid, change, now, self._terms, after=after, owner=self._caller.owner)
-            return rules.updated(old, change, now, self._terms)
+                return lifecycle.create(guid, change, now, self._policy, after=after, owner=self._caller.owner)
+            return lifecycle.update(old, change, now, self._policy)
 
         old, new = await self._writer.write(guid, make, self._caller)
         return Written(new, created=old is None)
@@ -155,7 +154,7 @@ class GuidService:
         for attempt in range(self._attempts):
             if attempt:
                 await back_off(attempt)
-            record = self._first(self._draw(self._clock()), change, conditions)
+            record = self._first_record(self._draw(self._clock()), change, conditions)
             if await self._writer.swap("create", None, record, self._caller):
                 return record
         raise Contention(f"{self._attempts} generated GUIDs were already in use, or created too late; retry")
@@ -169,30 +168,32 @@ class GuidService:
         for attempt in range(self._attempts):
             if attempt:
                 await back_off(attempt)
-            record = self._first(guid, change, conditions, stored)
-            refusal: QuotaExceeded | None = None
+            record = self._first_record(guid, change, conditions, stored)
+            rejection: QuotaExceeded | None = None
             try:
                 not_after = await draw.not_after()
                 if await self._writer.swap("create", stored, record, self._caller, not_after=not_after):
                     return record
             except QuotaExceeded as error:
-                refusal = error
+                rejection = error
             stored = await self._records.get_for_update(guid)
-            taken = rules.existing(stored, self._clock())
-            if (before := authorize(taken, self._caller)) is not None:
+            current = lifecycle.existing(stored, self._clock())
+            if (before := authorize(current, self._caller)) is not None:
                 self._writer.note("create", before, self._caller, "found")
                 return before
-            if refusal is not None:
-                raise refusal
-            if taken is not None:
+            if rejection is not None:
+                raise rejection
+            if current is not None:
                 guid, stored = draw(self._clock()), None
         raise Contention(f"{self._attempts} generated GUIDs were already in use, or created too late; retry")
 
-    def _first(self, guid: str, change: PutCommand, conditions: Conditions, gone: Record | None = None) -> Record:
-        """Make the first record of a generated GUID, or the first after one that is gone."""
+    def _first_record(
+        self, guid: str, change: PutCommand, conditions: Conditions, predecessor: Record | None = None
+    ) -> Record:
+        """Make the first record of a generated GUID, or the first after `predecessor`, which is no longer retained."""
         preconditions.check_preconditions(guid, None, conditions)
-        after, owner = gone.version if gone else 0, self._caller.owner
-        return rules.created(guid, change, self._clock(), self._terms, after=after, owner=owner)
+        after, owner = predecessor.version if predecessor else 0, self._caller.owner
+        return lifecycle.create(guid, change, self._clock(), self._policy, after=after, owner=owner)
 
     async def patch(self, guid: str, patch: PatchCommand, conditions: Conditions = UNCONDITIONAL) -> Record:
         """Apply a merge patch to the record of a GUID; raise NotFound if it has none.
@@ -203,8 +204,8 @@ class GuidService:
         def make(old: Record | None, now: int, after: int) -> Record:  # noqa: ARG001  # it never creates
             if old is None:
                 raise NotFound(guid)
-            self._demand(guid, old, conditions)
-            return rules.patched(old, patch, now, self._terms)
+            self._check_conditions(guid, old, conditions)
+            return lifecycle.patch(old, patch, now, self._policy)
 
         _, new = await self._writer.write(guid, make, self._caller)
         return new
@@ -215,8 +216,8 @@ class GuidService:
         def make(old: Record | None, now: int, after: int) -> Record:  # noqa: ARG001  # it never creates
             if old is None:
                 raise NotFound(guid)
-            self._demand(guid, old, conditions)
-            return rules.deleted(old, now)
+            self._check_conditions(guid, old, conditions)
+            return lifecycle.delete(old, now)
 
         await self._writer.write(guid, make, self._caller)
 
@@ -247,7 +248,7 @@ class GuidService:
                 self._fence,
                 clock=self._clock,
                 draw=self._draw,
-                terms=self._terms,
+                policy=self._policy,
                 strict=self._strict,
                 attempts=self._attempts,
                 quota=self._quota.dry_run(),
@@ -258,9 +259,9 @@ class GuidService:
     def full(self, record: Record, caller: Caller | None = None) -> bytes:
         """Return the full JSON of a record, with its current state, and its owner if the caller is an admin."""
         with_owner = (self._caller if caller is None else caller).is_admin
-        return record.full_json(rules.state_of(record, self._clock()), with_owner=with_owner)
+        return record.full_json(lifecycle.state_of(record, self._clock()), with_owner=with_owner)
 
-    def _demand(self, guid: str, old: Record | None, conditions: Conditions) -> None:
+    def _check_conditions(self, guid: str, old: Record | None, conditions: Conditions) -> None:
         if old is not None and self._strict and not conditions:
             raise PreconditionRequired(guid)
         preconditions.check_preconditions(guid, old, conditions, is_shown=self.may_read)

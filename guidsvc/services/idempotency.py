@@ -47,7 +47,7 @@ from guidsvc.errors import (
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
-from guidsvc.services import write_attempt as attempts
+from guidsvc.services import write_attempt
 from guidsvc.services.receipt_lease import Brief, LeasedDraw, LeasedReceipt, LeaseTerm
 from guidsvc.services.receipt_quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, prefix_of
 from guidsvc.services.stored_response import WAIT_SECONDS, StoredResponseReader
@@ -124,16 +124,16 @@ class Idempotency:
             if receipt.answer is not None:
                 return await self._replay(request, receipt.answer), True
             cancel_scope.persist()
-            async with self._held(request, receipt, deadline, fresh=fresh) as (hold, attempt):
+            async with self._leased(request, receipt, deadline, fresh=fresh) as (lease, attempt):
                 seed = bytes.fromhex(receipt.seed)
-                answer = await work(lambda place: LeasedDraw(self._seeded(seed, place, receipt.claimed), hold))
+                answer = await work(lambda index: LeasedDraw(self._seeded(seed, index, receipt.claimed), lease))
                 if attempt.is_final:
-                    size = await hold.complete(answer, brief)
+                    size = await lease.complete(answer, brief)
                     if size is None and request.repeatable:
                         raise OutcomeUnknown("the request was done, but its answer could not be stored; send it again")
                     self._room.add(request.caller, size or 0)
                 else:
-                    await self._end(request, hold, is_unused=fresh and not attempt.has_begun)
+                    await self._end(request, lease, is_unused=fresh and not attempt.has_begun)
             return answer, False
 
     async def _replay(self, request: Request, answer: str) -> bytes:
@@ -143,22 +143,22 @@ class Idempotency:
     async def _claim(self, request: Request) -> tuple[Receipt, bool]:
         """Return the receipt of a request, claimed or with a response, and whether it is new."""
         now = self._clock()
-        found = await self._receipts.get(request.name)
-        fresh = found is None or found.purge_at * 1000 <= now
-        if found is None or fresh:
+        stored = await self._receipts.get(request.name)
+        fresh = stored is None or stored.purge_at * 1000 <= now
+        if stored is None or fresh:
             await self._room.reserve(request.caller)
-            claim = self._new(request, now, attempt=1 if found is None else found.attempt + 1)
-        elif found.fingerprint != request.fingerprint:
+            claim = self._new(request, now, attempt=1 if stored is None else stored.attempt + 1)
+        elif stored.fingerprint != request.fingerprint:
             raise IdempotencyMismatch
-        elif found.answer is not None:
-            return found, False
-        elif found.leased_until > now:
+        elif stored.answer is not None:
+            return stored, False
+        elif stored.leased_until > now:
             raise InProgress
         elif not request.repeatable:
             raise OutcomeUnknown("the first request with this key was begun, but its answer was not stored")
         else:
-            claim = found.model_copy(update={"attempt": found.attempt + 1, "leased_until": self._term.until})
-        if not await self._receipts.swap(found, claim):
+            claim = stored.model_copy(update={"attempt": stored.attempt + 1, "leased_until": self._term.until})
+        if not await self._receipts.swap(stored, claim):
             raise InProgress
         return claim, fresh
 
@@ -174,32 +174,32 @@ class Idempotency:
         )
 
     @asynccontextmanager
-    async def _held(
+    async def _leased(
         self, request: Request, receipt: Receipt, deadline: float, *, fresh: bool
     ) -> AsyncIterator[tuple[LeasedReceipt, Attempt]]:
         """Hold and renew the lease of a receipt inside the block; release or delete the receipt on an exception."""
-        hold, attempt = LeasedReceipt(self._receipts, receipt, self._term, deadline), Attempt()
-        token = attempts.CURRENT.set(attempt)
+        lease, attempt = LeasedReceipt(self._receipts, receipt, self._term, deadline), Attempt()
+        token = write_attempt.CURRENT.set(attempt)
         try:
-            async with running_in_background(partial(self._renew, hold)):
-                yield hold, attempt
+            async with running_in_background(partial(self._renew, lease)):
+                yield lease, attempt
         except BaseException as error:
             # An error may concern one part only. Whether earlier parts wrote anything, only the attempt's mark tells.
-            is_refusal = isinstance(error, GuidsvcError) and not isinstance(error, OutcomeUnknown)
-            await self._end(request, hold, is_unused=fresh and is_refusal and not attempt.has_begun)
+            is_rejection = isinstance(error, GuidsvcError) and not isinstance(error, OutcomeUnknown)
+            await self._end(request, lease, is_unused=fresh and is_rejection and not attempt.has_begun)
             raise
         finally:
-            attempts.CURRENT.reset(token)
+            write_attempt.CURRENT.reset(token)
 
-    async def _end(self, request: Request, hold: LeasedReceipt, *, is_unused: bool) -> None:
+    async def _end(self, request: Request, lease: LeasedReceipt, *, is_unused: bool) -> None:
         """Delete an unused receipt; release any other, so that the next request can claim it."""
         if not is_unused:
-            await hold.let_go()
-        elif await hold.forget():
+            await lease.release()
+        elif await lease.delete():
             self._room.add(request.caller, -RECEIPT_BYTES)
 
-    async def _renew(self, hold: LeasedReceipt) -> None:
+    async def _renew(self, lease: LeasedReceipt) -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
-            # A renewal that was sent must not be cancelled: the hold must know the receipt that is in the store.
-            await asyncio.shield(hold.renew())
+            # A renewal that was sent must not be cancelled: the lease must know the receipt that is in the store.
+            await asyncio.shield(lease.renew())

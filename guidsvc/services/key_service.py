@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from copy import copy
 from typing import Any, Literal, NamedTuple, Protocol
 
-from guidsvc.domain import api_key as keys
+from guidsvc.domain import api_key
 from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, OVERLAP, ApiKey, KeyState
 from guidsvc.domain.caller import ANYONE, SCOPES, Caller
 from guidsvc.errors import (
@@ -74,7 +74,7 @@ class KeyService:
         if expire is not None and expire * 1000 <= now:
             raise InvalidRequest(InvalidField("/expire", "is in the past; the key would never be valid"))
         for _ in range(ATTEMPTS):
-            issued = Issued(*keys.generate(owner, chosen, now, expire=expire))
+            issued = Issued(*api_key.generate(owner, chosen, now, expire=expire))
             if await self._swap("key-create", None, issued.key):
                 return issued
         raise Contention(f"{ATTEMPTS} generated key ids were already in use; retry")
@@ -94,17 +94,19 @@ class KeyService:
 
     async def walk(self) -> AsyncIterator[ApiKey]:
         """Yield all keys, ordered by id."""
-        after, found = "", STRIDE
-        while found == STRIDE:
+        after, count = "", STRIDE
+        while count == STRIDE:
             page = await self.page(after, STRIDE)
             for key in page:
                 after = key.id
                 yield key
-            found = len(page)
+            count = len(page)
 
     async def revoke(self, key_id: str) -> ApiKey:
         """Revoke a key and return it; a key that is revoked already is unchanged."""
-        return await self._change("key-revoke", key_id, lambda key: key if key.revoked else _changed(key, revoked=1))
+        return await self._change(
+            "key-revoke", key_id, lambda key: key if key.revoked else _with_changes(key, revoked=1)
+        )
 
     async def rotate(self, key_id: str, *, overlap: int = OVERLAP) -> Issued:
         """Give a key a new secret. The current one stays valid for `overlap` seconds; an older one ends at once.
@@ -113,15 +115,15 @@ class KeyService:
         """
         text = ""
 
-        def turn(key: ApiKey) -> ApiKey:
+        def rotate_key(key: ApiKey) -> ApiKey:
             nonlocal text
             state = self.state_of(key)
             if state != "live":
                 raise KeyNotActive(key.id, state)
-            turned, text = keys.rotated(key, self._clock(), overlap=overlap)
-            return turned
+            rotated, text = api_key.rotated(key, self._clock(), overlap=overlap)
+            return rotated
 
-        return Issued(await self._change("key-rotate", key_id, turn), text)
+        return Issued(await self._change("key-rotate", key_id, rotate_key), text)
 
     def state_of(self, key: ApiKey) -> KeyState:
         """Return the current state of a key."""
@@ -132,14 +134,14 @@ class KeyService:
     def describe(self, key: ApiKey) -> dict[str, Any]:
         """Return the public members of a key as a JSON object, without its digests. Times are strings of digits."""
         scopes = key.scopes.split()
-        whole: dict[str, Any] = {
+        members: dict[str, Any] = {
             "id": key.id,
             "owner": key.owner,
             "scopes": [scope for scope in SCOPES if scope in scopes],
             "created": str(key.created),
         }
-        more = {name: str(time) for name in ("used", "expire") if (time := getattr(key, name)) is not None}
-        return whole | more | {"state": self.state_of(key)}
+        times = {name: str(time) for name in ("used", "expire") if (time := getattr(key, name)) is not None}
+        return members | times | {"state": self.state_of(key)}
 
     async def _change(self, action: KeyAction, key_id: str, make: Callable[[ApiKey], ApiKey]) -> ApiKey:
         """Replace a key by the result of `make`, which is called again after a lost race."""
@@ -169,5 +171,5 @@ class KeyService:
             self._audit(action, key, self._caller, outcome)
 
 
-def _changed(key: ApiKey, **members: object) -> ApiKey:
+def _with_changes(key: ApiKey, **members: object) -> ApiKey:
     return key.model_copy(update=members | {"version": key.version + 1})

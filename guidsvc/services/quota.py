@@ -31,7 +31,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from guidsvc.domain import lifecycle as rules
+from guidsvc.domain import lifecycle
 from guidsvc.domain.quota_ledger import LEASE_MS, LedgerUpdate, QuotaLedger, ReservationRequest, living
 from guidsvc.domain.record import Record
 from guidsvc.errors import Contention, GuidsvcError, OutcomeUnknown, QuotaExceeded, StoreUnavailable, Unavailable
@@ -93,11 +93,11 @@ async def open_quota(database: Database, *, clock: Clock, quota: int) -> AsyncIt
     if not quota:
         yield NO_QUOTA
         return
-    kept = LedgerQuota(database, clock=clock, quota=quota)
+    ledger_quota = LedgerQuota(database, clock=clock, quota=quota)
     try:
-        yield kept
+        yield ledger_quota
     finally:
-        await kept.aclose()
+        await ledger_quota.aclose()
 
 
 class LedgerQuota:
@@ -134,18 +134,18 @@ class LedgerQuota:
             yield await self._lease_clock.not_after(begun + USE_SECONDS)
             return
         account = self._account(new.owner)
-        wish = ReservationRequest.of(new.guid, old)
+        request = ReservationRequest.of(new.guid, old)
         try:
-            not_after = await self._admit(account, wish)
+            not_after = await self._admit(account, request)
         except BaseException:
-            self._end(account, wish)
+            self._end(account, request)
             raise
         try:
             yield not_after
         except Unavailable:
-            self._end(account, wish)
+            self._end(account, request)
             raise
-        self._end(account, wish)
+        self._end(account, request)
 
     def dry_run(self) -> Quota:
         return DryRunQuota(self._database.records, clock=self._clock, quota=self._quota)
@@ -161,16 +161,16 @@ class LedgerQuota:
     def _account(self, owner: str) -> "_Account":
         account = self._accounts.get(owner)
         if account is None:
-            make = self._context.copy().run
-            account = make(_Account, owner, self._database, self._lease_clock, self._clock, self._quota)
+            run_in_context = self._context.copy().run
+            account = run_in_context(_Account, owner, self._database, self._lease_clock, self._clock, self._quota)
             self._accounts[owner] = account
         return account
 
-    async def _admit(self, account: "_Account", wish: ReservationRequest) -> int:
+    async def _admit(self, account: "_Account", request: ReservationRequest) -> int:
         """Reserve a place; return the deadline of the write by the store's clock."""
         loop = asyncio.get_running_loop()
         begun, deadline = loop.time(), inf
-        while (not_after := await account.admit(wish)) is None:
+        while (not_after := await account.admit(request)) is None:
             if begun >= deadline:
                 raise QuotaExceeded(self._quota)
             deadline = min(deadline, loop.time() + self._wait_seconds)  # excludes the first answer of a slow store
@@ -178,9 +178,9 @@ class LedgerQuota:
             begun = loop.time()
         return not_after
 
-    def _end(self, account: "_Account", wish: ReservationRequest) -> None:
+    def _end(self, account: "_Account", request: ReservationRequest) -> None:
         """Schedule the release of a reservation."""
-        account.ended.add(wish.name)
+        account.ended.add(request.name)
         if not account.is_releasing:
             account.is_releasing = True
             task = spawn_detached(self._release(account))
@@ -207,51 +207,52 @@ class _Account:
         self._lease_clock = lease_clock
         self._clock = clock
         self._quota = quota
-        self._wishes: Batcher[ReservationRequest | None, int | None] = Batcher(self._run, limit=GROUP, in_flight=1)
+        self._requests: Batcher[ReservationRequest | None, int | None] = Batcher(self._run, limit=GROUP, in_flight=1)
         self.ended: set[str] = set()
         """Names of reservations to release."""
         self.is_releasing = False
 
-    async def admit(self, wish: ReservationRequest) -> int | None:
+    async def admit(self, request: ReservationRequest) -> int | None:
         """Reserve a place; return the deadline of the write by the store's clock.
 
         Return None if a place may become free when reservations end; else raise QuotaExceeded.
         """
-        return await self._wishes.ask(wish)
+        return await self._requests.ask(request)
 
     async def release(self) -> bool:
         """Release ended reservations, if any; return False if the store fails."""
         try:
             if self.ended:
-                await self._wishes.ask(None)
+                await self._requests.ask(None)
         except GuidsvcError as error:
             _log.info("reservations not released", owner=self._owner, error=str(error))
             return False
         return True
 
-    async def _run(self, wishes: list[ReservationRequest | None]) -> Sequence[int | Exception | None]:
+    async def _run(self, requests: list[ReservationRequest | None]) -> Sequence[int | Exception | None]:
         """Answer a batch of requests; None only releases ended reservations."""
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.sleep(random.uniform(0, min(_PAUSE * attempt, 5 * _PAUSE)))  # noqa: S311  # nosec B311  # no secret
-            answers = await self._try([wish for wish in wishes if wish is not None])
-            if answers is not None:
-                return [None if wish is None else answers[wish.name] for wish in wishes]
+            results = await self._try([request for request in requests if request is not None])
+            if results is not None:
+                return [None if request is None else results[request.name] for request in requests]
         raise Contention(f"the ledger of {self._owner!r} was changed concurrently {ATTEMPTS} times in a row; retry")
 
-    async def _try(self, wishes: list[ReservationRequest]) -> dict[str, int | Exception | None] | None:
+    async def _try(self, requests: list[ReservationRequest]) -> dict[str, int | Exception | None] | None:
         """Try one swap; return the deadline or rejection of each request by name, or None if the race was lost."""
         ended = frozenset(self.ended)
-        not_after = await self._lease_clock.not_after(self._lease_clock.timer() + USE_SECONDS) if wishes else None
+        not_after = await self._lease_clock.not_after(self._lease_clock.timer() + USE_SECONDS) if requests else None
         old, now = await self._database.ledgers.get(self._owner), self._clock()
-        page = LedgerUpdate(old, wishes, ended=ended, quota=self._quota, now=now)
-        if not page.has_room:
-            page.count(await self._database.records.count_linearizable(page.others(self._owner)))
-        new = page.after(self._owner)
+        update = LedgerUpdate(old, requests, ended=ended, quota=self._quota, now=now)
+        if not update.has_room:
+            update.count(await self._database.records.count_linearizable(update.others(self._owner)))
+        new = update.after(self._owner)
         if new is not None and not await self._swap(old, new):
             return None
         self.ended -= ended
-        return {name: not_after if answer is True else answer or None for name, answer in page.answers.items()}
+        results = update.results.items()
+        return {name: not_after if result is True else result or None for name, result in results}
 
     async def _swap(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
         try:
@@ -273,21 +274,21 @@ class DryRunQuota:
     async def reserve(self, old: Record | None, new: Record | None) -> AsyncIterator[None]:
         """Implement `Quota.reserve`, without a deadline."""
         now, either = self._clock(), new or old
-        more = _is_live(new, now) - _is_live(old, now)
-        if either is None or not more:
+        change = _is_live(new, now) - _is_live(old, now)
+        if either is None or not change:
             yield None
             return
         owner = either.owner
         if owner not in self._live:
             live = await self._records.count_linearizable(living(owner, now))
             self._live.setdefault(owner, live)
-        if more > 0 and self._live[owner] >= self._quota:
+        if change > 0 and self._live[owner] >= self._quota:
             raise QuotaExceeded(self._quota)
-        self._live[owner] += more
+        self._live[owner] += change
         try:
             yield None
         except BaseException:
-            self._live[owner] -= more
+            self._live[owner] -= change
             raise
 
     def dry_run(self) -> Quota:
@@ -295,9 +296,9 @@ class DryRunQuota:
 
 
 def _is_live(record: Record | None, now: int) -> bool:
-    return record is not None and rules.is_live(record, now)
+    return record is not None and lifecycle.is_live(record, now)
 
 
 def _lives_longer(old: Record | None, new: Record, now: int) -> bool:
     """Whether the new record is live, and expires later than the old one."""
-    return rules.is_live(new, now) and (old is None or old.expire < new.expire)
+    return lifecycle.is_live(new, now) and (old is None or old.expire < new.expire)

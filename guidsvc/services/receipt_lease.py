@@ -54,7 +54,7 @@ class LeasedReceipt:
         self._receipt = receipt
         self._term = term
         self._deadline = deadline
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def not_after(self) -> int:
         """Return the end of the lease, as `RecordRepository.swap` expects it; renew the lease first if it ends soon.
@@ -81,7 +81,7 @@ class LeasedReceipt:
             packed = await _pack(brief())
         if len(packed) <= MAX_ANSWER_BYTES:
             return len(packed) if await self._put(answer=packed) else None
-        await self.let_go()
+        await self.release()
         return 0
 
     async def renew(self) -> None:
@@ -90,18 +90,18 @@ class LeasedReceipt:
         if self._receipt.answer is None and await self._put(leased_until=self._term.until):
             self._deadline = deadline
 
-    async def let_go(self) -> None:
+    async def release(self) -> None:
         """End the lease, so that the next request can claim the receipt."""
         await self._put(leased_until=0)
 
-    async def forget(self) -> bool:
+    async def delete(self) -> bool:
         """Delete the receipt; return whether it was deleted."""
-        async with self._turn:
+        async with self._lock:
             return await self._swap(None)
 
-    async def _put(self, **changed: object) -> bool:
-        async with self._turn:
-            new = self._receipt.model_copy(update={"attempt": self._receipt.attempt + 1, **changed})
+    async def _put(self, **members: object) -> bool:
+        async with self._lock:
+            new = self._receipt.model_copy(update={"attempt": self._receipt.attempt + 1, **members})
             if not await self._swap(new):
                 return False
             self._receipt = new
@@ -118,15 +118,15 @@ class LeasedReceipt:
 class LeasedDraw:
     """The ClaimedDraw of one operation, under the lease of its request."""
 
-    def __init__(self, draw: GuidGenerator, hold: LeasedReceipt) -> None:
+    def __init__(self, draw: GuidGenerator, lease: LeasedReceipt) -> None:
         self._draw = draw
-        self._hold = hold
+        self._lease = lease
 
     def __call__(self, now: int) -> str:
         return self._draw(now)
 
     async def not_after(self) -> int:
-        return await self._hold.not_after()
+        return await self._lease.not_after()
 
 
 async def _pack(answer: bytes) -> str:

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from guidsvc.domain import lifecycle as rules
+from guidsvc.domain import lifecycle
 from guidsvc.domain.caller import Caller, authorize
 from guidsvc.domain.record import Record
 from guidsvc.errors import Contention, GuidsvcError, NotFound, OutcomeUnknown, QuotaExceeded
@@ -55,7 +55,7 @@ class RecordWriter:
         self._quota = quota
         self._audit = audit
         self._attempts = attempts
-        self._turns = KeyedLock()
+        self._locks = KeyedLock()
 
     async def write(
         self, guid: str, make: Callable[[Record | None, int, int], Record], caller: Caller
@@ -67,17 +67,17 @@ class RecordWriter:
 
         A creation has a deadline: until then, the tombstone of any record that came between is still stored.
         """
-        async with self._turns.acquire(guid):
+        async with self._locks.acquire(guid):
             for attempt in range(self._attempts):
                 if attempt:
                     await back_off(attempt)
                 begun = self._lease_clock.timer()
                 stored, now = await self._records.get_for_update(guid), self._clock()
-                old = rules.existing(stored, now)
+                old = lifecycle.existing(stored, now)
                 if old is not None and authorize(old, caller) is None:
                     raise NotFound(guid)
                 new = make(old, now, stored.version if stored else 0)
-                deadline = begun + rules.CREATION_SECONDS
+                deadline = begun + lifecycle.CREATION_SECONDS
                 not_after = None if stored is not None else await self._lease_clock.not_after(deadline)
                 try:
                     if new is old or await self.swap(_action(old, new), stored, new, caller, not_after=not_after):
@@ -100,12 +100,12 @@ class RecordWriter:
         Raise QuotaExceeded if the record would become live and its owner's quota is used up. Return False, with
         nothing changed, if the race is lost, or if `not_after` or the end of the reservation has passed.
         """
-        async with self._quota.reserve(old, new) as place_until:
+        async with self._quota.reserve(old, new) as reserved_until:
             cancel_scope.checkpoint()
             with cancel_scope.shielded():
-                return await self._noted(action, old, new, caller, earliest(place_until, not_after))
+                return await self._swap_and_audit(action, old, new, caller, earliest(reserved_until, not_after))
 
-    async def _noted(
+    async def _swap_and_audit(
         self, action: Action, old: Record | None, new: Record, caller: Caller, not_after: int | None
     ) -> bool:
         """Swap in the store, and log the write if it was done or its outcome is unknown."""
@@ -136,5 +136,5 @@ def _action(old: Record | None, new: Record) -> Action:
 
 async def back_off(attempt: int) -> None:
     """Wait for a random time before a retry, so that the same writers do not collide again."""
-    first, most = BACKOFF
-    await asyncio.sleep(random.uniform(0, min(first * 2**attempt, most)))  # noqa: S311  # nosec B311  # no secret
+    first, longest = BACKOFF
+    await asyncio.sleep(random.uniform(0, min(first * 2**attempt, longest)))  # noqa: S311  # nosec B311  # no secret

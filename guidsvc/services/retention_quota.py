@@ -20,7 +20,7 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.services.quota import Quota, open_quota
 from guidsvc.store.contract import Database, RecordRepository
 
-KEPT_PER_LIVE = 10
+STORED_PER_LIVE = 10
 """Maximum number of stored records, live or expired, as a multiple of the quota of live ones."""
 ROOM_MS = 5_000
 """Validity of a count: deletions and the end of retention make room."""
@@ -63,7 +63,7 @@ class RetentionQuota:
         self._records = records
         self._clock = clock
         self._quota = quota
-        self._most = quota * KEPT_PER_LIVE
+        self._limit = quota * STORED_PER_LIVE
         self._parts = parts
         self._rooms: LRUCache[str, _Room] = LRUCache(OWNERS)
 
@@ -101,20 +101,20 @@ class RetentionQuota:
     def _has_room(self, room: _Room) -> bool:
         """Whether a valid count left room; raise QuotaExceeded if a recent count found none."""
         if time.monotonic() < room.full_until:
-            raise QuotaExceeded(self._quota, kept=self._most)
+            raise QuotaExceeded(self._quota, stored_limit=self._limit)
         return room.left > 0 and self._clock() < room.until
 
     async def _count(self, owner: str, room: _Room) -> None:
         begun = time.monotonic()
         while True:
             now, pending = self._clock(), room.pending
-            kept = await self._records.count_linearizable(Selection(owner=owner, kept_at=now // 1000))
-            free = self._most - kept - pending
+            stored = await self._records.count_linearizable(Selection(owner=owner, kept_at=now // 1000))
+            free = self._limit - stored - pending
             if free > 0:
                 room.left, room.until = -(-free // self._parts), now + ROOM_MS
                 return
-            if kept >= self._most or not pending:
+            if stored >= self._limit or not pending:
                 ended = time.monotonic()
                 room.full_until = ended + max(FULL_SECONDS, FULL_COUNTS * (ended - begun))
-                raise QuotaExceeded(self._quota, kept=self._most)
+                raise QuotaExceeded(self._quota, stored_limit=self._limit)
             await asyncio.sleep(PAUSE_SECONDS)  # until some pending creations have ended

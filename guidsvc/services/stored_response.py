@@ -27,6 +27,6 @@ class StoredResponseReader:
         rendered = unpack_small(text)
         if rendered is not None:
             return rendered
-        refusal = "too many large stored answers are being read; retry later"
-        async with self._slots.slot_within(queue_name, self._wait_seconds, refusal):
+        message = "too many large stored answers are being read; retry later"
+        async with self._slots.slot_within(queue_name, self._wait_seconds, message):
             return await asyncio.to_thread(unpack, text)

@@ -58,7 +58,7 @@ async def service(
         store.fence,
         clock=system_clock,
         draw=guid_generator.random_generator(guid_generator.guid_v4),
-        terms=RetentionPolicy(lifetime=60, retention=60),
+        policy=RetentionPolicy(lifetime=60, retention=60),
     )
     admission = Admission(PLACES, **limits)
     context = api_context(service=guids, probes=Probes(_well, _well), admission=admission)

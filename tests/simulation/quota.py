@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import structlog
 from pydantic_core import from_json
 
-from guidsvc.domain import lifecycle as rules
+from guidsvc.domain import lifecycle
 from guidsvc.domain.commands import PutCommand
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.quota_ledger import QuotaLedger
@@ -83,7 +83,7 @@ class Judge:
 
     def look(self, records: dict[str, Record], ledger: QuotaLedger | None) -> None:
         """Look at what the store holds."""
-        live = {guid for guid, each in records.items() if rules.is_live(each, self.now)}
+        live = {guid for guid, each in records.items() if lifecycle.is_live(each, self.now)}
         if len(live) > self.quota:
             self.violations.append(f"at {self.world.now:.3f}: {len(live)} live of a quota of {self.quota}")
         entries: dict[str, int] = {} if ledger is None else from_json(ledger.entries)
@@ -280,7 +280,7 @@ class QuotaProcess:
             timer=lambda: offset + world.now * rate,
         )
         service = GuidService(
-            store, store.fence, clock=self._clock, draw=self._draw, terms=TERMS, attempts=20, quota=quota
+            store, store.fence, clock=self._clock, draw=self._draw, policy=TERMS, attempts=20, quota=quota
         )
         for _ in range(CLIENTS):
             actor.start(self._client(service))

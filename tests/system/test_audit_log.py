@@ -231,7 +231,7 @@ def noting(store: GatedStore, clock: FakeClock, **more: Any) -> tuple[GuidServic
 
     terms = RetentionPolicy(lifetime=3600, retention=600)
     plain = GuidService(
-        store, store.fence, clock=clock, draw=lambda _: GUID, terms=terms, audit=note, attempts=2, **more
+        store, store.fence, clock=clock, draw=lambda _: GUID, policy=terms, audit=note, attempts=2, **more
     )
     return plain.acting_for(ALICE), noted
 

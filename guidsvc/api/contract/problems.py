@@ -94,7 +94,7 @@ def headers_of(error: BaseException) -> dict[str, str]:  # noqa: PLR0911  # a ta
         case errors.Unauthorized() | errors.Forbidden(scope=str()):
             return {"WWW-Authenticate": _challenge(error)}
         case errors.RateLimited():
-            return {"Retry-After": str(error.retry_after), **error.told}
+            return {"Retry-After": str(error.retry_after), **error.limit_headers}
         case errors.ReceiptsFull():
             return {"Retry-After": RECEIPTS_AFTER}
         case errors.Unavailable() | errors.InProgress():

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidsvc.domain import guid_generator, selection
-from guidsvc.domain import lifecycle as rules
+from guidsvc.domain import guid_generator, lifecycle, selection
 from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.record import MAX_TIME, Record
@@ -26,28 +25,28 @@ def change(**members: object) -> PutCommand:
 
 def patched(old: Record, **members: object) -> Record:
     """Apply the patch of these members to a record."""
-    return rules.patched(old, PatchCommand.model_validate(members), NOW, TERMS)
+    return lifecycle.patch(old, PatchCommand.model_validate(members), NOW, TERMS)
 
 
 def test_a_record_is_live_until_the_very_millisecond_of_its_expiry() -> None:
     one = record(NOW, expire=1000)
 
-    assert rules.is_live(one, 999_999)
-    assert not rules.is_live(one, 1_000_000)
+    assert lifecycle.is_live(one, 999_999)
+    assert not lifecycle.is_live(one, 1_000_000)
 
 
 def test_a_live_record_may_be_served() -> None:
-    assert rules.require_live(GUID, live := record(NOW), NOW) is live
+    assert lifecycle.require_live(GUID, live := record(NOW), NOW) is live
 
 
 def test_an_unknown_guid_is_not_found() -> None:
     with pytest.raises(NotFound, match=GUID):
-        rules.require_live(GUID, None, NOW)
+        lifecycle.require_live(GUID, None, NOW)
 
 
 def test_an_expired_record_tells_when_it_expired_and_until_when_it_can_be_renewed() -> None:
     with pytest.raises(Expired) as caught:
-        rules.require_live(GUID, record(NOW, expire=SECONDS - 5, purge_at=SECONDS + 5), NOW)
+        lifecycle.require_live(GUID, record(NOW, expire=SECONDS - 5, purge_at=SECONDS + 5), NOW)
 
     assert caught.value.expired_at == SECONDS - 5
     assert caught.value.renewable_until == SECONDS + 5
@@ -55,11 +54,11 @@ def test_an_expired_record_tells_when_it_expired_and_until_when_it_can_be_renewe
 
 def test_a_record_past_its_retention_is_not_found_though_it_is_still_stored() -> None:
     with pytest.raises(NotFound):
-        rules.require_live(GUID, record(NOW, expire=SECONDS - 5, purge_at=SECONDS), NOW)
+        lifecycle.require_live(GUID, record(NOW, expire=SECONDS - 5, purge_at=SECONDS), NOW)
 
 
 def test_a_new_record_lives_for_the_default_where_no_expiry_is_given() -> None:
-    new = rules.created(GUID, change(user="x"), NOW, TERMS)
+    new = lifecycle.create(GUID, change(user="x"), NOW, TERMS)
 
     assert new == Record(
         guid=GUID,
@@ -73,7 +72,7 @@ def test_a_new_record_lives_for_the_default_where_no_expiry_is_given() -> None:
 
 
 def test_a_new_record_takes_what_is_given() -> None:
-    new = rules.created(GUID, change(user="x", expire=7, metadata={"a": 1}), NOW, TERMS)
+    new = lifecycle.create(GUID, change(user="x", expire=7, metadata={"a": 1}), NOW, TERMS)
 
     assert (new.expire, new.metadata) == (7, '{"a":1}')
     assert new.purge_at == SECONDS + 7 * 86400, "kept from its last update, where it was expired from the start"
@@ -81,17 +80,17 @@ def test_a_new_record_takes_what_is_given() -> None:
 
 def test_a_new_record_needs_a_user() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        rules.created(GUID, change(expire=7), NOW, TERMS)
+        lifecycle.create(GUID, change(expire=7), NOW, TERMS)
     assert caught.value.faults == (InvalidField("/user", "is required to create a GUID"),)
 
 
 def test_a_new_record_starts_above_the_version_it_comes_after() -> None:
-    assert rules.created(GUID, change(user="x"), NOW, TERMS, after=NOW + 9).version == NOW + 10
+    assert lifecycle.create(GUID, change(user="x"), NOW, TERMS, after=NOW + 9).version == NOW + 10
 
 
 def test_no_time_is_later_than_the_last_second_of_9999() -> None:
-    new = rules.created(GUID, change(user="x", expire=MAX_TIME), NOW, TERMS)
-    late = rules.created(GUID, change(user="x"), MAX_TIME * 1000, TERMS)
+    new = lifecycle.create(GUID, change(user="x", expire=MAX_TIME), NOW, TERMS)
+    late = lifecycle.create(GUID, change(user="x"), MAX_TIME * 1000, TERMS)
 
     assert new.purge_at == MAX_TIME
     assert late.expire == MAX_TIME
@@ -100,7 +99,7 @@ def test_no_time_is_later_than_the_last_second_of_9999() -> None:
 def test_an_update_merges_the_members_that_are_given() -> None:
     old = record(NOW - 5000, metadata='{"a":1}')
 
-    new = rules.updated(old, change(expire=SECONDS + 9), NOW, TERMS)
+    new = lifecycle.update(old, change(expire=SECONDS + 9), NOW, TERMS)
 
     assert new == old.model_copy(
         update={"expire": SECONDS + 9, "version": NOW, "updated": NOW, "purge_at": SECONDS + 9 + 7 * 86400}
@@ -110,20 +109,20 @@ def test_an_update_merges_the_members_that_are_given() -> None:
 def test_an_update_replaces_metadata_whole_and_an_empty_object_removes_it() -> None:
     old = record(NOW, metadata='{"a":1,"b":2}')
 
-    assert rules.updated(old, change(metadata={"c": 3}), NOW, TERMS).metadata == '{"c":3}'
-    assert rules.updated(old, change(metadata={}), NOW, TERMS).metadata is None
+    assert lifecycle.update(old, change(metadata={"c": 3}), NOW, TERMS).metadata == '{"c":3}'
+    assert lifecycle.update(old, change(metadata={}), NOW, TERMS).metadata is None
 
 
 def test_an_update_that_changes_nothing_leaves_the_record_as_it_is() -> None:
     old = record(NOW - 5000, metadata='{"a":1}')
     same = change(user=old.user, expire=str(old.expire), metadata={"a": 1})
 
-    assert rules.updated(old, same, NOW, TERMS) is old
-    assert rules.updated(old, change(), NOW, TERMS) is old
+    assert lifecycle.update(old, same, NOW, TERMS) is old
+    assert lifecycle.update(old, change(), NOW, TERMS) is old
 
 
 def test_metadata_that_differs_only_in_the_type_of_a_number_is_a_change() -> None:
-    assert rules.updated(record(NOW, metadata='{"a":1}'), change(metadata={"a": True}), NOW, TERMS).metadata == (
+    assert lifecycle.update(record(NOW, metadata='{"a":1}'), change(metadata={"a": True}), NOW, TERMS).metadata == (
         '{"a":true}'
     )
 
@@ -131,41 +130,41 @@ def test_metadata_that_differs_only_in_the_type_of_a_number_is_a_change() -> Non
 def test_the_version_rises_though_the_clock_stands_still_or_goes_back() -> None:
     old = record(NOW)
 
-    assert rules.updated(old, change(user="b"), NOW, TERMS).version == NOW + 1
-    assert rules.updated(old, change(user="b"), NOW - 60_000, TERMS).version == NOW + 1
+    assert lifecycle.update(old, change(user="b"), NOW, TERMS).version == NOW + 1
+    assert lifecycle.update(old, change(user="b"), NOW - 60_000, TERMS).version == NOW + 1
 
 
 def test_an_update_of_a_record_that_expired_by_itself_renews_it_for_the_default_life() -> None:
     old = record(NOW - 6000, expire=SECONDS - 5)
 
-    assert not rules.is_revoked(old)
-    assert rules.updated(old, change(user="b"), NOW, TERMS).expire == SECONDS + 30 * 86400
-    assert rules.updated(old, change(), NOW, TERMS).expire == SECONDS + 30 * 86400
+    assert not lifecycle.is_revoked(old)
+    assert lifecycle.update(old, change(user="b"), NOW, TERMS).expire == SECONDS + 30 * 86400
+    assert lifecycle.update(old, change(), NOW, TERMS).expire == SECONDS + 30 * 86400
 
 
 @pytest.mark.parametrize("written", [NOW - 6000, NOW])
 def test_an_update_of_an_expired_record_takes_the_expiry_that_is_given(written: int) -> None:
     old = record(written, expire=SECONDS - 5)
 
-    for renew in (rules.updated(old, change(expire=SECONDS + 1), NOW, TERMS), patched(old, expire=SECONDS + 1)):
+    for renew in (lifecycle.update(old, change(expire=SECONDS + 1), NOW, TERMS), patched(old, expire=SECONDS + 1)):
         assert renew.expire == SECONDS + 1
-        assert not rules.is_revoked(renew)
-    assert rules.updated(old, change(expire=SECONDS - 5), NOW, TERMS) is old
+        assert not lifecycle.is_revoked(renew)
+    assert lifecycle.update(old, change(expire=SECONDS - 5), NOW, TERMS) is old
     assert patched(old, expire=SECONDS - 5) is old
 
 
 def test_a_record_is_revoked_if_it_had_expired_when_it_was_written() -> None:
     live = record(NOW - 6000)
 
-    assert not rules.is_revoked(live)
+    assert not lifecycle.is_revoked(live)
     for revoked in (
-        rules.updated(live, change(expire=SECONDS), NOW, TERMS),
+        lifecycle.update(live, change(expire=SECONDS), NOW, TERMS),
         patched(live, expire=0),
-        rules.created(GUID, change(user="x", expire=SECONDS), NOW, TERMS),
+        lifecycle.create(GUID, change(user="x", expire=SECONDS), NOW, TERMS),
     ):
-        assert rules.is_revoked(revoked)
-        assert rules.is_revoked(rules.updated(revoked, change(expire=1, user="b"), NOW + 9, TERMS))
-    assert not rules.is_revoked(rules.updated(live, change(expire=SECONDS + 1), NOW, TERMS))
+        assert lifecycle.is_revoked(revoked)
+        assert lifecycle.is_revoked(lifecycle.update(revoked, change(expire=1, user="b"), NOW + 9, TERMS))
+    assert not lifecycle.is_revoked(lifecycle.update(live, change(expire=SECONDS + 1), NOW, TERMS))
 
 
 @pytest.mark.parametrize("members", [{}, {"user": USER}, {"user": "b", "metadata": {"a": 1}}])
@@ -174,7 +173,7 @@ def test_an_update_of_a_revoked_record_needs_an_expiry(expire: int, members: dic
     revoked = record(NOW, expire=expire)
 
     with pytest.raises(Expired, match=r'was revoked. To renew it, PUT or PATCH it with a future "expire"') as caught:
-        rules.updated(revoked, change(**members), NOW + 60_000, TERMS)
+        lifecycle.update(revoked, change(**members), NOW + 60_000, TERMS)
     assert (caught.value.expired_at, caught.value.renewable_until) == (expire, revoked.purge_at)
 
 
@@ -189,9 +188,9 @@ def test_a_clock_that_runs_behind_brings_no_revoked_record_to_life() -> None:
     revoked, behind = record(NOW, expire=SECONDS), NOW - 60_000
 
     with pytest.raises(Expired):
-        rules.updated(revoked, change(user="b"), behind, TERMS)
+        lifecycle.update(revoked, change(user="b"), behind, TERMS)
     with pytest.raises(Expired):
-        rules.patched(revoked, PatchCommand.model_validate({"user": "b"}), behind, TERMS)
+        lifecycle.patch(revoked, PatchCommand.model_validate({"user": "b"}), behind, TERMS)
 
 
 def test_a_version_4_guid_is_laid_out_as_the_rfc_says() -> None:
@@ -220,7 +219,7 @@ def test_a_selection_holds_what_the_query_asks_for(
     query = ListQuery.model_construct(state=state, expires_before=before, expires_after=after, user=None)
 
     expected = (
-        state in {"all", rules.state_of(each, now)}
+        state in {"all", lifecycle.state_of(each, now)}
         and (before is None or expire < before)
         and (after is None or expire > after)
     )

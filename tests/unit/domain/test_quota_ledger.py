@@ -22,7 +22,7 @@ def a_ledger(**fields: object) -> QuotaLedger:
     return QuotaLedger.model_validate(plain | fields)
 
 
-def wishes(count: int, first: int = 0) -> list[ReservationRequest]:
+def requests(count: int, first: int = 0) -> list[ReservationRequest]:
     return [ReservationRequest.of(f"{number:032X}", None) for number in range(first, first + count)]
 
 
@@ -33,7 +33,7 @@ def page(
 
 
 def test_a_new_owner_is_counted_and_has_the_room_that_is_left() -> None:
-    asked = wishes(2)
+    asked = requests(2)
     first = page(None, asked)
     assert not first.has_room
     first.count(0)
@@ -41,91 +41,91 @@ def test_a_new_owner_is_counted_and_has_the_room_that_is_left() -> None:
     after = first.after("alice")
     assert after is not None
     assert (after.owner, after.version, after.room, after.room_until) == ("alice", 1, 1, NOW + ROOM_MS)
-    assert first.answers == {wish.name: True for wish in asked}
+    assert first.results == {request.name: True for request in asked}
 
 
 def test_while_there_is_room_nobody_is_counted() -> None:
     old = a_ledger(room=2, room_until=NOW + 1)
 
-    assert page(old, wishes(2)).has_room
-    assert not page(old, wishes(3)).has_room
-    assert not page(old, wishes(1), now=NOW + 1).has_room, "the count is too old"
-    assert not page(old, wishes(1), now=NOW + 1 - 2 * ROOM_MS).has_room, "or the clock was set back"
-    assert not page(a_ledger(room=2, room_until=NOW + 1, quota=4), wishes(1)).has_room, "of another quota"
+    assert page(old, requests(2)).has_room
+    assert not page(old, requests(3)).has_room
+    assert not page(old, requests(1), now=NOW + 1).has_room, "the count is too old"
+    assert not page(old, requests(1), now=NOW + 1 - 2 * ROOM_MS).has_room, "or the clock was set back"
+    assert not page(a_ledger(room=2, room_until=NOW + 1, quota=4), requests(1)).has_room, "of another quota"
 
 
 def test_who_comes_first_is_admitted_and_others_may_be_as_soon_as_it_is_known_what_became_of_those() -> None:
-    asked = wishes(5)
+    asked = requests(5)
     first = page(None, asked)
     first.count(1)
 
-    assert list(first.answers.values()) == [True, True, False, False, False]
+    assert list(first.results.values()) == [True, True, False, False, False]
 
 
 def test_who_would_be_refused_by_what_is_there_is_refused() -> None:
-    (wish,) = wishes(1)
-    full = page(None, [wish])
+    (request,) = requests(1)
+    full = page(None, [request])
     full.count(QUOTA)
 
-    assert isinstance(full.answers[wish.name], QuotaExceeded)
+    assert isinstance(full.results[request.name], QuotaExceeded)
     assert full.after("alice") is None, "and nothing is written"
 
 
 def test_what_is_reserved_takes_a_place_until_it_is_taken_back_or_over() -> None:
-    first = page(None, wishes(2))
+    first = page(None, requests(2))
     first.count(0)
     held = first.after("alice")
     assert held is not None
-    (one, other), (wish,) = wishes(2), wishes(1, first=9)
-    names = tuple(first.answers)
+    (one, other), (request,) = requests(2), requests(1, first=9)
+    names = tuple(first.results)
 
     for ended, now, answer in (((), NOW, False), (names[:1], NOW, True), ((), NOW + LEASE_MS, True)):
-        second = page(held, [wish], ended=ended, now=now)
+        second = page(held, [request], ended=ended, now=now)
         second.count(1)
-        assert second.answers[wish.name] is answer
-    assert page(held, [wish]).others("alice") == living("alice", NOW, frozenset({one.guid, other.guid}))
+        assert second.results[request.name] is answer
+    assert page(held, [request]).others("alice") == living("alice", NOW, frozenset({one.guid, other.guid}))
 
 
 def test_a_newcomer_that_another_process_has_made_meanwhile_gives_no_place_away() -> None:
     """It was read as absent, and is live by now; others have only the room that is left."""
-    new, stale = wishes(2)
-    live = {stale.guid} | {wish.guid for wish in wishes(QUOTA - 1, first=9)}
+    new, stale = requests(2)
+    live = {stale.guid} | {request.guid for request in requests(QUOTA - 1, first=9)}
     for asked in ([new, stale], [stale, new]):
         full = page(None, asked)
         full.count(len(live - full.others("alice").excluding))
 
-        assert [str(answer) for answer in full.answers.values()] == [str(QuotaExceeded(QUOTA))] * 2
+        assert [str(answer) for answer in full.results.values()] == [str(QuotaExceeded(QUOTA))] * 2
 
 
 def test_a_guid_that_is_reserved_already_takes_no_second_place() -> None:
-    first = page(None, wishes(QUOTA))
+    first = page(None, requests(QUOTA))
     first.count(0)
-    again, other = *wishes(1), *wishes(1, first=9)
+    again, other = *requests(1), *requests(1, first=9)
     second = page(first.after("alice"), [other, again])
     second.count(0)
 
-    assert second.answers == {other.name: False, again.name: True}
+    assert second.results == {other.name: False, again.name: True}
 
 
 def test_what_is_reserved_has_no_place_to_share_unless_all_of_it_fits() -> None:
     """A reservation of a record that was deleted since it was read has taken a place that is not there."""
-    first = page(None, wishes(QUOTA))
+    first = page(None, requests(QUOTA))
     first.count(0)
-    (again,) = wishes(1)
+    (again,) = requests(1)
     second = page(first.after("alice"), [again])
     second.count(1)
 
-    assert second.answers == {again.name: False}
+    assert second.results == {again.name: False}
 
 
 def test_what_is_live_keeps_its_place_and_what_is_no_more_needs_one() -> None:
     old = record(NOW, expire=NOW // 1000 + 1)
-    wish, newcomer = ReservationRequest.of(GUID, old), ReservationRequest.of("0" * 32, None)
+    request, newcomer = ReservationRequest.of(GUID, old), ReservationRequest.of("0" * 32, None)
     for now, kept in ((NOW, True), (NOW + 1000, False)):
-        full = page(None, [newcomer, wish], now=now)
+        full = page(None, [newcomer, request], now=now)
         full.count(QUOTA - 1 if kept else QUOTA)
-        assert (full.answers[wish.name] is True) is kept
-        assert isinstance(full.answers[newcomer.name], QuotaExceeded)
+        assert (full.results[request.name] is True) is kept
+        assert isinstance(full.results[newcomer.name], QuotaExceeded)
 
 
 def test_a_page_on_which_nothing_happens_is_not_written() -> None:

@@ -62,7 +62,12 @@ async def racing(clock: FakeClock, sqlite_url: str) -> AsyncIterator[LosesRaces]
 def service(racing: LosesRaces, clock: FakeClock) -> GuidService:
     numbers = itertools.count()
     return GuidService(
-        racing, racing.fence, clock=clock, draw=lambda now: f"{next(numbers) // 2:032X}", terms=TERMS, attempts=ATTEMPTS
+        racing,
+        racing.fence,
+        clock=clock,
+        draw=lambda now: f"{next(numbers) // 2:032X}",
+        policy=TERMS,
+        attempts=ATTEMPTS,
     )
 
 
@@ -97,7 +102,7 @@ async def test_a_draw_that_is_taken_is_drawn_again(service: GuidService) -> None
 
 
 async def test_two_services_on_one_store_race_and_none_is_lost(racing: LosesRaces, clock: FakeClock) -> None:
-    services = [GuidService(racing, racing.fence, clock=clock, draw=lambda _: GUID, terms=TERMS) for _ in range(5)]
+    services = [GuidService(racing, racing.fence, clock=clock, draw=lambda _: GUID, policy=TERMS) for _ in range(5)]
     puts = [service.put(GUID, change(user=f"rival {number}")) for number in range(10) for service in services]
     written = await asyncio.gather(*puts)
 
@@ -164,7 +169,7 @@ async def test_the_version_rises_over_a_record_that_is_gone_though_the_clock_goe
     racing: LosesRaces, clock: FakeClock
 ) -> None:
     service = GuidService(
-        racing, racing.fence, clock=clock, draw=lambda _: GUID, terms=RetentionPolicy(lifetime=1, retention=0)
+        racing, racing.fence, clock=clock, draw=lambda _: GUID, policy=RetentionPolicy(lifetime=1, retention=0)
     )
     clock.advance(seconds=0.5)
     first = await service.put(GUID, change(user="a", expire=0))
@@ -178,10 +183,12 @@ async def test_the_version_rises_over_a_record_that_is_gone_though_the_clock_goe
 async def test_a_creation_that_is_late_starts_above_what_others_deleted_meanwhile(
     racing: LosesRaces, clock: FakeClock
 ) -> None:
-    other = GuidService(racing, racing.fence, clock=clock, draw=lambda _: GUID, terms=TERMS)
+    other = GuidService(racing, racing.fence, clock=clock, draw=lambda _: GUID, policy=TERMS)
     stalled = Stalls(racing)
     late = asyncio.create_task(
-        GuidService(stalled, racing.fence, clock=clock, draw=lambda _: GUID, terms=TERMS).put(GUID, change(user="late"))
+        GuidService(stalled, racing.fence, clock=clock, draw=lambda _: GUID, policy=TERMS).put(
+            GUID, change(user="late")
+        )
     )
     await stalled.reached.wait()
     clock.advance(seconds=1)
@@ -201,7 +208,7 @@ async def test_a_creation_takes_effect_soon_or_never(racing: LosesRaces, clock: 
     """Soon is long before the tombstone of what others deleted meanwhile is removed."""
     stalled = Stalls(racing)
     stalled.goes_on.set()
-    service = GuidService(stalled, racing.fence, clock=clock, draw=lambda _: GUID, terms=TERMS)
+    service = GuidService(stalled, racing.fence, clock=clock, draw=lambda _: GUID, policy=TERMS)
     now = (await racing.fence.read()).now
 
     await service.put(GUID, change(user="a"))

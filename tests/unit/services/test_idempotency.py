@@ -8,8 +8,7 @@ from typing import NamedTuple, Protocol
 import pytest
 from pydantic_core import to_json
 
-from guidsvc.domain import guid_generator
-from guidsvc.domain import lifecycle as rules
+from guidsvc.domain import guid_generator, lifecycle
 from guidsvc.domain.commands import PutCommand
 from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.record import Record
@@ -51,8 +50,8 @@ async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIter
         yield store
 
 
-def seeded(seed: bytes, place: int, at: int) -> guid_generator.GuidGenerator:
-    return guid_generator.seeded(guid_generator.guid_v4, seed, place, at)
+def seeded(seed: bytes, index: int, at: int) -> guid_generator.GuidGenerator:
+    return guid_generator.seeded(guid_generator.guid_v4, seed, index, at)
 
 
 @pytest.fixture
@@ -391,13 +390,13 @@ class Creates:
     """The work of a request that creates a record."""
 
     def __init__(self, store: HasRecords, clock: FakeClock, quota: Quota = NO_QUOTA) -> None:
-        terms = rules.RetentionPolicy(lifetime=3600, retention=600)
+        terms = lifecycle.RetentionPolicy(lifetime=3600, retention=600)
         self._service = GuidService(
             store.records,
             store.fence,
             clock=clock,
             draw=guid_generator.random_generator(guid_generator.guid_v4),
-            terms=terms,
+            policy=terms,
             quota=quota,
         )
 

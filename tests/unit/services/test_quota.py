@@ -163,7 +163,7 @@ class Kept:
             store.fence,
             clock=clock,
             draw=guid_generator.random_generator(guid_generator.guid_v4),
-            terms=TERMS,
+            policy=TERMS,
             quota=kept,
         )
 

@@ -7,7 +7,7 @@ import pytest
 
 from guidsvc.errors import QuotaExceeded
 from guidsvc.services import retention_quota
-from guidsvc.services.retention_quota import KEPT_PER_LIVE, ROOM_MS, open_quotas
+from guidsvc.services.retention_quota import ROOM_MS, STORED_PER_LIVE, open_quotas
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database, RecordRepository
 from tests.conftest import FakeClock, Serving
@@ -15,7 +15,7 @@ from tests.support.factories import record
 from tests.support.http_client import Client
 
 QUOTA = 5
-MOST = QUOTA * KEPT_PER_LIVE
+MOST = QUOTA * STORED_PER_LIVE
 
 
 @pytest.fixture
