@@ -56,7 +56,7 @@ def make_routes() -> list[Route]:
 def _observe(context: ApiContext) -> None:
     """Let the metrics read the requests in flight and the state of admission control."""
     requests, admission = context.monitor.meters.requests, context.admission
-    requests.under_way = context.in_flight.__len__
+    requests.in_flight = context.in_flight.__len__
     requests.in_progress = lambda: admission.in_progress
     requests.waiting = lambda: admission.waiting
     requests.undone = lambda: {

@@ -22,17 +22,17 @@ from guidsvc.server.tls import Tls, open_tls
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, *, clock: Clock = system_clock, post: WorkerChannel | None = None, tls: Tls | None = None
+    settings: Settings, *, clock: Clock = system_clock, channel: WorkerChannel | None = None, tls: Tls | None = None
 ) -> AsyncIterator[int]:
     """Open everything that the settings configure, serve, and yield the port. At the end, drain requests in flight.
 
-    With `post`, a worker serves on the sockets inherited through this channel. `tls` is passed if already open.
+    With `channel`, a worker serves on the sockets inherited through this channel. `tls` is passed if already open.
     """
     tls = open_tls(settings.tls_cert, settings.tls_key) if tls is None else tls
-    async with open_context(settings, clock=clock, post=post) as context:
+    async with open_context(settings, clock=clock, channel=channel) as context:
         pipeline = RequestPipeline(context)
         app, fast_path = make_app(pipeline), FastPathDispatcher(pipeline)
-        with _listening(settings, post) as sockets:
+        with _listening(settings, channel) as sockets:
             async with (
                 running_in_background(partial(collect_on_growth, context.admission.is_idle)),
                 open_server(app, sockets, settings, fast_path, tls) as server,
@@ -45,9 +45,9 @@ async def serving(
 
 
 @contextmanager
-def _listening(settings: Settings, post: WorkerChannel | None) -> Iterator[list[socket]]:
-    if post is not None:
-        with inherit_sockets(post.listeners) as sockets:
+def _listening(settings: Settings, channel: WorkerChannel | None) -> Iterator[list[socket]]:
+    if channel is not None:
+        with inherit_sockets(channel.listeners) as sockets:
             yield sockets
     else:
         with open_listeners(settings.host, settings.port, settings.unix_socket) as (sockets,):

@@ -11,20 +11,20 @@ def banner(settings: Settings, port: int) -> str:
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # not used to bind a socket
     host = everywhere.get(settings.host, settings.host)
     host = f"[{host}]" if ":" in host else host
-    at = f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"
-    by = ""
+    address = f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"
+    options = ""
     if settings.unix_socket is not None:
-        at, by = f"{at.partition(':')[0]}://localhost", f" --unix-socket {settings.unix_socket}"
+        address, options = f"{address.partition(':')[0]}://localhost", f" --unix-socket {settings.unix_socket}"
     controlled = is_controlled(settings)
-    shown = ' -H "Authorization: Bearer $KEY"' if controlled else ""
+    authorization = ' -H "Authorization: Bearer $KEY"' if controlled else ""
     return "\n".join(
         [
-            f"guidsvc {guidsvc.__version__} at {settings.unix_socket or at}",
+            f"guidsvc {guidsvc.__version__} at {settings.unix_socket or address}",
             f"  records  {redact(settings.store_url)}",
             f"  cache    {redact(settings.cache_url)}",
             f"  access   {'keys' if controlled else 'off'}",
             *([f"  workers  {settings.workers}"] if settings.workers > 1 else []),
-            f"""  try      curl{by}{shown} -X PUT -d '{{"user": "Cylance, Inc."}}' {at}/guid""",
+            f"""  try      curl{options}{authorization} -X PUT -d '{{"user": "Cylance, Inc."}}' {address}/guid""",
         ]
     )
 

@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from guidsvc.api.execution.context import ApiContext, Probes
-from guidsvc.auth import audit_log as audit
-from guidsvc.auth.audit_log import AuditLog
+from guidsvc.auth.audit_log import OFF, STDERR, AuditLog, open_audit_log
 from guidsvc.bootstrap.auth import accepted_hosts, is_controlled, open_authenticator
 from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings, listed
@@ -20,12 +19,11 @@ from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import TrustedProxies
-from guidsvc.monitoring import access_log, standard_streams
-from guidsvc.monitoring import log_config as logs
+from guidsvc.monitoring import access_log, log_config, standard_streams
 from guidsvc.monitoring.access_log import AccessLog
 from guidsvc.monitoring.line_limit import reporting
 from guidsvc.monitoring.process_monitor import ProcessMonitor
-from guidsvc.process import file_descriptors as descriptors
+from guidsvc.process import file_descriptors
 from guidsvc.process.worker_channel import METRICS_VARIABLE, WorkerChannel
 from guidsvc.runtime.admission import OWNER_SHARE, Admission
 from guidsvc.runtime.background import running_in_background
@@ -48,13 +46,13 @@ MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
 
 
 @asynccontextmanager
-async def open_context(settings: Settings, *, clock: Clock, post: WorkerChannel | None) -> AsyncIterator[ApiContext]:
+async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChannel | None) -> AsyncIterator[ApiContext]:
     """Open the logs, the store, the cache and the authenticator, and yield them with the services on top."""
-    metrics, log = Metrics(), _access_log(settings, post)
+    metrics, log = Metrics(), _access_log(settings, channel)
     metrics.dropped_log_lines = standard_streams.dropped_lines
     async with (
-        _watching(settings, metrics, post) as monitor,
-        _auditing(settings, clock, metrics) as audit_log,
+        _open_monitor(settings, metrics, channel) as monitor,
+        _open_audit_log(settings, clock, metrics) as audit_log,
         _open_database(settings, clock, metrics) as database,
         open_cache(
             settings.cache_url, database, clock=clock, size_bytes=settings.cache_size, meter=metrics.cache
@@ -134,18 +132,18 @@ def _admission(settings: Settings) -> Admission:
 
 
 def _temporary_space(settings: Settings) -> TemporarySpace:
-    files = descriptors.temporary_files()
+    files = file_descriptors.temporary_files()
     return TemporarySpace(settings.temp_bytes_per_batch, settings.temp_bytes, files=files)
 
 
 @asynccontextmanager
-async def _auditing(settings: Settings, clock: Clock, metrics: Metrics) -> AsyncIterator[AuditLog | None]:
+async def _open_audit_log(settings: Settings, clock: Clock, metrics: Metrics) -> AsyncIterator[AuditLog | None]:
     """Open the audit log if it is configured or access is controlled; else yield None."""
-    where = settings.audit_log or (audit.STDERR if is_controlled(settings) else audit.OFF)
-    if where not in {audit.OFF, audit.STDERR} and scheme_of(settings.store_url) == "sqlite":
-        _refuse_file_of_store(Path(where), settings.store_url)
-    with audit.open_audit_log(where, clock=clock, meter=metrics.audit) as opened:
-        yield opened
+    destination = settings.audit_log or (STDERR if is_controlled(settings) else OFF)
+    if destination not in {OFF, STDERR} and scheme_of(settings.store_url) == "sqlite":
+        _refuse_file_of_store(Path(destination), settings.store_url)
+    with open_audit_log(destination, clock=clock, meter=metrics.audit) as audit_log:
+        yield audit_log
 
 
 def _refuse_file_of_store(path: Path, store_url: str) -> None:
@@ -158,11 +156,13 @@ def _refuse_file_of_store(path: Path, store_url: str) -> None:
 
 
 @asynccontextmanager
-async def _watching(settings: Settings, metrics: Metrics, post: WorkerChannel | None) -> AsyncIterator[ProcessMonitor]:
+async def _open_monitor(
+    settings: Settings, metrics: Metrics, channel: WorkerChannel | None
+) -> AsyncIterator[ProcessMonitor]:
     """Run the process monitor. Raise StartError if the shared metrics folder is not a directory."""
-    watch = ProcessMonitor(
+    monitor = ProcessMonitor(
         metrics,
-        folder=_shared_folder(post),
+        folder=_shared_folder(channel),
         about={
             "server": settings.server,
             "store": scheme_of(settings.store_url).partition("+")[0],
@@ -170,29 +170,29 @@ async def _watching(settings: Settings, metrics: Metrics, post: WorkerChannel | 
         },
     )
     try:
-        async with running_in_background(watch.run):
-            yield watch
+        async with running_in_background(monitor.run):
+            yield monitor
     finally:
-        watch.close()
+        monitor.close()
 
 
-def _shared_folder(post: WorkerChannel | None) -> Path | None:
+def _shared_folder(channel: WorkerChannel | None) -> Path | None:
     """Return the shared metrics folder, or None. A worker serves without it until its supervisor has created it."""
-    named = os.environ.get(METRICS_VARIABLE)
-    if named is not None and post is None and not Path(named).is_dir():
-        raise StartError(f"{METRICS_VARIABLE}: not a directory: {named}")
-    return None if named is None else Path(named)
+    path = os.environ.get(METRICS_VARIABLE)
+    if path is not None and channel is None and not Path(path).is_dir():
+        raise StartError(f"{METRICS_VARIABLE}: not a directory: {path}")
+    return None if path is None else Path(path)
 
 
 def _reporting(log: AccessLog | None, audit_log: AuditLog | None) -> AbstractAsyncContextManager[None]:
     """Report, while the block runs, how many lines the limits of all logs have dropped."""
     access_limits = () if log is None else (log.limit,)
     audit_limits = () if audit_log is None else audit_log.limits
-    return reporting(*logs.event_limits(), *access_limits, *audit_limits)
+    return reporting(*log_config.event_limits(), *access_limits, *audit_limits)
 
 
-def _access_log(settings: Settings, post: WorkerChannel | None) -> AccessLog | None:
-    worker = None if post is None else post.slot
+def _access_log(settings: Settings, channel: WorkerChannel | None) -> AccessLog | None:
+    worker = None if channel is None else channel.slot
     return (
         access_log.access_log(settings.log_level, settings.log_format, worker=worker) if settings.access_log else None
     )

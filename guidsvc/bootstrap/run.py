@@ -13,7 +13,7 @@ from guidsvc.bootstrap.banner import banner, print_banner
 from guidsvc.cache import is_private
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
-from guidsvc.process import file_descriptors as descriptors
+from guidsvc.process import file_descriptors
 from guidsvc.process.shutdown import install_signals, install_worker_signals
 from guidsvc.process.worker_channel import WorkerChannel
 from guidsvc.server.sockets import open_listeners
@@ -22,31 +22,31 @@ from guidsvc.server.tls import Tls, open_tls
 _log = structlog.get_logger(__name__)
 
 
-def run(settings: Settings, post: WorkerChannel | None = None) -> None:
+def run(settings: Settings, channel: WorkerChannel | None = None) -> None:
     """Serve until SIGINT or SIGTERM, in this process or in workers that it supervises.
 
-    With `post`, this process is one of the workers.
+    With `channel`, this process is one of the workers.
     """
     validate_access(settings)
-    if (post is not None or settings.workers > 1) and is_private(settings.cache_url):
+    if (channel is not None or settings.workers > 1) and is_private(settings.cache_url):
         raise StartError(
             f"workers: {settings.workers} need a shared cache; set cache_url to redis://host:6379/0, or workers to 1"
         )
-    descriptors.raise_limit(settings.max_connections)
-    if post is None:
-        descriptors.warn_if_few(settings.max_connections)
-    if post is None and settings.workers > 1:
+    file_descriptors.raise_limit(settings.max_connections)
+    if channel is None:
+        file_descriptors.warn_if_few(settings.max_connections)
+    if channel is None and settings.workers > 1:
         _supervise(settings)
     else:
-        _run(serve(settings, post))
+        _run(serve(settings, channel))
 
 
 def _supervise(settings: Settings) -> None:
     from guidsvc.process.supervisor import supervise
 
     with open_listeners(settings.host, settings.port, settings.unix_socket, slots=settings.workers) as slots:
-        said = banner(settings, port_of(slots[0], settings))
-        supervise(slots, settings.grace, lambda: print_banner(said))
+        text = banner(settings, port_of(slots[0], settings))
+        supervise(slots, settings.grace, lambda: print_banner(text))
 
 
 def _run(work: Coroutine[object, object, None]) -> None:
@@ -61,20 +61,20 @@ def _run(work: Coroutine[object, object, None]) -> None:
         runner.run(work)
 
 
-async def serve(settings: Settings, post: WorkerChannel | None = None) -> None:
+async def serve(settings: Settings, channel: WorkerChannel | None = None) -> None:
     """Serve according to the settings, and shut down cleanly on a signal. Raise StartError if the start fails."""
     tls = open_tls(settings.tls_cert, settings.tls_key)
     stop = (
         install_signals(None if tls is None else partial(_reload, tls))
-        if post is None
-        else install_worker_signals(post, settings.grace)
+        if channel is None
+        else install_worker_signals(channel, settings.grace)
     )
-    async with serving(settings, post=post, tls=tls) as port:
-        _collect_less()
-        if post is None:
+    async with serving(settings, channel=channel, tls=tls) as port:
+        _tune_garbage_collector()
+        if channel is None:
             print_banner(banner(settings, port))
         else:
-            post.report_ready()
+            channel.report_ready()
         await stop.wait()
         _log.info("stopping")
 
@@ -86,7 +86,7 @@ def _reload(tls: Tls) -> None:
         _log.error("certificate reload failed, keeping the current one", error=str(error))
 
 
-def _collect_less() -> None:
+def _tune_garbage_collector() -> None:
     """Tune the garbage collector: freeze the start-up objects and raise the thresholds.
 
     A handler creates some 100 objects, and breaks its reference cycles by itself. The default, a collection per 700

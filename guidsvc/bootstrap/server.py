@@ -8,7 +8,7 @@ from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.api.routing import RoutedApplication
 from guidsvc.config import Settings
-from guidsvc.process import file_descriptors as descriptors
+from guidsvc.process import file_descriptors
 from guidsvc.process.shutdown import StoppableServer
 from guidsvc.server.protocol.state import ConnectionLimits
 from guidsvc.server.server import serving_on
@@ -18,7 +18,7 @@ from guidsvc.server.tornado_server import serving_by_tornado
 
 @asynccontextmanager
 async def open_server(
-    app: RoutedApplication, sockets: list[socket], settings: Settings, short: FastPathDispatcher, tls: Tls | None
+    app: RoutedApplication, sockets: list[socket], settings: Settings, fast_path: FastPathDispatcher, tls: Tls | None
 ) -> AsyncIterator[StoppableServer]:
     """Serve the application on the sockets with the selected server, and yield it."""
     context = None if tls is None else tls.context
@@ -28,13 +28,13 @@ async def open_server(
         head_seconds=settings.head_timeout,
         body_seconds=settings.body_timeout,
         idle_seconds=settings.idle_timeout,
-        connections=descriptors.room_for(settings.max_connections),
+        connections=file_descriptors.room_for(settings.max_connections),
         unsent_bytes=settings.max_unsent_bytes,
     )
     hooks = ServerHooks(app.context.monitor.meters.requests)
     if settings.server == "httptools":
-        async with serving_on(sockets, app, hooks, limits=limits, short=short, tls=context) as ours:
-            yield ours
+        async with serving_on(sockets, app, hooks, limits=limits, short=fast_path, tls=context) as server:
+            yield server
     else:
-        async with serving_by_tornado(sockets, app, hooks, limits=limits, tls=context) as tornado:
-            yield tornado
+        async with serving_by_tornado(sockets, app, hooks, limits=limits, tls=context) as server:
+            yield server

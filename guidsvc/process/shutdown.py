@@ -27,18 +27,18 @@ class StoppableServer(Protocol):
         """Wait until each connected client has had time for one more request, to receive `Connection: close`."""
 
 
-async def drain(server: StoppableServer, under_way: InFlightRequests, grace: float) -> None:
+async def drain(server: StoppableServer, in_flight: InFlightRequests, grace: float) -> None:
     """Stop the server, and wait until no request is in flight, for at most `grace` seconds."""
-    under_way.draining = True
+    in_flight.draining = True
     server.stop()
     try:
         async with asyncio.timeout(grace):
             await server.drain_connections()
-            await under_way.ended()
+            await in_flight.wait_until_idle()
     except TimeoutError:
-        if len(under_way):
-            _log.warning("grace period over, aborting requests", in_flight=len(under_way), grace_seconds=grace)
-    under_way.closed = True
+        if len(in_flight):
+            _log.warning("grace period over, aborting requests", in_flight=len(in_flight), grace_seconds=grace)
+    in_flight.closed = True
 
 
 def install_signals(on_reload: Callable[[], None] | None) -> asyncio.Event:
@@ -53,14 +53,14 @@ def install_signals(on_reload: Callable[[], None] | None) -> asyncio.Event:
     if on_reload is None and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
 
-    def told() -> None:
+    def on_signal() -> None:
         stop.set()
         for number in numbers:
             loop.remove_signal_handler(number)
 
     try:
         for number in numbers:
-            loop.add_signal_handler(number, told)
+            loop.add_signal_handler(number, on_signal)
         if on_reload is not None and hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, on_reload)
     except NotImplementedError:
@@ -68,7 +68,7 @@ def install_signals(on_reload: Callable[[], None] | None) -> asyncio.Event:
     return stop
 
 
-def install_worker_signals(post: WorkerChannel, grace: float) -> asyncio.Event:
+def install_worker_signals(channel: WorkerChannel, grace: float) -> asyncio.Event:
     """Return an event that a signal or the death of the supervisor sets.
 
     The supervisor kills a worker that does not end in time.
@@ -79,9 +79,9 @@ def install_worker_signals(post: WorkerChannel, grace: float) -> asyncio.Event:
         loop.add_signal_handler(number, stop.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    def lost() -> None:
+    def on_supervisor_exit() -> None:
         with suppress(RuntimeError):  # the loop is already closed
             loop.call_soon_threadsafe(stop.set)
 
-    post.watch_supervisor(lost, grace + MARGIN_SECONDS)
+    channel.watch_supervisor(on_supervisor_exit, grace + MARGIN_SECONDS)
     return stop

@@ -23,7 +23,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from guidsvc.errors import StartError
 from guidsvc.monitoring import metric_files, standard_streams
 from guidsvc.monitoring.metric_files import SharedFolder
-from guidsvc.process import reuseport as listeners
+from guidsvc.process import reuseport
 from guidsvc.process.reuseport import Closed
 from guidsvc.process.worker import Worker, start
 from guidsvc.process.worker_channel import METRICS_VARIABLE
@@ -78,10 +78,10 @@ def supervise(slots: list[list[socket]], grace: float, serving: Callable[[], Non
     `grace` is in seconds. `serving` is called once all workers serve.
     """
     with metric_files.supervised_folder() as metrics:
-        hurried = asyncio.run(Supervisor(slots, grace, metrics).run(serving))
-    if hurried is not None:
+        second_signal = asyncio.run(Supervisor(slots, grace, metrics).run(serving))
+    if second_signal is not None:
         standard_streams.drain()
-        signal.raise_signal(hurried)  # the handlers are gone, so the default action ends this process
+        signal.raise_signal(second_signal)  # the handlers are gone, so the default action ends this process
 
 
 class Supervisor:
@@ -96,21 +96,21 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._renew = asyncio.Event()
-        self._hurried: signal.Signals | None = None
+        self._second_signal: signal.Signals | None = None
         self._failure: BaseException | None = None
 
     async def run(self, serving: Callable[[], None]) -> signal.Signals | None:
         """Supervise the workers until a signal, then shut them down. Return the second signal, or None."""
         with self._signals():
-            self._do(self._serve(serving))
-            async with running_in_background(self._keep_metrics):
+            self._spawn(self._serve(serving))
+            async with running_in_background(self._renew_metrics_periodically):
                 await self._stop.wait()
             if self._failure is None:
                 _log.info("stopping", workers=len(self._workers))
             await self._end()
         if self._failure is not None:
             raise self._failure
-        return self._hurried
+        return self._second_signal
 
     # Starting and replacing
 
@@ -130,30 +130,30 @@ class Supervisor:
 
     async def _fill(self, slot: _Slot) -> None:
         async with slot.changing:
-            slot.worker = await self._started(slot)
+            slot.worker = await self._start_worker(slot)
 
-    async def _started(self, slot: _Slot) -> Worker:
+    async def _start_worker(self, slot: _Slot) -> Worker:
         """Start a worker, and return it once it serves."""
         self._renew_metrics()
         self._bind_again(slot)
         worker = await start(slot.number, slot.listeners, os.environ | {METRICS_VARIABLE: str(self._metrics.path)})
         self._workers.add(worker)
-        self._do(self._watch(slot, worker))
+        self._spawn(self._watch(slot, worker))
         await worker.ready()
         slot.closed = []
         return worker
 
     async def _watch(self, slot: _Slot, worker: Worker) -> None:
         """Wait until a worker has ended, and restart it if its slot still uses it."""
-        ended = await worker.ended()
+        ended = await worker.wait()
         served = worker.served_seconds
         self._workers.discard(worker)
-        self._do(self._bury(worker.pid))
+        self._spawn(self._merge_metrics(worker.pid))
         async with slot.changing:  # held by a starter until the new worker is in the slot
             if slot.worker is worker:
                 await self._recover(slot, worker, ended, served)
 
-    async def _bury(self, pid: int) -> None:
+    async def _merge_metrics(self, pid: int) -> None:
         """Merge the metrics of a dead worker into those of earlier ones. A failure must not stop the service."""
         try:
             mark_process_dead(pid, str(self._metrics.path))  # type: ignore[no-untyped-call]
@@ -161,7 +161,7 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001  # the files may hold anything; metrics must not stop the service
             _log.warning("metrics of an exited worker lost", pid=pid, error=str(error))
 
-    async def _keep_metrics(self) -> None:
+    async def _renew_metrics_periodically(self) -> None:
         """Recreate the metrics folder periodically, in case it was removed."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
@@ -180,12 +180,12 @@ class Supervisor:
     async def _recover(self, slot: _Slot, dead: Worker, ended: dict[str, object], served: float) -> None:
         """Start workers, with backoff, until one serves."""
         delay = slot.backoff.after(served)
-        seen = {"worker": slot.number, "restart_in_seconds": delay}
-        _log.error("worker exited, restarting it", pid=dead.pid, uptime_seconds=round(served, 3), **ended, **seen)
+        fields = {"worker": slot.number, "restart_in_seconds": delay}
+        _log.error("worker exited, restarting it", pid=dead.pid, uptime_seconds=round(served, 3), **ended, **fields)
         while slot.worker is dead:
             await asyncio.sleep(delay)
             try:
-                slot.worker = await self._started(slot)
+                slot.worker = await self._start_worker(slot)
             except StartError as error:
                 delay = slot.backoff.after(0)
                 self._stop_listening(slot)
@@ -199,7 +199,7 @@ class Supervisor:
         Connections in their backlog are reset. A socket that was bound again but does not listen is always closed.
         """
         if slot.closed or any(other.listeners and not other.closed for other in self._slots if other is not slot):
-            closed = listeners.close(slot.listeners)
+            closed = reuseport.close(slot.listeners)
             if closed:
                 slot.listeners, slot.closed = [], closed
 
@@ -208,7 +208,7 @@ class Supervisor:
         """Bind the closed sockets of a slot again, for the worker to listen on. Raise StartError on failure."""
         if slot.closed and not slot.listeners:
             try:
-                slot.listeners = listeners.bind_again(slot.closed)
+                slot.listeners = reuseport.bind_again(slot.closed)
             except OSError as error:
                 raise StartError(f"a worker cannot be started: {error.strerror}") from error
 
@@ -232,7 +232,7 @@ class Supervisor:
 
     async def _replace(self, slot: _Slot) -> None:
         async with slot.changing:
-            old, slot.worker = slot.worker, await self._started(slot)
+            old, slot.worker = slot.worker, await self._start_worker(slot)
         if old is not None:
             await old.retire(self._grace)
 
@@ -248,13 +248,13 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*(worker.retire(self._grace) for worker in self._workers))
         for worker in self._workers:
-            await worker.ended()
+            await worker.wait()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._told, number)
+            loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._renew.set)
         try:
             yield
@@ -262,21 +262,21 @@ class Supervisor:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
-    def _told(self, number: signal.Signals) -> None:
+    def _on_stop_signal(self, number: signal.Signals) -> None:
         """Shut down gracefully on the first signal; kill the workers on the second."""
         if self._stop.is_set():
-            self._hurried = number
+            self._second_signal = number
             for worker in self._workers:
-                self._do(worker.kill())
+                self._spawn(worker.kill())
         self._stop.set()
 
-    def _do(self, work: Coroutine[object, object, None]) -> None:
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
         """Run a coroutine as a task. If it fails, stop the supervisor: it is a bug, or a failed start."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._task_done)
 
-    def _done(self, task: "asyncio.Task[None]") -> None:
+    def _task_done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = self._failure or error

@@ -19,18 +19,18 @@ from guidsvc.process.worker_channel import MARGIN_SECONDS, pack
 START_SECONDS = 60.0
 """A worker that does not serve after this many seconds is killed."""
 
-_Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _log = structlog.get_logger(__name__)
 
 
 class Worker:
     """A worker process on a slot."""
 
-    def __init__(self, slot: int, process: asyncio.subprocess.Process, line: _Line) -> None:
+    def __init__(self, slot: int, process: asyncio.subprocess.Process, streams: _Streams) -> None:
         self.slot = slot
         self.pid = process.pid
         self._process = process
-        self._said, self._line = line
+        self._reader, self._writer = streams
         self._ready_at: float | None = None
 
     @property
@@ -42,23 +42,25 @@ class Worker:
         """Wait until the worker serves. If it cannot, wait until it has ended and raise StartError."""
         try:
             async with asyncio.timeout(START_SECONDS):
-                said = await self._said.readline()
+                line = await self._reader.readline()
         except TimeoutError as error:
             await self.kill()
             raise StartError(f"a worker did not start within {START_SECONDS:g} s") from error
-        if said:
-            told = json.loads(said)
-            if "failed" not in told:
+        if line:
+            status = json.loads(line)
+            if "failed" not in status:
                 self._ready_at = asyncio.get_running_loop().time()
                 return
-        ended = await self.ended()
-        raise StartError(told["failed"] if said else f"a worker exited during its start: {_told(ended)}")
+        exit_status = await self.wait()
+        raise StartError(
+            status["failed"] if line else f"a worker exited during its start: {_describe_exit(exit_status)}"
+        )
 
-    async def ended(self) -> dict[str, object]:
+    async def wait(self) -> dict[str, object]:
         """Wait until the worker has ended, and return its `exit_code`, or the `signal` that ended it."""
         code = await self._process.wait()
-        self._line.close()
-        return {"exit_code": code} if code >= 0 else {"signal": _name(-code)}
+        self._writer.close()
+        return {"exit_code": code} if code >= 0 else {"signal": _signal_name(-code)}
 
     async def retire(self, grace: float) -> None:
         """Terminate the worker and wait until it has ended. Kill it MARGIN_SECONDS after the grace period."""
@@ -84,30 +86,30 @@ async def start(slot: int, listeners: list[socket.socket], environment: Mapping[
     The worker runs in a new session, so that only the supervisor receives Ctrl-C; it terminates the workers.
     """
     try:
-        ours, theirs = socket.socketpair()
-        line = await asyncio.open_connection(sock=ours)
+        own_end, worker_end = socket.socketpair()
+        streams = await asyncio.open_connection(sock=own_end)
     except OSError as error:
         raise StartError(f"a worker cannot be started: {error.strerror}") from error
-    with theirs:
-        post = pack(slot, listeners, theirs)
+    with worker_end:
+        channel = pack(slot, listeners, worker_end)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *sys.orig_argv[1:],
                 stdin=asyncio.subprocess.DEVNULL,
-                env=dict(environment) | post.environment,
-                pass_fds=post.descriptors,
+                env=dict(environment) | channel.environment,
+                pass_fds=channel.descriptors,
                 start_new_session=True,
             )
         except (OSError, RuntimeError) as error:  # RuntimeError: a thread cannot be started
-            line[1].close()
+            streams[1].close()
             raise StartError(f"a worker cannot be started: {getattr(error, 'strerror', None) or error}") from error
-    return Worker(slot, process, line)
+    return Worker(slot, process, streams)
 
 
-def _name(number: int) -> str:
+def _signal_name(number: int) -> str:
     return next((each.name for each in signal.Signals if each == number), str(number))
 
 
-def _told(ended: Mapping[str, object]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in ended.items())
+def _describe_exit(exit_status: Mapping[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in exit_status.items())

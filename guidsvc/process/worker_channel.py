@@ -37,9 +37,9 @@ class WorkerChannel:
         packed = os.environ.get(VARIABLE)
         if packed is None:
             return None
-        post = cls(**json.loads(packed))
-        os.set_inheritable(post.line, False)
-        return post
+        channel = cls(**json.loads(packed))
+        os.set_inheritable(channel.line, False)
+        return channel
 
     @property
     def environment(self) -> dict[str, str]:
@@ -53,33 +53,35 @@ class WorkerChannel:
 
     def report_ready(self) -> None:
         """Report to the supervisor that this process serves."""
-        self._tell({"ready": True})
+        self._send({"ready": True})
 
     def report_failed(self, why: str) -> None:
         """Report to the supervisor why this process cannot serve."""
-        self._tell({"failed": why})
+        self._send({"failed": why})
 
-    def watch_supervisor(self, lost: Callable[[], None], seconds: float) -> None:
-        """Call `lost` from another thread when the supervisor has died, and exit the process `seconds` later.
+    def watch_supervisor(self, on_exit: Callable[[], None], seconds: float) -> None:
+        """Call `on_exit` from another thread when the supervisor has died, and exit the process `seconds` later.
 
         A thread works even if the event loop is stuck, when nothing else would end this process.
         """
-        Thread(target=self._watch, args=(lost, seconds), name="supervisor-watch", daemon=True).start()
+        Thread(
+            target=self._await_supervisor_exit, args=(on_exit, seconds), name="supervisor-watch", daemon=True
+        ).start()
 
-    def _watch(self, lost: Callable[[], None], seconds: float) -> None:
+    def _await_supervisor_exit(self, on_exit: Callable[[], None], seconds: float) -> None:
         while True:
             try:
                 if not os.read(self.line, 1):
                     break
             except ConnectionError:
                 break
-        lost()
+        on_exit()
         time.sleep(seconds)
         os._exit(os.EX_SOFTWARE)
 
-    def _tell(self, what: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         try:
-            os.write(self.line, json.dumps(what).encode() + b"\n")
+            os.write(self.line, json.dumps(message).encode() + b"\n")
         except OSError:  # the supervisor is dead, which `watch_supervisor` detects
             return
 

@@ -31,6 +31,6 @@ class InFlightRequests:
         if not self._requests:
             self._idle.set()
 
-    async def ended(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until no request is in flight."""
         await self._idle.wait()

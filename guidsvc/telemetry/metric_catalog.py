@@ -69,7 +69,7 @@ METRICS = (
         "gauge",
         "Requests in flight.",
         (),
-        lambda meters, _: {(): meters.requests.under_way()},
+        lambda meters, _: {(): meters.requests.in_flight()},
     ),
     MetricSpec(
         "guidsvc_requests_in_progress",

@@ -72,7 +72,7 @@ class RequestMetrics:
     def __init__(self) -> None:
         self.refused: Counter[int] = Counter()
         """Malformed requests and connections over the limit, by status."""
-        self.under_way: Callable[[], int] = int
+        self.in_flight: Callable[[], int] = int
         self.in_progress: Callable[[], int] = int
         """Requests, and parts of batches, that hold an admission slot."""
         self.waiting: Callable[[], int] = int
@@ -106,12 +106,12 @@ class RequestMetrics:
         """Return the latency histograms by route, with the quick requests in the first bucket."""
         merged = dict(self._latencies)
         for (route, _, _), quick in self._quick.items():
-            whole, known = Histogram(LATENCIES), merged.get(route)
+            histogram, known = Histogram(LATENCIES), merged.get(route)
             if known is not None:
-                whole.counts, whole.sum = known.counts.copy(), known.sum
-            whole.counts[0] += quick.count
-            whole.sum += quick.seconds
-            merged[route] = whole
+                histogram.counts, histogram.sum = known.counts.copy(), known.sum
+            histogram.counts[0] += quick.count
+            histogram.sum += quick.seconds
+            merged[route] = histogram
         return merged
 
 

@@ -97,7 +97,7 @@ async def test_when_the_service_has_ended_no_request_begins(expected_logs: Expec
     client = Client(sockets[0].getsockname()[1])
     assert (await client.get("/livez")).status == 200
     under_way = context.in_flight
-    await asyncio.wait_for(under_way.ended(), 30)
+    await asyncio.wait_for(under_way.wait_until_idle(), 30)
     under_way.draining = under_way.closed = True
 
     reply = await client.get("/livez")
