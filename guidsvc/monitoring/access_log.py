@@ -49,8 +49,8 @@ class AccessLog:
 
 
 def _report_refused(remote: str | None, count: int) -> None:
-    given = {} if remote is None else {"remote": remote}
-    structlog.get_logger(ACCESS).info("further rejected requests", count=count, **given)
+    fields = {} if remote is None else {"remote": remote}
+    structlog.get_logger(ACCESS).info("further rejected requests", count=count, **fields)
 
 
 def access_log(level: str, form: Form, *, worker: int | None = None) -> AccessLog | None:
@@ -73,7 +73,7 @@ class _Readable(AccessLog):
     ) -> None:
         if self._leaves_out(status, remote):
             return
-        given = {
+        fields = {
             "method": method,
             "path": without_secrets(path),
             "status": status,
@@ -81,7 +81,7 @@ class _Readable(AccessLog):
             "request_id": request_id,
             "remote": remote,
         }
-        structlog.get_logger(ACCESS).info("request", **given, **({} if cache is None else {"cache": cache}))
+        structlog.get_logger(ACCESS).info("request", **fields, **({} if cache is None else {"cache": cache}))
 
 
 _CACHE = {None: ""} | {source: f'"cache": "{source}", ' for source in (L1, REDIS, MISS)}
@@ -98,7 +98,7 @@ def without_secrets(path: str) -> str:
 
 
 def _redacted(text: str) -> str:
-    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}...", text)
+    return _SECRETS.sub(lambda match: f"{match[1] or match[2]}...", text)
 
 
 class _JsonAccessLog(AccessLog):

@@ -31,8 +31,8 @@ def configure(level: str, form: Form, *, worker: int | None = None) -> None:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _named,
-        *([] if worker is None else [_naming(worker)]),
+        _add_request_id,
+        *([] if worker is None else [_worker_adder(worker)]),
     ]
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -51,7 +51,7 @@ def configure(level: str, form: Form, *, worker: int | None = None) -> None:
     if isinstance(sys.stderr, BoundedStream):
         sys.stderr.notice = partial(_notice, handler)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    _hush()
+    _silence_libraries()
 
 
 class EventLimit(logging.Filter):
@@ -90,7 +90,7 @@ def _warning(message: str, fields: dict[str, object]) -> logging.LogRecord:
     return logging.makeLogRecord(line | fields)
 
 
-def _hush() -> None:
+def _silence_libraries() -> None:
     """Prevent other libraries from logging data that clients send."""
     logging.getLogger("pymongo.command").setLevel(logging.INFO)  # DEBUG would log each command with its records
     logging.getLogger("tornado.general").addFilter(_shortened)
@@ -108,7 +108,7 @@ def is_readable(form: Form) -> bool:
     return form == "console" or (form == "auto" and sys.stderr.isatty())
 
 
-def _naming(worker: int) -> Processor:
+def _worker_adder(worker: int) -> Processor:
     """Return a processor that adds the worker to a line."""
 
     def name(_: object, __: str, line: EventDict) -> EventDict:
@@ -118,7 +118,7 @@ def _naming(worker: int) -> Processor:
     return name
 
 
-def _named(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Add the ID of the current request, if any, unless the line already has one."""
     trace = CURRENT.get()
     if trace is not None:
@@ -140,9 +140,9 @@ def escape(text: str) -> str:
 
 def _plain_traceback(out: TextIO, failure: ExcInfo) -> None:
     """Write a plain traceback; rich, if installed, would show the values of variables."""
-    plain = StringIO()
-    structlog.dev.plain_traceback(plain, failure)
-    out.write("\n".join(map(escape, plain.getvalue().split("\n"))))
+    text = StringIO()
+    structlog.dev.plain_traceback(text, failure)
+    out.write("\n".join(map(escape, text.getvalue().split("\n"))))
 
 
 def _rendering(*, readable: bool) -> list[Processor]:

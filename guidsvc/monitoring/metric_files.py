@@ -47,18 +47,18 @@ def open_file(path: Path) -> ValueFile:
 
 def is_readable(path: Path) -> bool:
     """Return whether a file holds metrics."""
-    return _may_hold_metrics(path) and _merged([path]) is not None
+    return _may_hold_metrics(path) and _merge([path]) is not None
 
 
 def read_all(folder: Path) -> tuple[list[Metric], list[str]]:
     """Return the metrics of all files in a folder, and the names of the files that were left out."""
     files = sorted(folder.glob("*.db"))
-    found = [path for path in files if _may_hold_metrics(path)]
-    metrics = _merged(found)
+    readable = [path for path in files if _may_hold_metrics(path)]
+    metrics = _merge(readable)
     if metrics is None:
-        found = [path for path in found if is_readable(path)]
-        metrics = _merged(found) or []
-    return metrics, [path.name for path in files if path not in found]
+        readable = [path for path in readable if is_readable(path)]
+        metrics = _merge(readable) or []
+    return metrics, [path.name for path in files if path not in readable]
 
 
 def _may_hold_metrics(path: Path) -> bool:
@@ -66,15 +66,15 @@ def _may_hold_metrics(path: Path) -> bool:
     if _NAME.fullmatch(path.stem) is None:
         return False
     with suppress(OSError, struct.error):
-        found = path.lstat()
-        if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES:
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
             with path.open("rb") as file:
                 (used,) = struct.unpack("i", file.read(4))
-            return bool(0 <= used <= found.st_size)
+            return bool(0 <= used <= status.st_size)
     return False
 
 
-def _merged(files: Sequence[Path]) -> list[Metric] | None:
+def _merge(files: Sequence[Path]) -> list[Metric] | None:
     """Return the metrics of files, or None if one of them cannot be read."""
     try:
         return list(MultiProcessCollector.merge([str(path) for path in files]))  # type: ignore[no-untyped-call]
@@ -155,8 +155,8 @@ class SharedFolder:
         """
         with suppress(FileExistsError):
             self.path.mkdir(0o700)
-        found = self.path.lstat()
-        if not (stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()):
+        status = self.path.lstat()
+        if not (stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()):
             raise FileExistsError(f"{self.path} is not a directory of this user")
         if not self._is_owned():
             self._own()
@@ -191,7 +191,7 @@ class SharedFolder:
 @contextmanager
 def supervised_folder() -> Iterator[SharedFolder]:
     """Yield a folder for the metrics of workers, not created yet; remove those of killed supervisors first."""
-    parent = _temporary()
+    parent = _temporary_folder()
     _remove_stale(parent)
     folder = SharedFolder(parent / f"{PREFIX}{secrets.token_hex(8)}")
     try:
@@ -200,7 +200,7 @@ def supervised_folder() -> Iterator[SharedFolder]:
         folder.remove()
 
 
-def _temporary() -> Path:
+def _temporary_folder() -> Path:
     """Return the folder for temporary files, even if it is not writable."""
     try:
         return Path(tempfile.gettempdir())
@@ -212,8 +212,8 @@ def _remove_stale(parent: Path) -> None:
     """Remove this user's folders whose supervisor has ended: their file `owner` is no longer locked."""
     for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
-            found = folder.lstat()
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and _is_deserted(folder):
+            status = folder.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and _is_deserted(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -24,7 +24,7 @@ SAMPLE_SECONDS = 0.25
 SAMPLES = 2
 """Number of samples after which metrics are published."""
 
-TOLD = 10
+MAX_NAMED_FILES = 10
 """Maximum number of unreadable files that a log line names."""
 
 _log = structlog.get_logger(__name__)
@@ -89,9 +89,9 @@ class ProcessMonitor:
         Concurrent requests for one media type share one rendering.
         """
         await _load()
-        from guidsvc.monitoring import prometheus as exposition
+        from guidsvc.monitoring import prometheus
 
-        media_type = exposition.media_type_of(accept)
+        media_type = prometheus.media_type_of(accept)
         rendering = self._renderings.get(media_type)
         if rendering is None:
             rendering = self._renderings[media_type] = spawn_detached(self._render_alone(accept))
@@ -109,33 +109,33 @@ class ProcessMonitor:
             return await self._render_all(accept)
 
     async def _render_all(self, accept: str) -> tuple[bytes, str]:
-        from guidsvc.monitoring import prometheus as exposition
+        from guidsvc.monitoring import prometheus
 
         if self._folder is None:
-            alone = exposition.SingleProcessCollector(self.meters, self._about)
-            return await asyncio.to_thread(exposition.render, alone, accept)
+            collector = prometheus.SingleProcessCollector(self.meters, self._about)
+            return await asyncio.to_thread(prometheus.render, collector, accept)
         try:
-            rendered, has_news = await self._render(exposition.MultiProcessCollector(self._folder), accept)
+            rendered, has_new_files = await self._render(prometheus.MultiProcessCollector(self._folder), accept)
             return (
-                (await self._render(exposition.MultiProcessCollector(self._folder), accept))[0]
-                if has_news
+                (await self._render(prometheus.MultiProcessCollector(self._folder), accept))[0]
+                if has_new_files
                 else rendered
             )
         except (OSError, ValueError) as error:
             raise MetricsUnavailable(f"metrics cannot be read: {error}") from error
 
-    async def _render(self, together: "MultiProcessCollector", accept: str) -> tuple[tuple[bytes, str], bool]:
+    async def _render(self, collector: "MultiProcessCollector", accept: str) -> tuple[tuple[bytes, str], bool]:
         """Render the files of all processes, and record those left out; return also whether some are new."""
-        from guidsvc.monitoring import prometheus as exposition
+        from guidsvc.monitoring import prometheus
 
         self.publish()
-        rendered = await asyncio.to_thread(exposition.render, together, accept)
-        news = set(together.left_out) - self._left_out
-        self._left_out = set(together.left_out)
-        if news:
-            self.meters.metric_files_left_out += len(news)
-            _log.warning("metric files unreadable, leaving them out", files=sorted(news)[:TOLD])
-        return rendered, bool(news)
+        rendered = await asyncio.to_thread(prometheus.render, collector, accept)
+        new_files = set(collector.left_out) - self._left_out
+        self._left_out = set(collector.left_out)
+        if new_files:
+            self.meters.metric_files_left_out += len(new_files)
+            _log.warning("metric files unreadable, leaving them out", files=sorted(new_files)[:MAX_NAMED_FILES])
+        return rendered, bool(new_files)
 
     def _write(self, folder: Path) -> None:
         if self._files is None:

@@ -32,16 +32,16 @@ _log = structlog.get_logger(__name__)
 
 def media_type_of(accept: str) -> str:
     """Return the requested media type if Prometheus defines it, else that of its text format."""
-    return _chosen(accept)[1]
+    return _encoder(accept)[1]
 
 
-def render(told: Collector, accept: str) -> tuple[bytes, str]:
+def render(collector: Collector, accept: str) -> tuple[bytes, str]:
     """Render metrics; return the result and its media type."""
-    encode, media_type = _chosen(accept)
-    return encode(told), media_type
+    encode, media_type = _encoder(accept)
+    return encode(collector), media_type
 
 
-def _chosen(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     try:
         return choose_encoder(",".join(elements(accept)))
     except (ValueError, TypeError):  # a version that is not a number
@@ -52,7 +52,7 @@ class SingleProcessCollector(Collector):
     """The metrics of this process at the time of construction."""
 
     def __init__(self, meters: Metrics, about: About) -> None:
-        table = (_family(told, told.read(meters, about)) for told in METRICS)
+        table = (_family(spec, spec.read(meters, about)) for spec in METRICS)
         self._families = [*table, *_PROCESS.collect()]
 
     def collect(self) -> Iterable[Metric]:
@@ -84,7 +84,7 @@ class MetricFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, ValueFile] = {}
-        self._opened: dict[str, os.stat_result] = {}
+        self._file_stats: dict[str, os.stat_result] = {}
         self._keys: dict[tuple[str, Labels], list[str]] = {}  # building a key is slower than writing its value
         self._before: dict[str, dict[str, float]] = {}  # by file: what it held before this process wrote into it
         self._written: dict[str, float] = {}
@@ -93,15 +93,15 @@ class MetricFiles:
         """Write the changed metrics of this process; raise OSError if that fails, as on a full disk."""
         if not all(self._is_there(name) for name in self._files):
             _log.warning("metric files missing, creating them again", folder=str(self._folder))
-            self._begin_anew()
-        for told in METRICS:
-            for labels, value in told.read(meters, about).items():
-                keys = self._keys.get((told.name, labels))
+            self._reset()
+        for spec in METRICS:
+            for labels, value in spec.read(meters, about).items():
+                keys = self._keys.get((spec.name, labels))
                 if keys is None:
-                    keys = self._keys[told.name, labels] = list(_keys(told, labels, value))
+                    keys = self._keys[spec.name, labels] = list(_keys(spec, labels, value))
                 numbers = [*value.counts, value.sum] if isinstance(value, Histogram) else [value]
                 for key, number in zip(keys, numbers, strict=True):
-                    self._put(told.kind, told.over, key, number)
+                    self._put(spec.kind, spec.over, key, number)
         for metric in _PROCESS.collect():
             for sample in metric.samples:
                 key = _key(metric.name, sample.name, sample.labels, metric.documentation)
@@ -130,7 +130,7 @@ class MetricFiles:
         if file is None:
             path = self._path(name)
             file = self._files[name] = metric_files.open_file(path)
-            self._opened[name] = path.stat()
+            self._file_stats[name] = path.stat()
         return file
 
     def _path(self, name: str) -> Path:
@@ -142,45 +142,45 @@ class MetricFiles:
             now = self._path(name).stat()
         except OSError:
             return False
-        before, self._opened[name] = self._opened[name], now
+        before, self._file_stats[name] = self._file_stats[name], now
         return os.path.samestat(before, now) and now.st_size >= before.st_size
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         """Forget the files, so that new ones get all counts since the start of this process."""
         for name in self._files:
             if not self._is_there(name):
                 self._path(name).unlink(missing_ok=True)
                 self._before.pop(name, None)
         self.close()
-        self._opened.clear()
+        self._file_stats.clear()
         self._written.clear()
 
 
-def _family(told: MetricSpec, read: Read) -> Metric:
-    if told.kind == "histogram":
-        histogram = HistogramMetricFamily(told.name, told.meaning, labels=told.labels)
+def _family(spec: MetricSpec, read: Read) -> Metric:
+    if spec.kind == "histogram":
+        histogram = HistogramMetricFamily(spec.name, spec.meaning, labels=spec.labels)
         for labels, value in read.items():
             assert isinstance(value, Histogram)  # noqa: S101  # nosec B101  # guaranteed by the metric catalog
             buckets = list(zip(_bounds(value), map(float, accumulate(value.counts)), strict=True))
             histogram.add_metric(labels, buckets, value.sum)
         return histogram
-    kind = CounterMetricFamily if told.kind == "counter" else GaugeMetricFamily
-    family = kind(told.name, told.meaning, labels=told.labels)
+    kind = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
+    family = kind(spec.name, spec.meaning, labels=spec.labels)
     for labels, value in read.items():
         assert not isinstance(value, Histogram)  # noqa: S101  # nosec B101  # guaranteed by the metric catalog
         family.add_metric(labels, value)
     return family
 
 
-def _keys(told: MetricSpec, values: Labels, value: float | Histogram) -> Iterator[str]:
+def _keys(spec: MetricSpec, values: Labels, value: float | Histogram) -> Iterator[str]:
     """Yield the keys of a metric in files: one per bucket, and the sum; the count is that of all buckets."""
-    labels = dict(zip(told.labels, values, strict=True))
+    labels = dict(zip(spec.labels, values, strict=True))
     if not isinstance(value, Histogram):
-        yield _key(told.name, told.name, labels, told.meaning)
+        yield _key(spec.name, spec.name, labels, spec.meaning)
         return
     for bound in _bounds(value):
-        yield _key(told.name, f"{told.name}_bucket", labels | {"le": bound}, told.meaning)
-    yield _key(told.name, f"{told.name}_sum", labels, told.meaning)
+        yield _key(spec.name, f"{spec.name}_bucket", labels | {"le": bound}, spec.meaning)
+    yield _key(spec.name, f"{spec.name}_sum", labels, spec.meaning)
 
 
 def _bounds(histogram: Histogram) -> Sequence[str]:

@@ -31,7 +31,7 @@ LINE_SECONDS = 0.1
 """Maximum wait of `write_line` for its line, in seconds."""
 WINDOW_SECONDS = 10.0
 """In each window of this length, the waits of `write_line` total at most LINE_SECONDS, however slow the reader is."""
-SHORT_SECONDS = 0.005
+UNCOUNTED_SECONDS = 0.005
 """Waits up to this length, in seconds, are not counted: a stream that is read takes a fraction of it."""
 
 
@@ -41,10 +41,10 @@ def open_missing() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)
-            if opened != descriptor:  # pragma: no cover  # the lowest free number is always the missing one
-                os.dup2(opened, descriptor)
-                os.close(opened)
+            new_descriptor = os.open(os.devnull, os.O_RDWR)
+            if new_descriptor != descriptor:  # pragma: no cover  # the lowest free number is always the missing one
+                os.dup2(new_descriptor, descriptor)
+                os.close(new_descriptor)
             os.set_inheritable(descriptor, True)
 
 
@@ -156,7 +156,7 @@ class BoundedStream(io.TextIOBase):
         begun = time.monotonic()
         ticket.done.wait(LINE_SECONDS - self._waited_seconds)
         waited = time.monotonic() - begun
-        self._waited_seconds += waited if waited > SHORT_SECONDS else 0.0
+        self._waited_seconds += waited if waited > UNCOUNTED_SECONDS else 0.0
         with self._changed:
             self._is_slow = not ticket.done.is_set()
             if ticket.error is not None:
@@ -218,17 +218,17 @@ class BoundedStream(io.TextIOBase):
 
     def _take(self) -> list[_Piece]:
         """Take the pieces of the next write."""
-        taken: list[_Piece] = []
+        batch: list[_Piece] = []
         size = 0
         with self._changed:
-            while self._pieces and (not taken or size + len(self._pieces[0][0]) <= self._group_bytes):
-                taken.append(self._pieces.popleft())
-                size += len(taken[-1][0])
-        return taken
+            while self._pieces and (not batch or size + len(self._pieces[0][0]) <= self._group_bytes):
+                batch.append(self._pieces.popleft())
+                size += len(batch[-1][0])
+        return batch
 
     def _settle(self, pieces: list[_Piece], error: OSError | None) -> None:
         if error is None:
-            self._tell_gap()
+            self._report_gap()
         for piece, ticket in pieces:
             self._bytes -= len(piece) + PIECE_BYTES
             if error is not None and (ticket is None or self._is_slow):  # no caller waits for this outcome
@@ -261,7 +261,7 @@ class BoundedStream(io.TextIOBase):
             poll.poll()
             return 0
 
-    def _tell_gap(self) -> None:
+    def _report_gap(self) -> None:
         """Append the notice after the pieces from before the gap, and before any later piece."""
         if self._gap_lines and self.notice is not None:
             line = self.notice(self._gap_lines).encode()
