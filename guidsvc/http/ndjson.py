@@ -15,12 +15,12 @@ class Line(NamedTuple):
 
 
 class NdjsonSplitter:
-    """Splitter of a stream into lines of at most `most` bytes, which end with LF or CR LF."""
+    """Splitter of a stream into lines of at most `limit` bytes, which end with LF or CR LF."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        self._max_line_bytes = limit
         self._number = 1
-        self._begun = bytearray()
+        self._incomplete = bytearray()
 
     @property
     def number(self) -> int:
@@ -30,43 +30,43 @@ class NdjsonSplitter:
     @property
     def held_bytes(self) -> int:
         """The buffered bytes of the incomplete line."""
-        return len(self._begun)
+        return len(self._incomplete)
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
         """Yield the lines that end in this chunk."""
-        place = 0
-        while place < len(chunk):
-            if not self._begun and chunk[place] in b"\n\r\t\v\f ":
-                place = self._skip_blank(chunk, place)
-            end = chunk.find(b"\n", place)
-            self._keep(chunk[place:] if end < 0 else chunk[place:end])
+        position = 0
+        while position < len(chunk):
+            if not self._incomplete and chunk[position] in b"\n\r\t\v\f ":
+                position = self._skip_blank(chunk, position)
+            end = chunk.find(b"\n", position)
+            self._keep(chunk[position:] if end < 0 else chunk[position:end])
             if end < 0:
                 return
             yield from self.end()
             self._number += 1
-            place = end + 1
+            position = end + 1
 
-    def _skip_blank(self, chunk: bytes, place: int) -> int:
+    def _skip_blank(self, chunk: bytes, position: int) -> int:
         """Count the next blank lines, in time proportional to their bytes; return the position after them.
 
         The search covers at most the maximum line length, so a longer blank line is not skipped.
         """
-        most = min(len(chunk), place + self._most)
-        visible = _VISIBLE.search(chunk, place, most)
-        end = chunk.rfind(b"\n", place, most if visible is None else visible.start()) + 1
+        limit = min(len(chunk), position + self._max_line_bytes)
+        visible = _VISIBLE.search(chunk, position, limit)
+        end = chunk.rfind(b"\n", position, limit if visible is None else visible.start()) + 1
         if not end:
-            return place
-        self._number += chunk.count(b"\n", place, end)
+            return position
+        self._number += chunk.count(b"\n", position, end)
         return end
 
     def end(self) -> Iterator[Line]:
         """Yield the last line, if no line end followed it."""
-        text, self._begun = bytes(self._begun.removesuffix(b"\r")), bytearray()
-        if len(text) > self._most:
+        text, self._incomplete = bytes(self._incomplete.removesuffix(b"\r")), bytearray()
+        if len(text) > self._max_line_bytes:
             yield Line(self._number, None)
         elif text.strip():
             yield Line(self._number, text)
 
     def _keep(self, part: bytes) -> None:
         """Buffer part of a line; of an overlong line, only enough to detect it."""
-        self._begun += part[: self._most + 2 - len(self._begun)]
+        self._incomplete += part[: self._max_line_bytes + 2 - len(self._incomplete)]

@@ -51,7 +51,7 @@ class Cors:
             _check(origin)
         self.any = bool(origins)
         """Whether any origin is allowed; if not, responses never have CORS headers."""
-        self._replies = {
+        self._headers = {
             origin: {
                 "Access-Control-Allow-Origin": origin,
                 "Access-Control-Expose-Headers": ", ".join(EXPOSED),
@@ -61,11 +61,11 @@ class Cors:
 
     def reply(self, origin: str | None) -> dict[str, str]:
         """Return the CORS headers of a response to this origin; empty if the origin is not allowed or absent."""
-        return {} if origin is None else self._replies.get(origin, {})
+        return {} if origin is None else self._headers.get(origin, {})
 
-    def preflight(self, origin: str | None, wanted: str | None, methods: str) -> dict[str, str]:
-        """Return the additional headers of a preflight response; empty unless it requests a method (`wanted`)."""
-        if wanted is None or not self.reply(origin):
+    def preflight(self, origin: str | None, requested_method: str | None, methods: str) -> dict[str, str]:
+        """Return the additional headers of a preflight response; empty unless it requests a method."""
+        if requested_method is None or not self.reply(origin):
             return {}
         return {
             "Access-Control-Allow-Methods": methods,
@@ -75,11 +75,11 @@ class Cors:
 
 
 def _check(origin: str) -> None:
-    found = _ORIGIN.fullmatch(origin)
-    if found is None:
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
         raise StartError(
             f"cors_origins: {origin!r} is not an origin; write scheme://host or scheme://host:port in lower case, "
             "as browsers do; * and null are not accepted"
         )
-    if (found[1], found[2]) in _DEFAULT_PORTS or int(found[2] or 1) > 65535:  # noqa: PLR2004  # the highest port
-        raise StartError(f"cors_origins: {origin!r}: browsers send no port {found[2]} for {found[1]}; leave it out")
+    if (match[1], match[2]) in _DEFAULT_PORTS or int(match[2] or 1) > 65535:  # noqa: PLR2004  # the highest port
+        raise StartError(f"cors_origins: {origin!r}: browsers send no port {match[2]} for {match[1]}; leave it out")

@@ -27,8 +27,8 @@ class HostNames:
         self.plain = _ANY_PLAIN
         """Pattern of accepted, well-formed Host values; others need a full check."""
         if names is not None:
-            named = "".join(rf"|{re.escape(_checked(name))}\.?" for name in names)
-            self.plain = re.compile(f"(?:{_LOOPBACK}{named}){_PORT}".encode(), re.IGNORECASE)
+            alternatives = "".join(rf"|{re.escape(_validated(name))}\.?" for name in names)
+            self.plain = re.compile(f"(?:{_LOOPBACK}{alternatives}){_PORT}".encode(), re.IGNORECASE)
 
     def accepts(self, request: HTTPServerRequest) -> bool:
         """Return whether the Host header, and an absolute request target, name an accepted host.
@@ -44,7 +44,7 @@ class HostNames:
         return self._any or self.plain.fullmatch(host.encode("latin-1", "replace")) is not None
 
 
-def _checked(name: str) -> str:
+def _validated(name: str) -> str:
     """Return a configured name; raise StartError if it is not a host name."""
     if _NAME.fullmatch(name) is None:
         raise StartError(

@@ -15,9 +15,9 @@ _ELEMENT = re.compile(r'(?:[^,"]++|"(?:[^"\\]++|\\.?)*+"?+)*+(?:,|\Z)', re.DOTAL
 
 def elements(value: str) -> Iterator[str]:
     """Yield the non-empty elements of a list, up to the limits, without surrounding whitespace."""
-    for found in islice(_ELEMENT.finditer(value, 0, MOST_BYTES + 1), MOST):
-        if found.end() > MOST_BYTES:  # the element may be truncated
+    for match in islice(_ELEMENT.finditer(value, 0, MOST_BYTES + 1), MOST):
+        if match.end() > MOST_BYTES:  # the element may be truncated
             return
-        element = found[0].removesuffix(",").strip()
+        element = match[0].removesuffix(",").strip()
         if element:
             yield element

@@ -33,4 +33,4 @@ def _weights(accept: str, names: set[str]) -> dict[str, float]:
 
 def _weights_of(parameters: str) -> Iterator[float]:
     parts = parameters.split(";", MOST_PARAMETERS)[:MOST_PARAMETERS]
-    return (float(found[1]) for found in map(_WEIGHT.fullmatch, parts) if found)
+    return (float(match[1]) for match in map(_WEIGHT.fullmatch, parts) if match)

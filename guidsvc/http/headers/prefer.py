@@ -22,7 +22,7 @@ def parse(prefer: str | None) -> dict[str, str]:
     """
     preferences: dict[str, str] = {}
     for element in elements(prefer or ""):
-        found = _PREFERENCE.match(element)
-        if found is not None:
-            preferences.setdefault(found[1].lower(), (found[2] or found[3] or "").lower())
+        match = _PREFERENCE.match(element)
+        if match is not None:
+            preferences.setdefault(match[1].lower(), (match[2] or match[3] or "").lower())
     return preferences

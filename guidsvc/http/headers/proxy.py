@@ -25,7 +25,7 @@ class TrustedProxies:
         self._unix = UNIX in proxies
         self.any = bool(proxies)
         """Whether any proxy is trusted."""
-        self._trusts = lru_cache(1024)(self._looked_up)
+        self._trusts = lru_cache(1024)(self._is_trusted)
 
     def client(self, peer: str, forwarded_for: str | None) -> str:
         """Return the address of the client, for a request that came from `peer`.
@@ -47,12 +47,12 @@ class TrustedProxies:
             request.remote_ip = self.client(peer, request.headers.get("X-Forwarded-For"))
             request.protocol = self.scheme(peer, request.headers.get("X-Forwarded-Proto"), request.protocol)
 
-    def scheme(self, peer: str, forwarded_proto: str | None, spoken: str) -> str:
-        """Return the last scheme in X-Forwarded-Proto if `peer` is trusted; else `spoken`, that of the connection."""
-        named = (forwarded_proto or "").rpartition(",")[2].strip().lower()
-        return named if named in {"http", "https"} and self._trusts(peer) else spoken
+    def scheme(self, peer: str, forwarded_proto: str | None, connection_scheme: str) -> str:
+        """Return the last scheme in X-Forwarded-Proto if `peer` is trusted; else `connection_scheme`."""
+        forwarded_scheme = (forwarded_proto or "").rpartition(",")[2].strip().lower()
+        return forwarded_scheme if forwarded_scheme in {"http", "https"} and self._trusts(peer) else connection_scheme
 
-    def _looked_up(self, peer: str) -> bool:
+    def _is_trusted(self, peer: str) -> bool:
         if peer == UNIX:
             return self._unix
         address = ip_address(peer.partition("%")[0])

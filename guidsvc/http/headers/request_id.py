@@ -8,12 +8,12 @@ from collections.abc import Iterator
 _SANE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def request_id(given: str) -> str:
+def request_id(client_id: str) -> str:
     """Return the given ID if it is well-formed, else a new one."""
-    return given if _SANE.fullmatch(given) else draw()
+    return client_id if _SANE.fullmatch(client_id) else draw()
 
 
-def _names() -> Iterator[str]:
+def _ids() -> Iterator[str]:
     """Yield IDs of 32 hexadecimal digits, unique across processes.
 
     They are not secret: they are sequential, so two of them reveal the number of requests in between. Random IDs, even
@@ -21,11 +21,11 @@ def _names() -> Iterator[str]:
     """
     process, first = os.urandom(8).hex(), int.from_bytes(os.urandom(6), "big")
     ends = [f"{end:03x}" for end in range(16**3)]
-    for turn in itertools.count(first):
-        start = f"{process}{turn:013x}"
+    for block in itertools.count(first):
+        start = f"{process}{block:013x}"
         for end in ends:
             yield start + end
 
 
-draw = _names().__next__
+draw = _ids().__next__
 """Returns a new, unique request ID."""
