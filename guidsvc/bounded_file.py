@@ -31,8 +31,8 @@ def read_text(path: str | Path) -> str:
     return TextIOWrapper(BytesIO(read_file(path)), encoding="utf-8").read()
 
 
-def _refuse_special(found: os.stat_result, path: str | Path) -> None:
-    if stat.S_ISDIR(found.st_mode):
+def _refuse_special(status: os.stat_result, path: str | Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file but a pipe or a device; name a regular file", str(path))

@@ -231,7 +231,7 @@ def load(arguments: Sequence[str]) -> Settings:
     except SettingsError as error:
         raise UsageError(_usage_fault(str(error).removeprefix("error parsing CLI: "), words)) from None
     except ValidationError as error:
-        raise StartError("; ".join(_told(fault, filed) for fault in error.errors())) from None
+        raise StartError("; ".join(_fault_text(fault, filed) for fault in error.errors())) from None
 
 
 def flag(setting: str) -> str:
@@ -248,9 +248,9 @@ def _refuse_unknown() -> None:
     """Raise StartError for an unknown variable with the prefix: a misspelt GUIDSVC_STORE_URL must not use SQLite."""
     known = {*_VARIABLES, *_FILE_VARIABLES}
     for name in [*os.environ, *_names_in_file()]:
-        whole = name.upper()
-        if whole.startswith(PREFIX) and not whole.startswith(TEST_PREFIX) and whole not in known:
-            hint = _suggestion(whole, known) or "; --help lists the settings"
+        variable = name.upper()
+        if variable.startswith(PREFIX) and not variable.startswith(TEST_PREFIX) and variable not in known:
+            hint = _suggestion(variable, known) or "; --help lists the settings"
             raise StartError(f"unknown setting {name} in the environment or in {ENV_FILE}{hint}")
 
 
@@ -282,15 +282,15 @@ def _env_file() -> str:
 def _from_files() -> dict[str, Any]:
     """Return the settings whose value is in a file. Raise StartError for one that is set twice, or not readable."""
     in_file = dotenv_values(stream=StringIO(_env_file()))
-    given = {name.upper(): value for name, value in (in_file | os.environ).items()}
-    named = {setting: given[variable] for variable, setting in _FILE_VARIABLES.items() if variable in given}
-    return {setting: _read(setting, path or "", given) for setting, path in named.items()}
+    variables = {name.upper(): value for name, value in (in_file | os.environ).items()}
+    named = {setting: variables[variable] for variable, setting in _FILE_VARIABLES.items() if variable in variables}
+    return {setting: _read(setting, path or "", variables) for setting, path in named.items()}
 
 
-def _read(setting: str, path: str, given: Mapping[str, object]) -> str:
+def _read(setting: str, path: str, variables: Mapping[str, object]) -> str:
     """Return a setting from its file, without newlines at the end."""
     variable = PREFIX + setting.upper()
-    if variable in given:
+    if variable in variables:
         raise StartError(f"{variable}, {variable}{FILE_SUFFIX}: both are set; set only one of them")
     try:
         return read_text(path).rstrip("\n")
@@ -301,7 +301,7 @@ def _read(setting: str, path: str, given: Mapping[str, object]) -> str:
     raise StartError(f"{variable}{FILE_SUFFIX}: cannot read {path}: {why}")
 
 
-def _told(fault: ErrorDetails, hidden: Collection[str]) -> str:
+def _fault_text(fault: ErrorDetails, hidden: Collection[str]) -> str:
     name = str(fault["loc"][0]) if fault["loc"] else "settings"
     message = fault["msg"][0].lower() + fault["msg"][1:]
     if name in {"settings", *hidden} or not isinstance(fault["input"], str):  # the input may be a secret

@@ -30,7 +30,7 @@ _BAD_PORT = (
     "the port is not a number; write user and password before the host, as in redis://:PASSWORD@HOST:PORT, and "
     "percent-encode each of : / ? # [ ] @ % in a password"
 )
-_Made = TypeVar("_Made")
+_Client = TypeVar("_Client")
 
 
 def redact(url: str) -> str:
@@ -44,9 +44,9 @@ def redact(url: str) -> str:
     assert parts is not None  # noqa: S101  # nosec B101  # the pattern matches any text
     user, at, host = parts["authority"].rpartition("@")
     name, colon, _ = user.partition(":")
-    shown = f"{name}:{HIDDEN}" if colon else HIDDEN if at else ""
-    query = "" if parts["query"] is None else "?" + "".join(map(_shown, re.split("([&;])", parts["query"])))
-    return f"{scheme}://{shown}{at}{host}{parts['path']}{query}"
+    credentials = f"{name}:{HIDDEN}" if colon else HIDDEN if at else ""
+    query = "" if parts["query"] is None else "?" + "".join(map(_redact_parameter, re.split("([&;])", parts["query"])))
+    return f"{scheme}://{credentials}{at}{host}{parts['path']}{query}"
 
 
 def scheme_of(url: str) -> str:
@@ -85,8 +85,8 @@ def _has_stray_at(url: str) -> bool:
 
 
 def connect_with_redacted_errors(
-    setting: str, url: str, make: Callable[[str], _Made], *faults: type[Exception]
-) -> _Made:
+    setting: str, url: str, make: Callable[[str], _Client], *faults: type[Exception]
+) -> _Client:
     """Return `make(url)`. Raise StartError, which names the setting, if it raises one of `faults`."""
     if is_ambiguous(url):
         raise StartError(f"{setting}: {_BAD_PORT if _has_bad_port(url) else _STRAY_AT}") from None
@@ -95,7 +95,7 @@ def connect_with_redacted_errors(
         return make(url)
     except faults as error:
         # No cause: it may quote a secret, which a traceback of this error would show.
-        raise StartError(f"{setting}: {_told(url, make, faults, error)}") from None
+        raise StartError(f"{setting}: {_safe_message(url, make, faults, error)}") from None
 
 
 def _refuse_unreadable_files(setting: str, url: str) -> None:
@@ -109,7 +109,9 @@ def _refuse_unreadable_files(setting: str, url: str) -> None:
                 raise StartError(f"{setting}: {name}: {why}: {value!r}") from error
 
 
-def _told(url: str, make: Callable[[str], object], faults: tuple[type[Exception], ...], error: Exception) -> str:
+def _safe_message(
+    url: str, make: Callable[[str], object], faults: tuple[type[Exception], ...], error: Exception
+) -> str:
     public = redact(url)
     if public == url:
         return str(error)
@@ -120,7 +122,7 @@ def _told(url: str, make: Callable[[str], object], faults: tuple[type[Exception]
     return "the user, the password or a parameter is malformed; percent-encode all characters except A-Z a-z 0-9 . _ -"
 
 
-def _shown(part: str) -> str:
+def _redact_parameter(part: str) -> str:
     name, equals, _ = part.partition("=")
     if part in {"", "&", ";"} or (equals and _HARMLESS.fullmatch(unquote(name))):
         return part

@@ -24,20 +24,22 @@ def run(words: Sequence[str]) -> None:
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that no partial copy remains
     copy = salvage if arguments.salvage else back_up
-    made = copy(path_of_url(settings.store_url), Path(arguments.target).absolute(), overwrite=arguments.overwrite)
-    print(f"{made.path}: {made.records} records, {made.size_bytes} bytes", flush=True)
+    backup = copy(path_of_url(settings.store_url), Path(arguments.target).absolute(), overwrite=arguments.overwrite)
+    print(f"{backup.path}: {backup.records} records, {backup.size_bytes} bytes", flush=True)
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
-    made = argparse.ArgumentParser(
+    command_parser = argparse.ArgumentParser(
         prog=program("backup"),
         description="Copy the SQLite store into one file and verify the copy. The service may be running.",
         epilog="The store is that of the service, from its settings. It must exist.",
         allow_abbrev=False,
     )
-    made.add_argument("target", metavar="TARGET", help="file to create")
-    made.add_argument("--store-url", metavar="URL", help="store to copy [default: the setting of the service]")
-    made.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
-    made.add_argument("--salvage", action="store_true", help="copy what is readable of a damaged store")
-    return made
+    command_parser.add_argument("target", metavar="TARGET", help="file to create")
+    command_parser.add_argument(
+        "--store-url", metavar="URL", help="store to copy [default: the setting of the service]"
+    )
+    command_parser.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
+    command_parser.add_argument("--salvage", action="store_true", help="copy what is readable of a damaged store")
+    return command_parser

@@ -24,7 +24,7 @@ TIMEOUT_SECONDS = 3.0
 """Timeout of the connection, and then of each read."""
 TOTAL_SECONDS = 5.0
 """Timeout of the whole check."""
-ANSWER_BYTES = 300
+BODY_BYTES = 300
 """Maximum number of bytes read from the response body, and shown in an error."""
 
 _SERVICE_PROGRAMS = {"pdapt.py", "guidsvc"}
@@ -32,7 +32,7 @@ _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # not used t
 _HOST = "localhost"  # every listener accepts this Host, even without access control
 
 
-class SlowAnswer(TimeoutError):
+class SlowResponse(TimeoutError):
     """The response was incomplete at the deadline."""
 
 
@@ -54,13 +54,13 @@ def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) 
 def _readiness(text: str, where: str) -> str:
     """Describe the response of /readyz; include the state of each part if the status is not `ready`."""
     try:
-        answer = json.loads(text)
+        report = json.loads(text)
     except ValueError:
-        answer = None
-    status = answer.pop("status", None) if isinstance(answer, dict) else None
+        report = None
+    status = report.pop("status", None) if isinstance(report, dict) else None
     if status in {None, "ready"}:
         return f"ready: {where}"
-    return f"{status}: {where}: {', '.join(f'{part} {state}' for part, state in answer.items())}"
+    return f"{status}: {where}: {', '.join(f'{part} {state}' for part, state in report.items())}"
 
 
 def container_flags(first_process: Path) -> list[str]:
@@ -79,41 +79,41 @@ def container_flags(first_process: Path) -> list[str]:
 
 def _within(seconds: float, ask: Callable[[], tuple[int, str]]) -> tuple[int, str]:
     """Return the result of `ask`; raise SlowAnswer if it takes longer, for example if the server drips bytes."""
-    answer: Future[tuple[int, str]] = Future()
+    future: Future[tuple[int, str]] = Future()
 
     def run() -> None:
         try:
-            answer.set_result(ask())
+            future.set_result(ask())
         except BaseException as error:  # noqa: BLE001  # raised again by the waiting thread
-            answer.set_exception(error)
+            future.set_exception(error)
 
     Thread(target=run, daemon=True).start()
-    done, _ = wait([answer], seconds)
+    done, _ = wait([future], seconds)
     if not done:
-        raise SlowAnswer
-    return answer.result()
+        raise SlowResponse
+    return future.result()
 
 
 def _ask(settings: Settings, path: str) -> tuple[int, str]:
     """Return the status of the response, and the start of its body as one line."""
-    with _connected(settings) as connected:
+    with _connect(settings) as sock:
         connection = HTTPConnection(_HOST)
-        connection.sock = connected
+        connection.sock = sock
         connection.request("GET", path, headers={"Host": _HOST, "Connection": "close"})
-        reply = connection.getresponse()
-        return reply.status, " ".join(reply.read(ANSWER_BYTES).decode(errors="replace").split())
+        response = connection.getresponse()
+        return response.status, " ".join(response.read(BODY_BYTES).decode(errors="replace").split())
 
 
-def _connected(settings: Settings) -> socket:
+def _connect(settings: Settings) -> socket:
     if settings.unix_socket is not None:
-        plain = socket(AF_UNIX, SOCK_STREAM)
-        plain.settimeout(TIMEOUT_SECONDS)
-        plain.connect(settings.unix_socket)
+        connection = socket(AF_UNIX, SOCK_STREAM)
+        connection.settimeout(TIMEOUT_SECONDS)
+        connection.connect(settings.unix_socket)
     elif settings.port == 0:
         raise StartError("healthcheck: port: 0 is any free port; name the one that the service listens on")
     else:
-        plain = create_connection((_address(settings), settings.port), TIMEOUT_SECONDS)
-    return plain if settings.tls_cert is None else _unverified().wrap_socket(plain)
+        connection = create_connection((_address(settings), settings.port), TIMEOUT_SECONDS)
+    return connection if settings.tls_cert is None else _unverified().wrap_socket(connection)
 
 
 def _unverified() -> ssl.SSLContext:
@@ -137,7 +137,7 @@ def _where(settings: Settings, path: str) -> str:
 
 
 def _reason(error: OSError | HTTPException) -> str:
-    if isinstance(error, SlowAnswer):
+    if isinstance(error, SlowResponse):
         return f"no complete response within {TOTAL_SECONDS:g} s"
     if isinstance(error, TimeoutError):
         return f"no response within {TIMEOUT_SECONDS:g} s"
@@ -157,11 +157,13 @@ def _tls_hint(settings: Settings, error: OSError | HTTPException) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser of `healthcheck`; unknown arguments are flags of the service."""
-    made = argparse.ArgumentParser(
+    command_parser = argparse.ArgumentParser(
         program("healthcheck"),
         description="Exit with 0 if the service on this host is alive, else with 1 and a one-line reason.",
         epilog="It accepts the flags of the service, and reads its variables and .env, to find the address.",
         allow_abbrev=False,
     )
-    made.add_argument("--ready", action="store_true", help="check /readyz, which needs the store, instead of /livez")
-    return made
+    command_parser.add_argument(
+        "--ready", action="store_true", help="check /readyz, which needs the store, instead of /livez"
+    )
+    return command_parser

@@ -21,7 +21,7 @@ from guidsvc.domain.api_key import MOST_OVERLAP, OVERLAP
 from guidsvc.domain.caller import SCOPES, Scope, scopes_of
 from guidsvc.domain.record import MAX_TIME, User
 from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
-from guidsvc.monitoring import log_config as logs
+from guidsvc.monitoring import log_config
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.key_service import Issued, KeyService
 from guidsvc.store import open_keys, place_of
@@ -30,7 +30,7 @@ DEFAULT_SCOPES = "read,write,delete"
 COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state")
 
 _UNITS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
-_FAR = 100 * 366 * 24 * 3600
+_MAX_RELATIVE_SECONDS = 100 * 366 * 24 * 3600
 """Latest relative expiry, in seconds from now: about 100 years."""
 _FIRST_UNIX_TIME = 1_000_000_000
 """A time in 2001. A smaller number without a unit was probably meant as days or hours."""
@@ -53,7 +53,7 @@ def run(words: Sequence[str], *, clock: Clock) -> None:
     arguments = parser().parse_args(words)
     url = [] if arguments.store_url is None else [f"--store-url={arguments.store_url}"]
     settings = config.load(url)
-    logs.configure(settings.log_level, settings.log_format)
+    log_config.configure(settings.log_level, settings.log_format)
     try:
         asyncio.run(_run(arguments, settings.store_url, clock))
     except NoStore as error:
@@ -62,16 +62,16 @@ def run(words: Sequence[str], *, clock: Clock) -> None:
     except StartError:
         raise
     except GuidsvcError as error:
-        raise StartError(_told(error)) from error
+        raise StartError(_error_text(error)) from error
 
 
 async def _run(arguments: argparse.Namespace, url: str, clock: Clock) -> None:
-    async with open_keys(url, create=arguments.create) as kept:
+    async with open_keys(url, create=arguments.create) as api_keys:
         print(f"store: {place_of(url)}", file=sys.stderr, flush=True)
-        await arguments.do(KeyService(kept, clock=clock), arguments, clock())
+        await arguments.do(KeyService(api_keys, clock=clock), arguments, clock())
 
 
-def _told(error: GuidsvcError) -> str:
+def _error_text(error: GuidsvcError) -> str:
     match error:
         case InvalidRequest():
             return "; ".join(f"{fault.pointer.lstrip('/')} {fault.detail}" for fault in error.faults)
@@ -81,49 +81,49 @@ def _told(error: GuidsvcError) -> str:
             return str(error)
 
 
-async def _create(keyring: KeyService, arguments: argparse.Namespace, now: int) -> None:
+async def _create(key_service: KeyService, arguments: argparse.Namespace, now: int) -> None:
     expire = None if arguments.expires is None else arguments.expires.at(now)
     if expire is not None and expire < _FIRST_UNIX_TIME:
         raise StartError(
             f"expire is in the past: {expire} without a unit is Unix time; write {expire}d for days from now"
         )
-    issued = await keyring.create(arguments.owner, arguments.scopes, expire=expire)
-    told = keyring.describe(issued.key)
+    issued = await key_service.create(arguments.owner, arguments.scopes, expire=expire)
+    members = key_service.describe(issued.key)
     until = "never expires" if expire is None else f"expires {_time(expire)}"
-    _show(issued, f"key {told['id']} of {told['owner']}: {', '.join(told['scopes'])}, {until}")
+    _show(issued, f"key {members['id']} of {members['owner']}: {', '.join(members['scopes'])}, {until}")
 
 
-async def _rotate(keyring: KeyService, arguments: argparse.Namespace, _: int) -> None:
-    issued = await keyring.rotate(arguments.id, overlap=arguments.overlap)
+async def _rotate(key_service: KeyService, arguments: argparse.Namespace, _: int) -> None:
+    issued = await key_service.rotate(arguments.id, overlap=arguments.overlap)
     _show(issued, f"key {issued.key.id} rotated: the old secret is valid for {arguments.overlap} more seconds")
 
 
-async def _revoke(keyring: KeyService, arguments: argparse.Namespace, _: int) -> None:
-    key = await keyring.revoke(arguments.id)
+async def _revoke(key_service: KeyService, arguments: argparse.Namespace, _: int) -> None:
+    key = await key_service.revoke(arguments.id)
     print(f"key {key.id} of {key.owner} revoked: every process rejects it within 5 s", file=sys.stderr)
 
 
-async def _list(keyring: KeyService, arguments: argparse.Namespace, _: int) -> None:
-    told = [keyring.describe(key) async for key in keyring.walk()]
-    lines = map(dumps, told) if arguments.json else _table([COLUMNS, *map(_cells, told)])
-    print("\n".join(lines), end="\n" if told or not arguments.json else "")
+async def _list(key_service: KeyService, arguments: argparse.Namespace, _: int) -> None:
+    descriptions = [key_service.describe(key) async for key in key_service.walk()]
+    lines = map(dumps, descriptions) if arguments.json else _table([COLUMNS, *map(_cells, descriptions)])
+    print("\n".join(lines), end="\n" if descriptions or not arguments.json else "")
 
 
-def _show(issued: Issued, said: str) -> None:
-    print(f"{said}. It is shown only now:", file=sys.stderr, flush=True)
+def _show(issued: Issued, message: str) -> None:
+    print(f"{message}. It is shown only now:", file=sys.stderr, flush=True)
     print(issued.text, flush=True)
 
 
-def _cells(told: dict[str, Any]) -> Sequence[str]:
-    used, expire = told.get("used"), told.get("expire")
+def _cells(members: dict[str, Any]) -> Sequence[str]:
+    used, expire = members.get("used"), members.get("expire")
     return (
-        told["id"],
-        told["owner"],
-        ",".join(told["scopes"]),
-        _time(int(told["created"]) // 1000),
+        members["id"],
+        members["owner"],
+        ",".join(members["scopes"]),
+        _time(int(members["created"]) // 1000),
         "never" if used is None else _time(int(used) // 1000),
         "never" if expire is None else _time(int(expire)),
-        told["state"],
+        members["state"],
     )
 
 
@@ -143,8 +143,8 @@ def _time(seconds: int) -> str:
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser of `keys`."""
     about = "Create, list, rotate and revoke the API keys that requests need with access control."
-    whole = argparse.ArgumentParser(program("keys"), description=about, epilog=_EPILOG, allow_abbrev=False)
-    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    root = argparse.ArgumentParser(program("keys"), description=about, epilog=_EPILOG, allow_abbrev=False)
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
     create = _command(commands, "create", _create, "create a key and print it; it is shown only once")
     create.add_argument(
         "--owner",
@@ -180,16 +180,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help=f"seconds for which the old secret stays valid; use 0 if it has leaked [default: {OVERLAP}]",
     )
-    return whole
+    return root
 
 
 def _command(commands: Any, name: str, do: object, about: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(
+    command: argparse.ArgumentParser = commands.add_parser(
         name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=_EPILOG, allow_abbrev=False
     )
-    made.add_argument("--store-url", metavar="URL", help="store of the service [default: its setting]")
-    made.set_defaults(do=do, create=False)
-    return made
+    command.add_argument("--store-url", metavar="URL", help="store of the service [default: its setting]")
+    command.set_defaults(do=do, create=False)
+    return command
 
 
 def _id(command: argparse.ArgumentParser) -> None:
@@ -214,11 +214,11 @@ def _scopes(text: str) -> frozenset[Scope]:
 
 
 def _expiry(text: str) -> Expiry:
-    found = re.fullmatch(r"([0-9]{1,12})([hdw]?)", text)
-    if found is None:
+    match = re.fullmatch(r"([0-9]{1,12})([hdw]?)", text)
+    if match is None:
         raise argparse.ArgumentTypeError("must be 90d, 12h or 8w, from now, or Unix time in seconds")
-    expiry = Expiry(int(found[1]) * _UNITS.get(found[2], 1), from_now=bool(found[2]))
-    if expiry.seconds > (_FAR if expiry.from_now else MAX_TIME):
+    expiry = Expiry(int(match[1]) * _UNITS.get(match[2], 1), from_now=bool(match[2]))
+    if expiry.seconds > (_MAX_RELATIVE_SECONDS if expiry.from_now else MAX_TIME):
         raise argparse.ArgumentTypeError("is too far in the future")
     return expiry
 
