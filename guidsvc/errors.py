@@ -296,8 +296,8 @@ class StartError(GuidsvcError):
 
 
 class NoStore(StartError):
-    """No store exists at `place`, and the command must not create one."""
+    """No store exists at `location`, and the command must not create one."""
 
-    def __init__(self, place: str) -> None:
-        super().__init__(f"store_url: there is no store at {place}")
-        self.place = place
+    def __init__(self, location: str) -> None:
+        super().__init__(f"store_url: there is no store at {location}")
+        self.location = location

@@ -56,11 +56,13 @@ async def open_authenticator(
         limits = RateLimits(rate, counters, clock=clock, share=share)
         lockouts = LoginLockout(failures, counters, clock=clock, share=share)
         async with _tokens(settings, clock) as tokens:
-            guard = Authenticator(keys, clock=clock, limits=limits, lockouts=lockouts, tokens=tokens, denied=denied)
+            authenticator = Authenticator(
+                keys, clock=clock, limits=limits, lockouts=lockouts, tokens=tokens, denied=denied
+            )
             try:
-                yield guard
+                yield authenticator
             finally:
-                await guard.aclose()
+                await authenticator.aclose()
 
 
 @asynccontextmanager
@@ -81,14 +83,14 @@ async def _tokens(settings: Settings, clock: Clock) -> AsyncIterator[JwtVerifier
     if not settings.jwt_jwks:
         yield None
         return
-    trust = JwtTrustPolicy(
+    policy = JwtTrustPolicy(
         settings.jwt_issuer,
         settings.jwt_audience,
         settings.jwt_owner_claim,
         requires_access_token=settings.jwt_require_at_jwt,
         shares_owners=settings.jwt_shared_owners,
     )
-    async with open_jwt_verifier(settings.jwt_jwks, trust, fetch=fetch, clock=clock) as tokens:
+    async with open_jwt_verifier(settings.jwt_jwks, policy, fetch=fetch, clock=clock) as tokens:
         yield tokens
 
 

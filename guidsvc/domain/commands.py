@@ -291,7 +291,7 @@ class BatchOperation(PutCommand):
             raise validation_error("guid_form", "{reason}", reason=str(error)) from error
 
     @model_validator(mode="after")
-    def _whole(self) -> "BatchOperation":
+    def _check_members(self) -> "BatchOperation":
         """Require a GUID, and reject members of a record, for a get or a delete."""
         if self.op != "put":
             surplus = sorted(self.model_fields_set & MEMBERS)

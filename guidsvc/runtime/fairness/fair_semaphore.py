@@ -26,14 +26,14 @@ class FairSemaphore:
             self._release(key)
 
     @asynccontextmanager
-    async def slot_within(self, group: Hashable, seconds: float | None, refusal: str) -> AsyncIterator[None]:
+    async def slot_within(self, group: Hashable, seconds: float | None, error_text: str) -> AsyncIterator[None]:
         """Hold a slot inside the block. Raise Overloaded, with this text, after a wait of `seconds`; None waits on."""
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(seconds):
                     await stack.enter_async_context(self.slot(group))
             except TimeoutError as error:
-                raise Overloaded(refusal) from error
+                raise Overloaded(error_text) from error
             yield
 
     def _release(self, group: Hashable) -> None:
