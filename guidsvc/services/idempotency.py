@@ -19,7 +19,7 @@ after the end of the lease, as last renewed.
 A receipt belongs to an owner, a kind of credential and a set of scopes: responses are never replayed to callers with
 other rights. A request that is rejected before its first write leaves no receipt. Once claimed, a request continues
 even if its client disconnects. A response is not stored if the caller lost its access on the way. Receipts are limited
-in bytes, per owner and in total (`guidsvc.services.receipt_quota`); at the limit, new requests are rejected at once.
+in bytes, per owner and in total (`guidsvc.services.receipts.quota`); at the limit, new requests are rejected at once.
 
 A repeatable request is not acknowledged unless its response was stored. Otherwise its client could delete the created
 record, and a repetition would create it again.
@@ -48,9 +48,9 @@ from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.services import write_attempt
-from guidsvc.services.receipt_lease import Brief, LeasedDraw, LeasedReceipt, LeaseTerm
-from guidsvc.services.receipt_quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, prefix_of
-from guidsvc.services.stored_response import WAIT_SECONDS, StoredResponseReader
+from guidsvc.services.receipts.lease import Brief, LeasedDraw, LeasedReceipt, LeaseTerm
+from guidsvc.services.receipts.quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, prefix_of
+from guidsvc.services.receipts.stored_response import WAIT_SECONDS, StoredResponseReader
 from guidsvc.services.write_attempt import Attempt
 from guidsvc.store.cache_fence import FenceReader
 from guidsvc.store.contract import ReceiptRepository

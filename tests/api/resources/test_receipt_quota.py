@@ -15,8 +15,8 @@ from guidsvc.domain import guid_generator
 from guidsvc.domain.receipt import ReceiptUsage
 from guidsvc.errors import ReceiptsFull
 from guidsvc.services.idempotency import KEPT_SECONDS, GuidFactory, Idempotency, Request
-from guidsvc.services.receipt_lease import MAX_ANSWER_BYTES
-from guidsvc.services.receipt_quota import (
+from guidsvc.services.receipts.lease import MAX_ANSWER_BYTES
+from guidsvc.services.receipts.quota import (
     COUNT_EVERY_MS,
     OWNER_BYTES,
     RECEIPT_BYTES,

@@ -25,8 +25,8 @@ from guidsvc.errors import (
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import KEPT_SECONDS, GuidFactory, Idempotency, Request
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
-from guidsvc.services.receipt_lease import MAX_ANSWER_BYTES
-from guidsvc.services.receipt_quota import pack
+from guidsvc.services.receipts.lease import MAX_ANSWER_BYTES
+from guidsvc.services.receipts.quota import pack
 from guidsvc.store import open_store
 from guidsvc.store.cache_fence import FenceReader, FenceReading
 from guidsvc.store.contract import Database, RecordRepository

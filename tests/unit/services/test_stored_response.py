@@ -14,8 +14,8 @@ from guidsvc.domain import guid_generator
 from guidsvc.errors import CorruptRecord, Overloaded
 from guidsvc.http.response import Response
 from guidsvc.services.idempotency import GuidFactory, Idempotency, Request
-from guidsvc.services.receipt_quota import SMALL_BYTES, pack, unpack_small
-from guidsvc.services.stored_response import StoredResponseReader
+from guidsvc.services.receipts.quota import SMALL_BYTES, pack, unpack_small
+from guidsvc.services.receipts.stored_response import StoredResponseReader
 from guidsvc.store import open_store
 from tests.conftest import FakeClock
 

@@ -10,7 +10,7 @@ from guidsvc.domain.guid_generator import GuidGenerator
 from guidsvc.domain.receipt import Receipt
 from guidsvc.errors import LeaseExpired, OutcomeUnknown, Unavailable
 from guidsvc.runtime.clock import Clock
-from guidsvc.services.receipt_quota import pack
+from guidsvc.services.receipts.quota import pack
 from guidsvc.store.contract import ReceiptRepository
 from guidsvc.store.lease import LeaseClock
 

@@ -7,7 +7,7 @@ and fairly between callers, so that replays never block the event loop.
 import asyncio
 
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
-from guidsvc.services.receipt_quota import unpack, unpack_small
+from guidsvc.services.receipts.quota import unpack, unpack_small
 
 READERS = 2
 """Maximum number of large responses unpacked concurrently, one per caller."""

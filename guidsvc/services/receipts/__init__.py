@@ -1,0 +1,1 @@
+"""Receipts of requests with an Idempotency-Key: their lease, their quota, and the response stored in them."""
