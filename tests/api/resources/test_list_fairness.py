@@ -18,7 +18,7 @@ from tests.conftest import FakeClock, Serving
 from tests.support.http_client import hang_up, read_reply
 
 REQUESTS = 48
-TERMS = RetentionPolicy(lifetime=3600, retention=600)
+POLICY = RetentionPolicy(lifetime=3600, retention=600)
 MANY = """
     WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 50000)
     INSERT INTO records (guid, user, owner, expire, version, created, updated, purge_at)
@@ -61,7 +61,7 @@ class SlowCounts(DelegatingRecords):
 async def test_totals_of_one_caller_leave_a_page_slot_to_the_others(sqlite_url: str, clock: FakeClock) -> None:
     async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
         records = SlowCounts(store.records)
-        service = GuidService(records, store.fence, clock=clock, draw=lambda _: "", terms=TERMS)
+        service = GuidService(records, store.fence, clock=clock, draw=lambda _: "", policy=POLICY)
         totals = [
             asyncio.create_task(service.count(ListQuery.model_validate({}), "192.0.2.1")) for _ in range(2 * PAGES)
         ]

@@ -7,7 +7,7 @@ import pytest
 
 from guidsvc.domain.receipt import ReceiptUsage
 from guidsvc.errors import ReceiptsFull, StoreUnavailable
-from guidsvc.services.receipt_quota import COUNT_EVERY_MS, RECEIPT_BYTES, ReceiptRoom
+from guidsvc.services.receipts.quota import COUNT_EVERY_MS, RECEIPT_BYTES, ReceiptRoom
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database
 from tests.conftest import ExpectedLogs, FakeClock
