@@ -33,7 +33,7 @@ OFF, STDERR = "off", "stderr"
 """No audit log; audit lines on standard error, among the log lines. Any other value is the path of a file."""
 LONGEST_NAME = 256
 """Maximum length of a caller's name in a line, in characters, so that no line exceeds PIPE_BUF."""
-LOOK_SECONDS = 0.1
+CHECK_SECONDS = 0.1
 """Minimum interval between checks that the file was not moved, in seconds; a check costs as much as a write."""
 
 _REASONS: Mapping[type[GuidsvcError], str] = {
@@ -50,7 +50,7 @@ _STDERR = 2
 _log = structlog.get_logger(__name__)
 
 
-class Out(Protocol):
+class LineWriter(Protocol):
     """A destination of lines."""
 
     def write(self, line: bytes) -> None:
@@ -64,55 +64,55 @@ class AuditLog:
     Denials are limited per caller, or per address if the caller is unknown. Those beyond the limit are counted.
     """
 
-    def __init__(self, out: Out, *, clock: Clock, meter: AuditMetrics | None = None) -> None:
-        self._out = out
+    def __init__(self, writer: LineWriter, *, clock: Clock, meter: AuditMetrics | None = None) -> None:
+        self._writer = writer
         self._clock = clock
-        self._meter = AuditMetrics() if meter is None else meter
-        self._second, self._start = -1, ""  # the current second, and its rendering
-        self._strangers = LineLimit(partial(self._report, "remote"))
-        self._callers = LineLimit(partial(self._report, "caller"))
+        self._metrics = AuditMetrics() if meter is None else meter
+        self._rendered_second, self._rendered_time = -1, ""  # the current second, and its rendering
+        self._address_limit = LineLimit(partial(self._report, "remote"))
+        self._caller_limit = LineLimit(partial(self._report, "caller"))
 
     @property
     def limits(self) -> tuple[LineLimit, ...]:
         """The line limits of denials."""
-        return self._strangers, self._callers
+        return self._address_limit, self._caller_limit
 
     def changed(self, action: str, record: Record, caller: Caller, outcome: str) -> None:
         """Record a change of a record, given as it is now, or as it was before its deletion."""
         with self._safely():
-            line = self._begin(action)
+            line = self._start_line(action)
             line["guid"], line["version"], line["owner"] = record.guid, record.version, record.owner
-            self._end(line, caller, outcome)
+            self._finish_line(line, caller, outcome)
 
     def key_changed(self, action: str, key: ApiKey, caller: Caller, outcome: str) -> None:
         """Record a change of an API key, identified by its id."""
         with self._safely():
-            line = self._begin(action)
+            line = self._start_line(action)
             line["key"], line["owner"] = key.id, key.owner
-            self._end(line, caller, outcome)
+            self._finish_line(line, caller, outcome)
 
     def denied(self, error: GuidsvcError, caller: Caller | None) -> None:
         """Record a request that was not authenticated or not permitted; beyond the limit, only count it."""
         with self._safely():
             if not self._admits(caller):
                 return
-            line = self._begin("denied")
+            line = self._start_line("denied")
             line["reason"] = reason_of(type(error))
             if isinstance(error, Forbidden) and error.scope is not None:
                 line["needs"] = error.scope
-            self._end(line, caller, None)
+            self._finish_line(line, caller, None)
 
     def _admits(self, caller: Caller | None) -> bool:
         """Return whether to write one more denial of this caller, or of the request's address if it is None."""
         if caller is not None:
-            return self._callers.admits(caller.name)
+            return self._caller_limit.admits(caller.name)
         trace = CURRENT.get()
-        return self._strangers.admits("" if trace is None else place_of(trace.remote))
+        return self._address_limit.admits("" if trace is None else place_of(trace.remote))
 
     def _report(self, member: str, source: str | None, count: int) -> None:
         """Write the number of denials without a line; `member` is the field that names their source."""
         with self._safely():
-            line = self._begin("denied") | {"count": count}
+            line = self._start_line("denied") | {"count": count}
             if source:
                 line[member] = source
             self._write(to_json(line) + b"\n")
@@ -123,16 +123,16 @@ class AuditLog:
         try:
             yield
         except Exception as error:  # noqa: BLE001  # logged, whatever it is
-            self._meter.failures += 1
+            self._metrics.failures += 1
             _log.error("audit line not written", exc_info=error)
 
-    def _begin(self, action: str) -> dict[str, object]:
+    def _start_line(self, action: str) -> dict[str, object]:
         second, ms = divmod(self._clock(), 1000)
-        if second != self._second:
-            self._second, self._start = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return {"time": f"{self._start}.{ms:03d}Z", "event": "audit", "action": action}
+        if second != self._rendered_second:
+            self._rendered_second, self._rendered_time = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return {"time": f"{self._rendered_time}.{ms:03d}Z", "event": "audit", "action": action}
 
-    def _end(self, line: dict[str, object], caller: Caller | None, outcome: str | None) -> None:
+    def _finish_line(self, line: dict[str, object], caller: Caller | None, outcome: str | None) -> None:
         if caller is not None:
             line["caller"] = caller.name[:LONGEST_NAME]
             if caller.owner != line.get("owner"):
@@ -146,9 +146,9 @@ class AuditLog:
 
     def _write(self, line: bytes) -> None:
         try:
-            self._out.write(line)
+            self._writer.write(line)
         except OSError as error:
-            self._meter.failures += 1
+            self._metrics.failures += 1
             _log.error("audit line not written", error=str(error), line=from_json(line))
 
 
@@ -158,21 +158,21 @@ def reason_of(error: type[GuidsvcError]) -> str:
 
 
 @contextmanager
-def open_audit_log(where: str, *, clock: Clock, meter: AuditMetrics | None = None) -> Iterator[AuditLog | None]:
+def open_audit_log(destination: str, *, clock: Clock, meter: AuditMetrics | None = None) -> Iterator[AuditLog | None]:
     """Open the audit log, and close it on exit; yield None if it is off, raise StartError if it is not writable."""
-    if where == OFF:
+    if destination == OFF:
         yield None
-    elif where == STDERR:
+    elif destination == STDERR:
         yield AuditLog(_standard_error(), clock=clock, meter=meter)
     else:
-        with _opened(where) as file:
-            yield AuditLog(Lines(file.descriptor), clock=clock, meter=meter)
+        with _open_file(destination) as file:
+            yield AuditLog(FileLineWriter(file.descriptor), clock=clock, meter=meter)
 
 
-def _standard_error() -> Out:
+def _standard_error() -> LineWriter:
     """Return standard error; if it is buffered, audit lines go through the buffer, in order with log lines."""
     stream = sys.stderr
-    return _Stream(stream) if isinstance(stream, BoundedStream) else Lines(lambda: _STDERR)
+    return _Stream(stream) if isinstance(stream, BoundedStream) else FileLineWriter(lambda: _STDERR)
 
 
 class _Stream:
@@ -185,26 +185,26 @@ class _Stream:
         self._stream.write_line(line)
 
 
-class Lines:
+class FileLineWriter:
     """A file that several processes append lines to, each line in one system call."""
 
     def __init__(self, descriptor: Callable[[], int]) -> None:
         self._descriptor = descriptor
-        self._broken = False
+        self._has_partial_line = False
 
     def write(self, line: bytes) -> None:
         """Append a line, after a line break if the last write failed: a full disk may have left part of a line."""
         descriptor = self._descriptor()
-        whole = b"\n" + line if self._broken else line
-        was_broken, self._broken = self._broken, True
+        data = b"\n" + line if self._has_partial_line else line
+        had_partial_line, self._has_partial_line = self._has_partial_line, True
         try:
-            written = os.write(descriptor, whole)
+            written = os.write(descriptor, data)
         except BlockingIOError as error:
-            self._broken = was_broken  # a full pipe accepts no part of a line
+            self._has_partial_line = had_partial_line  # a full pipe accepts no part of a line
             raise OSError(error.errno, "the pipe is full: nothing reads it") from error
-        if written < len(whole):
-            raise OSError(errno.ENOSPC, f"{written} of {len(whole)} bytes were written")
-        self._broken = False
+        if written < len(data):
+            raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes were written")
+        self._has_partial_line = False
 
 
 class _File:
@@ -215,16 +215,16 @@ class _File:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._looked = time.monotonic()
+        self._last_check = time.monotonic()
         self._open()
 
     def descriptor(self) -> int:
         """Return the descriptor of the current file; reopen it if it was moved away."""
         now = time.monotonic()
-        if now - self._looked >= LOOK_SECONDS:
+        if now - self._last_check >= CHECK_SECONDS:
             if not self._is_there():
                 self._open_anew()
-            self._looked = now
+            self._last_check = now
         return self._descriptor
 
     def close(self) -> None:
@@ -233,7 +233,7 @@ class _File:
 
     def _open(self) -> None:
         self._descriptor = os.open(self._path, _FLAGS, _MODE)
-        self._is = os.fstat(self._descriptor)
+        self._identity = os.fstat(self._descriptor)
 
     def _open_anew(self) -> None:
         old = self._descriptor
@@ -242,18 +242,18 @@ class _File:
 
     def _is_there(self) -> bool:
         try:
-            return os.path.samestat(self._path.stat(), self._is)
+            return os.path.samestat(self._path.stat(), self._identity)
         except FileNotFoundError:
             return False
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[_File]:
+def _open_file(path: str) -> Iterator[_File]:
     try:
         file = _File(path)
     except OSError as error:
-        why = "no process reads this pipe" if error.errno == errno.ENXIO else error.strerror
-        raise StartError(f"audit_log: cannot write {path}: {why}") from error
+        reason = "no process reads this pipe" if error.errno == errno.ENXIO else error.strerror
+        raise StartError(f"audit_log: cannot write {path}: {reason}") from error
     try:
         yield file
     finally:

@@ -32,11 +32,11 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository
 
 GOOD_SECONDS, FRESH_SECONDS, FAILED_SECONDS = 4.0, 2.0, 0.05
-REMEMBERED_BYTES = 16 * 2**20
+SESSION_CACHE_BYTES = 16 * 2**20
 """Maximum memory of cached sessions, in bytes."""
-LOGIN_BYTES = 1024
+SESSION_BYTES = 1024
 """Memory of one cached session without its header, in bytes."""
-LONGEST = 8 * 1024
+MAX_HEADER_CHARACTERS = 8 * 1024
 """Maximum length of an Authorization header, in characters; a longer one is rejected."""
 _SCHEME = "bearer "
 
@@ -58,25 +58,27 @@ class DenialAudit(Protocol):
 
 
 class Session:
-    """An authenticated caller, valid while `usable` returns true."""
+    """An authenticated caller, valid while `is_usable` returns true."""
 
-    __slots__ = ("_fresh_until", "_guard", "_until", "authorization", "caller", "ration")
+    __slots__ = ("_authenticator", "_fresh_until", "_until", "allowance", "authorization", "caller")
 
-    def __init__(self, guard: "Authenticator", authorization: str, caller: Caller, ration: RateAllowance) -> None:
-        self._guard = guard
+    def __init__(
+        self, authenticator: "Authenticator", authorization: str, caller: Caller, allowance: RateAllowance
+    ) -> None:
+        self._authenticator = authenticator
         self._until = self._fresh_until = 0.0  # by `perf_counter`
         self.authorization = authorization
         self.caller = caller
-        self.ration = ration
+        self.allowance = allowance
 
-    def usable(self) -> bool:
+    def is_usable(self) -> bool:
         """Return whether the session may be used now. The rate allowance must be checked, too."""
         now = perf_counter()
         if now >= self._fresh_until:
             if now >= self._until:
                 return False
             self._fresh_until = self._until  # renew only once
-            self._guard.renew(self)
+            self._authenticator.renew(self)
         return True
 
     def require_scope(self, needs: Needs) -> None:
@@ -84,18 +86,18 @@ class Session:
         try:
             self.caller.demand(needs)
         except Forbidden as error:
-            self._guard.record_denial(error, self.caller)
+            self._authenticator.record_denial(error, self.caller)
             raise
 
     @property
-    def good(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether the session has not expired."""
         return perf_counter() < self._until
 
-    def keep(self, asked: float, seconds: float) -> None:
-        """Allow use for `seconds`, at most GOOD_SECONDS, from the start of the lookup (`asked`)."""
-        self._until = asked + min(seconds, GOOD_SECONDS)
-        self._fresh_until = asked + min(seconds, FRESH_SECONDS)
+    def extend(self, lookup_start: float, seconds: float) -> None:
+        """Allow use for `seconds`, at most GOOD_SECONDS, from `lookup_start`."""
+        self._until = lookup_start + min(seconds, GOOD_SECONDS)
+        self._fresh_until = lookup_start + min(seconds, FRESH_SECONDS)
 
     def end(self) -> None:
         """Invalidate the session."""
@@ -111,152 +113,152 @@ class Authenticator:
         *,
         clock: Clock,
         limits: RateLimits | None = None,
-        lockouts: LoginLockout | None = None,
+        lockout: LoginLockout | None = None,
         tokens: TokenVerifier | None = None,
-        denied: DenialAudit | None = None,
+        on_denial: DenialAudit | None = None,
     ) -> None:
         self._api_keys = api_keys
-        self._denied = denied
+        self._on_denial = on_denial
         self._clock = clock
         self._limits = limits or RateLimits(None, clock=clock)
-        self._lockouts = lockouts or LoginLockout(None, clock=clock)
+        self._lockout = lockout or LoginLockout(None, clock=clock)
         self._tokens = tokens
-        self._logins: LRUCache[str, Session] = LRUCache(REMEMBERED_BYTES, getsizeof=_weigh)
+        self._sessions: LRUCache[str, Session] = LRUCache(SESSION_CACHE_BYTES, getsizeof=_weigh)
         self._failures = KnownFailures(GOOD_SECONDS)
-        self._beside = BackgroundTasks()
+        self._background = BackgroundTasks()
 
     def cached_session(self, authorization: str | None) -> Session | None:
         """Return the cached session, and spend one request; None if it is absent, expired or needs a reservation."""
-        login: Session | None = None if authorization is None else self._logins.get(authorization)
-        return login if login is not None and login.usable() and login.ration.try_spend() else None
+        session: Session | None = None if authorization is None else self._sessions.get(authorization)
+        return session if session is not None and session.is_usable() and session.allowance.try_spend() else None
 
     def owner_of(self, authorization: str | None) -> str | None:
         """Return the owner of the cached session, or None if it is not cached.
 
         This is not authentication: the session may have expired. It only assigns a request to an owner's share.
         """
-        login: Session | None = None if authorization is None else self._logins.get(_canonical(authorization))
-        return None if login is None else login.caller.owner
+        session: Session | None = None if authorization is None else self._sessions.get(_canonical(authorization))
+        return None if session is None else session.caller.owner
 
     async def authenticate(self, authorization: str | None, address: str) -> Session:
         """Return the session of a request, and spend one request; raise Unauthorized or RateLimited otherwise."""
         authorization = None if authorization is None else _canonical(authorization)
         try:
-            return await self._let_in(authorization, address)
+            return await self._authenticate(authorization, address)
         except (Unauthorized, RateLimited) as error:
-            known: Session | None = None if authorization is None else self._logins.get(authorization)
-            self.record_denial(error, known.caller if known is not None and known.good else None)
+            cached: Session | None = None if authorization is None else self._sessions.get(authorization)
+            self.record_denial(error, cached.caller if cached is not None and cached.is_valid else None)
             raise
 
-    async def confirm(self, login: Session) -> None:
+    async def confirm(self, session: Session) -> None:
         """Look up a session again; raise Unauthorized if it has been revoked or its permissions have changed.
 
         This is not a login attempt: it spends no allowance and never locks out an address.
         """
         try:
-            renewed = await self._find(login.authorization)
-            if renewed.caller != login.caller:
+            renewed = await self._find(session.authorization)
+            if renewed.caller != session.caller:
                 raise Unauthorized("The permissions of the key have changed; send the rest again.", invalid=True)
         except Unauthorized as error:
-            self._logins.pop(login.authorization, None)
-            login.end()
-            self.record_denial(error, login.caller)
+            self._sessions.pop(session.authorization, None)
+            session.end()
+            self.record_denial(error, session.caller)
             raise
 
     def record_denial(self, error: GuidsvcError, caller: Caller | None) -> None:
         """Record a denied request in the audit log, if one is configured."""
-        if self._denied is not None:
-            self._denied(error, caller)
+        if self._on_denial is not None:
+            self._on_denial(error, caller)
 
-    async def _let_in(self, authorization: str | None, address: str) -> Session:
+    async def _authenticate(self, authorization: str | None, address: str) -> Session:
         if authorization is None:
             raise Unauthorized("Authentication is required; send a key as Authorization: Bearer gs_...", invalid=False)
-        known: Session | None = self._logins.get(authorization)
-        login = known if known is not None and known.good else await self._try(authorization, address)
-        await login.ration.spend()
-        return login
+        cached: Session | None = self._sessions.get(authorization)
+        session = cached if cached is not None and cached.is_valid else await self._log_in(authorization, address)
+        await session.allowance.spend()
+        return session
 
-    def renew(self, login: Session) -> None:
+    def renew(self, session: Session) -> None:
         """Look up a session again, in the background."""
-        self._beside.spawn(_quietly(self._renew(login)))
+        self._background.spawn(_quietly(self._renew(session)))
 
     async def aclose(self) -> None:
         """Wait for the background tasks."""
-        await self._beside.drain()
+        await self._background.drain()
 
-    async def _try(self, authorization: str, address: str) -> Session:
+    async def _log_in(self, authorization: str, address: str) -> Session:
         """Look up a login. A failure is delayed to a fixed time; it is RateLimited if its address is locked out."""
-        answered_at = asyncio.get_running_loop().time() + FAILED_SECONDS
-        wait = self._lockouts.blocked(address)
+        response_time = asyncio.get_running_loop().time() + FAILED_SECONDS
+        lockout_seconds = self._lockout.lockout_seconds(address)
         try:
-            if wait is not None and not self._may_look(authorization, address):
+            if lockout_seconds is not None and not self._should_look_up(authorization, address):
                 raise Unauthorized("These credentials were rejected before.", invalid=True)
             return await self._find(authorization)
         except Unauthorized as error:
-            if wait is None:
-                await self._lockouts.failed(address)
-            self._failures.note(authorization)
-            await asyncio.sleep(answered_at - asyncio.get_running_loop().time())
-            if wait is None:
+            if lockout_seconds is None:
+                await self._lockout.record_failure(address)
+            self._failures.add(authorization)
+            await asyncio.sleep(response_time - asyncio.get_running_loop().time())
+            if lockout_seconds is None:
                 raise
-            detail = f"Too many failed logins from this address; retry in {wait} s."
-            raise RateLimited(detail, wait) from error
+            detail = f"Too many failed logins from this address; retry in {lockout_seconds} s."
+            raise RateLimited(detail, lockout_seconds) from error
 
-    def _may_look(self, authorization: str, address: str) -> bool:
+    def _should_look_up(self, authorization: str, address: str) -> bool:
         """Return whether to look up a login from a locked-out address. This bounds the work that failures cause.
 
         A cached login is always looked up. One that has just failed is not, so that a client that repeats a revoked
         key takes no lookups from others at its address.
         """
-        if authorization in self._logins:
+        if authorization in self._sessions:
             return True
-        return not self._failures.holds(authorization) and self._lockouts.may_look(address)
+        return not self._failures.contains(authorization) and self._lockout.try_look_up(address)
 
     async def _find(self, authorization: str) -> Session:
         """Look up a login, and cache its session."""
-        asked = perf_counter()
-        caller, seconds = await self._look(authorization)
-        login: Session | None = self._logins.get(authorization)
-        if login is None or login.caller != caller:
-            login = Session(self, authorization, caller, self._limits.allowance_for(caller.name))
-            self._logins.insert(authorization, login)
-        login.keep(asked, seconds)
-        return login
+        lookup_start = perf_counter()
+        caller, seconds = await self._look_up(authorization)
+        session: Session | None = self._sessions.get(authorization)
+        if session is None or session.caller != caller:
+            session = Session(self, authorization, caller, self._limits.allowance_for(caller.name))
+            self._sessions.insert(authorization, session)
+        session.extend(lookup_start, seconds)
+        return session
 
-    async def _look(self, authorization: str) -> tuple[Caller, float]:
+    async def _look_up(self, authorization: str) -> tuple[Caller, float]:
         """Return the caller, and the maximum validity of this result in seconds."""
         scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
-        if scheme.lower() != _SCHEME or len(authorization) > LONGEST:
+        if scheme.lower() != _SCHEME or len(authorization) > MAX_HEADER_CHARACTERS:
             raise Unauthorized("The Authorization header must be Bearer and a key.", invalid=True)
         if self._tokens is not None and token.count(".") == 2:  # noqa: PLR2004  # a JWT (RFC 7519) has three parts
             caller, expires = await self._tokens.find(token)
             return caller, expires - self._clock() / 1000
-        shown = keys.parse(token)
-        if shown is None:
+        presented = keys.parse(token)
+        if presented is None:
             raise Unauthorized("Malformed API key: it is incomplete or mistyped.", invalid=True)
-        return await self._open(shown)
+        return await self._verify_key(presented)
 
-    async def _open(self, shown: keys.PresentedKey) -> tuple[Caller, float]:
-        key, now = await self._api_keys.get(shown.id), self._clock()
-        if not keys.verify(shown, key, now) or key is None:
+    async def _verify_key(self, presented: keys.PresentedKey) -> tuple[Caller, float]:
+        key, now = await self._api_keys.get(presented.id), self._clock()
+        if not keys.verify(presented, key, now) or key is None:
             raise Unauthorized("The API key is unknown, revoked or expired.", invalid=True)
         if key.used is None or now - key.used >= USED_EVERY_MS:
-            self._beside.spawn(_quietly(self._note_use(key, now)))
-        return key.caller, keys.good_for(shown, key, now)
+            self._background.spawn(_quietly(self._note_use(key, now)))
+        return key.caller, keys.good_for(presented, key, now)
 
     async def _note_use(self, key: ApiKey, now: int) -> None:
         """Store the time of use of a key; a concurrent change of the key takes precedence."""
         await self._api_keys.swap(key, key.model_copy(update={"used": now, "version": key.version + 1}))
 
-    async def _renew(self, login: Session) -> None:
+    async def _renew(self, session: Session) -> None:
         try:
-            renewed = await self._find(login.authorization)
+            renewed = await self._find(session.authorization)
         except Unauthorized:
-            self._logins.pop(login.authorization, None)
-            login.end()
+            self._sessions.pop(session.authorization, None)
+            session.end()
         else:
-            if renewed is not login:  # its scopes have changed
-                login.end()
+            if renewed is not session:  # its scopes have changed
+                session.end()
 
 
 def _canonical(authorization: str) -> str:
@@ -265,8 +267,8 @@ def _canonical(authorization: str) -> str:
     return f"Bearer {token.strip()}" if scheme.lower() == _SCHEME else authorization
 
 
-def _weigh(authorization: str, _login: Session) -> int:
-    return LOGIN_BYTES + sys.getsizeof(authorization)
+def _weigh(authorization: str, _session: Session) -> int:
+    return SESSION_BYTES + sys.getsizeof(authorization)
 
 
 async def _quietly(work: Coroutine[object, object, None]) -> None:

@@ -94,12 +94,12 @@ class JwkSet(NamedTuple):
 
 def parse_jwks(text: bytes) -> JwkSet:
     """Return the keys of a set that may sign tokens, and ignore others; raise ValueError if the text is no set."""
-    told = from_json(text)
-    if not isinstance(told, dict) or not isinstance(told.get("keys"), list):
+    document = from_json(text)
+    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
         raise ValueError("not a JWKS: expected an object with a list of keys")  # noqa: TRY004  # the text is wrong, not a type
     keys: dict[str | None, SigningKey] = {}
     ignored = []
-    for each in told["keys"]:
+    for each in document["keys"]:
         kid = each.get("kid") if isinstance(each, dict) else None
         try:
             if kid in keys:
@@ -110,19 +110,19 @@ def parse_jwks(text: bytes) -> JwkSet:
     return JwkSet(keys, ignored)
 
 
-def _key(told: object) -> SigningKey:
+def _key(jwk: object) -> SigningKey:
     """Parse a key; the error says why it may not sign tokens."""
-    if not isinstance(told, dict) or not isinstance(told.get("kid", ""), str):
+    if not isinstance(jwk, dict) or not isinstance(jwk.get("kid", ""), str):
         raise TypeError("not a key")
-    if told.get("use", "sig") != "sig" or "verify" not in told.get("key_ops", ["verify"]):
+    if jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
         raise ValueError("not a key for signatures (use, key_ops)")
-    if "d" in told:
+    if "d" in jwk:
         raise ValueError("contains its private part; publish only public keys")
-    reader = _READERS.get(told.get("kty", ""))
+    reader = _READERS.get(jwk.get("kty", ""))
     if reader is None:
         raise ValueError("unsupported key type (kty)")
-    public = reader(told)
-    algorithms = _algorithms(public) & ({told["alg"]} if "alg" in told else ALGORITHMS)
+    public = reader(jwk)
+    algorithms = _algorithms(public) & ({jwk["alg"]} if "alg" in jwk else ALGORITHMS)
     if not algorithms:
         raise ValueError("unsupported algorithm (alg)")
     return SigningKey(public, algorithms)  # type: ignore[arg-type]  # only supported keys have algorithms
@@ -146,11 +146,11 @@ def _algorithms(public: object) -> frozenset[str]:
 def type_of(token: str) -> str | None:
     """Return the type (`typ`) of a token in lower case, None if absent; raise Unauthorized if it is not accepted."""
     header = read_header(token)
-    found = header.get("typ")
-    named = found.lower() if isinstance(found, str) else found
-    if "typ" in header and not (isinstance(named, str) and named in ANY_TYPE):
+    value = header.get("typ")
+    token_type = value.lower() if isinstance(value, str) else value
+    if "typ" in header and not (isinstance(token_type, str) and token_type in ANY_TYPE):
         raise Unauthorized("The type (typ) of the token is not one of access tokens.", invalid=True)
-    return named
+    return token_type
 
 
 def read_header(token: str) -> dict[str, Any]:

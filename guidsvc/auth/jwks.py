@@ -22,7 +22,7 @@ from guidsvc.runtime.background import running_in_background, spawn_detached
 
 MAX_BYTES = 1024 * 1024
 """Maximum size of a key set, in bytes; a larger one is rejected."""
-TOLD = 10
+MAX_EXPLAINED = 10
 """Maximum number of ignored keys that a message explains."""
 
 Fetch = Callable[[str, int], Awaitable[bytes]]
@@ -34,21 +34,21 @@ _log = structlog.get_logger(__name__)
 class RefreshPolicy(NamedTuple):
     """Intervals of reads, in seconds."""
 
-    every: float = 45.0
+    interval_seconds: float = 45.0
     """Between periodic reads. With the time of two reads and of a cached session, changes take effect within 60 s."""
-    apart: float = 10.0
+    cooldown_seconds: float = 10.0
     """Minimum time between reads caused by unknown keys."""
 
 
 @asynccontextmanager
 async def open_jwks(
-    place: str, fetch: Fetch, *, timer: Callable[[], float], pace: RefreshPolicy
+    location: str, fetch: Fetch, *, timer: Callable[[], float], refresh_policy: RefreshPolicy
 ) -> AsyncIterator["JwksCache"]:
     """Open the set in a file or at a URL, and keep it up to date; raise StartError if it holds no usable key."""
-    keys = JwksCache(_reader(place, fetch), timer, pace)
-    await keys.begin()
+    keys = JwksCache(_reader(location, fetch), timer, refresh_policy)
+    await keys.load()
     try:
-        async with running_in_background(keys.keep):
+        async with running_in_background(keys.refresh_periodically):
             yield keys
     finally:
         await keys.aclose()
@@ -57,92 +57,94 @@ async def open_jwks(
 class JwksCache:
     """The keys of the set that `read` last returned."""
 
-    def __init__(self, read: Callable[[], Awaitable[bytes]], timer: Callable[[], float], pace: RefreshPolicy) -> None:
-        self.ring = JwkSet({})
+    def __init__(
+        self, read: Callable[[], Awaitable[bytes]], timer: Callable[[], float], refresh_policy: RefreshPolicy
+    ) -> None:
+        self.key_set = JwkSet({})
         self._text: bytes | None = None
-        self._read, self._timer, self._pace = read, timer, pace
-        self._reading: asyncio.Task[None] | None = None
-        self._missed = -math.inf  # time of the last read caused by an unknown key
-        self._failing = False
+        self._read, self._timer, self._refresh_policy = read, timer, refresh_policy
+        self._refresh_task: asyncio.Task[None] | None = None
+        self._last_miss = -math.inf  # time of the last read caused by an unknown key
+        self._is_failing = False
 
-    async def begin(self) -> None:
+    async def load(self) -> None:
         """Read the set for the first time; raise StartError if that fails or the set holds no usable key."""
         try:
-            self._take(await self._read())
+            self._update(await self._read())
         except (OSError, ValueError) as error:
-            raise StartError(f"jwt_jwks: {_told(error)}") from error
-        if not self.ring.keys:
+            raise StartError(f"jwt_jwks: {_describe(error)}") from error
+        if not self.key_set.keys:
             raise StartError(
-                f"jwt_jwks: contains no usable key: {'; '.join(self.ring.ignored[:TOLD]) or 'it is empty'}"
+                f"jwt_jwks: contains no usable key: {'; '.join(self.key_set.ignored[:MAX_EXPLAINED]) or 'it is empty'}"
             )
 
-    async def keep(self) -> None:
+    async def refresh_periodically(self) -> None:
         """Read the set periodically, until cancelled."""
         while True:
-            await asyncio.sleep(self._pace.every)
-            await self._again()
+            await asyncio.sleep(self._refresh_policy.interval_seconds)
+            await self._refresh_shared()
 
     async def refresh(self) -> None:
         """Read the set because a key is unknown, unless that was just done; concurrent calls share one read."""
-        if self._reading is None:
+        if self._refresh_task is None:
             now = self._timer()
-            if now - self._missed < self._pace.apart:
+            if now - self._last_miss < self._refresh_policy.cooldown_seconds:
                 return
-            self._missed = now
-        await self._again()
+            self._last_miss = now
+        await self._refresh_shared()
 
     async def aclose(self) -> None:
         """Cancel the read in progress."""
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._refresh_task is not None:
+            self._refresh_task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._reading
+                await self._refresh_task
 
-    async def _again(self) -> None:
+    async def _refresh_shared(self) -> None:
         """Read the set. Concurrent calls share one read; cancelling one of them does not cancel it for the others."""
-        if self._reading is None:
-            self._reading = spawn_detached(self._reread())
-            self._reading.add_done_callback(self._done)
-        await asyncio.shield(self._reading)
+        if self._refresh_task is None:
+            self._refresh_task = spawn_detached(self._reread())
+            self._refresh_task.add_done_callback(self._on_refresh_done)
+        await asyncio.shield(self._refresh_task)
 
-    def _done(self, _: "asyncio.Task[None]") -> None:
-        self._reading = None
+    def _on_refresh_done(self, _: "asyncio.Task[None]") -> None:
+        self._refresh_task = None
 
     async def _reread(self) -> None:
         try:
-            self._take(await self._read())
+            self._update(await self._read())
         except (OSError, ValueError) as error:
-            if not self._failing:
-                _log.warning("jwks refresh failed, keeping the current keys", error=_told(error))
-            self._failing = True
+            if not self._is_failing:
+                _log.warning("jwks refresh failed, keeping the current keys", error=_describe(error))
+            self._is_failing = True
         else:
-            self._failing = False
+            self._is_failing = False
 
-    def _take(self, text: bytes) -> None:
+    def _update(self, text: bytes) -> None:
         """Parse and store the text of a set. A well-formed set may be empty: its issuer decides that."""
         if text == self._text:
             return
         if len(text) > MAX_BYTES:
             raise ValueError(f"the set is larger than {MAX_BYTES} bytes")
-        is_first, self.ring, self._text = self._text is None, parse_jwks(text), text
-        tell = _log.info if self.ring.keys or is_first else _log.warning
-        tell("jwks loaded", keys=len(self.ring.keys), ignored=self.ring.ignored[:TOLD])
+        is_first, self.key_set, self._text = self._text is None, parse_jwks(text), text
+        log = _log.info if self.key_set.keys or is_first else _log.warning
+        log("jwks loaded", keys=len(self.key_set.keys), ignored=self.key_set.ignored[:MAX_EXPLAINED])
 
 
-def _reader(place: str, fetch: Fetch) -> Callable[[], Awaitable[bytes]]:
+def _reader(location: str, fetch: Fetch) -> Callable[[], Awaitable[bytes]]:
     """Return the function that reads the set; raise StartError for a URL that cannot be trusted."""
-    if "://" not in place:
-        return partial(asyncio.to_thread, read_file, place, MAX_BYTES)
+    if "://" not in location:
+        return partial(asyncio.to_thread, read_file, location, MAX_BYTES)
     try:
-        parts = urlsplit(place)
-        trusted = parts.hostname and parts.port != 0 and (parts.scheme == "https" or _is_local(parts))
+        parts = urlsplit(location)
+        is_trusted = parts.hostname and parts.port != 0 and (parts.scheme == "https" or _is_local(parts))
     except ValueError as error:
         raise StartError(f"jwt_jwks: {error}") from error
-    if not trusted:
+    if not is_trusted:
         raise StartError("jwt_jwks: name a file, an https:// URL or, on this host only, an http:// URL")
     if parts.username is not None:
         raise StartError("jwt_jwks: the URL must not contain a user or a password; the keys are public")
-    return partial(fetch, place, MAX_BYTES)
+    return partial(fetch, location, MAX_BYTES)
 
 
 def _is_local(parts: SplitResult) -> bool:
@@ -154,5 +156,5 @@ def _is_local(parts: SplitResult) -> bool:
         return False
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)

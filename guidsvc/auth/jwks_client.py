@@ -7,15 +7,15 @@ SECONDS = 5.0
 """Time limit of a fetch, in seconds."""
 
 
-async def fetch(url: str, most: int) -> bytes:
-    """Return the body at a URL; raise OSError if the fetch fails or the body exceeds `most` bytes.
+async def fetch(url: str, max_bytes: int) -> bytes:
+    """Return the body at a URL; raise OSError if the fetch fails or the body exceeds `max_bytes` bytes.
 
     Redirects are not followed: only the configured host is trusted. Bodies are not decompressed, since a small one
     may expand to a large one.
     """
-    client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=most)
+    client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=max_bytes)
     try:
-        answer = await client.fetch(
+        response = await client.fetch(
             url,
             connect_timeout=SECONDS,
             request_timeout=SECONDS,
@@ -27,4 +27,4 @@ async def fetch(url: str, most: int) -> bytes:
         raise OSError(str(error)) from error
     finally:
         client.close()
-    return answer.body
+    return response.body

@@ -78,48 +78,48 @@ class UnknownKey(Unauthorized):
 
 @asynccontextmanager
 async def open_jwt_verifier(
-    place: str,
-    trust: JwtTrustPolicy,
+    location: str,
+    policy: JwtTrustPolicy,
     *,
     fetch: "Fetch",
     clock: Clock,
     timer: Callable[[], float] = time.monotonic,
-    pace: "RefreshPolicy | None" = None,
+    refresh_policy: "RefreshPolicy | None" = None,
 ) -> AsyncIterator["JwtVerifier"]:
     """Open a verifier for the key set in a file or at a URL; raise StartError if it, or the policy, is unusable."""
     with requires_extra("jwt", "jwt_jwks"):
         from guidsvc.auth.jwks import RefreshPolicy, open_jwks
 
-    if not trust.issuer or not trust.audience:
+    if not policy.issuer or not policy.audience:
         raise StartError("jwt_issuer, jwt_audience: both are required with jwt_jwks; set them")
-    async with open_jwks(place, fetch, timer=timer, pace=pace or RefreshPolicy()) as keys:
-        yield JwtVerifier(keys, trust, clock)
+    async with open_jwks(location, fetch, timer=timer, refresh_policy=refresh_policy or RefreshPolicy()) as keys:
+        yield JwtVerifier(keys, policy, clock)
 
 
 class JwtVerifier:
     """A verifier of JWT bearer tokens."""
 
-    def __init__(self, keys: "JwksCache", trust: JwtTrustPolicy, clock: Clock) -> None:
-        self._keys, self._trust, self._clock = keys, trust, clock
+    def __init__(self, keys: "JwksCache", policy: JwtTrustPolicy, clock: Clock) -> None:
+        self._keys, self._policy, self._clock = keys, policy, clock
 
     def verify(self, token: str) -> Verified:
         """Verify a token without waiting; raise Unauthorized if it is invalid, UnknownKey if `find` may succeed."""
         if len(token) > MAX_CHARACTERS:
-            raise _bad(f"The token is longer than {MAX_CHARACTERS} bytes.")
+            raise _unauthorized(f"The token is longer than {MAX_CHARACTERS} bytes.")
         from guidsvc.auth.jwk import ACCESS_TOKEN, MALFORMED, type_of
 
         if _COMPACT.fullmatch(token) is None:
-            raise _bad(MALFORMED)
-        key = self._keys.ring.signer(token)
+            raise _unauthorized(MALFORMED)
+        key = self._keys.key_set.signer(token)
         if key is None:
             raise UnknownKey
         claims = key.claims(token)
         is_access_token = type_of(token) in ACCESS_TOKEN
         if not is_access_token:
-            self._judge_use(claims)
-        expires = self._judge_times(claims)
-        self._judge_parties(claims)
-        return Verified(_caller(claims, self._trust), expires)
+            self._check_use(claims)
+        expires = self._check_times(claims)
+        self._check_parties(claims)
+        return Verified(_caller(claims, self._policy), expires)
 
     async def find(self, token: str) -> Verified:
         """Verify a token; if its key is unknown, call `refresh` and try once more."""
@@ -133,38 +133,38 @@ class JwtVerifier:
         """Read the key set again, at most once in 10 s; concurrent calls wait for the same read."""
         await self._keys.refresh()
 
-    def _judge_times(self, claims: Mapping[str, Any]) -> int:
+    def _check_times(self, claims: Mapping[str, Any]) -> int:
         """Return the expiry of a token; raise Unauthorized if it has expired or is not valid yet."""
         now = self._clock() // 1000
         expires = _time(claims, "exp")
         if expires is None:
-            raise _bad("The token has no expiry (exp).")
+            raise _unauthorized("The token has no expiry (exp).")
         if expires <= now:
-            raise _bad("The token has expired.")
+            raise _unauthorized("The token has expired.")
         for name in ("nbf", "iat"):
             begins = _time(claims, name)
             if begins is not None and begins > now + LEEWAY_SECONDS:
-                raise _bad(f"The token is not valid yet ({name}).")
+                raise _unauthorized(f"The token is not valid yet ({name}).")
         return expires
 
-    def _judge_use(self, claims: Mapping[str, Any]) -> None:
+    def _check_use(self, claims: Mapping[str, Any]) -> None:
         """Reject a token whose claims mark it as another kind than an access token (RFC 8725, 3.12)."""
-        if self._trust.requires_access_token:
-            raise _bad("The type (typ) of the token must be at+jwt.")
+        if self._policy.requires_access_token:
+            raise _unauthorized("The type (typ) of the token must be at+jwt.")
         uses = {claims[name].lower() for name in ("typ", "token_use") if isinstance(claims.get(name), str)}
-        marked = any(name in claims for name in ID_TOKEN) and uses.isdisjoint({"bearer", "access"})
-        if marked or uses & _OTHER_USES or "events" in claims:  # events: RFC 8417, as of a logout token
-            raise _bad("The token is not an access token, but an ID token or a token for another use.")
+        is_other_kind = any(name in claims for name in ID_TOKEN) and uses.isdisjoint({"bearer", "access"})
+        if is_other_kind or uses & _OTHER_USES or "events" in claims:  # events: RFC 8417, as of a logout token
+            raise _unauthorized("The token is not an access token, but an ID token or a token for another use.")
 
-    def _judge_parties(self, claims: Mapping[str, Any]) -> None:
-        if claims.get("iss") != self._trust.issuer:
-            raise _bad("The issuer (iss) of the token is not trusted.")
+    def _check_parties(self, claims: Mapping[str, Any]) -> None:
+        if claims.get("iss") != self._policy.issuer:
+            raise _unauthorized("The issuer (iss) of the token is not trusted.")
         audience = claims.get("aud")
-        if self._trust.audience not in (audience if isinstance(audience, list) else [audience]):
-            raise _bad("The token is for a different audience (aud).")
+        if self._policy.audience not in (audience if isinstance(audience, list) else [audience]):
+            raise _unauthorized("The token is for a different audience (aud).")
 
 
-def _bad(detail: str) -> Unauthorized:
+def _unauthorized(detail: str) -> Unauthorized:
     return Unauthorized(detail, invalid=True)
 
 
@@ -175,30 +175,30 @@ def _time(claims: Mapping[str, Any], name: str) -> int | None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or (isinstance(value, float) and not isfinite(value)):
-        raise _bad(f"The token has an invalid time ({name}).")
+        raise _unauthorized(f"The token has an invalid time ({name}).")
     seconds: int = floor(value)
     return max(-MAX_TIME, min(seconds, MAX_TIME))  # a larger integer overflows float arithmetic
 
 
-def _caller(claims: Mapping[str, Any], trust: JwtTrustPolicy) -> Caller:
+def _caller(claims: Mapping[str, Any], policy: JwtTrustPolicy) -> Caller:
     try:
-        named = _USER.validate_python(claims.get(trust.owner_claim))
-        owner = _USER.validate_python(trust.owner(named))
+        identifier = _USER.validate_python(claims.get(policy.owner_claim))
+        owner = _USER.validate_python(policy.owner(identifier))
         owner.encode()  # JSON can hold a lone surrogate, which UTF-8 cannot encode
     except ValueError as error:
-        raise _bad(f"The token names no valid owner ({trust.owner_claim}).") from error
-    return Caller(owner, _scopes(claims), _name(claims, trust.owner_claim, named))
+        raise _unauthorized(f"The token names no valid owner ({policy.owner_claim}).") from error
+    return Caller(owner, _scopes(claims), _name(claims, policy.owner_claim, identifier))
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
     """Return the scopes of a token, from `scope` (RFC 8693, 9068) or `scp`; ignore unknown ones."""
-    told = claims.get("scope", claims.get("scp"))
-    words = told.split(" ") if isinstance(told, str) else told
-    return frozenset(scope for scope in SCOPES if isinstance(words, list) and scope in words)
+    scopes = claims.get("scope", claims.get("scp"))
+    names = scopes.split(" ") if isinstance(scopes, str) else scopes
+    return frozenset(scope for scope in SCOPES if isinstance(names, list) and scope in names)
 
 
 def _name(claims: Mapping[str, Any], owner_claim: str, owner: str) -> str:
     """Return the caller name for logs and limits: the same for all tokens of a subject, hence not the `jti`."""
     subject = claims.get("sub")
-    named = subject if subject and isinstance(subject, str) else f"{owner_claim}={owner}"
-    return f"jwt:{sha256(named.encode(errors='surrogatepass')).hexdigest()[:_NAME_CHARACTERS]}"
+    identifier = subject if subject and isinstance(subject, str) else f"{owner_claim}={owner}"
+    return f"jwt:{sha256(identifier.encode(errors='surrogatepass')).hexdigest()[:_NAME_CHARACTERS]}"

@@ -22,24 +22,24 @@ The least recently used address is evicted.
 """
 
 
-LOOKS = 1000
+MAX_LOOKUPS = 1000
 """Maximum lookups per second of logins from one locked-out address."""
-KNOWN = 10_000
+MAX_KNOWN = 10_000
 """Maximum number of remembered failed logins; the least recently used is evicted."""
 
 
 class _Failures:
     """The failed logins from an address in a window."""
 
-    __slots__ = ("here", "locked", "looks", "private", "second", "told", "window")
+    __slots__ = ("is_locked", "is_private", "local_count", "lookups", "second", "shared_count", "window")
 
-    def __init__(self, window: int, *, private: bool) -> None:
+    def __init__(self, window: int, *, is_private: bool) -> None:
         self.window = window
-        self.private = private  # whether failures are not shared with other processes
-        self.here = 0  # failures in this process
-        self.told = 0  # of these, shared with other processes
-        self.locked = False
-        self.looks = self.second = 0  # lookups in this second while locked out
+        self.is_private = is_private  # whether failures are not shared with other processes
+        self.local_count = 0  # failures in this process
+        self.shared_count = 0  # of these, shared with other processes
+        self.is_locked = False
+        self.lookups = self.second = 0  # lookups in this second while locked out
 
 
 class LoginLockout:
@@ -62,63 +62,63 @@ class LoginLockout:
         self._counters = counters
         self._clock = clock
         self._share = 0 if limit is None else limit.share(share)
-        self._most = addresses
+        self._max_addresses = addresses
         self._failures: LRUCache[str, _Failures] = LRUCache(addresses)
         self._window = -1
-        self._fresh = 0  # number of new addresses in that window
+        self._new_addresses = 0  # number of new addresses in that window
 
-    def blocked(self, address: str) -> int | None:
+    def lockout_seconds(self, address: str) -> int | None:
         """Return the remaining lockout of an address in seconds, or None if it is not locked out."""
         if self._limit is None or not self._failures:
             return None
         now = self._clock()
-        found: _Failures | None = self._failures.get(place_of(address))
-        if found is None or not found.locked or found.window != self._limit.window(now):
+        failures: _Failures | None = self._failures.get(place_of(address))
+        if failures is None or not failures.is_locked or failures.window != self._limit.window(now):
             return None
         return self._limit.wait(now)
 
-    def may_look(self, address: str) -> bool:
+    def try_look_up(self, address: str) -> bool:
         """Count a lookup from a locked-out address; return whether it is within LOOKS for this second."""
-        found: _Failures | None = self._failures.get(place_of(address))
-        if found is None:
+        failures: _Failures | None = self._failures.get(place_of(address))
+        if failures is None:
             return True
         second = self._clock() // 1000
-        if found.second != second:
-            found.second, found.looks = second, 0
-        found.looks += 1
-        return found.looks <= LOOKS
+        if failures.second != second:
+            failures.second, failures.lookups = second, 0
+        failures.lookups += 1
+        return failures.lookups <= MAX_LOOKUPS
 
-    async def failed(self, address: str) -> None:
+    async def record_failure(self, address: str) -> None:
         """Count a failed login: in this process at once, in the shared counters, if available, on return."""
         if self._limit is None:
             return
-        place = place_of(address)
-        failures = self._of(place, self._limit.window(self._clock()))
-        failures.here += 1
-        failures.locked |= failures.here >= self._limit.amount
-        if failures.private or not await self._tell(place, failures, self._limit):
-            failures.locked |= failures.here >= self._share
+        network = place_of(address)
+        failures = self._failures_of(network, self._limit.window(self._clock()))
+        failures.local_count += 1
+        failures.is_locked |= failures.local_count >= self._limit.amount
+        if failures.is_private or not await self._share_failures(network, failures, self._limit):
+            failures.is_locked |= failures.local_count >= self._share
 
-    def _of(self, place: str, window: int) -> _Failures:
-        found: _Failures | None = self._failures.get(place)
-        if found is None or found.window != window:
+    def _failures_of(self, network: str, window: int) -> _Failures:
+        failures: _Failures | None = self._failures.get(network)
+        if failures is None or failures.window != window:
             if window != self._window:
-                self._window, self._fresh = window, 0
-            self._fresh += 1
-            found = _Failures(window, private=self._fresh > self._most)
-            self._failures.insert(place, found)
-        return found
+                self._window, self._new_addresses = window, 0
+            self._new_addresses += 1
+            failures = _Failures(window, is_private=self._new_addresses > self._max_addresses)
+            self._failures.insert(network, failures)
+        return failures
 
-    async def _tell(self, place: str, failures: _Failures, limit: Limit) -> bool:
+    async def _share_failures(self, network: str, failures: _Failures, limit: Limit) -> bool:
         """Share this failure and any unshared earlier ones with other processes; return whether that succeeded."""
-        untold = failures.here - failures.told
-        failures.told = failures.here
+        unshared = failures.local_count - failures.shared_count
+        failures.shared_count = failures.local_count
         try:
-            count = await limit.count(self._counters, f"logins:{place}", failures.window, untold)
+            count = await limit.count(self._counters, f"logins:{network}", failures.window, unshared)
         except CacheUnavailable:
-            failures.told -= untold
+            failures.shared_count -= unshared
             return False
-        failures.locked |= count >= limit.amount
+        failures.is_locked |= count >= limit.amount
         return True
 
 
@@ -128,18 +128,18 @@ class KnownFailures:
     def __init__(self, seconds: float, *, timer: Callable[[], float] = perf_counter) -> None:
         self._seconds = seconds
         self._timer = timer
-        self._until: LRUCache[bytes, float] = LRUCache(KNOWN)
+        self._expiries: LRUCache[bytes, float] = LRUCache(MAX_KNOWN)
 
-    def note(self, login: str) -> None:
+    def add(self, credentials: str) -> None:
         """Remember a failed login. A repeated failure does not extend the time, after which it is looked up again."""
-        if not self.holds(login):
-            self._until.insert(_digest(login), self._timer() + self._seconds)
+        if not self.contains(credentials):
+            self._expiries.insert(_digest(credentials), self._timer() + self._seconds)
 
-    def holds(self, login: str) -> bool:
+    def contains(self, credentials: str) -> bool:
         """Return whether a login failed within that time."""
-        until: float | None = self._until.get(_digest(login))
-        return until is not None and self._timer() < until
+        expiry: float | None = self._expiries.get(_digest(credentials))
+        return expiry is not None and self._timer() < expiry
 
 
-def _digest(login: str) -> bytes:
-    return blake2b(login.encode(errors="surrogatepass"), digest_size=16).digest()
+def _digest(credentials: str) -> bytes:
+    return blake2b(credentials.encode(errors="surrogatepass"), digest_size=16).digest()

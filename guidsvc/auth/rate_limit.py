@@ -22,7 +22,7 @@ GRANULARITY = 1000
 """`RateLimit: r=` may overstate the remaining quota by at most limit/GRANULARITY."""
 PARTS = 20
 """A process reserves limit/PARTS at a time; up to that much may stay unused in each process at the window's end."""
-MOST = 1_000_000_000
+MAX_AMOUNT = 1_000_000_000
 """Maximum amount of a limit."""
 CALLERS = 10_000
 """Maximum number of cached allowances; the least recently used is evicted and recreated on demand."""
@@ -51,7 +51,7 @@ class Limit:
             item = parse(text)
         except ValueError:
             item = None
-        if item is None or not 1 <= item.amount <= MOST or any(mark in text for mark in ",;|"):
+        if item is None or not 1 <= item.amount <= MAX_AMOUNT or any(mark in text for mark in ",;|"):
             raise ValueError(f"invalid limit {text!r}; use 20000/second, 600/minute, or an empty value for no limit")
         return cls(item.amount, item.get_expiry())
 
@@ -88,22 +88,22 @@ class RateAllowance:
         "_chunk",
         "_clock",
         "_counters",
-        "_end",
-        "_flight",
-        "_had",
-        "_left",
+        "_header_lines",
+        "_is_authoritative",
         "_limit",
+        "_lines_valid_above",
+        "_lines_valid_until",
+        "_local_limit",
         "_name",
-        "_owed",
         "_policy",
-        "_rest",
-        "_share",
-        "_sure",
-        "_taken_at",
-        "_told",
-        "_told_down_to",
-        "_told_until",
+        "_remaining",
+        "_reservation",
+        "_reserved",
+        "_spent_at",
+        "_unreported",
+        "_unreserved",
         "_window",
+        "_window_end",
     )
 
     def __init__(self, name: str, limit: Limit, counters: Counters | None, clock: Clock, share: int) -> None:
@@ -112,24 +112,25 @@ class RateAllowance:
         self._policy = f'RateLimit-Policy: "requests";q={limit.amount};w={limit.seconds}\r\n'
         self._counters = counters
         self._clock = clock
-        self._share = share
+        self._local_limit = share
         self._chunk = limit.amount if counters is None else max(1, limit.amount // PARTS)
-        self._flight: asyncio.Task[None] | None = None
-        self._window, self._end = -1, 0
-        self._taken_at = 0  # time of the last spent request
-        self._told, self._told_until, self._told_down_to = "", 0, 0  # rendered headers, and their validity
-        self._left = 0  # reserved and unspent
-        self._rest = limit.amount  # quota that remained to be reserved after the last reservation
-        self._sure = False  # whether `_rest` is authoritative: if it is 0, no reservation is tried in this window
-        self._had = 0  # all reservations of this window
-        self._owed = 0  # of these, what the shared counters do not include yet, because they were unavailable
+        self._reservation: asyncio.Task[None] | None = None
+        self._window, self._window_end = -1, 0
+        self._spent_at = 0  # time of the last spent request
+        self._header_lines = ""  # rendered headers, and their validity: a time, and a minimum of `_remaining`
+        self._lines_valid_until, self._lines_valid_above = 0, 0
+        self._remaining = 0  # reserved and unspent
+        self._unreserved = limit.amount  # quota that remained to be reserved after the last reservation
+        self._is_authoritative = False  # `_unreserved` is: if it is 0, no reservation is tried in this window
+        self._reserved = 0  # all reservations of this window
+        self._unreported = 0  # of these, what the shared counters do not include yet, because they were unavailable
 
     def try_spend(self) -> bool:
         """Spend one request; return False if more must be reserved first."""
-        if self._left:
-            now = self._taken_at = self._clock()
-            if now < self._end:
-                self._left -= 1
+        if self._remaining:
+            now = self._spent_at = self._clock()
+            if now < self._window_end:
+                self._remaining -= 1
                 return True
         return False
 
@@ -143,10 +144,10 @@ class RateAllowance:
 
         Other requests may have spent it when this returns: then `try_spend` returns False, and the caller must retry.
         """
-        if not (self._sure and self._is_empty()):
-            if self._flight is None:
-                self._flight = spawn_detached(self._reserve())
-            await asyncio.shield(self._flight)  # a cancelled request must not cancel it for the others
+        if not (self._is_authoritative and self._is_empty()):
+            if self._reservation is None:
+                self._reservation = spawn_detached(self._reserve())
+            await asyncio.shield(self._reservation)  # a cancelled request must not cancel it for the others
         if self._is_empty():
             wait = self._limit.wait(self._clock())
             raise RateLimited(
@@ -159,62 +160,63 @@ class RateAllowance:
         """Return the RateLimit headers: limit and remaining quota (draft-ietf-httpapi-ratelimit-headers-10)."""
         return dict(line.split(": ", 1) for line in self._render(self._clock()).splitlines())
 
-    def lines(self) -> str:
+    def header_lines(self) -> str:
         """Return the same as header lines, cached for speed; `r=` may be limit/GRANULARITY too high."""
-        if self._left > self._told_down_to and self._taken_at < self._told_until:
-            return self._told
+        if self._remaining > self._lines_valid_above and self._spent_at < self._lines_valid_until:
+            return self._header_lines
         return self._render(self._clock())
 
     def _render(self, now: int) -> str:
         amount = self._limit.amount
-        left = self._left + self._rest if now < self._end else amount
+        remaining = self._remaining + self._unreserved if now < self._window_end else amount
         wait = self._limit.wait(now)
-        self._told = f'{self._policy}RateLimit: "requests";r={left};t={wait}\r\n'
-        self._told_down_to, self._told_until = self._left - amount // GRANULARITY - 1, now - now % 1000 + 1000
-        return self._told
+        self._header_lines = f'{self._policy}RateLimit: "requests";r={remaining};t={wait}\r\n'
+        self._lines_valid_above = self._remaining - amount // GRANULARITY - 1
+        self._lines_valid_until = now - now % 1000 + 1000
+        return self._header_lines
 
     def _is_empty(self) -> bool:
-        return not (self._left or self._rest) and self._limit.window(self._clock()) == self._window
+        return not (self._remaining or self._unreserved) and self._limit.window(self._clock()) == self._window
 
     async def _reserve(self) -> None:
         try:
-            self._enter(self._limit.window(self._clock()))
-            await self._book_shared()
+            self._begin_window(self._limit.window(self._clock()))
+            await self._reserve_shared()
         except CacheUnavailable:
-            self._book_alone()
+            self._reserve_local()
         finally:
-            self._flight = None
+            self._reservation = None
 
-    def _enter(self, window: int) -> None:
+    def _begin_window(self, window: int) -> None:
         """Begin a window, unless it is the current one."""
         if window != self._window:
-            self._window, self._end = window, self._limit.end(window)
-            self._left = self._had = self._owed = 0
+            self._window, self._window_end = window, self._limit.end(window)
+            self._remaining = self._reserved = self._unreported = 0
 
-    async def _book_shared(self) -> None:
+    async def _reserve_shared(self) -> None:
         """Reserve up to a chunk of the shared quota, and report what was reserved while the counters were unavailable.
 
         A reservation whose reply is lost stays unused in this window: too few requests are allowed, never too many.
         """
-        owed = self._owed
-        count = await self._limit.count(self._counters, self._name, self._window, self._chunk + owed)
-        self._owed -= owed
+        unreported = self._unreported
+        count = await self._limit.count(self._counters, self._name, self._window, self._chunk + unreported)
+        self._unreported -= unreported
         amount = self._limit.amount
-        self._give(min(self._chunk, max(0, amount - count + self._chunk)), max(0, amount - count))
-        self._sure = True
+        self._add_reserved(min(self._chunk, max(0, amount - count + self._chunk)), max(0, amount - count))
+        self._is_authoritative = True
 
-    def _book_alone(self) -> None:
-        free = max(0, self._share - self._had)
-        given = min(self._chunk, free)
-        self._owed += given
-        self._give(given, free - given)
-        self._sure = self._counters is None
+    def _reserve_local(self) -> None:
+        free = max(0, self._local_limit - self._reserved)
+        reserved = min(self._chunk, free)
+        self._unreported += reserved
+        self._add_reserved(reserved, free - reserved)
+        self._is_authoritative = self._counters is None
 
-    def _give(self, given: int, rest: int) -> None:
-        self._left += given
-        self._had += given
-        self._rest = rest
-        self._told_until = 0
+    def _add_reserved(self, reserved: int, rest: int) -> None:
+        self._remaining += reserved
+        self._reserved += reserved
+        self._unreserved = rest
+        self._lines_valid_until = 0
 
 
 class _Unlimited(RateAllowance):
@@ -234,7 +236,7 @@ class _Unlimited(RateAllowance):
     def headers(self) -> dict[str, str]:
         return {}
 
-    def lines(self) -> str:
+    def header_lines(self) -> str:
         return ""
 
 
@@ -258,18 +260,18 @@ class RateLimits:
         share: float = 1.0,
         callers: int = CALLERS,
     ) -> None:
-        self._make: Callable[[str], RateAllowance] | None = None
+        self._new_allowance: Callable[[str], RateAllowance] | None = None
         if limit is not None:
             part = limit.share(share)
-            self._make = lambda name: RateAllowance(name, limit, counters, clock, part)
-        self._rations: LRUCache[str, RateAllowance] = LRUCache(callers)
+            self._new_allowance = lambda name: RateAllowance(name, limit, counters, clock, part)
+        self._allowances: LRUCache[str, RateAllowance] = LRUCache(callers)
 
     def allowance_for(self, name: str) -> RateAllowance:
         """Return the allowance of a caller: the same object each time, unless it was evicted (CALLERS)."""
-        if self._make is None:
+        if self._new_allowance is None:
             return UNLIMITED
-        ration: RateAllowance | None = self._rations.get(name)
-        if ration is None:
-            ration = self._make(name)
-            self._rations.insert(name, ration)
-        return ration
+        allowance: RateAllowance | None = self._allowances.get(name)
+        if allowance is None:
+            allowance = self._new_allowance(name)
+            self._allowances.insert(name, allowance)
+        return allowance

@@ -54,10 +54,10 @@ async def open_authenticator(
     share = 1 / settings.workers
     async with _counters(settings.cache_url) as counters:
         limits = RateLimits(rate, counters, clock=clock, share=share)
-        lockouts = LoginLockout(failures, counters, clock=clock, share=share)
+        lockout = LoginLockout(failures, counters, clock=clock, share=share)
         async with _tokens(settings, clock) as tokens:
             authenticator = Authenticator(
-                keys, clock=clock, limits=limits, lockouts=lockouts, tokens=tokens, denied=denied
+                keys, clock=clock, limits=limits, lockout=lockout, tokens=tokens, on_denial=denied
             )
             try:
                 yield authenticator

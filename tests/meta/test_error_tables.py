@@ -142,7 +142,7 @@ def test_no_fault_of_the_audit_log_changes_an_answer(
     log.key_changed("create", ApiKey.model_construct(id="a", owner="b"), ALICE, "done")
     log.denied(Unauthorized("?", invalid=True), None)
     log.changed("create", Record.model_construct(guid=GUID, version=1, owner=object()), ALICE, "done")
-    assert log._meter.failures == 4
+    assert log._metrics.failures == 4
 
 
 class _Writing:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from guidsvc.api.contract import problems
-from guidsvc.auth.audit_log import LONGEST_NAME, AuditLog, Lines, open_audit_log
+from guidsvc.auth.audit_log import LONGEST_NAME, AuditLog, FileLineWriter, open_audit_log
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.caller import SCOPES, Caller
@@ -577,7 +577,7 @@ def room(size: int) -> Iterator[None]:
 def test_a_line_that_found_half_of_its_room_spoils_no_other(path: Path) -> None:
     """Nor does one of another process."""
     with path.open("ab", buffering=0) as file, path.open("ab", buffering=0) as others:
-        ours, theirs = Lines(file.fileno), Lines(others.fileno)
+        ours, theirs = FileLineWriter(file.fileno), FileLineWriter(others.fileno)
         ours.write(b"first\n")
         with room(9):
             for lines in (ours, theirs):

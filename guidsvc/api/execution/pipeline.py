@@ -60,7 +60,7 @@ class RequestPipeline:
 
     async def confirm(self, session: Session | None) -> None:
         """Raise Unauthorized if the caller's key or token has ended or its rights have changed."""
-        if self._authenticator is not None and session is not None and not session.usable():
+        if self._authenticator is not None and session is not None and not session.is_usable():
             await self._authenticator.confirm(session)
 
     def probable_caller(self, authorization: str | None, address: str) -> str | None:
@@ -118,7 +118,7 @@ def queue_name(session: Session | None, address: str) -> str:
 
 def rate_limit_header_lines(session: Session | None) -> str:
     """Return the rate limit header lines, or an empty string if the caller has no limit."""
-    return "" if session is None else session.ration.lines()
+    return "" if session is None else session.allowance.header_lines()
 
 
 def _label_of(method: str) -> str:

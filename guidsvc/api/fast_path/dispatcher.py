@@ -80,7 +80,7 @@ class FastPathDispatcher:
         if rest not in self._remembered or data[:_BEGIN] != _START:
             return None
         login = self._remembered[rest]
-        if login is not None and not login.usable():
+        if login is not None and not login.is_usable():
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # may be no valid GUID; then no record is found
         if self._records_reads or self._in_flight.draining:
@@ -229,4 +229,4 @@ class FastPathDispatcher:
 
 def _may_ask(login: Session | None) -> bool:
     """Spend one request of the caller's rate limit; if False, the handler sends the rejection."""
-    return login is None or login.ration.try_spend()
+    return login is None or login.allowance.try_spend()

@@ -9,7 +9,7 @@ import pytest
 
 from guidsvc.auth import authenticator as guard
 from guidsvc.auth.authenticator import Authenticator
-from guidsvc.auth.lockout import LOOKS, KnownFailures
+from guidsvc.auth.lockout import MAX_LOOKUPS, KnownFailures
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.caller import SCOPES, Caller
 from guidsvc.store import open_keys
@@ -283,13 +283,13 @@ async def test_a_good_key_is_let_in_from_an_address_that_is_locked_out(
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The log-ins that were looked up since the list was cleared."""
     looked: list[str] = []
-    plain = Authenticator._look
+    plain = Authenticator._look_up
 
     async def counted(own: Authenticator, authorization: str) -> tuple[Caller, float]:
         looked.append(authorization)
         return await plain(own, authorization)
 
-    monkeypatch.setattr(Authenticator, "_look", counted)
+    monkeypatch.setattr(Authenticator, "_look_up", counted)
     return looked
 
 
@@ -308,12 +308,12 @@ async def test_what_failures_cost_from_a_locked_out_address_is_bounded(
         async def fail(text: str) -> int:
             return (await client.get(PATH, headers={"Authorization": f"Bearer {text}"})).status
 
-        unknown = [keys.generate("alice", SCOPES, 0)[1] for _ in range(LOOKS + 50)]
+        unknown = [keys.generate("alice", SCOPES, 0)[1] for _ in range(MAX_LOOKUPS + 50)]
         for _ in range(3):
             assert await fail(unknown[0]) == 401
         looked.clear()
         assert set(await asyncio.gather(*(fail(text) for text in unknown[1:]))) == {429}
-        assert len(looked) == LOOKS
+        assert len(looked) == MAX_LOOKUPS
         looked.clear()
         assert (await known.ask("GET", "/guid")).status == 200
         assert len(looked) == 1

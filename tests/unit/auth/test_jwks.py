@@ -17,8 +17,8 @@ from tests.support.jwt_issuer import AUDIENCE, ISSUER, Place, Signer, claims, jw
 
 OLD, NEW = Signer("old"), Signer("new", number=1)
 STAYS = "jwks refresh failed, keeping the current keys"
-NEVER = RefreshPolicy(every=3600.0)
-OFTEN = RefreshPolicy(every=0.01)
+NEVER = RefreshPolicy(interval_seconds=3600.0)
+OFTEN = RefreshPolicy(interval_seconds=0.01)
 
 
 class Watch:
@@ -46,7 +46,7 @@ async def place() -> AsyncIterator[Place]:
 async def opened(where: str, clock: FakeClock, timer: Watch, pace: RefreshPolicy = NEVER) -> AsyncIterator[JwtVerifier]:
     """Judge tokens by the keys that are there."""
     async with open_jwt_verifier(
-        where, JwtTrustPolicy(ISSUER, AUDIENCE), fetch=fetch, clock=clock, timer=timer, pace=pace
+        where, JwtTrustPolicy(ISSUER, AUDIENCE), fetch=fetch, clock=clock, timer=timer, refresh_policy=pace
     ) as tokens:
         yield tokens
 
@@ -68,7 +68,7 @@ def is_good(tokens: JwtVerifier, token: str) -> bool:
 
 def test_a_key_that_is_taken_out_counts_within_a_minute() -> None:
     """Two readings, the first begun just before it was taken out; and log-ins that are remembered."""
-    assert RefreshPolicy().every + 2 * SECONDS + GOOD_SECONDS <= 60
+    assert RefreshPolicy().interval_seconds + 2 * SECONDS + GOOD_SECONDS <= 60
 
 
 # Where it may be
@@ -92,7 +92,7 @@ async def nothing(url: str, most: int) -> bytes:
 )
 async def test_a_url_is_https_or_of_this_host(where: str, timer: Watch) -> None:
     with pytest.raises(StartError, match="jwt_jwks: contains no usable key: it is empty"):
-        async with open_jwks(where, nothing, timer=timer, pace=NEVER):
+        async with open_jwks(where, nothing, timer=timer, refresh_policy=NEVER):
             pass
 
 
@@ -115,7 +115,7 @@ async def test_a_url_is_https_or_of_this_host(where: str, timer: Watch) -> None:
 )
 async def test_another_url_stops_the_start(where: str, why: str, timer: Watch) -> None:
     with pytest.raises(StartError, match=f"^jwt_jwks: .*{why}") as caught:
-        async with open_jwks(where, nothing, timer=timer, pace=NEVER):
+        async with open_jwks(where, nothing, timer=timer, refresh_policy=NEVER):
             pass
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -140,7 +140,7 @@ async def test_a_set_without_a_key_to_use_stops_the_start(
     where = place.url if kind == "url" else str(tmp_path / "keys")
 
     with pytest.raises(StartError, match=f"^jwt_jwks: .*({why})") as caught:
-        async with open_jwks(where, fetch, timer=Watch(), pace=NEVER):
+        async with open_jwks(where, fetch, timer=Watch(), refresh_policy=NEVER):
             pass
     assert "\n" not in str(caught.value)
 
@@ -148,7 +148,7 @@ async def test_a_set_without_a_key_to_use_stops_the_start(
 async def test_a_file_that_is_none_stops_the_start(tmp_path: Path, timer: Watch) -> None:
     for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "directory")):
         with pytest.raises(StartError, match=f"^jwt_jwks: .*{why}"):
-            async with open_jwks(str(path), fetch, timer=timer, pace=NEVER):
+            async with open_jwks(str(path), fetch, timer=timer, refresh_policy=NEVER):
                 pass
 
 
@@ -309,9 +309,9 @@ async def test_the_end_does_not_wait_for_a_reading(clock: FakeClock, timer: Watc
             await asyncio.Event().wait()
         return answers.pop()
 
-    async with open_jwks("https://issuer.example/keys", once, timer=timer, pace=NEVER) as keys:
+    async with open_jwks("https://issuer.example/keys", once, timer=timer, refresh_policy=NEVER) as keys:
         asking = asyncio.create_task(keys.refresh())
-        await until(lambda: keys._reading is not None)
+        await until(lambda: keys._refresh_task is not None)
 
     await asyncio.wait([asking])
     assert asking.cancelled()

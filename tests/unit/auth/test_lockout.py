@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from guidsvc.auth import lockout as module
-from guidsvc.auth.lockout import LOOKS, KnownFailures, LoginLockout
+from guidsvc.auth.lockout import MAX_LOOKUPS, KnownFailures, LoginLockout
 from guidsvc.auth.rate_limit import Limit
 from guidsvc.cache.redis_counters import RedisCounters, open_counters
 from guidsvc.http.client_address import place_of
@@ -22,7 +22,7 @@ HERE, THERE = "192.0.2.1", "192.0.2.2"
 
 async def fail(lockouts: LoginLockout, address: str, times: int) -> None:
     for _ in range(times):
-        await lockouts.failed(address)
+        await lockouts.record_failure(address)
 
 
 @pytest.fixture(autouse=True)
@@ -53,66 +53,66 @@ async def test_an_address_is_locked_out_for_the_rest_of_the_window(clock: FakeCl
     lockouts = LoginLockout(LIMIT, clock=clock)
     clock.advance(seconds=20.5)
     await fail(lockouts, HERE, 19)
-    assert lockouts.blocked(HERE) is None
-    await lockouts.failed(HERE)
+    assert lockouts.lockout_seconds(HERE) is None
+    await lockouts.record_failure(HERE)
 
-    assert lockouts.blocked(HERE) == 40
-    assert lockouts.blocked(THERE) is None
+    assert lockouts.lockout_seconds(HERE) == 40
+    assert lockouts.lockout_seconds(THERE) is None
     clock.advance(seconds=39.5)
-    assert lockouts.blocked(HERE) is None
+    assert lockouts.lockout_seconds(HERE) is None
     await fail(lockouts, HERE, 19)
-    assert lockouts.blocked(HERE) is None
-    await lockouts.failed(HERE)
-    assert lockouts.blocked(HERE) == 60
+    assert lockouts.lockout_seconds(HERE) is None
+    await lockouts.record_failure(HERE)
+    assert lockouts.lockout_seconds(HERE) == 60
 
 
 async def test_from_an_address_that_is_locked_out_so_many_are_looked_up_in_a_second(clock: FakeClock) -> None:
     lockouts = LoginLockout(LIMIT, clock=clock)
     await fail(lockouts, HERE, 20)
     for _ in range(2):
-        assert [lockouts.may_look(HERE) for _ in range(LOOKS + 5)] == [True] * LOOKS + [False] * 5
-        assert lockouts.may_look(THERE)
+        assert [lockouts.try_look_up(HERE) for _ in range(MAX_LOOKUPS + 5)] == [True] * MAX_LOOKUPS + [False] * 5
+        assert lockouts.try_look_up(THERE)
         clock.advance(seconds=1)
 
 
 def test_failures_are_remembered_for_a_time_and_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KNOWN", 10)
+    monkeypatch.setattr(module, "MAX_KNOWN", 10)
     now = [0.0]
     failures = KnownFailures(4, timer=lambda: now[0])
-    failures.note("a")
+    failures.add("a")
     now[0] = 3.9
-    failures.note("a")
-    assert failures.holds("a")
-    assert not failures.holds("b")
+    failures.add("a")
+    assert failures.contains("a")
+    assert not failures.contains("b")
     now[0] = 4.0
-    assert not failures.holds("a"), "or it would never be looked up again"
+    assert not failures.contains("a"), "or it would never be looked up again"
     for number in range(100):
-        failures.note(f"{number}" * 8000)
-    assert len(failures._until) == 10
-    assert all(len(each) == 16 for each in failures._until)
+        failures.add(f"{number}" * 8000)
+    assert len(failures._expiries) == 10
+    assert all(len(each) == 16 for each in failures._expiries)
 
 
 async def test_without_a_limit_nobody_is_locked_out(clock: FakeClock) -> None:
     lockouts = LoginLockout(None, clock=clock)
     await fail(lockouts, HERE, 100)
 
-    assert lockouts.blocked(HERE) is None
+    assert lockouts.lockout_seconds(HERE) is None
 
 
 async def test_failures_count_in_all_processes(both: list[LoginLockout]) -> None:
     one, other = both
     await fail(one, HERE, 19)
-    await other.failed(HERE)
+    await other.record_failure(HERE)
 
-    assert other.blocked(HERE)
-    assert one.blocked(HERE) is None, "it has not heard of it"
-    await one.failed(HERE)
-    assert one.blocked(HERE)
+    assert other.lockout_seconds(HERE)
+    assert one.lockout_seconds(HERE) is None, "it has not heard of it"
+    await one.record_failure(HERE)
+    assert one.lockout_seconds(HERE)
 
 
 async def test_failures_at_the_same_time_are_each_told_once(both: list[LoginLockout], own_redis: Server) -> None:
-    await asyncio.gather(*(both[0].failed(HERE) for _ in range(19)))
-    assert both[0].blocked(HERE) is None
+    await asyncio.gather(*(both[0].record_failure(HERE) for _ in range(19)))
+    assert both[0].lockout_seconds(HERE) is None
 
     with redis.Redis(port=own_redis.port) as raw:
         (key,) = raw.keys()
@@ -123,10 +123,10 @@ async def test_failures_at_the_same_time_are_each_told_once(both: list[LoginLock
 
 async def test_a_failure_counts_here_before_redis_has_answered(both: list[LoginLockout], own_redis: Server) -> None:
     own_redis.pause()
-    tries = [asyncio.create_task(both[0].failed(HERE)) for _ in range(20)]
+    tries = [asyncio.create_task(both[0].record_failure(HERE)) for _ in range(20)]
     await asyncio.sleep(0)
 
-    assert both[0].blocked(HERE)
+    assert both[0].lockout_seconds(HERE)
     own_redis.resume()
     await asyncio.gather(*tries)
 
@@ -138,19 +138,19 @@ async def test_without_redis_each_process_counts_to_its_share_and_tells_it_later
     await fail(one, HERE, 9)
     own_redis.kill()
     await fail(other, HERE, 9)
-    assert (one.blocked(HERE), other.blocked(HERE)) == (None, None)
-    await one.failed(HERE)
-    await other.failed(HERE)
-    assert one.blocked(HERE)
-    assert other.blocked(HERE)
+    assert (one.lockout_seconds(HERE), other.lockout_seconds(HERE)) == (None, None)
+    await one.record_failure(HERE)
+    await other.record_failure(HERE)
+    assert one.lockout_seconds(HERE)
+    assert other.lockout_seconds(HERE)
 
     await fail(one, THERE, 9)
     own_redis.start()
     for each in counters:
         await until_up(each)
     await fail(other, THERE, 10)
-    await one.failed(THERE)
-    assert one.blocked(THERE), "9 that were not told, 10 of the other, and this one"
+    await one.record_failure(THERE)
+    assert one.lockout_seconds(THERE), "9 that were not told, 10 of the other, and this one"
 
 
 @pytest.mark.parametrize(
@@ -171,10 +171,10 @@ def test_of_an_ipv6_address_only_the_network_counts(address: str, place: str) ->
 async def test_who_changes_his_ipv6_address_is_locked_out_all_the_same(clock: FakeClock) -> None:
     lockouts = LoginLockout(LIMIT, clock=clock)
     for number in range(20):
-        await lockouts.failed(f"2001:db8::{number:x}")
+        await lockouts.record_failure(f"2001:db8::{number:x}")
 
-    assert lockouts.blocked("2001:db8::ffff")
-    assert lockouts.blocked("2001:db8:0:1::1") is None
+    assert lockouts.lockout_seconds("2001:db8::ffff")
+    assert lockouts.lockout_seconds("2001:db8:0:1::1") is None
 
 
 async def test_what_is_kept_is_bounded_whatever_addresses_come(
@@ -183,11 +183,11 @@ async def test_what_is_kept_is_bounded_whatever_addresses_come(
     lockouts = LoginLockout(LIMIT, counters[0], clock=clock, addresses=50)
     await fail(lockouts, HERE, 20)
     for number in range(200):
-        assert lockouts.blocked(HERE), "who asks is kept"
-        await lockouts.failed(f"10.0.0.{number}")
+        assert lockouts.lockout_seconds(HERE), "who asks is kept"
+        await lockouts.record_failure(f"10.0.0.{number}")
 
     assert len(lockouts._failures) == 50
     with redis.Redis(port=own_redis.port) as raw:
         assert raw.dbsize() == 50
     await fail(lockouts, "10.1.0.1", 20)
-    assert lockouts.blocked("10.1.0.1"), "who came late is counted too"
+    assert lockouts.lockout_seconds("10.1.0.1"), "who came late is counted too"

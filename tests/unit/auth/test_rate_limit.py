@@ -313,7 +313,7 @@ async def test_a_caller_has_one_ration_and_so_many_are_kept(clock: FakeClock) ->
         limits.allowance_for(f"other {number}")
         assert limits.allowance_for("kept") is kept
 
-    assert len(limits._rations) == 10
+    assert len(limits._allowances) == 10
 
 
 async def test_the_headers_are_structured_fields_that_tell_what_is_left(
@@ -339,10 +339,10 @@ async def test_of_a_large_limit_what_is_left_is_told_roughly(clock: FakeClock) -
     ration = RateLimits(limit, clock=clock).allowance_for("alice")
     for taken in range(1, 10_001):
         await ration.spend()
-        told = int(ration.lines().partition("r=")[2].partition(";")[0])
+        told = int(ration.header_lines().partition("r=")[2].partition(";")[0])
         assert 0 <= told - (limit.amount - taken) <= limit.amount // GRANULARITY
     clock.now += 1000
-    before = ration.lines()
+    before = ration.header_lines()
     clock.now += 1000
     await ration.spend()
-    assert ration.lines() != before, "a second has gone by"
+    assert ration.header_lines() != before, "a second has gone by"

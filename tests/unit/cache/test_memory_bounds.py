@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cachebox import LRUCache
 
-from guidsvc.auth.authenticator import LOGIN_BYTES, REMEMBERED_BYTES, Authenticator
+from guidsvc.auth.authenticator import SESSION_BYTES, SESSION_CACHE_BYTES, Authenticator
 from guidsvc.cache.byte_lru import bounded, put
 from guidsvc.cache.memory import MemoryCache
 from guidsvc.domain.record import SMALL_BYTES, Record
@@ -122,11 +122,11 @@ def test_no_size_is_no_bound() -> None:
 
 
 def test_the_log_ins_that_are_remembered_are_bounded_in_bytes(clock: FakeClock) -> None:
-    logins = Authenticator(GatedStore(), clock=clock)._logins  # type: ignore[arg-type]  # it is asked for no key
+    logins = Authenticator(GatedStore(), clock=clock)._sessions  # type: ignore[arg-type]  # it is asked for no key
     header = "Bearer " + "x" * 8_000
 
     for number in range(3_000):
         logins.insert(f"{header}{number}", None)  # type: ignore[arg-type]
 
-    assert logins.current_size() <= REMEMBERED_BYTES
-    assert 1_000 < len(logins) < REMEMBERED_BYTES / (LOGIN_BYTES + len(header))
+    assert logins.current_size() <= SESSION_CACHE_BYTES
+    assert 1_000 < len(logins) < SESSION_CACHE_BYTES / (SESSION_BYTES + len(header))
