@@ -33,7 +33,7 @@ async def open_server(
     )
     hooks = ServerHooks(app.context.monitor.meters.requests)
     if settings.server == "httptools":
-        async with serving_on(sockets, app, hooks, limits=limits, short=fast_path, tls=context) as server:
+        async with serving_on(sockets, app, hooks, limits=limits, fast_path=fast_path, tls=context) as server:
             yield server
     else:
         async with serving_by_tornado(sockets, app, hooks, limits=limits, tls=context) as server:

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-AT_ONCE = 100
+MAX_ACCEPTS = 100
 """Maximum connections accepted in one event loop iteration."""
 PAUSE_SECONDS = 1.0
 """Pause in accepting connections after `accept` failed."""
@@ -49,21 +49,21 @@ class Tls:
 class Listener:
     """Accepts the connections of a socket that is listening already, with `tls` or without.
 
-    `make` returns the protocol of a new connection, or None to close it. `failed` is called with that protocol if the
-    connection cannot be set up, for example because the TLS handshake timed out.
+    `make_protocol` returns the protocol of a new connection, or None to close it. `on_failure` is called with that
+    protocol if the connection cannot be set up, for example because the TLS handshake timed out.
     """
 
     def __init__(
         self,
         listener: socket,
-        make: Callable[[], asyncio.Protocol | None],
-        failed: Callable[[asyncio.Protocol], None],
+        make_protocol: Callable[[], asyncio.Protocol | None],
+        on_failure: Callable[[asyncio.Protocol], None],
         *,
         tls: Tls | None = None,
     ) -> None:
         self._listener = listener
-        self._make = make
-        self._failed = failed
+        self._make_protocol = make_protocol
+        self._on_failure = on_failure
         self._is_secure = tls is not None
         self._options = {} if tls is None else tls.options
         self._loop = asyncio.get_running_loop()
@@ -91,7 +91,7 @@ class Listener:
             self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(AT_ONCE):
+        for _ in range(MAX_ACCEPTS):
             try:
                 connection, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -104,7 +104,7 @@ class Listener:
             self._begin(connection)
 
     def _begin(self, connection: socket) -> None:
-        protocol = self._make()
+        protocol = self._make_protocol()
         if protocol is None:
             connection.close()
             return
@@ -124,7 +124,7 @@ class Listener:
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, connection, **self._options)
         except BaseException as error:
-            self._failed(protocol)
+            self._on_failure(protocol)
             if not isinstance(error, OSError):  # the client disconnected, timed out, or does not use TLS
                 raise
 

@@ -33,10 +33,10 @@ def open_listeners(host: str, port: int, unix_socket: str | None, *, slots: int 
             else:
                 shares = [[_unix_socket(stack, Path(unix_socket))]] * slots
         except (OSError, UnicodeError, ValueError) as error:
-            what = (
+            setting = (
                 f"host, port: cannot listen on {host}:{port}" if unix_socket is None else f"unix_socket: {unix_socket}"
             )
-            raise StartError(f"{what}: {getattr(error, 'strerror', None) or error}") from error
+            raise StartError(f"{setting}: {getattr(error, 'strerror', None) or error}") from error
         yield shares
 
 
@@ -44,31 +44,31 @@ def open_listeners(host: str, port: int, unix_socket: str | None, *, slots: int 
 def inherit_sockets(descriptors: Sequence[int]) -> Iterator[list[socket]]:
     """Listen on sockets that another process has bound."""
     with ExitStack() as stack:
-        found = [stack.enter_context(socket(fileno=descriptor)) for descriptor in descriptors]
-        for each in found:
+        sockets = [stack.enter_context(socket(fileno=descriptor)) for descriptor in descriptors]
+        for each in sockets:
             each.setblocking(False)
             each.set_inheritable(False)
             each.listen(BACKLOG)  # it may be bound but not listening
-        yield found
+        yield sockets
 
 
 def _on_address(stack: ExitStack, host: str, port: int, slots: int) -> list[list[socket]]:
     """Listen for each slot on the same port. A first exclusive bind fails if another process has it, shared or not."""
-    alone = _bound(stack, host, port)
+    exclusive = _bind(stack, host, port)
     if slots == 1:
-        return [alone]
-    port = alone[0].getsockname()[1]
-    for each in alone:
+        return [exclusive]
+    port = exclusive[0].getsockname()[1]
+    for each in exclusive:
         each.close()
-    return [_bound(stack, host, port, shared=True) for _ in range(slots)]
+    return [_bind(stack, host, port, shared=True) for _ in range(slots)]
 
 
-def _bound(stack: ExitStack, host: str, port: int, *, shared: bool = False) -> list[socket]:
-    bound = [stack.enter_context(each) for each in bind_sockets(port, host, backlog=BACKLOG, reuse_port=shared)]
-    for each in bound:
+def _bind(stack: ExitStack, host: str, port: int, *, shared: bool = False) -> list[socket]:
+    sockets = [stack.enter_context(each) for each in bind_sockets(port, host, backlog=BACKLOG, reuse_port=shared)]
+    for each in sockets:
         if _NOTSENT_LOWAT is not None:
             each.setsockopt(IPPROTO_TCP, _NOTSENT_LOWAT, KERNEL_BYTES)  # connections inherit it
-    return bound
+    return sockets
 
 
 def _unix_socket(stack: ExitStack, path: Path) -> socket:
@@ -78,7 +78,7 @@ def _unix_socket(stack: ExitStack, path: Path) -> socket:
     """
     listener = stack.enter_context(socket(AF_UNIX, SOCK_STREAM))
     if path.is_socket():
-        _refuse_live(path)
+        _reject_live(path)
         path.unlink()
     listener.setblocking(False)
     listener.bind(str(path))
@@ -87,7 +87,7 @@ def _unix_socket(stack: ExitStack, path: Path) -> socket:
     return listener
 
 
-def _refuse_live(path: Path) -> None:
+def _reject_live(path: Path) -> None:
     """Raise StartError if a process listens on the Unix socket."""
     with socket(AF_UNIX, SOCK_STREAM) as probe:
         probe.setblocking(False)

@@ -48,20 +48,20 @@ class Tls:
             try:
                 loaded = _context(self._certificate, self._key)
             except ssl.SSLError:
-                self._refuse_wrong_kind(*contents)
+                self._reject_wrong_kind(*contents)
                 raise
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            why = getattr(error, "strerror", None) or error
-            where = getattr(error, "filename", None) or f"{self._certificate}, {self._key}"
-            raise StartError(f"tls_cert, tls_key: {where}: {why}") from error
+            reason = getattr(error, "strerror", None) or error
+            file = getattr(error, "filename", None) or f"{self._certificate}, {self._key}"
+            raise StartError(f"tls_cert, tls_key: {file}: {reason}") from error
         self._warn_of_readers()
         return loaded
 
-    def _refuse_wrong_kind(self, certificate: bytes, key: bytes) -> None:
+    def _reject_wrong_kind(self, certificate: bytes, key: bytes) -> None:
         """Raise StartError if a file holds the wrong kind of PEM; OpenSSL only reports `PEM lib`."""
         if not _holds(certificate, _CERTIFICATE):
-            swapped = "; the two files are swapped" if _holds(certificate, _KEY) and _holds(key, _CERTIFICATE) else ""
-            raise StartError(f"tls_cert, tls_key: {self._certificate}: contains no PEM certificate{swapped}")
+            hint = "; the two files are swapped" if _holds(certificate, _KEY) and _holds(key, _CERTIFICATE) else ""
+            raise StartError(f"tls_cert, tls_key: {self._certificate}: contains no PEM certificate{hint}")
         if not _holds(key, _KEY):
             raise StartError(f"tls_cert, tls_key: {self._key}: contains no PEM private key")
 

@@ -27,19 +27,19 @@ from guidsvc.server.protocol.abort import is_open_ended
 from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
 from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits
 from guidsvc.server.protocol.ticks import TICK_SECONDS, Ticks
-from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, CrowdLog
+from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, ConnectionLimitLog
 
 
 class TornadoServer(HTTPServer):
     """Tornado's server. It does not report idle connections, so on shutdown all have the same time."""
 
-    def use(self, limits: ConnectionLimits, hooks: ApplicationHooks) -> None:
+    def set_limits(self, limits: ConnectionLimits, hooks: ApplicationHooks) -> None:
         """Set the client limits that Tornado does not implement."""
         self._limits = limits
         self._hooks = hooks
         self._budget = SendBudget(limits.unsent_bytes, limits.connection_unsent_bytes)
-        self._crowd = CrowdLog()
-        self._readers: dict[IOStream, _Reader] = {}
+        self._limit_log = ConnectionLimitLog()
+        self._clients: dict[IOStream, _Client] = {}
 
     def connections(self) -> int:
         return len(self._connections)
@@ -47,22 +47,22 @@ class TornadoServer(HTTPServer):
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Serve a new connection, or reject it if it is over the limit."""
         if len(self._connections) < self._limits.connections:
-            self._readers[stream] = _Reader(stream, self._budget)
+            self._clients[stream] = _Client(stream, self._budget)
             super().handle_stream(stream, address)
             return
-        self._crowd.tell(len(self._connections), self._limits.connections)
+        self._limit_log.log_rejection(len(self._connections), self._limits.connections)
         if isinstance(stream, SSLIOStream):  # it may never complete the handshake
             self._hooks.reject_connection(secure=True)
             stream.close()
         else:
-            answer = self._hooks.reject_connection(secure=False)
-            stream.write(answer).add_done_callback(lambda _: stream.close())
+            response = self._hooks.reject_connection(secure=False)
+            stream.write(response).add_done_callback(lambda _: stream.close())
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Begin a request, and record its connection, which knows the state of the response."""
-        reader = self._readers.get(request_conn.stream)  # type: ignore[attr-defined]  # it is an HTTP1Connection
-        if reader is not None:
-            reader.connection = request_conn
+        client = self._clients.get(request_conn.stream)  # type: ignore[attr-defined]  # it is an HTTP1Connection
+        if client is not None:
+            client.connection = request_conn
         return super().start_request(server_conn, request_conn)
 
     async def drain_connections(self) -> None:
@@ -77,31 +77,31 @@ class TornadoServer(HTTPServer):
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = ticks.advance()
-            for stream, reader in list(self._readers.items()):
-                reader.measure()
+            for stream, client in list(self._clients.items()):
+                client.measure()
                 if stream.closed():
-                    self._readers.pop(stream).end()
-                elif reader.pace.is_too_slow(now, limits.write_seconds, limits.write_bytes_per_second):
-                    reader.reset()
+                    self._clients.pop(stream).end()
+                elif client.rate.is_too_slow(now, limits.write_seconds, limits.write_bytes_per_second):
+                    client.reset()
             if self._budget.should_release(now):
                 await asyncio.to_thread(release)
 
     async def close_all_connections(self) -> None:
         """Close the connections; with a reset where a regular close would look like the end of a response."""
-        for reader in self._readers.values():
-            if reader.is_incomplete:
-                reader.reset()
+        for client in self._clients.values():
+            if client.is_incomplete:
+                client.reset()
         await super().close_all_connections()
 
 
-class _Reader:
+class _Client:
     """The client of a Tornado stream, and its unsent bytes, which Tornado does not report."""
 
     def __init__(self, stream: IOStream, budget: SendBudget) -> None:
         self._stream = stream
         self._budget = budget
         self._written_bytes = 0
-        self.pace = SendRate()
+        self.rate = SendRate()
         self.connection: HTTPConnection | None = None
         """The connection of the latest request."""
         self._write = stream.write
@@ -112,9 +112,9 @@ class _Reader:
         del self._stream.write
 
     def _measured_write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
-        sent = self._write(data)
+        future = self._write(data)
         self.measure()
-        return sent
+        return future
 
     @property
     def is_incomplete(self) -> bool:
@@ -126,9 +126,9 @@ class _Reader:
         written = self._stream._total_write_index  # noqa: SLF001
         added, self._written_bytes = written - self._written_bytes, written
         unsent = 0 if self._stream.closed() else len(self._stream._write_buffer)  # noqa: SLF001
-        self._budget.passed_bytes += added
-        self.pace.measure(unsent, added)
-        self._budget.note(self, self.pace.held_bytes)
+        self._budget.written_bytes += added
+        self.rate.measure(unsent, added)
+        self._budget.note(self, self.rate.retained_bytes)
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""
@@ -185,7 +185,7 @@ async def serving_by_tornado(
         idle_connection_timeout=limits.idle_seconds,
         body_timeout=limits.body_seconds,
     )
-    server.use(limits, hooks)
+    server.set_limits(limits, hooks)
     server.add_sockets(sockets)
     try:
         async with running_in_background(server.keep_time):

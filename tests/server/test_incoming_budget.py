@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from guidsvc.server.protocol.connection import WAITING
+from guidsvc.server.protocol.connection import MAX_QUEUED
 from guidsvc.server.protocol.parser import HEAD_SLICE_BYTES
 from guidsvc.server.protocol.request import PART, RawRequest
 from tests.conftest import Serving
@@ -55,7 +55,7 @@ async def test_requests_behind_an_answer_that_is_not_read_stay_bytes(serving: Se
             assert reply.status == 200
             assert (b'"service"' in reply.body or b'"name"' in reply.body) or number < 6
         await hang_up(writer)
-    assert WAITING <= most <= WAITING + HEAD_SLICE_BYTES // len(SMALL) + 2
+    assert MAX_QUEUED <= most <= MAX_QUEUED + HEAD_SLICE_BYTES // len(SMALL) + 2
 
 
 async def test_what_all_clients_send_has_a_budget(serving: Serving) -> None:
@@ -105,7 +105,7 @@ async def test_what_is_refused_for_the_budget_is_told(serving: Serving, kind: st
 def test_a_head_counts_with_its_size() -> None:
     headers = [(b"host", b"a"), (b"if-match", b"x" * 5_000), (b"x-nobody-reads-this", b"y" * 50_000)]
     message = RawRequest(b"GET", b"/" + b"z" * 10_000, "HTTP/1.1", headers, last=False)
-    assert 15_000 < message.held_bytes < 20_000
+    assert 15_000 < message.memory_bytes < 20_000
 
 
 def test_small_parts_of_a_body_are_joined() -> None:
@@ -113,9 +113,9 @@ def test_small_parts_of_a_body_are_joined() -> None:
     message = RawRequest(b"PUT", b"/", "HTTP/1.1", [(b"transfer-encoding", b"chunked")], last=False)
     for number in range(PART):
         message.put(b"%02x" % (number % 256))
-    assert message.buffered == message.total == 2 * PART
+    assert message.buffered_bytes == message.total_bytes == 2 * PART
     assert len(message.chunks) <= 3
     taken = deque(message.take() for _ in range(len(message.chunks)))
     assert b"".join(taken) == b"".join(b"%02x" % (number % 256) for number in range(PART))
     assert all(type(part) is bytes and len(part) <= PART for part in taken)
-    assert message.buffered == 0
+    assert message.buffered_bytes == 0

@@ -13,7 +13,7 @@ from tornado.web import Application
 
 from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.server import listener
-from guidsvc.server.listener import AT_ONCE, Listener
+from guidsvc.server.listener import MAX_ACCEPTS, Listener
 from guidsvc.server.server import serving_on
 from guidsvc.telemetry.metrics import RequestMetrics
 from tests.conftest import ExpectedLogs
@@ -57,7 +57,7 @@ def waited_for(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socke
 
 def test_all_who_wait_are_accepted_in_a_few_turns_of_the_loop(waited_for: socket.socket) -> None:
     """A turn may be long: whoever is accepted one a turn waits for as many turns as others are before it."""
-    assert CLIENTS < AT_ONCE
+    assert CLIENTS < MAX_ACCEPTS
 
     async def turns() -> int:
         count = 0

@@ -68,7 +68,7 @@ async def service(
     client = Client(sockets[0].getsockname()[1])
     if server == "httptools":
         short = FastPathDispatcher(pipeline)
-        async with serving_on(sockets, app, ServerHooks(RequestMetrics()), short=short):
+        async with serving_on(sockets, app, ServerHooks(RequestMetrics()), fast_path=short):
             yield client, admission
             await client.aclose()
     else:

@@ -85,7 +85,7 @@ class Waiting:
 
     def take(self) -> bool:
         """Answer the first request, if all of it has come; whether it had."""
-        if not self.waiting or not self.waiting[0].whole:
+        if not self.waiting or not self.waiting[0].is_complete:
             return False
         first = self.waiting.popleft()
         self.events.insert(
@@ -104,7 +104,7 @@ def events_of(parts: list[bytes], room: int) -> Waiting:
         while sink.take() or sink.is_behind:
             sink.is_behind = False
             reader.resume()
-    assert reader.held_bytes < 16 * 1024 + HEAD_SLICE_BYTES
+    assert reader.buffered_bytes < 16 * 1024 + HEAD_SLICE_BYTES
     return sink
 
 
@@ -149,7 +149,7 @@ def test_a_body_in_small_chunks_is_parsed_over_many_turns() -> None:
         assert sum(map(len, sink.waiting[0].chunks)) - parsed <= CHUNKED_SLICES * CHUNKED_SLICE_BYTES / 6 + 1
         turns += 1
 
-    assert sink.waiting[0].whole
+    assert sink.waiting[0].is_complete
     assert sum(map(len, sink.waiting[0].chunks)) == chunks
     assert sink.bodies <= turns * CHUNKED_SLICES
 
@@ -171,7 +171,7 @@ def test_what_waits_for_room_counts_as_much_as_it_takes_in_memory() -> None:
         reader.feed(request * 17)
         while sink.waiting:
             taken_bytes = tracemalloc.get_traced_memory()[0] - before
-            assert taken_bytes < reader.held_bytes + sum(each.held_bytes + 4096 for each in sink.waiting)
+            assert taken_bytes < reader.buffered_bytes + sum(each.memory_bytes + 4096 for each in sink.waiting)
             sink.take()
             reader.resume()
     finally:

@@ -100,8 +100,8 @@ def test_a_head_that_is_not_complete_is_refused_at_the_101st_header() -> None:
     reader = RequestParser(sink, 64 * 1024)
     reader.feed(b"GET /livez HTTP/1.1\r\n" + b"Prefer: y\r\n" * 5000)
     assert [type(error).__name__ for error in sink.refusals] == ["HeadersTooLarge"]
-    assert reader.over
-    assert reader.held_bytes == 0
+    assert reader.is_finished
+    assert reader.buffered_bytes == 0
 
 
 def test_headers_that_nobody_reads_are_dropped() -> None:

@@ -15,7 +15,7 @@ from tornado.iostream import IOStream
 from guidsvc.server.protocol.send_buffer import HIDDEN_BYTES, SendBudget, SendBuffer, SendRate
 from guidsvc.server.protocol.state import ConnectionLimits
 from guidsvc.server.tls import open_tls
-from guidsvc.server.tornado_server import _Reader
+from guidsvc.server.tornado_server import _Client
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import Service, service, wait_until
 from tests.support.certificates import Certificate
@@ -208,7 +208,7 @@ async def test_with_tornado_s_server_an_answer_counts_whole_too() -> None:
     theirs.setblocking(False)
     with theirs:
         stream = IOStream(ours)
-        reader = _Reader(stream, budget)
+        reader = _Client(stream, budget)
         sent = stream.write(b"x" * MIB)
         received = 0
         while received < MIB:
@@ -245,11 +245,11 @@ class Sender(asyncio.Protocol):
 
 async def test_memory_is_released_when_much_was_answered_and_not_too_often() -> None:
     budget = SendBudget(100 * MIB, 100 * MIB)
-    budget.passed_bytes = 20 * MIB
+    budget.written_bytes = 20 * MIB
     budget.note(Holder(), 15 * MIB)
     assert not budget.should_release(100)  # what is unsent cannot be freed
-    budget.passed_bytes += 20 * MIB
+    budget.written_bytes += 20 * MIB
     assert budget.should_release(100)
-    budget.passed_bytes += 20 * MIB
+    budget.written_bytes += 20 * MIB
     assert not budget.should_release(101)
     assert budget.should_release(110)

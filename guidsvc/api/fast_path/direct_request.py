@@ -70,7 +70,7 @@ class DirectRequest:
         self._cancel_scope.caller = caller
         return pipeline.admission.is_full_for(caller)
 
-    async def answer(self, sent: bytes) -> bytes:
+    async def respond(self, sent: bytes) -> bytes:
         """Execute the request with this body, and return the answer."""
         pipeline, request, begun, source = self._pipeline, self._request, perf_counter(), None
         trace = RequestTrace(self._request_id, request.address)

@@ -118,7 +118,7 @@ class FastPathDispatcher:
                 self._remembered.clear()
             self._remembered[data[_END:]] = self._session
 
-    def answer(
+    def dispatch(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "bytes | DirectRequest | ShedRequest | None":
         """Return the answer; or the request, if it needs no handler; or None, if it needs one."""

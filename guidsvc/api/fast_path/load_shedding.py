@@ -77,7 +77,7 @@ class ShedRequest:
         """Return the rejection."""
         return self._refusals.answer(self._method, self._path, self._given, self._remote, secure=self._secure)
 
-    async def answer(self, sent: bytes) -> bytes:  # noqa: ARG002  # as every request has it
+    async def respond(self, sent: bytes) -> bytes:  # noqa: ARG002  # as every request has it
         """Return the rejection."""
         return self.reject_if_overloaded()
 

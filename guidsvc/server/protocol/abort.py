@@ -10,15 +10,15 @@ from guidsvc.server.protocol.send_buffer import reset_on_close
 
 def break_off(connection: HTTPConnection) -> None:
     """Close a connection; with a TCP reset if a regular close would make the response look complete."""
-    closing: Any = connection  # each of the two servers' connections can be closed, which Tornado's type does not say
+    closeable: Any = connection  # each of the two servers' connections can be closed, which Tornado's type does not say
     if is_open_ended(connection):
-        reset_on_close(closing.stream.socket)
-    closing.close()
+        reset_on_close(closeable.stream.socket)
+    closeable.close()
 
 
 def is_open_ended(connection: HTTPConnection | None) -> bool:
     """Whether a connection of Tornado's server sends a response that ends only with the connection."""
     if not isinstance(connection, HTTP1Connection) or connection.stream.closed():
         return False
-    begun = connection._response_start_line is not None and not connection._write_finished  # noqa: SLF001  # Tornado has no public attribute
-    return begun and not connection._chunking_output and connection._expected_content_remaining is None  # noqa: SLF001
+    has_begun = connection._response_start_line is not None and not connection._write_finished  # noqa: SLF001  # Tornado has no public attribute
+    return has_begun and not connection._chunking_output and connection._expected_content_remaining is None  # noqa: SLF001

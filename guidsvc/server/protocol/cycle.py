@@ -32,76 +32,80 @@ class ConnectionControl(ResponseSink, Protocol):
     def pause_reading(self) -> None:
         """Stop reading for a while: the client was rejected with Retry-After."""
 
-    def failed(self) -> None:
+    def on_cycle_failed(self) -> None:
         """Close the connection: the request cannot be answered."""
 
-    def fault(self, error: Exception) -> None:
+    def on_cycle_error(self, error: Exception) -> None:
         """Handle an internal error: send 500 if the response has not begun, and close."""
 
 
 class RequestCycle:
-    """A request being answered: by `plain`, if given, without a handler."""
+    """A request being answered: by `direct_request`, if given, without a handler."""
 
     __slots__ = (
         "_admission",
+        "_cancel_scope",
+        "_connection",
         "_delegate",
-        "_errand",
-        "_exchange",
-        "_gate",
-        "_host",
-        "_plain",
-        "_unprepared",
+        "_direct_request",
+        "_handler_future",
+        "_is_preparing",
+        "_writer",
         "message",
     )
 
     def __init__(
-        self, host: ConnectionControl, message: RawRequest, plain: DirectRequest | None, admission: Admission | None
+        self,
+        connection: ConnectionControl,
+        message: RawRequest,
+        direct_request: DirectRequest | None,
+        admission: Admission | None,
     ) -> None:
-        self._host: ConnectionControl | None = host  # until the cycle ends
-        self._plain = plain  # until it is answered
-        self._exchange: ResponseWriter | None = None
+        self._connection: ConnectionControl | None = connection  # until the cycle ends
+        self._direct_request = direct_request  # until it is answered
+        self._writer: ResponseWriter | None = None
         self._delegate: HTTPMessageDelegate | None = None  # until the handler has the whole request
-        self._gate: asyncio.Future[Any] | None = None  # done when the handler accepts more
-        self._unprepared = False  # the handler is still in `prepare()`
+        self._handler_future: asyncio.Future[Any] | None = None  # done when the handler accepts more
+        self._is_preparing = False  # the handler is still in `prepare()`
         self._admission = None  # set if the handler needs a slot, which is acquired once the request is complete
         if admission is not None:
-            self._admission, self._errand = admission, CancelScope()
+            self._admission, self._cancel_scope = admission, CancelScope()
         self.message = message
 
     @property
     def is_waiting(self) -> bool:
         """Whether the request waits for more data from the client."""
-        return self._gate is None
+        return self._handler_future is None
 
     @property
-    def begun(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether part of the response was sent."""
-        return self._exchange is not None and self._exchange.begun
+        return self._writer is not None and self._writer.has_begun
 
     @property
     def is_open_ended(self) -> bool:
         """Whether part of the response was sent, and only the end of the connection ends it."""
-        return self._exchange is not None and self._exchange.is_open_ended
+        return self._writer is not None and self._writer.is_open_ended
 
     @property
     def last(self) -> bool:
         """Whether the connection closes after the response."""
-        return self._exchange is not None and self._exchange.last
+        return self._writer is not None and self._writer.last
 
     def begin(self, app: HTTPServerConnectionDelegate) -> None:
         """Begin to answer. Raise HTTPInputError if Tornado rejects the request as malformed."""
-        message, host = self.message, self._host
-        if self._plain is not None or host is None:
+        message, connection = self.message, self._connection
+        if self._direct_request is not None or connection is None:
             self.feed_body()
             return
         method, target = message.method.decode("latin-1"), message.target.decode("latin-1")
-        self._exchange = ResponseWriter(host, method, message.version, last=message.last)
-        delegate = app.start_request(host, self._exchange)
-        token = None if self._admission is None else CURRENT.set(self._errand)
-        gate = delegate.headers_received(RequestStartLine(method, target, message.version), message.fields())
+        self._writer = ResponseWriter(connection, method, message.version, last=message.last)
+        delegate = app.start_request(connection, self._writer)
+        token = None if self._admission is None else CURRENT.set(self._cancel_scope)
+        future = delegate.headers_received(RequestStartLine(method, target, message.version), message.fields())
         if message.has_body:
-            self._delegate, self._unprepared = delegate, True
-            self._wait_for(gate)
+            self._delegate, self._is_preparing = delegate, True
+            self._continue_after(future)
         else:
             self._finish(delegate)
         if token is not None:
@@ -110,104 +114,114 @@ class RequestCycle:
     def feed_body(self) -> None:
         """Pass the received body on, as far as the handler accepts it."""
         try:
-            self._hand_on()
+            self._pass_body_on()
         except Exception as error:
-            if self._host is None:
+            if self._connection is None:
                 raise
-            self._host.fault(error)
+            self._connection.on_cycle_error(error)
 
-    def _hand_on(self) -> None:
-        message, plain = self.message, self._plain
-        if plain is not None:
-            if message.whole and self._gate is None:
-                host, reply = self._host, plain.reject_if_overloaded()
-                if reply is not None and host is not None:
-                    self._plain = None
-                    host.write(reply)
-                    host.pause_reading()
-                    host.on_cycle_complete(last=plain.last)
+    def _pass_body_on(self) -> None:
+        message, direct_request = self.message, self._direct_request
+        if direct_request is not None:
+            if message.is_complete and self._handler_future is None:
+                connection, response = self._connection, direct_request.reject_if_overloaded()
+                if response is not None and connection is not None:
+                    self._direct_request = None
+                    connection.write(response)
+                    connection.pause_reading()
+                    connection.on_cycle_complete(last=direct_request.last)
                     return
-                self._gate = asyncio.ensure_future(self._do(plain))
-                self._gate.add_done_callback(self._done)
+                self._handler_future = asyncio.ensure_future(self._respond_directly(direct_request))
+                self._handler_future.add_done_callback(self._on_response_sent)
             return
-        while self._delegate is not None and self._gate is None:
+        while self._delegate is not None and self._handler_future is None:
             if message.chunks:
-                gate = self._delegate.data_received(message.take())
-                if gate is not None:
-                    self._wait_for(gate)
-            elif message.whole:
+                future = self._delegate.data_received(message.take())
+                if future is not None:
+                    self._continue_after(future)
+            elif message.is_complete:
                 delegate, self._delegate = self._delegate, None
                 self._finish(delegate)
             else:
-                self._ask_for_body()
+                self._send_continue()
                 return
 
     def end(self) -> None:
         """End the cycle."""
-        if self._admission is not None and self._errand.task is None:
-            self._admission.release(self._errand)  # the handler did not use it
-        self._host = self._exchange = self._delegate = self._gate = None
+        if self._admission is not None and self._cancel_scope.task is None:
+            self._admission.release(self._cancel_scope)  # the handler did not use it
+        self._connection = self._writer = self._delegate = self._handler_future = None
 
     def abandon(self) -> None:
         """End the cycle, and notify the handler that the client has disconnected."""
-        exchange, delegate, plain, gate = self._exchange, self._delegate, self._plain, self._gate
+        writer, delegate, direct_request, future = (
+            self._writer,
+            self._delegate,
+            self._direct_request,
+            self._handler_future,
+        )
         self.end()
-        if plain is not None:
-            plain.abandon()
-        if exchange is not None:
-            exchange.lost(tell=delegate is None)
-        if delegate is not None and gate is not None and self._unprepared:  # notify it after `prepare()`
-            gate.add_done_callback(lambda _: delegate.on_connection_close())
+        if direct_request is not None:
+            direct_request.abandon()
+        if writer is not None:
+            writer.on_disconnect(notify=delegate is None)
+        if delegate is not None and future is not None and self._is_preparing:  # notify it after `prepare()`
+            future.add_done_callback(lambda _: delegate.on_connection_close())
         elif delegate is not None:
             delegate.on_connection_close()
 
     def _finish(self, delegate: HTTPMessageDelegate) -> None:
         """Start the handler's method, with an admission slot if one is free."""
-        if self._admission is not None and not self._errand.begun:
-            self._admission.try_acquire(self._errand)
+        if self._admission is not None and not self._cancel_scope.begun:
+            self._admission.try_acquire(self._cancel_scope)
         delegate.finish()
 
-    def _ask_for_body(self) -> None:
+    def _send_continue(self) -> None:
         """Send `100 Continue` if the client waits for it."""
-        if self.message.waits and not self.message.total and not self.begun and self._host is not None:
-            self.message.waits = False
-            self._host.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if (
+            self.message.expects_continue
+            and not self.message.total_bytes
+            and not self.has_begun
+            and self._connection is not None
+        ):
+            self.message.expects_continue = False
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _wait_for(self, gate: Awaitable[None] | None) -> None:
+    def _continue_after(self, future: Awaitable[None] | None) -> None:
         """Continue when the handler is ready for more."""
-        if gate is None:
+        if future is None:
             self.feed_body()
         else:
-            self._gate = asyncio.ensure_future(gate)
-            self._gate.add_done_callback(self._ready)
+            self._handler_future = asyncio.ensure_future(future)
+            self._handler_future.add_done_callback(self._on_handler_ready)
 
-    def _ready(self, gate: asyncio.Future[Any]) -> None:
-        failed = _has_failed(gate)
-        if gate is not self._gate or self._host is None:
+    def _on_handler_ready(self, future: asyncio.Future[Any]) -> None:
+        has_failed = _has_failed(future)
+        if future is not self._handler_future or self._connection is None:
             return  # the cycle has ended
-        host, self._gate, self._unprepared = self._host, None, False
-        if failed:
-            host.failed()
+        connection, self._handler_future, self._is_preparing = self._connection, None, False
+        if has_failed:
+            connection.on_cycle_failed()
         else:
             self.feed_body()
-            host.resume_reading()
+            connection.resume_reading()
 
-    async def _do(self, plain: DirectRequest) -> None:
+    async def _respond_directly(self, direct_request: DirectRequest) -> None:
         """Answer on the fast path, without a handler."""
-        reply = await plain.answer(b"".join(self.message.chunks))
-        self._plain = None
-        if self._host is not None:  # the client is still connected
-            self._host.write(reply)
-            self._host.on_cycle_complete(last=plain.last)
+        response = await direct_request.respond(b"".join(self.message.chunks))
+        self._direct_request = None
+        if self._connection is not None:  # the client is still connected
+            self._connection.write(response)
+            self._connection.on_cycle_complete(last=direct_request.last)
 
-    def _done(self, doing: asyncio.Future[None]) -> None:
-        if _has_failed(doing) and self._host is not None:
-            self._host.failed()
+    def _on_response_sent(self, task: asyncio.Future[None]) -> None:
+        if _has_failed(task) and self._connection is not None:
+            self._connection.on_cycle_failed()
 
 
-def _has_failed(work: asyncio.Future[Any]) -> bool:
+def _has_failed(future: asyncio.Future[Any]) -> bool:
     """Whether the work failed. Log the error, which is unexpected: handlers catch their own."""
-    error = None if work.cancelled() else work.exception()
+    error = None if future.cancelled() else future.exception()
     if error is not None:
         _log.error("fault of the service", exc_info=error)
     return error is not None

@@ -72,97 +72,97 @@ class ParserCallbacks(Protocol):
 
 
 class RequestParser:
-    """The parser of one connection; it rejects heads of more than `most` bytes."""
+    """The parser of one connection; it rejects heads of more than `max_bytes`."""
 
     __slots__ = (
+        "_buffer",
+        "_callbacks",
         "_error",
-        "_fed",
         "_has_body",
         "_headers",
+        "_is_parsing",
+        "_is_restarting",
+        "_is_upgrade",
+        "_max_bytes",
         "_method",
-        "_most",
+        "_offset",
         "_parser",
-        "_place",
-        "_reading",
-        "_rest",
-        "_resuming",
-        "_sink",
-        "_skipping",
+        "_request_bytes",
         "_target",
-        "begun",
-        "between",
+        "is_between_requests",
+        "is_finished",
         "message",
-        "over",
+        "request_count",
     )
 
-    def __init__(self, sink: ParserCallbacks, most: int) -> None:
-        self._sink = sink
-        self._most = most
+    def __init__(self, callbacks: ParserCallbacks, max_bytes: int) -> None:
+        self._callbacks = callbacks
+        self._max_bytes = max_bytes
         self._parser = self._new_parser()
-        self._rest, self._place = b"", 0  # received bytes, and the offset of the first unparsed one
-        self._reading = False  # `resume` is running; parser callbacks may call it again
+        self._buffer, self._offset = b"", 0  # received bytes, and the offset of the first unparsed one
+        self._is_parsing = False  # `resume` is running; parser callbacks may call it again
         self._target = b""
         self._headers: RawHeaders = []
         self._method: bytes | None = None  # the real method, if the parser got the stand-in
-        self._fed = 0  # bytes received since the request began
-        self._skipping = False  # llhttp reports an upgrade request as complete before its body
-        self._resuming = False  # a new parser is being set to the state of the last one
+        self._request_bytes = 0  # bytes received since the request began
+        self._is_upgrade = False  # llhttp reports an upgrade request as complete before its body
+        self._is_restarting = False  # a new parser is being set to the state of the last one
         self._has_body = False  # a part of the body of `message` was not reported yet
         self._error: Exception | None = None  # why the parser was stopped
-        self.begun = 0
+        self.request_count = 0
         """Number of requests begun."""
-        self.between = True
+        self.is_between_requests = True
         """Whether no part of a next request has arrived."""
         self.message: RawRequest | None = None
         """The request whose body is being read."""
-        self.over = False
+        self.is_finished = False
         """Whether parsing has ended."""
 
     def feed(self, data: bytes) -> None:
         """Parse received data while `has_room`; buffer the rest."""
-        if self._rest or self.over or len(data) > HEAD_SLICE_BYTES or not self._sink.has_room():
-            self._rest, self._place = self._rest[self._place :] + data, 0
+        if self._buffer or self.is_finished or len(data) > HEAD_SLICE_BYTES or not self._callbacks.has_room():
+            self._buffer, self._offset = self._buffer[self._offset :] + data, 0
             self.resume()
             return
-        while data and not self.over:
+        while data and not self.is_finished:
             data = self._parse(data)
 
     def resume(self) -> None:
         """Parse buffered data while `has_room`."""
-        if self._reading:  # called back from the loop below, which continues
+        if self._is_parsing:  # called back from the loop below, which continues
             return
-        self._reading = True
+        self._is_parsing = True
         chunked_slices = 0
         try:
-            while self._place < len(self._rest) and not self.over and self._sink.has_room():
+            while self._offset < len(self._buffer) and not self.is_finished and self._callbacks.has_room():
                 if chunked_slices == CHUNKED_SLICES:
-                    self._sink.resume_parsing_soon()
+                    self._callbacks.resume_parsing_soon()
                     break
                 chunked_slices += self.message is not None and self.message.length is None
                 self._read_slice()
         finally:
-            self._reading = False
-        if self.over or self._place == len(self._rest):
-            self._rest, self._place = b"", 0
-        elif self._place > len(self._rest) // 2:  # free parsed bytes; only past half, to copy little
-            self._rest, self._place = self._rest[self._place :], 0
+            self._is_parsing = False
+        if self.is_finished or self._offset == len(self._buffer):
+            self._buffer, self._offset = b"", 0
+        elif self._offset > len(self._buffer) // 2:  # free parsed bytes; only past half, to copy little
+            self._buffer, self._offset = self._buffer[self._offset :], 0
 
     @property
-    def held_bytes(self) -> int:
+    def buffered_bytes(self) -> int:
         """Bytes of an incomplete head and of unparsed data."""
-        incomplete = not self.over and not self.between and self.message is None
-        return len(self._rest) + (self._fed if incomplete else 0)
+        is_incomplete = not self.is_finished and not self.is_between_requests and self.message is None
+        return len(self._buffer) + (self._request_bytes if is_incomplete else 0)
 
-    def give_up(self, error: Exception) -> None:
+    def reject(self, error: Exception) -> None:
         """Reject the current input, and stop parsing."""
-        self._rest, self._place = b"", 0
-        self._refuse(error)
+        self._buffer, self._offset = b"", 0
+        self._fail(error)
 
     def _read_slice(self) -> None:
         """Parse the next slice of buffered data."""
-        end = self._place + self._slice_bytes()
-        part, self._place = self._rest[self._place : end], min(end, len(self._rest))
-        while part and not self.over:
+        end = self._offset + self._slice_bytes()
+        part, self._offset = self._buffer[self._offset : end], min(end, len(self._buffer))
+        while part and not self.is_finished:
             part = self._parse(part)
 
     def _slice_bytes(self) -> int:
@@ -172,53 +172,53 @@ class RequestParser:
             return HEAD_SLICE_BYTES
         if message.length is None:
             return CHUNKED_SLICE_BYTES
-        return min(PART, max(message.length - message.total, 1))
+        return min(PART, max(message.length - message.total_bytes, 1))
 
     def _parse(self, data: bytes) -> bytes:
         """Parse bytes; return the rest to be parsed again, where llhttp stopped but need not."""
-        is_start, begun = self.between, self.begun
-        self._fed = len(data) if is_start else self._fed + len(data)
+        is_start, count_before = self.is_between_requests, self.request_count
+        self._request_bytes = len(data) if is_start else self._request_bytes + len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
-            self._fed -= len(rest)
-            self._stay()
+            self._request_bytes -= len(rest)
+            self._ignore_upgrade()
             return rest
         except HttpParserCallbackError as error:
             if self._error is None:
                 raise
-            self._refuse(self._error)
+            self._fail(self._error)
             del error
         except HttpParserError as error:
-            is_first = is_start and self.begun == begun + 1
+            is_first = is_start and self.request_count == count_before + 1
             if is_first and _is_of_method(error) and (replaced := self._with_stand_in(data)):
                 return replaced
-            self._refuse(fault_of(error))
+            self._fail(fault_of(error))
         if self._has_body:
             self._pass_body_on()
-        if self._fed > self._most or len(self._headers) > MAX_HEADERS:
-            self._judge_size()
+        if self._request_bytes > self._max_bytes or len(self._headers) > MAX_HEADERS:
+            self._check_size()
         return b""
 
     def _pass_body_on(self) -> None:
         """Report a new part of a body, once for all chunks of a slice: chunks may be as small as a byte."""
         self._has_body = False
         if self.message is not None:
-            self._sink.on_body(self.message)
+            self._callbacks.on_body(self.message)
 
     def close(self) -> None:
         """Stop parsing, and release the llhttp parser, which refers back to this object."""
-        self.over = True
-        self._rest, self._place = b"", 0
+        self.is_finished = True
+        self._buffer, self._offset = b"", 0
         del self._parser
 
     # Called by the parser
 
     def on_message_begin(self) -> None:
-        if not self._resuming:
-            self.between = False
-            self.begun += 1
+        if not self._is_restarting:
+            self.is_between_requests = False
+            self.request_count += 1
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -230,23 +230,25 @@ class RequestParser:
     def on_headers_complete(self) -> None:
         target, self._target = self._target, b""
         headers, self._headers = self._headers, []
-        if self._resuming or self.over:
+        if self._is_restarting or self.is_finished:
             return
         try:
-            if len(headers) > MAX_HEADERS or (self._fed > self._most and size_of(target, headers) > self._most):
+            if len(headers) > MAX_HEADERS or (
+                self._request_bytes > self._max_bytes and size_of(target, headers) > self._max_bytes
+            ):
                 raise self._too_large()
             parser = self._parser
             if (version := parser.get_http_version()) != "1.1":
                 check_version(version)
-            message = self._sink.on_request_head(self._method or parser.get_method(), target, headers, parser)
+            message = self._callbacks.on_request_head(self._method or parser.get_method(), target, headers, parser)
         except Exception as error:
             self._error = error
             raise
         if message is not None and message.has_body:
             self.message = message
-            self._skipping = parser.should_upgrade()
+            self._is_upgrade = parser.should_upgrade()
         elif message is not None and message.last:
-            self.over = True
+            self.is_finished = True
 
     def on_body(self, body: bytes) -> None:
         if self.message is not None:
@@ -254,27 +256,27 @@ class RequestParser:
             self._has_body = True
 
     def on_message_complete(self) -> None:
-        if self._skipping:
+        if self._is_upgrade:
             return
-        self.between = True
+        self.is_between_requests = True
         self._method = None
-        self._fed = 0
+        self._request_bytes = 0
         message, self.message = self.message, None
         if message is not None:
-            message.whole = True
+            message.is_complete = True
             if message.last:
-                self.over = True
-            self._sink.on_message_complete(message)
+                self.is_finished = True
+            self._callbacks.on_message_complete(message)
 
     # Cases where llhttp stops but need not
 
-    def _stay(self) -> None:
+    def _ignore_upgrade(self) -> None:
         """Ignore an upgrade request and continue with HTTP/1.1, as RFC 9110, 7.8 allows."""
-        if self._skipping and self.message is not None:  # llhttp expects no body; a new parser reads it
-            self._skipping, self._resuming = False, True
+        if self._is_upgrade and self.message is not None:  # llhttp expects no body; a new parser reads it
+            self._is_upgrade, self._is_restarting = False, True
             self._parser = self._new_parser()
             self._parser.feed_data(self.message.framing())
-            self._resuming = False
+            self._is_restarting = False
 
     def _with_stand_in(self, data: bytes) -> bytes:
         """Return the data with a method that llhttp knows in place of an unknown one, to be parsed again; b"" if not.
@@ -287,7 +289,7 @@ class RequestParser:
         self._parser = self._new_parser()
         self._target = b""
         self._method = method
-        self._fed = 0
+        self._request_bytes = 0
         return _STAND_IN + b" " + rest
 
     def _new_parser(self) -> HttpRequestParser:
@@ -296,25 +298,25 @@ class RequestParser:
         parser.set_dangerous_leniencies(lenient_version=True)
         return parser
 
-    def _judge_size(self) -> None:
+    def _check_size(self) -> None:
         """Reject a head, or the framing of a body, over its limit."""
         message = self.message
-        if message is None and not self.between and not self.over:
-            self._refuse(self._too_large())
-        elif message is not None and self._fed > self._most + (1 + CHUNK_OVERHEAD) * message.total:
-            self._refuse(not_http("its chunks are too small; send larger chunks"))
+        if message is None and not self.is_between_requests and not self.is_finished:
+            self._fail(self._too_large())
+        elif message is not None and self._request_bytes > self._max_bytes + (1 + CHUNK_OVERHEAD) * message.total_bytes:
+            self._fail(not_http("its chunks are too small; send larger chunks"))
 
     def _too_large(self) -> HeadersTooLarge:
         return HeadersTooLarge(
-            f"The request line and its headers may have at most {self._most} bytes and {MAX_HEADERS} headers."
+            f"The request line and its headers may have at most {self._max_bytes} bytes and {MAX_HEADERS} headers."
         )
 
-    def _refuse(self, error: Exception) -> None:
-        if not self.over:
-            self.over = True
+    def _fail(self, error: Exception) -> None:
+        if not self.is_finished:
+            self.is_finished = True
             self._target, self._headers = b"", []
             broken, self.message = self.message, None
-            self._sink.on_protocol_error(error, broken)
+            self._callbacks.on_protocol_error(error, broken)
 
 
 def _is_of_method(error: HttpParserError) -> bool:

@@ -11,10 +11,10 @@ from typing import Protocol
 from guidsvc.http.constants import RETRY_AFTER
 
 SECONDS = float(RETRY_AFTER)
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
 
-class Listener(Protocol):
+class ThrottledConnection(Protocol):
     """A connection whose reading can be paused."""
 
     def resume_reading(self) -> None:
@@ -25,21 +25,21 @@ class ReadThrottle:
     """The paused connections, oldest first."""
 
     def __init__(self) -> None:
-        self._order: deque[tuple[float, Listener]] = deque()
-        self._looking: asyncio.TimerHandle | None = None
+        self._paused: deque[tuple[float, ThrottledConnection]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, listener: Listener) -> None:
+    def add(self, connection: ThrottledConnection) -> None:
         """Resume a connection, which has stopped reading, after Retry-After."""
         loop = asyncio.get_running_loop()
-        self._order.append((loop.time() + SECONDS, listener))
-        if self._looking is None:
-            self._looking = loop.call_later(LOOK_SECONDS, self._look)
+        self._paused.append((loop.time() + SECONDS, connection))
+        if self._timer is None:
+            self._timer = loop.call_later(POLL_SECONDS, self._resume_due)
 
-    def _look(self) -> None:
+    def _resume_due(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while self._order and self._order[0][0] <= loop.time():
-                _, listener = self._order.popleft()
-                listener.resume_reading()
+            while self._paused and self._paused[0][0] <= loop.time():
+                _, connection = self._paused.popleft()
+                connection.resume_reading()
         finally:  # also after an error in one: the others would stay paused forever
-            self._looking = loop.call_later(LOOK_SECONDS, self._look) if self._order else None
+            self._timer = loop.call_later(POLL_SECONDS, self._resume_due) if self._paused else None

@@ -25,31 +25,31 @@ _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _READING = _FRAMING | {b"host", b"expect"}
 
 
-_NOTHING: deque[bytes | bytearray] = deque()
+_NO_CHUNKS: deque[bytes | bytearray] = deque()
 
 
 class RawRequest:
     """A request, with only the headers that the service reads.
 
-    `last`: the client will send no other request. `whole`: the request is complete.
+    `last`: the client will send no other request. `is_complete`: the request is complete.
     """
 
     __slots__ = (
+        "_framing_headers",
         "_head_bytes",
-        "_values",
-        "buffered",
+        "buffered_bytes",
         "chunks",
+        "expects_continue",
         "has_body",
         "headers",
+        "is_complete",
         "last",
         "length",
         "method",
-        "seconds",
         "target",
-        "total",
+        "timeout_seconds",
+        "total_bytes",
         "version",
-        "waits",
-        "whole",
     )
 
     def __init__(self, method: bytes, target: bytes, version: str, headers: RawHeaders, *, last: bool) -> None:
@@ -59,18 +59,20 @@ class RawRequest:
         self.headers = [header for header in headers if header[0].lower() in READ]
         self.last = last
         self._head_bytes = len(target) + sum(len(name) + len(value) for name, value in self.headers)
-        self._values = _values(self.headers)
-        self.has_body = b"content-length" in self._values or b"transfer-encoding" in self._values
+        self._framing_headers = _framing_headers(self.headers)
+        self.has_body = b"content-length" in self._framing_headers or b"transfer-encoding" in self._framing_headers
         self.length = self._length()
         """Content-Length, or None."""
-        self.whole = not self.has_body
-        self.waits = version == "HTTP/1.1" and self.has_body and b"100-continue" in self._values.get(b"expect", ())
+        self.is_complete = not self.has_body
+        self.expects_continue = (
+            version == "HTTP/1.1" and self.has_body and b"100-continue" in self._framing_headers.get(b"expect", ())
+        )
         """Whether the client waits for `100 Continue` before it sends the body."""
-        self.chunks: deque[bytes | bytearray] = deque() if self.has_body else _NOTHING
+        self.chunks: deque[bytes | bytearray] = deque() if self.has_body else _NO_CHUNKS
         """Received parts of the body that were not taken yet."""
-        self.buffered = self.total = 0
+        self.buffered_bytes = self.total_bytes = 0
         """Bytes in `chunks`, and bytes of the body received in total."""
-        self.seconds: float | None = None
+        self.timeout_seconds: float | None = None
         """Timeout of the whole body; None is unlimited."""
 
     def put(self, chunk: bytes) -> None:
@@ -86,26 +88,30 @@ class RawRequest:
             last += chunk
         else:
             chunks.extend(chunk[start : start + PART] for start in range(0, len(chunk), PART))
-        self.buffered += len(chunk)
-        self.total += len(chunk)
+        self.buffered_bytes += len(chunk)
+        self.total_bytes += len(chunk)
 
     def take(self) -> bytes:
         """Remove and return the oldest part of the body."""
         chunk = self.chunks.popleft()
-        self.buffered -= len(chunk)
+        self.buffered_bytes -= len(chunk)
         return bytes(chunk)
 
     @property
-    def held_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """Memory of the request. A body counts until the answer; streamed lines, until their handler takes them."""
-        return OVERHEAD_BYTES + self._head_bytes + (self.buffered if self.seconds is None else self.total)
+        return (
+            OVERHEAD_BYTES
+            + self._head_bytes
+            + (self.buffered_bytes if self.timeout_seconds is None else self.total_bytes)
+        )
 
     def validate(self) -> None:
         """Raise InvalidRequest, or NotImplementedHere, if the request cannot be answered."""
-        codings = self._values.get(b"transfer-encoding")
+        codings = self._framing_headers.get(b"transfer-encoding")
         if codings is not None and (codings != [b"chunked"] or self.version == "HTTP/1.0"):
             raise self._coding_fault(b",".join(codings))
-        hosts = len(self._values.get(b"host", ()))
+        hosts = len(self._framing_headers.get(b"host", ()))
         if hosts > 1 or (hosts == 0 and self.version == "HTTP/1.1"):
             raise not_http(f"it has {hosts} Host headers; send exactly one")
 
@@ -120,7 +126,7 @@ class RawRequest:
 
     def _length(self) -> int | None:
         """Return the length of the body, or None; llhttp has checked that it is a number."""
-        lengths = self._values.get(b"content-length")
+        lengths = self._framing_headers.get(b"content-length")
         return int(lengths[0].lstrip(b"0") or b"0") if lengths and lengths[0].isdigit() else None
 
     def fields(self) -> HTTPHeaders:
@@ -136,7 +142,7 @@ class RawRequest:
         return b"\r\n".join([b"POST / HTTP/1.1", *lines, b"", b""])
 
 
-def _values(headers: RawHeaders) -> dict[bytes, list[bytes]]:
+def _framing_headers(headers: RawHeaders) -> dict[bytes, list[bytes]]:
     """Return the headers that determine how a request is read, in lower case."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in headers:

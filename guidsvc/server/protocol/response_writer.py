@@ -40,7 +40,7 @@ class ResponseSink(Protocol):
         """Send pending data, and close."""
 
     @property
-    def is_whole(self) -> bool:
+    def is_request_complete(self) -> bool:
         """Whether the request is complete; else the connection closes after the response."""
 
     def set_body_timeout(self, seconds: float | None) -> None:
@@ -50,16 +50,16 @@ class ResponseSink(Protocol):
 class ResponseWriter(HTTPConnection):
     """The response to a request of this method and version; `last` closes the connection after it."""
 
-    def __init__(self, wire: ResponseSink, method: str, version: str, *, last: bool) -> None:
-        self._wire: ResponseSink | None = wire
+    def __init__(self, sink: ResponseSink, method: str, version: str, *, last: bool) -> None:
+        self._sink: ResponseSink | None = sink
         self._method = method
         self._version = version
-        self._chunked = False
-        self._left: int | None = None  # remaining bytes of the body, if known
+        self._is_chunked = False
+        self._remaining_bytes: int | None = None  # remaining bytes of the body, if known
         self._close_callback: Callable[[], None] | None = None
-        self.context = wire.context
+        self.context = sink.context
         self.last = last
-        self.begun = False
+        self.has_begun = False
 
     def write_headers(
         self,
@@ -68,7 +68,7 @@ class ResponseWriter(HTTPConnection):
         chunk: bytes | None = None,
     ) -> asyncio.Future[None]:
         assert isinstance(start_line, ResponseStartLine)  # noqa: S101  # nosec B101  # Tornado's type covers requests too
-        self.begun = True
+        self.has_begun = True
         lines = [f"HTTP/1.1 {start_line.code} {start_line.reason}"]
         length = None
         for name, value in headers.get_all():  # one pass, because each lookup costs as much
@@ -85,27 +85,27 @@ class ResponseWriter(HTTPConnection):
         start = head.encode("latin-1") + b"\r\n\r\n"
         if chunk and len(chunk) > JOIN_BYTES:
             self._send(start)
-            return self._send(self._part(chunk))
-        return self._send(start + (self._part(chunk) if chunk else b""))
+            return self._send(self._encode_chunk(chunk))
+        return self._send(start + (self._encode_chunk(chunk) if chunk else b""))
 
     @property
     def is_open_ended(self) -> bool:
         """Whether an incomplete response has begun that ends only with the connection."""
-        return self.begun and self._wire is not None and not self._chunked and self._left is None
+        return self.has_begun and self._sink is not None and not self._is_chunked and self._remaining_bytes is None
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
-        return self._send(self._part(chunk))
+        return self._send(self._encode_chunk(chunk))
 
     def finish(self) -> None:
-        if self._wire is None:
+        if self._sink is None:
             return
-        if self._left:
+        if self._remaining_bytes:
             self.close()
-            raise HTTPOutputError(f"{self._left} bytes less than Content-Length says")
-        if self._chunked:
-            self._wire.write(b"0\r\n\r\n")
-        wire, self._wire, self._close_callback = self._wire, None, None
-        wire.on_response_complete()
+            raise HTTPOutputError(f"{self._remaining_bytes} bytes less than Content-Length says")
+        if self._is_chunked:
+            self._sink.write(b"0\r\n\r\n")
+        sink, self._sink, self._close_callback = self._sink, None, None
+        sink.on_response_complete()
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         """Set the callback for a client that disconnects before the response is complete, as in Tornado."""
@@ -113,31 +113,31 @@ class ResponseWriter(HTTPConnection):
 
     def set_body_timeout(self, timeout: float | None) -> None:
         """Set the timeout of the whole body in seconds, as in Tornado; None is unlimited."""
-        if self._wire is not None:
-            self._wire.set_body_timeout(timeout)
+        if self._sink is not None:
+            self._sink.set_body_timeout(timeout)
 
     def close(self) -> None:
         """Close the connection even if the response is incomplete, as in Tornado."""
-        if self._wire is not None:
-            self._wire.close()
+        if self._sink is not None:
+            self._sink.close()
 
-    def lost(self, *, tell: bool) -> None:
-        """Handle the client's disconnection; with `tell`, run the close callback."""
-        self._wire = None
+    def on_disconnect(self, *, notify: bool) -> None:
+        """Handle the client's disconnection; with `notify`, run the close callback."""
+        self._sink = None
         callback, self._close_callback = self._close_callback, None
-        if tell and callback is not None:
+        if notify and callback is not None:
             callback()
 
     def _framing(self, code: int, length: int | None) -> list[str]:
         """Choose the response framing (RFC 9112, 6), and return its headers."""
         framing = []
-        self.last = self.last or (self._wire is not None and not self._wire.is_whole)
+        self.last = self.last or (self._sink is not None and not self._sink.is_request_complete)
         if self._method == "HEAD" or code in BODILESS:
-            self._left = 0
+            self._remaining_bytes = 0
         elif length is not None:
-            self._left = length
+            self._remaining_bytes = length
         elif self._version == "HTTP/1.1":
-            self._chunked = True
+            self._is_chunked = True
             framing.append("Transfer-Encoding: chunked")
         else:
             self.last = True
@@ -147,16 +147,16 @@ class ResponseWriter(HTTPConnection):
             framing.append("Connection: keep-alive")
         return framing
 
-    def _part(self, chunk: bytes) -> bytes:
-        if self._left is not None:
-            self._left -= len(chunk)
-            if self._left < 0:
+    def _encode_chunk(self, chunk: bytes) -> bytes:
+        if self._remaining_bytes is not None:
+            self._remaining_bytes -= len(chunk)
+            if self._remaining_bytes < 0:
                 self.close()
                 raise HTTPOutputError("more bytes than Content-Length says")
-        return b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked and chunk else chunk
+        return b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked and chunk else chunk
 
     def _send(self, data: bytes) -> asyncio.Future[None]:
-        return closed_future() if self._wire is None else self._wire.write(data)
+        return closed_future() if self._sink is None else self._sink.write(data)
 
 
 def closed_future() -> asyncio.Future[None]:

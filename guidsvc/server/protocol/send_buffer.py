@@ -42,78 +42,78 @@ class SendBudget:
         self._connection_bytes = min(connection_bytes, total_bytes)
         self._unsent: dict[ResettableConnection, int] = {}  # ordered by when each began to wait
         self._resets = 0  # since the last log line
-        self._logged = -LOG_SECONDS
-        self._released = 0.0  # time of the last release of memory
+        self._log_time = -LOG_SECONDS
+        self._release_time = 0.0  # time of the last release of memory
         self.unsent_bytes = 0
-        self.passed_bytes = 0
+        self.written_bytes = 0
         """Bytes of answers since memory was released."""
 
-    def note(self, holder: ResettableConnection, unsent_bytes: int) -> None:
+    def note(self, connection: ResettableConnection, unsent_bytes: int) -> None:
         """Record a connection's unsent bytes; reset connections until the total is within the budget."""
-        before = self._unsent.get(holder, 0)
+        before = self._unsent.get(connection, 0)
         if unsent_bytes:
-            self._unsent[holder] = unsent_bytes
+            self._unsent[connection] = unsent_bytes
         elif before:
-            del self._unsent[holder]
+            del self._unsent[connection]
         self.unsent_bytes += unsent_bytes - before
         if unsent_bytes > self._connection_bytes:
-            self._reset(holder)
+            self._reset(connection)
         while self.unsent_bytes > self._total_bytes:
             self._reset(next(iter(self._unsent)))
 
     def should_release(self, now: float) -> bool:
         """Whether enough answers were sent and freed that memory should be returned to the system."""
-        if self.passed_bytes - self.unsent_bytes < RELEASE_BYTES or now - self._released < RELEASE_SECONDS:
+        if self.written_bytes - self.unsent_bytes < RELEASE_BYTES or now - self._release_time < RELEASE_SECONDS:
             return False
-        self._released, self.passed_bytes = now, self.unsent_bytes
+        self._release_time, self.written_bytes = now, self.unsent_bytes
         return True
 
-    def _reset(self, holder: ResettableConnection) -> None:
-        self.unsent_bytes -= self._unsent.pop(holder)
+    def _reset(self, connection: ResettableConnection) -> None:
+        self.unsent_bytes -= self._unsent.pop(connection)
         self._resets += 1
         self._log_resets()
-        holder.reset()
+        connection.reset()
 
     def _log_resets(self) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._logged >= LOG_SECONDS:
+        if now - self._log_time >= LOG_SECONDS:
             _log.warning(
                 "slow readers reset, unsent answers exceed the budget",
                 connections=self._resets,
                 max_unsent_bytes=self._total_bytes,
             )
-            self._logged, self._resets = now, 0
+            self._log_time, self._resets = now, 0
 
 
 class SendRate:
     """The rate at which a client reads, while any bytes are unsent."""
 
-    __slots__ = ("_since", "_taken_bytes", "held_bytes", "unsent_bytes")
+    __slots__ = ("_read_bytes", "_window_start", "retained_bytes", "unsent_bytes")
 
     def __init__(self) -> None:
         self.unsent_bytes = 0
-        self.held_bytes = 0
+        self.retained_bytes = 0
         """Bytes of incompletely sent answers: each stays in memory until its last byte is sent."""
-        self._taken_bytes = 0  # in the current window
-        self._since: float | None = None  # the start of the window
+        self._read_bytes = 0  # in the current window
+        self._window_start: float | None = None  # the start of the window
 
     def measure(self, unsent_bytes: int, added_bytes: int) -> None:
         """Record the current unsent bytes, after `added_bytes` were written."""
-        self._taken_bytes += self.unsent_bytes + added_bytes - unsent_bytes
+        self._read_bytes += self.unsent_bytes + added_bytes - unsent_bytes
         self.unsent_bytes = unsent_bytes
-        self.held_bytes = self.held_bytes + added_bytes if unsent_bytes else 0
+        self.retained_bytes = self.retained_bytes + added_bytes if unsent_bytes else 0
 
     def is_too_slow(self, now: float, seconds: float, bytes_per_second: float) -> bool:
         """Whether the client read more slowly than this rate, averaged over a window of `seconds`."""
         if not self.unsent_bytes:
-            self._since = None
+            self._window_start = None
             return False
-        if self._since is None:
-            self._since, self._taken_bytes = now, 0
-        elif now - self._since > seconds:
-            if self._taken_bytes < bytes_per_second * seconds:
+        if self._window_start is None:
+            self._window_start, self._read_bytes = now, 0
+        elif now - self._window_start > seconds:
+            if self._read_bytes < bytes_per_second * seconds:
                 return True
-            self._since, self._taken_bytes = now, 0
+            self._window_start, self._read_bytes = now, 0
         return False
 
 
@@ -121,18 +121,26 @@ class SendBuffer:
     """The data being sent to one client. `is_paused`: the transport has unsent bytes."""
 
     __slots__ = (
-        "_budget", "_hidden_bytes", "_is_closing", "_is_over", "_pace", "_queue", "_queued_bytes", "_slice_bytes",
-        "_transport", "is_paused",
+        "_budget",
+        "_has_ended",
+        "_hidden_bytes",
+        "_is_closing",
+        "_queue",
+        "_queued_bytes",
+        "_rate",
+        "_slice_bytes",
+        "_transport",
+        "is_paused",
     )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport, budget: SendBudget, *, secure: bool) -> None:
         self._transport = transport
         self._budget = budget
-        self._pace = SendRate()
+        self._rate = SendRate()
         self._queue: deque[memoryview] = deque()  # TLS only
         self._queued_bytes = 0
         self._slice_bytes, self._hidden_bytes = (SLICE_BYTES, HIDDEN_BYTES) if secure else (sys.maxsize, 0)
-        self._is_closing = self._is_over = False
+        self._is_closing = self._has_ended = False
         self.is_paused = False
 
     def open(self) -> None:
@@ -141,8 +149,8 @@ class SendBuffer:
 
     def write(self, data: bytes) -> None:
         """Send data, after data that is still unsent."""
-        before = self._pace.unsent_bytes
-        self._budget.passed_bytes += len(data)
+        before = self._rate.unsent_bytes
+        self._budget.written_bytes += len(data)
         if self._queue or len(data) > self._slice_bytes:
             self._queue.append(memoryview(data))
             self._queued_bytes += len(data)
@@ -150,12 +158,12 @@ class SendBuffer:
         else:
             self._transport.write(data)
         if self.is_paused or before:
-            self._measure(len(data) + before - self._pace.unsent_bytes)
+            self._measure(len(data) + before - self._rate.unsent_bytes)
 
     def pause(self) -> None:
         """Handle a transport with unsent bytes."""
         self.is_paused = True
-        if not self._pace.unsent_bytes:
+        if not self._rate.unsent_bytes:
             self._measure(self._waiting_bytes())
 
     def resume(self) -> None:
@@ -168,8 +176,8 @@ class SendBuffer:
 
     def is_too_slow(self, now: float, seconds: float, bytes_per_second: float) -> bool:
         """Whether the client reads more slowly than this rate."""
-        self._measure(0 if self._pace.unsent_bytes else self._waiting_bytes())
-        return self._pace.is_too_slow(now, seconds, bytes_per_second)
+        self._measure(0 if self._rate.unsent_bytes else self._waiting_bytes())
+        return self._rate.is_too_slow(now, seconds, bytes_per_second)
 
     @property
     def is_closing(self) -> bool:
@@ -196,7 +204,7 @@ class SendBuffer:
 
     def reset(self) -> None:
         """Close the connection now, with a reset."""
-        self._is_over = True
+        self._has_ended = True
         self._budget.note(self, 0)
         reset_on_close(self._transport.get_extra_info("socket"))
         self._transport.abort()
@@ -205,7 +213,7 @@ class SendBuffer:
         """Discard unsent data: the connection has ended."""
         self._queue.clear()
         self._queued_bytes = 0
-        self._is_over = True
+        self._has_ended = True
         self._budget.note(self, 0)
 
     def _push(self) -> None:
@@ -222,10 +230,10 @@ class SendBuffer:
         return self._transport.get_write_buffer_size() + self._queued_bytes
 
     def _measure(self, added_bytes: int) -> None:
-        if not self._is_over:
+        if not self._has_ended:
             unsent_bytes = self._waiting_bytes()
-            self._pace.measure(unsent_bytes, added_bytes)
-            self._budget.note(self, self._pace.held_bytes + self._hidden_bytes if unsent_bytes else 0)
+            self._rate.measure(unsent_bytes, added_bytes)
+            self._budget.note(self, self._rate.retained_bytes + self._hidden_bytes if unsent_bytes else 0)
 
 
 def reset_on_close(connection: socket.socket | None) -> None:
@@ -233,8 +241,8 @@ def reset_on_close(connection: socket.socket | None) -> None:
     if connection is None:
         return
     with suppress(OSError):
-        same = socket.socket(fileno=connection.fileno())
+        duplicate = socket.socket(fileno=connection.fileno())
         try:
-            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         finally:
-            same.detach()
+            duplicate.detach()

@@ -29,7 +29,7 @@ class DirectRequest(Protocol):
     def reject_if_overloaded(self) -> bytes | None:
         """Return the rejection if no admission slot is available; else None."""
 
-    def answer(self, sent: bytes) -> Coroutine[Any, Any, bytes]:
+    def respond(self, body: bytes) -> Coroutine[Any, Any, bytes]:
         """Execute the request with this body, and return the answer."""
 
     def abandon(self) -> None:
@@ -45,7 +45,7 @@ class FastPath(Protocol):
     def serve_repeated_read(self, data: bytes, peer: "Peer") -> bytes | None:
         """Return the answer if the data is a complete request like a remembered one; else None."""
 
-    def answer(
+    def dispatch(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: "Peer"
     ) -> bytes | DirectRequest | None:
         """Return the answer if available at once; or the request, if it needs no handler; or None, if it needs one."""
@@ -76,11 +76,11 @@ class ManagedConnection(Protocol):
     def regulate(self) -> None:
         """Pause or resume reading, depending on the buffers."""
 
-    def overdue(self, now: float) -> bool:
+    def is_overdue(self, now: float) -> bool:
         """Whether the connection has timed out."""
 
-    def retire(self, latest: float) -> bool:
-        """Close the connection if it is idle since `latest` or earlier; return whether work is left."""
+    def retire(self, idle_before: float) -> bool:
+        """Close the connection if it is idle since `idle_before` or earlier; return whether work is left."""
 
     def expire(self) -> None:
         """Abort a timed-out connection, unless it is idle and an unread request has arrived."""
@@ -127,26 +127,26 @@ class ServerState:
         app: HTTPServerConnectionDelegate,
         hooks: ApplicationHooks,
         limits: ConnectionLimits,
-        short: FastPath | None,
+        fast_path: FastPath | None,
     ) -> None:
         self.app = app
         self.hooks = hooks
         self.limits = limits
-        self.short = short
-        self.admission = None if short is None else short.admission
+        self.fast_path = fast_path
+        self.admission = None if fast_path is None else fast_path.admission
         self.connections: set[ManagedConnection] = set()
-        self.expected: dict[ManagedConnection, float] = {}
+        self.connecting: dict[ManagedConnection, float] = {}
         """Connections not set up yet, for example in the TLS handshake, with their start time."""
         self.incoming_bytes = 0
         """Bytes of unanswered requests, of all connections."""
-        self.paused: set[ManagedConnection] = set()
+        self.paused_connections: set[ManagedConnection] = set()
         """Connections whose reading is paused."""
-        self.held = ReadThrottle()
+        self.read_throttle = ReadThrottle()
         self.budget = SendBudget(limits.unsent_bytes, limits.connection_unsent_bytes)
         self.tick = asyncio.get_running_loop().time()
-        self.sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done_future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """A completed future, for writes that need not wait."""
-        self.sent.set_result(None)
+        self.done_future.set_result(None)
 
     def is_over_budget(self) -> bool:
         """Whether all connections together hold too much; then those over their share are rejected."""

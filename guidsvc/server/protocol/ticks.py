@@ -14,11 +14,11 @@ class Ticks:
     """
 
     def __init__(self) -> None:
-        self.now = self._seen = asyncio.get_running_loop().time()
+        self.now = self._last_time = asyncio.get_running_loop().time()
 
     def advance(self) -> float:
         """Advance the clock, by at most two ticks, and return its time."""
         now = asyncio.get_running_loop().time()
-        self.now += min(now - self._seen, 2 * TICK_SECONDS)
-        self._seen = now
+        self.now += min(now - self._last_time, 2 * TICK_SECONDS)
+        self._last_time = now
         return self.now

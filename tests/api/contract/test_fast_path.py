@@ -202,7 +202,7 @@ async def service(
         sockets = bind_sockets(0, "127.0.0.1")
         of_fast_path = RequestPipeline(context if logged else replace(context, access_log=None))
         way = FastPathDispatcher(of_fast_path) if short else None
-        async with serving_on(sockets, app, ServerHooks(RequestMetrics()), short=way):
+        async with serving_on(sockets, app, ServerHooks(RequestMetrics()), fast_path=way):
             client = Way(sockets[0].getsockname()[1], lines, context.in_flight, meters)
             try:
                 yield client
