@@ -113,7 +113,7 @@ async def test_the_line_of_a_refused_request_is_cut_as_others_are(expected_logs:
         request_pipeline(admission=Admission(PLACES), access_log=lambda _, path, *__: paths.append(path))
     )
     for length in (10, LOGGED_PATH, LOGGED_PATH + 1, 60_000):
-        refusals.answer("GET", "/guid/".ljust(length, "x"), None, "127.0.0.1")
+        refusals.reject("GET", "/guid/".ljust(length, "x"), None, "127.0.0.1")
     assert [len(path) for path in paths] == [10, LOGGED_PATH, LOGGED_PATH, LOGGED_PATH]
 
 

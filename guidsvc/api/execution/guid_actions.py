@@ -35,39 +35,39 @@ class GuidRequest(NamedTuple):
     full: bool = False
 
 
-async def get(service: GuidService, asked: GuidRequest) -> Response:
+async def get(service: GuidService, request: GuidRequest) -> Response:
     """Return the record of a live GUID. An expired one is 410, whatever the preconditions."""
-    return _read(service, asked, await service.get(parse_guid(asked.guid), conditions.parse(asked.headers)))
+    return _read(service, request, await service.get(parse_guid(request.guid), conditions.parse(request.headers)))
 
 
-def get_nowait(service: GuidService, asked: GuidRequest) -> Response | None:
+def get_nowait(service: GuidService, request: GuidRequest) -> Response | None:
     """Return the response of `get` if it is available without waiting; else None."""
-    read = service.get_at_hand(parse_guid(asked.guid), conditions.parse(asked.headers))
-    return None if read is None else _read(service, asked, read)
+    read = service.get_at_hand(parse_guid(request.guid), conditions.parse(request.headers))
+    return None if read is None else _read(service, request, read)
 
 
-def _read(service: GuidService, asked: GuidRequest, read: Read) -> Response:
-    return record_response(service, asked, OK if read.modified else NOT_MODIFIED, read.record)
+def _read(service: GuidService, request: GuidRequest, read: Read) -> Response:
+    return record_response(service, request, OK if read.modified else NOT_MODIFIED, read.record)
 
 
-async def put(service: GuidService, asked: GuidRequest) -> Response:
+async def put(service: GuidService, request: GuidRequest) -> Response:
     """Create the GUID, or merge the given members into its record."""
-    guid = parse_guid(asked.guid)
-    change = body.read(asked.method, asked.headers, asked.body, PutCommand, (constants.JSON,), guid)
-    record, created = await service.put(guid, change, conditions.parse(asked.headers))
-    return record_response(service, asked, CREATED if created else OK, record)
+    guid = parse_guid(request.guid)
+    command = body.read(request.method, request.headers, request.body, PutCommand, (constants.JSON,), guid)
+    record, created = await service.put(guid, command, conditions.parse(request.headers))
+    return record_response(service, request, CREATED if created else OK, record)
 
 
-async def patch(service: GuidService, asked: GuidRequest) -> Response:
+async def patch(service: GuidService, request: GuidRequest) -> Response:
     """Apply a JSON merge patch to the record of the GUID, which must exist."""
-    guid = parse_guid(asked.guid)
-    change = body.read(asked.method, asked.headers, asked.body, PatchCommand, constants.PATCHES, guid)
-    return record_response(service, asked, OK, await service.patch(guid, change, conditions.parse(asked.headers)))
+    guid = parse_guid(request.guid)
+    command = body.read(request.method, request.headers, request.body, PatchCommand, constants.PATCHES, guid)
+    return record_response(service, request, OK, await service.patch(guid, command, conditions.parse(request.headers)))
 
 
-async def delete(service: GuidService, asked: GuidRequest) -> Response:
+async def delete(service: GuidService, request: GuidRequest) -> Response:
     """Delete the GUID, live or expired."""
-    await service.delete(parse_guid(asked.guid), conditions.parse(asked.headers))
+    await service.delete(parse_guid(request.guid), conditions.parse(request.headers))
     return Response(NO_CONTENT, {}, None)
 
 
@@ -88,7 +88,7 @@ ACTIONS: Mapping[str, Action] = {
 """The actions by method, for handlers, the fast path and batches."""
 
 
-def record_response(service: GuidService, asked: GuidRequest, status: int, record: Record) -> Response:
+def record_response(service: GuidService, request: GuidRequest, status: int, record: Record) -> Response:
     """Return the response for a record, honouring the client's preferences."""
     headers = {
         "ETag": f'"{etag_of(record)}"',
@@ -99,15 +99,15 @@ def record_response(service: GuidService, asked: GuidRequest, status: int, recor
         headers["Location"] = f"/guid/{record.guid}"
     if status == NOT_MODIFIED:
         return Response(status, headers, None)
-    if asked.method not in {"GET", "HEAD"}:
-        prefer = asked.headers.get("Prefer")
+    if request.method not in {"GET", "HEAD"}:
+        prefer = request.headers.get("Prefer")
         if prefer is not None and preferences.parse(prefer).get("return") == "minimal":
             applied = {"Preference-Applied": "return=minimal"}
             return Response(NO_CONTENT if status == OK else status, headers | applied, None)
         if status == OK and not service.may_read:  # the record may hold members that others wrote
             return Response(NO_CONTENT, headers, None)
-    wire = service.full(record) if asked.full else record.json_body
-    return Response(status, headers, wire.decode())
+    json_text = service.full(record) if request.full else record.json_body
+    return Response(status, headers, json_text.decode())
 
 
 @lru_cache(16)

@@ -24,16 +24,16 @@ class ReadRenderer:
         self._start = b""  # up to the request id
         self._until = 0.0  # expiry of that, by `perf_counter`
 
-    def render(self, record: Record, request_id: str, now: float, more: str = "", *, secure: bool) -> bytes:
-        """Return the response to a GET; `now` is the time by `perf_counter`, `more` are extra header lines."""
+    def render(self, record: Record, request_id: str, now: float, extra_lines: str = "", *, secure: bool) -> bytes:
+        """Return the response to a GET; `now` is the time by `perf_counter`, `extra_lines` are extra header lines."""
         if now >= self._until:
             self._until = now + 1 - time() % 1
             self._start, _ = split_at_request_id(_ANY_READ, varies=self._varies)
         rest = record.render_cache.get(_PART)
         if rest is None:
-            asked = GuidRequest("GET", record.guid, {}, bytes)
-            _, rest = split_at_request_id(record_response(self._service, asked, OK, record), varies=self._varies)
+            request = GuidRequest("GET", record.guid, {}, bytes)
+            _, rest = split_at_request_id(record_response(self._service, request, OK, record), varies=self._varies)
             record.render_cache[_PART] = rest
-        if more or secure:
-            rest = insert_header_lines(rest, more, secure=secure)
+        if extra_lines or secure:
+            rest = insert_header_lines(rest, extra_lines, secure=secure)
         return self._start + request_id.encode() + rest

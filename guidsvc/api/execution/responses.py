@@ -36,23 +36,26 @@ _log = structlog.get_logger(__name__)
 
 
 def serialize(  # noqa: PLR0913  # what changes the bytes
-    answer: Response,
+    response: Response,
     request_id: str,
     *,
     head: bool = False,
     last: bool = False,
-    more: str = "",
+    extra_lines: str = "",
     secure: bool = False,
     varies: bool = False,
 ) -> bytes:
     """Serialize a response; `head` omits the body, `last` closes the connection.
 
-    `more` are extra header lines; `secure` is whether the client uses TLS, `varies` whether any origin is allowed.
+    `extra_lines` are further header lines; `secure` is whether the client uses TLS, `varies` whether any origin is
+    allowed.
     """
-    body = None if answer.body is None else answer.body.encode() + b"\n"
+    body = None if response.body is None else response.body.encode() + b"\n"
     content_type = "" if body is None else f"Content-Type: {JSON}\r\n"
-    start = _head(answer.status, answer.headers, content_type, request_id, more, secure=secure, varies=varies)
-    length = "" if answer.status in BODILESS else f"Content-Length: {len(body or b'')}\r\n"
+    start = _head(
+        response.status, response.headers, content_type, request_id, extra_lines, secure=secure, varies=varies
+    )
+    length = "" if response.status in BODILESS else f"Content-Length: {len(body or b'')}\r\n"
     return _joined(start + length, b"" if head else body or b"", last=last)
 
 
@@ -62,28 +65,28 @@ def serialize_problem(  # noqa: PLR0913  # what changes the bytes
     *,
     head: bool = False,
     last: bool = False,
-    more: str = "",
+    extra_lines: str = "",
     secure: bool = False,
     varies: bool = False,
 ) -> bytes:
     """Serialize an error as a problem document."""
     body = problems.render(error, request_id) + b"\n"
     status, headers = problems.problem_of(error).status, problems.headers_of(error)
-    start = _head(status, headers, _PROBLEM_TYPE, request_id, more, secure=secure, varies=varies)
+    start = _head(status, headers, _PROBLEM_TYPE, request_id, extra_lines, secure=secure, varies=varies)
     return _joined(f"{start}Content-Length: {len(body)}\r\n", b"" if head else body, last=last)
 
 
-def split_at_request_id(answer: Response, *, varies: bool) -> tuple[bytes, bytes]:
+def split_at_request_id(response: Response, *, varies: bool) -> tuple[bytes, bytes]:
     """Serialize a response, and return the bytes before and after the request id."""
-    start, _, rest = serialize(answer, _PLACEHOLDER, varies=varies).partition(_PLACEHOLDER.encode())
+    start, _, rest = serialize(response, _PLACEHOLDER, varies=varies).partition(_PLACEHOLDER.encode())
     return start, rest
 
 
-def insert_header_lines(rest: bytes, more: str, *, secure: bool) -> bytes:
+def insert_header_lines(rest: bytes, extra_lines: str, *, secure: bool) -> bytes:
     """Insert extra header lines, and those of TLS, into what `split_at_request_id` returned after the request id."""
-    if more:
-        place = rest.index(_LENGTH)
-        rest = b"%b\r\n%b%b" % (rest[:place], more[:-2].encode(), rest[place:])
+    if extra_lines:
+        index = rest.index(_LENGTH)
+        rest = b"%b\r\n%b%b" % (rest[:index], extra_lines[:-2].encode(), rest[index:])
     return _STRICT + rest if secure else rest
 
 
@@ -117,22 +120,23 @@ def log_failure(error: BaseException, request_id: str) -> None:
 
 def _head(  # noqa: PLR0913  # the parts of a head
     status: int,
-    fields: Mapping[str, str],
+    response_headers: Mapping[str, str],
     content_type: str,
     request_id: str,
-    more: str,
+    extra_lines: str,
     *,
     secure: bool,
     varies: bool,
 ) -> str:
     """Return the status line and the headers, up to Content-Length."""
     others = "".join(
-        f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in fields.items() if name != "Cache-Control"
+        f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in response_headers.items() if name != "Cache-Control"
     )
     return (
         f"{_LINES[status]}{content_type}Date: {http_date()}\r\n"
-        f"Cache-Control: {fields.get('Cache-Control', NO_STORE)}\r\n"
-        f"X-Request-Id: {request_id}\r\n{_STRICT_LINE if secure else ''}{_VARY_LINE if varies else ''}{others}{more}"
+        f"Cache-Control: {response_headers.get('Cache-Control', NO_STORE)}\r\n"
+        f"X-Request-Id: {request_id}\r\n"
+        f"{_STRICT_LINE if secure else ''}{_VARY_LINE if varies else ''}{others}{extra_lines}"
     )
 
 

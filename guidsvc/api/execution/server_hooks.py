@@ -17,15 +17,15 @@ _log = structlog.get_logger(__name__)
 class ServerHooks:
     """Implements `guidsvc.server.protocol.state.ApplicationHooks`. Rejections are counted by status."""
 
-    def __init__(self, meter: RequestMetrics) -> None:
-        self._meter = meter
+    def __init__(self, metrics: RequestMetrics) -> None:
+        self._metrics = metrics
 
     def requires_admission(self, target: bytes) -> bool:
         return requires_admission(target)
 
     def reject_request(self, error: Exception, *, secure: bool) -> bytes:
         request_id, problem = draw(), problems.problem_of(error)
-        self._meter.refused[problem.status] += 1
+        self._metrics.refused[problem.status] += 1
         if problem is problems.INTERNAL:  # an internal error before a handler had the request
             responses.log_failure(error, request_id)
         else:
@@ -33,7 +33,7 @@ class ServerHooks:
         return responses.serialize_problem(error, request_id, last=True, secure=secure)
 
     def reject_connection(self, *, secure: bool) -> bytes:
-        self._meter.refused[SERVICE_UNAVAILABLE] += 1
+        self._metrics.refused[SERVICE_UNAVAILABLE] += 1
         return responses.serialize_problem(
             TooManyConnections("there are too many connections"), draw(), last=True, secure=secure
         )

@@ -55,14 +55,14 @@ class DirectRequest:
     def reject_if_overloaded(self) -> bytes | None:
         """Return the rejection if no admission slot is available; else None."""
         pipeline, request = self._pipeline, self._request
-        if not self._is_refused():
+        if not self._should_reject():
             pipeline.admission.try_acquire(self._cancel_scope)
             return None
         pipeline.in_flight.discard(self)
-        given = request.headers.get("X-Request-Id")
-        return self._shedder.answer(request.method, request.path, given, request.address, secure=request.secure)
+        client_id = request.headers.get("X-Request-Id")
+        return self._shedder.reject(request.method, request.path, client_id, request.address, secure=request.secure)
 
-    def _is_refused(self) -> bool:
+    def _should_reject(self) -> bool:
         pipeline, request = self._pipeline, self._request
         if not pipeline.admission.is_contended or pipeline.in_flight.draining:
             return False
@@ -70,37 +70,37 @@ class DirectRequest:
         self._cancel_scope.caller = caller
         return pipeline.admission.is_full_for(caller)
 
-    async def respond(self, sent: bytes) -> bytes:
+    async def respond(self, body: bytes) -> bytes:
         """Execute the request with this body, and return the answer."""
-        pipeline, request, begun, source = self._pipeline, self._request, perf_counter(), None
+        pipeline, request, start, source = self._pipeline, self._request, perf_counter(), None
         trace = RequestTrace(self._request_id, request.address)
         CURRENT.set(trace)  # this is a task of its own
         self._has_begun = True
         try:
-            response = await self._execute(sent)
+            response = await self._execute(body)
             status, source = response.status, source_of(request.method, response.status, trace)
-            reply = self._render(response, trace, source, begun)
+            response_bytes = self._render(response, trace, source, start)
         except Exception as error:  # noqa: BLE001  # answered, and logged if an operator must see it
             log_failure(error, self._request_id)
             status, source = problems.problem_of(error).status, None
             trace.is_opaque = isinstance(error, NotFound)
-            reply = self._render(error, trace, source, begun)
+            response_bytes = self._render(error, trace, source, start)
         finally:
             pipeline.release_slot(self._cancel_scope)
             pipeline.in_flight.discard(self)
-        seconds = perf_counter() - begun
+        seconds = perf_counter() - start
         pipeline.record_completion(
             ROUTE, request.method, request.path, status, seconds, self._request_id, request.address, source
         )
-        return reply
+        return response_bytes
 
-    async def _execute(self, sent: bytes) -> Response:
+    async def _execute(self, body: bytes) -> Response:
         pipeline, request = self._pipeline, self._request
         pipeline.require_open()
         caller = await self._authenticate()
         slot = pipeline.admission.slot(self._cancel_scope, queue_name(self._session, request.address))
-        asked = GuidRequest(request.method, request.guid, request.headers, lambda: sent)
-        return await pipeline.execute(slot, ACTIONS[request.method], asked, caller)
+        guid_request = GuidRequest(request.method, request.guid, request.headers, lambda: body)
+        return await pipeline.execute(slot, ACTIONS[request.method], guid_request, caller)
 
     async def _authenticate(self) -> Caller:
         """Return the caller. Raise Forbidden if it lacks the scope."""
@@ -115,18 +115,20 @@ class DirectRequest:
         session.require_scope(ACTIONS[request.method].scope)
         return session.caller
 
-    def _render(self, outcome: Response | Exception, trace: RequestTrace, source: str | None, begun: float) -> bytes:
+    def _render(self, outcome: Response | Exception, trace: RequestTrace, source: str | None, start: float) -> bytes:
         """Return the bytes of a response, or of the problem document of an error."""
         pipeline, request = self._pipeline, self._request
         self.last = pipeline.in_flight.draining
-        is_head, name, secure = request.method == "HEAD", self._request_id, request.secure
+        is_head, request_id, secure = request.method == "HEAD", self._request_id, request.secure
         varies = pipeline.context.cors.any
-        more = pipeline.extra_header_lines(self._session, source, trace, perf_counter() - begun)
+        extra_lines = pipeline.extra_header_lines(self._session, source, trace, perf_counter() - start)
         if isinstance(outcome, Exception):
             return serialize_problem(
-                outcome, name, head=is_head, last=self.last, more=more, secure=secure, varies=varies
+                outcome, request_id, head=is_head, last=self.last, extra_lines=extra_lines, secure=secure, varies=varies
             )
-        return serialize(outcome, name, head=is_head, last=self.last, more=more, secure=secure, varies=varies)
+        return serialize(
+            outcome, request_id, head=is_head, last=self.last, extra_lines=extra_lines, secure=secure, varies=varies
+        )
 
     def abandon(self) -> None:
         """Cancel the request: the client has disconnected. Writes already sent to the store complete."""

@@ -16,7 +16,7 @@ from time import perf_counter
 from httptools import HttpRequestParser
 
 from guidsvc.api.contract import problems
-from guidsvc.api.execution import responses as replies
+from guidsvc.api.execution import responses
 from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, GuidRequest, record_response, requires_admission
 from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines
 from guidsvc.api.execution.read_renderer import ReadRenderer
@@ -38,14 +38,14 @@ _START = b"GET /guid/"
 _BEGIN, _END = len(_START), len(_START) + 32
 _GUID = re.compile(r"[0-9A-F]{32}")
 _TARGET = re.compile(rb"/guid/([0-9A-F]{32})")
-_IDLE = frozenset({"Authorization", "Connection", "Content-Type", "Prefer"})
+_NEUTRAL = frozenset({"Authorization", "Connection", "Content-Type", "Prefer"})
 """Fast-path headers that do not change the answer to a read; Authorization matters only through the caller."""
-_FORWARDED = _IDLE | {"X-Forwarded-For", "X-Forwarded-Proto"}
+_FORWARDED = _NEUTRAL | {"X-Forwarded-For", "X-Forwarded-Proto"}
 """The same where no proxy is trusted, so that forwarding headers are ignored."""
 _READ_SCOPE = ACTIONS["GET"].scope
 _SENDS = frozenset({"PUT", "PATCH"})
 
-_REMEMBERED, _REMEMBERED_BYTES = 256, 1024
+_MAX_REQUESTS, _MAX_ENDING_BYTES = 256, 1024
 """Maximum number of remembered request endings, and the maximum bytes of each."""
 
 
@@ -60,124 +60,130 @@ class FastPathDispatcher:
         self._in_flight = pipeline.in_flight
         self._service = context.service
         self._metrics = context.monitor.meters.requests
-        self._quick = pipeline.quick_reads
+        self._quick_reads = pipeline.quick_reads
         self._cache = context.monitor.meters.cache
         self._is_access_controlled = pipeline.is_access_controlled
         self._records_reads = pipeline.records_reads
         self._has_diagnostics = bool(context.diagnostics)
         self._proxies = context.trusted_proxies
-        self._long = DISQUALIFYING_HEADERS | {b"origin"} if context.cors.any else DISQUALIFYING_HEADERS
-        self._names = context.host_names
+        self._disqualifying_headers = DISQUALIFYING_HEADERS | {b"origin"} if context.cors.any else DISQUALIFYING_HEADERS
+        self._host_names = context.host_names
         self._varies = context.cors.any
-        self._reads = ReadRenderer(self._service, varies=self._varies)
-        self._remembered: dict[bytes, Session | None] = {}
-        self._memorable = False  # whether the last answered request may be remembered
+        self._renderer = ReadRenderer(self._service, varies=self._varies)
+        self._request_memo: dict[bytes, Session | None] = {}
+        self._can_remember = False  # whether the last answered request may be remembered
         self._session: Session | None = None  # of that request
 
     def serve_repeated_read(self, data: bytes, peer: Peer) -> bytes | None:  # noqa: PLR0911  # each step that it is spared is an answer sooner
         """Return the answer if the bytes are a remembered read, apart from its GUID; else None."""
         rest = data[_END:]
-        if rest not in self._remembered or data[:_BEGIN] != _START:
+        if rest not in self._request_memo or data[:_BEGIN] != _START:
             return None
-        login = self._remembered[rest]
-        if login is not None and not login.is_usable():
+        session = self._request_memo[rest]
+        if session is not None and not session.is_usable():
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # may be no valid GUID; then no record is found
         if self._records_reads or self._in_flight.draining:
             if _GUID.fullmatch(guid) is None:
                 return None
-            return self._read("GET", guid, {}, peer.remote_ip, login, secure=peer.secure, is_counted=False)
-        begun = perf_counter()
+            return self._read("GET", guid, {}, peer.remote_ip, session, secure=peer.secure, is_counted=False)
+        start = perf_counter()
         try:
-            record = self._service.get_nowait(guid, ANYONE if login is None else login.caller)
+            record = self._service.get_nowait(guid, ANYONE if session is None else session.caller)
         except (NotFound, Expired) as error:
-            if _GUID.fullmatch(guid) is None or not _may_ask(login):
+            if _GUID.fullmatch(guid) is None or not _try_spend(session):
                 return None
-            more = rate_limit_header_lines(login)
-            reply = replies.serialize_problem(error, draw(), more=more, secure=peer.secure, varies=self._varies)
-            self._metrics.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - begun)
-            return reply
+            extra_lines = rate_limit_header_lines(session)
+            response_bytes = responses.serialize_problem(
+                error, draw(), extra_lines=extra_lines, secure=peer.secure, varies=self._varies
+            )
+            self._metrics.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - start)
+            return response_bytes
         except GuidsvcError:
             return None  # the handler meets the same error and reports it
-        if record is None or not _may_ask(login):
+        if record is None or not _try_spend(session):
             return None
-        reply = self._reads.render(record, draw(), begun, rate_limit_header_lines(login), secure=peer.secure)
-        seconds = perf_counter() - begun
+        response_bytes = self._renderer.render(
+            record, draw(), start, rate_limit_header_lines(session), secure=peer.secure
+        )
+        seconds = perf_counter() - start
         if seconds <= QUICK_SECONDS:
-            quick = self._quick
-            quick.count += 1
-            quick.seconds += seconds
+            quick_reads = self._quick_reads
+            quick_reads.count += 1
+            quick_reads.seconds += seconds
         else:
             self._metrics.done(ROUTE, "GET", OK, seconds)
-        return reply
+        return response_bytes
 
     def remember_request(self, data: bytes) -> None:
         """Remember the ending of `data`, which must be exactly the last answered request."""
-        if self._memorable and len(data) <= _END + _REMEMBERED_BYTES and data.startswith(_START):
-            if len(self._remembered) == _REMEMBERED:
-                self._remembered.clear()
-            self._remembered[data[_END:]] = self._session
+        if self._can_remember and len(data) <= _END + _MAX_ENDING_BYTES and data.startswith(_START):
+            if len(self._request_memo) == _MAX_REQUESTS:
+                self._request_memo.clear()
+            self._request_memo[data[_END:]] = self._session
 
     def dispatch(
-        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
+        self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "bytes | DirectRequest | ShedRequest | None":
         """Return the answer; or the request, if it needs no handler; or None, if it needs one."""
-        self._memorable = False
-        found = _TARGET.fullmatch(target)
-        if found is None:
-            return self._refused(method, target, headers, parser, peer) if self.admission.is_contended else None
-        kept = fast_path_headers(headers, parser, self._long, self._names)
-        if kept is None:
+        self._can_remember = False
+        match = _TARGET.fullmatch(target)
+        if match is None:
+            return self._shed(method, target, raw_headers, parser, peer) if self.admission.is_contended else None
+        headers = fast_path_headers(raw_headers, parser, self._disqualifying_headers, self._host_names)
+        if headers is None:
             return None
-        name, guid = method.decode(), found[1].decode()
-        remote, secure = self._client(kept, peer)
+        name, guid = method.decode(), match[1].decode()
+        address, secure = self._client(headers, peer)
         if name in _SENDS:
-            return self._direct(EligibleRequest(name, guid, kept, remote, secure)) if has_small_body(kept) else None
-        if name not in ACTIONS or "Content-Length" in kept:
+            return (
+                self._direct(EligibleRequest(name, guid, headers, address, secure)) if has_small_body(headers) else None
+            )
+        if name not in ACTIONS or "Content-Length" in headers:
             return None
-        login = self._pipeline.cached_session(kept.get("Authorization")) if self._is_access_controlled else None
-        known = not self._is_access_controlled or (login is not None and login.caller.may(_READ_SCOPE))
-        reply = None
-        if known and name != "DELETE" and "If-Match" not in kept:
-            reply = self._read(name, guid, kept, remote, login, secure=secure)
-        if reply is None:
-            return self._direct(EligibleRequest(name, guid, kept, remote, secure, login))
-        plain = name == "GET" and kept.keys() <= (_IDLE if self._proxies.any else _FORWARDED)
-        self._memorable, self._session = plain, login
-        return reply
+        session = self._pipeline.cached_session(headers.get("Authorization")) if self._is_access_controlled else None
+        is_authorized = not self._is_access_controlled or (session is not None and session.caller.may(_READ_SCOPE))
+        response_bytes = None
+        if is_authorized and name != "DELETE" and "If-Match" not in headers:
+            response_bytes = self._read(name, guid, headers, address, session, secure=secure)
+        if response_bytes is None:
+            return self._direct(EligibleRequest(name, guid, headers, address, secure, session))
+        is_plain_read = name == "GET" and headers.keys() <= (_NEUTRAL if self._proxies.any else _FORWARDED)
+        self._can_remember, self._session = is_plain_read, session
+        return response_bytes
 
     def _direct(self, request: EligibleRequest) -> DirectRequest:
         return DirectRequest(self._pipeline, self._shedder, request)
 
-    def _client(self, kept: Mapping[str, str], peer: Peer) -> tuple[str, bool]:
+    def _client(self, headers: Mapping[str, str], peer: Peer) -> tuple[str, bool]:
         """Return the client's address, and whether it uses TLS."""
         if not self._proxies.any:
             return peer.remote_ip, peer.secure
-        scheme = self._proxies.scheme(peer.remote_ip, kept.get("X-Forwarded-Proto"), peer.protocol)
-        return self._proxies.client(peer.remote_ip, kept.get("X-Forwarded-For")), scheme == "https"
+        scheme = self._proxies.scheme(peer.remote_ip, headers.get("X-Forwarded-Proto"), peer.protocol)
+        return self._proxies.client(peer.remote_ip, headers.get("X-Forwarded-For")), scheme == "https"
 
-    def _refused(
-        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: Peer
+    def _shed(
+        self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "ShedRequest | None":
         """Return a request to reject, if it needs a handler, has a small body, and finds no admission slot."""
-        kept = fast_path_headers(headers, parser, self._long, self._names)
-        if kept is None or not has_small_body(kept) or not requires_admission(target) or method == b"OPTIONS":
+        headers = fast_path_headers(raw_headers, parser, self._disqualifying_headers, self._host_names)
+        if headers is None or not has_small_body(headers) or not requires_admission(target) or method == b"OPTIONS":
             return None
         if self._in_flight.draining:
             return None
-        remote, secure = self._client(kept, peer)
-        if not self.admission.is_full_for(self._pipeline.probable_caller(kept.get("Authorization"), remote)):
+        address, secure = self._client(headers, peer)
+        if not self.admission.is_full_for(self._pipeline.probable_caller(headers.get("Authorization"), address)):
             return None
         path = target.partition(b"?")[0].decode("latin-1")
-        return ShedRequest(self._shedder, method.decode(), path, kept.get("X-Request-Id"), remote, secure=secure)
+        return ShedRequest(self._shedder, method.decode(), path, headers.get("X-Request-Id"), address, secure=secure)
 
     def _read(  # noqa: PLR0913  # all facts about a request
         self,
         method: str,
         guid: str,
-        kept: Mapping[str, str],
-        remote: str,
-        login: Session | None,
+        headers: Mapping[str, str],
+        address: str,
+        session: Session | None,
         *,
         secure: bool,
         is_counted: bool = True,
@@ -188,45 +194,53 @@ class FastPathDispatcher:
         """
         if self._in_flight.draining:
             return None
-        begun, misses = perf_counter(), self._cache.misses
-        name, head, source = request_id_for(kept), method == "HEAD", None
-        trace = RequestTrace(name, remote) if self._has_diagnostics else None
+        start, misses = perf_counter(), self._cache.misses
+        name, is_head, source = request_id_for(headers), method == "HEAD", None
+        trace = RequestTrace(name, address) if self._has_diagnostics else None
         token = None if trace is None else CURRENT.set(trace)
         try:
-            wanted = conditions.parse(kept)
-            record = self._service.get_nowait(guid, ANYONE if login is None else login.caller)
+            preconditions = conditions.parse(headers)
+            record = self._service.get_nowait(guid, ANYONE if session is None else session.caller)
         except (NotFound, Expired, InvalidRequest) as error:
-            if not (is_counted or _may_ask(login)):
+            if not (is_counted or _try_spend(session)):
                 return None
             status = problems.problem_of(error).status
             if trace is not None:
                 trace.is_opaque = isinstance(error, NotFound)
-            more = rate_limit_header_lines(login) if trace is None else self._extra_lines(login, None, trace, begun)
-            reply = replies.serialize_problem(error, name, head=head, more=more, secure=secure, varies=self._varies)
+            extra_lines = (
+                rate_limit_header_lines(session) if trace is None else self._extra_lines(session, None, trace, start)
+            )
+            response_bytes = responses.serialize_problem(
+                error, name, head=is_head, extra_lines=extra_lines, secure=secure, varies=self._varies
+            )
         except GuidsvcError:
             return None
         else:
-            if record is None or not (is_counted or _may_ask(login)):
+            if record is None or not (is_counted or _try_spend(session)):
                 return None
-            status = OK if wanted is UNCONDITIONAL or wanted.hold(record) else NOT_MODIFIED
+            status = OK if preconditions is UNCONDITIONAL or preconditions.hold(record) else NOT_MODIFIED
             source = self._cache.source(misses)
-            more = rate_limit_header_lines(login) if trace is None else self._extra_lines(login, source, trace, begun)
-            if status == OK and not head:
-                reply = self._reads.render(record, name, begun, more, secure=secure)
+            extra_lines = (
+                rate_limit_header_lines(session) if trace is None else self._extra_lines(session, source, trace, start)
+            )
+            if status == OK and not is_head:
+                response_bytes = self._renderer.render(record, name, start, extra_lines, secure=secure)
             else:
-                answer = record_response(self._service, GuidRequest(method, guid, kept, bytes), status, record)
-                reply = replies.serialize(answer, name, head=head, more=more, secure=secure, varies=self._varies)
+                response = record_response(self._service, GuidRequest(method, guid, headers, bytes), status, record)
+                response_bytes = responses.serialize(
+                    response, name, head=is_head, extra_lines=extra_lines, secure=secure, varies=self._varies
+                )
         finally:
             if token is not None:
                 CURRENT.reset(token)
-        seconds = perf_counter() - begun
-        self._pipeline.record_completion(ROUTE, method, f"/guid/{guid}", status, seconds, name, remote, source)
-        return reply
+        seconds = perf_counter() - start
+        self._pipeline.record_completion(ROUTE, method, f"/guid/{guid}", status, seconds, name, address, source)
+        return response_bytes
 
-    def _extra_lines(self, session: Session | None, source: str | None, trace: RequestTrace, begun: float) -> str:
-        return self._pipeline.extra_header_lines(session, source, trace, perf_counter() - begun)
+    def _extra_lines(self, session: Session | None, source: str | None, trace: RequestTrace, start: float) -> str:
+        return self._pipeline.extra_header_lines(session, source, trace, perf_counter() - start)
 
 
-def _may_ask(login: Session | None) -> bool:
+def _try_spend(session: Session | None) -> bool:
     """Spend one request of the caller's rate limit; if False, the handler sends the rejection."""
-    return login is None or login.allowance.try_spend()
+    return session is None or session.allowance.try_spend()

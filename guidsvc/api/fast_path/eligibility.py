@@ -11,7 +11,7 @@ from guidsvc.server.protocol.request import RawHeaders
 
 DISQUALIFYING_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
 """Headers that only a handler supports. Where CORS is enabled, so is Origin."""
-_KEPT = {
+_HONOURED = {
     b"authorization": "Authorization",
     b"connection": "Connection",
     b"x-request-id": "X-Request-Id",
@@ -27,38 +27,40 @@ _KEPT = {
 
 
 def fast_path_headers(
-    headers: RawHeaders, parser: HttpRequestParser, long: frozenset[bytes], names: HostNames
+    raw_headers: RawHeaders, parser: HttpRequestParser, disqualifying: frozenset[bytes], host_names: HostNames
 ) -> dict[str, str] | None:
     """Return the headers that the fast path honours, or None if the request needs a handler."""
-    kept: dict[str, str] = {}
+    headers: dict[str, str] = {}
     hosts = 0
-    for name, value in headers:
+    for name, value in raw_headers:
         lower = name.lower()
         if lower == b"host":
             hosts += 1
-            if names.plain.fullmatch(value) is None:
+            if host_names.plain.fullmatch(value) is None:
                 return None
-        elif lower in _KEPT:
-            known = _KEPT[lower]
-            if known in kept:
+        elif lower in _HONOURED:
+            canonical = _HONOURED[lower]
+            if canonical in headers:
                 return None
-            kept[known] = value.decode("latin-1")
-        elif lower in long:
+            headers[canonical] = value.decode("latin-1")
+        elif lower in disqualifying:
             return None
     if hosts != 1 or not parser.should_keep_alive():
         return None
-    if "Connection" in kept and (kept["Connection"].lower() != "keep-alive" or parser.get_http_version() != "1.1"):
+    if "Connection" in headers and (
+        headers["Connection"].lower() != "keep-alive" or parser.get_http_version() != "1.1"
+    ):
         return None
-    return kept
+    return headers
 
 
-def has_small_body(kept: Mapping[str, str]) -> bool:
+def has_small_body(headers: Mapping[str, str]) -> bool:
     """Whether the body is within the limit of a record; llhttp has checked that the length is a number."""
-    length = kept.get("Content-Length", "0")
+    length = headers.get("Content-Length", "0")
     return len(length) <= len(str(body.MAX_BYTES)) and int(length) <= body.MAX_BYTES
 
 
-def request_id_for(kept: Mapping[str, str]) -> str:
+def request_id_for(headers: Mapping[str, str]) -> str:
     """Return the request id: the client's if valid, else a new one."""
-    given = kept.get("X-Request-Id")
-    return draw() if given is None else request_id(given)
+    client_id = headers.get("X-Request-Id")
+    return draw() if client_id is None else request_id(client_id)

@@ -6,7 +6,7 @@ Rejections within one second differ only in their request id, so they are render
 import time
 
 from guidsvc.api.contract import problems
-from guidsvc.api.execution import responses as replies
+from guidsvc.api.execution import responses
 from guidsvc.api.execution.guid_actions import ROUTE
 from guidsvc.api.execution.pipeline import LOGGED_PATH, OTHER, RequestPipeline
 from guidsvc.errors import Overloaded
@@ -27,26 +27,28 @@ class LoadShedder:
         self._date = ""  # of the rendered rejections
         self._parts: dict[bool, list[bytes]] = {}  # keyed by whether TLS is used
 
-    def answer(self, method: str, path: str, given: str | None, remote: str, *, secure: bool = False) -> bytes:
-        """Return the rejection; `given` is the client's request id, `secure` whether the request used TLS."""
-        begun, error = time.perf_counter(), self._pipeline.admission.refuse()
-        name = draw() if given is None else request_id(given)
-        reply = self._reply(error, method, name, secure=secure)
-        seconds = time.perf_counter() - begun
+    def reject(self, method: str, path: str, client_id: str | None, remote: str, *, secure: bool = False) -> bytes:
+        """Return the rejection; `client_id` is the client's request id, `secure` whether the request used TLS."""
+        start, error = time.perf_counter(), self._pipeline.admission.refuse()
+        id_ = draw() if client_id is None else request_id(client_id)
+        response_bytes = self._render(error, method, id_, secure=secure)
+        seconds = time.perf_counter() - start
         logged = path[:LOGGED_PATH]
-        self._pipeline.record_completion(_route(path), method, logged, _STATUS, seconds, name, remote, None)
-        return reply
+        self._pipeline.record_completion(_route(path), method, logged, _STATUS, seconds, id_, remote, None)
+        return response_bytes
 
-    def _reply(self, error: Overloaded, method: str, name: str, *, secure: bool) -> bytes:
-        if method == "HEAD" or len(name) != len(_ID):
-            return replies.serialize_problem(error, name, head=method == "HEAD", secure=secure, varies=self._varies)
+    def _render(self, error: Overloaded, method: str, id_: str, *, secure: bool) -> bytes:
+        if method == "HEAD" or len(id_) != len(_ID):
+            return responses.serialize_problem(error, id_, head=method == "HEAD", secure=secure, varies=self._varies)
         if self._date != http_date():
             self._date = http_date()
             self._parts = {
-                kind: replies.serialize_problem(error, _ID, secure=kind, varies=self._varies).split(_ID.encode())
-                for kind in (False, True)
+                is_secure: responses.serialize_problem(error, _ID, secure=is_secure, varies=self._varies).split(
+                    _ID.encode()
+                )
+                for is_secure in (False, True)
             }
-        return name.encode().join(self._parts[secure])
+        return id_.encode().join(self._parts[secure])
 
 
 def _route(path: str) -> str:
@@ -59,15 +61,15 @@ def _route(path: str) -> str:
 class ShedRequest:
     """A request to be rejected once its body has arrived."""
 
-    __slots__ = ("_given", "_method", "_path", "_refusals", "_remote", "_secure", "last")
+    __slots__ = ("_client_id", "_method", "_path", "_remote", "_secure", "_shedder", "last")
 
     def __init__(
-        self, refusals: LoadShedder, method: str, path: str, given: str | None, remote: str, *, secure: bool
+        self, shedder: LoadShedder, method: str, path: str, client_id: str | None, remote: str, *, secure: bool
     ) -> None:
-        self._refusals = refusals
+        self._shedder = shedder
         self._method = method
         self._path = path
-        self._given = given
+        self._client_id = client_id
         self._remote = remote
         self._secure = secure
         self.last = False
@@ -75,9 +77,9 @@ class ShedRequest:
 
     def reject_if_overloaded(self) -> bytes:
         """Return the rejection."""
-        return self._refusals.answer(self._method, self._path, self._given, self._remote, secure=self._secure)
+        return self._shedder.reject(self._method, self._path, self._client_id, self._remote, secure=self._secure)
 
-    async def respond(self, sent: bytes) -> bytes:  # noqa: ARG002  # as every request has it
+    async def respond(self, body: bytes) -> bytes:  # noqa: ARG002  # as every request has it
         """Return the rejection."""
         return self.reject_if_overloaded()
 

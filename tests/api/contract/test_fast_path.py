@@ -273,11 +273,11 @@ async def test_when_the_service_is_about_to_end_the_short_way_ends_connections_t
 def test_the_heads_that_are_remembered_are_bounded() -> None:
     service_of_none = cast(GuidService, SimpleNamespace(get_nowait=None))
     way = FastPathDispatcher(request_pipeline(service=service_of_none))
-    way._memorable = True
+    way._can_remember = True
     for number in range(2000):
         way.remember_request(
             b"GET /guid/" + b"A" * 32 + b" HTTP/1.1\r\nX-%d: %b\r\n\r\n" % (number, b"x" * (number % 1100))
         )
 
-    assert 0 < len(way._remembered) <= 256
-    assert max(map(len, way._remembered)) <= 1024
+    assert 0 < len(way._request_memo) <= 256
+    assert max(map(len, way._request_memo)) <= 1024

@@ -153,7 +153,7 @@ async def test_a_refusal_for_lack_of_room_protects_like_any_reply(
     expected_logs.add("overload")
     refusals = LoadShedder(request_pipeline())
     for _ in range(2):
-        head = refusals.answer("GET", AT, given, "127.0.0.1", secure=secure).partition(b"\r\n\r\n")[0]
+        head = refusals.reject("GET", AT, given, "127.0.0.1", secure=secure).partition(b"\r\n\r\n")[0]
         assert b"\r\nX-Content-Type-Options: nosniff\r\n" in head
         assert b"\r\nX-Frame-Options: DENY\r\n" in head
         assert (b"\r\nStrict-Transport-Security: max-age=31536000\r\n" in head) is secure
