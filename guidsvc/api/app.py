@@ -10,7 +10,7 @@ from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.api.parsing.query import bound_parsing
 from guidsvc.api.request_log import log_function
 from guidsvc.api.resources.batch import BatchHandler
-from guidsvc.api.resources.batch_slots import BatchPlaces
+from guidsvc.api.resources.batch_slots import BatchSlots
 from guidsvc.api.resources.guid import GuidHandler
 from guidsvc.api.resources.guid_collection import GuidsHandler
 from guidsvc.api.resources.health import LiveHandler, ReadyHandler, RootHandler, VersionHandler
@@ -35,7 +35,7 @@ def make_routes() -> list[Route]:
     document = Document(routes)  # rendered on first use, when the list is complete
     routes += [
         Route("/guid", GuidsHandler),
-        Route("/guid:batch", BatchHandler, {"places": BatchPlaces()}),
+        Route("/guid:batch", BatchHandler, {"slots": BatchSlots()}),
         Route(ROUTE, GuidHandler),
         Route("/keys", KeysHandler),
         Route("/keys/{id}", KeyHandler),

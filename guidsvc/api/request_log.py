@@ -17,7 +17,7 @@ def log_function(pipeline: RequestPipeline, routes: list[Route]) -> Callable[[Re
         ServerWideOptions: "*",
     }
 
-    def answered(handler: RequestHandler) -> None:
+    def log_request(handler: RequestHandler) -> None:
         source = handler.source if isinstance(handler, Handler) else None
         if isinstance(handler, Handler) and handler.is_cut_off:
             return  # no response was sent
@@ -33,4 +33,4 @@ def log_function(pipeline: RequestPipeline, routes: list[Route]) -> Callable[[Re
             source,
         )
 
-    return answered
+    return log_request

@@ -21,7 +21,7 @@ class Route(NamedTuple):
 
     path: str
     handler: type[Handler]
-    needs: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
     @property
     def parameters(self) -> list[str]:
@@ -30,7 +30,7 @@ class Route(NamedTuple):
 
     def rule(self) -> URLSpec:
         """Return the Tornado rule. A parameter is never empty and contains no slash."""
-        return URLSpec(_PARAMETER.sub("([^/]+)", re.escape(self.path)), self.handler, self.needs)
+        return URLSpec(_PARAMETER.sub("([^/]+)", re.escape(self.path)), self.handler, self.arguments)
 
 
 class RoutedApplication(ApiApplication):
@@ -39,7 +39,7 @@ class RoutedApplication(ApiApplication):
     def __init__(self, pipeline: RequestPipeline, routes: Sequence[Route], **settings: Any) -> None:
         super().__init__(pipeline, [route.rule() for route in routes], **settings)
         self.routes = routes
-        self._names = pipeline.context.host_names
+        self._host_names = pipeline.context.host_names
         self._exact = {route.path: route for route in routes if not route.parameters}
         self._prefixes = {
             route.path.partition("{")[0]: route
@@ -48,17 +48,17 @@ class RoutedApplication(ApiApplication):
         }
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
-        if not self._names.accepts(request):
+        if not self._host_names.accepts(request):
             return self.get_handler_delegate(request, Misdirected)
         if not request.path.startswith("/"):
             return self._find_otherwise(request, **kwargs)
         route = self._exact.get(request.path)
         if route is not None:
-            return self.get_handler_delegate(request, route.handler, route.needs)
+            return self.get_handler_delegate(request, route.handler, route.arguments)
         prefix, slash, last = request.path.rpartition("/")
         route = self._prefixes.get(prefix + slash)
         if route is not None and last and "%" not in last:
-            return self.get_handler_delegate(request, route.handler, route.needs, [last.encode("latin-1")])
+            return self.get_handler_delegate(request, route.handler, route.arguments, [last.encode("latin-1")])
         return super().find_handler(request, **kwargs)
 
     def _find_otherwise(self, request: HTTPServerRequest, **kwargs: Any) -> Any:

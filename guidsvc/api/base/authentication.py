@@ -11,10 +11,10 @@ from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.pipeline import RequestPipeline, queue_name
 from guidsvc.auth.authenticator import Session
 from guidsvc.domain.caller import ANYONE, Caller, Needs
-from guidsvc.runtime import cancel_scope as errand
+from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.cancel_scope import CancelScope
-from guidsvc.services import write_attempt as attempt
+from guidsvc.services import write_attempt
 
 
 class AuthenticatedHandler(RequestHandler):
@@ -23,13 +23,13 @@ class AuthenticatedHandler(RequestHandler):
     application: ApiApplication
     caller: Caller = ANYONE
     """The caller; ANYONE until authenticated."""
-    login: Session | None = None
+    session: Session | None = None
     """The caller's session, or None where access control is off."""
     confirms_after_body: ClassVar[bool] = True
     """Whether the session is confirmed again before the method runs: a body may arrive much later than the head."""
 
-    _errand: CancelScope | None = None  # of the work in progress
-    _gone = False  # the client has disconnected
+    _cancel_scope: CancelScope | None = None  # of the work in progress
+    _is_disconnected = False  # the client has disconnected
 
     @property
     def context(self) -> ApiContext:
@@ -58,28 +58,30 @@ class AuthenticatedHandler(RequestHandler):
         return None
 
     async def _log_in(self, authorization: str | None, needs: Needs) -> None:
-        address, taken = str(self.request.remote_ip), errand.CURRENT.get()
-        self._authorize(await self.pipeline.authenticate(authorization, address, taken), needs)
+        address, current = str(self.request.remote_ip), cancel_scope.CURRENT.get()
+        self._authorize(await self.pipeline.authenticate(authorization, address, current), needs)
 
     def release_slot(self) -> None:
         """Release the admission slot that the connection took; the request must wait for something else first."""
-        self.pipeline.release_slot(errand.CURRENT.get())
+        self.pipeline.release_slot(cancel_scope.CURRENT.get())
 
     def slot(self, *, patient: bool = False) -> Slot:
         """Return an admission slot for the request, or for one part of a long request."""
-        taken = errand.CURRENT.get()  # by the connection, or by an earlier call
-        self._errand = CancelScope() if taken is None or taken.begun else taken
-        self._errand.is_persistent = attempt.CURRENT.get() is not None  # work under a receipt continues
-        self._errand.left = self._errand.gone = self._gone and not self._errand.is_persistent
-        return self.pipeline.admission.slot(self._errand, self.queue_name, patient=patient)
+        current = cancel_scope.CURRENT.get()  # by the connection, or by an earlier call
+        self._cancel_scope = CancelScope() if current is None or current.begun else current
+        self._cancel_scope.is_persistent = write_attempt.CURRENT.get() is not None  # work under a receipt continues
+        self._cancel_scope.left = self._cancel_scope.gone = (
+            self._is_disconnected and not self._cancel_scope.is_persistent
+        )
+        return self.pipeline.admission.slot(self._cancel_scope, self.queue_name, patient=patient)
 
     @property
     def queue_name(self) -> str:
         """The admission queue of the request: the caller's owner, or its address where access control is off."""
-        return queue_name(self.login, str(self.request.remote_ip))
+        return queue_name(self.session, str(self.request.remote_ip))
 
     def _authorize(self, session: Session, needs: Needs) -> None:
-        self.login, self.caller = session, session.caller
+        self.session, self.caller = session, session.caller
         self.require_scope(needs)
         headers = self.request.headers
         # A GET may have a body, too.
@@ -91,19 +93,19 @@ class AuthenticatedHandler(RequestHandler):
         """Wrap the method, which Tornado calls once the body has arrived, so that the session is confirmed first."""
         method = getattr(self, name)
 
-        async def confirmed(*arguments: str) -> None:
+        async def confirm_and_run(*arguments: str) -> None:
             await self.confirm()
-            answered = method(*arguments)
-            if answered is not None:
-                await answered
+            awaitable = method(*arguments)
+            if awaitable is not None:
+                await awaitable
 
-        setattr(self, name, confirmed)
+        setattr(self, name, confirm_and_run)
 
     async def confirm(self) -> None:
         """Raise Unauthorized if the caller's key or token has ended or its rights have changed."""
-        await self.pipeline.confirm(self.login)
+        await self.pipeline.confirm(self.session)
 
     def require_scope(self, needs: Needs) -> None:
         """Raise Forbidden if the caller lacks the required access."""
-        if self.login is not None:
-            self.login.require_scope(needs)
+        if self.session is not None:
+            self.session.require_scope(needs)

@@ -73,14 +73,14 @@ class Handler(OutputHandler):
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """Finish the request. During shutdown, close the connection too if the header can still be sent."""
         self.add_extra_headers()
-        ends = self.pipeline.in_flight.draining and not self._headers_written
-        if not ends and not self._is_last:
+        is_closing = self.pipeline.in_flight.draining and not self._headers_written
+        if not is_closing and not self._is_last:
             return super().finish(chunk)
         connection: Any = self.request.connection
         self.set_header("Connection", "close")
-        sent = super().finish(chunk)
-        sent.add_done_callback(lambda _: connection.close())
-        return sent
+        future = super().finish(chunk)
+        future.add_done_callback(lambda _: connection.close())
+        return future
 
     def on_finish(self) -> None:
         self.pipeline.in_flight.discard(self)
@@ -88,9 +88,9 @@ class Handler(OutputHandler):
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
-        self._gone = True
-        if self._errand is not None:
-            self._errand.cancel(gone=True)
+        self._is_disconnected = True
+        if self._cancel_scope is not None:
+            self._cancel_scope.cancel(gone=True)
         if self._streaming is not None:
             self._streaming.cancel()
         self.pipeline.in_flight.discard(self)
@@ -106,12 +106,12 @@ class Handler(OutputHandler):
         if "PATCH" in self.allowed_methods():
             self.set_header("Accept-Patch", ", ".join(constants.PATCHES))
         cors = self.context.cors
-        given = self.request.headers
-        asked = given.get("Origin"), given.get("Access-Control-Request-Method")
-        for name, value in cors.preflight(*asked, self.allowed_methods()).items():
+        headers = self.request.headers
+        preflight = headers.get("Origin"), headers.get("Access-Control-Request-Method")
+        for name, value in cors.preflight(*preflight, self.allowed_methods()).items():
             self.set_header(name, value)
         self.clear_header("Content-Type")
-        self.reply(204)
+        self.respond(204)
 
     @classmethod
     def methods(cls) -> list[str]:
@@ -159,7 +159,7 @@ class Handler(OutputHandler):
     @property
     def is_cut_off(self) -> bool:
         """Whether shutdown closed the connection before the response."""
-        return self._gone and self.pipeline.in_flight.closed
+        return self._is_disconnected and self.pipeline.in_flight.closed
 
     def _translated(self, error: BaseException | None) -> BaseException:
         """Return the service's own error for Tornado's 405 and for a missing exception; else the error itself."""
@@ -168,6 +168,6 @@ class Handler(OutputHandler):
             if method not in KNOWN_METHODS:
                 return NotImplementedHere(f"No path serves this method; this one serves {self.allowed_methods()}.")
             return MethodNotAllowed(method, self.allowed_methods())
-        if error is None and self._gone:  # its task was cancelled
+        if error is None and self._is_disconnected:  # its task was cancelled
             return ClientDisconnected("its client has gone")
         return error or RuntimeError("an error without an exception")

@@ -30,9 +30,9 @@ class InputHandler(AuthenticatedHandler):
     def check_declared_size(self) -> None:
         """Raise TooLarge if Content-Length announces more than is read."""
         declared = self.request.headers.get("Content-Length", "")  # the server rejects one that is not a number
-        waits = self.request.headers.get("Expect", "").lower() == "100-continue"
-        most = self.max_bytes if waits else max(DISCARD_BYTES, self.max_bytes)
-        if declared.isdecimal() and (len(declared) > len(str(most)) or int(declared) > most):
+        expects_continue = self.request.headers.get("Expect", "").lower() == "100-continue"
+        max_bytes = self.max_bytes if expects_continue else max(DISCARD_BYTES, self.max_bytes)
+        if declared.isdecimal() and (len(declared) > len(str(max_bytes)) or int(declared) > max_bytes):
             raise self._too_large()
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -55,11 +55,11 @@ class InputHandler(AuthenticatedHandler):
         """Return the JSON body as a model, for paths without a GUID."""
         return body.read(str(self.request.method), self.request.headers, self.received, model, (constants.JSON,), None)
 
-    def check_type(self, *named: str) -> None:
+    def check_type(self, *media_types: str) -> None:
         """Reject a body whose media type is not one of these."""
         headers = self.request.headers
         content_type, encoding = headers.get("Content-Type"), headers.get("Content-Encoding")
-        body.check_type(str(self.request.method), content_type, encoding, named)
+        body.check_type(str(self.request.method), content_type, encoding, media_types)
 
     def received(self) -> bytes:
         """Return the raw body. Raise TooLarge if it exceeds `max_bytes`."""

@@ -29,20 +29,20 @@ class OutputHandler(InputHandler):
     _is_last = False  # the end of the connection ends the response: HTTP/1.0 has no other way to end a stream
     _streaming: asyncio.Task[None] | None = None  # cancelled when the client disconnects
 
-    def reply(self, status: int, content: bytes | dict[str, Any] | None = None) -> None:
+    def respond(self, status: int, content: bytes | dict[str, Any] | None = None) -> None:
         """Finish the request with a status and an optional JSON body, followed by a newline for terminals."""
         self.set_status(status)
         if content is not None:
             self.write((to_json(content) if isinstance(content, dict) else content) + b"\n")
         self.finish()
 
-    def send(self, answer: Response) -> None:
+    def send(self, response: Response) -> None:
         """Finish the request with a response."""
-        for name, value in answer.headers.items():
+        for name, value in response.headers.items():
             self.set_header(name, value)
-        if answer.body is None and answer.status != NOT_MODIFIED:
+        if response.body is None and response.status != NOT_MODIFIED:
             self.clear_header("Content-Type")
-        self.reply(answer.status, None if answer.body is None else answer.body.encode())
+        self.respond(response.status, None if response.body is None else response.body.encode())
 
     async def send_idempotent(
         self,
@@ -64,18 +64,18 @@ class OutputHandler(InputHandler):
         if request is None or not needs_receipt:
             self.send(await work(None))
             return
-        fresh: Response | None = None
+        new_response: Response | None = None
 
-        async def encoded(draws: GuidFactory | None) -> bytes:
-            nonlocal fresh
-            fresh = await work(draws)
-            return encode_response(fresh)
+        async def encode_new(guid_factory: GuidFactory | None) -> bytes:
+            nonlocal new_response
+            new_response = await work(guid_factory)
+            return encode_response(new_response)
 
         encoded_brief = None if brief is None else lambda: encode_response(brief())
-        stored, is_replayed = await self.context.idempotency.once(request, encoded, encoded_brief)
+        stored, is_replayed = await self.context.idempotency.once(request, encode_new, encoded_brief)
         if is_replayed:
             self.set_header(REPLAYED.name, "true")
-        self.send(await decode_response(stored) if fresh is None else fresh)
+        self.send(await decode_response(stored) if new_response is None else new_response)
 
     async def stream(self, parts: AsyncGenerator[bytes], *, is_confirmed: bool = True) -> None:
         """Finish the request with these parts, at the client's pace; stop if the client disconnects.
@@ -92,14 +92,14 @@ class OutputHandler(InputHandler):
                 self.finish()
             return
         self._streaming = asyncio.current_task()
-        first = True
+        is_first = True
         async with aclosing(parts):
             while True:
                 if is_confirmed:
                     await self.confirm()
-                async with self.slot(patient=not first):
+                async with self.slot(patient=not is_first):
                     part = await anext(parts, None)
-                first = False
+                is_first = False
                 if part is None:
                     break
                 self.write(part)
@@ -113,8 +113,8 @@ class OutputHandler(InputHandler):
 
     def vary(self, names: str) -> None:
         """Add request headers to Vary, beside those that every response has."""
-        always = self._headers.get("Vary")
-        self.set_header("Vary", names if always is None else f"{names}, {always}")
+        present = self._headers.get("Vary")
+        self.set_header("Vary", names if present is None else f"{names}, {present}")
 
     @property
     def source(self) -> str | None:
@@ -127,5 +127,5 @@ class OutputHandler(InputHandler):
             return
         self.trace.is_opaque |= self.get_status() == NOT_FOUND
         seconds = max(0.0, self.request.request_time())
-        for line in self.pipeline.extra_header_lines(self.login, self.source, self.trace, seconds).splitlines():
+        for line in self.pipeline.extra_header_lines(self.session, self.source, self.trace, seconds).splitlines():
             self.set_header(*line.split(": ", 1))

@@ -47,7 +47,7 @@ IDEMPOTENCY_KEY = Header(
     "and `\\\\` for `\\`.",
     {"type": "string", "pattern": r'^([!#-~]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'},
 )
-GIVEN_ID = Header(
+CLIENT_REQUEST_ID = Header(
     "X-Request-Id",
     "The request id to use in the log and in the response: 1 to 128 characters of `A-Z a-z 0-9 . _ -`. The service "
     "generates one if this is missing or malformed.",

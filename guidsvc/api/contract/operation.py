@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from guidsvc.api.contract.headers import GIVEN_ID, Header
+from guidsvc.api.contract.headers import CLIENT_REQUEST_ID, Header
 from guidsvc.domain.caller import Needs
 from guidsvc.http.constants import JSON
 
@@ -37,7 +37,7 @@ class OperationSpec:
     name: str
     """The operation id, from which generated clients take their method names: a verb in lower case, and a noun."""
     summary: str
-    answers: tuple[ResponseSpec, ...]
+    responses: tuple[ResponseSpec, ...]
     query: type[BaseModel] | None = None
     headers: tuple[Header, ...] = ()
     body: type[BaseModel] | None = None
@@ -54,15 +54,15 @@ class OperationSpec:
     @property
     def request_headers(self) -> tuple[Header, ...]:
         """The request headers of the operation."""
-        return (*self.headers, GIVEN_ID)
+        return (*self.headers, CLIENT_REQUEST_ID)
 
 
-def operation(name: str, summary: str, *answers: ResponseSpec, **more: Any) -> Callable[[_Method], _Method]:
-    """Declare the decorated method as an operation; `more` are further fields of its `OperationSpec`."""
-    described = OperationSpec(name, summary, answers, **more)
+def operation(name: str, summary: str, *responses: ResponseSpec, **fields: Any) -> Callable[[_Method], _Method]:
+    """Declare the decorated method as an operation; `fields` are further fields of its `OperationSpec`."""
+    spec = OperationSpec(name, summary, responses, **fields)
 
     def declare(method: _Method) -> _Method:
-        vars(method)["operation"] = described
+        vars(method)["operation"] = spec
         return method
 
     return declare
@@ -70,11 +70,11 @@ def operation(name: str, summary: str, *answers: ResponseSpec, **more: Any) -> C
 
 def needs_of(method: Callable[..., Any]) -> Needs | None:
     """Return what access control requires for a method; None if it is public, or not an operation."""
-    declared: OperationSpec | None = getattr(method, "operation", None)
-    return None if declared is None else declared.required_scope
+    spec: OperationSpec | None = getattr(method, "operation", None)
+    return None if spec is None else spec.required_scope
 
 
 def operation_of(method: Callable[..., Any]) -> OperationSpec:
     """Return the declaration of a method; AttributeError if it has none."""
-    declared: OperationSpec = method.operation  # type: ignore[attr-defined]  # set by the decorator `operation`
-    return declared
+    spec: OperationSpec = method.operation  # type: ignore[attr-defined]  # set by the decorator `operation`
+    return spec

@@ -111,16 +111,18 @@ def _challenge(error: errors.Unauthorized | errors.Forbidden) -> str:
     return f'{challenge}, error="invalid_token"' if error.invalid else challenge
 
 
-def render(error: BaseException, request_id: str, where: Mapping[str, Any] = MappingProxyType({})) -> bytes:
-    """Render the problem of this error as JSON, with the members of `where` added."""
-    return render_brief(error, request_id, _members(error) | dict(where))
+def render(error: BaseException, request_id: str, extra_members: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+    """Render the problem of this error as JSON, with the members of `extra_members` added."""
+    return render_brief(error, request_id, _members(error) | dict(extra_members))
 
 
-def render_brief(error: BaseException, request_id: str, where: Mapping[str, Any] = MappingProxyType({})) -> bytes:
-    """Render only the members that every problem has, with the members of `where` added."""
+def render_brief(
+    error: BaseException, request_id: str, extra_members: Mapping[str, Any] = MappingProxyType({})
+) -> bytes:
+    """Render only the members that every problem has, with the members of `extra_members` added."""
     code, status, title = problem_of(error)
     head = {"type": f"/problems/{code}", "title": title, "status": status, "code": code}
-    return to_json(head | {"detail": _detail(error), "request_id": request_id} | dict(where))
+    return to_json(head | {"detail": _detail(error), "request_id": request_id} | dict(extra_members))
 
 
 def _detail(error: BaseException) -> str:
@@ -128,7 +130,7 @@ def _detail(error: BaseException) -> str:
         case errors.InvalidRequest():
             return 'The request is invalid. Correct everything that "errors" lists.'
         case errors.Unavailable():
-            return f"{_why(error)} Nothing was changed; try again."
+            return f"{_reason(error)} Nothing was changed; try again."
         case errors.OutcomeUnknown():
             return "The store did not confirm the write, which may or may not take effect. Read before you try again."
         case _ if problem_of(error) is INTERNAL:
@@ -137,7 +139,7 @@ def _detail(error: BaseException) -> str:
             return str(error)
 
 
-def _why(error: errors.Unavailable) -> str:
+def _reason(error: errors.Unavailable) -> str:
     match error:
         case errors.Overloaded():
             return "The service is overloaded."
@@ -160,10 +162,10 @@ def _members(error: BaseException) -> dict[str, Any]:
 
 
 def _fault(fault: InvalidField) -> dict[str, str]:
-    return _where(fault) | {"detail": fault.detail}
+    return _location(fault) | {"detail": fault.detail}
 
 
-def _where(fault: InvalidField) -> dict[str, str]:
+def _location(fault: InvalidField) -> dict[str, str]:
     if fault.header is not None:
         return {"header": fault.header}
     return {"pointer": fault.pointer} if fault.parameter is None else {"parameter": fault.parameter}

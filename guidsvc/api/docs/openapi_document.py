@@ -15,8 +15,7 @@ from openapi_pydantic.util import PydanticSchema, construct_open_api_with_schema
 from pydantic import BaseModel, create_model
 
 import guidsvc
-from guidsvc.api.contract import headers, problems
-from guidsvc.api.contract import schemas as answers
+from guidsvc.api.contract import headers, problems, schemas
 from guidsvc.api.contract.headers import Header
 from guidsvc.api.contract.operation import OperationSpec, ResponseSpec, operation_of
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS, ProblemDoc
@@ -86,11 +85,11 @@ class Method(NamedTuple):
     @property
     def problems(self) -> Mapping[int, list[ProblemDoc]]:
         """The problems that the operation may return, by status."""
-        guarded = GUARDED if self.operation.required_scope else ()
-        codes = {problems.kind_of(error).code for error in (*self.operation.problems, *guarded, *ANYWHERE)}
+        access_problems = GUARDED if self.operation.required_scope else ()
+        codes = {problems.kind_of(error).code for error in (*self.operation.problems, *access_problems, *ANYWHERE)}
         possible = [explanation for code, explanation in EXPLANATIONS.items() if code in codes]
         possible.sort(key=lambda explanation: explanation.problem.status)
-        return {status: list(same) for status, same in groupby(possible, lambda each: each.problem.status)}
+        return {status: list(group) for status, group in groupby(possible, lambda each: each.problem.status)}
 
 
 def methods_of(route: Route) -> Iterator[Method]:
@@ -107,23 +106,23 @@ def _path(route: Route) -> oas.PathItem:
 
 def _operation(method: Method) -> oas.Operation:
     spec = method.operation
-    replies: Any = {str(answer.status): _answer(method, answer) for answer in spec.answers}
-    replies |= {str(status): _problem(method, kinds) for status, kinds in method.problems.items()}
-    more: dict[str, Any] = {} if spec.body is None else {"requestBody": _body(spec.body, spec)}
+    responses: Any = {str(response.status): _response(method, response) for response in spec.responses}
+    responses |= {str(status): _problem(method, kinds) for status, kinds in method.problems.items()}
+    optional: dict[str, Any] = {} if spec.body is None else {"requestBody": _body(spec.body, spec)}
     if spec.required_scope is not None:
-        more["security"] = [{}, {_KEY: []}]
+        optional["security"] = [{}, {_KEY: []}]
     return oas.Operation(
         tags=[method.route.handler.label],
         operationId=method.id,
         summary=spec.summary,
-        description=f"{method.description}{_needed(spec)}",
+        description=f"{method.description}{_scope_sentence(spec)}",
         parameters=[*_in_path(method), *_in_query(spec.query), *map(_in_header, spec.request_headers)],
-        responses=replies,
-        **more,
+        responses=responses,
+        **optional,
     )
 
 
-def _needed(spec: OperationSpec) -> str:
+def _scope_sentence(spec: OperationSpec) -> str:
     """Return the sentence about the scope that the operation requires."""
     if spec.required_scope is None:
         return ""
@@ -152,27 +151,27 @@ def _in_header(header: Header) -> oas.Parameter:
     return _parameter("header", header.name, header.schema | {"description": header.description})
 
 
-def _parameter(where: str, name: str, schema: Mapping[str, Any], **more: Any) -> oas.Parameter:
+def _parameter(location: str, name: str, schema: Mapping[str, Any], **optional: Any) -> oas.Parameter:
     bare = {key: value for key, value in schema.items() if key not in {"title", "description", "examples"}}
-    members = {"in": where, "name": name, "description": schema["description"], "schema": bare}
-    return oas.Parameter(**members | more)
+    members = {"in": location, "name": name, "description": schema["description"], "schema": bare}
+    return oas.Parameter(**members | optional)
 
 
 def _body(model: type[BaseModel], spec: OperationSpec) -> oas.RequestBody:
-    content = dict.fromkeys(spec.media_types, _content(model)) | _texts(spec.other)
+    content = dict.fromkeys(spec.media_types, _content(model)) | _text_types(spec.other)
     return oas.RequestBody(required=True, content=content)
 
 
 # Responses
 
 
-def _answer(method: Method, answer: ResponseSpec) -> oas.Response:
-    content = {} if answer.body is None else {JSON: _content(answer.body)}
-    content |= _texts(answer.other)
-    more: dict[str, Any] = {"content": content} if content and method.name != "HEAD" else {}
-    if answer.leads_to and more:
-        more["links"] = {name: _link(name) for name in answer.leads_to}
-    return oas.Response(description=answer.description, headers=_headers(*_EVERYWHERE, *answer.headers), **more)
+def _response(method: Method, response: ResponseSpec) -> oas.Response:
+    content = {} if response.body is None else {JSON: _content(response.body)}
+    content |= _text_types(response.other)
+    optional: dict[str, Any] = {"content": content} if content and method.name != "HEAD" else {}
+    if response.leads_to and optional:
+        optional["links"] = {name: _link(name) for name in response.leads_to}
+    return oas.Response(description=response.description, headers=_headers(*_EVERYWHERE, *response.headers), **optional)
 
 
 def _link(name: str) -> oas.Link:
@@ -185,12 +184,14 @@ def _problem(method: Method, kinds: list[ProblemDoc]) -> oas.Response:
         schema=shapes[0] if len(shapes) == 1 else {"oneOf": shapes},
         examples={kind.problem.code: {"summary": kind.problem.title, "value": kind.example} for kind in kinds},
     )
-    more: dict[str, Any] = {} if method.name == "HEAD" else {"content": {problems.CONTENT_TYPE: content}}
+    optional: dict[str, Any] = {} if method.name == "HEAD" else {"content": {problems.CONTENT_TYPE: content}}
     description = " ".join(f"`{kind.problem.code}`: {kind.when}" for kind in kinds)
-    return oas.Response(description=description, headers=_headers(*_EVERYWHERE, *_brought(method, kinds)), **more)
+    return oas.Response(
+        description=description, headers=_headers(*_EVERYWHERE, *_problem_headers(method, kinds)), **optional
+    )
 
 
-def _brought(method: Method, kinds: list[ProblemDoc]) -> Iterator[Header]:
+def _problem_headers(method: Method, kinds: list[ProblemDoc]) -> Iterator[Header]:
     """Yield the headers that responses with these problems have."""
     for name in {name for kind in kinds for name in problems.headers_of(kind.error)}:
         yield headers.ACCEPT_PATCH if name == "Accept" and method.name == "PATCH" else headers.OF_PROBLEMS[name]
@@ -210,9 +211,11 @@ def _content(model: type[BaseModel]) -> oas.MediaType:
     return _media(schema=_schema(model), **({"example": extra["examples"][0]} if "examples" in extra else {}))
 
 
-def _texts(texts: Mapping[str, str]) -> dict[str, oas.MediaType]:
+def _text_types(texts: Mapping[str, str]) -> dict[str, oas.MediaType]:
     """Return the media types that are not JSON, described as text."""
-    return {media: _media(schema={"type": "string", "description": what}) for media, what in texts.items()}
+    return {
+        media: _media(schema={"type": "string", "description": description}) for media, description in texts.items()
+    }
 
 
 def _media(**members: Any) -> oas.MediaType:
@@ -227,7 +230,7 @@ def _shape(explanation: ProblemDoc) -> type[BaseModel]:
     """Create the model of a problem type."""
     code, status, title = explanation.problem
     name = "".join(word.title() for word in code.split("-")) + "Problem"
-    shape = answers.PROBLEMS.get(code, answers.Problem)
+    shape = schemas.PROBLEMS.get(code, schemas.Problem)
     fixed: Any = {"type": f"/problems/{code}", "title": title, "status": status, "code": code}
     members: Any = {member: (Literal[value], ...) for member, value in fixed.items()}
     return create_model(name, __base__=shape, __doc__=explanation.when, **members)

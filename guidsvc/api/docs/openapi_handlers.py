@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
-from guidsvc.api.contract import schemas as answers
+from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import ETAG, IF_NONE_MATCH_HERE, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
-from guidsvc.api.docs.static_pages import HTML, NOT_MODIFIED, OF_PAGES, LastingHandler, read
+from guidsvc.api.docs.static_pages import HTML, NOT_MODIFIED, OF_PAGES, StaticHandler, read
 from guidsvc.api.routing import Route
 from guidsvc.http.constants import JSON
 
@@ -17,12 +17,12 @@ class Document:
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = routes
         self._content: bytes | None = None
-        self._making = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def read(self) -> bytes:
         """Return the document as JSON. Generating it takes most of a second, so it runs in a thread."""
         if self._content is None:
-            async with self._making:
+            async with self._lock:
                 if self._content is None:
                     self._content = await asyncio.to_thread(self._render)
         return self._content
@@ -33,7 +33,7 @@ class Document:
         return openapi.render(self._routes)
 
 
-class OpenApiHandler(LastingHandler):
+class OpenApiHandler(StaticHandler):
     """The OpenAPI document."""
 
     def initialize(self, document: Document) -> None:
@@ -42,18 +42,18 @@ class OpenApiHandler(LastingHandler):
     @operation(
         "getOpenapi",
         "Read this document",
-        ResponseSpec(200, "The OpenAPI document.", answers.Document, headers=always(ETAG)),
+        ResponseSpec(200, "The OpenAPI document.", schemas.Document, headers=always(ETAG)),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
     )
     async def get(self) -> None:
         """Return the description of the whole interface in OpenAPI 3.1."""
-        self.reply_lasting(await self._document.read(), JSON)
+        self.respond_static(await self._document.read(), JSON)
 
     head = get
 
 
-class DocsHandler(LastingHandler):
+class DocsHandler(StaticHandler):
     """The documentation page."""
 
     @operation(
@@ -65,6 +65,6 @@ class DocsHandler(LastingHandler):
     )
     async def get(self) -> None:
         """Return a page that shows this document and can send requests. It loads nothing from other hosts."""
-        self.reply_page(read("docs.html"))
+        self.respond_page(read("docs.html"))
 
     head = get

@@ -6,17 +6,17 @@ from string import Template
 
 from pydantic_core import to_json
 
-from guidsvc.api.contract import schemas as answers
+from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_HERE, REFERRER, VARY, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS, ProblemDoc
-from guidsvc.api.docs.static_pages import HTML, NOT_MODIFIED, LastingHandler, read
+from guidsvc.api.docs.static_pages import HTML, NOT_MODIFIED, StaticHandler, read
 from guidsvc.http.constants import JSON
 from guidsvc.http.errors import NoSuchPath
 from guidsvc.http.headers.negotiation import preferred
 
 
-class ProblemHandler(LastingHandler):
+class ProblemHandler(StaticHandler):
     """The explanation of a problem."""
 
     in_path = {
@@ -34,7 +34,7 @@ class ProblemHandler(LastingHandler):
         ResponseSpec(
             200,
             "The explanation.",
-            answers.Explanation,
+            schemas.Explanation,
             other={HTML: "The explanation as a page."},
             headers=(*always(ETAG, VARY), CONTENT_SECURITY, REFERRER),
         ),
@@ -48,9 +48,9 @@ class ProblemHandler(LastingHandler):
             raise NoSuchPath("No problem has this code: see the type of an error, or /openapi.json.")
         self.vary("Accept")
         if preferred(self.request.headers.get("Accept"), (JSON, HTML)) == HTML:
-            self.reply_page(page(EXPLANATIONS[code]))
+            self.respond_page(page(EXPLANATIONS[code]))
         else:
-            self.reply_lasting(to_json(json_members(EXPLANATIONS[code])) + b"\n", JSON)
+            self.respond_static(to_json(json_members(EXPLANATIONS[code])) + b"\n", JSON)
 
     head = get
 
@@ -64,6 +64,6 @@ def json_members(explanation: ProblemDoc) -> dict[str, object]:
 
 def page(explanation: ProblemDoc) -> bytes:
     """Return an explanation as an HTML page."""
-    words = json_members(explanation) | {"example": json.dumps(explanation.example, indent=2, ensure_ascii=False)}
-    escaped = {name: html.escape(str(value)) for name, value in words.items()}
+    members = json_members(explanation) | {"example": json.dumps(explanation.example, indent=2, ensure_ascii=False)}
+    escaped = {name: html.escape(str(value)) for name, value in members.items()}
     return Template(read("problem.html").decode()).substitute(escaped).encode()

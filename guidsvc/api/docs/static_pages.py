@@ -19,7 +19,7 @@ FILES = {
     "swagger-ui-bundle.js.LICENSE.txt": _PLAIN,
 }
 """The files of the pages, with their media types. No other file is ever read."""
-LASTING = "public, max-age=86400"
+CACHE_ONE_DAY = "public, max-age=86400"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -41,31 +41,33 @@ def etag_of(content: bytes) -> str:
     return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
-class LastingHandler(Handler):
+class StaticHandler(Handler):
     """Base class of handlers whose content changes only with the version of the service."""
 
     label = "about"
 
-    def reply_lasting(self, content: bytes, kind: str, cache_control: str = "no-cache") -> None:
+    def respond_static(self, content: bytes, media_type: str, cache_control: str = "no-cache") -> None:
         """Respond with content of this media type, or with 304 if the client has it."""
-        self.set_header("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)
+        self.set_header(
+            "Content-Type", f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
+        )
         self.set_header("Cache-Control", cache_control)
         etag = etag_of(content)
         self.set_header("ETag", etag)
         tags = self.request.headers.get("If-None-Match", "")
         if etag in tags or tags.strip() == "*":  # weak comparison; a hash is not part of other tags
-            self.reply(304)
+            self.respond(304)
         else:
             self.finish(content)
 
-    def reply_page(self, content: bytes) -> None:
+    def respond_page(self, content: bytes) -> None:
         """Respond with a page."""
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("Referrer-Policy", "no-referrer")
-        self.reply_lasting(content, HTML)
+        self.respond_static(content, HTML)
 
 
-class FileHandler(LastingHandler):
+class FileHandler(StaticHandler):
     """The files of the pages."""
 
     in_path = {
@@ -89,6 +91,6 @@ class FileHandler(LastingHandler):
         """Return a file of the documentation page."""
         if name not in FILES:
             raise NoSuchPath("Nothing is served at this path.")
-        self.reply_lasting(read(name), FILES[name], LASTING)
+        self.respond_static(read(name), FILES[name], CACHE_ONE_DAY)
 
     head = get

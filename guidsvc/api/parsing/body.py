@@ -58,26 +58,30 @@ _BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+([\[\]{}])', re.
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
-def check_type(method: str, content_type: str | None, content_encoding: str | None, named: tuple[str, ...]) -> None:
-    """Raise UnsupportedMediaType unless the body has one of the `named` types and no Content-Encoding.
+def check_type(
+    method: str, content_type: str | None, content_encoding: str | None, media_types: tuple[str, ...]
+) -> None:
+    """Raise UnsupportedMediaType unless the body has one of the `media_types` and no Content-Encoding.
 
     Except for POST, the type that `curl -d` sends and a missing type are accepted too. Pages of other sites can send
     such a POST without permission (CORS), so it must not be read as JSON.
     """
-    if content_type in named and content_encoding is None:  # the common case
+    if content_type in media_types and content_encoding is None:  # the common case
         return
     if (content_encoding or "identity").strip().lower() != "identity":
         raise UnsupportedMediaType(
-            method, "A body with a Content-Encoding is not accepted: send it without compression.", named
+            method, "A body with a Content-Encoding is not accepted: send it without compression.", media_types
         )
-    lenient = method != "POST"
-    if lenient and content_type is None:
+    is_lenient = method != "POST"
+    if is_lenient and content_type is None:
         return
-    given, parameters = media_type(content_type), (content_type or "").lower().split(";")[1:]
-    known = given in named or (lenient and given == CURL_DEFAULT)
-    if not known or any(_other_charset(parameter) for parameter in parameters if "charset" in parameter):
-        detail = f"{method} requires a body of {' or '.join(named)} in UTF-8: send Content-Type: {named[0]}."
-        raise UnsupportedMediaType(method, detail, named)
+    body_type, parameters = media_type(content_type), (content_type or "").lower().split(";")[1:]
+    is_accepted = body_type in media_types or (is_lenient and body_type == CURL_DEFAULT)
+    if not is_accepted or any(_other_charset(parameter) for parameter in parameters if "charset" in parameter):
+        detail = (
+            f"{method} requires a body of {' or '.join(media_types)} in UTF-8: send Content-Type: {media_types[0]}."
+        )
+        raise UnsupportedMediaType(method, detail, media_types)
 
 
 def _other_charset(parameter: str) -> bool:
@@ -90,11 +94,11 @@ def read(
     headers: Mapping[str, str],
     body: Callable[[], bytes],
     model: type[_Body],
-    named: tuple[str, ...],
+    media_types: tuple[str, ...],
     guid: str | None,
 ) -> _Body:
-    """Parse the body of a request into the model. Its type must be one of `named`; `guid` is the GUID of the path."""
-    check_type(method, headers.get("Content-Type"), headers.get("Content-Encoding"), named)
+    """Parse the body of a request into the model. Its type must be one of `media_types`; `guid` is that of the path."""
+    check_type(method, headers.get("Content-Type"), headers.get("Content-Encoding"), media_types)
     return parse(body(), model, {"guid": guid})
 
 
@@ -125,14 +129,14 @@ def decode(body: bytes) -> Any:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidRequest(InvalidField("", _json_fault(body, str(error)))) from error
-    if not (isinstance(value, dict) and len(value) == body.count(b":")) and _has_twins(body, value):
+    if not (isinstance(value, dict) and len(value) == body.count(b":")) and _has_duplicates(body, value):
         if len(body) <= MAX_NAMED_BYTES:
-            json.loads(body, object_pairs_hook=_refuse_twins)
+            json.loads(body, object_pairs_hook=_reject_duplicates)
         raise InvalidRequest(InvalidField("", "repeats a member of an object; send each member once"))
     return value
 
 
-def _has_twins(body: bytes, value: object) -> bool:
+def _has_duplicates(body: bytes, value: object) -> bool:
     """Whether an object in the body repeats a member. Its value, as JSON, then has fewer colons than the body."""
     colons = body.count(b":")
     if isinstance(value, dict) and len(value) + sum(len(v) for v in value.values() if isinstance(v, dict)) == colons:
@@ -143,20 +147,20 @@ def _has_twins(body: bytes, value: object) -> bool:
     return to_json(value).count(b":") < colons
 
 
-def _json_fault(body: bytes, found: str) -> str:
+def _json_fault(body: bytes, error: str) -> str:
     """Say why a body was not decoded: it is empty, exceeds a limit of the parser, or is not JSON."""
     if not body.strip(b" \t\r\n"):
         return "is empty; send a JSON object"
-    return next((f"{reason} ({found})" for sign, reason in _LIMITS.items() if sign in found), f"is not JSON: {found}")
+    return next((f"{reason} ({error})" for sign, reason in _LIMITS.items() if sign in error), f"is not JSON: {error}")
 
 
-def decode_operations(body: bytes, most: int) -> Any:
-    """Decode a large document of operations like `decode`; InvalidRequest if there are more than `most`.
+def decode_operations(body: bytes, max_operations: int) -> Any:
+    """Decode a large document of operations like `decode`; InvalidRequest if there are more than `max_operations`.
 
     The parser holds the GIL. So each operation is decoded separately, and the event loop can run after at most
     MAX_BYTES. An operation that is larger, or too costly to decode, is an InvalidRequest in the returned list.
     """
-    elements = _elements(body, most)
+    elements = _elements(body, max_operations)
     document = decode(_outline(body, elements))
     operations = document.get("operations") if isinstance(document, dict) else None
     if isinstance(operations, list):
@@ -169,11 +173,11 @@ def decode_operations(body: bytes, most: int) -> Any:
 
 def _outline(body: bytes, elements: Sequence[tuple[int, int]]) -> bytes:
     """Return the document with each operation replaced by `[number]`, so that no other list is at that level."""
-    parts, place = [], 0
+    parts, offset = [], 0
     for number, (start, end) in enumerate(elements):
-        parts += [body[place:start], b"[%d]" % number]
-        place = end
-    outline = b"".join([*parts, body[place:]])
+        parts += [body[offset:start], b"[%d]" % number]
+        offset = end
+    outline = b"".join([*parts, body[offset:]])
     if len(outline) > MAX_BYTES:
         raise InvalidRequest(
             InvalidField("", f"has over {MAX_BYTES} bytes outside of its operations; send only operations")
@@ -192,26 +196,26 @@ def _decode_operation(body: bytes, index: int) -> Any:
         raise InvalidRequest(*(fault._replace(pointer=f"/operations/{index}") for fault in error.faults)) from error
 
 
-def _elements(body: bytes, most: int) -> list[tuple[int, int]]:
+def _elements(body: bytes, max_operations: int) -> list[tuple[int, int]]:
     """Return the start and end of each object and list at the third level of a JSON text."""
     elements: list[tuple[int, int]] = []
-    depth = start = place = brackets = 0
-    while (found := _BRACKET.match(body, place)) is not None:
-        place = found.end()
+    depth = start = offset = brackets = 0
+    while (match := _BRACKET.match(body, offset)) is not None:
+        offset = match.end()
         brackets += 1
         if brackets > MAX_BRACKETS:
             most_values = MAX_BRACKETS // 2
             raise InvalidRequest(
                 InvalidField("", f"has over {most_values} objects and lists; send fewer, or send lines ({NDJSON})")
             )
-        depth += 1 if found[1] in b"[{" else -1
-        if depth == _LEVEL and found[1] in b"[{":
-            start = place - 1
-        elif depth == _LEVEL - 1 and found[1] in b"]}":
-            elements.append((start, place))
-            if len(elements) > most:
+        depth += 1 if match[1] in b"[{" else -1
+        if depth == _LEVEL and match[1] in b"[{":
+            start = offset - 1
+        elif depth == _LEVEL - 1 and match[1] in b"]}":
+            elements.append((start, offset))
+            if len(elements) > max_operations:
                 raise InvalidRequest(
-                    InvalidField("/operations", f"has over {most} operations; send them as lines ({NDJSON})")
+                    InvalidField("/operations", f"has over {max_operations} operations; send them as lines ({NDJSON})")
                 )
     return elements
 
@@ -231,13 +235,13 @@ def validate(value: object, model: type[_Body], context: dict[str, Any]) -> _Bod
         raise InvalidRequest(*(_fault(detail, read_only) for detail in error.errors(include_url=False))) from error
 
 
-def _refuse_twins(members: list[tuple[str, Any]]) -> None:
+def _reject_duplicates(members: list[tuple[str, Any]]) -> None:
     """Reject an object that repeats a member: parsers differ in which one they use (RFC 8259, 4)."""
-    seen: set[str] = set()
+    names: set[str] = set()
     for name, _ in members:
-        if name in seen:
+        if name in names:
             raise InvalidRequest(InvalidField("", f"repeats the member {name[:MAX_NAME]!r}; send each member once"))
-        seen.add(name)
+        names.add(name)
 
 
 def _fault(error: ErrorDetails, read_only: Collection[str]) -> InvalidField:

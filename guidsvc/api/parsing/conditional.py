@@ -13,7 +13,7 @@ _ITEM = rf"[ \t]*+(?:{_TAG}[ \t]*+)?+"
 _LIST = re.compile(rf"{_ITEM}(?:,{_ITEM})*+")
 _TAGS = re.compile(_TAG)
 
-MOST_TAGS = 100
+MAX_TAGS = 100
 _WRONG = 'must be * or a list of entity tags in quotes, such as "1795420608123"'
 
 
@@ -44,11 +44,11 @@ def _tags(value: str | None, fault: InvalidField, *, weak: bool) -> frozenset[st
         return None
     if value.strip() == "*":
         return ANY
-    if value.count(",") >= MOST_TAGS:
-        raise InvalidRequest(fault._replace(detail=f"may list at most {MOST_TAGS} entity tags"))
+    if value.count(",") >= MAX_TAGS:
+        raise InvalidRequest(fault._replace(detail=f"may list at most {MAX_TAGS} entity tags"))
     if _LIST.fullmatch(value) is None:
         raise InvalidRequest(fault)
-    found = _TAGS.findall(value)
-    if not found:
+    tags = _TAGS.findall(value)
+    if not tags:
         raise InvalidRequest(fault)
-    return frozenset(tag for weak_mark, tag in found if weak or not weak_mark)
+    return frozenset(tag for weak_mark, tag in tags if weak or not weak_mark)

@@ -24,9 +24,9 @@ def parse(
     keys = request.headers.get_list(IDEMPOTENCY_KEY.name)
     if not keys:
         return None
-    given = keys[0] if len(keys) == 1 else ""
-    quoted = _QUOTED.fullmatch(given)
-    if not quoted and not _BARE.fullmatch(given):
+    value = keys[0] if len(keys) == 1 else ""
+    quoted = _QUOTED.fullmatch(value)
+    if not quoted and not _BARE.fullmatch(value):
         raise InvalidRequest(
             InvalidField(
                 "",
@@ -34,13 +34,13 @@ def parse(
                 header=IDEMPOTENCY_KEY.name,
             )
         )
-    said = b"%b %b\n%b" % (str(request.method).encode(), str(request.uri).encode("latin-1", "replace"), body)
+    content = b"%b %b\n%b" % (str(request.method).encode(), str(request.uri).encode("latin-1", "replace"), body)
     conditions = {"if": request.headers.get_list("If-Match"), "unless": request.headers.get_list("If-None-Match")}
-    said += to_json(conditions) if any(conditions.values()) else b""
+    content += to_json(conditions) if any(conditions.values()) else b""
     return Request(
         caller=caller.owner,
-        key=_ESCAPED.sub(r"\1", quoted[1]) if quoted else given,
-        fingerprint=sha256(said).hexdigest(),
+        key=_ESCAPED.sub(r"\1", quoted[1]) if quoted else value,
+        fingerprint=sha256(content).hexdigest(),
         repeatable=repeatable,
         authority=caller.authority,
         queue_name=queue_name,

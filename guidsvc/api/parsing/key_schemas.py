@@ -40,7 +40,7 @@ class KeysQuery(NoQuery):
     )
 
     @property
-    def page(self) -> int:
+    def page_size(self) -> int:
         """The number of keys on a page."""
         return min(self.limit or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 

@@ -27,15 +27,15 @@ def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Que
     count = sum(map(len, arguments.values()))
     if count > MAX_PARAMETERS:
         raise InvalidRequest(InvalidField("", f"the query has {count} parameters; send at most {MAX_PARAMETERS}"))
-    named = {_name(name): values for name, values in arguments.items()}
-    twice = [name for name, values in named.items() if len(values) > 1]
-    if twice:
+    decoded = {_name(name): values for name, values in arguments.items()}
+    repeats = [name for name, values in decoded.items() if len(values) > 1]
+    if repeats:
         raise InvalidRequest(
-            *(InvalidField("", "is given more than once; send it once", parameter=name) for name in sorted(twice))
+            *(InvalidField("", "is given more than once; send it once", parameter=name) for name in sorted(repeats))
         )
-    texts = {name: _text(values[0]) for name, values in named.items()}
-    if strange := [name for name, text in texts.items() if text is None]:
-        raise InvalidRequest(*(InvalidField("", "is not valid UTF-8", parameter=name) for name in strange))
+    texts = {name: _text(values[0]) for name, values in decoded.items()}
+    if undecodable := [name for name, text in texts.items() if text is None]:
+        raise InvalidRequest(*(InvalidField("", "is not valid UTF-8", parameter=name) for name in undecodable))
     try:
         return model.model_validate(texts)
     except ValidationError as error:
@@ -49,12 +49,12 @@ def bound_parsing() -> None:
 
 def link_to_next(request: HTTPServerRequest, cursor: str) -> str:
     """Return the Link header of a list page: the URL of the next page, which begins at the cursor."""
-    given = {name: values[0] for name, values in request.query_arguments.items()}
-    return f'<{request.path}?{urlencode(given | {"cursor": cursor}, encoding="latin-1")}>; rel="next"'
+    parameters = {name: values[0] for name, values in request.query_arguments.items()}
+    return f'<{request.path}?{urlencode(parameters | {"cursor": cursor}, encoding="latin-1")}>; rel="next"'
 
 
-def _name(given: str) -> str:
-    return given.encode("latin-1").decode("utf-8", "replace")[:MAX_NAME]
+def _name(name: str) -> str:
+    return name.encode("latin-1").decode("utf-8", "replace")[:MAX_NAME]
 
 
 def _text(raw: bytes) -> str | None:

@@ -13,13 +13,13 @@ from typing import Any
 
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.base.input import DISCARD_BYTES
-from guidsvc.api.contract import schemas as answers
+from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, PREFERENCE_APPLIED, REPLAYED
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing.idempotency_key import reject_key
 from guidsvc.api.resources.batch_executor import BatchExecutor, is_change, is_repeatable
-from guidsvc.api.resources.batch_slots import BatchPlaces
+from guidsvc.api.resources.batch_slots import BatchSlots
 from guidsvc.api.resources.document_batch import DocumentBatch, operations_of
 from guidsvc.api.resources.guid import BAD_BODY, OF_KEYS
 from guidsvc.api.resources.line_batch import LineBatch
@@ -55,75 +55,77 @@ class BatchHandler(Handler):
 
     label = "guids"
     confirms_after_body = False  # a batch of lines has run by then; it confirms before each group instead
-    _performer: BatchExecutor
-    _applied: dict[str, str]
-    _is_rehearsal = False
+    _executor: BatchExecutor
+    _preference_headers: dict[str, str]
+    _is_dry_run = False
 
-    def initialize(self, places: BatchPlaces) -> None:
-        self._places = places
-        self._open = ExitStack()
-        self._share = self._open.enter_context(self.context.temporary_space.share())
-        self._fault: Exception | None = None
-        self._lines: LineBatch | None = None
-        self._alarm: asyncio.TimerHandle | None = None
-        self._deadline: asyncio.TimerHandle | None = None
-        self._discarded = 0
+    def initialize(self, slots: BatchSlots) -> None:
+        self._slots = slots
+        self._exit_stack = ExitStack()
+        self._share = self._exit_stack.enter_context(self.context.temporary_space.share())
+        self._error: Exception | None = None
+        self._line_batch: LineBatch | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._discarded_bytes = 0
         self._is_feeding = self._is_overdue = False
-        self._answering: asyncio.Task[None] | None = None
+        self._early_response: asyncio.Task[None] | None = None
 
     async def prepare(self) -> None:
         """Begin the request. A body of lines runs as it arrives, and an error is reported after the last line."""
-        in_lines = constants.media_type(self.request.headers.get("Content-Type")) == constants.NDJSON
+        is_ndjson = constants.media_type(self.request.headers.get("Content-Type")) == constants.NDJSON
         if self.request.method == "POST":
-            self.max_bytes = 2**60 if in_lines else MAX_BYTES
-        entering = super().prepare()
-        if entering is not None:
-            await entering
+            self.max_bytes = 2**60 if is_ndjson else MAX_BYTES
+        authentication = super().prepare()
+        if authentication is not None:
+            await authentication
         if self.request.method == "POST":
-            self._begin(in_lines=in_lines)
+            self._begin(is_ndjson=is_ndjson)
 
-    def _begin(self, *, in_lines: bool) -> None:
-        if self.login is not None:
+    def _begin(self, *, is_ndjson: bool) -> None:
+        if self.session is not None:
             self._share.owner = self.caller.owner
         try:
-            self._performer = performer = self._make_performer()
+            self._executor = executor = self._create_executor()
             self.check_type(constants.JSON, constants.NDJSON)
-            if in_lines:
+            if is_ndjson:
                 reject_key(self.request.headers, _NO_KEY)
-                self._lines = LineBatch(
-                    performer, self._open, self._group_place, self.confirm, self._share, self._reader_place
+                self._line_batch = LineBatch(
+                    executor, self._exit_stack, self._group_slot, self.confirm, self._share, self._reader_slot
                 )
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # both servers have it
-                self._deadline = asyncio.get_running_loop().call_later(self.context.batch_seconds, self._overdue)
-                self._expect_more()
+                self._deadline_timer = asyncio.get_running_loop().call_later(
+                    self.context.batch_seconds, self._on_deadline
+                )
+                self._start_idle_timer()
         except (InvalidRequest, UnsupportedMediaType) as error:
             if "Expect" in self.request.headers:
                 raise
-            self._fault, self.max_bytes = detached(error), MAX_BYTES
+            self._error, self.max_bytes = detached(error), MAX_BYTES
 
     @asynccontextmanager
-    async def _group_place(self, *, patient: bool = False) -> AsyncIterator[None]:
+    async def _group_slot(self, *, patient: bool = False) -> AsyncIterator[None]:
         """Hold a slot for a group of operations in the block; Overloaded if the first group waits too long."""
         async with (
-            self._place_within(self._places.groups, None if patient else GROUP_WAIT_SECONDS),
+            self._slot_within(self._slots.groups, None if patient else GROUP_WAIT_SECONDS),
             self.slot(patient=patient),
         ):
             yield
 
     @asynccontextmanager
-    async def _place_within(self, places: FairSemaphore, seconds: float | None) -> AsyncIterator[None]:
+    async def _slot_within(self, slots: FairSemaphore, seconds: float | None) -> AsyncIterator[None]:
         """Hold one of these slots in the block; Overloaded if none is free within `seconds`."""
         self.release_slot()
-        async with places.slot_within(self.queue_name, seconds, "too many batches are in progress"):
+        async with slots.slot_within(self.queue_name, seconds, "too many batches are in progress"):
             yield
 
-    def _reader_place(self) -> AbstractAsyncContextManager[None]:
+    def _reader_slot(self) -> AbstractAsyncContextManager[None]:
         """Return a slot for parsing on the event loop."""
-        return self._places.readers.slot(self.queue_name)
+        return self._slots.readers.slot(self.queue_name)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        if self._lines is not None:
-            return self._do_lines(self._lines, chunk)
+        if self._line_batch is not None:
+            return self._process_lines(self._line_batch, chunk)
         return super().data_received(chunk)
 
     @operation(
@@ -132,13 +134,13 @@ class BatchHandler(Handler):
         ResponseSpec(
             200,
             "A result for each operation, in order.",
-            answers.Results,
+            schemas.Results,
             other={constants.NDJSON: "For operations sent as lines: one result per line, as JSON."},
             headers=(PREFERENCE_APPLIED, REPLAYED),
         ),
         query=BatchQuery,
         headers=(PREFER_MINIMAL, IDEMPOTENCY_KEY),
-        body=answers.Batch,
+        body=schemas.Batch,
         other={constants.NDJSON: "Any number of operations, one per line, as JSON."},
         problems=(*BAD_BODY, *OF_KEYS, OutcomeUnknown),
         required_scope=KEY,
@@ -153,71 +155,71 @@ class BatchHandler(Handler):
         without `op` is a put, so you can write back a stream that you read with `GET /guid`. If a batch of lines ends
         early, the last line of the response gives the reason, and the first line that was not executed.
         """
-        self._expect_no_more()
-        self._end_clock()
-        if self._finished or self._answering is not None:
+        self._cancel_idle_timer()
+        self._cancel_deadline()
+        if self._finished or self._early_response is not None:
             return
-        if self._fault is not None:
-            raise self._fault
-        if self._lines is None:
-            await self._take_document()
+        if self._error is not None:
+            raise self._error
+        if self._line_batch is None:
+            await self._process_document()
         else:
-            await self._lines.end()
-            await self._answer_lines(self._lines)
+            await self._line_batch.end()
+            await self._send_results(self._line_batch)
 
-    async def _answer_lines(self, lines: LineBatch) -> None:
-        if lines.abandoned:
+    async def _send_results(self, lines: LineBatch) -> None:
+        if lines.is_abandoned:
             return
         self.set_header("Content-Type", constants.NDJSON)
-        for name, value in self._applied.items():
+        for name, value in self._preference_headers.items():
             self.set_header(name, value)
         await self.stream(lines.results(), is_confirmed=False)  # the caller was confirmed before each group
 
     def on_finish(self) -> None:
         super().on_finish()
-        self._end_clock()
-        self._forget()
+        self._cancel_deadline()
+        self._free_data()
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
-        self._expect_no_more()
-        self._end_clock()
-        self._forget()
+        self._cancel_idle_timer()
+        self._cancel_deadline()
+        self._free_data()
 
-    def _forget(self) -> None:
+    def _free_data(self) -> None:
         """Free the data of the request: reference cycles keep the handler in memory until garbage collection."""
-        self._fault = None
-        if self._lines is not None:
-            self._lines.abandon()
-        self._open.close()
+        self._error = None
+        if self._line_batch is not None:
+            self._line_batch.abandon()
+        self._exit_stack.close()
 
-    def _make_performer(self) -> BatchExecutor:
+    def _create_executor(self) -> BatchExecutor:
         query = self.read_query(BatchQuery)
         service = self.context.service.acting_for(self.caller)
         if query.validate_only == "true":
-            self._is_rehearsal = True
-            service = self._open.enter_context(service.dry_run(self._share))
+            self._is_dry_run = True
+            service = self._exit_stack.enter_context(service.dry_run(self._share))
         minimal = self.preferences().get("return") == "minimal"
-        self._applied = {"Preference-Applied": "return=minimal"} if minimal else {}
+        self._preference_headers = {"Preference-Applied": "return=minimal"} if minimal else {}
         return BatchExecutor(service, self.require_scope, self.request_id, full=query.view is not None, minimal=minimal)
 
-    async def _take_document(self) -> None:
+    async def _process_document(self) -> None:
         """Run a document in a slot: decoded, it takes many times its size, and its results take up to 4 MiB."""
         admission = self.context.admission
         is_small = len(self.received()) <= _CHUNK
         async with (
-            self._place_within(self._places.small_documents, admission.queue_seconds)
+            self._slot_within(self._slots.small_documents, admission.queue_seconds)
             if is_small
-            else self._place_within(self._places.documents, admission.budget_seconds)
+            else self._slot_within(self._slots.documents, admission.budget_seconds)
         ):
-            if self._gone:
+            if self._is_disconnected:
                 raise ClientDisconnected("its client has gone")
-            await self._do_document()
+            await self._execute_document()
 
-    async def _do_document(self) -> None:
+    async def _execute_document(self) -> None:
         await self.confirm()
         values = await self._read_document()
-        batch = DocumentBatch(values, self._performer, self._group_place, self.confirm, self._applied)
+        batch = DocumentBatch(values, self._executor, self._group_slot, self.confirm, self._preference_headers)
         await self.send_idempotent(
             batch.perform,
             repeatable=all(map(is_repeatable, values)),
@@ -228,7 +230,7 @@ class BatchHandler(Handler):
     def _needs_receipt(self, values: list[Any]) -> bool:
         """Whether the batch may change something. A batch that only reads is repeatable without a receipt."""
         may = self.caller.may(WRITE) or self.caller.may(DELETE)
-        return may and not self._is_rehearsal and any(map(is_change, values))
+        return may and not self._is_dry_run and any(map(is_change, values))
 
     async def _read_document(self) -> list[Any]:
         return operations_of(await self._decode(self.received()))
@@ -239,24 +241,24 @@ class BatchHandler(Handler):
         if len(text) <= _SMALL:
             return body.decode(text)
         self.release_slot()
-        async with self._reader_place():
+        async with self._reader_slot():
             document = body.decode(text)
             await asyncio.sleep(0)  # decode few documents per iteration of the event loop
         return document
 
-    async def _do_lines(self, lines: LineBatch, chunk: bytes) -> None:
+    async def _process_lines(self, lines: LineBatch, chunk: bytes) -> None:
         CURRENT.set(self.trace)  # the server calls this in another task
-        self._expect_no_more()
-        if self._finished or self._answering is not None:
+        self._cancel_idle_timer()
+        if self._finished or self._early_response is not None:
             return
-        if self._fault is None and not lines.has_ended:
+        if self._error is None and not lines.has_ended:
             await self._feed(lines, chunk)
         else:
-            self._discarded += len(chunk)
-        if self._is_overdue or self._discarded > DISCARD_BYTES:
-            await self._answer_early(lines)
-        elif not lines.abandoned:
-            self._expect_more()
+            self._discarded_bytes += len(chunk)
+        if self._is_overdue or self._discarded_bytes > DISCARD_BYTES:
+            await self._respond_early(lines)
+        elif not lines.is_abandoned:
+            self._start_idle_timer()
 
     async def _feed(self, lines: LineBatch, chunk: bytes) -> None:
         self._is_feeding = True
@@ -264,36 +266,36 @@ class BatchHandler(Handler):
             await lines.feed(chunk)
             await asyncio.sleep(0)  # let other requests run, whatever this client sends
         except Exception as error:  # noqa: BLE001  # `post` raises it when the client has sent everything
-            self._fault = detached(error) if isinstance(error, GuidsvcError) else error  # others are logged in full
+            self._error = detached(error) if isinstance(error, GuidsvcError) else error  # others are logged in full
         finally:
             self._is_feeding = False
 
-    async def _answer_early(self, lines: LineBatch) -> None:
+    async def _respond_early(self, lines: LineBatch) -> None:
         """Respond to a client that has not sent all of its lines, and close the connection."""
-        self._end_clock()
-        self._answering = asyncio.current_task()
-        if self._fault is not None:
-            self.send_error(exc_info=(type(self._fault), self._fault, None))
+        self._cancel_deadline()
+        self._early_response = asyncio.current_task()
+        if self._error is not None:
+            self.send_error(exc_info=(type(self._error), self._error, None))
         else:
-            await self._answer_lines(lines)
+            await self._send_results(lines)
 
-    def _overdue(self) -> None:
+    def _on_deadline(self) -> None:
         """End a batch of lines at its time limit."""
         self._is_overdue = True
-        if self._lines is not None and not self._finished:
-            self._lines.stop(DeadlineExceeded("the batch exceeded its time limit"))
+        if self._line_batch is not None and not self._finished:
+            self._line_batch.stop(DeadlineExceeded("the batch exceeded its time limit"))
             if not self._is_feeding:
-                self._expect_no_more()
-                self._answering = asyncio.ensure_future(self._answer_early(self._lines))
+                self._cancel_idle_timer()
+                self._early_response = asyncio.ensure_future(self._respond_early(self._line_batch))
 
-    def _end_clock(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+    def _cancel_deadline(self) -> None:
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
 
-    def _expect_more(self) -> None:
+    def _start_idle_timer(self) -> None:
         connection = self.request.connection
-        self._alarm = asyncio.get_running_loop().call_later(PAUSE_SECONDS, connection.close)  # type: ignore[union-attr]  # both servers have it
+        self._idle_timer = asyncio.get_running_loop().call_later(PAUSE_SECONDS, connection.close)  # type: ignore[union-attr]  # both servers have it
 
-    def _expect_no_more(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
+    def _cancel_idle_timer(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()

@@ -27,7 +27,7 @@ from guidsvc.errors import (
 )
 from guidsvc.http.errors import TooLarge
 from guidsvc.http.ndjson import Line
-from guidsvc.runtime import cancel_scope as errand
+from guidsvc.runtime import cancel_scope
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import GuidFactory
 from guidsvc.telemetry.tracing import hide_waits
@@ -50,25 +50,25 @@ class ParsedOperation(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The result of an operation as JSON, whole and brief. `is_done` if the operation may have changed something."""
+    """The result of an operation as JSON, full and brief. `is_done` if the operation may have changed something."""
 
     status: int
-    whole: bytes
+    full: bytes
     brief: bytes
     is_done: bool = False
-    without: bytes | None = None
-    """What replaces the whole result if it does not fit; None for the brief result."""
+    fallback: bytes | None = None
+    """What replaces the full result if it does not fit; None for the brief result."""
 
     @property
     def is_failure(self) -> bool:
         """Whether the result is a problem."""
         return self.status >= 400  # noqa: PLR2004  # 4xx and 5xx are errors
 
-    def within(self, room: int) -> bytes:
-        """Return the whole result if it has at most `room` bytes, else its replacement."""
-        if len(self.whole) <= room:
-            return self.whole
-        return self.brief if self.without is None else self.without
+    def fit(self, max_bytes: int) -> bytes:
+        """Return the full result if it has at most `max_bytes`, else its replacement."""
+        if len(self.full) <= max_bytes:
+            return self.full
+        return self.brief if self.fallback is None else self.fallback
 
 
 def read_value(value: object) -> ParsedOperation:
@@ -104,81 +104,89 @@ def read_line(line: Line) -> ParsedOperation:
 class BatchExecutor:
     """Executes the operations of one request. `full` and `minimal` select how much of a record a result contains.
 
-    `demand` raises Forbidden if the caller lacks a scope.
+    `require_scope` raises Forbidden if the caller lacks a scope.
     """
 
     def __init__(
-        self, service: GuidService, demand: Callable[[Needs], None], request_id: str, *, full: bool, minimal: bool
+        self,
+        service: GuidService,
+        require_scope: Callable[[Needs], None],
+        request_id: str,
+        *,
+        full: bool,
+        minimal: bool,
     ) -> None:
         self._service = service
-        self._demand = demand
+        self._require_scope = require_scope
         self._request_id = request_id
         self._full = full
         self._minimal = minimal
         self._logged_failure = ""  # logged once in a row: hundreds of operations may fail for one reason
 
-    async def perform(self, operations: Sequence[ParsedOperation], draws: GuidFactory | None = None) -> list[Result]:
+    async def perform(
+        self, operations: Sequence[ParsedOperation], guid_factory: GuidFactory | None = None
+    ) -> list[Result]:
         """Run the operations and return their results. Those on the same GUID run in order, others concurrently."""
-        with errand.shielded():  # each completed operation must have its result
-            return await self._perform(operations, draws)
+        with cancel_scope.shielded():  # each completed operation must have its result
+            return await self._perform(operations, guid_factory)
 
-    def refuse(self, error: Exception, line: int | None = None) -> Result:
+    def reject(self, error: Exception, line: int | None = None) -> Result:
         """Return the result of an operation that was not run because of this error."""
         return self._problem_result(error, line)
 
-    async def _perform(self, operations: Sequence[ParsedOperation], draws: GuidFactory | None) -> list[Result]:
-        results: list[Result] = [_NONE] * len(operations)
+    async def _perform(self, operations: Sequence[ParsedOperation], guid_factory: GuidFactory | None) -> list[Result]:
+        results: list[Result] = [_NO_RESULT] * len(operations)
         by_guid: dict[object, list[int]] = {}
-        for place, (operation, _) in enumerate(operations):
-            by_guid.setdefault(getattr(operation, "guid", None) or place, []).append(place)
+        for index, (operation, _) in enumerate(operations):
+            by_guid.setdefault(getattr(operation, "guid", None) or index, []).append(index)
 
-        async def in_order(places: list[int]) -> None:
-            for place in places:
-                results[place] = await self._result(operations[place], draws and draws(place))
+        async def in_order(indexes: list[int]) -> None:
+            for index in indexes:
+                results[index] = await self._result(operations[index], guid_factory and guid_factory(index))
 
         await asyncio.gather(*map(in_order, by_guid.values()))
         return results
 
     async def _result(self, parsed: ParsedOperation, draw: ClaimedDraw | None) -> Result:
         if isinstance(parsed.operation, Exception):
-            return self._failed(parsed.operation, parsed.line)
+            return self._failure(parsed.operation, parsed.line)
         try:
             return await self._execute(parsed.operation, draw, parsed.line)
         except Exception as error:  # noqa: BLE001  # a failed operation must not stop the others
-            return self._failed(error, parsed.line)
+            return self._failure(error, parsed.line)
 
     async def _execute(self, operation: BatchOperation, draw: ClaimedDraw | None, line: int | None) -> Result:
-        self._demand(ACTIONS[operation.op.upper()].scope)
-        wanted = conditions.of_operation(operation)
+        self._require_scope(ACTIONS[operation.op.upper()].scope)
+        preconditions = conditions.of_operation(operation)
         if operation.guid is None:
-            return self._rendered(201, await self._service.create(operation, wanted, draw=draw))
+            return self._success(201, await self._service.create(operation, preconditions, draw=draw))
         if operation.op == "get":
-            record, modified = await self._service.get(operation.guid, wanted)
+            record, modified = await self._service.get(operation.guid, preconditions)
             return self._read(200 if modified else 304, record, line)
         if operation.op == "delete":
-            await self._service.delete(operation.guid, wanted)
-            deleted = to_json({"status": 204, "guid": operation.guid})
-            return Result(204, deleted, deleted, is_done=True)
-        record, created = await self._service.put(operation.guid, operation, wanted)
-        return self._rendered(201 if created else 200, record)
+            await self._service.delete(operation.guid, preconditions)
+            result_json = to_json({"status": 204, "guid": operation.guid})
+            return Result(204, result_json, result_json, is_done=True)
+        record, created = await self._service.put(operation.guid, operation, preconditions)
+        return self._success(201 if created else 200, record)
 
     def _read(self, status: int, record: Record, line: int | None) -> Result:
-        result = self._rendered(status, record)._replace(is_done=False)
-        if result.whole is result.brief:
+        result = self._success(status, record)._replace(is_done=False)
+        if result.full is result.brief:
             return result
-        return result._replace(without=self._problem_result(TooLarge(_NO_ROOM), line).brief)
+        return result._replace(fallback=self._problem_result(TooLarge(_NO_ROOM), line).brief)
 
-    def _rendered(self, status: int, record: Record) -> Result:
+    def _success(self, status: int, record: Record) -> Result:
         is_hidden = status == 200 and not self._service.may_read  # noqa: PLR2004  # an update shows what others wrote
         # The ETag of a rehearsed update would tell whether it changes anything, so whether a guess is right.
-        tag = {} if is_hidden and self._service.is_dry_run else {"etag": f'"{etag_of(record)}"'}
-        head = to_json({"status": status, "guid": record.guid} | tag)
+        etag_member = {} if is_hidden and self._service.is_dry_run else {"etag": f'"{etag_of(record)}"'}
+        head = to_json({"status": status, "guid": record.guid} | etag_member)
         if self._minimal or is_hidden or status == 304:  # noqa: PLR2004  # Not Modified
             return Result(status, head, head, is_done=True)
-        wire = self._service.full(record) if self._full else record.json_body
-        return Result(status, b'%b,"record":%b}' % (head[:-1], wire), head, is_done=True)
+        record_json = self._service.full(record) if self._full else record.json_body
+        return Result(status, b'%b,"record":%b}' % (head[:-1], record_json), head, is_done=True)
 
-    def _failed(self, error: Exception, line: int | None) -> Result:
+    def _failure(self, error: Exception, line: int | None) -> Result:
         problem = problems.problem_of(error)
         if isinstance(error, NotFound):
             hide_waits()
@@ -196,15 +204,15 @@ class BatchExecutor:
 
     def _problem_result(self, error: Exception, line: int | None) -> Result:
         problem = problems.problem_of(error)
-        tag = {"etag": f'"{error.version}"'} if isinstance(error, PreconditionFailed) and error.version else {}
-        head = to_json({"status": problem.status} | tag)
-        where = {} if line is None else {"line": line}
-        whole, brief = (
-            b'%b,"problem":%b}' % (head[:-1], render(error, self._request_id, where))
+        etag_member = {"etag": f'"{error.version}"'} if isinstance(error, PreconditionFailed) and error.version else {}
+        head = to_json({"status": problem.status} | etag_member)
+        extra_members = {} if line is None else {"line": line}
+        full, brief = (
+            b'%b,"problem":%b}' % (head[:-1], render(error, self._request_id, extra_members))
             for render in (problems.render, problems.render_brief)
         )
         is_done = isinstance(error, OutcomeUnknown) or problem is problems.INTERNAL
-        return Result(problem.status, whole, brief, is_done=is_done)
+        return Result(problem.status, full, brief, is_done=is_done)
 
 
-_NONE = Result(0, b"", b"")
+_NO_RESULT = Result(0, b"", b"")

@@ -13,7 +13,7 @@ READERS = 4
 Parsing runs on the event loop, so other requests wait meanwhile."""
 
 
-class BatchPlaces:
+class BatchSlots:
     """Semaphores for groups, large and small documents, and for parsing on the event loop."""
 
     def __init__(self) -> None:

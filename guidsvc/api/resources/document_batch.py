@@ -18,7 +18,7 @@ from guidsvc.domain.guid_generator import ClaimedDraw
 from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest
 from guidsvc.http.constants import NDJSON
 from guidsvc.http.response import Response
-from guidsvc.services import write_attempt as attempts
+from guidsvc.services import write_attempt
 from guidsvc.services.idempotency import GuidFactory
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024
@@ -28,7 +28,7 @@ READ_AT_ONCE = 16
 
 
 class DocumentBatch:
-    """The operations of a document, as JSON values. `applied` are headers of the response.
+    """The operations of a document, as JSON values. `preference_headers` are headers of the response.
 
     `confirm` raises an error if the caller has lost its authority. It becomes the result of the remaining operations.
     """
@@ -36,46 +36,48 @@ class DocumentBatch:
     def __init__(
         self,
         values: Sequence[Any],
-        performer: BatchExecutor,
-        place: Callable[..., AbstractAsyncContextManager[object]],
+        executor: BatchExecutor,
+        slot: Callable[..., AbstractAsyncContextManager[object]],
         confirm: Callable[[], Awaitable[None]],
-        applied: Mapping[str, str],
+        preference_headers: Mapping[str, str],
     ) -> None:
         self._values = values
-        self._performer = performer
-        self._place = place
+        self._executor = executor
+        self._slot = slot
         self._confirm = confirm
-        self._applied = dict(applied)
-        self._briefs: list[bytes] = []
+        self._preference_headers = dict(preference_headers)
+        self._brief_results: list[bytes] = []
 
-    async def perform(self, draws: GuidFactory | None) -> Response:
+    async def perform(self, guid_factory: GuidFactory | None) -> Response:
         """Run all operations and return the response."""
-        texts: list[bytes] = []
+        results: list[bytes] = []
         room = MAX_RESULT_BYTES - len(self._values) * (BRIEF_BYTES + 1)
         for start in range(0, len(self._values), GROUP):  # other requests run between groups
             group = self._values[start : start + GROUP]
-            for result in await self._do(group, start, draws and partial(_from, draws, start)):
-                text = result.within(room + BRIEF_BYTES)
+            for result in await self._execute_group(
+                group, start, guid_factory and partial(_guid_at, guid_factory, start)
+            ):
+                text = result.fit(room + BRIEF_BYTES)
                 room -= len(text) - BRIEF_BYTES
-                texts.append(text)
-                self._briefs.append(result.brief)
-        return Response(200, self._applied, _document(texts))
+                results.append(text)
+                self._brief_results.append(result.brief)
+        return Response(200, self._preference_headers, _document(results))
 
     def brief(self) -> Response:
         """Return the response without records."""
-        return Response(200, {"Preference-Applied": "return=minimal"}, _document(self._briefs))
+        return Response(200, {"Preference-Applied": "return=minimal"}, _document(self._brief_results))
 
-    async def _do(self, values: Sequence[Any], start: int, draws: GuidFactory | None) -> list[Result]:
+    async def _execute_group(self, values: Sequence[Any], start: int, guid_factory: GuidFactory | None) -> list[Result]:
         try:
             if start:
                 await self._confirm()
         except GuidsvcError as error:
-            _note(is_refused=True)
-            return [self._performer.refuse(error)] * len(values)
+            _record_outcome(is_refused=True)
+            return [self._executor.reject(error)] * len(values)
         operations = await _read(values)
-        async with self._place(patient=start > 0):
-            results = await self._performer.perform(operations, draws)
-        _note(has_done=any(result.is_done for result in results))
+        async with self._slot(patient=start > 0):
+            results = await self._executor.perform(operations, guid_factory)
+        _record_outcome(has_done=any(result.is_done for result in results))
         return results
 
 
@@ -83,9 +85,9 @@ def operations_of(document: Any) -> list[Any]:
     """Return the operations of a JSON document; raise InvalidRequest if it holds none, too many, or anything else."""
     if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
         raise InvalidRequest(InvalidField("/operations", "must be a list of operations, in a JSON object"))
-    if surplus := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
+    if unknown := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
         raise InvalidRequest(
-            *(InvalidField(body.pointer(name), "is not a known member; remove it") for name in surplus)
+            *(InvalidField(body.pointer(name), "is not a known member; remove it") for name in unknown)
         )
     operations: list[Any] = document["operations"]
     if len(operations) > MAX_OPERATIONS:
@@ -107,14 +109,14 @@ def _document(results: Sequence[bytes]) -> str:
     return f'{{"results":[{b",".join(results).decode()}]}}'
 
 
-def _from(draws: GuidFactory, start: int, place: int) -> ClaimedDraw:
+def _guid_at(guid_factory: GuidFactory, start: int, index: int) -> ClaimedDraw:
     """Generate a GUID for an operation of the group that starts at `start`."""
-    return draws(start + place)
+    return guid_factory(start + index)
 
 
-def _note(*, is_refused: bool = False, has_done: bool = False) -> None:
+def _record_outcome(*, is_refused: bool = False, has_done: bool = False) -> None:
     """Record in the current write attempt whether its response may be stored for replay."""
-    attempt = attempts.CURRENT.get()
+    attempt = write_attempt.CURRENT.get()
     if attempt is not None:
         attempt.is_refused |= is_refused
         attempt.has_done = bool(attempt.has_done) or has_done

@@ -3,7 +3,7 @@
 from typing import TypeVar
 
 from guidsvc.api.base.handler import Handler
-from guidsvc.api.contract import schemas as answers
+from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import (
     CACHE_STATUS,
     ETAG,
@@ -16,7 +16,7 @@ from guidsvc.api.contract.headers import (
     always,
 )
 from guidsvc.api.contract.operation import ResponseSpec, operation
-from guidsvc.api.execution import guid_actions as records
+from guidsvc.api.execution import guid_actions
 from guidsvc.api.execution.guid_actions import ACTIONS, GuidRequest
 from guidsvc.domain.commands import NoQuery, RecordQuery
 from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record
@@ -53,14 +53,14 @@ OF_KEYS = (IdempotencyMismatch, InProgress, ReceiptsFull)
 CREATED_NOW = ResponseSpec(
     201,
     "The record was created. `return=minimal` omits the body.",
-    answers.Record,
+    schemas.Record,
     headers=(*always(LOCATION), *OF_WRITTEN),
     leads_to=LEADS_TO,
 )
 _UPDATED = ResponseSpec(
     200,
     "The updated record, if the key has the scope `read`.",
-    answers.Record,
+    schemas.Record,
     headers=OF_WRITTEN,
     leads_to=LEADS_TO,
 )
@@ -93,9 +93,9 @@ class RecordHandler(Handler):
 
     def response_of(self, status: int, record: Record) -> Response:
         """Return the response with a record, as the preferences of the client ask for it."""
-        return records.record_response(self.service, self.guid_request(), status, record)
+        return guid_actions.record_response(self.service, self.guid_request(), status, record)
 
-    def rendered(self, record: Record) -> bytes:
+    def render_record(self, record: Record) -> bytes:
         """Return the record as JSON, in full with `view=full`."""
         return self.context.service.full(record, self.caller) if self._full else record.json_body
 
@@ -115,7 +115,7 @@ class GuidHandler(RecordHandler):
     @operation(
         "getGuid",
         "Read a GUID",
-        ResponseSpec(200, "The record.", answers.Record, headers=OF_READ),
+        ResponseSpec(200, "The record.", schemas.Record, headers=OF_READ),
         ResponseSpec(304, "The record has an entity tag of `If-None-Match`.", headers=OF_READ),
         query=RecordQuery,
         headers=CONDITIONS,
@@ -125,22 +125,22 @@ class GuidHandler(RecordHandler):
     async def get(self, text: str) -> None:
         """Return the record of a live GUID. An expired GUID returns 410, whatever the preconditions."""
         self.read_view(RecordQuery)
-        reply = self._cached_response(self.guid_request(text))
-        if reply is None:
+        response = self._cached_response(self.guid_request(text))
+        if response is None:
             await self._finish_action(text)
         else:
-            self.send(reply)
+            self.send(response)
 
     head = get
 
     def _cached_response(self, request: GuidRequest) -> Response | None:
         """Return the response to a read if the cache has it, and record its source; None if the store must be read."""
-        reads = self.context.monitor.meters.cache
-        misses = reads.misses
-        reply = records.get_nowait(self.service, request)
-        if reply is not None:
-            record_source(reads.source(misses))
-        return reply
+        cache_metrics = self.context.monitor.meters.cache
+        misses = cache_metrics.misses
+        response = guid_actions.get_nowait(self.service, request)
+        if response is not None:
+            record_source(cache_metrics.source(misses))
+        return response
 
     @operation(
         "putGuid",
@@ -150,7 +150,7 @@ class GuidHandler(RecordHandler):
         _MINIMAL,
         query=RecordQuery,
         headers=(*CONDITIONS, PREFER_MINIMAL),
-        body=answers.Change,
+        body=schemas.Change,
         problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
         required_scope=ACTIONS["PUT"].scope,
     )
@@ -171,7 +171,7 @@ class GuidHandler(RecordHandler):
         _MINIMAL,
         query=RecordQuery,
         headers=(*CONDITIONS, PREFER_MINIMAL),
-        body=answers.Patch,
+        body=schemas.Patch,
         media_types=PATCHES,
         problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
         required_scope=ACTIONS["PATCH"].scope,

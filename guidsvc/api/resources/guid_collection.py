@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from guidsvc.api.contract import schemas as answers
+from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import (
     IDEMPOTENCY_KEY,
     LINK,
@@ -34,7 +34,7 @@ _CREATED = CREATED_NOW._replace(headers=(*CREATED_NOW.headers, REPLAYED))
 _CREATION: dict[str, Any] = {
     "query": RecordQuery,
     "headers": (*CONDITIONS, PREFER_MINIMAL, IDEMPOTENCY_KEY),
-    "body": answers.Creation,
+    "body": schemas.Creation,
     "problems": (QuotaExceeded, *BAD_BODY, *OF_WRITES, *OF_KEYS),
     "required_scope": WRITE,
 }
@@ -49,7 +49,7 @@ class GuidsHandler(RecordHandler):
         ResponseSpec(
             200,
             "A page of matching records, or a stream of all.",
-            answers.Page,
+            schemas.Page,
             other={constants.NDJSON: "All matching records, one per line, as JSON."},
             headers=(LINK, PREFERENCE_APPLIED, *always(VARY)),
         ),
@@ -71,11 +71,11 @@ class GuidsHandler(RecordHandler):
         self.vary("Accept, Prefer")
         if preferred(self.request.headers.get("Accept"), (constants.JSON, constants.NDJSON)) == constants.NDJSON:
             self.set_header("Content-Type", constants.NDJSON)
-            await self.stream(self._lines(query))
+            await self.stream(self._stream_lines(query))
         else:
             async with self.slot():
                 page = await self._page(query)
-            self.reply(OK, page)
+            self.respond(OK, page)
 
     head = get
 
@@ -85,8 +85,8 @@ class GuidsHandler(RecordHandler):
         self.read_view(RecordQuery)
         creation, conditions = self.read_body(CreateCommand), self.read_conditions()
 
-        async def create(draws: GuidFactory | None) -> Response:
-            record = await self.service.create(creation, conditions, draw=draws and draws(0))
+        async def create(guid_factory: GuidFactory | None) -> Response:
+            record = await self.service.create(creation, conditions, draw=guid_factory and guid_factory(0))
             return self.response_of(CREATED, record)
 
         async with self.slot():
@@ -103,7 +103,7 @@ class GuidsHandler(RecordHandler):
         if cursor is not None:
             self.set_header("Link", link_to_next(self.request, cursor))
         members = [
-            b'"items":[%b]' % b",".join(map(self.rendered, page.records)),
+            b'"items":[%b]' % b",".join(map(self.render_record, page.records)),
             b'"next":%b' % to_json(cursor),
         ]
         if self.preferences().get("return") == TOTAL:
@@ -111,9 +111,9 @@ class GuidsHandler(RecordHandler):
             members.append(b'"total":%d' % await self.service.count(query, self.queue_name))
         return b"{%b}" % b",".join(members)
 
-    async def _lines(self, query: ListQuery) -> AsyncGenerator[bytes]:
+    async def _stream_lines(self, query: ListQuery) -> AsyncGenerator[bytes]:
         async for records in self.service.walk(query, self.queue_name):
-            part = b"".join(self.rendered(record) + b"\n" for record in records)
+            part = b"".join(self.render_record(record) + b"\n" for record in records)
             del records  # a slow client must keep only the rendered part in memory
             handover = [part]
             del part

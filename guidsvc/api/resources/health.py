@@ -4,7 +4,7 @@ import asyncio
 
 import guidsvc
 from guidsvc.api.base.handler import Handler
-from guidsvc.api.contract import schemas as answers
+from guidsvc.api.contract import schemas
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.execution.context import Probe
 from guidsvc.errors import ShuttingDown, StoreReadOnly, StoreReplaced, StoreUnavailable, Unavailable
@@ -30,10 +30,10 @@ class LiveHandler(Handler):
 
     label = "health"
 
-    @operation("getLivez", "Check liveness", ResponseSpec(200, "The process is alive.", answers.Live))
+    @operation("getLivez", "Check liveness", ResponseSpec(200, "The process is alive.", schemas.Live))
     async def get(self) -> None:
         """Return 200 if the process can respond."""
-        self.reply(200, {"status": "live"})
+        self.respond(200, {"status": "live"})
 
     head = get
 
@@ -43,7 +43,7 @@ class ReadyHandler(Handler):
 
     label = "health"
 
-    @operation("getReadyz", "Check readiness", ResponseSpec(200, "The service is ready or degraded.", answers.Ready))
+    @operation("getReadyz", "Check readiness", ResponseSpec(200, "The service is ready or degraded.", schemas.Ready))
     async def get(self) -> None:
         """Return the state of each component; a problem if the store is down or the service is shutting down."""
         if self.pipeline.in_flight.draining:
@@ -52,7 +52,7 @@ class ReadyHandler(Handler):
         store, cache = await asyncio.gather(_state(probes.store), _state(probes.cache))
         if store == _DOWN:
             raise StoreUnavailable("the store did not respond to the probe of /readyz")
-        self.reply(200, {"status": "ready" if store == cache == _UP else "degraded", "store": store, "cache": cache})
+        self.respond(200, {"status": "ready" if store == cache == _UP else "degraded", "store": store, "cache": cache})
 
     head = get
 
@@ -62,10 +62,10 @@ class VersionHandler(Handler):
 
     label = "about"
 
-    @operation("getVersion", "Read the version", ResponseSpec(200, "The name and version.", answers.Version))
+    @operation("getVersion", "Read the version", ResponseSpec(200, "The name and version.", schemas.Version))
     async def get(self) -> None:
         """Return the name and version of the service."""
-        self.reply(200, {"name": "guidsvc", "version": guidsvc.__version__})
+        self.respond(200, {"name": "guidsvc", "version": guidsvc.__version__})
 
     head = get
 
@@ -75,10 +75,10 @@ class RootHandler(Handler):
 
     label = "about"
 
-    @operation("getRoot", "List the entry points", ResponseSpec(200, "The name, version and links.", answers.Root))
+    @operation("getRoot", "List the entry points", ResponseSpec(200, "The name, version and links.", schemas.Root))
     async def get(self) -> None:
         """Return the name and version of the service, and links to its paths."""
-        self.reply(200, {"name": "guidsvc", "version": guidsvc.__version__, "links": LINKS})
+        self.respond(200, {"name": "guidsvc", "version": guidsvc.__version__, "links": LINKS})
 
     head = get
 

@@ -7,7 +7,7 @@ none is stored for an Idempotency-Key.
 from http.client import CREATED, NO_CONTENT, OK
 
 from guidsvc.api.base.handler import Handler
-from guidsvc.api.contract import schemas as answers
+from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import LINK, LOCATION, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.parsing.idempotency_key import reject_key
@@ -30,7 +30,7 @@ class KeyServiceHandler(Handler):
     label = "keys"
 
     @property
-    def keyring(self) -> KeyService:
+    def key_service(self) -> KeyService:
         """The key service. Forbidden without access control: anybody could create keys for later use."""
         if self.context.authenticator is None:
             raise Forbidden(
@@ -39,13 +39,13 @@ class KeyServiceHandler(Handler):
             )
         return self.context.keys.acting_for(self.caller)
 
-    def refuse_idempotency(self) -> None:
+    def reject_idempotency_key(self) -> None:
         """Reject an Idempotency-Key: the response contains a key and must not be stored."""
         reject_key(self.request.headers, "is not accepted here, as responses with keys are never stored; remove it")
 
-    def reply_issued(self, status: int, issued: Issued) -> None:
+    def respond_issued(self, status: int, issued: Issued) -> None:
         """Respond with a key and its text."""
-        self.reply(status, self.keyring.describe(issued.key) | {"key": issued.text})
+        self.respond(status, self.key_service.describe(issued.key) | {"key": issued.text})
 
 
 class KeysHandler(KeyServiceHandler):
@@ -54,28 +54,28 @@ class KeysHandler(KeyServiceHandler):
     @operation(
         "listKeys",
         "List API keys",
-        ResponseSpec(200, "A page of keys.", answers.KeyPage, headers=(_LINK,)),
+        ResponseSpec(200, "A page of keys.", schemas.KeyPage, headers=(_LINK,)),
         query=KeysQuery,
         problems=(InvalidRequest,),
         required_scope=ADMIN,
     )
     async def get(self) -> None:
         """Return a page of the keys, sorted by id, including revoked and expired ones."""
-        keyring, query = self.keyring, self.read_query(KeysQuery)
+        key_service, query = self.key_service, self.read_query(KeysQuery)
         async with self.slot():
-            found = await keyring.page(query.cursor or "", query.page + 1)
-        page = found[: query.page]
-        cursor = page[-1].id if len(found) > len(page) else None
+            keys = await key_service.page(query.cursor or "", query.page_size + 1)
+        page = keys[: query.page_size]
+        cursor = page[-1].id if len(keys) > len(page) else None
         if cursor is not None:
             self.set_header("Link", link_to_next(self.request, cursor))
-        self.reply(OK, {"items": [keyring.describe(key) for key in page], "next": cursor})
+        self.respond(OK, {"items": [key_service.describe(key) for key in page], "next": cursor})
 
     head = get
 
     @operation(
         "createKey",
         "Create an API key",
-        ResponseSpec(201, "The key was created.", answers.IssuedKey, headers=always(_LOCATION)),
+        ResponseSpec(201, "The key was created.", schemas.IssuedKey, headers=always(_LOCATION)),
         query=NoQuery,
         body=KeyCreation,
         problems=(*BAD_BODY, OutcomeUnknown),
@@ -83,14 +83,14 @@ class KeysHandler(KeyServiceHandler):
     )
     async def post(self) -> None:
         """Create a key and return its text, `key`. The service does not store the text and never shows it again."""
-        keyring = self.keyring
+        key_service = self.key_service
         self.read_query(NoQuery)
-        self.refuse_idempotency()
+        self.reject_idempotency_key()
         creation = self.read_body(KeyCreation)
         async with self.slot():
-            issued = await keyring.create(creation.owner, creation.scopes, expire=creation.expire)
+            issued = await key_service.create(creation.owner, creation.scopes, expire=creation.expire)
         self.set_header("Location", f"/keys/{issued.key.id}")
-        self.reply_issued(CREATED, issued)
+        self.respond_issued(CREATED, issued)
 
 
 class OneKeyHandler(KeyServiceHandler):
@@ -112,18 +112,18 @@ class KeyHandler(OneKeyHandler):
     @operation(
         "getKey",
         "Read an API key",
-        ResponseSpec(200, "The key, without its text.", answers.Key),
+        ResponseSpec(200, "The key, without its text.", schemas.Key),
         query=NoQuery,
         problems=(InvalidRequest, NoSuchKey),
         required_scope=ADMIN,
     )
     async def get(self, key_id: str) -> None:
         """Return the owner, scopes, last use and state of a key, valid or not."""
-        keyring = self.keyring
+        key_service = self.key_service
         self.read_query(NoQuery)
         async with self.slot():
-            key = await keyring.get(key_id)
-        self.reply(OK, keyring.describe(key))
+            key = await key_service.get(key_id)
+        self.respond(OK, key_service.describe(key))
 
     head = get
 
@@ -137,11 +137,11 @@ class KeyHandler(OneKeyHandler):
     )
     async def delete(self, key_id: str) -> None:
         """Revoke a key, even that of this request. All processes reject it within 5 seconds. It stays in the list."""
-        keyring = self.keyring
+        key_service = self.key_service
         self.read_query(NoQuery)
         async with self.slot():
-            await keyring.revoke(key_id)
-        self.reply(NO_CONTENT)
+            await key_service.revoke(key_id)
+        self.respond(NO_CONTENT)
 
 
 class RotationHandler(OneKeyHandler):
@@ -150,7 +150,7 @@ class RotationHandler(OneKeyHandler):
     @operation(
         "createRotation",
         "Rotate an API key",
-        ResponseSpec(200, "The key, with its new text.", answers.IssuedKey),
+        ResponseSpec(200, "The key, with its new text.", schemas.IssuedKey),
         query=NoQuery,
         body=Rotation,
         problems=(NoSuchKey, KeyNotActive, *BAD_BODY, OutcomeUnknown),
@@ -162,10 +162,10 @@ class RotationHandler(OneKeyHandler):
         The previous secret stays valid for `overlap` seconds; an older one ends at once. The id, owner, scopes and
         expiry do not change.
         """
-        keyring = self.keyring
+        key_service = self.key_service
         self.read_query(NoQuery)
-        self.refuse_idempotency()
+        self.reject_idempotency_key()
         rotation = self.read_body(Rotation)
         async with self.slot():
-            issued = await keyring.rotate(key_id, overlap=rotation.overlap)
-        self.reply_issued(OK, issued)
+            issued = await key_service.rotate(key_id, overlap=rotation.overlap)
+        self.respond_issued(OK, issued)

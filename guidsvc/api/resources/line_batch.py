@@ -37,59 +37,59 @@ _log = structlog.get_logger(__name__)
 class LineBatch:
     """Runs lines as they arrive and collects their results.
 
-    `confirm` raises an error if the caller has lost its authority. `reader_place` limits how many batches parse lines.
+    `confirm` raises an error if the caller has lost its authority. `reader_slot` limits how many batches parse lines.
     """
 
     def __init__(
         self,
-        performer: BatchExecutor,
-        opened: ExitStack,
-        place: Callable[..., AbstractAsyncContextManager[object]],
+        executor: BatchExecutor,
+        exit_stack: ExitStack,
+        slot: Callable[..., AbstractAsyncContextManager[object]],
         confirm: Callable[[], Awaitable[None]],
         share: Share,
-        reader_place: Callable[[], AbstractAsyncContextManager[None]],
+        reader_slot: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
-        self._performer = performer
-        self._place = place
+        self._executor = executor
+        self._slot = slot
         self._confirm = confirm
         self._share = share
-        self._reader_place = reader_place
+        self._reader_slot = reader_slot
         self._has_begun = False
-        self._lines = NdjsonSplitter(body.MAX_BYTES)
-        self._waiting: list[Line] = []
-        self._waiting_bytes = 0
-        self._opened = opened
+        self._splitter = NdjsonSplitter(body.MAX_BYTES)
+        self._queued: list[Line] = []
+        self._queued_bytes = 0
+        self._exit_stack = exit_stack
         self._spool: IO[bytes] = BytesIO()
-        self._spooled_bytes = 0  # up to the last complete result: a failed write may leave a part of one behind it
-        self._rest = b""  # results that could not be written to the spool
+        self._spool_bytes = 0  # up to the last complete result: a failed write may leave a part of one behind it
+        self._unwritten = b""  # results that could not be written to the spool
         self._has_file = self._is_on_disk = False
         self._failures = self._unreadable = 0
-        self._end: GuidsvcError | None = None
-        self._first_undone: int | None = None
-        self.abandoned = False
+        self._end_reason: GuidsvcError | None = None
+        self._first_unexecuted: int | None = None
+        self.is_abandoned = False
 
     @property
     def has_ended(self) -> bool:
         """Whether the batch has ended early and runs no more lines."""
-        return self._end is not None
+        return self._end_reason is not None
 
     def stop(self, error: GuidsvcError) -> None:
         """End the batch early, for this reason."""
-        self._end = self._end or detached(error)
+        self._end_reason = self._end_reason or detached(error)
 
     async def feed(self, chunk: bytes) -> None:
         """Process a chunk of the stream; return when there is room for more."""
-        for line in self._lines.feed(chunk):
-            if self.abandoned:
+        for line in self._splitter.feed(chunk):
+            if self.is_abandoned:
                 return
-            if self._end is not None:
-                self._first_undone = self._first_undone or line.number
+            if self._end_reason is not None:
+                self._first_unexecuted = self._first_unexecuted or line.number
                 return
             await self._add(line)
-        if self.abandoned:
+        if self.is_abandoned:
             return
         try:
-            self._share.hold(self._waiting_bytes + self._lines.held_bytes)
+            self._share.hold(self._queued_bytes + self._splitter.held_bytes)
         except Overloaded as error:
             if not self._has_begun:  # nothing was executed: reject the whole request
                 raise
@@ -97,76 +97,76 @@ class LineBatch:
 
     async def end(self) -> None:
         """Run the remaining lines."""
-        if self._end is not None:
+        if self._end_reason is not None:
             return
-        for line in self._lines.end():
+        for line in self._splitter.end():
             await self._add(line)
-        await self._do_waiting()
+        await self._execute_queued()
 
     async def results(self) -> AsyncGenerator[bytes]:
         """Yield the results in chunks, one result per line; after an early end, the last line gives the reason."""
         self._spool.seek(0)
-        left = self._spooled_bytes
-        while chunk := self._spool.read(min(_CHUNK, left)):
-            left -= len(chunk)
+        remaining = self._spool_bytes
+        while chunk := self._spool.read(min(_CHUNK, remaining)):
+            remaining -= len(chunk)
             yield chunk
-        if self._rest:
-            yield self._rest
-        if self._end is not None:
-            yield self._performer.refuse(self._end, self._undone()).whole + b"\n"
+        if self._unwritten:
+            yield self._unwritten
+        if self._end_reason is not None:
+            yield self._executor.reject(self._end_reason, self._first_unexecuted_line()).full + b"\n"
 
-    def _undone(self) -> int:
+    def _first_unexecuted_line(self) -> int:
         """Return the number of the first line that was not executed."""
-        if self._first_undone is not None:
-            return self._first_undone
-        return self._waiting[0].number if self._waiting else self._lines.number
+        if self._first_unexecuted is not None:
+            return self._first_unexecuted
+        return self._queued[0].number if self._queued else self._splitter.number
 
     def abandon(self) -> None:
         """Stop and free the results, as the client has disconnected. The handler may stay in memory much longer."""
-        self.abandoned = True
-        self._end, self._waiting, self._spool = None, [], BytesIO()
+        self.is_abandoned = True
+        self._end_reason, self._queued, self._spool = None, [], BytesIO()
 
     async def _add(self, line: Line) -> None:
-        self._waiting.append(line)
-        self._waiting_bytes += len(line.text or b"")
-        if len(self._waiting) >= GROUP or self._waiting_bytes >= GROUP_BYTES:
-            await self._do_waiting()
+        self._queued.append(line)
+        self._queued_bytes += len(line.text or b"")
+        if len(self._queued) >= GROUP or self._queued_bytes >= GROUP_BYTES:
+            await self._execute_queued()
 
-    async def _do_waiting(self) -> None:
-        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        if self.abandoned or not waiting:
+    async def _execute_queued(self) -> None:
+        group, self._queued, self._queued_bytes = self._queued, [], 0
+        if self.is_abandoned or not group:
             return
-        if self._end is None:
+        if self._end_reason is None:
             try:
-                await self._do(waiting)
+                await self._execute_group(group)
             except GuidsvcError as error:
                 if not self._has_begun:  # nothing was executed: reject the whole request
                     raise
                 self.stop(error)
-        elif self._first_undone is None:
-            self._first_undone = waiting[0].number
+        elif self._first_unexecuted is None:
+            self._first_unexecuted = group[0].number
 
-    async def _do(self, waiting: list[Line]) -> None:
-        self._first_undone = waiting[0].number
+    async def _execute_group(self, group: list[Line]) -> None:
+        self._first_unexecuted = group[0].number
         await self._confirm()
-        self._share.take(len(waiting) * BRIEF_BYTES)
-        self._reserve(len(waiting) * BRIEF_BYTES)
-        async with self._place(patient=self._has_begun):
+        self._share.take(len(group) * BRIEF_BYTES)
+        self._reserve(len(group) * BRIEF_BYTES)
+        async with self._slot(patient=self._has_begun):
             self._has_begun = True
-            self._first_undone = None
-            operations = await self._read(waiting)
-            self._share.give_back((len(waiting) - len(operations)) * BRIEF_BYTES)
-            results = [] if self.abandoned else await self._performer.perform(operations)
-        if not self.abandoned:
-            self._write(self._rendered(results, waiting), results, waiting[-1])
+            self._first_unexecuted = None
+            operations = await self._read(group)
+            self._share.give_back((len(group) - len(operations)) * BRIEF_BYTES)
+            results = [] if self.is_abandoned else await self._executor.perform(operations)
+        if not self.is_abandoned:
+            self._write(self._render_group(results, group), results, group[-1])
 
-    def _rendered(self, results: list[Result], waiting: list[Line]) -> bytes:
+    def _render_group(self, results: list[Result], group: list[Line]) -> bytes:
         """Render the results of a group: brief if they need a file and none is available."""
-        text = b"".join(map(self._text, results, waiting))
+        text = b"".join(map(self._render_line, results, group))
         try:
             self._reserve(len(text))
         except Overloaded:
-            brief = b"".join(result.within(0) + b"\n" for result in results)
+            brief = b"".join(result.fit(0) + b"\n" for result in results)
             self._share.give_back(len(text) - len(brief))
             return brief
         return text
@@ -187,23 +187,23 @@ class LineBatch:
     def _move_to_file(self) -> None:
         """Move the results to a file; OSError if it cannot be written, and the results stay in memory."""
         self._spool.seek(0)
-        with ExitStack() as made:
-            file = made.enter_context(
+        with ExitStack() as stack:
+            file = stack.enter_context(
                 TemporaryFile(buffering=0)
             )  # a buffer would fail a second time, when it is flushed
             _write_all(file, self._spool.read())
-            self._opened.enter_context(made.pop_all())
+            self._exit_stack.enter_context(stack.pop_all())
         self._spool, self._is_on_disk = file, True
 
-    async def _read(self, waiting: list[Line]) -> list[ParsedOperation]:
+    async def _read(self, group: list[Line]) -> list[ParsedOperation]:
         """Parse the operations of a group, letting other requests run in between; stop if the batch ends."""
         operations: list[ParsedOperation] = []
         size = 0
-        async with self._reader_place():
-            for line in waiting:
+        async with self._reader_slot():
+            for line in group:
                 if self._unreadable == MAX_UNREADABLE:
                     self.stop(_too_many_unreadable())
-                    self._first_undone = line.number
+                    self._first_unexecuted = line.number
                     break
                 operations.append(read_line(line))
                 self._unreadable += isinstance(operations[-1].operation, Exception)
@@ -213,34 +213,34 @@ class LineBatch:
                     await asyncio.sleep(0)
         return operations
 
-    def _text(self, result: Result, line: Line) -> bytes:
+    def _render_line(self, result: Result, line: Line) -> bytes:
         """Render a result as a line. Space for a brief result is reserved already; reserve the rest now."""
-        text = self._fitting(result, line) + b"\n"
+        text = self._fit(result, line) + b"\n"
         if len(text) <= BRIEF_BYTES:
             self._share.give_back(BRIEF_BYTES - len(text))
             return text
         try:
             self._share.take(len(text) - BRIEF_BYTES)
         except Overloaded:  # other requests have taken the space
-            return result.within(0) + b"\n"
+            return result.fit(0) + b"\n"
         return text
 
-    def _fitting(self, result: Result, line: Line) -> bytes:
+    def _fit(self, result: Result, line: Line) -> bytes:
         if result.is_failure:
             self._failures += 1
             if self._failures > WHOLE_PROBLEMS:
                 return to_json({"status": result.status, "line": line.number})
-        return result.within(BRIEF_BYTES + self._share.left - 1)
+        return result.fit(BRIEF_BYTES + self._share.left - 1)
 
     def _write(self, text: bytes, results: list[Result], last: Line) -> None:
         """Write the results of a group. If that fails, keep brief results in memory and end the batch."""
         try:
             _write_all(self._spool, text)
-            self._spooled_bytes += len(text)
+            self._spool_bytes += len(text)
         except OSError as error:
             _log.warning("temporary file cannot be written", error=str(error))
-            self._rest = b"".join(result.within(0) + b"\n" for result in results)
-            self._first_undone = self._first_undone or last.number + 1
+            self._unwritten = b"".join(result.fit(0) + b"\n" for result in results)
+            self._first_unexecuted = self._first_unexecuted or last.number + 1
             self.stop(TemporaryFileUnavailable(f"temporary file cannot be written: {error.strerror}"))
 
 

@@ -63,13 +63,13 @@ async def test_no_more_is_begun_when_the_client_has_gone_though_much_has_been_re
     async with serving() as client, asyncio.timeout(30):
         _, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(HEAD)
-        while not any(each._paused for each in all_of(Connection)):
+        while not any(each._is_reading_paused for each in all_of(Connection)):
             writer.write(chunk(GET * GROUP))
             await writer.drain()
             await asyncio.sleep(0.01)
         writer.write(chunk(GET * GROUP))
         await leave(writer)
-        while not all(each.abandoned for each in all_of(LineBatch)):
+        while not all(each.is_abandoned for each in all_of(LineBatch)):
             await asyncio.sleep(0.01)
         go.set()
         while not done:

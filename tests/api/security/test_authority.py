@@ -153,8 +153,8 @@ async def test_the_rest_of_a_document_is_refused(error: Exception) -> None:
         async def perform(self, asked: list[object], draws: object) -> list[object]:
             return [Result(204, b'{"status":204}', b'{"status":204}', is_done=True)] * len(asked)
 
-        def refuse(self, error: Exception) -> object:
-            return BatchExecutor(None, lambda _: None, "id", full=False, minimal=False).refuse(error)  # type: ignore[arg-type]
+        def reject(self, error: Exception) -> object:
+            return BatchExecutor(None, lambda _: None, "id", full=False, minimal=False).reject(error)  # type: ignore[arg-type]
 
     async def confirm() -> None:
         raise error
