@@ -15,6 +15,7 @@ import structlog
 from cachebox import LRUCache
 
 from guidsvc.errors import CorruptRecord, GuidsvcError, ReceiptsFull
+from guidsvc.runtime.background import spawn_detached
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ReceiptRepository
 
@@ -136,7 +137,7 @@ class ReceiptRoom:
     async def _refresh(self, tally: _Tally, prefix: str) -> None:
         """Start a count, and wait for it for a limited time."""
         tally.is_counting = True
-        count = asyncio.create_task(self._count(tally, prefix))
+        count = spawn_detached(self._count(tally, prefix))
         self._counts.add(count)
         count.add_done_callback(self._counts.discard)
         await asyncio.wait([count], timeout=self._count_wait_seconds)

@@ -118,6 +118,8 @@ ONCE = {
     "server/listener.py",
     "server/protocol/cycle.py",
     "services/quota.py",
+    "services/receipts/quota.py",
+    "store/sqlite/engine.py",
 }
 """Files that begin tasks which end by themselves, and that somebody waits for."""
 
