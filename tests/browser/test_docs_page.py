@@ -71,7 +71,7 @@ def _foreign(url: str, own: str) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_interface_is_shown_and_can_be_tried_out(show: Open, scheme: str) -> None:
+def test_interface_is_shown_and_can_be_tried_out(show: Open, scheme: str) -> None:
     page = show("/docs", scheme)
 
     for operation in ("about-getVersion", "guids-putGuid", "health-getLivez"):
@@ -85,7 +85,7 @@ def test_the_interface_is_shown_and_can_be_tried_out(show: Open, scheme: str) ->
 
 
 @pytest.mark.parametrize("path", ["/docs", "/problems/expired"])
-def test_dark_and_light_differ_as_the_system_has_it(show: Open, path: str) -> None:
+def test_colour_scheme_follows_the_system(show: Open, path: str) -> None:
     def brightness(scheme: str) -> tuple[int, int]:
         page = show(path, scheme)
         heading = page.locator("h1, .title").first
@@ -99,7 +99,7 @@ def test_dark_and_light_differ_as_the_system_has_it(show: Open, path: str) -> No
     assert dark[1] + 300 < dark[0]
 
 
-def test_the_page_of_the_interface_follows_the_system_when_that_changes(show: Open) -> None:
+def test_page_follows_a_change_of_the_system_colour_scheme(show: Open) -> None:
     page = show("/docs", "light")
     page.emulate_media(color_scheme="dark")
     page.locator("html.dark-mode").wait_for()
@@ -107,7 +107,7 @@ def test_the_page_of_the_interface_follows_the_system_when_that_changes(show: Op
     page.locator("html:not(.dark-mode)").wait_for()
 
 
-def test_a_problem_leads_to_the_interface(show: Open) -> None:
+def test_problem_page_leads_to_the_interface(show: Open) -> None:
     page = show("/problems/not-found", "light")
     page.get_by_role("link", name="API documentation").click()
     page.locator(".opblock").first.wait_for()

@@ -32,7 +32,7 @@ def drawn(clock: FakeClock, **fields: object) -> ApiKey:
     return key.model_copy(update=fields)
 
 
-async def test_a_key_is_kept_as_it_was_put_and_changed_by_its_version(kept: ApiKeyRepository, clock: FakeClock) -> None:
+async def test_key_is_stored_as_put_and_changed_by_version(kept: ApiKeyRepository, clock: FakeClock) -> None:
     first = drawn(clock)
     second, _ = keys.rotated(first.model_copy(update={"expire": clock.seconds, "used": clock(), "revoked": 1}), clock())
 
@@ -47,7 +47,7 @@ async def test_a_key_is_kept_as_it_was_put_and_changed_by_its_version(kept: ApiK
     assert await kept.get(first.id) is None
 
 
-async def test_of_fifty_racing_changes_of_a_key_one_wins(kept: ApiKeyRepository, clock: FakeClock) -> None:
+async def test_one_of_fifty_racing_key_changes_wins(kept: ApiKeyRepository, clock: FakeClock) -> None:
     old = drawn(clock)
     await kept.swap(None, old)
     rivals = [old.model_copy(update={"used": number, "version": 2}) for number in range(50)]
@@ -58,7 +58,7 @@ async def test_of_fifty_racing_changes_of_a_key_one_wins(kept: ApiKeyRepository,
     assert await kept.get(old.id) == rivals[won.index(True)]
 
 
-async def test_keys_are_listed_in_the_order_of_their_ids(kept: ApiKeyRepository, clock: FakeClock) -> None:
+async def test_keys_are_listed_by_id(kept: ApiKeyRepository, clock: FakeClock) -> None:
     every = sorted((drawn(clock) for _ in range(7)), key=lambda key: key.id)
     await asyncio.gather(*(kept.swap(None, key) for key in reversed(every)))
 
@@ -67,7 +67,7 @@ async def test_keys_are_listed_in_the_order_of_their_ids(kept: ApiKeyRepository,
     assert list(await kept.list(every[-1].id, 3)) == []
 
 
-async def test_keys_are_changed_while_a_service_has_the_records_for_itself(url: str, clock: FakeClock) -> None:
+async def test_keys_can_change_while_a_service_owns_the_records(url: str, clock: FakeClock) -> None:
     async with open_store(url, clock=clock, exclusive=True) as served:
         name = await served.store_id()
         async with open_keys(url) as beside:
@@ -76,7 +76,7 @@ async def test_keys_are_changed_while_a_service_has_the_records_for_itself(url: 
         assert await served.store_id() == name
 
 
-async def test_where_there_can_be_no_keys_is_told_in_a_line() -> None:
+async def test_missing_key_support_is_reported_in_one_line() -> None:
     for url in ("nothing://", "sqlite:////none/such/folder/a.db"):
         with pytest.raises(StartError, match="store_url: "):
             async with open_keys(url):

@@ -250,9 +250,7 @@ class Beside(RuleBasedStateMachine):
         self._model[guid] = new
 
 
-def test_the_service_and_the_model_say_the_same(
-    serving: Serving, clock: FakeClock, combination: dict[str, str]
-) -> None:
+def test_service_and_model_agree(serving: Serving, clock: FakeClock, combination: dict[str, str]) -> None:
     slow = combination["store_url"].startswith("mongodb")
     runs = settings(
         max_examples=15 if slow else 40,

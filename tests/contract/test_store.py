@@ -17,25 +17,25 @@ from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
 
 
-async def test_an_unknown_guid_is_none(store: RecordRepository) -> None:
+async def test_unknown_guid_is_none(store: RecordRepository) -> None:
     assert await store.get(GUID) is None
 
 
-async def test_a_created_record_is_read_as_it_was_put(store: RecordRepository, clock: FakeClock) -> None:
+async def test_created_record_is_read_as_put(store: RecordRepository, clock: FakeClock) -> None:
     new = record(clock(), metadata='{"b":[1,1.0,true,null,12345678901234567890123],"a":"Zürich 🜁 \\u0000"}')
 
     assert await store.swap(None, new)
     assert await store.get(GUID) == new
 
 
-async def test_the_extremes_of_every_field_are_kept(store: RecordRepository, clock: FakeClock) -> None:
+async def test_extreme_field_values_are_stored(store: RecordRepository, clock: FakeClock) -> None:
     new = record(clock(), user="x" * 256, expire=MAX_TIME, purge_at=MAX_TIME, version=2**53 - 1, metadata=None)
 
     assert await store.swap(None, new)
     assert await store.get(GUID) == new
 
 
-async def test_a_record_is_created_once(store: RecordRepository, clock: FakeClock) -> None:
+async def test_record_is_created_once(store: RecordRepository, clock: FakeClock) -> None:
     first, second = record(clock()), record(clock(), user="another")
 
     assert await store.swap(None, first)
@@ -43,9 +43,7 @@ async def test_a_record_is_created_once(store: RecordRepository, clock: FakeCloc
     assert await store.get(GUID) == first
 
 
-async def test_an_update_takes_the_place_of_the_version_that_was_read(
-    store: RecordRepository, clock: FakeClock
-) -> None:
+async def test_update_replaces_the_version_that_was_read(store: RecordRepository, clock: FakeClock) -> None:
     old = record(clock())
     new = record(clock(), user="another", version=old.version + 1)
 
@@ -55,7 +53,7 @@ async def test_an_update_takes_the_place_of_the_version_that_was_read(
     assert await store.get(GUID) == new
 
 
-async def test_an_update_of_another_version_changes_nothing(store: RecordRepository, clock: FakeClock) -> None:
+async def test_update_of_another_version_changes_nothing(store: RecordRepository, clock: FakeClock) -> None:
     stored = record(clock(), version=clock() + 5)
     stale = record(clock())
 
@@ -64,12 +62,12 @@ async def test_an_update_of_another_version_changes_nothing(store: RecordReposit
     assert await store.get(GUID) == stored
 
 
-async def test_an_update_of_an_absent_record_creates_nothing(store: RecordRepository, clock: FakeClock) -> None:
+async def test_update_of_absent_record_creates_nothing(store: RecordRepository, clock: FakeClock) -> None:
     assert not await store.swap(record(clock()), record(clock(), version=clock() + 1))
     assert await store.get(GUID) is None
 
 
-async def test_a_delete_removes_the_version_that_was_read(store: RecordRepository, clock: FakeClock) -> None:
+async def test_delete_removes_the_version_that_was_read(store: RecordRepository, clock: FakeClock) -> None:
     old = record(clock())
 
     await store.swap(None, old)
@@ -78,7 +76,7 @@ async def test_a_delete_removes_the_version_that_was_read(store: RecordRepositor
     assert await store.get(GUID) is None
 
 
-async def test_a_delete_of_another_version_changes_nothing(store: RecordRepository, clock: FakeClock) -> None:
+async def test_delete_of_another_version_changes_nothing(store: RecordRepository, clock: FakeClock) -> None:
     stored = record(clock(), version=clock() + 5)
 
     await store.swap(None, stored)
@@ -91,7 +89,9 @@ async def store_time(database: Database) -> int:
     return (await database.fence.read()).now
 
 
-async def test_a_write_that_is_in_time_is_done(store: RecordRepository, database: Database, clock: FakeClock) -> None:
+async def test_write_before_its_deadline_succeeds(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
     old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
     in_time = await store_time(database) + 60_000
 
@@ -105,7 +105,7 @@ async def test_a_write_that_is_in_time_is_done(store: RecordRepository, database
     assert await store.get(GUID) is None
 
 
-async def test_a_write_that_is_too_late_changes_nothing(
+async def test_write_after_its_deadline_changes_nothing(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
@@ -121,7 +121,7 @@ async def test_a_write_that_is_too_late_changes_nothing(
     assert await store.find(Selection(), "", 10) == [old]
 
 
-async def test_of_creations_that_are_sent_together_each_has_its_own_deadline(
+async def test_batched_creations_have_separate_deadlines(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     now = await store_time(database)
@@ -138,7 +138,7 @@ async def test_of_creations_that_are_sent_together_each_has_its_own_deadline(
     assert await store.find(Selection(), "", 10) == [taken, tricky[1], tricky[3], tricky[5]]
 
 
-async def test_of_a_hundred_creates_with_a_deadline_one_wins(
+async def test_one_of_a_hundred_creations_with_deadline_wins(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     rivals = [record(clock(), user=f"rival {number}") for number in range(100)]
@@ -150,7 +150,7 @@ async def test_of_a_hundred_creates_with_a_deadline_one_wins(
     assert await store.get(GUID) == rivals[won.index(True)]
 
 
-async def test_of_a_hundred_racing_creates_one_wins(store: RecordRepository, clock: FakeClock) -> None:
+async def test_one_of_a_hundred_racing_creations_wins(store: RecordRepository, clock: FakeClock) -> None:
     rivals = [record(clock(), user=f"rival {number}") for number in range(100)]
 
     won = await asyncio.gather(*(store.swap(None, rival) for rival in rivals))
@@ -159,7 +159,7 @@ async def test_of_a_hundred_racing_creates_one_wins(store: RecordRepository, clo
     assert await store.get(GUID) == rivals[won.index(True)]
 
 
-async def test_of_fifty_racing_updates_of_one_version_one_wins(store: RecordRepository, clock: FakeClock) -> None:
+async def test_one_of_fifty_racing_updates_wins(store: RecordRepository, clock: FakeClock) -> None:
     old = record(clock())
     rivals = [record(clock(), user=f"rival {number}", version=old.version + 1) for number in range(50)]
     await store.swap(None, old)
@@ -170,7 +170,7 @@ async def test_of_fifty_racing_updates_of_one_version_one_wins(store: RecordRepo
     assert await store.get(GUID) == rivals[won.index(True)]
 
 
-async def test_reads_in_one_turn_of_the_loop_each_get_their_own(store: RecordRepository, clock: FakeClock) -> None:
+async def test_reads_in_one_loop_turn_get_their_own_records(store: RecordRepository, clock: FakeClock) -> None:
     known = [record(clock(), guid=f"{number:032X}", user=f"user {number}") for number in range(40)]
     await asyncio.gather(*(store.swap(None, each) for each in known))
 
@@ -223,7 +223,7 @@ SELECTIONS = [
 
 
 @pytest.mark.parametrize("selection", SELECTIONS, ids=str)
-async def test_find_and_count_know_what_a_selection_holds(
+async def test_find_and_count_agree_with_the_selection(
     store: RecordRepository, clock: FakeClock, selection: Selection
 ) -> None:
     expected = [each for each in await fill(store, clock) if selection.holds(each)]
@@ -255,7 +255,7 @@ async def test_find_continues_after_any_guid_up_to_its_limit(
             assert list(await store.find(selection, after, limit)) == expected[:limit]
 
 
-async def test_what_is_read_linearizably_shows_every_write(store: RecordRepository, clock: FakeClock) -> None:
+async def test_linearizable_read_shows_every_write(store: RecordRepository, clock: FakeClock) -> None:
     old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
     for before, after in ((None, old), (old, new), (new, None)):
         assert await store.swap(before, after)
@@ -264,7 +264,7 @@ async def test_what_is_read_linearizably_shows_every_write(store: RecordReposito
         assert await store.count_linearizable(Selection(user="another")) == (after is new)
 
 
-async def test_purge_forgets_what_is_due_and_no_more_than_it_is_told(store: RecordRepository, clock: FakeClock) -> None:
+async def test_purge_deletes_due_records_up_to_its_limit(store: RecordRepository, clock: FakeClock) -> None:
     due = clock.seconds + 3600
     old = [record(clock(), guid=f"{number:032X}", expire=0, purge_at=due + number) for number in range(5)]
     await asyncio.gather(*(store.swap(None, each) for each in old))
@@ -276,17 +276,17 @@ async def test_purge_forgets_what_is_due_and_no_more_than_it_is_told(store: Reco
     assert [await store.get(each.guid) for each in old] == [None, None, None, None, old[4]]
 
 
-async def test_a_store_that_is_open_answers_ping(store: RecordRepository, database: Database) -> None:
+async def test_open_store_answers_ping(store: RecordRepository, database: Database) -> None:
     await asyncio.wait_for(database.ping(), 30)
     assert await store.get(GUID) is None
 
 
-async def test_a_swap_of_nothing_for_nothing_is_a_programming_error(store: RecordRepository) -> None:
+async def test_swap_of_nothing_for_nothing_is_a_programming_error(store: RecordRepository) -> None:
     with pytest.raises((ValueError, AttributeError)):
         await store.swap(None, None)
 
 
-async def test_reads_beside_writes_never_go_back(store: RecordRepository, clock: FakeClock) -> None:
+async def test_reads_during_writes_never_go_back(store: RecordRepository, clock: FakeClock) -> None:
     current = record(clock())
     await store.swap(None, current)
     done = asyncio.Event()
@@ -321,9 +321,7 @@ async def _write_versions(store: RecordRepository, current: Record, count: int) 
     return versions
 
 
-async def test_a_rehearsal_is_as_the_store_would_be_and_the_store_is_as_it_was(
-    store: RecordRepository, clock: FakeClock
-) -> None:
+async def test_overlay_predicts_the_store_and_changes_nothing(store: RecordRepository, clock: FakeClock) -> None:
     kept, other = record(clock()), record(clock(), guid="0" * 32)
     changed = kept.model_copy(update={"user": "another", "version": kept.version + 1})
     await store.swap(None, kept)
@@ -340,7 +338,7 @@ async def test_a_rehearsal_is_as_the_store_would_be_and_the_store_is_as_it_was(
     assert (await store.get(GUID), await store.get(other.guid)) == (kept, None)
 
 
-async def test_the_temporary_space_bounds_how_many_rehearsals_have_a_database(
+async def test_temporary_space_bounds_the_number_of_overlay_databases(
     store: RecordRepository, clock: FakeClock
 ) -> None:
     space = TemporarySpace(request_bytes=MIB, total_bytes=MIB)
@@ -353,7 +351,7 @@ async def test_the_temporary_space_bounds_how_many_rehearsals_have_a_database(
             await rehearsals[4].swap(None, record(clock()))
 
 
-async def test_a_peek_is_what_a_get_would_be_or_has_to_be_waited_for(store: RecordRepository, clock: FakeClock) -> None:
+async def test_get_nowait_equals_get_or_would_block(store: RecordRepository, clock: FakeClock) -> None:
     old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
     for before, after in ((None, None), (None, old), (old, new), (new, None)):
         if (before, after) != (None, None):
@@ -364,7 +362,7 @@ async def test_a_peek_is_what_a_get_would_be_or_has_to_be_waited_for(store: Reco
             assert store.get_nowait(GUID) in {after, WOULD_BLOCK}
 
 
-async def test_what_is_near_can_be_peeked_at(sqlite_url: str, clock: FakeClock) -> None:
+async def test_local_record_is_readable_without_blocking(sqlite_url: str, clock: FakeClock) -> None:
     async with (
         open_store(sqlite_url, clock=clock, exclusive=True) as store,
         open_cache("memory://", store, clock=clock, size_bytes=64 * 1024) as cache,

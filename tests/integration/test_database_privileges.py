@@ -48,9 +48,7 @@ def admin(guarded: Server) -> Iterator[redis.Redis]:
         yield client
 
 
-async def test_the_rights_in_the_docs_are_those_that_are_used(
-    guarded: Server, admin: redis.Redis, clock: FakeClock
-) -> None:
+async def test_documented_privileges_are_those_used(guarded: Server, admin: redis.Redis, clock: FakeClock) -> None:
     gated = GatedStore()
     async with AsyncExitStack() as stack:
         at = f"guidsvc:{PASSWORD}@127.0.0.1:{guarded.port}"
@@ -80,7 +78,7 @@ async def test_the_rights_in_the_docs_are_those_that_are_used(
     assert admin.dbsize() == len(list(admin.scan_iter("gs:*"))) > 0
 
 
-def test_the_user_of_the_docs_may_do_nothing_else(guarded: Server) -> None:
+def test_documented_user_may_do_nothing_else(guarded: Server) -> None:
     with redis.Redis(port=guarded.port, username="guidsvc", password=PASSWORD) as client:
         assert client.ping()
         for command in ("FLUSHALL", "KEYS *", "CONFIG GET *", "GET other", "SET other 1", "EVAL return 0", "ACL LIST"):
@@ -90,7 +88,7 @@ def test_the_user_of_the_docs_may_do_nothing_else(guarded: Server) -> None:
         client.ping()
 
 
-def test_valkey_in_the_compose_file_has_the_user_of_the_docs() -> None:
+def test_valkey_in_compose_has_the_documented_user() -> None:
     compose: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     command: list[str] = compose["services"]["valkey"]["command"]
     first = command.index("--user")
@@ -137,7 +135,7 @@ async def linked(url: str) -> AsyncIterator[RedisLink]:
         yield link
 
 
-async def test_redis_is_asked_over_tls_with_its_certificate_verified(
+async def test_redis_tls_connection_verifies_the_certificate(
     guarded: Server, certificate: Certificate, tmp_path: Path, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("redis unavailable")
@@ -161,7 +159,7 @@ async def test_redis_is_asked_over_tls_with_its_certificate_verified(
                     await link.check()
 
 
-async def test_mongodb_is_asked_over_tls_with_its_certificate_verified_as_a_user(
+async def test_mongodb_tls_connection_verifies_certificate_as_a_user(
     certificate: Certificate, tmp_path: Path, clock: FakeClock
 ) -> None:
     folder, stranger = tmp_path / "mongo", tmp_path / "stranger"

@@ -26,7 +26,7 @@ def run(examples: list[tuple[str, str, str]], port: int, folder: Path, variables
         assert re.fullmatch(curl.pattern(text), printed.text.rstrip("\n"), re.DOTALL), (line, printed.text)
 
 
-def test_every_example_is_run_and_answers_as_it_says(tmp_path: Path) -> None:
+def test_every_example_answers_as_documented(tmp_path: Path) -> None:
     variables = curl.assignments(TEXT.partition("```sh\n")[2].partition("```")[0])
     about_keys = [example for example in EXAMPLES if "$KEY" in example[0] + example[2]]
     assert len(EXAMPLES) == TEXT.count("curl -") + TEXT.count("curl $") + TEXT.count('curl "$') - 1
@@ -40,7 +40,7 @@ def test_every_example_is_run_and_answers_as_it_says(tmp_path: Path) -> None:
         run(about_keys, running.port, tmp_path, variables)
 
 
-def test_every_member_and_parameter_is_told() -> None:
+def test_every_member_and_parameter_is_documented() -> None:
     from guidsvc.api.parsing.key_schemas import KeyCreation, KeysQuery, Rotation
     from guidsvc.domain.commands import BatchOperation, BatchQuery, ListQuery, PutCommand
 

@@ -57,7 +57,7 @@ def a_list(folder: Path, need: str) -> Path:
     return file
 
 
-def test_a_known_vulnerability_fails_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_known_vulnerability_fails_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with osv({KNOWN: "CVE-1", "motor==3.7.1": "CVE-2"}) as options:
         audited = audit([a_list(tmp_path, "motor==3.7.1")], {"ours": options})
 
@@ -65,7 +65,7 @@ def test_a_known_vulnerability_fails_and_is_named(tmp_path: Path, capsys: pytest
     assert "motor 3.7.1: CVE-2" in capsys.readouterr().out
 
 
-def test_all_that_is_pinned_is_asked_about() -> None:
+def test_every_pinned_package_is_checked() -> None:
     for_here = [str(pin.need).partition(";")[0].partition("[")[0] for pin in pinned(DEV) if pin.is_for_here]
     told = {f"{pin.name}{pin.need.specifier}": "CVE-3" for pin in pinned(DEV)}
     with osv({KNOWN: "CVE-1"} | told) as options:
@@ -74,7 +74,7 @@ def test_all_that_is_pinned_is_asked_about() -> None:
     assert len(audited.found) == len(for_here)
 
 
-def test_nothing_known_is_good_news_from_one_who_would_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clean_result_from_a_capable_service_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with osv({KNOWN: "CVE-1"}) as options:
         audited = audit([a_list(tmp_path, "motor==3.7.1")], {"ours": options})
 
@@ -83,7 +83,7 @@ def test_nothing_known_is_good_news_from_one_who_would_know(tmp_path: Path, caps
     assert "ours knows of no vulnerabilities" in capsys.readouterr().out
 
 
-def test_a_service_that_knows_nothing_is_not_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_service_without_data_is_not_trusted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with osv({}) as options:
         audited = audit([a_list(tmp_path, "motor==3.7.1")], {"ours": options})
 
@@ -92,13 +92,13 @@ def test_a_service_that_knows_nothing_is_not_believed(tmp_path: Path, capsys: py
     assert capsys.readouterr().out.startswith("Not run: ")
 
 
-def test_where_one_cannot_be_reached_the_next_is_asked(tmp_path: Path) -> None:
+def test_unreachable_service_is_followed_by_the_next(tmp_path: Path) -> None:
     with osv({KNOWN: "CVE-1"}) as options:
         audited = audit([a_list(tmp_path, "motor==3.7.1")], {"gone": asking(free_port()), "ours": options})
 
     assert audited == Audit("ours")
 
 
-def test_what_a_service_does_not_know_at_all_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_packages_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(Audit("ours", not_told=("motor",))) == 0
     assert "does not know them: motor" in capsys.readouterr().out

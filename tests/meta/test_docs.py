@@ -39,7 +39,7 @@ def table_rows(text: str) -> list[list[str]]:
     return [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_the_examples_answer_as_they_say(tmp_path: Path) -> None:
+def test_examples_answer_as_documented(tmp_path: Path) -> None:
     assert len(EXAMPLES) == 5
     with service(tmp_path) as running:
         for line, promised in EXAMPLES:
@@ -49,7 +49,7 @@ def test_the_examples_answer_as_they_say(tmp_path: Path) -> None:
             ), line
 
 
-def test_the_top_of_the_readme_is_two_commands_that_the_makefile_has() -> None:
+def test_readme_starts_with_two_make_commands() -> None:
     top = [line.split("#")[0].strip() for line in README.splitlines()[2:4]]
 
     assert top == ["make run", "make test"]
@@ -62,7 +62,7 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_documentation_and_the_help_have_the_same_settings_in_the_same_groups() -> None:
+def test_docs_and_help_have_the_same_settings_in_the_same_groups() -> None:
     sections = re.split(r"^### (.*)\n", CONFIGURATION.partition("\n## Access\n")[0], flags=re.MULTILINE)[1:]
     documented = {title: table_rows(text) for title, text in zip(sections[::2], sections[1::2], strict=True)}
 
@@ -83,13 +83,13 @@ def documented_setting(name: str) -> list[str]:
     ]
 
 
-def test_the_errors_are_those_of_the_code() -> None:
+def test_errors_table_matches_the_code() -> None:
     told = {row[0]: int(row[1]) for row in rows(SUMMARY, "Errors")}
 
     assert told == {kind.code: kind.status for kind in {*problems.TABLE.values(), problems.INTERNAL}}
 
 
-def test_every_path_that_is_served_is_in_the_summary() -> None:
+def test_every_served_path_is_in_the_summary() -> None:
     served = {route.path for route in make_routes()}
     table = SUMMARY.partition("## Requests")[2].partition("\n\n## ")[0]
     told = set(re.findall(r"`(?:[A-Z]+ )?(/[^`]*)`", table))
@@ -97,7 +97,7 @@ def test_every_path_that_is_served_is_in_the_summary() -> None:
     assert told == served
 
 
-def test_every_risk_has_tests_and_every_test_that_is_named_exists() -> None:
+def test_every_risk_has_existing_tests() -> None:
     text = (ROOT / "docs" / "security.md").read_text()
     risks = re.findall(r"^\| (API\d+) .* \| .* \| (.*) \|$", text, re.MULTILINE)
 
@@ -106,7 +106,7 @@ def test_every_risk_has_tests_and_every_test_that_is_named_exists() -> None:
         assert_that_tests_exist(tests, risk)
 
 
-def test_every_bound_is_held_by_a_test_and_named_settings_exist() -> None:
+def test_every_bound_has_a_test_and_existing_settings() -> None:
     text = (ROOT / "docs" / "security.md").read_text().partition("## Bounds")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.+?) \| (.+?) \| (.*?) ?\| (.+) \|$", text, re.MULTILINE)[1:]
     settings = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
@@ -139,7 +139,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+def test_every_relative_link_has_a_target(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", without_code(page))
     for link in (link for link in links if not re.match(r"[a-z]+:", link)):
         name, _, anchor = link.partition("#")
@@ -149,18 +149,18 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
-def test_every_command_names_the_python_that_has_the_packages(page: Path) -> None:
+def test_every_command_uses_the_python_with_the_packages(page: Path) -> None:
     """`make run` installs them into .venv alone."""
     assert re.findall(r"(?<!\.venv/bin/)python pdapt\.py", page.read_text()) == []
 
 
-def test_the_changelog_names_the_version_or_what_is_to_come() -> None:
+def test_changelog_names_the_version_or_unreleased() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
 
     assert "## Unreleased" in changelog or f"## {guidsvc.__version__}" in changelog
 
 
-def test_the_design_of_the_package_is_told_where_it_is() -> None:
+def test_design_of_the_package_is_described_in_one_place() -> None:
     told = set(re.findall(r"^    (\w+)/? +\w", guidsvc.__doc__ or "", re.MULTILINE))
     there = {
         path.stem
@@ -179,7 +179,7 @@ def vscode(name: str) -> Any:
     return json.loads((ROOT / ".vscode" / name).read_text())
 
 
-def test_vs_code_has_a_build_task_that_runs_and_a_test_task_that_tests() -> None:
+def test_vs_code_tasks_build_and_test() -> None:
     tasks = {task["label"]: task for task in vscode("tasks.json")["tasks"]}
 
     assert tasks["guidsvc: run"]["group"] == {"kind": "build", "isDefault": True}
@@ -198,7 +198,7 @@ def test_vs_code_has_a_build_task_that_runs_and_a_test_task_that_tests() -> None
     } == set(tasks)
 
 
-def test_the_other_files_for_vs_code_are_json() -> None:
+def test_other_vs_code_files_are_json() -> None:
     launch = vscode("launch.json")["configurations"]
     assert launch[0]["program"].endswith("pdapt.py")
     assert {each["preLaunchTask"] for each in launch} <= {task["label"] for task in vscode("tasks.json")["tasks"]}
@@ -215,7 +215,7 @@ def compose() -> dict[str, Any]:
     return loaded
 
 
-def test_the_databases_are_reached_by_the_app_alone_and_with_a_password(compose: dict[str, Any]) -> None:
+def test_databases_are_reachable_only_by_app_with_password(compose: dict[str, Any]) -> None:
     services, environment = compose["services"], compose["services"]["app"]["environment"]
 
     assert compose["networks"] == {"inside": {"internal": True}}
@@ -229,7 +229,7 @@ def test_the_databases_are_reached_by_the_app_alone_and_with_a_password(compose:
     assert "--keyFile" in services["mongo"]["command"], "without which everybody is let in"
 
 
-def test_no_web_page_can_use_the_service_of_the_compose_file(compose: dict[str, Any]) -> None:
+def test_web_pages_cannot_use_the_compose_service(compose: dict[str, Any]) -> None:
     """It is open to anybody on this host; without names of its own it would answer to any."""
     app = compose["services"]["app"]
     assert all(port.startswith("127.0.0.1:") for port in app["ports"])
@@ -237,14 +237,14 @@ def test_no_web_page_can_use_the_service_of_the_compose_file(compose: dict[str, 
     assert listed(app["environment"]["GUIDSVC_HOSTS"])
 
 
-def test_no_variable_of_the_compose_file_is_taken_for_a_setting_in_the_same_folder() -> None:
+def test_compose_variables_are_not_settings_of_the_service() -> None:
     used = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
 
     assert used == {"MONGO_PASSWORD", "MONGO_ROOT_PASSWORD", "VALKEY_PASSWORD"}
     assert not any(name.startswith(PREFIX) for name in used)
 
 
-def test_the_key_file_of_mongodb_is_made_once_and_for_nobody_else(compose: dict[str, Any], tmp_path: Path) -> None:
+def test_mongodb_key_file_is_created_once_and_private(compose: dict[str, Any], tmp_path: Path) -> None:
     mongo = compose["services"]["mongo"]
     place = tmp_path / "keyfile"
     program, flag, script, name = mongo["entrypoint"]
@@ -269,7 +269,7 @@ def test_every_port_is_published_on_this_host_only(compose: dict[str, Any]) -> N
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_the_app_waits_for_its_parts_to_be_healthy_and_writes_nothing(compose: dict[str, Any]) -> None:
+def test_app_waits_for_healthy_parts_and_writes_nothing(compose: dict[str, Any]) -> None:
     app = compose["services"]["app"]
 
     assert {name: each["condition"] for name, each in app["depends_on"].items()} == {
@@ -281,15 +281,13 @@ def test_the_app_waits_for_its_parts_to_be_healthy_and_writes_nothing(compose: d
     assert app["user"].split(":")[0] != "0"
 
 
-def test_the_volumes_are_named(compose: dict[str, Any]) -> None:
+def test_volumes_are_named(compose: dict[str, Any]) -> None:
     mounted = {volume.partition(":")[0] for each in compose["services"].values() for volume in each.get("volumes", [])}
 
     assert mounted == set(compose["volumes"])
 
 
-def test_the_environment_of_the_app_is_settings_that_there_are(
-    compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_app_environment_has_only_existing_settings(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     environment: dict[str, str] = compose["services"]["app"]["environment"]
     dockerfile = (ROOT / "Dockerfile").read_text()
 
@@ -299,7 +297,7 @@ def test_the_environment_of_the_app_is_settings_that_there_are(
     assert urlsplit(environment["GUIDSVC_CACHE_URL"]).hostname in compose["services"]
 
 
-def test_the_replica_set_has_the_name_that_the_app_asks_for(compose: dict[str, Any]) -> None:
+def test_replica_set_name_matches_the_store_url(compose: dict[str, Any]) -> None:
     mongo = compose["services"]["mongo"]
     name = mongo["command"][mongo["command"].index("--replSet") + 1]
 
@@ -307,9 +305,7 @@ def test_the_replica_set_has_the_name_that_the_app_asks_for(compose: dict[str, A
     assert f'_id: "{name}"' in mongo["healthcheck"]["test"][-1]
 
 
-def test_the_cache_keeps_nothing_on_disk_and_starts_as_its_command_stands(
-    compose: dict[str, Any], tmp_path: Path
-) -> None:
+def test_cache_keeps_nothing_on_disk_and_its_command_starts(compose: dict[str, Any], tmp_path: Path) -> None:
     command = compose["services"]["valkey"]["command"]
 
     assert command[:5] == ["valkey-server", "--save", "", "--appendonly", "no"]
@@ -317,7 +313,7 @@ def test_the_cache_keeps_nothing_on_disk_and_starts_as_its_command_stands(
         assert server.process.poll() is None
 
 
-def test_what_is_copied_into_the_image_runs_in_the_environment_of_the_compose_file(
+def test_copied_files_run_in_the_compose_environment(
     compose: dict[str, Any], tmp_path: Path, mongo_base: str, redis_url: str
 ) -> None:
     for copied in re.findall(r"^COPY (?!--from)(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1:]:
@@ -334,7 +330,7 @@ def test_what_is_copied_into_the_image_runs_in_the_environment_of_the_compose_fi
     assert [each.name for each in tmp_path.glob("*.db*")] == []
 
 
-def test_the_image_holds_what_the_service_needs_and_runs_it_without_rights() -> None:
+def test_image_has_what_the_service_needs_and_runs_unprivileged() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
 
     assert re.search(r"^COPY pdapt\.py", dockerfile, re.MULTILINE)

@@ -58,12 +58,12 @@ def subclasses(error: type[BaseException]) -> Iterator[type[BaseException]]:
         yield from subclasses(below)
 
 
-def test_every_table_is_known_here() -> None:
+def test_every_table_is_listed_here() -> None:
     assert {name for name, _ in tables()} == LOOKUPS.keys()
 
 
 @pytest.mark.parametrize(("name", "table"), list(tables()), ids=lambda value: value if isinstance(value, str) else "")
-def test_a_subclass_has_the_row_of_its_nearest_base(name: str, table: Mapping[type[BaseException], object]) -> None:
+def test_subclass_has_the_row_of_its_nearest_base(name: str, table: Mapping[type[BaseException], object]) -> None:
     for row, value in table.items():
         made = type("Below", (row,), {})
         assert LOOKUPS[name](made) == value
@@ -74,7 +74,7 @@ def test_a_subclass_has_the_row_of_its_nearest_base(name: str, table: Mapping[ty
         LOOKUPS[name](error)  # whatever it is, it is not an exception of its own
 
 
-def test_nothing_is_looked_up_by_its_exact_type() -> None:
+def test_tables_are_not_looked_up_by_exact_type() -> None:
     root = Path(guidsvc.__file__).parent
     found = {
         str(path.relative_to(root))
@@ -102,7 +102,7 @@ def drawn_parents(text: str) -> dict[str, str]:
     return parents
 
 
-def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+def test_error_tree_in_the_docstring_matches_the_classes() -> None:
     drawn = drawn_parents(str(errors.__doc__))
     assert drawn == {
         each.__name__: each.__base__.__name__
@@ -111,7 +111,7 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
     }
 
 
-def test_what_has_no_row_has_no_value() -> None:
+def test_error_without_row_has_no_value() -> None:
     assert found_by_class({Forbidden: 1}, Unauthorized) is None
 
 
@@ -119,7 +119,7 @@ ALICE = Caller("alice", frozenset(), "key:a")
 
 
 @pytest.mark.parametrize("kind", sorted({*subclasses(GuidsvcError)}, key=str))
-def test_every_error_can_be_noted_as_a_refusal(kind: type[GuidsvcError], clock: FakeClock) -> None:
+def test_every_error_can_be_logged_as_a_rejection(kind: type[GuidsvcError], clock: FakeClock) -> None:
     lines: list[bytes] = []
     error = Forbidden("read") if kind is Forbidden else kind.__new__(kind)
     AuditLog(_Writing(lines.append), clock=clock).denied(error, None)
@@ -129,7 +129,7 @@ def test_every_error_can_be_noted_as_a_refusal(kind: type[GuidsvcError], clock: 
 @pytest.mark.parametrize(
     "fault", [OSError("full"), RuntimeError("a fault"), KeyError(1), UnicodeEncodeError("a", "b", 0, 1, "c")]
 )
-def test_no_fault_of_the_audit_log_changes_an_answer(
+def test_audit_log_fault_does_not_change_the_response(
     fault: Exception, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("audit line not written")

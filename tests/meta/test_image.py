@@ -64,7 +64,7 @@ def container(image: Image, settings: Mapping[str, str], *flags: str) -> Iterato
         assert process.wait(START_SECONDS) == 0, log.read_text()
 
 
-def test_the_command_is_on_the_path_and_its_process_is_the_service(image: Image) -> None:
+def test_command_is_on_the_path_and_becomes_the_service(image: Image) -> None:
     assert image.find("guidsvc") == image.root / "usr/local/bin/guidsvc"
     assert image.entrypoint == ["guidsvc"]
     assert not image.words_of("CMD")
@@ -73,9 +73,7 @@ def test_the_command_is_on_the_path_and_its_process_is_the_service(image: Image)
     assert image.run(["guidsvc", "keys", "--help"], {}).returncode == 0
 
 
-def test_the_service_of_the_compose_file_runs_and_both_health_checks_tell_when_it_does(
-    image: Image, settings: dict[str, str]
-) -> None:
+def test_compose_service_runs_and_both_health_checks_pass(image: Image, settings: dict[str, str]) -> None:
     app = COMPOSE["services"]["app"]
     assert not {"command", "entrypoint"} & app.keys(), "then this test must run that"
     kind, *check = app["healthcheck"]["test"]
@@ -90,7 +88,7 @@ def test_the_service_of_the_compose_file_runs_and_both_health_checks_tell_when_i
     assert not list(image.folder.glob("*.db*")), "records are in MongoDB"
 
 
-def test_the_image_alone_keeps_its_records_in_its_volume(image: Image) -> None:
+def test_image_alone_keeps_records_in_its_volume(image: Image) -> None:
     assert image.words_of("VOLUME") == [f"/{image.folder.name}"]
     with container(image, {"GUIDSVC_ACCESS": "keys", "GUIDSVC_PORT": str(free_port())}):
         done = image.run(["guidsvc", "keys", "create", "--owner", "alice"], {})
@@ -98,12 +96,12 @@ def test_the_image_alone_keeps_its_records_in_its_volume(image: Image) -> None:
         assert f"store: {image.folder / 'guidsvc.db'}" in done.stderr
 
 
-def test_the_health_checks_ask_whether_it_is_alive_not_whether_it_is_ready(image: Image) -> None:
+def test_health_checks_test_liveness_not_readiness(image: Image) -> None:
     for words in (image.health_check, COMPOSE["services"]["app"]["healthcheck"]["test"][1:]):
         assert words == ["guidsvc", "healthcheck"]
 
 
-def test_each_line_for_docker_names_a_service_that_there_is() -> None:
+def test_docker_commands_name_existing_services() -> None:
     assert {"exec", "up"} <= {what for _, what, _ in LINES}
     assert len([words for _, words in INSIDE if words[0] == "app"]) >= 4
     for name, words in INSIDE:
@@ -114,7 +112,7 @@ def test_each_line_for_docker_names_a_service_that_there_is() -> None:
         assert not re.search(r"docker (exec|run)\b", text), "then this test must read that"
 
 
-def test_each_line_for_the_app_runs_as_it_stands(image: Image, settings: dict[str, str]) -> None:
+def test_app_commands_run_as_documented(image: Image, settings: dict[str, str]) -> None:
     with container(image, settings):
         for file, (service, *words) in INSIDE:
             if service == "app":

@@ -12,13 +12,13 @@ def passes() -> Iterator[str]:
         yield from (line for line in file.read_text().splitlines() if re.search("nosec|noqa: S[0-9]", line))
 
 
-def test_what_looks_unsafe_is_let_pass_for_a_reason() -> None:
+def test_suppression_has_a_reason() -> None:
     assert list(passes())
     for line in passes():
         assert re.search(r"# nosec B[0-9]+  # \w", line), line
 
 
-def test_bandit_and_ruff_let_the_same_pass() -> None:
+def test_bandit_and_ruff_suppress_the_same_lines() -> None:
     for line in passes():
         of_ruff, of_bandit = re.search(r"noqa: S([0-9]+)", line), re.search(r"nosec B([0-9]+)", line)
         assert of_bandit, line

@@ -22,7 +22,7 @@ def releases(name: str) -> dict[str, Pin]:
 
 
 @every_list
-def test_all_that_is_installed_is_one_version_known_by_its_hashes(name: str) -> None:
+def test_installed_packages_are_pinned_with_hashes(name: str) -> None:
     assert pinned(name)
     for pin in pinned(name):
         assert [version.operator for version in pin.need.specifier] == ["=="], pin.need
@@ -31,13 +31,13 @@ def test_all_that_is_installed_is_one_version_known_by_its_hashes(name: str) -> 
 
 
 @every_list
-def test_a_list_has_no_line_that_is_not_of_a_pin(name: str) -> None:
+def test_requirements_file_has_only_pins(name: str) -> None:
     for line in path(name, ".txt").read_text().splitlines():
         assert line.lstrip().startswith(("#", "--hash=")) or "==" in line, line
 
 
 @every_list
-def test_nothing_is_pinned_twice_for_one_place(name: str) -> None:
+def test_pin_is_unique_for_each_environment(name: str) -> None:
     for_here = [pin.name for pin in pinned(name) if pin.is_for_here]
 
     assert sorted(for_here) == sorted(set(for_here))
@@ -49,7 +49,7 @@ def where(need: Requirement) -> set[str]:
 
 
 @every_list
-def test_what_is_asked_for_is_pinned_as_it_is_asked_for(name: str) -> None:
+def test_requirement_is_pinned_as_requested(name: str) -> None:
     pins = {pin.name: pin.need for pin in pinned(name)}
 
     for package, need in asked(name).items():
@@ -60,27 +60,27 @@ def test_what_is_asked_for_is_pinned_as_it_is_asked_for(name: str) -> None:
 
 
 @every_list
-def test_what_is_pinned_as_asked_for_is_asked_for(name: str) -> None:
+def test_pin_that_claims_a_request_is_requested(name: str) -> None:
     told = {pin.name for pin in pinned(name) if f"-r {name}.in" in pin.asked_by}
 
     assert told == set(asked(name)), "make requirements"
 
 
-def test_the_service_is_tested_with_what_runs_it() -> None:
+def test_tests_use_the_runtime_pins() -> None:
     run, dev = releases(RUN), releases(DEV)
 
     assert {need: dev[need].hashes for need in run} == {need: pin.hashes for need, pin in run.items()}
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_comes_on_top_changes_nothing_below(name: str) -> None:
+def test_additional_requirements_keep_the_base_pins(name: str) -> None:
     below = {pin.name: {other.need.specifier for other in pinned(DEV) if other.name == pin.name} for pin in pinned(DEV)}
 
     for pin in pinned(name):
         assert pin.need.specifier in below.get(pin.name, {pin.need.specifier}), pin.need
 
 
-def test_the_packages_that_the_user_fixed_are_asked_for() -> None:
+def test_required_packages_of_the_user_are_requested() -> None:
     assert asked(RUN).keys() >= {"tornado", "redis", "motor", "pydantic"}
     assert asked(DEV).keys() >= {"pytest", "pytest-asyncio"}
 
@@ -94,7 +94,7 @@ def imported(file: Path) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-def test_the_service_imports_only_what_it_asks_for() -> None:
+def test_service_imports_only_requested_packages() -> None:
     files = [ROOT / "pdapt.py", *(ROOT / "guidsvc").rglob("*.py")]
     others = {name for file in files for name in imported(file)} - sys.stdlib_module_names - {"guidsvc"}
     packages = packages_distributions()

@@ -26,20 +26,20 @@ def component(bom: sbom.Bom, name: str) -> dict[str, Any]:
     return found
 
 
-def test_it_holds_all_that_runs_the_service_and_nothing_that_only_tests_it(made: sbom.Bom) -> None:
+def test_sbom_lists_runtime_packages_without_test_packages(made: sbom.Bom) -> None:
     packages = {one["purl"].partition("@")[0].removeprefix("pkg:pypi/") for one in made["components"]}
 
     assert packages == {pin.name for pin in pinned(RUN) if pin.is_for_here} | {"pkg:npm/swagger-ui-dist"}
     assert "pytest" in {pin.name for pin in pinned(DEV)} - packages
 
 
-def test_it_says_which_release_of_what_it_is(made: sbom.Bom) -> None:
+def test_sbom_names_its_subject_and_release(made: sbom.Bom) -> None:
     told = made["metadata"]["component"]
 
     assert (told["name"], told["version"]) == ("guidsvc", guidsvc.__version__)
 
 
-def test_what_needs_what_is_told_of_what_is_there(made: sbom.Bom) -> None:
+def test_sbom_has_dependencies_between_listed_packages(made: sbom.Bom) -> None:
     wants = {one["ref"]: set(one["dependsOn"]) for one in made["dependencies"]}
     refs = {one["bom-ref"] for one in made["components"]}
 
@@ -57,17 +57,17 @@ def test_what_needs_what_is_told_of_what_is_there(made: sbom.Bom) -> None:
         ({"license": {"name": "our own"}}, "our own"),
     ],
 )
-def test_a_licence_that_is_not_permissive_is_told(licence: dict[str, Any], named: str) -> None:
+def test_restrictive_licence_is_reported(licence: dict[str, Any], named: str) -> None:
     assert sbom.licence_faults({"name": "tornado", "licenses": [licence]}) == [f"tornado is under {named}"]
 
 
-def test_a_permissive_licence_is_told_by_any_of_its_names() -> None:
+def test_permissive_licence_is_known_by_any_of_its_names() -> None:
     apache = {"license": {"name": "License :: OSI Approved :: Apache Software License"}}
 
     assert sbom.licence_faults({"name": "motor", "licenses": [apache, {"expression": "MIT AND (ISC OR MIT)"}]}) == []
 
 
-def test_all_that_is_wrong_is_told_at_once(made: sbom.Bom) -> None:
+def test_all_faults_are_reported_together(made: sbom.Bom) -> None:
     other = deepcopy(made) | {"colour": "blue"}
     other["components"].remove(component(other, "structlog"))
     del component(other, "tornado")["licenses"]
@@ -77,12 +77,12 @@ def test_all_that_is_wrong_is_told_at_once(made: sbom.Bom) -> None:
     assert more == ["structlog is left out", "tornado is under no licence that it names"]
 
 
-def test_it_is_written_as_json_and_nothing_is_wrong_with_it(tmp_path: Path, made: sbom.Bom) -> None:
+def test_sbom_is_written_as_json_without_faults(tmp_path: Path, made: sbom.Bom) -> None:
     assert sbom.main(str(tmp_path / "sbom.json")) == 0
     assert json.loads((tmp_path / "sbom.json").read_text()) == made
 
 
-def test_the_licences_are_told_in_the_docs() -> None:
+def test_licences_are_documented() -> None:
     section = (ROOT / "docs" / "security.md").read_text().partition("## Supply chain\n")[2].partition("\n## ")[0]
     told = re.search(r"one of these licences: ([^.]*(?:\.\d[^.]*)*)\.", section)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from tests.support.backing_servers import ROOT
 
 MODULES = sorted((ROOT / "tests").rglob("*.py"))
+MAX_NAME_LENGTH = 60
 
 
 def imported_modules(tree: ast.AST) -> Iterator[str]:
@@ -29,6 +30,19 @@ def test_no_module_imports_a_test_module() -> None:
         for path in MODULES
         for name in imported_modules(ast.parse(path.read_text()))
         if is_in_test_module(name)
+    ]
+
+    assert found == []
+
+
+def test_names_of_tests_have_at_most_60_characters() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}::{node.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and len(node.name) > MAX_NAME_LENGTH
     ]
 
     assert found == []

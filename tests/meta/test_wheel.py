@@ -69,7 +69,7 @@ for path in root.rglob("*"):
 
 
 @pytest.mark.timeout(2 * INSTALL_SECONDS)
-def test_wheel_holds_what_is_not_python(installed: Path, tmp_path: Path) -> None:
+def test_wheel_has_the_files_that_are_not_python(installed: Path, tmp_path: Path) -> None:
     root, *names = run(tmp_path, str(installed / "python"), "-c", LISTING).splitlines()
     package = ROOT / "guidsvc"
     there = [path for path in package.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]

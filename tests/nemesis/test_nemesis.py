@@ -25,7 +25,7 @@ GOOD = Run(
 STALE: list[Operation] = [Write("key", 1.25, 1.5, "client", "w", Outcome.OK, 7), Read("key", 2, 3, "client", None)]
 
 
-def test_a_good_run_is_passed() -> None:
+def test_good_run_passes() -> None:
     assert GOOD.exit is Exit.PASSED
     assert report(GOOD).endswith("PASSED")
 
@@ -44,12 +44,12 @@ def test_a_good_run_is_passed() -> None:
     ],
     ids=["operations", "hits", "levels", "repeated", "refused", "counts", "fence", "fence, long"],
 )
-def test_a_run_in_which_little_happened_proves_nothing(run: Run, told: str) -> None:
+def test_run_with_little_traffic_proves_nothing(run: Run, told: str) -> None:
     assert run.exit is Exit.INVALID
     assert f"proves nothing: {told}" in report(run)
 
 
-def test_a_violation_is_one_however_little_happened(tmp_path: Path) -> None:
+def test_violation_fails_even_a_run_with_little_traffic(tmp_path: Path) -> None:
     other = Read("another", 0, 1, "client", None)
     fault = Done("Redis flushed", "redis", 1.6, 1.7)
     run = Run(600, [*reversed(STALE), other], check([*STALE, other]), faults=[fault])
@@ -63,7 +63,7 @@ def test_a_violation_is_one_however_little_happened(tmp_path: Path) -> None:
     ]
 
 
-def test_an_answer_that_the_service_never_gives_is_a_violation() -> None:
+def test_undocumented_response_is_a_violation() -> None:
     run = replace(GOOD, answers=Counter({"GET 200": 999, "PUT 500": 1}))
     assert run.exit is Exit.VIOLATED
     assert "unexpected: PUT 500" in report(run)

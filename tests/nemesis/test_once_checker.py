@@ -14,21 +14,21 @@ def request(*attempts: Result) -> Request:
     return Request("key", ["mark"], [Attempt(at, at + 0.5, "client", [result]) for at, result in enumerate(attempts)])
 
 
-def test_a_request_whose_attempts_all_answer_the_same_was_done_once() -> None:
+def test_request_with_equal_responses_was_executed_once() -> None:
     assert check_once([request(UNKNOWN, OK_A, OK_A)], {"mark": [A]}) == []
 
 
-def test_two_guids_in_the_answers_are_found() -> None:
+def test_two_guids_in_responses_are_detected() -> None:
     (violation,) = check_once([request(OK_A, OK_B)], {})
     assert (violation.rule, violation.key) == (Rule.TWICE, "key")
 
 
-def test_a_second_guid_in_the_store_is_found() -> None:
+def test_second_guid_in_the_store_is_detected() -> None:
     assert [each.rule for each in check_once([request(OK_A)], {"mark": [A, B]})] == [Rule.TWICE]
     assert [each.rule for each in check_once([request(UNKNOWN)], {"mark": [A, B]})] == [Rule.TWICE]
 
 
-def test_each_operation_of_a_batch_is_judged_by_itself() -> None:
+def test_each_operation_of_a_batch_is_judged_separately() -> None:
     batch = Request(
         "key", ["one", "two"], [Attempt(0, 1, "client", [OK_A, OK_B]), Attempt(2, 3, "client", [OK_A, OK_A])]
     )
@@ -36,7 +36,7 @@ def test_each_operation_of_a_batch_is_judged_by_itself() -> None:
     assert "'two'" in violation.why
 
 
-def test_a_creation_that_is_done_again_after_its_deletion_is_a_violation_of_the_history() -> None:
+def test_creation_repeated_after_its_deletion_is_a_violation() -> None:
     repeated = request(OK_A, OK_A)
     history: list[Operation] = [
         *repeated.writes({}),
@@ -46,19 +46,19 @@ def test_a_creation_that_is_done_again_after_its_deletion_is_a_violation_of_the_
     assert [violation.rule for violation in check(history)] == [Rule.STALE]
 
 
-def test_what_was_refused_and_is_stored_all_the_same_is_a_violation_of_the_history() -> None:
+def test_stored_record_of_rejected_creation_is_a_violation() -> None:
     refused = request(NO)
     history: list[Operation] = list(refused.writes({"mark": [A]}))
     assert [violation.rule for violation in check(history, [Read(A, 9, 9, "the store", 7, "mark")])] == [Rule.PHANTOM]
 
 
-def test_a_creation_is_what_any_attempt_says_of_it() -> None:
+def test_creation_counts_if_any_attempt_reports_it() -> None:
     assert [write.outcome for write in request(NO, UNKNOWN).writes({"mark": [A]})] == [Outcome.UNKNOWN]
     assert [(write.outcome, write.end) for write in request(UNKNOWN, OK_A, OK_A).writes({})] == [(Outcome.OK, 1.5)]
     assert list(request(UNKNOWN).writes({})) == []
 
 
-def test_one_record_beyond_the_quota_is_found() -> None:
+def test_one_record_over_quota_is_detected() -> None:
     assert check_quota([Count(1, 99), Count(2, 100)], 100) == []
     (violation,) = check_quota([Count(1, 100), Count(2, 101), Count(3, 102)], 100)
     assert violation.rule is Rule.QUOTA

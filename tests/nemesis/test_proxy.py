@@ -67,7 +67,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_both_ends_are_told_of_the_end(way: Proxy, server: Server) -> None:
+async def test_close_reaches_both_ends(way: Proxy, server: Server) -> None:
     async with client(way):
         pass
     await until(lambda: server.ended == 1)
@@ -76,7 +76,7 @@ async def test_both_ends_are_told_of_the_end(way: Proxy, server: Server) -> None
         assert await reader.read() == b""
 
 
-async def test_a_slow_connection_takes_its_time_both_ways(way: Proxy) -> None:
+async def test_slow_connection_delays_both_directions(way: Proxy) -> None:
     delays = random.Random(7)
     async with client(way) as (reader, writer):
         start = asyncio.get_running_loop().time()
@@ -88,7 +88,7 @@ async def test_a_slow_connection_takes_its_time_both_ways(way: Proxy) -> None:
         assert expected > 0.1
 
 
-async def test_what_falls_into_a_black_hole_on_its_way_to_the_server_arrives_late(way: Proxy, server: Server) -> None:
+async def test_request_in_a_black_hole_arrives_late(way: Proxy, server: Server) -> None:
     async with client(way) as (reader, writer):
         with way.black_hole(Way.TO_SERVER):
             writer.write(b"late\n")
@@ -98,7 +98,7 @@ async def test_what_falls_into_a_black_hole_on_its_way_to_the_server_arrives_lat
         assert server.lines == [b"hello\n", b"late\n"]
 
 
-async def test_it_arrives_even_if_the_client_has_lost_its_patience(way: Proxy, server: Server) -> None:
+async def test_delayed_request_arrives_after_its_client_gave_up(way: Proxy, server: Server) -> None:
     async with client(way) as (_, writer):
         with way.black_hole(Way.TO_SERVER):
             writer.write(b"late\n")
@@ -109,7 +109,7 @@ async def test_it_arrives_even_if_the_client_has_lost_its_patience(way: Proxy, s
         await until(lambda: server.ended == 1)
 
 
-async def test_what_falls_into_a_black_hole_on_its_way_back_was_done(way: Proxy, server: Server) -> None:
+async def test_request_with_a_lost_reply_is_executed(way: Proxy, server: Server) -> None:
     async with client(way) as (reader, writer):
         with way.black_hole(Way.TO_CLIENT):
             writer.write(b"done\n")
@@ -121,7 +121,7 @@ async def test_what_falls_into_a_black_hole_on_its_way_back_was_done(way: Proxy,
         assert await reading == REPLY
 
 
-async def test_a_new_connection_falls_into_it_too(way: Proxy, server: Server) -> None:
+async def test_new_connection_enters_the_black_hole_too(way: Proxy, server: Server) -> None:
     with way.black_hole(*Way):
         reader, writer = await asyncio.open_connection("127.0.0.1", way.port)
         writer.write(b"late\n")
@@ -131,7 +131,7 @@ async def test_a_new_connection_falls_into_it_too(way: Proxy, server: Server) ->
     await hang_up(writer)
 
 
-async def test_a_reset_breaks_both_ends_off(way: Proxy, server: Server) -> None:
+async def test_reset_closes_both_ends(way: Proxy, server: Server) -> None:
     async with client(way) as (reader, _):
         way.reset()
         with pytest.raises(ConnectionResetError):
@@ -141,7 +141,7 @@ async def test_a_reset_breaks_both_ends_off(way: Proxy, server: Server) -> None:
         assert way.resets == 1
 
 
-async def test_a_reply_is_cut_in_the_middle(way: Proxy, server: Server) -> None:
+async def test_reply_is_cut_in_the_middle(way: Proxy, server: Server) -> None:
     async with client(way) as (reader, writer):
         with way.spoiling(Spoil.CUT):
             writer.write(b"done\n")
@@ -151,7 +151,7 @@ async def test_a_reply_is_cut_in_the_middle(way: Proxy, server: Server) -> None:
         assert server.lines[-1] == b"done\n"
 
 
-async def test_a_reply_is_swallowed_after_the_work_was_done(way: Proxy, server: Server) -> None:
+async def test_reply_is_dropped_after_execution(way: Proxy, server: Server) -> None:
     async with client(way) as (reader, writer):
         with way.spoiling(Spoil.SWALLOWED):
             writer.write(b"done\n")
@@ -161,7 +161,7 @@ async def test_a_reply_is_swallowed_after_the_work_was_done(way: Proxy, server: 
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
-async def test_replies_are_spoilt_by_chance(way: Proxy, chance: float) -> None:
+async def test_replies_are_broken_at_random(way: Proxy, chance: float) -> None:
     async with client(way):
         with way.spoiling(Spoil.SWALLOWED, chance):
             spoilt = sum(way.spoils() is Spoil.SWALLOWED for _ in range(1000))
@@ -169,12 +169,12 @@ async def test_replies_are_spoilt_by_chance(way: Proxy, chance: float) -> None:
         assert way.spoils() is None
 
 
-async def test_no_more_replies_are_spoilt_than_is_said(way: Proxy) -> None:
+async def test_broken_replies_stay_within_their_limit(way: Proxy) -> None:
     with way.spoiling(Spoil.CUT, most=2):
         assert [way.spoils() for _ in range(4)] == [Spoil.CUT, Spoil.CUT, None, None]
 
 
-async def test_without_a_server_there_is_no_connection() -> None:
+async def test_connection_fails_without_a_server() -> None:
     async with proxy(free_port(), random.Random(7)) as made:
         reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
         with pytest.raises(ConnectionResetError):

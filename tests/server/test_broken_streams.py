@@ -40,7 +40,7 @@ async def filled(serving: Serving, **settings: object) -> AsyncIterator[Client]:
 
 
 @pytest.mark.parametrize("headers", [b"", b"Connection: keep-alive\r\n"])
-async def test_a_stream_that_the_store_breaks_is_reset(
+async def test_stream_is_reset_when_the_store_fails(
     serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs, headers: bytes
 ) -> None:
     expected_logs.add("request failed")
@@ -49,7 +49,7 @@ async def test_a_stream_that_the_store_breaks_is_reset(
         assert await is_reset(reader)
 
 
-async def test_a_stream_that_breaks_under_tls_is_reset(
+async def test_broken_tls_stream_is_reset(
     serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs, certificate: Certificate
 ) -> None:
     expected_logs.add("request failed")
@@ -62,9 +62,7 @@ async def test_a_stream_that_breaks_under_tls_is_reset(
         assert await is_reset(reader)
 
 
-async def test_a_stream_that_the_end_of_the_service_cuts_off_is_reset(
-    serving: Serving, expected_logs: ExpectedLogs
-) -> None:
+async def test_stream_cut_by_shutdown_is_reset(serving: Serving, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("grace period over, aborting requests")
     async with AsyncExitStack() as stack:
         async with filled(serving, grace=0.2) as client:
@@ -72,7 +70,7 @@ async def test_a_stream_that_the_end_of_the_service_cuts_off_is_reset(
         assert await is_reset(reader)
 
 
-async def test_a_stream_that_its_client_does_not_take_is_reset(server: str) -> None:
+async def test_stream_without_reader_is_reset(server: str) -> None:
     limits = ConnectionLimits(write_seconds=0.3)
     async with hosting(server, limits) as port, narrow(port) as (reader, writer):
         writer.write(b"GET /stream HTTP/1.0\r\nHost: a\r\n\r\n")
@@ -81,7 +79,7 @@ async def test_a_stream_that_its_client_does_not_take_is_reset(server: str) -> N
         assert await is_reset(reader, bytes_per_second=5_000)
 
 
-async def test_a_stream_that_is_complete_ends_regularly(serving: Serving) -> None:
+async def test_complete_stream_ends_regularly(serving: Serving) -> None:
     async with filled(serving) as client, streaming(client) as reader:
         lines = (await asyncio.wait_for(reader.read(), 60)).splitlines()
         assert len(lines) == COUNT

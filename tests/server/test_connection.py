@@ -62,14 +62,14 @@ async def ended(reader: asyncio.StreamReader) -> bytes:
         ("idle_timeout", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"),
     ],
 )
-async def test_who_is_too_slow_is_hung_up_on_and_others_are_not(serving: Serving, setting: str, sent: bytes) -> None:
+async def test_slow_client_is_disconnected_and_others_are_not(serving: Serving, setting: str, sent: bytes) -> None:
     async with serving(**{setting: 0.2}) as client, connected(client.port) as (reader, writer):
         writer.write(sent)
         await ended(reader)
         assert (await client.get("/livez")).status == 200
 
 
-async def test_who_drips_is_hung_up_on_in_time(serving: Serving) -> None:
+async def test_dripping_client_is_disconnected_in_time(serving: Serving) -> None:
     async with serving(head_timeout=1) as client, connected(client.port) as (reader, writer):
         begun, over = asyncio.get_running_loop().time(), asyncio.create_task(ended(reader))
         while not over.done():
@@ -78,7 +78,7 @@ async def test_who_drips_is_hung_up_on_in_time(serving: Serving) -> None:
         assert asyncio.get_running_loop().time() - begun < 30
 
 
-async def test_lines_may_take_their_time(serving: Serving) -> None:
+async def test_line_batch_may_take_its_time(serving: Serving) -> None:
     head = b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
     head += b"Content-Type: application/x-ndjson\r\n\r\n"
     async with serving(body_timeout=0.2) as client, connected(client.port) as (reader, writer):
@@ -91,7 +91,7 @@ async def test_lines_may_take_their_time(serving: Serving) -> None:
         assert [line["status"] for line in reply.lines] == [201] * 12
 
 
-async def test_there_is_a_limit_on_connections(serving: Serving, expected_logs: ExpectedLogs) -> None:
+async def test_connections_are_limited(serving: Serving, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("too many connections")
     async with serving(max_connections=2) as client, connected(client.port), connected(client.port) as (reader, writer):
         writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -101,14 +101,14 @@ async def test_there_is_a_limit_on_connections(serving: Serving, expected_logs: 
         assert refused.headers["Retry-After"]
 
 
-async def test_a_body_that_is_only_frame_is_refused(serving: Serving) -> None:
+async def test_body_of_only_chunk_framing_is_rejected(serving: Serving) -> None:
     head = f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     async with serving() as client, connected(client.port) as (reader, writer):
         writer.write(head + b"1;" + b"x" * 200_000)
         assert (await read_reply(reader, "PUT")).status == 400
 
 
-async def test_what_is_refused_is_told_though_the_client_goes_on_sending(serving: Serving) -> None:
+async def test_rejection_reaches_a_client_that_keeps_sending(serving: Serving) -> None:
     async with serving() as client, connected(client.port) as (reader, writer):
         writer.write(b"GET /livez HTTP/1.1\r\nHost : a\r\n\r\n")
         for _ in range(50):
@@ -121,7 +121,7 @@ async def test_what_is_refused_is_told_though_the_client_goes_on_sending(serving
 
 
 @pytest.mark.parametrize("by", ["httptools", "tornado"])
-async def test_a_unix_socket_is_listened_on_in_place_of_a_port(serving: Serving, tmp_path: Path, by: str) -> None:
+async def test_unix_socket_replaces_the_port(serving: Serving, tmp_path: Path, by: str) -> None:
     path = tmp_path / "socket"
     for _ in range(2):  # one that was left behind is in nobody's way
         async with serving(server=by, unix_socket=str(path)):
@@ -132,7 +132,7 @@ async def test_a_unix_socket_is_listened_on_in_place_of_a_port(serving: Serving,
         assert not path.exists()
 
 
-def test_a_unix_socket_that_cannot_be_stops_the_start(tmp_path: Path) -> None:
+def test_unusable_unix_socket_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "no" / "socket", tmp_path / "file"):
         with pytest.raises(StartError, match=r"^unix_socket: "), open_listeners("", 0, str(path)):
@@ -140,7 +140,7 @@ def test_a_unix_socket_that_cannot_be_stops_the_start(tmp_path: Path) -> None:
     assert (tmp_path / "file").exists()
 
 
-def test_a_unix_socket_that_another_listens_on_stops_the_start_and_one_left_behind_does_not(tmp_path: Path) -> None:
+def test_used_unix_socket_stops_the_start_and_stale_one_does_not(tmp_path: Path) -> None:
     path, refused = tmp_path / "socket", r"^unix_socket: .*another process listens"
     with open_listeners("", 0, str(path)) as ((live,),):
         for _ in range(3):
@@ -166,7 +166,7 @@ def test_a_unix_socket_that_another_listens_on_stops_the_start_and_one_left_behi
     assert not path.exists()
 
 
-def test_a_unix_socket_that_is_another_s_by_now_is_left_alone(tmp_path: Path) -> None:
+def test_unix_socket_of_a_successor_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with ExitStack() as first, ExitStack() as second:
         first.enter_context(open_listeners("", 0, str(path)))
@@ -197,7 +197,7 @@ async def asked(port: int, sent: bytes) -> bytes:
         return await ended(reader)
 
 
-async def test_a_stream_waits_for_its_client_and_ends_when_that_goes_away() -> None:
+async def test_stream_waits_for_its_client_and_ends_with_it() -> None:
     class Endless(RequestHandler):
         written = 0
         gone = asyncio.Event()
@@ -223,7 +223,7 @@ async def test_a_stream_waits_for_its_client_and_ends_when_that_goes_away() -> N
         await asyncio.wait_for(Endless.gone.wait(), 30)
 
 
-async def test_who_takes_nothing_of_an_answer_is_hung_up_on(expected_logs: ExpectedLogs) -> None:
+async def test_client_that_reads_nothing_is_disconnected(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("Uncaught exception", "Cannot send error")
     gone = asyncio.Event()
 
@@ -241,7 +241,7 @@ async def test_who_takes_nothing_of_an_answer_is_hung_up_on(expected_logs: Expec
         await asyncio.wait_for(gone.wait(), 30)
 
 
-async def test_a_body_waits_for_its_handler() -> None:
+async def test_body_waits_for_its_handler() -> None:
     @stream_request_body
     class Slow(RequestHandler):
         most = 0
@@ -283,7 +283,7 @@ async def _send(writer: asyncio.StreamWriter, size: int) -> None:
         (b"1.0", rb"HTTP/1.1 200 OK\r\n.*Connection: close\r\n\r\nab"),
     ],
 )
-async def test_an_answer_of_unknown_length_ends_as_its_version_knows(version: bytes, expected: bytes) -> None:
+async def test_response_of_unknown_length_ends_as_its_version_requires(version: bytes, expected: bytes) -> None:
     class Parts(RequestHandler):
         async def get(self) -> None:
             for part in "ab":
@@ -303,7 +303,7 @@ async def test_an_answer_of_unknown_length_ends_as_its_version_knows(version: by
 
 
 @pytest.mark.parametrize("length", [1, 3])
-async def test_an_answer_that_is_not_as_long_as_it_says_is_broken_off(length: int, expected_logs: ExpectedLogs) -> None:
+async def test_response_of_wrong_length_is_broken_off(length: int, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("Uncaught exception", "Content-Length", "Cannot send error", "Failed to flush", "Exception in")
 
     class Wrong(RequestHandler):
@@ -331,7 +331,7 @@ async def test_expect_is_answered_when_the_handler_is_ready() -> None:
 
 
 @pytest.mark.parametrize("answer", [lambda handler: handler.set_status(403), lambda handler: handler.send_error(403)])
-async def test_a_handler_that_answers_before_the_body_ends_the_connection(
+async def test_response_before_the_body_ends_the_connection(
     answer: Callable[[RequestHandler], None], expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("403")
@@ -377,7 +377,7 @@ class Faulty(Application):
     [(step, method) for step in ("start_request", "headers_received", "finish") for method in ("GET", "PUT")]
     + [("data_received", "PUT")],
 )
-async def test_a_fault_of_the_service_while_a_request_is_begun_is_answered_and_logged(
+async def test_fault_at_the_start_of_a_request_is_answered_and_logged(
     step: str, method: str, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -400,7 +400,7 @@ async def test_a_fault_of_the_service_while_a_request_is_begun_is_answered_and_l
 # What an attacker found
 
 
-async def test_answers_that_are_not_taken_are_not_made(serving: Serving) -> None:
+async def test_response_is_not_made_before_earlier_ones_are_read(serving: Serving) -> None:
     read = f"GET {PATH} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
     async with serving(access_log=True) as client:
         await client.put(PATH, {"user": USER, "metadata": {"a": "x" * 16_000}})
@@ -419,9 +419,7 @@ async def test_answers_that_are_not_taken_are_not_made(serving: Serving) -> None
 
 
 @pytest.mark.parametrize("end", [b"BAD\r\n\r\n", b""])
-async def test_what_waits_for_the_client_is_answered_in_order_and_before_what_is_wrong(
-    serving: Serving, end: bytes
-) -> None:
+async def test_pipelined_requests_are_answered_in_order_before_errors(serving: Serving, end: bytes) -> None:
     async with serving() as client, connected(client.port) as (reader, writer):
         await client.put(PATH, {"user": USER, "metadata": {"a": "x" * 16_000}})
         for number in range(600):
@@ -443,7 +441,7 @@ def _resident() -> float:
     return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) / 1024
 
 
-async def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
+async def test_slow_reader_gets_the_whole_response() -> None:
     class Large(RequestHandler):
         async def get(self) -> None:
             self.write(CHUNK * 400)
@@ -458,7 +456,7 @@ async def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
         assert taken > len(CHUNK) * 400
 
 
-async def test_connections_that_never_agree_on_tls_count_and_end(
+async def test_failed_tls_handshakes_count_and_end(
     serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("too many connections")
@@ -492,7 +490,7 @@ async def until_served_over_tls(port: int, trusting: ssl.SSLContext) -> None:
                 status = await status_over_tls(port, trusting)
 
 
-async def test_connections_that_fail_to_agree_on_tls_count_no_longer_than_they_last(
+async def test_failed_tls_handshake_counts_only_while_it_lasts(
     serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("too many connections", "SSL Error")
@@ -507,14 +505,14 @@ async def test_connections_that_fail_to_agree_on_tls_count_no_longer_than_they_l
 
 
 @pytest.mark.parametrize("early", ["Expect: 100-continue\r\nContent-Length: 99999", "Content-Length: 99999999"])
-async def test_an_answer_that_comes_before_the_body_says_that_the_connection_ends(serving: Serving, early: str) -> None:
+async def test_response_before_the_body_announces_the_close(serving: Serving, early: str) -> None:
     async with serving() as client, connected(client.port) as (reader, writer):
         writer.write(f"PUT {PATH} HTTP/1.1\r\nHost: a\r\n{early}\r\n\r\n".encode())
         reply = await read_reply(reader, "PUT")
         assert (reply.status, reply.headers["Connection"]) == (413, "close")
 
 
-async def test_lines_of_a_client_that_has_gone_are_not_done(serving: Serving) -> None:
+async def test_lines_of_a_disconnected_client_are_not_executed(serving: Serving) -> None:
     head = b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n"
     lines = b'{"user": "a"}\n' * 20_000
     async with serving() as client:
@@ -535,7 +533,7 @@ async def _total(client: Client) -> int:
     return total
 
 
-async def test_who_goes_away_when_all_lines_have_come_is_no_fault_of_the_service(serving: Serving) -> None:
+async def test_disconnect_after_the_last_line_is_no_fault(serving: Serving) -> None:
     head = b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n"
     lines = b'{"user": "a"}\n' * 120  # which are done when the last has come
     async with serving() as client:
@@ -550,7 +548,7 @@ async def test_who_goes_away_when_all_lines_have_come_is_no_fault_of_the_service
         assert (await client.get("/livez")).status == 200
 
 
-async def test_what_was_answered_is_sent_though_the_service_ends(serving: Serving) -> None:
+async def test_completed_response_is_sent_during_shutdown(serving: Serving) -> None:
     async with AsyncExitStack() as stack:
         async with serving(grace=20) as client:
             body = {"user": USER, "metadata": {"a": "x" * 16_000}}

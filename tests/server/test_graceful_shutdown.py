@@ -64,9 +64,7 @@ async def refused(connect: Callable[[], Awaitable[Connection]]) -> None:
 
 
 @pytest.mark.parametrize("path", [PATH, "/version", "/guid/" + "F" * 32])
-async def test_who_has_asked_lately_is_served_once_more_and_told_that_it_was_the_last(
-    serving: Serving, path: str
-) -> None:
+async def test_recent_client_gets_one_last_response_with_close(serving: Serving, path: str) -> None:
     async with ending(serving) as (connect, end):
         connections = [await connect() for _ in range(3)]
         before = [await ask(each, path) for each in connections]
@@ -80,7 +78,7 @@ async def test_who_has_asked_lately_is_served_once_more_and_told_that_it_was_the
         await over
 
 
-async def test_who_has_just_connected_is_served(serving: Serving) -> None:
+async def test_new_connection_is_served_during_shutdown(serving: Serving) -> None:
     async with ending(serving) as (connect, end):
         connection = await connect()
         over = end()
@@ -90,7 +88,7 @@ async def test_who_has_just_connected_is_served(serving: Serving) -> None:
         await over
 
 
-async def test_who_does_not_ask_again_is_hung_up_on_after_a_while(serving: Serving) -> None:
+async def test_idle_client_is_disconnected_after_a_while(serving: Serving) -> None:
     async with ending(serving) as (connect, end):
         connection = await connect()
         await ask(connection)
@@ -102,7 +100,7 @@ async def test_who_does_not_ask_again_is_hung_up_on_after_a_while(serving: Servi
 
 
 @pytest.mark.parametrize("server", ["httptools"])
-async def test_who_has_not_asked_for_long_is_hung_up_on_at_once_and_others_are_not(serving: Serving) -> None:
+async def test_long_idle_client_is_disconnected_at_once_and_others_not(serving: Serving) -> None:
     async with ending(serving) as (connect, end):
         idle, busy = await connect(), await connect()
         await ask(idle)
@@ -116,7 +114,7 @@ async def test_who_has_not_asked_for_long_is_hung_up_on_at_once_and_others_are_n
         await over
 
 
-async def test_who_has_asked_within_the_last_second_has_all_of_another(serving: Serving) -> None:
+async def test_active_client_gets_another_full_second(serving: Serving) -> None:
     async with ending(serving) as (connect, end):
         connection = await connect()
         await ask(connection)
@@ -128,7 +126,7 @@ async def test_who_has_asked_within_the_last_second_has_all_of_another(serving: 
 
 
 @pytest.mark.parametrize("server", ["httptools"])
-async def test_half_a_head_is_waited_for(serving: Serving) -> None:
+async def test_partial_request_head_is_awaited(serving: Serving) -> None:
     async with ending(serving) as (connect, end):
         reader, writer = await connect()
         writer.write(f"GET {PATH} HT".encode())
@@ -140,7 +138,7 @@ async def test_half_a_head_is_waited_for(serving: Serving) -> None:
         await over
 
 
-async def test_who_could_not_be_told_as_its_answer_had_begun_may_ask_again(serving: Serving) -> None:
+async def test_client_without_close_notice_may_ask_again(serving: Serving) -> None:
     async with ending(serving) as (connect, end):
         large = b'{"user": "a", "metadata": {"a": "%b"}}' % (b"x" * 16_000)
         filling = await connect()
@@ -158,7 +156,7 @@ async def test_who_could_not_be_told_as_its_answer_had_begun_may_ask_again(servi
         await over
 
 
-async def test_what_has_come_and_is_not_read_yet_is_seen() -> None:
+async def test_received_unread_bytes_are_detected() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -170,9 +168,7 @@ async def test_what_has_come_and_is_not_read_yet_is_seen() -> None:
         await hang_up(writer)
 
 
-async def test_a_request_that_the_end_of_the_grace_cuts_off_is_not_logged_as_answered(
-    tmp_path: Path, server: str
-) -> None:
+async def test_request_cut_off_by_the_grace_is_not_logged_as_answered(tmp_path: Path, server: str) -> None:
     operations = [{"user": USER, "metadata": {"x": "x" * 60}}] * 1_000
     with service(tmp_path, "--server", server, "--log-format", "json", "--grace", "0.1") as running:
         client = Client(running.port)

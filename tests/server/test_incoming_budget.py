@@ -37,7 +37,7 @@ def parsed_requests() -> int:
     return sum(type(each) is RawRequest for each in gc.get_objects())
 
 
-async def test_requests_behind_an_answer_that_is_not_read_stay_bytes(serving: Serving) -> None:
+async def test_requests_behind_an_unread_response_stay_bytes(serving: Serving) -> None:
     """And each is answered, in order, when the client reads."""
     count = 5000
     async with serving() as client:
@@ -58,7 +58,7 @@ async def test_requests_behind_an_answer_that_is_not_read_stay_bytes(serving: Se
     assert MAX_QUEUED <= most <= MAX_QUEUED + HEAD_SLICE_BYTES // len(SMALL) + 2
 
 
-async def test_what_all_clients_send_has_a_budget(serving: Serving) -> None:
+async def test_received_bytes_of_all_clients_have_a_budget(serving: Serving) -> None:
     """Those that hold the most are refused, small requests are served, and what has gone counts no more."""
     async with serving(max_incoming_bytes=MIB) as client, AsyncExitStack() as stack:
         held = [await stack.enter_async_context(connected(client.port)) for _ in range(60)]
@@ -87,7 +87,7 @@ async def test_what_all_clients_send_has_a_budget(serving: Serving) -> None:
 
 
 @pytest.mark.parametrize("kind", ["head", "body", "chunks"])
-async def test_what_is_refused_for_the_budget_is_told(serving: Serving, kind: str) -> None:
+async def test_rejection_for_the_budget_is_reported(serving: Serving, kind: str) -> None:
     starts = {
         "head": b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Long: " + b"x" * 60_000,
         "body": HEAD + BODY[:-1],
@@ -102,13 +102,13 @@ async def test_what_is_refused_for_the_budget_is_told(serving: Serving, kind: st
         assert reply.headers["Connection"] == "close"
 
 
-def test_a_head_counts_with_its_size() -> None:
+def test_request_head_counts_by_its_size() -> None:
     headers = [(b"host", b"a"), (b"if-match", b"x" * 5_000), (b"x-nobody-reads-this", b"y" * 50_000)]
     message = RawRequest(b"GET", b"/" + b"z" * 10_000, "HTTP/1.1", headers, last=False)
     assert 15_000 < message.memory_bytes < 20_000
 
 
-def test_small_parts_of_a_body_are_joined() -> None:
+def test_small_body_parts_are_joined() -> None:
     """A part of two bytes of its own would take up 43."""
     message = RawRequest(b"PUT", b"/", "HTTP/1.1", [(b"transfer-encoding", b"chunked")], last=False)
     for number in range(PART):

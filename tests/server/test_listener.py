@@ -55,7 +55,7 @@ def waited_for(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socke
         yield sockets(request.param, tmp_path, stack, CLIENTS)
 
 
-def test_all_who_wait_are_accepted_in_a_few_turns_of_the_loop(waited_for: socket.socket) -> None:
+def test_waiting_connections_are_accepted_in_few_loop_turns(waited_for: socket.socket) -> None:
     """A turn may be long: whoever is accepted one a turn waits for as many turns as others are before it."""
     assert CLIENTS < MAX_ACCEPTS
 
@@ -71,7 +71,7 @@ def test_all_who_wait_are_accepted_in_a_few_turns_of_the_loop(waited_for: socket
         assert runner.run(asyncio.wait_for(turns(), 30)) < CLIENTS / 2
 
 
-async def test_after_the_system_has_refused_to_accept_it_is_tried_again(
+async def test_accept_is_retried_after_an_error_of_the_system(
     monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("accepting connections failed")
@@ -87,7 +87,7 @@ async def test_after_the_system_has_refused_to_accept_it_is_tried_again(
     assert not failing.failures
 
 
-async def test_who_is_not_set_up_at_the_end_is_hung_up_on() -> None:
+async def test_connection_still_in_setup_is_closed_at_shutdown() -> None:
     """It is accepted in the turn in which the service ends."""
     with ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))

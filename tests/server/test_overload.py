@@ -106,7 +106,7 @@ def refused(reply: Reply) -> bool:
     return (reply.status, reply.headers["Retry-After"], reply.json["code"]) == (503, "1", "unavailable")
 
 
-async def test_the_line_of_a_refused_request_is_cut_as_others_are(expected_logs: ExpectedLogs) -> None:
+async def test_access_log_line_of_rejected_request_is_cut_too(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("overloaded, rejecting requests")
     paths: list[str] = []
     refusals = LoadShedder(
@@ -118,7 +118,7 @@ async def test_the_line_of_a_refused_request_is_cut_as_others_are(expected_logs:
 
 
 @pytest.mark.parametrize("ask", [put, post, get])
-async def test_what_is_more_than_can_be_done_is_refused_and_the_rest_goes_well(
+async def test_excess_requests_are_rejected_and_the_rest_succeeds(
     server: str, expected_logs: ExpectedLogs, ask: Callable[[Client, int], "asyncio.Task[Reply]"]
 ) -> None:
     expected_logs.add("overloaded, rejecting requests")
@@ -157,7 +157,7 @@ def told_as(ask: Callable[[Client, int], "asyncio.Task[Reply]"]) -> tuple[str, s
     return ("/guid", "POST") if ask is post else ("/guid/{guid}", "PUT" if ask is put else "GET")
 
 
-async def test_who_waits_is_served_when_there_is_room(server: str) -> None:
+async def test_waiting_request_is_served_when_a_slot_is_free(server: str) -> None:
     store = GatedStore()
     store.open.clear()
     async with service(store, server, seconds=30, budget=30) as (client, admission):
@@ -169,7 +169,7 @@ async def test_who_waits_is_served_when_there_is_room(server: str) -> None:
         assert (admission.in_progress, admission.waiting, admission.refused) == (0, 0, 0)
 
 
-async def test_a_client_that_was_refused_and_comes_again_at_once_waits_for_the_time_that_it_was_told(
+async def test_rejected_client_that_retries_early_waits_its_time(
     expected_logs: ExpectedLogs,
 ) -> None:
     expected_logs.add("overloaded, rejecting requests")
@@ -192,7 +192,7 @@ async def test_a_client_that_was_refused_and_comes_again_at_once_waits_for_the_t
         assert {(await each).status for each in waiting} == {201}
 
 
-async def test_what_needs_no_place_leaves_none_taken(server: str) -> None:
+async def test_request_without_work_leaves_no_slot_taken(server: str) -> None:
     async with service(GatedStore(), server) as (client, admission):
         for method, path, status in (
             ("OPTIONS", "/guid", 204),
@@ -206,7 +206,7 @@ async def test_what_needs_no_place_leaves_none_taken(server: str) -> None:
         assert admission.in_progress == 0
 
 
-async def test_who_comes_while_the_loop_is_behind_is_refused_though_there_is_room(expected_logs: ExpectedLogs) -> None:
+async def test_request_during_loop_lag_is_rejected_despite_free_slots(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("overloaded, rejecting requests")
     admission = Admission(3, seconds=0.1)
     async with admission.slot(CancelScope()):
@@ -222,7 +222,7 @@ async def test_who_comes_while_the_loop_is_behind_is_refused_though_there_is_roo
             assert admission.in_progress == 2
 
 
-async def test_while_the_loop_is_behind_a_caller_with_nothing_in_progress_gets_a_free_place(
+async def test_caller_without_other_work_gets_a_slot_despite_loop_lag(
     expected_logs: ExpectedLogs,
 ) -> None:
     """So one caller that keeps the loop busy is refused, and others are not."""
@@ -247,9 +247,7 @@ async def test_while_the_loop_is_behind_a_caller_with_nothing_in_progress_gets_a
 # A request has its time
 
 
-async def test_a_request_that_takes_too_long_is_given_up_and_changes_nothing(
-    server: str, expected_logs: ExpectedLogs
-) -> None:
+async def test_request_over_its_time_limit_changes_nothing(server: str, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("request failed")
     store = GatedStore()
     store.open.clear()
@@ -264,7 +262,7 @@ async def test_a_request_that_takes_too_long_is_given_up_and_changes_nothing(
 
 
 @pytest.mark.parametrize("ask", [put, post])
-async def test_a_write_that_the_store_has_is_answered_as_it_ends_however_long_that_takes(
+async def test_write_in_the_store_is_answered_however_long_it_takes(
     server: str, ask: Callable[[Client, int], "asyncio.Task[Reply]"]
 ) -> None:
     store = GatedStore()
@@ -292,7 +290,7 @@ def _of_slow_reads(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("the request took longer than its time limit")
 
 
-async def test_operations_of_a_batch_that_were_done_are_told_as_done_and_those_not_begun_as_not(server: str) -> None:
+async def test_timed_out_batch_reports_which_operations_were_executed(server: str) -> None:
     store = GatedStore()
     store.swap_gates = [gate := asyncio.Event()]
     async with service(store, server, seconds=1.0, budget=1.0) as (client, _admission):
@@ -308,7 +306,7 @@ async def test_operations_of_a_batch_that_were_done_are_told_as_done_and_those_n
         assert (store.records[GUIDS[0]].user, store.records[GUIDS[1]].user) == ("x", "x")
 
 
-async def test_what_a_batch_has_done_is_told_though_the_rest_of_it_takes_too_long(server: str) -> None:
+async def test_results_of_a_batch_are_sent_though_the_rest_times_out(server: str) -> None:
     store = GatedStore()
     store.swap_gates = [gate := asyncio.Event()]
     async with service(store, server, seconds=1.0, budget=1.0) as (client, _):
@@ -347,7 +345,7 @@ def _request(method: str, path: str) -> bytes:
     ("method", "path"),
     [("PUT", f"/guid/{GUIDS[0]}"), ("PUT", f"/guid/{GUIDS[0]}?view=full"), ("GET", f"/guid/{GUIDS[0]}")],
 )
-async def test_what_a_client_that_has_gone_asked_for_is_dropped(server: str, method: str, path: str) -> None:
+async def test_work_of_a_disconnected_client_is_dropped(server: str, method: str, path: str) -> None:
     store = GatedStore()
     store.open.clear()
     async with service(store, server, seconds=30, budget=30) as (client, admission):
@@ -359,7 +357,7 @@ async def test_what_a_client_that_has_gone_asked_for_is_dropped(server: str, met
 
 
 @pytest.mark.parametrize("path", [f"/guid/{GUIDS[0]}", f"/guid/{GUIDS[0]}?view=full"])
-async def test_a_write_that_the_store_has_is_finished_though_its_client_has_gone(server: str, path: str) -> None:
+async def test_write_in_the_store_completes_without_its_client(server: str, path: str) -> None:
     store = GatedStore()
     store.swap_gates = [gate := asyncio.Event()]
     async with service(store, server, seconds=30, budget=30) as (client, admission):
@@ -370,7 +368,7 @@ async def test_a_write_that_the_store_has_is_finished_though_its_client_has_gone
         assert (await client.get(f"/guid/{GUIDS[0]}")).status == 200
 
 
-async def test_who_goes_while_he_waits_for_a_place_leaves_it_to_others(server: str) -> None:
+async def test_client_that_leaves_the_queue_frees_its_turn(server: str) -> None:
     store = GatedStore()
     store.open.clear()
     async with service(store, server, seconds=30, budget=30) as (client, admission):
@@ -401,7 +399,7 @@ async def disk_held(folder: Path) -> AsyncIterator[Callable[[], Awaitable[None]]
         yield release
 
 
-async def test_a_write_that_still_waits_for_the_disk_is_dropped_when_its_time_is_over(
+async def test_write_queued_for_the_disk_is_dropped_at_its_time_limit(
     serving: Serving, tmp_path: Path, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("request failed")
@@ -426,9 +424,7 @@ async def _is_taken(client: Client) -> bool:
     return True
 
 
-async def test_a_write_that_still_waits_for_the_disk_is_dropped_when_its_client_has_gone(
-    serving: Serving, tmp_path: Path
-) -> None:
+async def test_write_queued_for_the_disk_is_dropped_with_its_client(serving: Serving, tmp_path: Path) -> None:
     async with serving() as client:
         await client.put(f"/guid/{GUIDS[9]}", NEW)
         async with disk_held(tmp_path) as release:
@@ -445,7 +441,7 @@ async def test_a_write_that_still_waits_for_the_disk_is_dropped_when_its_client_
         assert (await client.get(f"/guid/{GUIDS[1]}")).status == 404
 
 
-async def test_who_takes_a_stream_slowly_has_no_place_meanwhile(server: str, tmp_path: Path) -> None:
+async def test_slow_stream_reader_holds_no_slot(server: str, tmp_path: Path) -> None:
     async with (
         open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=system_clock, exclusive=True) as store,
         service(store, server, seconds=30, budget=30) as (client, admission),

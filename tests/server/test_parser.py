@@ -115,7 +115,7 @@ def events_of(parts: list[bytes], room: int) -> Waiting:
 )
 @example([_REQUESTS[0]] * 200, b"", [])
 @example([_REQUESTS[7]] * 200, b"", [0.5])
-def test_requests_are_the_same_however_they_are_cut(requests: list[bytes], end: bytes, cuts: list[float]) -> None:
+def test_parts_of_any_size_parse_to_the_same_requests(requests: list[bytes], end: bytes, cuts: list[float]) -> None:
     sent = b"".join(requests) + end
     places = sorted({0, len(sent), *(int(cut * len(sent)) for cut in cuts)})
     expected = events_of([*requests, end], 10**9)
@@ -129,12 +129,12 @@ def test_requests_are_the_same_however_they_are_cut(requests: list[bytes], end: 
     st.lists(st.sampled_from(_REQUESTS), min_size=1, max_size=4),
     st.sampled_from(_NO_METHODS) | st.binary(min_size=1, max_size=40),
 )
-def test_no_request_is_read_twice_whatever_follows_it(requests: list[bytes], end: bytes) -> None:
+def test_request_is_emitted_once_whatever_follows_it(requests: list[bytes], end: bytes) -> None:
     found = events_of([b"".join(requests) + end], 10**9)
     assert len([each for each in found.events if each[0] in {b"GET", b"PUT"}]) == len(requests)
 
 
-def test_a_body_in_small_chunks_is_parsed_over_many_turns() -> None:
+def test_small_chunks_are_parsed_over_many_turns() -> None:
     """And reported once for each slice, as each report may start its handler."""
     chunks = 10_000
     sink = Waiting(2)
@@ -154,13 +154,13 @@ def test_a_body_in_small_chunks_is_parsed_over_many_turns() -> None:
     assert sink.bodies <= turns * CHUNKED_SLICES
 
 
-def test_any_number_of_requests_is_read_without_recursion() -> None:
+def test_any_number_of_requests_is_parsed_without_recursion() -> None:
     for request in (_REQUESTS[2], _REQUESTS[7], _REQUESTS[10]):
         sink = events_of([request * 5000], ROOM)
         assert len(sink.events) == 5000
 
 
-def test_what_waits_for_room_counts_as_much_as_it_takes_in_memory() -> None:
+def test_queued_requests_count_by_their_memory() -> None:
     """Whatever has been read before it, such as headers that nobody reads."""
     sink = Waiting(16)
     reader = RequestParser(sink, 16 * 1024)

@@ -216,7 +216,7 @@ async def answers(port: int, parts: Sequence[bytes]) -> Answer:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-async def test_whatever_is_sent_has_its_answer(serving: Serving, server: str, case: Case) -> None:
+async def test_every_raw_request_gets_its_response(serving: Serving, server: str, case: Case) -> None:
     async with serving() as client:
         expected = case.ours if server == "httptools" else case.tornados
         assert await answers(client.port, [case.sent]) == expected
@@ -225,7 +225,7 @@ async def test_whatever_is_sent_has_its_answer(serving: Serving, server: str, ca
 
 @pytest.mark.parametrize("blank", BLANKS)
 @pytest.mark.parametrize("more", [b"", b"Content-Encoding: identity\r\n"], ids=["fast path", "handler"])
-async def test_blanks_behind_a_value_are_no_part_of_it(serving: Serving, more: bytes, blank: bytes) -> None:
+async def test_trailing_whitespace_is_not_part_of_a_value(serving: Serving, more: bytes, blank: bytes) -> None:
     """In a condition, and in the id of the request, which the answer repeats."""
     async with serving() as client:
         tag = (await client.put(PATH.decode(), {"user": "a"})).headers["ETag"].encode()
@@ -240,7 +240,7 @@ async def test_blanks_behind_a_value_are_no_part_of_it(serving: Serving, more: b
         await hang_up(writer)
 
 
-async def test_a_request_may_come_byte_by_byte(serving: Serving) -> None:
+async def test_request_can_arrive_byte_by_byte(serving: Serving) -> None:
     request = CHUNKED + b"4\r\n" + BODY[:4] + b"\r\n9\r\n" + BODY[4:] + b"\r\n0\r\n\r\n" + LIVE + b"\r\n"
     async with serving() as client:
         assert await answers(client.port, [request[place : place + 1] for place in range(len(request))]) == goes_on(
@@ -250,7 +250,7 @@ async def test_a_request_may_come_byte_by_byte(serving: Serving) -> None:
             assert await answers(client.port, [request[:place], request[place:]]) == goes_on(200, 200), place
 
 
-async def test_a_thousand_requests_in_one_go_are_answered_in_order(serving: Serving) -> None:
+async def test_thousand_pipelined_requests_are_answered_in_order(serving: Serving) -> None:
     kinds = [b"GET %b HTTP/1.1\r\nHost: a\r\nX-Request-Id: %d\r\n\r\n", b"HEAD %b HTTP/1.1\r\nHost: a\r\nX-Request-Id: %d\r\n\r\n",
              b"PUT %b HTTP/1.1\r\nHost: a\r\nX-Request-Id: %d\r\nContent-Length: 13\r\n\r\n" + BODY]  # fmt: skip
     sent = b"".join(kinds[number % 3] % (PATH, number) for number in range(1000))
@@ -282,9 +282,7 @@ UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
     ids=["GET", "PUT", "PUT in chunks", "GET of a GUID", "CONNECT", "unknown", "SOURCE"],
 )
 @pytest.mark.parametrize("server", ["httptools"])
-async def test_where_the_parser_would_stop_any_number_of_requests_is_answered(
-    serving: Serving, request_: bytes
-) -> None:
+async def test_pipelined_requests_beyond_a_parser_pause_are_answered(serving: Serving, request_: bytes) -> None:
     """Or the first, where the connection ends with it."""
     count = 1500
     async with serving() as client:
@@ -299,7 +297,7 @@ async def test_where_the_parser_would_stop_any_number_of_requests_is_answered(
 
 
 @pytest.mark.parametrize("second", [PUT + b"Content-Length: 13\r\n\r\n" + BODY, LIVE + b"\r\n", b"GET /gui"])
-async def test_what_came_behind_a_read_is_not_taken_for_its_end(serving: Serving, second: bytes) -> None:
+async def test_bytes_after_a_read_are_not_taken_for_its_end(serving: Serving, second: bytes) -> None:
     read = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % PATH
     rest = b"d/%b HTTP/1.1\r\nHost: a\r\n\r\n" % GUID.encode() if second == b"GET /gui" else b""
     async with serving() as client:
@@ -314,7 +312,7 @@ async def test_what_came_behind_a_read_is_not_taken_for_its_end(serving: Serving
                 await hang_up(writer)
 
 
-async def test_who_sends_no_more_is_answered_what_it_asked_for(serving: Serving, server: str) -> None:
+async def test_half_closed_client_gets_its_responses(serving: Serving, server: str) -> None:
     if server == "tornado":
         return  # which hangs up on whoever has nothing more to send
     async with serving() as client:
@@ -326,7 +324,7 @@ async def test_who_sends_no_more_is_answered_what_it_asked_for(serving: Serving,
 
 
 @pytest.mark.parametrize("part", [b"GET /liv", PUT + b"Content-Length: 100\r\n\r\n{", CHUNKED + b"d\r\n{"])
-async def test_who_goes_away_in_the_middle_leaves_nothing_behind(serving: Serving, part: bytes) -> None:
+async def test_client_that_disconnects_mid_request_leaves_no_trace(serving: Serving, part: bytes) -> None:
     async with serving() as client:
         for gone in (reset, hang_up):
             _, writer = await asyncio.open_connection("127.0.0.1", client.port)
@@ -337,7 +335,7 @@ async def test_who_goes_away_in_the_middle_leaves_nothing_behind(serving: Servin
     # and the service ends without having to wait for them: `serving` waits for what is under way
 
 
-def test_where_the_servers_differ_is_written_down() -> None:
+def test_differences_between_servers_are_listed() -> None:
     document = (
         (ROOT / "docs" / "http-server.md").read_text(encoding="utf-8").partition("## Where the servers differ")[2]
     )

@@ -70,7 +70,7 @@ async def status_of(client: Client, sent: bytes) -> int:
 
 
 @pytest.mark.parametrize(("setting", "most"), [({}, 16 * 1024), ({"max_head_bytes": 64 * 1024}, 64 * 1024)])
-async def test_a_head_has_as_many_bytes_as_the_setting_says(
+async def test_request_head_is_limited_by_the_setting(
     serving: Serving, server: str, setting: dict[str, int], most: int
 ) -> None:
     async with serving(**setting) as client:
@@ -85,7 +85,7 @@ async def test_a_head_has_as_many_bytes_as_the_setting_says(
 
 
 @pytest.mark.parametrize("name", ["x", "prefer", "ab"])
-async def test_a_request_has_at_most_100_headers(serving: Serving, server: str, name: str) -> None:
+async def test_request_has_at_most_100_headers(serving: Serving, server: str, name: str) -> None:
     """Whether somebody reads them or not; those of the client itself are two."""
     async with serving() as client:
         for count, expected in ((MAX_HEADERS - 2, 200), (MAX_HEADERS, 431 if server == "httptools" else 400)):
@@ -94,7 +94,7 @@ async def test_a_request_has_at_most_100_headers(serving: Serving, server: str, 
             assert await status_of(client, sent) == expected
 
 
-def test_a_head_that_is_not_complete_is_refused_at_the_101st_header() -> None:
+def test_incomplete_head_is_rejected_at_the_101st_header() -> None:
     """And what was kept of it goes at once."""
     sink = Requests()
     reader = RequestParser(sink, 64 * 1024)
@@ -104,7 +104,7 @@ def test_a_head_that_is_not_complete_is_refused_at_the_101st_header() -> None:
     assert reader.buffered_bytes == 0
 
 
-def test_headers_that_nobody_reads_are_dropped() -> None:
+def test_unused_headers_are_dropped() -> None:
     read = [(name.title(), b"1") for name in sorted(READ - {b"transfer-encoding", b"host"})]
     others = [(b"User-Agent", b"x"), (b"COOKIE", b"a=b"), (b"X-Custom", b"y"), (b"Accept-Encoding", b"gzip")]
     request = RawRequest(b"GET", b"/", "HTTP/1.1", [*others[:2], (b"HOST", b"a"), *read, *others[2:]], last=False)
@@ -149,7 +149,7 @@ def _name(node: ast.expr) -> Iterator[str]:
             yield header.name.lower()
 
 
-def test_every_header_that_the_code_reads_is_in_the_table_and_no_other() -> None:
+def test_table_lists_exactly_the_headers_that_the_code_reads() -> None:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES]
     found = {name for tree in trees for name in names_read(tree)}
     fast_path = {name.decode() for name in {*kept._HONOURED, *kept.DISQUALIFYING_HEADERS, b"host", b"origin"}}
@@ -158,7 +158,7 @@ def test_every_header_that_the_code_reads_is_in_the_table_and_no_other() -> None
     assert {"prefer", "if-match", "accept", "origin", "idempotency-key", "x-forwarded-for"} <= found
 
 
-def test_no_header_of_a_request_is_read_under_a_name_that_is_made_up() -> None:
+def test_header_lookups_use_literals_or_constants() -> None:
     """A header is looked up by a literal or by a constant, so that the test above sees it."""
     for path in FILES:
         for call in re.findall(
@@ -168,9 +168,7 @@ def test_no_header_of_a_request_is_read_under_a_name_that_is_made_up() -> None:
 
 
 @pytest.mark.parametrize("server", ["httptools"])
-async def test_handlers_ask_for_no_header_that_is_not_in_the_table(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_handlers_read_only_headers_in_the_table(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tornado's own code reads headers too: each look-up of any request is noted."""
     asked: set[str] = set()
 

@@ -27,7 +27,7 @@ def test_children_are_found_while_threads_come_and_go() -> None:
             subprocess.run(["kill", str(child)], check=True)
 
 
-def test_a_child_that_has_ended_is_none() -> None:
+def test_ended_child_is_not_listed() -> None:
     with subprocess.Popen(["sleep", "600"]) as child:
         assert child.pid in children_of(os.getpid())
         child.kill()

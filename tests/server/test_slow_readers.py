@@ -73,9 +73,7 @@ def _many_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_many_descriptors")
-def test_slow_readers_of_large_answers_take_little_memory_and_what_they_took_is_given_back(
-    server: str, tmp_path: Path
-) -> None:
+def test_slow_readers_take_little_memory_and_return_it(server: str, tmp_path: Path) -> None:
     options = ("--no-access-log", "--server", server, "--max-unsent-bytes", str(BUDGET), "--queue-timeout", "60")
     with service(tmp_path, *options, "--request-timeout", "60", "--log-level", "error") as running:
         fill(running.port, 300)
@@ -106,7 +104,7 @@ def _settled(running: Service) -> int:
 
 @pytest.mark.parametrize("path", ["/stream", "/page"])
 @pytest.mark.parametrize("secure", [False, True])
-async def test_a_client_must_take_a_least_rate(
+async def test_client_must_read_at_the_minimum_rate(
     server: str, path: str, secure: bool, certificate: Certificate, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("asyncio")
@@ -121,7 +119,7 @@ async def test_a_client_must_take_a_least_rate(
         assert await is_reset(reader, bytes_per_second=5_000)  # it makes progress, but too little
 
 
-async def test_a_client_that_takes_the_least_rate_is_served_on(server: str) -> None:
+async def test_client_at_the_minimum_rate_keeps_being_served(server: str) -> None:
     limits = ConnectionLimits(write_seconds=0.5, write_bytes_per_second=20_000)
     async with hosting(server, limits) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
@@ -133,7 +131,7 @@ async def test_a_client_that_takes_the_least_rate_is_served_on(server: str) -> N
         writer.transport.abort()
 
 
-def test_the_rate_is_averaged_over_a_window_and_time_with_nothing_unsent_does_not_count() -> None:
+def test_read_rate_is_a_window_average_without_idle_time() -> None:
     pace = SendRate()
     pace.measure(1000, 1000)
     assert not pace.is_too_slow(0, 10, 50)
@@ -161,7 +159,7 @@ class Holder:
         self.is_reset = True
 
 
-async def test_beyond_the_budget_those_that_have_waited_longest_are_reset(expected_logs: ExpectedLogs) -> None:
+async def test_longest_waiting_clients_are_reset_over_the_budget(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("slow readers reset")
     budget = SendBudget(100, 60)
     first, second, third, fourth = (Holder() for _ in range(4))
@@ -180,7 +178,7 @@ async def test_beyond_the_budget_those_that_have_waited_longest_are_reset(expect
 
 
 @pytest.mark.parametrize("secure", [False, True])
-async def test_an_answer_counts_whole_until_its_last_byte_is_sent(secure: bool) -> None:
+async def test_response_counts_whole_until_its_last_byte_is_sent(secure: bool) -> None:
     """Until then all of it is in memory."""
     loop, budget = asyncio.get_running_loop(), SendBudget(100 * MIB, 100 * MIB)
     ours, theirs = socket.socketpair()
@@ -201,7 +199,7 @@ async def test_an_answer_counts_whole_until_its_last_byte_is_sent(secure: bool) 
         transport.abort()
 
 
-async def test_with_tornado_s_server_an_answer_counts_whole_too() -> None:
+async def test_tornado_response_counts_whole_until_sent_too() -> None:
     budget = SendBudget(100 * MIB, 100 * MIB)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
@@ -243,7 +241,7 @@ class Sender(asyncio.Protocol):
             self.sent.set()
 
 
-async def test_memory_is_released_when_much_was_answered_and_not_too_often() -> None:
+async def test_memory_is_released_after_much_output_but_not_too_often() -> None:
     budget = SendBudget(100 * MIB, 100 * MIB)
     budget.written_bytes = 20 * MIB
     budget.note(Holder(), 15 * MIB)

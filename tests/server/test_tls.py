@@ -51,7 +51,7 @@ async def shown(port: int, trusting: ssl.SSLContext) -> str:
     return serial(connection)
 
 
-async def test_tls_is_spoken_where_a_certificate_is_named(serving: Serving, certificate: Certificate) -> None:
+async def test_tls_is_used_with_a_certificate(serving: Serving, certificate: Certificate) -> None:
     async with serving(**certificate.settings) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=certificate.trusting())
         body = json.dumps({"user": USER}).encode()
@@ -63,7 +63,7 @@ async def test_tls_is_spoken_where_a_certificate_is_named(serving: Serving, cert
         await hang_up(writer)
 
 
-async def test_only_new_tls_is_spoken_with_ciphers_that_keep_secrets(
+async def test_only_modern_tls_with_forward_secrecy_is_accepted(
     serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("SSL Error")  # Tornado's, of each that is refused
@@ -92,7 +92,7 @@ def _old(certificate: Certificate) -> ssl.SSLContext:
     return context
 
 
-def test_the_server_s_side_allows_nothing_that_is_known_to_be_weak(certificate: Certificate) -> None:
+def test_server_tls_allows_no_known_weakness(certificate: Certificate) -> None:
     context = Tls(*certificate.settings.values()).context
 
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
@@ -103,7 +103,7 @@ def test_the_server_s_side_allows_nothing_that_is_known_to_be_weak(certificate: 
     assert all(name.startswith("ECDHE-") and ("GCM" in name or "POLY1305" in name) for name in old)
 
 
-def test_a_certificate_that_is_no_use_stops_the_start(tmp_path: Path, certificate: Certificate) -> None:
+def test_unusable_certificate_stops_the_start(tmp_path: Path, certificate: Certificate) -> None:
     (tmp_path / "none").write_text("")
     for cert, key in ((str(tmp_path / "none"), None), (str(tmp_path / "no"), "no"), (str(tmp_path / "none"),) * 2):
         with pytest.raises(StartError, match=r"^tls_cert, tls_key: "):
@@ -121,7 +121,7 @@ def encrypt(certificate: Certificate) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o600, 0o400])
-def test_a_key_that_others_can_read_is_told_of(
+def test_readable_private_key_is_warned_about(
     certificate: Certificate, mode: int, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
 ) -> None:
     told = "private key is readable by other users"
@@ -136,7 +136,7 @@ def test_a_key_that_others_can_read_is_told_of(
 
 
 @pytest.mark.parametrize("kind", [trustme.KeyType.ECDSA, trustme.KeyType.RSA])
-async def test_a_renewed_certificate_is_shown_to_new_connections_and_the_others_go_on(
+async def test_renewed_certificate_serves_new_connections_only(
     tmp_path: Path, certificate: Certificate, server: str, kind: trustme.KeyType
 ) -> None:
     """Of another kind of key too: OpenSSL keeps one certificate of each kind, and would go on to show the old one."""
@@ -168,7 +168,7 @@ def reload(running: Service, told: str) -> None:
     wait_until(lambda: running.log.read_text().count(told) > before, told, running.log)
 
 
-async def test_a_bad_new_certificate_leaves_the_old_one_in_use(tmp_path: Path, certificate: Certificate) -> None:
+async def test_invalid_new_certificate_keeps_the_old_one(tmp_path: Path, certificate: Certificate) -> None:
     good_cert, good_key, kept = certificate.cert.read_bytes(), certificate.key.read_bytes(), "certificate reload failed"
     trusting = certificate.trusting()
     certificate.issue()
@@ -193,7 +193,7 @@ async def test_a_bad_new_certificate_leaves_the_old_one_in_use(tmp_path: Path, c
         assert all('"level": "error"' in line and "tls_cert, tls_key: " in line for line in lines)
 
 
-def test_with_tls_other_signals_end_the_service_as_ever(tmp_path: Path, certificate: Certificate) -> None:
+def test_other_signals_end_a_tls_service_as_usual(tmp_path: Path, certificate: Certificate) -> None:
     with service(tmp_path, *certificate.flags) as running:
         wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
         os.kill(running.process.pid, signal.SIGHUP)
@@ -201,7 +201,7 @@ def test_with_tls_other_signals_end_the_service_as_ever(tmp_path: Path, certific
         assert running.stop(signal.SIGTERM) == 0
 
 
-def test_files_of_the_wrong_kind_are_named(certificate: Certificate) -> None:
+def test_files_of_wrong_kind_are_named(certificate: Certificate) -> None:
     cert, key = str(certificate.cert), str(certificate.key)
 
     with pytest.raises(StartError, match=f": {key}: contains no PEM certificate; the two files are swapped$"):

@@ -28,7 +28,7 @@ def ask(connection: ssl.SSLSocket, request: bytes) -> None:
     assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_connection_keeps_little_of_what_it_has_read(tmp_path: Path, certificate: Certificate) -> None:
+def test_connection_keeps_little_of_what_it_has_read(tmp_path: Path, certificate: Certificate) -> None:
     trusting = certificate.trusting()
     small = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with service(tmp_path, "--no-access-log", *certificate.flags) as running, ExitStack() as stack:
@@ -44,7 +44,7 @@ def test_a_connection_keeps_little_of_what_it_has_read(tmp_path: Path, certifica
         stack.close()
 
 
-async def test_a_connection_that_came_before_the_service_was_ready_is_bounded_too(certificate: Certificate) -> None:
+async def test_connection_from_before_readiness_is_bounded_too(certificate: Certificate) -> None:
     opened = open_tls(str(certificate.cert), str(certificate.key))
     assert opened is not None
     loop = asyncio.get_running_loop()

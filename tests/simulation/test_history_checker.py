@@ -102,29 +102,29 @@ LOST: list[tuple[str, list[Operation], Read]] = [
 
 
 @pytest.mark.parametrize("history", GOOD.values(), ids=GOOD.keys())
-def test_a_history_that_an_order_explains_is_good(history: list[Operation]) -> None:
+def test_history_with_a_valid_order_passes(history: list[Operation]) -> None:
     assert check(history) == []
 
 
 @pytest.mark.parametrize(("history", "rule"), [bad[:0:-1] for bad in BAD], ids=[bad[0] for bad in BAD])
-def test_a_history_that_none_explains_breaks_a_rule(history: list[Operation], rule: Rule) -> None:
+def test_history_without_a_valid_order_breaks_a_rule(history: list[Operation], rule: Rule) -> None:
     assert [violation.rule for violation in check(history)] == [rule]
     assert [violation.rule for violation in check(reversed(history))] == [rule]
 
 
 @pytest.mark.parametrize(("history", "final"), [lost[1:] for lost in LOST], ids=[lost[0] for lost in LOST])
-def test_what_was_told_is_there_in_the_end(history: list[Operation], final: Read) -> None:
+def test_acknowledged_write_is_in_the_final_state(history: list[Operation], final: Read) -> None:
     assert [violation.rule for violation in check(history, [final])] == [Rule.LOSS]
 
 
-def test_the_end_is_good_if_the_last_that_was_told_is_there() -> None:
+def test_final_state_may_be_the_last_acknowledged_write() -> None:
     history: list[Operation] = [write(0, 1, 5), delete(2, 3, 5, UNKNOWN), write(4, inf, 6, UNKNOWN)]
     for end in (read(10, 11, 5), read(10, 11, 6), read(10, 11, None)):
         assert check(history, [end]) == []
     assert [each.rule for each in check(history, [read(10, 11, 7)])] == [Rule.PHANTOM]
 
 
-def test_a_violation_tells_what_was_seen_and_what_should_have_been() -> None:
+def test_violation_shows_observed_and_expected_values() -> None:
     (violation,) = check([write(0, 1, 5), write(2, 3, 6), read(4, 5, 5)])
     assert str(violation).splitlines() == [
         "stale: key: older than what was acknowledged",
@@ -133,7 +133,7 @@ def test_a_violation_tells_what_was_seen_and_what_should_have_been() -> None:
     ]
 
 
-def test_two_writes_of_one_mark_cannot_be_told_apart() -> None:
+def test_two_writes_with_one_mark_are_rejected() -> None:
     with pytest.raises(ValueError, match="unique"):
         check([write(0, 1, 5), write(2, 3, 5)])
 
@@ -165,7 +165,7 @@ def good_histories(draw: st.DrawFn) -> list[Operation]:
 
 @given(good_histories())
 @settings(max_examples=300, deadline=None)
-def test_what_a_right_store_tells_is_good(history: list[Operation]) -> None:
+def test_history_of_a_correct_store_passes(history: list[Operation]) -> None:
     *rest, last = history
     assert check(history) == []
     assert isinstance(last, Read)
@@ -225,13 +225,13 @@ def after_it(operation: Operation, state: int, highest: int) -> Iterator[tuple[i
 @given(any_histories())
 @settings(max_examples=1000, deadline=None)
 @example([write(0, 9, 1), write(0, 9, 2), delete(0, 9, 1), read(5, 6, None)])
-def test_it_says_the_same_as_trying_all_orders(history: list[Operation]) -> None:
+def test_checker_agrees_with_brute_force(history: list[Operation]) -> None:
     ends = {each.end for each in history}
     assume(not ends & {each.start for each in history})
     assert (check(history) == []) == explained(history)
 
 
-def test_it_is_quick() -> None:
+def test_checker_is_quick() -> None:
     """So many reads see what one deletion did, and find it among as many that had not begun."""
     count = 30_000
     history: list[Operation] = [write(0, 1, 1), delete(2, inf, count + 1, UNKNOWN)]

@@ -17,7 +17,7 @@ def simulation(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_no_seed_of_the_first_twelve_exceeds_the_quota_or_refuses_where_there_is_room() -> None:
+def test_first_twelve_seeds_fill_but_never_exceed_the_quota() -> None:
     done = simulation("--seeds", "12")
 
     assert done.returncode == 0, done.stdout
@@ -26,7 +26,7 @@ def test_no_seed_of_the_first_twelve_exceeds_the_quota_or_refuses_where_there_is
         assert f" {happened}" in done.stdout
 
 
-def test_a_seed_is_run_again_to_the_same_event() -> None:
+def test_seed_is_reproducible_to_the_same_event() -> None:
     one, another = (simulation("--seed", "3", "--trace").stdout.splitlines() for _ in range(2))
 
     assert len(one) > 10
@@ -35,13 +35,13 @@ def test_a_seed_is_run_again_to_the_same_event() -> None:
 
 
 @pytest.mark.parametrize("name", ["wished GUIDs are not counted", "reserved places are free"])
-def test_a_guard_that_is_missing_is_found(name: str) -> None:
+def test_missing_guard_is_detected(name: str) -> None:
     (mutant,) = [each for each in MUTANTS if each.name == name]
 
     assert found_at(mutant) is not None
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_each_mutant_takes_something_out_that_is_there(mutant: Mutant, tmp_path: Path) -> None:
+def test_each_mutant_removes_existing_code(mutant: Mutant, tmp_path: Path) -> None:
     copytree(ROOT / "guidsvc", tmp_path / "guidsvc", ignore=ignore_patterns("__pycache__", "static"))
     mutant.apply(tmp_path / "guidsvc")

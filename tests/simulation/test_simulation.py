@@ -18,7 +18,7 @@ def simulation(*options: str, **environment: str) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=ROOT, env=whole, capture_output=True, text=True, check=False)
 
 
-def test_no_seed_of_the_first_hundred_breaks_the_promise() -> None:
+def test_first_hundred_seeds_keep_the_guarantees() -> None:
     done = simulation("--seeds", "100")
 
     assert done.returncode == 0, done.stdout
@@ -26,7 +26,7 @@ def test_no_seed_of_the_first_hundred_breaks_the_promise() -> None:
     assert " 0 cycles" not in done.stdout, "the fence went down and up again"
 
 
-def test_a_seed_is_run_again_to_the_same_event() -> None:
+def test_seed_is_reproducible_to_the_same_event() -> None:
     one, another = (simulation("--seed", "7", "--trace", PYTHONHASHSEED=seed) for seed in ("1", "2"))
 
     def events(text: str) -> list[str]:
@@ -37,13 +37,13 @@ def test_a_seed_is_run_again_to_the_same_event() -> None:
 
 
 @pytest.mark.parametrize("name", ["no lease wait", "BEGIN leaves the value", "no fence wait"])
-def test_a_guard_that_is_missing_is_found(name: str) -> None:
+def test_missing_guard_is_detected(name: str) -> None:
     (mutant,) = [each for each in MUTANTS if each.name == name]
 
     assert found_at(mutant) is not None
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_each_mutant_takes_something_out_that_is_there(mutant: Mutant, tmp_path: Path) -> None:
+def test_each_mutant_removes_existing_code(mutant: Mutant, tmp_path: Path) -> None:
     copytree(ROOT / "guidsvc", tmp_path / "guidsvc", ignore=ignore_patterns("__pycache__", "static"))
     mutant.apply(tmp_path / "guidsvc")

@@ -156,7 +156,7 @@ class Storm:
         self._results(asked, reply.lines, name, headers)
 
 
-async def test_what_was_acknowledged_is_in_the_log_and_nothing_else(
+async def test_audit_log_has_exactly_the_acknowledged_changes(
     serving: Serving, combination: dict[str, str], clock: FakeClock, path: Path
 ) -> None:
     """Whatever way it was asked for, by several at once: by GUID and version, by whom, for which request."""
@@ -187,7 +187,7 @@ async def test_what_was_acknowledged_is_in_the_log_and_nothing_else(
     assert {line["caller_owner"] for line in lines if line["owner"] != "root" and "caller_owner" in line} <= {"root"}
 
 
-async def test_a_line_says_who_did_what_when_and_from_where(
+async def test_line_has_caller_action_time_and_address(
     serving: Serving, sqlite_url: str, clock: FakeClock, path: Path
 ) -> None:
     """Of an owner's own, and of what an admin does to it; behind a proxy too."""
@@ -239,9 +239,7 @@ def noting(store: GatedStore, clock: FakeClock, **more: Any) -> tuple[GuidServic
 @pytest.mark.parametrize(
     "fault", [OutcomeUnknown("no answer"), ValueError("a fault"), asyncio.CancelledError()], ids=repr
 )
-async def test_a_write_that_was_sent_and_not_answered_is_of_unknown_outcome(
-    clock: FakeClock, fault: BaseException
-) -> None:
+async def test_unanswered_write_is_logged_with_unknown_outcome(clock: FakeClock, fault: BaseException) -> None:
     store = GatedStore()
     service, noted = noting(store, clock)
     kept = store.records[GUID] = record(clock(), owner="alice")
@@ -269,7 +267,7 @@ def swap_fault(store: GatedStore, fault: BaseException) -> None:
     store.swap = swap  # type: ignore[method-assign]
 
 
-async def test_what_was_surely_not_done_is_not_in_the_log(clock: FakeClock) -> None:
+async def test_failed_write_is_not_logged(clock: FakeClock) -> None:
     """A store that is not there, a race that was lost, a rehearsal, a change of nothing."""
     store = GatedStore()
     service, noted = noting(store, clock)
@@ -287,7 +285,7 @@ async def test_what_was_surely_not_done_is_not_in_the_log(clock: FakeClock) -> N
     assert noted == []
 
 
-async def test_what_is_past_its_retention_is_created_anew(clock: FakeClock) -> None:
+async def test_record_past_retention_is_logged_as_created_anew(clock: FakeClock) -> None:
     """As its client is told, though there is a record still."""
     store = GatedStore()
     service, noted = noting(store, clock)
@@ -307,7 +305,7 @@ class Claimed:
         return MAX_TIME * 1000
 
 
-async def test_what_an_earlier_attempt_of_the_same_request_created_is_told_as_found(clock: FakeClock) -> None:
+async def test_record_created_by_an_earlier_attempt_is_logged_as_found(clock: FakeClock) -> None:
     """The process that did it may have died before it could note it."""
     store = GatedStore()
     service, noted = noting(store, clock)
@@ -323,7 +321,7 @@ async def test_what_an_earlier_attempt_of_the_same_request_created_is_told_as_fo
 # Who was not let in
 
 
-async def test_who_was_not_let_in_is_told_with_why(
+async def test_denied_caller_is_logged_with_the_reason(
     serving: Serving, sqlite_url: str, clock: FakeClock, path: Path
 ) -> None:
     """Without a key, with a wrong one, and with one that does not allow it: on each way that a request can take."""
@@ -361,7 +359,7 @@ async def test_who_was_not_let_in_is_told_with_why(
 
 
 @pytest.mark.parametrize("blocks", [True, False])
-async def test_who_asks_too_often_is_told_by_name_if_it_is_known(
+async def test_rate_limited_caller_is_logged_by_known_name(
     serving: Serving, sqlite_url: str, clock: FakeClock, path: Path, blocks: bool
 ) -> None:
     """That is: whoever holds the key; but not whoever is locked out, who has none that is good."""
@@ -378,7 +376,7 @@ async def test_who_asks_too_often_is_told_by_name_if_it_is_known(
     assert line.get("caller") == (None if blocks else f"key:{held.key.id}")
 
 
-def test_reasons_are_the_codes_of_the_answers(path: Path, clock: FakeClock) -> None:
+def test_reasons_are_problem_codes(path: Path, clock: FakeClock) -> None:
     errors = (Unauthorized("?", invalid=True), Forbidden("read"), RateLimited("?", 1))
     with open_audit_log(str(path), clock=clock) as log:
         assert log is not None
@@ -391,7 +389,7 @@ def test_reasons_are_the_codes_of_the_answers(path: Path, clock: FakeClock) -> N
 # Without secrets
 
 
-async def test_nothing_secret_and_nothing_that_clients_keep_is_in_a_line(
+async def test_lines_hold_no_secrets_and_no_data_of_clients(
     serving: Serving, sqlite_url: str, clock: FakeClock, path: Path
 ) -> None:
     canary = "canary7f3a"
@@ -443,7 +441,7 @@ def versions(*paths: Path) -> list[int]:
     return [line["version"] for line in lines_of(*paths)]
 
 
-def test_a_file_that_was_moved_away_is_begun_anew(log: AuditLog, clock: FakeClock, path: Path) -> None:
+def test_moved_file_is_reopened(log: AuditLog, clock: FakeClock, path: Path) -> None:
     """That is all that it takes to rotate it; nothing is lost meanwhile."""
     note(log, clock, 1)
     moved = path.rename(path.with_suffix(".1"))
@@ -457,7 +455,7 @@ def test_a_file_that_was_moved_away_is_begun_anew(log: AuditLog, clock: FakeCloc
     assert path.stat().st_mode & 0o777 == 0o600, "it is nobody else's"
 
 
-def test_where_it_cannot_be_begun_anew_lines_are_told_of_until_it_can(
+def test_lines_go_to_the_log_until_the_file_can_be_reopened(
     tmp_path: Path, clock: FakeClock, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected_logs.add("audit line not written")
@@ -478,7 +476,7 @@ def test_where_it_cannot_be_begun_anew_lines_are_told_of_until_it_can(
     assert [*there, told["line"]["version"], *versions(folder / "audit.log")] == list(range(1, version + 2))
 
 
-def test_what_was_there_is_kept(log: AuditLog, clock: FakeClock, path: Path) -> None:
+def test_existing_lines_are_preserved(log: AuditLog, clock: FakeClock, path: Path) -> None:
     for more in ([log], made(path, clock)):
         for each in more:
             note(each, clock, 1)
@@ -486,9 +484,7 @@ def test_what_was_there_is_kept(log: AuditLog, clock: FakeClock, path: Path) -> 
     assert versions(path) == [1, 1]
 
 
-async def test_keys_that_are_changed_have_lines_too(
-    serving: Serving, sqlite_url: str, clock: FakeClock, path: Path
-) -> None:
+async def test_key_changes_are_logged(serving: Serving, sqlite_url: str, clock: FakeClock, path: Path) -> None:
     """By their ids, and without their texts; what was revoked before is not changed."""
     async with serving(access="keys", audit_log=str(path)) as client:
         held = await Guarded(client, sqlite_url, clock).give("root", "admin")
@@ -522,7 +518,7 @@ class Silent:
         raise OutcomeUnknown("no answer")
 
 
-async def test_a_key_that_may_have_been_made_has_a_line_too(log: AuditLog, clock: FakeClock, path: Path) -> None:
+async def test_key_of_unknown_outcome_is_logged(log: AuditLog, clock: FakeClock, path: Path) -> None:
     with pytest.raises(OutcomeUnknown):
         await KeyService(Silent(), clock=clock, audit=log.key_changed).acting_for(ALICE).create("bob", ["read"])
 
@@ -536,7 +532,7 @@ async def test_a_key_that_may_have_been_made_has_a_line_too(log: AuditLog, clock
     assert "request_id" not in line, "it was done for none"
 
 
-def test_the_longest_line_is_one_that_a_pipe_keeps_together(log: AuditLog, clock: FakeClock, path: Path) -> None:
+def test_longest_line_is_atomic_on_a_pipe(log: AuditLog, clock: FakeClock, path: Path) -> None:
     longest = "\U0001f600" * MAX_USER_CHARACTERS
     token = CURRENT.set(RequestTrace("x" * 128, "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%interface"))
     caller = Caller(longest, frozenset(SCOPES), f"jwt:{longest * 100}")
@@ -548,7 +544,7 @@ def test_the_longest_line_is_one_that_a_pipe_keeps_together(log: AuditLog, clock
     assert len(path.read_bytes()) <= PIPE_BUF
 
 
-async def test_where_the_file_takes_no_more_all_goes_on_and_the_line_is_in_the_log(
+async def test_unwritable_audit_line_goes_to_the_log_without_errors(
     serving: Serving, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected_logs.add("audit line not written")
@@ -574,7 +570,7 @@ def room(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_line_that_found_half_of_its_room_spoils_no_other(path: Path) -> None:
+def test_partial_line_does_not_spoil_the_next(path: Path) -> None:
     """Nor does one of another process."""
     with path.open("ab", buffering=0) as file, path.open("ab", buffering=0) as others:
         ours, theirs = FileLineWriter(file.fileno), FileLineWriter(others.fileno)
@@ -589,7 +585,7 @@ def test_a_line_that_found_half_of_its_room_spoils_no_other(path: Path) -> None:
     assert path.read_bytes().split() == [b"first", b"sec", b"third", b"third", b"third"]
 
 
-def test_a_file_that_cannot_be_written_stops_the_start_with_one_line(tmp_path: Path) -> None:
+def test_unwritable_file_stops_the_start_with_one_line(tmp_path: Path) -> None:
     refused = pdapt(tmp_path, "--audit-log", "missing/audit.log")
 
     assert refused.returncode == 1
@@ -605,7 +601,7 @@ def test_a_file_that_cannot_be_written_stops_the_start_with_one_line(tmp_path: P
         (("--access", "keys", "--audit-log", "off"), False),
     ],
 )
-async def test_it_goes_to_standard_error_where_access_is_controlled(
+async def test_audit_log_is_standard_error_with_access_control(
     tmp_path: Path, options: tuple[str, ...], is_kept: bool
 ) -> None:
     with service(tmp_path, "--log-format", "json", *options) as running:
@@ -634,9 +630,7 @@ async def put_many(port: int, name: int, over: Callable[[], bool]) -> set[tuple[
     return acknowledged
 
 
-async def test_several_workers_write_whole_lines_into_one_file_while_they_are_replaced(
-    tmp_path: Path, redis_url: str, path: Path
-) -> None:
+async def test_workers_write_whole_lines_to_one_file_while_replaced(tmp_path: Path, redis_url: str, path: Path) -> None:
     """And, as it is moved away meanwhile, into two."""
     over = asyncio.Event()
     with workers(tmp_path, redis_url, "--audit-log", str(path)) as running:
@@ -654,7 +648,7 @@ async def test_several_workers_write_whole_lines_into_one_file_while_they_are_re
     assert Counter(told) == Counter(acknowledged)
 
 
-def test_the_docs_name_every_member(path: Path) -> None:
+def test_docs_name_every_member(path: Path) -> None:
     operating = (ROOT / "docs" / "operations.md").read_text()
     section = operating.partition("\n## The audit log\n")[2].partition("\n## ")[0]
     told = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)[1:])))

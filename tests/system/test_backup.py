@@ -129,9 +129,7 @@ class Writers:
         await self._client.aclose()
 
 
-async def test_the_page_s_backup_and_restore_serve_every_record_that_was_acknowledged_before(
-    tmp_path: Path, shell: Shell
-) -> None:
+async def test_documented_backup_and_restore_keep_acknowledged_records(tmp_path: Path, shell: Shell) -> None:
     with service(tmp_path, "--no-access-log") as running:
         writers = Writers(running.port)
         await writers.until(200)
@@ -157,7 +155,7 @@ async def test_the_page_s_backup_and_restore_serve_every_record_that_was_acknowl
         await client.aclose()
 
 
-async def test_the_recipe_for_a_damaged_file_saves_all_but_the_damaged_page(
+async def test_damaged_file_recipe_saves_all_but_the_damaged_page(
     tmp_path: Path, shell: Shell, serving: Serving
 ) -> None:
     async with serving() as client:
@@ -173,9 +171,7 @@ async def test_the_recipe_for_a_damaged_file_saves_all_but_the_damaged_page(
         assert (await client.put(f"/guid/{GUIDS[300]}", {"user": "new"})).status == 201
 
 
-async def test_the_recipe_for_a_row_that_is_no_record_removes_it(
-    tmp_path: Path, shell: Shell, serving: Serving
-) -> None:
+async def test_corrupt_row_recipe_removes_the_row(tmp_path: Path, shell: Shell, serving: Serving) -> None:
     async with serving() as client:
         assert (await client.put(f"/guid/{GUID}", {"user": "a"})).status == 201
     shell(recipe(section(FAULTS, "### What to do").partition("*A row or document is no record.*")[2]))
@@ -183,7 +179,7 @@ async def test_the_recipe_for_a_row_that_is_no_record_removes_it(
         assert (await client.get(f"/guid/{GUID}")).status == 404
 
 
-def test_every_shell_block_of_the_pages_is_run_here() -> None:
+def test_every_shell_block_of_the_docs_is_run_here() -> None:
     blocks = [re.findall(r"^```sh$", page, re.MULTILINE) for page in (BACKUP, FAULTS)]
     assert [len(found) for found in blocks] == [2, 2]
     for page in (BACKUP, FAULTS):
@@ -191,7 +187,7 @@ def test_every_shell_block_of_the_pages_is_run_here() -> None:
         assert "user_version" not in page, "a version that the next migration makes wrong"
 
 
-async def test_the_page_names_every_collection(mongo_url: str, clock: FakeClock) -> None:
+async def test_docs_name_every_collection(mongo_url: str, clock: FakeClock) -> None:
     async with open_store(mongo_url, clock=clock, exclusive=False) as store:
         await store.records.swap(None, record(clock()))
         with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
@@ -214,7 +210,7 @@ def store(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_backup_can_be_read_by_its_owner_alone_and_is_one_file(tmp_path: Path, store: Path) -> None:
+def test_backup_is_one_file_readable_by_its_owner_only(tmp_path: Path, store: Path) -> None:
     made = back_up(store, tmp_path / "backup.db", overwrite=False)
 
     assert made.records == 1
@@ -223,9 +219,7 @@ def test_a_backup_can_be_read_by_its_owner_alone_and_is_one_file(tmp_path: Path,
 
 
 @pytest.mark.parametrize("copy", [back_up, salvage])
-def test_what_exists_is_replaced_only_where_that_is_said(
-    tmp_path: Path, store: Path, copy: Callable[..., object]
-) -> None:
+def test_existing_target_is_replaced_only_on_request(tmp_path: Path, store: Path, copy: Callable[..., object]) -> None:
     target = tmp_path / "backup.db"
     target.write_text("precious")
     with pytest.raises(StartError, match=r"exists; name another file, or add --overwrite"):
@@ -237,13 +231,13 @@ def test_what_exists_is_replaced_only_where_that_is_said(
         assert made.execute("SELECT guid FROM records").fetchall() == [(GUID,)]
 
 
-def test_the_store_itself_is_never_the_target(store: Path) -> None:
+def test_store_is_never_the_target(store: Path) -> None:
     with pytest.raises(StartError, match="is the store itself"):
         back_up(store, store, overwrite=True)
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-lock", "-journal"])
-def test_a_file_that_sqlite_uses_beside_the_store_is_never_the_target(store: Path, suffix: str) -> None:
+def test_sqlite_side_files_of_the_store_are_never_the_target(store: Path, suffix: str) -> None:
     beside = store.with_name(store.name + suffix)
     beside.unlink(missing_ok=True)  # a store that is not being served has none of them
     (store.parent / "alias").symlink_to(store.parent)
@@ -272,7 +266,7 @@ def make_socket(path: Path) -> None:
     ],
     ids=["pipe", "socket", "link", "loop", "link to nothing", "folder"],
 )
-def test_a_target_that_is_no_regular_file_is_never_replaced(
+def test_irregular_file_is_never_replaced(
     tmp_path: Path, store: Path, make: Callable[[Path], None], copy: Callable[..., object]
 ) -> None:
     (tmp_path / "precious").write_text("precious")
@@ -286,7 +280,7 @@ def test_a_target_that_is_no_regular_file_is_never_replaced(
     assert (tmp_path / "precious").read_text() == "precious"
 
 
-def test_a_target_is_judged_again_before_it_is_replaced(
+def test_target_is_checked_again_before_it_is_replaced(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target, check = tmp_path / "backup.db", sqlite_backup._checked
@@ -302,14 +296,14 @@ def test_a_target_is_judged_again_before_it_is_replaced(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_link_that_leads_to_itself_is_no_store(tmp_path: Path) -> None:
+def test_link_to_itself_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(StartError, match="store_url: "):
         path_of_url(f"sqlite:///{tmp_path / 'loop'}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_backup_that_is_ended_leaves_no_part_of_a_copy(tmp_path: Path, store: Path, number: signal.Signals) -> None:
+def test_stopped_backup_leaves_no_partial_copy(tmp_path: Path, store: Path, number: signal.Signals) -> None:
     columns = "guid, user, expire, metadata, owner, version, created, updated, purge_at"
     fill = f"INSERT INTO records ({columns}) VALUES (?, 'a', 9, ?, '', 1, 1, 1, 9)"
     with closing(sqlite3.connect(store)) as file, file:
@@ -323,7 +317,7 @@ def test_a_backup_that_is_ended_leaves_no_part_of_a_copy(tmp_path: Path, store: 
     assert not list(tmp_path.glob(".copy.db*"))
 
 
-def test_a_damaged_store_is_told_and_leaves_no_backup(tmp_path: Path, serving: Serving) -> None:
+def test_damaged_store_is_reported_and_leaves_no_backup(tmp_path: Path, serving: Serving) -> None:
     async def fill() -> None:
         async with serving() as client:
             await fill_store(client)
@@ -337,7 +331,7 @@ def test_a_damaged_store_is_told_and_leaves_no_backup(tmp_path: Path, serving: S
     assert not [each for each in tmp_path.iterdir() if "backup" in each.name]
 
 
-def test_no_store_is_made_by_it(tmp_path: Path) -> None:
+def test_backup_creates_no_store(tmp_path: Path) -> None:
     refused = pdapt(tmp_path, "backup", "backup.db")
 
     assert refused.returncode == 1
@@ -353,14 +347,14 @@ def test_no_store_is_made_by_it(tmp_path: Path) -> None:
         (["backup.db", "--store-url", "mongodb://127.0.0.1/guidsvc"], r".*mongodump.*docs/backup.md"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(tmp_path: Path, store: Path, words: list[str], told: str) -> None:
+def test_impossible_backup_is_rejected_in_one_line(tmp_path: Path, store: Path, words: list[str], told: str) -> None:
     refused = pdapt(tmp_path, "backup", *words)
 
     assert (refused.returncode, refused.stdout) == (1, "")
     assert re.fullmatch(rf"pdapt.py: {told}\n", refused.stderr), refused.stderr
 
 
-def test_the_single_rows_are_made_anew_where_they_cannot_be_read(tmp_path: Path, store: Path) -> None:
+def test_unreadable_single_rows_are_rebuilt(tmp_path: Path, store: Path) -> None:
     with closing(sqlite3.connect(store)) as damaged:
         damaged.execute("DELETE FROM identity")
         damaged.execute("DELETE FROM fence")
@@ -389,7 +383,7 @@ async def starts(path: Path, clock: FakeClock) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_copy_without_its_log_is_not_taken_for_a_new_store(tmp_path: Path, clock: FakeClock) -> None:
+async def test_copy_without_wal_is_not_taken_for_a_new_store(tmp_path: Path, clock: FakeClock) -> None:
     copy = tmp_path / "copy.db"
     async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=clock, exclusive=True) as store:
         await store.records.swap(None, record(clock()))
@@ -405,9 +399,7 @@ async def test_a_copy_without_its_log_is_not_taken_for_a_new_store(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_copy_that_was_cut_short_is_damaged_and_one_without_its_log_is_an_older_store(
-    tmp_path: Path, clock: FakeClock
-) -> None:
+async def test_truncated_copy_is_damaged_and_one_without_wal_is_older(tmp_path: Path, clock: FakeClock) -> None:
     """The page says that nothing can tell the second, so that nobody relies on it."""
     path = tmp_path / "guidsvc.db"
     for count in (1, 2):
@@ -424,7 +416,7 @@ async def test_a_copy_that_was_cut_short_is_damaged_and_one_without_its_log_is_a
     assert "older" in section(BACKUP, "### Restore a backup").partition("**The service cannot see everything.**")[2]
 
 
-def test_the_page_quotes_what_the_start_says_of_a_part_of_a_store() -> None:
+def test_docs_quote_the_start_error_for_partial_stores() -> None:
     source = Path(sqlite_parts.__file__).read_text() + Path(sqlite_schema.__file__).read_text()
     said = re.findall(r"^\| .+? \| `(.+?)` \|$", section(BACKUP, "### Restore a backup"), re.MULTILINE)
 
@@ -444,9 +436,7 @@ source.backup(target, pages=10, progress=progress)
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("pages", [10, 3000])
-async def test_a_backup_that_was_cut_off_is_not_taken_for_a_new_store(
-    tmp_path: Path, clock: FakeClock, pages: int
-) -> None:
+async def test_interrupted_backup_is_not_taken_for_a_new_store(tmp_path: Path, clock: FakeClock, pages: int) -> None:
     async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=clock, exclusive=True) as store:
         metadata = f'{{"room": "{"x" * 15_000}"}}'
         made = [record(clock(), guid=f"{number:032X}", metadata=metadata) for number in range(1000)]
@@ -462,7 +452,7 @@ async def test_a_backup_that_was_cut_off_is_not_taken_for_a_new_store(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_log_without_its_file_is_not_thrown_away(tmp_path: Path, clock: FakeClock) -> None:
+async def test_wal_without_its_file_is_not_deleted(tmp_path: Path, clock: FakeClock) -> None:
     path, log = tmp_path / "guidsvc.db", tmp_path / "guidsvc.db-wal"
     log.write_bytes(b"x" * 4096)
 
@@ -472,15 +462,15 @@ async def test_a_log_without_its_file_is_not_thrown_away(tmp_path: Path, clock: 
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-async def test_a_file_that_is_absent_or_has_no_bytes_is_a_new_store(
-    tmp_path: Path, clock: FakeClock, is_there: bool
-) -> None:
+async def test_absent_or_empty_file_is_a_new_store(tmp_path: Path, clock: FakeClock, is_there: bool) -> None:
     if is_there:
         (tmp_path / "guidsvc.db").touch()
     await starts(tmp_path / "guidsvc.db", clock)
 
 
-async def test_the_service_says_so_in_one_line(tmp_path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
+async def test_service_reports_partial_store_in_one_line(
+    tmp_path: Path, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
     async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=clock, exclusive=True):
         shutil.copy(tmp_path / "guidsvc.db", tmp_path / "copy.db")
     refused = await asyncio.to_thread(pdapt, tmp_path, "--store-url", "sqlite:///copy.db", "--port", "0")

@@ -16,7 +16,7 @@ FIRST_WORDS = [[], ["--help"], ["--port", "0"], ["keys", "list"], ["backup", "x"
 
 
 @pytest.mark.parametrize("words", FIRST_WORDS, ids=" ".join)
-def test_a_python_without_the_packages_says_how_to_install_them(tmp_path: Path, words: list[str]) -> None:
+def test_python_without_packages_says_how_to_install_them(tmp_path: Path, words: list[str]) -> None:
     bare = [sys.executable, "-S", "-E", str(ROOT / "pdapt.py"), *words]
     done = subprocess.run(bare, cwd=tmp_path, capture_output=True, text=True, timeout=START_SECONDS, check=False)
 
@@ -29,14 +29,14 @@ def test_a_python_without_the_packages_says_how_to_install_them(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("word", "hint"), [("server", "; did you mean serve?"), ("key", "; did you mean keys?"), ("status", "")]
 )
-def test_an_unknown_command_gets_the_list_of_commands_and_a_suggestion(tmp_path: Path, word: str, hint: str) -> None:
+def test_unknown_command_gets_the_commands_and_a_suggestion(tmp_path: Path, word: str, hint: str) -> None:
     rejected = pdapt(tmp_path, word)
 
     assert (rejected.returncode, rejected.stdout) == (2, "")
     assert rejected.stderr == f"pdapt.py: unknown command {word!r}; the commands are {', '.join(COMMANDS)}{hint}\n"
 
 
-def test_a_misspelt_flag_gets_a_suggestion(tmp_path: Path) -> None:
+def test_misspelt_flag_gets_a_suggestion(tmp_path: Path) -> None:
     rejected = pdapt(tmp_path, "--prot", "1")
 
     assert (rejected.returncode, rejected.stdout) == (2, "")
@@ -57,7 +57,7 @@ def test_help_is_printed_whatever_else_is_wrong(tmp_path: Path, words: list[str]
     assert "default: None" not in printed.stdout
 
 
-def test_the_version_is_printed(tmp_path: Path) -> None:
+def test_version_is_printed(tmp_path: Path) -> None:
     printed = pdapt(tmp_path, "--version")
 
     assert (printed.returncode, printed.stdout, printed.stderr) == (0, f"guidsvc {guidsvc.__version__}\n", "")

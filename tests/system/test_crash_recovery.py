@@ -50,7 +50,7 @@ class Storm:
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
 @pytest.mark.parametrize("rounds", [1, 2, 3])
-async def test_an_acknowledged_write_survives_the_end(tmp_path: Path, end: signal.Signals, rounds: int) -> None:
+async def test_acknowledged_write_survives_a_crash(tmp_path: Path, end: signal.Signals, rounds: int) -> None:
     with service(tmp_path, "--no-access-log") as running:
         client = Client(running.port)
         storm = Storm(client)
@@ -74,7 +74,7 @@ async def test_an_acknowledged_write_survives_the_end(tmp_path: Path, end: signa
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-async def test_a_create_that_was_cut_off_and_is_asked_again_is_done_once(tmp_path: Path) -> None:
+async def test_interrupted_creation_is_executed_once_on_retry(tmp_path: Path) -> None:
     answers: dict[str, bytes] = {}
     keys: list[str] = []
 

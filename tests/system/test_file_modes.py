@@ -22,7 +22,7 @@ def modes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir() if path.is_file()}
 
 
-async def test_nobody_else_can_read_what_is_written(
+async def test_created_files_are_private(
     serving: Serving, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics, url, audit_log = tmp_path / "metrics", f"sqlite:///{tmp_path}/a.db", tmp_path / "audit.log"
@@ -46,7 +46,7 @@ async def test_nobody_else_can_read_what_is_written(
         assert len(modes(metrics)) >= 5
 
 
-async def test_a_file_that_is_there_keeps_its_mode(serving: Serving, tmp_path: Path) -> None:
+async def test_existing_file_keeps_its_mode(serving: Serving, tmp_path: Path) -> None:
     """An operator may share it with a group."""
     url = f"sqlite:///{tmp_path}/a.db"
     async with serving(store_url=url):

@@ -71,14 +71,14 @@ def expect_unhealthy(folder: Path, *flags: str, **environment: str) -> str:
         ("::", "[::1]"),
     ],
 )
-def test_a_service_on_any_address_is_found(tmp_path: Path, host: str, address: str) -> None:
+def test_service_on_any_address_is_found(tmp_path: Path, host: str, address: str) -> None:
     flags = ["--host", host, "--port", str(free_port()), "--access", "off"]
     with started(tmp_path, *flags):
         assert expect_healthy(tmp_path, *flags) == f"alive: http://{address}:{flags[3]}/livez"
         assert expect_healthy(tmp_path, "--ready", *flags) == f"ready: http://{address}:{flags[3]}/readyz"
 
 
-def test_a_service_that_asks_for_keys_is_found(tmp_path: Path) -> None:
+def test_service_with_access_control_is_found(tmp_path: Path) -> None:
     flags = ["--host", "0.0.0.0", "--port", str(free_port()), "--access", "keys"]
     with started(tmp_path, *flags):
         expect_healthy(tmp_path, *flags)
@@ -86,7 +86,7 @@ def test_a_service_that_asks_for_keys_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["environment", ".env", "file", "flag"])
-def test_the_settings_are_read_as_the_service_reads_them(tmp_path: Path, where: str) -> None:
+def test_settings_are_read_as_the_service_reads_them(tmp_path: Path, where: str) -> None:
     port, flags, environment = str(free_port()), list[str](), dict[str, str]()
     match where:
         case "environment":
@@ -103,7 +103,7 @@ def test_the_settings_are_read_as_the_service_reads_them(tmp_path: Path, where: 
 
 
 @pytest.mark.parametrize("server", ["httptools", "tornado"])
-def test_tls_is_spoken_whoever_signed_the_certificate(tmp_path: Path, certificate: Certificate, server: str) -> None:
+def test_tls_works_with_any_certificate_issuer(tmp_path: Path, certificate: Certificate, server: str) -> None:
     at = ["--port", str(free_port())]
     with started(tmp_path, *at, *certificate.flags, "--server", server):
         assert expect_healthy(tmp_path, *at, *certificate.flags).startswith("alive: https://")
@@ -112,7 +112,7 @@ def test_tls_is_spoken_whoever_signed_the_certificate(tmp_path: Path, certificat
 
 @pytest.mark.parametrize("server", ["httptools", "tornado"])
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_unix_socket_is_asked(tmp_path: Path, certificate: Certificate, server: str, *, tls: bool) -> None:
+def test_unix_socket_is_supported(tmp_path: Path, certificate: Certificate, server: str, *, tls: bool) -> None:
     flags = ["--unix-socket", "guidsvc.sock", *(certificate.flags if tls else [])]
     with started(tmp_path, *flags, "--server", server):
         assert expect_healthy(tmp_path, *flags).endswith("://localhost/livez at guidsvc.sock")
@@ -120,7 +120,7 @@ def test_a_unix_socket_is_asked(tmp_path: Path, certificate: Certificate, server
     assert "guidsvc.sock" in expect_unhealthy(tmp_path, *flags)
 
 
-def test_a_service_that_is_not_there_or_is_none_is_told_in_one_line(tmp_path: Path, own_redis: Server) -> None:
+def test_absent_or_foreign_service_is_reported_in_one_line(tmp_path: Path, own_redis: Server) -> None:
     port = str(free_port())
 
     assert expect_unhealthy(tmp_path, "--port", port).endswith(f"http://127.0.0.1:{port}/livez: Connection refused")
@@ -129,7 +129,7 @@ def test_a_service_that_is_not_there_or_is_none_is_told_in_one_line(tmp_path: Pa
 
 
 @pytest.mark.parametrize("server", ["httptools", "tornado"])
-def test_it_says_what_to_do_if_only_one_side_speaks_tls(tmp_path: Path, certificate: Certificate, server: str) -> None:
+def test_tls_mismatch_is_explained(tmp_path: Path, certificate: Certificate, server: str) -> None:
     at = ["--port", str(free_port())]
     with started(tmp_path, *at, *certificate.flags, "--server", server):
         assert expect_unhealthy(tmp_path, *at).endswith("if the service speaks TLS, give its --tls-cert and --tls-key")
@@ -137,14 +137,14 @@ def test_it_says_what_to_do_if_only_one_side_speaks_tls(tmp_path: Path, certific
         assert expect_unhealthy(tmp_path, *at, *certificate.flags).endswith("leave out --tls-cert and --tls-key")
 
 
-def test_a_service_without_its_cache_is_degraded_and_the_parts_say_why(tmp_path: Path) -> None:
+def test_service_without_cache_is_degraded_with_a_reason(tmp_path: Path) -> None:
     flags = ["--port", str(free_port()), "--cache-url", f"redis://127.0.0.1:{free_port()}/0"]
     with started(tmp_path, *flags):
         line = expect_healthy(tmp_path, *flags, "--ready")
     assert line == f"degraded: http://127.0.0.1:{flags[1]}/readyz: store up, cache down"
 
 
-def test_a_service_that_stands_still_is_not_alive(tmp_path: Path) -> None:
+def test_suspended_service_is_not_alive(tmp_path: Path) -> None:
     at = ["--port", str(free_port())]
     with started(tmp_path, *at) as process:
         expect_healthy(tmp_path, *at)
@@ -153,7 +153,7 @@ def test_a_service_that_stands_still_is_not_alive(tmp_path: Path) -> None:
         assert "no response within 3 s" in expect_unhealthy(tmp_path, *at)
 
 
-def test_without_its_store_a_service_is_alive_and_not_ready(tmp_path: Path, own_mongo: Server) -> None:
+def test_service_without_store_is_alive_and_not_ready(tmp_path: Path, own_mongo: Server) -> None:
     flags = ["--port", str(free_port()), "--store-url", f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"]
     with started(tmp_path, *flags):
         expect_healthy(tmp_path, *flags, "--ready")
@@ -173,7 +173,7 @@ def test_without_its_store_a_service_is_alive_and_not_ready(tmp_path: Path, own_
         ("", []),
     ],
 )
-def test_the_flags_of_a_container_are_those_of_its_first_process(tmp_path: Path, words: str, flags: list[str]) -> None:
+def test_flags_of_a_container_are_those_of_its_first_process(tmp_path: Path, words: str, flags: list[str]) -> None:
     file = tmp_path / "cmdline"
     file.write_text("".join(f"{word}\0" for word in words.split()))
 
@@ -181,7 +181,7 @@ def test_the_flags_of_a_container_are_those_of_its_first_process(tmp_path: Path,
     assert healthcheck_command.container_flags(tmp_path / "missing") == []
 
 
-def test_flags_that_are_given_win_over_those_of_the_container(tmp_path: Path) -> None:
+def test_given_flags_override_those_of_the_container(tmp_path: Path) -> None:
     file = tmp_path / "cmdline"
     one, other = str(free_port()), str(free_port())
     file.write_text(f"python\0pdapt.py\0--port\0{one}\0")
@@ -208,14 +208,14 @@ def exchange(folder: Path, answer: bytes, *flags: str) -> tuple[bytes, str]:
 
 
 @pytest.mark.parametrize(("flags", "path"), [((), b"/livez"), (("--ready",), b"/readyz")])
-def test_the_host_is_one_that_every_listener_accepts(tmp_path: Path, flags: tuple[str, ...], path: bytes) -> None:
+def test_host_name_is_accepted_by_every_listener(tmp_path: Path, flags: tuple[str, ...], path: bytes) -> None:
     asked, _ = exchange(tmp_path, b"", *flags)
 
     assert asked.startswith(b"GET %b HTTP/1.1\r\n" % path)
     assert re.findall(rb"(?im)^host: (.*)\r$", asked) == [b"localhost"]
 
 
-def test_a_bad_answer_is_shown_in_one_line_and_cut(tmp_path: Path) -> None:
+def test_bad_response_is_shown_in_one_truncated_line(tmp_path: Path) -> None:
     body = b'{"store":\n "down"}\xff' + b"x" * 50_000
     _, said = exchange(tmp_path, b"HTTP/1.1 503 No\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), "--ready")
 
@@ -224,7 +224,7 @@ def test_a_bad_answer_is_shown_in_one_line_and_cut(tmp_path: Path) -> None:
     assert len(said) < 500
 
 
-def test_a_server_that_drips_its_answer_is_given_up(tmp_path: Path) -> None:
+def test_dripping_server_is_given_up(tmp_path: Path) -> None:
     """Each byte comes in time, and the whole answer never."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         command = [sys.executable, str(ROOT / "pdapt.py"), "healthcheck"]

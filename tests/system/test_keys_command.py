@@ -74,7 +74,7 @@ def status(running: Service, text: str, method: str = "GET", path: str = "/guid"
         return connection.getresponse().status
 
 
-def test_keys_are_made_before_there_is_a_store(command: Command, tmp_path: Path) -> None:
+def test_keys_can_be_created_before_the_store(command: Command, tmp_path: Path) -> None:
     text = made(command("create", "--create", "--owner", "Cylance, Inc."))
 
     assert listed(command)[id_of(text)] == {
@@ -89,7 +89,7 @@ def test_keys_are_made_before_there_is_a_store(command: Command, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("empty_store")
-def test_a_key_expires_when_it_is_told(command: Command) -> None:
+def test_key_expires_as_requested(command: Command) -> None:
     by_days = made(command("create", "--owner", "a", "--scopes", "admin", "--expires", "90d"))
     by_time = made(command("create", "--owner", "a", "--scopes", " read , admin", "--expires", "4102444800"))
     told = listed(command)
@@ -101,7 +101,7 @@ def test_a_key_expires_when_it_is_told(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("empty_store")
-def test_the_table_has_a_row_for_each_key(command: Command) -> None:
+def test_table_has_a_row_for_each_key(command: Command) -> None:
     assert command("list").stdout.split() == list(COLUMNS)
     text = made(command("create", "--owner", "Bob", "--expires", "4102444800"))
     _, before = lines = command("list").stdout.splitlines()
@@ -117,7 +117,7 @@ def test_the_table_has_a_row_for_each_key(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("empty_store")
-def test_revoking_twice_is_as_once_and_what_is_revoked_is_not_rotated(command: Command) -> None:
+def test_revocation_is_idempotent_and_revoked_key_cannot_rotate(command: Command) -> None:
     text = made(command("create", "--owner", "a"))
     for _ in range(2):
         done = command("revoke", id_of(text))
@@ -144,7 +144,7 @@ def test_revoking_twice_is_as_once_and_what_is_revoked_is_not_rotated(command: C
         (("list", "--store-url", "file:///x"), "store_url: unsupported store"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(command: Command, words: tuple[str, ...], why: str) -> None:
+def test_impossible_command_is_rejected_in_one_line(command: Command, words: tuple[str, ...], why: str) -> None:
     done = command(*words)
 
     assert (done.returncode, done.stdout) == (1, "")
@@ -173,7 +173,7 @@ def test_what_cannot_be_done_is_told_in_one_line(command: Command, words: tuple[
         (("rotate", "0" * 12, "--overlap", "2592001"), "--overlap: must be seconds"),
     ],
 )
-def test_what_makes_no_sense_is_told_as_usage(command: Command, words: tuple[str, ...], why: str) -> None:
+def test_invalid_arguments_are_a_usage_error(command: Command, words: tuple[str, ...], why: str) -> None:
     done = command(*words)
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -181,7 +181,7 @@ def test_what_makes_no_sense_is_told_as_usage(command: Command, words: tuple[str
     assert why in done.stderr.splitlines()[-1]
 
 
-def test_help_tells_of_every_command_and_flag(command: Command) -> None:
+def test_help_lists_every_command_and_flag(command: Command) -> None:
     whole = command("--help").stdout
     for name, flags in {
         "create": ("--owner", "--scopes", "--expires", "--create", "--store-url"),
@@ -195,7 +195,7 @@ def test_help_tells_of_every_command_and_flag(command: Command) -> None:
         assert all(flag in told.stdout for flag in flags)
 
 
-def test_the_store_is_that_of_the_settings(command: Command, tmp_path: Path) -> None:
+def test_store_comes_from_the_settings(command: Command, tmp_path: Path) -> None:
     """A flag wins over the environment, which wins over the file; and a misspelt setting is told."""
     first, second, third = (f"sqlite:///{tmp_path / name}.db" for name in "abc")
     (tmp_path / ".env").write_text(f"GUIDSVC_STORE_URL={first}\n")
@@ -212,13 +212,13 @@ EVERY = [("create", "--owner", "a"), ("list",), ("revoke", "0" * 12), ("rotate",
 """Each command, as it stands."""
 
 
-def test_every_command_is_tried() -> None:
+def test_every_command_is_tested() -> None:
     assert sorted(re.findall(r"^    (\w+)", parser().format_help(), re.MULTILINE)) == sorted(each[0] for each in EVERY)
 
 
 @pytest.mark.parametrize("words", EVERY)
 @pytest.mark.parametrize("file", ["absent", "empty", "without tables"])
-def test_no_command_makes_a_store_by_mistake(
+def test_commands_create_no_store_by_mistake(
     command: Command, tmp_path: Path, words: tuple[str, ...], file: str
 ) -> None:
     """A file that is misspelt stays absent, and one that holds no store stays as it is."""
@@ -239,7 +239,7 @@ def test_no_command_makes_a_store_by_mistake(
 
 
 @pytest.mark.parametrize("words", EVERY)
-def test_no_command_makes_a_database_by_mistake(command: Command, mongo_url: str, words: tuple[str, ...]) -> None:
+def test_commands_create_no_database_by_mistake(command: Command, mongo_url: str, words: tuple[str, ...]) -> None:
     done = command(*words, "--store-url", mongo_url)
     name = mongo_url.rpartition("/")[2]
 
@@ -251,7 +251,7 @@ def test_no_command_makes_a_database_by_mistake(command: Command, mongo_url: str
 
 
 @pytest.mark.parametrize("store", ["sqlite", "mongo"])
-def test_a_store_is_made_where_that_is_meant_and_each_command_tells_where_it_is(
+def test_store_is_created_on_request_and_its_place_is_reported(
     command: Command, request: pytest.FixtureRequest, tmp_path: Path, store: str
 ) -> None:
     url = request.getfixturevalue("mongo_url") if store == "mongo" else "sqlite:///other.db"
@@ -267,7 +267,7 @@ def test_a_store_is_made_where_that_is_meant_and_each_command_tells_where_it_is(
 
 
 @pytest.mark.parametrize("store", ["sqlite", "mongo"])
-def test_many_at_once_lose_nothing(
+def test_concurrent_commands_lose_nothing(
     command: Command, request: pytest.FixtureRequest, tmp_path: Path, store: str
 ) -> None:
     """Not even where the first of them makes the store."""
@@ -285,7 +285,7 @@ def test_many_at_once_lose_nothing(
 
 
 @pytest.mark.parametrize("store", ["sqlite", "mongo"])
-def test_it_works_beside_a_service_that_has_the_store_for_itself(
+def test_command_works_beside_a_service_with_exclusive_store(
     command: Command, request: pytest.FixtureRequest, tmp_path: Path, store: str
 ) -> None:
     """What is made opens at once, what is rotated goes on, what is revoked is refused soon."""
@@ -307,7 +307,7 @@ def test_it_works_beside_a_service_that_has_the_store_for_itself(
 
 
 @pytest.mark.usefixtures("empty_store")
-def test_what_is_revoked_is_refused_by_every_worker_within_five_seconds(
+def test_revoked_key_is_rejected_by_every_worker_in_five_seconds(
     command: Command, tmp_path: Path, redis_url: str
 ) -> None:
     text, other = made(command("create", "--owner", "a")), made(command("create", "--owner", "b"))
@@ -319,7 +319,7 @@ def test_what_is_revoked_is_refused_by_every_worker_within_five_seconds(
         assert all(status(running, other) == 200 for _ in range(10))
 
 
-def test_no_secret_is_kept_or_logged(command: Command, tmp_path: Path) -> None:
+def test_secrets_are_neither_stored_nor_logged(command: Command, tmp_path: Path) -> None:
     """Not in the file, nor in its log, nor in any line of a service that tells all."""
     with service(tmp_path, "--access", "keys", "--log-level", "debug") as running:
         first = made(command("create", "--owner", "a", "--scopes", "admin", GUIDSVC_LOG_LEVEL="debug"))
@@ -336,7 +336,7 @@ def test_no_secret_is_kept_or_logged(command: Command, tmp_path: Path) -> None:
         assert shown.secret.encode() not in kept
 
 
-def test_an_expiry_without_a_unit_that_is_long_past_is_answered_with_the_unit(tmp_path: Path) -> None:
+def test_past_expiry_without_unit_is_rejected_with_a_hint(tmp_path: Path) -> None:
     refused = pdapt(tmp_path, "keys", "create", "--create", "--owner", "a", "--expires", "90")
 
     assert refused.returncode == 1

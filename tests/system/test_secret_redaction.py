@@ -82,7 +82,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("flag", BAD)
-def test_a_start_that_fails_does_not_say_what_is_secret(
+def test_failed_start_hides_secrets(
     tmp_path: Path, flag: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -93,7 +93,7 @@ def test_a_start_that_fails_does_not_say_what_is_secret(
 
 
 @pytest.mark.parametrize("flag", [BAD[0], BAD[3], BAD[len(CREDENTIALS)], BAD[-5]])
-def test_nor_does_the_process(tmp_path: Path, flag: str) -> None:
+def test_failed_process_hides_secrets(tmp_path: Path, flag: str) -> None:
     refused = pdapt(tmp_path, "--port", str(free_port()), *DEBUG, flag.format(port=free_port()))
 
     assert refused.returncode == (2 if "--store-ulr" in flag else 1)
@@ -105,7 +105,7 @@ def test_nor_does_the_process(tmp_path: Path, flag: str) -> None:
 @pytest.mark.parametrize(
     "text", [f"GUIDSVC_STORE_ULR=redis://u:{SECRET}@h", f"GUIDSVC_PORT=redis://u:{SECRET}@h", f"x {SECRET}"]
 )
-def test_nor_does_one_that_fails_by_its_file_of_variables(tmp_path: Path, text: str) -> None:
+def test_failed_process_with_dotenv_hides_secrets(tmp_path: Path, text: str) -> None:
     (tmp_path / ".env").write_text(f"{text}\n")
     refused = pdapt(tmp_path)
 
@@ -114,7 +114,7 @@ def test_nor_does_one_that_fails_by_its_file_of_variables(tmp_path: Path, text: 
 
 
 @pytest.mark.parametrize(("form", "workers"), [("json", "1"), ("console", "2")])
-def test_a_redis_that_is_not_there_is_told_of_without_its_password(tmp_path: Path, form: str, workers: str) -> None:
+def test_absent_redis_is_reported_without_its_password(tmp_path: Path, form: str, workers: str) -> None:
     nobody = f"127.0.0.1:{free_port()}"
     for url in (f"redis://u:{SECRET}@{nobody}/0", f"rediss://{nobody}/0?username=u&password={SECRET}"):
         with service(tmp_path, *DEBUG, "--log-format", form, "--workers", workers, "--cache-url", url) as running:
@@ -124,7 +124,7 @@ def test_a_redis_that_is_not_there_is_told_of_without_its_password(tmp_path: Pat
             assert_secret(running.log.read_text())
 
 
-def test_a_redis_that_refuses_a_password_or_takes_it_does_not_have_it_told(tmp_path: Path, own_redis: Server) -> None:
+def test_redis_login_error_hides_the_password(tmp_path: Path, own_redis: Server) -> None:
     with redis.Redis(port=own_redis.port) as client:
         client.execute_command("ACL", "SETUSER", "u", "on", f">{SECRET}", "~*", "+@all")
     at = f"127.0.0.1:{own_redis.port}"
@@ -148,9 +148,7 @@ def guarded_mongo(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def test_a_mongodb_that_refuses_a_password_or_takes_it_and_goes_away_does_not_have_it_told(
-    tmp_path: Path, guarded_mongo: Server
-) -> None:
+def test_mongodb_login_error_hides_the_password(tmp_path: Path, guarded_mongo: Server) -> None:
     url = f"mongodb://u:{{}}@127.0.0.1:{guarded_mongo.port}/guidsvc"
     refused = pdapt(tmp_path, "--port", str(free_port()), *DEBUG, "--store-url", url.format(f"{SECRET}-"))
     assert refused.returncode == 1

@@ -43,7 +43,7 @@ def half_a_request(running: Service) -> Iterator[None]:
         yield
 
 
-def test_the_banner_says_address_store_cache_and_a_line_to_try(tmp_path: Path) -> None:
+def test_banner_shows_address_store_cache_and_an_example(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
         banner = running.log.read_text().splitlines()[:5]
@@ -56,7 +56,7 @@ def test_the_banner_says_address_store_cache_and_a_line_to_try(tmp_path: Path) -
     assert f'curl -X PUT -d \'{{"user": "Cylance, Inc."}}\' {running.url}/guid' in banner[4]
 
 
-def test_the_banner_says_that_a_key_is_to_be_shown(tmp_path: Path) -> None:
+def test_banner_mentions_required_key(tmp_path: Path) -> None:
     with service(tmp_path, "--access", "keys") as running:
         wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
         banner = running.log.read_text()
@@ -66,9 +66,7 @@ def test_the_banner_says_that_a_key_is_to_be_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_service_cleanly_and_what_it_acknowledged_is_there_at_the_next_start(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_signal_ends_the_service_and_acknowledged_writes_remain(tmp_path: Path, number: signal.Signals) -> None:
     with service(tmp_path) as running:
         assert ask(running, "PUT", PATH, {"user": USER})[0] == 201
         assert running.stop(number) == 0
@@ -78,7 +76,7 @@ def test_a_signal_ends_the_service_cleanly_and_what_it_acknowledged_is_there_at_
         assert ask(running, "GET", PATH)[1]["user"] == USER
 
 
-def test_a_request_that_is_under_way_at_the_end_is_still_answered(tmp_path: Path) -> None:
+def test_request_in_flight_at_shutdown_is_answered(tmp_path: Path) -> None:
     with service(tmp_path) as running, closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         under_way = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
@@ -93,7 +91,7 @@ def test_a_request_that_is_under_way_at_the_end_is_still_answered(tmp_path: Path
         assert running.process.wait(30) == 0
 
 
-def test_a_client_that_keeps_its_connection_is_asked_to_hang_up_at_the_end(tmp_path: Path) -> None:
+def test_keep_alive_client_is_told_to_close_at_shutdown(tmp_path: Path) -> None:
     with service(tmp_path, "--grace", "3600") as running:
         kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
         kept.request("GET", "/livez")
@@ -113,7 +111,7 @@ def test_a_client_that_keeps_its_connection_is_asked_to_hang_up_at_the_end(tmp_p
         assert running.process.wait(30) == 0
 
 
-def test_a_service_that_is_about_to_end_is_not_ready(tmp_path: Path) -> None:
+def test_service_in_shutdown_is_not_ready(tmp_path: Path) -> None:
     with service(tmp_path, "--grace", "0.2") as running, half_a_request(running):
         kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
         kept.request("GET", "/readyz")
@@ -128,7 +126,7 @@ def test_a_service_that_is_about_to_end_is_not_ready(tmp_path: Path) -> None:
         assert running.process.wait(30) == 0
 
 
-def test_a_connection_on_which_something_is_asked_during_the_end_is_closed_after_the_answer(tmp_path: Path) -> None:
+def test_connection_used_during_shutdown_closes_after_response(tmp_path: Path) -> None:
     with service(tmp_path, "--grace", "3600") as running, half_a_request(running):
         with socket.create_connection(("127.0.0.1", running.port), timeout=30) as kept:
             kept.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -142,7 +140,7 @@ def test_a_connection_on_which_something_is_asked_during_the_end_is_closed_after
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
-def test_a_second_signal_ends_the_service_at_once(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_second_signal_ends_the_service_at_once(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with service(tmp_path, "--grace", "3600") as running, half_a_request(running):
         running.process.send_signal(number)
         wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
@@ -151,13 +149,13 @@ def test_a_second_signal_ends_the_service_at_once(tmp_path: Path, number: signal
         assert "Traceback" not in running.log.read_text()
 
 
-def test_a_request_that_does_not_end_is_given_up_after_the_grace(tmp_path: Path) -> None:
+def test_request_without_end_is_cancelled_after_the_grace(tmp_path: Path) -> None:
     with service(tmp_path, "--grace", "0.2") as running, half_a_request(running):
         assert running.stop() == 0
         assert "grace period over, aborting requests" in running.log.read_text()
 
 
-def test_every_request_is_a_line_in_the_log_with_its_request_id(tmp_path: Path) -> None:
+def test_every_request_is_logged_with_its_request_id(tmp_path: Path) -> None:
     with service(tmp_path, "--log-format", "json") as running:
         request = urllib.request.Request(f"{running.url}/livez", headers={"X-Request-Id": "find-me"})
         with urllib.request.urlopen(request, timeout=30) as reply:
@@ -171,7 +169,7 @@ def test_every_request_is_a_line_in_the_log_with_its_request_id(tmp_path: Path) 
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", line["timestamp"])
 
 
-def test_the_log_is_to_read_where_that_is_asked_for_and_requests_can_be_left_out(tmp_path: Path) -> None:
+def test_log_can_be_human_readable_and_without_requests(tmp_path: Path) -> None:
     with service(tmp_path, "--log-format", "console", "--no-access-log") as running:
         ask(running, "GET", "/livez")
         running.stop()
@@ -181,7 +179,7 @@ def test_the_log_is_to_read_where_that_is_asked_for_and_requests_can_be_left_out
     assert re.search(r"\[info *\] stopping", log)
 
 
-def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path, own_redis: Server) -> None:
+def test_used_port_stops_the_start_with_one_line(tmp_path: Path, own_redis: Server) -> None:
     refused = pdapt(tmp_path, "--port", str(own_redis.port))
 
     assert refused.returncode == 1
@@ -233,9 +231,7 @@ def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path, own_
         (["--store-url="], "store_url: unsupported store "),
     ],
 )
-def test_settings_that_cannot_be_served_stop_the_start_with_one_line(
-    tmp_path: Path, options: list[str], why: str
-) -> None:
+def test_invalid_settings_stop_the_start_with_one_line(tmp_path: Path, options: list[str], why: str) -> None:
     refused = pdapt(tmp_path, "--port", str(free_port()), *options)
 
     assert refused.returncode == 1
@@ -244,7 +240,7 @@ def test_settings_that_cannot_be_served_stop_the_start_with_one_line(
     assert len(refused.stderr.splitlines()) == 1
 
 
-def test_a_second_service_on_the_same_file_is_refused_while_its_cache_is_its_own(tmp_path: Path) -> None:
+def test_second_service_on_one_file_is_rejected_with_local_cache(tmp_path: Path) -> None:
     with service(tmp_path):
         refused = pdapt(tmp_path, "--port", str(free_port()))
 
@@ -252,7 +248,7 @@ def test_a_second_service_on_the_same_file_is_refused_while_its_cache_is_its_own
     assert "in use by another process" in refused.stderr
 
 
-def test_two_services_share_a_file_and_a_redis_and_see_each_other_s_writes(tmp_path: Path, redis_url: str) -> None:
+def test_two_services_with_one_file_and_redis_see_writes_of_both(tmp_path: Path, redis_url: str) -> None:
     with service(tmp_path, "--cache-url", redis_url) as one, service(tmp_path, "--cache-url", redis_url) as another:
         for number in range(20):
             writer, reader = (one, another) if number % 2 else (another, one)
@@ -260,7 +256,7 @@ def test_two_services_share_a_file_and_a_redis_and_see_each_other_s_writes(tmp_p
             assert ask(reader, "GET", PATH)[1]["user"] == f"user {number}"
 
 
-def test_what_was_written_past_redis_is_seen_when_it_is_used_again(tmp_path: Path, redis_url: str) -> None:
+def test_write_during_redis_outage_is_seen_afterwards(tmp_path: Path, redis_url: str) -> None:
     with service(tmp_path, "--cache-url", redis_url) as running:
         ask(running, "PUT", PATH, {"user": "before"})
         assert ask(running, "GET", PATH)[1]["user"] == "before"
@@ -270,7 +266,7 @@ def test_what_was_written_past_redis_is_seen_when_it_is_used_again(tmp_path: Pat
         assert ask(running, "GET", PATH)[1]["user"] == "past it"
 
 
-def test_the_clock_tells_unix_milliseconds_and_draws_differ() -> None:
+def test_clock_is_in_unix_milliseconds_and_draws_differ() -> None:
     assert 1_700_000_000_000 < system_clock() < 100_000_000_000_000
     draw = guid_generator.random_generator(guid_generator.guid_v4)
     assert len({draw(0) for _ in range(1000)}) == 1000

@@ -76,7 +76,7 @@ def test_lines_are_written_whole_and_in_order(pipe: Pipe) -> None:
     pipe.close()
 
 
-def test_what_finds_the_buffer_full_is_dropped_and_counted(pipe: Pipe) -> None:
+def test_lines_over_a_full_buffer_are_dropped_and_counted(pipe: Pipe) -> None:
     """And one line stands where the others are missing."""
     pipe.fill()
     stream = BoundedStream(pipe.writer, max_bytes=10 * (PIECE_BYTES + 10))
@@ -93,7 +93,7 @@ def test_what_finds_the_buffer_full_is_dropped_and_counted(pipe: Pipe) -> None:
     pipe.close()
 
 
-def test_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
+def test_partial_line_does_not_spoil_the_next(tmp_path: Path) -> None:
     """As when a disk is full in the middle of it; here it is the pipe that breaks."""
     made = Pipe()
     stream = BoundedStream(made.writer)
@@ -111,7 +111,7 @@ def test_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
     os.close(made.writer)
 
 
-def test_a_pipe_that_another_process_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
+def test_pipe_made_non_blocking_by_another_process_loses_nothing(pipe: Pipe) -> None:
     os.set_blocking(pipe.writer, False)
     pipe.fill()
     stream = BoundedStream(pipe.writer)
@@ -124,7 +124,7 @@ def test_a_pipe_that_another_process_made_non_blocking_loses_nothing(pipe: Pipe)
     pipe.close()
 
 
-def test_an_audit_line_is_written_before_the_caller_goes_on(tmp_path: Path) -> None:
+def test_audit_line_is_written_before_its_caller_continues(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
         stream = BoundedStream(file.fileno())
         stream.write("first\n")
@@ -133,7 +133,7 @@ def test_an_audit_line_is_written_before_the_caller_goes_on(tmp_path: Path) -> N
         assert stream.close_within(START_SECONDS)
 
 
-def test_an_audit_line_waits_once_for_a_pipe_that_is_not_read(pipe: Pipe) -> None:
+def test_audit_line_waits_once_for_an_unread_pipe(pipe: Pipe) -> None:
     """Then lines wait in the buffer, and those that find it full are refused."""
     pipe.fill()
     stream = BoundedStream(pipe.writer, max_bytes=100 * (PIECE_BYTES + 10))
@@ -151,7 +151,7 @@ def test_an_audit_line_waits_once_for_a_pipe_that_is_not_read(pipe: Pipe) -> Non
     pipe.close()
 
 
-def test_audit_lines_wait_little_for_a_pipe_that_is_read_slowly(pipe: Pipe) -> None:
+def test_audit_lines_wait_little_for_a_slowly_read_pipe(pipe: Pipe) -> None:
     """Though it catches up with each: else the loop would stand still for most of the time."""
     pipe.fill()
     stream = BoundedStream(pipe.writer)
@@ -168,7 +168,7 @@ def test_audit_lines_wait_little_for_a_pipe_that_is_read_slowly(pipe: Pipe) -> N
     pipe.close()
 
 
-def test_an_audit_line_that_cannot_be_written_is_told_to_its_caller() -> None:
+def test_failed_audit_line_is_reported_to_its_caller() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
         stream = BoundedStream(full.fileno())
         with pytest.raises(OSError, match="No space left"):
@@ -177,7 +177,7 @@ def test_an_audit_line_that_cannot_be_written_is_told_to_its_caller() -> None:
     assert stream.dropped_lines == 0
 
 
-def test_many_threads_may_write(tmp_path: Path) -> None:
+def test_many_threads_can_write(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
         stream = BoundedStream(file.fileno())
         threads = [
@@ -252,7 +252,7 @@ MANY = 3500
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_a_pipe_that_is_not_read_stops_neither_answers_nor_the_end(
+async def test_unread_pipe_blocks_neither_responses_nor_shutdown(
     tmp_path: Path, server: str, count: int, request: pytest.FixtureRequest
 ) -> None:
     shared = ["--workers", "2", "--cache-url", request.getfixturevalue("redis_url")] if count == 2 else []
@@ -267,9 +267,7 @@ async def test_a_pipe_that_is_not_read_stops_neither_answers_nor_the_end(
     pipe.close()
 
 
-async def test_lines_are_in_order_and_the_missing_ones_are_told_where_they_are_missing(
-    tmp_path: Path, server: str
-) -> None:
+async def test_lines_are_ordered_and_gaps_are_marked_in_place(tmp_path: Path, server: str) -> None:
     pipe = Pipe()
     lines: list[str] = []
     with running(tmp_path, "--server", server, "--log-format", "json", stderr=pipe.writer) as service:
@@ -296,7 +294,7 @@ async def test_lines_are_in_order_and_the_missing_ones_are_told_where_they_are_m
     assert told[gap]["dropped_lines"] - (MANY - len(before)) in {0, 1}, "that of /metrics may be among them"
 
 
-async def test_an_audit_log_on_a_pipe_that_is_not_read_stops_no_write(tmp_path: Path, server: str) -> None:
+async def test_unread_audit_pipe_blocks_no_write(tmp_path: Path, server: str) -> None:
     pipe = Pipe()
     pipe.fill()
     with running(
@@ -323,9 +321,7 @@ def fifo(path: Path) -> Iterator[int]:
         os.close(reader)
 
 
-async def test_an_audit_log_that_is_a_full_named_pipe_stops_no_write_and_the_lines_are_in_the_log(
-    tmp_path: Path, server: str
-) -> None:
+async def test_full_named_pipe_diverts_audit_lines_to_the_log(tmp_path: Path, server: str) -> None:
     log, path = tmp_path / "log", tmp_path / "audit"
     with fifo(path) as reader, log.open("wb") as errors:
         options = ["--audit-log", str(path), "--log-format", "json", "--server", server, "--no-access-log"]
@@ -348,7 +344,7 @@ async def test_an_audit_log_that_is_a_full_named_pipe_stops_no_write_and_the_lin
     assert len({line["version"] for line in logged + written}) == 61
 
 
-def test_an_audit_log_that_is_a_named_pipe_without_a_reader_stops_the_start_with_one_line(tmp_path: Path) -> None:
+def test_named_pipe_without_reader_stops_the_start(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "audit")
     service = Running(tmp_path, "--audit-log", "audit", stderr=subprocess.PIPE, text=True)
 
@@ -378,17 +374,17 @@ async def starts_answers_and_ends(folder: Path, streams: str, *options: str) -> 
 
 @pytest.mark.parametrize("errors", ERRORS)
 @pytest.mark.parametrize("output", OUTPUTS)
-async def test_with_whatever_streams_it_starts_answers_and_ends(tmp_path: Path, output: str, errors: str) -> None:
+async def test_service_starts_answers_and_ends_with_any_streams(tmp_path: Path, output: str, errors: str) -> None:
     await starts_answers_and_ends(tmp_path, f"{output} {errors}")
 
 
 @pytest.mark.parametrize("streams", WITH_WORKERS)
-async def test_with_whatever_streams_workers_start_answer_and_end(tmp_path: Path, redis_url: str, streams: str) -> None:
+async def test_workers_start_answer_and_end_with_any_streams(tmp_path: Path, redis_url: str, streams: str) -> None:
     await starts_answers_and_ends(tmp_path, streams, "--workers", "2", "--cache-url", redis_url)
 
 
 @pytest.mark.parametrize("command", ["", "keys list"])
-def test_where_the_working_directory_was_deleted_one_line_says_what_to_do(tmp_path: Path, command: str) -> None:
+def test_deleted_working_directory_is_reported_with_a_remedy(tmp_path: Path, command: str) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     script = f'rmdir "$PWD"; exec "$@" {command}'
@@ -402,7 +398,7 @@ def test_where_the_working_directory_was_deleted_one_line_says_what_to_do(tmp_pa
     )
 
 
-async def test_where_the_working_directory_was_deleted_an_absolute_path_serves(tmp_path: Path) -> None:
+async def test_absolute_path_serves_in_a_deleted_working_directory(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     url = f"sqlite:///{tmp_path / 'guidsvc.db'}"

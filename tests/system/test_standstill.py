@@ -16,7 +16,7 @@ SECONDS = 3
 """The time-outs of the service."""
 
 
-def test_what_came_while_the_process_stood_still_is_served(tmp_path: Path) -> None:
+def test_requests_received_during_a_standstill_are_served(tmp_path: Path) -> None:
     options = [f"--{name}-timeout={SECONDS}" for name in ("idle", "head", "body")]
     with ExitStack() as stack, service(tmp_path, *options) as running:
 
@@ -41,7 +41,7 @@ def test_what_came_while_the_process_stood_still_is_served(tmp_path: Path) -> No
             assert each.recv(4096).startswith(b"HTTP/1.1 20")
 
 
-async def test_the_clock_of_time_outs_advances_while_the_loop_does() -> None:
+async def test_timeout_clock_advances_only_with_the_loop() -> None:
     ticks, loop = Ticks(), asyncio.get_running_loop()
     begun, now = loop.time(), ticks.now
     for _ in range(5):

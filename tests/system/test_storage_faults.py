@@ -132,7 +132,7 @@ async def told(client: Client, running: Service, reply: Reply) -> None:
 
 
 @pytest.mark.parametrize("kind", [Full, ReadOnly, Limited])
-async def test_a_disk_that_takes_no_writes_refuses_them_and_loses_nothing(
+async def test_unwritable_disk_rejects_writes_and_loses_nothing(
     tmp_path: Path, kind: type[Full] | type[Limited]
 ) -> None:
     with on_faulty_disk(tmp_path) as running:
@@ -187,7 +187,7 @@ async def _all_there(folder: Path, writers: Writers) -> None:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-async def test_a_request_with_a_key_that_met_a_full_disk_is_done_once_when_there_is_room(tmp_path: Path) -> None:
+async def test_keyed_request_is_executed_once_after_a_full_disk(tmp_path: Path) -> None:
     async def create() -> Reply:
         return await client.post("/guid", {"user": "once"}, headers={"Idempotency-Key": "key"})
 
@@ -205,7 +205,7 @@ async def test_a_request_with_a_key_that_met_a_full_disk_is_done_once_when_there
     assert [record["user"] for record in listed] == ["once"]
 
 
-async def test_a_log_that_cannot_be_written_is_no_reason_not_to_answer(tmp_path: Path) -> None:
+async def test_unwritable_log_does_not_prevent_responses(tmp_path: Path) -> None:
     with service(tmp_path, program=_to_full(tmp_path)) as running:
         client = Client(running.port)
         for _ in range(3):
@@ -246,7 +246,7 @@ IN_INDEX = (b"user0300" + BAD.encode(), b"mark")
 
 
 @pytest.mark.parametrize("damaged", [IN_RECORDS], indirect=True)
-async def test_a_damaged_page_is_told_and_what_is_on_others_is_served(damaged: tuple[Client, Service]) -> None:
+async def test_damaged_page_is_reported_and_other_pages_are_served(damaged: tuple[Client, Service]) -> None:
     client, running = damaged
     for method, body in (("GET", None), ("HEAD", None), ("PUT", {"user": "new"}), ("PATCH", {"user": "new"})):
         reply = await client.ask(method, path(BAD), json=body)
@@ -266,7 +266,7 @@ async def test_a_damaged_page_is_told_and_what_is_on_others_is_served(damaged: t
 
 
 @pytest.mark.parametrize("damaged", [IN_RECORDS], indirect=True)
-async def test_a_stream_that_meets_a_damaged_page_does_not_end_as_if_it_were_whole(
+async def test_stream_over_a_damaged_page_does_not_end_regularly(
     damaged: tuple[Client, Service],
 ) -> None:
     client, _ = damaged
@@ -277,7 +277,7 @@ async def test_a_stream_that_meets_a_damaged_page_does_not_end_as_if_it_were_who
 
 
 @pytest.mark.parametrize("damaged", [IN_INDEX], indirect=True)
-async def test_a_write_that_needs_a_damaged_page_does_not_stop_those_that_came_with_it(
+async def test_write_to_a_damaged_page_does_not_fail_its_group(
     damaged: tuple[Client, Service],
 ) -> None:
     client, running = damaged
@@ -312,7 +312,7 @@ NOT_UTF_8 = "user = CAST(x'ff41' AS TEXT)"
 
 
 @pytest.mark.parametrize("change", ["user = ''", "metadata = '{'", "version = 'x'", "owner = x'00'", NOT_UTF_8])
-async def test_a_row_that_is_no_record_is_told_and_others_are_served(
+async def test_corrupt_row_is_reported_and_others_are_served(
     serving: Serving, tmp_path: Path, expected_logs: ExpectedLogs, change: str
 ) -> None:
     expected_logs.add("fault of the service")
@@ -330,7 +330,7 @@ async def test_a_row_that_is_no_record_is_told_and_others_are_served(
     [{"$unset": {"user": 1}}, {"$set": {"version": "1"}}, {"$set": {"metadata": {"a": 1}}}, {"$set": {"colour": 1}}],
     ids=str,
 )
-async def test_a_document_that_is_no_record_is_told_and_others_are_served(
+async def test_corrupt_document_is_reported_and_others_are_served(
     serving: Serving, mongo_url: str, expected_logs: ExpectedLogs, change: dict[str, Any]
 ) -> None:
     expected_logs.add("fault of the service")
@@ -343,7 +343,7 @@ async def test_a_document_that_is_no_record_is_told_and_others_are_served(
         await _refused_as_corrupt(client)
 
 
-async def test_a_receipt_that_is_none_is_told_and_other_keys_are_served(
+async def test_corrupt_receipt_is_reported_and_other_keys_are_served(
     serving: Serving, tmp_path: Path, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("fault of the service")
@@ -368,7 +368,7 @@ async def test_a_receipt_that_is_none_is_told_and_other_keys_are_served(
     [(b'"user"', b'"usxr"'), (GOOD.encode(), BAD.encode()), (b"{", b"\xff"), (b'"version":', b'"version":"x')],
     ids=["another member", "another GUID", "no JSON", "another type"],
 )
-async def test_a_cached_value_that_is_no_record_is_taken_out_and_the_store_is_asked(
+async def test_corrupt_cache_value_is_removed_and_the_store_is_read(
     serving: Serving, redis_url: str, expected_logs: ExpectedLogs, old: bytes, new: bytes
 ) -> None:
     expected_logs.add("corrupt cache entry")

@@ -34,7 +34,7 @@ def path(number: int) -> str:
     return f"/guid/{number:032X}"
 
 
-async def test_what_was_acknowledged_is_kept_though_its_log_was_removed(tmp_path: Path) -> None:
+async def test_acknowledged_write_survives_removal_of_its_log(tmp_path: Path) -> None:
     database = tmp_path / "guidsvc.db"
     with service(tmp_path) as running:
         await fill(running.port, 0)
@@ -45,7 +45,7 @@ async def test_what_was_acknowledged_is_kept_though_its_log_was_removed(tmp_path
     assert await found(tmp_path) == list(range(COUNT))
 
 
-async def test_a_log_does_not_damage_the_database_that_was_put_in_place_of_its_own(tmp_path: Path) -> None:
+async def test_stray_log_does_not_damage_a_replacement_database(tmp_path: Path) -> None:
     log = tmp_path / "guidsvc.db-wal"
     with service(tmp_path) as running:
         await fill(running.port, 0)

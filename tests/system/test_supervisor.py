@@ -56,7 +56,7 @@ def metrics(running: Service) -> Samples:
         return read(connection.getresponse().read().decode())
 
 
-def test_any_worker_tells_the_metrics_of_all_and_of_those_that_were_replaced(tmp_path: Path, redis_url: str) -> None:
+def test_any_worker_reports_metrics_of_all_and_replaced_workers(tmp_path: Path, redis_url: str) -> None:
     def ready() -> float:
         return value(metrics(running), "guidsvc_requests_total", route="/readyz", method="GET", status="200")
 
@@ -80,7 +80,7 @@ def metrics_folder(running: Service) -> Path:
     return Path(os.fsdecode(found[1]))
 
 
-def test_the_files_of_dead_workers_are_added_up_and_removed(tmp_path: Path, redis_url: str) -> None:
+def test_files_of_dead_workers_are_merged_and_removed(tmp_path: Path, redis_url: str) -> None:
     def ready() -> float:
         return value(metrics(running), "guidsvc_requests_total", route="/readyz", method="GET", status="200")
 
@@ -103,7 +103,7 @@ def test_the_files_of_dead_workers_are_added_up_and_removed(tmp_path: Path, redi
             assert ready() == times
 
 
-def test_what_a_killed_supervisor_leaves_the_next_one_removes(tmp_path: Path, redis_url: str) -> None:
+def test_next_supervisor_removes_files_of_a_killed_one(tmp_path: Path, redis_url: str) -> None:
     own = {"TMPDIR": str(tmp_path)}
     options = ["--workers", "2", "--cache-url", redis_url, "--no-access-log"]
     with service(tmp_path, *options, environment=own) as running:
@@ -119,7 +119,7 @@ def test_what_a_killed_supervisor_leaves_the_next_one_removes(tmp_path: Path, re
 
 
 @pytest.mark.parametrize("harm", ["removed", "replaced"])
-def test_without_the_folder_of_metrics_workers_are_started_and_serve(tmp_path: Path, redis_url: str, harm: str) -> None:
+def test_workers_start_and_serve_without_the_metrics_folder(tmp_path: Path, redis_url: str, harm: str) -> None:
     own = {"TMPDIR": str(tmp_path)}
     options = ["--workers", "2", "--cache-url", redis_url, "--no-access-log", "--log-format", "json"]
     with service(tmp_path, *options, environment=own) as running:
@@ -144,14 +144,14 @@ def test_without_the_folder_of_metrics_workers_are_started_and_serve(tmp_path: P
 # Starting
 
 
-def test_several_workers_with_a_cache_each_are_refused_with_one_line_that_says_what_to_set(tmp_path: Path) -> None:
+def test_workers_with_local_caches_are_rejected_with_a_remedy(tmp_path: Path) -> None:
     refused = pdapt(tmp_path, "--workers", "2", "--port", str(free_port()))
 
     assert (refused.returncode, refused.stdout) == (1, "")
     assert re.fullmatch(r"pdapt.py: workers: 2 need .* share.*redis://host:6379/0.*\n", refused.stderr)
 
 
-def test_the_banner_is_printed_once_when_all_serve(tmp_path: Path, redis_url: str) -> None:
+def test_banner_is_printed_once_when_all_workers_serve(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url, count=3) as running:
         log = running.log.read_text()
         assert len(children(running)) == 3
@@ -171,7 +171,7 @@ def test_the_banner_is_printed_once_when_all_serve(tmp_path: Path, redis_url: st
         (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
     ],
 )
-def test_what_stops_the_start_is_told_in_one_line(
+def test_start_error_is_reported_in_one_line(
     tmp_path: Path, redis_url: str, options: list[str], code: int, why: str
 ) -> None:
     chosen = ["--workers", "2", "--cache-url", redis_url, "--port", str(free_port())]
@@ -183,19 +183,19 @@ def test_what_stops_the_start_is_told_in_one_line(
     assert len(refused.stderr.splitlines()) == 1
 
 
-def test_a_port_that_others_share_is_refused_too(tmp_path: Path, redis_url: str) -> None:
+def test_shared_port_of_another_process_is_rejected_too(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url) as running:
         refused = pdapt(tmp_path, "--workers", "2", "--cache-url", redis_url, "--port", str(running.port))
         assert refused.stderr.startswith(f"pdapt.py: host, port: cannot listen on 127.0.0.1:{running.port}: ")
 
 
-def test_every_slot_has_sockets_of_its_own_on_one_port() -> None:
+def test_every_slot_has_its_own_sockets_on_one_port() -> None:
     with open_listeners("127.0.0.1", 0, None, slots=3) as slots:
         assert len({each.getsockname() for (each,) in slots}) == 1
         assert len({each.fileno() for (each,) in slots}) == 3
 
 
-def test_workers_serve_on_a_unix_socket_and_take_turns_on_it(tmp_path: Path, redis_url: str) -> None:
+def test_workers_take_turns_on_a_unix_socket(tmp_path: Path, redis_url: str) -> None:
     path = tmp_path / "socket"
     chosen = ["--workers", "2", "--cache-url", redis_url, "--log-format", "json", "--unix-socket", str(path)]
     command = [sys.executable, str(Path(__file__).parents[2] / "pdapt.py"), *chosen]
@@ -221,7 +221,7 @@ def test_workers_serve_on_a_unix_socket_and_take_turns_on_it(tmp_path: Path, red
     assert not path.exists()
 
 
-async def test_workers_speak_tls_and_new_ones_the_new_certificate(
+async def test_replaced_workers_use_the_new_certificate(
     tmp_path: Path, redis_url: str, certificate: Certificate
 ) -> None:
     serials = set()
@@ -241,7 +241,7 @@ async def test_workers_speak_tls_and_new_ones_the_new_certificate(
 # The dead
 
 
-def test_a_worker_that_dies_is_replaced_and_who_connects_meanwhile_waits(tmp_path: Path, redis_url: str) -> None:
+def test_dead_worker_is_replaced_while_new_clients_wait(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url) as running:
         before = children(running)
         os.kill(before[0], signal.SIGKILL)
@@ -256,7 +256,7 @@ def test_a_worker_that_dies_is_replaced_and_who_connects_meanwhile_waits(tmp_pat
         assert set(before) & set(after) == {before[1]}
 
 
-def test_a_worker_that_keeps_dying_is_given_more_and_more_time(tmp_path: Path, redis_url: str) -> None:
+def test_crashing_worker_is_restarted_with_growing_delay(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url) as running:
         survivor = children(running)[1]
         for deaths in range(1, 4):
@@ -280,7 +280,7 @@ def _deaths(running: Service) -> list[dict[str, Any]]:
     return [*told(running, "worker exited, restarting it"), *told(running, "worker cannot be started")]
 
 
-def test_who_has_lasted_is_replaced_at_once_and_begins_anew() -> None:
+def test_long_lived_worker_is_replaced_at_once() -> None:
     backoff = Backoff(first=1, most=5, steady=10)
 
     assert [backoff.after(0) for _ in range(5)] == [1, 2, 4, 5, 5]
@@ -288,7 +288,7 @@ def test_who_has_lasted_is_replaced_at_once_and_begins_anew() -> None:
     assert [Backoff().after(0) for _ in range(3)] == [0.25] * 3
 
 
-def test_a_moment_without_descriptors_ends_neither_supervisor_nor_workers(tmp_path: Path, redis_url: str) -> None:
+def test_descriptor_shortage_ends_neither_supervisor_nor_workers(tmp_path: Path, redis_url: str) -> None:
     """At whichever point of the start of a worker there is none."""
     with workers(tmp_path, redis_url) as running:
         supervisor = running.process.pid
@@ -318,9 +318,7 @@ def answers_within(running: Service, seconds: float) -> bool:
         return False
 
 
-def test_while_a_worker_cannot_be_started_the_others_are_given_all_connections(
-    tmp_path: Path, redis_url: str, server: str
-) -> None:
+def test_other_workers_get_all_connections_if_one_cannot_start(tmp_path: Path, redis_url: str, server: str) -> None:
     """And when it can be, it is given its share; when none can be, clients wait for the first that serves."""
 
     def served() -> int:
@@ -364,7 +362,7 @@ def _link(path: Path) -> str:
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_no_worker_outlives_its_supervisor(tmp_path: Path, redis_url: str, *, asked: bool) -> None:
+def test_workers_end_with_their_supervisor(tmp_path: Path, redis_url: str, *, asked: bool) -> None:
     with workers(tmp_path, redis_url) as running:
         left = children(running)
         if asked:
@@ -375,7 +373,7 @@ def test_no_worker_outlives_its_supervisor(tmp_path: Path, redis_url: str, *, as
         assert len(told(running, "stopping")) == 2, "and that of its own accord"
 
 
-def test_a_worker_whose_loop_hangs_does_not_outlive_its_supervisor_either(tmp_path: Path, redis_url: str) -> None:
+def test_hung_worker_ends_with_its_supervisor_too(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url, "--grace", "0", "--store-url", "sqlite:///a.db") as running:
         left = children(running)
         with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
@@ -391,7 +389,7 @@ def test_a_worker_whose_loop_hangs_does_not_outlive_its_supervisor_either(tmp_pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_at_the_end_what_is_under_way_is_answered(tmp_path: Path, redis_url: str, number: signal.Signals) -> None:
+def test_requests_in_flight_at_shutdown_are_answered(tmp_path: Path, redis_url: str, number: signal.Signals) -> None:
     with (
         workers(tmp_path, redis_url) as running,
         closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as other,
@@ -416,7 +414,7 @@ def test_at_the_end_what_is_under_way_is_answered(tmp_path: Path, redis_url: str
         assert "Traceback" not in running.log.read_text()
 
 
-def test_a_worker_that_hangs_beyond_the_grace_is_killed_and_that_is_told(tmp_path: Path, redis_url: str) -> None:
+def test_worker_hung_beyond_the_grace_is_killed_and_logged(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url, "--grace", "0.1") as running:
         hanging = children(running)[0]
         os.kill(hanging, signal.SIGSTOP)
@@ -428,7 +426,7 @@ def test_a_worker_that_hangs_beyond_the_grace_is_killed_and_that_is_told(tmp_pat
         assert not is_there(hanging)
 
 
-def test_a_signal_that_goes_to_the_workers_too_is_no_second_one(tmp_path: Path, redis_url: str) -> None:
+def test_signal_to_the_whole_group_counts_once(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url) as running, socket.create_connection(("127.0.0.1", running.port)) as half:
         half.sendall(b"PUT /guid/" + b"A" * 32 + b' HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{"user"')
         assert answers(running)
@@ -442,7 +440,9 @@ def test_a_signal_that_goes_to_the_workers_too_is_no_second_one(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
-def test_a_second_signal_ends_all_at_once(tmp_path: Path, redis_url: str, number: signal.Signals, code: int) -> None:
+def test_second_signal_ends_all_processes_at_once(
+    tmp_path: Path, redis_url: str, number: signal.Signals, code: int
+) -> None:
     with workers(tmp_path, redis_url, "--grace", "3600") as running:
         left = children(running)
         with socket.create_connection(("127.0.0.1", running.port)) as half:
@@ -455,7 +455,7 @@ def test_a_second_signal_ends_all_at_once(tmp_path: Path, redis_url: str, number
         assert "Traceback" not in running.log.read_text()
 
 
-def test_a_folder_for_what_workers_measure_is_there_while_they_are(tmp_path: Path, redis_url: str) -> None:
+def test_metrics_folder_exists_while_workers_run(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url) as running:
         environments = [Path(f"/proc/{pid}/environ").read_bytes() for pid in children(running)]
         folders = {re.search(rb"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", each)[1] for each in environments}  # type: ignore[index]
@@ -493,7 +493,7 @@ async def test_twenty_replacements_under_load_fail_no_request(tmp_path: Path, re
         assert "Traceback" not in running.log.read_text()
 
 
-def test_the_old_are_kept_where_new_ones_cannot_be_started(tmp_path: Path, redis_url: str) -> None:
+def test_old_workers_stay_if_new_ones_cannot_start(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url) as running:
         before = children(running)
         (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=nonsense\n")
@@ -517,7 +517,7 @@ def not_under_nohup() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("not_under_nohup")
-def test_a_service_of_one_process_ends_on_sighup_as_on_other_signals(tmp_path: Path) -> None:
+def test_single_process_service_ends_on_sighup(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
         assert running.stop(signal.SIGHUP) == 0

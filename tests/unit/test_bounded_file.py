@@ -42,12 +42,12 @@ def started(folder: Path, **environment: str) -> str:
 
 
 @pytest.mark.parametrize(("kind", "why"), UNREADABLE.items())
-def test_a_file_that_is_none_or_too_large_is_not_read(tmp_path: Path, kind: str, why: str) -> None:
+def test_missing_or_oversized_file_is_not_read(tmp_path: Path, kind: str, why: str) -> None:
     with pytest.raises(OSError, match=re.escape(why)):
         read_file(make(kind, tmp_path / "file"))
 
 
-def test_a_file_of_the_most_bytes_is_read_and_links_are_followed(tmp_path: Path) -> None:
+def test_file_at_the_size_limit_is_read_and_links_are_followed(tmp_path: Path) -> None:
     """Secrets of containers are links."""
     (tmp_path / "file").write_bytes(b"x" * MAX_BYTES)
     (tmp_path / "link").symlink_to("file")
@@ -55,7 +55,7 @@ def test_a_file_of_the_most_bytes_is_read_and_links_are_followed(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["a FIFO", "an endless device"])
-def test_each_file_that_settings_name_stops_the_start_and_names_its_setting(tmp_path: Path, kind: str) -> None:
+def test_unusable_file_setting_stops_the_start_with_its_name(tmp_path: Path, kind: str) -> None:
     path = make(kind, tmp_path / "file")
     tokens = {"GUIDSVC_ACCESS": "keys", "GUIDSVC_JWT_ISSUER": "a", "GUIDSVC_JWT_AUDIENCE": "a"}
     key = Certificate(tmp_path).flags[3]
@@ -74,7 +74,7 @@ def test_each_file_that_settings_name_stops_the_start_and_names_its_setting(tmp_
 
 @pytest.mark.parametrize("kind", ["a FIFO", "an endless device"])
 @pytest.mark.parametrize("words", [[], ["keys", "list"], ["backup", "copy.db"], ["healthcheck"]])
-def test_a_dotenv_that_is_none_stops_every_command(tmp_path: Path, words: list[str], kind: str) -> None:
+def test_invalid_dotenv_stops_every_command(tmp_path: Path, words: list[str], kind: str) -> None:
     make(kind, tmp_path / ".env")
     done = pdapt(tmp_path, *words)
     assert (done.returncode, done.stderr) == (1, f"pdapt.py: .env: {UNREADABLE[kind]}\n")
@@ -82,9 +82,7 @@ def test_a_dotenv_that_is_none_stops_every_command(tmp_path: Path, words: list[s
     assert done.returncode == 0
 
 
-def test_a_certificate_that_is_no_file_any_more_is_not_waited_for_at_a_reload(
-    tmp_path: Path, certificate: Certificate
-) -> None:
+def test_irregular_certificate_is_not_waited_for_on_reload(tmp_path: Path, certificate: Certificate) -> None:
     tls = open_tls(certificate.flags[1], certificate.flags[3])
     assert tls is not None
     Path(certificate.flags[1]).unlink()
@@ -93,7 +91,7 @@ def test_a_certificate_that_is_no_file_any_more_is_not_waited_for_at_a_reload(
         tls.reload()
 
 
-def test_no_other_module_reads_files_that_settings_name() -> None:
+def test_other_modules_read_no_file_named_by_settings() -> None:
     """A new place that reads a file belongs into the list, with the reason why it needs no bound."""
     reads = re.compile(r"\.(read_text|read_bytes)\(|\.open\(\"r|\bopen\(\w+, \"r|load_(cert_chain|verify_locations)\(")
     reasons = {

@@ -15,7 +15,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_defaults_need_nothing_else_installed() -> None:
+def test_defaults_need_no_other_server() -> None:
     settings = load([])
 
     assert (settings.host, settings.port) == ("127.0.0.1", 8888)
@@ -23,9 +23,7 @@ def test_the_defaults_need_nothing_else_installed() -> None:
     assert (settings.lifetime, settings.retention) == (30 * 86_400, 7 * 86_400)
 
 
-def test_a_flag_wins_over_the_environment_which_wins_over_the_file(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flag_overrides_environment_which_overrides_dotenv(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / ".env").write_text("GUIDSVC_PORT=1\nGUIDSVC_LIFETIME=1\nGUIDSVC_RETENTION=1\nCOMPOSE_PROJECT_NAME=x\n")
     monkeypatch.setenv("GUIDSVC_PORT", "2")
     monkeypatch.setenv("GUIDSVC_LIFETIME", "2")
@@ -69,7 +67,7 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
     assert by_flag != Settings.model_fields[name].default
 
 
-def test_an_empty_value_is_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_value_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(["--store-url="]).store_url == "", "which no store answers to"
     monkeypatch.setenv("GUIDSVC_STORE_URL", "")
     assert load([]).store_url == ""
@@ -99,7 +97,7 @@ def test_an_empty_value_is_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--access-log=false"], "^--access-log takes no value: use --access-log or --no-access-log$"),
     ],
 )
-def test_a_flag_that_is_unknown_or_bad_stops_the_start_with_one_line(arguments: list[str], why: str) -> None:
+def test_unknown_or_invalid_flag_stops_the_start_with_one_line(arguments: list[str], why: str) -> None:
     with pytest.raises(StartError, match=why) as caught:
         load(arguments)
     assert "\n" not in str(caught.value)
@@ -117,7 +115,7 @@ def test_a_flag_that_is_unknown_or_bad_stops_the_start_with_one_line(arguments: 
         (["--port"], "argument --port: expected one argument; --help lists the flags"),
     ],
 )
-def test_a_wrong_command_line_is_a_usage_error_with_a_suggestion(arguments: list[str], message: str) -> None:
+def test_wrong_command_line_is_a_usage_error_with_a_suggestion(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         load(arguments)
 
@@ -128,24 +126,24 @@ def test_a_wrong_command_line_is_a_usage_error_with_a_suggestion(arguments: list
     ("text", "size"),
     [("64MiB", 64 * 2**20), ("512KiB", 512 * 2**10), ("1GiB", 2**30), ("1000", 1000), ("10MB", 10_000_000)],
 )
-def test_a_size_is_in_bytes_or_has_a_unit(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_is_in_bytes_or_has_a_unit(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(["--cache-size", text]).cache_size == size
     monkeypatch.setenv("GUIDSVC_CACHE_SIZE", text)
     assert load([]).cache_size == size
 
 
-def test_a_cache_has_256_mib_by_default() -> None:
+def test_cache_has_256_mib_by_default() -> None:
     assert load([]).cache_size == 256 * 2**20
 
 
-def test_a_misspelt_variable_stops_the_start_and_is_told_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misspelt_variable_stops_the_start_with_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUIDSVC_STORE_ULR", "mongodb://db/guidsvc")
 
     with pytest.raises(StartError, match=r"GUIDSVC_STORE_ULR .* did you mean GUIDSVC_STORE_URL"):
         load([])
 
 
-def test_a_misspelt_name_in_the_file_stops_the_start(folder: Path) -> None:
+def test_misspelt_name_in_the_file_stops_the_start(folder: Path) -> None:
     (folder / ".env").write_text("GUIDSVC_PROT=1\n")
 
     with pytest.raises(StartError, match=r"GUIDSVC_PROT .* did you mean GUIDSVC_PORT"):
@@ -156,7 +154,7 @@ def test_a_misspelt_name_in_the_file_stops_the_start(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_variable_can_be_in_a_file(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_variable_can_come_from_a_file(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     default = Settings.model_fields[name].default
     value = {"access": "keys"}.get(name, "7" if default is None else str(default))
     (folder / "value").write_text(f"{value}\n")
@@ -165,7 +163,7 @@ def test_every_variable_can_be_in_a_file(name: str, folder: Path, monkeypatch: p
     assert getattr(load([]), name) == (value if default is None else default)
 
 
-def test_a_file_counts_as_its_variable_would(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_counts_as_its_variable_would(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "secret").write_bytes(b"mongodb://u:p@db/guidsvc\r\n")
     (folder / "port").write_text("2")
     monkeypatch.setenv("GUIDSVC_STORE_URL_FILE", "secret")
@@ -176,7 +174,7 @@ def test_a_file_counts_as_its_variable_would(folder: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("in_file", [True, False])
-def test_a_variable_and_its_file_are_not_both_to_be_set(
+def test_variable_and_its_file_exclude_each_other(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *, in_file: bool
 ) -> None:
     (folder / "secret").write_text("CANARY")
@@ -190,9 +188,7 @@ def test_a_variable_and_its_file_are_not_both_to_be_set(
         load([])
 
 
-def test_a_file_that_cannot_be_read_stops_the_start_and_nothing_of_any_is_shown(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_secret_file_stops_the_start_without_leaks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "bytes").write_bytes(b"CANARY\xff")
     (folder / "text").write_text("CANARY")
     for path in ("missing", ".", "bytes", "", "a\0b"):
@@ -208,7 +204,7 @@ def test_a_file_that_cannot_be_read_stops_the_start_and_nothing_of_any_is_shown(
     assert "CANARY" not in str(caught.value)
 
 
-def test_a_misspelt_variable_of_a_file_is_told_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misspelt_file_variable_gets_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUIDSVC_STORE_ULR_FILE", "secret")
 
     with pytest.raises(StartError, match="did you mean GUIDSVC_STORE_URL_FILE"):
@@ -216,7 +212,7 @@ def test_a_misspelt_variable_of_a_file_is_told_what_was_meant(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("text", [b"GUIDSVC_PORT=1\nnonsense here\n", b"GUIDSVC_HOST=\xff\n", b"=\n"])
-def test_a_file_that_cannot_be_read_stops_the_start_with_one_line(folder: Path, text: bytes) -> None:
+def test_unreadable_dotenv_stops_the_start_with_one_line(folder: Path, text: bytes) -> None:
     (folder / ".env").write_bytes(text)
 
     with pytest.raises(StartError, match=r"^\.env") as caught:
@@ -224,14 +220,14 @@ def test_a_file_that_cannot_be_read_stops_the_start_with_one_line(folder: Path, 
     assert "\n" not in str(caught.value)
 
 
-def test_the_variables_of_the_tests_are_not_the_service_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_tests_are_not_those_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUIDSVC_TEST_MONGO_URL", "mongodb://db")
 
     assert load([]).store_url == "sqlite:///guidsvc.db"
 
 
 @pytest.mark.parametrize("name", ["unix_socket", "tls_cert", "audit_log"])
-def test_the_word_none_is_a_value_as_any_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_word_none_is_a_value_like_any_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert getattr(load([f"--{name.replace('_', '-')}", "None"]), name) == "None"
     monkeypatch.setenv(f"{PREFIX}{name.upper()}", "None")
     assert getattr(load([]), name) == "None"

@@ -43,14 +43,14 @@ from guidsvc.errors import StartError
         ("", ""),
     ],
 )
-def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+def test_url_is_shown_without_secrets(url: str, shown: str) -> None:
     assert redact(url) == shown
 
 
 @pytest.mark.parametrize(
     "url", ["redis://u:12?ss@h/0", "redis://u:12/34@h", "redis://u:12#ss@h", "redis://u:1?a=1&b@h/"]
 )
-def test_a_password_that_looks_like_another_part_is_given_to_no_driver(url: str) -> None:
+def test_password_that_looks_like_another_part_reaches_no_driver(url: str) -> None:
     def never(_: str) -> None:
         raise AssertionError
 
@@ -71,7 +71,7 @@ def test_a_password_that_looks_like_another_part_is_given_to_no_driver(url: str)
         ("rediss://h/0?ssl_include_verify_flags=CANARY", "cache_url: "),
     ],
 )
-def test_what_is_wrong_beside_the_password_is_still_told(url: str, told: str) -> None:
+def test_faults_beside_the_password_are_still_reported(url: str, told: str) -> None:
     with pytest.raises(StartError) as caught:
         pool_of(url, ConnectionPool)
 
@@ -85,5 +85,5 @@ def test_what_is_wrong_beside_the_password_is_still_told(url: str, told: str) ->
     ("url", "scheme"),
     [("redis://h", "redis"), ("mongodb+srv://h", "mongodb+srv"), ("u:p@h", ""), ("u:p://h", ""), ("", "")],
 )
-def test_what_has_no_scheme_begins_with_who_knows_what(url: str, scheme: str) -> None:
+def test_scheme_of_malformed_url_is_unknown(url: str, scheme: str) -> None:
     assert scheme_of(url) == scheme

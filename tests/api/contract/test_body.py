@@ -59,7 +59,7 @@ def without_surplus(value: object) -> object:
 
 
 @given(_DOCUMENTS, st.booleans())
-def test_a_document_is_decoded_to_the_same_in_pieces(document: object, spaced: bool) -> None:
+def test_document_decoded_in_parts_equals_whole(document: object, spaced: bool) -> None:
     text = json.dumps(document, indent=1 if spaced else None).encode()
     if isinstance(document, list):
         return  # refused, as it is no object
@@ -70,7 +70,7 @@ def test_a_document_is_decoded_to_the_same_in_pieces(document: object, spaced: b
 @given(
     _DOCUMENTS, st.integers(0, 200), st.sampled_from([b"", b'"', b"]", b"}", b"[", b"{", b"\\", b",", b"\xff", b"1"])
 )
-def test_what_is_no_json_is_refused_in_pieces_too(document: object, place: int, put: bytes) -> None:
+def test_invalid_json_is_rejected_in_parts_too(document: object, place: int, put: bytes) -> None:
     whole = to_json({"operations": [document]})
     text = whole[:place] + put + whole[place + 1 :]
     expected = outcome(body.decode, text)
@@ -79,7 +79,7 @@ def test_what_is_no_json_is_refused_in_pieces_too(document: object, place: int, 
         assert without_surplus(found) == without_surplus(expected)
 
 
-def test_no_part_that_is_decoded_at_once_is_larger_than_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_are_decoded_in_parts_below_body_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a parser is at work no other thread runs."""
     metadata = {f"{number:x}": 1 for number in range(400)}
     text = to_json({"operations": [{"user": "a", "metadata": metadata}] * MAX_OPERATIONS})
@@ -103,7 +103,7 @@ MEMBERS = {f"{number:x}": 1 for number in range(370_000)}
     ("document", "refused"),
     [({"operations": [MEMBERS]}, False), (MEMBERS | {"operations": []}, True), ({"operations": ["a"] * 10**6}, True)],
 )
-def test_what_is_huge_is_refused_before_it_is_decoded(document: object, refused: bool) -> None:
+def test_huge_body_is_rejected_before_decoding(document: object, refused: bool) -> None:
     text = to_json(document)
     begun = time.process_time()
     json.loads(text)
@@ -129,7 +129,7 @@ def test_what_is_huge_is_refused_before_it_is_decoded(document: object, refused:
         (b'{"operations":[{},{},{}]}', "/operations"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(text: bytes, pointer: str) -> None:
+def test_error_names_the_place_of_the_fault(text: bytes, pointer: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         body.decode_operations(text, 2)
     assert [fault.pointer for fault in caught.value.faults] == [pointer]
@@ -157,7 +157,7 @@ def document_of(value: str) -> bytes:
     ],
     ids=lambda text: text[:5].decode() + str(len(text)),
 )
-def test_a_document_of_many_brackets_is_refused_at_a_bound(text: bytes) -> None:
+def test_document_over_bracket_limit_is_rejected(text: bytes) -> None:
     begun = time.process_time()
     with pytest.raises(InvalidRequest, match="objects and lists"):
         body.decode_operations(text, MAX_OPERATIONS)
@@ -172,7 +172,7 @@ def test_a_document_of_many_brackets_is_refused_at_a_bound(text: bytes) -> None:
     ],
     ids=lambda value: value[:12],
 )
-def test_a_large_document_is_decoded_in_little_time(value: str) -> None:
+def test_large_document_is_decoded_in_little_time(value: str) -> None:
     text = document_of(value)
     begun = time.process_time()
     assert body.decode_operations(text, MAX_OPERATIONS)["operations"]
@@ -190,19 +190,19 @@ def test_brackets_in_strings_do_not_count() -> None:
 
 
 @given(_MAYBE_TWICE)
-def test_a_member_that_is_named_twice_is_found_in_any_spelling(text: str) -> None:
+def test_duplicate_member_is_found_in_any_spelling(text: str) -> None:
     refused = outcome(body.decode, text.encode()) is InvalidRequest
     assert refused == names_a_member_twice(text)
 
 
 @given(_MAYBE_TWICE)
-def test_in_a_long_body_a_member_that_is_named_twice_is_found_too(text: str) -> None:
+def test_duplicate_member_is_found_in_long_body(text: str) -> None:
     refused = outcome(body.decode, text.encode() + b" " * body.MAX_NAMED_BYTES) is InvalidRequest
     assert refused == names_a_member_twice(text)
 
 
 @pytest.mark.parametrize("part", ["[]", "{}", "1", '""', "[[]]", "123456789", "-1", "0.5"])
-def test_all_metadata_that_are_not_too_large_are_decoded(part: str) -> None:
+def test_metadata_up_to_size_limit_is_decoded(part: str) -> None:
     metadata = '{"a":[' + ",".join([part] * ((MAX_METADATA_BYTES - 8) // (len(part) + 1))) + "]}"
     assert len(metadata) <= MAX_METADATA_BYTES
     user = json.dumps('",[]{}:"' * 32)
@@ -211,7 +211,7 @@ def test_all_metadata_that_are_not_too_large_are_decoded(part: str) -> None:
 
 
 @pytest.mark.parametrize("part", ["[]", "{}", '""'])
-def test_a_body_of_too_many_marks_is_refused_before_it_is_decoded(part: str) -> None:
+def test_body_with_too_many_tokens_is_rejected_before_decoding(part: str) -> None:
     most = body.MAX_MARKS - 17  # those of the members, less a comma
     for size, words in ((0, "compact JSON"), (1, "quotes, brackets, commas and colons")):
         metadata = ",".join([part] * (most // 3 + size))
@@ -220,14 +220,14 @@ def test_a_body_of_too_many_marks_is_refused_before_it_is_decoded(part: str) -> 
         assert words in str(caught.value)
 
 
-def test_a_body_of_too_many_digits_is_refused_before_it_is_decoded() -> None:
+def test_body_with_too_many_digits_is_rejected_before_decoding() -> None:
     integers, fractions = ",".join(["9" * 4000] * 5), ",".join(["0." + "9" * 4000] * 5)
     with pytest.raises(InvalidRequest, match="long integers with over"):
         body.parse(b'{"user":"a","metadata":{"a":[%b]}}' % integers.encode(), PutCommand, {"guid": None})
     body.parse(b'{"user":"a","metadata":{"a":[%b]}}' % fractions.encode(), PutCommand, {"guid": None})
 
 
-def test_an_operation_of_too_many_marks_is_refused_alone() -> None:
+def test_operation_with_too_many_tokens_is_rejected_alone() -> None:
     costly = b'{"user":"a","metadata":{"a":[%b]}}' % b",".join([b"[]"] * 10_000)
     decoded = body.decode_operations(b'{"operations":[{"user":"b"},%b]}' % costly, MAX_OPERATIONS)
     assert decoded["operations"][0] == {"user": "b"}
@@ -249,7 +249,7 @@ def test_an_operation_of_too_many_marks_is_refused_alone() -> None:
         (b'{"a":' * 3000 + b"1" + b"}" * 3000, "over 200 levels"),
     ],
 )
-def test_json_beyond_a_limit_is_not_called_something_else(text: bytes, reason: str) -> None:
+def test_json_over_a_limit_is_not_reported_as_invalid(text: bytes, reason: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         body.decode(text)
     (fault,) = caught.value.faults
@@ -258,12 +258,12 @@ def test_json_beyond_a_limit_is_not_called_something_else(text: bytes, reason: s
 
 
 @pytest.mark.parametrize("text", [b"{", b"[1,]", b"NaN", rb'"\x"', rb'"\u12"', b'"\xff"', b"{'a': 1}"])
-def test_what_is_not_json_is_called_so(text: bytes) -> None:
+def test_invalid_json_is_reported_as_invalid(text: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
         body.decode(text)
     assert caught.value.faults[0].detail.startswith("is not JSON: ")
 
 
-def test_200_levels_and_4300_digits_are_decoded() -> None:
+def test_body_with_200_levels_and_4300_digits_is_decoded() -> None:
     assert body.decode(b"[" * 200 + b"]" * 200)
     assert body.decode(b"1" * 4300)

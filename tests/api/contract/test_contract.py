@@ -274,11 +274,11 @@ async def broken(client: Client, clock: FakeClock, contract: list[Line]) -> list
     return found
 
 
-async def test_the_contract_holds_line_by_line(client: Client, clock: FakeClock) -> None:
+async def test_contract_holds_line_by_line(client: Client, clock: FakeClock) -> None:
     assert await broken(client, clock, CONTRACT) == []
 
 
-async def test_the_contract_holds_where_preconditions_are_required(
+async def test_contract_holds_with_required_preconditions(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
     async with serving(require_preconditions=True, **combination) as client:

@@ -30,7 +30,7 @@ def parsed(header: str) -> tuple[str, dict[str, Any]]:
     return str(name), parameters
 
 
-async def test_nothing_is_told_of_the_origin_unless_that_is_asked_for(serving: Serving) -> None:
+async def test_diagnostic_headers_are_off_by_default(serving: Serving) -> None:
     async with serving() as client:
         await client.put(PATH, {"user": USER})
         for _ in range(3):
@@ -39,7 +39,7 @@ async def test_nothing_is_told_of_the_origin_unless_that_is_asked_for(serving: S
             assert "Server-Timing" not in reply.headers
 
 
-async def test_cache_status_says_where_a_record_came_from(serving: Serving, combination: dict[str, str]) -> None:
+async def test_cache_status_names_the_source_of_a_record(serving: Serving, combination: dict[str, str]) -> None:
     async with serving(**combination, cache_status=True) as client:
         await until_cached(client)
         written = await client.put(PATH, {"user": USER})
@@ -62,7 +62,7 @@ async def test_cache_status_says_where_a_record_came_from(serving: Serving, comb
 
 
 @pytest.mark.parametrize("source", CACHE_STATUS)
-def test_cache_status_is_as_rfc_9211_has_it(source: str) -> None:
+def test_cache_status_follows_rfc_9211(source: str) -> None:
     name, parameters = parsed(CACHE_STATUS[source])
 
     assert name == "guidsvc"
@@ -73,7 +73,7 @@ def test_cache_status_is_as_rfc_9211_has_it(source: str) -> None:
         assert (str(parameters["detail"]), len(parameters)) == (source, 2)
 
 
-async def test_server_timing_says_how_long_it_took(serving: Serving, combination: dict[str, str]) -> None:
+async def test_server_timing_reports_durations(serving: Serving, combination: dict[str, str]) -> None:
     async with serving(**combination, server_timing=True) as client:
         written = await client.put(PATH, {"user": USER})
         read = await client.get(PATH)
@@ -90,7 +90,7 @@ async def test_server_timing_says_how_long_it_took(serving: Serving, combination
     assert parts[2].keys() == parts[3].keys() == {"total"}
 
 
-async def test_server_timing_of_what_is_not_found_does_not_say_whether_another_owner_has_it(
+async def test_server_timing_of_not_found_hides_foreign_records(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
     """One of the two is in the cache of the process, so that the store is not asked for it."""
@@ -119,7 +119,7 @@ def _timing(header: str) -> dict[str, float]:
     return {name: float(told) for name, told in re.findall(r"(\w+);dur=([0-9.]+)(?:, |$)", header)}
 
 
-def test_where_a_record_came_from_is_in_the_access_log(tmp_path: Path) -> None:
+def test_access_log_names_the_source_of_a_record(tmp_path: Path) -> None:
     with service(tmp_path, "--log-format", "json") as running:
         put = urllib.request.Request(f"{running.url}{PATH}", data=b'{"user": "a"}', method="PUT")
         urllib.request.urlopen(put, timeout=30).close()

@@ -98,7 +98,7 @@ async def send_malformed(port: int) -> None:
     await hang_up(writer)
 
 
-async def test_no_error_outlives_its_request(serving: Serving) -> None:
+async def test_error_is_freed_with_its_request(serving: Serving) -> None:
     """What one leaves to the collector stays for long under load: with its traceback it holds the whole request."""
     async with serving() as client:
         await client.put(f"/guid/{GUID}", {"user": USER})
@@ -133,7 +133,7 @@ async def _answer_late(items: list[str]) -> Sequence[str | Exception]:
     return items
 
 
-async def test_no_error_of_a_batched_call_outlives_who_waited() -> None:
+async def test_error_of_batched_call_is_freed_with_its_waiters() -> None:
     patience: Patience[str] = Patience(0.01, StoreUnavailable)
     with without_collector():
         before = errors_alive()
@@ -144,7 +144,7 @@ async def test_no_error_of_a_batched_call_outlives_who_waited() -> None:
         assert errors_alive() - before == Counter(), Counter(frames_with_errors())
 
 
-async def test_no_error_of_admission_outlives_who_waited(expected_logs: ExpectedLogs) -> None:
+async def test_error_of_admission_is_freed_with_its_waiters(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("overload")
     admission = Admission(1, seconds=0.05, budget=0.05)
 

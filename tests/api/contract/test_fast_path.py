@@ -219,7 +219,9 @@ async def service(
         (NOTHING, Cors(["https://a.example"]), 200),
     ],
 )
-def test_both_ways_answer_alike(tmp_path: Path, origin: DiagnosticHeaders, cors: Cors, examples: int) -> None:
+def test_fast_path_and_handler_answer_alike(
+    tmp_path: Path, origin: DiagnosticHeaders, cors: Cors, examples: int
+) -> None:
     clock = FakeClock()
     with asyncio.Runner() as runner:
         stack = runner.run(_enter(AsyncExitStack()))
@@ -258,7 +260,7 @@ async def _compare(ways: list[Way], clock: FakeClock, requests: list[Request]) -
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 @pytest.mark.parametrize("guid", GUIDS)
 @pytest.mark.parametrize("logged", [True, False])
-async def test_when_the_service_is_about_to_end_the_short_way_ends_connections_too(
+async def test_fast_path_closes_connections_during_shutdown(
     tmp_path: Path, clock: FakeClock, method: str, guid: str, logged: bool
 ) -> None:
     body = b'{"user": "a"}' if method == "PUT" else None
@@ -270,7 +272,7 @@ async def test_when_the_service_is_about_to_end_the_short_way_ends_connections_t
             assert (b"\r\nConnection: close" in reply) is draining
 
 
-def test_the_heads_that_are_remembered_are_bounded() -> None:
+def test_remembered_request_heads_are_bounded() -> None:
     service_of_none = cast(GuidService, SimpleNamespace(get_nowait=None))
     way = FastPathDispatcher(request_pipeline(service=service_of_none))
     way._can_remember = True

@@ -29,7 +29,7 @@ with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
 """
 
 
-def test_a_client_made_from_the_document_creates_lists_patches_and_deletes(tmp_path: Path) -> None:
+def test_generated_client_creates_lists_patches_and_deletes(tmp_path: Path) -> None:
     def python(*arguments: str) -> None:
         done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -28,14 +28,14 @@ pytestmark = pytest.mark.both_servers
 PATH = f"/guid/{GUID}"
 
 
-async def test_a_path_that_names_nothing_is_not_found_whatever_the_method(serving: Serving) -> None:
+async def test_unknown_path_is_not_found_for_every_method(serving: Serving) -> None:
     async with serving() as client:
         for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"):
             for path in ("/nothing", "/guid/", f"/guid/{GUID}/more", "/GUID", "//guid", "/guid;x"):
                 assert_problem(await client.ask(method, path), 404, "not-found")
 
 
-async def test_a_sane_request_id_is_taken_over_and_any_other_is_replaced(serving: Serving) -> None:
+async def test_valid_request_id_is_reused_and_invalid_one_replaced(serving: Serving) -> None:
     async with serving() as client:
         for given in ("abc-123_X.y", "a" * 128):
             assert (await client.get("/livez", headers={"X-Request-Id": given})).headers["X-Request-Id"] == given
@@ -44,7 +44,7 @@ async def test_a_sane_request_id_is_taken_over_and_any_other_is_replaced(serving
             assert re.fullmatch("[0-9a-f]{32}", drawn)
 
 
-async def test_every_reply_has_a_request_id_of_its_own(serving: Serving) -> None:
+async def test_every_reply_has_a_unique_request_id(serving: Serving) -> None:
     async with serving() as client:
         replies = [
             await client.put(PATH, {"user": USER}),
@@ -57,13 +57,13 @@ async def test_every_reply_has_a_request_id_of_its_own(serving: Serving) -> None
         assert len({reply.headers["X-Request-Id"] for reply in replies}) == len(replies)
 
 
-async def test_no_reply_tells_what_the_service_runs_on(serving: Serving) -> None:
+async def test_server_header_does_not_reveal_the_platform(serving: Serving) -> None:
     async with serving() as client:
         for reply in (await client.get("/livez"), await client.get("/nothing")):
             assert reply.headers["Server"] == "guidsvc"
 
 
-async def test_errors_and_health_are_not_to_be_stored(serving: Serving) -> None:
+async def test_errors_and_health_are_not_cacheable(serving: Serving) -> None:
     async with serving() as client:
         for path in ("/livez", "/readyz", "/nothing", PATH):
             reply = await client.get(path)
@@ -71,7 +71,7 @@ async def test_errors_and_health_are_not_to_be_stored(serving: Serving) -> None:
             assert "ETag" not in reply.headers
 
 
-async def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(serving: Serving) -> None:
+async def test_oversized_content_length_is_rejected_before_the_body(serving: Serving) -> None:
     head = b"PUT %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n"
     async with serving() as client:
         waiting = head % (PATH.encode(), 70_000, b"Expect: 100-continue\r\n")
@@ -81,14 +81,14 @@ async def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sen
         assert_problem(await raw(client, endless), 413, "too-large")
 
 
-async def test_a_chunked_body_without_end_is_refused_when_it_has_gone_too_far(serving: Serving) -> None:
+async def test_endless_chunked_body_is_rejected_at_the_limit(serving: Serving) -> None:
     chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
     async with serving() as client:
         head = f"PUT {PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
         assert_problem(await raw(client, head, *[chunk] * 16, b"1\r\n \r\n"), 413, "too-large")
 
 
-async def test_when_the_service_has_ended_no_request_begins(expected_logs: ExpectedLogs) -> None:
+async def test_request_after_shutdown_is_rejected(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("request failed")
     context = api_context()
     server = HTTPServer(make_app(RequestPipeline(context)))
@@ -107,7 +107,7 @@ async def test_when_the_service_has_ended_no_request_begins(expected_logs: Expec
     await server.close_all_connections()
 
 
-async def test_a_connection_goes_on_after_an_error(serving: Serving) -> None:
+async def test_connection_survives_an_error(serving: Serving) -> None:
     async with serving() as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
         for path, status in (("/nothing", 404), ("/guid/x", 400), (PATH + "?x=1", 400), (PATH, 404), ("/livez", 200)):
@@ -116,7 +116,7 @@ async def test_a_connection_goes_on_after_an_error(serving: Serving) -> None:
         await hang_up(writer)
 
 
-async def test_a_fault_of_the_service_tells_the_client_nothing_and_the_log_everything(
+async def test_internal_error_is_logged_and_hidden_from_the_client(
     serving: Serving, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     expected_logs.add("fault of the service")
@@ -132,7 +132,7 @@ async def test_a_fault_of_the_service_tells_the_client_nothing_and_the_log_every
     assert "CorruptRecord" in str(logged[0].exc_info or logged[0].getMessage())
 
 
-async def test_a_store_that_does_not_answer_is_unavailable_and_says_when_to_try_again(
+async def test_silent_store_is_unavailable_with_retry_after(
     serving: Serving, own_mongo: Server, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("request failed")
@@ -146,7 +146,7 @@ async def test_a_store_that_does_not_answer_is_unavailable_and_says_when_to_try_
         assert (await client.get("/livez")).status == 200
 
 
-async def test_a_write_whose_answer_does_not_come_is_told_as_outcome_unknown(
+async def test_write_without_store_reply_has_outcome_unknown(
     serving: Serving, own_mongo: Server, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("request failed")
@@ -158,14 +158,14 @@ async def test_a_write_whose_answer_does_not_come_is_told_as_outcome_unknown(
         assert "Read before you try again" in str(body["detail"])
 
 
-def test_every_domain_error_has_its_row_or_is_a_fault_of_the_service() -> None:
+def test_every_domain_error_has_a_status_or_is_internal() -> None:
     rows = {cls for cls in vars(errors).values() if inspect.isclass(cls) and issubclass(cls, errors.GuidsvcError)}
     internal = {cls for cls in rows if problems.problem_of(cls.__new__(cls)) is problems.INTERNAL}
 
     assert internal == {errors.GuidsvcError, errors.CorruptRecord, errors.StartError, errors.NoStore}
 
 
-def test_each_code_has_one_status_and_one_title() -> None:
+def test_each_problem_code_has_one_status_and_title() -> None:
     kinds = {*problems.TABLE.values(), problems.INTERNAL}
 
     assert len({kind.code for kind in kinds}) == len(kinds)
@@ -197,7 +197,7 @@ def test_each_code_has_one_status_and_one_title() -> None:
     }
 
 
-def test_a_problem_is_json_whatever_the_error_says() -> None:
+def test_problem_is_valid_json_for_any_error_text() -> None:
     error = errors.InvalidGuid('"quoted" \\ é 🜁 \x00')
 
     assert from_json(problems.render(error, "id"))["detail"] == str(error)

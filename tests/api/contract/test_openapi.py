@@ -60,7 +60,7 @@ def examples(node: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
             yield from examples(each)
 
 
-async def test_the_document_is_served_once_made(serving: Serving) -> None:
+async def test_document_is_served_as_rendered_once(serving: Serving) -> None:
     async with serving() as client:
         reply = await client.get("/openapi.json")
         assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
@@ -72,31 +72,31 @@ async def test_the_document_is_served_once_made(serving: Serving) -> None:
         assert (head.status, head.headers["ETag"]) == (200, reply.headers["ETag"])
 
 
-def test_the_document_is_valid_openapi() -> None:
+def test_document_is_valid_openapi() -> None:
     assert DOCUMENT["openapi"].startswith("3.1.")
     openapi_spec_validator.validate(DOCUMENT)
 
 
-def test_the_service_starts_without_what_makes_the_document() -> None:
+def test_service_starts_without_the_openapi_library() -> None:
     code = "import guidsvc.bootstrap.app, sys; sys.exit('openapi_pydantic' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_what_is_described_is_what_is_served() -> None:
+def test_document_describes_exactly_the_served_operations() -> None:
     served = {(route.path, method) for route in ROUTES for method in route.handler.methods()}
 
     assert {(path, method) for path, method, _ in operations()} == served
 
 
-def test_what_is_described_answers_as_it_is_described_and_nothing_else_does() -> None:
+def test_application_routes_match_described_paths() -> None:
     app = make_app(request_pipeline())  # nothing is asked of it
     matched = {rule.matcher.regex.pattern for rule in app.wildcard_router.rules}  # type: ignore[attr-defined]
 
     assert matched == {re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(path)) + "$" for path in DOCUMENT["paths"]}
 
 
-def test_every_operation_has_a_name_of_its_own_a_summary_and_a_description() -> None:
+def test_operation_has_unique_name_summary_and_description() -> None:
     names = [described["operationId"] for _, _, described in operations()]
 
     assert len(names) == len(set(names))
@@ -115,7 +115,7 @@ def test_every_problem_is_described() -> None:
     assert {kind.code for kind in kinds} <= told
 
 
-def test_every_problem_but_that_of_another_method_is_an_answer_to_something() -> None:
+def test_every_problem_is_a_response_of_some_operation() -> None:
     answers = [answer for _, _, described in operations() for answer in described["responses"].values()]
     told = {
         code for answer in answers for media in answer.get("content", {}).values() for code in media.get("examples", {})
@@ -125,12 +125,12 @@ def test_every_problem_but_that_of_another_method_is_an_answer_to_something() ->
 
 
 @pytest.mark.parametrize("name", ["X-Request-Id", "X-Content-Type-Options"])
-def test_every_reply_has_a_request_id_and_is_what_it_says(name: str) -> None:
+def test_every_response_declares_the_common_headers(name: str) -> None:
     for _, _, described in operations():
         assert all(answer["headers"][name]["required"] for answer in described["responses"].values())
 
 
-def test_every_example_is_as_its_schema_demands() -> None:
+def test_every_example_matches_its_schema() -> None:
     found = list(examples(DOCUMENT))
 
     assert len(found) > 100
@@ -139,12 +139,12 @@ def test_every_example_is_as_its_schema_demands() -> None:
 
 
 @pytest.mark.parametrize("model", [Change, Creation, Operation, Patch])
-def test_the_examples_of_bodies_are_read_as_bodies(model: type[BaseModel]) -> None:
+def test_body_examples_are_valid_for_their_models(model: type[BaseModel]) -> None:
     for body in DOCUMENT["components"]["schemas"][model.__name__]["examples"]:
         model.model_validate(body, context={"guid": EXAMPLE_GUID})
 
 
-def test_a_get_that_can_be_head_is_the_same_but_for_its_body() -> None:
+def test_head_is_described_like_get_without_a_body() -> None:
     for item in DOCUMENT["paths"].values():
         if "head" in item:
             assert item["head"]["parameters"] == item["get"]["parameters"]
@@ -162,7 +162,7 @@ class Batch(Handler):
         """Do it."""
 
 
-def test_a_body_can_be_declared_as_json_and_as_lines() -> None:
+def test_body_can_be_declared_as_json_and_as_lines() -> None:
     made = json.loads(openapi.render([Route("/guid:batch", Batch)]))["paths"]["/guid:batch"]
 
     assert made["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Change")
@@ -192,26 +192,26 @@ ODD = (
 @given(st.text(max_size=4) | st.text(alphabet=" \t\n\x1f\x85\xa0\u2003\u3000\ufeffa", max_size=4) | st.integers())
 @example("a" * 256)
 @example("a" * 257)
-def test_the_schema_of_a_user_takes_what_the_model_takes(user: object) -> None:
+def test_schema_of_user_accepts_what_the_model_accepts(user: object) -> None:
     assert accepts(BODIES["Creation"], {"user": user}) == valid(Creation, {"user": user})
 
 
 @given(TIMES | TIMES.map(str) | TIMES.map("{:020}".format) | ODD)
-def test_the_schema_of_an_expiry_takes_what_the_model_takes(expire: object) -> None:
+def test_schema_of_expiry_accepts_what_the_model_accepts(expire: object) -> None:
     if not (isinstance(expire, float) and expire.is_integer()):  # 1.0 and 1 are the same to JSON Schema
         assert accepts(BODIES["Change"], {"expire": expire}) == valid(Change, {"expire": expire})
 
 
 @pytest.mark.parametrize("name", ["guid", "user", "expire", "metadata", "another"])
 @pytest.mark.parametrize("model", [Change, Creation, Patch])
-def test_the_schema_of_a_body_takes_null_where_the_model_does(model: type[BaseModel], name: str) -> None:
+def test_schema_of_body_accepts_null_where_the_model_does(model: type[BaseModel], name: str) -> None:
     body = {"user": "Cylance, Inc.", name: None}
 
     assert accepts(BODIES[model.__name__], body) == valid(model, body) == ((model, name) == (Patch, "metadata"))
 
 
 @given(st.binary(min_size=16, max_size=16).map(lambda raw: render_cursor(raw.hex())) | st.text(max_size=24))
-def test_the_schema_of_a_cursor_takes_what_the_model_takes(cursor: str) -> None:
+def test_schema_of_cursor_accepts_what_the_model_accepts(cursor: str) -> None:
     schema = ListQuery.model_json_schema()["properties"]["cursor"]
 
     assert accepts(schema, cursor) == valid(ListQuery, {"cursor": cursor})

@@ -35,7 +35,7 @@ def request(target: str, method: str = "GET") -> HTTPServerRequest:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_the_dictionary_finds_what_the_rules_would(path: str) -> None:
+def test_dictionary_and_rules_find_the_same_handler(path: str) -> None:
     ours, theirs = APP.find_handler(request(path)), Application.find_handler(APP, request(path))
 
     assert (ours.handler_class, ours.path_args) == (theirs.handler_class, theirs.path_args)
@@ -45,13 +45,13 @@ def test_the_dictionary_finds_what_the_rules_would(path: str) -> None:
     ("target", "path"),
     [("http://a/version", "/version"), ("HTTPS://a:1/version?x=1", "/version"), ("http://a", "/"), ("http://a?x", "/")],
 )
-def test_an_absolute_target_is_that_of_its_path(target: str, path: str) -> None:
+def test_absolute_target_is_routed_by_its_path(target: str, path: str) -> None:
     asked = request(target)
 
     assert APP.find_handler(asked).handler_class is APP.find_handler(request(path)).handler_class
     assert (asked.path, str(asked.uri).partition("?")[0]) == (path, path)
 
 
-def test_an_asterisk_is_the_whole_service_and_only_for_options() -> None:
+def test_asterisk_target_is_for_options_only() -> None:
     assert APP.find_handler(request("*", "OPTIONS")).handler_class.__name__ == "ServerWideOptions"
     assert APP.find_handler(request("*")).handler_class.__name__ == "UnknownPath"

@@ -22,7 +22,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;
 
 
 @pytest.mark.parametrize("path", ["/docs", "/problems/expired"])
-async def test_a_page_may_load_nothing_from_elsewhere(serving: Serving, path: str) -> None:
+async def test_page_loads_nothing_from_other_origins(serving: Serving, path: str) -> None:
     async with serving() as client:
         page = await client.get(path, headers=BROWSER)
         assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
@@ -33,7 +33,7 @@ async def test_a_page_may_load_nothing_from_elsewhere(serving: Serving, path: st
         assert not re.search(rb"<script>|<style|style=|\son\w+=|https?:", page.body)
 
 
-async def test_what_a_page_names_is_served(serving: Serving) -> None:
+async def test_files_that_a_page_names_are_served(serving: Serving) -> None:
     async with serving() as client:
         for path, above in (("/docs", "/"), ("/problems/expired", "/")):
             page = (await client.get(path, headers=BROWSER)).body.decode()
@@ -41,9 +41,7 @@ async def test_what_a_page_names_is_served(serving: Serving) -> None:
                 assert (await client.get(above + name)).status == 200
 
 
-async def test_a_file_is_hashed_once_however_often_it_is_asked_for(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_is_hashed_only_once(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[int] = []
 
     def counted(content: bytes) -> object:
@@ -62,7 +60,7 @@ async def test_a_file_is_hashed_once_however_often_it_is_asked_for(
     assert len(hashed) == len(paths)
 
 
-async def test_the_parts_of_a_page_may_be_kept(serving: Serving) -> None:
+async def test_page_files_are_cacheable(serving: Serving) -> None:
     async with serving() as client:
         for name, kind in FILES.items():
             part = await client.get(f"/docs/{name}")
@@ -89,12 +87,12 @@ async def test_the_parts_of_a_page_may_be_kept(serving: Serving) -> None:
         "/page.css",
     ],
 )
-async def test_no_other_file_can_be_had(serving: Serving, name: str) -> None:
+async def test_other_files_are_not_served(serving: Serving, name: str) -> None:
     async with serving() as client:
         assert_problem(await client.get(f"/docs/{name}"), 404, "not-found")
 
 
-def test_what_came_from_others_is_as_it_came() -> None:
+def test_third_party_files_are_unmodified() -> None:
     lines = [line.split() for line in (VENDORED / "SHA256SUMS").read_text().splitlines()]
     sums = {name: expected for expected, name in lines}
 
@@ -108,7 +106,7 @@ def test_what_came_from_others_is_as_it_came() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted({*problems.TABLE.values(), problems.INTERNAL}), ids=lambda kind: str(kind.code))
-async def test_every_problem_is_explained_where_its_type_leads(serving: Serving, kind: problems.Problem) -> None:
+async def test_every_problem_type_leads_to_its_explanation(serving: Serving, kind: problems.Problem) -> None:
     async with serving() as client:
         reply = await client.get(f"/problems/{kind.code}")
         assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
@@ -121,7 +119,7 @@ async def test_every_problem_is_explained_where_its_type_leads(serving: Serving,
 
 
 @pytest.mark.parametrize("code", EXPLANATIONS)
-def test_an_example_is_in_the_one_shape_that_all_problems_have(code: str) -> None:
+def test_problem_example_has_the_common_shape(code: str) -> None:
     example = EXPLANATIONS[code].example
 
     assert list(example)[:6] == ["type", "title", "status", "code", "detail", "request_id"]
@@ -129,7 +127,7 @@ def test_an_example_is_in_the_one_shape_that_all_problems_have(code: str) -> Non
     assert EXPLANATIONS.keys() == {kind.code for kind in {*problems.TABLE.values(), problems.INTERNAL}}
 
 
-async def test_programs_and_people_are_answered_in_their_own_way(serving: Serving) -> None:
+async def test_problem_page_is_json_or_html_by_accept(serving: Serving) -> None:
     async with serving() as client:
         for accept, kind in {
             "*/*": "application/json",
@@ -141,7 +139,7 @@ async def test_programs_and_people_are_answered_in_their_own_way(serving: Servin
             assert (reply.headers["Content-Type"], reply.headers["Vary"]) == (kind, "Accept")
 
 
-async def test_a_problem_that_there_is_not_is_not_found(serving: Serving) -> None:
+async def test_unknown_problem_is_not_found(serving: Serving) -> None:
     async with serving() as client:
         for code in ("nothing", "EXPIRED", "%00", "<script>".replace("<", "%3C")):
             assert_problem(await client.get(f"/problems/{code}"), 404, "not-found")

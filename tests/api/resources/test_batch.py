@@ -43,7 +43,7 @@ async def send_lines(client: Client, *lines: object, query: str = "") -> list[An
     return reply.lines
 
 
-async def test_each_operation_is_answered_in_order_by_a_result_of_its_own(client: Client) -> None:
+async def test_batch_answers_each_operation_in_order(client: Client) -> None:
     results = await do(
         client,
         {"op": "put", "guid": guid(1), "user": USER, "expire": "4000000000", "metadata": {"a": 1}},
@@ -64,7 +64,7 @@ async def test_each_operation_is_answered_in_order_by_a_result_of_its_own(client
     assert (results[4]["status"], results[4]["problem"]["code"]) == (404, "not-found")
 
 
-async def test_the_tag_of_a_result_is_that_of_the_record(client: Client) -> None:
+async def test_result_has_the_etag_of_its_record(client: Client) -> None:
     (result,) = await do(client, {"guid": GUID, "user": USER})
 
     assert (await client.get(f"/guid/{GUID}")).headers["ETag"] == result["etag"]
@@ -73,7 +73,7 @@ async def test_the_tag_of_a_result_is_that_of_the_record(client: Client) -> None
     ]
 
 
-async def test_a_put_without_a_guid_is_given_one(client: Client) -> None:
+async def test_put_without_guid_gets_one(client: Client) -> None:
     first, second = await do(client, {"user": USER}, {"user": USER})
 
     assert first["guid"] != second["guid"]
@@ -81,7 +81,7 @@ async def test_a_put_without_a_guid_is_given_one(client: Client) -> None:
         assert (await client.get(f"/guid/{result['guid']}")).json == result["record"]
 
 
-async def test_one_failure_does_not_stop_the_others(client: Client, clock: FakeClock) -> None:
+async def test_failed_operation_does_not_stop_the_others(client: Client, clock: FakeClock) -> None:
     wrong: list[object] = [
         {"op": "fetch", "guid": GUID},
         {"op": "get"},
@@ -104,7 +104,7 @@ async def test_one_failure_does_not_stop_the_others(client: Client, clock: FakeC
     assert last["status"] == 201
 
 
-async def test_an_expired_record_is_told_as_such_and_can_be_deleted(client: Client) -> None:
+async def test_expired_record_is_reported_and_can_be_deleted(client: Client) -> None:
     results = await do(
         client, {"guid": GUID, "user": USER, "expire": 0}, {"op": "get", "guid": GUID}, {"op": "delete", "guid": GUID}
     )
@@ -113,7 +113,7 @@ async def test_an_expired_record_is_told_as_such_and_can_be_deleted(client: Clie
     assert results[1]["problem"]["expired_at"] == "0"
 
 
-async def test_preconditions_are_judged_for_each_operation(client: Client) -> None:
+async def test_preconditions_apply_to_each_operation(client: Client) -> None:
     first, second, third = await do(
         client,
         {"guid": GUID, "user": "a", "if_none_match": "*"},
@@ -131,13 +131,13 @@ async def test_preconditions_are_judged_for_each_operation(client: Client) -> No
     assert (changed["status"], deleted["status"]) == (200, 204)
 
 
-async def test_preconditions_may_be_required_of_each_operation(serving: Serving) -> None:
+async def test_preconditions_can_be_required_of_each_operation(serving: Serving) -> None:
     async with serving(require_preconditions=True) as client:
         results = await do(client, {"guid": GUID, "user": "a"}, {"guid": GUID, "user": "b"})
         assert [result["status"] for result in results] == [201, 428]
 
 
-async def test_a_batch_that_only_validates_says_what_would_happen_and_changes_nothing(client: Client) -> None:
+async def test_dry_run_predicts_results_and_changes_nothing(client: Client) -> None:
     created = await client.put(f"/guid/{guid(1)}", {"user": USER})
     operations = [
         {"guid": guid(1), "user": "another", "if_match": created.headers["ETag"]},
@@ -161,7 +161,7 @@ async def test_a_batch_that_only_validates_says_what_would_happen_and_changes_no
     ]
 
 
-async def test_a_batch_in_full_or_without_records(client: Client) -> None:
+async def test_batch_view_is_full_or_without_records(client: Client) -> None:
     (full,) = await do(client, {"guid": GUID, "user": USER}, query="?view=full")
     assert full["record"]["state"] == "live"
     assert full["record"]["version"] == full["etag"].strip('"')
@@ -173,7 +173,7 @@ async def test_a_batch_in_full_or_without_records(client: Client) -> None:
     assert list(reply.json["results"][0]) == ["status", "guid", "etag"]
 
 
-async def test_a_document_of_no_operations_has_no_results(client: Client) -> None:
+async def test_empty_document_has_no_results(client: Client) -> None:
     assert await do(client) == []
 
 
@@ -188,20 +188,20 @@ async def test_a_document_of_no_operations_has_no_results(client: Client) -> Non
     ],
     ids=range(5),
 )
-async def test_a_document_that_is_wrong_is_refused_whole(serving: Serving, document: object, pointer: str) -> None:
+async def test_invalid_document_is_rejected_as_a_whole(serving: Serving, document: object, pointer: str) -> None:
     async with serving() as client:
         reply = await client.post(BATCH, document)
         assert_problem(reply, 400, "invalid-request")
         assert [error["pointer"] for error in reply.json["errors"]] == [pointer]
 
 
-async def test_a_document_of_a_thousand_operations_is_done(client: Client) -> None:
+async def test_document_of_a_thousand_operations_is_executed(client: Client) -> None:
     results = await do(client, *({"guid": guid(number), "user": USER} for number in range(1000)))
 
     assert [(result["status"], result["guid"]) for result in results] == [(201, guid(number)) for number in range(1000)]
 
 
-async def test_a_document_has_a_size_and_other_types_are_refused(serving: Serving) -> None:
+async def test_document_has_size_limit_and_media_type(serving: Serving) -> None:
     async with serving() as client:
         body = b'{"operations": [' + b" " * batch.MAX_BYTES + b"]}"
         headers = {"Content-Type": "application/json"}
@@ -216,7 +216,7 @@ async def test_a_document_has_a_size_and_other_types_are_refused(serving: Servin
 # As lines
 
 
-async def test_lines_are_answered_a_line_each(client: Client) -> None:
+async def test_each_line_gets_one_result_line(client: Client) -> None:
     results = await send_lines(
         client, {"guid": guid(1), "user": USER}, {"op": "get", "guid": guid(1)}, {"op": "delete", "guid": guid(1)}
     )
@@ -224,7 +224,7 @@ async def test_lines_are_answered_a_line_each(client: Client) -> None:
     assert [result["status"] for result in results] == [201, 200, 204]
 
 
-async def test_a_bad_line_names_its_number_and_the_others_are_done(client: Client) -> None:
+async def test_bad_line_is_reported_by_number_and_others_are_executed(client: Client) -> None:
     long = b'{"user": "' + b"x" * 70_000 + b'"}'
     results = await send_lines(
         client, {"user": USER}, b"", b"{bad", b"  \r", long, b'{"user": "\xff"}', b"[]", b'{"op":"put"}', {"user": USER}
@@ -234,20 +234,20 @@ async def test_a_bad_line_names_its_number_and_the_others_are_done(client: Clien
     assert [result["problem"]["line"] for result in results[1:-1]] == [3, 5, 6, 7, 8]
 
 
-async def test_the_last_line_needs_no_line_end_and_a_line_end_may_be_that_of_windows(client: Client) -> None:
+async def test_last_line_needs_no_line_end_and_crlf_is_accepted(client: Client) -> None:
     body = b'{"user": "a"}\r\n{"user": "b"}\r\n{"user": "c"}'
     reply = await client.post(BATCH, body=body, headers=NDJSON)
 
     assert [result["record"]["user"] for result in reply.lines] == ["a", "b", "c"]
 
 
-async def test_no_lines_have_no_results(client: Client) -> None:
+async def test_empty_line_batch_has_no_results(client: Client) -> None:
     for body in (b"", b"\n\n"):
         reply = await client.post(BATCH, body=body, headers=NDJSON)
         assert (reply.status, reply.body) == (200, b"")
 
 
-async def test_a_line_may_come_in_any_number_of_parts(serving: Serving) -> None:
+async def test_line_can_arrive_in_any_number_of_parts(serving: Serving) -> None:
     body = b'{"user": "Z\xc3\xbcrich"}\r\n\r\n{"op": "get", "guid": "0"}\n{"user": "b"}'
     head = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     async with serving() as client:
@@ -264,7 +264,7 @@ async def test_a_line_may_come_in_any_number_of_parts(serving: Serving) -> None:
     assert reply.lines[1]["problem"]["line"] == 3
 
 
-async def test_what_was_streamed_out_can_be_put_back_and_is_equal(client: Client, clock: FakeClock) -> None:
+async def test_streamed_list_can_be_put_back_unchanged(client: Client, clock: FakeClock) -> None:
     await send_lines(
         client,
         *(
@@ -287,7 +287,7 @@ async def test_what_was_streamed_out_can_be_put_back_and_is_equal(client: Client
     assert (await client.get("/guid?state=all", headers={"Accept": "application/x-ndjson"})).body == everything.body
 
 
-async def test_a_client_that_sends_everything_before_it_reads_anything_is_answered(serving: Serving) -> None:
+async def test_client_can_send_all_lines_before_reading(serving: Serving) -> None:
     lines = 3000
     line = json.dumps({"user": USER, "metadata": {"much": "x" * 2000}}).encode() + b"\n"
     head = HEAD + b"Content-Length: %d\r\n\r\n" % (len(line) * lines)
@@ -302,7 +302,7 @@ async def test_a_client_that_sends_everything_before_it_reads_anything_is_answer
     assert [result["status"] for result in reply.lines] == [201] * lines
 
 
-async def test_a_fault_in_the_request_is_told_when_all_lines_have_come_and_none_was_done(serving: Serving) -> None:
+async def test_invalid_request_is_reported_after_all_lines_unexecuted(serving: Serving) -> None:
     async with serving() as client:
         body = b'{"user": "a"}\n' * 2000
         assert_problem(
@@ -313,7 +313,7 @@ async def test_a_fault_in_the_request_is_told_when_all_lines_have_come_and_none_
         assert (await client.get("/guid")).json["items"] == []
 
 
-async def test_a_client_that_goes_away_in_the_middle_of_its_lines_leaves_nothing_behind(serving: Serving) -> None:
+async def test_client_that_disconnects_mid_batch_leaves_no_trace(serving: Serving) -> None:
     head = (
         b"POST /guid:batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: 999999\r\n\r\n"
     )
@@ -330,7 +330,7 @@ async def test_a_client_that_goes_away_in_the_middle_of_its_lines_leaves_nothing
         assert all(task.done() for task in begun)
 
 
-async def test_a_store_that_does_not_answer_is_told_for_each_operation(
+async def test_silent_store_is_reported_for_each_operation(
     serving: Serving, own_mongo: Server, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("operation failed")
@@ -340,7 +340,7 @@ async def test_a_store_that_does_not_answer_is_told_for_each_operation(
         assert [result["status"] for result in results] == [503, 503, 400]
 
 
-async def test_an_operation_or_a_document_of_many_members_is_refused_in_a_word(serving: Serving) -> None:
+async def test_body_with_many_members_is_rejected_briefly(serving: Serving) -> None:
     many = {f"member {number}": number for number in range(20_000)}
     async with serving() as client:
         (result,) = await do(client, many)
@@ -352,7 +352,7 @@ async def test_an_operation_or_a_document_of_many_members_is_refused_in_a_word(s
         assert len(json.dumps(result)) < 1_000
 
 
-async def test_a_known_fault_is_told_before_a_client_that_waits_sends_anything(serving: Serving) -> None:
+async def test_known_fault_is_reported_before_a_waiting_client_sends(serving: Serving) -> None:
     head = b"POST /guid:batch?x=1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
     async with serving() as client:
         reply = await raw(client, head + b"Expect: 100-continue\r\nContent-Length: 9000000000\r\n\r\n")
@@ -360,7 +360,7 @@ async def test_a_known_fault_is_told_before_a_client_that_waits_sends_anything(s
 
 
 @pytest.mark.parametrize("query", ["", "?x=1"])
-async def test_nobody_can_make_the_service_gather_what_it_does_not_take(serving: Serving, query: str) -> None:
+async def test_unaccepted_body_is_not_buffered(serving: Serving, query: str) -> None:
     method = "PUT" if not query else "POST"
     head = f"{method} /guid:batch{query} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n".encode()
     chunk = b"%x\r\n%b\r\n" % (1 << 20, b"x" * (1 << 20))
@@ -374,7 +374,7 @@ async def test_nobody_can_make_the_service_gather_what_it_does_not_take(serving:
         assert_problem(reply, 413, "too-large")
 
 
-async def test_lines_that_are_only_line_ends_let_others_through(serving: Serving) -> None:
+async def test_blank_lines_do_not_block_other_requests(serving: Serving) -> None:
     async with serving() as client:
         flood = asyncio.create_task(client.post(BATCH, body=b"\n" * (32 << 20), headers=NDJSON))
         served = 0
@@ -386,7 +386,7 @@ async def test_lines_that_are_only_line_ends_let_others_through(serving: Serving
 
 
 @pytest.mark.parametrize("op", [[], {}, None, 1, "merge"])
-async def test_an_operation_of_another_type_is_wrong_by_itself(client: Client, op: object) -> None:
+async def test_unknown_operation_type_fails_alone(client: Client, op: object) -> None:
     results = await do(client, {"op": op, "user": USER}, {"user": USER})
 
     assert [result["status"] for result in results] == [400, 201]

@@ -130,7 +130,7 @@ def endless(tmp_path: Path, server: str) -> Iterator[Service]:
     ],
     ids=["lines that are wrong", "large records", "only validated"],
 )
-async def test_a_batch_that_never_ends_is_ended_and_says_where(
+async def test_endless_batch_is_ended_with_its_position(
     endless: Service, server: str, query: str, line: bytes, problem: tuple[int, str]
 ) -> None:
     client = Client(endless.port)
@@ -157,7 +157,7 @@ async def test_a_batch_that_never_ends_is_ended_and_says_where(
     await client.aclose()
 
 
-async def test_a_batch_that_is_only_validated_opens_no_database_before_its_first_write(endless: Service) -> None:
+async def test_dry_run_opens_no_database_before_its_first_write(endless: Service) -> None:
     """A database takes some 100 KiB of memory, and any client can send the head of a request."""
     waiting = head(f"{BATCH}?validate_only=true").replace(b"Host", b"Expect: 100-continue\r\nHost", 1)
     watched = Watched(endless.process.pid)
@@ -175,7 +175,7 @@ async def test_a_batch_that_is_only_validated_opens_no_database_before_its_first
     assert watched.memory - before < 400 * 64 * 1024
 
 
-async def test_lines_that_are_done_before_it_ends_are_done_and_others_are_not(serving: Serving) -> None:
+async def test_lines_before_the_end_of_a_batch_are_executed(serving: Serving) -> None:
     lines = [{"guid": f"{number:032X}", "user": USER, "metadata": LARGE} for number in range(500)]
     body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     async with serving(temp_bytes_per_batch=MIB) as client:
@@ -190,7 +190,7 @@ async def test_lines_that_are_done_before_it_ends_are_done_and_others_are_not(se
         assert listed.json["total"] == len(done) < len(lines)
 
 
-async def test_after_a_hundred_lines_that_fail_others_are_answered_briefly(client: Client) -> None:
+async def test_failed_lines_after_a_hundred_get_brief_results(client: Client) -> None:
     reply = await client.post(BATCH, body=b"x\n" * 150 + b'{"user": "a"}\n', headers=NDJSON)
     *failed, last = reply.lines
     assert [result["problem"]["line"] for result in failed[:WHOLE_PROBLEMS]] == list(range(1, WHOLE_PROBLEMS + 1))
@@ -198,7 +198,7 @@ async def test_after_a_hundred_lines_that_fail_others_are_answered_briefly(clien
     assert (last["status"], "record" in last) == (201, True)
 
 
-async def test_a_batch_of_lines_has_a_time_in_all(serving: Serving) -> None:
+async def test_line_batch_has_a_total_time_limit(serving: Serving) -> None:
     async with serving(batch_timeout=2) as client:  # far longer than 128 lines take
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(head(BATCH) + chunk(b'{"user": "a"}\n' * 128 + b'{"user": "never done"}\n'))
@@ -210,7 +210,7 @@ async def test_a_batch_of_lines_has_a_time_in_all(serving: Serving) -> None:
         assert (await client.get("/guid?user=never%20done")).json["items"] == []
 
 
-async def test_a_client_that_goes_on_sending_past_its_time_is_answered(serving: Serving, server: str) -> None:
+async def test_client_sending_past_the_time_limit_gets_a_reply(serving: Serving, server: str) -> None:
     async with serving(batch_timeout=0.5) as client:
         begun = time.monotonic()
         reply = await Endless(client.port, BATCH, b'{"user": "a"}').answer(1 << 40)
@@ -221,7 +221,7 @@ async def test_a_client_that_goes_on_sending_past_its_time_is_answered(serving: 
         assert time.monotonic() - begun < 30
 
 
-async def test_lines_that_nobody_may_do_are_not_read_for_ever(serving: Serving) -> None:
+async def test_line_batch_with_invalid_query_is_not_read_forever(serving: Serving) -> None:
     """A fault of the whole is told after so many bytes, though the client goes on."""
     async with serving() as client:
         endless = Endless(client.port, f"{BATCH}?validate_only=perhaps", b"x")
@@ -233,7 +233,7 @@ async def test_lines_that_nobody_may_do_are_not_read_for_ever(serving: Serving) 
 # The answer to a document
 
 
-async def test_the_answer_to_a_document_has_a_size(client: Client) -> None:
+async def test_document_results_have_a_size_limit(client: Client) -> None:
     """A get that has no room says so, a put is answered without its record, and each has its result."""
     await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
     gets: list[dict[str, Any]] = [{"op": "get", "guid": GUID}] * 300
@@ -254,7 +254,7 @@ async def test_the_answer_to_a_document_has_a_size(client: Client) -> None:
     assert (await client.get(f"/guid/{149:032X}")).json["metadata"] == LARGE
 
 
-async def test_records_have_room_again_after_results_that_are_small(client: Client) -> None:
+async def test_small_results_leave_room_for_later_records(client: Client) -> None:
     operations = [{"op": "get", "guid": "E" * 32}] * 999 + [{"user": USER, "metadata": LARGE}]
     results = (await client.post(BATCH, {"operations": operations})).json["results"]
     assert results[-1]["record"]["metadata"] == LARGE
@@ -263,7 +263,7 @@ async def test_records_have_room_again_after_results_that_are_small(client: Clie
 # The space itself
 
 
-def test_a_request_may_take_its_share_and_all_of_them_what_there_is() -> None:
+def test_space_is_bounded_per_request_and_in_total() -> None:
     space = TemporarySpace(request_bytes=10, total_bytes=15)
     with space.share() as first:
         first.take(6)
@@ -300,7 +300,7 @@ async def test_all_batches_together_have_a_bound(serving: Serving) -> None:
         assert [result["status"] for result in reply.lines] == [201] * 256
 
 
-async def test_results_in_temporary_files_have_a_bound_of_descriptors(tmp_path: Path, server: str) -> None:
+async def test_result_files_have_a_descriptor_bound(tmp_path: Path, server: str) -> None:
     """Others are answered in brief, from memory; when those with files have ended there are files again."""
     limit, lines = 120, (GET + b"\n") * GROUP
     most = limit // descriptors.RESERVED_PART // 2
@@ -330,7 +330,7 @@ async def test_results_in_temporary_files_have_a_bound_of_descriptors(tmp_path: 
         await client.aclose()
 
 
-async def test_a_batch_without_a_file_ends_when_its_results_fill_the_memory(
+async def test_batch_without_file_ends_when_results_fill_memory(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(descriptors, "temporary_files", lambda: 1)
@@ -352,7 +352,7 @@ async def test_a_batch_without_a_file_ends_when_its_results_fill_the_memory(
         await hang_up(writer)
 
 
-async def test_changes_that_are_only_validated_have_a_bound_of_descriptors(
+async def test_dry_runs_have_a_descriptor_bound(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
     """Beyond it operations are answered 503; when other batches have ended there are files again."""
@@ -381,7 +381,7 @@ async def test_changes_that_are_only_validated_have_a_bound_of_descriptors(
         assert await statuses() == {201}
 
 
-async def test_lines_that_wait_for_their_group_are_counted(serving: Serving) -> None:
+async def test_lines_waiting_for_their_group_are_counted(serving: Serving) -> None:
     """They are held in memory: all batches together hold no more than a quarter of the temporary space."""
     lines = (json.dumps({"user": USER, "metadata": {"x": "x" * 8000}}).encode() + b"\n") * 20
     async with serving(temp_bytes=MIB, temp_bytes_per_batch=MIB) as client:
@@ -396,7 +396,7 @@ async def test_lines_that_wait_for_their_group_are_counted(serving: Serving) -> 
         assert (await client.post(BATCH, body=lines, headers=NDJSON)).status == 200
 
 
-async def test_batches_leave_places_to_other_requests(serving: Serving, expected_logs: ExpectedLogs) -> None:
+async def test_batches_leave_slots_to_other_requests(serving: Serving, expected_logs: ExpectedLogs) -> None:
     """A hundred batches of writes of one GUID, one after the other, while another client creates and lists."""
     expected_logs.add("overload")  # some of the batches wait in vain
     document = json.dumps({"operations": [{"guid": GUID, "user": f"user {n}"} for n in range(128)]}).encode()
@@ -413,9 +413,7 @@ async def test_batches_leave_places_to_other_requests(serving: Serving, expected
     assert {reply.status for reply in replies} <= {200, 503}
 
 
-async def test_large_documents_of_one_owner_are_done_three_at_a_time(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_owner_runs_three_large_documents_at_a_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoded they take many times their size; small ones are not held up."""
     begun = done = most = 0
     go, perform = asyncio.Event(), DocumentBatch.perform
@@ -441,7 +439,7 @@ async def test_large_documents_of_one_owner_are_done_three_at_a_time(
     assert (begun, done, most) == (8, 8, 3)
 
 
-async def test_few_documents_are_decoded_in_a_turn_of_the_loop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_documents_are_decoded_per_loop_turn(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are: all others wait for the length of a turn."""
     counter = TurnCounter()
     monkeypatch.setattr(body, "decode", counter.counted(body.decode))
@@ -457,7 +455,7 @@ async def test_few_documents_are_decoded_in_a_turn_of_the_loop(client: Client, m
     [("", SMALL_DOCUMENTS - 1, {"queue_timeout": 0.5}), ("x" * 70_000, DOCUMENTS - 1, {"request_timeout": 0.5})],
     ids=["small", "large"],
 )
-async def test_a_document_waits_for_its_place_for_a_time(
+async def test_document_waits_for_its_slot_with_a_time_limit(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, padding: str, places: int, settings: dict[str, float]
 ) -> None:
     """Each collects up to 4 MiB of results: as many as have places are done, the others are refused undone."""
@@ -488,7 +486,7 @@ async def test_a_document_waits_for_its_place_for_a_time(
         assert listed.json["total"] == places
 
 
-async def test_the_body_of_a_request_that_has_been_answered_is_dropped(client: Client) -> None:
+async def test_body_of_an_answered_request_is_discarded(client: Client) -> None:
     """Whatever keeps its handler: the garbage collector counts objects, and not how large they are."""
     gc.disable()
     try:
@@ -519,9 +517,7 @@ async def logged(running: Service, text: str) -> int:
 
 
 @pytest.mark.parametrize("body", [(GET + b"\n") * 3 * GROUP, b"\n".join([GET] * 2 * GROUP)], ids=["more", "no more"])
-async def test_a_full_disk_ends_a_batch_of_lines_and_every_result_is_told(
-    with_small_files: Service, body: bytes
-) -> None:
+async def test_full_disk_ends_line_batch_and_reports_every_result(with_small_files: Service, body: bytes) -> None:
     client = Client(with_small_files.port)
     await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
     reply = await client.post(BATCH, body=body, headers=NDJSON)
@@ -533,7 +529,7 @@ async def test_a_full_disk_ends_a_batch_of_lines_and_every_result_is_told(
     assert await logged(with_small_files, "temporary file cannot be written") == 1
 
 
-async def test_a_full_disk_fails_what_is_only_validated_and_is_logged_once(with_small_files: Service) -> None:
+async def test_full_disk_fails_dry_run_and_is_logged_once(with_small_files: Service) -> None:
     client = Client(with_small_files.port)
     minimal = NDJSON | {"Prefer": "return=minimal"}  # which needs no file for the results
     reply = await client.post(f"{BATCH}?validate_only=true", body=(PUT + b"\n") * 4 * GROUP, headers=minimal)

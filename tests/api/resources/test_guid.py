@@ -20,7 +20,7 @@ DAY = 86_400
 # The user's specification, line by line
 
 
-async def test_put_creates_with_the_guid_expiry_and_user_that_are_given(client: Client) -> None:
+async def test_put_creates_with_given_guid_expiry_and_user(client: Client) -> None:
     reply = await client.put(PATH, {"expire": "1427736345", "user": USER})
 
     assert reply.status == 201
@@ -28,7 +28,7 @@ async def test_put_creates_with_the_guid_expiry_and_user_that_are_given(client: 
     assert reply.body == b'{"guid":"%b","expire":"1427736345","user":"Cylance, Inc."}\n' % GUID.encode()
 
 
-async def test_put_without_a_guid_draws_one_and_lives_for_30_days(client: Client, clock: FakeClock) -> None:
+async def test_put_without_guid_draws_one_for_30_days(client: Client, clock: FakeClock) -> None:
     reply = await client.put("/guid", {"user": USER})
 
     assert reply.status == 201
@@ -38,7 +38,7 @@ async def test_put_without_a_guid_draws_one_and_lives_for_30_days(client: Client
     assert (await client.get(f"/guid/{reply.json['guid']}")).json == reply.json
 
 
-async def test_get_answers_the_metadata(client: Client, clock: FakeClock) -> None:
+async def test_get_returns_the_metadata(client: Client, clock: FakeClock) -> None:
     body = {"expire": str(clock.seconds + 60), "user": USER, "metadata": {"ö": [1, 1.5, None, "🜁"]}}
     await client.put(PATH, body)
 
@@ -49,7 +49,7 @@ async def test_get_answers_the_metadata(client: Client, clock: FakeClock) -> Non
         assert list(reply.json) == ["guid", "expire", "user", "metadata"]
 
 
-async def test_put_of_an_expiry_updates_it_and_keeps_the_user(client: Client) -> None:
+async def test_put_updates_expiry_and_keeps_user(client: Client) -> None:
     await client.put(PATH, {"expire": "1427736345", "user": USER})
     reply = await client.put(PATH, {"expire": "1427822745"})
 
@@ -57,7 +57,7 @@ async def test_put_of_an_expiry_updates_it_and_keeps_the_user(client: Client) ->
     assert reply.json == {"guid": GUID, "expire": "1427822745", "user": USER}
 
 
-async def test_delete_deletes_without_output(client: Client) -> None:
+async def test_delete_returns_no_body(client: Client) -> None:
     await client.put(PATH, {"user": USER})
     reply = await client.delete(PATH)
 
@@ -66,7 +66,7 @@ async def test_delete_deletes_without_output(client: Client) -> None:
     assert_problem(await client.get(PATH), 404, "not-found")
 
 
-async def test_the_guid_itself_cannot_be_changed(client: Client) -> None:
+async def test_guid_cannot_be_changed(client: Client) -> None:
     await client.put(PATH, {"user": USER})
 
     assert pointers(await client.put(PATH, {"guid": "0" * 32})) == ["/guid"]
@@ -76,7 +76,7 @@ async def test_the_guid_itself_cannot_be_changed(client: Client) -> None:
 # Methods
 
 
-async def test_a_creation_says_where_the_record_is(client: Client) -> None:
+async def test_creation_returns_location(client: Client) -> None:
     chosen = await client.put(PATH, {"user": USER})
     drawn = await client.post("/guid", {"user": USER})
 
@@ -85,7 +85,7 @@ async def test_a_creation_says_where_the_record_is(client: Client) -> None:
     assert "Location" not in (await client.put(PATH, {"user": "another"})).headers
 
 
-async def test_what_was_read_can_be_put_back(client: Client) -> None:
+async def test_record_that_was_read_can_be_put_back(client: Client) -> None:
     created = await client.put(PATH, {"user": USER, "metadata": {"a": 1}})
     read = await client.get(PATH)
     reply = await client.put(PATH, read.json)
@@ -94,14 +94,14 @@ async def test_what_was_read_can_be_put_back(client: Client) -> None:
     assert reply.headers["ETag"] == created.headers["ETag"], "nothing was changed"
 
 
-async def test_a_put_replaces_metadata_whole_and_an_empty_object_removes_it(client: Client) -> None:
+async def test_put_replaces_metadata_and_empty_object_removes_it(client: Client) -> None:
     await client.put(PATH, {"user": USER, "metadata": {"a": 1, "b": 2}})
 
     assert (await client.put(PATH, {"metadata": {"c": 3}})).json["metadata"] == {"c": 3}
     assert "metadata" not in (await client.put(PATH, {"metadata": {}})).json
 
 
-async def test_the_etag_is_the_version_and_rises_with_every_change(client: Client, clock: FakeClock) -> None:
+async def test_etag_is_the_version_and_rises_with_every_change(client: Client, clock: FakeClock) -> None:
     tags = [(await client.put(PATH, {"user": user})).headers["ETag"] for user in ("a", "b", "b", "c")]
 
     assert all(re.fullmatch(r'"[0-9]+"', tag) for tag in tags)
@@ -110,7 +110,7 @@ async def test_the_etag_is_the_version_and_rises_with_every_change(client: Clien
     assert (await client.get(PATH)).headers["ETag"] == tags[-1]
 
 
-async def test_the_version_rises_across_delete_and_creation(client: Client) -> None:
+async def test_version_rises_across_delete_and_creation(client: Client) -> None:
     first = await client.put(PATH, {"user": USER})
     second = await client.put(PATH, {"user": "another"})
     await client.delete(PATH)
@@ -119,7 +119,7 @@ async def test_the_version_rises_across_delete_and_creation(client: Client) -> N
     assert first.headers["ETag"] < second.headers["ETag"] < third.headers["ETag"]
 
 
-async def test_a_record_comes_with_its_headers(client: Client, clock: FakeClock) -> None:
+async def test_record_reply_has_its_headers(client: Client, clock: FakeClock) -> None:
     await client.put(PATH, {"user": USER})
     reply = await client.get(PATH)
 
@@ -129,7 +129,7 @@ async def test_a_record_comes_with_its_headers(client: Client, clock: FakeClock)
     assert reply.headers["Content-Length"] == str(len(reply.body))
 
 
-async def test_a_full_view_adds_what_the_service_knows(client: Client, clock: FakeClock) -> None:
+async def test_full_view_adds_state_of_the_record(client: Client, clock: FakeClock) -> None:
     created = await client.put(f"{PATH}?view=full", {"user": USER, "metadata": {"a": 1}})
     known = {
         "created": str(clock()),
@@ -150,7 +150,7 @@ async def test_a_full_view_adds_what_the_service_knows(client: Client, clock: Fa
     assert_problem(await client.get(f"{PATH}?view=full"), 410, "expired")
 
 
-async def test_a_write_that_prefers_a_minimal_reply_gets_no_body(client: Client) -> None:
+async def test_write_with_prefer_minimal_has_no_body(client: Client) -> None:
     minimal = {"Prefer": "respond-async, Return = Minimal; x=y"}
     created = await client.put(PATH, {"user": USER}, headers=minimal)
     drawn = await client.post("/guid", {"user": USER}, headers=minimal)
@@ -169,7 +169,7 @@ async def test_a_write_that_prefers_a_minimal_reply_gets_no_body(client: Client)
         assert (reply.status, "Preference-Applied" in reply.headers) == (200, False)
 
 
-async def test_head_is_get_without_the_body(client: Client) -> None:
+async def test_head_equals_get_without_body(client: Client) -> None:
     await client.put(PATH, {"user": USER})
     get, head = await client.get(PATH), await client.ask("HEAD", PATH)
 
@@ -180,30 +180,30 @@ async def test_head_is_get_without_the_body(client: Client) -> None:
     assert (missing.status, missing.body) == (404, b"")
 
 
-async def test_options_says_what_is_allowed(client: Client) -> None:
+async def test_options_lists_allowed_methods(client: Client) -> None:
     for path, allowed in ((PATH, "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"), ("/guid", "GET, HEAD, POST, PUT, OPTIONS")):
         reply = await client.ask("OPTIONS", path)
         assert (reply.status, reply.body, reply.headers["Allow"]) == (204, b"", allowed)
 
 
-async def test_any_other_method_is_refused_with_those_that_are_allowed(client: Client) -> None:
+async def test_unsupported_method_is_rejected_with_allow(client: Client) -> None:
     for method, path in (("POST", PATH), ("PATCH", "/guid"), ("DELETE", "/guid"), ("TRACE", PATH)):
         reply = await client.ask(method, path)
         assert_problem(reply, 405, "method-not-allowed")
         assert "PUT" in reply.headers["Allow"]
 
 
-async def test_a_method_that_no_path_serves_is_not_implemented(client: Client) -> None:
+async def test_unknown_method_is_not_implemented(client: Client) -> None:
     for method in ("BREW", "PROPFIND", "get", "FOO"):
         for path in (PATH, "/guid", "/livez", "/guid:batch"):
             assert_problem(await client.ask(method, path), 501, "not-implemented")
 
 
-async def test_delete_of_an_unknown_guid_is_not_found(client: Client) -> None:
+async def test_delete_of_unknown_guid_is_not_found(client: Client) -> None:
     assert_problem(await client.delete(PATH), 404, "not-found")
 
 
-async def test_an_expired_record_can_be_deleted(client: Client) -> None:
+async def test_expired_record_can_be_deleted(client: Client) -> None:
     await client.put(PATH, {"user": USER, "expire": 0})
 
     assert (await client.delete(PATH)).status == 204
@@ -213,11 +213,11 @@ async def test_an_expired_record_can_be_deleted(client: Client) -> None:
 # The life of a GUID
 
 
-async def test_an_unknown_guid_is_not_found(client: Client) -> None:
+async def test_unknown_guid_is_not_found(client: Client) -> None:
     assert_problem(await client.get(PATH), 404, "not-found")
 
 
-async def test_an_expiry_in_the_past_revokes_at_once(client: Client, clock: FakeClock) -> None:
+async def test_past_expiry_revokes_at_once(client: Client, clock: FakeClock) -> None:
     await client.put(PATH, {"user": USER})
     assert (await client.get(PATH)).status == 200
     reply = await client.put(PATH, {"expire": "1427736345"})
@@ -228,7 +228,7 @@ async def test_an_expiry_in_the_past_revokes_at_once(client: Client, clock: Fake
     assert body["renewable_until"] == str(clock.seconds + 7 * DAY)
 
 
-async def test_a_record_expires_though_it_is_cached(client: Client, clock: FakeClock) -> None:
+async def test_cached_record_expires(client: Client, clock: FakeClock) -> None:
     await client.put(PATH, {"user": USER, "expire": clock.seconds + 60})
     clock.advance(seconds=59.999)
     assert (await client.get(PATH)).status == 200
@@ -237,7 +237,7 @@ async def test_a_record_expires_though_it_is_cached(client: Client, clock: FakeC
     assert_problem(await client.get(PATH), 410, "expired")
 
 
-async def test_an_update_renews_an_expired_record_for_the_default_life(client: Client, clock: FakeClock) -> None:
+async def test_update_renews_expired_record_for_default_lifetime(client: Client, clock: FakeClock) -> None:
     await client.put(PATH, {"user": USER, "expire": clock.seconds + 1})
     clock.advance(seconds=1)
     assert_problem(await client.get(PATH), 410, "expired")
@@ -248,7 +248,7 @@ async def test_an_update_renews_an_expired_record_for_the_default_life(client: C
     assert (await client.get(PATH)).status == 200
 
 
-async def test_what_is_revoked_stays_so_until_an_expiry_is_given(client: Client, clock: FakeClock) -> None:
+async def test_revoked_record_stays_expired_until_new_expiry(client: Client, clock: FakeClock) -> None:
     """Whether it was revoked when it lived, or was created so, and however many changes come."""
     for revoke in ({"expire": 0}, {"user": USER, "expire": clock.seconds}):
         await client.put(PATH, {"user": USER})
@@ -276,7 +276,7 @@ async def test_what_is_revoked_stays_so_until_an_expiry_is_given(client: Client,
     assert (await client.put(PATH, {"user": USER})).status == 201, "past its retention it is another"
 
 
-async def test_no_change_that_races_with_a_revocation_undoes_it(client: Client) -> None:
+async def test_revocation_is_not_undone_by_a_racing_change(client: Client) -> None:
     await client.put(PATH, {"user": USER})
     changes = [client.ask(("PUT", "PATCH")[number % 2], PATH, json={"metadata": {"a": number}}) for number in range(20)]
     replies = await asyncio.gather(*changes[:10], client.put(PATH, {"expire": 0}), *changes[10:])
@@ -286,7 +286,7 @@ async def test_no_change_that_races_with_a_revocation_undoes_it(client: Client) 
     assert_problem(await client.get(PATH), 410, "expired")
 
 
-async def test_after_its_retention_a_guid_is_not_found_and_is_created_anew(client: Client, clock: FakeClock) -> None:
+async def test_guid_past_retention_is_not_found_and_can_be_recreated(client: Client, clock: FakeClock) -> None:
     await client.put(PATH, {"user": USER, "expire": clock.seconds + 60})
     clock.advance(seconds=60 + 7 * DAY)
 
@@ -296,7 +296,7 @@ async def test_after_its_retention_a_guid_is_not_found_and_is_created_anew(clien
     assert (await client.put(PATH, {"user": "another"})).status == 201
 
 
-async def test_of_a_hundred_concurrent_creates_of_one_guid_one_is_answered_201(client: Client) -> None:
+async def test_one_of_a_hundred_concurrent_creations_gets_201(client: Client) -> None:
     replies = await asyncio.gather(*(client.put(PATH, {"user": f"rival {number}"}) for number in range(100)))
 
     assert sorted(reply.status for reply in replies) == [200] * 99 + [201]
@@ -305,7 +305,7 @@ async def test_of_a_hundred_concurrent_creates_of_one_guid_one_is_answered_201(c
     assert (await client.get(PATH)).body == last.body
 
 
-async def test_of_concurrent_deletes_one_is_answered_204(client: Client) -> None:
+async def test_one_of_concurrent_deletions_gets_204(client: Client) -> None:
     await client.put(PATH, {"user": USER})
     replies = await asyncio.gather(*(client.delete(PATH) for _ in range(20)))
 
@@ -322,7 +322,7 @@ def plain(serving: Serving) -> Serving:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
-async def test_a_path_without_a_guid_in_it_is_refused(plain: Serving, method: str) -> None:
+async def test_path_without_guid_is_rejected(plain: Serving, method: str) -> None:
     async with plain() as client:
         wide = "%EF%AC%80" * 16  # of which str.upper makes 32 times F
         for text in (GUID.lower(), GUID[:-1], GUID + "0", "G" * 32, "%00", "%FF", "a%2Fb", "%0A" + GUID, wide):
@@ -332,7 +332,7 @@ async def test_a_path_without_a_guid_in_it_is_refused(plain: Serving, method: st
                 assert_problem(reply, 400, "invalid-guid")
 
 
-async def test_a_guid_that_is_written_otherwise_is_refused_with_what_was_meant(plain: Serving) -> None:
+async def test_guid_in_other_notation_is_rejected_with_a_suggestion(plain: Serving) -> None:
     async with plain() as client:
         for text in (
             GUID.lower(),
@@ -342,14 +342,14 @@ async def test_a_guid_that_is_written_otherwise_is_refused_with_what_was_meant(p
             assert GUID in str(assert_problem(await client.get(f"/guid/{text}"), 400, "invalid-guid")["detail"])
 
 
-async def test_a_new_record_needs_a_user(plain: Serving) -> None:
+async def test_new_record_needs_a_user(plain: Serving) -> None:
     async with plain() as client:
         assert pointers(await client.put(PATH, {"expire": "1"})) == ["/user"]
         assert pointers(await client.put("/guid", {})) == ["/user"]
         assert pointers(await client.post("/guid", {"expire": -1})) == ["/expire", "/user"]
 
 
-async def test_all_that_is_wrong_with_a_body_is_told_at_once_and_changes_nothing(plain: Serving) -> None:
+async def test_body_errors_are_reported_together_and_change_nothing(plain: Serving) -> None:
     async with plain() as client:
         created = await client.put(PATH, {"user": USER})
         wrong = {"expire": True, "user": " ", "metadata": None, "guid": "x", "a/b": 1}
@@ -359,12 +359,12 @@ async def test_all_that_is_wrong_with_a_body_is_told_at_once_and_changes_nothing
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"user": "x",}', b'{"user": NaN}', b"[]", b'"x"', b"\xff", b"{}{}"])
-async def test_what_is_no_json_object_is_refused(plain: Serving, body: bytes) -> None:
+async def test_body_that_is_no_json_object_is_rejected(plain: Serving, body: bytes) -> None:
     async with plain() as client:
         assert pointers(await client.put(PATH, body=body)) == [""]
 
 
-async def test_a_body_of_64_kib_is_read_and_one_byte_more_is_too_large(plain: Serving) -> None:
+async def test_body_of_64_kib_is_accepted_and_one_byte_more_rejected(plain: Serving) -> None:
     async with plain() as client:
         fits = b'{"user":"x"}'.ljust(65_536)
         assert (await client.put(PATH, body=fits)).status == 201
@@ -383,16 +383,14 @@ CURL = "application/x-www-form-urlencoded"
 
 
 @pytest.mark.parametrize("content_type", [*JSON_TYPES, CURL, None])
-async def test_a_put_takes_json_and_what_curl_sends_and_no_type_at_all(
-    plain: Serving, content_type: str | None
-) -> None:
+async def test_put_accepts_json_curl_default_and_no_content_type(plain: Serving, content_type: str | None) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
     async with plain() as client:
         assert (await client.put(PATH, body=b'{"user": "x"}', headers=headers)).status == 201
 
 
 @pytest.mark.parametrize("content_type", OTHER_TYPES)
-async def test_any_other_type_is_refused(plain: Serving, content_type: str) -> None:
+async def test_unsupported_content_type_is_rejected(plain: Serving, content_type: str) -> None:
     async with plain() as client:
         for method, path in (("PUT", PATH), ("PUT", "/guid"), ("POST", "/guid")):
             reply = await client.ask(method, path, body=b'{"user": "x"}', headers={"Content-Type": content_type})
@@ -401,9 +399,7 @@ async def test_any_other_type_is_refused(plain: Serving, content_type: str) -> N
 
 
 @pytest.mark.parametrize("content_type", [CURL, None])
-async def test_a_post_that_a_page_of_another_site_could_send_is_refused(
-    plain: Serving, content_type: str | None
-) -> None:
+async def test_cross_site_form_post_is_rejected(plain: Serving, content_type: str | None) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
     async with plain() as client:
         assert_problem(
@@ -412,13 +408,13 @@ async def test_a_post_that_a_page_of_another_site_could_send_is_refused(
         assert (await client.post("/guid", {"user": "x"})).status == 201
 
 
-async def test_an_encoded_body_is_refused(plain: Serving) -> None:
+async def test_body_with_content_encoding_is_rejected(plain: Serving) -> None:
     async with plain() as client:
         encoded = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
         assert_problem(await client.put(PATH, body=b"...", headers=encoded), 415, "unsupported-media-type")
 
 
-async def test_an_unknown_query_parameter_is_refused_by_name(plain: Serving) -> None:
+async def test_unknown_query_parameter_is_rejected_by_name(plain: Serving) -> None:
     async with plain() as client:
         await client.put(PATH, {"user": USER})
         body = assert_problem(await client.get(f"{PATH}?color=red"), 400, "invalid-request")
@@ -433,7 +429,7 @@ async def test_an_unknown_query_parameter_is_refused_by_name(plain: Serving) -> 
         assert [fault["parameter"] for fault in body["errors"]] == ["ö", ""]
 
 
-async def test_guids_are_drawn_as_the_setting_says(plain: Serving, clock: FakeClock) -> None:
+async def test_setting_chooses_how_guids_are_drawn(plain: Serving, clock: FakeClock) -> None:
     for version in ("4", "7"):
         async with plain(guid_version=version) as client:
             drawn = [(await client.post("/guid", {"user": USER})).json["guid"] for _ in range(5)]
@@ -450,14 +446,14 @@ async def test_lifetime_and_retention_are_settings(plain: Serving, clock: FakeCl
         assert body["renewable_until"] == str(clock.seconds + 30)
 
 
-async def test_an_integer_in_metadata_has_at_most_4300_digits(client: Client) -> None:
+async def test_integer_in_metadata_has_at_most_4300_digits(client: Client) -> None:
     body = b'{"user": "x", "metadata": {"n": %b}}'
     assert (await client.put(PATH, body=body % (b"9" * 4300))).status == 201
     assert b"9" * 4300 in (await client.get(PATH)).body
     assert_problem(await client.put(PATH, body=body % (b"9" * 4301)), 400, "invalid-request")
 
 
-async def test_a_missing_user_is_reported_when_no_member_is_wrong(client: Client) -> None:
+async def test_missing_user_is_reported_when_no_member_is_invalid(client: Client) -> None:
     """As docs/summary.md and docs/api.md say: only the write knows whether a PUT creates."""
     for body, expected in (({"colour": 1, "expire": "x"}, {"/colour", "/expire"}), ({}, {"/user"})):
         reply = await client.put(f"/guid/{GUID}", body)
@@ -467,7 +463,7 @@ async def test_a_missing_user_is_reported_when_no_member_is_wrong(client: Client
     assert {error["pointer"] for error in reply.json["errors"]} == {"/colour", "/user"}
 
 
-async def test_the_errors_of_a_first_curl_say_what_to_send(client: Client) -> None:
+async def test_errors_of_a_first_request_say_what_to_send(client: Client) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     reply = await client.post("/guid", body=b'{"user": "x"}', headers=form)
     assert_problem(reply, 415, "unsupported-media-type")

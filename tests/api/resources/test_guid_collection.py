@@ -40,7 +40,7 @@ def listed(reply: Reply) -> list[int]:
     return [int(item["guid"], 16) for item in reply.json["items"]]
 
 
-async def test_a_list_holds_the_live_records_in_key_order(client: Client, clock: FakeClock) -> None:
+async def test_list_holds_live_records_in_key_order(client: Client, clock: FakeClock) -> None:
     second, first = await create(client, range(2, 3), metadata={"a": 1}), await create(client, range(1, 2))
     await create(client, range(3, 4), expire=clock.seconds)
 
@@ -52,12 +52,12 @@ async def test_a_list_holds_the_live_records_in_key_order(client: Client, clock:
     assert "Link" not in reply.headers
 
 
-async def test_an_empty_service_has_an_empty_list(client: Client) -> None:
+async def test_empty_service_returns_empty_list(client: Client) -> None:
     assert (await client.get("/guid")).body == b'{"items":[],"next":null}\n'
     assert (await client.get("/guid", headers=NDJSON)).body == b""
 
 
-async def test_head_says_what_get_does_without_the_body(client: Client) -> None:
+async def test_head_equals_get_without_body(client: Client) -> None:
     await create(client, range(2))
     for headers in ({}, NDJSON):
         got, head = (
@@ -69,7 +69,7 @@ async def test_head_says_what_get_does_without_the_body(client: Client) -> None:
             assert head.headers.get(name) == got.headers.get(name)
 
 
-async def test_a_head_for_a_stream_whose_client_has_gone_is_no_fault(
+async def test_head_for_stream_of_disconnected_client_is_no_fault(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is logged: the fixture `quiet` looks at that."""
@@ -92,7 +92,7 @@ async def test_a_head_for_a_stream_whose_client_has_gone_is_no_fault(
         assert (await client.get("/livez")).status == 200
 
 
-async def test_a_page_has_50_records_unless_told_otherwise_and_500_at_most(serving: Serving) -> None:
+async def test_page_has_50_records_by_default_and_500_at_most(serving: Serving) -> None:
     async with serving() as client:
         await create(client, range(MAX_PAGE_SIZE + 2))
         for limit, length in (
@@ -104,7 +104,7 @@ async def test_a_page_has_50_records_unless_told_otherwise_and_500_at_most(servi
             assert listed(await client.get(f"/guid{limit}")) == list(range(length))
 
 
-async def test_the_links_lead_through_all_of_a_list_and_next_says_the_same(client: Client) -> None:
+async def test_links_lead_through_the_list_and_match_next(client: Client) -> None:
     await create(client, range(7))
 
     walked = [page async for page in pages(client, "/guid?limit=3")]
@@ -115,13 +115,13 @@ async def test_the_links_lead_through_all_of_a_list_and_next_says_the_same(clien
     assert walked[-1].json["next"] is None
 
 
-async def test_a_page_that_ends_the_list_exactly_has_no_next(client: Client) -> None:
+async def test_last_full_page_has_no_next(client: Client) -> None:
     await create(client, range(4))
 
     assert [listed(page) async for page in pages(client, "/guid?limit=2")] == [[0, 1], [2, 3]]
 
 
-async def test_the_link_keeps_the_filters_as_they_were_given(client: Client, clock: FakeClock) -> None:
+async def test_link_keeps_the_filters(client: Client, clock: FakeClock) -> None:
     user = "Zürich & co, 100% +1"
     await create(client, range(3), user=user)
     await create(client, range(3, 6))
@@ -130,7 +130,7 @@ async def test_the_link_keeps_the_filters_as_they_were_given(client: Client, clo
     assert [listed(page) async for page in pages(client, path)] == [[0], [1], [2]]
 
 
-async def test_a_list_can_be_of_one_user(client: Client) -> None:
+async def test_list_filters_by_user(client: Client) -> None:
     await create(client, range(2), user="a")
     await create(client, range(2, 4), user="b")
 
@@ -138,7 +138,7 @@ async def test_a_list_can_be_of_one_user(client: Client) -> None:
     assert listed(await client.get("/guid?user=nobody")) == []
 
 
-async def test_a_list_can_be_of_the_live_the_expired_or_all(client: Client, clock: FakeClock) -> None:
+async def test_list_filters_by_state(client: Client, clock: FakeClock) -> None:
     await create(client, range(2), expire=clock.seconds)
     await create(client, range(2, 4), expire=clock.seconds + 1)
 
@@ -154,7 +154,7 @@ async def test_a_list_can_be_of_the_live_the_expired_or_all(client: Client, cloc
     assert listed(await client.get("/guid?state=expired")) == [0, 1, 2, 3]
 
 
-async def test_what_is_past_its_retention_is_in_no_list(serving: Serving, clock: FakeClock) -> None:
+async def test_list_omits_records_past_retention(serving: Serving, clock: FakeClock) -> None:
     async with serving(retention=10) as client:
         await create(client, range(1), expire=0)
         clock.advance(seconds=9)
@@ -165,7 +165,7 @@ async def test_what_is_past_its_retention_is_in_no_list(serving: Serving, clock:
             assert reply.json == {"items": [], "next": None, "total": 0}
 
 
-async def test_a_list_can_be_bounded_by_expiry_without_its_bounds(client: Client, clock: FakeClock) -> None:
+async def test_list_filters_by_expiry_with_exclusive_bounds(client: Client, clock: FakeClock) -> None:
     now = clock.seconds
     for number in range(5):
         await create(client, range(number, number + 1), expire=now + 10 + number)
@@ -176,7 +176,7 @@ async def test_a_list_can_be_bounded_by_expiry_without_its_bounds(client: Client
     assert listed(await client.get(f"/guid?expires_after={now + 13}&expires_before={now + 10}")) == []
 
 
-async def test_view_full_shows_the_states_of_the_records(client: Client, clock: FakeClock) -> None:
+async def test_full_view_shows_states_of_records(client: Client, clock: FakeClock) -> None:
     await create(client, range(1), expire=0)
     await create(client, range(1, 2))
 
@@ -186,7 +186,7 @@ async def test_view_full_shows_the_states_of_the_records(client: Client, clock: 
     assert items[1]["version"] == (await client.get(f"/guid/{guid(1)}")).headers["ETag"].strip('"')
 
 
-async def test_a_total_is_counted_where_it_is_asked_for(client: Client) -> None:
+async def test_total_is_counted_on_request(client: Client) -> None:
     await create(client, range(5), user="a")
     await create(client, range(5, 7), user="b")
 
@@ -197,7 +197,7 @@ async def test_a_total_is_counted_where_it_is_asked_for(client: Client) -> None:
         assert reply.headers["Preference-Applied"] == "return=total-count"
 
 
-async def test_a_total_does_not_depend_on_the_page(client: Client) -> None:
+async def test_total_does_not_depend_on_the_page(client: Client) -> None:
     await create(client, range(3))
 
     following = (await client.get("/guid?limit=1")).json["next"]
@@ -230,9 +230,7 @@ async def test_a_total_does_not_depend_on_the_page(client: Client) -> None:
         ("limit=1&limit=2", "limit"),
     ],
 )
-async def test_a_query_that_is_wrong_is_refused_by_the_name_of_its_parameter(
-    serving: Serving, query: str, parameter: str
-) -> None:
+async def test_invalid_query_is_rejected_by_parameter_name(serving: Serving, query: str, parameter: str) -> None:
     async with serving() as client:
         for headers in ({}, NDJSON):
             reply = await client.get(f"/guid?{query}", headers=headers)
@@ -240,7 +238,7 @@ async def test_a_query_that_is_wrong_is_refused_by_the_name_of_its_parameter(
             assert [each["parameter"] for each in reply.json["errors"]] == [parameter]
 
 
-async def test_a_walk_while_others_write_sees_each_lasting_record_exactly_once(client: Client) -> None:
+async def test_walk_during_writes_sees_each_lasting_record_once(client: Client) -> None:
     await create(client, range(0, 60, 2))
     done = asyncio.Event()
 
@@ -262,7 +260,7 @@ async def test_a_walk_while_others_write_sees_each_lasting_record_exactly_once(c
     await disturbing
 
 
-async def test_a_cursor_is_good_though_its_record_is_gone(client: Client) -> None:
+async def test_cursor_outlives_its_record(client: Client) -> None:
     await create(client, range(4))
     following = (await client.get("/guid?limit=2")).json["next"]
     for number in (1, 2):
@@ -271,7 +269,7 @@ async def test_a_cursor_is_good_though_its_record_is_gone(client: Client) -> Non
     assert listed(await client.get(f"/guid?cursor={following}")) == [3]
 
 
-async def test_a_list_without_its_store_is_unavailable(
+async def test_list_without_store_is_unavailable(
     serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("request failed")
@@ -281,7 +279,7 @@ async def test_a_list_without_its_store_is_unavailable(
             assert_problem(await client.get("/guid", headers=headers), 503, "unavailable")
 
 
-async def test_a_page_of_large_records_ends_early_and_the_pages_hold_all(serving: Serving) -> None:
+async def test_page_of_large_records_is_short_and_pages_hold_all(serving: Serving) -> None:
     async with serving() as client:
         await create(client, range(90))  # small ones first, which say nothing of those that follow
         await create(client, range(90, 240), metadata={"much": "x" * 16_000})
@@ -298,7 +296,7 @@ async def test_a_page_of_large_records_ends_early_and_the_pages_hold_all(serving
 # As a stream
 
 
-async def test_a_stream_holds_the_whole_selection_a_record_a_line(client: Client, clock: FakeClock) -> None:
+async def test_stream_holds_the_whole_selection_line_by_line(client: Client, clock: FakeClock) -> None:
     created = await create(client, range(60), metadata={"city": "Zürich\n"})
     await create(client, range(60, 62), expire=0)
 
@@ -310,14 +308,14 @@ async def test_a_stream_holds_the_whole_selection_a_record_a_line(client: Client
     assert len((await client.get("/guid?limit=7", headers=NDJSON)).lines) == 7
 
 
-async def test_a_stream_is_longer_than_what_is_read_at_a_time(serving: Serving) -> None:
+async def test_stream_is_longer_than_one_read(serving: Serving) -> None:
     async with serving() as client:
         created = await create(client, range(1001))
         assert (await client.get("/guid", headers=NDJSON)).lines == created
         assert (await client.get("/guid?limit=1000", headers=NDJSON)).lines == created[:1000]
 
 
-async def test_a_stream_comes_in_parts_of_some_bytes_whatever_its_records_are(serving: Serving) -> None:
+async def test_stream_parts_are_bounded_in_bytes(serving: Serving) -> None:
     async with serving() as client:
         small = await create(client, range(700))
         large = await create(client, range(700, 760), metadata={"much": "x" * 16_000})
@@ -338,9 +336,7 @@ async def open_stream(client: Client) -> tuple[asyncio.StreamReader, asyncio.Str
     return reader, writer
 
 
-async def test_a_stream_that_breaks_off_is_seen_to(
-    serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs
-) -> None:
+async def test_broken_stream_is_detected(serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("request failed")
     async with serving() as client:
         await create(client, range(1200), metadata={"much": "x" * 15_000})
@@ -351,7 +347,7 @@ async def test_a_stream_that_breaks_off_is_seen_to(
         await hang_up(writer)
 
 
-async def test_a_client_that_goes_away_in_the_middle_of_a_stream_leaves_nothing_behind(serving: Serving) -> None:
+async def test_client_that_disconnects_mid_stream_leaves_no_trace(serving: Serving) -> None:
     async with serving() as client:
         await create(client, range(1200), metadata={"much": "x" * 8_000})
         before = asyncio.all_tasks()
@@ -363,7 +359,7 @@ async def test_a_client_that_goes_away_in_the_middle_of_a_stream_leaves_nothing_
         assert (await client.get("/livez")).status == 200
 
 
-async def test_under_http_1_0_a_stream_ends_with_its_connection(serving: Serving) -> None:
+async def test_http_1_0_stream_ends_with_its_connection(serving: Serving) -> None:
     async with serving() as client:
         created = await create(client, range(3))
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)

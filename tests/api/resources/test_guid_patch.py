@@ -17,7 +17,7 @@ PATH = f"/guid/{GUID}"
 MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
 
 
-async def test_a_patch_merges_what_it_gives_and_removes_what_it_says_is_null(client: Client) -> None:
+async def test_patch_merges_members_and_null_removes(client: Client) -> None:
     await client.put(PATH, {"user": USER, "expire": "4000000000", "metadata": {"a": 1, "b": {"c": 2, "d": 3}}})
     patch = {"user": "another", "metadata": {"a": None, "b": {"c": None, "e": [None]}, "f": {"g": None}}}
     reply = await client.ask("PATCH", PATH, json=patch, headers=MERGE_PATCH)
@@ -32,7 +32,7 @@ async def test_a_patch_merges_what_it_gives_and_removes_what_it_says_is_null(cli
     assert (await client.get(PATH)).body == reply.body
 
 
-async def test_metadata_that_are_null_or_left_without_a_member_are_gone(client: Client) -> None:
+async def test_metadata_set_to_null_or_emptied_is_removed(client: Client) -> None:
     removals: list[dict[str, None] | None] = [None, {"a": None}]
     for patch in removals:
         await client.put(PATH, {"user": USER, "metadata": {"a": 1}})
@@ -40,7 +40,7 @@ async def test_metadata_that_are_null_or_left_without_a_member_are_gone(client: 
     assert (await client.ask("PATCH", PATH, json={"metadata": {"b": {"c": 1}}})).json["metadata"] == {"b": {"c": 1}}
 
 
-async def test_a_patch_that_changes_nothing_leaves_the_version(client: Client) -> None:
+async def test_patch_without_change_keeps_the_version(client: Client) -> None:
     created = await client.put(PATH, {"user": USER, "metadata": {"a": 1}})
     same: list[dict[str, object]] = [{}, {"user": USER}, {"metadata": {}}, {"metadata": {"b": None}}, {"guid": GUID}]
     for patch in same:
@@ -48,12 +48,12 @@ async def test_a_patch_that_changes_nothing_leaves_the_version(client: Client) -
         assert (reply.status, reply.headers["ETag"]) == (200, created.headers["ETag"])
 
 
-async def test_a_patch_never_creates(client: Client) -> None:
+async def test_patch_never_creates(client: Client) -> None:
     assert_problem(await client.ask("PATCH", PATH, json={"user": USER}), 404, "not-found")
     assert_problem(await client.get(PATH), 404, "not-found")
 
 
-async def test_a_patch_renews_an_expired_record_only_if_it_gives_an_expiry(client: Client, clock: FakeClock) -> None:
+async def test_patch_renews_expired_record_only_with_an_expiry(client: Client, clock: FakeClock) -> None:
     await client.put(PATH, {"user": USER, "expire": clock.seconds + 1})
     clock.advance(seconds=1)
     for patch in ({"metadata": {"a": 1}}, {"user": "b"}, {"user": USER}, {}):
@@ -66,7 +66,7 @@ async def test_a_patch_renews_an_expired_record_only_if_it_gives_an_expiry(clien
     assert_problem(await client.ask("PATCH", PATH, json={}), 404, "not-found")
 
 
-async def test_a_patch_keeps_to_its_preconditions(client: Client) -> None:
+async def test_patch_obeys_preconditions(client: Client) -> None:
     old = await client.put(PATH, {"user": "a"})
     current = await client.put(PATH, {"user": "b"})
     stale = {"If-Match": old.headers["ETag"]}
@@ -76,7 +76,7 @@ async def test_a_patch_keeps_to_its_preconditions(client: Client) -> None:
     assert (await client.ask("PATCH", PATH, json={"user": "c"}, headers=fresh)).status == 200
 
 
-async def test_what_cannot_be_patched_in_is_refused_and_changes_nothing(client: Client) -> None:
+async def test_invalid_patch_is_rejected_and_changes_nothing(client: Client) -> None:
     big = {"metadata": {"a": "x" * 16_000}}
     created = await client.put(PATH, {"user": USER} | big)
     for patch, where in (
@@ -92,7 +92,7 @@ async def test_what_cannot_be_patched_in_is_refused_and_changes_nothing(client: 
     assert (await client.get(PATH)).body == created.body
 
 
-async def test_a_patch_of_another_type_is_refused_with_those_that_are_read(serving: Serving) -> None:
+async def test_patch_of_unsupported_type_is_rejected_with_accept_patch(serving: Serving) -> None:
     async with serving() as client:
         await client.put(PATH, {"user": USER})
         for content_type in ("application/json-patch+json", "text/plain"):
@@ -105,7 +105,7 @@ async def test_a_patch_of_another_type_is_refused_with_those_that_are_read(servi
         assert_problem(put, 415, "unsupported-media-type")
 
 
-async def test_a_precondition_may_be_required_of_a_patch(serving: Serving) -> None:
+async def test_patch_can_require_a_precondition(serving: Serving) -> None:
     async with serving(require_preconditions=True) as client:
         await client.put(PATH, {"user": USER})
         assert_problem(await client.ask("PATCH", PATH, json={"user": "b"}), 428, "precondition-required")
@@ -131,14 +131,14 @@ async def test_a_precondition_may_be_required_of_a_patch(serving: Serving) -> No
         ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
     ],
 )
-def test_a_merge_patch_is_applied_as_the_rfc_does(target: Any, patch: Any, result: Any) -> None:
+def test_merge_patch_follows_rfc_7396(target: Any, patch: Any, result: Any) -> None:
     before = json.dumps(target)
 
     assert merge(target, patch) == result
     assert json.dumps(target) == before
 
 
-async def test_options_say_what_a_patch_can_be(client: Client) -> None:
+async def test_options_list_patch_types(client: Client) -> None:
     reply = await client.ask("OPTIONS", PATH)
     assert reply.headers["Accept-Patch"] == "application/merge-patch+json, application/json"
     assert "PATCH" in reply.headers["Allow"]

@@ -7,13 +7,13 @@ from tests.support.backing_servers import Server
 from tests.support.factories import GUID, USER
 
 
-async def test_live_and_ready_with_all_parts(serving: Serving, combination: dict[str, str]) -> None:
+async def test_service_with_all_parts_is_live_and_ready(serving: Serving, combination: dict[str, str]) -> None:
     async with serving(**combination) as client:
         assert (await client.get("/livez")).json == {"status": "live"}
         assert (await client.get("/readyz")).json == {"status": "ready", "store": "up", "cache": "up"}
 
 
-async def test_without_redis_the_service_is_degraded_and_reads_and_writes_go_on(
+async def test_service_without_redis_is_degraded_and_still_serves(
     serving: Serving, own_redis: Server, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("redis unavailable", "cache disabled")
@@ -32,7 +32,7 @@ async def test_without_redis_the_service_is_degraded_and_reads_and_writes_go_on(
         assert (await client.put(f"/guid/{GUID}", {"user": "another"})).status == 200
 
 
-async def test_readiness_finds_a_dead_redis_though_nobody_asked_anything_of_it(
+async def test_readiness_detects_dead_redis_without_traffic(
     serving: Serving, own_redis: Server, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("redis unavailable")
@@ -42,12 +42,12 @@ async def test_readiness_finds_a_dead_redis_though_nobody_asked_anything_of_it(
         assert (await client.get("/readyz")).json["cache"] == "down"
 
 
-async def test_the_version_is_that_of_the_package(serving: Serving) -> None:
+async def test_version_is_that_of_the_package(serving: Serving) -> None:
     async with serving() as client:
         assert (await client.get("/version")).json == {"name": "guidsvc", "version": guidsvc.__version__}
 
 
-async def test_the_root_links_to_what_there_is(serving: Serving) -> None:
+async def test_root_links_to_the_resources(serving: Serving) -> None:
     async with serving() as client:
         root = (await client.get("/")).json
         assert (root["name"], root["version"]) == ("guidsvc", guidsvc.__version__)
@@ -55,7 +55,7 @@ async def test_the_root_links_to_what_there_is(serving: Serving) -> None:
             assert (await client.get(path)).status in {200, 405}
 
 
-async def test_health_is_served_to_head_and_options_too(serving: Serving) -> None:
+async def test_health_supports_head_and_options(serving: Serving) -> None:
     async with serving() as client:
         for path in ("/livez", "/readyz", "/version", "/"):
             assert (await client.ask("HEAD", path)).status == 200

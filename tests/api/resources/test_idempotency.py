@@ -25,7 +25,7 @@ async def everything(client: Client) -> int:
     return total
 
 
-async def test_a_create_that_is_sent_again_gets_the_first_answer_again(client: Client, clock: FakeClock) -> None:
+async def test_repeated_creation_replays_the_first_response(client: Client, clock: FakeClock) -> None:
     first = await client.post("/guid", {"user": USER}, headers=KEY)
     clock.advance(seconds=3600)
     await client.put(f"/guid/{first.json['guid']}", {"user": "changed since"})
@@ -41,7 +41,7 @@ async def test_a_create_that_is_sent_again_gets_the_first_answer_again(client: C
     assert await everything(client) == 1
 
 
-async def test_what_was_created_revoked_is_not_renewed_by_asking_again(client: Client) -> None:
+async def test_replay_does_not_renew_a_revoked_record(client: Client) -> None:
     revoked = {"user": USER, "expire": 0}
     first, again = [await client.post("/guid", revoked, headers=KEY) for _ in range(2)]
     path = f"/guid/{first.json['guid']}"
@@ -51,7 +51,7 @@ async def test_what_was_created_revoked_is_not_renewed_by_asking_again(client: C
     assert_problem(await client.put(path, {"user": USER}), 410, "expired")
 
 
-async def test_another_body_or_path_or_query_under_the_same_key_is_a_mismatch(client: Client) -> None:
+async def test_key_with_another_body_path_or_query_is_a_mismatch(client: Client) -> None:
     await client.post("/guid", {"user": USER}, headers=KEY)
 
     for path, body in (
@@ -63,7 +63,7 @@ async def test_another_body_or_path_or_query_under_the_same_key_is_a_mismatch(cl
     assert await everything(client) == 1
 
 
-async def test_of_many_at_once_one_creates_and_the_others_are_told_to_come_back(client: Client) -> None:
+async def test_one_concurrent_request_creates_and_others_must_retry(client: Client) -> None:
     async def create() -> bytes:
         while True:
             reply = await client.post("/guid", {"user": USER}, headers=KEY)
@@ -78,7 +78,7 @@ async def test_of_many_at_once_one_creates_and_the_others_are_told_to_come_back(
     assert await everything(client) == 1
 
 
-async def test_a_request_that_was_wrong_can_be_mended_under_the_same_key(client: Client) -> None:
+async def test_corrected_request_can_reuse_its_key(client: Client) -> None:
     assert_problem(await client.post("/guid", {"user": ""}, headers=KEY), 400, "invalid-request")
     failed = await client.post("/guid", {"user": USER}, headers=KEY | {"If-Match": "*"})
     assert_problem(failed, 412, "precondition-failed")
@@ -87,14 +87,14 @@ async def test_a_request_that_was_wrong_can_be_mended_under_the_same_key(client:
 
 
 @pytest.mark.parametrize(("bare", "quoted"), [("abc", '"abc"'), ("a\\b", r'"a\\b"'), (r"a\\b", r'"a\\\\b"')])
-async def test_the_key_may_stand_in_quotes(client: Client, bare: str, quoted: str) -> None:
+async def test_key_can_be_quoted(client: Client, bare: str, quoted: str) -> None:
     first = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": bare})
     again = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": quoted})
 
     assert first.body == again.body
 
 
-async def test_an_escaped_key_is_not_the_one_that_it_looks_like(client: Client) -> None:
+async def test_escaped_key_differs_from_the_bare_key_it_looks_like(client: Client) -> None:
     bare = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": r"c\\d"})
     quoted = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": r'"c\\d"'})
 
@@ -107,7 +107,7 @@ NO_KEYS = ["", '""', '"', "a b", "é", "x" * 256, '"a', 'a"b', r'"\a"', r'"\"', 
 
 
 @pytest.mark.parametrize(("keys", "status"), [(KEYS, 201), (NO_KEYS, 400)], ids=["keys", "no keys"])
-async def test_the_documented_pattern_matches_what_is_accepted(client: Client, keys: list[str], status: int) -> None:
+async def test_documented_pattern_matches_accepted_keys(client: Client, keys: list[str], status: int) -> None:
     pattern = IDEMPOTENCY_KEY.schema["pattern"]
     for key in keys:
         reply = await client.put("/guid", {"user": USER}, headers={"Idempotency-Key": key})
@@ -116,7 +116,7 @@ async def test_the_documented_pattern_matches_what_is_accepted(client: Client, k
 
 
 @pytest.mark.parametrize("key", ["", '""', '"', "a b", "é", "x" * 256, '"a'])
-async def test_a_key_that_is_none_is_refused_by_the_name_of_its_header(serving: Serving, key: str) -> None:
+async def test_invalid_key_is_rejected_by_header_name(serving: Serving, key: str) -> None:
     async with serving() as client:
         reply = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": key})
         assert_problem(reply, 400, "invalid-request")
@@ -124,7 +124,7 @@ async def test_a_key_that_is_none_is_refused_by_the_name_of_its_header(serving: 
         assert await everything(client) == 0
 
 
-async def test_an_answer_without_a_body_is_given_again_without_one(client: Client) -> None:
+async def test_response_without_body_is_replayed_without_body(client: Client) -> None:
     for _ in range(2):
         reply = await client.post("/guid", {"user": USER}, headers=KEY | {"Prefer": "return=minimal"})
         assert (reply.status, reply.body) == (201, b"")
@@ -133,7 +133,7 @@ async def test_an_answer_without_a_body_is_given_again_without_one(client: Clien
     assert await everything(client) == 1
 
 
-async def test_a_key_outlives_the_process(serving: Serving, combination: dict[str, str]) -> None:
+async def test_key_outlives_the_process(serving: Serving, combination: dict[str, str]) -> None:
     async with serving(**combination) as client:
         first = await client.post("/guid", {"user": USER}, headers=KEY)
     async with serving(**combination) as client:
@@ -141,7 +141,7 @@ async def test_a_key_outlives_the_process(serving: Serving, combination: dict[st
         assert (again.body, again.headers["Idempotent-Replayed"]) == (first.body, "true")
 
 
-async def test_a_batch_that_is_sent_again_gets_the_first_answer_again(client: Client) -> None:
+async def test_repeated_batch_replays_the_first_response(client: Client) -> None:
     operations = [
         {"user": USER},
         {"user": USER},
@@ -157,20 +157,20 @@ async def test_a_batch_that_is_sent_again_gets_the_first_answer_again(client: Cl
     assert await everything(client) == 2
 
 
-async def test_lines_take_no_key(client: Client) -> None:
+async def test_line_batch_rejects_idempotency_key(client: Client) -> None:
     headers = KEY | {"Content-Type": "application/x-ndjson"}
     assert_problem(await client.post("/guid:batch", body=b'{"user": "a"}\n', headers=headers), 400, "invalid-request")
     assert await everything(client) == 0
 
 
-async def test_two_keys_are_none(serving: Serving) -> None:
+async def test_two_keys_are_rejected(serving: Serving) -> None:
     request = b"POST /guid HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n"
     async with serving() as client:
         reply = await raw(client, request + b'Idempotency-Key: a\r\nIdempotency-Key: b\r\n\r\n{"user": "a"}')
         assert_problem(reply, 400, "invalid-request")
 
 
-async def test_what_was_preferred_the_first_time_is_what_was_applied(client: Client) -> None:
+async def test_replay_applies_the_first_preference(client: Client) -> None:
     body = {"operations": [{"user": USER}]}
     await client.post("/guid:batch", body, headers=KEY)
     again = await client.post("/guid:batch", body, headers=KEY | {"Prefer": "return=minimal"})
@@ -180,7 +180,7 @@ async def test_what_was_preferred_the_first_time_is_what_was_applied(client: Cli
     assert "record" in again.json["results"][0]
 
 
-async def test_a_batch_that_died_is_not_done_again_where_it_could_undo_what_others_did(
+async def test_interrupted_batch_is_not_repeated_over_other_changes(
     serving: Serving, sqlite_url: str, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("request failed")
@@ -203,7 +203,7 @@ async def test_a_batch_that_died_is_not_done_again_where_it_could_undo_what_othe
 
 
 @pytest.mark.parametrize("more", [{"If-Match": "*"}, {"If-None-Match": "*"}], ids=str)
-async def test_conditions_belong_to_the_request(client: Client, more: dict[str, str]) -> None:
+async def test_preconditions_are_part_of_the_request(client: Client, more: dict[str, str]) -> None:
     once = {"Idempotency-Key": "the-same"}
     assert (await client.post("/guid", {"user": USER}, headers=once)).status == 201
 

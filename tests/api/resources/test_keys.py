@@ -63,7 +63,7 @@ def schema(path: str, method: str, status: int) -> dict[str, Any]:
     return found
 
 
-async def test_a_key_that_is_created_is_shown_once_and_opens_at_once(admin: Admin) -> None:
+async def test_created_key_is_shown_once_and_works_at_once(admin: Admin) -> None:
     reply = await admin.ask("POST", "/keys", json=ALICE | {"expire": "4102444800"})
 
     assert reply.status == 201
@@ -115,7 +115,7 @@ async def test_keys_are_for_admins(admin: Admin) -> None:
     assert (await admin.ask("GET", f"/keys/{told['id']}")).json["state"] == "live"
 
 
-async def test_while_access_is_off_nobody_gets_near_to_keys(serving: Serving, combination: dict[str, str]) -> None:
+async def test_keys_are_unreachable_with_access_off(serving: Serving, combination: dict[str, str]) -> None:
     """Not even who sends a body that would be refused: there is nothing to be learnt."""
     async with serving(**combination) as client:
         for method, path in (
@@ -134,7 +134,7 @@ async def test_while_access_is_off_nobody_gets_near_to_keys(serving: Serving, co
         assert await kept.list("", 1) == []
 
 
-async def test_a_walk_along_the_list_meets_every_key_once(admin: Admin) -> None:
+async def test_walk_through_the_list_meets_every_key_once(admin: Admin) -> None:
     made = sorted([admin.held.key.id, *[(await admin.create())["id"] for _ in range(6)]])
     path, found = "/keys?limit=3", []
     while path:
@@ -154,9 +154,7 @@ async def test_a_walk_along_the_list_meets_every_key_once(admin: Admin) -> None:
 
 
 @pytest.mark.parametrize("path", ["/keys?limit=0", "/keys?cursor=x", f"/keys?cursor={UNKNOWN}%0A", "/keys?owner=a"])
-async def test_what_is_wrong_with_the_query_of_a_list_is_told(
-    serving: Serving, clock: FakeClock, sqlite_url: str, path: str
-) -> None:
+async def test_invalid_list_query_is_reported(serving: Serving, clock: FakeClock, sqlite_url: str, path: str) -> None:
     async with serving(access="keys") as client:
         admin = Guarded(client, sqlite_url, clock)
         reply = await (await admin.asker("root", "admin")).ask("GET", path)
@@ -178,7 +176,7 @@ async def test_what_is_wrong_with_the_query_of_a_list_is_told(
         (ALICE | {"expire": 1}, ["/expire"]),
     ],
 )  # fmt: skip
-async def test_all_that_is_wrong_with_a_new_key_is_told(
+async def test_errors_of_a_new_key_are_reported_together(
     serving: Serving, clock: FakeClock, sqlite_url: str, body: object, where: list[str]
 ) -> None:
     async with serving(access="keys") as client:
@@ -189,7 +187,7 @@ async def test_all_that_is_wrong_with_a_new_key_is_told(
         assert len((await admin.ask("GET", "/keys")).json["items"]) == 1
 
 
-async def test_what_is_revoked_is_refused_and_stays_listed(admin: Admin) -> None:
+async def test_revoked_key_is_rejected_and_stays_listed(admin: Admin) -> None:
     """Twice is once; its own key too."""
     told = await admin.create()
     holder = admin.as_holder(told)
@@ -207,7 +205,7 @@ async def test_what_is_revoked_is_refused_and_stays_listed(admin: Admin) -> None
     await until(401, Asker(admin.client, admin.held), "/keys")
 
 
-async def test_what_is_rotated_opens_as_it_was_until_the_overlap_ends(admin: Admin) -> None:
+async def test_rotated_key_works_until_the_overlap_ends(admin: Admin) -> None:
     told = await admin.create(scopes=["read"])
     before = admin.as_holder(told)
     assert (await before.ask("GET", "/guid")).status == 200
@@ -224,9 +222,7 @@ async def test_what_is_rotated_opens_as_it_was_until_the_overlap_ends(admin: Adm
     assert (await after.ask("GET", "/guid")).status == 200
 
 
-async def test_the_overlap_is_an_hour_unless_told_otherwise_and_bounded(
-    serving: Serving, clock: FakeClock, sqlite_url: str
-) -> None:
+async def test_overlap_is_an_hour_by_default_and_bounded(serving: Serving, clock: FakeClock, sqlite_url: str) -> None:
     async with serving(access="keys") as client:
         guarded = Guarded(client, sqlite_url, clock)
         admin, held = await guarded.asker("root", "admin"), await guarded.give()
@@ -240,7 +236,7 @@ async def test_the_overlap_is_an_hour_unless_told_otherwise_and_bounded(
         assert key.former_until == clock() + OVERLAP * 1000
 
 
-async def test_an_unknown_key_is_not_found(admin: Admin) -> None:
+async def test_unknown_key_is_not_found(admin: Admin) -> None:
     """However its id is written; a whole key is not repeated."""
     for name in (UNKNOWN, "x", "%00", "%FF", f"{UNKNOWN}%0A", admin.held.text):
         for method, path in (("GET", ""), ("HEAD", ""), ("DELETE", ""), ("POST", "/rotation")):
@@ -254,7 +250,7 @@ async def test_an_unknown_key_is_not_found(admin: Admin) -> None:
         assert_problem(await admin.ask("GET", path), 404, "not-found")
 
 
-async def test_other_methods_are_refused(admin: Admin) -> None:
+async def test_unsupported_methods_are_rejected(admin: Admin) -> None:
     for path, allowed in (
         ("/keys", "GET, HEAD, POST, OPTIONS"),
         (f"/keys/{UNKNOWN}", "GET, HEAD, DELETE, OPTIONS"),
@@ -263,7 +259,7 @@ async def test_other_methods_are_refused(admin: Admin) -> None:
         assert (await admin.ask("PUT", path, json={})).headers["Allow"] == allowed
 
 
-async def test_an_answer_with_a_key_in_it_is_not_kept_for_who_sends_again(admin: Admin) -> None:
+async def test_response_with_a_key_is_not_replayed(admin: Admin) -> None:
     """Idempotency-Key is refused, and nothing is made."""
     told = await admin.create()
     for path, body in (("/keys", ALICE), (f"/keys/{told['id']}/rotation", {})):
@@ -274,13 +270,13 @@ async def test_an_answer_with_a_key_in_it_is_not_kept_for_who_sends_again(admin:
     assert (await admin.as_holder(told).ask("GET", "/guid")).status == 200
 
 
-async def test_a_body_must_be_json_and_small(admin: Admin) -> None:
+async def test_body_must_be_json_and_small(admin: Admin) -> None:
     typed = {"Content-Type": "application/x-www-form-urlencoded"}
     assert (await admin.ask("POST", "/keys", body=json.dumps(ALICE).encode(), headers=typed)).status == 415
     assert (await admin.ask("POST", "/keys", json=ALICE | {"more": "a" * 65_536})).status == 413
 
 
-async def test_a_secret_is_told_once_and_kept_nowhere(
+async def test_secret_is_shown_once_and_not_stored(
     admin: Admin, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """In no log line, whatever the level; in no other reply, good or bad; nor in the store."""

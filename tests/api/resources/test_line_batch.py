@@ -42,7 +42,7 @@ def all_of(kind: type[Any]) -> list[Any]:
 
 @pytest.mark.parametrize("server", ["httptools"])
 @pytest.mark.parametrize("leave", [hang_up, reset])
-async def test_no_more_is_begun_when_the_client_has_gone_though_much_has_been_received(
+async def test_disconnected_client_starts_no_more_received_lines(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, leave: Callable[[asyncio.StreamWriter], Awaitable[None]]
 ) -> None:
     """So much that the connection is not read from any more: its end comes after all of that."""
@@ -80,7 +80,7 @@ async def test_no_more_is_begun_when_the_client_has_gone_though_much_has_been_re
 
 
 @pytest.mark.parametrize("server", ["httptools"])
-async def test_a_client_that_only_ends_its_side_has_its_answer(serving: Serving) -> None:
+async def test_half_closed_client_gets_its_response(serving: Serving) -> None:
     """Also if the end comes while more is received than is waited for."""
     count = 60 * GROUP
     async with serving() as client, asyncio.timeout(60):
@@ -92,7 +92,7 @@ async def test_a_client_that_only_ends_its_side_has_its_answer(serving: Serving)
         await hang_up(writer)
 
 
-async def test_batches_read_few_lines_in_a_turn_of_the_loop(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_lines_are_read_per_loop_turn(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are: all others wait for the length of a turn."""
     counter = TurnCounter()
     monkeypatch.setattr(line_batch, "read_line", counter.counted(read_line))
@@ -106,7 +106,7 @@ async def test_batches_read_few_lines_in_a_turn_of_the_loop(serving: Serving, mo
 # Lines that are not operations
 
 
-async def test_a_batch_ends_after_a_thousand_lines_that_are_not_operations(client: Client) -> None:
+async def test_batch_ends_after_a_thousand_invalid_lines(client: Client) -> None:
     wrong = [b"x\n", b'{"user": ""}\n', b"[]\n", b'{"op": "get"}\n'] * (MAX_UNREADABLE // 4)
     body = GET * 3 + b"".join(wrong) + b'{"user": "never done"}\n' + b"x\n" * 100_000
     reply = await client.post(BATCH, body=body, headers=NDJSON)
@@ -117,14 +117,14 @@ async def test_a_batch_ends_after_a_thousand_lines_that_are_not_operations(clien
     assert (await client.get("/guid?user=never%20done")).json["items"] == []
 
 
-async def test_the_last_of_a_thousand_such_lines_ends_nothing_if_it_is_the_last_of_all(client: Client) -> None:
+async def test_thousandth_invalid_line_can_be_the_last_of_a_batch(client: Client) -> None:
     reply = await client.post(BATCH, body=b"x\n" * MAX_UNREADABLE + b"\n\n", headers=NDJSON)
     assert [result.get("line") or result["problem"]["line"] for result in reply.lines] == [
         *range(1, MAX_UNREADABLE + 1)
     ]
 
 
-async def test_operations_that_fail_end_no_batch(client: Client) -> None:
+async def test_failed_operations_end_no_batch(client: Client) -> None:
     await client.put(f"/guid/{GUID}", {"user": USER})
     conflict = json.dumps({"guid": GUID, "user": USER, "if_none_match": "*"}).encode() + b"\n"
     absent = json.dumps({"op": "get", "guid": "E" * 32}).encode() + b"\n"
@@ -133,7 +133,7 @@ async def test_operations_that_fail_end_no_batch(client: Client) -> None:
 
 
 @pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \t\n"])
-def test_a_blank_line_costs_no_step(blank: bytes) -> None:
+def test_blank_line_costs_no_step(blank: bytes) -> None:
     """64 KiB of them are counted without a step of Python for each."""
     lines, steps = NdjsonSplitter(65_536), 0
 

@@ -19,7 +19,7 @@ OPERATING = (ROOT / "docs" / "operations.md").read_text()
 PATH = f"/guid/{GUID}"
 
 
-async def test_requests_reads_and_the_store_s_work_are_counted(serving: Serving, combination: dict[str, str]) -> None:
+async def test_metrics_count_requests_reads_and_store_operations(serving: Serving, combination: dict[str, str]) -> None:
     async with serving(**combination) as client:
         before = await scrape(client)
         assert (await client.put(PATH, {"user": USER})).status == 201
@@ -52,7 +52,7 @@ async def test_requests_reads_and_the_store_s_work_are_counted(serving: Serving,
     assert (about["version"], about["store"]) == (guidsvc.__version__, kinds)
 
 
-async def test_reads_are_told_apart_by_where_the_record_was(serving: Serving) -> None:
+async def test_cache_reads_are_counted_by_level(serving: Serving) -> None:
     async with serving() as client:
         await client.put(PATH, {"user": USER})  # which reads it, too
         for _ in range(4):
@@ -64,7 +64,7 @@ async def test_reads_are_told_apart_by_where_the_record_was(serving: Serving) ->
     assert label_values(samples, "level") == {"l1", "miss"}, "there is no Redis"
 
 
-async def test_what_clients_make_up_is_no_label(serving: Serving, server: str) -> None:
+async def test_labels_never_hold_client_input(serving: Serving, server: str) -> None:
     async with serving() as client:
         for path in (
             PATH,
@@ -90,7 +90,7 @@ async def test_what_clients_make_up_is_no_label(serving: Serving, server: str) -
     assert {"GET", "POST", "OPTIONS", "other"} <= label_values(samples, "method") <= methods
 
 
-async def test_redis_is_seen_to_answer_and_not_to(
+async def test_metrics_show_whether_redis_answers(
     serving: Serving, own_redis: Server, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("redis unavailable")
@@ -116,7 +116,7 @@ async def test_redis_is_seen_to_answer_and_not_to(
 
 
 @pytest.mark.parametrize("server", ["httptools"])  # the other one says nothing of it to anybody
-async def test_what_is_no_request_is_counted_too(serving: Serving) -> None:
+async def test_malformed_request_is_counted(serving: Serving) -> None:
     async with serving() as client:
         await raw(client, b"nonsense\r\n\r\n")
         samples = await scrape(client)
@@ -134,9 +134,7 @@ async def test_what_is_no_request_is_counted_too(serving: Serving) -> None:
         ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
     ],
 )
-async def test_the_media_type_is_the_one_that_is_asked_for(
-    serving: Serving, accept: str | None, media_type: str
-) -> None:
+async def test_media_type_follows_accept(serving: Serving, accept: str | None, media_type: str) -> None:
     async with serving() as client:
         await client.get(PATH)
         reply = await client.get("/metrics", headers={} if accept is None else {"Accept": accept})
@@ -149,7 +147,7 @@ async def test_the_media_type_is_the_one_that_is_asked_for(
     assert "guidsvc_requests" in {family.name for family in families}
 
 
-async def test_nothing_of_clients_or_secrets_is_told(serving: Serving, redis_base: str) -> None:
+async def test_metrics_hold_no_client_data_or_secrets(serving: Serving, redis_base: str) -> None:
     secret = secrets.token_hex(8)
     async with serving(cache_url=f"{redis_base}?client_name={secret}") as client:
         await client.put(PATH, {"user": secret, "metadata": {secret: secret}}, headers={"X-Request-Id": secret})
@@ -163,7 +161,7 @@ async def test_nothing_of_clients_or_secrets_is_told(serving: Serving, redis_bas
     assert ".db" not in text
 
 
-async def test_the_docs_name_every_metric_that_is_served_and_no_other(serving: Serving) -> None:
+async def test_docs_name_exactly_the_served_metrics(serving: Serving) -> None:
     async with serving() as client:
         text = (await client.get("/metrics")).body.decode()
 
@@ -173,7 +171,7 @@ async def test_the_docs_name_every_metric_that_is_served_and_no_other(serving: S
     assert {name.removesuffix("_bucket") for name in re.findall(r"(?:guidsvc|process)_\w+", alerted)} <= told
 
 
-def test_names_are_as_prometheus_has_them() -> None:
+def test_metric_names_follow_prometheus() -> None:
     for told in METRICS:
         assert re.fullmatch(r"guidsvc(_[a-z]+)+", told.name)
         assert told.name.endswith("_total") == (told.kind == "counter"), told.name

@@ -18,9 +18,7 @@ async def total(client: Client) -> int:
     return int(reply.json["total"])
 
 
-async def test_a_batch_of_a_thousand_creations_against_a_quota_of_a_hundred_leaves_a_hundred(
-    serving: Serving, combination: dict[str, str]
-) -> None:
+async def test_batch_of_a_thousand_leaves_the_quota_of_a_hundred(serving: Serving, combination: dict[str, str]) -> None:
     async with serving(**combination, quota=QUOTA) as client:
         operations = [{"op": "put", "user": "a"} for _ in range(1000)]
         for query, created, left in (("?validate_only=true", QUOTA, 0), ("", QUOTA, QUOTA), ("", 0, QUOTA)):
@@ -32,7 +30,7 @@ async def test_a_batch_of_a_thousand_creations_against_a_quota_of_a_hundred_leav
 
 
 @pytest.mark.parametrize("server", ["httptools"])
-async def test_of_concurrent_requests_as_many_are_told_as_created_as_are_left(serving: Serving, server: str) -> None:
+async def test_concurrent_requests_report_only_stored_creations(serving: Serving, server: str) -> None:
     async with serving(quota=20) as client:
         bodies = [("PUT" if place % 2 else "POST") for place in range(200)]
         replies = await asyncio.gather(*(client.ask(method, "/guid", json={"user": "a"}) for method in bodies))

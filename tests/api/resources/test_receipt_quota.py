@@ -85,7 +85,7 @@ async def usage(url: str, owner: str = "") -> ReceiptUsage:
 # Bounds
 
 
-async def test_the_store_counts_the_receipts_of_an_owner_and_of_all(backend: Database, clock: FakeClock) -> None:
+async def test_store_counts_receipts_of_an_owner_and_in_total(backend: Database, clock: FakeClock) -> None:
     idempotency = open_idempotency(backend, clock)
     assert await backend.receipts.usage("") == (0, 0)
     for owner, number in (("a", 3), ("b", 1), ("", 1)):
@@ -98,7 +98,7 @@ async def test_the_store_counts_the_receipts_of_an_owner_and_of_all(backend: Dat
 
 
 @pytest.mark.parametrize("bound", ["owner_bytes", "total_bytes"])
-async def test_at_the_bound_a_new_request_is_refused_before_it_is_done(
+async def test_new_request_at_the_bound_is_rejected_before_execution(
     backend: Database, clock: FakeClock, bound: str
 ) -> None:
     most = 10 * (ANSWER_BYTES + RECEIPT_BYTES)
@@ -131,7 +131,7 @@ async def test_at_the_bound_a_new_request_is_refused_before_it_is_done(
     await idempotency.once(request_of("a", 101), counted)
 
 
-async def test_requests_that_are_forgotten_take_no_room(backend: Database, clock: FakeClock) -> None:
+async def test_expired_receipts_take_no_room(backend: Database, clock: FakeClock) -> None:
     idempotency = open_idempotency(backend, clock, owner_bytes=2 * RECEIPT_BYTES + ANSWER_BYTES)
 
     async def refused(_: GuidFactory | None) -> bytes:
@@ -144,7 +144,7 @@ async def test_requests_that_are_forgotten_take_no_room(backend: Database, clock
     await idempotency.once(request_of("a", 50), work)
 
 
-async def test_room_is_counted_anew_when_the_clock_was_set_back(backend: Database, clock: FakeClock) -> None:
+async def test_room_is_recounted_after_clock_goes_back(backend: Database, clock: FakeClock) -> None:
     """Else a budget that was full would stay so for as long as the clock was ahead."""
     idempotency = open_idempotency(backend, clock, owner_bytes=2 * RECEIPT_BYTES + ANSWER_BYTES)
     await idempotency.once(request_of("a", 0), work)
@@ -155,13 +155,13 @@ async def test_room_is_counted_anew_when_the_clock_was_set_back(backend: Databas
     await idempotency.once(request_of("a", 2), work)
 
 
-def test_what_is_packed_is_unpacked() -> None:
+def test_packed_response_can_be_unpacked() -> None:
     for text in (b"[]", b"x" * 5_000_000, os.urandom(40_000).hex().encode(), "Zürich🜁".encode() * 1000):
         assert unpack(pack(text)) == text
     assert len(pack(b"x" * 5_000_000)) < MAX_ANSWER_BYTES
 
 
-async def test_at_the_bound_the_problem_says_how_to_go_on(serving: Serving) -> None:
+async def test_problem_at_the_bound_says_how_to_continue(serving: Serving) -> None:
     async with serving(receipt_bytes_per_owner=8 * 1024) as client:
         for number in range(100):
             reply = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": f"{number}"})
@@ -180,7 +180,7 @@ async def test_at_the_bound_the_problem_says_how_to_go_on(serving: Serving) -> N
 # What is kept
 
 
-async def test_what_only_reads_leaves_no_receipt(guarded: Guarded) -> None:
+async def test_read_only_request_leaves_no_receipt(guarded: Guarded) -> None:
     """Nor what may not write, nor what only validates; the key is taken all the same."""
     writer, reader = await guarded.asker(), await guarded.asker(scopes="read")
     await writer.ask("PUT", f"/guid/{GUID}", json={"user": USER, "metadata": {"x": "x" * 16_000}})
@@ -201,7 +201,7 @@ async def test_what_only_reads_leaves_no_receipt(guarded: Guarded) -> None:
     assert refused.status == 400, "a key that is none is refused all the same"
 
 
-async def test_of_a_large_answer_the_records_are_not_kept(client: Client, combination: dict[str, str]) -> None:
+async def test_receipt_of_large_response_omits_the_records(client: Client, combination: dict[str, str]) -> None:
     operations = [{"user": USER, "metadata": {"noise": os.urandom(1500).hex()}} for _ in range(200)]
     first, again = [await client.post(BATCH, {"operations": operations}, headers=KEY) for _ in range(2)]
 
@@ -215,7 +215,7 @@ async def test_of_a_large_answer_the_records_are_not_kept(client: Client, combin
     assert (await usage(combination["store_url"])).answer_bytes <= MAX_ANSWER_BYTES
 
 
-async def test_a_batch_that_changed_nothing_leaves_its_key_free(client: Client) -> None:
+async def test_batch_without_changes_frees_its_key(client: Client) -> None:
     document: dict[str, Any] = {
         "operations": [{"op": "delete", "guid": GUID}, {"user": ""}, {"op": "get", "guid": GUID}]
     }
@@ -226,7 +226,7 @@ async def test_a_batch_that_changed_nothing_leaves_its_key_free(client: Client) 
     assert [result["status"] for result in again.json["results"]] == [204, 400, 404]
 
 
-async def test_a_put_that_found_all_as_it_should_be_is_not_done_again(client: Client) -> None:
+async def test_put_without_change_is_not_repeated(client: Client) -> None:
     document: dict[str, Any] = {"operations": [{"guid": GUID, "user": USER}]}
     await client.put(f"/guid/{GUID}", {"user": USER})
     first = await client.post(BATCH, document, headers=KEY)
@@ -239,7 +239,7 @@ async def test_a_put_that_found_all_as_it_should_be_is_not_done_again(client: Cl
 # Whose they are
 
 
-async def test_an_answer_is_replayed_to_the_same_owner_and_scopes_alone(guarded: Guarded) -> None:
+async def test_replay_needs_the_same_owner_and_scopes(guarded: Guarded) -> None:
     """To another key of the same rights too, but to none with other rights."""
     alice = await guarded.asker("alice")
     await alice.ask("PUT", f"/guid/{GUID}", json={"user": "SECRET"})
@@ -256,7 +256,7 @@ async def test_an_answer_is_replayed_to_the_same_owner_and_scopes_alone(guarded:
 
 
 @pytest.mark.parametrize("scopes", ["read", "delete"])
-async def test_what_was_refused_is_not_replayed_to_one_that_may(guarded: Guarded, scopes: str) -> None:
+async def test_rejection_is_not_replayed_to_a_permitted_caller(guarded: Guarded, scopes: str) -> None:
     document = {"operations": [{"user": USER}]}
     low, high = await guarded.asker("ops", scopes), await guarded.asker("ops", "write")
     refused = await low.ask("POST", BATCH, json=document, headers=KEY)
@@ -295,7 +295,7 @@ async def sent_again(client: Client, document: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("count", [1, 200])
-async def test_a_batch_that_was_cut_off_and_is_sent_again_is_done_once(serving: Serving, count: int) -> None:
+async def test_interrupted_batch_is_executed_once_on_retry(serving: Serving, count: int) -> None:
     document = {"operations": [{"user": f"u{number}"} for number in range(1000)]}
     async with serving() as client:
         await cut_off(client, document, count)
@@ -305,7 +305,7 @@ async def test_a_batch_that_was_cut_off_and_is_sent_again_is_done_once(serving: 
         assert await total(client) == 1000
 
 
-async def test_a_batch_of_named_guids_that_was_cut_off_is_not_done_again_over_others(serving: Serving) -> None:
+async def test_interrupted_batch_of_named_guids_is_not_repeated(serving: Serving) -> None:
     guids = [f"{number:032X}" for number in range(1000)]
     document = {"operations": [{"guid": guid, "user": "batch"} for guid in guids]}
     async with serving() as client:
@@ -318,7 +318,7 @@ async def test_a_batch_of_named_guids_that_was_cut_off_is_not_done_again_over_ot
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-async def test_a_create_that_was_cut_off_at_any_moment_is_done_once(serving: Serving, method: str) -> None:
+async def test_creation_interrupted_at_any_point_is_executed_once(serving: Serving, method: str) -> None:
     async with serving() as client:
         for number in range(40):
             _, writer = await asyncio.open_connection("127.0.0.1", client.port)
@@ -338,7 +338,7 @@ async def test_a_create_that_was_cut_off_at_any_moment_is_done_once(serving: Ser
         assert await total(client) == 40
 
 
-async def test_a_client_that_stays_is_answered_as_one_that_went(serving: Serving) -> None:
+async def test_staying_client_gets_the_same_response_as_a_leaving_one(serving: Serving) -> None:
     document = {"operations": [{"user": f"u{number}"} for number in range(300)]}
     body = json.dumps(document).encode()
     head = f"POST {BATCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"

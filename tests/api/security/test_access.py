@@ -31,14 +31,14 @@ async def guarded(serving: Serving, combination: dict[str, str], clock: FakeCloc
         yield Guarded(client, combination["store_url"], clock)
 
 
-async def test_who_shows_no_key_is_told_how_to(guarded: Guarded) -> None:
+async def test_request_without_key_is_told_how_to_authenticate(guarded: Guarded) -> None:
     """401, and the scheme that is taken; nothing is told of what there is."""
     for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
         reply = await guarded.client.ask(method, PATH)
         assert (reply.status, reply.headers["WWW-Authenticate"]) == (401, 'Bearer realm="guidsvc"')
 
 
-async def test_a_key_opens_what_its_scopes_say(guarded: Guarded) -> None:
+async def test_key_permits_what_its_scopes_allow(guarded: Guarded) -> None:
     """Of one owner: one writes, one reads, one deletes, and none does what another may."""
     askers = {scope: await guarded.asker(scopes=scope) for scope in ("read", "write", "delete")}
     needs = {"PUT": "write", "GET": "read", "HEAD": "read", "PATCH": "write", "DELETE": "delete"}
@@ -52,7 +52,7 @@ async def test_a_key_opens_what_its_scopes_say(guarded: Guarded) -> None:
         assert (await askers[needed].ask(method, PATH, json=body)).status < 300
 
 
-async def test_anothers_record_is_as_if_it_were_not_there(guarded: Guarded) -> None:
+async def test_record_of_another_owner_seems_absent(guarded: Guarded) -> None:
     """To read, to change and to delete; whether the record is in a cache or not; conditions tell nothing of it."""
     alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
     made = await alice.ask("PUT", PATH, json=BODY)
@@ -79,7 +79,7 @@ async def test_anothers_record_is_as_if_it_were_not_there(guarded: Guarded) -> N
     assert (await alice.ask("GET", PATH)).json == made.json
 
 
-async def test_keys_of_one_owner_share_and_an_admin_sees_all(guarded: Guarded) -> None:
+async def test_keys_of_one_owner_share_and_admin_sees_all(guarded: Guarded) -> None:
     """And what an admin changes stays its owner's."""
     alice, again, admin = (
         await guarded.asker("alice"),
@@ -92,7 +92,7 @@ async def test_keys_of_one_owner_share_and_an_admin_sees_all(guarded: Guarded) -
     assert (await alice.ask("GET", PATH)).json["user"] == "c"
 
 
-async def test_a_list_holds_ones_own(guarded: Guarded) -> None:
+async def test_list_holds_only_own_records(guarded: Guarded) -> None:
     """A page, its total, a stream, and one by user; an admin's holds all."""
     alice, bob, admin = await guarded.asker("alice"), await guarded.asker("bob"), await guarded.asker("root", "admin")
     for place, asker in enumerate([alice, bob, alice]):
@@ -104,7 +104,7 @@ async def test_a_list_holds_ones_own(guarded: Guarded) -> None:
             assert (len(page.json["items"]), page.json["total"], len(lines.lines)) == (count, count, count)
 
 
-async def test_each_operation_of_a_batch_is_judged(guarded: Guarded) -> None:
+async def test_each_operation_of_a_batch_is_authorized(guarded: Guarded) -> None:
     """By its scope, and by whose the record is."""
     bob, writer = await guarded.asker("bob"), await guarded.asker("alice", "write")
     await bob.ask("PUT", PATH, json=BODY)
@@ -119,7 +119,7 @@ async def test_each_operation_of_a_batch_is_judged(guarded: Guarded) -> None:
     assert (await bob.ask("GET", PATH)).json["user"] == "a"
 
 
-async def test_an_idempotency_key_is_ones_own(guarded: Guarded) -> None:
+async def test_idempotency_key_belongs_to_its_owner(guarded: Guarded) -> None:
     """The same key of another owner is another request."""
     alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
     once = {"Idempotency-Key": "k"}
@@ -132,7 +132,7 @@ async def test_an_idempotency_key_is_ones_own(guarded: Guarded) -> None:
     assert (await bob.ask("GET", f"/guid/{first.json['guid']}")).status == 404
 
 
-async def test_what_is_no_good_key_is_refused(guarded: Guarded) -> None:
+async def test_invalid_key_is_rejected(guarded: Guarded) -> None:
     """Mistyped, unknown, of a wrong secret, another scheme: 401, and that it is invalid."""
     held = await guarded.give()
     assert (await Asker(guarded.client, held).ask("PUT", PATH, json=BODY)).status == 201
@@ -158,7 +158,7 @@ async def test_what_is_no_good_key_is_refused(guarded: Guarded) -> None:
     assert reply.status == 401
 
 
-async def test_one_that_is_revoked_or_expired_is_refused_within_five_seconds(guarded: Guarded) -> None:
+async def test_revoked_or_expired_key_is_rejected_within_five_seconds(guarded: Guarded) -> None:
     """However often it is used meanwhile."""
     revoked, expiring = await guarded.give(), await guarded.give(expire=guarded.clock.seconds + 60)
     for held in (revoked, expiring):
@@ -169,7 +169,7 @@ async def test_one_that_is_revoked_or_expired_is_refused_within_five_seconds(gua
     await until(401, Asker(guarded.client, expiring), PATH)
 
 
-async def test_the_use_of_a_key_is_noted(guarded: Guarded) -> None:
+async def test_use_of_a_key_is_recorded(guarded: Guarded) -> None:
     """Once an hour at most."""
     held = await guarded.give()
     await Asker(guarded.client, held).ask("GET", PATH)
@@ -179,7 +179,7 @@ async def test_the_use_of_a_key_is_noted(guarded: Guarded) -> None:
     assert key.used == guarded.clock.now
 
 
-async def test_health_and_what_tells_of_the_service_are_open(guarded: Guarded) -> None:
+async def test_health_and_descriptions_need_no_key(guarded: Guarded) -> None:
     """Metrics are for admins."""
     for path in ("/livez", "/readyz", "/version", "/openapi.json", "/docs", "/problems/unauthorized", "/"):
         assert (await guarded.client.get(path)).status == 200
@@ -189,7 +189,7 @@ async def test_health_and_what_tells_of_the_service_are_open(guarded: Guarded) -
     assert (await admin.ask("GET", "/metrics")).status == 200
 
 
-async def test_a_failed_log_in_takes_as_long_as_any_other(guarded: Guarded) -> None:
+async def test_failed_login_takes_as_long_as_any_other(guarded: Guarded) -> None:
     """The same time for a wrong secret and for an unknown id: none is answered before it."""
     held = await guarded.give()
     _, unknown = keys.generate("alice", SCOPES, 0)
@@ -199,7 +199,7 @@ async def test_a_failed_log_in_takes_as_long_as_any_other(guarded: Guarded) -> N
         assert asyncio.get_running_loop().time() - begun >= 0.045
 
 
-async def test_one_who_asks_too_often_is_told_when_to_ask_again(
+async def test_rate_limited_caller_is_told_when_to_retry(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
     """Each reply says what is left; the limit is the key's, and health is not counted."""
@@ -242,7 +242,7 @@ async def test_read_past_the_cache_is_counted_once(
             assert reply.headers["RateLimit"].startswith(f'"requests";r={left};t='), path
 
 
-async def test_an_address_from_where_log_ins_fail_is_locked_out(
+async def test_failed_logins_lock_out_their_address(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
     """Failures are told to wait, at the same time as any; when the time is over they are failures again."""
@@ -260,7 +260,7 @@ async def test_an_address_from_where_log_ins_fail_is_locked_out(
         assert (await client.get(PATH, headers=wrong)).status == 401
 
 
-async def test_a_good_key_is_let_in_from_an_address_that_is_locked_out(
+async def test_valid_key_is_accepted_from_locked_out_address(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
     """Whether it was used before or not, and while a client behind the same address goes on with a revoked one."""
@@ -293,7 +293,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return looked
 
 
-async def test_what_failures_cost_from_a_locked_out_address_is_bounded(
+async def test_failed_logins_of_locked_out_address_cost_little(
     serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, looked: list[str]
 ) -> None:
     """Of unknown keys so many are looked up in a second; of one and the same key none. Who was let in before, is."""
@@ -326,7 +326,7 @@ async def test_what_failures_cost_from_a_locked_out_address_is_bounded(
         assert len(looked) == 1
 
 
-async def test_a_log_in_is_remembered_once_however_it_is_written(
+async def test_login_is_cached_once_for_all_spellings(
     serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, looked: list[str]
 ) -> None:
     """Or one key would push those of others out of the memory for log-ins, and have them looked up each time."""
@@ -342,7 +342,7 @@ async def test_a_log_in_is_remembered_once_however_it_is_written(
         assert len(looked) == 1
 
 
-async def test_a_token_opens_what_its_scopes_say(
+async def test_token_permits_what_its_scopes_allow(
     serving: Serving, combination: dict[str, str], clock: FakeClock, tmp_path: Path
 ) -> None:
     """Its owner shares with keys of the same name, if that is set; one that has expired is refused at once."""
@@ -366,7 +366,7 @@ async def test_a_token_opens_what_its_scopes_say(
                 await asyncio.sleep(0.05)
 
 
-async def test_by_choosing_a_subject_nobody_becomes_the_owner_of_a_key(
+async def test_token_subject_cannot_impersonate_a_key_owner(
     serving: Serving, sqlite_url: str, clock: FakeClock, tmp_path: Path
 ) -> None:
     """The owner of a token carries its issuer, and shares with a key only if an admin names its owner so."""
@@ -383,9 +383,7 @@ async def test_by_choosing_a_subject_nobody_becomes_the_owner_of_a_key(
         assert (await alice.ask("GET", "/guid/" + "A" * 32)).status == 404
 
 
-async def test_a_token_that_names_an_unknown_key_is_refused_and_noted(
-    serving: Serving, clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_token_of_unknown_key_is_rejected_and_logged(serving: Serving, clock: FakeClock, tmp_path: Path) -> None:
     """On every way that a request takes: any client can send one, and honest ones do while keys are rotated."""
     jwks, audit_log = tmp_path / "jwks.json", tmp_path / "audit.log"
     jwks.write_bytes(key_set(EC.jwk()))
@@ -403,7 +401,7 @@ async def test_a_token_that_names_an_unknown_key_is_refused_and_noted(
 
 
 @pytest.mark.parametrize("path", ["/guid", PATH])
-async def test_who_fails_to_log_in_takes_no_place_from_others(
+async def test_failed_logins_take_no_slots_from_others(
     serving: Serving, sqlite_url: str, path: str, clock: FakeClock
 ) -> None:
     """Though it takes its time until that is told."""

@@ -171,7 +171,7 @@ async def refused(world: World) -> dict[str, dict[str, str]]:
     return {what: {"Authorization": text} for what, text in shown.items()} | {"none": {}}
 
 
-async def test_without_a_good_key_nothing_opens_but_what_is_open(world: World) -> None:
+async def test_only_open_operations_work_without_valid_key(world: World) -> None:
     """With none, and with what is malformed, unknown, revoked or expired: 401, and nothing is changed."""
     before, shown = await world.state(), await refused(world)
     answered = await asyncio.gather(*map(world.ask_all, shown.values()))
@@ -180,7 +180,7 @@ async def test_without_a_good_key_nothing_opens_but_what_is_open(world: World) -
     assert await world.state() == before
 
 
-async def test_a_key_opens_what_its_scopes_take_and_nothing_else(world: World) -> None:
+async def test_key_permits_exactly_the_operations_of_its_scopes(world: World) -> None:
     """With every set of scopes that there is, of the victim itself: 403 to all else, and nothing is changed by it."""
     before = await world.state()
     held = {scopes: await world.give("alice", scopes) for scopes in SUBSETS}
@@ -213,7 +213,7 @@ FAILING = [{"op": op, "guid": GUID} | more
 OPERATIONS_OF_A_BATCH = [*FAILING, {"guid": GUID}, {"guid": GUID, "expire": 4102444801}]
 
 
-async def test_without_the_scope_read_a_key_is_shown_nothing_that_others_wrote(world: World) -> None:
+async def test_key_without_read_scope_sees_no_records_of_others(world: World) -> None:
     """By no change, whether it changes something, nothing, or fails; alone, in batches, and validated only."""
     for scopes in SUBSETS:
         asker, seen = await world.asker("alice", scopes), []
@@ -230,7 +230,7 @@ async def test_without_the_scope_read_a_key_is_shown_nothing_that_others_wrote(w
             assert 412 in {reply.status for reply in seen}
 
 
-async def test_a_creation_is_answered_with_the_record_though_the_key_may_not_read(world: World) -> None:
+async def test_creation_returns_the_record_even_without_read_scope(world: World) -> None:
     writer = await world.asker("alice", "write")
     for method, path in (("PUT", f"/guid/{'F' * 32}"), ("POST", "/guid")):
         reply = await writer.ask(method, path, json=RECORD)
@@ -242,7 +242,7 @@ async def test_a_creation_is_answered_with_the_record_though_the_key_may_not_rea
     assert (await writer.ask("PUT", f"/guid/{'F' * 32}", json={}, headers={"If-Match": '"1"'})).headers["ETag"]
 
 
-async def test_dry_run_tells_no_guess_of_what_others_wrote(world: World) -> None:
+async def test_dry_run_confirms_no_guess_of_stored_values(world: World) -> None:
     """Whether an update would change something is nobody's business who may not read the record."""
     await Asker(world.client, world.alice).ask("PUT", f"/guid/{'E' * 32}", json={"user": "right"})
     for scopes in ("write", "read write"):
@@ -254,7 +254,7 @@ async def test_dry_run_tells_no_guess_of_what_others_wrote(world: World) -> None
         assert (results[0] == results[1]) is (scopes == "write")
 
 
-async def test_each_operation_of_a_batch_takes_its_scope(world: World) -> None:
+async def test_each_operation_of_a_batch_needs_its_scope(world: World) -> None:
     """With every set of scopes: 403 in the result of each that it does not take."""
     for scopes in SUBSETS:
         had, asker = scopes.split(), await world.asker("alice", scopes)
@@ -267,7 +267,7 @@ async def test_each_operation_of_a_batch_takes_its_scope(world: World) -> None:
         ], scopes
 
 
-async def test_what_is_anothers_is_not_there(world: World) -> None:
+async def test_record_of_another_owner_seems_absent(world: World) -> None:
     """To one who may do the same with what is its own; and nothing of it is told or changed."""
     before = await world.state()
     replies = await world.ask_all(world.bob.headers)
@@ -280,7 +280,7 @@ async def test_what_is_anothers_is_not_there(world: World) -> None:
     assert await world.state() == before
 
 
-async def test_an_admin_alone_sees_and_filters_by_owners(world: World) -> None:
+async def test_only_admin_sees_and_filters_by_owner(world: World) -> None:
     """In single records, pages, lines and results of a batch; whose are another's, or their own."""
     admin, lines = await world.asker("ops", "admin"), {"Accept": "application/x-ndjson"}
     assert (await Asker(world.client, world.bob).ask("POST", "/guid", json=RECORD)).status == 201
@@ -316,7 +316,7 @@ async def test_an_admin_alone_sees_and_filters_by_owners(world: World) -> None:
     assert (await admin.ask("GET", f"/guid?owner={'x' * 257}")).status == 400
 
 
-async def test_a_method_that_is_not_served_is_refused_to_all(world: World) -> None:
+async def test_unsupported_method_is_rejected_for_all_callers(world: World) -> None:
     """405 at every path, with a key or without, and nothing is changed."""
     before = await world.state()
     for route in ROUTES:

@@ -67,7 +67,7 @@ async def ended(guarded: Guarded, held: Held, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired", "other scopes"])
-async def test_a_batch_of_lines_ends_with_the_key(
+async def test_line_batch_ends_when_its_key_is_revoked(
     serving: Serving, sqlite_url: str, clock: FakeClock, how: str
 ) -> None:
     async with serving(access="keys", login_limit="") as client:
@@ -88,7 +88,7 @@ async def test_a_batch_of_lines_ends_with_the_key(
         assert await made(other, "after") == 0
 
 
-async def test_a_batch_of_lines_ends_with_the_token(
+async def test_line_batch_ends_when_its_token_expires(
     serving: Serving, sqlite_url: str, clock: FakeClock, tmp_path: Path
 ) -> None:
     jwks = tmp_path / "jwks.json"
@@ -113,7 +113,7 @@ async def test_a_batch_of_lines_ends_with_the_token(
         assert await made(other, "after") == 0
 
 
-async def test_a_stream_of_a_key_that_has_ended_breaks_off(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
+async def test_stream_breaks_off_when_its_key_ends(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
     """It never looks whole, and shows nothing that was made after the end."""
     async with serving(access="keys", login_limit="") as client:
         guarded = Guarded(client, sqlite_url, clock)
@@ -144,7 +144,7 @@ async def test_a_stream_of_a_key_that_has_ended_breaks_off(serving: Serving, sql
 
 
 @pytest.mark.parametrize("error", [Unauthorized("The key has ended.", invalid=True), StoreUnavailable("no")], ids=repr)
-async def test_the_rest_of_a_document_is_refused(error: Exception) -> None:
+async def test_rest_of_a_document_is_rejected_after_its_key_ends(error: Exception) -> None:
     """Operation by operation, and what was done before has its result."""
 
     class Idle:
@@ -190,7 +190,7 @@ LATE = [
 
 
 @pytest.mark.parametrize(("method", "path", "body"), LATE)
-async def test_a_body_that_comes_after_the_key_has_ended_is_refused(
+async def test_body_received_after_its_key_ends_is_rejected(
     serving: Serving, sqlite_url: str, clock: FakeClock, method: str, path: str, body: bytes
 ) -> None:
     """Its head was let in; the rest may come up to `--body-timeout` later, and changes nothing then."""

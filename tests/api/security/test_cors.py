@@ -34,7 +34,7 @@ def preflight(origin: str, method: str = "PUT") -> Mapping[str, str]:
 
 
 @pytest.mark.parametrize("origin", [A, B])
-async def test_a_page_that_is_named_may_use_the_methods_of_a_path(serving: Serving, origin: str) -> None:
+async def test_allowed_origin_may_use_the_methods_of_a_path(serving: Serving, origin: str) -> None:
     async with serving(cors_origins=BOTH) as client:
         for path, methods in ((AT, {"GET", "PUT", "PATCH", "DELETE"}), ("/guid", {"GET", "POST"}), ("/livez", {"GET"})):
             reply = await client.ask("OPTIONS", path, headers=preflight(origin))
@@ -70,7 +70,7 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize("origin", [A, B])
-async def test_what_a_page_that_is_named_asks_it_may_read(serving: Serving, origin: str) -> None:
+async def test_allowed_origin_may_read_responses(serving: Serving, origin: str) -> None:
     async with serving(cors_origins=BOTH) as client:
         for method, path, status, headers, body in REQUESTS:
             reply = await client.ask(method, path, headers=headers | {"Origin": origin}, body=body)
@@ -102,7 +102,7 @@ async def test_what_a_page_that_is_named_asks_it_may_read(serving: Serving, orig
         {},
     ],
 )
-async def test_a_page_that_is_not_named_hears_nothing(serving: Serving, given: dict[str, str]) -> None:
+async def test_other_origins_get_no_cors_headers(serving: Serving, given: dict[str, str]) -> None:
     async with serving(cors_origins=BOTH) as client:
         await client.put(AT, {"user": USER})
         asked = {"Access-Control-Request-Method": "PUT"}
@@ -112,7 +112,7 @@ async def test_a_page_that_is_not_named_hears_nothing(serving: Serving, given: d
         assert [told(reply) for reply in replies] == [{}] * 5
 
 
-async def test_where_nobody_is_named_nothing_is_said_to_anybody(serving: Serving) -> None:
+async def test_no_cors_headers_without_allowed_origins(serving: Serving) -> None:
     async with serving() as client:
         for method, path, status, headers, body in REQUESTS:
             reply = await client.ask(method, path, headers=headers | {"Origin": A}, body=body)
@@ -121,7 +121,7 @@ async def test_where_nobody_is_named_nothing_is_said_to_anybody(serving: Serving
         assert told(await client.ask("OPTIONS", AT, headers=preflight(A))) == {}
 
 
-async def test_options_without_a_method_are_no_question_of_a_browser(serving: Serving) -> None:
+async def test_options_without_method_is_no_preflight(serving: Serving) -> None:
     async with serving(cors_origins=A) as client:
         reply = await client.ask("OPTIONS", AT, headers={"Origin": A})
         assert reply.status == 204
@@ -130,7 +130,7 @@ async def test_options_without_a_method_are_no_question_of_a_browser(serving: Se
 
 
 @pytest.mark.parametrize("server", ["httptools"])
-async def test_who_is_no_page_goes_the_short_way_as_ever(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_without_origin_uses_the_fast_path(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """And is told, as by a handler, that the response depends on the origin."""
     handled: list[str | None] = []
     prepare = Handler.prepare
@@ -178,11 +178,11 @@ async def test_who_is_no_page_goes_the_short_way_as_ever(serving: Serving, monke
         *("https://a..example", "https://ä.example", "https://a.example https://b.example", "https://a.example\n"),
     ],
 )
-def test_what_no_browser_calls_an_origin_stops_the_start(origin: str) -> None:
+def test_invalid_origin_stops_the_start(origin: str) -> None:
     with pytest.raises(StartError, match=re.escape("cors_origins: ")):
         Cors([A, origin])
 
 
 @pytest.mark.parametrize("origin", [A, B, "http://localhost:3000", "http://[::1]:8080", "https://xn--4ca.example"])
-def test_what_browsers_call_an_origin_is_taken(origin: str) -> None:
+def test_valid_origin_is_accepted(origin: str) -> None:
     assert Cors([origin]).reply(origin)["Access-Control-Allow-Origin"] == origin

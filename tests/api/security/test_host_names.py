@@ -85,26 +85,26 @@ def misdirected(reply: Reply) -> bool:
 
 
 @pytest.mark.parametrize("host", LOCAL)
-async def test_a_loopback_name_is_served(serving: Serving, host: str) -> None:
+async def test_loopback_name_is_served(serving: Serving, host: str) -> None:
     async with serving(hosts="") as client:
         for path in ("/livez", "/guid"):
             assert (await client.get(path, headers={"Host": host})).status == 200
 
 
 @pytest.mark.parametrize("host", FOREIGN)
-async def test_any_other_name_is_refused(serving: Serving, host: str) -> None:
+async def test_other_host_name_is_rejected(serving: Serving, host: str) -> None:
     async with serving(hosts="") as client:
         for path in ("/livez", f"/guid/{GUID}"):
             assert misdirected(await client.get(path, headers={"Host": host}))
 
 
 @pytest.mark.parametrize("host", [*FOREIGN, *MALFORMED])
-def test_what_is_no_name_at_all_is_none_that_is_accepted(host: str) -> None:
+def test_malformed_host_name_is_rejected(host: str) -> None:
     assert not HostNames([]).has(host)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"])
-async def test_no_path_and_no_method_is_served_under_the_name_of_a_page(serving: Serving, method: str) -> None:
+async def test_foreign_host_name_is_rejected_for_every_path_and_method(serving: Serving, method: str) -> None:
     page = {"Host": f"{EVIL}:8888", "Origin": f"http://{EVIL}:8888", "Sec-Fetch-Site": "same-origin"}
     async with serving(hosts="", public_metrics=True, cors_origins=f"http://{EVIL}:8888") as client:
         for path in [*PATHS, "*"] if method == "OPTIONS" else PATHS:
@@ -115,7 +115,7 @@ async def test_no_path_and_no_method_is_served_under_the_name_of_a_page(serving:
         assert (await client.get(f"/guid/{GUID}")).status == 404, "nothing was written"
 
 
-async def test_a_name_is_judged_on_every_way_that_a_read_takes(serving: Serving) -> None:
+async def test_host_name_is_checked_on_every_read_path(serving: Serving) -> None:
     """From the cache, by the parser, and from the bytes that are remembered; also while reads of others are."""
     async with serving(hosts="") as client:
         await client.put(f"/guid/{GUID}", {"user": "x"})
@@ -126,7 +126,7 @@ async def test_a_name_is_judged_on_every_way_that_a_read_takes(serving: Serving)
 
 
 @pytest.mark.parametrize(("authority", "status"), [("localhost:8888", 200), ("127.0.0.1", 200), (EVIL, 421), ("", 421)])
-async def test_the_authority_of_an_absolute_target_is_judged_too(serving: Serving, authority: str, status: int) -> None:
+async def test_authority_of_absolute_target_is_checked_too(serving: Serving, authority: str, status: int) -> None:
     async with serving(hosts="") as client:
         for path in ("/livez", "/guid?limit=1", "?x=1" if status == 421 else "/"):
             reply = await ask(client, f"GET http://{authority}{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -141,7 +141,7 @@ async def test_http_1_0_needs_no_host(serving: Serving) -> None:
         assert misdirected(await ask(client, f"GET /livez HTTP/1.0\r\nHost: {EVIL}\r\n\r\n".encode()))
 
 
-async def test_names_of_the_settings_are_served_beside_loopback_names(serving: Serving) -> None:
+async def test_configured_names_are_served_beside_loopback(serving: Serving) -> None:
     async with serving(hosts="registry.example, 10.0.0.5,[2001:db8::1]") as client:
         for host in ("registry.example", "Registry.Example:80", "10.0.0.5", "[2001:DB8::1]:8888", "localhost"):
             assert (await client.get("/livez", headers={"Host": host})).status == 200
@@ -149,7 +149,7 @@ async def test_names_of_the_settings_are_served_beside_loopback_names(serving: S
             assert misdirected(await client.get("/livez", headers={"Host": host}))
 
 
-async def test_where_keys_are_demanded_any_name_is_served_unless_some_are_listed(
+async def test_any_host_name_is_served_where_keys_are_required(
     serving: Serving, sqlite_url: str, clock: FakeClock
 ) -> None:
     """A page has no key. Behind a proxy the service does not know its names."""
@@ -176,17 +176,17 @@ async def test_where_keys_are_demanded_any_name_is_served_unless_some_are_listed
         ({"unix_socket": "s", "hosts": "a"}, ["a"]),
     ],
 )
-def test_which_names_are_judged_depends_on_who_can_reach_it(settings: dict[str, str], names: list[str] | None) -> None:
+def test_checked_names_depend_on_the_listening_address(settings: dict[str, str], names: list[str] | None) -> None:
     assert accepted_hosts(Settings(_env_file=None, **settings)) == names  # type: ignore[call-arg, arg-type]
 
 
 @pytest.mark.parametrize("name", ["http://a", "a:80", "a/b", "*", "a..b", "ä", ".a"])
-def test_what_is_no_name_stops_the_start(name: str) -> None:
+def test_invalid_host_name_setting_stops_the_start(name: str) -> None:
     with pytest.raises(StartError, match=r"^hosts: "):
         HostNames([name])
 
 
-def test_a_long_name_is_judged_in_linear_time() -> None:
+def test_long_host_name_is_checked_in_linear_time() -> None:
     names = HostNames(["a.example"])
     begun = process_time()
     for host in ("a." * 30_000, "a" * 60_000, "-" * 60_000, "127." * 15_000, "localhost." * 6_000):
@@ -195,7 +195,7 @@ def test_a_long_name_is_judged_in_linear_time() -> None:
     assert process_time() - begun < 1.0
 
 
-async def test_over_a_unix_socket_any_name_is_served(serving: Serving, tmp_path: Path) -> None:
+async def test_any_host_name_is_served_over_a_unix_socket(serving: Serving, tmp_path: Path) -> None:
     socket = tmp_path / "s"
     async with serving(unix_socket=str(socket), hosts=""):
         reader, writer = await asyncio.open_unix_connection(str(socket))

@@ -225,7 +225,7 @@ def assert_none(text: str, *secrets: str) -> None:
     assert found == []
 
 
-def test_no_secret_is_told(secretive: Secretive) -> None:
+def test_responses_and_logs_hold_no_secret(secretive: Secretive) -> None:
     """Good requests, bad ones, and what is no request; a fault (500), and a store that is down (503)."""
     it = secretive
     assert it.ask("PUT", f"/guid/{GUID}", it.alice, RECORD).status == 201

@@ -66,7 +66,7 @@ async def replies(client: Client, headers: Mapping[str, str] | None = None) -> l
     return found
 
 
-async def test_every_reply_is_what_its_type_says_and_tells_no_version(serving: Serving) -> None:
+async def test_replies_forbid_sniffing_and_hide_the_version(serving: Serving) -> None:
     async with serving() as client:
         for request, reply in await replies(client):
             assert reply.headers.get_list("X-Content-Type-Options") == ["nosniff"], request
@@ -75,7 +75,7 @@ async def test_every_reply_is_what_its_type_says_and_tells_no_version(serving: S
             assert STRICT not in reply.headers, request
 
 
-async def test_only_what_is_the_same_for_all_may_be_kept_by_others(serving: Serving) -> None:
+async def test_only_public_replies_are_publicly_cacheable(serving: Serving) -> None:
     async with serving() as client:
         for request, reply in await replies(client):
             kept = reply.headers["Cache-Control"]
@@ -85,7 +85,7 @@ async def test_only_what_is_the_same_for_all_may_be_kept_by_others(serving: Serv
                 assert kept in {"no-store", "private, no-cache"}, request
 
 
-async def test_every_page_may_load_nothing_and_be_framed_by_nobody(serving: Serving) -> None:
+async def test_every_page_forbids_loading_and_framing(serving: Serving) -> None:
     async with serving() as client:
         pages = [reply for _, reply in await replies(client, {"Accept": "text/html"}) if b"<html" in reply.body]
         assert len(pages) == 2
@@ -100,7 +100,7 @@ async def test_every_page_may_load_nothing_and_be_framed_by_nobody(serving: Serv
     ("proxies", "scheme", "strict"),
     [("127.0.0.1", "https", True), ("127.0.0.1", "http", False), ("10.0.0.1", "https", False), ("", "https", False)],
 )
-async def test_whom_a_trusted_proxy_speaks_tls_with_is_told_to_keep_to_it(
+async def test_hsts_is_sent_to_tls_clients_of_a_trusted_proxy(
     serving: Serving, proxies: str, scheme: str, *, strict: bool
 ) -> None:
     async with serving(trusted_proxies=proxies) as client:
@@ -108,7 +108,7 @@ async def test_whom_a_trusted_proxy_speaks_tls_with_is_told_to_keep_to_it(
             assert reply.headers.get_list(STRICT) == ["max-age=31536000"] * strict, request
 
 
-async def test_over_tls_every_reply_says_to_keep_to_it(serving: Serving, certificate: Certificate, server: str) -> None:
+async def test_every_tls_reply_has_hsts(serving: Serving, certificate: Certificate, server: str) -> None:
     async with serving(**certificate.settings) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=certificate.trusting())
         for request in [Request(201, "PUT", AT, body=b'{"user": "y"}'), *REQUESTS]:
@@ -131,7 +131,7 @@ async def test_over_tls_every_reply_says_to_keep_to_it(serving: Serving, certifi
 
 
 @pytest.mark.parametrize("server", ["httptools"])
-async def test_over_tls_who_is_one_too_many_is_told_so_too(
+async def test_tls_connection_over_the_limit_gets_hsts_too(
     serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("too many connections")
@@ -147,7 +147,7 @@ async def test_over_tls_who_is_one_too_many_is_told_so_too(
 
 @pytest.mark.parametrize("secure", [True, False])
 @pytest.mark.parametrize("given", [None, "mine"])
-async def test_a_refusal_for_lack_of_room_protects_like_any_reply(
+async def test_rejection_at_capacity_has_the_security_headers(
     given: str | None, expected_logs: ExpectedLogs, *, secure: bool
 ) -> None:
     expected_logs.add("overload")

@@ -27,11 +27,11 @@ async def place() -> AsyncIterator[Place]:
         yield served
 
 
-async def test_what_is_there_is_fetched(place: Place) -> None:
+async def test_document_is_fetched(place: Place) -> None:
     assert await fetch(place.url, MOST) == BODY
 
 
-async def test_nothing_larger_is_taken(place: Place) -> None:
+async def test_oversized_document_is_rejected(place: Place) -> None:
     place.body = b"x" * MOST
     assert await fetch(place.url, MOST) == place.body
     place.body += b"x"
@@ -39,21 +39,21 @@ async def test_nothing_larger_is_taken(place: Place) -> None:
         await fetch(place.url, MOST)
 
 
-async def test_nothing_is_unpacked(place: Place) -> None:
+async def test_compressed_document_is_not_unpacked(place: Place) -> None:
     place.headers, place.body = "Content-Encoding: gzip\r\n", gzip.compress(b"x" * 10 * MOST)
 
     assert await fetch(place.url, MOST) == place.body
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "500 Oops", "304 Not Modified"])
-async def test_another_status_is_told(place: Place, status: str) -> None:
+async def test_unexpected_status_is_reported(place: Place, status: str) -> None:
     place.status = status
     with pytest.raises(OSError, match=status[:3]):
         await fetch(place.url, MOST)
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
-async def test_nobody_is_followed_elsewhere(place: Place, status: str) -> None:
+async def test_redirect_is_not_followed(place: Place, status: str) -> None:
     async with serving_keys(BODY) as other:
         place.status, place.headers = status, f"Location: {other.url}\r\n"
         with pytest.raises(OSError, match=status[:3]):
@@ -61,7 +61,7 @@ async def test_nobody_is_followed_elsewhere(place: Place, status: str) -> None:
         assert (place.asked, other.asked) == (1, 0)
 
 
-async def test_nobody_is_waited_for_long(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_server_is_not_waited_for_long(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "SECONDS", 0.05)
     place.open.clear()
 
@@ -70,7 +70,7 @@ async def test_nobody_is_waited_for_long(place: Place, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("text", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"])
-async def test_what_is_no_answer_is_told(text: bytes) -> None:
+async def test_malformed_response_is_reported(text: bytes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(text)
@@ -81,12 +81,12 @@ async def test_what_is_no_answer_is_told(text: bytes) -> None:
             await fetch(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", MOST)
 
 
-async def test_nobody_there_is_told() -> None:
+async def test_unreachable_server_is_reported() -> None:
     with pytest.raises(OSError, match="refused"):
         await fetch(f"http://127.0.0.1:{free_port()}/", MOST)
 
 
-async def test_a_certificate_must_be_one_that_this_host_trusts(tmp_path: Path, expected_logs: ExpectedLogs) -> None:
+async def test_untrusted_certificate_is_rejected(tmp_path: Path, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("SSL Error")  # which Tornado logs by itself
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

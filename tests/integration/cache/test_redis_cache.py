@@ -103,7 +103,7 @@ def entry(raw: redis.Redis, kind: str = "v") -> str:
     return f"gs:{NAME}:{boot.decode().partition('@')[0]}:{kind}:{GUID}"
 
 
-async def test_a_record_that_was_read_is_served_to_every_process_without_asking_the_store(
+async def test_cached_record_is_served_to_all_processes(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock(), metadata='{"a":1}')
@@ -114,14 +114,14 @@ async def test_a_record_that_was_read_is_served_to_every_process_without_asking_
     assert gated.gets == 1
 
 
-async def test_nothing_negative_is_cached(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
+async def test_absent_record_is_not_cached(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
     assert await cache.get(GUID) is None
     gated.records[GUID] = record(clock())
 
     assert await cache.get(GUID) == gated.records[GUID]
 
 
-async def test_an_entry_lives_no_longer_than_its_record(
+async def test_entry_lives_no_longer_than_its_record(
     cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock(), expire=clock.seconds + 50)
@@ -131,7 +131,7 @@ async def test_an_entry_lives_no_longer_than_its_record(
     assert 40_000 < int(raw.pttl(entry(raw))) <= 50_000
 
 
-async def test_no_entry_lives_longer_than_some_minutes(
+async def test_entry_lives_a_few_minutes_at_most(
     cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock(), expire=clock.seconds + 9 * 86400)
@@ -141,7 +141,7 @@ async def test_no_entry_lives_longer_than_some_minutes(
     assert TIMING.token * 1000 < int(raw.pttl(entry(raw))) <= TIMING.entry * 1000
 
 
-async def test_an_expired_record_is_not_cached(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
+async def test_expired_record_is_not_cached(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
     gated.records[GUID] = record(clock(), expire=clock.seconds)
 
     await cache.get(GUID)
@@ -150,7 +150,7 @@ async def test_an_expired_record_is_not_cached(cache: RedisCache, gated: GatedSt
     await cache.check()
 
 
-async def test_while_one_fills_the_others_ask_the_store_and_leave_it_its_token(
+async def test_concurrent_readers_leave_the_fill_token_to_the_first(
     caches: list[RedisCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())
@@ -168,7 +168,7 @@ async def test_while_one_fills_the_others_ask_the_store_and_leave_it_its_token(
     assert await asyncio.gather(first, *others) == [gated.records[GUID]] * 3
 
 
-async def test_a_write_by_one_process_is_seen_by_the_next_read_of_another(
+async def test_write_is_seen_by_the_next_read_of_another_process(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
@@ -179,7 +179,7 @@ async def test_a_write_by_one_process_is_seen_by_the_next_read_of_another(
     assert await caches[1].get(GUID) == new
 
 
-async def test_a_read_that_began_before_a_write_never_fills_the_cache_after_it(
+async def test_read_begun_before_a_write_never_fills_after_it(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
@@ -197,7 +197,7 @@ async def test_a_read_that_began_before_a_write_never_fills_the_cache_after_it(
     assert await caches[1].get(GUID) == new
 
 
-async def test_while_a_write_is_under_way_readers_ask_the_store_and_fill_nothing(
+async def test_reads_during_a_write_use_the_store_and_fill_nothing(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
@@ -209,7 +209,7 @@ async def test_while_a_write_is_under_way_readers_ask_the_store_and_fill_nothing
     assert await writer
 
 
-async def test_a_read_that_began_during_a_write_never_fills_the_cache_after_it(
+async def test_read_begun_during_a_write_never_fills_after_it(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
@@ -227,7 +227,7 @@ async def test_a_read_that_began_during_a_write_never_fills_the_cache_after_it(
     assert await caches[1].get(GUID) == new
 
 
-async def test_the_end_of_one_write_leaves_the_marker_of_another(
+async def test_end_of_one_write_keeps_the_marker_of_another(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
@@ -244,7 +244,7 @@ async def test_the_end_of_one_write_leaves_the_marker_of_another(
     await second
 
 
-async def test_a_write_that_changed_nothing_leaves_the_key_to_be_cached_again(
+async def test_write_without_change_leaves_the_key_cacheable(
     cache: RedisCache, gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
@@ -257,7 +257,7 @@ async def test_a_write_that_changed_nothing_leaves_the_key_to_be_cached_again(
     assert gated.gets == 1
 
 
-async def test_a_write_that_lost_its_race_leaves_the_key_to_be_cached_again(
+async def test_write_that_lost_its_race_leaves_the_key_cacheable(
     cache: RedisCache, gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
@@ -268,7 +268,7 @@ async def test_a_write_that_lost_its_race_leaves_the_key_to_be_cached_again(
     assert gated.gets == 1
 
 
-async def test_after_a_write_of_unknown_outcome_nothing_is_filled(
+async def test_write_of_unknown_outcome_prevents_fills(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
@@ -282,7 +282,7 @@ async def test_after_a_write_of_unknown_outcome_nothing_is_filled(
     assert await caches[1].get(GUID) is None
 
 
-async def test_an_entry_of_another_guid_is_not_served(
+async def test_entry_of_another_guid_is_not_served(
     cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("corrupt cache entry")
@@ -292,7 +292,7 @@ async def test_an_entry_of_another_guid_is_not_served(
     assert await cache.get(GUID) == gated.records[GUID]
 
 
-async def test_a_connection_that_redis_closed_costs_a_write_nothing(
+async def test_connection_closed_by_redis_costs_a_write_nothing(
     cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
@@ -301,7 +301,7 @@ async def test_a_connection_that_redis_closed_costs_a_write_nothing(
     assert await cache.swap(old, record(clock(), version=clock() + 1))
 
 
-def test_a_connection_that_is_closed_beneath_us_is_made_anew(own_redis: Server, clock: FakeClock) -> None:
+def test_connection_closed_locally_is_reopened(own_redis: Server, clock: FakeClock) -> None:
     async def scenario() -> None:
         gated = GatedStore()
         async with opened(own_redis.port, gated, clock) as cache:
@@ -319,7 +319,7 @@ def test_a_connection_that_is_closed_beneath_us_is_made_anew(own_redis: Server, 
         runner.run(scenario())
 
 
-async def test_scripts_that_redis_forgot_are_loaded_again(
+async def test_forgotten_scripts_are_loaded_again(
     cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
@@ -328,7 +328,7 @@ async def test_scripts_that_redis_forgot_are_loaded_again(
     assert await cache.swap(old, record(clock(), version=clock() + 1))
 
 
-async def test_two_stores_in_one_redis_are_kept_apart(own_redis: Server, clock: FakeClock) -> None:
+async def test_two_stores_in_one_redis_are_separate(own_redis: Server, clock: FakeClock) -> None:
     stores = [GatedStore(), GatedStore()]
     async with (
         opened(own_redis.port, stores[0], clock, name="one") as one,
@@ -344,7 +344,7 @@ async def test_two_stores_in_one_redis_are_kept_apart(own_redis: Server, clock: 
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_an_answer_that_came_while_our_own_loop_was_busy_is_taken(
+def test_reply_received_during_a_busy_loop_is_used(
     own_redis: Server, clock: FakeClock, loop_factory: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     async def scenario() -> None:
@@ -371,7 +371,7 @@ def test_an_answer_that_came_while_our_own_loop_was_busy_is_taken(
 
 
 @pytest.mark.parametrize("timing", [HELD])
-async def test_what_was_read_is_held_in_the_process_for_a_lease(
+async def test_read_record_is_leased_to_the_process(
     cache: RedisCache, gated: GatedStore, own_redis: Server, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN)
@@ -386,7 +386,7 @@ async def test_what_was_read_is_held_in_the_process_for_a_lease(
 
 
 @pytest.mark.parametrize("timing", [replace(HELD, lease=0.3)])
-async def test_a_write_waits_until_no_other_process_holds_what_was(
+async def test_write_waits_for_leases_of_other_processes(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
@@ -402,9 +402,7 @@ async def test_a_write_waits_until_no_other_process_holds_what_was(
 
 
 @pytest.mark.parametrize("timing", [replace(HELD, lease=30.0)])
-async def test_a_write_does_not_wait_for_what_its_own_process_holds(
-    cache: RedisCache, gated: GatedStore, clock: FakeClock
-) -> None:
+async def test_write_does_not_wait_for_its_own_lease(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
     old = gated.records[GUID] = record(clock())
     await cache.get(GUID)
     await settled(cache)
@@ -416,9 +414,7 @@ async def test_a_write_does_not_wait_for_what_its_own_process_holds(
 
 
 @pytest.mark.parametrize("timing", [HELD])
-async def test_what_is_held_is_held_no_longer_than_its_record_lives(
-    cache: RedisCache, gated: GatedStore, clock: FakeClock
-) -> None:
+async def test_lease_is_no_longer_than_its_record_lives(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
     clock.now += 900  # of a second at whose end it expires
     gated.records[GUID] = record(clock(), expire=clock.seconds + 1)
     await cache.get(GUID)
@@ -430,9 +426,7 @@ async def test_what_is_held_is_held_no_longer_than_its_record_lives(
 
 
 @pytest.mark.parametrize("timing", [HELD])
-async def test_a_look_at_the_fence_that_is_old_holds_no_longer(
-    cache: RedisCache, gated: GatedStore, clock: FakeClock
-) -> None:
+async def test_outdated_fence_reading_grants_no_lease(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
     gated.records[GUID] = record(clock())
     await cache.get(GUID)
     await settled(cache)
@@ -445,7 +439,7 @@ async def test_a_look_at_the_fence_that_is_old_holds_no_longer(
 
 
 @pytest.mark.parametrize("timing", [replace(HELD, cool=60.0)])
-async def test_what_is_written_again_and_again_is_held_by_nobody_and_its_writers_need_not_wait(
+async def test_often_written_record_is_not_leased_and_delays_no_write(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())
@@ -460,7 +454,7 @@ async def test_what_is_written_again_and_again_is_held_by_nobody_and_its_writers
         assert time.monotonic() - before < HELD.lease, "it waited for a lease"
 
 
-async def test_a_create_asks_no_cache(
+async def test_creation_skips_the_cache(
     cache: RedisCache, gated: GatedStore, own_redis: Server, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN)
@@ -470,7 +464,7 @@ async def test_a_create_asks_no_cache(
     assert gated.the_fence.mode is Mode.ON
 
 
-async def test_a_write_whose_redis_is_dead_goes_to_the_store_when_nobody_uses_a_cache_any_more(
+async def test_write_goes_to_the_store_once_no_process_uses_dead_redis(
     caches: list[RedisCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN, OFF)
@@ -488,7 +482,7 @@ async def test_a_write_whose_redis_is_dead_goes_to_the_store_when_nobody_uses_a_
     assert [await cache.get(GUID) for cache in caches] == [new, new]
 
 
-async def test_it_is_logged_that_the_cache_is_off_once_it_is_and_not_for_each_write_that_cannot_set_the_fence(
+async def test_cache_is_logged_as_off_once_and_not_for_each_write(
     caches: list[RedisCache], own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN, OFF, "cache fence unreadable")
@@ -509,7 +503,7 @@ async def test_it_is_logged_that_the_cache_is_off_once_it_is_and_not_for_each_wr
         assert len([each for each in logs if OFF in each["event"]]) == len(caches), "one line of each process"
 
 
-async def test_writes_after_the_first_wait_for_nothing_while_redis_is_dead(
+async def test_only_the_first_write_waits_for_dead_redis(
     cache: RedisCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN, OFF)
@@ -522,7 +516,7 @@ async def test_writes_after_the_first_wait_for_nothing_while_redis_is_dead(
     assert time.monotonic() - before < 48 * TIMING.fence_lease
 
 
-async def test_a_redis_that_was_flushed_is_given_a_new_boot(
+async def test_flushed_redis_gets_a_new_boot(
     caches: list[RedisCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(OFF)
@@ -538,7 +532,7 @@ async def test_a_redis_that_was_flushed_is_given_a_new_boot(
     await assert_cached(caches[1], gated, gated.records[GUID])
 
 
-async def test_a_write_under_way_when_redis_is_flushed_is_acknowledged_and_nothing_older_is_read(
+async def test_write_survives_a_flush_without_stale_reads(
     caches: list[RedisCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(OFF)
@@ -554,7 +548,7 @@ async def test_a_write_under_way_when_redis_is_flushed_is_acknowledged_and_nothi
     assert [await cache.get(GUID) for cache in caches] == [new, new]
 
 
-async def test_what_redis_restores_from_disk_is_never_served(
+async def test_entries_restored_from_disk_are_never_served(
     gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs, tmp_path: Path
 ) -> None:
     expected_logs.add(DOWN, OFF)
@@ -581,7 +575,7 @@ async def test_what_redis_restores_from_disk_is_never_served(
             assert await cache.get(GUID) == new
 
 
-async def test_a_silent_redis_costs_one_time_out_and_then_nothing_until_it_answers_again(
+async def test_silent_redis_costs_one_timeout_until_it_answers_again(
     cache: RedisCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN)
@@ -604,7 +598,7 @@ async def test_a_silent_redis_costs_one_time_out_and_then_nothing_until_it_answe
     await assert_cached(cache, gated, gated.records[GUID])
 
 
-async def test_a_redis_that_is_not_there_at_the_start_is_taken_up_when_it_comes(
+async def test_redis_absent_at_the_start_is_used_when_it_comes(
     own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN)
@@ -621,7 +615,7 @@ async def test_a_redis_that_is_not_there_at_the_start_is_taken_up_when_it_comes(
         await assert_cached(cache, gated, new)
 
 
-async def test_a_redis_that_is_full_fills_nothing_and_keeps_its_promise_to_writes(
+async def test_full_redis_fills_nothing_and_keeps_writes_consistent(
     cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
@@ -639,7 +633,7 @@ async def test_a_redis_that_is_full_fills_nothing_and_keeps_its_promise_to_write
     await assert_cached(cache, gated, new)
 
 
-async def test_what_a_full_redis_cannot_lease_is_not_held(
+async def test_full_redis_grants_no_lease(
     own_redis: Server, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())
@@ -657,7 +651,7 @@ async def test_what_a_full_redis_cannot_lease_is_not_held(
 
 
 @pytest.mark.parametrize("value", [b"R", b"Rgarbage", b'R{"guid": 1}', b"R[]"])
-async def test_an_entry_that_is_no_record_is_taken_out_and_the_store_asked(
+async def test_invalid_entry_is_removed_and_the_store_is_read(
     cache: RedisCache,
     gated: GatedStore,
     raw: redis.Redis,
@@ -680,13 +674,13 @@ async def test_an_entry_that_is_no_record_is_taken_out_and_the_store_asked(
 @pytest.mark.parametrize(
     "url", ["redis://host:port", "redis://h/0?socket_timeout=x", "redis://h/0?foo=bar", "redis://h/abc"]
 )
-async def test_a_url_that_makes_no_sense_stops_the_start(url: str) -> None:
+async def test_malformed_url_stops_the_start(url: str) -> None:
     with pytest.raises(StartError, match="cache_url"):
         async with open_link(url, name=NAME, timing=TIMING):
             await turns()
 
 
-async def test_what_is_held_and_decoded_is_bounded_in_bytes(
+async def test_leased_and_decoded_records_are_bounded_in_bytes(
     own_redis: Server, gated: GatedStore, clock: FakeClock
 ) -> None:
     guids = [f"{number:032X}" for number in range(100)]
@@ -706,7 +700,7 @@ async def test_what_is_held_and_decoded_is_bounded_in_bytes(
         assert cache.get_nowait(guids[0]) is WOULD_BLOCK
 
 
-async def test_many_are_read_in_one_step(
+async def test_many_records_are_read_in_one_step(
     cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     guids = [f"{number:032X}" for number in range(20)]
@@ -733,7 +727,7 @@ def counted(cache: RedisCache) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("timing", [HELD])
-async def test_every_read_is_counted_once_by_where_the_record_was(
+async def test_every_read_is_counted_once_by_its_source(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())
@@ -753,7 +747,7 @@ async def test_every_read_is_counted_once_by_where_the_record_was(
 
 
 @pytest.mark.parametrize("is_at_hand", [True, False])
-async def test_without_redis_every_read_is_a_miss_and_counted_once(
+async def test_every_read_without_redis_counts_as_one_miss(
     own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs, is_at_hand: bool
 ) -> None:
     expected_logs.add(DOWN)
@@ -768,7 +762,7 @@ async def test_without_redis_every_read_is_a_miss_and_counted_once(
         assert (cache._meter.up, cache._meter.mode) == (False, "off")
 
 
-async def test_what_is_done_beside_a_request_is_no_part_of_it(
+async def test_background_work_is_not_part_of_its_request(
     cache: RedisCache, gated: GatedStore, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())

@@ -14,7 +14,7 @@ from tests.support.backing_servers import Server, free_port, redis_server
 from tests.support.redis_counters import DOWN, PATIENT, until_up
 
 
-async def test_what_one_process_counts_the_others_see(redis_url: str) -> None:
+async def test_counts_are_shared_by_processes(redis_url: str) -> None:
     async with (
         open_counters(redis_url, timeout_seconds=PATIENT) as one,
         open_counters(redis_url, timeout_seconds=PATIENT) as other,
@@ -27,7 +27,7 @@ async def test_what_one_process_counts_the_others_see(redis_url: str) -> None:
         assert await other.add("b", 1, 60) == 1
 
 
-async def test_a_count_is_forgotten_after_its_time(redis_url: str) -> None:
+async def test_count_expires_after_its_window(redis_url: str) -> None:
     async with open_counters(redis_url, timeout_seconds=PATIENT) as counters:
         assert counters is not None
         await counters.add("a", 3, 60)
@@ -38,18 +38,18 @@ async def test_a_count_is_forgotten_after_its_time(redis_url: str) -> None:
         assert 50_000 < int(raw.pttl("gs:limit:a")) <= 60_000
 
 
-async def test_a_cache_of_one_process_counts_nothing_for_others() -> None:
+async def test_local_cache_has_no_shared_counters() -> None:
     async with open_counters("memory://") as counters:
         assert counters is None
 
 
-async def test_a_url_that_makes_no_sense_stops_the_start() -> None:
+async def test_malformed_url_stops_the_start() -> None:
     with pytest.raises(StartError, match="cache_url"):
         async with open_counters("redis://127.0.0.1/nonsense"):
             pass
 
 
-async def test_it_opens_without_redis_and_finds_it_when_it_comes(tmp_path: Path, own_redis: Server) -> None:
+async def test_counters_open_without_redis_and_connect_later(tmp_path: Path, own_redis: Server) -> None:
     own_redis.kill()
     async with open_counters(
         f"redis://127.0.0.1:{own_redis.port}", timeout_seconds=PATIENT, probe_seconds=0.01
@@ -62,7 +62,7 @@ async def test_it_opens_without_redis_and_finds_it_when_it_comes(tmp_path: Path,
         assert await counters.add("a", 1, 60) == 1
 
 
-async def test_a_dead_redis_is_told_at_once_and_used_again_when_it_is_back(own_redis: Server) -> None:
+async def test_dead_redis_fails_at_once_and_is_used_again_later(own_redis: Server) -> None:
     async with open_counters(
         f"redis://127.0.0.1:{own_redis.port}", timeout_seconds=PATIENT, probe_seconds=0.01
     ) as counters:
@@ -77,7 +77,7 @@ async def test_a_dead_redis_is_told_at_once_and_used_again_when_it_is_back(own_r
         assert await counters.add("a", 1, 60) == 1
 
 
-async def test_a_silent_redis_is_waited_for_once(own_redis: Server) -> None:
+async def test_silent_redis_is_waited_for_once(own_redis: Server) -> None:
     async with open_counters(
         f"redis://127.0.0.1:{own_redis.port}", timeout_seconds=PATIENT, probe_seconds=0.01
     ) as counters:
@@ -95,7 +95,7 @@ async def test_a_silent_redis_is_waited_for_once(own_redis: Server) -> None:
         assert await counters.add("a", 1, 60) in {2, 3}, "what was given up may have been counted"
 
 
-async def test_a_redis_without_memory_counts_nothing(tmp_path: Path) -> None:
+async def test_redis_without_memory_counts_nothing(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--maxmemory", "1", "--maxmemory-policy", "noeviction") as full:
         async with open_counters(f"redis://127.0.0.1:{full.port}", timeout_seconds=PATIENT) as counters:
             assert counters is not None
@@ -103,9 +103,7 @@ async def test_a_redis_without_memory_counts_nothing(tmp_path: Path) -> None:
                 await counters.add("a", 1, 60)
 
 
-async def test_that_redis_does_not_answer_is_told_once(
-    caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
-) -> None:
+async def test_outage_of_redis_is_logged_once(caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs) -> None:
     expected_logs.add(DOWN)
     async with open_counters(f"redis://127.0.0.1:{free_port()}", probe_seconds=0.001) as counters:
         assert counters is not None
@@ -115,7 +113,7 @@ async def test_that_redis_does_not_answer_is_told_once(
     assert caplog.text.count(DOWN) == 1
 
 
-def test_the_reason_of_an_unknown_command_leaves_its_arguments_out(redis_url: str) -> None:
+def test_reason_of_unknown_command_omits_its_arguments(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client, pytest.raises(redis.ResponseError) as caught:
         client.execute_command("RENAMED", "canary")
 

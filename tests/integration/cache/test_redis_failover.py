@@ -84,7 +84,7 @@ async def link(pair: tuple[Client, Client]) -> AsyncIterator[RedisLink]:
         yield opened_link
 
 
-async def test_no_script_takes_a_memory_of_another_history(link: RedisLink, pair: tuple[Client, Client]) -> None:
+async def test_scripts_reject_memory_of_another_history(link: RedisLink, pair: tuple[Client, Client]) -> None:
     one, another = pair
     epoch = (await link.begin_epoch(1)).name
     token = (await link.read(GUID, epoch)).token
@@ -104,7 +104,9 @@ async def test_no_script_takes_a_memory_of_another_history(link: RedisLink, pair
     assert (await link.begin_epoch(1)).name != epoch, "though it is of the same generation"
 
 
-async def test_a_replica_is_no_cache(link: RedisLink, pair: tuple[Client, Client], expected_logs: ExpectedLogs) -> None:
+async def test_replica_is_not_used_as_a_cache(
+    link: RedisLink, pair: tuple[Client, Client], expected_logs: ExpectedLogs
+) -> None:
     expected_logs.add(DOWN)
     one, another = pair
     epoch = (await link.begin_epoch(1)).name
@@ -138,7 +140,7 @@ async def failover_back(one: Client, another: Client) -> None:
 
 
 @pytest.mark.parametrize(("away", "back"), [(replicaof, there_and_back), (failover, failover_back)])
-async def test_what_was_written_before_a_switch_over_and_back_is_read_after_it(  # its fixtures
+async def test_write_is_read_after_a_failover_and_back(  # its fixtures
     pair: tuple[Client, Client],
     gated: GatedStore,
     clock: FakeClock,
@@ -176,7 +178,7 @@ async def read_until(cache: RedisCache, expected: Record) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_a_memory_that_goes_back_otherwise_is_found_at_the_next_look(
+async def test_memory_that_went_back_is_found_at_the_next_check(
     pair: tuple[Client, Client], gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(OFF)
@@ -197,7 +199,7 @@ async def test_a_memory_that_goes_back_otherwise_is_found_at_the_next_look(
         assert await cache.get(GUID) == new
 
 
-async def test_a_memory_that_is_loaded_again_as_it_was_is_used_on(
+async def test_unchanged_memory_is_used_after_a_reload(
     pair: tuple[Client, Client], gated: GatedStore, clock: FakeClock
 ) -> None:
     one, _ = pair

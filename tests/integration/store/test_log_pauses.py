@@ -74,7 +74,7 @@ async def outside_reader(path: Path) -> AsyncIterator[None]:
         yield
 
 
-async def test_searches_that_overlap_do_not_make_the_log_grow(path: Path, clock: FakeClock) -> None:
+async def test_overlapping_searches_do_not_make_the_log_grow(path: Path, clock: FakeClock) -> None:
     async with open_large(path, clock) as (store, large):
         with closing(sqlite3.connect(path)) as outside, outside:
             outside.execute(MANY, {"expire": clock() // 1000 + 3600, "version": clock()})
@@ -95,7 +95,7 @@ async def test_searches_that_overlap_do_not_make_the_log_grow(path: Path, clock:
     assert max(sizes) < 16 * LIMIT
 
 
-async def test_a_search_that_outlasts_the_grace_is_interrupted_and_runs_again(
+async def test_search_that_outlasts_the_grace_is_interrupted_and_reruns(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "GRACE_SECONDS", 0.1)
@@ -126,7 +126,7 @@ async def test_only_searches_wait_for_a_pause(path: Path, clock: FakeClock, monk
         assert store.files.wal_bytes() <= LIMIT
 
 
-async def test_a_reader_outside_delays_a_search_for_a_limited_time_and_then_less_often(
+async def test_outside_reader_delays_a_search_briefly_then_less_often(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "BETWEEN_SECONDS", TEST_SECONDS)

@@ -77,7 +77,7 @@ async def store(commands: Commands, mongo_url: str) -> AsyncIterator[MongoStore]
         yield opened
 
 
-async def test_writes_are_acknowledged_by_a_majority_with_its_journal_and_can_be_retried(
+async def test_writes_need_journaled_majority_and_are_retryable(
     store: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
     old, new = record(clock()), record(clock(), version=clock() + 1)
@@ -91,7 +91,7 @@ async def test_writes_are_acknowledged_by_a_majority_with_its_journal_and_can_be
     assert len(commands.named("insert") + commands.named("update") + commands.named("delete")) == 3
 
 
-async def test_a_url_cannot_weaken_what_a_write_promises(mongo_url: str, commands: Commands, clock: FakeClock) -> None:
+async def test_url_cannot_weaken_write_guarantees(mongo_url: str, commands: Commands, clock: FakeClock) -> None:
     async with open_mongo(f"{mongo_url}?w=0&journal=false&retryWrites=false&readPreference=secondary") as store:
         assert await store.records.swap(None, record(clock()))
         await store.fence.read()
@@ -105,9 +105,7 @@ async def test_a_url_cannot_weaken_what_a_write_promises(mongo_url: str, command
     assert commands.named("find")[0]["readConcern"]["level"] == "majority"
 
 
-async def test_every_operation_on_one_record_carries_its_id(
-    store: MongoStore, commands: Commands, clock: FakeClock
-) -> None:
+async def test_operation_on_one_record_carries_its_id(store: MongoStore, commands: Commands, clock: FakeClock) -> None:
     old, new = record(clock()), record(clock(), version=clock() + 1)
     await store.records.swap(None, old)
     await store.records.swap(old, new)
@@ -120,7 +118,7 @@ async def test_every_operation_on_one_record_carries_its_id(
     assert commands.named("delete")[0]["deletes"][0]["q"]["_id"] == GUID
 
 
-async def test_a_write_with_a_deadline_has_begun_and_run_before_it(
+async def test_write_starts_and_ends_before_its_deadline(
     store: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
     old, new = record(clock()), record(clock(), version=clock() + 1)
@@ -136,9 +134,7 @@ async def test_a_write_with_a_deadline_has_begun_and_run_before_it(
         assert 0 < command["maxTimeMS"] <= not_after - begin_ms <= 2_000
 
 
-async def test_a_write_whose_deadline_has_passed_is_not_sent(
-    store: MongoStore, commands: Commands, clock: FakeClock
-) -> None:
+async def test_write_past_its_deadline_is_not_sent(store: MongoStore, commands: Commands, clock: FakeClock) -> None:
     old = record(clock())
     await store.records.swap(None, old)
 
@@ -148,7 +144,7 @@ async def test_a_write_whose_deadline_has_passed_is_not_sent(
     assert await store.records.get(GUID) == old
 
 
-async def test_a_creation_with_a_deadline_is_an_upsert_as_durable_as_an_insert_and_shares_a_command(
+async def test_creation_with_deadline_is_a_durable_batched_upsert(
     store: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
     in_time = (await store.fence.read()).now + 60_000
@@ -164,9 +160,7 @@ async def test_a_creation_with_a_deadline_is_an_upsert_as_durable_as_an_insert_a
     assert commands.named("insert") == []
 
 
-async def test_a_write_that_reaches_a_server_after_its_deadline_is_not_done(
-    own_mongo: Server, clock: FakeClock
-) -> None:
+async def test_write_reaching_the_server_past_its_deadline_is_rejected(own_mongo: Server, clock: FakeClock) -> None:
     kept = record(clock(), guid="0" * 32)
     async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", timeout_ms=20_000) as store:
         await store.records.swap(None, kept)
@@ -185,7 +179,7 @@ async def test_a_write_that_reaches_a_server_after_its_deadline_is_not_done(
         assert await store.records.get(kept.guid) == kept
 
 
-async def test_a_creation_begins_so_early_that_it_takes_effect_before_its_deadline(
+async def test_creation_starts_early_enough_for_its_deadline(
     store: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
     """MongoDB compares the time when a command begins; it may wait then until its time limit ends."""
@@ -201,7 +195,7 @@ def levels(commands: Commands) -> list[str]:
     return [command["readConcern"]["level"] for command in commands.named("find")]
 
 
-async def test_a_read_counts_only_while_a_look_at_the_fence_proves_the_primary(
+async def test_read_is_valid_only_while_a_fence_reading_proves_primary(
     store: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
     await store.records.swap(None, record(clock()))
@@ -215,7 +209,7 @@ async def test_a_read_counts_only_while_a_look_at_the_fence_proves_the_primary(
     assert levels(commands) == ["linearizable", "majority", "linearizable"]
 
 
-async def test_a_read_that_ends_after_the_proof_is_read_again(
+async def test_read_that_ends_after_the_proof_is_repeated(
     own_mongo: Server, commands: Commands, clock: FakeClock
 ) -> None:
     async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}", timeout_ms=20_000) as store:
@@ -234,7 +228,7 @@ async def test_a_read_that_ends_after_the_proof_is_read_again(
     assert levels(commands) == ["majority", "linearizable"]
 
 
-async def test_a_process_that_alone_writes_needs_no_proof(mongo_url: str, commands: Commands, clock: FakeClock) -> None:
+async def test_sole_writer_needs_no_proof(mongo_url: str, commands: Commands, clock: FakeClock) -> None:
     async with open_mongo(mongo_url, exclusive=True) as store:
         await store.records.swap(None, record(clock()))
         await store.records.get(GUID)
@@ -242,9 +236,7 @@ async def test_a_process_that_alone_writes_needs_no_proof(mongo_url: str, comman
     assert levels(commands) == ["majority"]
 
 
-async def test_a_look_at_the_fence_and_a_key_are_read_linearizably_by_their_id(
-    store: MongoStore, commands: Commands
-) -> None:
+async def test_fence_and_key_are_read_linearizably_by_id(store: MongoStore, commands: Commands) -> None:
     await store.fence.read()
     await store.api_keys.get("k")
 
@@ -255,20 +247,20 @@ async def test_a_look_at_the_fence_and_a_key_are_read_linearizably_by_their_id(
     assert key["filter"] == {"_id": "k"}
 
 
-async def test_one_reply_holds_all_that_is_read_linearizably(store: MongoStore, commands: Commands) -> None:
+async def test_one_reply_holds_all_linearizable_reads(store: MongoStore, commands: Commands) -> None:
     await asyncio.gather(*(store.records.get_linearizable(f"{number:032X}") for number in range(SETTLED + 1)))
 
     assert sorted(len(command["filter"]["_id"]["$in"]) for command in commands.named("find")) == [1, SETTLED]
     assert set(levels(commands)) == {"linearizable"}
 
 
-async def test_reads_of_one_turn_of_the_loop_share_one_query(store: MongoStore, commands: Commands) -> None:
+async def test_reads_of_one_loop_turn_share_one_query(store: MongoStore, commands: Commands) -> None:
     await asyncio.gather(*(store.records.get(f"{number % 30:032X}") for number in range(90)))
 
     assert [len(command["filter"]["_id"]["$in"]) for command in commands.named("find")] == [30]
 
 
-async def test_the_indexes_are_made_once_and_again_without_harm(store: MongoStore, mongo_url: str) -> None:
+async def test_indexes_are_created_once_and_again_without_harm(store: MongoStore, mongo_url: str) -> None:
     async with open_mongo(mongo_url):
         pass
     indexes = await store.records._collection.index_information()
@@ -277,7 +269,7 @@ async def test_the_indexes_are_made_once_and_again_without_harm(store: MongoStor
     assert indexes["purge_at_ttl"]["key"] == [("purge_at", 1)]
 
 
-async def test_a_store_has_a_name_and_a_new_one_when_somebody_had_it_for_himself(mongo_url: str) -> None:
+async def test_store_name_changes_after_exclusive_use(mongo_url: str) -> None:
     names = []
     for exclusive in (False, False, True, False):
         async with open_mongo(mongo_url, exclusive=exclusive) as store:
@@ -288,9 +280,7 @@ async def test_a_store_has_a_name_and_a_new_one_when_somebody_had_it_for_himself
     assert len(set(names)) == 2
 
 
-async def test_purge_at_is_a_date_as_the_ttl_index_wants_it(
-    store: MongoStore, mongo_url: str, clock: FakeClock
-) -> None:
+async def test_purge_at_is_a_date_for_the_ttl_index(store: MongoStore, mongo_url: str, clock: FakeClock) -> None:
     await store.records.swap(None, new := record(clock()))
 
     with pymongo.MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
@@ -303,7 +293,7 @@ async def test_purge_at_is_a_date_as_the_ttl_index_wants_it(
     "change",
     [{"user": ""}, {"expire": "soon"}, {"expire": 1.5}, {"version": None}, {"purge_at": 7.5}, {"color": "red"}],
 )
-async def test_a_document_that_is_no_record_is_told_as_corrupt_and_others_are_served(
+async def test_corrupt_document_is_reported_and_others_are_served(
     store: MongoStore, mongo_url: str, clock: FakeClock, change: dict[str, Any]
 ) -> None:
     other = record(clock(), guid="0" * 32)
@@ -316,9 +306,7 @@ async def test_a_document_that_is_no_record_is_told_as_corrupt_and_others_are_se
     assert whole == other
 
 
-async def test_a_paused_server_makes_reads_unavailable_and_writes_unknown_and_it_recovers(
-    own_mongo: Server, clock: FakeClock
-) -> None:
+async def test_paused_server_fails_reads_and_leaves_writes_unknown(own_mongo: Server, clock: FakeClock) -> None:
     url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
     async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
         await store.records.swap(None, old := record(clock()))
@@ -333,9 +321,7 @@ async def test_a_paused_server_makes_reads_unavailable_and_writes_unknown_and_it
         assert await eventually(store) is not None
 
 
-async def test_a_write_whose_answer_does_not_come_is_of_unknown_outcome_and_may_land_yet(
-    own_mongo: Server, clock: FakeClock
-) -> None:
+async def test_write_without_reply_is_unknown_and_may_still_apply(own_mongo: Server, clock: FakeClock) -> None:
     url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
     async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
         await store.records.swap(None, record(clock(), guid="0" * 32))  # so that a connection is there to send on
@@ -347,9 +333,7 @@ async def test_a_write_whose_answer_does_not_come_is_of_unknown_outcome_and_may_
             await asyncio.sleep(0)
 
 
-async def test_a_dead_server_is_never_told_as_a_write_that_failed_unless_it_was_never_sent(
-    own_mongo: Server, clock: FakeClock
-) -> None:
+async def test_write_to_dead_server_fails_only_if_never_sent(own_mongo: Server, clock: FakeClock) -> None:
     url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
     async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
         await store.records.swap(None, old := record(clock()))
@@ -364,9 +348,7 @@ async def test_a_dead_server_is_never_told_as_a_write_that_failed_unless_it_was_
         assert await eventually(store) == old
 
 
-async def test_a_write_whose_answer_is_lost_is_asked_again_and_told_as_done(
-    own_mongo: Server, clock: FakeClock
-) -> None:
+async def test_write_with_lost_reply_is_verified_and_reported_done(own_mongo: Server, clock: FakeClock) -> None:
     first, second = record(clock.now), record(clock.now, version=clock.now + 1)
     async with proxy(own_mongo.port, random.Random(7)) as way:
         url = f"mongodb://127.0.0.1:{way.port}/test?directConnection=true"
@@ -379,7 +361,7 @@ async def test_a_write_whose_answer_is_lost_is_asked_again_and_told_as_done(
                 assert await store.records.get(GUID) == new
 
 
-async def test_a_server_that_does_not_answer_stops_the_start(own_mongo: Server) -> None:
+async def test_silent_server_stops_the_start(own_mongo: Server) -> None:
     own_mongo.kill()
 
     with pytest.raises(StartError, match="MongoDB cannot be used"):
@@ -388,7 +370,7 @@ async def test_a_server_that_does_not_answer_stops_the_start(own_mongo: Server) 
 
 
 @pytest.mark.parametrize("url", ["mongodb://", "mongodb://host:port/", "mongodb://h/?w=many&x", "mongodb://h/a b"])
-async def test_a_url_that_makes_no_sense_stops_the_start(url: str) -> None:
+async def test_malformed_url_stops_the_start(url: str) -> None:
     with pytest.raises(StartError, match="store_url"):
         async with open_mongo(url, timeout_ms=TIMEOUT_MS):
             pass
@@ -405,7 +387,7 @@ async def test_a_url_that_makes_no_sense_stops_the_start(url: str) -> None:
         OperationFailure("interrupted at shutdown", 11600, {"errorLabels": ["RetryableWriteError"]}),
     ],
 )
-def test_a_write_that_may_have_been_done_is_never_called_failed(error: PyMongoError) -> None:
+def test_possibly_executed_write_is_never_reported_failed(error: PyMongoError) -> None:
     for label in (getattr(error, "details", None) or {}).get("errorLabels", []):
         error._add_error_label(label)
     assert isinstance(write_failure(error), OutcomeUnknown)
@@ -419,7 +401,7 @@ def test_a_write_that_may_have_been_done_is_never_called_failed(error: PyMongoEr
         OperationFailure("not authorized", 13),
     ],
 )
-def test_a_write_that_was_surely_not_done_is_unavailable(error: PyMongoError) -> None:
+def test_write_that_surely_failed_is_unavailable(error: PyMongoError) -> None:
     assert isinstance(write_failure(error), StoreUnavailable)
 
 
@@ -444,7 +426,7 @@ async def eventually(store: MongoStore) -> Record | None:
     ],
     ids=str,
 )
-async def test_every_search_is_by_an_index(mongo_url: str, selection: Selection, index: dict[str, int]) -> None:
+async def test_every_search_uses_an_index(mongo_url: str, selection: Selection, index: dict[str, int]) -> None:
     async with open_mongo(mongo_url) as store:
         chosen = await store.records.index_for(selection)
         cursor = store.records._collection.find({"_id": {"$gt": ""}} | filter_of(selection)).hint(chosen).sort("_id", 1)
@@ -458,7 +440,7 @@ async def test_every_search_is_by_an_index(mongo_url: str, selection: Selection,
     assert [stage["keyPattern"] for stage in stages if stage["stage"] == "IXSCAN"] == [index]
 
 
-async def test_where_many_records_match_they_are_looked_for_in_key_order(mongo_url: str, clock: FakeClock) -> None:
+async def test_frequent_matches_are_searched_in_key_order(mongo_url: str, clock: FakeClock) -> None:
     async with open_mongo(mongo_url, few=3) as store:
         for number in range(4):
             await store.records.swap(None, record(clock(), guid=f"{number:032X}"))
@@ -467,7 +449,7 @@ async def test_where_many_records_match_they_are_looked_for_in_key_order(mongo_u
         assert len(await store.records.find(Selection(expire_from=1), "", 10)) == 4
 
 
-async def test_a_write_that_the_database_refuses_is_told_without_its_record(mongo_url: str, clock: FakeClock) -> None:
+async def test_write_rejected_by_the_database_hides_its_record(mongo_url: str, clock: FakeClock) -> None:
     async with open_mongo(mongo_url) as store:
         old = record(clock(), user="old")
         await store.records.swap(None, old)
@@ -502,7 +484,7 @@ def plain_receipt(clock: FakeClock) -> dict[str, Any]:
     }
 
 
-async def test_opening_releases_many_leases_in_bounded_steps_by_an_index(
+async def test_opening_releases_leases_in_bounded_steps_by_index(
     mongo_url: str, commands: Commands, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An update of all open receipts at once read the whole collection, and exceeded the time limit at every start."""
@@ -521,7 +503,7 @@ async def test_opening_releases_many_leases_in_bounded_steps_by_an_index(
         assert (find["hint"], find["limit"]) == ("open_leased_until", 100)
 
 
-async def test_opening_reads_no_receipts_with_a_response_or_a_released_lease(
+async def test_opening_reads_only_receipts_with_an_open_lease(
     mongo_url: str, commands: Commands, clock: FakeClock
 ) -> None:
     async with open_mongo(mongo_url) as store:

@@ -102,7 +102,7 @@ async def test_creations_without_an_answer_leave_threads_to_all_reads(
     assert set(outcomes) == {OutcomeUnknown, StoreUnavailable}
 
 
-async def test_counts_of_an_owner_leave_threads_to_the_reads_and_counts_of_others(
+async def test_counts_of_an_owner_leave_threads_to_other_owners(
     store: MongoStore, way: MongoProxy, clock: FakeClock
 ) -> None:
     (made,) = await create(store, clock, 1)
@@ -124,9 +124,7 @@ async def test_counts_of_an_owner_leave_threads_to_the_reads_and_counts_of_other
             assert isinstance(outcome, StoreUnavailable)
 
 
-async def test_an_update_that_waits_is_dropped_with_its_request_and_never_sent(
-    store: MongoStore, way: MongoProxy, clock: FakeClock
-) -> None:
+async def test_waiting_update_is_dropped_with_its_request(store: MongoStore, way: MongoProxy, clock: FakeClock) -> None:
     made = await create(store, clock, UPDATES + 1)
     scope = CancelScope()
     with way.withholding("update"):
@@ -145,7 +143,7 @@ async def test_an_update_that_waits_is_dropped_with_its_request_and_never_sent(
     assert way.withheld == UPDATES
 
 
-async def test_a_caller_that_gives_up_leaves_its_thread_occupied(
+async def test_thread_of_a_caller_that_gives_up_stays_counted(
     store: MongoStore, way: MongoProxy, clock: FakeClock
 ) -> None:
     """Otherwise cancelled callers would fill motor's queue, which has no time limit."""

@@ -75,7 +75,7 @@ def ordinary_user(*folders: Path) -> Iterator[None]:
         os.seteuid(0)
 
 
-async def test_a_url_names_a_relative_or_an_absolute_path() -> None:
+async def test_url_names_relative_or_absolute_path() -> None:
     assert path_of_url("sqlite:///guidsvc.db") == Path.cwd() / "guidsvc.db"
     assert path_of_url("sqlite:////var/lib/a%20b.db") == Path("/var/lib/a b.db")
 
@@ -83,7 +83,7 @@ async def test_a_url_names_a_relative_or_an_absolute_path() -> None:
 @pytest.mark.parametrize(
     "url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/a.db", "sqlite:///a?b"]
 )
-async def test_a_url_without_a_file_is_refused(url: str) -> None:
+async def test_url_without_file_is_rejected(url: str) -> None:
     with pytest.raises(StartError, match="sqlite:///relative/path"):
         path_of_url(url)
 
@@ -100,9 +100,7 @@ async def test_a_url_without_a_file_is_refused(url: str) -> None:
         ("\udcff.db", r"the path of a SQLite store must be UTF-8"),
     ],
 )
-def test_a_path_that_cannot_be_a_store_is_refused_in_one_line(
-    tmp_path: Path, name: str, why: str, words: list[str]
-) -> None:
+def test_unusable_path_is_rejected_in_one_line(tmp_path: Path, name: str, why: str, words: list[str]) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "link").symlink_to("pipe")
     os.mkfifo(tmp_path / "pipe")
@@ -113,7 +111,7 @@ def test_a_path_that_cannot_be_a_store_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("name", ["guidsvc.db", "guidsvc.db-wal", "link"])
-def test_the_audit_log_is_never_written_into_a_file_of_the_store(tmp_path: Path, name: str) -> None:
+def test_audit_log_is_never_written_into_a_store_file(tmp_path: Path, name: str) -> None:
     open_writer(tmp_path / "guidsvc.db").close()
     (tmp_path / "link").symlink_to("guidsvc.db")
     before = (tmp_path / "guidsvc.db").read_bytes()
@@ -124,12 +122,12 @@ def test_the_audit_log_is_never_written_into_a_file_of_the_store(tmp_path: Path,
     assert (tmp_path / "guidsvc.db").read_bytes() == before
 
 
-async def test_the_file_has_a_write_ahead_log_that_is_synced_at_each_commit(writer: sqlite3.Connection) -> None:
+async def test_file_uses_a_wal_synced_at_each_commit(writer: sqlite3.Connection) -> None:
     assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert writer.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
 
 
-async def test_writes_that_wait_are_committed_together(
+async def test_waiting_writes_are_committed_together(
     store: SqliteStore, clock: FakeClock, statements: list[str]
 ) -> None:
     await asyncio.gather(*(store.records.swap(None, record(clock(), guid=f"{number:032X}")) for number in range(100)))
@@ -137,14 +135,14 @@ async def test_writes_that_wait_are_committed_together(
     assert statements.count("COMMIT") == 1
 
 
-async def test_a_race_lost_inside_a_group_is_told_to_the_loser_only(store: SqliteStore, clock: FakeClock) -> None:
+async def test_race_lost_in_a_group_is_reported_to_the_loser_only(store: SqliteStore, clock: FakeClock) -> None:
     other = "0" * 32
     swaps = [record(clock()), record(clock(), user="late"), record(clock(), guid=other)]
 
     assert await asyncio.gather(*(store.records.swap(None, each) for each in swaps)) == [True, False, True]
 
 
-async def test_a_fault_in_the_middle_of_a_group_changes_nothing_of_it_and_the_next_goes_through(
+async def test_fault_in_a_group_rolls_it_back_and_spares_the_next(
     store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
 ) -> None:
     writer.execute(
@@ -158,7 +156,7 @@ async def test_a_fault_in_the_middle_of_a_group_changes_nothing_of_it_and_the_ne
     assert await store.records.swap(None, group[0])
 
 
-async def test_a_full_disk_refuses_the_write_and_loses_nothing(
+async def test_full_disk_rejects_the_write_and_loses_nothing(
     store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
 ) -> None:
     kept = record(clock())
@@ -178,7 +176,7 @@ async def test_a_full_disk_refuses_the_write_and_loses_nothing(
 
 
 @pytest.mark.parametrize("creates", [True, False])
-async def test_a_write_that_another_process_holds_up_past_its_deadline_is_not_done(
+async def test_write_delayed_past_its_deadline_is_not_executed(
     store: SqliteStore, path: Path, clock: FakeClock, creates: bool
 ) -> None:
     """The time is compared when the lock of writers is held, not when the write is sent."""
@@ -197,7 +195,7 @@ async def test_a_write_that_another_process_holds_up_past_its_deadline_is_not_do
     assert await store.records.get(GUID) == (None if creates else old)
 
 
-async def test_a_tally_waits_for_a_write_of_another_process_that_is_half_done(
+async def test_tally_waits_for_the_unfinished_write_of_another_process(
     store: SqliteStore, path: Path, clock: FakeClock
 ) -> None:
     """That was in time when its process stood still, and shows only now."""
@@ -213,9 +211,7 @@ async def test_a_tally_waits_for_a_write_of_another_process_that_is_half_done(
 
 
 @pytest.mark.parametrize("write_seconds", [0.2])
-async def test_a_write_that_another_process_holds_up_is_of_unknown_outcome_and_may_land_yet(
-    store: SqliteStore, path: Path, clock: FakeClock
-) -> None:
+async def test_write_delayed_by_another_process_is_unknown(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(OutcomeUnknown):
@@ -226,7 +222,7 @@ async def test_a_write_that_another_process_holds_up_is_of_unknown_outcome_and_m
 
 
 @pytest.mark.parametrize("write_seconds", [0.2])
-async def test_a_write_that_was_still_waiting_when_its_time_was_up_changes_nothing(
+async def test_write_still_queued_at_its_time_limit_changes_nothing(
     store: SqliteStore, path: Path, clock: FakeClock
 ) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -245,7 +241,7 @@ async def test_a_write_that_was_still_waiting_when_its_time_was_up_changes_nothi
     assert await store.records.get("0" * 32) is None
 
 
-def test_a_commit_that_was_not_synced_is_of_unknown_outcome() -> None:
+def test_commit_without_sync_has_unknown_outcome() -> None:
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
 
@@ -254,7 +250,7 @@ def test_a_commit_that_was_not_synced_is_of_unknown_outcome() -> None:
 
 
 @pytest.mark.parametrize("column", ["user = ''", "expire = 'soon'", "metadata = '{'", "version = NULL"])
-async def test_a_row_that_is_no_record_is_told_as_corrupt_and_others_are_served(
+async def test_corrupt_row_is_reported_and_others_are_served(
     store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock, column: str
 ) -> None:
     other = record(clock(), guid="0" * 32)
@@ -274,7 +270,7 @@ async def test_a_row_that_is_no_record_is_told_as_corrupt_and_others_are_served(
     assert await store.records.get(other.guid) == other
 
 
-async def test_a_row_that_cannot_be_read_is_told_to_those_alone_who_settle_it(
+async def test_unreadable_row_is_reported_only_to_its_readers(
     store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
 ) -> None:
     other = record(clock(), guid="0" * 32)
@@ -288,7 +284,7 @@ async def test_a_row_that_cannot_be_read_is_told_to_those_alone_who_settle_it(
 
 
 @pytest.mark.parametrize("damage", ["DELETE FROM fence", "UPDATE fence SET mode = 'x'", "UPDATE fence SET gen = 'x'"])
-async def test_a_damaged_fence_is_told_and_made_anew_at_the_start(path: Path, clock: FakeClock, damage: str) -> None:
+async def test_damaged_fence_is_reported_and_rebuilt_at_the_start(path: Path, clock: FakeClock, damage: str) -> None:
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         store._engine.writer._connection.execute(damage)
         with pytest.raises(CorruptRecord, match="restart"):
@@ -298,9 +294,7 @@ async def test_a_damaged_fence_is_told_and_made_anew_at_the_start(path: Path, cl
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
-async def test_an_identity_that_was_lost_is_made_anew_at_the_start(
-    path: Path, clock: FakeClock, exclusive: bool
-) -> None:
+async def test_lost_identity_is_rebuilt_at_the_start(path: Path, clock: FakeClock, exclusive: bool) -> None:
     async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
         store._engine.writer._connection.execute("DELETE FROM identity")
         with pytest.raises(CorruptRecord, match="restart"):
@@ -309,7 +303,7 @@ async def test_an_identity_that_was_lost_is_made_anew_at_the_start(
         assert await store.store_id()
 
 
-async def test_close_answers_what_is_waiting(path: Path, clock: FakeClock) -> None:
+async def test_close_answers_waiting_requests(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
         swaps = [
             asyncio.create_task(store.records.swap(None, record(clock(), guid=f"{n:032X}"))) for n in range(2 * GROUP)
@@ -320,7 +314,7 @@ async def test_close_answers_what_is_waiting(path: Path, clock: FakeClock) -> No
         assert file.execute("SELECT count(*) FROM records").fetchone() == (2 * GROUP,)
 
 
-async def test_records_past_their_retention_are_swept_away(path: Path, clock: FakeClock) -> None:
+async def test_records_past_retention_are_purged(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True, sweep_seconds=0) as store:
         await store.records.swap(None, record(clock(), guid="0" * 32, expire=0, purge_at=clock.seconds - 1))
         await store.records.swap(None, kept := record(clock(), expire=0, purge_at=clock.seconds + 1))
@@ -332,7 +326,7 @@ async def test_records_past_their_retention_are_swept_away(path: Path, clock: Fa
             await asyncio.sleep(0)
 
 
-async def test_a_new_file_that_many_open_at_once_is_made_once(path: Path) -> None:
+async def test_new_file_opened_concurrently_is_created_once(path: Path) -> None:
     connections = await asyncio.gather(*(asyncio.to_thread(open_writer, path) for _ in range(8)))
 
     assert connections[0].execute("SELECT count(*) FROM records").fetchone() == (0,)
@@ -340,7 +334,7 @@ async def test_a_new_file_that_many_open_at_once_is_made_once(path: Path) -> Non
         connection.close()
 
 
-async def test_an_older_file_is_brought_forward_with_its_records(path: Path, clock: FakeClock) -> None:
+async def test_older_file_is_migrated_with_its_records(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
         await store.records.swap(None, record(clock()))
     newer = (*MIGRATIONS, "ALTER TABLE records ADD COLUMN colour TEXT; UPDATE records SET colour = 'red'")
@@ -350,7 +344,7 @@ async def test_an_older_file_is_brought_forward_with_its_records(path: Path, clo
         assert writer.execute("PRAGMA user_version").fetchone() == (len(newer),)
 
 
-async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
+async def test_failed_migration_leaves_the_file_unchanged(path: Path) -> None:
     open_writer(path).close()
     broken = (*MIGRATIONS, "ALTER TABLE records ADD COLUMN colour TEXT; no such statement")
 
@@ -360,7 +354,7 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> N
         assert "colour" not in str(writer.execute("SELECT sql FROM sqlite_master").fetchall())
 
 
-async def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
+async def test_file_of_newer_version_is_rejected(path: Path) -> None:
     open_writer(path, (*MIGRATIONS, "SELECT 1")).close()
 
     with pytest.raises(StartError, match="newer guidsvc"):
@@ -384,7 +378,7 @@ def _owned(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "why"), [(_text, "not a SQLite file"), (_table, "another app"), (_owned, "another app")]
 )
-async def test_a_file_that_is_not_ours_is_refused_and_left_alone(
+async def test_foreign_file_is_rejected_unchanged(
     path: Path, clock: FakeClock, make: Callable[[Path], None], why: str
 ) -> None:
     make(path)
@@ -399,7 +393,7 @@ async def test_a_file_that_is_not_ours_is_refused_and_left_alone(
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
-async def test_a_read_only_file_is_refused(path: Path, tmp_path: Path) -> None:
+async def test_read_only_file_is_rejected(path: Path, tmp_path: Path) -> None:
     open_writer(path).close()
     path.chmod(0o444)
 
@@ -407,7 +401,7 @@ async def test_a_read_only_file_is_refused(path: Path, tmp_path: Path) -> None:
         open_writer(path)
 
 
-async def test_a_read_only_folder_is_refused(path: Path, tmp_path: Path) -> None:
+async def test_read_only_folder_is_rejected(path: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
 
     with ordinary_user(tmp_path, *tmp_path.parents[:3]), pytest.raises(StartError, match="not writable"):
@@ -415,12 +409,12 @@ async def test_a_read_only_folder_is_refused(path: Path, tmp_path: Path) -> None
     tmp_path.chmod(0o755)
 
 
-async def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+async def test_missing_folder_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="folder is missing"):
         open_writer(tmp_path / "none" / "guidsvc.db")
 
 
-async def test_a_full_disk_at_the_start_is_told_in_one_line(path: Path) -> None:
+async def test_full_disk_at_the_start_is_reported_in_one_line(path: Path) -> None:
     with closing(sqlite3.connect(path)) as file:
         file.execute("PRAGMA page_size = 512")
     huge = (*MIGRATIONS, "PRAGMA max_page_count = 1; CREATE TABLE more (a)")
@@ -430,7 +424,7 @@ async def test_a_full_disk_at_the_start_is_told_in_one_line(path: Path) -> None:
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
-async def test_a_damaged_file_at_the_start_is_told_in_one_line(path: Path, clock: FakeClock, exclusive: bool) -> None:
+async def test_damaged_file_at_the_start_is_reported_in_one_line(path: Path, clock: FakeClock, exclusive: bool) -> None:
     with closing(open_writer(path)) as file:
         (root,) = file.execute("SELECT rootpage FROM sqlite_master WHERE name = 'fence'").fetchone()
         (size,) = file.execute("PRAGMA page_size").fetchone()
@@ -443,14 +437,14 @@ async def test_a_damaged_file_at_the_start_is_told_in_one_line(path: Path, clock
             pass
 
 
-def test_an_error_that_is_not_of_sqlite_leaves_no_transaction_open(writer: sqlite3.Connection, path: Path) -> None:
+def test_error_outside_sqlite_leaves_no_open_transaction(writer: sqlite3.Connection, path: Path) -> None:
     made = Writer(writer, StoreFiles(path, is_claimed=False))
     with pytest.raises(OverflowError):
         made.swaps([Change("SELECT ?", (2**63,))])
     assert made.transaction(lambda: "done") == "done"
 
 
-async def test_an_exclusive_claim_keeps_every_other_out(path: Path, clock: FakeClock) -> None:
+async def test_exclusive_claim_excludes_all_others(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True):
         for exclusive in (True, False):
             with pytest.raises(StartError, match="in use by another process"):
@@ -460,7 +454,7 @@ async def test_an_exclusive_claim_keeps_every_other_out(path: Path, clock: FakeC
         assert await store.records.get(GUID) is None
 
 
-async def test_a_file_is_claimed_under_whatever_name(path: Path, clock: FakeClock) -> None:
+async def test_file_is_claimed_under_any_of_its_names(path: Path, clock: FakeClock) -> None:
     link = path.with_name("link.db")
     link.symlink_to(path)
     async with open_sqlite(path_of_url(f"sqlite:///{path}"), clock=clock, exclusive=True):
@@ -469,9 +463,7 @@ async def test_a_file_is_claimed_under_whatever_name(path: Path, clock: FakeCloc
                 pass
 
 
-async def test_a_store_has_a_name_and_a_new_one_when_somebody_had_it_for_himself(
-    path: Path, tmp_path: Path, clock: FakeClock
-) -> None:
+async def test_store_name_changes_after_exclusive_use(path: Path, tmp_path: Path, clock: FakeClock) -> None:
     names = []
     for exclusive in (False, False, True, False):
         async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
@@ -484,7 +476,7 @@ async def test_a_store_has_a_name_and_a_new_one_when_somebody_had_it_for_himself
     assert len(set(names)) == 3
 
 
-async def test_those_who_share_keep_an_exclusive_one_out(path: Path, clock: FakeClock) -> None:
+async def test_shared_claims_exclude_an_exclusive_one(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=False) as one:
         async with open_sqlite(path, clock=clock, exclusive=False) as another:
             assert await one.records.swap(None, new := record(clock()))
@@ -513,9 +505,7 @@ async def test_those_who_share_keep_an_exclusive_one_out(path: Path, clock: Fake
         ),
     ],
 )
-def test_every_search_is_by_an_index(
-    writer: sqlite3.Connection, selection: Selection, few: bool, expected: str
-) -> None:
+def test_every_search_uses_an_index(writer: sqlite3.Connection, selection: Selection, few: bool, expected: str) -> None:
     values = values_of(selection, "") | {"limit": 1}
     plan = writer.execute(f"EXPLAIN QUERY PLAN {statement(selection, few=few)}", values).fetchall()
 
@@ -539,9 +529,7 @@ def test_every_search_is_by_an_index(
         ),
     ],
 )
-def test_what_is_near_is_found_by_the_key(
-    writer: sqlite3.Connection, selection: Selection, expected: list[str]
-) -> None:
+def test_nearby_record_is_found_by_key(writer: sqlite3.Connection, selection: Selection, expected: list[str]) -> None:
     values = values_of(selection, "") | {"limit": 1, "near": 1, "end": "A"}
     plans = [
         writer.execute(f"EXPLAIN QUERY PLAN {each}", values).fetchall()
@@ -567,7 +555,7 @@ def test_what_is_near_is_found_by_the_key(
         ),
     ],
 )
-def test_every_count_is_from_an_index_alone(writer: sqlite3.Connection, selection: Selection, expected: str) -> None:
+def test_every_count_uses_only_an_index(writer: sqlite3.Connection, selection: Selection, expected: str) -> None:
     plan = writer.execute(f"EXPLAIN QUERY PLAN {count_statement(selection)}", values_of(selection, "")).fetchall()
 
     assert [row[3] for row in plan if "records" in row[3]] == [f"SEARCH records {expected}"]
@@ -575,7 +563,7 @@ def test_every_count_is_from_an_index_alone(writer: sqlite3.Connection, selectio
 
 @pytest.mark.parametrize("near", [0, 5, 20, 1000])
 @pytest.mark.parametrize("few", [True, False])
-async def test_near_few_and_many_find_the_same(
+async def test_near_few_and_many_keys_return_the_same_records(
     writer: sqlite3.Connection, path: Path, clock: FakeClock, few: bool, near: int
 ) -> None:
     finder = Finder(path, few=1000 if few else 1, near=near)
@@ -594,7 +582,7 @@ async def test_near_few_and_many_find_the_same(
         await store.aclose()
 
 
-async def test_a_search_that_takes_too_long_is_broken_off_and_its_thread_is_free_again(path: Path) -> None:
+async def test_search_over_its_time_limit_ends_and_frees_its_thread(path: Path) -> None:
     open_writer(path).close()
     finder = Finder(path, threads=1, seconds=1)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
@@ -606,7 +594,7 @@ async def test_a_search_that_takes_too_long_is_broken_off_and_its_thread_is_free
         await finder.aclose()
 
 
-async def test_a_search_whose_caller_goes_away_is_broken_off(path: Path) -> None:
+async def test_search_of_departed_caller_is_stopped(path: Path) -> None:
     open_writer(path).close()
     finder = Finder(path, threads=1)
     begun = asyncio.Event()
@@ -629,7 +617,7 @@ async def test_a_search_whose_caller_goes_away_is_broken_off(path: Path) -> None
         await finder.aclose()
 
 
-def test_a_file_of_the_first_schema_is_brought_forward_with_its_records(path: Path, clock: FakeClock) -> None:
+def test_file_of_first_schema_is_migrated_with_its_records(path: Path, clock: FakeClock) -> None:
     old = record(clock())
     with closing(open_writer(path, MIGRATIONS[:1])) as first:
         first.execute(*RECORDS.change(None, old)[:2])
@@ -638,7 +626,7 @@ def test_a_file_of_the_first_schema_is_brought_forward_with_its_records(path: Pa
         assert writer.execute("SELECT guid FROM records INDEXED BY records_user WHERE user = ?", (old.user,)).fetchone()
 
 
-async def test_who_is_told_that_nothing_was_changed_finds_nothing_changed(tmp_path: Path, clock: FakeClock) -> None:
+async def test_write_reported_as_failed_changed_nothing(tmp_path: Path, clock: FakeClock) -> None:
     path = tmp_path / "guidsvc.db"
     with closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
         store = SqliteStore(writer, reader, Finder(path), write_seconds=0.1)

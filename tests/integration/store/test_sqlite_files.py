@@ -76,7 +76,7 @@ async def hits(client: Client) -> float | None:
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-lock"])
 @pytest.mark.parametrize("change", [remove, replace])
-async def test_a_file_that_is_not_in_its_place_stops_writes_until_it_is_back(
+async def test_misplaced_file_stops_writes_until_it_is_back(
     serving: Serving,
     path: Path,
     change: Callable[[Path], None],
@@ -105,7 +105,7 @@ async def test_a_file_that_is_not_in_its_place_stops_writes_until_it_is_back(
         assert (await client.get("/guid")).json["items"][0]["user"] == "after"
 
 
-def test_a_process_that_lost_its_claim_reads_what_the_next_one_writes(tmp_path: Path) -> None:
+def test_process_without_claim_reads_writes_of_the_next_owner(tmp_path: Path) -> None:
     """Two services on one file, because somebody took the empty lock file for a leftover."""
     with service(tmp_path) as first:
         put(first, "first")
@@ -122,7 +122,7 @@ def test_a_process_that_lost_its_claim_reads_what_the_next_one_writes(tmp_path: 
             assert get(second) == "second 19"
 
 
-async def test_the_cache_is_used_again_when_the_lock_file_is_back(
+async def test_cache_is_used_again_when_the_lock_file_is_back(
     serving: Serving, path: Path, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(TOLD, BACK)
@@ -141,7 +141,7 @@ async def test_the_cache_is_used_again_when_the_lock_file_is_back(
                 assert (await client.get(PATH)).json["user"] == "a"
 
 
-async def test_a_write_that_waited_for_the_next_process_to_begin_is_refused(
+async def test_write_that_waited_for_the_next_owner_is_rejected(
     path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     """It would land after the other has begun to cache what it reads."""
@@ -162,14 +162,14 @@ async def test_a_write_that_waited_for_the_next_process_to_begin_is_refused(
         assert await store.records.get(GUID) is None
 
 
-async def test_a_store_that_is_open_for_its_keys_alone_does_not_mind_who_claims_it(path: Path) -> None:
+async def test_store_opened_for_keys_ignores_claims(path: Path) -> None:
     key, _ = keys.generate("alice", ["read"], 1)
     async with open_keys_of(path) as opened:
         claim(path, exclusive=True)[0].close()
         assert await opened.swap(None, key)
 
 
-def test_a_start_writes_nothing_where_nothing_is_to_be_changed(path: Path) -> None:
+def test_start_without_changes_writes_nothing(path: Path) -> None:
     """So that a worker can be started while the disk is full."""
     with closing(open_writer(path)):
         before = beside(path, "-wal").read_bytes()
@@ -177,7 +177,7 @@ def test_a_start_writes_nothing_where_nothing_is_to_be_changed(path: Path) -> No
             assert beside(path, "-wal").read_bytes() == before
 
 
-async def test_it_is_noticed_though_nobody_asks(
+async def test_misplaced_file_is_noticed_without_requests(
     path: Path, clock: FakeClock, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected_logs.add(TOLD)
@@ -188,7 +188,7 @@ async def test_it_is_noticed_though_nobody_asks(
                 await asyncio.sleep(0.01)
 
 
-async def test_the_log_of_a_file_that_was_replaced_is_not_read_for_the_new_one(
+async def test_wal_of_a_replaced_file_is_not_read_for_the_new_one(
     serving: Serving, path: Path, expected_logs: ExpectedLogs
 ) -> None:
     """The service ends with its log written into the old file; the next start serves what the new file holds."""
@@ -204,7 +204,7 @@ async def test_the_log_of_a_file_that_was_replaced_is_not_read_for_the_new_one(
         assert (await client.get(PATH)).json["user"] == "restored"
 
 
-async def test_what_is_acknowledged_is_in_the_file_that_is_then_moved_away(
+async def test_acknowledged_write_is_in_the_file_moved_away_later(
     path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(TOLD)
@@ -228,7 +228,7 @@ async def test_what_is_acknowledged_is_in_the_file_that_is_then_moved_away(
     assert there >= set(acknowledged)
 
 
-async def test_a_store_whose_file_was_removed_refuses_directly(
+async def test_store_without_its_file_rejects_directly(
     path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(TOLD)
@@ -250,7 +250,7 @@ async def write_much(store: SqliteStore, clock: FakeClock, count: int) -> None:
         await store.records.swap(each, each.model_copy(update={"version": each.version + 1}))
 
 
-async def test_a_log_that_an_outside_reader_made_large_is_cut_back_under_writes(path: Path, clock: FakeClock) -> None:
+async def test_wal_grown_by_an_outside_reader_is_truncated(path: Path, clock: FakeClock) -> None:
     limit = 1024 * 1024
     async with open_sqlite(path, clock=clock, exclusive=True, wal_bytes=limit) as store:
         with closing(sqlite3.connect(path)) as outside:
@@ -264,7 +264,7 @@ async def test_a_log_that_an_outside_reader_made_large_is_cut_back_under_writes(
         assert await store.records.swap(None, record(clock(), guid="F" * 32))
 
 
-async def test_while_a_reader_is_there_nothing_waits_for_it(path: Path, clock: FakeClock) -> None:
+async def test_active_reader_delays_nothing(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
         with closing(sqlite3.connect(path)) as outside:
             outside.execute("BEGIN")
@@ -278,19 +278,19 @@ async def test_while_a_reader_is_there_nothing_waits_for_it(path: Path, clock: F
         assert store.files.wal_bytes() == 0
 
 
-async def test_sqlite_itself_keeps_the_log_within_the_limit(path: Path, clock: FakeClock) -> None:
+async def test_sqlite_itself_limits_the_wal(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
         (limit,) = store._engine.writer._connection.execute("PRAGMA journal_size_limit").fetchone()
         assert limit == WAL_BYTES
 
 
-async def test_its_size_is_a_metric(serving: Serving, path: Path) -> None:
+async def test_wal_size_is_a_metric(serving: Serving, path: Path) -> None:
     async with serving() as client:
         await client.put(PATH, {"user": "a"})
         assert value(await scrape(client), "guidsvc_store_wal_bytes") == beside(path, "-wal").stat().st_size > 0
 
 
-async def test_metrics_are_answered_though_the_folder_of_the_store_is_a_file_by_now(
+async def test_metrics_work_when_the_store_folder_became_a_file(
     path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(TOLD)
@@ -304,7 +304,7 @@ async def test_metrics_are_answered_though_the_folder_of_the_store_is_a_file_by_
             await store.records.swap(None, record(clock()))
 
 
-async def test_no_metric_of_it_where_there_is_none(serving: Serving, mongo_url: str) -> None:
+async def test_wal_metric_is_absent_without_a_wal(serving: Serving, mongo_url: str) -> None:
     async with serving(store_url=mongo_url) as client:
         assert isinstance(client, Client)
         assert not any(name == "guidsvc_store_wal_bytes" for name, _ in await scrape(client))

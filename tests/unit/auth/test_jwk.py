@@ -29,11 +29,11 @@ def public(kind: str, **members: object) -> dict[str, Any]:
         ("Ed25519", {"EdDSA"}),
     ],
 )
-def test_a_key_opens_what_fits_its_kind(kind: str, algorithms: set[str]) -> None:
+def test_key_verifies_tokens_of_its_kind(kind: str, algorithms: set[str]) -> None:
     assert parse_jwks(key_set(public(kind, kid="k"))).keys["k"].algorithms == algorithms
 
 
-def test_a_key_that_says_what_it_is_for_opens_that_only() -> None:
+def test_key_with_a_purpose_verifies_only_for_it() -> None:
     assert parse_jwks(key_set(public("RS2048", kid="k", alg="PS256"))).keys["k"].algorithms == {"PS256"}
 
 
@@ -68,7 +68,7 @@ def test_a_key_that_says_what_it_is_for_opens_that_only() -> None:
         (None, "not a key"),
     ],
 )
-def test_what_may_not_sign_is_left_out_and_told_why(key: object, why: str) -> None:
+def test_unusable_key_is_skipped_with_a_reason(key: object, why: str) -> None:
     ring = parse_jwks(key_set(GOOD.jwk(), key))
 
     assert list(ring.keys) == ["good"]
@@ -80,7 +80,7 @@ def test_what_may_not_sign_is_left_out_and_told_why(key: object, why: str) -> No
 @pytest.mark.parametrize(
     "text", [b"", b"{", b"[]", b"7", b"{}", b'{"keys": {}}', b'{"keys": null}', b"\xff", b"[" * 9999]
 )
-def test_what_is_no_set_is_told_as_that(text: bytes) -> None:
+def test_invalid_set_is_reported(text: bytes) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         parse_jwks(text)
     assert "\n" not in str(caught.value)
@@ -96,7 +96,7 @@ JSON = st.recursive(
     st.sampled_from(["kty", "crv", "n", "e", "x", "y", "alg", "use", "key_ops", "kid"]),
     JSON,
 )
-def test_no_key_however_odd_spoils_the_set(kind: str, member: str, value: object) -> None:
+def test_malformed_key_does_not_spoil_the_set(kind: str, member: str, value: object) -> None:
     ring = parse_jwks(key_set(GOOD.jwk(), public(kind, **{member: value})))
 
     assert "good" in ring.keys
@@ -104,13 +104,13 @@ def test_no_key_however_odd_spoils_the_set(kind: str, member: str, value: object
 
 
 @given(st.text())
-def test_what_is_no_token_names_no_key(text: str) -> None:
+def test_malformed_token_has_no_key_id(text: str) -> None:
     with pytest.raises(Unauthorized):
         parse_jwks(key_set(GOOD.jwk())).signer(text)
 
 
 @pytest.mark.parametrize("kid", ["k", None])
-def test_a_token_that_names_no_key_is_signed_by_the_only_one(kid: str | None) -> None:
+def test_token_without_key_id_uses_the_only_key(kid: str | None) -> None:
     only, nameless = Signer(kid), Signer(None)
 
     ring = parse_jwks(key_set(only.jwk()))
@@ -119,7 +119,7 @@ def test_a_token_that_names_no_key_is_signed_by_the_only_one(kid: str | None) ->
     assert signer.claims(nameless.token({"sub": "x"})) == {"sub": "x"}
 
 
-def test_a_token_that_names_no_key_is_refused_where_there_are_several() -> None:
+def test_token_without_key_id_is_rejected_among_several_keys() -> None:
     ring = parse_jwks(key_set(GOOD.jwk(), public("Ed25519", kid="other")))
 
     with pytest.raises(Unauthorized, match="does not name"):

@@ -66,7 +66,7 @@ def is_good(tokens: JwtVerifier, token: str) -> bool:
     return True
 
 
-def test_a_key_that_is_taken_out_counts_within_a_minute() -> None:
+def test_removed_key_is_rejected_within_a_minute() -> None:
     """Two readings, the first begun just before it was taken out; and log-ins that are remembered."""
     assert RefreshPolicy().interval_seconds + 2 * SECONDS + GOOD_SECONDS <= 60
 
@@ -90,7 +90,7 @@ async def nothing(url: str, most: int) -> bytes:
         "http://localhost/keys",
     ],
 )
-async def test_a_url_is_https_or_of_this_host(where: str, timer: Watch) -> None:
+async def test_url_is_https_or_local(where: str, timer: Watch) -> None:
     with pytest.raises(StartError, match="jwt_jwks: contains no usable key: it is empty"):
         async with open_jwks(where, nothing, timer=timer, refresh_policy=NEVER):
             pass
@@ -113,7 +113,7 @@ async def test_a_url_is_https_or_of_this_host(where: str, timer: Watch) -> None:
         ("https://[::1/keys", "IPv6"),
     ],
 )
-async def test_another_url_stops_the_start(where: str, why: str, timer: Watch) -> None:
+async def test_other_url_stops_the_start(where: str, why: str, timer: Watch) -> None:
     with pytest.raises(StartError, match=f"^jwt_jwks: .*{why}") as caught:
         async with open_jwks(where, nothing, timer=timer, refresh_policy=NEVER):
             pass
@@ -132,7 +132,7 @@ async def test_another_url_stops_the_start(where: str, why: str, timer: Watch) -
     ],
 )
 @pytest.mark.parametrize("kind", ["file", "url"])
-async def test_a_set_without_a_key_to_use_stops_the_start(
+async def test_set_without_usable_key_stops_the_start(
     text: bytes, why: str, kind: str, tmp_path: Path, place: Place
 ) -> None:
     place.body = text
@@ -145,7 +145,7 @@ async def test_a_set_without_a_key_to_use_stops_the_start(
     assert "\n" not in str(caught.value)
 
 
-async def test_a_file_that_is_none_stops_the_start(tmp_path: Path, timer: Watch) -> None:
+async def test_unusable_file_stops_the_start(tmp_path: Path, timer: Watch) -> None:
     for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "directory")):
         with pytest.raises(StartError, match=f"^jwt_jwks: .*{why}"):
             async with open_jwks(str(path), fetch, timer=timer, refresh_policy=NEVER):
@@ -155,7 +155,7 @@ async def test_a_file_that_is_none_stops_the_start(tmp_path: Path, timer: Watch)
 # When it is read again
 
 
-async def test_a_key_that_is_missed_is_looked_for(place: Place, clock: FakeClock, timer: Watch) -> None:
+async def test_unknown_key_causes_a_refresh(place: Place, clock: FakeClock, timer: Watch) -> None:
     async with opened(place.url, clock, timer) as tokens:
         place.body = key_set(OLD.jwk(), NEW.jwk())
         token = NEW.token(claims(clock.seconds))
@@ -167,7 +167,7 @@ async def test_a_key_that_is_missed_is_looked_for(place: Place, clock: FakeClock
         assert is_good(tokens, OLD.token(claims(clock.seconds)))
 
 
-async def test_a_key_that_is_known_is_not_looked_for(place: Place, clock: FakeClock, timer: Watch) -> None:
+async def test_known_key_causes_no_refresh(place: Place, clock: FakeClock, timer: Watch) -> None:
     async with opened(place.url, clock, timer) as tokens:
         await tokens.find(OLD.token(claims(clock.seconds)))
         with pytest.raises(Unauthorized, match="expired"):
@@ -175,7 +175,7 @@ async def test_a_key_that_is_known_is_not_looked_for(place: Place, clock: FakeCl
         assert place.asked == 1
 
 
-async def test_however_many_miss_keys_one_reading_is_made(place: Place, clock: FakeClock, timer: Watch) -> None:
+async def test_concurrent_unknown_keys_share_one_refresh(place: Place, clock: FakeClock, timer: Watch) -> None:
     storm = [Signer(f"new-{number}").token(claims(clock.seconds)) for number in range(200)]
     async with opened(place.url, clock, timer) as tokens:
         place.open.clear()
@@ -190,7 +190,7 @@ async def test_however_many_miss_keys_one_reading_is_made(place: Place, clock: F
         assert place.asked == 2
 
 
-async def test_nobody_causes_another_reading_for_ten_seconds(place: Place, clock: FakeClock, timer: Watch) -> None:
+async def test_refreshes_are_ten_seconds_apart(place: Place, clock: FakeClock, timer: Watch) -> None:
     token = NEW.token(claims(clock.seconds))
     async with opened(place.url, clock, timer) as tokens:
         for timer.now, asked in ((0.0, 2), (0.0, 2), (9.99, 2), (10.0, 3), (19.99, 3), (20.0, 4)):
@@ -199,7 +199,7 @@ async def test_nobody_causes_another_reading_for_ten_seconds(place: Place, clock
             assert place.asked == asked
 
 
-async def test_a_reading_that_fails_counts_as_one(
+async def test_failed_refresh_counts_as_one(
     place: Place, clock: FakeClock, timer: Watch, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(STAYS)
@@ -211,7 +211,7 @@ async def test_a_reading_that_fails_counts_as_one(
         assert place.asked == 2
 
 
-async def test_who_gives_up_ends_no_reading_of_others(place: Place, clock: FakeClock, timer: Watch) -> None:
+async def test_cancelled_caller_does_not_cancel_a_shared_refresh(place: Place, clock: FakeClock, timer: Watch) -> None:
     token = NEW.token(claims(clock.seconds))
     async with opened(place.url, clock, timer) as tokens:
         place.body = key_set(NEW.jwk())
@@ -226,7 +226,7 @@ async def test_who_gives_up_ends_no_reading_of_others(place: Place, clock: FakeC
         assert first.cancelled()
 
 
-async def test_keys_change_without_anybody_asking(place: Place, clock: FakeClock, timer: Watch) -> None:
+async def test_keys_are_refreshed_without_requests(place: Place, clock: FakeClock, timer: Watch) -> None:
     old, new = (signer.token(claims(clock.seconds)) for signer in (OLD, NEW))
     async with opened(place.url, clock, timer, OFTEN) as tokens:
         place.body = key_set(NEW.jwk())
@@ -236,7 +236,7 @@ async def test_keys_change_without_anybody_asking(place: Place, clock: FakeClock
             tokens.verify(old)
 
 
-async def test_a_file_is_read_again_too(tmp_path: Path, clock: FakeClock, timer: Watch) -> None:
+async def test_file_is_refreshed_too(tmp_path: Path, clock: FakeClock, timer: Watch) -> None:
     path = tmp_path / "keys"
     path.write_bytes(key_set(OLD.jwk()))
     async with opened(str(path), clock, timer, OFTEN) as tokens:
@@ -267,7 +267,7 @@ def spoil(**changes: object) -> Callable[[Place], None]:
     ],
     ids=["500", "404", "html", "no set", "empty", "large"],
 )
-async def test_the_last_good_keys_stay_and_the_log_says_so_once(  # fixtures
+async def test_last_valid_keys_stay_and_the_error_is_logged_once(  # fixtures
     place: Place,
     clock: FakeClock,
     timer: Watch,
@@ -292,7 +292,7 @@ async def test_the_last_good_keys_stay_and_the_log_says_so_once(  # fixtures
         assert is_good(tokens, token)
 
 
-async def test_a_set_that_its_issuer_has_emptied_is_empty(
+async def test_set_emptied_by_its_issuer_is_empty(
     place: Place, clock: FakeClock, timer: Watch, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("jwks loaded")
@@ -301,7 +301,7 @@ async def test_a_set_that_its_issuer_has_emptied_is_empty(
         await until(lambda: not is_good(tokens, OLD.token(claims(clock.seconds))))
 
 
-async def test_the_end_does_not_wait_for_a_reading(clock: FakeClock, timer: Watch) -> None:
+async def test_shutdown_does_not_wait_for_a_refresh(clock: FakeClock, timer: Watch) -> None:
     answers = [key_set(OLD.jwk())]
 
     async def once(url: str, most: int) -> bytes:

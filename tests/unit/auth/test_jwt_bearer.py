@@ -61,7 +61,7 @@ async def tokens(path: Path, clock: FakeClock) -> AsyncIterator[JwtVerifier]:
     [(RSA, f"{kind}S{bits}") for kind in "RP" for bits in (256, 384, 512)]
     + [(EC, "ES256"), (OTHERS[0], "ES384"), (OTHERS[1], "EdDSA")],
 )
-def test_a_good_token_tells_who_asks_and_until_when(
+def test_valid_token_yields_caller_and_expiry(
     tokens: JwtVerifier, clock: FakeClock, signer: Signer, algorithm: str
 ) -> None:
     caller, expires = tokens.verify(signer.token(claims(clock.seconds, scope="read write"), by=algorithm))
@@ -203,7 +203,7 @@ BAD: dict[str, tuple[Forge, str]] = {
 
 
 @pytest.mark.parametrize(("forge", "why"), BAD.values(), ids=BAD.keys())
-async def test_a_bad_token_is_refused_and_told_why(
+async def test_invalid_token_is_rejected_with_a_reason(
     tokens: JwtVerifier, clock: FakeClock, forge: Forge, why: str
 ) -> None:
     token = forge(clock.seconds)
@@ -217,7 +217,7 @@ async def test_a_bad_token_is_refused_and_told_why(
 
 
 @pytest.mark.parametrize("forge", [forge for forge, _ in BAD.values()], ids=BAD.keys())
-def test_nothing_of_a_bad_token_is_told(tokens: JwtVerifier, clock: FakeClock, forge: Forge) -> None:
+def test_rejection_shows_nothing_of_the_token(tokens: JwtVerifier, clock: FakeClock, forge: Forge) -> None:
     token = forge(clock.seconds)
 
     with pytest.raises(Unauthorized) as caught:
@@ -226,7 +226,7 @@ def test_nothing_of_a_bad_token_is_told(tokens: JwtVerifier, clock: FakeClock, f
     assert [secret for secret in secrets if secret in str(caught.value)] == []
 
 
-def test_a_long_token_is_not_looked_at(tokens: JwtVerifier, clock: FakeClock) -> None:
+def test_long_token_is_not_parsed(tokens: JwtVerifier, clock: FakeClock) -> None:
     longest = MAX_CHARACTERS - len(EC.token(claims(clock.seconds, pad="")))
     fits = EC.token(claims(clock.seconds, pad="x" * (longest * 3 // 4 - 2)))
     assert MAX_CHARACTERS - 8 < len(fits) <= MAX_CHARACTERS
@@ -240,7 +240,7 @@ def test_a_long_token_is_not_looked_at(tokens: JwtVerifier, clock: FakeClock) ->
 # Times, audiences
 
 
-def test_a_token_is_good_until_the_second_that_it_names(tokens: JwtVerifier, clock: FakeClock) -> None:
+def test_token_is_valid_until_its_expiry_second(tokens: JwtVerifier, clock: FakeClock) -> None:
     token = EC.token(claims(clock.seconds))
 
     clock.advance(seconds=LIFE_SECONDS - 0.001)
@@ -251,27 +251,27 @@ def test_a_token_is_good_until_the_second_that_it_names(tokens: JwtVerifier, clo
 
 
 @pytest.mark.parametrize("huge", [10**400, 1.7e308])
-async def test_a_time_may_be_any_number(tokens: JwtVerifier, clock: FakeClock, huge: float) -> None:
+async def test_expiry_may_be_any_number(tokens: JwtVerifier, clock: FakeClock, huge: float) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, exp=huge))).expires == MAX_TIME
     for claim, value in (("exp", -huge), ("nbf", huge), ("iat", huge)):
         with pytest.raises(Unauthorized):
             await tokens.find(EC.token(claims(clock.seconds, **{claim: value})))
 
 
-def test_a_part_of_a_second_makes_no_token_last_longer(tokens: JwtVerifier, clock: FakeClock) -> None:
+def test_fraction_of_a_second_does_not_extend_a_token(tokens: JwtVerifier, clock: FakeClock) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, exp=clock.seconds + 1.9))).expires == clock.seconds + 1
 
 
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
-def test_the_clock_of_the_issuer_may_be_ahead_a_little(tokens: JwtVerifier, clock: FakeClock, claim: str) -> None:
+def test_issuer_clock_may_be_slightly_ahead(tokens: JwtVerifier, clock: FakeClock, claim: str) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, **{claim: clock.seconds + LEEWAY_SECONDS})))
 
 
-def test_a_token_need_not_say_when_it_was_issued(tokens: JwtVerifier, clock: FakeClock) -> None:
+def test_issue_time_is_optional(tokens: JwtVerifier, clock: FakeClock) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, iat=None)))
 
 
-def test_a_token_may_be_for_others_too(tokens: JwtVerifier, clock: FakeClock) -> None:
+def test_token_may_have_several_audiences(tokens: JwtVerifier, clock: FakeClock) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, aud=["other", AUDIENCE])))
 
 
@@ -296,7 +296,7 @@ def test_a_token_may_be_for_others_too(tokens: JwtVerifier, clock: FakeClock) ->
         ({"scope": "", "scp": ["admin"]}, set()),
     ],
 )
-def test_those_of_our_scopes_that_a_token_has_count(
+def test_known_scopes_of_a_token_count(
     tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any], scopes: set[Scope]
 ) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, **told))).caller.scopes == scopes
@@ -304,7 +304,7 @@ def test_those_of_our_scopes_that_a_token_has_count(
 
 @pytest.mark.parametrize("shares", [True, False])
 @pytest.mark.parametrize("claim", ["x", "x" * (256 - len(ISSUER) - 1), "Zoë, Inc.", f"{ISSUER}#x"])
-async def test_another_claim_may_name_the_owner(path: Path, clock: FakeClock, claim: str, shares: bool) -> None:
+async def test_other_claim_can_name_the_owner(path: Path, clock: FakeClock, claim: str, shares: bool) -> None:
     """An owner is one of the issuer, unless the issuer may name any: that of an API key, too."""
     trust = JwtTrustPolicy(ISSUER, AUDIENCE, "client_id", shares_owners=shares)
     async with open_jwt_verifier(str(path), trust, fetch=never, clock=clock) as tokens:
@@ -325,7 +325,7 @@ async def test_another_claim_may_name_the_owner(path: Path, clock: FakeClock, cl
         ({"sub": "\ud800"}, "\ud800"),
     ],
 )
-async def test_the_name_is_a_digest_of_the_subject_or_what_stands_for_it(
+async def test_owner_name_is_a_digest_of_the_subject_claim(
     path: Path, clock: FakeClock, told: dict[str, Any], named: str
 ) -> None:
     async with open_jwt_verifier(
@@ -340,11 +340,11 @@ async def test_the_name_is_a_digest_of_the_subject_or_what_stands_for_it(
 
 
 @pytest.mark.parametrize("typ", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+JWT"])
-def test_the_type_of_an_access_token_is_accepted(tokens: JwtVerifier, clock: FakeClock, typ: str) -> None:
+def test_type_of_access_token_is_accepted(tokens: JwtVerifier, clock: FakeClock, typ: str) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds), typ=typ))
 
 
-def test_a_token_need_not_have_a_type(tokens: JwtVerifier, clock: FakeClock) -> None:
+def test_type_is_optional(tokens: JwtVerifier, clock: FakeClock) -> None:
     token = EC.token(claims(clock.seconds), typ=None)
     assert "typ" not in jwt.get_unverified_header(token)
     assert tokens.verify(token)
@@ -366,13 +366,13 @@ def test_a_token_need_not_have_a_type(tokens: JwtVerifier, clock: FakeClock) -> 
         "jwt+at",
     ],
 )
-def test_another_type_is_refused(tokens: JwtVerifier, clock: FakeClock, typ: str) -> None:
+def test_other_type_is_rejected(tokens: JwtVerifier, clock: FakeClock, typ: str) -> None:
     with pytest.raises(Unauthorized, match=r"\(typ\)"):
         tokens.verify(EC.token(claims(clock.seconds), typ=typ))
 
 
 @pytest.mark.parametrize("typ", [b"null", b"7", b"[]", b'["JWT"]', b"{}", b"true", b'""'])
-def test_a_type_that_is_no_text_is_refused(typ: bytes) -> None:
+def test_type_that_is_no_text_is_rejected(typ: bytes) -> None:
     header = segment(b'{"alg":"ES256","kid":"ec","typ":' + typ + b"}")
     with pytest.raises(Unauthorized, match=r"\(typ\)"):
         type_of(f"{header}.e30.x")
@@ -393,7 +393,7 @@ OTHER_USES: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("told", OTHER_USES, ids=str)
-def test_an_id_token_is_refused_whatever_its_type(tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any]) -> None:
+def test_id_token_of_any_type_is_rejected(tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any]) -> None:
     for typ in ("JWT", None):
         with pytest.raises(Unauthorized, match="not an access token"):
             tokens.verify(EC.token(claims(clock.seconds, **told), typ=typ))
@@ -401,13 +401,11 @@ def test_an_id_token_is_refused_whatever_its_type(tokens: JwtVerifier, clock: Fa
 
 
 @pytest.mark.parametrize("told", [{"typ": "Bearer", "nonce": "n"}, {"token_use": "access"}, {"auth_time": 1}], ids=str)
-def test_an_access_token_that_is_marked_as_one_is_accepted(
-    tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any]
-) -> None:
+def test_marked_access_token_is_accepted(tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any]) -> None:
     assert tokens.verify(EC.token(claims(clock.seconds, **told)))
 
 
-async def test_by_setting_nothing_but_the_type_of_access_tokens_is_accepted(path: Path, clock: FakeClock) -> None:
+async def test_setting_accepts_only_the_access_token_type(path: Path, clock: FakeClock) -> None:
     trust = JwtTrustPolicy(ISSUER, AUDIENCE, requires_access_token=True)
     async with open_jwt_verifier(str(path), trust, fetch=never, clock=clock) as tokens:
         assert tokens.verify(EC.token(claims(clock.seconds), typ="at+jwt"))
@@ -421,16 +419,14 @@ async def test_by_setting_nothing_but_the_type_of_access_tokens_is_accepted(path
 
 
 @pytest.mark.parametrize("trust", [JwtTrustPolicy("", AUDIENCE), JwtTrustPolicy(ISSUER, ""), JwtTrustPolicy("", "")])
-async def test_whoever_does_not_say_whom_to_trust_is_told_at_the_start(
-    path: Path, clock: FakeClock, trust: JwtTrustPolicy
-) -> None:
+async def test_trust_settings_are_required_at_the_start(path: Path, clock: FakeClock, trust: JwtTrustPolicy) -> None:
     with pytest.raises(StartError, match=r"^jwt_issuer, jwt_audience: ") as caught:
         async with open_jwt_verifier(str(path), trust, fetch=never, clock=clock):
             pass
     assert "\n" not in str(caught.value)
 
 
-def test_what_reads_tokens_is_imported_only_where_there_are_some() -> None:
+def test_jwt_library_is_imported_only_if_configured() -> None:
     code = "import guidsvc.bootstrap.app, guidsvc.auth.jwt_bearer, sys; sys.exit('jwt' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -49,7 +49,7 @@ def both(counters: list[RedisCounters], clock: FakeClock) -> list[LoginLockout]:
     return [LoginLockout(LIMIT, each, clock=clock, share=0.5) for each in counters]
 
 
-async def test_an_address_is_locked_out_for_the_rest_of_the_window(clock: FakeClock) -> None:
+async def test_address_is_locked_out_for_the_rest_of_the_window(clock: FakeClock) -> None:
     lockouts = LoginLockout(LIMIT, clock=clock)
     clock.advance(seconds=20.5)
     await fail(lockouts, HERE, 19)
@@ -66,7 +66,7 @@ async def test_an_address_is_locked_out_for_the_rest_of_the_window(clock: FakeCl
     assert lockouts.lockout_seconds(HERE) == 60
 
 
-async def test_from_an_address_that_is_locked_out_so_many_are_looked_up_in_a_second(clock: FakeClock) -> None:
+async def test_locked_out_address_has_limited_lookups_per_second(clock: FakeClock) -> None:
     lockouts = LoginLockout(LIMIT, clock=clock)
     await fail(lockouts, HERE, 20)
     for _ in range(2):
@@ -75,7 +75,7 @@ async def test_from_an_address_that_is_locked_out_so_many_are_looked_up_in_a_sec
         clock.advance(seconds=1)
 
 
-def test_failures_are_remembered_for_a_time_and_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_remembered_up_to_a_time_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_KNOWN", 10)
     now = [0.0]
     failures = KnownFailures(4, timer=lambda: now[0])
@@ -92,14 +92,14 @@ def test_failures_are_remembered_for_a_time_and_up_to_a_number(monkeypatch: pyte
     assert all(len(each) == 16 for each in failures._expiries)
 
 
-async def test_without_a_limit_nobody_is_locked_out(clock: FakeClock) -> None:
+async def test_address_is_never_locked_out_without_a_limit(clock: FakeClock) -> None:
     lockouts = LoginLockout(None, clock=clock)
     await fail(lockouts, HERE, 100)
 
     assert lockouts.lockout_seconds(HERE) is None
 
 
-async def test_failures_count_in_all_processes(both: list[LoginLockout]) -> None:
+async def test_failures_are_counted_across_processes(both: list[LoginLockout]) -> None:
     one, other = both
     await fail(one, HERE, 19)
     await other.record_failure(HERE)
@@ -110,7 +110,7 @@ async def test_failures_count_in_all_processes(both: list[LoginLockout]) -> None
     assert one.lockout_seconds(HERE)
 
 
-async def test_failures_at_the_same_time_are_each_told_once(both: list[LoginLockout], own_redis: Server) -> None:
+async def test_concurrent_failures_are_each_reported_once(both: list[LoginLockout], own_redis: Server) -> None:
     await asyncio.gather(*(both[0].record_failure(HERE) for _ in range(19)))
     assert both[0].lockout_seconds(HERE) is None
 
@@ -121,7 +121,7 @@ async def test_failures_at_the_same_time_are_each_told_once(both: list[LoginLock
         assert 60_000 < int(raw.pttl(key)) <= 120_000
 
 
-async def test_a_failure_counts_here_before_redis_has_answered(both: list[LoginLockout], own_redis: Server) -> None:
+async def test_failure_counts_locally_before_redis_answers(both: list[LoginLockout], own_redis: Server) -> None:
     own_redis.pause()
     tries = [asyncio.create_task(both[0].record_failure(HERE)) for _ in range(20)]
     await asyncio.sleep(0)
@@ -131,7 +131,7 @@ async def test_a_failure_counts_here_before_redis_has_answered(both: list[LoginL
     await asyncio.gather(*tries)
 
 
-async def test_without_redis_each_process_counts_to_its_share_and_tells_it_later(
+async def test_process_without_redis_counts_locally_and_reports_later(
     both: list[LoginLockout], counters: list[RedisCounters], own_redis: Server
 ) -> None:
     one, other = both
@@ -164,11 +164,11 @@ async def test_without_redis_each_process_counts_to_its_share_and_tells_it_later
         ("unix", "unix"),
     ],
 )
-def test_of_an_ipv6_address_only_the_network_counts(address: str, place: str) -> None:
+def test_ipv6_addresses_count_by_network(address: str, place: str) -> None:
     assert place_of(address) == place
 
 
-async def test_who_changes_his_ipv6_address_is_locked_out_all_the_same(clock: FakeClock) -> None:
+async def test_changed_ipv6_address_stays_locked_out(clock: FakeClock) -> None:
     lockouts = LoginLockout(LIMIT, clock=clock)
     for number in range(20):
         await lockouts.record_failure(f"2001:db8::{number:x}")
@@ -177,7 +177,7 @@ async def test_who_changes_his_ipv6_address_is_locked_out_all_the_same(clock: Fa
     assert lockouts.lockout_seconds("2001:db8:0:1::1") is None
 
 
-async def test_what_is_kept_is_bounded_whatever_addresses_come(
+async def test_remembered_addresses_are_bounded(
     counters: list[RedisCounters], own_redis: Server, clock: FakeClock
 ) -> None:
     lockouts = LoginLockout(LIMIT, counters[0], clock=clock, addresses=50)

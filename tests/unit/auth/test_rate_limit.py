@@ -86,21 +86,21 @@ class Gate:
         (" ", None),
     ],
 )
-def test_a_limit_is_so_many_in_so_many_seconds(text: str, limit: Limit | None) -> None:
+def test_limit_is_a_number_of_requests_per_seconds(text: str, limit: Limit | None) -> None:
     assert Limit.parse(text) == limit
 
 
 @pytest.mark.parametrize(
     "text", ["600", "many/minute", "600/fortnight", "0/minute", "-1/minute", "1/second;5/minute", "9999999999/second"]
 )
-def test_what_is_no_limit_is_refused_in_one_line_that_says_what_would_be(text: str) -> None:
+def test_malformed_limit_is_rejected_in_one_line_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="600/minute") as caught:
         Limit.parse(text)
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-async def test_without_a_limit_there_is_always_one_to_take(clock: FakeClock) -> None:
+async def test_request_without_limit_is_always_allowed(clock: FakeClock) -> None:
     ration = RateLimits(None, clock=clock).allowance_for(NAME)
 
     assert ration is UNLIMITED
@@ -109,7 +109,7 @@ async def test_without_a_limit_there_is_always_one_to_take(clock: FakeClock) -> 
     assert ration.headers() == {}
 
 
-async def test_one_process_by_itself_gives_each_caller_so_many_a_window(clock: FakeClock) -> None:
+async def test_single_process_gives_each_caller_the_limit_per_window(clock: FakeClock) -> None:
     limits = RateLimits(limited("5/minute"), clock=clock)
     clock.advance(seconds=15.5)
 
@@ -123,7 +123,7 @@ async def test_one_process_by_itself_gives_each_caller_so_many_a_window(clock: F
     assert await spent(limits.allowance_for("a")) == 5
 
 
-async def test_to_wait_is_at_least_a_second(clock: FakeClock) -> None:
+async def test_wait_is_at_least_a_second(clock: FakeClock) -> None:
     ration = RateLimits(limited("1/second"), clock=clock).allowance_for(NAME)
     clock.now += 999
     await ration.spend()
@@ -133,7 +133,7 @@ async def test_to_wait_is_at_least_a_second(clock: FakeClock) -> None:
     assert caught.value.retry_after == 1
 
 
-async def test_a_ration_that_is_left_is_void_at_the_end_of_the_window(clock: FakeClock) -> None:
+async def test_unused_allowance_expires_with_its_window(clock: FakeClock) -> None:
     ration = RateLimits(limited("5/minute"), clock=clock).allowance_for(NAME)
     await ration.spend()
     clock.advance(seconds=59.999)
@@ -144,7 +144,7 @@ async def test_a_ration_that_is_left_is_void_at_the_end_of_the_window(clock: Fak
     assert await spent(ration) == 5, "what was left is not added"
 
 
-async def test_a_clock_that_is_set_back_locks_nobody_out(clock: FakeClock) -> None:
+async def test_clock_set_back_blocks_nobody(clock: FakeClock) -> None:
     ration = RateLimits(limited("5/minute"), clock=clock).allowance_for(NAME)
     await spent(ration)
     clock.advance(seconds=-3600)
@@ -153,7 +153,7 @@ async def test_a_clock_that_is_set_back_locks_nobody_out(clock: FakeClock) -> No
 
 
 @pytest.mark.parametrize("text", ["1/minute", "5/minute", "45/minute", "1000/minute"])
-async def test_two_processes_together_give_all_of_the_limit_and_no_more(
+async def test_two_processes_grant_the_limit_exactly(
     text: str, counters: list[RedisCounters], clock: FakeClock
 ) -> None:
     both = rations(text, counters, clock)
@@ -163,7 +163,7 @@ async def test_two_processes_together_give_all_of_the_limit_and_no_more(
         clock.advance(seconds=60)
 
 
-async def test_a_process_asks_redis_once_for_a_twentieth_of_the_limit(
+async def test_process_books_a_twentieth_of_the_limit_at_a_time(
     counters: list[RedisCounters], own_redis: Server, clock: FakeClock
 ) -> None:
     ration = rations("600/minute", counters, clock)[0]
@@ -179,7 +179,7 @@ async def test_a_process_asks_redis_once_for_a_twentieth_of_the_limit(
         assert 60_000 < int(raw.pttl(key)) <= 120_000
 
 
-async def test_when_all_is_booked_redis_is_asked_no_more(clock: FakeClock) -> None:
+async def test_exhausted_limit_causes_no_more_redis_calls(clock: FakeClock) -> None:
     gate = Gate()
     gate.open.set()
     ration = RateLimits(limited("5/minute"), gate, clock=clock).allowance_for(NAME)
@@ -193,7 +193,7 @@ async def test_when_all_is_booked_redis_is_asked_no_more(clock: FakeClock) -> No
     assert await spent(ration) == 5
 
 
-async def test_refills_at_the_same_time_are_one(clock: FakeClock) -> None:
+async def test_concurrent_refills_are_joined(clock: FakeClock) -> None:
     gate = Gate()
     ration = RateLimits(limited("100/minute"), gate, clock=clock).allowance_for(NAME)
     waiters = [asyncio.create_task(ration.spend()) for _ in range(5)]
@@ -209,7 +209,7 @@ async def test_refills_at_the_same_time_are_one(clock: FakeClock) -> None:
     assert not ration.try_spend()
 
 
-async def test_more_waiters_than_a_refill_has_room_for_all_get_theirs(clock: FakeClock) -> None:
+async def test_waiters_beyond_one_refill_all_get_theirs(clock: FakeClock) -> None:
     gate = Gate()
     ration = RateLimits(limited("100/minute"), gate, clock=clock).allowance_for(NAME)
     waiters = [asyncio.create_task(ration.spend()) for _ in range(101)]
@@ -220,7 +220,7 @@ async def test_more_waiters_than_a_refill_has_room_for_all_get_theirs(clock: Fak
     assert [type(each) for each in told if each is not None] == [RateLimited]
 
 
-async def test_what_was_booked_for_a_window_that_is_over_is_not_spent_in_the_next(clock: FakeClock) -> None:
+async def test_allowance_of_a_past_window_is_not_spent_later(clock: FakeClock) -> None:
     gate = Gate()
     ration = RateLimits(limited("100/minute"), gate, clock=clock).allowance_for(NAME)
     waiter = asyncio.create_task(ration.spend())
@@ -232,7 +232,7 @@ async def test_what_was_booked_for_a_window_that_is_over_is_not_spent_in_the_nex
     assert gate.asked == 2
 
 
-async def test_without_redis_each_process_has_its_share(
+async def test_process_without_redis_grants_its_share(
     counters: list[RedisCounters], own_redis: Server, clock: FakeClock
 ) -> None:
     both = rations("100/minute", counters, clock)
@@ -243,7 +243,7 @@ async def test_without_redis_each_process_has_its_share(
     assert [await spent(ration) for ration in both] == [50, 50]
 
 
-async def test_a_silent_redis_is_a_dead_one(counters: list[RedisCounters], own_redis: Server, clock: FakeClock) -> None:
+async def test_silent_redis_counts_as_dead(counters: list[RedisCounters], own_redis: Server, clock: FakeClock) -> None:
     ration = rations("100/minute", counters, clock)[0]
     counters[0]._timeout_seconds = 0.05
     own_redis.pause()
@@ -252,13 +252,13 @@ async def test_a_silent_redis_is_a_dead_one(counters: list[RedisCounters], own_r
     own_redis.resume()
 
 
-async def test_a_share_is_at_least_one(clock: FakeClock, counters: list[RedisCounters], own_redis: Server) -> None:
+async def test_share_is_at_least_one(clock: FakeClock, counters: list[RedisCounters], own_redis: Server) -> None:
     own_redis.kill()
 
     assert [await spent(ration) for ration in rations("1/minute", counters, clock)] == [1, 1]
 
 
-async def test_what_was_had_of_redis_counts_for_the_share(
+async def test_allowance_from_redis_counts_for_the_share(
     counters: list[RedisCounters], own_redis: Server, clock: FakeClock
 ) -> None:
     much, little = rations("100/minute", counters, clock)
@@ -268,7 +268,7 @@ async def test_what_was_had_of_redis_counts_for_the_share(
     assert (await spent(much), await spent(little)) == (0, 40)
 
 
-async def test_redis_that_is_back_is_used_again_and_told_what_was_had_meanwhile(
+async def test_recovered_redis_learns_what_was_granted_meanwhile(
     counters: list[RedisCounters], own_redis: Server, clock: FakeClock
 ) -> None:
     both = rations("100/minute", counters, clock)
@@ -287,7 +287,7 @@ async def test_redis_that_is_back_is_used_again_and_told_what_was_had_meanwhile(
     assert sum([await spent(ration) for ration in both]) == 100
 
 
-async def test_what_was_not_told_is_told_once(clock: FakeClock) -> None:
+async def test_pending_grants_are_reported_once(clock: FakeClock) -> None:
     class Faulty(Gate):
         fault = True
 
@@ -306,7 +306,7 @@ async def test_what_was_not_told_is_told_once(clock: FakeClock) -> None:
     assert faulty.count == 15
 
 
-async def test_a_caller_has_one_ration_and_so_many_are_kept(clock: FakeClock) -> None:
+async def test_caller_has_one_allowance_and_their_number_is_bounded(clock: FakeClock) -> None:
     limits = RateLimits(limited("5/minute"), clock=clock, callers=10)
     kept = limits.allowance_for("kept")
     for number in range(1000):
@@ -316,7 +316,7 @@ async def test_a_caller_has_one_ration_and_so_many_are_kept(clock: FakeClock) ->
     assert len(limits._allowances) == 10
 
 
-async def test_the_headers_are_structured_fields_that_tell_what_is_left(
+async def test_headers_are_structured_fields_with_the_remainder(
     counters: list[RedisCounters], clock: FakeClock
 ) -> None:
     one, other = rations("600/minute", counters, clock)
@@ -334,7 +334,7 @@ async def test_the_headers_are_structured_fields_that_tell_what_is_left(
     assert other.headers()["RateLimit"] == '"requests";r=600;t=48'
 
 
-async def test_of_a_large_limit_what_is_left_is_told_roughly(clock: FakeClock) -> None:
+async def test_remainder_of_a_large_limit_is_rounded(clock: FakeClock) -> None:
     limit = Limit(50_000, 60)
     ration = RateLimits(limit, clock=clock).allowance_for("alice")
     for taken in range(1, 10_001):

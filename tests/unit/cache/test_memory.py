@@ -31,7 +31,7 @@ def at(clock: FakeClock) -> Callable[..., Record]:
     return lambda **fields: record(clock(), **fields)
 
 
-async def test_a_record_that_was_read_is_served_without_asking_the_store(
+async def test_cached_record_is_served_without_the_store(
     cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     gated.records[GUID] = at()
@@ -40,14 +40,14 @@ async def test_a_record_that_was_read_is_served_without_asking_the_store(
     assert gated.gets == 1
 
 
-async def test_nothing_negative_is_cached(cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]) -> None:
+async def test_absent_record_is_not_cached(cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]) -> None:
     assert await cache.get(GUID) is None
     gated.records[GUID] = at()
 
     assert await cache.get(GUID) == at()
 
 
-async def test_an_entry_is_dropped_when_its_record_expires(
+async def test_entry_is_dropped_when_its_record_expires(
     cache: MemoryCache, gated: GatedStore, at: Callable[..., Record], clock: FakeClock
 ) -> None:
     gated.records[GUID] = short = at(expire=clock.seconds + 5)
@@ -59,7 +59,7 @@ async def test_an_entry_is_dropped_when_its_record_expires(
     assert short.expire == clock.seconds
 
 
-async def test_an_expired_record_is_not_cached_and_takes_no_place(
+async def test_expired_record_is_not_cached_and_takes_no_room(
     cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     live = [f"{number:032X}" for number in range(3)]
@@ -73,7 +73,7 @@ async def test_an_expired_record_is_not_cached_and_takes_no_place(
     assert gated.gets == 5
 
 
-async def test_the_least_recently_used_goes_first(
+async def test_least_recently_used_entry_is_evicted_first(
     cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     guids = [f"{number:032X}" for number in range(4)]
@@ -89,7 +89,7 @@ async def test_the_least_recently_used_goes_first(
     assert gated.gets == 1
 
 
-async def test_a_record_that_exceeds_the_cache_is_served_and_not_kept(
+async def test_record_larger_than_the_cache_is_served_uncached(
     gated: GatedStore, at: Callable[..., Record], clock: FakeClock
 ) -> None:
     large = gated.records[GUID] = at(metadata=f'{{"a":"{"x" * 16_000}"}}')
@@ -112,7 +112,7 @@ async def test_readers_of_one_key_share_one_flight(
     assert gated.gets == 1
 
 
-async def test_a_reader_that_goes_away_leaves_the_flight_to_the_others(
+async def test_cancelled_reader_leaves_the_flight_to_the_others(
     cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     gated.records[GUID] = at()
@@ -126,7 +126,7 @@ async def test_a_reader_that_goes_away_leaves_the_flight_to_the_others(
     assert await second == at()
 
 
-async def test_a_fault_of_the_store_reaches_all_who_wait_and_is_not_kept(
+async def test_store_error_reaches_all_waiters_and_is_not_cached(
     cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     gated.fault = StoreUnavailable("gone")
@@ -137,7 +137,7 @@ async def test_a_fault_of_the_store_reaches_all_who_wait_and_is_not_kept(
     assert await cache.get(GUID) == at()
 
 
-async def test_a_read_that_began_before_a_write_never_fills_the_cache_after_it(
+async def test_read_begun_before_a_write_never_fills_after_it(
     cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     old = gated.records[GUID] = at()
@@ -154,7 +154,7 @@ async def test_a_read_that_began_before_a_write_never_fills_the_cache_after_it(
     assert await cache.get(GUID) == new
 
 
-async def test_a_read_during_a_write_fills_nothing_and_shares_nothing(
+async def test_read_during_a_write_fills_and_shares_nothing(
     cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     old = gated.records[GUID] = at()
@@ -171,7 +171,7 @@ async def test_a_read_during_a_write_fills_nothing_and_shares_nothing(
     assert await cache.get(GUID) == new
 
 
-async def test_two_writes_at_once_keep_the_key_out_until_the_last_is_over(
+async def test_concurrent_writes_keep_the_key_out_until_both_end(
     cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     old = gated.records[GUID] = at()
@@ -189,7 +189,7 @@ async def test_two_writes_at_once_keep_the_key_out_until_the_last_is_over(
     assert gated.gets == 3
 
 
-async def test_a_write_that_failed_leaves_the_key_to_be_cached_again(
+async def test_failed_write_leaves_the_key_cacheable(
     cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     old = gated.records[GUID] = at()
@@ -202,7 +202,7 @@ async def test_a_write_that_failed_leaves_the_key_to_be_cached_again(
     assert gated.gets == 1
 
 
-async def test_after_a_write_of_unknown_outcome_reads_go_to_the_store(
+async def test_write_of_unknown_outcome_sends_reads_to_the_store(
     cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
 ) -> None:
     old = gated.records[GUID] = at()
@@ -225,9 +225,7 @@ class NearStore(GatedStore):
         return self.records.get(guid)
 
 
-async def test_what_is_peeked_at_while_it_is_being_written_is_not_kept(
-    at: Callable[..., Record], clock: FakeClock
-) -> None:
+async def test_record_peeked_during_its_write_is_not_cached(at: Callable[..., Record], clock: FakeClock) -> None:
     near = NearStore()
     cache = MemoryCache(near, clock=clock, size_bytes=10**6)
     near.records[GUID] = old = at()
@@ -244,7 +242,7 @@ async def test_what_is_peeked_at_while_it_is_being_written_is_not_kept(
     assert cache.get_nowait(GUID) is new  # from here on it is kept
 
 
-async def test_what_has_expired_is_not_kept_by_a_peek(at: Callable[..., Record], clock: FakeClock) -> None:
+async def test_peek_caches_no_expired_record(at: Callable[..., Record], clock: FakeClock) -> None:
     near = NearStore()
     cache = MemoryCache(near, clock=clock, size_bytes=10**6)
     near.records[GUID] = at(expire=clock.seconds)

@@ -66,7 +66,7 @@ def growth(text: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("kind", METADATA)
-def test_a_cache_that_is_full_takes_no_more_than_its_size(kind: str) -> None:
+def test_full_cache_takes_no_more_than_its_size(kind: str) -> None:
     program = f"from tests.unit.cache.test_memory_bounds import *; print(*growth(METADATA[{kind!r}]))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -76,7 +76,7 @@ def test_a_cache_that_is_full_takes_no_more_than_its_size(kind: str) -> None:
     assert grown >= SIZE_BYTES / 3, f"only {grown / 2**20:.0f} MiB are used, by {held} records"
 
 
-def test_what_is_rendered_of_a_large_record_is_not_kept() -> None:
+def test_rendered_large_record_is_not_cached() -> None:
     small, large = (record(NOW, metadata=metadata("x" * size)) for size in (100, SMALL_BYTES))
     for each in (small, large):
         each.render_cache["answer"] = each.json_body
@@ -101,27 +101,27 @@ def full() -> LRUCache[str, int]:
     return cache
 
 
-def test_what_exceeds_the_bound_alone_is_not_kept_and_nor_is_what_it_replaces(full: LRUCache[str, int]) -> None:
+def test_oversized_value_is_not_cached_and_drops_the_old_one(full: LRUCache[str, int]) -> None:
     put(full, "a", 11)
 
     assert dict(full.items()) == {"b": 6}
 
 
-def test_the_least_recently_used_make_room(full: LRUCache[str, int]) -> None:
+def test_least_recently_used_entries_make_room(full: LRUCache[str, int]) -> None:
     full.get("a")
     put(full, "c", 5)
 
     assert dict(full.items()) == {"a": 4, "c": 5}
 
 
-def test_no_size_is_no_bound() -> None:
+def test_cache_without_size_is_unbounded() -> None:
     cache = bounded(0, weight)
     put(cache, "a", 2)
 
     assert dict(cache.items()) == {}
 
 
-def test_the_log_ins_that_are_remembered_are_bounded_in_bytes(clock: FakeClock) -> None:
+def test_cached_logins_are_bounded_in_bytes(clock: FakeClock) -> None:
     logins = Authenticator(GatedStore(), clock=clock)._sessions  # type: ignore[arg-type]  # it is asked for no key
     header = "Bearer " + "x" * 8_000
 

@@ -19,7 +19,7 @@ def drawn(seed: int, mean: float = 0.0, count: int = 200) -> list[float]:
 
 
 @JUDGES
-def test_samples_of_the_same_are_told_apart_as_seldom_as_is_said(judge: Judge) -> None:
+def test_equal_distributions_are_told_apart_at_the_stated_rate(judge: Judge) -> None:
     found = [judge(drawn(2 * seed), drawn(2 * seed + 1)) for seed in range(400)]
 
     assert 0.4 < statistics.median(found) < 0.6
@@ -27,25 +27,25 @@ def test_samples_of_the_same_are_told_apart_as_seldom_as_is_said(judge: Judge) -
 
 
 @JUDGES
-def test_samples_that_are_the_same_are_not_told_apart(judge: Judge) -> None:
+def test_equal_samples_are_not_told_apart(judge: Judge) -> None:
     for sample in (drawn(1), [1.0, 1.0, 2.0, 2.0], [1.0] * 9):
         assert judge(sample, sample) == pytest.approx(1)
 
 
 @JUDGES
-def test_a_shift_is_found(judge: Judge) -> None:
+def test_shift_is_detected(judge: Judge) -> None:
     assert judge(drawn(1), drawn(2, mean=0.5)) < 0.001
     assert judge(drawn(1, count=5000), drawn(2, mean=0.1, count=5000)) < 0.001
 
 
-def test_a_wider_spread_is_found_by_one_of_them() -> None:
+def test_wider_spread_is_detected_by_one_of_the_tests() -> None:
     wide = [2 * each for each in drawn(2)]
 
     assert kolmogorov_smirnov(drawn(1), wide) < 0.01
     assert mann_whitney(drawn(1), wide) > 0.01
 
 
-def test_the_difference_of_medians_is_within_its_bounds() -> None:
+def test_difference_of_medians_is_within_its_bounds() -> None:
     low, middle, high = difference(drawn(1, mean=1), drawn(2), random.Random(1))
 
     assert low < middle < high

@@ -50,7 +50,7 @@ def nested(levels: int) -> str:
         ('"' + "0" * 5000 + '7"', 7),
     ],
 )
-def test_an_expiry_is_a_string_of_digits_or_an_integer(written: str, value: int) -> None:
+def test_expiry_is_a_string_of_digits_or_an_integer(written: str, value: int) -> None:
     assert change(f'{{"expire": {written}}}').expire == value
 
 
@@ -62,22 +62,22 @@ def test_an_expiry_is_a_string_of_digits_or_an_integer(written: str, value: int)
         *(f'"{MAX_TIME + 1}"', '"' + "9" * 5000 + '"', "9" * 4000),
     ],
 )
-def test_any_other_expiry_is_refused(written: str) -> None:
+def test_other_expiry_is_rejected(written: str) -> None:
     assert [fault.pointer for fault in faults(f'{{"expire": {written}}}')] == ["/expire"]
 
 
 @pytest.mark.parametrize("user", ["x", USER, "x" * 256, "🜁" * 256, "Zürich", " padded ", "a\u00a0b", '"quoted"'])
-def test_a_user_is_1_to_256_characters(user: str) -> None:
+def test_user_has_1_to_256_characters(user: str) -> None:
     assert change(json.dumps({"user": user})).user == user
 
 
 @pytest.mark.parametrize("user", ["", "x" * 257, " ", "\u2003", "a\nb", "a\x00", "\x7f", "\x85", None, 1, True, [], {}])
-def test_any_other_user_is_refused(user: object) -> None:
+def test_other_user_is_rejected(user: object) -> None:
     assert [fault.pointer for fault in faults(json.dumps({"user": user}))] == ["/user"]
 
 
 @given(st.dictionaries(st.text(max_size=10), JSON_VALUES, min_size=1, max_size=3))
-def test_metadata_comes_back_as_it_was_given(value: dict[str, object]) -> None:
+def test_metadata_is_returned_as_given(value: dict[str, object]) -> None:
     text = change(json.dumps({"metadata": value})).metadata
 
     assert text is not None
@@ -85,20 +85,20 @@ def test_metadata_comes_back_as_it_was_given(value: dict[str, object]) -> None:
     assert json.loads(record(NOW, metadata=text).json_body)["metadata"] == value
 
 
-def test_metadata_keeps_an_integer_a_float_and_a_boolean_apart() -> None:
+def test_metadata_distinguishes_integer_float_and_boolean() -> None:
     assert change('{"metadata": {"a": [1, 1.0, true, 123456789012345678901234567890]}}').metadata == (
         '{"a":[1,1.0,true,123456789012345678901234567890]}'
     )
 
 
-def test_an_empty_object_is_no_metadata() -> None:
+def test_empty_object_means_no_metadata() -> None:
     read = change('{"metadata": {}}')
 
     assert read.metadata is None
     assert read.model_fields_set == {"metadata"}
 
 
-def test_metadata_may_be_8_levels_deep_and_no_more() -> None:
+def test_metadata_has_at_most_8_levels() -> None:
     assert change(nested(8)).metadata is not None
     assert [fault.pointer for fault in faults(nested(9))] == ["/metadata"]
 
@@ -109,7 +109,7 @@ def test_brackets_in_a_string_are_no_levels() -> None:
         assert json.loads(str(change(json.dumps(given)).metadata)) == given["metadata"]
 
 
-def test_metadata_may_be_16_kib_and_no_more() -> None:
+def test_metadata_has_at_most_16_kib() -> None:
     most = "x" * (MAX_METADATA_BYTES - len('{"a":""}'))
 
     assert change(json.dumps({"metadata": {"a": most}})).metadata is not None
@@ -117,34 +117,34 @@ def test_metadata_may_be_16_kib_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("value", ["null", "[]", '"text"', "1", "true", '{"a": 1e400}', '{"a": [-1e400]}'])
-def test_any_other_metadata_is_refused(value: str) -> None:
+def test_other_metadata_is_rejected(value: str) -> None:
     assert [fault.pointer for fault in faults(f'{{"metadata": {value}}}')] == ["/metadata"]
 
 
-def test_the_guid_of_the_path_may_be_given_again() -> None:
+def test_guid_of_the_path_can_be_repeated_in_the_body() -> None:
     assert change(f'{{"guid": "{GUID}"}}').guid == GUID
 
 
 @pytest.mark.parametrize("value", ['"0094E4C980C74043A4B586B420E69DDF"', f'"{GUID.lower()}"', "null", "1"])
-def test_another_guid_than_that_of_the_path_is_refused(value: str) -> None:
+def test_guid_that_differs_from_the_path_is_rejected(value: str) -> None:
     assert [fault.pointer for fault in faults(f'{{"guid": {value}}}')] == ["/guid"]
 
 
-def test_a_guid_is_refused_where_the_service_draws_it() -> None:
+def test_guid_is_rejected_where_the_service_draws_it() -> None:
     assert [fault.pointer for fault in faults(f'{{"guid": "{GUID}"}}', guid=None)] == ["/guid"]
 
 
-def test_an_unknown_member_is_refused_by_name() -> None:
+def test_unknown_member_is_rejected_by_name() -> None:
     assert [fault.pointer for fault in faults('{"a/b": 1, "c~d": 2}')] == ["/a~1b", "/c~0d"]
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_errors_are_reported_together() -> None:
     wrong = faults('{"expire": true, "user": "", "metadata": [], "guid": "x", "color": "red"}')
 
     assert [fault.pointer for fault in wrong] == ["/expire", "/user", "/guid", "/metadata", "/color"]
 
 
-def test_a_creation_needs_a_user() -> None:
+def test_creation_needs_a_user() -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse(b'{"expire": -1}', CreateCommand, {"guid": None})
     assert [fault.pointer for fault in caught.value.faults] == ["/expire", "/user"]
@@ -158,26 +158,26 @@ def test_a_creation_needs_a_user() -> None:
         *(b"[" * 10_000, b'{"a":' * 10_000, "{}".encode("utf-16"), b'{"expire": ' + b"1" * 50_000 + b"}"),
     ],
 )
-def test_what_is_not_json_is_refused(body: bytes) -> None:
+def test_invalid_json_is_rejected(body: bytes) -> None:
     assert [fault.pointer for fault in faults(body)] in ([""], ["/expire"])
 
 
-def test_a_member_that_is_named_twice_is_refused_wherever_it_is() -> None:
+def test_duplicate_member_is_rejected_anywhere() -> None:
     assert "repeats the member 'user'" in faults('{"user": "a", "user": "b"}')[0].detail
     assert "repeats the member 'b'" in faults('{"metadata": {"a": [{"b": 1, "b": 1}]}}')[0].detail
 
 
-def test_malformed_json_is_refused_saying_where() -> None:
+def test_malformed_json_is_rejected_with_its_position() -> None:
     assert "line 1 column 14" in faults('{"user": "x",}')[0].detail
 
 
 @pytest.mark.parametrize("body", ["[]", '"text"', "1", "null", "true"])
-def test_json_that_is_no_object_is_refused(body: str) -> None:
+def test_json_that_is_no_object_is_rejected(body: str) -> None:
     assert faults(body) == [InvalidField("", "must be a JSON object")]
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_change_or_a_fault(body: bytes) -> None:
+def test_any_bytes_yield_a_change_or_an_error(body: bytes) -> None:
     try:
         given = change(body).model_fields_set
     except InvalidRequest as error:

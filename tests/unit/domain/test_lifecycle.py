@@ -28,23 +28,23 @@ def patched(old: Record, **members: object) -> Record:
     return lifecycle.patch(old, PatchCommand.model_validate(members), NOW, TERMS)
 
 
-def test_a_record_is_live_until_the_very_millisecond_of_its_expiry() -> None:
+def test_record_is_live_until_the_millisecond_of_its_expiry() -> None:
     one = record(NOW, expire=1000)
 
     assert lifecycle.is_live(one, 999_999)
     assert not lifecycle.is_live(one, 1_000_000)
 
 
-def test_a_live_record_may_be_served() -> None:
+def test_live_record_is_served() -> None:
     assert lifecycle.require_live(GUID, live := record(NOW), NOW) is live
 
 
-def test_an_unknown_guid_is_not_found() -> None:
+def test_unknown_guid_is_not_found() -> None:
     with pytest.raises(NotFound, match=GUID):
         lifecycle.require_live(GUID, None, NOW)
 
 
-def test_an_expired_record_tells_when_it_expired_and_until_when_it_can_be_renewed() -> None:
+def test_expired_record_reports_expiry_and_end_of_renewal() -> None:
     with pytest.raises(Expired) as caught:
         lifecycle.require_live(GUID, record(NOW, expire=SECONDS - 5, purge_at=SECONDS + 5), NOW)
 
@@ -52,12 +52,12 @@ def test_an_expired_record_tells_when_it_expired_and_until_when_it_can_be_renewe
     assert caught.value.renewable_until == SECONDS + 5
 
 
-def test_a_record_past_its_retention_is_not_found_though_it_is_still_stored() -> None:
+def test_stored_record_past_retention_is_not_found() -> None:
     with pytest.raises(NotFound):
         lifecycle.require_live(GUID, record(NOW, expire=SECONDS - 5, purge_at=SECONDS), NOW)
 
 
-def test_a_new_record_lives_for_the_default_where_no_expiry_is_given() -> None:
+def test_new_record_has_the_default_lifetime_without_an_expiry() -> None:
     new = lifecycle.create(GUID, change(user="x"), NOW, TERMS)
 
     assert new == Record(
@@ -71,24 +71,24 @@ def test_a_new_record_lives_for_the_default_where_no_expiry_is_given() -> None:
     )
 
 
-def test_a_new_record_takes_what_is_given() -> None:
+def test_new_record_has_the_given_members() -> None:
     new = lifecycle.create(GUID, change(user="x", expire=7, metadata={"a": 1}), NOW, TERMS)
 
     assert (new.expire, new.metadata) == (7, '{"a":1}')
     assert new.purge_at == SECONDS + 7 * 86400, "kept from its last update, where it was expired from the start"
 
 
-def test_a_new_record_needs_a_user() -> None:
+def test_new_record_needs_a_user() -> None:
     with pytest.raises(InvalidRequest) as caught:
         lifecycle.create(GUID, change(expire=7), NOW, TERMS)
     assert caught.value.faults == (InvalidField("/user", "is required to create a GUID"),)
 
 
-def test_a_new_record_starts_above_the_version_it_comes_after() -> None:
+def test_new_record_has_a_version_above_its_predecessor() -> None:
     assert lifecycle.create(GUID, change(user="x"), NOW, TERMS, after=NOW + 9).version == NOW + 10
 
 
-def test_no_time_is_later_than_the_last_second_of_9999() -> None:
+def test_times_are_capped_at_the_end_of_9999() -> None:
     new = lifecycle.create(GUID, change(user="x", expire=MAX_TIME), NOW, TERMS)
     late = lifecycle.create(GUID, change(user="x"), MAX_TIME * 1000, TERMS)
 
@@ -96,7 +96,7 @@ def test_no_time_is_later_than_the_last_second_of_9999() -> None:
     assert late.expire == MAX_TIME
 
 
-def test_an_update_merges_the_members_that_are_given() -> None:
+def test_update_merges_given_members() -> None:
     old = record(NOW - 5000, metadata='{"a":1}')
 
     new = lifecycle.update(old, change(expire=SECONDS + 9), NOW, TERMS)
@@ -106,14 +106,14 @@ def test_an_update_merges_the_members_that_are_given() -> None:
     )
 
 
-def test_an_update_replaces_metadata_whole_and_an_empty_object_removes_it() -> None:
+def test_update_replaces_metadata_and_empty_object_removes_it() -> None:
     old = record(NOW, metadata='{"a":1,"b":2}')
 
     assert lifecycle.update(old, change(metadata={"c": 3}), NOW, TERMS).metadata == '{"c":3}'
     assert lifecycle.update(old, change(metadata={}), NOW, TERMS).metadata is None
 
 
-def test_an_update_that_changes_nothing_leaves_the_record_as_it_is() -> None:
+def test_update_without_change_keeps_the_record() -> None:
     old = record(NOW - 5000, metadata='{"a":1}')
     same = change(user=old.user, expire=str(old.expire), metadata={"a": 1})
 
@@ -121,20 +121,20 @@ def test_an_update_that_changes_nothing_leaves_the_record_as_it_is() -> None:
     assert lifecycle.update(old, change(), NOW, TERMS) is old
 
 
-def test_metadata_that_differs_only_in_the_type_of_a_number_is_a_change() -> None:
+def test_metadata_of_another_number_type_is_a_change() -> None:
     assert lifecycle.update(record(NOW, metadata='{"a":1}'), change(metadata={"a": True}), NOW, TERMS).metadata == (
         '{"a":true}'
     )
 
 
-def test_the_version_rises_though_the_clock_stands_still_or_goes_back() -> None:
+def test_version_rises_with_a_stopped_or_reversed_clock() -> None:
     old = record(NOW)
 
     assert lifecycle.update(old, change(user="b"), NOW, TERMS).version == NOW + 1
     assert lifecycle.update(old, change(user="b"), NOW - 60_000, TERMS).version == NOW + 1
 
 
-def test_an_update_of_a_record_that_expired_by_itself_renews_it_for_the_default_life() -> None:
+def test_update_renews_expired_record_for_default_lifetime() -> None:
     old = record(NOW - 6000, expire=SECONDS - 5)
 
     assert not lifecycle.is_revoked(old)
@@ -143,7 +143,7 @@ def test_an_update_of_a_record_that_expired_by_itself_renews_it_for_the_default_
 
 
 @pytest.mark.parametrize("written", [NOW - 6000, NOW])
-def test_an_update_of_an_expired_record_takes_the_expiry_that_is_given(written: int) -> None:
+def test_update_of_expired_record_uses_the_given_expiry(written: int) -> None:
     old = record(written, expire=SECONDS - 5)
 
     for renew in (lifecycle.update(old, change(expire=SECONDS + 1), NOW, TERMS), patched(old, expire=SECONDS + 1)):
@@ -153,7 +153,7 @@ def test_an_update_of_an_expired_record_takes_the_expiry_that_is_given(written: 
     assert patched(old, expire=SECONDS - 5) is old
 
 
-def test_a_record_is_revoked_if_it_had_expired_when_it_was_written() -> None:
+def test_record_written_with_a_past_expiry_is_revoked() -> None:
     live = record(NOW - 6000)
 
     assert not lifecycle.is_revoked(live)
@@ -169,7 +169,7 @@ def test_a_record_is_revoked_if_it_had_expired_when_it_was_written() -> None:
 
 @pytest.mark.parametrize("members", [{}, {"user": USER}, {"user": "b", "metadata": {"a": 1}}])
 @pytest.mark.parametrize("expire", [0, SECONDS - 5, SECONDS])
-def test_an_update_of_a_revoked_record_needs_an_expiry(expire: int, members: dict[str, object]) -> None:
+def test_update_of_revoked_record_needs_an_expiry(expire: int, members: dict[str, object]) -> None:
     revoked = record(NOW, expire=expire)
 
     with pytest.raises(Expired, match=r'was revoked. To renew it, PUT or PATCH it with a future "expire"') as caught:
@@ -179,12 +179,12 @@ def test_an_update_of_a_revoked_record_needs_an_expiry(expire: int, members: dic
 
 @pytest.mark.parametrize("members", [{}, {"user": USER}, {"user": "b", "metadata": {"a": 1}}, {"metadata": None}])
 @pytest.mark.parametrize(("written", "why"), [(NOW - 6000, "has expired"), (NOW, "was revoked")])
-def test_a_patch_of_an_expired_record_needs_an_expiry(written: int, why: str, members: dict[str, object]) -> None:
+def test_patch_of_expired_record_needs_an_expiry(written: int, why: str, members: dict[str, object]) -> None:
     with pytest.raises(Expired, match=f'{why}. To renew it, .* with a future "expire"'):
         patched(record(written, expire=SECONDS - 5), **members)
 
 
-def test_a_clock_that_runs_behind_brings_no_revoked_record_to_life() -> None:
+def test_clock_behind_revives_no_revoked_record() -> None:
     revoked, behind = record(NOW, expire=SECONDS), NOW - 60_000
 
     with pytest.raises(Expired):
@@ -193,12 +193,12 @@ def test_a_clock_that_runs_behind_brings_no_revoked_record_to_life() -> None:
         lifecycle.patch(revoked, PatchCommand.model_validate({"user": "b"}), behind, TERMS)
 
 
-def test_a_version_4_guid_is_laid_out_as_the_rfc_says() -> None:
+def test_version_4_guid_has_the_layout_of_the_rfc() -> None:
     assert guid_generator.guid_v4(NOW, bytes(16)) == "00000000000040008000000000000000"
     assert guid_generator.guid_v4(NOW, b"\xff" * 16) == "FFFFFFFFFFFF4FFFBFFFFFFFFFFFFFFF"
 
 
-def test_a_version_7_guid_is_laid_out_as_the_example_of_the_rfc() -> None:
+def test_version_7_guid_has_the_layout_of_the_rfc_example() -> None:
     # RFC 9562, A.6
     random = bytes(6) + bytes.fromhex("0CC3") + bytes.fromhex("18C4DC0C0C07398F")
 
@@ -212,7 +212,7 @@ def test_a_version_7_guid_is_laid_out_as_the_example_of_the_rfc() -> None:
     before=st.none() | st.integers(SECONDS - 3, SECONDS + 3),
     after=st.none() | st.integers(SECONDS - 3, SECONDS + 3),
 )
-def test_a_selection_holds_what_the_query_asks_for(
+def test_selection_holds_what_the_query_asks_for(
     state: Literal["live", "expired", "all"], expire: int, ms: int, before: int | None, after: int | None
 ) -> None:
     now, each = SECONDS * 1000 + ms, record(NOW - 5000, expire=expire)
@@ -226,7 +226,7 @@ def test_a_selection_holds_what_the_query_asks_for(
     assert selection.selection(query, now).holds(each) == expected
 
 
-def test_a_selection_never_holds_what_is_past_its_retention() -> None:
+def test_selection_never_holds_records_past_retention() -> None:
     each = record(NOW, expire=SECONDS, purge_at=SECONDS + 5)
     query = ListQuery(state="all")
 

@@ -32,7 +32,7 @@ def page(
     return LedgerUpdate(old, asked, ended=ended, quota=QUOTA, now=now)
 
 
-def test_a_new_owner_is_counted_and_has_the_room_that_is_left() -> None:
+def test_new_owner_is_counted_and_gets_the_remaining_room() -> None:
     asked = requests(2)
     first = page(None, asked)
     assert not first.has_room
@@ -44,7 +44,7 @@ def test_a_new_owner_is_counted_and_has_the_room_that_is_left() -> None:
     assert first.results == {request.name: True for request in asked}
 
 
-def test_while_there_is_room_nobody_is_counted() -> None:
+def test_no_count_while_there_is_room() -> None:
     old = a_ledger(room=2, room_until=NOW + 1)
 
     assert page(old, requests(2)).has_room
@@ -54,7 +54,7 @@ def test_while_there_is_room_nobody_is_counted() -> None:
     assert not page(a_ledger(room=2, room_until=NOW + 1, quota=4), requests(1)).has_room, "of another quota"
 
 
-def test_who_comes_first_is_admitted_and_others_may_be_as_soon_as_it_is_known_what_became_of_those() -> None:
+def test_first_request_is_admitted_and_others_await_its_outcome() -> None:
     asked = requests(5)
     first = page(None, asked)
     first.count(1)
@@ -62,7 +62,7 @@ def test_who_comes_first_is_admitted_and_others_may_be_as_soon_as_it_is_known_wh
     assert list(first.results.values()) == [True, True, False, False, False]
 
 
-def test_who_would_be_refused_by_what_is_there_is_refused() -> None:
+def test_request_over_the_stored_count_is_rejected() -> None:
     (request,) = requests(1)
     full = page(None, [request])
     full.count(QUOTA)
@@ -71,7 +71,7 @@ def test_who_would_be_refused_by_what_is_there_is_refused() -> None:
     assert full.after("alice") is None, "and nothing is written"
 
 
-def test_what_is_reserved_takes_a_place_until_it_is_taken_back_or_over() -> None:
+def test_reservation_holds_a_place_until_returned_or_expired() -> None:
     first = page(None, requests(2))
     first.count(0)
     held = first.after("alice")
@@ -86,7 +86,7 @@ def test_what_is_reserved_takes_a_place_until_it_is_taken_back_or_over() -> None
     assert page(held, [request]).others("alice") == living("alice", NOW, frozenset({one.guid, other.guid}))
 
 
-def test_a_newcomer_that_another_process_has_made_meanwhile_gives_no_place_away() -> None:
+def test_record_created_elsewhere_meanwhile_frees_no_place() -> None:
     """It was read as absent, and is live by now; others have only the room that is left."""
     new, stale = requests(2)
     live = {stale.guid} | {request.guid for request in requests(QUOTA - 1, first=9)}
@@ -97,7 +97,7 @@ def test_a_newcomer_that_another_process_has_made_meanwhile_gives_no_place_away(
         assert [str(answer) for answer in full.results.values()] == [str(QuotaExceeded(QUOTA))] * 2
 
 
-def test_a_guid_that_is_reserved_already_takes_no_second_place() -> None:
+def test_reserved_guid_takes_no_second_place() -> None:
     first = page(None, requests(QUOTA))
     first.count(0)
     again, other = *requests(1), *requests(1, first=9)
@@ -107,7 +107,7 @@ def test_a_guid_that_is_reserved_already_takes_no_second_place() -> None:
     assert second.results == {other.name: False, again.name: True}
 
 
-def test_what_is_reserved_has_no_place_to_share_unless_all_of_it_fits() -> None:
+def test_reservations_share_places_only_if_all_fit() -> None:
     """A reservation of a record that was deleted since it was read has taken a place that is not there."""
     first = page(None, requests(QUOTA))
     first.count(0)
@@ -118,7 +118,7 @@ def test_what_is_reserved_has_no_place_to_share_unless_all_of_it_fits() -> None:
     assert second.results == {again.name: False}
 
 
-def test_what_is_live_keeps_its_place_and_what_is_no_more_needs_one() -> None:
+def test_live_record_keeps_its_place_and_expired_one_needs_one() -> None:
     old = record(NOW, expire=NOW // 1000 + 1)
     request, newcomer = ReservationRequest.of(GUID, old), ReservationRequest.of("0" * 32, None)
     for now, kept in ((NOW, True), (NOW + 1000, False)):
@@ -128,7 +128,7 @@ def test_what_is_live_keeps_its_place_and_what_is_no_more_needs_one() -> None:
         assert isinstance(full.results[newcomer.name], QuotaExceeded)
 
 
-def test_a_page_on_which_nothing_happens_is_not_written() -> None:
+def test_unchanged_page_is_not_written() -> None:
     old = a_ledger(entries=f'{{"{GUID}00": {NOW + 1}}}')
 
     assert page(old, []).after("alice") is None
@@ -148,7 +148,7 @@ async def store(url: str, clock: FakeClock) -> AsyncIterator[Database]:
 
 
 @pytest.mark.parametrize("owner", ["", "alice", "Zürich 🜁"])
-async def test_a_ledger_is_kept_as_it_was_put_and_changed_by_its_version(store: Database, owner: str) -> None:
+async def test_ledger_is_stored_as_put_and_changed_by_version(store: Database, owner: str) -> None:
     first = a_ledger(owner=owner)
     second = a_ledger(owner=owner, version=2, entries=f'{{"{GUID}0123": {NOW}}}', quota=7, room=5, room_until=NOW)
 
@@ -161,7 +161,7 @@ async def test_a_ledger_is_kept_as_it_was_put_and_changed_by_its_version(store: 
     assert await store.ledgers.get(owner) == second
 
 
-async def test_of_fifty_racing_changes_of_a_ledger_one_wins(store: Database) -> None:
+async def test_one_of_fifty_racing_ledger_changes_wins(store: Database) -> None:
     old = a_ledger()
     await store.ledgers.swap(None, old)
     rivals = [a_ledger(version=2, room=number) for number in range(50)]
@@ -172,7 +172,7 @@ async def test_of_fifty_racing_changes_of_a_ledger_one_wins(store: Database) -> 
     assert await store.ledgers.get("alice") == rivals[won.index(True)]
 
 
-async def test_a_tally_has_what_another_wrote_just_now(store: Database, url: str, clock: FakeClock) -> None:
+async def test_tally_includes_the_latest_write_of_another_process(store: Database, url: str, clock: FakeClock) -> None:
     async with open_store(url, clock=clock, exclusive=False) as other:
         for number in range(20):
             new = record(clock(), guid=f"{number:032X}", owner="alice")
@@ -183,7 +183,7 @@ async def test_a_tally_has_what_another_wrote_just_now(store: Database, url: str
             assert await store.records.count_linearizable(living("alice", clock())) == 0
 
 
-async def test_a_tally_counts_what_is_live(store: Database, clock: FakeClock) -> None:
+async def test_tally_counts_live_records(store: Database, clock: FakeClock) -> None:
     for place, expire in enumerate((0, clock.seconds, clock.seconds + 1)):
         await store.records.swap(None, record(clock(), guid=f"{place:032X}", owner="alice", expire=expire))
 
@@ -193,7 +193,7 @@ async def test_a_tally_counts_what_is_live(store: Database, clock: FakeClock) ->
 
 
 @pytest.mark.parametrize("entries", ["[]", '{"a": "b"}', "nonsense"])
-async def test_a_ledger_that_is_none_is_told_as_corrupt(mongo_url: str, clock: FakeClock, entries: str) -> None:
+async def test_invalid_ledger_is_reported_as_corrupt(mongo_url: str, clock: FakeClock, entries: str) -> None:
     async with open_store(mongo_url, clock=clock, exclusive=False) as store:
         await store.ledgers.swap(None, a_ledger())
         with pymongo.MongoClient[dict[str, object]](mongo_url) as client:

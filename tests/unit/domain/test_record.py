@@ -10,7 +10,7 @@ from tests.support.factories import GUID, record
 NOW = 1_795_000_000_000
 
 
-def test_a_guid_is_32_upper_case_hexadecimal_characters() -> None:
+def test_guid_is_32_upper_case_hexadecimal_characters() -> None:
     assert parse_guid(GUID) == GUID
 
 
@@ -24,12 +24,12 @@ def test_a_guid_is_32_upper_case_hexadecimal_characters() -> None:
         f" {GUID}\n",
     ],
 )
-def test_another_way_to_write_a_guid_is_refused_with_the_right_one(text: str) -> None:
+def test_guid_in_other_notation_is_rejected_with_a_suggestion(text: str) -> None:
     with pytest.raises(InvalidGuid, match=GUID):
         parse_guid(text)
 
 
-def test_no_guid_is_made_of_letters_that_are_none() -> None:
+def test_guid_with_lookalike_letters_is_rejected() -> None:
     with pytest.raises(InvalidGuid, match="16 characters"):
         parse_guid("\ufb00" * 16)  # of which str.upper makes 32 times F
 
@@ -38,18 +38,18 @@ def test_no_guid_is_made_of_letters_that_are_none() -> None:
     ("text", "why"),
     [("", "0 characters"), (GUID[:-1], "31 characters"), ("G" * 32, "'G'"), ("٣" * 32, "'٣'"), (GUID + "\n0", "34")],
 )
-def test_what_is_no_guid_is_refused_with_the_reason(text: str, why: str) -> None:
+def test_invalid_guid_is_rejected_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(InvalidGuid, match=why):
         parse_guid(text)
 
 
-def test_the_wire_has_guid_expire_and_user_in_this_order() -> None:
+def test_wire_format_orders_guid_expire_and_user() -> None:
     assert record(NOW, expire=1427736345).json_body == b'{"guid":"%b","expire":"1427736345","user":"Cylance, Inc."}' % (
         GUID.encode()
     )
 
 
-def test_the_wire_has_metadata_last_and_text_in_utf_8() -> None:
+def test_wire_format_has_metadata_last_and_utf_8_text() -> None:
     wire = record(NOW, expire=0, user="Zürich 🜁", metadata='{"ö":1}').json_body
 
     assert wire.decode() == f'{{"guid":"{GUID}","expire":"0","user":"Zürich 🜁","metadata":{{"ö":1}}}}'
@@ -70,17 +70,17 @@ def test_the_wire_has_metadata_last_and_text_in_utf_8() -> None:
         {"color": "red"},
     ],
 )
-def test_what_is_stored_is_judged_too(fields: dict[str, object]) -> None:
+def test_stored_values_are_validated_too(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         record(NOW, **fields)
 
 
-def test_a_record_cannot_be_changed() -> None:
+def test_record_is_immutable() -> None:
     with pytest.raises(ValidationError):
         record(NOW).user = "another"
 
 
-def test_every_field_of_a_record_is_in_its_stored_form() -> None:
+def test_stored_form_has_every_field_of_a_record() -> None:
     whole = record(NOW, metadata='{"a":1}')
 
     assert Record.model_validate_json(whole.model_dump_json()) == whole

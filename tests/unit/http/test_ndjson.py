@@ -16,11 +16,11 @@ def cut(*parts: bytes) -> list[Line]:
     return [line for part in parts for line in lines.feed(part)] + list(lines.end())
 
 
-def test_blank_lines_are_counted_and_passed_over() -> None:
+def test_blank_lines_are_counted_and_skipped() -> None:
     assert cut(b"a\n\n \n\r\nb\n") == [Line(1, b"a"), Line(5, b"b")]
 
 
-def test_a_line_of_the_most_bytes_is_kept_and_a_longer_one_is_not() -> None:
+def test_line_at_the_size_limit_is_kept_and_a_longer_one_is_not() -> None:
     assert cut(b"1234\n12345\n1234\r\n123456789\nx") == [
         Line(1, b"1234"),
         Line(2, None),
@@ -31,7 +31,7 @@ def test_a_line_of_the_most_bytes_is_kept_and_a_longer_one_is_not() -> None:
 
 
 @given(st.text(alphabet="ab\r\n ", max_size=40), st.lists(st.integers(0, 40), max_size=5))
-def test_it_does_not_matter_where_the_stream_is_parted(text: str, places: list[int]) -> None:
+def test_any_division_of_the_stream_gives_the_same_lines(text: str, places: list[int]) -> None:
     body = text.encode()
     bounds = [0, *sorted(places), len(body)]
 

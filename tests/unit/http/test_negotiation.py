@@ -25,5 +25,5 @@ OFFERS = ("application/json", "application/x-ndjson")
         ("application/x-ndjson;q=x", 1),
     ],
 )
-def test_the_offer_that_is_weighed_most_is_taken_and_of_several_the_first(accept: str | None, offer: int) -> None:
+def test_highest_weighted_offer_wins_and_the_first_among_equals(accept: str | None, offer: int) -> None:
     assert preferred(accept, OFFERS) == OFFERS[offer]

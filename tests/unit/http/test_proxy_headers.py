@@ -28,16 +28,16 @@ from tests.support.http_client import Client
         ("fe80::1%eth0", "1.2.3.4", "fe80::1%eth0"),
     ],
 )
-def test_the_client_is_the_rightmost_that_is_no_proxy_of_ours(peer: str, header: str | None, client: str) -> None:
+def test_client_is_the_rightmost_untrusted_address(peer: str, header: str | None, client: str) -> None:
     assert TrustedProxies(["10.0.0.0/8", "unix"]).client(peer, header) == client
 
 
-def test_nobody_is_believed_unless_named() -> None:
+def test_unnamed_proxies_are_not_trusted() -> None:
     assert TrustedProxies().client("127.0.0.1", "1.2.3.4") == "127.0.0.1"
     assert TrustedProxies(["10.0.0.0/8"]).client("unix", "1.2.3.4") == "unix"
 
 
-def test_what_is_no_network_stops_the_start() -> None:
+def test_invalid_network_stops_the_start() -> None:
     with pytest.raises(StartError, match=r"^trusted_proxies: "):
         TrustedProxies(["10.0.0.1/8"])
 
@@ -53,7 +53,7 @@ async def ask_all(client: Client) -> None:
 @pytest.mark.parametrize(
     ("trusted", "remote"), [("127.0.0.1", "1.2.3.4"), ("10.0.0.0/8", "127.0.0.1"), ("", "127.0.0.1")]
 )
-async def test_the_log_names_the_client(
+async def test_log_names_the_client(
     serving: Serving, capsys: pytest.CaptureFixture[str], trusted: str, remote: str
 ) -> None:
     async with serving(trusted_proxies=trusted, access_log=True, log_format="json") as client:

@@ -37,20 +37,20 @@ def lines(running: Service, event: str) -> list[dict[str, object]]:
     return [line for line in told if event in str(line["event"])]
 
 
-def test_the_soft_limit_is_raised_to_what_the_connections_need(tmp_path: Path) -> None:
+def test_soft_limit_is_raised_for_the_connections(tmp_path: Path) -> None:
     with service_with_file_limit(tmp_path, 100, 600, "--max-connections", "300") as running:
         assert limits_of(running)[0] == 300 + descriptors.RESERVED
         assert not lines(running, "too few file descriptors")
 
 
-def test_a_limit_that_is_too_low_is_told_at_the_start(tmp_path: Path, server: str) -> None:
+def test_low_limit_is_reported_at_the_start(tmp_path: Path, server: str) -> None:
     with service_with_file_limit(tmp_path, 100, 200, "--server", server) as running:
         assert limits_of(running)[0] == 200
         (line,) = lines(running, "too few file descriptors")
         assert (line["max_connections"], line["file_descriptors"]) == (10_000, 200)
 
 
-def test_at_the_limit_new_connections_are_refused_and_the_others_are_served(tmp_path: Path, server: str) -> None:
+def test_connections_over_the_limit_are_rejected(tmp_path: Path, server: str) -> None:
     options = ("--server", server, "--audit-log", str(tmp_path / "audit.log"), "--grace", "5", "--idle-timeout", "60")
     with service_with_file_limit(tmp_path, 64, 64, *options) as running, ExitStack() as stack:
 
@@ -95,9 +95,7 @@ def answers_over_tls(running: Service, trusting: ssl.SSLContext) -> bool:
         return False
 
 
-def test_connections_that_never_agree_on_tls_leave_descriptors_and_room_later(
-    tmp_path: Path, certificate: Certificate, server: str
-) -> None:
+def test_failed_tls_handshakes_leave_descriptors_free(tmp_path: Path, certificate: Certificate, server: str) -> None:
     """Those beyond the limit too; and whatever ends meanwhile, time-outs are kept afterwards."""
     limits = ("--idle-timeout", "1", "--head-timeout", "4", "--server", server)
     with service_with_file_limit(tmp_path, 100, 100, *limits, *certificate.flags) as running, ExitStack() as stack:

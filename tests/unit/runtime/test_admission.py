@@ -62,7 +62,7 @@ def assert_empty(admission: Admission) -> None:
     assert len(admission._waiting._groups) == 0
 
 
-async def test_callers_get_free_places_in_turn() -> None:
+async def test_callers_get_free_slots_in_turn() -> None:
     admission = Admission(1, seconds=60)
     work = Work(admission)
     await work.begin("eeeeabb")
@@ -71,7 +71,7 @@ async def test_callers_get_free_places_in_turn() -> None:
     assert_empty(admission)
 
 
-async def test_one_caller_uses_all_places_and_half_of_the_queue_and_leaves_the_rest_to_others(
+async def test_one_caller_uses_all_slots_but_only_half_of_the_queue(
     expected_logs: ExpectedLogs,
 ) -> None:
     expected_logs.add("overloaded, rejecting requests")
@@ -105,7 +105,7 @@ async def test_many_callers_fill_the_queue_and_no_more() -> None:
     assert_empty(admission)
 
 
-async def test_a_caller_whose_first_request_waits_for_long_is_refused_and_others_are_not() -> None:
+async def test_caller_over_its_queue_time_is_rejected_alone() -> None:
     admission = Admission(1, seconds=3.0)
     work = Work(admission)
     await work.begin("ee")
@@ -121,7 +121,7 @@ async def test_a_caller_whose_first_request_waits_for_long_is_refused_and_others
     assert "".join(work.begun) == "eea"
 
 
-async def test_a_caller_leaves_its_part_of_the_places_to_others() -> None:
+async def test_caller_leaves_slots_to_others() -> None:
     admission = Admission(4, seconds=60, share=0.75)
     work = Work(admission)
     await work.begin("eeeeee")
@@ -139,7 +139,7 @@ def _of(caller: str) -> CancelScope:
     return errand
 
 
-async def test_a_place_taken_before_the_caller_is_known_counts_to_that_caller() -> None:
+async def test_slot_taken_before_authentication_counts_to_its_caller() -> None:
     admission = Admission(4, seconds=60, share=0.5)
     early = [CancelScope() for _ in range(4)]
     assert all(map(admission.try_acquire, early))
@@ -152,7 +152,7 @@ async def test_a_place_taken_before_the_caller_is_known_counts_to_that_caller() 
     assert_empty(admission)
 
 
-async def test_a_place_of_another_caller_is_not_used() -> None:
+async def test_slot_of_another_caller_is_not_used() -> None:
     admission = Admission(1, seconds=60, share=0.5)
     errand = _of("a")
     assert admission.try_acquire(errand)
@@ -162,7 +162,7 @@ async def test_a_place_of_another_caller_is_not_used() -> None:
 
 
 @pytest.mark.parametrize("has_turn", [True, False])
-async def test_requests_that_are_left_leave_their_turn_to_the_next_of_their_caller(*, has_turn: bool) -> None:
+async def test_cancelled_request_passes_its_turn_to_the_same_caller(*, has_turn: bool) -> None:
     admission = Admission(1, seconds=60)
     work = Work(admission)
     await work.begin("eaab")
@@ -179,7 +179,7 @@ async def test_requests_that_are_left_leave_their_turn_to_the_next_of_their_call
     assert_empty(admission)
 
 
-async def test_what_waits_in_vain_leaves_the_queue(expected_logs: ExpectedLogs) -> None:
+async def test_expired_request_leaves_the_queue(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("overloaded, rejecting requests")
     admission = Admission(1, seconds=0.2)
     work = Work(admission)
@@ -245,7 +245,7 @@ async def until_asked(client: Client, requests: Sequence["asyncio.Task[Any]"]) -
 
 @pytest.mark.parametrize("by", ["owner", "address"])
 @pytest.mark.parametrize("write", [ONE_GUID, DRAWN], ids=["plain", "handler"])
-async def test_an_overload_of_one_caller_refuses_and_delays_no_other(
+async def test_overload_by_one_caller_affects_no_other(
     served: Served, tmp_path: Path, expected_logs: ExpectedLogs, by: str, write: tuple[str, str]
 ) -> None:
     expected_logs.add("overloaded, rejecting requests")
@@ -276,7 +276,7 @@ async def test_an_overload_of_one_caller_refuses_and_delays_no_other(
     assert ended.index("bob") <= 2, "after the one that had the place, and at most one turn of the other caller"
 
 
-async def test_an_owner_whose_writes_are_slow_leaves_places_to_others(served: Served, tmp_path: Path) -> None:
+async def test_owner_with_slow_writes_leaves_slots_to_others(served: Served, tmp_path: Path) -> None:
     async with served(by="owner", max_in_progress=4) as (client, evil, bob):
         with disk_held(tmp_path) as release:
             writes = [

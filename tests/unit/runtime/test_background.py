@@ -40,7 +40,7 @@ class Works:
 
 
 @pytest.mark.parametrize("fault", [OSError(24, "Too many open files"), KeyError("x"), asyncio.CancelledError()])
-async def test_after_a_fault_it_is_logged_and_goes_on(
+async def test_background_task_continues_after_a_logged_fault(
     fault: BaseException, caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(FAULT)
@@ -53,7 +53,7 @@ async def test_after_a_fault_it_is_logged_and_goes_on(
     assert all("Works.keep" in line and "exc_info" in line for line in lines)
 
 
-async def test_a_fault_is_logged_when_it_happens_and_changes_nothing_for_what_is_inside(
+async def test_fault_is_logged_at_once_and_does_not_affect_the_block(
     caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(FAULT)
@@ -67,7 +67,7 @@ async def test_a_fault_is_logged_when_it_happens_and_changes_nothing_for_what_is
     assert "fail" in caplog.records[0].getMessage()
 
 
-async def test_it_is_cancelled_at_the_end_between_two_attempts_too(
+async def test_background_task_is_cancelled_between_attempts_too(
     monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(FAULT)
@@ -79,7 +79,7 @@ async def test_it_is_cancelled_at_the_end_between_two_attempts_too(
     assert not works.lasts.is_set()
 
 
-async def test_whoever_is_held_is_let_go_though_another_one_fails(
+async def test_resources_are_released_though_another_release_fails(
     monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("a fault of one")
@@ -124,7 +124,7 @@ ONCE = {
 """Files that begin tasks which end by themselves, and that somebody waits for."""
 
 
-def test_tasks_are_begun_where_somebody_notices_their_end() -> None:
+def test_tasks_are_started_only_where_their_end_is_noticed() -> None:
     """Work without an end belongs into `background`: a task that nobody waits for dies without a word."""
     begins = {"create_task", "ensure_future", "spawn_detached"}
     found = {

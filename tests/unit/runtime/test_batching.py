@@ -22,7 +22,7 @@ class Calls:
         return [10 * item for item in batch]
 
 
-async def test_what_is_asked_in_one_turn_goes_out_in_one_call() -> None:
+async def test_items_of_one_turn_share_one_call() -> None:
     calls = Calls()
     calls.gate.set()
     batcher = Batcher(calls.run, limit=10, in_flight=1)
@@ -31,7 +31,7 @@ async def test_what_is_asked_in_one_turn_goes_out_in_one_call() -> None:
     assert calls.batches == [[0, 1, 2, 3, 4]]
 
 
-async def test_what_is_asked_while_all_calls_are_out_goes_out_with_the_next() -> None:
+async def test_items_during_running_calls_share_the_next_call() -> None:
     calls = Calls()
     batcher = Batcher(calls.run, limit=2, in_flight=2)
     asked = [asyncio.create_task(batcher.ask(item)) for item in range(7)]
@@ -45,7 +45,7 @@ async def test_what_is_asked_while_all_calls_are_out_goes_out_with_the_next() ->
     assert calls.batches == [[0, 1], [2, 3], [4, 5], [6]]
 
 
-async def test_a_caller_that_went_away_before_its_call_is_dropped_from_it() -> None:
+async def test_cancelled_item_is_dropped_before_its_call() -> None:
     calls = Calls()
     batcher = Batcher(calls.run, limit=1, in_flight=1)
     first, second, third = (asyncio.create_task(batcher.ask(item)) for item in range(3))
@@ -59,7 +59,7 @@ async def test_a_caller_that_went_away_before_its_call_is_dropped_from_it() -> N
     assert calls.batches == [[0], [2]]
 
 
-async def test_a_call_that_fails_fails_all_who_went_out_with_it_and_nobody_else() -> None:
+async def test_failed_call_fails_only_its_own_items() -> None:
     async def run(batch: list[int]) -> list[int]:
         if 1 in batch:
             raise ValueError("one")
@@ -71,7 +71,7 @@ async def test_a_call_that_fails_fails_all_who_went_out_with_it_and_nobody_else(
     assert [type(answer) for answer in answers] == [ValueError, ValueError, int, int]
 
 
-async def test_an_answer_that_is_an_error_is_raised_to_who_asked_for_it_alone() -> None:
+async def test_error_result_is_raised_to_its_caller_only() -> None:
     async def run(batch: list[int]) -> list[int | Exception]:
         return [ValueError("one") if item == 1 else item for item in batch]
 
@@ -81,7 +81,7 @@ async def test_an_answer_that_is_an_error_is_raised_to_who_asked_for_it_alone() 
     assert [type(answer) for answer in answers] == [int, ValueError, int]
 
 
-async def test_drain_returns_when_everything_has_been_answered() -> None:
+async def test_drain_returns_when_all_items_are_answered() -> None:
     calls = Calls()
     batcher = Batcher(calls.run, limit=1, in_flight=1)
     asked = [asyncio.create_task(batcher.ask(item)) for item in range(3)]
@@ -97,7 +97,7 @@ async def test_drain_returns_when_everything_has_been_answered() -> None:
     assert [await each for each in asked] == [0, 10, 20]
 
 
-async def test_fewer_answers_than_items_is_a_fault_of_the_call() -> None:
+async def test_fewer_results_than_items_is_a_fault() -> None:
     async def run(batch: list[int]) -> list[int]:
         return batch[1:]
 
@@ -108,7 +108,7 @@ async def test_fewer_answers_than_items_is_a_fault_of_the_call() -> None:
     assert isinstance(answers[1], ValueError)
 
 
-async def test_who_waits_too_long_is_told_and_the_others_are_answered() -> None:
+async def test_item_over_its_time_limit_fails_and_others_are_answered() -> None:
     calls = Calls()
     patience: Patience[int] = Patience(0.2, lambda item: TimeoutError(f"{item} took too long"))
     batcher = Batcher(calls.run, limit=1, in_flight=1, patience=patience)
@@ -124,7 +124,7 @@ async def test_who_waits_too_long_is_told_and_the_others_are_answered() -> None:
     await batcher.drain()
 
 
-async def test_an_item_that_is_not_overdue_yet_is_looked_at_again() -> None:
+async def test_item_that_is_not_overdue_yet_is_checked_again() -> None:
     calls, looks = Calls(), 0
 
     def overdue(item: int) -> Exception | None:
@@ -140,7 +140,7 @@ async def test_an_item_that_is_not_overdue_yet_is_looked_at_again() -> None:
     await batcher.drain()
 
 
-async def test_patience_ends_with_what_it_is_for() -> None:
+async def test_time_limit_ends_with_its_deadline() -> None:
     calls = Calls()
     calls.gate.set()
     batcher = Batcher(calls.run, limit=1, in_flight=1, patience=Patience(0.1, lambda _: TimeoutError()))
@@ -151,7 +151,7 @@ async def test_patience_ends_with_what_it_is_for() -> None:
     await batcher.drain()
 
 
-async def test_what_goes_out_and_what_waits_is_measured() -> None:
+async def test_calls_and_waiting_items_are_measured() -> None:
     calls, meter = Calls(), BatchMetrics()
     batcher = Batcher(calls.run, limit=2, in_flight=1, meter=meter)
     asked = [asyncio.create_task(batcher.ask(item)) for item in range(5)]
@@ -165,7 +165,7 @@ async def test_what_goes_out_and_what_waits_is_measured() -> None:
     assert (sum(meter.sizes.counts), meter.sizes.sum) == (3, 5)
 
 
-async def test_a_call_is_none_of_its_callers_in_particular() -> None:
+async def test_call_has_the_context_of_none_of_its_callers() -> None:
     seen: list[RequestTrace | None] = []
 
     async def run(batch: list[int]) -> list[int]:

@@ -47,7 +47,7 @@ class Work:
             self.running.remove(group)
 
 
-async def test_groups_get_places_in_turn_however_many_they_have_waiting() -> None:
+async def test_groups_get_places_in_turn_whatever_their_queues() -> None:
     work = Work(2)
     await work.begin(*"eeeeee")
     assert work.running == ["e"], "one place is left for others"
@@ -61,7 +61,7 @@ async def test_groups_get_places_in_turn_however_many_they_have_waiting() -> Non
     assert work.running == []
 
 
-async def test_callers_without_an_owner_are_a_group_like_any_other() -> None:
+async def test_callers_without_owner_form_one_group() -> None:
     work = Work(3)
     await work.begin(None, None, None, "a")
     assert work.running == [None, None, "a"]
@@ -70,7 +70,7 @@ async def test_callers_without_an_owner_are_a_group_like_any_other() -> None:
     assert work.order == [None, None, "a", None]
 
 
-async def test_a_single_place_is_for_everybody() -> None:
+async def test_single_place_is_for_every_group() -> None:
     work = Work(1)
     await work.begin(*"eee")
     await work.begin("a")
@@ -80,7 +80,7 @@ async def test_a_single_place_is_for_everybody() -> None:
 
 
 @pytest.mark.parametrize("has_turn", [True, False])
-async def test_who_goes_away_leaves_its_place_to_others(*, has_turn: bool) -> None:
+async def test_cancelled_waiter_leaves_its_place_to_others(*, has_turn: bool) -> None:
     work = Work(1)
     await work.begin("e", "a", "b")
     if has_turn:
@@ -96,7 +96,7 @@ async def test_who_goes_away_leaves_its_place_to_others(*, has_turn: bool) -> No
     assert work.running == ["b"]
 
 
-async def test_searches_of_one_owner_leave_a_thread_to_the_others(tmp_path: Path, clock: FakeClock) -> None:
+async def test_searches_of_one_owner_leave_a_thread_to_others(tmp_path: Path, clock: FakeClock) -> None:
     path = tmp_path / "guidsvc.db"
     async with open_store(f"sqlite:///{path}", clock=clock, exclusive=False):
         finder = Finder(path)
@@ -111,7 +111,7 @@ async def test_searches_of_one_owner_leave_a_thread_to_the_others(tmp_path: Path
         await finder.aclose()
 
 
-async def test_a_waiter_that_is_cancelled_in_the_turn_in_which_a_place_is_freed_takes_none() -> None:
+async def test_waiter_cancelled_as_a_place_is_freed_takes_none() -> None:
     work = Work(2)
     await work.begin("a", "a", "a", "b", "b")
     assert work.running == ["a", "b"]

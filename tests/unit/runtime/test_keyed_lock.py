@@ -7,7 +7,7 @@ from guidsvc.runtime.keyed_lock import KeyedLock
 from tests.support.factories import GUID
 
 
-async def test_a_write_that_waits_too_long_for_those_before_it_is_unavailable() -> None:
+async def test_write_over_its_queue_time_is_unavailable() -> None:
     turns = KeyedLock()
     async with turns.acquire(GUID, seconds=0):
         with pytest.raises(Contention, match="too many concurrent writes"):
@@ -19,7 +19,7 @@ async def test_a_write_that_waits_too_long_for_those_before_it_is_unavailable() 
         pass
 
 
-async def test_of_turns_that_are_over_nothing_is_kept() -> None:
+async def test_released_locks_leave_nothing_behind() -> None:
     turns = KeyedLock()
     async with turns.acquire(GUID):
         assert len(turns._locks) == 1

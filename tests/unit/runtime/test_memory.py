@@ -27,7 +27,7 @@ def old_garbage(size_bytes: int) -> weakref.ref[Cycle]:
     return weakref.ref(cycle)
 
 
-def test_a_process_that_has_grown_is_due_sooner_when_idle() -> None:
+def test_grown_idle_process_is_due_for_collection_sooner() -> None:
     trigger = GrowthTrigger()
     assert not trigger.is_due(1000, is_idle=True)
     assert not trigger.is_due(1000 + GROWTH_BYTES - 1, is_idle=True)
@@ -40,7 +40,7 @@ def test_a_process_that_has_grown_is_due_sooner_when_idle() -> None:
     assert trigger.is_due(10 + GROWTH_BYTES, is_idle=True)
 
 
-async def test_garbage_of_the_oldest_generation_is_collected_after_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_garbage_of_the_oldest_generation_is_collected_on_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "CHECK_SECONDS", 0.01)
     gc.collect()
     gc.disable()
@@ -58,7 +58,7 @@ async def test_garbage_of_the_oldest_generation_is_collected_after_growth(monkey
         gc.enable()
 
 
-async def test_the_service_collects_after_growth(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_service_collects_garbage_after_growth(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "CHECK_SECONDS", 0.01)
     gc.disable()
     try:

@@ -22,20 +22,20 @@ def test_one_owner_has_at_most_half_of_the_space() -> None:
     assert space._used_by_owner == {}
 
 
-def test_without_access_control_there_are_no_owners() -> None:
+def test_all_callers_share_the_space_without_access_control() -> None:
     space = TemporarySpace(request_bytes=10, total_bytes=20)
     with space.share() as first, space.share() as second:
         first.take(10)
         second.take(10)
 
 
-def test_a_request_may_always_have_its_own_share() -> None:
+def test_request_always_gets_its_own_share() -> None:
     with TemporarySpace(request_bytes=10, total_bytes=10).share() as share:
         share.owner = "a"
         share.take(10)
 
 
-def test_so_many_files_may_be_open_and_half_of_them_are_of_one_owner() -> None:
+def test_open_files_are_bounded_and_one_owner_has_half() -> None:
     space = TemporarySpace(files=4)
     with space.share() as first, space.share() as second, space.share() as other, space.share() as anyone:
         first.owner = second.owner = "a"

@@ -76,7 +76,7 @@ def change(**members: object) -> PutCommand:
     return PutCommand.model_validate(members)
 
 
-async def test_a_put_creates_and_then_updates(service: GuidService) -> None:
+async def test_put_creates_and_then_updates(service: GuidService) -> None:
     first = await service.put(GUID, change(user="a"))
     second = await service.put(GUID, change(user="b"))
 
@@ -84,7 +84,7 @@ async def test_a_put_creates_and_then_updates(service: GuidService) -> None:
     assert (await service.get(GUID)).record == second.record
 
 
-async def test_a_put_that_changes_nothing_leaves_the_version_and_writes_nothing(
+async def test_put_without_change_keeps_the_version_and_writes_nothing(
     racing: LosesRaces, service: GuidService, clock: FakeClock
 ) -> None:
     first = await service.put(GUID, change(user="a"))
@@ -95,13 +95,13 @@ async def test_a_put_that_changes_nothing_leaves_the_version_and_writes_nothing(
     assert racing.races == 1
 
 
-async def test_a_draw_that_is_taken_is_drawn_again(service: GuidService) -> None:
+async def test_colliding_guid_is_drawn_again(service: GuidService) -> None:
     drawn = [(await service.create(change(user="a"))).guid for _ in range(3)]
 
     assert drawn == [f"{number:032X}" for number in range(3)], "each number was drawn twice"
 
 
-async def test_two_services_on_one_store_race_and_none_is_lost(racing: LosesRaces, clock: FakeClock) -> None:
+async def test_two_services_on_one_store_lose_no_write(racing: LosesRaces, clock: FakeClock) -> None:
     services = [GuidService(racing, racing.fence, clock=clock, draw=lambda _: GUID, policy=TERMS) for _ in range(5)]
     puts = [service.put(GUID, change(user=f"rival {number}")) for number in range(10) for service in services]
     written = await asyncio.gather(*puts)
@@ -111,16 +111,14 @@ async def test_two_services_on_one_store_race_and_none_is_lost(racing: LosesRace
     assert (await services[0].get(GUID)).record.version == max(each.record.version for each in written)
 
 
-async def test_when_every_draw_is_taken_the_service_gives_up(racing: LosesRaces, service: GuidService) -> None:
+async def test_service_gives_up_when_every_drawn_guid_is_taken(racing: LosesRaces, service: GuidService) -> None:
     racing.races = ATTEMPTS
 
     with pytest.raises(Contention):
         await service.create(change(user="a"))
 
 
-async def test_a_record_expires_and_is_renewed_and_is_gone_after_its_retention(
-    service: GuidService, clock: FakeClock
-) -> None:
+async def test_record_expires_is_renewed_and_ends_with_its_retention(service: GuidService, clock: FakeClock) -> None:
     await service.put(GUID, change(user="a"))
     clock.advance(seconds=3600)
     with pytest.raises(Expired):
@@ -133,9 +131,7 @@ async def test_a_record_expires_and_is_renewed_and_is_gone_after_its_retention(
         await service.get(GUID)
 
 
-async def test_a_record_past_its_retention_is_created_anew_though_it_is_still_stored(
-    service: GuidService, clock: FakeClock
-) -> None:
+async def test_stored_record_past_retention_is_created_anew(service: GuidService, clock: FakeClock) -> None:
     await service.put(GUID, change(user="a", expire=0))
     clock.advance(seconds=600)
 
@@ -148,7 +144,7 @@ async def test_a_record_past_its_retention_is_created_anew_though_it_is_still_st
     assert again.record.created == clock()
 
 
-async def test_an_expired_record_can_be_deleted(service: GuidService) -> None:
+async def test_expired_record_can_be_deleted(service: GuidService) -> None:
     await service.put(GUID, change(user="a", expire=0))
     await service.delete(GUID)
 
@@ -156,7 +152,7 @@ async def test_an_expired_record_can_be_deleted(service: GuidService) -> None:
         await service.get(GUID)
 
 
-async def test_the_version_rises_across_delete_and_creation_in_one_millisecond(service: GuidService) -> None:
+async def test_version_rises_across_deletion_in_one_millisecond(service: GuidService) -> None:
     first = (await service.put(GUID, change(user="a"))).record
     second = (await service.put(GUID, change(user="b"))).record
     await service.delete(GUID)
@@ -165,9 +161,7 @@ async def test_the_version_rises_across_delete_and_creation_in_one_millisecond(s
     assert first.version < second.version < third.version
 
 
-async def test_the_version_rises_over_a_record_that_is_gone_though_the_clock_goes_back(
-    racing: LosesRaces, clock: FakeClock
-) -> None:
+async def test_version_rises_over_a_deleted_record_as_clock_goes_back(racing: LosesRaces, clock: FakeClock) -> None:
     service = GuidService(
         racing, racing.fence, clock=clock, draw=lambda _: GUID, policy=RetentionPolicy(lifetime=1, retention=0)
     )
@@ -180,9 +174,7 @@ async def test_the_version_rises_over_a_record_that_is_gone_though_the_clock_goe
     assert again.record.version > first.record.version
 
 
-async def test_a_creation_that_is_late_starts_above_what_others_deleted_meanwhile(
-    racing: LosesRaces, clock: FakeClock
-) -> None:
+async def test_late_creation_has_version_above_concurrent_deletions(racing: LosesRaces, clock: FakeClock) -> None:
     other = GuidService(racing, racing.fence, clock=clock, draw=lambda _: GUID, policy=TERMS)
     stalled = Stalls(racing)
     late = asyncio.create_task(
@@ -204,7 +196,7 @@ async def test_a_creation_that_is_late_starts_above_what_others_deleted_meanwhil
     assert (await other.get(GUID)).record == created.record
 
 
-async def test_a_creation_takes_effect_soon_or_never(racing: LosesRaces, clock: FakeClock) -> None:
+async def test_creation_takes_effect_soon_or_never(racing: LosesRaces, clock: FakeClock) -> None:
     """Soon is long before the tombstone of what others deleted meanwhile is removed."""
     stalled = Stalls(racing)
     stalled.goes_on.set()
@@ -220,9 +212,7 @@ async def test_a_creation_takes_effect_soon_or_never(racing: LosesRaces, clock: 
     assert creation - now <= CREATION_SECONDS * 1000 <= TOMBSTONE_SECONDS * 1000 / 2
 
 
-async def test_what_was_deleted_is_in_no_list_and_no_count_and_is_anybodys(
-    racing: LosesRaces, service: GuidService
-) -> None:
+async def test_deleted_record_is_unlisted_uncounted_and_free_to_all(racing: LosesRaces, service: GuidService) -> None:
     plain, every = frozenset(SCOPES) - {ADMIN}, frozenset(SCOPES)
     mine, theirs, admin = (
         service.acting_for(Caller(owner, scopes, "key:1"))
@@ -245,7 +235,7 @@ async def test_what_was_deleted_is_in_no_list_and_no_count_and_is_anybodys(
     assert (await theirs.put(GUID, change(user="b"))).record.owner == "theirs"
 
 
-async def test_a_tombstone_is_removed_after_a_while(racing: LosesRaces, service: GuidService, clock: FakeClock) -> None:
+async def test_tombstone_is_removed_after_a_while(racing: LosesRaces, service: GuidService, clock: FakeClock) -> None:
     await service.put(GUID, change(user="a"))
     await service.delete(GUID)
 
@@ -254,7 +244,7 @@ async def test_a_tombstone_is_removed_after_a_while(racing: LosesRaces, service:
     assert await racing.get(GUID) is None
 
 
-async def test_a_lost_race_is_run_again_from_a_fresh_read(racing: LosesRaces, service: GuidService) -> None:
+async def test_lost_race_is_repeated_with_a_fresh_read(racing: LosesRaces, service: GuidService) -> None:
     await service.put(GUID, change(user="a"))
     racing.races = 3
     assert (await service.put(GUID, change(user="b"))).record.user == "b"
@@ -263,7 +253,7 @@ async def test_a_lost_race_is_run_again_from_a_fresh_read(racing: LosesRaces, se
     assert racing.races == 0
 
 
-async def test_a_write_that_never_wins_is_given_up_as_unavailable(racing: LosesRaces, service: GuidService) -> None:
+async def test_write_that_never_wins_ends_as_unavailable(racing: LosesRaces, service: GuidService) -> None:
     await service.put(GUID, change(user="a"))
 
     racing.races = ATTEMPTS
@@ -274,7 +264,7 @@ async def test_a_write_that_never_wins_is_given_up_as_unavailable(racing: LosesR
         await service.delete(GUID)
 
 
-async def test_a_thousand_racing_puts_of_one_guid_create_it_once_and_none_is_lost(service: GuidService) -> None:
+async def test_thousand_racing_puts_create_once_and_lose_nothing(service: GuidService) -> None:
     written = await asyncio.gather(*(service.put(GUID, change(user=f"rival {number}")) for number in range(1000)))
 
     assert [each.created for each in written].count(True) == 1

@@ -97,7 +97,7 @@ def receipt(clock: FakeClock, **fields: object) -> Receipt:
 # The store's part
 
 
-async def test_a_receipt_is_kept_as_it_was_put_and_changed_by_its_attempt(backend: Database, clock: FakeClock) -> None:
+async def test_receipt_is_stored_as_put_and_changed_by_its_attempt(backend: Database, clock: FakeClock) -> None:
     first = receipt(clock)
     second = receipt(clock, attempt=2, answer='"Zürich\\u0000"')
 
@@ -112,13 +112,13 @@ async def test_a_receipt_is_kept_as_it_was_put_and_changed_by_its_attempt(backen
     assert await backend.receipts.get(first.key) is None
 
 
-async def test_of_fifty_who_claim_a_receipt_one_wins(backend: Database, clock: FakeClock) -> None:
+async def test_one_of_fifty_receipt_claims_wins(backend: Database, clock: FakeClock) -> None:
     won = await asyncio.gather(*(backend.receipts.swap(None, receipt(clock, seed=f"{n:032x}")) for n in range(50)))
 
     assert won.count(True) == 1
 
 
-async def test_receipts_that_are_due_are_purged(backend: Database, clock: FakeClock) -> None:
+async def test_due_receipts_are_purged(backend: Database, clock: FakeClock) -> None:
     due = clock.seconds + 3600
     for number in range(3):
         await backend.receipts.swap(None, receipt(clock, key=f"{number:064x}", purge_at=due + number))
@@ -130,7 +130,7 @@ async def test_receipts_that_are_due_are_purged(backend: Database, clock: FakeCl
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mongo"])
-async def test_whoever_opens_a_store_alone_lets_go_of_the_leases_of_the_dead(
+async def test_exclusive_store_releases_leases_of_dead_processes(
     request: pytest.FixtureRequest, clock: FakeClock, kind: str
 ) -> None:
     url = request.getfixturevalue(f"{kind}_url")
@@ -147,7 +147,7 @@ async def test_whoever_opens_a_store_alone_lets_go_of_the_leases_of_the_dead(
 # Requests
 
 
-async def test_a_request_is_done_once_and_answered_the_same_again(idempotency: Idempotency, clock: FakeClock) -> None:
+async def test_request_is_executed_once_and_replayed(idempotency: Idempotency, clock: FakeClock) -> None:
     works = Works()
 
     first = await idempotency.once(REQUEST, works)
@@ -159,7 +159,7 @@ async def test_a_request_is_done_once_and_answered_the_same_again(idempotency: I
     assert len(works.drawn) == 1
 
 
-async def test_after_24_hours_the_key_is_free(idempotency: Idempotency, clock: FakeClock) -> None:
+async def test_key_is_free_after_24_hours(idempotency: Idempotency, clock: FakeClock) -> None:
     works = Works()
 
     await idempotency.once(REQUEST, works)
@@ -170,7 +170,7 @@ async def test_after_24_hours_the_key_is_free(idempotency: Idempotency, clock: F
     assert len(set(works.drawn)) == 2, "another seed"
 
 
-async def test_a_key_is_of_one_request_and_of_one_caller(idempotency: Idempotency) -> None:
+async def test_key_belongs_to_one_request_of_one_caller(idempotency: Idempotency) -> None:
     works = Works()
     await idempotency.once(REQUEST, works)
 
@@ -180,7 +180,7 @@ async def test_a_key_is_of_one_request_and_of_one_caller(idempotency: Idempotenc
     assert not replayed
 
 
-async def test_of_two_at_once_one_is_done_and_the_other_told_to_come_back(idempotency: Idempotency) -> None:
+async def test_one_of_two_concurrent_requests_must_retry(idempotency: Idempotency) -> None:
     go_on = asyncio.Event()
 
     async def wait() -> None:
@@ -201,7 +201,7 @@ async def test_of_two_at_once_one_is_done_and_the_other_told_to_come_back(idempo
     assert len(works.drawn) == 1
 
 
-async def test_a_request_that_changed_nothing_leaves_no_trace(idempotency: Idempotency, backend: Database) -> None:
+async def test_request_without_changes_leaves_no_receipt(idempotency: Idempotency, backend: Database) -> None:
     for error in (InvalidRequest(), StoreUnavailable("no")):
         with pytest.raises(type(error)):
             await idempotency.once(REQUEST, Works(fails(error)))
@@ -209,9 +209,7 @@ async def test_a_request_that_changed_nothing_leaves_no_trace(idempotency: Idemp
 
 
 @pytest.mark.parametrize("error", [OutcomeUnknown("?"), ValueError("a fault"), asyncio.CancelledError()], ids=repr)
-async def test_a_request_that_may_have_been_done_is_done_again_from_the_same_seed(
-    idempotency: Idempotency, error: BaseException
-) -> None:
+async def test_uncertain_request_is_repeated_with_the_same_seed(idempotency: Idempotency, error: BaseException) -> None:
     first, second = Works(fails(error)), Works()
 
     with pytest.raises(type(error)):
@@ -223,7 +221,7 @@ async def test_a_request_that_may_have_been_done_is_done_again_from_the_same_see
     assert first.drawn == second.drawn
 
 
-async def test_when_a_process_dies_its_lease_runs_out_and_another_does_the_request_again(
+async def test_lease_of_a_dead_process_ends_and_another_takes_over(
     idempotency: Idempotency, backend: Database, clock: FakeClock
 ) -> None:
     first, second = Works(), Works()
@@ -239,7 +237,7 @@ async def test_when_a_process_dies_its_lease_runs_out_and_another_does_the_reque
     assert second.drawn == [seeded(bytes.fromhex(held.seed), 0, held.claimed)(0)]
 
 
-async def test_a_request_that_may_undo_what_others_did_since_is_not_done_again(
+async def test_request_that_could_undo_later_changes_is_not_repeated(
     idempotency: Idempotency, clock: FakeClock
 ) -> None:
     request, works = REQUEST._replace(repeatable=False), Works()
@@ -254,7 +252,7 @@ async def test_a_request_that_may_undo_what_others_did_since_is_not_done_again(
     assert works.drawn == []
 
 
-async def test_one_that_takes_long_renews_its_lease(backend: Database, clock: FakeClock) -> None:
+async def test_long_request_renews_its_lease(backend: Database, clock: FakeClock) -> None:
     idempotency = Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded, lease_seconds=0.3)
 
     async def wait() -> None:
@@ -271,7 +269,7 @@ async def test_one_that_takes_long_renews_its_lease(backend: Database, clock: Fa
     assert await idempotency.once(REQUEST, works) == (answer, True)
 
 
-async def test_an_answer_that_is_too_large_is_not_kept(idempotency: Idempotency) -> None:
+async def test_oversized_response_is_not_stored(idempotency: Idempotency) -> None:
     done = 0
 
     async def work(_: GuidFactory | None) -> bytes:
@@ -291,7 +289,7 @@ async def test_an_answer_that_is_too_large_is_not_kept(idempotency: Idempotency)
     assert done == 3
 
 
-async def test_the_largest_answer_is_kept_whatever_it_is_written_in(idempotency: Idempotency) -> None:
+async def test_largest_response_is_stored_in_any_script(idempotency: Idempotency) -> None:
     for character in ("x", "🜁", '"'):
         request = REQUEST._replace(key=character)
         # Much that is packed easily, and about as much as there may be of what is not.
@@ -305,7 +303,7 @@ async def test_the_largest_answer_is_kept_whatever_it_is_written_in(idempotency:
         assert await idempotency.once(request, work) == (reply, True)
 
 
-async def test_a_request_whose_answer_cannot_be_stored_is_not_acknowledged_if_it_can_be_done_again(
+async def test_request_with_unstorable_response_is_not_acknowledged(
     sqlite_url: str, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     """Else its client could delete what it created, and a repetition would create it again."""
@@ -408,9 +406,7 @@ class Creates:
         await self._service.delete(guid)
 
 
-async def test_one_that_stood_still_while_another_did_its_request_does_not_do_it_again(
-    backend: Database, clock: FakeClock
-) -> None:
+async def test_stalled_request_executed_elsewhere_is_not_repeated(backend: Database, clock: FakeClock) -> None:
     """Nor does it undo the deletion of what the other created."""
     slow, works = StandingStill(backend, clock), Creates(backend, clock)
     late, other = (
@@ -433,7 +429,7 @@ async def test_one_that_stood_still_while_another_did_its_request_does_not_do_it
     assert (answer.decode(), replayed) == (done[0], True)
 
 
-async def test_one_that_stood_still_and_that_nobody_replaced_goes_on(backend: Database, clock: FakeClock) -> None:
+async def test_stalled_request_without_successor_continues(backend: Database, clock: FakeClock) -> None:
     slow = StandingStill(backend, clock)
     idempotency = Idempotency(slow.receipts, slow.fence, clock=clock, seeded=seeded, timer=slow.timer)
     slow.meanwhile = [nothing] * 3
@@ -448,9 +444,7 @@ async def nothing() -> None:
     pass
 
 
-async def test_a_request_that_is_done_again_at_the_limit_of_the_quota_finds_what_it_created(
-    backend: Database, clock: FakeClock
-) -> None:
+async def test_repeated_request_at_the_quota_finds_its_own_records(backend: Database, clock: FakeClock) -> None:
     """Its own record uses the last place; that is no reason to refuse it."""
     held, _ = await Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded)._claim(REQUEST)
     guid = seeded(bytes.fromhex(held.seed), 0, held.claimed)(0)

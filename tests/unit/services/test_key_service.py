@@ -61,7 +61,7 @@ async def deal(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterato
         yield Deal(KeyService(kept, clock=clock), kept, clock)
 
 
-async def test_a_key_that_is_created_is_kept_and_opens(deal: Deal) -> None:
+async def test_created_key_is_stored_and_valid(deal: Deal) -> None:
     issued = await deal.ring.create("alice", ["write", "read"], expire=deal.clock.seconds + 60)
 
     assert await deal.ring.get(issued.key.id) == issued.key
@@ -71,7 +71,7 @@ async def test_a_key_that_is_created_is_kept_and_opens(deal: Deal) -> None:
     assert not await deal.opens(issued)
 
 
-async def test_what_is_told_of_a_key_is_all_but_its_digests(deal: Deal) -> None:
+async def test_key_description_has_all_but_the_digests(deal: Deal) -> None:
     issued = await deal.ring.create("alice", ["admin", "write", "read"])
     await deal.ring.rotate(issued.key.id)
     told = deal.ring.describe(await deal.ring.get(issued.key.id))
@@ -87,7 +87,7 @@ async def test_what_is_told_of_a_key_is_all_but_its_digests(deal: Deal) -> None:
     assert deal.ring.describe(ended) == told | {"used": "5", "expire": "7", "state": "expired"}
 
 
-async def test_a_key_that_would_never_open_is_not_made(deal: Deal) -> None:
+async def test_key_that_would_never_be_valid_is_not_created(deal: Deal) -> None:
     with pytest.raises(InvalidRequest, match="/expire is in the past"):
         await deal.ring.create("alice", ["read"], expire=deal.clock.seconds)
     for owner, scopes in ((" ", ["read"]), ("a", []), ("a", ["all"])):
@@ -97,14 +97,14 @@ async def test_a_key_that_would_never_open_is_not_made(deal: Deal) -> None:
 
 
 @pytest.mark.parametrize("count", [0, STRIDE - 1, STRIDE, STRIDE + 1])
-async def test_all_are_listed_in_the_order_of_their_ids(sqlite_url: str, clock: FakeClock, count: int) -> None:
+async def test_keys_are_listed_by_id(sqlite_url: str, clock: FakeClock, count: int) -> None:
     async with open_keys(sqlite_url) as kept:
         ring = KeyService(kept, clock=clock)
         made = await asyncio.gather(*(ring.create("alice", ["read"]) for _ in range(count)))
         assert [key.id async for key in ring.walk()] == sorted(issued.key.id for issued in made)
 
 
-async def test_a_revoked_key_opens_nothing_and_stays_listed(deal: Deal) -> None:
+async def test_revoked_key_is_invalid_and_stays_listed(deal: Deal) -> None:
     """Twice is once."""
     issued = await deal.ring.create("alice", ["read"])
     revoked = await deal.ring.revoke(issued.key.id)
@@ -114,7 +114,7 @@ async def test_a_revoked_key_opens_nothing_and_stays_listed(deal: Deal) -> None:
     assert await deal.ring.revoke(issued.key.id) == revoked
 
 
-async def test_the_old_secret_of_a_rotated_key_is_good_for_the_overlap(deal: Deal) -> None:
+async def test_old_secret_of_a_rotated_key_is_valid_for_the_overlap(deal: Deal) -> None:
     first = await deal.ring.create("alice", ["read"])
     second = await deal.ring.rotate(first.key.id, overlap=60)
 
@@ -126,7 +126,7 @@ async def test_the_old_secret_of_a_rotated_key_is_good_for_the_overlap(deal: Dea
     assert [await deal.opens(each) for each in (first, second)] == [False, True]
 
 
-async def test_without_an_overlap_the_old_secret_ends_at_once_and_so_does_the_one_before(deal: Deal) -> None:
+async def test_rotation_without_overlap_ends_all_older_secrets(deal: Deal) -> None:
     first = await deal.ring.create("alice", ["read"])
     second = await deal.ring.rotate(first.key.id, overlap=60)
     third = await deal.ring.rotate(first.key.id, overlap=60)
@@ -135,7 +135,7 @@ async def test_without_an_overlap_the_old_secret_ends_at_once_and_so_does_the_on
     assert [await deal.opens(each) for each in (first, second, third, fourth)] == [False, False, False, True]
 
 
-async def test_a_key_that_has_ended_cannot_be_rotated(deal: Deal) -> None:
+async def test_ended_key_cannot_be_rotated(deal: Deal) -> None:
     revoked = await deal.ring.create("alice", ["read"])
     expired = await deal.ring.create("alice", ["read"], expire=deal.clock.seconds + 1)
     await deal.ring.revoke(revoked.key.id)
@@ -149,7 +149,7 @@ async def test_a_key_that_has_ended_cannot_be_rotated(deal: Deal) -> None:
     assert deal.ring.state_of(await deal.ring.revoke(expired.key.id)) == "revoked"
 
 
-async def test_an_unknown_id_is_told_and_a_whole_key_is_not_repeated(deal: Deal) -> None:
+async def test_unknown_id_is_reported_without_the_secret(deal: Deal) -> None:
     key, text = keys.generate("alice", ["read"], 0)
     for act in (deal.ring.get, deal.ring.revoke, deal.ring.rotate):
         with pytest.raises(NoSuchKey, match=key.id):
@@ -160,7 +160,7 @@ async def test_an_unknown_id_is_told_and_a_whole_key_is_not_repeated(deal: Deal)
             assert not wrong or wrong not in str(caught.value)
 
 
-async def test_a_lost_race_is_run_again(deal: Deal) -> None:
+async def test_lost_race_is_repeated(deal: Deal) -> None:
     """What the other has changed stays."""
     issued = await deal.ring.create("alice", ["read"])
     turned = await deal.against(3).rotate(issued.key.id, overlap=60)
@@ -170,7 +170,7 @@ async def test_a_lost_race_is_run_again(deal: Deal) -> None:
     assert await deal.kept.get(issued.key.id) == revoked
 
 
-async def test_a_race_that_is_always_lost_is_given_up(deal: Deal) -> None:
+async def test_lost_races_are_given_up_after_a_limit(deal: Deal) -> None:
     issued = await deal.ring.create("alice", ["read"])
     with pytest.raises(Contention):
         await deal.against(ATTEMPTS).revoke(issued.key.id)

@@ -216,9 +216,7 @@ async def until_taken_back(kept: Kept, owner: str = "") -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_of_a_thousand_concurrent_creations_a_quota_of_a_hundred_leaves_a_hundred(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_quota_holds_for_a_thousand_concurrent_creations(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(100)
 
     guids = await created([kept.service], 1000)
@@ -227,9 +225,7 @@ async def test_of_a_thousand_concurrent_creations_a_quota_of_a_hundred_leaves_a_
     assert kept.store.ledger_swaps < 20, "all that wait are admitted together"
 
 
-async def test_of_a_thousand_creations_over_three_processes_a_hundred_are_left(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_quota_holds_for_creations_by_three_processes(processes: Processes, clock: FakeClock) -> None:
     every = [await processes.start(100) for _ in range(3)]
 
     guids = await created([kept.service for kept in every], 1000)
@@ -237,7 +233,7 @@ async def test_of_a_thousand_creations_over_three_processes_a_hundred_are_left(
     assert len(guids) == len(set(guids)) == await every[0].live("", clock) == 100
 
 
-async def test_each_owner_has_a_quota_of_its_own(processes: Processes, clock: FakeClock) -> None:
+async def test_each_owner_has_its_own_quota(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(3)
 
     for caller in (ALICE, BOB):
@@ -245,14 +241,14 @@ async def test_each_owner_has_a_quota_of_its_own(processes: Processes, clock: Fa
     assert [await kept.live(owner, clock) for owner in ("alice", "bob")] == [3, 3]
 
 
-async def test_without_a_quota_nothing_is_counted(processes: Processes) -> None:
+async def test_records_are_not_counted_without_a_quota(processes: Processes) -> None:
     kept = await processes.start(0)
 
     assert len(await created([kept.service], 10)) == 10
     assert (kept.store.tallies, kept.store.ledger_swaps) == (0, 0)
 
 
-async def test_what_is_deleted_frees_a_place_at_once_for_whomever(processes: Processes) -> None:
+async def test_deletion_frees_a_place_at_once(processes: Processes) -> None:
     one, another = await processes.start(1), await processes.start(1)
     for _ in range(5):
         (guid,) = await created([one.service], 1)
@@ -262,7 +258,7 @@ async def test_what_is_deleted_frees_a_place_at_once_for_whomever(processes: Pro
         await one.service.delete(guid)
 
 
-async def test_what_expires_frees_a_place_and_a_renewal_takes_one(processes: Processes, clock: FakeClock) -> None:
+async def test_expiry_frees_a_place_and_renewal_takes_one(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(2)
     first = await created([kept.service], 2)
     clock.advance(seconds=LIFETIME)
@@ -281,7 +277,7 @@ async def test_what_expires_frees_a_place_and_a_renewal_takes_one(processes: Pro
     assert await kept.live("", clock) == 2
 
 
-async def test_what_is_expired_when_it_is_created_takes_no_place(processes: Processes, clock: FakeClock) -> None:
+async def test_creation_of_expired_record_takes_no_place(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(1)
     expired = PutCommand.model_validate({"user": "a", "expire": 0})
 
@@ -292,9 +288,7 @@ async def test_what_is_expired_when_it_is_created_takes_no_place(processes: Proc
     assert len(await created([kept.service], 2)) == 1
 
 
-async def test_what_is_live_may_be_changed_and_live_on_though_the_quota_is_used_up(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_live_record_can_change_and_be_extended_at_the_quota(processes: Processes, clock: FakeClock) -> None:
     """Also where it is about to expire, and is reserved so that nobody takes its place meanwhile."""
     kept = await processes.start(1)
     (guid,) = await created([kept.service], 1)
@@ -308,9 +302,7 @@ async def test_what_is_live_may_be_changed_and_live_on_though_the_quota_is_used_
     assert await kept.live("", clock) == 1
 
 
-async def test_the_place_of_one_that_is_being_renewed_in_its_last_second_is_not_given_away(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_place_of_a_renewal_in_its_last_second_is_not_given_away(processes: Processes, clock: FakeClock) -> None:
     kept, other = await processes.start(1), await processes.start(1)
     old = record(clock(), expire=clock.seconds + 1)
     await kept.store.records.swap(None, old)
@@ -322,9 +314,7 @@ async def test_the_place_of_one_that_is_being_renewed_in_its_last_second_is_not_
         assert await kept.store.records.swap(old, renewed)
 
 
-async def test_who_died_between_reservation_and_write_holds_a_place_for_thirty_seconds(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_reservation_of_a_dead_process_lasts_thirty_seconds(processes: Processes, clock: FakeClock) -> None:
     kept, other = await processes.start(1), await processes.start(1)
     await kept.quota.reserve(None, record(clock())).__aenter__()  # and that is the last we hear of it
 
@@ -335,9 +325,7 @@ async def test_who_died_between_reservation_and_write_holds_a_place_for_thirty_s
     assert len(await created([other.service], 2)) == 1
 
 
-async def test_a_write_of_unknown_outcome_holds_its_place_until_it_is_over(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_write_of_unknown_outcome_holds_its_place_until_it_ends(processes: Processes, clock: FakeClock) -> None:
     """Whether it was done or not; then it is what is there that counts."""
     kept = await processes.start(2)
     kept.store.fails = OutcomeUnknown("no answer")
@@ -352,7 +340,7 @@ async def test_a_write_of_unknown_outcome_holds_its_place_until_it_is_over(
     assert len(await created([kept.service], 3)) == 1
 
 
-async def test_what_is_there_and_still_reserved_is_counted_once(processes: Processes, clock: FakeClock) -> None:
+async def test_stored_record_with_a_reservation_counts_once(processes: Processes, clock: FakeClock) -> None:
     kept, other = await processes.start(3), await processes.start(3)
     kept.store.fails = OutcomeUnknown("no answer")
     with pytest.raises(OutcomeUnknown):
@@ -362,7 +350,7 @@ async def test_what_is_there_and_still_reserved_is_counted_once(processes: Proce
     assert await kept.live("", clock) == 3
 
 
-async def test_what_lives_on_and_what_is_new_beside_it_are_counted_once(processes: Processes, clock: FakeClock) -> None:
+async def test_extended_and_new_records_count_once(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(2)
     (guid,) = await created([kept.service], 1)
     clock.advance(seconds=LIFETIME - 1)
@@ -372,7 +360,7 @@ async def test_what_lives_on_and_what_is_new_beside_it_are_counted_once(processe
     assert await created([kept.service], 1) == []
 
 
-async def test_a_write_that_surely_failed_gives_its_place_back(processes: Processes, clock: FakeClock) -> None:
+async def test_failed_write_returns_its_place(processes: Processes, clock: FakeClock) -> None:
     kept, other = await processes.start(1), await processes.start(1)
     kept.store.fails = StoreUnavailable("no")
     for _ in range(3):
@@ -383,7 +371,7 @@ async def test_a_write_that_surely_failed_gives_its_place_back(processes: Proces
     assert len(await created([other.service], 2)) == 1
 
 
-async def test_who_goes_away_while_he_waits_leaves_nothing_behind(processes: Processes, clock: FakeClock) -> None:
+async def test_cancelled_waiter_leaves_no_reservation(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(1)
     await kept.quota.reserve(None, record(clock())).__aenter__()
     waits = asyncio.create_task(kept.service.create(USER))
@@ -397,7 +385,7 @@ async def test_who_goes_away_while_he_waits_leaves_nothing_behind(processes: Pro
     assert len(await created([kept.service], 2)) == 1
 
 
-async def test_reservations_are_taken_back_when_the_write_is_done(processes: Processes, clock: FakeClock) -> None:
+async def test_reservations_are_returned_after_the_write(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(10)
     guids = await created([kept.service], 5)
     await until_taken_back(kept)
@@ -408,9 +396,7 @@ async def test_reservations_are_taken_back_when_the_write_is_done(processes: Pro
     assert (found.room, found.quota) == (5, 10)
 
 
-async def test_while_there_is_room_nobody_counts_and_what_was_changed_past_the_ledger_is_found(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_changes_past_the_ledger_are_found_without_early_counts(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(10)
     for _ in range(5):
         await kept.service.create(USER)
@@ -422,7 +408,7 @@ async def test_while_there_is_room_nobody_counts_and_what_was_changed_past_the_l
     assert len(await created([kept.service], 5)) == 1
 
 
-async def test_another_quota_counts_anew(processes: Processes, clock: FakeClock) -> None:
+async def test_changed_quota_causes_a_new_count(processes: Processes, clock: FakeClock) -> None:
     large, small = await processes.start(10), await processes.start(3)
     assert len(await created([large.service], 4)) == 4
 
@@ -430,16 +416,14 @@ async def test_another_quota_counts_anew(processes: Processes, clock: FakeClock)
     assert len(await created([large.service], 10)) == 6
 
 
-async def test_a_lost_race_is_no_refusal(processes: Processes, clock: FakeClock) -> None:
+async def test_lost_race_is_no_rejection(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(3)
     kept.store.races = 5
 
     assert len(await created([kept.service], 5)) == 3
 
 
-async def test_a_ledger_that_cannot_be_written_is_told_as_unavailable_and_nothing_was_changed(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_unwritable_ledger_is_unavailable_and_changes_nothing(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(3)
     for error in (OutcomeUnknown("no answer"), StoreUnavailable("no")):
         kept.store.ledger_fails = error
@@ -451,7 +435,7 @@ async def test_a_ledger_that_cannot_be_written_is_told_as_unavailable_and_nothin
     assert len(await created([kept.service], 5)) == 3
 
 
-async def test_one_guid_that_many_create_at_once_takes_one_place(processes: Processes, clock: FakeClock) -> None:
+async def test_concurrent_creations_of_one_guid_take_one_place(processes: Processes, clock: FakeClock) -> None:
     every = [await processes.start(2) for _ in range(3)]
 
     written = await asyncio.gather(*(kept.service.put(GUID, USER) for kept in every for _ in range(10)))
@@ -477,9 +461,7 @@ async def put_or_refused(kept: Kept, guid: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_two_processes_that_put_and_delete_the_same_guids_never_exceed_the_quota(
-    processes: Processes, seed: int
-) -> None:
+async def test_two_processes_on_the_same_guids_never_exceed_the_quota(processes: Processes, seed: int) -> None:
     every = [await processes.start(15) for _ in range(2)]
     guids = [f"{number:032X}" for number in range(40)]
 
@@ -496,9 +478,7 @@ async def test_two_processes_that_put_and_delete_the_same_guids_never_exceed_the
     await storm(every, [client(number) for number in range(16)], 15)
 
 
-async def test_three_processes_that_create_the_same_guids_in_another_order_fill_the_quota_and_no_more(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_three_processes_on_same_guids_fill_the_quota_exactly(processes: Processes, clock: FakeClock) -> None:
     every = [await processes.start(100) for _ in range(3)]
     for trial in range(2):
         guids = [f"{trial * 1000 + number:032X}" for number in range(128)]
@@ -510,9 +490,7 @@ async def test_three_processes_that_create_the_same_guids_in_another_order_fill_
         await asyncio.gather(*(every[0].service.delete(each.guid) for each in found))
 
 
-async def test_a_refusal_for_what_another_process_has_made_meanwhile_is_judged_again_by_a_fresh_read(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_rejection_due_to_another_process_causes_a_fresh_read(processes: Processes, clock: FakeClock) -> None:
     """What it makes is live already: to change it takes no place."""
     one, other = await processes.start(1), await processes.start(1)
     for guid, write in (("A" * 32, one.service.put), ("B" * 32, one.service.patch)):
@@ -533,9 +511,7 @@ async def test_a_refusal_for_what_another_process_has_made_meanwhile_is_judged_a
         await other.service.delete(guid)
 
 
-async def test_one_that_stood_still_between_its_reservation_and_its_write_takes_no_place_of_another(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_stalled_write_takes_no_place_of_another(processes: Processes, clock: FakeClock) -> None:
     """Its reservation is over by then; the store rejects the write, and it is refused by what is there."""
     kept, other = await processes.start(1), await processes.start(1)
 
@@ -549,9 +525,7 @@ async def test_one_that_stood_still_between_its_reservation_and_its_write_takes_
     assert await kept.live("", clock) == 1
 
 
-async def test_one_that_stood_still_while_there_is_room_is_admitted_again(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_stalled_write_is_admitted_again_if_there_is_room(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(1)
 
     async def stand_still() -> None:
@@ -562,9 +536,7 @@ async def test_one_that_stood_still_while_there_is_room_is_admitted_again(
     assert await kept.live("", clock) == 1
 
 
-async def test_a_record_that_expires_while_its_update_stands_still_is_not_renewed_past_the_quota(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_stalled_renewal_of_an_expired_record_obeys_the_quota(processes: Processes, clock: FakeClock) -> None:
     """It needed no reservation, as it was to live on for longer than one lasts."""
     kept, other = await processes.start(1), await processes.start(1)
     (guid,) = await created([kept.service], 1)
@@ -580,9 +552,7 @@ async def test_a_record_that_expires_while_its_update_stands_still_is_not_renewe
     assert await kept.live("", clock) == 1
 
 
-async def test_a_place_is_given_away_only_when_nobody_can_use_it_any_more(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_reserved_place_is_reused_only_once_its_write_is_late(processes: Processes, clock: FakeClock) -> None:
     """By the store's clock a write is too late before its reservation is over, by half of its time."""
     kept = await processes.start(1)
     before = (await kept.store.fence.read()).now
@@ -592,7 +562,7 @@ async def test_a_place_is_given_away_only_when_nobody_can_use_it_any_more(
         assert before < not_after <= after + LEASE_MS / 2
 
 
-async def test_what_changes_no_expiry_or_has_no_quota_has_no_deadline(processes: Processes) -> None:
+async def test_write_without_expiry_change_or_quota_has_no_deadline(processes: Processes) -> None:
     free, kept = await processes.start(0), await processes.start(3)
     for each, looks in ((free, 0), (kept, 1)):
         record_ = await each.service.create(USER)
@@ -603,7 +573,7 @@ async def test_what_changes_no_expiry_or_has_no_quota_has_no_deadline(processes:
     assert [deadline is None for deadline in kept.store.deadlines] == [False, True, True]
 
 
-async def test_a_store_whose_clock_cannot_be_read_admits_nobody(processes: Processes, clock: FakeClock) -> None:
+async def test_store_with_unreadable_clock_admits_nothing(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(1)
     kept.store.clock_fails = StoreUnavailable("no")
     with pytest.raises(StoreUnavailable):
@@ -613,9 +583,7 @@ async def test_a_store_whose_clock_cannot_be_read_admits_nobody(processes: Proce
     assert len(await created([kept.service], 2)) == 1
 
 
-async def test_a_rehearsal_says_what_would_be_refused_and_reserves_nothing(
-    processes: Processes, clock: FakeClock
-) -> None:
+async def test_dry_run_predicts_rejections_and_reserves_nothing(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(3)
     (guid,) = await created([kept.service], 1)
     await until_taken_back(kept)
@@ -630,7 +598,7 @@ async def test_a_rehearsal_says_what_would_be_refused_and_reserves_nothing(
     assert len(await created([kept.service], 5)) == 2
 
 
-async def test_at_the_end_what_is_done_is_taken_back(processes: Processes, clock: FakeClock) -> None:
+async def test_completed_reservations_are_returned_at_shutdown(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(3)
     ends = LedgerQuota(kept.store, clock=clock, quota=3)
     async with ends.reserve(None, record(clock())):
@@ -646,7 +614,7 @@ async def test_at_the_end_what_is_done_is_taken_back(processes: Processes, clock
     assert found.entries == "{}"
 
 
-async def test_what_cannot_be_taken_back_does_not_hold_up_the_end(
+async def test_failed_return_of_reservations_does_not_delay_shutdown(
     processes: Processes, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = await processes.start(3)

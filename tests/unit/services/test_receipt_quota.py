@@ -30,7 +30,7 @@ class SlowCount:
         raise StoreUnavailable("timed out")
 
 
-async def test_a_failed_count_is_logged_once_a_minute_and_the_limit_uses_the_last_count(
+async def test_failed_count_is_logged_once_a_minute(
     sqlite_url: str, clock: FakeClock, caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(FAULT)
@@ -48,9 +48,7 @@ async def test_a_failed_count_is_logged_once_a_minute_and_the_limit_uses_the_las
             await room.reserve("a")
 
 
-async def test_a_request_does_not_wait_for_a_long_count_whose_result_is_used_later(
-    sqlite_url: str, clock: FakeClock
-) -> None:
+async def test_request_does_not_wait_for_a_long_count(sqlite_url: str, clock: FakeClock) -> None:
     answer: asyncio.Future[ReceiptUsage] = asyncio.get_running_loop().create_future()
     async with open_store(sqlite_url, clock=clock, exclusive=False) as store:
         receipts = SlowCount(store, answer)

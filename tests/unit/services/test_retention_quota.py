@@ -30,7 +30,7 @@ async def until_created(client: Client) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_what_is_created_expired_is_bounded_too(
+async def test_records_created_expired_are_bounded_too(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
     """By PUT and in a batch, as what has expired since; and what is deleted, or past its retention, makes room."""
@@ -55,7 +55,7 @@ async def test_what_is_created_expired_is_bounded_too(
             await until_created(client)
 
 
-async def test_it_is_of_each_owner_and_asked_seldom(
+async def test_limit_is_per_owner_and_rarely_counted(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = 0
@@ -80,7 +80,7 @@ async def test_it_is_of_each_owner_and_asked_seldom(
             assert counts == 3
 
 
-async def test_one_count_refuses_all_who_wait_for_it(
+async def test_one_count_rejects_all_its_waiters(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refused owner would otherwise have all of its records counted for each request."""
@@ -104,7 +104,7 @@ async def test_one_count_refuses_all_who_wait_for_it(
         assert counts == 1
 
 
-async def test_it_is_held_by_many_at_once(database: Database, clock: FakeClock) -> None:
+async def test_limit_holds_for_concurrent_creations(database: Database, clock: FakeClock) -> None:
     async with open_quotas(database, clock=clock, quota=QUOTA) as quota:
 
         async def create(number: int) -> bool:
@@ -119,7 +119,7 @@ async def test_it_is_held_by_many_at_once(database: Database, clock: FakeClock) 
         assert sum(created) == MOST
 
 
-async def test_the_owners_that_are_remembered_are_bounded(
+async def test_remembered_owners_are_bounded(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention_quota, "OWNERS", 3)

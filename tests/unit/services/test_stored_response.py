@@ -58,7 +58,7 @@ async def longest_turn() -> AsyncIterator[list[float]]:
     turns[:] = [max(turns)]
 
 
-async def test_many_replays_take_little_of_a_turn_of_the_loop(idempotency: Idempotency) -> None:
+async def test_many_replays_take_little_of_a_loop_turn(idempotency: Idempotency) -> None:
     await idempotency.once(request_of("a"), work)
 
     async def replay() -> bool:
@@ -70,7 +70,7 @@ async def test_many_replays_take_little_of_a_turn_of_the_loop(idempotency: Idemp
     assert turns[0] < MOST_SECONDS
 
 
-async def test_an_owner_does_not_wait_for_the_replays_of_another(idempotency: Idempotency) -> None:
+async def test_owner_does_not_wait_for_replays_of_another(idempotency: Idempotency) -> None:
     for owner in "ab":
         await idempotency.once(request_of(owner), work)
     done: list[str] = []
@@ -95,7 +95,7 @@ async def test_without_access_control_addresses_take_turns(idempotency: Idempote
     assert done.index("192.0.2.2") < REPLAYS // 4
 
 
-async def test_a_replay_that_waits_too_long_is_refused() -> None:
+async def test_replay_over_its_queue_time_is_rejected() -> None:
     reader = StoredResponseReader(wait_seconds=0)
     text = pack(TEXT)
     first, *others = await asyncio.gather(*(reader.read("a", text) for _ in range(3)), return_exceptions=True)
@@ -104,7 +104,7 @@ async def test_a_replay_that_waits_too_long_is_refused() -> None:
     assert await reader.read("a", text) == TEXT
 
 
-async def test_a_small_response_is_read_at_once_while_large_ones_wait() -> None:
+async def test_small_response_is_read_at_once_while_large_ones_wait() -> None:
     reader = StoredResponseReader(wait_seconds=60)
     text = pack(TEXT)
     large = [asyncio.create_task(reader.read("a", text)) for _ in range(8)]
@@ -117,18 +117,18 @@ async def test_a_small_response_is_read_at_once_while_large_ones_wait() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1000, SMALL_BYTES - 1, SMALL_BYTES + 1, 5_000_000])
-def test_only_a_small_response_is_unpacked_on_the_event_loop(size: int) -> None:
+def test_only_small_responses_are_unpacked_on_the_event_loop(size: int) -> None:
     text = pack(b"x" * size)
     assert unpack_small(text) == (b"x" * size if size <= SMALL_BYTES else None)
 
 
 @pytest.mark.parametrize("text", ["", "1", "[]", "{}", "[200]", '["200",{},null]', "[200,{},1]", '[200,{"a":1},null]'])
-async def test_what_is_no_response_is_corrupt(text: str) -> None:
+async def test_invalid_response_is_corrupt(text: str) -> None:
     with pytest.raises(CorruptRecord):
         await decode_response(text.encode())
 
 
-async def test_a_response_is_decoded_as_it_was_encoded() -> None:
+async def test_response_is_decoded_as_it_was_encoded() -> None:
     for response in (LARGE, Response(204, {}, None), Response(201, {"Location": "/guid/A"}, "Zürich🜁")):
         assert await decode_response(encode_response(response)) == response
     assert encode_response(Response(204, {"A": "b"}, None)) == b'[204,{"A":"b"},null]', "as stores have it"

@@ -40,13 +40,13 @@ ERRORS = {
 
 
 @pytest.mark.parametrize(("said", "error"), ERRORS.items(), ids=[type(each).__name__ for each in ERRORS.values()])
-def test_the_reason_of_an_error_names_codes_and_holds_no_document(said: str, error: PyMongoError) -> None:
+def test_reason_of_an_error_has_codes_and_no_document(said: str, error: PyMongoError) -> None:
     for reason in (reason_of(error), str(write_failure(error))):
         assert CANARY not in reason
         assert said.split()[-2:] == reason.split()[-2:]
 
 
-def test_the_reason_of_a_bulk_write_names_a_few_errors_once_each() -> None:
+def test_reason_of_a_bulk_write_names_few_distinct_errors() -> None:
     faults = [{"code": code % 10, "errmsg": "x" * 100_000} for code in range(1000)]
 
     reason = reason_of(BulkWriteError({"writeErrors": faults, "writeConcernErrors": []}))
@@ -56,7 +56,7 @@ def test_the_reason_of_a_bulk_write_names_a_few_errors_once_each() -> None:
     assert len(reason) < 2000
 
 
-def test_no_other_file_puts_the_text_of_such_an_error_into_a_message() -> None:
+def test_other_modules_never_quote_such_an_error() -> None:
     for path in Path("guidsvc/store/mongo").glob("*.py"):
         handlers = re.findall(r"except \(?(?:PyMongo|BSON)\w*.*? as error:\n.*\n", path.read_text())
         assert not [line for line in handlers if "{error}" in line or "str(error)" in line], path

@@ -39,7 +39,7 @@ class Clocks:
 @pytest.mark.parametrize("rate", [1 - SLACK, 1.0, 1 + SLACK])
 @pytest.mark.parametrize("later", [0.0, FRESH_SECONDS / 2])
 @pytest.mark.parametrize("seconds", [-5.0, 0.0, 10.0, 600.0])
-async def test_what_a_store_accepts_is_done_before_the_deadline(rate: float, later: float, seconds: float) -> None:
+async def test_accepted_write_ends_before_its_deadline(rate: float, later: float, seconds: float) -> None:
     clocks = Clocks(rate)
     clock = LeaseClock(clocks, timer=clocks.timer)
     await clock.not_after(0)
@@ -54,7 +54,7 @@ async def test_what_a_store_accepts_is_done_before_the_deadline(rate: float, lat
     assert clocks.looks == 1
 
 
-async def test_the_store_s_clock_is_read_again_when_the_last_look_is_old() -> None:
+async def test_store_clock_is_reread_when_the_last_reading_is_old() -> None:
     clocks = Clocks(1.0)
     clock = LeaseClock(clocks, timer=clocks.timer)
     for looks in (1, 1, 2, 2):
@@ -63,5 +63,5 @@ async def test_the_store_s_clock_is_read_again_when_the_last_look_is_old() -> No
         clocks.seconds += FRESH_SECONDS / 2
 
 
-def test_the_earliest_of_deadlines_counts() -> None:
+def test_earliest_deadline_counts() -> None:
     assert [earliest(*pair) for pair in ((None, None), (1, None), (None, 2), (3, 2), (2, 3))] == [None, 1, 2, 2, 2]

@@ -37,7 +37,7 @@ class Reported:
         self.counts[source] += count
 
 
-def test_each_source_has_so_many_lines_in_a_window_and_all_counts_add_up() -> None:
+def test_each_source_is_limited_per_window_and_the_sum_is_exact() -> None:
     reported = Reported(per_source=3, total=5)
     admitted = Counter(source for source in "aaaaabbbbccd" if reported.limit.admits(source))
     assert admitted == {"a": 3, "b": 2}
@@ -47,7 +47,7 @@ def test_each_source_has_so_many_lines_in_a_window_and_all_counts_add_up() -> No
     assert reported.counts == {"a": 2, "b": 2, None: 3}
 
 
-def test_what_is_remembered_is_bounded_whatever_sources_come() -> None:
+def test_remembered_sources_are_bounded() -> None:
     reported = Reported()
     for number in range(10 * TOTAL):
         reported.limit.admits(f"{number:06}" * 1000)
@@ -66,7 +66,7 @@ def count(lines: list[dict[str, Any]]) -> int:
     return sum(line.get("count", 1) for line in lines)
 
 
-async def test_failed_log_ins_of_an_address_have_a_bound_of_audit_lines(serving: Serving, tmp_path: Path) -> None:
+async def test_failed_logins_of_an_address_have_bounded_audit_lines(serving: Serving, tmp_path: Path) -> None:
     """From an address that is locked out too; none is lost."""
     path, failures = tmp_path / "audit.log", PER_SOURCE + 40
     async with serving(access="keys", audit_log=str(path), login_limit="3/minute") as client:
@@ -80,9 +80,7 @@ async def test_failed_log_ins_of_an_address_have_a_bound_of_audit_lines(serving:
 
 
 @pytest.mark.parametrize("network", ["2001:db8::{:x}", "2001:db8:0:{:x}::1"])
-def test_an_ipv6_network_is_one_address_and_all_networks_have_a_bound(
-    tmp_path: Path, clock: FakeClock, network: str
-) -> None:
+def test_ipv6_network_counts_as_one_address_and_all_are_bounded(tmp_path: Path, clock: FakeClock, network: str) -> None:
     path = tmp_path / "audit.log"
     with open_audit_log(str(path), clock=clock) as log:
         assert log is not None
@@ -96,7 +94,7 @@ def test_an_ipv6_network_is_one_address_and_all_networks_have_a_bound(
     assert count(denials(path)) == 2 * TOTAL
 
 
-def test_strangers_take_no_lines_from_callers(tmp_path: Path, clock: FakeClock) -> None:
+def test_unauthenticated_clients_take_no_lines_from_callers(tmp_path: Path, clock: FakeClock) -> None:
     path = tmp_path / "audit.log"
     with open_audit_log(str(path), clock=clock) as log:
         assert log is not None
@@ -123,7 +121,7 @@ def _configured() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_configured")
 @pytest.mark.parametrize("form", ["json", "console"])
-async def test_refused_requests_of_an_address_have_a_bound_of_access_lines(
+async def test_rejected_requests_of_an_address_have_bounded_log_lines(
     capsys: pytest.CaptureFixture[str], form: logs.Form
 ) -> None:
     logs.configure("info", "json")
@@ -141,7 +139,7 @@ async def test_refused_requests_of_an_address_have_a_bound_of_access_lines(
     assert (further["count"], further["remote"]) == (2 * PER_SOURCE, "2001:db8::/64")
 
 
-async def test_lines_about_malformed_requests_have_a_bound(tmp_path: Path, server: str) -> None:
+async def test_lines_about_malformed_requests_are_bounded(tmp_path: Path, server: str) -> None:
     """And so has every other event, whoever logs it."""
     sent = logs.PER_EVENT + 20
     with service(tmp_path, "--log-format", "json", "--no-access-log", "--server", server) as running:
@@ -161,7 +159,7 @@ async def test_lines_about_malformed_requests_have_a_bound(tmp_path: Path, serve
 
 
 @pytest.mark.usefixtures("_configured")
-def test_errors_of_the_audit_log_are_all_logged(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_errors_of_the_audit_log_are_logged(capsys: pytest.CaptureFixture[str]) -> None:
     """They hold the lines that could not be written."""
     logs.configure("info", "json")
     for _ in range(logs.PER_EVENT + 1):
@@ -171,7 +169,7 @@ def test_errors_of_the_audit_log_are_all_logged(capsys: pytest.CaptureFixture[st
     assert events == {"audit line not written": logs.PER_EVENT + 1, "example": logs.PER_EVENT}
 
 
-async def test_the_end_of_a_window_is_reported_without_another_line(
+async def test_end_of_a_window_is_reported_without_another_line(
     serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("guidsvc.monitoring.line_limit.WINDOW_SECONDS", 0.5)

@@ -30,9 +30,7 @@ def _configured() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_configured")
 @pytest.mark.parametrize("cache", [None, *CACHE_STATUS])
-async def test_a_line_for_programs_is_what_structlog_would_write(
-    capsys: pytest.CaptureFixture[str], cache: str | None
-) -> None:
+async def test_json_line_equals_the_one_of_structlog(capsys: pytest.CaptureFixture[str], cache: str | None) -> None:
     logs.configure("info", "json")
     log = access_log.access_log("info", "json")
     assert log is not None
@@ -52,7 +50,7 @@ async def test_a_line_for_programs_is_what_structlog_would_write(
 
 
 @pytest.mark.usefixtures("_configured")
-async def test_where_there_are_several_workers_every_line_names_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_lines_of_several_workers_name_their_worker(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "json", worker=3)
     log = access_log.access_log("info", "json", worker=3)
     assert log is not None
@@ -67,14 +65,14 @@ async def test_where_there_are_several_workers_every_line_names_its_own(capsys: 
     assert list(lines[0]) == list(lines[1])
 
 
-def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
+def test_lines_are_written_in_atomic_pieces_for_a_pipe() -> None:
     lines = ["a" * 30, "b" * 60, "c" * 10, "d" * 200, "e"]
 
     assert ["".join(part) for part in access_log.parted(lines, 100)] == ["".join(lines[:3]), lines[3], lines[4]]
     assert list(access_log.parted([], 100)) == []
 
 
-async def test_a_line_for_a_reader_says_the_same(caplog: pytest.LogCaptureFixture) -> None:
+async def test_human_readable_line_has_the_same_content(caplog: pytest.LogCaptureFixture) -> None:
     log = access_log.access_log("info", "console")
     assert log is not None
     with caplog.at_level(logging.INFO):
@@ -107,7 +105,7 @@ KEY = f"gs_{'a' * 12}_{'s3' * 20}_crc"
     ],
 )
 @pytest.mark.usefixtures("_configured")
-async def test_a_key_in_a_path_is_not_logged_however_it_is_encoded(
+async def test_key_in_a_path_is_not_logged_in_any_encoding(
     capsys: pytest.CaptureFixture[str], path: str, shown: str
 ) -> None:
     for form in ("json", "console"):
@@ -139,7 +137,7 @@ except ValueError:
 """
 
 
-def test_no_control_character_reaches_a_terminal() -> None:
+def test_control_characters_never_reach_a_terminal() -> None:
     """In any field, message or traceback; letters are shown as they are."""
     done = subprocess.run([sys.executable, "-c", SHOW_CONTROLS], cwd=ROOT, capture_output=True, check=True)
     lines = done.stderr.decode().split("\n")
@@ -149,13 +147,13 @@ def test_no_control_character_reaches_a_terminal() -> None:
     assert logs.escape("Zo\u00eb \u4e2d a b") == "Zo\u00eb \u4e2d a b"
 
 
-def test_where_only_warnings_are_wanted_no_request_has_a_line() -> None:
+def test_requests_are_not_logged_at_warning_level() -> None:
     assert access_log.access_log("warning", "json") is None
 
 
 @pytest.mark.usefixtures("_configured")
 @pytest.mark.parametrize("logger", [structlog.get_logger("ours"), logging.getLogger("theirs")])
-def test_whatever_is_logged_on_behalf_of_a_request_names_it(capsys: pytest.CaptureFixture[str], logger: Any) -> None:
+def test_lines_logged_for_a_request_name_it(capsys: pytest.CaptureFixture[str], logger: Any) -> None:
     logs.configure("info", "json")
     token = CURRENT.set(RequestTrace("id-1"))
     logger.warning("first")
@@ -183,7 +181,7 @@ except ValueError:
 """
 
 
-def test_a_fault_is_shown_to_a_reader_without_what_variables_hold() -> None:
+def test_human_readable_traceback_hides_variables() -> None:
     """As `rich` would show it, which the tests have installed, and which structlog takes where it is."""
     assert importlib.util.find_spec("rich")
     done = subprocess.run([sys.executable, "-c", FAULT], cwd=ROOT, capture_output=True, text=True, check=True)

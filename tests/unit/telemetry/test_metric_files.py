@@ -73,7 +73,7 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-async def test_what_holds_no_metrics_is_left_out_and_counted(
+async def test_invalid_metric_files_are_skipped_and_counted(
     folder: Path, name: str, caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
 ) -> None:
     """And told once, however often somebody asks; another one is told, too."""
@@ -91,7 +91,7 @@ async def test_what_holds_no_metrics_is_left_out_and_counted(
     watch.close()
 
 
-async def test_a_file_of_ones_own_number_that_holds_none_is_made_anew(folder: Path) -> None:
+async def test_invalid_file_of_the_own_process_is_rebuilt(folder: Path) -> None:
     for content in (b"", b"abc", b"SQLite format 3\0" * 100, struct.pack("i", -9) + b"x" * 100):
         (folder / f"counter_{os.getpid()}.db").write_bytes(content)
         watch = counted(folder, 2)
@@ -101,9 +101,7 @@ async def test_a_file_of_ones_own_number_that_holds_none_is_made_anew(folder: Pa
 
 @pytest.mark.parametrize("pattern", ["*.db", "gauge_*.db", "counter_*.db"])
 @pytest.mark.parametrize("harm", ["removed", "emptied", "replaced"])
-async def test_files_that_are_gone_are_made_anew(
-    folder: Path, pattern: str, harm: str, expected_logs: ExpectedLogs
-) -> None:
+async def test_removed_files_are_rebuilt(folder: Path, pattern: str, harm: str, expected_logs: ExpectedLogs) -> None:
     """With all that was counted since the process began."""
     expected_logs.add("metric files missing")
     watch = counted(folder, 3)
@@ -159,7 +157,7 @@ count()
 """
 
 
-def test_a_file_that_is_cut_short_while_it_is_written_ends_no_process(folder: Path) -> None:
+def test_file_truncated_during_a_write_ends_no_process(folder: Path) -> None:
     run(folder, CUT_SHORT)
     assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 2
 
@@ -178,7 +176,7 @@ if "room" in sys.argv:
 
 
 @pytest.mark.parametrize("room", [False, True])
-def test_no_room_for_metrics_costs_the_metrics_alone(folder: Path, *, room: bool) -> None:
+def test_full_disk_costs_only_the_metrics(folder: Path, *, room: bool) -> None:
     """What was written before stays readable; what was counted meanwhile is written when there is room."""
     program = f"sys.argv.append('room')\n{FULL}" if room else FULL
     assert run(folder, program).count("metrics cannot be written") == 1
@@ -186,7 +184,7 @@ def test_no_room_for_metrics_costs_the_metrics_alone(folder: Path, *, room: bool
     assert counted == 4 if room else counted >= 1
 
 
-def test_the_dead_for_whom_there_is_no_room_keep_their_files(folder: Path) -> None:
+def test_dead_processes_keep_their_files_if_there_is_no_room(folder: Path) -> None:
     count_and_bury = """
 count()
 watch.close()
@@ -200,7 +198,7 @@ except OSError as error:
     assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 1
 
 
-def test_a_link_in_the_place_of_a_file_is_not_followed(folder: Path, tmp_path: Path) -> None:
+def test_link_in_place_of_a_file_is_not_followed(folder: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_bytes(b"precious")
     for name in (f"counter_{os.getpid()}.db", f"counter_{os.getpid()}.new", f"histogram_{os.getpid()}.new"):
@@ -210,7 +208,7 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(folder: Path, tmp_path: P
     assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 2
 
 
-def test_what_the_dead_have_counted_is_added_up(folder: Path) -> None:
+def test_counts_of_dead_processes_are_added_up(folder: Path) -> None:
     before: Samples = {}
     for pid in (90_001, 90_002, 90_003):
         counted(folder, 2).close()
@@ -225,7 +223,7 @@ def test_what_the_dead_have_counted_is_added_up(folder: Path) -> None:
     assert sorted(path.name for path in folder.glob("[ch]*.db")) == ["counter_dead.db", "histogram_dead.db"]
 
 
-async def test_who_reads_sees_the_dead_once_while_they_are_added_up(folder: Path) -> None:
+async def test_reader_sees_dead_processes_once_during_the_merge(folder: Path) -> None:
     def bury_all() -> None:
         for pid in range(90_001, 90_030):
             metric_files.bury(folder, pid)
@@ -240,7 +238,7 @@ async def test_who_reads_sees_the_dead_once_while_they_are_added_up(folder: Path
     await burying
 
 
-def test_nobody_else_can_read_them(folder: Path) -> None:
+def test_files_are_private(folder: Path) -> None:
     old = os.umask(0)
     try:
         counted(folder).close()
@@ -250,7 +248,7 @@ def test_nobody_else_can_read_them(folder: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
-def test_folders_of_the_dead_are_removed_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_dead_supervisors_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     deserted, young, other = (tmp_path / f"{metric_files.PREFIX}{name}" for name in ("dead", "young", "link"))
     for each in (deserted, young):
@@ -266,7 +264,7 @@ def test_folders_of_the_dead_are_removed_and_no_others(tmp_path: Path, monkeypat
     assert not living.path.exists()
 
 
-def test_a_folder_is_made_anew_and_stays_its_supervisors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_is_rebuilt_and_stays_with_its_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with metric_files.supervised_folder() as folder:
         for harm in ("everything", "owner", "nothing"):
@@ -281,7 +279,7 @@ def test_a_folder_is_made_anew_and_stays_its_supervisors(tmp_path: Path, monkeyp
             assert folder.path.exists(), "the next supervisor sees that it has an owner"
 
 
-def test_a_folder_in_use_never_looks_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_in_use_never_looks_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with metric_files.supervised_folder() as folder:
         folder.renew()
@@ -296,7 +294,7 @@ def test_a_folder_in_use_never_looks_old(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("other", ["file", "link"])
-def test_what_another_user_puts_in_the_place_of_a_folder_is_not_used(
+def test_folder_replaced_by_another_user_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -22,7 +22,7 @@ from tests.support.gated_store import GatedStore
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
-def test_a_histogram_counts_up_to_its_bounds_and_beyond() -> None:
+def test_histogram_counts_up_to_its_bounds_and_beyond() -> None:
     histogram = Histogram((1.0, 2.0))
     for each in (0.5, 1.0, 1.5, 2.0, 2.5):
         histogram.observe(each)
@@ -31,13 +31,13 @@ def test_a_histogram_counts_up_to_its_bounds_and_beyond() -> None:
     assert histogram.sum == 7.5
 
 
-def test_latencies_are_bounded_in_order_and_begin_with_the_quick() -> None:
+def test_latency_bounds_rise_and_start_low() -> None:
     assert LATENCIES[0] == QUICK_SECONDS
     assert list(LATENCIES) == sorted(set(LATENCIES))
     assert LATENCIES[-1] == 10
 
 
-def test_what_was_quick_is_counted_with_the_others() -> None:
+def test_fast_path_requests_are_counted_with_the_others() -> None:
     meter = RequestMetrics()
     quick = meter.quick("/", "GET", 200)
     assert meter.counts() == {}, "there was none"
@@ -48,7 +48,7 @@ def test_what_was_quick_is_counted_with_the_others() -> None:
     assert (latency.counts[0], sum(latency.counts), latency.sum) == (2, 3, 0.5001)
 
 
-async def test_a_store_that_fails_is_counted_as_failing(clock: FakeClock) -> None:
+async def test_failing_store_is_counted_as_failing(clock: FakeClock) -> None:
     class Failing(GatedStore):
         async def get(self, guid: str, /) -> None:
             raise StoreUnavailable("no")
@@ -62,7 +62,7 @@ async def test_a_store_that_fails_is_counted_as_failing(clock: FakeClock) -> Non
     assert sum(meter.latencies["get"].counts) == 1
 
 
-async def test_operations_on_receipts_keys_and_ledgers_are_measured(tmp_path: Path, clock: FakeClock) -> None:
+async def test_operations_on_other_repositories_are_measured(tmp_path: Path, clock: FakeClock) -> None:
     meter = StoreMetrics()
     async with open_store(f"sqlite:///{tmp_path / 'x'}", clock=clock, exclusive=True) as store:
         database = InstrumentedDatabase(store, meter)
@@ -84,7 +84,7 @@ async def test_operations_on_receipts_keys_and_ledgers_are_measured(tmp_path: Pa
     assert meter.failures == dict.fromkeys(meter.latencies, 0)
 
 
-async def test_a_failure_of_what_is_no_record_is_counted_by_its_operation() -> None:
+async def test_failures_of_other_repositories_are_counted() -> None:
     class Failing:
         async def get(self, key: str, /) -> None:
             raise StoreUnavailable("no")
@@ -102,7 +102,7 @@ async def test_a_failure_of_what_is_no_record_is_counted_by_its_operation() -> N
     assert +meter.failures == Counter(ledger_get=1, ledger_swap=1)
 
 
-def test_the_documentation_names_each_operation_of_the_store() -> None:
+def test_docs_name_each_store_operation() -> None:
     (row,) = re.findall(r"^\| `guidsvc_store_duration_seconds` .*$", OPERATIONS.read_text(), re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", row)) - {"guidsvc_store_duration_seconds", "operation"} == {
         *StoreMetrics().latencies
@@ -114,7 +114,7 @@ def a_receipt(clock: FakeClock) -> Receipt:
     return Receipt.model_validate({"key": "0" * 64, "fingerprint": "1" * 64, "attempt": 1, "seed": "2" * 32} | times)
 
 
-async def test_what_is_purged_is_counted_and_how_late_it_was(tmp_path: Path, clock: FakeClock) -> None:
+async def test_purged_records_are_counted_with_their_delay(tmp_path: Path, clock: FakeClock) -> None:
     meter = StoreMetrics()
     async with open_store(f"sqlite:///{tmp_path / 'x'}", clock=clock, exclusive=True, meter=meter) as store:
         old = record(clock())
@@ -126,7 +126,7 @@ async def test_what_is_purged_is_counted_and_how_late_it_was(tmp_path: Path, clo
     assert sum(meter.batches["commit"].sizes.counts) == 1
 
 
-def test_who_waits_for_redis_is_told() -> None:
+def test_request_trace_includes_redis_time() -> None:
     meter, trace = CacheMetrics(), RequestTrace("x")
     token = CURRENT.set(trace)
     meter.redis()

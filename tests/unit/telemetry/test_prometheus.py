@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return shared
 
 
-def test_any_of_several_processes_tells_of_all(tmp_path: Path, folder: Path, redis_url: str) -> None:
+def test_any_process_reports_the_metrics_of_all(tmp_path: Path, folder: Path, redis_url: str) -> None:
     shared = {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
     livez = {"route": "/livez", "method": "GET", "status": "200"}
 
@@ -71,14 +71,14 @@ def test_any_of_several_processes_tells_of_all(tmp_path: Path, folder: Path, red
         assert value(after, "process_resident_memory_bytes") < value(samples, "process_resident_memory_bytes")
 
 
-def test_a_folder_that_is_none_stops_the_start_with_one_line(tmp_path: Path) -> None:
+def test_invalid_folder_stops_the_start_with_one_line(tmp_path: Path) -> None:
     refused = pdapt(tmp_path, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "missing"))
 
     assert refused.returncode == 1
     assert re.fullmatch(r"pdapt.py: PROMETHEUS_MULTIPROC_DIR: not a directory: \S+\n", refused.stderr)
 
 
-async def test_metrics_are_rendered_once_for_all_who_wait_and_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_metrics_are_rendered_once_for_concurrent_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes a thread, and time that the loop needs too."""
     running, most, renderings, release = 0, 0, 0, threading.Event()
 
@@ -109,7 +109,7 @@ async def test_metrics_are_rendered_once_for_all_who_wait_and_one_at_a_time(monk
     watch.close()
 
 
-async def test_files_say_what_the_meters_do(folder: Path) -> None:
+async def test_files_match_the_meters(folder: Path) -> None:
     meters, about = Metrics(), {"server": "a", "store": "b", "cache": "redis"}
     meters.requests.done("/guid", "GET", 200, 0.02)
     meters.requests.done("/guid", "PUT", 200, 20)
@@ -139,7 +139,7 @@ async def test_files_say_what_the_meters_do(folder: Path) -> None:
     assert value(alone, "guidsvc_redis_up") == 0
 
 
-async def test_what_a_process_counts_goes_on_from_its_namesake_that_has_ended(folder: Path) -> None:
+async def test_counts_continue_from_a_dead_process_with_the_same_pid(folder: Path) -> None:
     for _ in range(2):
         meters = Metrics()
         meters.requests.done("/guid", "GET", 200, 0.02)
@@ -152,7 +152,7 @@ async def test_what_a_process_counts_goes_on_from_its_namesake_that_has_ended(fo
     assert value(samples, "guidsvc_request_duration_seconds_count", route="/guid") == 2
 
 
-async def test_metrics_that_cannot_be_written_are_told_once_and_harm_nobody(
+async def test_unwritable_metrics_are_logged_once_and_harm_nothing(
     folder: Path, caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("metrics cannot be written")
@@ -163,7 +163,7 @@ async def test_metrics_that_cannot_be_written_are_told_once_and_harm_nobody(
     assert len([each for each in caplog.records if "cannot be written" in each.getMessage()]) == 1
 
 
-async def test_the_lag_of_the_event_loop_is_seen() -> None:
+async def test_event_loop_lag_is_measured() -> None:
     watch = ProcessMonitor()
     keeping = asyncio.create_task(watch.run())
     while not sum(watch.meters.lag.counts):
