@@ -95,7 +95,7 @@ async def test_overlapping_searches_do_not_make_the_log_grow(path: Path, clock: 
     assert max(sizes) < 16 * LIMIT
 
 
-async def test_search_that_outlasts_the_grace_is_interrupted_and_reruns(
+async def test_search_that_outlasts_the_grace_is_interrupted(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "GRACE_SECONDS", 0.1)
