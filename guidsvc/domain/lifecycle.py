@@ -11,7 +11,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from guidsvc.domain.commands import MEMBERS, PatchCommand, PutCommand
-from guidsvc.domain.record import DELETED_EXPIRE, MAX_TIME, Record, State, render_metadata
+from guidsvc.domain.record import DELETED_EXPIRE, MAX_TIME, Record, State, check_metadata_patch, render_metadata
 from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
 
 CREATION_SECONDS = 10
@@ -154,6 +154,10 @@ def merge(target: object, patch: object) -> object:
 def _patch_metadata(text: str | None, patch: dict[str, Any] | None) -> str | None:
     if patch is None:
         return None
+    try:
+        check_metadata_patch(patch)
+    except ValueError as error:
+        raise InvalidRequest(InvalidField("/metadata", str(error))) from error
     try:
         return render_metadata(merge(from_json(text or "{}"), patch))
     except ValueError as error:

@@ -84,12 +84,24 @@ def render_metadata(value: object) -> str | None:
     rendered = to_json(value)
     if len(rendered) > MAX_METADATA_BYTES:
         raise validation_error("metadata_size", "must be at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
+    _check_depth_and_numbers(rendered)
+    return rendered.decode() if value else None
+
+
+def check_metadata_patch(patch: object) -> None:
+    """Raise ValueError, with the reason, if a merge patch is invalid whatever it is applied to.
+
+    Otherwise the error would depend on the stored metadata, and tell a caller about it that may not read it.
+    """
+    _check_depth_and_numbers(to_json(patch))
+
+
+def _check_depth_and_numbers(rendered: bytes) -> None:
     outline = _outside_strings(rendered)
     if _is_deeper(outline, MAX_METADATA_LEVELS):
         raise validation_error("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)
     if b"I" in outline or b"N" in outline:  # Infinity or NaN
         raise validation_error("metadata_text", "must not contain a number that is too large; send it as a string")
-    return rendered.decode() if value else None
 
 
 def _outside_strings(rendered: bytes) -> bytes:

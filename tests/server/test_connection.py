@@ -69,6 +69,15 @@ async def test_slow_client_is_disconnected_and_others_are_not(serving: Serving, 
         assert (await client.get("/livez")).status == 200
 
 
+async def test_empty_lines_do_not_keep_a_connection_open(serving: Serving) -> None:
+    async with serving(idle_timeout=1) as client, connected(client.port) as (reader, writer):
+        begun, over = asyncio.get_running_loop().time(), asyncio.create_task(ended(reader))
+        while not over.done():
+            writer.write(b"\r\n")
+            await asyncio.wait([over], timeout=0.1)
+            assert asyncio.get_running_loop().time() - begun < 30
+
+
 async def test_dripping_client_is_disconnected_in_time(serving: Serving) -> None:
     async with serving(head_timeout=1) as client, connected(client.port) as (reader, writer):
         begun, over = asyncio.get_running_loop().time(), asyncio.create_task(ended(reader))

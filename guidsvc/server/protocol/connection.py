@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
-        is_start = parser.is_between_requests and not parser.is_finished
+        is_start, idle_since = parser.is_between_requests and not parser.is_finished, self._timeout_start
         if is_start:
             self._timeout_start = self._state.tick
             if self._cycle is None and self._serve_repeated_read is not None and self._drain_waiter is None:
@@ -105,6 +105,8 @@ class Connection(asyncio.Protocol):
             if is_single and self._state.fast_path is not None:
                 self._state.fast_path.remember_request(data)
             self._flush()
+        elif is_start and parser.is_between_requests and parser.request_count == count_before:
+            self._timeout_start = idle_since  # empty lines are no request: the connection is still idle
         self.regulate()
         if self._incoming_bytes or self._cycle is not None or not parser.is_between_requests:
             self._count_incoming()

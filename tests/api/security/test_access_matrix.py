@@ -244,13 +244,15 @@ async def test_creation_returns_the_record_even_without_read_scope(world: World)
 
 async def test_dry_run_confirms_no_guess_of_stored_values(world: World) -> None:
     """Whether an update would change something is nobody's business who may not read the record."""
-    await Asker(world.client, world.alice).ask("PUT", f"/guid/{'E' * 32}", json={"user": "right"})
+    put = await Asker(world.client, world.alice).ask("PUT", f"/guid/{'E' * 32}", json={"user": "right"})
+    version = put.headers["ETag"]
     for scopes in ("write", "read write"):
         asker, results = await world.asker("alice", scopes), []
         for guess in ("right", "wrong"):
             operations = [{"op": "put", "guid": "E" * 32, "user": guess}]
+            operations.append(operations[0] | {"user": "x", "if_match": version})
             reply = await asker.ask("POST", "/guid:batch?validate_only=true", json={"operations": operations})
-            results.append(reply.json["results"][0])
+            results.append([result["status"] for result in reply.json["results"]] + [reply.json["results"][0]])
         assert (results[0] == results[1]) is (scopes == "write")
 
 

@@ -1,5 +1,6 @@
 """The life of a GUID."""
 
+import json
 from typing import Literal
 
 import pytest
@@ -165,6 +166,17 @@ def test_record_written_with_a_past_expiry_is_revoked() -> None:
         assert lifecycle.is_revoked(revoked)
         assert lifecycle.is_revoked(lifecycle.update(revoked, change(expire=1, user="b"), NOW + 9, TERMS))
     assert not lifecycle.is_revoked(lifecycle.update(live, change(expire=SECONDS + 1), NOW, TERMS))
+
+
+@pytest.mark.parametrize("bad", [float("inf"), json.loads("[" * 40 + "]" * 40)])
+def test_invalid_patch_has_the_same_error_whatever_is_stored(bad: object) -> None:
+    """Else it would tell a caller that may not read what the size of the stored metadata is."""
+    errors = set()
+    for stored in (None, '{"a":1}', json.dumps({"b": "x" * 16_000})):
+        with pytest.raises(InvalidRequest) as caught:
+            patched(record(NOW, metadata=stored), metadata={"pad": "x" * 1000, "n": bad})
+        errors.add(str(caught.value.faults))
+    assert len(errors) == 1
 
 
 @pytest.mark.parametrize("members", [{}, {"user": USER}, {"user": "b", "metadata": {"a": 1}}])

@@ -55,6 +55,26 @@ async def test_records_created_expired_are_bounded_too(
             await until_created(client)
 
 
+async def test_deleted_and_forgotten_guids_are_no_way_around_the_limit(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    """A tombstone, and a record past its retention, hold no place: who creates the GUID again needs one."""
+    guids = [f"{number:032X}" for number in range(2 * MOST)]
+    expired = [{"op": "put", "guid": guid, "user": "a", "expire": "0"} for guid in guids]
+    async with serving(**combination, quota=QUOTA, retention=60) as client:
+        for begin, ends in ((0, "deleted"), (MOST, "forgotten")):
+            made = expired[begin : begin + MOST]
+            reply = await client.ask("POST", "/guid:batch", json={"operations": made})
+            assert {result["status"] for result in reply.json["results"]} == {201}
+            if ends == "deleted":
+                gone = [{"op": "delete", "guid": each["guid"]} for each in made]
+                await client.ask("POST", "/guid:batch", json={"operations": gone})
+            clock.advance(seconds=6 if ends == "deleted" else 61)
+        reply = await client.ask("POST", "/guid:batch", json={"operations": expired})
+        statuses = [result["status"] for result in reply.json["results"]]
+        assert (statuses.count(201), statuses.count(403)) == (MOST, MOST)
+
+
 async def test_limit_is_per_owner_and_rarely_counted(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
