@@ -58,6 +58,38 @@ async def test_requests_behind_an_unread_response_stay_bytes(serving: Serving) -
     assert MAX_QUEUED <= most <= MAX_QUEUED + HEAD_SLICE_BYTES // len(SMALL) + 2
 
 
+LINES = (
+    b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("why", ["a broken chunk", "too much received"])
+async def test_stream_that_was_executed_in_part_is_not_called_unchanged(serving: Serving, why: str) -> None:
+    """The connection closes without a response: one that says that nothing was changed would be wrong."""
+    lines = b"".join(b'{"guid":"%032X","user":"a"}\n' % number for number in range(400))
+    async with serving(max_incoming_bytes=MIB) as client, AsyncExitStack() as stack:
+        reader, writer = await stack.enter_async_context(connected(client.port))
+        writer.write(LINES + b"%x\r\n%b\r\n" % (len(lines), lines))
+        async with asyncio.timeout(30):
+            while (await client.get(f"/guid/{0:032X}")).status != 200:
+                await asyncio.sleep(0.01)
+        if why == "too much received":
+            for _ in range(40):
+                _, other = await stack.enter_async_context(connected(client.port))
+                other.write(HEAD + BODY[:-1])
+                await other.drain()
+            more = b"".join(b'{"guid":"%032X","user":"%b"}\n' % (number, b"b" * 200) for number in range(1000))
+            writer.write(b"%x\r\n%b\r\n" % (len(more), more))
+        else:
+            writer.write(b"no length\r\n")
+        try:
+            answer = await asyncio.wait_for(reader.read(), 30)
+        except ConnectionError:
+            answer = b""
+        assert answer == b""
+        assert (await client.get(f"/guid/{0:032X}")).status == 200
+
+
 async def test_received_bytes_of_all_clients_have_a_budget(serving: Serving) -> None:
     """Those that hold the most are refused, small requests are served, and what has gone counts no more."""
     async with serving(max_incoming_bytes=MIB) as client, AsyncExitStack() as stack:

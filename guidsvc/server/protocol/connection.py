@@ -192,7 +192,8 @@ class Connection(asyncio.Protocol):
     def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
         cycle = self._cycle
         if cycle is not None and broken is cycle.message:
-            if cycle.has_begun:
+            # Parts of a stream may have been executed: a response that says otherwise would be wrong.
+            if cycle.has_begun or broken.is_stream:
                 self.on_cycle_failed()
                 return
             self._abandon_cycle()

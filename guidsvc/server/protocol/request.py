@@ -98,6 +98,11 @@ class RawRequest:
         return bytes(chunk)
 
     @property
+    def is_stream(self) -> bool:
+        """Whether the body has no time limit, because its handler executes it in parts as they arrive."""
+        return self.timeout_seconds is None
+
+    @property
     def memory_bytes(self) -> int:
         """Memory of the request. A body counts until the answer; streamed lines, until their handler takes them."""
         return (
