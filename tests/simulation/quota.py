@@ -109,7 +109,7 @@ class QuotaStore:
         self.slow_share = world.random.choice((0.0, 0.05, 0.3))
         self._lock = asyncio.Lock()
         # A tombstone stops late writes. The quota must not rely on it, so in half of the worlds there is none.
-        self.purges_at_once = Random(f"tombstones {world.seed}").random() < 0.5
+        self.purges_at_once = Random(f"tombstones {world.seed}").random() > 0.5
         self.records: dict[str, Record] = {}
         self._ledger: QuotaLedger | None = None
 
