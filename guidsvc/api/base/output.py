@@ -77,10 +77,12 @@ class OutputHandler(InputHandler):
             self.set_header(REPLAYED.name, "true")
         self.send(await decode_response(stored) if new_response is None else new_response)
 
-    async def stream(self, parts: AsyncGenerator[bytes], *, is_confirmed: bool = True) -> None:
+    async def stream(self, parts: AsyncGenerator[bytes], *, is_done: bool = False) -> None:
         """Finish the request with these parts, at the client's pace; stop if the client disconnects.
 
-        Unless `is_confirmed` is False, the session is confirmed before each part; if it has ended, the stream aborts.
+        Each part needs an admission slot, and a session that has not ended. If the work `is_done`, parts need neither:
+        an error would deny what was done.
+
         The head goes out with the first part, so an earlier error becomes a problem document. A HEAD takes no part.
         """
         if self.request.version == "HTTP/1.0":
@@ -95,10 +97,12 @@ class OutputHandler(InputHandler):
         is_first = True
         async with aclosing(parts):
             while True:
-                if is_confirmed:
-                    await self.confirm()
-                async with self.slot(patient=not is_first):
+                if is_done:
                     part = await anext(parts, None)
+                else:
+                    await self.confirm()
+                    async with self.slot(patient=not is_first):
+                        part = await anext(parts, None)
                 is_first = False
                 if part is None:
                     break

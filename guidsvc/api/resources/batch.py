@@ -173,7 +173,7 @@ class BatchHandler(Handler):
         self.set_header("Content-Type", constants.NDJSON)
         for name, value in self._preference_headers.items():
             self.set_header(name, value)
-        await self.stream(lines.results(), is_confirmed=False)  # the caller was confirmed before each group
+        await self.stream(lines.results(), is_done=True)  # the caller was confirmed before each group
 
     def on_finish(self) -> None:
         super().on_finish()

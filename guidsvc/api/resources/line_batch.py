@@ -152,9 +152,10 @@ class LineBatch:
         self._share.take(len(group) * BRIEF_BYTES)
         self._reserve(len(group) * BRIEF_BYTES)
         async with self._slot(patient=self._has_begun):
-            self._has_begun = True
-            self._first_unexecuted = None
             operations = await self._read(group)
+            if len(operations) == len(group):
+                self._first_unexecuted = None
+            self._has_begun = True
             self._share.give_back((len(group) - len(operations)) * BRIEF_BYTES)
             results = [] if self.is_abandoned else await self._executor.perform(operations)
         if not self.is_abandoned:

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from guidsvc.api.resources import line_batch
+from guidsvc.api.resources.batch import BatchHandler
 from guidsvc.api.resources.batch_executor import GROUP, BatchExecutor, Result, read_line
 from guidsvc.api.resources.batch_slots import READERS
 from guidsvc.api.resources.line_batch import MAX_UNREADABLE, READ_AT_ONCE, LineBatch
+from guidsvc.errors import DeadlineExceeded, Overloaded
 from guidsvc.http.ndjson import Line, NdjsonSplitter
+from guidsvc.runtime.admission import Slot
 from guidsvc.server.protocol.connection import Connection
-from tests.conftest import Serving
+from tests.conftest import ExpectedLogs, Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, hang_up, read_reply, reset
 from tests.support.turns import TurnCounter
@@ -33,6 +36,52 @@ HEAD = (
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def test_results_of_executed_lines_are_sent_under_overload(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 503 would say that nothing was changed."""
+    is_full, perform, slot = False, BatchExecutor.perform, BatchHandler.slot
+
+    async def noted(executor: BatchExecutor, operations: Any, draws: Any = None) -> list[Result]:
+        nonlocal is_full
+        results = await perform(executor, operations, draws)
+        is_full = True
+        return results
+
+    def refuse(handler: BatchHandler, *, patient: bool = False) -> Slot:
+        if is_full:
+            raise Overloaded("every slot is taken")
+        return slot(handler, patient=patient)
+
+    monkeypatch.setattr(BatchExecutor, "perform", noted)
+    monkeypatch.setattr(BatchHandler, "slot", refuse)
+    async with serving() as client:
+        reply = await client.post(BATCH, body=b'{"user":"a"}\n' * 3, headers=NDJSON)
+        assert [result["status"] for result in reply.lines] == [201] * 3
+
+
+async def test_group_that_is_cut_off_while_it_is_read_is_named(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """The client goes on with its first line: none is lost."""
+    expected_logs.add("operation failed")
+    reads, read = 0, LineBatch._read
+
+    async def late(batch: LineBatch, group: list[Line]) -> Any:
+        nonlocal reads
+        reads += 1
+        if reads == 2:
+            raise DeadlineExceeded("the request took too long")
+        return await read(batch, group)
+
+    monkeypatch.setattr(LineBatch, "_read", late)
+    async with serving() as client:
+        reply = await client.post(BATCH, body=b'{"user":"a"}\n' * (3 * GROUP), headers=NDJSON)
+        *results, last = reply.lines
+        assert [result["status"] for result in results] == [201] * GROUP
+        assert last["problem"]["line"] == GROUP + 1
 
 
 def all_of(kind: type[Any]) -> list[Any]:
