@@ -5,6 +5,7 @@ against the temporary space of the request, which bounds its size. The first wri
 space, so the temporary space also bounds the number of overlays.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -46,6 +47,7 @@ class OverlayRecords(DelegatingRecords):
         self._taken_bytes = 0
         self._has_file = False
         self._fault: str | None = None  # the first SQLite error: without a journal it may have damaged the database
+        self._turn = asyncio.Lock()
 
     def close(self) -> None:
         """Discard all writes."""
@@ -55,6 +57,7 @@ class OverlayRecords(DelegatingRecords):
     async def get(self, guid: str, /) -> Record | None:
         if self._written is None:
             return await self._records.get(guid)
+        await self._give_way()
         rows = self._execute("SELECT record FROM rehearsed WHERE guid = ?", guid)
         if not rows:
             return await self._records.get(guid)
@@ -77,10 +80,16 @@ class OverlayRecords(DelegatingRecords):
         stored = await self.get(guid)
         if (stored and stored.version) != (old and old.version):
             return False
+        await self._give_way()
         text = new and new.model_dump_json()
         self._take(_ROW_BYTES + _PER_BYTE * len(text.encode() if text else b""))
         self._execute("REPLACE INTO rehearsed VALUES (?, ?)", guid, text)
         return True
+
+    async def _give_way(self) -> None:
+        """Let others have the event loop: nothing else in a dry run waits, and one operation is done in a turn."""
+        async with self._turn:
+            await asyncio.sleep(0)
 
     def _take(self, size: int) -> None:
         """Reserve space for a row. The space of a replaced row is not released, because SQLite may not reuse it."""

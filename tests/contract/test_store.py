@@ -15,6 +15,7 @@ from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository
 from guidsvc.store.overlay import open_overlay
 from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
+from tests.support.turns import TurnCounter
 
 
 async def test_unknown_guid_is_none(store: RecordRepository) -> None:
@@ -336,6 +337,18 @@ async def test_overlay_predicts_the_store_and_changes_nothing(store: RecordRepos
         assert await rehearsed.get(GUID) is None
         assert not await rehearsed.swap(changed, None)
     assert (await store.get(GUID), await store.get(other.guid)) == (kept, None)
+
+
+async def test_dry_run_leaves_turns_of_the_event_loop_to_others(store: RecordRepository, clock: FakeClock) -> None:
+    """However many of its operations are begun at once."""
+    counter = TurnCounter()
+    with open_overlay(store) as rehearsed:
+        await rehearsed.swap(None, record(clock()))
+        rehearsed._execute = counter.counted(rehearsed._execute)  # type: ignore[method-assign]
+        async with counter.following_turns():
+            creations = [rehearsed.swap(None, record(clock(), guid=f"{number:032X}")) for number in range(100)]
+            assert all(await asyncio.gather(*creations))
+    assert counter.most <= 4
 
 
 async def test_temporary_space_bounds_the_number_of_overlay_databases(
