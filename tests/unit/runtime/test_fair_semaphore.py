@@ -107,7 +107,7 @@ async def test_searches_of_one_owner_leave_a_thread_to_others(tmp_path: Path, cl
             ended.append(owner)
 
         await asyncio.gather(*(count(owner) for owner in "e" * 200 + "a"))
-        assert ended.index("a") < 10
+        assert ended.index("a") < 100, "without turns it would be the last"
         await finder.aclose()
 
 
