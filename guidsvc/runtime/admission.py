@@ -68,6 +68,7 @@ class Admission:
         self._slot_count = slots
         self._slots: FairSlots[_Waiter] = FairSlots(slots, max(1, int(share * slots)))
         self._waiting = self._slots.waiting
+        self._new_waiting = 0  # of these, the requests that are new, and no part of one that was begun
         self._seconds = seconds
         self._budget = budget
         self.queue_seconds = seconds
@@ -113,7 +114,8 @@ class Admission:
         first = self._waiting.first(caller)
         if first is not None and asyncio.get_running_loop().time() - first.since > LONG * self._seconds:
             return True
-        return self._waiting.count(caller) >= 2 * QUEUE * self._slot_count - self._waiting.length
+        # Parts of requests that were begun leave the room of the others: a caller may have any number of them.
+        return self._waiting.count(caller) >= 2 * QUEUE * self._slot_count - self._new_waiting
 
     def refuse(self) -> Overloaded:
         """Count a rejected request, and return the error for it."""
@@ -213,6 +215,7 @@ class Admission:
 
     async def _wait(self, caller: str | None, waiter: "_Waiter") -> None:
         self._waiting.append(caller, waiter)
+        self._new_waiting += not waiter.patient
         self._schedule_scan(asyncio.get_running_loop())
         try:
             await waiter.future
@@ -223,6 +226,7 @@ class Admission:
                 self._waiting.remove(caller, waiter)
             raise
         finally:
+            self._new_waiting -= not waiter.patient
             del waiter  # otherwise it and the traceback of its error would form a cycle
 
     def _release(self, caller: str | None) -> None:

@@ -73,24 +73,27 @@ class TemporarySpace:
         if not self._files[owner]:
             del self._files[owner]
 
-    def hold(self, change_bytes: int, owner: str | None) -> None:
-        """Add `change_bytes`, possibly negative, to the memory that batches hold. Raise Overloaded at the limit."""
-        limit = self._max_buffered_bytes if owner is None else self._max_buffered_bytes // 2
+    def hold(self, change_bytes: int, caller: str | None) -> None:
+        """Add `change_bytes`, possibly negative, to the memory that batches hold. Raise Overloaded at the limit.
+
+        A caller, which is an owner, or an address where access control is off, gets half of it at most.
+        """
+        limit = self._max_buffered_bytes if caller is None else self._max_buffered_bytes // 2
         free_bytes = self._max_buffered_bytes - self._buffered_bytes.total()
-        if change_bytes > 0 and (change_bytes > free_bytes or self._buffered_bytes[owner] + change_bytes > limit):
+        if change_bytes > 0 and (change_bytes > free_bytes or self._buffered_bytes[caller] + change_bytes > limit):
             raise Overloaded("the waiting lines of all batches have reached their memory limit; retry later")
-        self._buffered_bytes[owner] += change_bytes
-        if not self._buffered_bytes[owner]:
-            del self._buffered_bytes[owner]
+        self._buffered_bytes[caller] += change_bytes
+        if not self._buffered_bytes[caller]:
+            del self._buffered_bytes[caller]
 
 
 class Share:
     """The space of one request, of which it uses `used_bytes` and may use `limit_bytes`.
 
-    With access control, `owner` must be set before anything is taken.
+    With access control, `owner` must be set before anything is taken; and `caller` before anything is held.
     """
 
-    __slots__ = ("_buffered_bytes", "_files", "_space", "limit_bytes", "owner", "used_bytes")
+    __slots__ = ("_buffered_bytes", "_files", "_space", "caller", "limit_bytes", "owner", "used_bytes")
 
     def __init__(self, space: TemporarySpace, limit_bytes: int) -> None:
         self._space = space
@@ -99,6 +102,7 @@ class Share:
         self._files = 0
         self._buffered_bytes = 0
         self.owner: str | None = None
+        self.caller: str | None = None
 
     @property
     def left(self) -> int:
@@ -125,7 +129,7 @@ class Share:
 
     def hold(self, size: int) -> None:
         """Set the memory that waiting batch lines hold to `size` bytes. Raise Overloaded if batches hold too much."""
-        self._space.hold(size - self._buffered_bytes, self.owner)
+        self._space.hold(size - self._buffered_bytes, self.caller)
         self._buffered_bytes = size
 
     def close(self) -> None:

@@ -85,6 +85,7 @@ class BatchHandler(Handler):
     def _begin(self, *, is_ndjson: bool) -> None:
         if self.session is not None:
             self._share.owner = self.caller.owner
+        self._share.caller = self.queue_name
         try:
             self._executor = executor = self._create_executor()
             self.check_type(constants.JSON, constants.NDJSON)

@@ -179,6 +179,19 @@ async def test_cancelled_request_passes_its_turn_to_the_same_caller(*, has_turn:
     assert_empty(admission)
 
 
+async def test_waiting_parts_of_one_caller_leave_the_room_of_others() -> None:
+    """A stream, or a batch, that was begun waits without limit: that must not reject what others begin."""
+    admission = Admission(1)
+    work = Work(admission)
+    await work.begin("a")
+    await work.begin("s" * (2 * QUEUE + 1), patient=True)
+    assert admission.is_full_for("s")
+    assert not admission.is_full_for("b")
+    await work.end_all()
+    await asyncio.gather(*work.tasks)
+    assert not admission.is_full_for("s")
+
+
 async def test_expired_request_leaves_the_queue(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("overloaded, rejecting requests")
     admission = Admission(1, seconds=0.2)

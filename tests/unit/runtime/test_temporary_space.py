@@ -3,7 +3,7 @@
 import pytest
 
 from guidsvc.errors import Overloaded
-from guidsvc.runtime.temporary_space import TemporarySpace
+from guidsvc.runtime.temporary_space import BUFFERED_PART, TemporarySpace
 
 
 def test_one_owner_has_at_most_half_of_the_space() -> None:
@@ -51,3 +51,17 @@ def test_open_files_are_bounded_and_one_owner_has_half() -> None:
         with pytest.raises(Overloaded):
             anyone.take_file()
     assert space._files == {}
+
+
+def test_one_caller_holds_at_most_half_of_the_memory_for_lines() -> None:
+    """Without access control too, where a caller is an address."""
+    space = TemporarySpace(request_bytes=1000, total_bytes=1000 * BUFFERED_PART)
+    with space.share() as first, space.share() as second, space.share() as other:
+        first.caller = second.caller = "192.0.2.1"
+        other.caller = "192.0.2.2"
+        first.hold(300)
+        with pytest.raises(Overloaded, match="waiting lines"):
+            second.hold(300)
+        second.hold(200)
+        other.hold(500)
+    assert space._buffered_bytes.total() == 0
