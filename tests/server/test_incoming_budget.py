@@ -64,7 +64,7 @@ LINES = (
 
 
 @pytest.mark.parametrize("why", ["a broken chunk", "too much received"])
-async def test_stream_that_was_executed_in_part_is_not_called_unchanged(serving: Serving, why: str) -> None:
+async def test_stream_executed_in_part_is_not_called_unchanged(serving: Serving, why: str) -> None:
     """The connection closes without a response: one that says that nothing was changed would be wrong."""
     lines = b"".join(b'{"guid":"%032X","user":"a"}\n' % number for number in range(400))
     async with serving(max_incoming_bytes=MIB) as client, AsyncExitStack() as stack:
