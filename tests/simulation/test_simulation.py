@@ -36,7 +36,7 @@ def test_seed_is_reproducible_to_the_same_event() -> None:
     assert events(one.stdout) == events(another.stdout)
 
 
-@pytest.mark.parametrize("name", ["no lease wait", "BEGIN leaves the value", "no fence wait"])
+@pytest.mark.parametrize("name", ["no lease wait", "BEGIN leaves the value", "no wait for the fence lease"])
 def test_missing_guard_is_detected(name: str) -> None:
     (mutant,) = [each for each in MUTANTS if each.name == name]
 
