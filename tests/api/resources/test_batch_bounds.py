@@ -382,8 +382,8 @@ async def test_dry_runs_have_a_descriptor_bound(
 
 
 async def test_lines_waiting_for_their_group_are_counted(serving: Serving) -> None:
-    """They are held in memory: all batches together hold no more than a quarter of the temporary space."""
-    lines = (json.dumps({"user": USER, "metadata": {"x": "x" * 8000}}).encode() + b"\n") * 20
+    """They are held in memory: all batches together hold no more than a quarter of the space, a caller half of that."""
+    lines = (json.dumps({"user": USER, "metadata": {"x": "x" * 8000}}).encode() + b"\n") * 14
     async with serving(temp_bytes=MIB, temp_bytes_per_batch=MIB) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(head(BATCH) + chunk(lines))
