@@ -33,7 +33,7 @@ def test_good_run_passes() -> None:
 @pytest.mark.parametrize(
     ("run", "told"),
     [
-        (replace(GOOD, history=READS[:100]), "100 operations are fewer than 300"),
+        (replace(GOOD, history=READS[:100]), "100 operations are fewer than 150"),
         (replace(GOOD, levels=Counter({"store": 701, "redis": 299})), "30% of the reads came from a cache"),
         (replace(GOOD, levels=Counter({None: 1000})), "no answer tells"),
         (replace(GOOD, repeated=1), "1 repeated requests are fewer than 2"),
