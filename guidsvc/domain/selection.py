@@ -32,6 +32,11 @@ class Selection:
         return matches_times and matches_user and record.guid not in self.excluding
 
     @property
+    def turn(self) -> str | None:
+        """The caller whose turn a search takes: of the service's own searches, the owner."""
+        return self.owner if self.queue_name is None else self.queue_name
+
+    @property
     def by_expire(self) -> bool:
         """Whether the filter restricts the expiry."""
         return self.expire_from > 0 or self.expire_before <= MAX_TIME

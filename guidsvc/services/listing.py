@@ -50,7 +50,7 @@ class RecordListing:
         """Return one page of a list; it ends early at PAGE_BYTES."""
         page: list[Record] = []
         size = 0
-        name = caller.owner if queue_name is None else queue_name
+        name = _turn(caller, queue_name)
         parts = self._portions(query, caller, name, query.page + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
         async with self._pages.slot(name), aclosing(parts):
             async for part in parts:
@@ -69,7 +69,7 @@ class RecordListing:
         No reference to a part is held while the consumer works on it.
         """
         limit = sys.maxsize if query.limit is None else query.limit
-        name = caller.owner if queue_name is None else queue_name
+        name = _turn(caller, queue_name)
         parts = self._portions(query, caller, name, limit, most_bytes=PART_BYTES, probe=PART_PROBE)
         async with aclosing(parts):
             while (part := await anext(parts, None)) is not None:
@@ -79,7 +79,7 @@ class RecordListing:
 
     async def count(self, query: ListQuery, caller: Caller, queue_name: str | None = None) -> int:
         """Count the records that a query selects."""
-        name = caller.owner if queue_name is None else queue_name
+        name = _turn(caller, queue_name)
         async with self._pages.slot(name):
             return await self._records.count(self._selection(query, caller, name))
 
@@ -101,6 +101,10 @@ class RecordListing:
         """Return the filter of a query as of now. Admins may select any owner or all; others only their own."""
         owner = query.owner if caller.is_admin else caller.owner
         return selection(query, self._clock(), owner, queue_name)
+
+
+def _turn(caller: Caller, queue_name: str | None) -> str:
+    return caller.owner if queue_name is None else queue_name
 
 
 def size_of(record: Record) -> int:

@@ -144,7 +144,7 @@ class MongoRecords:
             return await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
 
         with read_failures():
-            documents = await self._bulkheads.finds.run_in_turn(selection.owner, page)
+            documents = await self._bulkheads.finds.run_in_turn(selection.turn, page)
         return [model_of(Record, document) for document in documents]
 
     async def count(self, selection: Selection) -> int:
@@ -197,7 +197,7 @@ class MongoRecords:
         index = _BY_EXPIRE if by_key == _BY_KEY else by_key
         count = partial(collection.count_documents, filter_of(selection), hint=index)
         with read_failures():
-            return int(await self._bulkheads.counts.run_in_turn(selection.owner, count))
+            return int(await self._bulkheads.counts.run_in_turn(selection.turn, count))
 
     async def _create(self, queued: list["_QueuedCreation"]) -> list[bool | StoreUnavailable]:
         """Create the records that have time left. Return for each whether it was created, or why it was not sent."""

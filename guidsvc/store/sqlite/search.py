@@ -5,7 +5,7 @@ is fastest depends on how many rows match the bounds on the expiry. Counting tho
 first way is tried before counting:
 
     near    scan a limited number of rows in key order: most selections match most rows
-    few     read all matches from the index on the expiry, and sort them
+    few     read the keys of all matches from the index on the expiry, sort them, and read the rows of the page
     many    scan in key order and skip other rows: by the index on the user if the selection names one,
             else by the primary key
 
@@ -99,7 +99,7 @@ class Finder:
                 rows = connection.execute(statement(selection, few=False), values).fetchall()
             return [make(row) for row in rows]
 
-        return await self._run(work, _queue_name(selection))
+        return await self._run(work, selection.turn)
 
     async def count(self, selection: Selection) -> int:
         """Count the rows of a selection."""
@@ -109,7 +109,7 @@ class Finder:
             (count,) = connection.execute(count_statement(selection), values).fetchone()
             return int(count)
 
-        return await self._run(work, _queue_name(selection))
+        return await self._run(work, selection.turn)
 
     async def receipt_usage(self, prefix: str) -> ReceiptUsage:
         """Count the receipts whose key starts with this prefix, and the bytes of their answers."""
@@ -199,11 +199,6 @@ def _near(
         return connection.execute(statement(selection, few=False), values).fetchall()
     rows = connection.execute(statement(selection, few=False, end=True), values | {"end": end[0]}).fetchall()
     return rows if len(rows) == values["limit"] else None
-
-
-def _queue_name(selection: Selection) -> str | None:
-    """Return the caller whose turn a search takes: of the service's own searches, the owner."""
-    return selection.owner if selection.queue_name is None else selection.queue_name
 
 
 def values_of(selection: Selection, after: str) -> dict[str, object]:

@@ -102,20 +102,28 @@ async def test_creations_without_an_answer_leave_threads_to_all_reads(
     assert set(outcomes) == {OutcomeUnknown, StoreUnavailable}
 
 
-async def test_counts_of_an_owner_leave_threads_to_other_owners(
-    store: MongoStore, way: MongoProxy, clock: FakeClock
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        (Selection(owner=OWNER), Selection(owner=OTHER)),
+        (Selection(queue_name="192.0.2.1"), Selection(queue_name="192.0.2.2")),
+    ],
+    ids=["owners", "addresses without access control"],
+)
+async def test_counts_of_a_caller_leave_threads_to_other_callers(
+    store: MongoStore, way: MongoProxy, clock: FakeClock, mine: Selection, theirs: Selection
 ) -> None:
     (made,) = await create(store, clock, 1)
     with way.withholding("aggregate"):
-        counts = [asyncio.create_task(store.records.count(Selection(owner=OWNER))) for _ in range(5 * COUNTS)]
+        counts = [asyncio.create_task(store.records.count(mine)) for _ in range(5 * COUNTS)]
         while way.withheld < COUNTS - 1:
             await asyncio.sleep(0.01)
         await store.ping()
         assert await store.records.get(made.guid) == made
-        assert await store.records.find(Selection(owner=OTHER), "", 1) == [made]
+        assert await store.records.find(theirs, "", 1) == [made]
         assert await update(store, made) == "done"
-        assert way.withheld == COUNTS - 1, "one owner never holds all threads"
-        other = asyncio.create_task(store.records.count(Selection(owner=OTHER)))
+        assert way.withheld == COUNTS - 1, "one caller never holds all threads"
+        other = asyncio.create_task(store.records.count(theirs))
         while way.withheld < COUNTS:
             await asyncio.sleep(0.01)
         assert not any(count.done() for count in counts), "others waited for counts"
