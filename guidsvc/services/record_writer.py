@@ -100,7 +100,8 @@ class RecordWriter:
         Raise QuotaExceeded if the record would become live and its owner's quota is used up. Return False, with
         nothing changed, if the race is lost, or if `not_after` or the end of the reservation has passed.
         """
-        async with self._quota.reserve(old, new) as reserved_until:
+        counted = lifecycle.existing(old, self._clock())  # a tombstone holds no place
+        async with self._quota.reserve(counted, new) as reserved_until:
             cancel_scope.checkpoint()
             with cancel_scope.shielded():
                 return await self._swap_and_audit(action, old, new, caller, earliest(reserved_until, not_after))

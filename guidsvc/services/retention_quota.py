@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from cachebox import LRUCache
 
-from guidsvc.domain.lifecycle import existing
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import QuotaExceeded
@@ -71,7 +70,7 @@ class RetentionQuota:
     @asynccontextmanager
     async def reserve(self, old: Record | None, new: Record | None) -> AsyncIterator[int | None]:
         """Implement `Quota.reserve`; also raise QuotaExceeded if the owner has too many stored records."""
-        if new is None or existing(old, self._clock()) is not None:
+        if old is not None or new is None:
             async with self._live.reserve(old, new) as not_after:
                 yield not_after
             return
