@@ -105,11 +105,7 @@ class RawRequest:
     @property
     def memory_bytes(self) -> int:
         """Memory of the request. A body counts until the answer; streamed lines, until their handler takes them."""
-        return (
-            OVERHEAD_BYTES
-            + self._head_bytes
-            + (self.buffered_bytes if self.timeout_seconds is None else self.total_bytes)
-        )
+        return OVERHEAD_BYTES + self._head_bytes + (self.buffered_bytes if self.is_stream else self.total_bytes)
 
     def validate(self) -> None:
         """Raise InvalidRequest, or NotImplementedHere, if the request cannot be answered."""

@@ -20,7 +20,7 @@ import structlog
 from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, StartError, StoreReplaced
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.sqlite.engine import WRITE_SECONDS, SqliteEngine
+from guidsvc.store.sqlite.engine import SqliteEngine
 from guidsvc.store.sqlite.files import WAL_BYTES
 from guidsvc.store.sqlite.repositories import (
     SqliteApiKeys,
@@ -115,7 +115,8 @@ async def open_sqlite(
             raise start_error(path, error) from error
         if alone and not exclusive:
             share(lock)
-        store = SqliteStore(writer, reader, Finder(path, wal_bytes=wal_bytes), meter=meter, is_claimed=True)
+        finder = Finder(path, wal_bytes=wal_bytes)
+        store = SqliteStore(SqliteEngine(writer, reader, finder, meter=meter, is_claimed=True))
         try:
             sweep, watch = partial(_sweep, store, clock, sweep_seconds), partial(_watch, store, wal_bytes)
             async with running_in_background(sweep), running_in_background(watch):
@@ -134,7 +135,7 @@ async def open_keys_of(path: Path, *, create: bool = True) -> AsyncIterator[Sqli
     if not create and not is_store(path):
         raise NoStore(str(path))
     with closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
-        store = SqliteStore(writer, reader, Finder(path))
+        store = SqliteStore(SqliteEngine(writer, reader, Finder(path)))
         try:
             yield store.api_keys
         finally:
@@ -144,25 +145,14 @@ async def open_keys_of(path: Path, *, create: bool = True) -> AsyncIterator[Sqli
 class SqliteStore:
     """A database in one SQLite file: its repositories, and the upkeep of the file."""
 
-    def __init__(
-        self,
-        writer: sqlite3.Connection,
-        reader: sqlite3.Connection,
-        finder: Finder,
-        *,
-        write_seconds: float = WRITE_SECONDS,
-        meter: StoreMetrics | None = None,
-        is_claimed: bool = False,
-    ) -> None:
-        self._engine = SqliteEngine(
-            writer, reader, finder, write_seconds=write_seconds, meter=meter, is_claimed=is_claimed
-        )
-        self.files = self._engine.files
-        self.records = SqliteRecords(self._engine)
-        self.receipts = SqliteReceipts(self._engine)
-        self.api_keys = SqliteApiKeys(self._engine)
-        self.ledgers = SqliteRepository(self._engine, LEDGERS)
-        self.fence = SqliteFence(self._engine)
+    def __init__(self, engine: SqliteEngine) -> None:
+        self._engine = engine
+        self.files = engine.files
+        self.records = SqliteRecords(engine)
+        self.receipts = SqliteReceipts(engine)
+        self.api_keys = SqliteApiKeys(engine)
+        self.ledgers = SqliteRepository(engine, LEDGERS)
+        self.fence = SqliteFence(engine)
 
     async def store_id(self) -> str:
         with self._engine.failures():

@@ -14,7 +14,7 @@ import pytest
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.store.cache_fence import Mode
-from guidsvc.store.sqlite.engine import GROUP
+from guidsvc.store.sqlite.engine import GROUP, SqliteEngine
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
 from guidsvc.store.sqlite.search import Finder, count_statement, end_statement, statement, values_of
@@ -55,7 +55,7 @@ def write_seconds() -> float:
 @pytest.fixture
 async def store(writer: sqlite3.Connection, path: Path, write_seconds: float) -> AsyncIterator[SqliteStore]:
     with closing(open_reader(path)) as reader:
-        store = SqliteStore(writer, reader, Finder(path), write_seconds=write_seconds)
+        store = SqliteStore(SqliteEngine(writer, reader, Finder(path), write_seconds=write_seconds))
         yield store
         await store.aclose()
 
@@ -570,7 +570,7 @@ async def test_near_few_and_many_keys_return_the_same_records(
 ) -> None:
     finder = Finder(path, few=1000 if few else 1, near=near)
     with closing(open_reader(path)) as reader:
-        store = SqliteStore(writer, reader, finder)
+        store = SqliteStore(SqliteEngine(writer, reader, finder))
         records = [record(clock(), guid=f"{each:032X}", expire=each % 7, user=f"{each % 3}") for each in range(50)]
         await asyncio.gather(*(store.records.swap(None, each) for each in records))
 
@@ -631,7 +631,7 @@ def test_file_of_first_schema_is_migrated_with_its_records(path: Path, clock: Fa
 async def test_write_reported_as_failed_changed_nothing(tmp_path: Path, clock: FakeClock) -> None:
     path = tmp_path / "guidsvc.db"
     with closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
-        store = SqliteStore(writer, reader, Finder(path), write_seconds=0.1)
+        store = SqliteStore(SqliteEngine(writer, reader, Finder(path), write_seconds=0.1))
         swap = asyncio.create_task(store.records.swap(None, record(clock())))
         await asyncio.sleep(0)  # it has asked, and is about to go out
         time.sleep(0.2)  # noqa: ASYNC251  # the process is paused: when it goes on, all that was due is done in one turn
