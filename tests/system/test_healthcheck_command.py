@@ -15,24 +15,19 @@ import pytest
 
 from guidsvc.cli import healthcheck as healthcheck_command
 from guidsvc.errors import StartError
-from tests.support.backing_servers import ROOT, START_SECONDS, Server, free_port, pdapt, wait_until
+from tests.support.backing_servers import ROOT, START_SECONDS, Server, free_port, pdapt, suspend, wait_until
 from tests.support.certificates import Certificate
+from tests.support.forked_program import ForkedProgram
 
 SILENT = ("--no-access-log",)
 
 
 @contextmanager
-def started(folder: Path, *flags: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def started(folder: Path, *flags: str, **environment: str) -> Iterator[ForkedProgram]:
     """Run a service, inside; it may listen anywhere, so that it listens is told by its banner."""
     log = folder / "started.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "pdapt.py"), *SILENT, *flags],
-            cwd=folder,
-            env=os.environ | environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    log.unlink(missing_ok=True)
+    process = ForkedProgram([*SILENT, *flags], cwd=folder, env=os.environ | environment, stdout=log)
     try:
         wait_until(lambda: " at " in log.read_text() or process.poll() is not None, "the banner", log)
         assert process.poll() is None, log.read_text()
@@ -148,8 +143,7 @@ def test_suspended_service_is_not_alive(tmp_path: Path) -> None:
     at = ["--port", str(free_port())]
     with started(tmp_path, *at) as process:
         expect_healthy(tmp_path, *at)
-        process.send_signal(signal.SIGSTOP)
-        os.waitpid(process.pid, os.WUNTRACED)
+        suspend(process)
         assert "no response within 3 s" in expect_unhealthy(tmp_path, *at)
 
 

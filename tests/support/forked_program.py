@@ -1,0 +1,95 @@
+"""`python pdapt.py` as a process of its own, forked from one that has already imported the service.
+
+Starting Python and importing guidsvc costs 0.4 s of CPU, most of what a short test of a command takes. A fork costs a
+tenth. The process is a real one: with its own standard streams, folder, environment, signals and exit code.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from multiprocessing.forkserver import set_forkserver_preload
+from pathlib import Path
+
+PROGRAM = Path(__file__).parents[2] / "pdapt.py"
+_PRELOADED = ["guidsvc.bootstrap.run", "guidsvc.cli.backup", "guidsvc.cli.keys", "guidsvc.cli.settings_help", __name__]
+_fork_server = multiprocessing.get_context("forkserver")
+
+
+class ForkedProgram:
+    """A running `python pdapt.py`; used like a `subprocess.Popen`."""
+
+    def __init__(
+        self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: Path, stderr: Path | None = None
+    ) -> None:
+        set_forkserver_preload(_PRELOADED)
+        for path in filter(None, (stdout, stderr)):
+            path.touch()  # so that it can be read from now on
+        self._process = _fork_server.Process(target=_run, args=(list(words), cwd, dict(env), stdout, stderr))
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or the negated signal that ended it; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """Return the exit code; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end, and return the exit code. Raise TimeoutExpired after `timeout` seconds."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("pdapt.py", timeout or 0.0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _run(words: list[str], folder: Path, environment: dict[str, str], stdout: Path, stderr: Path | None) -> None:
+    """Become `python pdapt.py WORDS`, in the forked process."""
+    from guidsvc.cli.main import main
+
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # though the tests may run under nohup
+    _redirect(stdout, stderr)
+    sys.argv = [str(PROGRAM), *words]
+    sys.orig_argv = [sys.executable, *sys.argv]
+    main()
+
+
+def _redirect(stdout: Path, stderr: Path | None) -> None:
+    """Let the standard streams be those of a new process: nothing to read, two files to write."""
+    _open(Path(os.devnull), os.O_RDONLY, 0)
+    _open(stdout, os.O_WRONLY | os.O_APPEND, 1)
+    _open(stderr or stdout, os.O_WRONLY | os.O_APPEND, 2)
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+
+
+def _open(path: Path, flags: int, descriptor: int) -> None:
+    opened = os.open(path, flags)
+    os.dup2(opened, descriptor)
+    os.close(opened)
