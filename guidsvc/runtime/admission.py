@@ -152,9 +152,9 @@ class Admission:
 
         Every request that begins must `end`.
         """
-        if scope.left:
+        if scope.is_cancelled:
             raise scope.error()
-        scope.task, scope.begun = asyncio.current_task(), True
+        scope.task, scope.has_started = asyncio.current_task(), True
         CURRENT.set(scope)
         if scope in self._started_at:
             if scope.caller is None and self._slots.assign(caller):
@@ -172,9 +172,9 @@ class Admission:
         """
         self.release(scope)
         task, scope.task = scope.task, None
-        if not scope.left or not isinstance(error, asyncio.CancelledError | DeadlineExceeded | ClientDisconnected):
+        if not scope.is_cancelled or not isinstance(error, asyncio.CancelledError | DeadlineExceeded | ClientDisconnected):
             return error
-        if scope.gone:
+        if scope.is_disconnected:
             self.dropped += 1
         else:
             self.overdue += 1
@@ -249,7 +249,7 @@ class Admission:
         for scope, since in self._started_at.items():
             if now - since < self._budget:
                 break
-            scope.cancel(gone=False)
+            scope.cancel(is_disconnected=False)
         if self._started_at or self._waiting.length or self._late_scans:
             self._schedule_scan(loop)
 

@@ -113,7 +113,7 @@ class Batcher(Generic[Item, Result]):
 
     def _drop(self) -> None:
         for pending in self._waiting:
-            if pending.scope is not None and pending.scope.left and not pending.future.done():
+            if pending.scope is not None and pending.scope.is_cancelled and not pending.future.done():
                 pending.future.set_exception(pending.scope.error())
 
     def _deliver(self, call: asyncio.Future[Sequence[Result | Exception]]) -> None:

@@ -15,30 +15,30 @@ from guidsvc.errors import ClientDisconnected, DeadlineExceeded, GuidsvcError
 class CancelScope:
     """The work for one request, or for one part of a batch."""
 
-    __slots__ = ("begun", "caller", "gone", "is_persistent", "left", "shield_depth", "task")
+    __slots__ = ("caller", "has_started", "is_cancelled", "is_disconnected", "is_persistent", "shield_depth", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[object] | None = None  # set while a task runs it
         self.caller: str | None = None
         """The caller whose share of the slots it uses; None until the caller is known."""
-        self.begun = False
+        self.has_started = False
         """A task runs it, or has run it."""
-        self.left = False
+        self.is_cancelled = False
         """It was cancelled."""
-        self.gone = False
+        self.is_disconnected = False
         """It was cancelled because the client disconnected, not because the deadline passed."""
         self.is_persistent = False
         """It continues after its client has disconnected."""
         self.shield_depth = 0
         """The number of `shielded` blocks that it is in."""
 
-    def cancel(self, *, gone: bool) -> None:
+    def cancel(self, *, is_disconnected: bool) -> None:
         """Cancel the task, or, inside a `shielded` block, let the next `checkpoint` raise.
 
-        `gone` means that the client disconnected, which a persistent scope ignores.
+        `is_disconnected` means that the client has disconnected, which a persistent scope ignores.
         """
-        if not self.left and not (gone and self.is_persistent):
-            self.left, self.gone = True, gone
+        if not self.is_cancelled and not (is_disconnected and self.is_persistent):
+            self.is_cancelled, self.is_disconnected = True, is_disconnected
             if self.task is not None and not self.shield_depth:
                 self.task.cancel()
 
@@ -46,7 +46,7 @@ class CancelScope:
         """Return the error that says why it was cancelled."""
         return (
             ClientDisconnected("its client has gone")
-            if self.gone
+            if self.is_disconnected
             else DeadlineExceeded("the request took longer than its time limit")
         )
 
@@ -57,7 +57,7 @@ CURRENT: ContextVar[CancelScope | None] = ContextVar("cancel_scope", default=Non
 def checkpoint() -> None:
     """Raise DeadlineExceeded or ClientDisconnected if the current scope is cancelled. Do nothing without a scope."""
     scope = CURRENT.get()
-    if scope is not None and scope.left:
+    if scope is not None and scope.is_cancelled:
         raise scope.error()
 
 

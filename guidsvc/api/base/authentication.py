@@ -68,9 +68,9 @@ class AuthenticatedHandler(RequestHandler):
     def slot(self, *, patient: bool = False) -> Slot:
         """Return an admission slot for the request, or for one part of a long request."""
         current = cancel_scope.CURRENT.get()  # by the connection, or by an earlier call
-        self._cancel_scope = CancelScope() if current is None or current.begun else current
+        self._cancel_scope = CancelScope() if current is None or current.has_started else current
         self._cancel_scope.is_persistent = write_attempt.CURRENT.get() is not None  # work under a receipt continues
-        self._cancel_scope.left = self._cancel_scope.gone = (
+        self._cancel_scope.is_cancelled = self._cancel_scope.is_disconnected = (
             self._is_disconnected and not self._cancel_scope.is_persistent
         )
         return self.pipeline.admission.slot(self._cancel_scope, self.queue_name, patient=patient)

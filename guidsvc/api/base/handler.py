@@ -90,7 +90,7 @@ class Handler(OutputHandler):
         super().on_connection_close()
         self._is_disconnected = True
         if self._cancel_scope is not None:
-            self._cancel_scope.cancel(gone=True)
+            self._cancel_scope.cancel(is_disconnected=True)
         if self._streaming is not None:
             self._streaming.cancel()
         self.pipeline.in_flight.discard(self)

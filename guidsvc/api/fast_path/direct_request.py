@@ -132,6 +132,6 @@ class DirectRequest:
 
     def abandon(self) -> None:
         """Cancel the request: the client has disconnected. Writes already sent to the store complete."""
-        self._cancel_scope.cancel(gone=True)
+        self._cancel_scope.cancel(is_disconnected=True)
         if not self._has_begun:
             self._pipeline.in_flight.discard(self)

@@ -172,7 +172,7 @@ class RequestCycle:
 
     def _finish(self, delegate: HTTPMessageDelegate) -> None:
         """Start the handler's method, with an admission slot if one is free."""
-        if self._admission is not None and not self._cancel_scope.begun:
+        if self._admission is not None and not self._cancel_scope.has_started:
             self._admission.try_acquire(self._cancel_scope)
         delegate.finish()
 

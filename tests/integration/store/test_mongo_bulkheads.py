@@ -143,7 +143,7 @@ async def test_waiting_update_is_dropped_with_its_request(store: MongoStore, way
         waiting = asyncio.create_task(update(store, made[-1]))
         CURRENT.reset(token)
         await asyncio.sleep(0)
-        scope.cancel(gone=False)
+        scope.cancel(is_disconnected=False)
         with pytest.raises(DeadlineExceeded):
             await waiting
         await asyncio.gather(*writes)
