@@ -47,6 +47,7 @@ SCANS = 20
 WARNING_SECONDS = 10.0
 """Minimum interval between overload warnings in the log, in seconds."""
 
+_CANCELLATIONS = asyncio.CancelledError, DeadlineExceeded, ClientDisconnected
 _log = structlog.get_logger(__name__)
 
 
@@ -172,7 +173,7 @@ class Admission:
         """
         self.release(scope)
         task, scope.task = scope.task, None
-        if not scope.is_cancelled or not isinstance(error, asyncio.CancelledError | DeadlineExceeded | ClientDisconnected):
+        if not scope.is_cancelled or not isinstance(error, _CANCELLATIONS):
             return error
         if scope.is_disconnected:
             self.dropped += 1
