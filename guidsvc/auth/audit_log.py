@@ -22,7 +22,7 @@ from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.caller import Caller
 from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Unauthorized, found_by_class
-from guidsvc.http.client_address import place_of
+from guidsvc.http.client_address import network_of
 from guidsvc.monitoring.line_limit import LineLimit
 from guidsvc.monitoring.standard_streams import BoundedStream
 from guidsvc.runtime.clock import Clock
@@ -107,7 +107,7 @@ class AuditLog:
         if caller is not None:
             return self._caller_limit.admits(caller.name)
         trace = CURRENT.get()
-        return self._address_limit.admits("" if trace is None else place_of(trace.remote))
+        return self._address_limit.admits("" if trace is None else network_of(trace.remote))
 
     def _report(self, member: str, source: str | None, count: int) -> None:
         """Write the number of denials without a line; `member` is the field that names their source."""

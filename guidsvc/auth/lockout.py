@@ -12,7 +12,7 @@ from cachebox import LRUCache
 
 from guidsvc.auth.rate_limit import Counters, Limit
 from guidsvc.errors import CacheUnavailable
-from guidsvc.http.client_address import place_of
+from guidsvc.http.client_address import network_of
 from guidsvc.runtime.clock import Clock
 
 ADDRESSES = 10_000
@@ -72,14 +72,14 @@ class LoginLockout:
         if self._limit is None or not self._failures:
             return None
         now = self._clock()
-        failures: _Failures | None = self._failures.get(place_of(address))
+        failures: _Failures | None = self._failures.get(network_of(address))
         if failures is None or not failures.is_locked or failures.window != self._limit.window(now):
             return None
         return self._limit.wait(now)
 
     def try_look_up(self, address: str) -> bool:
         """Count a lookup from a locked-out address; return whether it is within LOOKS for this second."""
-        failures: _Failures | None = self._failures.get(place_of(address))
+        failures: _Failures | None = self._failures.get(network_of(address))
         if failures is None:
             return True
         second = self._clock() // 1000
@@ -92,7 +92,7 @@ class LoginLockout:
         """Count a failed login: in this process at once, in the shared counters, if available, on return."""
         if self._limit is None:
             return
-        network = place_of(address)
+        network = network_of(address)
         failures = self._failures_of(network, self._limit.window(self._clock()))
         failures.local_count += 1
         failures.is_locked |= failures.local_count >= self._limit.amount

@@ -24,7 +24,7 @@ from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown
 from guidsvc.monitoring import log_config
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.key_service import Issued, KeyService
-from guidsvc.store import open_keys, place_of
+from guidsvc.store import location_of, open_keys
 
 DEFAULT_SCOPES = "read,write,delete"
 COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state")
@@ -67,7 +67,7 @@ def run(words: Sequence[str], *, clock: Clock) -> None:
 
 async def _run(arguments: argparse.Namespace, url: str, clock: Clock) -> None:
     async with open_keys(url, create=arguments.create) as api_keys:
-        print(f"store: {place_of(url)}", file=sys.stderr, flush=True)
+        print(f"store: {location_of(url)}", file=sys.stderr, flush=True)
         await arguments.do(KeyService(api_keys, clock=clock), arguments, clock())
 
 

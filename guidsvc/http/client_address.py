@@ -6,7 +6,7 @@ NETWORK_BITS = 64
 """Prefix length of the IPv6 network of one customer, who can change the remaining bits with each request."""
 
 
-def place_of(address: str) -> str:
+def network_of(address: str) -> str:
     """Return the /64 network of an IPv6 address; return IPv4 addresses and other text, such as `unix`, unchanged."""
     try:
         parsed = IPv6Address(address)

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 import structlog
 
-from guidsvc.http.client_address import place_of
+from guidsvc.http.client_address import network_of
 from guidsvc.monitoring.line_limit import LineLimit
 from guidsvc.monitoring.log_config import ACCESS, Form, is_readable
 from guidsvc.telemetry.tracing import L1, MISS, REDIS
@@ -45,7 +45,7 @@ class AccessLog:
 
     def _leaves_out(self, status: int, remote: str) -> bool:
         """Return whether to count a line instead of writing it."""
-        return status in REFUSED and not self.limit.admits(place_of(remote))
+        return status in REFUSED and not self.limit.admits(network_of(remote))
 
 
 def _report_refused(remote: str | None, count: int) -> None:

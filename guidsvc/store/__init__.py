@@ -61,7 +61,7 @@ async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[ApiKeyRep
             yield store.api_keys
 
 
-def place_of(url: str) -> str:
+def location_of(url: str) -> str:
     """Return the location of a store for display: an absolute path, or a URL without its password."""
     if not url.startswith("sqlite:"):
         return redact(url)

@@ -11,7 +11,7 @@ from guidsvc.auth import lockout as module
 from guidsvc.auth.lockout import MAX_LOOKUPS, KnownFailures, LoginLockout
 from guidsvc.auth.rate_limit import Limit
 from guidsvc.cache.redis_counters import RedisCounters, open_counters
-from guidsvc.http.client_address import place_of
+from guidsvc.http.client_address import network_of
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.backing_servers import Server
 from tests.support.redis_counters import DOWN, PATIENT, until_up
@@ -165,7 +165,7 @@ async def test_process_without_redis_counts_locally_and_reports_later(
     ],
 )
 def test_ipv6_addresses_count_by_network(address: str, place: str) -> None:
-    assert place_of(address) == place
+    assert network_of(address) == place
 
 
 async def test_changed_ipv6_address_stays_locked_out(clock: FakeClock) -> None:
