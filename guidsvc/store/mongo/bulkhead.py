@@ -113,13 +113,13 @@ class FairBulkhead(Bulkhead):
 
     def __init__(self, threads: int, timeout_ms: int) -> None:
         super().__init__(threads, timeout_ms)
-        self._places = FairSemaphore(threads)
+        self._slots = FairSemaphore(threads)
 
     async def run_in_turn(self, group: Hashable, work: Callable[[], Awaitable[_Done]]) -> _Done:
         """Run the work when it is the group's turn. The time limit includes the wait."""
         since = time.monotonic()
         try:
-            async with asyncio.timeout(self._seconds), self._places.slot(group):
+            async with asyncio.timeout(self._seconds), self._slots.slot(group):
                 return await self.run(work, since=since)
         except TimeoutError as error:
             raise StoreUnavailable(UNANSWERED) from error

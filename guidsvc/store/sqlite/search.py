@@ -77,7 +77,7 @@ class Finder:
         self._seconds = seconds
         self._few = few
         self._near = near
-        self._places = FairSemaphore(threads)
+        self._slots = FairSemaphore(threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sqlite-finder")
         self._open = ExitStack()
         self._idle: list[sqlite3.Connection] = []
@@ -137,7 +137,7 @@ class Finder:
     async def _run(self, work: Callable[[sqlite3.Connection], _Found], queue_name: str | None = None) -> _Found:
         """Run the work in a thread; waiting callers take turns."""
         try:
-            async with asyncio.timeout(self._seconds), self._places.slot(queue_name):
+            async with asyncio.timeout(self._seconds), self._slots.slot(queue_name):
                 return await self._search(work)
         except TimeoutError as error:
             raise StoreUnavailable(f"SQLite: a search took longer than {self._seconds} s") from error
