@@ -56,7 +56,7 @@ class Handler(OutputHandler):
         cors = self.context.cors
         set_default_headers(headers, self.request_id, secure=self.request.protocol == "https", varies=cors.any)
         if cors.any:
-            for name, value in cors.reply(self.request.headers.get("Origin")).items():
+            for name, value in cors.headers_for(self.request.headers.get("Origin")).items():
                 headers[name] = value
         self._write_buffer: list[bytes] = []
         self.set_status(HTTPStatus.OK)

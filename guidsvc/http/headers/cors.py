@@ -59,13 +59,13 @@ class Cors:
             for origin in origins
         }
 
-    def reply(self, origin: str | None) -> dict[str, str]:
+    def headers_for(self, origin: str | None) -> dict[str, str]:
         """Return the CORS headers of a response to this origin; empty if the origin is not allowed or absent."""
         return {} if origin is None else self._headers.get(origin, {})
 
     def preflight(self, origin: str | None, requested_method: str | None, methods: str) -> dict[str, str]:
         """Return the additional headers of a preflight response; empty unless it requests a method."""
-        if requested_method is None or not self.reply(origin):
+        if requested_method is None or not self.headers_for(origin):
             return {}
         return {
             "Access-Control-Allow-Methods": methods,

@@ -185,4 +185,4 @@ def test_invalid_origin_stops_the_start(origin: str) -> None:
 
 @pytest.mark.parametrize("origin", [A, B, "http://localhost:3000", "http://[::1]:8080", "https://xn--4ca.example"])
 def test_valid_origin_is_accepted(origin: str) -> None:
-    assert Cors([origin]).reply(origin)["Access-Control-Allow-Origin"] == origin
+    assert Cors([origin]).headers_for(origin)["Access-Control-Allow-Origin"] == origin
