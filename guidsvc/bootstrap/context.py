@@ -103,7 +103,7 @@ def _guid_service(  # one argument per collaborator
         records,
         fence,
         clock=clock,
-        draw=guid_generator.random_generator(MAKERS[settings.guid_version]),
+        generator=guid_generator.random_generator(MAKERS[settings.guid_version]),
         policy=RetentionPolicy(lifetime=settings.lifetime, retention=settings.retention),
         strict=settings.require_preconditions,
         quota=quota,

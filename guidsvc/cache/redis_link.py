@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 _Command = tuple[str | bytes | int, ...]
 
 
-def _draw() -> str:
+def _random_name() -> str:
     return secrets.token_hex(8)
 
 
@@ -91,7 +91,7 @@ async def open_link(
 class RedisLink:
     """Runs scripts on one connection of `pool`, in the name space of the store `name`, while `keep` maintains it.
 
-    `me` identifies this process in Redis; `draw` returns a random name.
+    `me` identifies this process in Redis; `random_name` returns a random name.
     """
 
     up_since: float | None = None
@@ -104,7 +104,7 @@ class RedisLink:
         name: str,
         timing: CacheTimings,
         timer: MonotonicClock = time.monotonic,
-        draw: Callable[[], str] = _draw,
+        random_name: Callable[[], str] = _random_name,
         meter: CacheMetrics | None = None,
     ) -> None:
         self._meter = CacheMetrics() if meter is None else meter
@@ -120,8 +120,8 @@ class RedisLink:
         self._calls: Batcher[_Call, ScriptResult] = Batcher(
             self._exchange, limit=PIPELINE, in_flight=1, meter=self._meter.batch
         )
-        self.draw = draw
-        self.me = draw()
+        self.random_name = random_name
+        self.me = random_name()
 
     async def read(self, guid: str, epoch: str) -> ScriptResult:
         """Run READ for a GUID; all reads of one exchange are one atomic command with one token."""
@@ -140,7 +140,7 @@ class RedisLink:
 
     async def begin_epoch(self, gen: int) -> Epoch:
         """Give Redis an epoch of this generation, or return the existing one if it is of this or a later generation."""
-        result = await self.call(ADOPT, "", gen, self.draw(), epoch="")
+        result = await self.call(ADOPT, "", gen, self.random_name(), epoch="")
         if result.value is None:
             await self._break()
             raise CacheUnavailable(f"Redis: {REPLICA}")
@@ -260,7 +260,7 @@ class RedisLink:
             else:
                 rounds.append(self._round(call, index))
         for epoch, indices in reads.items():
-            token = self.draw()
+            token = self.random_name()
             arguments = (token, milliseconds(self._timing.token), self.me, milliseconds(self._timing.lease))
             command = self._command(READ, epoch, [calls[index].guid for index in indices], arguments)
             rounds.append(_Round(command, token, 0, indices))

@@ -76,7 +76,7 @@ class WriteWindows:
 
     async def _open_with_redis(self, guid: str, view: FenceView) -> WriteWindow | None:
         """Remove the key from Redis, and wait until no process holds it in L1; set the fence to OFF if that fails."""
-        marker, sent_at = self._link.draw(), self._timer()
+        marker, sent_at = self._link.random_name(), self._timer()
         lease = await self._begin(guid, marker, view)
         if lease is None:
             await self._monitor.off(view.fence)
@@ -119,6 +119,6 @@ class WriteWindows:
         """Remove a key from Redis, unless the fence is OFF."""
         view = await self._monitor.fresh()
         if view.fence.mode is not Mode.OFF:
-            marker = self._link.draw()
+            marker = self._link.random_name()
             await self._begin(guid, marker, view)
             await self._end(guid, marker, view.fence.epoch)

@@ -11,7 +11,7 @@ GuidGenerator = Callable[[int], str]
 """Generates a GUID for a time in Unix milliseconds."""
 
 
-class ClaimedDraw(Protocol):
+class ClaimedGenerator(Protocol):
     """A GuidGenerator for a repeatable request: its GUIDs may be created while the request's claim holds."""
 
     def __call__(self, now: int, /) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from guidsvc.domain import lifecycle, preconditions
 from guidsvc.domain.caller import ANYONE, READ, Caller, authorize
 from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand
-from guidsvc.domain.guid_generator import ClaimedDraw, GuidGenerator
+from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions
 from guidsvc.domain.record import Record
@@ -65,7 +65,7 @@ class GuidService:
         fence: FenceReader,
         *,
         clock: Clock,
-        draw: GuidGenerator,
+        generator: GuidGenerator,
         policy: RetentionPolicy,
         strict: bool = False,
         attempts: int = ATTEMPTS,
@@ -75,7 +75,7 @@ class GuidService:
         self._records = records
         self._fence = fence
         self._clock = clock
-        self._draw = draw
+        self._generator = generator
         self._policy = policy
         self._strict = strict
         self._attempts = attempts
@@ -152,35 +152,35 @@ class GuidService:
         return Written(new, created=old is None)
 
     async def create(
-        self, change: PutCommand, conditions: Conditions = UNCONDITIONAL, *, draw: ClaimedDraw | None = None
+        self, change: PutCommand, conditions: Conditions = UNCONDITIONAL, *, generator: ClaimedGenerator | None = None
     ) -> Record:
         """Create a record under a generated GUID; raise InvalidRequest if the change lacks a required member.
 
-        With a `draw`, the request may be a repetition: a record that exists under its GUID is the result.
+        With a `generator`, the request may be a repetition: a record that exists under its GUID is the result.
         """
-        if draw is not None:
-            return await self._create_claimed(change, conditions, draw)
+        if generator is not None:
+            return await self._create_claimed(change, conditions, generator)
         for attempt in range(self._attempts):
             if attempt:
                 await back_off(attempt)
-            record = self._first_record(self._draw(self._clock()), change, conditions)
+            record = self._first_record(self._generator(self._clock()), change, conditions)
             if await self._writer.swap("create", None, record, self._caller):
                 return record
         raise Contention(f"{self._attempts} generated GUIDs were already in use, or created too late; retry")
 
-    async def _create_claimed(self, change: PutCommand, conditions: Conditions, draw: ClaimedDraw) -> Record:
+    async def _create_claimed(self, change: PutCommand, conditions: Conditions, generator: ClaimedGenerator) -> Record:
         """Create a record while the claim of its request holds; return it if an earlier attempt has created it.
 
         A creation that came too late is retried under the same GUID: a later attempt would not find another one.
         """
-        guid, stored = draw(self._clock()), None
+        guid, stored = generator(self._clock()), None
         for attempt in range(self._attempts):
             if attempt:
                 await back_off(attempt)
             record = self._first_record(guid, change, conditions, stored)
             rejection: QuotaExceeded | None = None
             try:
-                not_after = await draw.not_after()
+                not_after = await generator.not_after()
                 if await self._writer.swap("create", stored, record, self._caller, not_after=not_after):
                     return record
             except QuotaExceeded as error:
@@ -193,7 +193,7 @@ class GuidService:
             if rejection is not None:
                 raise rejection
             if current is not None:
-                guid, stored = draw(self._clock()), None
+                guid, stored = generator(self._clock()), None
         raise Contention(f"{self._attempts} generated GUIDs were already in use, or created too late; retry")
 
     def _first_record(
@@ -256,7 +256,7 @@ class GuidService:
                 records,
                 self._fence,
                 clock=self._clock,
-                draw=self._draw,
+                generator=self._generator,
                 policy=self._policy,
                 strict=self._strict,
                 attempts=self._attempts,

@@ -36,7 +36,7 @@ from typing import NamedTuple
 
 from pydantic_core import to_json
 
-from guidsvc.domain.guid_generator import ClaimedDraw, GuidGenerator
+from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
 from guidsvc.domain.receipt import Receipt
 from guidsvc.errors import (
     GuidsvcError,
@@ -48,7 +48,7 @@ from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.services import write_attempt
-from guidsvc.services.receipts.lease import Brief, LeasedDraw, LeasedReceipt, LeaseTerm
+from guidsvc.services.receipts.lease import Brief, LeasedGenerator, LeasedReceipt, LeaseTerm
 from guidsvc.services.receipts.quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, prefix_of
 from guidsvc.services.receipts.stored_response import WAIT_SECONDS, StoredResponseReader
 from guidsvc.services.write_attempt import Attempt
@@ -60,7 +60,7 @@ KEPT_SECONDS = 24 * 3600
 LEASE_SECONDS = 10.0
 """Time after which a request whose process died may be executed again. Running requests renew their lease."""
 
-GuidFactory = Callable[[int], ClaimedDraw]
+GuidFactory = Callable[[int], ClaimedGenerator]
 """Returns the generator for the operation at this position in a request: the same GUIDs at each repetition."""
 RequestBody = Callable[[GuidFactory | None], Awaitable[bytes]]
 """Executes a request, and returns its response as text; the factory supplies GUIDs that a repetition draws again."""
@@ -126,7 +126,7 @@ class Idempotency:
             cancel_scope.persist()
             async with self._leased(request, receipt, deadline, fresh=fresh) as (lease, attempt):
                 seed = bytes.fromhex(receipt.seed)
-                answer = await work(lambda index: LeasedDraw(self._seeded(seed, index, receipt.claimed), lease))
+                answer = await work(lambda index: LeasedGenerator(self._seeded(seed, index, receipt.claimed), lease))
                 if attempt.is_final:
                     size = await lease.complete(answer, brief)
                     if size is None and request.repeatable:

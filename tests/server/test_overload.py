@@ -57,7 +57,7 @@ async def service(
         store if isinstance(store, GatedStore) else store.records,
         store.fence,
         clock=system_clock,
-        draw=guid_generator.random_generator(guid_generator.guid_v4),
+        generator=guid_generator.random_generator(guid_generator.guid_v4),
         policy=RetentionPolicy(lifetime=60, retention=60),
     )
     admission = Admission(PLACES, **limits)

@@ -283,7 +283,7 @@ class QuotaProcess:
             timer=lambda: offset + world.now * rate,
         )
         service = GuidService(
-            store, store.fence, clock=self._clock, draw=self._draw, policy=TERMS, attempts=20, quota=quota
+            store, store.fence, clock=self._clock, generator=self._draw, policy=TERMS, attempts=20, quota=quota
         )
         for _ in range(CLIENTS):
             actor.start(self._client(service))

@@ -104,7 +104,7 @@ class Process:
             return offset + world.now * rate
 
         pool: Any = Pool(world, self._redis, self.to_redis)
-        link = RedisLink(pool, name="s", timing=timing, timer=timer, draw=world.draw)
+        link = RedisLink(pool, name="s", timing=timing, timer=timer, random_name=world.draw)
         store: Any = StoreOfProcess(world, self._store, self.to_store, near=self._near, timer=timer)
         cache = RedisCache(
             store, store.fence, link, clock=self._clock, size_bytes=1_000_000, timing=timing, timer=timer

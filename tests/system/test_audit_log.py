@@ -231,7 +231,7 @@ def noting(store: GatedStore, clock: FakeClock, **more: Any) -> tuple[GuidServic
 
     terms = RetentionPolicy(lifetime=3600, retention=600)
     plain = GuidService(
-        store, store.fence, clock=clock, draw=lambda _: GUID, policy=terms, audit=note, attempts=2, **more
+        store, store.fence, clock=clock, generator=lambda _: GUID, policy=terms, audit=note, attempts=2, **more
     )
     return plain.acting_for(ALICE), noted
 
@@ -310,7 +310,7 @@ async def test_record_created_by_an_earlier_attempt_is_logged_as_found(clock: Fa
     store = GatedStore()
     service, noted = noting(store, clock)
     for store.loses in (False, True):
-        await service.create(PutCommand(user="a"), draw=Claimed())
+        await service.create(PutCommand(user="a"), generator=Claimed())
 
     assert [(action, of.guid, outcome) for action, of, _, outcome in noted] == [
         ("create", GUID, "done"),

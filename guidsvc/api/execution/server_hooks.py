@@ -8,7 +8,7 @@ from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses
 from guidsvc.api.execution.guid_actions import requires_admission
 from guidsvc.errors import TooManyConnections
-from guidsvc.http.headers.request_id import draw
+from guidsvc.http.headers.request_id import new_request_id
 from guidsvc.telemetry.metrics import RequestMetrics
 
 _log = structlog.get_logger(__name__)
@@ -24,7 +24,7 @@ class ServerHooks:
         return requires_admission(target)
 
     def reject_request(self, error: Exception, *, secure: bool) -> bytes:
-        request_id, problem = draw(), problems.problem_of(error)
+        request_id, problem = new_request_id(), problems.problem_of(error)
         self._metrics.refused[problem.status] += 1
         if problem is problems.INTERNAL:  # an internal error before a handler had the request
             responses.log_failure(error, request_id)
@@ -35,8 +35,8 @@ class ServerHooks:
     def reject_connection(self, *, secure: bool) -> bytes:
         self._metrics.refused[SERVICE_UNAVAILABLE] += 1
         return responses.serialize_problem(
-            TooManyConnections("there are too many connections"), draw(), last=True, secure=secure
+            TooManyConnections("there are too many connections"), new_request_id(), last=True, secure=secure
         )
 
     def log_failure(self, error: BaseException) -> None:
-        responses.log_failure(error, draw())
+        responses.log_failure(error, new_request_id())

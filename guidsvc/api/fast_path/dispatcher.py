@@ -28,7 +28,7 @@ from guidsvc.auth.authenticator import Session
 from guidsvc.domain.caller import ANYONE
 from guidsvc.domain.preconditions import UNCONDITIONAL
 from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound
-from guidsvc.http.headers.request_id import draw
+from guidsvc.http.headers.request_id import new_request_id
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
 from guidsvc.telemetry.metrics import QUICK_SECONDS
@@ -95,7 +95,7 @@ class FastPathDispatcher:
                 return None
             extra_lines = rate_limit_header_lines(session)
             response_bytes = responses.serialize_problem(
-                error, draw(), extra_lines=extra_lines, secure=peer.secure, varies=self._varies
+                error, new_request_id(), extra_lines=extra_lines, secure=peer.secure, varies=self._varies
             )
             self._metrics.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - start)
             return response_bytes
@@ -104,7 +104,7 @@ class FastPathDispatcher:
         if record is None or not _try_spend(session):
             return None
         response_bytes = self._renderer.render(
-            record, draw(), start, rate_limit_header_lines(session), secure=peer.secure
+            record, new_request_id(), start, rate_limit_header_lines(session), secure=peer.secure
         )
         seconds = perf_counter() - start
         if seconds <= QUICK_SECONDS:

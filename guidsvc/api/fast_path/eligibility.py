@@ -6,7 +6,7 @@ from httptools import HttpRequestParser
 
 from guidsvc.api.parsing import body
 from guidsvc.http.headers.host import HostNames
-from guidsvc.http.headers.request_id import draw, request_id
+from guidsvc.http.headers.request_id import new_request_id, request_id
 from guidsvc.server.protocol.request import RawHeaders
 
 DISQUALIFYING_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
@@ -36,7 +36,7 @@ def fast_path_headers(
         lower = name.lower()
         if lower == b"host":
             hosts += 1
-            if host_names.plain.fullmatch(value) is None:
+            if host_names.pattern.fullmatch(value) is None:
                 return None
         elif lower in _HONOURED:
             canonical = _HONOURED[lower]
@@ -63,4 +63,4 @@ def has_small_body(headers: Mapping[str, str]) -> bool:
 def request_id_for(headers: Mapping[str, str]) -> str:
     """Return the request id: the client's if valid, else a new one."""
     client_id = headers.get("X-Request-Id")
-    return draw() if client_id is None else request_id(client_id)
+    return new_request_id() if client_id is None else request_id(client_id)

@@ -11,9 +11,9 @@ from guidsvc.api.execution.guid_actions import ROUTE
 from guidsvc.api.execution.pipeline import LOGGED_PATH, OTHER, RequestPipeline
 from guidsvc.errors import Overloaded
 from guidsvc.http.dates import http_date
-from guidsvc.http.headers.request_id import draw, request_id
+from guidsvc.http.headers.request_id import new_request_id, request_id
 
-_ID = "~" * len(draw())
+_ID = "~" * len(new_request_id())
 """Placeholder for the request id; occurs nowhere else in a rejection."""
 _STATUS = problems.kind_of(Overloaded).status
 
@@ -30,7 +30,7 @@ class LoadShedder:
     def reject(self, method: str, path: str, client_id: str | None, remote: str, *, secure: bool = False) -> bytes:
         """Return the rejection; `client_id` is the client's request id, `secure` whether the request used TLS."""
         start, error = time.perf_counter(), self._pipeline.admission.refuse()
-        id_ = draw() if client_id is None else request_id(client_id)
+        id_ = new_request_id() if client_id is None else request_id(client_id)
         response_bytes = self._render(error, method, id_, secure=secure)
         seconds = time.perf_counter() - start
         logged = path[:LOGGED_PATH]

@@ -13,7 +13,7 @@ from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.domain.caller import Needs
 from guidsvc.domain.commands import BatchOperation
-from guidsvc.domain.guid_generator import ClaimedDraw
+from guidsvc.domain.guid_generator import ClaimedGenerator
 from guidsvc.domain.preconditions import etag_of
 from guidsvc.domain.record import Record
 from guidsvc.errors import (
@@ -147,19 +147,19 @@ class BatchExecutor:
         await asyncio.gather(*map(in_order, by_guid.values()))
         return results
 
-    async def _result(self, parsed: ParsedOperation, draw: ClaimedDraw | None) -> Result:
+    async def _result(self, parsed: ParsedOperation, generator: ClaimedGenerator | None) -> Result:
         if isinstance(parsed.operation, Exception):
             return self._failure(parsed.operation, parsed.line)
         try:
-            return await self._execute(parsed.operation, draw, parsed.line)
+            return await self._execute(parsed.operation, generator, parsed.line)
         except Exception as error:  # noqa: BLE001  # a failed operation must not stop the others
             return self._failure(error, parsed.line)
 
-    async def _execute(self, operation: BatchOperation, draw: ClaimedDraw | None, line: int | None) -> Result:
+    async def _execute(self, operation: BatchOperation, generator: ClaimedGenerator | None, line: int | None) -> Result:
         self._require_scope(ACTIONS[operation.op.upper()].scope)
         preconditions = conditions.of_operation(operation)
         if operation.guid is None:
-            return self._success(201, await self._service.create(operation, preconditions, draw=draw))
+            return self._success(201, await self._service.create(operation, preconditions, generator=generator))
         if operation.op == "get":
             record, modified = await self._service.get(operation.guid, preconditions)
             return self._read(200 if modified else 304, record, line)

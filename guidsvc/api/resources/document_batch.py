@@ -14,7 +14,7 @@ from typing import Any
 from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_value
 from guidsvc.domain.commands import MAX_OPERATIONS
-from guidsvc.domain.guid_generator import ClaimedDraw
+from guidsvc.domain.guid_generator import ClaimedGenerator
 from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest
 from guidsvc.http.constants import NDJSON
 from guidsvc.http.response import Response
@@ -109,7 +109,7 @@ def _document(results: Sequence[bytes]) -> str:
     return f'{{"results":[{b",".join(results).decode()}]}}'
 
 
-def _guid_at(guid_factory: GuidFactory, start: int, index: int) -> ClaimedDraw:
+def _guid_at(guid_factory: GuidFactory, start: int, index: int) -> ClaimedGenerator:
     """Generate a GUID for an operation of the group that starts at `start`."""
     return guid_factory(start + index)
 

@@ -86,7 +86,7 @@ class GuidsHandler(RecordHandler):
         creation, conditions = self.read_body(CreateCommand), self.read_conditions()
 
         async def create(guid_factory: GuidFactory | None) -> Response:
-            record = await self.service.create(creation, conditions, draw=guid_factory and guid_factory(0))
+            record = await self.service.create(creation, conditions, generator=guid_factory and guid_factory(0))
             return self.response_of(CREATED, record)
 
         async with self.slot():

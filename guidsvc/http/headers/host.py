@@ -16,7 +16,7 @@ _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _LOOPBACK = rf"(?:[a-z0-9_-]+\.)*localhost\.?|127(?:\.{_OCTET}){{3}}|\[::1\]"
 _PORT = r"(?::[0-9]{0,5})?"
 _NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
-_ANY_PLAIN = re.compile(rb"[A-Za-z0-9.:-]+")
+_WELL_FORMED = re.compile(rb"[A-Za-z0-9.:-]+")
 
 
 class HostNames:
@@ -24,11 +24,11 @@ class HostNames:
 
     def __init__(self, names: Sequence[str] | None = None) -> None:
         self._any = names is None
-        self.plain = _ANY_PLAIN
+        self.pattern = _WELL_FORMED
         """Pattern of accepted, well-formed Host values; others need a full check."""
         if names is not None:
             alternatives = "".join(rf"|{re.escape(_validated(name))}\.?" for name in names)
-            self.plain = re.compile(f"(?:{_LOOPBACK}{alternatives}){_PORT}".encode(), re.IGNORECASE)
+            self.pattern = re.compile(f"(?:{_LOOPBACK}{alternatives}){_PORT}".encode(), re.IGNORECASE)
 
     def accepts(self, request: HTTPServerRequest) -> bool:
         """Return whether the Host header, and an absolute request target, name an accepted host.
@@ -41,7 +41,7 @@ class HostNames:
 
     def has(self, host: str) -> bool:
         """Return whether a host name is accepted, with or without a port."""
-        return self._any or self.plain.fullmatch(host.encode("latin-1", "replace")) is not None
+        return self._any or self.pattern.fullmatch(host.encode("latin-1", "replace")) is not None
 
 
 def _validated(name: str) -> str:

@@ -10,7 +10,7 @@ _SANE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 def request_id(client_id: str) -> str:
     """Return the given ID if it is well-formed, else a new one."""
-    return client_id if _SANE.fullmatch(client_id) else draw()
+    return client_id if _SANE.fullmatch(client_id) else new_request_id()
 
 
 def _ids() -> Iterator[str]:
@@ -27,5 +27,5 @@ def _ids() -> Iterator[str]:
             yield start + end
 
 
-draw = _ids().__next__
+new_request_id = _ids().__next__
 """Returns a new, unique request ID."""

@@ -115,15 +115,15 @@ class LeasedReceipt:
             return False
 
 
-class LeasedDraw:
-    """The ClaimedDraw of one operation, under the lease of its request."""
+class LeasedGenerator:
+    """The ClaimedGenerator of one operation, under the lease of its request."""
 
-    def __init__(self, draw: GuidGenerator, lease: LeasedReceipt) -> None:
-        self._draw = draw
+    def __init__(self, generator: GuidGenerator, lease: LeasedReceipt) -> None:
+        self._generator = generator
         self._lease = lease
 
     def __call__(self, now: int) -> str:
-        return self._draw(now)
+        return self._generator(now)
 
     async def not_after(self) -> int:
         return await self._lease.not_after()

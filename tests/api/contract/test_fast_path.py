@@ -176,7 +176,11 @@ async def service(
     ):
         terms = RetentionPolicy(lifetime=5, retention=7 * 86_400)
         guids = GuidService(
-            cache, store.fence, clock=clock, draw=guid_generator.random_generator(guid_generator.guid_v4), policy=terms
+            cache,
+            store.fence,
+            clock=clock,
+            generator=guid_generator.random_generator(guid_generator.guid_v4),
+            policy=terms,
         )
         keys = Idempotency(
             store.receipts,

@@ -61,7 +61,7 @@ class SlowCounts(DelegatingRecords):
 async def test_totals_of_one_caller_leave_a_page_slot_to_the_others(sqlite_url: str, clock: FakeClock) -> None:
     async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
         records = SlowCounts(store.records)
-        service = GuidService(records, store.fence, clock=clock, draw=lambda _: "", policy=POLICY)
+        service = GuidService(records, store.fence, clock=clock, generator=lambda _: "", policy=POLICY)
         totals = [
             asyncio.create_task(service.count(ListQuery.model_validate({}), "192.0.2.1")) for _ in range(2 * PAGES)
         ]

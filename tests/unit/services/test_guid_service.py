@@ -65,7 +65,7 @@ def service(racing: LosesRaces, clock: FakeClock) -> GuidService:
         racing,
         racing.fence,
         clock=clock,
-        draw=lambda now: f"{next(numbers) // 2:032X}",
+        generator=lambda now: f"{next(numbers) // 2:032X}",
         policy=TERMS,
         attempts=ATTEMPTS,
     )
@@ -102,7 +102,9 @@ async def test_colliding_guid_is_drawn_again(service: GuidService) -> None:
 
 
 async def test_two_services_on_one_store_lose_no_write(racing: LosesRaces, clock: FakeClock) -> None:
-    services = [GuidService(racing, racing.fence, clock=clock, draw=lambda _: GUID, policy=TERMS) for _ in range(5)]
+    services = [
+        GuidService(racing, racing.fence, clock=clock, generator=lambda _: GUID, policy=TERMS) for _ in range(5)
+    ]
     puts = [service.put(GUID, change(user=f"rival {number}")) for number in range(10) for service in services]
     written = await asyncio.gather(*puts)
 
@@ -163,7 +165,7 @@ async def test_version_rises_across_deletion_in_one_millisecond(service: GuidSer
 
 async def test_version_rises_over_a_deleted_record_as_clock_goes_back(racing: LosesRaces, clock: FakeClock) -> None:
     service = GuidService(
-        racing, racing.fence, clock=clock, draw=lambda _: GUID, policy=RetentionPolicy(lifetime=1, retention=0)
+        racing, racing.fence, clock=clock, generator=lambda _: GUID, policy=RetentionPolicy(lifetime=1, retention=0)
     )
     clock.advance(seconds=0.5)
     first = await service.put(GUID, change(user="a", expire=0))
@@ -175,10 +177,10 @@ async def test_version_rises_over_a_deleted_record_as_clock_goes_back(racing: Lo
 
 
 async def test_late_creation_has_version_above_concurrent_deletions(racing: LosesRaces, clock: FakeClock) -> None:
-    other = GuidService(racing, racing.fence, clock=clock, draw=lambda _: GUID, policy=TERMS)
+    other = GuidService(racing, racing.fence, clock=clock, generator=lambda _: GUID, policy=TERMS)
     stalled = Stalls(racing)
     late = asyncio.create_task(
-        GuidService(stalled, racing.fence, clock=clock, draw=lambda _: GUID, policy=TERMS).put(
+        GuidService(stalled, racing.fence, clock=clock, generator=lambda _: GUID, policy=TERMS).put(
             GUID, change(user="late")
         )
     )
@@ -200,7 +202,7 @@ async def test_creation_takes_effect_soon_or_never(racing: LosesRaces, clock: Fa
     """Soon is long before the tombstone of what others deleted meanwhile is removed."""
     stalled = Stalls(racing)
     stalled.goes_on.set()
-    service = GuidService(stalled, racing.fence, clock=clock, draw=lambda _: GUID, policy=TERMS)
+    service = GuidService(stalled, racing.fence, clock=clock, generator=lambda _: GUID, policy=TERMS)
     now = (await racing.fence.read()).now
 
     await service.put(GUID, change(user="a"))

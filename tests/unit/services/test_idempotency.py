@@ -393,14 +393,14 @@ class Creates:
             store.records,
             store.fence,
             clock=clock,
-            draw=guid_generator.random_generator(guid_generator.guid_v4),
+            generator=guid_generator.random_generator(guid_generator.guid_v4),
             policy=terms,
             quota=quota,
         )
 
     async def __call__(self, draws: GuidFactory | None) -> bytes:
         assert draws is not None
-        return (await self._service.create(PutCommand(user="once"), draw=draws(0))).guid.encode()
+        return (await self._service.create(PutCommand(user="once"), generator=draws(0))).guid.encode()
 
     async def delete(self, guid: str) -> None:
         await self._service.delete(guid)

@@ -162,7 +162,7 @@ class Kept:
             store.records,
             store.fence,
             clock=clock,
-            draw=guid_generator.random_generator(guid_generator.guid_v4),
+            generator=guid_generator.random_generator(guid_generator.guid_v4),
             policy=TERMS,
             quota=kept,
         )
