@@ -65,7 +65,7 @@ METRICS = (
         lambda meters, _: {(route,): each for route, each in meters.requests.latencies().items()},
     ),
     MetricSpec(
-        "guidsvc_requests_under_way",
+        "guidsvc_requests_in_flight",
         "gauge",
         "Requests in flight.",
         (),

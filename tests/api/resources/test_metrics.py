@@ -45,7 +45,7 @@ async def test_metrics_count_requests_reads_and_store_operations(serving: Servin
     assert more("guidsvc_store_duration_seconds_count", operation="swap") == 2
     assert more("guidsvc_store_duration_seconds_count", operation="find") == 1
     assert more("guidsvc_store_duration_seconds_count", operation="get") >= 2
-    assert value(after, "guidsvc_requests_under_way") == 1, "which asks"
+    assert value(after, "guidsvc_requests_in_flight") == 1, "which asks"
     assert value(after, "guidsvc_connections") == 1
     kinds = {"sqlite": "sqlite", "mongodb": "mongodb"}[combination["store_url"].partition(":")[0]]
     (about,) = [dict(labels) for name, labels in after if name == "guidsvc_build_info"]
