@@ -22,42 +22,32 @@ reservation have the same deadline, because the record could expire before a lat
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import copy_context
 from math import inf
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-import structlog
-
 from guidsvc.domain import lifecycle
-from guidsvc.domain.quota_ledger import LEASE_MS, LedgerUpdate, QuotaLedger, ReservationRequest, living
+from guidsvc.domain.quota_ledger import LEASE_MS, ReservationRequest, living
 from guidsvc.domain.record import Record
-from guidsvc.errors import Contention, GuidsvcError, OutcomeUnknown, QuotaExceeded, StoreUnavailable, Unavailable
+from guidsvc.errors import QuotaExceeded, Unavailable
 from guidsvc.runtime.background import spawn_detached
-from guidsvc.runtime.batching import Batcher
 from guidsvc.runtime.clock import Clock
+from guidsvc.services.quota_account import USE_SECONDS, QuotaAccount
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.lease import LeaseClock, Timer
 
-GROUP = 1_000
-"""Maximum number of records admitted in one swap."""
-ATTEMPTS = 100
-"""Maximum number of attempts of a swap that loses its races."""
 WAIT_SECONDS = 1.0
 """Maximum wait for reservations of others to end."""
 RELEASE_SECONDS = 0.05
 """Delay before ended reservations are released; an earlier admission releases them in its own swap."""
 TRIES = 35
 """Maximum number of consecutive failures to release: with the pauses, about the lifetime of a reservation."""
-USE_SECONDS = LEASE_MS / 2000
-"""Maximum time from the request of a reservation to the write under it."""
 CLOSE_SECONDS = 2.0
 """Maximum time that shutdown waits for releases."""
 _PAUSE, _LONGEST = 0.01, 1.0  # seconds
-
-_log = structlog.get_logger(__name__)
 
 
 class Quota(Protocol):
@@ -119,7 +109,7 @@ class LedgerQuota:
         self._quota = quota
         self._wait_seconds = wait_seconds
         self._release_seconds = release_seconds
-        self._accounts: WeakValueDictionary[str, _Account] = WeakValueDictionary()  # those in use
+        self._accounts: WeakValueDictionary[str, QuotaAccount] = WeakValueDictionary()  # those in use
         self._releases: set[asyncio.Task[None]] = set()
         self._context = copy_context()  # outside of any request
 
@@ -158,15 +148,15 @@ class LedgerQuota:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def _account(self, owner: str) -> "_Account":
+    def _account(self, owner: str) -> QuotaAccount:
         account = self._accounts.get(owner)
         if account is None:
             run_in_context = self._context.copy().run
-            account = run_in_context(_Account, owner, self._database, self._lease_clock, self._clock, self._quota)
+            account = run_in_context(QuotaAccount, owner, self._database, self._lease_clock, self._clock, self._quota)
             self._accounts[owner] = account
         return account
 
-    async def _admit(self, account: "_Account", request: ReservationRequest) -> int:
+    async def _admit(self, account: QuotaAccount, request: ReservationRequest) -> int:
         """Reserve a place; return the deadline of the write by the store's clock."""
         loop = asyncio.get_running_loop()
         begun, deadline = loop.time(), inf
@@ -178,7 +168,7 @@ class LedgerQuota:
             begun = loop.time()
         return not_after
 
-    def _end(self, account: "_Account", request: ReservationRequest) -> None:
+    def _end(self, account: QuotaAccount, request: ReservationRequest) -> None:
         """Schedule the release of a reservation."""
         account.ended.add(request.name)
         if not account.is_releasing:
@@ -187,7 +177,7 @@ class LedgerQuota:
             self._releases.add(task)
             task.add_done_callback(self._releases.discard)
 
-    async def _release(self, account: "_Account") -> None:
+    async def _release(self, account: QuotaAccount) -> None:
         """Release ended reservations in the background; after TRIES failures, let them expire."""
         failures = 0
         try:
@@ -196,69 +186,6 @@ class LedgerQuota:
                 failures = 0 if await account.release() else failures + 1
         finally:
             account.is_releasing = False
-
-
-class _Account:
-    """The pending requests and ended reservations of an owner in this process."""
-
-    def __init__(self, owner: str, database: Database, lease_clock: LeaseClock, clock: Clock, quota: int) -> None:
-        self._owner = owner
-        self._database = database
-        self._lease_clock = lease_clock
-        self._clock = clock
-        self._quota = quota
-        self._requests: Batcher[ReservationRequest | None, int | None] = Batcher(self._run, limit=GROUP, in_flight=1)
-        self.ended: set[str] = set()
-        """Names of reservations to release."""
-        self.is_releasing = False
-
-    async def admit(self, request: ReservationRequest) -> int | None:
-        """Reserve a place; return the deadline of the write by the store's clock.
-
-        Return None if a place may become free when reservations end; else raise QuotaExceeded.
-        """
-        return await self._requests.ask(request)
-
-    async def release(self) -> bool:
-        """Release ended reservations, if any; return False if the store fails."""
-        try:
-            if self.ended:
-                await self._requests.ask(None)
-        except GuidsvcError as error:
-            _log.info("reservations not released", owner=self._owner, error=str(error))
-            return False
-        return True
-
-    async def _run(self, requests: list[ReservationRequest | None]) -> Sequence[int | Exception | None]:
-        """Answer a batch of requests; None only releases ended reservations."""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(random.uniform(0, min(_PAUSE * attempt, 5 * _PAUSE)))  # noqa: S311  # nosec B311  # no secret
-            results = await self._try([request for request in requests if request is not None])
-            if results is not None:
-                return [None if request is None else results[request.name] for request in requests]
-        raise Contention(f"the ledger of {self._owner!r} was changed concurrently {ATTEMPTS} times in a row; retry")
-
-    async def _try(self, requests: list[ReservationRequest]) -> dict[str, int | Exception | None] | None:
-        """Try one swap; return the deadline or rejection of each request by name, or None if the race was lost."""
-        ended = frozenset(self.ended)
-        not_after = await self._lease_clock.not_after(self._lease_clock.timer() + USE_SECONDS) if requests else None
-        old, now = await self._database.ledgers.get(self._owner), self._clock()
-        update = LedgerUpdate(old, requests, ended=ended, quota=self._quota, now=now)
-        if not update.has_room:
-            update.count(await self._database.records.count_linearizable(update.others(self._owner)))
-        new = update.after(self._owner)
-        if new is not None and not await self._swap(old, new):
-            return None
-        self.ended -= ended
-        results = update.results.items()
-        return {name: not_after if result is True else result or None for name, result in results}
-
-    async def _swap(self, old: QuotaLedger | None, new: QuotaLedger) -> bool:
-        try:
-            return await self._database.ledgers.swap(old, new)
-        except OutcomeUnknown as error:  # only the reservation is unknown: no record was written
-            raise StoreUnavailable(f"the ledger of {self._owner!r}: {error}") from error
 
 
 class DryRunQuota:

@@ -13,7 +13,7 @@ MUTANTS = (
     Mutant("what is reserved has a place though it does not fit", {"domain/quota_ledger.py": ("counted_guids if room >= 0 else frozenset()", "counted_guids")}, seeds=600),
     Mutant("the room is not used up", {"domain/quota_ledger.py": ("            room=room,\n", "            room=self._room,\n")}),
     Mutant("what lives on is not reserved", {"domain/quota_ledger.py": ("for request in granted}", "for request in granted if not request.is_live(self._now)}")}, seeds=600),
-    Mutant("a lost race for the ledger is passed over", {"services/quota.py": ("if new is not None and not await self._swap(old, new):", "if new is not None and not await self._swap(old, new) and False:")}),
+    Mutant("a lost race for the ledger is passed over", {"services/quota_account.py": ("if new is not None and not await self._swap(old, new):", "if new is not None and not await self._swap(old, new) and False:")}),
     Mutant("nobody waits for a place", {"services/quota.py": ("begun, deadline = loop.time(), inf", "begun, deadline = 0.0, 0.0")}),
     Mutant("a slow store is taken for the wait for a place", {"services/quota.py": ("begun, deadline = loop.time(), inf", "begun, deadline = inf, loop.time() + self._wait_seconds")}),
     Mutant("a place is given back before the write", {"services/quota.py": ("        try:\n            yield not_after\n", "        self._end(account, request)\n        try:\n            yield not_after\n")}),
