@@ -8,7 +8,7 @@ in the background. It knows nothing of records, nor of the fence. The Lua script
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,8 +17,19 @@ import structlog
 from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from guidsvc.cache.lua_scripts import ADOPT, BEGIN, LOOK, READ, SCRIPTS, MemoryGuard, Script
-from guidsvc.cache.redis_pool import CONNECT_SECONDS, REPLICA, demand_master, pool_of, reason, run_id, within
+from guidsvc.cache.lua_scripts import ADOPT, BEGIN, LOOK, READ, MemoryGuard, Script
+from guidsvc.cache.redis_pool import (
+    CONNECT_SECONDS,
+    REPLICA,
+    Command,
+    demand_master,
+    greet,
+    pipeline,
+    pool_of,
+    reason,
+    run_id,
+    within,
+)
 from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
 from guidsvc.errors import CacheUnavailable
 from guidsvc.runtime.background import running_in_background
@@ -33,7 +44,6 @@ PIPELINE = 256
 """Maximum number of calls in one exchange."""
 
 _log = structlog.get_logger(__name__)
-_Command = tuple[str | bytes | int, ...]
 
 
 def _random_name() -> str:
@@ -44,7 +54,7 @@ def _random_name() -> str:
 class _Call:
     script: Script
     guid: str
-    arguments: "_Command"
+    arguments: Command
     epoch: str
 
 
@@ -66,7 +76,7 @@ class ScriptResult(NamedTuple):
 class _Round(NamedTuple):
     """A command, the token if it is a READ, the new guard value, and the indices of the calls that it answers."""
 
-    command: _Command
+    command: Command
     token: str
     number: int
     indices: list[int]
@@ -204,9 +214,9 @@ class RedisLink:
     async def _connect(self) -> None:
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            server, replication = await within(CONNECT_SECONDS, _greet(connection))
+            server, replication = await within(CONNECT_SECONDS, greet(connection))
             demand_master(replication)
-            await within(self._timing.redis, _pipeline(connection, [("PING",)]))
+            await within(self._timing.redis, pipeline(connection, [("PING",)]))
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -232,7 +242,7 @@ class RedisLink:
             raise CacheUnavailable("Redis does not answer")
         sent_at, rounds = self._timer(), self._rounds(calls)
         try:
-            replies = await within(self._timing.redis, _pipeline(self._connection, [each.command for each in rounds]))
+            replies = await within(self._timing.redis, pipeline(self._connection, [each.command for each in rounds]))
         except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a closed transport
             await self._break()
             raise CacheUnavailable(f"Redis: {reason(error)}") from error
@@ -274,36 +284,10 @@ class RedisLink:
         command = self._command(call.script, call.epoch, [call.guid], arguments, f"g:{self.me}")
         return _Round(command, "", number, [index])
 
-    def _command(self, script: Script, epoch: str, guids: list[str], arguments: _Command, *extra_keys: str) -> _Command:
+    def _command(self, script: Script, epoch: str, guids: list[str], arguments: Command, *extra_keys: str) -> Command:
         control, space = f"gs:{self._name}:ctl", f"gs:{self._name}:{epoch}"
         keys = [f"{space}:{kind}:{guid}" for guid in guids for kind in "vwl"]
         keys += [f"{space}:{each}" for each in extra_keys]
         # An epoch of another run of Redis is void, even if its memory was restored or copied.
         expected_epoch = self._run_id if script is ADOPT else epoch if epoch.startswith(self._run_id) else ""
         return ("EVALSHA", script.digest, 1 + len(keys), control, *keys, expected_epoch, *arguments)
-
-
-async def _greet(connection: Connection) -> tuple[bytes, bytes]:
-    """Connect, load the scripts, and return the `server` and `replication` sections of INFO."""
-    await connection.connect()  # type: ignore[no-untyped-call]
-    loads = [("SCRIPT", "LOAD", script.source) for script in SCRIPTS]
-    server, replication, *_ = await _pipeline(connection, [("INFO", "server"), ("INFO", "replication"), *loads])
-    return bytes(server), bytes(replication)
-
-
-async def _pipeline(connection: Connection, commands: Sequence[_Command]) -> list[Any]:
-    """Send the commands as one, and return their replies in order; raise the first error reply.
-
-    An out-of-memory error is returned as the reply to its command, because the other replies remain valid.
-    """
-    if not commands:
-        return []
-    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-    return [await _reply(connection) for _ in commands]
-
-
-async def _reply(connection: Connection) -> Any:
-    try:
-        return await connection.read_response(disconnect_on_error=False)
-    except OutOfMemoryError as error:
-        return error

@@ -1,19 +1,20 @@
-"""How this package uses redis-py: connection pools without retries, and time limits.
+"""How this package uses redis-py: connection pools without retries, pipelines of commands, and time limits.
 
 `within` replaces the time-outs of redis-py, which also count the time in which our own event loop was busy.
 """
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from redis.asyncio import ConnectionPool
+from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
+from guidsvc.cache.lua_scripts import SCRIPTS
 from guidsvc.connection_urls import connect_with_redacted_errors
 
 CONNECT_SECONDS = 1.0
@@ -22,6 +23,9 @@ LOOP_ITERATIONS = 100
 """Event-loop iterations that an answer which has arrived gets to reach its awaiting task."""
 
 REPLICA = "the server is a replica, which cannot be a cache; name its master"
+
+Command = tuple[str | bytes | int, ...]
+"""A command of Redis and its arguments."""
 
 _Result = TypeVar("_Result")
 _Pool = TypeVar("_Pool", bound=ConnectionPool)
@@ -89,3 +93,29 @@ def run_id(info: bytes) -> str:
     if match is None:
         raise RedisError("INFO server has no run_id")
     return match[1].decode()
+
+
+async def greet(connection: Connection) -> tuple[bytes, bytes]:
+    """Connect, load the scripts, and return the `server` and `replication` sections of INFO."""
+    await connection.connect()  # type: ignore[no-untyped-call]
+    loads = [("SCRIPT", "LOAD", script.source) for script in SCRIPTS]
+    server, replication, *_ = await pipeline(connection, [("INFO", "server"), ("INFO", "replication"), *loads])
+    return bytes(server), bytes(replication)
+
+
+async def pipeline(connection: Connection, commands: Sequence[Command]) -> list[Any]:
+    """Send the commands as one, and return their replies in order; raise the first error reply.
+
+    An out-of-memory error is returned as the reply to its command, because the other replies remain valid.
+    """
+    if not commands:
+        return []
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    return [await _reply(connection) for _ in commands]
+
+
+async def _reply(connection: Connection) -> Any:
+    try:
+        return await connection.read_response(disconnect_on_error=False)
+    except OutOfMemoryError as error:
+        return error
