@@ -1,11 +1,8 @@
-"""Commands and queries: models that validate request bodies and query strings.
+"""Commands: models that validate request bodies.
 
-A body is validated with the GUID of the path, or None, as `guid` in the context. This module knows no HTTP:
-`guidsvc.api` parses bytes and query strings into these models.
+A body is validated with the GUID of the path, or None, as `guid` in the context.
 """
 
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -21,16 +18,12 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from guidsvc.domain.commands.fields import Expire, forget_default, optional_field, refuse_null
 from guidsvc.domain.record import (
     EXAMPLE,
     EXAMPLE_GUID,
-    GUID_CHARACTERS,
     GUID_PATTERN,
-    MAX_TIME,
-    MAX_USER_CHARACTERS,
     METADATA,
-    TIME_PATTERN,
-    Time,
     User,
     parse_guid,
     render_metadata,
@@ -38,132 +31,12 @@ from guidsvc.domain.record import (
 )
 from guidsvc.errors import InvalidGuid
 
-DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
-"""Records on a page of a list: default and maximum."""
-
 MAX_OPERATIONS = 1000
 """Maximum number of operations in one JSON document."""
 MEMBERS = frozenset({"expire", "user", "metadata"})
 """The members of a record that clients set."""
 SERVICE_MEMBERS = frozenset({"created", "updated", "version", "purge_at", "state", "owner"})
 """The members that the service sets. `view=full` shows them; bodies must not contain them."""
-
-_DIGITS = re.compile(r"[0-9]+")
-_CURSOR_PATTERN = "^A[Q-Za-f][A-Za-z0-9_-]{20}[AEIMQUYcgkosw048]$"  # 17 bytes in Base64, the first of which is:
-_CURSOR_FORM = b"\x01"  # version of the cursor format
-
-
-def _parse_expire(value: object) -> int:
-    """Parse an expiry: a string of ASCII digits or an integer. `Time` checks the range."""
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        # Leading zeros have no meaning. 13 digits are out of range already, and int() is slow on long strings.
-        return int(value.lstrip("0")[:13] or "0")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise validation_error("expire_type", "must be Unix time in seconds, as a string of digits or an integer")
-
-
-def refuse_null(value: object) -> object:
-    """Reject null, which some clients send to omit a member."""
-    if value is None:
-        raise validation_error("null", "must not be null; leave the member out instead")
-    return value
-
-
-def optional_field(description: str) -> Any:
-    """Make an optional member: None if absent. Clients cannot send None."""
-    return Field(default=None, description=description, json_schema_extra=_forget_none)
-
-
-def _forget_default(schema: dict[str, Any]) -> None:
-    schema.pop("default")
-
-
-def _forget_none(schema: dict[str, Any]) -> None:
-    _forget_default(schema)
-    kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
-    schema.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
-
-
-_TIME_SCHEMA: dict[str, Any] = {
-    "anyOf": [{"type": "string", "pattern": TIME_PATTERN}, {"type": "integer", "minimum": 0, "maximum": MAX_TIME}]
-}
-Expire = Annotated[Time, BeforeValidator(_parse_expire), WithJsonSchema(_TIME_SCHEMA)]
-
-
-def _parse_limit(value: str) -> int:
-    """Parse a limit: a string of digits. A limit above the maximum is not an error; `ListQuery.page` caps it."""
-    if not _DIGITS.fullmatch(value) or not value.strip("0"):
-        raise validation_error("limit_type", "must be a number of records, 1 or more")
-    return int(value.lstrip("0")[:13])
-
-
-def render_cursor(guid: str) -> str:
-    """Return the cursor that continues a list after this GUID."""
-    return urlsafe_b64encode(_CURSOR_FORM + bytes.fromhex(guid)).decode().rstrip("=")
-
-
-def _parse_cursor(value: str) -> str:
-    """Return the GUID after which the list continues."""
-    try:
-        guid = urlsafe_b64decode(value + "==")[len(_CURSOR_FORM) :].hex().upper()
-    except ValueError:
-        guid = ""
-    if len(guid) != GUID_CHARACTERS or render_cursor(guid) != value:
-        raise validation_error("cursor_form", "is an invalid cursor; use `next` of a previous page unchanged")
-    return guid
-
-
-class NoQuery(BaseModel):
-    """The query of a request that has no parameters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RecordQuery(NoQuery):
-    """The query of a request that returns records, optionally in full."""
-
-    view: Literal["full"] | None = optional_field(
-        "`full` adds `created`, `updated`, `version`, `purge_at` and `state`, and for admins `owner`."
-    )
-
-
-Owner = Annotated[str, Field(max_length=MAX_USER_CHARACTERS)]
-Limit = Annotated[int, BeforeValidator(_parse_limit), WithJsonSchema({"type": "integer", "minimum": 1})]
-_Cursor = Annotated[str, BeforeValidator(_parse_cursor), WithJsonSchema({"type": "string", "pattern": _CURSOR_PATTERN})]
-
-
-class ListQuery(RecordQuery):
-    """The query of a list: filters, view, start and page size. Times are Unix seconds."""
-
-    user: User | None = optional_field("Only records of exactly this user.")
-    owner: Owner | None = optional_field(
-        "Only records of this owner, or, if empty, those that were created without access control. For admins only."
-    )
-    state: Literal["live", "expired", "all"] = Field("live", description="Only records in this state.")
-    expires_before: Expire | None = optional_field("Only records that expire before this Unix time, in seconds.")
-    expires_after: Expire | None = optional_field("Only records that expire after this Unix time, in seconds.")
-    limit: Limit | None = optional_field(
-        f"The number of records on a page: {DEFAULT_PAGE_SIZE} by default, at most {MAX_PAGE_SIZE}. A page ends early "
-        "when its records reach about 1 MiB. In a stream, the maximum number of lines."
-    )
-    cursor: _Cursor | None = optional_field(
-        "Where to continue: `next` of the previous page, unchanged. A cursor is opaque and never expires."
-    )
-
-    @property
-    def page(self) -> int:
-        """The number of records on a page."""
-        return min(self.limit or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-
-
-class BatchQuery(RecordQuery):
-    """The query of a batch: the view of its records, and whether it only validates the operations."""
-
-    validate_only: Literal["true", "false"] = Field(
-        "false",
-        description="`true` only validates the operations: the results show what would happen, nothing changes.",
-    )
 
 
 class _Members(BaseModel):
@@ -234,7 +107,7 @@ class PatchCommand(_Members):
     metadata: Annotated[dict[str, Any] | None, PlainValidator(_check_patch), WithJsonSchema(_PATCH_SCHEMA)] = Field(
         default=None,
         description="A merge patch of the metadata; null removes all of it.",
-        json_schema_extra=_forget_default,
+        json_schema_extra=forget_default,
     )
 
 

@@ -1,0 +1,44 @@
+"""Commands and queries: models that validate request bodies and query strings.
+
+This package knows no HTTP: `guidsvc.api` parses bytes and query strings into these models.
+"""
+
+from guidsvc.domain.commands.bodies import (
+    MAX_OPERATIONS,
+    MEMBERS,
+    BatchOperation,
+    CreateCommand,
+    PatchCommand,
+    PutCommand,
+)
+from guidsvc.domain.commands.fields import Expire, optional_field, refuse_null
+from guidsvc.domain.commands.queries import (
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    BatchQuery,
+    Limit,
+    ListQuery,
+    NoQuery,
+    RecordQuery,
+    render_cursor,
+)
+
+__all__ = [
+    "DEFAULT_PAGE_SIZE",
+    "MAX_OPERATIONS",
+    "MAX_PAGE_SIZE",
+    "MEMBERS",
+    "BatchOperation",
+    "BatchQuery",
+    "CreateCommand",
+    "Expire",
+    "Limit",
+    "ListQuery",
+    "NoQuery",
+    "PatchCommand",
+    "PutCommand",
+    "RecordQuery",
+    "optional_field",
+    "refuse_null",
+    "render_cursor",
+]
