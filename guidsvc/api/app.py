@@ -9,8 +9,8 @@ from guidsvc.api.execution.guid_actions import ROUTE
 from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.api.parsing.query import bound_parsing
 from guidsvc.api.request_log import log_function
-from guidsvc.api.resources.batch import BatchHandler
-from guidsvc.api.resources.batch_slots import BatchSlots
+from guidsvc.api.resources.batch.handler import BatchHandler
+from guidsvc.api.resources.batch.slots import BatchSlots
 from guidsvc.api.resources.guid import GuidHandler
 from guidsvc.api.resources.guid_collection import GuidsHandler
 from guidsvc.api.resources.health import LiveHandler, ReadyHandler, RootHandler, VersionHandler

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from guidsvc.api.base.input import DISCARD_BYTES
-from guidsvc.api.resources import batch
+from guidsvc.api.resources.batch import handler as batch
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.assertions import assert_problem
 from tests.support.backing_servers import Server

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from guidsvc.api.parsing import body
-from guidsvc.api.resources.batch import BatchHandler
-from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP
-from guidsvc.api.resources.batch_slots import DOCUMENTS, GROUPS, READERS, SMALL_DOCUMENTS
-from guidsvc.api.resources.document_batch import MAX_RESULT_BYTES, DocumentBatch
-from guidsvc.api.resources.line_batch import WHOLE_PROBLEMS
+from guidsvc.api.resources.batch.document_batch import MAX_RESULT_BYTES, DocumentBatch
+from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP
+from guidsvc.api.resources.batch.handler import BatchHandler
+from guidsvc.api.resources.batch.line_batch import WHOLE_PROBLEMS
+from guidsvc.api.resources.batch.slots import DOCUMENTS, GROUPS, READERS, SMALL_DOCUMENTS
 from guidsvc.errors import Overloaded, SpaceUsed
 from guidsvc.process import file_descriptors as descriptors
 from guidsvc.runtime.temporary_space import MIB, TemporarySpace
@@ -335,7 +335,7 @@ async def test_batch_without_file_ends_when_results_fill_memory(
 ) -> None:
     monkeypatch.setattr(descriptors, "temporary_files", lambda: 1)
     memory_bytes, lines = 2 * GROUP * BRIEF_BYTES, (GET + b"\n") * GROUP
-    monkeypatch.setattr("guidsvc.api.resources.line_batch.MEMORY_BYTES", memory_bytes)
+    monkeypatch.setattr("guidsvc.api.resources.batch.line_batch.MEMORY_BYTES", memory_bytes)
     async with serving() as client:
         await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from guidsvc.api.resources.batch_executor import GROUP, BatchExecutor, Result
-from guidsvc.api.resources.document_batch import DocumentBatch
+from guidsvc.api.resources.batch.document_batch import DocumentBatch
+from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor, Result
 from guidsvc.errors import StoreUnavailable, Unauthorized
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.cancel_scope import CancelScope

@@ -18,11 +18,11 @@ from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, PREFER
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing.idempotency_key import reject_key
-from guidsvc.api.resources.batch_executor import BatchExecutor, is_change, is_repeatable
-from guidsvc.api.resources.batch_slots import BatchSlots
-from guidsvc.api.resources.document_batch import DocumentBatch, operations_of
+from guidsvc.api.resources.batch.document_batch import DocumentBatch, operations_of
+from guidsvc.api.resources.batch.executor import BatchExecutor, is_change, is_repeatable
+from guidsvc.api.resources.batch.line_batch import LineBatch
+from guidsvc.api.resources.batch.slots import BatchSlots
 from guidsvc.api.resources.guid import BAD_BODY, OF_KEYS
-from guidsvc.api.resources.line_batch import LineBatch
 from guidsvc.domain.caller import DELETE, KEY, WRITE
 from guidsvc.domain.commands import MAX_OPERATIONS, BatchQuery
 from guidsvc.errors import (

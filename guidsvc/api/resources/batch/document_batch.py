@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from guidsvc.api.parsing import body
-from guidsvc.api.resources.batch_executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_value
+from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_value
 from guidsvc.domain.commands import MAX_OPERATIONS
 from guidsvc.domain.guid_generator import ClaimedGenerator
 from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest

@@ -1,0 +1,1 @@
+"""The resource `/guid:batch`: many operations in one request."""
