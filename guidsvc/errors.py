@@ -45,22 +45,11 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 _Value = TypeVar("_Value")
-_Error = TypeVar("_Error", bound=BaseException)
 
 
 def found_by_class(table: Mapping[type, _Value], error: type[BaseException]) -> _Value | None:
     """Return the table's value for an error class or its nearest base class, or None if the table has neither."""
     return next((table[base] for base in error.__mro__ if base in table), None)
-
-
-def detached(error: _Error) -> _Error:
-    """Clear the traceback, cause and context of an error that is stored as a value, and return the error.
-
-    A traceback references every frame it passed, with all local variables. If one of them references the error, the
-    cycle stays in memory until the garbage collector runs.
-    """
-    error.__traceback__ = error.__cause__ = error.__context__ = None
-    return error
 
 
 class GuidsvcError(Exception):

@@ -11,6 +11,7 @@ from guidsvc.api.contract import problems
 from guidsvc.api.execution.guid_actions import ACTIONS
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
+from guidsvc.api.resources.batch.stored_error import detached
 from guidsvc.domain.caller import Needs
 from guidsvc.domain.commands import BatchOperation
 from guidsvc.domain.guid_generator import ClaimedGenerator
@@ -23,7 +24,6 @@ from guidsvc.errors import (
     NotFound,
     OutcomeUnknown,
     PreconditionFailed,
-    detached,
 )
 from guidsvc.http.errors import TooLarge
 from guidsvc.http.ndjson import Line

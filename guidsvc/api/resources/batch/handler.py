@@ -22,6 +22,8 @@ from guidsvc.api.resources.batch.document_batch import DocumentBatch, operations
 from guidsvc.api.resources.batch.executor import BatchExecutor, is_change, is_repeatable
 from guidsvc.api.resources.batch.line_batch import LineBatch
 from guidsvc.api.resources.batch.slots import BatchSlots
+from guidsvc.api.resources.batch.stored_error import detached
+from guidsvc.api.resources.batch.timers import LineBatchTimers
 from guidsvc.api.resources.guid import BAD_BODY, OF_KEYS
 from guidsvc.domain.caller import DELETE, KEY, WRITE
 from guidsvc.domain.commands import MAX_OPERATIONS, BatchQuery
@@ -31,7 +33,6 @@ from guidsvc.errors import (
     GuidsvcError,
     InvalidRequest,
     OutcomeUnknown,
-    detached,
 )
 from guidsvc.http import constants
 from guidsvc.http.errors import UnsupportedMediaType
@@ -40,8 +41,6 @@ from guidsvc.telemetry.tracing import CURRENT
 
 MAX_BYTES = 4 * 1024 * 1024
 """Maximum size of a JSON document."""
-PAUSE_SECONDS = 30.0
-"""A connection is closed if the client sends nothing for this time in the middle of its lines, in seconds."""
 GROUP_WAIT_SECONDS = 1.0
 """Maximum time that the first group of a batch waits for a slot, in seconds."""
 _NO_KEY = "is not accepted for a batch of lines; send the operations as application/json"
@@ -65,8 +64,7 @@ class BatchHandler(Handler):
         self._share = self._exit_stack.enter_context(self.context.temporary_space.share())
         self._error: Exception | None = None
         self._line_batch: LineBatch | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._timers = LineBatchTimers()
         self._discarded_bytes = 0
         self._is_feeding = self._is_overdue = False
         self._early_response: asyncio.Task[None] | None = None
@@ -95,9 +93,7 @@ class BatchHandler(Handler):
                     executor, self._exit_stack, self._group_slot, self.confirm, self._share, self._reader_slot
                 )
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # both servers have it
-                self._deadline_timer = asyncio.get_running_loop().call_later(
-                    self.context.batch_seconds, self._on_deadline
-                )
+                self._timers.start_deadline(self.context.batch_seconds, self._on_deadline)
                 self._start_idle_timer()
         except (InvalidRequest, UnsupportedMediaType) as error:
             if "Expect" in self.request.headers:
@@ -156,8 +152,8 @@ class BatchHandler(Handler):
         without `op` is a put, so you can write back a stream that you read with `GET /guid`. If a batch of lines ends
         early, the last line of the response gives the reason, and the first line that was not executed.
         """
-        self._cancel_idle_timer()
-        self._cancel_deadline()
+        self._timers.cancel_idle()
+        self._timers.cancel_deadline()
         if self._finished or self._early_response is not None:
             return
         if self._error is not None:
@@ -178,13 +174,13 @@ class BatchHandler(Handler):
 
     def on_finish(self) -> None:
         super().on_finish()
-        self._cancel_deadline()
+        self._timers.cancel_deadline()
         self._free_data()
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
-        self._cancel_idle_timer()
-        self._cancel_deadline()
+        self._timers.cancel_idle()
+        self._timers.cancel_deadline()
         self._free_data()
 
     def _free_data(self) -> None:
@@ -249,7 +245,7 @@ class BatchHandler(Handler):
 
     async def _process_lines(self, lines: LineBatch, chunk: bytes) -> None:
         CURRENT.set(self.trace)  # the server calls this in another task
-        self._cancel_idle_timer()
+        self._timers.cancel_idle()
         if self._finished or self._early_response is not None:
             return
         if self._error is None and not lines.has_ended:
@@ -273,7 +269,7 @@ class BatchHandler(Handler):
 
     async def _respond_early(self, lines: LineBatch) -> None:
         """Respond to a client that has not sent all of its lines, and close the connection."""
-        self._cancel_deadline()
+        self._timers.cancel_deadline()
         self._early_response = asyncio.current_task()
         if self._error is not None:
             self.send_error(exc_info=(type(self._error), self._error, None))
@@ -286,17 +282,8 @@ class BatchHandler(Handler):
         if self._line_batch is not None and not self._finished:
             self._line_batch.stop(DeadlineExceeded("the batch exceeded its time limit"))
             if not self._is_feeding:
-                self._cancel_idle_timer()
+                self._timers.cancel_idle()
                 self._early_response = asyncio.ensure_future(self._respond_early(self._line_batch))
 
-    def _cancel_deadline(self) -> None:
-        if self._deadline_timer is not None:
-            self._deadline_timer.cancel()
-
     def _start_idle_timer(self) -> None:
-        connection = self.request.connection
-        self._idle_timer = asyncio.get_running_loop().call_later(PAUSE_SECONDS, connection.close)  # type: ignore[union-attr]  # both servers have it
-
-    def _cancel_idle_timer(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        self._timers.start_idle(self.request.connection.close)  # type: ignore[union-attr]  # both servers have it

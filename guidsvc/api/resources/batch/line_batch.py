@@ -17,7 +17,8 @@ from pydantic_core import to_json
 
 from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_line
-from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, Overloaded, TemporaryFileUnavailable, detached
+from guidsvc.api.resources.batch.stored_error import detached
+from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, Overloaded, TemporaryFileUnavailable
 from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share
 
