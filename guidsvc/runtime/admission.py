@@ -25,11 +25,10 @@ finds room, without evicting a queued request.
 import asyncio
 from types import TracebackType
 
-import structlog
-
 from guidsvc.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
 from guidsvc.runtime.fairness.fair_slots import FairSlots
+from guidsvc.runtime.overload import OverloadWarnings, ScanTimer
 
 SLOTS, QUEUE_SECONDS, REQUEST_SECONDS = 256, 1.0, 5.0
 QUEUE = 8
@@ -40,15 +39,8 @@ LONG = 0.1
 """Once a caller's first queued request has waited this fraction of the queue time, the caller's next ones are rejected.
 Queued requests fill memory, and scanning many takes time: at 0.5, overload cost a fifth of the throughput
 (`python -m bench.overload`)."""
-LATE = 0.2
-"""The event loop counts as lagging after two scans in a row that were late by this fraction of the queue time."""
-SCANS = 20
-"""Scans for timed-out requests per queue time."""
-WARNING_SECONDS = 10.0
-"""Minimum interval between overload warnings in the log, in seconds."""
 
 _CANCELLATIONS = asyncio.CancelledError, DeadlineExceeded, ClientDisconnected
-_log = structlog.get_logger(__name__)
 
 
 class Admission:
@@ -70,15 +62,11 @@ class Admission:
         self._slots: FairSlots[_Waiter] = FairSlots(slots, max(1, int(share * slots)))
         self._waiting = self._slots.waiting
         self._new_waiting = 0  # of these, the requests that are new, and no part of one that was begun
-        self._seconds = seconds
-        self._budget = budget
         self.queue_seconds = seconds
         self.budget_seconds = budget
         self._started_at: dict[CancelScope, float] = {}  # start times, roughly in order
-        self._scan_timer: asyncio.TimerHandle | None = None
-        self._due = 0.0  # time of the next scan
-        self._late_scans = 0  # late scans in a row; a single one may be a pause of the machine, not load
-        self._warned_at = self._warned_rejections = 0.0  # last warning: its time, and the rejections until then
+        self._scan_timer = ScanTimer(seconds, self._scan)
+        self._warnings = OverloadWarnings(slots)
         # Counters, for the metrics
         self.refused = 0
         """Requests rejected immediately; see `is_full_for`."""
@@ -106,14 +94,14 @@ class Admission:
     @property
     def is_contended(self) -> bool:
         """Whether some callers may be rejected now; `is_full_for` decides for each caller."""
-        return self._late_scans > 1 or self._waiting.length > 0
+        return self._scan_timer.is_lagging or self._waiting.length > 0
 
     def is_full_for(self, caller: str | None) -> bool:
         """Return whether a new request of this caller is rejected. None stands for a caller not yet known."""
-        if self._late_scans > 1:
+        if self._scan_timer.is_lagging:
             return not self._is_spared(caller)
         first = self._waiting.first(caller)
-        if first is not None and asyncio.get_running_loop().time() - first.since > LONG * self._seconds:
+        if first is not None and asyncio.get_running_loop().time() - first.since > LONG * self.queue_seconds:
             return True
         # Parts of requests that were begun leave the room of the others: a caller may have any number of them.
         return self._waiting.count(caller) >= 2 * QUEUE * self._slot_count - self._new_waiting
@@ -140,7 +128,7 @@ class Admission:
 
         The slot counts towards the caller's share once the caller is known: in `begin` at the latest.
         """
-        return (self._late_scans <= 1 or self._is_spared(scope.caller)) and self._take_free(scope)
+        return (not self._scan_timer.is_lagging or self._is_spared(scope.caller)) and self._take_free(scope)
 
     def _is_spared(self, caller: str | None) -> bool:
         """Return whether a caller gets a slot although the loop lags: it is known, has no requests, and one is free."""
@@ -194,20 +182,15 @@ class Admission:
         since = loop.time()
         await self._wait(scope.caller, _Waiter(loop.create_future(), since, patient=patient))
         self._started_at[scope] = loop.time() if patient else since
-        self._schedule_scan(loop)
+        self._scan_timer.schedule(loop)
 
     def _take_free(self, scope: CancelScope) -> bool:
         if not self._slots.take(scope.caller):
             return False
         loop = asyncio.get_running_loop()
         self._started_at[scope] = loop.time()
-        self._schedule_scan(loop)
+        self._scan_timer.schedule(loop)
         return True
-
-    def _schedule_scan(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._scan_timer is None:
-            self._due = loop.time() + self._seconds / SCANS
-            self._scan_timer = loop.call_at(self._due, self._scan)
 
     def release(self, scope: CancelScope) -> None:
         """Release the slot of a request, if it holds one, to the next caller in turn."""
@@ -217,7 +200,7 @@ class Admission:
     async def _wait(self, caller: str | None, waiter: "_Waiter") -> None:
         self._waiting.append(caller, waiter)
         self._new_waiting += not waiter.patient
-        self._schedule_scan(asyncio.get_running_loop())
+        self._scan_timer.schedule(asyncio.get_running_loop())
         try:
             await waiter.future
         except asyncio.CancelledError:
@@ -239,31 +222,23 @@ class Admission:
         """Time out waiting and running requests. One scan of all costs less than a timer for each."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self._scan_timer = None
-        self._late_scans = self._late_scans + 1 if now - self._due > LATE * self._seconds else 0
         for caller, waiter in list(self._waiting):
-            if now - waiter.since >= self._seconds and not waiter.patient and not waiter.done():
+            if now - waiter.since >= self.queue_seconds and not waiter.patient and not waiter.done():
                 self.expired += 1
                 self._warn()
                 self._waiting.remove(caller, waiter)
-                waiter.future.set_exception(Overloaded(f"no slot became free within {self._seconds} s; retry later"))
+                waiter.future.set_exception(
+                    Overloaded(f"no slot became free within {self.queue_seconds} s; retry later")
+                )
         for scope, since in self._started_at.items():
-            if now - since < self._budget:
+            if now - since < self.budget_seconds:
                 break
             scope.cancel(is_disconnected=False)
-        if self._started_at or self._waiting.length or self._late_scans:
-            self._schedule_scan(loop)
+        if self._started_at or self._waiting.length or self._scan_timer.is_late:
+            self._scan_timer.schedule(loop)
 
     def _warn(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._warned_at >= WARNING_SECONDS or not self._warned_at:
-            refused = self.refused + self.expired
-            _log.warning(
-                "overloaded, rejecting requests",
-                rejected=refused - int(self._warned_rejections),
-                slots=self._slot_count,
-            )
-            self._warned_at, self._warned_rejections = now, refused
+        self._warnings.warn(asyncio.get_running_loop().time(), self.refused + self.expired)
 
 
 class _Waiter:
