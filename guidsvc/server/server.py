@@ -22,7 +22,7 @@ from guidsvc.server.protocol.state import (
     Peer,
     ServerState,
 )
-from guidsvc.server.protocol.ticks import TICK_SECONDS, Ticks
+from guidsvc.server.ticks import TICK_SECONDS, Ticks
 
 LATE_READ_SECONDS = 0.02
 """Before timed-out connections are closed, data that has arrived meanwhile is read for this long."""

@@ -23,11 +23,11 @@ from tornado.web import Application
 from guidsvc.http.headers.recognized import MAX_HEADERS
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
-from guidsvc.server.protocol.abort import is_open_ended
+from guidsvc.server.abort import is_open_ended
 from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
 from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits
-from guidsvc.server.protocol.ticks import TICK_SECONDS, Ticks
 from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, ConnectionLimitLog
+from guidsvc.server.ticks import TICK_SECONDS, Ticks
 
 
 class TornadoServer(HTTPServer):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from guidsvc.server.protocol.state import has_unread
-from guidsvc.server.protocol.ticks import TICK_SECONDS
 from guidsvc.server.server import LAME_SECONDS
+from guidsvc.server.ticks import TICK_SECONDS
 from tests.conftest import Serving
 from tests.support.backing_servers import service
 from tests.support.factories import GUID, USER

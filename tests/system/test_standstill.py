@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from guidsvc.server.protocol.ticks import TICK_SECONDS, Ticks
+from guidsvc.server.ticks import TICK_SECONDS, Ticks
 from tests.support.backing_servers import service
 
 HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
