@@ -3,8 +3,6 @@
 It emits complete request heads, body chunks, and protocol errors. It neither sends nor waits.
 """
 
-from typing import Protocol
-
 from httptools import (
     HttpParserCallbackError,
     HttpParserError,
@@ -15,6 +13,7 @@ from httptools import (
 
 from guidsvc.http.errors import HeadersTooLarge
 from guidsvc.http.headers.recognized import MAX_HEADERS
+from guidsvc.server.protocol.parser_callbacks import ParserCallbacks
 from guidsvc.server.protocol.request import (
     PART,
     RawHeaders,
@@ -42,33 +41,6 @@ _STAND_IN = b"SOURCE"
 """A method that llhttp knows and that no route serves."""
 _OTHER_PROTOCOL = "Invalid method for HTTP/"
 """The start of llhttp's error for a method of RTSP, which it knows, in an HTTP request."""
-
-
-class ParserCallbacks(Protocol):
-    """The receiver of parser events."""
-
-    def on_request_head(
-        self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser
-    ) -> RawRequest | None:
-        """Handle a request head. Return the request, or None if it was answered already.
-
-        An exception stops the parser and is passed to `on_protocol_error`.
-        """
-
-    def has_room(self) -> bool:
-        """Whether the next request may be parsed; else its bytes wait for `RequestParser.resume`."""
-
-    def resume_parsing_soon(self) -> None:
-        """Call `RequestParser.resume` in the next turn of the event loop, and read nothing until then."""
-
-    def on_body(self, message: RawRequest) -> None:
-        """Handle a new part of a body."""
-
-    def on_message_complete(self, message: RawRequest) -> None:
-        """Handle the end of a request."""
-
-    def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
-        """Handle malformed input; `broken` is the request whose body it interrupted, if any."""
 
 
 class RequestParser:
