@@ -1,6 +1,6 @@
 """One client connection. Requests are answered one at a time, in order of arrival.
 
-The connection neither awaits nor sets timers: the server periodically checks `is_overdue`.
+The connection neither awaits nor sets timers: its server manages it by the methods of `BaseConnection`.
 """
 
 import asyncio
@@ -9,72 +9,31 @@ from httptools import HttpRequestParser
 from tornado.httputil import HTTPInputError
 from tornado.iostream import StreamClosedError
 
-from guidsvc.errors import Overloaded
 from guidsvc.runtime.admission import Admission
+from guidsvc.server.protocol.base_connection import BaseConnection
 from guidsvc.server.protocol.cycle import RequestCycle
 from guidsvc.server.protocol.parser import RequestParser
 from guidsvc.server.protocol.request import RawHeaders, RawRequest, not_http, unquoted
 from guidsvc.server.protocol.response_writer import closed_future
 from guidsvc.server.protocol.send_buffer import SendBuffer
-from guidsvc.server.protocol.state import DirectRequest, Peer, ServerState, has_sent_all, has_unread
+from guidsvc.server.protocol.state import DirectRequest, Peer, ServerState
 
 MAX_RESPONSE_BYTES = 64 * 1024
 """Bytes of fast-path answers collected for pipelined requests. Beyond it, the next requests are queued for handlers."""
-MAX_BODY_BUFFER_BYTES = 256 * 1024
-"""Maximum bytes of a body buffered for its handler; beyond it, reading pauses."""
 MAX_QUEUED = 16
 """Maximum queued requests per connection; bytes beyond them stay unparsed."""
-LINGER_SECONDS = 2.0
-"""After a rejection, data from the client is read and discarded this long, so that it can read the answer."""
 
 
-class Connection(asyncio.Protocol):
-    """A client connection. The methods are grouped by their caller."""
+class Connection(BaseConnection):
+    """A client connection that answers requests. The methods are grouped by their caller."""
 
-    __slots__ = (
-        "_cycle",
-        "_drain_waiter",
-        "_has_eof",
-        "_incoming_bytes",
-        "_is_lingering",
-        "_is_parsing_soon",
-        "_is_reading_paused",
-        "_is_throttled",
-        "_parser",
-        "_pending_error",
-        "_queued",
-        "_response_bytes",
-        "_responses",
-        "_send_buffer",
-        "_serve_repeated_read",
-        "_state",
-        "_timeout_start",
-        "_transport",
-        "context",
-    )
-    context: Peer
-    _transport: asyncio.Transport
-    _outbox: SendBuffer
+    __slots__ = ("_pending_error", "_serve_repeated_read")
 
     def __init__(self, state: ServerState) -> None:
-        self._state = state
+        super().__init__(state)
         self._serve_repeated_read = None if state.fast_path is None else state.fast_path.serve_repeated_read
         self._parser = RequestParser(self, state.limits.head_bytes)
-        # The current request, and those queued behind it
-        self._cycle: RequestCycle | None = None
-        self._queued: list[RawRequest] = []
-        self._incoming_bytes = 0  # of unanswered requests, at the last count
         self._pending_error: Exception | None = None  # sent once all earlier requests are answered
-        # The connection
-        self._responses: list[bytes] = []  # fast-path answers to be sent
-        self._response_bytes = 0  # of these answers
-        self._drain_waiter: asyncio.Future[None] | None = None  # set while the client does not read fast enough
-        self._is_reading_paused = False  # reading is paused
-        self._is_throttled = False  # reading is paused by the ReadThrottle
-        self._is_parsing_soon = False  # parsing goes on in the next turn of the event loop
-        self._is_lingering = False  # input is discarded until the client closes
-        self._has_eof = False  # the client has sent EOF
-        self._timeout_start = state.tick  # start of the current time-out
 
     # Called by the transport
 
@@ -261,15 +220,6 @@ class Connection(asyncio.Protocol):
         self._abandon_cycle()
         self._send_error(error)
 
-    def close(self) -> None:  # by the server too
-        self._parser.is_finished = True
-        if self._is_open_ended:  # a regular close would make the answer look complete
-            self._send_buffer.reset()
-            return
-        if self._responses:
-            self._flush()
-        self._send_buffer.close()
-
     @property
     def is_request_complete(self) -> bool:
         return self._cycle is not None and self._cycle.message.is_complete
@@ -278,77 +228,12 @@ class Connection(asyncio.Protocol):
         if self._cycle is not None:
             self._cycle.message.timeout_seconds = seconds
 
-    # Called by the server
-
-    def regulate(self) -> None:
-        message = self._parser.message
-        should_pause = (
-            self._drain_waiter is not None or self._is_throttled or bool(self._queued) or self._is_parsing_soon
-        )
-        if (
-            not should_pause
-            and message is not None
-            and message.buffered_bytes > MAX_BODY_BUFFER_BYTES
-            and not self._transport.is_closing()
-        ):
-            should_pause = not has_sent_all(self._transport)  # else its EOF must be read, which follows all other data
-        if should_pause != self._is_reading_paused and not self._transport.is_closing():
-            self._is_reading_paused = should_pause
-            (self._state.paused_connections.add if should_pause else self._state.paused_connections.discard)(self)
-            (self._transport.pause_reading if should_pause else self._transport.resume_reading)()
+    # Answering
 
     def _admission_for(self, message: RawRequest, direct_request: DirectRequest | None) -> Admission | None:
         """Return the Admission of a handler's request, or None; the fast path acquires its slot itself."""
         state = self._state
         return state.admission if direct_request is None and state.hooks.requires_admission(message.target) else None
-
-    def is_overdue(self, now: float) -> bool:
-        limits = self._state.limits
-        if self._drain_waiter is not None:
-            return self._send_buffer.is_too_slow(now, limits.write_seconds, limits.write_bytes_per_second)
-        seconds = self._timeout_seconds()
-        return seconds is not None and now - self._timeout_start > seconds
-
-    def retire(self, idle_before: float) -> bool:
-        sending = not self._send_buffer.is_empty
-        if self._send_buffer.is_closing:
-            return sending
-        has_requests = self._cycle is not None or bool(self._queued) or not self._parser.is_between_requests
-        if sending or has_requests or self._timeout_start > idle_before or has_unread(self._transport):
-            return True
-        self.close()
-        return False
-
-    def expire(self) -> None:
-        is_idle = (
-            self._cycle is None
-            and self._parser.is_between_requests
-            and self._drain_waiter is None
-            and not self._is_lingering
-        )
-        if not (is_idle and has_unread(self._transport)):
-            self.abort()
-
-    def abort(self) -> None:
-        if self._is_open_ended:
-            self._send_buffer.reset()
-        else:
-            self._send_buffer.abort()
-
-    @property
-    def _is_open_ended(self) -> bool:
-        return self._cycle is not None and self._cycle.is_open_ended
-
-    def _timeout_seconds(self) -> float | None:
-        limits, cycle = self._state.limits, self._cycle
-        if self._is_lingering:
-            return LINGER_SECONDS
-        if cycle is not None:
-            is_receiving = cycle.message is self._parser.message
-            return cycle.message.timeout_seconds if is_receiving and cycle.is_waiting else None
-        return limits.idle_seconds if self._parser.is_between_requests else limits.head_seconds
-
-    # Answering
 
     def _start(self, message: RawRequest, direct_request: DirectRequest | None = None) -> None:
         """Begin to answer a request."""
@@ -385,29 +270,6 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._count_incoming()
 
-    def _count_incoming(self) -> None:
-        """Update the number of bytes held for unanswered requests."""
-        cycle = self._cycle
-        messages = self._queued if cycle is None else [cycle.message, *self._queued]
-        total_bytes = self._parser.buffered_bytes + sum(message.memory_bytes for message in messages)
-        self._state.incoming_bytes += total_bytes - self._incoming_bytes
-        self._incoming_bytes = total_bytes
-
-    def _reject_over_share(self, size: int) -> bool:
-        """Reject `size` more bytes if the connection would exceed its share; return whether it did."""
-        if self._parser.is_finished or self._incoming_bytes + size <= self._state.share_bytes():
-            return False
-        if self._drain_waiter is not None:
-            self.abort()  # it does not read its answers either
-        else:
-            self._parser.reject(Overloaded("too much is being received"))
-            self._count_incoming()
-        return True
-
-    def _flush(self) -> None:
-        responses, self._responses, self._response_bytes = self._responses, [], 0
-        self._transport.write(responses[0] if len(responses) == 1 else b"".join(responses))
-
     def _abandon_cycle(self) -> None:
         cycle, self._cycle = self._cycle, None
         if cycle is not None:
@@ -417,14 +279,3 @@ class Connection(asyncio.Protocol):
         self._pending_error = None
         self.write(self._state.hooks.reject_request(error, secure=self.context.secure))
         self._linger()
-
-    def _linger(self) -> None:
-        """Close after the client has read the answer: a client cut off while sending may never see it."""
-        self._parser.is_finished = self._is_lingering = True
-        self._queued.clear()
-        self._count_incoming()
-        self._timeout_start = self._state.tick
-        if self._has_eof or not self._transport.can_write_eof():
-            self.close()
-        elif not self._send_buffer.is_closing:
-            self._transport.write_eof()

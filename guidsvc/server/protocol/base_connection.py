@@ -1,0 +1,169 @@
+"""The state of a client connection, and the methods by which its server manages it.
+
+A connection sets no timers: the server periodically checks `is_overdue`.
+"""
+
+import asyncio
+
+from guidsvc.errors import Overloaded
+from guidsvc.server.protocol.cycle import RequestCycle
+from guidsvc.server.protocol.parser import RequestParser
+from guidsvc.server.protocol.request import RawRequest
+from guidsvc.server.protocol.send_buffer import SendBuffer
+from guidsvc.server.protocol.state import Peer, ServerState, has_sent_all, has_unread
+
+MAX_BODY_BUFFER_BYTES = 256 * 1024
+"""Maximum bytes of a body buffered for its handler; beyond it, reading pauses."""
+LINGER_SECONDS = 2.0
+"""After a rejection, data from the client is read and discarded this long, so that it can read the answer."""
+
+
+class BaseConnection(asyncio.Protocol):
+    """A connection as its server manages it: see `ManagedConnection`. `Connection` adds the answering of requests."""
+
+    __slots__ = (
+        "_cycle",
+        "_drain_waiter",
+        "_has_eof",
+        "_incoming_bytes",
+        "_is_lingering",
+        "_is_parsing_soon",
+        "_is_reading_paused",
+        "_is_throttled",
+        "_parser",
+        "_queued",
+        "_response_bytes",
+        "_responses",
+        "_send_buffer",
+        "_state",
+        "_timeout_start",
+        "_transport",
+        "context",
+    )
+    context: Peer
+    _parser: RequestParser
+    _send_buffer: SendBuffer
+    _transport: asyncio.Transport
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+        # The current request, and those queued behind it
+        self._cycle: RequestCycle | None = None
+        self._queued: list[RawRequest] = []
+        self._incoming_bytes = 0  # of unanswered requests, at the last count
+        # The connection
+        self._responses: list[bytes] = []  # fast-path answers to be sent
+        self._response_bytes = 0  # of these answers
+        self._drain_waiter: asyncio.Future[None] | None = None  # set while the client does not read fast enough
+        self._is_reading_paused = False  # reading is paused
+        self._is_throttled = False  # reading is paused by the ReadThrottle
+        self._is_parsing_soon = False  # parsing goes on in the next turn of the event loop
+        self._is_lingering = False  # input is discarded until the client closes
+        self._has_eof = False  # the client has sent EOF
+        self._timeout_start = state.tick  # start of the current time-out
+
+    def regulate(self) -> None:
+        message = self._parser.message
+        should_pause = (
+            self._drain_waiter is not None or self._is_throttled or bool(self._queued) or self._is_parsing_soon
+        )
+        if (
+            not should_pause
+            and message is not None
+            and message.buffered_bytes > MAX_BODY_BUFFER_BYTES
+            and not self._transport.is_closing()
+        ):
+            should_pause = not has_sent_all(self._transport)  # else its EOF must be read, which follows all other data
+        if should_pause != self._is_reading_paused and not self._transport.is_closing():
+            self._is_reading_paused = should_pause
+            (self._state.paused_connections.add if should_pause else self._state.paused_connections.discard)(self)
+            (self._transport.pause_reading if should_pause else self._transport.resume_reading)()
+
+    def is_overdue(self, now: float) -> bool:
+        limits = self._state.limits
+        if self._drain_waiter is not None:
+            return self._send_buffer.is_too_slow(now, limits.write_seconds, limits.write_bytes_per_second)
+        seconds = self._timeout_seconds()
+        return seconds is not None and now - self._timeout_start > seconds
+
+    def retire(self, idle_before: float) -> bool:
+        sending = not self._send_buffer.is_empty
+        if self._send_buffer.is_closing:
+            return sending
+        has_requests = self._cycle is not None or bool(self._queued) or not self._parser.is_between_requests
+        if sending or has_requests or self._timeout_start > idle_before or has_unread(self._transport):
+            return True
+        self.close()
+        return False
+
+    def expire(self) -> None:
+        is_idle = (
+            self._cycle is None
+            and self._parser.is_between_requests
+            and self._drain_waiter is None
+            and not self._is_lingering
+        )
+        if not (is_idle and has_unread(self._transport)):
+            self.abort()
+
+    def close(self) -> None:
+        self._parser.is_finished = True
+        if self._is_open_ended:  # a regular close would make the answer look complete
+            self._send_buffer.reset()
+            return
+        if self._responses:
+            self._flush()
+        self._send_buffer.close()
+
+    def abort(self) -> None:
+        if self._is_open_ended:
+            self._send_buffer.reset()
+        else:
+            self._send_buffer.abort()
+
+    @property
+    def _is_open_ended(self) -> bool:
+        return self._cycle is not None and self._cycle.is_open_ended
+
+    def _timeout_seconds(self) -> float | None:
+        limits, cycle = self._state.limits, self._cycle
+        if self._is_lingering:
+            return LINGER_SECONDS
+        if cycle is not None:
+            is_receiving = cycle.message is self._parser.message
+            return cycle.message.timeout_seconds if is_receiving and cycle.is_waiting else None
+        return limits.idle_seconds if self._parser.is_between_requests else limits.head_seconds
+
+    def _linger(self) -> None:
+        """Close after the client has read the answer: a client cut off while sending may never see it."""
+        self._parser.is_finished = self._is_lingering = True
+        self._queued.clear()
+        self._count_incoming()
+        self._timeout_start = self._state.tick
+        if self._has_eof or not self._transport.can_write_eof():
+            self.close()
+        elif not self._send_buffer.is_closing:
+            self._transport.write_eof()
+
+    def _flush(self) -> None:
+        responses, self._responses, self._response_bytes = self._responses, [], 0
+        self._transport.write(responses[0] if len(responses) == 1 else b"".join(responses))
+
+    def _count_incoming(self) -> None:
+        """Update the number of bytes held for unanswered requests."""
+        cycle = self._cycle
+        messages = self._queued if cycle is None else [cycle.message, *self._queued]
+        total_bytes = self._parser.buffered_bytes + sum(message.memory_bytes for message in messages)
+        self._state.incoming_bytes += total_bytes - self._incoming_bytes
+        self._incoming_bytes = total_bytes
+
+    def _reject_over_share(self, size: int) -> bool:
+        """Reject `size` more bytes if the connection would exceed its share; return whether it did."""
+        if self._parser.is_finished or self._incoming_bytes + size <= self._state.share_bytes():
+            return False
+        if self._drain_waiter is not None:
+            self.abort()  # it does not read its answers either
+        else:
+            self._parser.reject(Overloaded("too much is being received"))
+            self._count_incoming()
+        return True
