@@ -36,9 +36,9 @@ from guidsvc.services.key_service import KeyService
 from guidsvc.services.quota import Quota
 from guidsvc.services.retention_quota import open_quotas
 from guidsvc.store import open_store
-from guidsvc.store.cache_fence import FenceReader
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.instrumented import InstrumentedDatabase
+from guidsvc.store.lease import LeaseClock
 from guidsvc.telemetry.metrics import Metrics
 
 MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
@@ -53,19 +53,19 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
     async with (
         _open_monitor(settings, metrics, channel) as monitor,
         _open_audit_log(settings, clock, metrics) as audit_log,
-        _open_database(settings, clock, metrics) as database,
+        _open_database(settings, clock, metrics) as (database, lease_clock),
         open_cache(
             settings.cache_url, database, clock=clock, size_bytes=settings.cache_size, meter=metrics.cache
         ) as cache,
         open_authenticator(
             settings, database.api_keys, clock, None if audit_log is None else audit_log.denied
         ) as authenticator,
-        open_quotas(database, clock=clock, quota=settings.quota) as quota,
+        open_quotas(database, lease_clock=lease_clock, clock=clock, quota=settings.quota) as quota,
         _reporting(log, audit_log),
     ):
         yield ApiContext(
-            service=_guid_service(settings, cache, database.fence, quota, clock, audit_log),
-            idempotency=_idempotency(settings, database, clock),
+            service=_guid_service(settings, cache, lease_clock, quota, clock, audit_log),
+            idempotency=_idempotency(settings, database, lease_clock, clock),
             keys=KeyService(database.api_keys, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
             probes=Probes(store=database.ping, cache=cache.check),
             authenticator=authenticator,
@@ -84,24 +84,27 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
 
 
 @asynccontextmanager
-async def _open_database(settings: Settings, clock: Clock, metrics: Metrics) -> AsyncIterator[Database]:
-    """Open the store, exclusively if its cache lives in this process alone, and measure it."""
+async def _open_database(
+    settings: Settings, clock: Clock, metrics: Metrics
+) -> AsyncIterator[tuple[Database, LeaseClock]]:
+    """Open the store, exclusively if its cache lives in this process alone, and measure it; estimate its clock."""
     exclusive = is_private(settings.cache_url)
     async with open_store(settings.store_url, clock=clock, exclusive=exclusive, meter=metrics.store) as database:
-        yield InstrumentedDatabase(database, metrics.store)
+        instrumented = InstrumentedDatabase(database, metrics.store)
+        yield instrumented, LeaseClock(instrumented.fence)
 
 
 def _guid_service(  # one argument per collaborator
     settings: Settings,
     records: RecordRepository,
-    fence: FenceReader,
+    lease_clock: LeaseClock,
     quota: Quota,
     clock: Clock,
     audit_log: AuditLog | None,
 ) -> GuidService:
     return GuidService(
         records,
-        fence,
+        lease_clock,
         clock=clock,
         generator=guid_generator.random_generator(MAKERS[settings.guid_version]),
         policy=RetentionPolicy(lifetime=settings.lifetime, retention=settings.retention),
@@ -111,10 +114,10 @@ def _guid_service(  # one argument per collaborator
     )
 
 
-def _idempotency(settings: Settings, database: Database, clock: Clock) -> Idempotency:
+def _idempotency(settings: Settings, database: Database, lease_clock: LeaseClock, clock: Clock) -> Idempotency:
     return Idempotency(
         database.receipts,
-        database.fence,
+        lease_clock,
         clock=clock,
         seeded=partial(guid_generator.seeded, MAKERS[settings.guid_version]),
         owner_bytes=settings.receipt_bytes_per_owner,

@@ -29,8 +29,8 @@ from guidsvc.runtime.temporary_space import Share
 from guidsvc.services.listing import Page, RecordListing
 from guidsvc.services.quota import NO_QUOTA, Quota
 from guidsvc.services.record_writer import ATTEMPTS, ChangeAudit, RecordWriter, back_off
-from guidsvc.store.cache_fence import FenceReader
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
+from guidsvc.store.lease import LeaseClock
 from guidsvc.store.overlay import open_overlay
 
 
@@ -62,7 +62,7 @@ class GuidService:
     def __init__(  # noqa: PLR0913  # its collaborators, by name
         self,
         records: RecordRepository,
-        fence: FenceReader,
+        lease_clock: LeaseClock,
         *,
         clock: Clock,
         generator: GuidGenerator,
@@ -73,14 +73,14 @@ class GuidService:
         audit: ChangeAudit | None = None,
     ) -> None:
         self._records = records
-        self._fence = fence
+        self._lease_clock = lease_clock
         self._clock = clock
         self._generator = generator
         self._policy = policy
         self._strict = strict
         self._attempts = attempts
         self._quota = quota
-        self._writer = RecordWriter(records, fence, clock=clock, quota=quota, audit=audit, attempts=attempts)
+        self._writer = RecordWriter(records, lease_clock, clock=clock, quota=quota, audit=audit, attempts=attempts)
         self._listing = RecordListing(records, clock)
         self._caller = ANYONE
         self.is_dry_run = False
@@ -254,7 +254,7 @@ class GuidService:
         with open_overlay(self._records, share) as records:
             service = GuidService(  # without an audit: nothing is done
                 records,
-                self._fence,
+                self._lease_clock,
                 clock=self._clock,
                 generator=self._generator,
                 policy=self._policy,

@@ -27,7 +27,6 @@ record, and a repetition would create it again.
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -52,9 +51,8 @@ from guidsvc.services.receipts.lease import Brief, LeasedGenerator, LeasedReceip
 from guidsvc.services.receipts.quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, prefix_of
 from guidsvc.services.receipts.stored_response import WAIT_SECONDS, StoredResponseReader
 from guidsvc.services.write_attempt import Attempt
-from guidsvc.store.cache_fence import FenceReader
 from guidsvc.store.contract import ReceiptRepository
-from guidsvc.store.lease import LeaseClock, Timer
+from guidsvc.store.lease import LeaseClock
 
 KEPT_SECONDS = 24 * 3600
 LEASE_SECONDS = 10.0
@@ -94,12 +92,11 @@ class Idempotency:
     def __init__(  # noqa: PLR0913  # its collaborators, by name
         self,
         receipts: ReceiptRepository,
-        fence: FenceReader,
+        lease_clock: LeaseClock,
         *,
         clock: Clock,
         seeded: Callable[[bytes, int, int], GuidGenerator],
         lease_seconds: float = LEASE_SECONDS,
-        timer: Timer = time.monotonic,
         owner_bytes: int = OWNER_BYTES,
         total_bytes: int = TOTAL_BYTES,
         replay_wait_seconds: float = WAIT_SECONDS,
@@ -110,7 +107,7 @@ class Idempotency:
         self._clock = clock
         self._seeded = seeded
         self._lease_seconds = lease_seconds
-        self._term = LeaseTerm(clock, LeaseClock(fence, timer=timer), lease_seconds)
+        self._term = LeaseTerm(clock, lease_clock, lease_seconds)
 
     async def once(self, request: Request, work: RequestBody, brief: Brief | None = None) -> tuple[bytes, bool]:
         """Return the response to a request, and whether it is a replay. It is opaque text, stored as it is.

@@ -21,7 +21,6 @@ reservation have the same deadline, because the record could expire before a lat
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import copy_context
@@ -37,7 +36,7 @@ from guidsvc.runtime.background import spawn_detached
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.quota_account import USE_SECONDS, QuotaAccount
 from guidsvc.store.contract import Database, RecordRepository
-from guidsvc.store.lease import LeaseClock, Timer
+from guidsvc.store.lease import LeaseClock
 
 WAIT_SECONDS = 1.0
 """Maximum wait for reservations of others to end."""
@@ -78,12 +77,12 @@ NO_QUOTA = _NoQuota()
 
 
 @asynccontextmanager
-async def open_quota(database: Database, *, clock: Clock, quota: int) -> AsyncIterator[Quota]:
+async def open_quota(database: Database, *, lease_clock: LeaseClock, clock: Clock, quota: int) -> AsyncIterator[Quota]:
     """Open a quota; 0 means no limit. On exit, release the reservations whose writes have ended."""
     if not quota:
         yield NO_QUOTA
         return
-    ledger_quota = LedgerQuota(database, clock=clock, quota=quota)
+    ledger_quota = LedgerQuota(database, lease_clock=lease_clock, clock=clock, quota=quota)
     try:
         yield ledger_quota
     finally:
@@ -97,14 +96,14 @@ class LedgerQuota:
         self,
         database: Database,
         *,
+        lease_clock: LeaseClock,
         clock: Clock,
         quota: int,
         wait_seconds: float = WAIT_SECONDS,
         release_seconds: float = RELEASE_SECONDS,
-        timer: Timer = time.monotonic,
     ) -> None:
         self._database = database
-        self._lease_clock = LeaseClock(database.fence, timer=timer)
+        self._lease_clock = lease_clock
         self._clock = clock
         self._quota = quota
         self._wait_seconds = wait_seconds

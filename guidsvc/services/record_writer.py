@@ -14,7 +14,6 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.keyed_lock import KeyedLock
 from guidsvc.services.quota import Quota
 from guidsvc.services.write_attempt import begin_write
-from guidsvc.store.cache_fence import FenceReader
 from guidsvc.store.contract import RecordRepository
 from guidsvc.store.lease import LeaseClock, earliest
 
@@ -42,7 +41,7 @@ class RecordWriter:
     def __init__(
         self,
         records: RecordRepository,
-        fence: FenceReader,
+        lease_clock: LeaseClock,
         *,
         clock: Clock,
         quota: Quota,
@@ -50,7 +49,7 @@ class RecordWriter:
         attempts: int,
     ) -> None:
         self._records = records
-        self._lease_clock = LeaseClock(fence)
+        self._lease_clock = lease_clock
         self._clock = clock
         self._quota = quota
         self._audit = audit

@@ -19,6 +19,7 @@ from guidsvc.errors import QuotaExceeded
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.quota import Quota, open_quota
 from guidsvc.store.contract import Database, RecordRepository
+from guidsvc.store.lease import LeaseClock
 
 STORED_PER_LIVE = 10
 """Maximum number of stored records, live or expired, as a multiple of the quota of live ones."""
@@ -36,9 +37,9 @@ _PARTS = 8
 
 
 @asynccontextmanager
-async def open_quotas(database: Database, *, clock: Clock, quota: int) -> AsyncIterator[Quota]:
+async def open_quotas(database: Database, *, lease_clock: LeaseClock, clock: Clock, quota: int) -> AsyncIterator[Quota]:
     """Open the quota of live records and the limit on stored ones; neither applies if the quota is 0."""
-    async with open_quota(database, clock=clock, quota=quota) as live:
+    async with open_quota(database, lease_clock=lease_clock, clock=clock, quota=quota) as live:
         yield RetentionQuota(live, database.records, clock=clock, quota=quota) if quota else live
 
 

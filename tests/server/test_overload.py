@@ -30,6 +30,7 @@ from guidsvc.server.server import serving_on
 from guidsvc.services.guid_service import GuidService
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database
+from guidsvc.store.lease import LeaseClock
 from guidsvc.telemetry.metrics import RequestMetrics
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.api_context import api_context, request_pipeline
@@ -55,7 +56,7 @@ async def service(
     """Serve a store, inside, with room for few requests."""
     guids = GuidService(
         store if isinstance(store, GatedStore) else store.records,
-        store.fence,
+        LeaseClock(store.fence),
         clock=system_clock,
         generator=guid_generator.random_generator(guid_generator.guid_v4),
         policy=RetentionPolicy(lifetime=60, retention=60),

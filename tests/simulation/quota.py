@@ -33,6 +33,7 @@ from guidsvc.services.guid_service import GuidService
 from guidsvc.services.quota import LedgerQuota
 from guidsvc.store.cache_fence import NEW, FenceReading
 from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
+from guidsvc.store.lease import LeaseClock
 from tests.simulation.network import Network
 from tests.simulation.world import Actor, World
 
@@ -275,15 +276,16 @@ class QuotaProcess:
         world = self._world
         rate, offset = world.random.uniform(0.996, 1.004), world.random.uniform(0, 1000)
         store: Any = QuotaStoreOfProcess(world, self._store, self.to_store)
+        lease_clock = LeaseClock(store.fence, timer=lambda: offset + world.now * rate)
         quota = LedgerQuota(
             store,
+            lease_clock=lease_clock,
             clock=self._clock,
             quota=self._judge.quota,
             wait_seconds=WAIT_SECONDS,
-            timer=lambda: offset + world.now * rate,
         )
         service = GuidService(
-            store, store.fence, clock=self._clock, generator=self._draw, policy=TERMS, attempts=20, quota=quota
+            store, lease_clock, clock=self._clock, generator=self._draw, policy=TERMS, attempts=20, quota=quota
         )
         for _ in range(CLIENTS):
             actor.start(self._client(service))

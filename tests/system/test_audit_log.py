@@ -26,6 +26,7 @@ from guidsvc.monitoring.access_log import PIPE_BUF
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.key_service import KeyService
 from guidsvc.store import open_keys
+from guidsvc.store.lease import LeaseClock
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.backing_servers import ROOT, pdapt, service, wait_until
@@ -231,7 +232,14 @@ def noting(store: GatedStore, clock: FakeClock, **more: Any) -> tuple[GuidServic
 
     terms = RetentionPolicy(lifetime=3600, retention=600)
     plain = GuidService(
-        store, store.fence, clock=clock, generator=lambda _: GUID, policy=terms, audit=note, attempts=2, **more
+        store,
+        LeaseClock(store.fence),
+        clock=clock,
+        generator=lambda _: GUID,
+        policy=terms,
+        audit=note,
+        attempts=2,
+        **more,
     )
     return plain.acting_for(ALICE), noted
 

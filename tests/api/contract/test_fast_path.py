@@ -32,6 +32,7 @@ from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.store import open_store
 from guidsvc.store.instrumented import InstrumentedDatabase
+from guidsvc.store.lease import LeaseClock
 from guidsvc.telemetry.metrics import Metrics, RequestMetrics
 from tests.conftest import FakeClock
 from tests.support.api_context import api_context, request_pipeline
@@ -177,14 +178,14 @@ async def service(
         terms = RetentionPolicy(lifetime=5, retention=7 * 86_400)
         guids = GuidService(
             cache,
-            store.fence,
+            LeaseClock(store.fence),
             clock=clock,
             generator=guid_generator.random_generator(guid_generator.guid_v4),
             policy=terms,
         )
         keys = Idempotency(
             store.receipts,
-            store.fence,
+            LeaseClock(store.fence),
             clock=clock,
             seeded=lambda *_: guid_generator.random_generator(guid_generator.guid_v4),
         )

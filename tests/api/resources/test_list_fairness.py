@@ -13,6 +13,7 @@ from guidsvc.services.guid_service import GuidService
 from guidsvc.services.listing import PAGES
 from guidsvc.store import open_store
 from guidsvc.store.delegating import DelegatingRecords
+from guidsvc.store.lease import LeaseClock
 from guidsvc.store.sqlite.store import path_of_url
 from tests.conftest import FakeClock, Serving
 from tests.support.http_client import hang_up, read_reply
@@ -61,7 +62,7 @@ class SlowCounts(DelegatingRecords):
 async def test_totals_of_one_caller_leave_a_page_slot_to_the_others(sqlite_url: str, clock: FakeClock) -> None:
     async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
         records = SlowCounts(store.records)
-        service = GuidService(records, store.fence, clock=clock, generator=lambda _: "", policy=POLICY)
+        service = GuidService(records, LeaseClock(store.fence), clock=clock, generator=lambda _: "", policy=POLICY)
         totals = [
             asyncio.create_task(service.count(ListQuery.model_validate({}), "192.0.2.1")) for _ in range(2 * PAGES)
         ]

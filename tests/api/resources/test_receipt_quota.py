@@ -27,6 +27,7 @@ from guidsvc.services.receipts.quota import (
 )
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database
+from guidsvc.store.lease import LeaseClock
 from guidsvc.store.mongo.store import open_mongo
 from guidsvc.store.sqlite.search import Finder
 from guidsvc.store.sqlite.store import path_of_url
@@ -68,7 +69,12 @@ def open_idempotency(
 ) -> Idempotency:
     seeded = partial(guid_generator.seeded, guid_generator.guid_v4)
     return Idempotency(
-        backend.receipts, backend.fence, clock=clock, seeded=seeded, owner_bytes=owner_bytes, total_bytes=total_bytes
+        backend.receipts,
+        LeaseClock(backend.fence),
+        clock=clock,
+        seeded=seeded,
+        owner_bytes=owner_bytes,
+        total_bytes=total_bytes,
     )
 
 

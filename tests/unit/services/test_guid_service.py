@@ -15,6 +15,7 @@ from guidsvc.services.guid_service import GuidService
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.delegating import DelegatingRecords
+from guidsvc.store.lease import LeaseClock
 from tests.conftest import FakeClock
 from tests.support.factories import GUID
 
@@ -63,7 +64,7 @@ def service(racing: LosesRaces, clock: FakeClock) -> GuidService:
     numbers = itertools.count()
     return GuidService(
         racing,
-        racing.fence,
+        LeaseClock(racing.fence),
         clock=clock,
         generator=lambda now: f"{next(numbers) // 2:032X}",
         policy=TERMS,
@@ -103,7 +104,8 @@ async def test_colliding_guid_is_drawn_again(service: GuidService) -> None:
 
 async def test_two_services_on_one_store_lose_no_write(racing: LosesRaces, clock: FakeClock) -> None:
     services = [
-        GuidService(racing, racing.fence, clock=clock, generator=lambda _: GUID, policy=TERMS) for _ in range(5)
+        GuidService(racing, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=TERMS)
+        for _ in range(5)
     ]
     puts = [service.put(GUID, change(user=f"rival {number}")) for number in range(10) for service in services]
     written = await asyncio.gather(*puts)
@@ -165,7 +167,11 @@ async def test_version_rises_across_deletion_in_one_millisecond(service: GuidSer
 
 async def test_version_rises_over_a_deleted_record_as_clock_goes_back(racing: LosesRaces, clock: FakeClock) -> None:
     service = GuidService(
-        racing, racing.fence, clock=clock, generator=lambda _: GUID, policy=RetentionPolicy(lifetime=1, retention=0)
+        racing,
+        LeaseClock(racing.fence),
+        clock=clock,
+        generator=lambda _: GUID,
+        policy=RetentionPolicy(lifetime=1, retention=0),
     )
     clock.advance(seconds=0.5)
     first = await service.put(GUID, change(user="a", expire=0))
@@ -177,10 +183,10 @@ async def test_version_rises_over_a_deleted_record_as_clock_goes_back(racing: Lo
 
 
 async def test_late_creation_has_version_above_concurrent_deletions(racing: LosesRaces, clock: FakeClock) -> None:
-    other = GuidService(racing, racing.fence, clock=clock, generator=lambda _: GUID, policy=TERMS)
+    other = GuidService(racing, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=TERMS)
     stalled = Stalls(racing)
     late = asyncio.create_task(
-        GuidService(stalled, racing.fence, clock=clock, generator=lambda _: GUID, policy=TERMS).put(
+        GuidService(stalled, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=TERMS).put(
             GUID, change(user="late")
         )
     )
@@ -202,7 +208,7 @@ async def test_creation_takes_effect_soon_or_never(racing: LosesRaces, clock: Fa
     """Soon is long before the tombstone of what others deleted meanwhile is removed."""
     stalled = Stalls(racing)
     stalled.goes_on.set()
-    service = GuidService(stalled, racing.fence, clock=clock, generator=lambda _: GUID, policy=TERMS)
+    service = GuidService(stalled, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=TERMS)
     now = (await racing.fence.read()).now
 
     await service.put(GUID, change(user="a"))

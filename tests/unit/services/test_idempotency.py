@@ -31,6 +31,7 @@ from guidsvc.store import open_store
 from guidsvc.store.cache_fence import FenceReader, FenceReading
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.delegating import DelegatingRecords
+from guidsvc.store.lease import LeaseClock
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.factories import record
@@ -56,7 +57,7 @@ def seeded(seed: bytes, index: int, at: int) -> guid_generator.GuidGenerator:
 
 @pytest.fixture
 def idempotency(backend: Database, clock: FakeClock) -> Idempotency:
-    return Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded)
+    return Idempotency(backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded)
 
 
 class Works:
@@ -253,7 +254,9 @@ async def test_request_that_could_undo_later_changes_is_not_repeated(
 
 
 async def test_long_request_renews_its_lease(backend: Database, clock: FakeClock) -> None:
-    idempotency = Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded, lease_seconds=0.3)
+    idempotency = Idempotency(
+        backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded, lease_seconds=0.3
+    )
 
     async def wait() -> None:
         first = await backend.receipts.get(REQUEST.name)
@@ -320,7 +323,7 @@ async def test_request_with_unstorable_response_is_not_acknowledged(
                     raise StoreUnavailable("the disk is full")
                 return await store.receipts.swap(old, new)
 
-        idempotency = Idempotency(Forgetful(), store.fence, clock=clock, seeded=seeded)
+        idempotency = Idempotency(Forgetful(), LeaseClock(store.fence), clock=clock, seeded=seeded)
         with pytest.raises(OutcomeUnknown, match="send it again"):
             await idempotency.once(REQUEST, Works())
         answer, replayed = await idempotency.once(REQUEST._replace(key="named", repeatable=False), Works())
@@ -391,7 +394,7 @@ class Creates:
         terms = lifecycle.RetentionPolicy(lifetime=3600, retention=600)
         self._service = GuidService(
             store.records,
-            store.fence,
+            LeaseClock(store.fence),
             clock=clock,
             generator=guid_generator.random_generator(guid_generator.guid_v4),
             policy=terms,
@@ -410,7 +413,8 @@ async def test_stalled_request_executed_elsewhere_is_not_repeated(backend: Datab
     """Nor does it undo the deletion of what the other created."""
     slow, works = StandingStill(backend, clock), Creates(backend, clock)
     late, other = (
-        Idempotency(each.receipts, each.fence, clock=clock, seeded=seeded, timer=slow.timer) for each in (slow, backend)
+        Idempotency(each.receipts, LeaseClock(each.fence, timer=slow.timer), clock=clock, seeded=seeded)
+        for each in (slow, backend)
     )
     done: list[str] = []
 
@@ -431,7 +435,7 @@ async def test_stalled_request_executed_elsewhere_is_not_repeated(backend: Datab
 
 async def test_stalled_request_without_successor_continues(backend: Database, clock: FakeClock) -> None:
     slow = StandingStill(backend, clock)
-    idempotency = Idempotency(slow.receipts, slow.fence, clock=clock, seeded=seeded, timer=slow.timer)
+    idempotency = Idempotency(slow.receipts, LeaseClock(slow.fence, timer=slow.timer), clock=clock, seeded=seeded)
     slow.meanwhile = [nothing] * 3
 
     answer, replayed = await idempotency.once(REQUEST, Creates(slow, clock))
@@ -446,15 +450,17 @@ async def nothing() -> None:
 
 async def test_repeated_request_at_the_quota_finds_its_own_records(backend: Database, clock: FakeClock) -> None:
     """Its own record uses the last place; that is no reason to refuse it."""
-    held, _ = await Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded)._claim(REQUEST)
+    held, _ = await Idempotency(backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded)._claim(REQUEST)
     guid = seeded(bytes.fromhex(held.seed), 0, held.claimed)(0)
     assert await backend.records.swap(None, record(clock(), guid=guid))
     clock.advance(seconds=10)
-    async with open_quota(backend, clock=clock, quota=1) as quota:
+    async with open_quota(backend, lease_clock=LeaseClock(backend.fence), clock=clock, quota=1) as quota:
         works = Creates(backend, clock, quota)
-        answer, _ = await Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded).once(REQUEST, works)
+        answer, _ = await Idempotency(backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded).once(
+            REQUEST, works
+        )
         assert answer.decode() == guid
         with pytest.raises(QuotaExceeded):
-            await Idempotency(backend.receipts, backend.fence, clock=clock, seeded=seeded).once(
+            await Idempotency(backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded).once(
                 REQUEST._replace(key="another"), works
             )

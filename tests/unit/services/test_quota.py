@@ -23,6 +23,7 @@ from guidsvc.store import open_store
 from guidsvc.store.cache_fence import FenceReading, FenceStore
 from guidsvc.store.contract import Database, LedgerRepository, RecordRepository
 from guidsvc.store.delegating import DelegatingRecords
+from guidsvc.store.lease import LeaseClock
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
@@ -160,7 +161,7 @@ class Kept:
         self.quota = kept
         self.service = GuidService(
             store.records,
-            store.fence,
+            LeaseClock(store.fence),
             clock=clock,
             generator=guid_generator.random_generator(guid_generator.guid_v4),
             policy=TERMS,
@@ -191,7 +192,9 @@ class Processes:
         )
         opened = await self._stack.enter_async_context(opening)
         store = Store(opened, self.time)
-        kept = await self._stack.enter_async_context(open_quota(store, clock=self._clock, quota=limit))
+        kept = await self._stack.enter_async_context(
+            open_quota(store, lease_clock=LeaseClock(store.fence), clock=self._clock, quota=limit)
+        )
         return Kept(store, kept, self._clock)
 
 
@@ -600,7 +603,7 @@ async def test_dry_run_predicts_rejections_and_reserves_nothing(processes: Proce
 
 async def test_completed_reservations_are_returned_at_shutdown(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(3)
-    ends = LedgerQuota(kept.store, clock=clock, quota=3)
+    ends = LedgerQuota(kept.store, lease_clock=LeaseClock(kept.store.fence), clock=clock, quota=3)
     async with ends.reserve(None, record(clock())):
         pass
     while ends._releases:
@@ -619,7 +622,7 @@ async def test_failed_return_of_reservations_does_not_delay_shutdown(
 ) -> None:
     kept = await processes.start(3)
     monkeypatch.setattr(quota, "CLOSE_SECONDS", 0.1)
-    ends = LedgerQuota(kept.store, clock=clock, quota=3)
+    ends = LedgerQuota(kept.store, lease_clock=LeaseClock(kept.store.fence), clock=clock, quota=3)
     async with ends.reserve(None, record(clock())):
         kept.store.ledger_fails = StoreUnavailable("no")
     await asyncio.wait_for(ends.aclose(), 5)

@@ -10,6 +10,7 @@ from guidsvc.services import retention_quota
 from guidsvc.services.retention_quota import ROOM_MS, STORED_PER_LIVE, open_quotas
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database, RecordRepository
+from guidsvc.store.lease import LeaseClock
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import record
 from tests.support.http_client import Client
@@ -87,7 +88,7 @@ async def test_limit_is_per_owner_and_rarely_counted(
         return await tally(self, selection)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(database.records), "count_linearizable", counted)
-    async with open_quotas(database, clock=clock, quota=1_000) as quota:
+    async with open_quotas(database, lease_clock=LeaseClock(database.fence), clock=clock, quota=1_000) as quota:
         expired = record(clock(), expire=1, owner="a")
         for _ in range(1_000):
             async with quota.reserve(None, expired):
@@ -113,7 +114,7 @@ async def test_one_count_rejects_all_its_waiters(
         return MOST
 
     monkeypatch.setattr(type(database.records), "count_linearizable", full)
-    async with open_quotas(database, clock=clock, quota=QUOTA) as quota:
+    async with open_quotas(database, lease_clock=LeaseClock(database.fence), clock=clock, quota=QUOTA) as quota:
 
         async def create() -> None:
             async with quota.reserve(None, record(clock(), expire=1, owner="a")):
@@ -125,7 +126,7 @@ async def test_one_count_rejects_all_its_waiters(
 
 
 async def test_limit_holds_for_concurrent_creations(database: Database, clock: FakeClock) -> None:
-    async with open_quotas(database, clock=clock, quota=QUOTA) as quota:
+    async with open_quotas(database, lease_clock=LeaseClock(database.fence), clock=clock, quota=QUOTA) as quota:
 
         async def create(number: int) -> bool:
             new = record(clock(), guid=f"{number:032X}", expire=1, purge_at=clock.seconds + 60, owner="a")
@@ -143,7 +144,7 @@ async def test_remembered_owners_are_bounded(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention_quota, "OWNERS", 3)
-    async with open_quotas(database, clock=clock, quota=QUOTA) as quota:
+    async with open_quotas(database, lease_clock=LeaseClock(database.fence), clock=clock, quota=QUOTA) as quota:
         for number in range(10):
             async with quota.reserve(None, record(clock(), expire=1, owner=f"owner{number}")):
                 pass

@@ -17,6 +17,7 @@ from guidsvc.services.idempotency import GuidFactory, Idempotency, Request
 from guidsvc.services.receipts.quota import SMALL_BYTES, pack, unpack_small
 from guidsvc.services.receipts.stored_response import StoredResponseReader
 from guidsvc.store import open_store
+from guidsvc.store.lease import LeaseClock
 from tests.conftest import FakeClock
 
 LARGE = Response(200, {"A": "b"}, json.dumps({"results": ["x" * 100] * 20_000}))
@@ -30,7 +31,7 @@ MOST_SECONDS = 0.04
 async def idempotency(sqlite_url: str, clock: FakeClock) -> AsyncIterator[Idempotency]:
     async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
         seeded = partial(guid_generator.seeded, guid_generator.guid_v4)
-        yield Idempotency(store.receipts, store.fence, clock=clock, seeded=seeded, replay_wait_seconds=60)
+        yield Idempotency(store.receipts, LeaseClock(store.fence), clock=clock, seeded=seeded, replay_wait_seconds=60)
 
 
 async def work(_: GuidFactory | None) -> bytes:
