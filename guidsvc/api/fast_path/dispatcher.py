@@ -177,6 +177,7 @@ class FastPathDispatcher:
         path = target.partition(b"?")[0].decode("latin-1")
         return ShedRequest(self._shedder, method.decode(), path, headers.get("X-Request-Id"), address, secure=secure)
 
+    # Only errors have a function of their own: each further call would cost every cached read.
     def _read(  # noqa: PLR0913  # all facts about a request
         self,
         method: str,
@@ -205,14 +206,7 @@ class FastPathDispatcher:
             if not (is_counted or _try_spend(session)):
                 return None
             status = problems.problem_of(error).status
-            if trace is not None:
-                trace.is_opaque = isinstance(error, NotFound)
-            extra_lines = (
-                rate_limit_header_lines(session) if trace is None else self._extra_lines(session, None, trace, start)
-            )
-            response_bytes = responses.serialize_problem(
-                error, name, head=is_head, extra_lines=extra_lines, secure=secure, varies=self._varies
-            )
+            response_bytes = self._serialize_error(error, name, session, trace, start, is_head=is_head, secure=secure)
         except GuidsvcError:
             return None
         else:
@@ -236,6 +230,26 @@ class FastPathDispatcher:
         seconds = perf_counter() - start
         self._pipeline.record_completion(ROUTE, method, f"/guid/{guid}", status, seconds, name, address, source)
         return response_bytes
+
+    def _serialize_error(  # noqa: PLR0913  # what changes the bytes
+        self,
+        error: GuidsvcError,
+        request_id: str,
+        session: Session | None,
+        trace: RequestTrace | None,
+        start: float,
+        *,
+        is_head: bool,
+        secure: bool,
+    ) -> bytes:
+        if trace is None:
+            extra_lines = rate_limit_header_lines(session)
+        else:
+            trace.is_opaque = isinstance(error, NotFound)
+            extra_lines = self._extra_lines(session, None, trace, start)
+        return responses.serialize_problem(
+            error, request_id, head=is_head, extra_lines=extra_lines, secure=secure, varies=self._varies
+        )
 
     def _extra_lines(self, session: Session | None, source: str | None, trace: RequestTrace, start: float) -> str:
         return self._pipeline.extra_header_lines(session, source, trace, perf_counter() - start)
