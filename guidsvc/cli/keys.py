@@ -145,6 +145,15 @@ def parser() -> argparse.ArgumentParser:
     about = "Create, list, rotate and revoke the API keys that requests need with access control."
     root = argparse.ArgumentParser(program("keys"), description=about, epilog=_EPILOG, allow_abbrev=False)
     commands = root.add_subparsers(required=True, metavar="COMMAND")
+    _add_create(commands)
+    listing = _command(commands, "list", _list, "list all keys, sorted by id, including revoked and expired ones")
+    listing.add_argument("--json", action="store_true", help="print a JSON object per line instead of a table")
+    _id(_command(commands, "revoke", _revoke, "revoke a key; it remains listed"))
+    _add_rotate(commands)
+    return root
+
+
+def _add_create(commands: Any) -> None:
     create = _command(commands, "create", _create, "create a key and print it; it is shown only once")
     create.add_argument(
         "--owner",
@@ -168,9 +177,9 @@ def parser() -> argparse.ArgumentParser:
         help="expiry: 90d, 12h or 8w from now, or Unix time in seconds; a key without one never expires",
     )
     create.add_argument("--create", action="store_true", help="create the store if it does not exist")
-    listed = _command(commands, "list", _list, "list all keys, sorted by id, including revoked and expired ones")
-    listed.add_argument("--json", action="store_true", help="print a JSON object per line instead of a table")
-    _id(_command(commands, "revoke", _revoke, "revoke a key; it remains listed"))
+
+
+def _add_rotate(commands: Any) -> None:
     rotate = _command(commands, "rotate", _rotate, "give a key a new secret and print it; it is shown only once")
     _id(rotate)
     rotate.add_argument(
@@ -180,7 +189,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help=f"seconds for which the old secret stays valid; use 0 if it has leaked [default: {OVERLAP}]",
     )
-    return root
 
 
 def _command(commands: Any, name: str, do: object, about: str) -> argparse.ArgumentParser:
