@@ -10,7 +10,7 @@ from time import perf_counter
 
 from cachebox import LRUCache
 
-from guidsvc.auth.rate_limit import Counters, Limit
+from guidsvc.auth.limit import Counters, Limit
 from guidsvc.errors import CacheUnavailable
 from guidsvc.http.client_address import network_of
 from guidsvc.runtime.clock import Clock

@@ -2,18 +2,16 @@
 
 A Redis call for each request would take too long. So a process reserves a part of the remaining quota in advance, and
 spends it locally. While Redis is unavailable, the process uses its share of the limit. This module knows neither HTTP
-nor how callers authenticate nor where counters are stored. The library `limits` parses the limits.
+nor how callers authenticate nor where counters are stored.
 """
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Protocol, Self
 
 from cachebox import LRUCache
-from limits import parse
 
+from guidsvc.auth.limit import Counters, Limit
 from guidsvc.errors import CacheUnavailable, RateLimited
 from guidsvc.runtime.background import spawn_detached
 from guidsvc.runtime.clock import Clock
@@ -22,63 +20,8 @@ GRANULARITY = 1000
 """`RateLimit: r=` may overstate the remaining quota by at most limit/GRANULARITY."""
 PARTS = 20
 """A process reserves limit/PARTS at a time; up to that much may stay unused in each process at the window's end."""
-MAX_AMOUNT = 1_000_000_000
-"""Maximum amount of a limit."""
 CALLERS = 10_000
 """Maximum number of cached allowances; the least recently used is evicted and recreated on demand."""
-
-
-class Counters(Protocol):
-    """Counters that all processes share."""
-
-    async def add(self, key: str, amount: int, seconds: int) -> int:
-        """Add `amount` to a counter that lives for at least `seconds`; return the sum, or raise CacheUnavailable."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """An amount for each window of `seconds`. Windows begin at multiples of these since 1970, in every process."""
-
-    amount: int
-    seconds: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self | None:
-        """Parse a limit such as `600/minute`. Return None for a blank text; raise ValueError if it is invalid."""
-        if not text.strip():
-            return None
-        try:
-            item = parse(text)
-        except ValueError:
-            item = None
-        if item is None or not 1 <= item.amount <= MAX_AMOUNT or any(mark in text for mark in ",;|"):
-            raise ValueError(f"invalid limit {text!r}; use 20000/second, 600/minute, or an empty value for no limit")
-        return cls(item.amount, item.get_expiry())
-
-    def window(self, now: int) -> int:
-        """Return the number of the window that contains a time in Unix milliseconds."""
-        return now // (self.seconds * 1000)
-
-    def end(self, window: int) -> int:
-        """Return the end of a window in Unix milliseconds."""
-        return (window + 1) * self.seconds * 1000
-
-    def wait(self, now: int) -> int:
-        """Return the seconds until the next window, rounded up, at least 1."""
-        return -(-(self.end(self.window(now)) - now) // 1000)
-
-    def share(self, share: float) -> int:
-        """Return the limit of a process that counts alone: its share, at least 1."""
-        return max(1, int(self.amount * share))
-
-    async def count(self, counters: Counters | None, name: str, window: int, amount: int) -> int:
-        """Add `amount` to the shared count of a name in a window, and return it; raise CacheUnavailable without one.
-
-        The counter lives for two windows, because clocks of other processes may be behind.
-        """
-        if counters is None:
-            raise CacheUnavailable("there are no shared counters")
-        return await counters.add(f"{name}:{self.amount}/{self.seconds}:{window}", amount, 2 * self.seconds)
 
 
 class RateAllowance:

@@ -7,8 +7,9 @@ from ipaddress import ip_address
 from guidsvc.auth.authenticator import Authenticator, DenialAudit
 from guidsvc.auth.jwks_client import fetch
 from guidsvc.auth.jwt_bearer import JwtTrustPolicy, JwtVerifier, open_jwt_verifier
+from guidsvc.auth.limit import Counters, Limit
 from guidsvc.auth.lockout import LoginLockout
-from guidsvc.auth.rate_limit import Counters, Limit, RateLimits
+from guidsvc.auth.rate_limit import RateLimits
 from guidsvc.cache import is_private
 from guidsvc.config import Settings, listed
 from guidsvc.errors import StartError

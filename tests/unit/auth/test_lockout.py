@@ -8,8 +8,8 @@ import pytest
 import redis
 
 from guidsvc.auth import lockout as module
+from guidsvc.auth.limit import Limit
 from guidsvc.auth.lockout import MAX_LOOKUPS, KnownFailures, LoginLockout
-from guidsvc.auth.rate_limit import Limit
 from guidsvc.cache.redis_counters import RedisCounters, open_counters
 from guidsvc.http.client_address import network_of
 from tests.conftest import ExpectedLogs, FakeClock

@@ -8,7 +8,8 @@ import http_sf
 import pytest
 import redis
 
-from guidsvc.auth.rate_limit import GRANULARITY, UNLIMITED, Limit, RateAllowance, RateLimits
+from guidsvc.auth.limit import Limit
+from guidsvc.auth.rate_limit import GRANULARITY, UNLIMITED, RateAllowance, RateLimits
 from guidsvc.cache.redis_counters import RedisCounters, open_counters
 from guidsvc.errors import CacheUnavailable, RateLimited
 from tests.conftest import ExpectedLogs, FakeClock
