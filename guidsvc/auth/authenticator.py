@@ -120,8 +120,8 @@ class Authenticator:
         self._api_keys = api_keys
         self._on_denial = on_denial
         self._clock = clock
-        self._limits = limits or RateLimits(None, clock=clock)
-        self._lockout = lockout or LoginLockout(None, clock=clock)
+        self._limits = limits or RateLimits(None)
+        self._lockout = lockout or LoginLockout(None)
         self._tokens = tokens
         self._sessions: LRUCache[str, Session] = LRUCache(SESSION_CACHE_BYTES, getsizeof=_weigh)
         self._failures = KnownFailures(GOOD_SECONDS)

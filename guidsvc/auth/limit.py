@@ -1,11 +1,12 @@
 """Limits: amounts in windows of time, counted across all processes. The library `limits` parses them."""
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from limits import parse
 
 from guidsvc.errors import CacheUnavailable
+from guidsvc.runtime.clock import Clock
 
 MAX_AMOUNT = 1_000_000_000
 """Maximum amount of a limit."""
@@ -50,15 +51,28 @@ class Limit:
         """Return the seconds until the next window, rounded up, at least 1."""
         return -(-(self.end(self.window(now)) - now) // 1000)
 
-    def share(self, share: float) -> int:
-        """Return the limit of a process that counts alone: its share, at least 1."""
-        return max(1, int(self.amount * share))
 
-    async def count(self, counters: Counters | None, name: str, window: int, amount: int) -> int:
+class SharedLimit(NamedTuple):
+    """A limit that all processes count together."""
+
+    limit: Limit
+    clock: Clock
+    counters: Counters | None = None
+    """The counters of all processes; None if this process is the only one."""
+    share: float = 1.0
+    """The part of the limit that this process uses while the counters are unavailable."""
+
+    @property
+    def local_amount(self) -> int:
+        """The amount for this process while it counts alone: its share, at least 1."""
+        return max(1, int(self.limit.amount * self.share))
+
+    async def add(self, name: str, window: int, amount: int) -> int:
         """Add `amount` to the shared count of a name in a window, and return it; raise CacheUnavailable without one.
 
         The counter lives for two windows, because clocks of other processes may be behind.
         """
-        if counters is None:
+        if self.counters is None:
             raise CacheUnavailable("there are no shared counters")
-        return await counters.add(f"{name}:{self.amount}/{self.seconds}:{window}", amount, 2 * self.seconds)
+        limit = self.limit
+        return await self.counters.add(f"{name}:{limit.amount}/{limit.seconds}:{window}", amount, 2 * limit.seconds)

@@ -10,10 +10,9 @@ from time import perf_counter
 
 from cachebox import LRUCache
 
-from guidsvc.auth.limit import Counters, Limit
+from guidsvc.auth.limit import SharedLimit
 from guidsvc.errors import CacheUnavailable
 from guidsvc.http.client_address import network_of
-from guidsvc.runtime.clock import Clock
 
 ADDRESSES = 10_000
 """Maximum number of tracked addresses, and of new ones in a window whose failures are shared with other processes.
@@ -43,25 +42,10 @@ class _Failures:
 
 
 class LoginLockout:
-    """Lockout of addresses for the rest of the window in which their failed logins reached `limit`.
+    """Lockout of addresses for the rest of the window in which their failed logins reached `limit`."""
 
-    `share` is the part of the limit that this process uses while `counters` are unavailable. Without counters, this
-    process is the only one.
-    """
-
-    def __init__(
-        self,
-        limit: Limit | None,
-        counters: Counters | None = None,
-        *,
-        clock: Clock,
-        share: float = 1.0,
-        addresses: int = ADDRESSES,
-    ) -> None:
-        self._limit = limit
-        self._counters = counters
-        self._clock = clock
-        self._share = 0 if limit is None else limit.share(share)
+    def __init__(self, limit: SharedLimit | None, *, addresses: int = ADDRESSES) -> None:
+        self._shared_limit = limit
         self._max_addresses = addresses
         self._failures: LRUCache[str, _Failures] = LRUCache(addresses)
         self._window = -1
@@ -69,20 +53,20 @@ class LoginLockout:
 
     def lockout_seconds(self, address: str) -> int | None:
         """Return the remaining lockout of an address in seconds, or None if it is not locked out."""
-        if self._limit is None or not self._failures:
+        if self._shared_limit is None or not self._failures:
             return None
-        now = self._clock()
+        limit, now = self._shared_limit.limit, self._shared_limit.clock()
         failures: _Failures | None = self._failures.get(network_of(address))
-        if failures is None or not failures.is_locked or failures.window != self._limit.window(now):
+        if failures is None or not failures.is_locked or failures.window != limit.window(now):
             return None
-        return self._limit.wait(now)
+        return limit.wait(now)
 
     def try_look_up(self, address: str) -> bool:
-        """Count a lookup from a locked-out address; return whether it is within LOOKS for this second."""
+        """Count a lookup from a locked-out address; return whether it is within MAX_LOOKUPS for this second."""
         failures: _Failures | None = self._failures.get(network_of(address))
-        if failures is None:
+        if failures is None or self._shared_limit is None:
             return True
-        second = self._clock() // 1000
+        second = self._shared_limit.clock() // 1000
         if failures.second != second:
             failures.second, failures.lookups = second, 0
         failures.lookups += 1
@@ -90,14 +74,15 @@ class LoginLockout:
 
     async def record_failure(self, address: str) -> None:
         """Count a failed login: in this process at once, in the shared counters, if available, on return."""
-        if self._limit is None:
+        shared_limit = self._shared_limit
+        if shared_limit is None:
             return
         network = network_of(address)
-        failures = self._failures_of(network, self._limit.window(self._clock()))
+        failures = self._failures_of(network, shared_limit.limit.window(shared_limit.clock()))
         failures.local_count += 1
-        failures.is_locked |= failures.local_count >= self._limit.amount
-        if failures.is_private or not await self._share_failures(network, failures, self._limit):
-            failures.is_locked |= failures.local_count >= self._share
+        failures.is_locked |= failures.local_count >= shared_limit.limit.amount
+        if failures.is_private or not await self._share_failures(network, failures, shared_limit):
+            failures.is_locked |= failures.local_count >= shared_limit.local_amount
 
     def _failures_of(self, network: str, window: int) -> _Failures:
         failures: _Failures | None = self._failures.get(network)
@@ -109,16 +94,16 @@ class LoginLockout:
             self._failures.insert(network, failures)
         return failures
 
-    async def _share_failures(self, network: str, failures: _Failures, limit: Limit) -> bool:
+    async def _share_failures(self, network: str, failures: _Failures, shared_limit: SharedLimit) -> bool:
         """Share this failure and any unshared earlier ones with other processes; return whether that succeeded."""
         unshared = failures.local_count - failures.shared_count
         failures.shared_count = failures.local_count
         try:
-            count = await limit.count(self._counters, f"logins:{network}", failures.window, unshared)
+            count = await shared_limit.add(f"logins:{network}", failures.window, unshared)
         except CacheUnavailable:
             failures.shared_count -= unshared
             return False
-        failures.is_locked |= count >= limit.amount
+        failures.is_locked |= count >= shared_limit.limit.amount
         return True
 
 

@@ -6,15 +6,13 @@ nor how callers authenticate nor where counters are stored.
 """
 
 import asyncio
-from collections.abc import Callable
 from hashlib import sha256
 
 from cachebox import LRUCache
 
-from guidsvc.auth.limit import Counters, Limit
+from guidsvc.auth.limit import SharedLimit
 from guidsvc.errors import CacheUnavailable, RateLimited
 from guidsvc.runtime.background import spawn_detached
-from guidsvc.runtime.clock import Clock
 
 GRANULARITY = 1000
 """`RateLimit: r=` may overstate the remaining quota by at most limit/GRANULARITY."""
@@ -30,7 +28,6 @@ class RateAllowance:
     __slots__ = (
         "_chunk",
         "_clock",
-        "_counters",
         "_header_lines",
         "_is_authoritative",
         "_limit",
@@ -42,6 +39,7 @@ class RateAllowance:
         "_remaining",
         "_reservation",
         "_reserved",
+        "_shared_limit",
         "_spent_at",
         "_unreported",
         "_unreserved",
@@ -49,14 +47,15 @@ class RateAllowance:
         "_window_end",
     )
 
-    def __init__(self, name: str, limit: Limit, counters: Counters | None, clock: Clock, share: int) -> None:
+    def __init__(self, name: str, shared_limit: SharedLimit) -> None:
+        limit = shared_limit.limit
         self._name = "requests:" + sha256(name.encode()).hexdigest()[:32]  # of fixed length for any caller name
+        self._shared_limit = shared_limit
         self._limit = limit
         self._policy = f'RateLimit-Policy: "requests";q={limit.amount};w={limit.seconds}\r\n'
-        self._counters = counters
-        self._clock = clock
-        self._local_limit = share
-        self._chunk = limit.amount if counters is None else max(1, limit.amount // PARTS)
+        self._clock = shared_limit.clock
+        self._local_limit = shared_limit.local_amount
+        self._chunk = limit.amount if shared_limit.counters is None else max(1, limit.amount // PARTS)
         self._reservation: asyncio.Task[None] | None = None
         self._window, self._window_end = -1, 0
         self._spent_at = 0  # time of the last spent request
@@ -142,7 +141,7 @@ class RateAllowance:
         A reservation whose reply is lost stays unused in this window: too few requests are allowed, never too many.
         """
         unreported = self._unreported
-        count = await self._limit.count(self._counters, self._name, self._window, self._chunk + unreported)
+        count = await self._shared_limit.add(self._name, self._window, self._chunk + unreported)
         self._unreported -= unreported
         amount = self._limit.amount
         self._add_reserved(min(self._chunk, max(0, amount - count + self._chunk)), max(0, amount - count))
@@ -153,7 +152,7 @@ class RateAllowance:
         reserved = min(self._chunk, free)
         self._unreported += reserved
         self._add_reserved(reserved, free - reserved)
-        self._is_authoritative = self._counters is None
+        self._is_authoritative = self._shared_limit.counters is None
 
     def _add_reserved(self, reserved: int, rest: int) -> None:
         self._remaining += reserved
@@ -188,33 +187,18 @@ UNLIMITED: RateAllowance = _Unlimited()
 
 
 class RateLimits:
-    """The allowances of all callers.
+    """The allowances of all callers."""
 
-    `share` is the part of the limit that this process uses while `counters` are unavailable. Without counters, this
-    process is the only one.
-    """
-
-    def __init__(
-        self,
-        limit: Limit | None,
-        counters: Counters | None = None,
-        *,
-        clock: Clock,
-        share: float = 1.0,
-        callers: int = CALLERS,
-    ) -> None:
-        self._new_allowance: Callable[[str], RateAllowance] | None = None
-        if limit is not None:
-            part = limit.share(share)
-            self._new_allowance = lambda name: RateAllowance(name, limit, counters, clock, part)
+    def __init__(self, limit: SharedLimit | None, *, callers: int = CALLERS) -> None:
+        self._limit = limit
         self._allowances: LRUCache[str, RateAllowance] = LRUCache(callers)
 
     def allowance_for(self, name: str) -> RateAllowance:
         """Return the allowance of a caller: the same object each time, unless it was evicted (CALLERS)."""
-        if self._new_allowance is None:
+        if self._limit is None:
             return UNLIMITED
         allowance: RateAllowance | None = self._allowances.get(name)
         if allowance is None:
-            allowance = self._new_allowance(name)
+            allowance = RateAllowance(name, self._limit)
             self._allowances.insert(name, allowance)
         return allowance

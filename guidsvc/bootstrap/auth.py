@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from guidsvc.auth.authenticator import Authenticator, DenialAudit
 from guidsvc.auth.jwks_client import fetch
 from guidsvc.auth.jwt_bearer import JwtTrustPolicy, JwtVerifier, open_jwt_verifier
-from guidsvc.auth.limit import Counters, Limit
+from guidsvc.auth.limit import Counters, Limit, SharedLimit
 from guidsvc.auth.lockout import LoginLockout
 from guidsvc.auth.rate_limit import RateLimits
 from guidsvc.cache import is_private
@@ -52,10 +52,12 @@ async def open_authenticator(
         yield None
         return
     rate, failures = _limit("rate_limit", settings.rate_limit), _limit("login_limit", settings.login_limit)
-    share = 1 / settings.workers
     async with _counters(settings.cache_url) as counters:
-        limits = RateLimits(rate, counters, clock=clock, share=share)
-        lockout = LoginLockout(failures, counters, clock=clock, share=share)
+
+        def shared(limit: Limit | None) -> SharedLimit | None:
+            return None if limit is None else SharedLimit(limit, clock, counters, 1 / settings.workers)
+
+        limits, lockout = RateLimits(shared(rate)), LoginLockout(shared(failures))
         async with _tokens(settings, clock) as tokens:
             authenticator = Authenticator(
                 keys, clock=clock, limits=limits, lockout=lockout, tokens=tokens, on_denial=denied

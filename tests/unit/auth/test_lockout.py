@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from guidsvc.auth import lockout as module
-from guidsvc.auth.limit import Limit
+from guidsvc.auth.limit import Limit, SharedLimit
 from guidsvc.auth.lockout import MAX_LOOKUPS, KnownFailures, LoginLockout
 from guidsvc.cache.redis_counters import RedisCounters, open_counters
 from guidsvc.http.client_address import network_of
@@ -46,11 +46,11 @@ async def counters(own_redis: Server, expected_logs: ExpectedLogs) -> AsyncItera
 @pytest.fixture
 def both(counters: list[RedisCounters], clock: FakeClock) -> list[LoginLockout]:
     """Those of two processes."""
-    return [LoginLockout(LIMIT, each, clock=clock, share=0.5) for each in counters]
+    return [LoginLockout(SharedLimit(LIMIT, clock, each, share=0.5)) for each in counters]
 
 
 async def test_address_is_locked_out_for_the_rest_of_the_window(clock: FakeClock) -> None:
-    lockouts = LoginLockout(LIMIT, clock=clock)
+    lockouts = LoginLockout(SharedLimit(LIMIT, clock))
     clock.advance(seconds=20.5)
     await fail(lockouts, HERE, 19)
     assert lockouts.lockout_seconds(HERE) is None
@@ -67,7 +67,7 @@ async def test_address_is_locked_out_for_the_rest_of_the_window(clock: FakeClock
 
 
 async def test_locked_out_address_has_limited_lookups_per_second(clock: FakeClock) -> None:
-    lockouts = LoginLockout(LIMIT, clock=clock)
+    lockouts = LoginLockout(SharedLimit(LIMIT, clock))
     await fail(lockouts, HERE, 20)
     for _ in range(2):
         assert [lockouts.try_look_up(HERE) for _ in range(MAX_LOOKUPS + 5)] == [True] * MAX_LOOKUPS + [False] * 5
@@ -93,7 +93,7 @@ def test_failures_are_remembered_up_to_a_time_and_number(monkeypatch: pytest.Mon
 
 
 async def test_address_is_never_locked_out_without_a_limit(clock: FakeClock) -> None:
-    lockouts = LoginLockout(None, clock=clock)
+    lockouts = LoginLockout(None)
     await fail(lockouts, HERE, 100)
 
     assert lockouts.lockout_seconds(HERE) is None
@@ -169,7 +169,7 @@ def test_ipv6_addresses_count_by_network(address: str, place: str) -> None:
 
 
 async def test_changed_ipv6_address_stays_locked_out(clock: FakeClock) -> None:
-    lockouts = LoginLockout(LIMIT, clock=clock)
+    lockouts = LoginLockout(SharedLimit(LIMIT, clock))
     for number in range(20):
         await lockouts.record_failure(f"2001:db8::{number:x}")
 
@@ -180,7 +180,7 @@ async def test_changed_ipv6_address_stays_locked_out(clock: FakeClock) -> None:
 async def test_remembered_addresses_are_bounded(
     counters: list[RedisCounters], own_redis: Server, clock: FakeClock
 ) -> None:
-    lockouts = LoginLockout(LIMIT, counters[0], clock=clock, addresses=50)
+    lockouts = LoginLockout(SharedLimit(LIMIT, clock, counters[0]), addresses=50)
     await fail(lockouts, HERE, 20)
     for number in range(200):
         assert lockouts.lockout_seconds(HERE), "who asks is kept"

@@ -8,7 +8,7 @@ import http_sf
 import pytest
 import redis
 
-from guidsvc.auth.limit import Limit
+from guidsvc.auth.limit import Limit, SharedLimit
 from guidsvc.auth.rate_limit import GRANULARITY, UNLIMITED, RateAllowance, RateLimits
 from guidsvc.cache.redis_counters import RedisCounters, open_counters
 from guidsvc.errors import CacheUnavailable, RateLimited
@@ -57,7 +57,7 @@ async def counters(own_redis: Server, expected_logs: ExpectedLogs) -> AsyncItera
 def rations(text: str, counters: list[RedisCounters], clock: FakeClock) -> list[RateAllowance]:
     """Return the rations of one caller, one for each process."""
     share = 1 / len(counters)
-    return [RateLimits(limited(text), each, clock=clock, share=share).allowance_for(NAME) for each in counters]
+    return [RateLimits(SharedLimit(limited(text), clock, each, share=share)).allowance_for(NAME) for each in counters]
 
 
 class Gate:
@@ -102,7 +102,7 @@ def test_malformed_limit_is_rejected_in_one_line_with_an_example(text: str) -> N
 
 
 async def test_request_without_limit_is_always_allowed(clock: FakeClock) -> None:
-    ration = RateLimits(None, clock=clock).allowance_for(NAME)
+    ration = RateLimits(None).allowance_for(NAME)
 
     assert ration is UNLIMITED
     assert await spent(ration, 1000) == 1000
@@ -111,7 +111,7 @@ async def test_request_without_limit_is_always_allowed(clock: FakeClock) -> None
 
 
 async def test_single_process_gives_each_caller_the_limit_per_window(clock: FakeClock) -> None:
-    limits = RateLimits(limited("5/minute"), clock=clock)
+    limits = RateLimits(SharedLimit(limited("5/minute"), clock))
     clock.advance(seconds=15.5)
 
     assert await spent(limits.allowance_for("a")) == 5
@@ -125,7 +125,7 @@ async def test_single_process_gives_each_caller_the_limit_per_window(clock: Fake
 
 
 async def test_wait_is_at_least_a_second(clock: FakeClock) -> None:
-    ration = RateLimits(limited("1/second"), clock=clock).allowance_for(NAME)
+    ration = RateLimits(SharedLimit(limited("1/second"), clock)).allowance_for(NAME)
     clock.now += 999
     await ration.spend()
 
@@ -135,7 +135,7 @@ async def test_wait_is_at_least_a_second(clock: FakeClock) -> None:
 
 
 async def test_unused_allowance_expires_with_its_window(clock: FakeClock) -> None:
-    ration = RateLimits(limited("5/minute"), clock=clock).allowance_for(NAME)
+    ration = RateLimits(SharedLimit(limited("5/minute"), clock)).allowance_for(NAME)
     await ration.spend()
     clock.advance(seconds=59.999)
     assert ration.try_spend()
@@ -146,7 +146,7 @@ async def test_unused_allowance_expires_with_its_window(clock: FakeClock) -> Non
 
 
 async def test_clock_set_back_blocks_nobody(clock: FakeClock) -> None:
-    ration = RateLimits(limited("5/minute"), clock=clock).allowance_for(NAME)
+    ration = RateLimits(SharedLimit(limited("5/minute"), clock)).allowance_for(NAME)
     await spent(ration)
     clock.advance(seconds=-3600)
 
@@ -183,7 +183,7 @@ async def test_process_books_a_twentieth_of_the_limit_at_a_time(
 async def test_exhausted_limit_causes_no_more_redis_calls(clock: FakeClock) -> None:
     gate = Gate()
     gate.open.set()
-    ration = RateLimits(limited("5/minute"), gate, clock=clock).allowance_for(NAME)
+    ration = RateLimits(SharedLimit(limited("5/minute"), clock, gate)).allowance_for(NAME)
     assert await spent(ration) == 5
     asked = gate.asked
 
@@ -196,7 +196,7 @@ async def test_exhausted_limit_causes_no_more_redis_calls(clock: FakeClock) -> N
 
 async def test_concurrent_refills_are_joined(clock: FakeClock) -> None:
     gate = Gate()
-    ration = RateLimits(limited("100/minute"), gate, clock=clock).allowance_for(NAME)
+    ration = RateLimits(SharedLimit(limited("100/minute"), clock, gate)).allowance_for(NAME)
     waiters = [asyncio.create_task(ration.spend()) for _ in range(5)]
     await turns()
     assert gate.asked == 1
@@ -212,7 +212,7 @@ async def test_concurrent_refills_are_joined(clock: FakeClock) -> None:
 
 async def test_waiters_beyond_one_refill_all_get_theirs(clock: FakeClock) -> None:
     gate = Gate()
-    ration = RateLimits(limited("100/minute"), gate, clock=clock).allowance_for(NAME)
+    ration = RateLimits(SharedLimit(limited("100/minute"), clock, gate)).allowance_for(NAME)
     waiters = [asyncio.create_task(ration.spend()) for _ in range(101)]
     await turns()
     gate.open.set()
@@ -223,7 +223,7 @@ async def test_waiters_beyond_one_refill_all_get_theirs(clock: FakeClock) -> Non
 
 async def test_allowance_of_a_past_window_is_not_spent_later(clock: FakeClock) -> None:
     gate = Gate()
-    ration = RateLimits(limited("100/minute"), gate, clock=clock).allowance_for(NAME)
+    ration = RateLimits(SharedLimit(limited("100/minute"), clock, gate)).allowance_for(NAME)
     waiter = asyncio.create_task(ration.spend())
     await turns()
     clock.advance(seconds=60)
@@ -299,7 +299,7 @@ async def test_pending_grants_are_reported_once(clock: FakeClock) -> None:
 
     faulty = Faulty()
     faulty.open.set()
-    ration = RateLimits(limited("100/minute"), faulty, clock=clock).allowance_for(NAME)
+    ration = RateLimits(SharedLimit(limited("100/minute"), clock, faulty)).allowance_for(NAME)
     assert await spent(ration, 5) == 5
     faulty.fault = False
 
@@ -308,7 +308,7 @@ async def test_pending_grants_are_reported_once(clock: FakeClock) -> None:
 
 
 async def test_caller_has_one_allowance_and_their_number_is_bounded(clock: FakeClock) -> None:
-    limits = RateLimits(limited("5/minute"), clock=clock, callers=10)
+    limits = RateLimits(SharedLimit(limited("5/minute"), clock), callers=10)
     kept = limits.allowance_for("kept")
     for number in range(1000):
         limits.allowance_for(f"other {number}")
@@ -337,7 +337,7 @@ async def test_headers_are_structured_fields_with_the_remainder(
 
 async def test_remainder_of_a_large_limit_is_rounded(clock: FakeClock) -> None:
     limit = Limit(50_000, 60)
-    ration = RateLimits(limit, clock=clock).allowance_for("alice")
+    ration = RateLimits(SharedLimit(limit, clock)).allowance_for("alice")
     for taken in range(1, 10_001):
         await ration.spend()
         told = int(ration.header_lines().partition("r=")[2].partition(";")[0])
