@@ -109,7 +109,11 @@ class Bulkhead:
 
 
 class FairBulkhead(Bulkhead):
-    """A bulkhead of long reads, such as counts: groups, such as owners, get its threads in turn."""
+    """A bulkhead of long reads, such as counts: groups, such as owners, get its threads in turn.
+
+    The semaphore only decides whose turn it is. It does not bound the threads, as the bulkhead below does: a group
+    returns its slot when its caller is cancelled, while the operation still occupies its thread.
+    """
 
     def __init__(self, threads: int, timeout_ms: int) -> None:
         super().__init__(threads, timeout_ms)
