@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, MutableMapping
 from http.client import responses
+from typing import TypedDict, Unpack
 
 import structlog
 
@@ -35,45 +36,33 @@ _NAMES = {"ETag": "Etag"}  # as Tornado writes it
 _log = structlog.get_logger(__name__)
 
 
-def serialize(  # noqa: PLR0913  # what changes the bytes
-    response: Response,
-    request_id: str,
-    *,
-    head: bool = False,
-    last: bool = False,
-    extra_lines: str = "",
-    secure: bool = False,
-    varies: bool = False,
-) -> bytes:
-    """Serialize a response; `head` omits the body, `last` closes the connection.
+class Framing(TypedDict, total=False):
+    """What changes the bytes of a response apart from its content. Each is off by default."""
 
-    `extra_lines` are further header lines; `secure` is whether the client uses TLS, `varies` whether any origin is
-    allowed.
-    """
+    head: bool
+    """Omit the body: the request was a HEAD."""
+    last: bool
+    """Close the connection after the response."""
+    extra_lines: str
+    """Further header lines."""
+    secure: bool
+    """The client uses TLS."""
+    varies: bool
+    """Any origin is allowed."""
+
+
+def serialize(response: Response, request_id: str, **framing: Unpack[Framing]) -> bytes:
+    """Serialize a response."""
     body = None if response.body is None else response.body.encode() + b"\n"
     content_type = "" if body is None else f"Content-Type: {JSON}\r\n"
-    start = _head(
-        response.status, response.headers, content_type, request_id, extra_lines, secure=secure, varies=varies
-    )
-    length = "" if response.status in BODILESS else f"Content-Length: {len(body or b'')}\r\n"
-    return _joined(start + length, b"" if head else body or b"", last=last)
+    return _message(response.status, response.headers, content_type, body or b"", request_id, **framing)
 
 
-def serialize_problem(  # noqa: PLR0913  # what changes the bytes
-    error: Exception,
-    request_id: str,
-    *,
-    head: bool = False,
-    last: bool = False,
-    extra_lines: str = "",
-    secure: bool = False,
-    varies: bool = False,
-) -> bytes:
+def serialize_problem(error: Exception, request_id: str, **framing: Unpack[Framing]) -> bytes:
     """Serialize an error as a problem document."""
     body = problems.render(error, request_id) + b"\n"
     status, headers = problems.problem_of(error).status, problems.headers_of(error)
-    start = _head(status, headers, _PROBLEM_TYPE, request_id, extra_lines, secure=secure, varies=varies)
-    return _joined(f"{start}Content-Length: {len(body)}\r\n", b"" if head else body, last=last)
+    return _message(status, headers, _PROBLEM_TYPE, body, request_id, **framing)
 
 
 def split_at_request_id(response: Response, *, varies: bool) -> tuple[bytes, bytes]:
@@ -118,28 +107,27 @@ def log_failure(error: BaseException, request_id: str) -> None:
         _log.error("fault of the service", request_id=request_id, exc_info=error)
 
 
-def _head(  # noqa: PLR0913  # the parts of a head
+def _message(  # noqa: PLR0913  # the parts of a response
     status: int,
     response_headers: Mapping[str, str],
     content_type: str,
+    body: bytes,
     request_id: str,
-    extra_lines: str,
     *,
-    secure: bool,
-    varies: bool,
-) -> str:
-    """Return the status line and the headers, up to Content-Length."""
+    head: bool = False,
+    last: bool = False,
+    extra_lines: str = "",
+    secure: bool = False,
+    varies: bool = False,
+) -> bytes:
     others = "".join(
         f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in response_headers.items() if name != "Cache-Control"
     )
-    return (
+    length = "" if status in BODILESS else f"Content-Length: {len(body)}\r\n"
+    lines = (
         f"{_LINES[status]}{content_type}Date: {http_date()}\r\n"
         f"Cache-Control: {response_headers.get('Cache-Control', NO_STORE)}\r\n"
         f"X-Request-Id: {request_id}\r\n"
-        f"{_STRICT_LINE if secure else ''}{_VARY_LINE if varies else ''}{others}{extra_lines}"
+        f"{_STRICT_LINE if secure else ''}{_VARY_LINE if varies else ''}{others}{extra_lines}{length}"
     )
-
-
-def _joined(start: str, body: bytes, *, last: bool) -> bytes:
-    """Join a head and a body; the last response of a connection says so."""
-    return start.encode("latin-1") + (b"Connection: close\r\n\r\n" if last else b"\r\n") + body
+    return lines.encode("latin-1") + (b"Connection: close\r\n\r\n" if last else b"\r\n") + (b"" if head else body)
