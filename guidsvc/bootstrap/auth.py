@@ -11,7 +11,7 @@ from guidsvc.auth.limit import Counters, Limit, SharedLimit
 from guidsvc.auth.lockout import LoginLockout
 from guidsvc.auth.rate_limit import RateLimits
 from guidsvc.cache import is_private
-from guidsvc.config import Settings, listed
+from guidsvc.config import Settings, split_list
 from guidsvc.errors import StartError
 from guidsvc.optional_imports import requires_extra
 from guidsvc.runtime.clock import Clock
@@ -116,7 +116,7 @@ def accepted_hosts(settings: Settings) -> list[str] | None:
     in a browser on this host could reach it. They cannot reach a Unix socket. On a network, the service cannot know all
     of its names.
     """
-    names = listed(settings.hosts)
+    names = split_list(settings.hosts)
     local = settings.unix_socket is None and _is_loopback(settings.host)
     return names if names or (local and not is_controlled(settings)) else None
 

@@ -10,7 +10,7 @@ from guidsvc.api.execution.context import ApiContext, Probes
 from guidsvc.auth.audit_log import OFF, STDERR, AuditLog, open_audit_log
 from guidsvc.bootstrap.auth import accepted_hosts, is_controlled, open_authenticator
 from guidsvc.cache import is_private, open_cache
-from guidsvc.config import Settings, listed
+from guidsvc.config import Settings, split_list
 from guidsvc.connection_urls import scheme_of
 from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
@@ -74,9 +74,9 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
             access_log=log,
             monitor=monitor,
             diagnostics=DiagnosticHeaders(settings.cache_status, settings.server_timing),
-            trusted_proxies=TrustedProxies(listed(settings.trusted_proxies)),
+            trusted_proxies=TrustedProxies(split_list(settings.trusted_proxies)),
             host_names=HostNames(accepted_hosts(settings)),
-            cors=Cors(listed(settings.cors_origins)),
+            cors=Cors(split_list(settings.cors_origins)),
             temporary_space=_temporary_space(settings),
             batch_seconds=settings.batch_timeout,
             has_public_metrics=settings.public_metrics,

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from guidsvc import config
 from guidsvc.cli.program import program
-from guidsvc.domain.api_key import MOST_OVERLAP, OVERLAP
+from guidsvc.domain.api_key import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS
 from guidsvc.domain.caller import SCOPES, Scope, scopes_of
 from guidsvc.domain.record import MAX_TIME, User
 from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
@@ -185,9 +185,9 @@ def _add_rotate(commands: Any) -> None:
     rotate.add_argument(
         "--overlap",
         type=_overlap,
-        default=OVERLAP,
+        default=OVERLAP_SECONDS,
         metavar="SECONDS",
-        help=f"seconds for which the old secret stays valid; use 0 if it has leaked [default: {OVERLAP}]",
+        help=f"seconds for which the old secret stays valid; use 0 if it has leaked [default: {OVERLAP_SECONDS}]",
     )
 
 
@@ -232,6 +232,6 @@ def _expiry(text: str) -> Expiry:
 
 
 def _overlap(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,12}", text) or int(text) > MOST_OVERLAP:
-        raise argparse.ArgumentTypeError(f"must be seconds, from 0 to {MOST_OVERLAP}")
+    if not re.fullmatch("[0-9]{1,12}", text) or int(text) > MAX_OVERLAP_SECONDS:
+        raise argparse.ArgumentTypeError(f"must be seconds, from 0 to {MAX_OVERLAP_SECONDS}")
     return int(text)

@@ -5,6 +5,6 @@ with the suffix _FILE names a file with the value, such as a secret in a contain
 """
 
 from guidsvc.config.loading import UsageError, load
-from guidsvc.config.settings import PREFIX, Settings, Size, flag, listed
+from guidsvc.config.settings import PREFIX, Settings, Size, flag, split_list
 
-__all__ = ["PREFIX", "Settings", "Size", "UsageError", "flag", "listed", "load"]
+__all__ = ["PREFIX", "Settings", "Size", "UsageError", "flag", "load", "split_list"]

@@ -198,6 +198,6 @@ def flag(setting: str) -> str:
     return f"--{setting.replace('_', '-')}"
 
 
-def listed(setting: str) -> list[str]:
+def split_list(setting: str) -> list[str]:
     """Return the items of a setting that is a list separated by commas."""
     return [each.strip() for each in setting.split(",") if each.strip()]

@@ -139,7 +139,7 @@ def _checksum(text: str) -> str:
     return digits
 
 
-OVERLAP, MOST_OVERLAP = 3600, 30 * 24 * 3600
+OVERLAP_SECONDS, MAX_OVERLAP_SECONDS = 3600, 30 * 24 * 3600
 """How long the old secret of a rotated key stays valid, in seconds: default and maximum."""
 
 

@@ -135,12 +135,12 @@ class _JsonAccessLog(AccessLog):
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
-        for part in [lines] if self._most is None else parted(lines, self._most):
+        for part in [lines] if self._most is None else split_by_size(lines, self._most):
             self._out.write("".join(part))
             self._out.flush()
 
 
-def parted(lines: Iterable[str], most: int) -> Iterator[list[str]]:
+def split_by_size(lines: Iterable[str], most: int) -> Iterator[list[str]]:
     """Group lines into parts of at most `most` characters; a longer line is a part of its own."""
     part: list[str] = []
     size = 0

@@ -105,13 +105,13 @@ class Share:
         self.caller: str | None = None
 
     @property
-    def left(self) -> int:
+    def free_bytes(self) -> int:
         """Bytes that the request may still take, if other requests leave them."""
         return self.limit_bytes - self.used_bytes
 
     def take(self, size: int) -> None:
         """Take `size` more bytes. Raise SpaceUsed over the request's limit, Overloaded if others have taken them."""
-        if size > self.left:
+        if size > self.free_bytes:
             raise SpaceUsed(self.limit_bytes)
         self._space.take(size, self.owner)
         self.used_bytes += size

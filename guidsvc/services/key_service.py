@@ -10,7 +10,7 @@ from copy import copy
 from typing import Any, Literal, NamedTuple, Protocol
 
 from guidsvc.domain import api_key
-from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, OVERLAP, ApiKey, KeyState
+from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, OVERLAP_SECONDS, ApiKey, KeyState
 from guidsvc.domain.caller import ANYONE, SCOPES, Caller
 from guidsvc.errors import (
     Contention,
@@ -108,7 +108,7 @@ class KeyService:
             "key-revoke", key_id, lambda key: key if key.revoked else _with_changes(key, revoked=1)
         )
 
-    async def rotate(self, key_id: str, *, overlap: int = OVERLAP) -> Issued:
+    async def rotate(self, key_id: str, *, overlap: int = OVERLAP_SECONDS) -> Issued:
         """Give a key a new secret. The current one stays valid for `overlap` seconds; an older one ends at once.
 
         Raise KeyNotActive if the key was revoked or has expired.

@@ -45,7 +45,7 @@ async def open_quotas(database: Database, *, lease_clock: LeaseClock, clock: Clo
 
 @dataclass
 class _Room:
-    left: int = 0
+    remaining: int = 0
     pending: int = 0
     """Creations that were admitted and have not ended: a count may include them or not."""
     until: int = 0
@@ -95,7 +95,7 @@ class RetentionQuota:
             async with room.counting:
                 if not self._has_room(room):  # another task may have counted while this one waited
                     await self._count(owner, room)
-        room.left -= 1
+        room.remaining -= 1
         room.pending += 1
         return room
 
@@ -103,7 +103,7 @@ class RetentionQuota:
         """Whether a valid count left room; raise QuotaExceeded if a recent count found none."""
         if time.monotonic() < room.full_until:
             raise QuotaExceeded(self._quota, stored_limit=self._limit)
-        return room.left > 0 and self._clock() < room.until
+        return room.remaining > 0 and self._clock() < room.until
 
     async def _count(self, owner: str, room: _Room) -> None:
         begun = time.monotonic()
@@ -112,7 +112,7 @@ class RetentionQuota:
             stored = await self._records.count_linearizable(Selection(owner=owner, kept_at=now // 1000))
             free = self._limit - stored - pending
             if free > 0:
-                room.left, room.until = -(-free // self._parts), now + ROOM_MS
+                room.remaining, room.until = -(-free // self._parts), now + ROOM_MS
                 return
             if stored >= self._limit or not pending:
                 ended = time.monotonic()

@@ -94,7 +94,7 @@ class OverlayRecords(DelegatingRecords):
     def _take(self, size: int) -> None:
         """Reserve space for a row. The space of a replaced row is not released, because SQLite may not reuse it."""
         if size > self._room:
-            step = max(size, min(_STEP_BYTES, self._share.left))
+            step = max(size, min(_STEP_BYTES, self._share.free_bytes))
             self._take_file(step)
             self._share.take(step)
             self._room += step
@@ -112,14 +112,14 @@ class OverlayRecords(DelegatingRecords):
             if self._fault is not None:
                 raise TemporaryFileUnavailable(self._fault)
             if self._written is None:
-                self._written = _opened()
+                self._written = _open_database()
             return self._written.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             self._fault = f"the temporary database of the validation failed: {error}"
             raise TemporaryFileUnavailable(self._fault) from error
 
 
-def _opened() -> sqlite3.Connection:
+def _open_database() -> sqlite3.Connection:
     opened = sqlite3.connect("", isolation_level=None)
     opened.executescript(_SCHEMA)
     return opened

@@ -83,7 +83,7 @@ class RequestMetrics:
         self._latencies: dict[str, Histogram] = {}
         self._quick: dict[_Kind, FastCounter] = {}
 
-    def done(self, route: str, method: str, status: int, seconds: float) -> None:
+    def record(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an answered request."""
         kind = (route, method, status)
         self._counts[kind] = self._counts.get(kind, 0) + 1
@@ -93,7 +93,7 @@ class RequestMetrics:
         latency.observe(seconds)
 
     def quick(self, route: str, method: str, status: int) -> FastCounter:
-        """Return the counter for quick requests of a kind, which replaces `done` for them."""
+        """Return the counter for quick requests of a kind, which replaces `record` for them."""
         return self._quick.setdefault((route, method, status), FastCounter())
 
     def counts(self) -> Mapping[_Kind, int]:

@@ -17,7 +17,7 @@ import guidsvc
 from guidsvc.api.app import make_routes
 from guidsvc.api.contract import problems
 from guidsvc.cli.settings_help import GROUPS, default_text, is_switch
-from guidsvc.config import PREFIX, Settings, flag, listed
+from guidsvc.config import PREFIX, Settings, flag, split_list
 from tests.support import curl_examples as curl
 from tests.support.backing_servers import ROOT, redis_server, service
 from tests.support.image import interpolate
@@ -234,7 +234,7 @@ def test_web_pages_cannot_use_the_compose_service(compose: dict[str, Any]) -> No
     app = compose["services"]["app"]
     assert all(port.startswith("127.0.0.1:") for port in app["ports"])
     assert app["environment"]["GUIDSVC_ACCESS"] == "off"
-    assert listed(app["environment"]["GUIDSVC_HOSTS"])
+    assert split_list(app["environment"]["GUIDSVC_HOSTS"])
 
 
 def test_compose_variables_are_not_settings_of_the_service() -> None:

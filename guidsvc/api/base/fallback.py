@@ -22,7 +22,7 @@ class Misdirected(Handler):
 
     head = post = put = patch = delete = options = get
 
-    def _translated(self, error: BaseException | None) -> BaseException:
+    def _translate(self, error: BaseException | None) -> BaseException:
         """Return MisdirectedRequest for unknown methods too."""
         return error if isinstance(error, MisdirectedRequest) else MisdirectedRequest()
 
@@ -36,6 +36,6 @@ class UnknownPath(Handler):
 
     head = post = put = patch = delete = options = get
 
-    def _translated(self, error: BaseException | None) -> BaseException:
+    def _translate(self, error: BaseException | None) -> BaseException:
         """Return NoSuchPath for unknown methods too."""
         return error if isinstance(error, NoSuchPath) else NoSuchPath("Nothing is served at this path.")

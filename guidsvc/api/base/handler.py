@@ -136,7 +136,7 @@ class Handler(OutputHandler):
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:  # noqa: ARG002  # Tornado's signature
         """Finish the request with the problem document of an error; abort a response that has begun."""
-        error = self._translated(kwargs.get("exc_info", (None, None, None))[1])
+        error = self._translate(kwargs.get("exc_info", (None, None, None))[1])
         if self._headers_written:  # a stream failed: the client sees it by the missing end
             break_off(self.request.connection)  # type: ignore[arg-type]  # there is one, until the request is over
             self.pipeline.in_flight.discard(self)
@@ -154,14 +154,14 @@ class Handler(OutputHandler):
         """Log a failure, given by Tornado as its class, itself, and its traceback."""
         _, value, _ = failure
         if value is not None:
-            log_failure(self._translated(value), self.request_id)
+            log_failure(self._translate(value), self.request_id)
 
     @property
     def is_cut_off(self) -> bool:
         """Whether shutdown closed the connection before the response."""
         return self._is_disconnected and self.pipeline.in_flight.closed
 
-    def _translated(self, error: BaseException | None) -> BaseException:
+    def _translate(self, error: BaseException | None) -> BaseException:
         """Return the service's own error for Tornado's 405 and for a missing exception; else the error itself."""
         if isinstance(error, HTTPError) and error.status_code == METHOD_NOT_ALLOWED:
             method = str(self.request.method)

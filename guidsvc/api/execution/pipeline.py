@@ -105,7 +105,7 @@ class RequestPipeline:
             self.quick_reads.count += 1
             self.quick_reads.seconds += seconds
         else:
-            self._requests.done(route, _label_of(method), status, seconds)
+            self._requests.record(route, _label_of(method), status, seconds)
         if self._access_log is not None:
             ms = round(1000 * seconds, 2)
             self._access_log(method, path, status, ms, request_id, address, source)

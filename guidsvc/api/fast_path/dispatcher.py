@@ -97,7 +97,7 @@ class FastPathDispatcher:
             response_bytes = responses.serialize_problem(
                 error, new_request_id(), extra_lines=extra_lines, secure=peer.secure, varies=self._varies
             )
-            self._metrics.done(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - start)
+            self._metrics.record(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - start)
             return response_bytes
         except GuidsvcError:
             return None  # the handler meets the same error and reports it
@@ -112,7 +112,7 @@ class FastPathDispatcher:
             quick_reads.count += 1
             quick_reads.seconds += seconds
         else:
-            self._metrics.done(ROUTE, "GET", OK, seconds)
+            self._metrics.record(ROUTE, "GET", OK, seconds)
         return response_bytes
 
     def remember_request(self, data: bytes) -> None:

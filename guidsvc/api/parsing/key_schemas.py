@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from guidsvc.domain.api_key import KEY_ID_PATTERN, MOST_OVERLAP, OVERLAP
+from guidsvc.domain.api_key import KEY_ID_PATTERN, MAX_OVERLAP_SECONDS, OVERLAP_SECONDS
 from guidsvc.domain.caller import Scope
 from guidsvc.domain.commands import (
     DEFAULT_PAGE_SIZE,
@@ -82,7 +82,7 @@ class Rotation(BaseModel):
         },
     )
 
-    overlap: Annotated[int, Field(strict=True, ge=0, le=MOST_OVERLAP)] = Field(
-        OVERLAP,
+    overlap: Annotated[int, Field(strict=True, ge=0, le=MAX_OVERLAP_SECONDS)] = Field(
+        OVERLAP_SECONDS,
         description="How long the previous secret stays valid, in seconds. Use 0 if the secret has leaked.",
     )

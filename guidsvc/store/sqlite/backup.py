@@ -41,7 +41,7 @@ def back_up(source: Path, target: Path, *, overwrite: bool) -> Copied:
         connection.set_progress_handler(lambda: 0, _STEPS)  # lets Python handle signals
         connection.execute("VACUUM INTO ?", (str(made),))
 
-    return _copied(source, target, copy, overwrite=overwrite)
+    return _copy_checked(source, target, copy, overwrite=overwrite)
 
 
 def salvage(source: Path, target: Path, *, overwrite: bool) -> Copied:
@@ -59,15 +59,17 @@ def salvage(source: Path, target: Path, *, overwrite: bool) -> Copied:
             writer.execute("COMMIT")
             writer.execute("PRAGMA journal_mode = DELETE")
 
-    return _copied(source, target, copy, overwrite=overwrite)
+    return _copy_checked(source, target, copy, overwrite=overwrite)
 
 
-def _copied(source: Path, target: Path, copy: Callable[[sqlite3.Connection, Path], None], *, overwrite: bool) -> Copied:
+def _copy_checked(
+    source: Path, target: Path, copy: Callable[[sqlite3.Connection, Path], None], *, overwrite: bool
+) -> Copied:
     if not source.exists():
         raise StartError(f"store_url: there is no store at {source}")
     _refuse_target(source, target, overwrite=overwrite)
     with _temporary(target) as made:
-        with _reported(source, target), closing(connect(source, timeout_seconds=BUSY_SECONDS)) as connection:
+        with _converting_errors(source, target), closing(connect(source, timeout_seconds=BUSY_SECONDS)) as connection:
             identify(connection, source, newest=len(MIGRATIONS))
             if not _has_tables(connection):
                 raise StartError(f"store_url: {source} contains no guidsvc tables")
@@ -119,7 +121,7 @@ def _temporary(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _reported(path: Path, target: Path | None = None) -> Iterator[None]:
+def _converting_errors(path: Path, target: Path | None = None) -> Iterator[None]:
     """Convert a SQLite error about a file, or about the target of its copy, to a StartError."""
     try:
         yield
@@ -132,7 +134,7 @@ def _reported(path: Path, target: Path | None = None) -> Iterator[None]:
 
 def _checked(made: Path) -> int:
     """Return the number of records in a copy; StartError if it is damaged."""
-    with _reported(made), closing(connect(made, timeout_seconds=0)) as connection:
+    with _converting_errors(made), closing(connect(made, timeout_seconds=0)) as connection:
         identify(connection, made, newest=len(MIGRATIONS))
         (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok" or not _has_tables(connection):

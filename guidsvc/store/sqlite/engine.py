@@ -106,7 +106,7 @@ class SqliteEngine:
 
     async def purge(self, statement: str, before: int, limit: int) -> list[int]:
         """Purge, and return the `purge_at` of each deleted row."""
-        purge = partial(self.writer.returned, Change(statement, (before, limit)))
+        purge = partial(self.writer.execute_returning, Change(statement, (before, limit)))
         return [int(due) for (due,) in await self.in_thread(partial(self.writer.transaction, purge))]
 
     @contextmanager

@@ -208,24 +208,24 @@ def values_of(selection: Selection, after: str) -> dict[str, object]:
 
 def end_statement(selection: Selection) -> str:
     """Return the statement that finds the last key of the `near` scan."""
-    where = f"{_whose(selection)}guid > :after"
+    where = f"{_owner_condition(selection)}guid > :after"
     return f"SELECT guid FROM records {_by_key(selection)} WHERE {where} ORDER BY guid LIMIT 1 OFFSET :near"  # noqa: S608  # nosec B608  # our own names
 
 
 def statement(selection: Selection, *, few: bool, end: bool = False) -> str:
     """Return the statement that finds a page, for `few` or many matches of the expiry; `end` bounds it at a key."""
     if few:  # sort the keys, which are in the index, and not the rows, which may be large
-        keys = f"SELECT guid FROM records INDEXED BY records_expire WHERE {_where(selection)} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
+        keys = f"SELECT guid FROM records INDEXED BY records_expire WHERE {_condition(selection)} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
         return f"SELECT {', '.join(RECORDS.columns)} FROM records WHERE guid IN ({keys}) ORDER BY guid"  # noqa: S608  # nosec B608  # our own names
     index = _by_key(selection)
-    where = f"{_where(selection)} AND guid <= :end" if end else _where(selection)
+    where = f"{_condition(selection)} AND guid <= :end" if end else _condition(selection)
     return f"SELECT {', '.join(RECORDS.columns)} FROM records {index} WHERE {where} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
 
 
 def count_statement(selection: Selection) -> str:
     """Return the statement that counts a selection from an index alone."""
     index = _index(selection) or "records_expire"
-    return f"SELECT count(*) FROM records INDEXED BY {index} WHERE {_where(selection)}"  # noqa: S608  # nosec B608  # our own names
+    return f"SELECT count(*) FROM records INDEXED BY {index} WHERE {_condition(selection)}"  # noqa: S608  # nosec B608  # our own names
 
 
 def _by_key(selection: Selection) -> str:
@@ -239,9 +239,9 @@ def _index(selection: Selection) -> str | None:
     return "_".join(["records", *named]) if named else None
 
 
-def _where(selection: Selection) -> str:
-    return f"{_whose(selection)}{_WHERE} {_WITHOUT if selection.excluding else ''}"
+def _condition(selection: Selection) -> str:
+    return f"{_owner_condition(selection)}{_WHERE} {_WITHOUT if selection.excluding else ''}"
 
 
-def _whose(selection: Selection) -> str:
+def _owner_condition(selection: Selection) -> str:
     return "".join(f"{name} = :{name} AND " for name in ("owner", "user") if getattr(selection, name) is not None)

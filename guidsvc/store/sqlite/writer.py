@@ -67,7 +67,7 @@ class Writer:
             return 0
         return self._connection.execute(change.statement, change.values).rowcount
 
-    def returned(self, change: Change) -> list[tuple[Any, ...]]:
+    def execute_returning(self, change: Change) -> list[tuple[Any, ...]]:
         """Execute a statement inside a transaction, and return its RETURNING rows."""
         return self._connection.execute(change.statement, change.values).fetchall()
 

@@ -11,7 +11,7 @@ from unittest.mock import ANY
 import pytest
 
 from guidsvc.domain import api_key as keys
-from guidsvc.domain.api_key import MOST_OVERLAP, OVERLAP
+from guidsvc.domain.api_key import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS
 from guidsvc.domain.commands import MAX_PAGE_SIZE
 from guidsvc.store import open_keys
 from tests.conftest import FakeClock, Serving
@@ -227,13 +227,13 @@ async def test_overlap_is_an_hour_by_default_and_bounded(serving: Serving, clock
         guarded = Guarded(client, sqlite_url, clock)
         admin, held = await guarded.asker("root", "admin"), await guarded.give()
         path = f"/keys/{held.key.id}/rotation"
-        for wrong in (-1, MOST_OVERLAP + 1, "60", 1.5, True, None):
+        for wrong in (-1, MAX_OVERLAP_SECONDS + 1, "60", 1.5, True, None):
             assert pointers(await admin.ask("POST", path, json={"overlap": wrong})) == ["/overlap"]
         assert (await admin.ask("POST", path, json={})).status == 200
         async with open_keys(sqlite_url) as kept:
             key = await kept.get(held.key.id)
         assert key is not None
-        assert key.former_until == clock() + OVERLAP * 1000
+        assert key.former_until == clock() + OVERLAP_SECONDS * 1000
 
 
 async def test_unknown_key_is_not_found(admin: Admin) -> None:

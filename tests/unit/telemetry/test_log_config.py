@@ -68,8 +68,8 @@ async def test_lines_of_several_workers_name_their_worker(capsys: pytest.Capture
 def test_lines_are_written_in_atomic_pieces_for_a_pipe() -> None:
     lines = ["a" * 30, "b" * 60, "c" * 10, "d" * 200, "e"]
 
-    assert ["".join(part) for part in access_log.parted(lines, 100)] == ["".join(lines[:3]), lines[3], lines[4]]
-    assert list(access_log.parted([], 100)) == []
+    assert ["".join(part) for part in access_log.split_by_size(lines, 100)] == ["".join(lines[:3]), lines[3], lines[4]]
+    assert list(access_log.split_by_size([], 100)) == []
 
 
 async def test_human_readable_line_has_the_same_content(caplog: pytest.LogCaptureFixture) -> None:

@@ -35,7 +35,7 @@ def counted(folder: Path, times: int = 1) -> ProcessMonitor:
     """Return a process that has counted so many requests, and written that."""
     meters = Metrics()
     for _ in range(times):
-        meters.requests.done("/guid", "GET", 200, 0.02)
+        meters.requests.record("/guid", "GET", 200, 0.02)
     watch = ProcessMonitor(meters, folder=folder)
     watch.publish()
     return watch
@@ -113,7 +113,7 @@ async def test_removed_files_are_rebuilt(folder: Path, pattern: str, harm: str, 
         if harm == "replaced":
             path.write_bytes(b"foreign")
     for times in (4, 5):
-        watch.meters.requests.done("/guid", "GET", 200, 0.02)
+        watch.meters.requests.record("/guid", "GET", 200, 0.02)
         assert value(await seen(watch), "guidsvc_requests_total", **ROUTE) == times
     watch.close()
 
@@ -129,7 +129,7 @@ folder, meters = Path(sys.argv[1]), Metrics()
 watch = ProcessMonitor(meters, folder=folder)
 
 def count():
-    meters.requests.done("/guid", "GET", 200, 0.02)
+    meters.requests.record("/guid", "GET", 200, 0.02)
     watch.publish()
 
 def limit(size):

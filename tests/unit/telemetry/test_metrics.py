@@ -42,7 +42,7 @@ def test_fast_path_requests_are_counted_with_the_others() -> None:
     quick = meter.quick("/", "GET", 200)
     assert meter.counts() == {}, "there was none"
     quick.count, quick.seconds = 2, 0.0001
-    meter.done("/", "GET", 200, 0.5)
+    meter.record("/", "GET", 200, 0.5)
     assert meter.counts() == {("/", "GET", 200): 3}
     latency = meter.latencies()["/"]
     assert (latency.counts[0], sum(latency.counts), latency.sum) == (2, 3, 0.5001)

@@ -111,8 +111,8 @@ async def test_metrics_are_rendered_once_for_concurrent_scrapes(monkeypatch: pyt
 
 async def test_files_match_the_meters(folder: Path) -> None:
     meters, about = Metrics(), {"server": "a", "store": "b", "cache": "redis"}
-    meters.requests.done("/guid", "GET", 200, 0.02)
-    meters.requests.done("/guid", "PUT", 200, 20)
+    meters.requests.record("/guid", "GET", 200, 0.02)
+    meters.requests.record("/guid", "PUT", 200, 20)
     meters.requests.quick("/guid", "GET", 200).count += 3
     meters.cache.link(up=False)
     meters.cache.redis()
@@ -142,7 +142,7 @@ async def test_files_match_the_meters(folder: Path) -> None:
 async def test_counts_continue_from_a_dead_process_with_the_same_pid(folder: Path) -> None:
     for _ in range(2):
         meters = Metrics()
-        meters.requests.done("/guid", "GET", 200, 0.02)
+        meters.requests.record("/guid", "GET", 200, 0.02)
         watch = ProcessMonitor(meters, folder=folder)
         watch.publish()
         watch.close()

@@ -232,7 +232,7 @@ class LineBatch:
             self._failures += 1
             if self._failures > WHOLE_PROBLEMS:
                 return to_json({"status": result.status, "line": line.number})
-        return result.fit(BRIEF_BYTES + self._share.left - 1)
+        return result.fit(BRIEF_BYTES + self._share.free_bytes - 1)
 
     def _write(self, text: bytes, results: list[Result], last: Line) -> None:
         """Write the results of a group. If that fails, keep brief results in memory and end the batch."""
