@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-browser fuzz simulation nemesis bench docs coverage lint audit sbom format requirements clean
+.PHONY: help install run test test-fast test-browser fuzz simulation nemesis bench docs coverage lint audit sbom format requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ run: $(VENV)/run.done  ## run the service; ARGS="--port 9000" passes options on
 
 test: $(VENV)/dev.done  ## run every test, four at a time; ARGS="-k racing" picks some
 	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+
+test-fast: $(VENV)/dev.done  ## run the unit and API tests on the default server, store and cache: the inner loop
+	$(BIN)/python -m pytest -n 4 --dist worksteal --defaults -m "not slow" tests/unit tests/api $(ARGS)
 
 test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which must be on PATH
 	$(BIN)/python -m pytest tests/browser $(ARGS)

@@ -54,6 +54,7 @@ def test_file_at_the_size_limit_is_read_and_links_are_followed(tmp_path: Path) -
     assert len(read_file(tmp_path / "link")) == MAX_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a FIFO", "an endless device"])
 def test_unusable_file_setting_stops_the_start_with_its_name(tmp_path: Path, kind: str) -> None:
     path = make(kind, tmp_path / "file")
@@ -72,6 +73,7 @@ def test_unusable_file_setting_stops_the_start_with_its_name(tmp_path: Path, kin
         assert UNREADABLE[kind] in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a FIFO", "an endless device"])
 @pytest.mark.parametrize("words", [[], ["keys", "list"], ["backup", "copy.db"], ["healthcheck"]])
 def test_invalid_dotenv_stops_every_command(tmp_path: Path, words: list[str], kind: str) -> None:

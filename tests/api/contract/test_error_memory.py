@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+import pytest
 from pydantic import ValidationError
 
 from guidsvc.errors import DeadlineExceeded, GuidsvcError, Overloaded, StoreUnavailable
@@ -98,6 +99,7 @@ async def send_malformed(port: int) -> None:
     await hang_up(writer)
 
 
+@pytest.mark.slow
 async def test_error_is_freed_with_its_request(serving: Serving) -> None:
     """What one leaves to the collector stays for long under load: with its traceback it holds the whole request."""
     async with serving() as client:

@@ -215,6 +215,7 @@ async def service(
                 await client.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("origin", "cors", "examples"),
     [

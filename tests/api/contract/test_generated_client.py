@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.backing_servers import service
 
 GENERATE = ["-m", "openapi_python_client", "generate", "--meta", "none", "--output-path", "registry"]
@@ -29,6 +31,7 @@ with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
 """
 
 
+@pytest.mark.slow
 def test_generated_client_creates_lists_patches_and_deletes(tmp_path: Path) -> None:
     def python(*arguments: str) -> None:
         done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -132,6 +132,7 @@ async def test_internal_error_is_logged_and_hidden_from_the_client(
     assert "CorruptRecord" in str(logged[0].exc_info or logged[0].getMessage())
 
 
+@pytest.mark.slow
 async def test_silent_store_is_unavailable_with_retry_after(
     serving: Serving, own_mongo: Server, expected_logs: ExpectedLogs
 ) -> None:
@@ -146,6 +147,7 @@ async def test_silent_store_is_unavailable_with_retry_after(
         assert (await client.get("/livez")).status == 200
 
 
+@pytest.mark.slow
 async def test_write_without_store_reply_has_outcome_unknown(
     serving: Serving, own_mongo: Server, expected_logs: ExpectedLogs
 ) -> None:

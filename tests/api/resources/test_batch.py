@@ -330,6 +330,7 @@ async def test_client_that_disconnects_mid_batch_leaves_no_trace(serving: Servin
         assert all(task.done() for task in begun)
 
 
+@pytest.mark.slow
 async def test_silent_store_is_reported_for_each_operation(
     serving: Serving, own_mongo: Server, expected_logs: ExpectedLogs
 ) -> None:

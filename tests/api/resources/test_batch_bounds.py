@@ -121,6 +121,7 @@ def endless(tmp_path: Path, server: str) -> Iterator[Service]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "line", "problem"),
     [
@@ -198,6 +199,7 @@ async def test_failed_lines_after_a_hundred_get_brief_results(client: Client) ->
     assert (last["status"], "record" in last) == (201, True)
 
 
+@pytest.mark.slow
 async def test_line_batch_has_a_total_time_limit(serving: Serving) -> None:
     async with serving(batch_timeout=2) as client:  # far longer than 128 lines take
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
@@ -210,6 +212,7 @@ async def test_line_batch_has_a_total_time_limit(serving: Serving) -> None:
         assert (await client.get("/guid?user=never%20done")).json["items"] == []
 
 
+@pytest.mark.slow
 async def test_client_sending_past_the_time_limit_gets_a_reply(serving: Serving, server: str) -> None:
     async with serving(batch_timeout=0.5) as client:
         begun = time.monotonic()
@@ -300,6 +303,7 @@ async def test_all_batches_together_have_a_bound(serving: Serving) -> None:
         assert [result["status"] for result in reply.lines] == [201] * 256
 
 
+@pytest.mark.slow
 async def test_result_files_have_a_descriptor_bound(tmp_path: Path, server: str) -> None:
     """Others are answered in brief, from memory; when those with files have ended there are files again."""
     limit, lines = 120, (GET + b"\n") * GROUP

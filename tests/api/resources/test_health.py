@@ -1,5 +1,7 @@
 """What an operator asks."""
 
+import pytest
+
 import guidsvc
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.assertions import assert_problem
@@ -13,6 +15,7 @@ async def test_service_with_all_parts_is_live_and_ready(serving: Serving, combin
         assert (await client.get("/readyz")).json == {"status": "ready", "store": "up", "cache": "up"}
 
 
+@pytest.mark.slow
 async def test_service_without_redis_is_degraded_and_still_serves(
     serving: Serving, own_redis: Server, expected_logs: ExpectedLogs
 ) -> None:

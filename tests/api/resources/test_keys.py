@@ -187,6 +187,7 @@ async def test_errors_of_a_new_key_are_reported_together(
         assert len((await admin.ask("GET", "/keys")).json["items"]) == 1
 
 
+@pytest.mark.slow
 async def test_revoked_key_is_rejected_and_stays_listed(admin: Admin) -> None:
     """Twice is once; its own key too."""
     told = await admin.create()
@@ -205,6 +206,7 @@ async def test_revoked_key_is_rejected_and_stays_listed(admin: Admin) -> None:
     await until(401, Asker(admin.client, admin.held), "/keys")
 
 
+@pytest.mark.slow
 async def test_rotated_key_works_until_the_overlap_ends(admin: Admin) -> None:
     told = await admin.create(scopes=["read"])
     before = admin.as_holder(told)

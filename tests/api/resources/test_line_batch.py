@@ -89,6 +89,7 @@ def all_of(kind: type[Any]) -> list[Any]:
     return [each for each in gc.get_objects() if type(each) is kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["httptools"])
 @pytest.mark.parametrize("leave", [hang_up, reset])
 async def test_disconnected_client_starts_no_more_received_lines(

@@ -90,6 +90,7 @@ async def test_labels_never_hold_client_input(serving: Serving, server: str) -> 
     assert {"GET", "POST", "OPTIONS", "other"} <= label_values(samples, "method") <= methods
 
 
+@pytest.mark.slow
 async def test_metrics_show_whether_redis_answers(
     serving: Serving, own_redis: Server, expected_logs: ExpectedLogs
 ) -> None:

@@ -158,6 +158,7 @@ async def test_invalid_key_is_rejected(guarded: Guarded) -> None:
     assert reply.status == 401
 
 
+@pytest.mark.slow
 async def test_revoked_or_expired_key_is_rejected_within_five_seconds(guarded: Guarded) -> None:
     """However often it is used meanwhile."""
     revoked, expiring = await guarded.give(), await guarded.give(expire=guarded.clock.seconds + 60)
@@ -342,6 +343,7 @@ async def test_login_is_cached_once_for_all_spellings(
         assert len(looked) == 1
 
 
+@pytest.mark.slow
 async def test_token_permits_what_its_scopes_allow(
     serving: Serving, combination: dict[str, str], clock: FakeClock, tmp_path: Path
 ) -> None:

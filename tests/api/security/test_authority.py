@@ -66,6 +66,7 @@ async def ended(guarded: Guarded, held: Held, how: str) -> None:
     await until(401, Asker(guarded.client, held), "/guid")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["revoked", "expired", "other scopes"])
 async def test_line_batch_ends_when_its_key_is_revoked(
     serving: Serving, sqlite_url: str, clock: FakeClock, how: str
@@ -88,6 +89,7 @@ async def test_line_batch_ends_when_its_key_is_revoked(
         assert await made(other, "after") == 0
 
 
+@pytest.mark.slow
 async def test_line_batch_ends_when_its_token_expires(
     serving: Serving, sqlite_url: str, clock: FakeClock, tmp_path: Path
 ) -> None:
@@ -113,6 +115,7 @@ async def test_line_batch_ends_when_its_token_expires(
         assert await made(other, "after") == 0
 
 
+@pytest.mark.slow
 async def test_stream_breaks_off_when_its_key_ends(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
     """It never looks whole, and shows nothing that was made after the end."""
     async with serving(access="keys", login_limit="") as client:
@@ -189,6 +192,7 @@ LATE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path", "body"), LATE)
 async def test_body_received_after_its_key_ends_is_rejected(
     serving: Serving, sqlite_url: str, clock: FakeClock, method: str, path: str, body: bytes

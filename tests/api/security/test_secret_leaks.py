@@ -225,6 +225,7 @@ def assert_none(text: str, *secrets: str) -> None:
     assert found == []
 
 
+@pytest.mark.slow
 def test_responses_and_logs_hold_no_secret(secretive: Secretive) -> None:
     """Good requests, bad ones, and what is no request; a fault (500), and a store that is down (503)."""
     it = secretive

@@ -96,6 +96,7 @@ async def test_every_page_forbids_loading_and_framing(serving: Serving) -> None:
             assert page.headers["Referrer-Policy"] == "no-referrer"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("proxies", "scheme", "strict"),
     [("127.0.0.1", "https", True), ("127.0.0.1", "http", False), ("10.0.0.1", "https", False), ("", "https", False)],

@@ -20,6 +20,7 @@ def public(kind: str, **members: object) -> dict[str, Any]:
     return jwk(private(kind).public_key(), **members)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "algorithms"),
     [

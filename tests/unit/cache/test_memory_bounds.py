@@ -65,6 +65,7 @@ def growth(text: str) -> tuple[int, int]:
     return resident_bytes() - before, len(cache._entries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", METADATA)
 def test_full_cache_takes_no_more_than_its_size(kind: str) -> None:
     program = f"from tests.unit.cache.test_memory_bounds import *; print(*growth(METADATA[{kind!r}]))"

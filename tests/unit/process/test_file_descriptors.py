@@ -8,6 +8,8 @@ import ssl
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import pytest
+
 from guidsvc.process import file_descriptors as descriptors
 from tests.support.backing_servers import Service, service_with_file_limit, wait_until
 from tests.support.certificates import Certificate
@@ -50,6 +52,7 @@ def test_low_limit_is_reported_at_the_start(tmp_path: Path, server: str) -> None
         assert (line["max_connections"], line["file_descriptors"]) == (10_000, 200)
 
 
+@pytest.mark.slow
 def test_connections_over_the_limit_are_rejected(tmp_path: Path, server: str) -> None:
     options = ("--server", server, "--audit-log", str(tmp_path / "audit.log"), "--grace", "5", "--idle-timeout", "60")
     with service_with_file_limit(tmp_path, 64, 64, *options) as running, ExitStack() as stack:

@@ -256,6 +256,7 @@ async def until_asked(client: Client, requests: Sequence["asyncio.Task[Any]"]) -
         found = sum(value(samples, f"guidsvc_requests_{name}") for name in ("in_progress", "waiting"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["owner", "address"])
 @pytest.mark.parametrize("write", [ONE_GUID, DRAWN], ids=["plain", "handler"])
 async def test_overload_by_one_caller_affects_no_other(

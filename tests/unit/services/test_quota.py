@@ -305,6 +305,7 @@ async def test_live_record_can_change_and_be_extended_at_the_quota(processes: Pr
     assert await kept.live("", clock) == 1
 
 
+@pytest.mark.slow
 async def test_place_of_a_renewal_in_its_last_second_is_not_given_away(processes: Processes, clock: FakeClock) -> None:
     kept, other = await processes.start(1), await processes.start(1)
     old = record(clock(), expire=clock.seconds + 1)
@@ -317,6 +318,7 @@ async def test_place_of_a_renewal_in_its_last_second_is_not_given_away(processes
         assert await kept.store.records.swap(old, renewed)
 
 
+@pytest.mark.slow
 async def test_reservation_of_a_dead_process_lasts_thirty_seconds(processes: Processes, clock: FakeClock) -> None:
     kept, other = await processes.start(1), await processes.start(1)
     await kept.quota.reserve(None, record(clock())).__aenter__()  # and that is the last we hear of it
@@ -328,6 +330,7 @@ async def test_reservation_of_a_dead_process_lasts_thirty_seconds(processes: Pro
     assert len(await created([other.service], 2)) == 1
 
 
+@pytest.mark.slow
 async def test_write_of_unknown_outcome_holds_its_place_until_it_ends(processes: Processes, clock: FakeClock) -> None:
     """Whether it was done or not; then it is what is there that counts."""
     kept = await processes.start(2)
@@ -343,6 +346,7 @@ async def test_write_of_unknown_outcome_holds_its_place_until_it_ends(processes:
     assert len(await created([kept.service], 3)) == 1
 
 
+@pytest.mark.slow
 async def test_stored_record_with_a_reservation_counts_once(processes: Processes, clock: FakeClock) -> None:
     kept, other = await processes.start(3), await processes.start(3)
     kept.store.fails = OutcomeUnknown("no answer")
@@ -463,6 +467,7 @@ async def put_or_refused(kept: Kept, guid: str) -> None:
         await kept.service.put(guid, USER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 async def test_two_processes_on_the_same_guids_never_exceed_the_quota(processes: Processes, seed: int) -> None:
     every = [await processes.start(15) for _ in range(2)]
@@ -481,6 +486,7 @@ async def test_two_processes_on_the_same_guids_never_exceed_the_quota(processes:
     await storm(every, [client(number) for number in range(16)], 15)
 
 
+@pytest.mark.slow
 async def test_three_processes_on_same_guids_fill_the_quota_exactly(processes: Processes, clock: FakeClock) -> None:
     every = [await processes.start(100) for _ in range(3)]
     for trial in range(2):
@@ -528,6 +534,7 @@ async def test_stalled_write_takes_no_place_of_another(processes: Processes, clo
     assert await kept.live("", clock) == 1
 
 
+@pytest.mark.slow
 async def test_stalled_write_is_admitted_again_if_there_is_room(processes: Processes, clock: FakeClock) -> None:
     kept = await processes.start(1)
 

@@ -139,6 +139,7 @@ async def test_rejected_requests_of_an_address_have_bounded_log_lines(
     assert (further["count"], further["remote"]) == (2 * PER_SOURCE, "2001:db8::/64")
 
 
+@pytest.mark.slow
 async def test_lines_about_malformed_requests_are_bounded(tmp_path: Path, server: str) -> None:
     """And so has every other event, whoever logs it."""
     sent = logs.PER_EVENT + 20

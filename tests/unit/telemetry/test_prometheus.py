@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return shared
 
 
+@pytest.mark.slow
 def test_any_process_reports_the_metrics_of_all(tmp_path: Path, folder: Path, redis_url: str) -> None:
     shared = {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
     livez = {"route": "/livez", "method": "GET", "status": "200"}
