@@ -167,8 +167,8 @@ def _add_create(commands: Any) -> None:
         type=_scopes,
         default=DEFAULT_SCOPES,
         metavar="SCOPES",
-        help=f"permissions, separated by commas: {', '.join(SCOPES)}; admin includes all of them, for the records of "
-        f"all owners, and the keys [default: {DEFAULT_SCOPES}]",
+        help=f"permissions, separated by commas: {', '.join(SCOPES)}; monitor may only read /metrics; admin includes "
+        f"all of them, for the records of all owners, and the keys [default: {DEFAULT_SCOPES}]",
     )
     create.add_argument(
         "--expires",

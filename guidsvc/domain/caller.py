@@ -10,11 +10,15 @@ from typing import Literal, NamedTuple, get_args
 from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden
 
-Scope = Literal["read", "write", "delete", "admin"]
-"""A permission on the records of the caller's owner. `admin` includes the others and applies to all owners."""
+Scope = Literal["read", "write", "delete", "monitor", "admin"]
+"""A permission on the records of the caller's owner, or `monitor`: to read the metrics, and no records.
+
+`admin` includes the others and applies to all owners.
+"""
 READ: Scope = "read"
 WRITE: Scope = "write"
 DELETE: Scope = "delete"
+MONITOR: Scope = "monitor"
 ADMIN: Scope = "admin"
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
@@ -54,8 +58,8 @@ class Caller(NamedTuple):
             raise Forbidden(needs)
 
 
-ANYONE = Caller("", frozenset(SCOPES), "anyone")
-"""The caller of every request while access control is off."""
+ANYONE = Caller("", frozenset({READ, WRITE, DELETE, ADMIN}), "anyone")
+"""The caller of every request while access control is off. Never change its scopes: stored receipts contain them."""
 
 
 def authorize(record: Record | None, caller: Caller) -> Record | None:

@@ -25,7 +25,14 @@ from tests.support.backing_servers import ROOT, Service, service
 
 CANARY = "canary-5d0c"
 VICTIMS = [EXAMPLE_GUID, *(f"{place:032X}" for place in range(1, 4))]
-KINDS = {"nobody": "", "reader": "read", "writer": "write", "another": "read write delete", "admin": "admin"}
+KINDS = {
+    "nobody": "",
+    "reader": "read",
+    "writer": "write",
+    "another": "read write delete",
+    "monitor": "monitor",
+    "admin": "admin",
+}
 """Who asks: with which scopes."""
 PATHS = "^/(guid|keys|metrics)"
 PHASES = "examples,coverage,fuzzing,stateful"

@@ -162,7 +162,7 @@ def test_impossible_command_is_rejected_in_one_line(command: Command, words: tup
         (("create", "--owner", b"\xff".decode("utf-8", "surrogateescape")), "--owner: must be UTF-8"),
         (
             ("create", "--owner", "a", "--scopes", "read,all"),
-            "--scopes: invalid scopes: all; use read, write, delete, admin",
+            "--scopes: invalid scopes: all; use read, write, delete, monitor, admin",
         ),
         (("create", "--owner", "a", "--scopes", ""), "--scopes: invalid scopes: none; use"),
         (("create", "--owner", "a", "--expires", "tomorrow"), "--expires: must be 90d"),

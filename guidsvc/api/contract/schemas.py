@@ -80,7 +80,7 @@ class Key(BaseModel):
 
     id: Annotated[str, Field(pattern=KEY_ID_PATTERN)]
     owner: Annotated[str, WithJsonSchema(USER), Field(description="The owner whose records the key can access.")]
-    scopes: Annotated[list[Scope], Field(min_length=1, description="What the key may do with the records.")]
+    scopes: Annotated[list[Scope], Field(min_length=1, description="What the key may do.")]
     created: Annotated[_Digits, Field(description="The time of creation, in Unix milliseconds.")]
     used: _Digits = _perhaps("The last use, accurate to one hour, in Unix milliseconds. Absent if it was never used.")
     expire: _Digits = _perhaps("The expiry, in Unix seconds. Absent if the key does not expire.")

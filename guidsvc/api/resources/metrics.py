@@ -3,7 +3,7 @@
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract.headers import VARY, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
-from guidsvc.domain.caller import ADMIN, Needs
+from guidsvc.domain.caller import MONITOR, Needs
 
 PLAIN, OPEN = "text/plain", "application/openmetrics-text"
 
@@ -25,7 +25,7 @@ class MetricsHandler(Handler):
             other={PLAIN: "The metrics in the text format of Prometheus.", OPEN: "The metrics as OpenMetrics."},
             headers=always(VARY),
         ),
-        required_scope=ADMIN,
+        required_scope=MONITOR,
     )
     async def get(self) -> None:
         """Return the metrics of all processes of the service, for Prometheus."""

@@ -181,13 +181,26 @@ async def test_use_of_a_key_is_recorded(guarded: Guarded) -> None:
 
 
 async def test_health_and_descriptions_need_no_key(guarded: Guarded) -> None:
-    """Metrics are for admins."""
+    """Metrics are for those who monitor, and for admins."""
     for path in ("/livez", "/readyz", "/version", "/openapi.json", "/docs", "/problems/unauthorized", "/"):
         assert (await guarded.client.get(path)).status == 200
     reader, admin = await guarded.asker(), await guarded.asker("root", "admin")
     assert (await guarded.client.get("/metrics")).status == 401
     assert (await reader.ask("GET", "/metrics")).status == 403
     assert (await admin.ask("GET", "/metrics")).status == 200
+
+
+async def test_monitor_key_reads_the_metrics_and_nothing_else(guarded: Guarded) -> None:
+    """The fast path refuses it too; and a batch, operation by operation."""
+    monitor = await guarded.asker("prometheus", "monitor")
+    assert (await monitor.ask("GET", "/metrics")).status == 200
+    for method, path in (("GET", PATH), ("GET", "/guid"), ("PUT", PATH), ("POST", "/guid"), ("DELETE", PATH),
+                         ("GET", "/keys"), ("POST", "/keys")):  # fmt: skip
+        body = {"user": "u"} if method in {"PUT", "POST"} else None
+        assert [(await monitor.ask(method, path, json=body)).status for _ in range(2)] == [403, 403], "on both ways"
+    operations = [{"op": op, "guid": GUID} for op in ("get", "delete")] + [{"user": "u"}]
+    batch = await monitor.ask("POST", "/guid:batch", json={"operations": operations})
+    assert [result["status"] for result in batch.json["results"]] == [403, 403, 403]
 
 
 async def test_failed_login_takes_as_long_as_any_other(guarded: Guarded) -> None:

@@ -284,6 +284,7 @@ def test_token_may_have_several_audiences(tokens: JwtVerifier, clock: FakeClock)
         ({"scope": "read"}, {"read"}),
         ({"scope": "openid write profile delete"}, {"write", "delete"}),
         ({"scope": "admin"}, {"admin"}),
+        ({"scope": "monitor"}, {"monitor"}),
         ({"scope": "reader READ read:all xread"}, set()),
         ({"scope": "read\u00a0write\tadmin"}, set()),
         ({"scope": ""}, set()),
