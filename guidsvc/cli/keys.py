@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from guidsvc import config
 from guidsvc.cli.program import program
-from guidsvc.domain.api_key import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS
+from guidsvc.domain.api_key import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS, Note
 from guidsvc.domain.caller import SCOPES, Scope, scopes_of
 from guidsvc.domain.record import MAX_TIME, User
 from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
@@ -27,7 +27,7 @@ from guidsvc.services.key_service import Issued, KeyService
 from guidsvc.store import location_of, open_keys
 
 DEFAULT_SCOPES = "read,write,delete"
-COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state")
+COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state", "note")
 
 _UNITS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 _MAX_RELATIVE_SECONDS = 100 * 366 * 24 * 3600
@@ -87,7 +87,7 @@ async def _create(key_service: KeyService, arguments: argparse.Namespace, now: i
         raise StartError(
             f"expire is in the past: {expire} without a unit is Unix time; write {expire}d for days from now"
         )
-    issued = await key_service.create(arguments.owner, arguments.scopes, expire=expire)
+    issued = await key_service.create(arguments.owner, arguments.scopes, expire=expire, note=arguments.note)
     members = key_service.describe(issued.key)
     until = "never expires" if expire is None else f"expires {_time(expire)}"
     _show(issued, f"key {members['id']} of {members['owner']}: {', '.join(members['scopes'])}, {until}")
@@ -96,6 +96,11 @@ async def _create(key_service: KeyService, arguments: argparse.Namespace, now: i
 async def _rotate(key_service: KeyService, arguments: argparse.Namespace, _: int) -> None:
     issued = await key_service.rotate(arguments.id, overlap=arguments.overlap)
     _show(issued, f"key {issued.key.id} rotated: the old secret is valid for {arguments.overlap} more seconds")
+
+
+async def _note_key(key_service: KeyService, arguments: argparse.Namespace, _: int) -> None:
+    key = await key_service.set_note(arguments.id, arguments.text)
+    print(f"key {key.id} of {key.owner}: {'note removed' if key.note is None else 'note set'}", file=sys.stderr)
 
 
 async def _revoke(key_service: KeyService, arguments: argparse.Namespace, _: int) -> None:
@@ -124,6 +129,7 @@ def _cells(members: dict[str, Any]) -> Sequence[str]:
         "never" if used is None else _time(int(used) // 1000),
         "never" if expire is None else _time(int(expire)),
         members["state"],
+        members.get("note", ""),
     )
 
 
@@ -148,6 +154,11 @@ def parser() -> argparse.ArgumentParser:
     _add_create(commands)
     listing = _command(commands, "list", _list, "list all keys, sorted by id, including revoked and expired ones")
     listing.add_argument("--json", action="store_true", help="print a JSON object per line instead of a table")
+    note = _command(commands, "note", _note_key, "set what a key is for, or remove that note")
+    _id(note)
+    note.add_argument(
+        "text", type=_note, nargs="?", metavar="TEXT", help="the new note; without it, the note is removed"
+    )
     _id(_command(commands, "revoke", _revoke, "revoke a key; it remains listed"))
     _add_rotate(commands)
     return root
@@ -176,6 +187,7 @@ def _add_create(commands: Any) -> None:
         metavar="WHEN",
         help="expiry: 90d, 12h or 8w from now, or Unix time in seconds; a key without one never expires",
     )
+    create.add_argument("--note", type=_note, metavar="TEXT", help="what the key is for, shown in the list")
     create.add_argument("--create", action="store_true", help="create the store if it does not exist")
 
 
@@ -205,9 +217,17 @@ def _id(command: argparse.ArgumentParser) -> None:
 
 
 def _owner(text: str) -> str:
+    return _text(text, TypeAdapter(User))
+
+
+def _note(text: str) -> str:
+    return _text(text, TypeAdapter(Note))
+
+
+def _text(text: str, adapter: TypeAdapter[str]) -> str:
     try:
         text.encode()
-        return TypeAdapter(User).validate_python(text)
+        return adapter.validate_python(text)
     except UnicodeEncodeError as error:
         raise argparse.ArgumentTypeError("must be UTF-8") from error
     except ValidationError as error:

@@ -11,21 +11,23 @@ import re
 import secrets
 import string
 from collections.abc import Iterable
+from functools import partial
 from hashlib import sha256
 from hmac import compare_digest
 from math import inf
 from typing import Annotated, Literal, NamedTuple
 from zlib import crc32
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from guidsvc.domain.caller import Caller, scopes_of
-from guidsvc.domain.record import Milliseconds, Time, User
+from guidsvc.domain.record import USER, Milliseconds, Time, User, check_text
 
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 ID_CHARACTERS, SECRET_CHARACTERS, CHECKSUM_CHARACTERS = 12, 43, 6
 USED_EVERY_MS = 3600 * 1000
 """Minimum interval between updates of a key's last use, in milliseconds."""
+MAX_NOTE_CHARACTERS = 200
 KEY_ID_PATTERN = f"^[0-9A-Za-z]{{{ID_CHARACTERS}}}$"
 EXAMPLE_ID = "4rGcVd0Xq2Lb"
 
@@ -35,13 +37,20 @@ _TEXT = re.compile(
 _Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 
 
+NOTE = USER | {"maxLength": MAX_NOTE_CHARACTERS}
+Note = Annotated[
+    str, Field(strict=True), AfterValidator(partial(check_text, most=MAX_NOTE_CHARACTERS)), WithJsonSchema(NOTE)
+]
+"""A text for the people who manage keys: what a key is for."""
+
+
 class ApiKey(BaseModel):
     """An API key as it is stored. Immutable; each change creates a key with a higher `version`.
 
     `digest` is the SHA-256 of its secret; `former` is that of the secret before the rotation, valid until
     `former_until`. `scopes` are separated by blanks. `created`, `used` and `former_until` are Unix milliseconds;
     `expire` is in Unix seconds, or None for never. `used` is the last use, accurate to one hour, or None if the key
-    was never used.
+    was never used. `note` is a free text, or None.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
@@ -57,6 +66,7 @@ class ApiKey(BaseModel):
     created: Milliseconds
     used: Milliseconds | None = None
     version: Annotated[int, Field(ge=1)] = 1
+    note: Note | None = None
 
     @property
     def caller(self) -> Caller:
@@ -75,10 +85,13 @@ class PresentedKey(NamedTuple):
     secret: str
 
 
-def generate(owner: str, scopes: Iterable[str], now: int, *, expire: int | None = None) -> tuple[ApiKey, str]:
+def generate(
+    owner: str, scopes: Iterable[str], now: int, *, expire: int | None = None, note: str | None = None
+) -> tuple[ApiKey, str]:
     """Generate a key; return the entity to store, and the key's text, which is never stored."""
     key_id, secret = _random(ID_CHARACTERS), _random(SECRET_CHARACTERS)
-    key = ApiKey(id=key_id, owner=owner, scopes=" ".join(scopes), digest=digest_of(secret), expire=expire, created=now)
+    names, digest = " ".join(scopes), digest_of(secret)
+    key = ApiKey(id=key_id, owner=owner, scopes=names, digest=digest, expire=expire, created=now, note=note)
     return key, format_key(key_id, secret)
 
 

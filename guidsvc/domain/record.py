@@ -62,15 +62,16 @@ def validation_error(code: str, message: str, **values: object) -> PydanticCusto
     return PydanticCustomError(code, message, values or None)
 
 
-def _check_user(value: str) -> str:
-    if not 1 <= len(value) <= MAX_USER_CHARACTERS:
+def check_text(value: str, most: int = MAX_USER_CHARACTERS) -> str:
+    """Return a text of 1 to `most` characters that is not blank and has no control characters; else ValueError."""
+    if not 1 <= len(value) <= most:
         raise validation_error(
-            "user_length", "must have 1 to {most} characters, not {length}", most=MAX_USER_CHARACTERS, length=len(value)
+            "text_length", "must have 1 to {most} characters, not {length}", most=most, length=len(value)
         )
     if value.isspace():
-        raise validation_error("user_blank", "must not be blank")
+        raise validation_error("text_blank", "must not be blank")
     if _CONTROLS.search(value):
-        raise validation_error("user_control", "must not contain control characters")
+        raise validation_error("text_control", "must not contain control characters")
     return value
 
 
@@ -157,7 +158,7 @@ METADATA: dict[str, Any] = {"type": "object", "additionalProperties": True}
 
 Guid = Annotated[str, Field(pattern=r"\A[0-9A-F]{32}\z")]
 Time = Annotated[int, Field(ge=0, le=MAX_TIME)]
-User = Annotated[str, Field(strict=True), AfterValidator(_check_user), WithJsonSchema(USER)]
+User = Annotated[str, Field(strict=True), AfterValidator(check_text), WithJsonSchema(USER)]
 State = Literal["live", "expired"]
 Milliseconds = Annotated[int, Field(ge=0)]
 

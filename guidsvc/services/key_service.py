@@ -1,4 +1,4 @@
-"""Administration of API keys: create, list, rotate, revoke and describe them.
+"""Administration of API keys: create, list, annotate, rotate, revoke and describe them.
 
 Every change is a compare-and-swap and is retried after a lost race, for example with an update of the last use. HTTP
 and the command line are unknown here; authentication by key is in `guidsvc.auth.authenticator`.
@@ -30,7 +30,7 @@ STRIDE = 500
 ATTEMPTS = 100
 """Maximum number of attempts of a change that loses its races, before it fails as unavailable."""
 
-KeyAction = Literal["key-create", "key-revoke", "key-rotate"]
+KeyAction = Literal["key-create", "key-revoke", "key-rotate", "key-update"]
 
 
 class KeyAudit(Protocol):
@@ -65,7 +65,9 @@ class KeyService:
         acting._caller = caller  # noqa: SLF001  # an instance of this class
         return acting
 
-    async def create(self, owner: str, scopes: Iterable[str], *, expire: int | None = None) -> Issued:
+    async def create(
+        self, owner: str, scopes: Iterable[str], *, expire: int | None = None, note: str | None = None
+    ) -> Issued:
         """Create a key for an owner, valid until `expire` in Unix seconds, or without end if None.
 
         Raise InvalidRequest if `expire` is in the past.
@@ -74,7 +76,7 @@ class KeyService:
         if expire is not None and expire * 1000 <= now:
             raise InvalidRequest(InvalidField("/expire", "is in the past; the key would never be valid"))
         for _ in range(ATTEMPTS):
-            issued = Issued(*api_key.generate(owner, chosen, now, expire=expire))
+            issued = Issued(*api_key.generate(owner, chosen, now, expire=expire, note=note))
             if await self._swap("key-create", None, issued.key):
                 return issued
         raise Contention(f"{ATTEMPTS} generated key ids were already in use; retry")
@@ -106,6 +108,12 @@ class KeyService:
         """Revoke a key and return it; a key that is revoked already is unchanged."""
         return await self._change(
             "key-revoke", key_id, lambda key: key if key.revoked else _with_changes(key, revoked=1)
+        )
+
+    async def set_note(self, key_id: str, note: str | None) -> ApiKey:
+        """Set the note of a key, valid or not, or remove it if None; return the key."""
+        return await self._change(
+            "key-update", key_id, lambda key: key if key.note == note else _with_changes(key, note=note)
         )
 
     async def rotate(self, key_id: str, *, overlap: int = OVERLAP_SECONDS) -> Issued:
@@ -140,6 +148,8 @@ class KeyService:
             "scopes": [scope for scope in SCOPES if scope in scopes],
             "created": str(key.created),
         }
+        if key.note is not None:
+            members["note"] = key.note
         times = {name: str(time) for name in ("used", "expire") if (time := getattr(key, name)) is not None}
         return members | times | {"state": self.state_of(key)}
 

@@ -47,6 +47,17 @@ async def test_key_is_stored_as_put_and_changed_by_version(kept: ApiKeyRepositor
     assert await kept.get(first.id) is None
 
 
+async def test_note_is_kept_and_can_be_removed(kept: ApiKeyRepository, clock: FakeClock) -> None:
+    first = drawn(clock, note="n" * 200)
+    second = first.model_copy(update={"note": None, "version": 2})
+
+    assert await kept.swap(None, first)
+    assert await kept.get(first.id) == first
+    assert await kept.swap(first, second)
+    assert await kept.get(first.id) == second
+    assert list(await kept.list("", 2)) == [second]
+
+
 async def test_one_of_fifty_racing_key_changes_wins(kept: ApiKeyRepository, clock: FakeClock) -> None:
     old = drawn(clock)
     await kept.swap(None, old)

@@ -501,16 +501,19 @@ async def test_key_changes_are_logged(serving: Serving, sqlite_url: str, clock: 
         at = made.headers["Location"]
         turned = await root.ask("POST", f"{at}/rotation", json={})
         for _ in range(2):
+            assert (await root.ask("PATCH", at, json={"note": "of Ann"})).status == 200
+        for _ in range(2):
             assert (await root.ask("DELETE", at)).status == 204
 
     lines = lines_of(path)
-    assert [line.pop("action") for line in lines] == ["key-create", "key-rotate", "key-revoke"]
+    assert [line.pop("action") for line in lines] == ["key-create", "key-rotate", "key-update", "key-revoke"]
     for line in lines:
         assert (line["key"], line["owner"], line["outcome"]) == (made.json["id"], "alice", "done")
         assert (line["caller"], line["caller_owner"]) == (f"key:{held.key.id}", "root")
     assert [line["request_id"] for line in lines[:2]] == [made.headers["X-Request-Id"], turned.headers["X-Request-Id"]]
     for text in (made.json["key"], turned.json["key"]):
         assert text.split("_")[2] not in path.read_text()
+    assert "of Ann" not in path.read_text()
 
 
 class Silent:

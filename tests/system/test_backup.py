@@ -16,6 +16,7 @@ from socket import AF_UNIX, socket
 import pymongo
 import pytest
 
+from guidsvc.domain import api_key as keys
 from guidsvc.errors import StartError
 from guidsvc.store import open_store
 from guidsvc.store.mongo.store import COLLECTION, FENCE, IDENTITY, KEYS, LEDGERS, RECEIPTS
@@ -25,6 +26,7 @@ from guidsvc.store.sqlite import schema as sqlite_schema
 from guidsvc.store.sqlite.backup import back_up, salvage
 from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
 from guidsvc.store.sqlite.store import path_of_url
+from guidsvc.store.sqlite.tables import KEYS as KEY_TABLE
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.backing_servers import ROOT, START_SECONDS, pdapt, service, wait_until
 from tests.support.factories import GUID, record
@@ -365,6 +367,22 @@ def test_unreadable_single_rows_are_rebuilt(tmp_path: Path, store: Path) -> None
         assert len(saved.execute("SELECT * FROM identity").fetchall()) == 1
         assert saved.execute("SELECT mode FROM fence").fetchall() == [("off",)]
         assert saved.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
+@pytest.mark.parametrize("version", range(4, len(MIGRATIONS) + 1))
+def test_store_of_an_older_version_is_salvaged(tmp_path: Path, version: int) -> None:
+    """Its tables have fewer columns than those of today."""
+    old, saved = tmp_path / "old.db", tmp_path / "saved.db"
+    key = keys.generate("alice", ["read"], 1)[0]
+    values = key.model_dump(exclude={"note"})
+    with closing(open_writer(old, MIGRATIONS[:version])) as writer:
+        names = ", ".join(values)
+        writer.execute(f"INSERT INTO keys ({names}) VALUES ({', '.join('?' * len(values))})", tuple(values.values()))
+    salvage(old, saved, overwrite=False)
+
+    with closing(open_writer(saved)) as reader:
+        row = reader.execute(KEY_TABLE.select, (key.id,)).fetchone()
+    assert KEY_TABLE.row(row) == key
 
 
 # A part of a store

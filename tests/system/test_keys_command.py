@@ -117,6 +117,16 @@ def test_table_has_a_row_for_each_key(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("empty_store")
+def test_note_of_a_key_is_listed_and_can_change(command: Command) -> None:
+    text = made(command("create", "--owner", "a", "--note", "the build server"))
+    assert command("list").stdout.splitlines()[1].endswith("  live   the build server")
+    for words, note in ((("laptop of Ann",), "laptop of Ann"), ((), None)):
+        done = command("note", id_of(text), *words)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert listed(command)[id_of(text)].get("note") == note
+
+
+@pytest.mark.usefixtures("empty_store")
 def test_revocation_is_idempotent_and_revoked_key_cannot_rotate(command: Command) -> None:
     text = made(command("create", "--owner", "a"))
     for _ in range(2):
@@ -134,6 +144,7 @@ def test_revocation_is_idempotent_and_revoked_key_cannot_rotate(command: Command
     [
         (("revoke", "0" * 12), "There is no key with the id 000000000000"),
         (("rotate", "0" * 12), "There is no key"),
+        (("note", "0" * 12, "text"), "There is no key"),
         (("revoke", "x"), "A key id is 12 letters and digits"),
         (("create", "--owner", "a", "--expires", "90"), "expire is in the past"),
         (("list", "--store-url", "sqlite:////nowhere/at/all"), "store_url: there is no store at /nowhere/at/all: "),
@@ -169,6 +180,8 @@ def test_impossible_command_is_rejected_in_one_line(command: Command, words: tup
         (("create", "--owner", "a", "--expires", "-1"), "--expires: "),
         (("create", "--owner", "a", "--expires", "253402300800"), "--expires: is too far in the future"),
         (("create", "--owner", "a", "--expires", "9999999d"), "--expires: is too far in the future"),
+        (("create", "--owner", "a", "--note", "n" * 201), "--note: must have 1 to 200 characters"),
+        (("note", "0" * 12, "a\nb"), "TEXT: must not contain control characters"),
         (("rotate", "0" * 12, "--overlap", "1h"), "--overlap: must be seconds"),
         (("rotate", "0" * 12, "--overlap", "2592001"), "--overlap: must be seconds"),
     ],
@@ -184,7 +197,8 @@ def test_invalid_arguments_are_a_usage_error(command: Command, words: tuple[str,
 def test_help_lists_every_command_and_flag(command: Command) -> None:
     whole = command("--help").stdout
     for name, flags in {
-        "create": ("--owner", "--scopes", "--expires", "--create", "--store-url"),
+        "create": ("--owner", "--scopes", "--expires", "--note", "--create", "--store-url"),
+        "note": ("ID", "TEXT", "--store-url"),
         "list": ("--json", "--store-url"),
         "revoke": ("ID", "--store-url"),
         "rotate": ("ID", "--overlap", "--store-url"),
@@ -208,7 +222,7 @@ def test_store_comes_from_the_settings(command: Command, tmp_path: Path) -> None
     assert command("list", GUIDSVC_STORE_ULR=first).stderr.startswith("pdapt.py: unknown setting GUIDSVC_STORE_ULR ")
 
 
-EVERY = [("create", "--owner", "a"), ("list",), ("revoke", "0" * 12), ("rotate", "0" * 12)]
+EVERY = [("create", "--owner", "a"), ("list",), ("note", "0" * 12), ("revoke", "0" * 12), ("rotate", "0" * 12)]
 """Each command, as it stands."""
 
 

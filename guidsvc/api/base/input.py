@@ -51,9 +51,9 @@ class InputHandler(AuthenticatedHandler):
         """Return the preconditions of the request."""
         return conditions.parse(self.request.headers)
 
-    def read_body(self, model: type[_Model]) -> _Model:
+    def read_body(self, model: type[_Model], media_types: tuple[str, ...] = (constants.JSON,)) -> _Model:
         """Return the JSON body as a model, for paths without a GUID."""
-        return body.read(str(self.request.method), self.request.headers, self.received, model, (constants.JSON,), None)
+        return body.read(str(self.request.method), self.request.headers, self.received, model, media_types, None)
 
     def check_type(self, *media_types: str) -> None:
         """Reject a body whose media type is not one of these."""

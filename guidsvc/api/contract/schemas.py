@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
-from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, SECRET_CHARACTERS, KeyState, format_key
+from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, NOTE, SECRET_CHARACTERS, KeyState, format_key
 from guidsvc.domain.caller import Scope
 from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation, CreateCommand, PatchCommand, PutCommand
 from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, GUID_PATTERN, METADATA, USER, State
@@ -82,6 +82,7 @@ class Key(BaseModel):
     owner: Annotated[str, WithJsonSchema(USER), Field(description="The owner whose records the key can access.")]
     scopes: Annotated[list[Scope], Field(min_length=1, description="What the key may do.")]
     created: Annotated[_Digits, Field(description="The time of creation, in Unix milliseconds.")]
+    note: Annotated[str, WithJsonSchema(NOTE)] = _perhaps("What the key is for. Absent if it has no note.")
     used: _Digits = _perhaps("The last use, accurate to one hour, in Unix milliseconds. Absent if it was never used.")
     expire: _Digits = _perhaps("The expiry, in Unix seconds. Absent if the key does not expire.")
     state: Annotated[KeyState, Field(description="Whether the key is valid, or why it is not.")]

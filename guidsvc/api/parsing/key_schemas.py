@@ -1,11 +1,11 @@
 """Models that validate the bodies and queries of requests about API keys."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from guidsvc.domain.api_key import KEY_ID_PATTERN, MAX_OVERLAP_SECONDS, OVERLAP_SECONDS
+from guidsvc.domain.api_key import KEY_ID_PATTERN, MAX_NOTE_CHARACTERS, MAX_OVERLAP_SECONDS, OVERLAP_SECONDS, Note
 from guidsvc.domain.caller import Scope
 from guidsvc.domain.commands import (
     DEFAULT_PAGE_SIZE,
@@ -27,6 +27,10 @@ def _parse_cursor(value: str) -> str:
 
 
 _Cursor = Annotated[str, BeforeValidator(_parse_cursor), WithJsonSchema({"type": "string", "pattern": KEY_ID_PATTERN})]
+
+
+def _no_default(schema: dict[str, Any]) -> None:
+    schema.pop("default")
 
 
 class KeysQuery(NoQuery):
@@ -55,7 +59,7 @@ class KeyCreation(BaseModel):
             "description": "The owner, scopes and expiry of the new key.",
             "examples": [
                 {"owner": EXAMPLE["user"], "scopes": ["read", "write"]},
-                {"owner": "operations", "scopes": ["admin"], "expire": EXAMPLE["expire"]},
+                {"owner": "operations", "scopes": ["admin"], "expire": EXAMPLE["expire"], "note": "laptop of Ann"},
             ],
         },
     )
@@ -68,6 +72,24 @@ class KeyCreation(BaseModel):
     expire: Annotated[Expire | None, BeforeValidator(refuse_null)] = optional_field(
         "The expiry, in Unix seconds. Without it, the key does not expire."
     )
+    note: Annotated[Note | None, BeforeValidator(refuse_null)] = optional_field(
+        f"What the key is for, in 1 to {MAX_NOTE_CHARACTERS} characters, without control characters."
+    )
+
+
+class KeyPatch(BaseModel):
+    """The body of a request to change a key: a JSON merge patch (RFC 7396)."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={
+            "description": "A JSON merge patch (RFC 7396) of a key.",
+            "examples": [{"note": "laptop of Ann"}, {"note": None}, {}],
+        },
+    )
+
+    note: Note | None = Field(default=None, description="The new note; null removes it.", json_schema_extra=_no_default)
 
 
 class Rotation(BaseModel):

@@ -11,13 +11,14 @@ from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import LINK, LOCATION, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.parsing.idempotency_key import reject_key
-from guidsvc.api.parsing.key_schemas import KeyCreation, KeysQuery, Rotation
+from guidsvc.api.parsing.key_schemas import KeyCreation, KeyPatch, KeysQuery, Rotation
 from guidsvc.api.parsing.query import link_to_next
 from guidsvc.api.resources.guid import BAD_BODY
 from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN
 from guidsvc.domain.caller import ADMIN
 from guidsvc.domain.commands import NoQuery
 from guidsvc.errors import Forbidden, InvalidRequest, KeyNotActive, NoSuchKey, OutcomeUnknown
+from guidsvc.http.constants import PATCHES
 from guidsvc.services.key_service import Issued, KeyService
 
 _LOCATION = LOCATION._replace(description="The path of the new key.", example=f"/keys/{EXAMPLE_ID}")
@@ -88,7 +89,9 @@ class KeysHandler(KeyServiceHandler):
         self.reject_idempotency_key()
         creation = self.read_body(KeyCreation)
         async with self.slot():
-            issued = await key_service.create(creation.owner, creation.scopes, expire=creation.expire)
+            issued = await key_service.create(
+                creation.owner, creation.scopes, expire=creation.expire, note=creation.note
+            )
         self.set_header("Location", f"/keys/{issued.key.id}")
         self.respond_issued(CREATED, issued)
 
@@ -126,6 +129,26 @@ class KeyHandler(OneKeyHandler):
         self.respond(OK, key_service.describe(key))
 
     head = get
+
+    @operation(
+        "patchKey",
+        "Change the note of an API key",
+        ResponseSpec(200, "The key, without its text.", schemas.Key),
+        query=NoQuery,
+        body=KeyPatch,
+        media_types=PATCHES,
+        problems=(NoSuchKey, *BAD_BODY, OutcomeUnknown),
+        required_scope=ADMIN,
+    )
+    async def patch(self, key_id: str) -> None:
+        """Set the note of a key, valid or not, or remove it with `null`. Nothing else of a key can be changed."""
+        key_service = self.key_service
+        self.read_query(NoQuery)
+        change = self.read_body(KeyPatch, PATCHES)
+        async with self.slot():
+            has_note = "note" in change.model_fields_set
+            key = await (key_service.set_note(key_id, change.note) if has_note else key_service.get(key_id))
+        self.respond(OK, key_service.describe(key))
 
     @operation(
         "revokeKey",

@@ -62,6 +62,8 @@ def document_of(model: Record | Receipt | ApiKey | QuotaLedger) -> dict[str, Any
     fields = model.model_dump()
     if "purge_at" in fields:
         fields["purge_at"] = DatetimeMS(fields["purge_at"] * 1000)
+    if isinstance(model, ApiKey) and model.note is None:
+        del fields["note"]  # version 0.1 rejects a document with an unknown field
     return {"_id": fields.pop(_NAMES[type(model)][0])} | fields
 
 

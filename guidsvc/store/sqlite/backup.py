@@ -52,9 +52,10 @@ def salvage(source: Path, target: Path, *, overwrite: bool) -> Copied:
             writer.execute("BEGIN IMMEDIATE")
             for table in TABLES:
                 writer.execute(f"DELETE FROM {table}")  # noqa: S608  # nosec B608  # a name of this file
+                columns = _columns(writer, table)
                 for row in _rows(connection, table):
-                    values = ", ".join("?" * len(row))
-                    writer.execute(f"INSERT OR IGNORE INTO {table} VALUES ({values})", row)  # noqa: S608  # nosec B608  # as above
+                    names, values = ", ".join(columns[: len(row)]), ", ".join("?" * len(row))  # an older file has fewer
+                    writer.execute(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({values})", row)  # noqa: S608  # nosec B608  # as above
             _restore_single_rows(writer)
             writer.execute("COMMIT")
             writer.execute("PRAGMA journal_mode = DELETE")
@@ -189,6 +190,10 @@ def _rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[object, 
         yield from _walk(connection, table, keys[0], order)
     for key in _indexed_keys(connection, table, keys[0]):
         yield from _until_damage(connection, f"SELECT * FROM {table} WHERE {keys[0]} = ?", (key,))  # noqa: S608  # nosec B608  # as above
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    return [str(row[1]) for row in connection.execute(f"PRAGMA table_info({table})")]
 
 
 def _walk(connection: sqlite3.Connection, table: str, key: str, order: str) -> Iterator[tuple[object, ...]]:

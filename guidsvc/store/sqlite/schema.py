@@ -78,8 +78,14 @@ MIGRATIONS = (
         room_until INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE keys ADD COLUMN note TEXT;
+    """,
 )
-"""Step n migrates a file from version n to n + 1. A released step must never change."""
+"""Step n migrates a file from version n to n + 1. A released step must never change.
+
+Columns are only added at the end of a table, which `salvage` depends on.
+"""
 
 BUSY_SECONDS = 2.0
 """How long a write waits for another process that writes the same file."""

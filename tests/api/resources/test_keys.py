@@ -24,6 +24,7 @@ pytestmark = pytest.mark.all_backends
 
 KEY = re.compile(r"gs_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}")
 ALICE = {"owner": "alice", "scopes": ["write", "read"]}
+JSON = {"Content-Type": "application/json"}
 UNKNOWN = "0" * keys.ID_CHARACTERS
 
 
@@ -102,6 +103,7 @@ async def test_keys_are_for_admins(admin: Admin) -> None:
         ("HEAD", "/keys"),
         ("POST", "/keys"),
         ("GET", f"/keys/{told['id']}"),
+        ("PATCH", f"/keys/{told['id']}"),
         ("DELETE", f"/keys/{told['id']}"),
         ("POST", f"/keys/{told['id']}/rotation"),
     ):
@@ -122,6 +124,7 @@ async def test_keys_are_unreachable_with_access_off(serving: Serving, combinatio
             ("GET", "/keys"),
             ("POST", "/keys"),
             ("GET", f"/keys/{UNKNOWN}"),
+            ("PATCH", f"/keys/{UNKNOWN}"),
             ("DELETE", f"/keys/{UNKNOWN}"),
             ("POST", f"/keys/{UNKNOWN}/rotation"),
         ):
@@ -174,6 +177,7 @@ async def test_invalid_list_query_is_reported(serving: Serving, clock: FakeClock
         (ALICE | {"expire": "soon"}, ["/expire"]),
         (ALICE | {"expire": 253402300800}, ["/expire"]),
         (ALICE | {"expire": 1}, ["/expire"]),
+        *((ALICE | {"note": note}, ["/note"]) for note in ("", " ", "n" * 201, "a\nb", "\x9f", None, 1)),
     ],
 )  # fmt: skip
 async def test_errors_of_a_new_key_are_reported_together(
@@ -238,11 +242,45 @@ async def test_overlap_is_an_hour_by_default_and_bounded(serving: Serving, clock
         assert key.former_until == clock() + OVERLAP_SECONDS * 1000
 
 
+async def test_note_is_shown_until_it_is_removed(admin: Admin) -> None:
+    """Through a rotation and a revocation; a key without one has no such member."""
+    told = await admin.create(note="n" * 200)
+    path = f"/keys/{told['id']}"
+    assert told["note"] == "n" * 200
+    assert "note" not in await admin.create()
+    assert (await admin.ask("POST", f"{path}/rotation", json={})).json["note"] == "n" * 200
+    for body, note in (
+        ({"note": "billing, nightly \u00e9"}, "billing, nightly \u00e9"),
+        ({}, "billing, nightly \u00e9"),
+    ):
+        for headers in ({}, {"Content-Type": "application/merge-patch+json"}):
+            reply = await admin.ask("PATCH", path, body=json.dumps(body).encode(), headers=JSON | headers)
+            assert (reply.status, reply.json["note"]) == (200, note)
+            check(reply.json, schema("/keys/{id}", "patch", 200))
+    assert (await admin.ask("DELETE", path)).status == 204
+    listed = (await admin.ask("GET", "/keys")).json["items"]
+    assert {item["id"]: item.get("note") for item in listed}[told["id"]] == "billing, nightly \u00e9"
+    for _ in range(2):
+        reply = await admin.ask("PATCH", path, json={"note": None})
+        assert (reply.status, "note" in reply.json, reply.json["state"]) == (200, False, "revoked")
+    assert "note" not in (await admin.ask("GET", path)).json
+
+
+async def test_invalid_change_of_a_key_is_rejected(admin: Admin) -> None:
+    told = await admin.create(note="kept")
+    path = f"/keys/{told['id']}"
+    for body, where in (({"note": "n" * 201}, "/note"), ({"note": ""}, "/note"), ({"owner": "bob"}, "/owner"),
+                        ({"scopes": ["admin"]}, "/scopes"), ({"note": ["n"]}, "/note")):  # fmt: skip
+        assert pointers(await admin.ask("PATCH", path, json=body)) == [where]
+    assert (await admin.ask("PATCH", path, body=b"{}", headers={"Content-Type": "text/plain"})).status == 415
+    assert (await admin.ask("GET", path)).json["note"] == "kept"
+
+
 async def test_unknown_key_is_not_found(admin: Admin) -> None:
     """However its id is written; a whole key is not repeated."""
     for name in (UNKNOWN, "x", "%00", "%FF", f"{UNKNOWN}%0A", admin.held.text):
-        for method, path in (("GET", ""), ("HEAD", ""), ("DELETE", ""), ("POST", "/rotation")):
-            body: object = {} if method == "POST" else None
+        for method, path in (("GET", ""), ("HEAD", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/rotation")):
+            body: object = {} if method in {"PATCH", "POST"} else None
             reply = await admin.ask(method, f"/keys/{name}{path}", json=body)
             assert reply.status == 404
             if method != "HEAD":
@@ -255,7 +293,7 @@ async def test_unknown_key_is_not_found(admin: Admin) -> None:
 async def test_unsupported_methods_are_rejected(admin: Admin) -> None:
     for path, allowed in (
         ("/keys", "GET, HEAD, POST, OPTIONS"),
-        (f"/keys/{UNKNOWN}", "GET, HEAD, DELETE, OPTIONS"),
+        (f"/keys/{UNKNOWN}", "GET, HEAD, PATCH, DELETE, OPTIONS"),
         (f"/keys/{UNKNOWN}/rotation", "POST, OPTIONS"),
     ):
         assert (await admin.ask("PUT", path, json={})).headers["Allow"] == allowed

@@ -70,6 +70,7 @@ ROWS: Mapping[str, Row] = {
     "optionsKeys": OPTIONS,
     "getKey": Row("admin", 200, 403),
     "headKey": Row("admin", 200, 403),
+    "patchKey": Row("admin", 200, 403, {"note": "n"}),
     "revokeKey": Row("admin", 204, 403),
     "optionsKey": OPTIONS,
     "createRotation": Row("admin", 200, 403, {}),

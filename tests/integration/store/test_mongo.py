@@ -21,6 +21,7 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
+from guidsvc.domain import api_key as keys
 from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
@@ -278,6 +279,14 @@ async def test_store_name_changes_after_exclusive_use(mongo_url: str) -> None:
     assert names[0] == names[1]
     assert names[2] == names[3]
     assert len(set(names)) == 2
+
+
+def test_document_of_a_key_without_note_is_that_of_version_0_1(clock: FakeClock) -> None:
+    """A process of that version, which still runs during an upgrade, rejects a document with an unknown field."""
+    key, _ = keys.generate("alice", ["read"], clock())
+
+    assert "note" not in document_of(key)
+    assert document_of(key.model_copy(update={"note": "n"}))["note"] == "n"
 
 
 async def test_purge_at_is_a_date_for_the_ttl_index(store: MongoStore, mongo_url: str, clock: FakeClock) -> None:

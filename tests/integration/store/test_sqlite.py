@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from guidsvc.domain import api_key as keys
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.store.cache_fence import Mode
@@ -626,6 +627,24 @@ def test_file_of_first_schema_is_migrated_with_its_records(path: Path, clock: Fa
 
     with closing(open_writer(path)) as writer:
         assert writer.execute("SELECT guid FROM records INDEXED BY records_user WHERE user = ?", (old.user,)).fetchone()
+
+
+async def test_keys_without_note_are_migrated(path: Path, clock: FakeClock) -> None:
+    """A file of the version before notes; and what an older process still writes to the newer file."""
+    old, _ = keys.generate("alice", ["read"], clock())
+    values = old.model_dump(exclude={"note"})
+    insert = f"INSERT INTO keys ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
+    with closing(open_writer(path, MIGRATIONS[:5])) as writer:
+        writer.execute(insert, tuple(values.values()))
+
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        assert await store.api_keys.get(old.id) == old
+        noted = old.model_copy(update={"note": "n", "version": 2})
+        assert await store.api_keys.swap(old, noted)
+        with closing(sqlite3.connect(path)) as older:
+            older.execute(insert, tuple((values | {"id": "0" * 12}).values()))
+            older.commit()
+        assert [key.note for key in await store.api_keys.list("", 5)] == [None, "n"]
 
 
 async def test_write_reported_as_failed_changed_nothing(tmp_path: Path, clock: FakeClock) -> None:
