@@ -16,7 +16,8 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from bench.running import Running, ask, service, stopwatch
-from guidsvc.domain.commands import DEFAULT_PAGE_SIZE, render_cursor
+from guidsvc.domain.commands import DEFAULT_PAGE_SIZE
+from guidsvc.domain.list_parameters import Position, render_cursor
 
 NDJSON = "application/x-ndjson"
 FAR = 10_000
@@ -87,7 +88,7 @@ def take_out(running: Running, copy: IO[bytes]) -> float:
 def print_pages(running: Running, records: int) -> None:
     """Compare the first page with a far one, in turns; and tell what a total costs."""
     place = min(FAR * DEFAULT_PAGE_SIZE, records - DEFAULT_PAGE_SIZE) - 1
-    far = render_cursor(sorted(map(name, range(records)))[place])
+    far = render_cursor(Position(sorted(map(name, range(records)))[place]))
     connection = running.connect()
     paths = {
         "page 1": "/guid",

@@ -10,7 +10,7 @@ import sys
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar, overload
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError, from_json, to_json
 
 from guidsvc.errors import InvalidGuid
@@ -33,6 +33,7 @@ EXAMPLE_GUID = "9094E4C980C74043A4B586B420E69DDF"
 EXAMPLE: dict[str, Any] = {"expire": "4102444800", "user": "Cylance, Inc."}
 
 _GUID = re.compile(r"[0-9A-F]{32}")
+DIGITS = re.compile(r"[0-9]+")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -60,6 +61,16 @@ def _mismatch(text: str) -> str:
 def validation_error(code: str, message: str, **values: object) -> PydanticCustomError:
     """Make the error that a validator raises: a code, and a message template with its values."""
     return PydanticCustomError(code, message, values or None)
+
+
+def _parse_expire(value: object) -> int:
+    """Parse an expiry: a string of ASCII digits or an integer. `Time` checks the range."""
+    if isinstance(value, str) and DIGITS.fullmatch(value):
+        # Leading zeros have no meaning. 13 digits are out of range already, and int() is slow on long strings.
+        return int(value.lstrip("0")[:13] or "0")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise validation_error("expire_type", "must be Unix time in seconds, as a string of digits or an integer")
 
 
 def check_text(value: str, most: int = MAX_USER_CHARACTERS) -> str:
@@ -158,6 +169,10 @@ METADATA: dict[str, Any] = {"type": "object", "additionalProperties": True}
 
 Guid = Annotated[str, Field(pattern=r"\A[0-9A-F]{32}\z")]
 Time = Annotated[int, Field(ge=0, le=MAX_TIME)]
+_TIME_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "string", "pattern": TIME_PATTERN}, {"type": "integer", "minimum": 0, "maximum": MAX_TIME}]
+}
+Expire = Annotated[Time, BeforeValidator(_parse_expire), WithJsonSchema(_TIME_SCHEMA)]
 User = Annotated[str, Field(strict=True), AfterValidator(check_text), WithJsonSchema(USER)]
 State = Literal["live", "expired"]
 Milliseconds = Annotated[int, Field(ge=0)]

@@ -241,6 +241,10 @@ class GuidService:
         """Yield the records that a query selects, in parts of PART_BYTES, up to its limit, if any."""
         return self._listing.walk(query, self._caller, queue_name)
 
+    def is_restricted(self, query: ListQuery) -> bool:
+        """Whether a list holds the records of one owner or user only, so that it cannot be streamed by expiry."""
+        return self._listing.is_restricted(query, self._caller)
+
     async def count(self, query: ListQuery, queue_name: str | None = None) -> int:
         """Count the records that a query selects."""
         return await self._listing.count(query, self._caller, queue_name)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from guidsvc.domain.caller import Caller
 from guidsvc.domain.commands import ListQuery
+from guidsvc.domain.list_parameters import Position
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection, selection
 from guidsvc.runtime.clock import Clock
@@ -24,15 +25,15 @@ PAGES = 16
 PART_BYTES, PART_PROBE = 64 * 1024, 16
 """The same for one part of a walk."""
 
-Find = Callable[[str, int], Awaitable[Sequence[Record]]]
-"""Returns the first records after a GUID, up to a limit; fewer only at the end of the selection."""
+Find = Callable[[Position, int], Awaitable[Sequence[Record]]]
+"""Returns the first records after a position, up to a limit; fewer only at the end of the selection."""
 
 
 class Page(NamedTuple):
-    """A page of a list, ordered by GUID, and the GUID after which the next page starts; None on the last page."""
+    """A page of a list, and the position at which the next page starts; None on the last page."""
 
     records: Sequence[Record]
-    next: str | None
+    next: Position | None
 
 
 class RecordListing:
@@ -57,7 +58,7 @@ class RecordListing:
                 for record in part:
                     size += size_of(record)
                     if page and (size > PAGE_BYTES or len(page) == query.page):
-                        return Page(self._selected(query, caller, page), page[-1].guid)
+                        return Page(self._selected(query, caller, page), Position.after(page[-1], query.sort))
                     page.append(record)
         return Page(self._selected(query, caller, page), None)
 
@@ -88,14 +89,23 @@ class RecordListing:
     ) -> AsyncGenerator[Sequence[Record]]:
         """Yield the records that a query selects, in portions."""
 
-        def find(after: str, count: int) -> Awaitable[Sequence[Record]]:
-            return self._records.find(self._selection(query, caller, queue_name), after, count)
+        def find(after: Position, count: int) -> Awaitable[Sequence[Record]]:
+            wanted = self._selection(query, caller, queue_name)
+            if after.expire is None:
+                return self._records.find(wanted, after.guid, count)
+            return self._records.find_by_expire(wanted, after, count)
 
-        return portions(find, query.cursor or "", limit, most_bytes=most_bytes, probe=probe)
+        start = query.cursor or Position.start(query.sort)
+        return portions(find, start, limit, most_bytes=most_bytes, probe=probe)
 
     def _selected(self, query: ListQuery, caller: Caller, found: Sequence[Record]) -> Sequence[Record]:
         """Return the records that still match: some may have expired since they were read."""
         return list(filter(self._selection(query, caller).holds, found))
+
+    def is_restricted(self, query: ListQuery, caller: Caller) -> bool:
+        """Whether a list holds the records of one owner or user only: in order of expiry, each page costs a count."""
+        wanted = self._selection(query, caller)
+        return wanted.owner is not None or wanted.user is not None
 
     def _selection(self, query: ListQuery, caller: Caller, queue_name: str | None = None) -> Selection:
         """Return the filter of a query as of now. Admins may select any owner or all; others only their own."""
@@ -113,9 +123,9 @@ def size_of(record: Record) -> int:
 
 
 async def portions(
-    find: Find, after: str, limit: int, *, most_bytes: int, probe: int
+    find: Find, after: Position, limit: int, *, most_bytes: int, probe: int
 ) -> AsyncGenerator[Sequence[Record]]:
-    """Yield the records after a GUID, at most `limit`, in portions of at most about `most_bytes`, or one record.
+    """Yield the records after a position, at most `limit`, in portions of at most about `most_bytes`, or one record.
 
     The first read has `probe` records; later ones adapt to the size of the previous portion. Records that do not fit
     are read again for the next portion, so that nothing is held while the consumer works on one.
@@ -127,7 +137,7 @@ async def portions(
         is_last = len(part) == len(found) < asked
         if not part:
             return
-        after, limit = part[-1].guid, limit - len(part)
+        after, limit = Position.after(part[-1], after.order), limit - len(part)
         asked = 0 if is_last else min(limit, STRIDE, max(1, most_bytes * len(part) // size))
         handover = [part]
         del found, part

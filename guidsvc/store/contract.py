@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Protocol, TypeVar
 
 from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.list_parameters import Position
 from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
@@ -66,6 +67,13 @@ class RecordRepository(Repository[Record], Protocol):
         """Return the first `limit` records of a selection whose GUID is greater than `after`, in GUID order.
 
         A shorter page means that no more records match. A record written during the search is found in either state.
+        """
+
+    async def find_by_expire(self, selection: Selection, after: Position, limit: int) -> Sequence[Record]:
+        """Return the first `limit` records of a selection after a position, ordered by expiry, then GUID.
+
+        A shorter page means that no more records match. The cost of a page does not depend on its position. For one
+        owner or user it is at most that of a count.
         """
 
     async def count(self, selection: Selection) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from guidsvc.domain.list_parameters import Position
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.store.contract import RecordRepository, WouldBlock
@@ -30,6 +31,9 @@ class DelegatingRecords:
 
     async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
         return await self._records.find(selection, after, limit)
+
+    async def find_by_expire(self, selection: Selection, after: Position, limit: int) -> Sequence[Record]:
+        return await self._records.find_by_expire(selection, after, limit)
 
     async def count(self, selection: Selection) -> int:
         return await self._records.count(selection)

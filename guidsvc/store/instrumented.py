@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Generic
 
 from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.list_parameters import Position
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
@@ -147,6 +148,10 @@ class InstrumentedRecords(DelegatingRecords):
     async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
         with _Operation(self._meter, "find"):
             return await self._records.find(selection, after, limit)
+
+    async def find_by_expire(self, selection: Selection, after: Position, limit: int) -> Sequence[Record]:
+        with _Operation(self._meter, "find"):
+            return await self._records.find_by_expire(selection, after, limit)
 
     async def count(self, selection: Selection) -> int:
         with _Operation(self._meter, "count"):

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from guidsvc.cache import open_cache
+from guidsvc.domain.list_parameters import Position
 from guidsvc.domain.record import MAX_TIME, Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import Overloaded
@@ -254,6 +255,28 @@ async def test_find_continues_after_any_guid_up_to_its_limit(
         expected = [each for each in everything if each.guid > after]
         for limit in (1, 3, 100):
             assert list(await store.find(selection, after, limit)) == expected[:limit]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS, ids=str)
+async def test_pages_by_expiry_hold_the_selection_in_order(
+    store: RecordRepository, clock: FakeClock, selection: Selection
+) -> None:
+    """From the start, and page by page; those that expire at once are sorted by GUID."""
+    filled = await fill(store, clock)
+    tied = [
+        each.model_copy(update={"expire": FIRST + (each.expire - FIRST) // 4, "version": each.version + 1})
+        for each in filled
+    ]
+    assert all(await asyncio.gather(*map(store.swap, filled, tied)))
+    expected = sorted(filter(selection.holds, tied), key=lambda each: (each.expire, each.guid))
+
+    assert list(await store.find_by_expire(selection, Position("", 0), 100)) == expected
+    for limit in (1, 7):
+        found, after = list[Record](), Position("", 0)
+        while page := await store.find_by_expire(selection, after, limit):
+            found += page
+            after = Position(page[-1].guid, page[-1].expire)
+        assert found == expected
 
 
 async def test_linearizable_read_shows_every_write(store: RecordRepository, clock: FakeClock) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from guidsvc.domain.list_parameters import Position
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.store.cache_fence import NEW, Fence, FenceReading
@@ -58,6 +59,9 @@ class GatedStore:
         return True
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
+        return []
+
+    async def find_by_expire(self, selection: Selection, after: Position, limit: int) -> list[Record]:
         return []
 
     async def count(self, selection: Selection) -> int:

@@ -10,13 +10,12 @@ from guidsvc.domain.caller import Scope
 from guidsvc.domain.commands import (
     DEFAULT_PAGE_SIZE,
     MAX_PAGE_SIZE,
-    Expire,
     Limit,
     NoQuery,
     optional_field,
     refuse_null,
 )
-from guidsvc.domain.record import EXAMPLE, User, validation_error
+from guidsvc.domain.record import EXAMPLE, Expire, User, validation_error
 
 
 def _parse_cursor(value: str) -> str:

@@ -21,8 +21,9 @@ from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.parsing.query import link_to_next
 from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_WRITES, RecordHandler
 from guidsvc.domain.caller import ADMIN, READ, WRITE
-from guidsvc.domain.commands import CreateCommand, ListQuery, RecordQuery, render_cursor
-from guidsvc.errors import InvalidRequest, QuotaExceeded
+from guidsvc.domain.commands import CreateCommand, ListQuery, RecordQuery
+from guidsvc.domain.list_parameters import render_cursor
+from guidsvc.errors import InvalidField, InvalidRequest, QuotaExceeded
 from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred
 from guidsvc.http.response import Response
@@ -61,15 +62,18 @@ class GuidsHandler(RecordHandler):
     async def get(self) -> None:
         """Return a page of the records that match the query, or all of them as a stream of lines.
 
-        Records are sorted by GUID. Following `next` from page to page returns each record that exists throughout
-        exactly once. Only admins may filter by owner.
+        Records are sorted by GUID, or with `sort=expire` by expiry, soonest first. Following `next` from page to page
+        returns each record that exists throughout exactly once; in order of expiry, unless its expiry changes
+        meanwhile. Only admins may name another owner.
         """
         query = self.read_view(ListQuery)
-        if query.owner is not None:
+        if query.owner not in {None, self.caller.owner}:
             self.require_scope(ADMIN)
+        _check_cursor(query)
         self.set_header("Cache-Control", "private, no-cache")
         self.vary("Accept, Prefer")
         if preferred(self.request.headers.get("Accept"), (constants.JSON, constants.NDJSON)) == constants.NDJSON:
+            self._check_stream(query)
             self.set_header("Content-Type", constants.NDJSON)
             await self.stream(self._stream_lines(query))
         else:
@@ -97,6 +101,15 @@ class GuidsHandler(RecordHandler):
         """Create a record under a GUID that the service generates, like POST."""
         await self.post()
 
+    def _check_stream(self, query: ListQuery) -> None:
+        """Reject a stream by expiry for one owner or user: each part of it would take as long as a count."""
+        if query.sort == "expire" and self.service.is_restricted(query):
+            detail = (
+                "cannot be `expire` in a stream of the records of one owner or user; read pages (Accept: "
+                "application/json), or leave `sort` out and sort the lines"
+            )
+            raise InvalidRequest(InvalidField("", detail, parameter="sort"))
+
     async def _page(self, query: ListQuery) -> bytes:
         page = await self.service.find(query, self.queue_name)
         cursor = None if page.next is None else render_cursor(page.next)
@@ -118,3 +131,10 @@ class GuidsHandler(RecordHandler):
             handover = [part]
             del part
             yield handover.pop()
+
+
+def _check_cursor(query: ListQuery) -> None:
+    """Reject a cursor of a list in another order."""
+    if query.cursor is not None and query.cursor.order != query.sort:
+        detail = f"is of a list with sort={query.cursor.order}; send the same parameters as for the first page"
+        raise InvalidRequest(InvalidField("", detail, parameter="cursor"))

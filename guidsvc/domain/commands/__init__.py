@@ -11,7 +11,7 @@ from guidsvc.domain.commands.bodies import (
     PatchCommand,
     PutCommand,
 )
-from guidsvc.domain.commands.fields import Expire, optional_field, refuse_null
+from guidsvc.domain.commands.fields import optional_field, refuse_null
 from guidsvc.domain.commands.queries import (
     DEFAULT_PAGE_SIZE,
     MAX_PAGE_SIZE,
@@ -20,7 +20,6 @@ from guidsvc.domain.commands.queries import (
     ListQuery,
     NoQuery,
     RecordQuery,
-    render_cursor,
 )
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "BatchOperation",
     "BatchQuery",
     "CreateCommand",
-    "Expire",
     "Limit",
     "ListQuery",
     "NoQuery",
@@ -40,5 +38,4 @@ __all__ = [
     "RecordQuery",
     "optional_field",
     "refuse_null",
-    "render_cursor",
 ]

@@ -18,12 +18,13 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from guidsvc.domain.commands.fields import Expire, forget_default, optional_field, refuse_null
+from guidsvc.domain.commands.fields import forget_default, optional_field, refuse_null
 from guidsvc.domain.record import (
     EXAMPLE,
     EXAMPLE_GUID,
     GUID_PATTERN,
     METADATA,
+    Expire,
     User,
     parse_guid,
     render_metadata,

@@ -1,23 +1,10 @@
 """The fields of commands and queries, and how they are validated and described in the API."""
 
-import re
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import Field
 
-from guidsvc.domain.record import MAX_TIME, TIME_PATTERN, Time, validation_error
-
-DIGITS = re.compile(r"[0-9]+")
-
-
-def _parse_expire(value: object) -> int:
-    """Parse an expiry: a string of ASCII digits or an integer. `Time` checks the range."""
-    if isinstance(value, str) and DIGITS.fullmatch(value):
-        # Leading zeros have no meaning. 13 digits are out of range already, and int() is slow on long strings.
-        return int(value.lstrip("0")[:13] or "0")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise validation_error("expire_type", "must be Unix time in seconds, as a string of digits or an integer")
+from guidsvc.domain.record import validation_error
 
 
 def refuse_null(value: object) -> object:
@@ -41,9 +28,3 @@ def _forget_none(schema: dict[str, Any]) -> None:
     forget_default(schema)
     kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
     schema.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
-
-
-_TIME_SCHEMA: dict[str, Any] = {
-    "anyOf": [{"type": "string", "pattern": TIME_PATTERN}, {"type": "integer", "minimum": 0, "maximum": MAX_TIME}]
-}
-Expire = Annotated[Time, BeforeValidator(_parse_expire), WithJsonSchema(_TIME_SCHEMA)]

@@ -1,19 +1,15 @@
-"""Queries: models that validate query strings, and the pages and cursors of lists."""
+"""Queries: models that validate query strings."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from guidsvc.domain.commands.fields import DIGITS, Expire, optional_field
-from guidsvc.domain.record import GUID_CHARACTERS, MAX_USER_CHARACTERS, User, validation_error
+from guidsvc.domain.commands.fields import optional_field
+from guidsvc.domain.list_parameters import BOUND_FORMS, Bound, Cursor, Order
+from guidsvc.domain.record import DIGITS, MAX_USER_CHARACTERS, User, validation_error
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
 """Records on a page of a list: default and maximum."""
-
-
-_CURSOR_PATTERN = "^A[Q-Za-f][A-Za-z0-9_-]{20}[AEIMQUYcgkosw048]$"  # 17 bytes in Base64, the first of which is:
-_CURSOR_FORM = b"\x01"  # version of the cursor format
 
 
 def _parse_limit(value: str) -> int:
@@ -23,25 +19,8 @@ def _parse_limit(value: str) -> int:
     return int(value.lstrip("0")[:13])
 
 
-def render_cursor(guid: str) -> str:
-    """Return the cursor that continues a list after this GUID."""
-    return urlsafe_b64encode(_CURSOR_FORM + bytes.fromhex(guid)).decode().rstrip("=")
-
-
-def _parse_cursor(value: str) -> str:
-    """Return the GUID after which the list continues."""
-    try:
-        guid = urlsafe_b64decode(value + "==")[len(_CURSOR_FORM) :].hex().upper()
-    except ValueError:
-        guid = ""
-    if len(guid) != GUID_CHARACTERS or render_cursor(guid) != value:
-        raise validation_error("cursor_form", "is an invalid cursor; use `next` of a previous page unchanged")
-    return guid
-
-
 Owner = Annotated[str, Field(max_length=MAX_USER_CHARACTERS)]
 Limit = Annotated[int, BeforeValidator(_parse_limit), WithJsonSchema({"type": "integer", "minimum": 1})]
-Cursor = Annotated[str, BeforeValidator(_parse_cursor), WithJsonSchema({"type": "string", "pattern": _CURSOR_PATTERN})]
 
 
 class NoQuery(BaseModel):
@@ -59,15 +38,21 @@ class RecordQuery(NoQuery):
 
 
 class ListQuery(RecordQuery):
-    """The query of a list: filters, view, start and page size. Times are Unix seconds."""
+    """The query of a list: filters, order, view, start and page size."""
 
     user: User | None = optional_field("Only records of exactly this user.")
     owner: Owner | None = optional_field(
-        "Only records of this owner, or, if empty, those that were created without access control. For admins only."
+        "Only records of this owner, or, if empty, those that were created without access control. Only admins may "
+        "name another owner than their own."
     )
     state: Literal["live", "expired", "all"] = Field("live", description="Only records in this state.")
-    expires_before: Expire | None = optional_field("Only records that expire before this Unix time, in seconds.")
-    expires_after: Expire | None = optional_field("Only records that expire after this Unix time, in seconds.")
+    expires_before: Bound | None = optional_field(f"Only records that expire before this time: {BOUND_FORMS}.")
+    expires_after: Bound | None = optional_field("Only records that expire after this time, in the same forms.")
+    sort: Order = Field(
+        default="guid",
+        description="The order: by GUID, or by expiry, soonest first, and then by GUID. A stream for one owner or user "
+        "is always sorted by GUID.",
+    )
     limit: Limit | None = optional_field(
         f"The number of records on a page: {DEFAULT_PAGE_SIZE} by default, at most {MAX_PAGE_SIZE}. A page ends early "
         "when its records reach about 1 MiB. In a stream, the maximum number of lines."

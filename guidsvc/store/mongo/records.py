@@ -14,6 +14,7 @@ import pymongo
 from pymongo import IndexModel
 from pymongo.errors import BulkWriteError
 
+from guidsvc.domain.list_parameters import Position
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
@@ -31,6 +32,7 @@ from guidsvc.store.mongo.documents import (
     no_later_than,
     same_as,
 )
+from guidsvc.store.mongo.expiry_search import ExpirySearch
 from guidsvc.store.mongo.failures import read_failures, write_failures
 from guidsvc.store.mongo.fence import MongoFence
 from guidsvc.store.mongo.repository import Collection, linearizable, purge, replace_one
@@ -50,7 +52,7 @@ FEW = 5_000
 
 _REFUSALS = {11000, *LATE}
 """Codes that reject a creation: the GUID already exists (DuplicateKey), or it is too late."""
-_BY_KEY, _BY_USER, _BY_OWNER, _BY_BOTH, _BY_EXPIRE = "_id_", "user_key", "owner_key", "owner_user_key", "expire"
+_BY_KEY, _BY_USER, _BY_OWNER, _BY_BOTH, _BY_EXPIRE = "_id_", "user_key", "owner_key", "owner_user_key", "expire_key"
 _BY = {(False, False): _BY_KEY, (False, True): _BY_USER, (True, False): _BY_OWNER, (True, True): _BY_BOTH}
 """The index with the keys in order, by whether the selection names an owner, and a user."""
 INDEXES = [
@@ -58,7 +60,7 @@ INDEXES = [
     IndexModel([("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_USER),
     IndexModel([("owner", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_OWNER),
     IndexModel([("owner", 1), ("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_BOTH),
-    IndexModel([("expire", 1), ("purge_at", 1)], name=_BY_EXPIRE),
+    IndexModel([("expire", 1), ("_id", 1), ("purge_at", 1)], name=_BY_EXPIRE),
 ]
 
 
@@ -144,6 +146,15 @@ class MongoRecords:
             return await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
 
         with read_failures():
+            documents = await self._bulkheads.finds.run_in_turn(selection.turn, page)
+        return [model_of(Record, document) for document in documents]
+
+    async def find_by_expire(self, selection: Selection, after: Position, limit: int) -> list[Record]:
+        by_key = _by_key(selection)
+        own_index = None if by_key == _BY_KEY else by_key
+        search = ExpirySearch(self._collection, selection, index=_BY_EXPIRE, own_index=own_index)
+        with read_failures():
+            page = partial(search.page, after, limit)
             documents = await self._bulkheads.finds.run_in_turn(selection.turn, page)
         return [model_of(Record, document) for document in documents]
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Generic
 
 from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.list_parameters import Position
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
@@ -65,6 +66,12 @@ class SqliteRecords:
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         with self._engine.failures():
             return await self._engine.finder.find(
+                selection, after, limit, lambda row: row_of(RECORDS, str(row[0]), row)
+            )
+
+    async def find_by_expire(self, selection: Selection, after: Position, limit: int) -> list[Record]:
+        with self._engine.failures():
+            return await self._engine.finder.find_by_expire(
                 selection, after, limit, lambda row: row_of(RECORDS, str(row[0]), row)
             )
 

@@ -81,6 +81,10 @@ MIGRATIONS = (
     """
     ALTER TABLE keys ADD COLUMN note TEXT;
     """,
+    """
+    DROP INDEX records_expire;
+    CREATE INDEX records_expire ON records (expire, guid, purge_at);
+    """,
 )
 """Step n migrates a file from version n to n + 1. A released step must never change.
 

@@ -10,6 +10,10 @@ first way is tried before counting:
             else by the primary key
 
 In each case the cost does not depend on the position in the list.
+
+A page in order of expiry is read from the index on the expiry. If the selection names an owner or a user, few entries
+of that index may match. Then only the next entries are tried (near). After that, the keys of the page are selected from
+the index on the owner or user, which is as long as a count.
 """
 
 import asyncio
@@ -22,8 +26,9 @@ from typing import TypeVar
 
 from pydantic_core import to_json
 
+from guidsvc.domain.list_parameters import Position
 from guidsvc.domain.receipt import ReceiptUsage
-from guidsvc.domain.record import Record
+from guidsvc.domain.record import MAX_TIME, Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import StoreUnavailable
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
@@ -42,7 +47,8 @@ FEW = 5_000
 NEAR = 500
 """Number of rows scanned in key order before the matches are counted."""
 
-_WHERE = "guid > :after AND expire >= :expire_from AND expire < :expire_before AND purge_at > :kept_at"
+_WHERE = "guid > :after AND expire >= :expire_from AND expire < :expire_before"
+_KEPT = "AND purge_at > :kept_at"
 _WITHOUT = "AND guid NOT IN (SELECT value FROM json_each(:without))"
 _PAGE = "ORDER BY guid LIMIT :limit"
 _PROBE = """
@@ -51,6 +57,9 @@ _PROBE = """
         WHERE expire >= :expire_from AND expire < :expire_before LIMIT :few
     )
 """
+_BY_EXPIRE, _EXPIRE_PAGE = "INDEXED BY records_expire", "ORDER BY expire, guid LIMIT :limit"
+_AFTER_EXPIRE = "(expire, guid) > (:after_expire, :after) AND expire < :expire_before"
+_EXPIRE_ENTRIES = f"SELECT expire, guid FROM records {_BY_EXPIRE} WHERE {_AFTER_EXPIRE} ORDER BY expire, guid"  # noqa: S608  # nosec B608  # our own names
 _Found = TypeVar("_Found")
 
 
@@ -98,6 +107,18 @@ class Finder:
                 # The damage may affect only an index used as a short cut: in key order the page may be whole.
                 rows = connection.execute(statement(selection, few=False), values).fetchall()
             return [make(row) for row in rows]
+
+        return await self._run(work, selection.turn)
+
+    async def find_by_expire(
+        self, selection: Selection, after: Position, limit: int, make: Callable[[tuple[object, ...]], Record]
+    ) -> list[Record]:
+        """Return the records of a page in order of expiry. `make` converts the rows, also in the thread."""
+        place = max((after.expire or 0, after.guid), (selection.expire_from, ""))
+        values = values_of(selection, place[1]) | {"after_expire": place[0], "limit": limit, "near": self._near}
+
+        def work(connection: sqlite3.Connection) -> list[Record]:
+            return [make(row) for row in _page_by_expire(connection, selection, values)]
 
         return await self._run(work, selection.turn)
 
@@ -201,6 +222,19 @@ def _near(
     return rows if len(rows) == values["limit"] else None
 
 
+def _page_by_expire(
+    connection: sqlite3.Connection, selection: Selection, values: dict[str, object]
+) -> list[tuple[object, ...]]:
+    if _index(selection) is None:
+        return connection.execute(expire_statement(selection), values).fetchall()
+    end = connection.execute(f"{_EXPIRE_ENTRIES} LIMIT 1 OFFSET :near", values).fetchone() or (MAX_TIME + 1, "")
+    near = connection.execute(expire_statement(selection, end=True), values | {"end_expire": end[0], "end": end[1]})
+    rows = near.fetchall()
+    if end[0] > MAX_TIME or len(rows) == values["limit"]:
+        return rows
+    return connection.execute(top_statement(selection), values).fetchall()
+
+
 def values_of(selection: Selection, after: str) -> dict[str, object]:
     """Return the statement parameters of a selection."""
     return vars(selection) | {"after": after, "without": to_json(sorted(selection.excluding)).decode()}
@@ -222,6 +256,20 @@ def statement(selection: Selection, *, few: bool, end: bool = False) -> str:
     return f"SELECT {', '.join(RECORDS.columns)} FROM records {index} WHERE {where} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
 
 
+def expire_statement(selection: Selection, *, end: bool = False) -> str:
+    """Return the statement that reads a page in order of expiry; `end` bounds it at an expiry and key."""
+    where = f"{_owner_condition(selection)}{_AFTER_EXPIRE} {_kept(selection)}"
+    bound = " AND (expire, guid) <= (:end_expire, :end)" if end else ""
+    return f"SELECT {', '.join(RECORDS.columns)} FROM records {_BY_EXPIRE} WHERE {where}{bound} {_EXPIRE_PAGE}"  # noqa: S608  # nosec B608  # our own names
+
+
+def top_statement(selection: Selection) -> str:
+    """Return the statement that selects the keys of a page in order of expiry from the index on the owner or user."""
+    where = f"{_owner_condition(selection)}{_AFTER_EXPIRE} {_kept(selection)}"
+    keys = f"SELECT guid FROM records {_by_key(selection)} WHERE {where} {_EXPIRE_PAGE}"  # noqa: S608  # nosec B608  # our own names
+    return f"SELECT {', '.join(RECORDS.columns)} FROM records WHERE guid IN ({keys}) ORDER BY expire, guid"  # noqa: S608  # nosec B608  # our own names
+
+
 def count_statement(selection: Selection) -> str:
     """Return the statement that counts a selection from an index alone."""
     index = _index(selection) or "records_expire"
@@ -240,7 +288,11 @@ def _index(selection: Selection) -> str | None:
 
 
 def _condition(selection: Selection) -> str:
-    return f"{_owner_condition(selection)}{_WHERE} {_WITHOUT if selection.excluding else ''}"
+    return f"{_owner_condition(selection)}{_WHERE} {_kept(selection)}"
+
+
+def _kept(selection: Selection) -> str:
+    return f"{_KEPT} {_WITHOUT}" if selection.excluding else _KEPT
 
 
 def _owner_condition(selection: Selection) -> str:

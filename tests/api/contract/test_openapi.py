@@ -22,7 +22,8 @@ from guidsvc.api.contract.schemas import Change, Creation, Operation, Patch
 from guidsvc.api.docs import openapi_document as openapi
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS
 from guidsvc.api.routing import Route
-from guidsvc.domain.commands import ListQuery, render_cursor
+from guidsvc.domain.commands import ListQuery
+from guidsvc.domain.list_parameters import Position, parse_cursor, render_cursor
 from guidsvc.domain.record import EXAMPLE_GUID, MAX_TIME
 from guidsvc.http.constants import NDJSON
 from tests.conftest import Serving
@@ -210,8 +211,18 @@ def test_schema_of_body_accepts_null_where_the_model_does(model: type[BaseModel]
     assert accepts(BODIES[model.__name__], body) == valid(model, body) == ((model, name) == (Patch, "metadata"))
 
 
-@given(st.binary(min_size=16, max_size=16).map(lambda raw: render_cursor(raw.hex())) | st.text(max_size=24))
+POSITIONS = st.builds(
+    Position, st.binary(min_size=16, max_size=16).map(bytes.hex), st.none() | st.integers(0, MAX_TIME)
+)
+
+
+@given(POSITIONS.map(render_cursor) | st.text(max_size=31))
 def test_schema_of_cursor_accepts_what_the_model_accepts(cursor: str) -> None:
     schema = ListQuery.model_json_schema()["properties"]["cursor"]
 
     assert accepts(schema, cursor) == valid(ListQuery, {"cursor": cursor})
+
+
+@given(POSITIONS)
+def test_cursor_is_read_as_rendered(position: Position) -> None:
+    assert parse_cursor(render_cursor(position)) == position._replace(guid=position.guid.upper())

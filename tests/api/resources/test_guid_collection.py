@@ -218,11 +218,21 @@ async def test_total_does_not_depend_on_the_page(client: Client) -> None:
         ("user=", "user"),
         ("user=%00", "user"),
         ("expires_before=x", "expires_before"),
+        ("expires_before=2027-02-30", "expires_before"),
+        ("expires_before=2027-01-01T12:00:00", "expires_before"),
+        ("expires_before=%2B101w5", "expires_before"),
+        ("expires_after=%2B999999999999d", "expires_after"),
+        ("expires_after=--1h", "expires_after"),
+        ("sort=user", "sort"),
         ("expires_after=253402300800", "expires_after"),
         ("cursor=", "cursor"),
         ("cursor=abc", "cursor"),
         ("cursor=%C3%A9", "cursor"),
         ("cursor=AgAAAAAAAAAAAAAAAAAAAAA", "cursor"),
+        ("cursor=AgAAAAAA_____________________x", "cursor"),
+        ("cursor=AgAAAAAA_____________________w", "cursor"),
+        ("sort=guid&cursor=AgAAAAAA_____________________w", "cursor"),
+        ("sort=expire&cursor=Aaqqqqqqqqqqqqqqqqqqqqo", "cursor"),
         ("cursor=AQAAAAAAAAAAAAAAAAAAAAAB", "cursor"),
         ("view=half", "view"),
         ("offset=10", "offset"),
@@ -236,6 +246,74 @@ async def test_invalid_query_is_rejected_by_parameter_name(serving: Serving, que
             reply = await client.get(f"/guid?{query}", headers=headers)
             assert_problem(reply, 400, "invalid-request")
             assert [each["parameter"] for each in reply.json["errors"]] == [parameter]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("%2B90s", 90),
+        ("+90s", 90),  # decodes to a blank
+        ("90s", 90),
+        ("%2B2m", 120),
+        ("-30s", -30),
+        ("-1h", -3600),
+    ],
+)
+async def test_bound_can_be_relative_to_now(client: Client, clock: FakeClock, text: str, seconds: int) -> None:
+    for place, offset in enumerate((-1, 0, 1)):
+        await create(client, range(place, place + 1), expire=clock.seconds + seconds + offset)
+    assert listed(await client.get(f"/guid?state=all&expires_before={text}")) == [0]
+    assert listed(await client.get(f"/guid?state=all&expires_after={text}")) == [2]
+
+
+@pytest.mark.parametrize(
+    "text", ["2100-01-01", "2100-01-01T00:00:00Z", "2100-01-01t01:00:00.9%2B01:00", "2100-01-01T01:00:00+01:00"]
+)
+async def test_bound_can_be_a_date_or_a_time(client: Client, text: str) -> None:
+    for place in range(3):
+        await create(client, range(place, place + 1), expire=4102444799 + place)
+    assert listed(await client.get(f"/guid?expires_before={text}")) == [0]
+    assert listed(await client.get(f"/guid?expires_after={text}")) == [2]
+
+
+async def test_list_by_expiry_holds_the_soonest_first(client: Client, clock: FakeClock) -> None:
+    """On pages of any size, with filters, in links and in a stream; a total counts all."""
+    for place, expire in ((3, 10), (1, 20), (0, 20), (2, 30), (4, -5)):
+        await create(client, range(place, place + 1), expire=clock.seconds + expire)
+    for limit in (1, 2, 50):
+        found = [listed(page) async for page in pages(client, f"/guid?sort=expire&limit={limit}")]
+        assert list(itertools.chain(*found)) == [3, 0, 1, 2]
+    assert listed(await client.get("/guid?sort=expire&state=all")) == [4, 3, 0, 1, 2]
+    assert listed(await client.get("/guid?sort=expire&expires_before=%2B25s&expires_after=+15s")) == [0, 1]
+    assert listed(await client.get(f"/guid?sort=expire&user={quote(USER)}&limit=2")) == [3, 0]
+    assert listed(await client.get("/guid?sort=expire&user=nobody")) == []
+    total = await client.get("/guid?sort=expire&limit=1", headers={"Prefer": "return=total-count"})
+    assert (listed(total), total.json["total"]) == ([3], 4)
+    stream = await client.get("/guid?sort=expire&limit=3", headers=NDJSON)
+    assert [int(line["guid"], 16) for line in stream.lines] == [3, 0, 1]
+
+
+async def test_stream_by_expiry_of_one_user_is_rejected(client: Client) -> None:
+    reply = await client.get("/guid?sort=expire&user=u", headers=NDJSON)
+    problem = assert_problem(reply, 400, "invalid-request")
+    assert "read pages" in problem["errors"][0]["detail"]  # type: ignore[index]
+    assert (await client.get("/guid?sort=guid&user=u", headers=NDJSON)).status == 200
+
+
+async def test_walk_by_expiry_sees_each_unchanged_record_once(client: Client, clock: FakeClock) -> None:
+    """Others are created, renewed and deleted before and after the position."""
+    await create(client, range(0, 60, 2))
+    seen, round_ = list[int](), 0
+    async for page in pages(client, "/guid?sort=expire&limit=4"):
+        seen += [place for place in listed(page) if place % 2 == 0]
+        round_ += 1
+        for place in range(1, 60, 6):
+            expire = clock.seconds + 100 * ((place + round_) % 30)
+            if (place + round_) % 3:
+                await client.ask("PUT", f"/guid/{guid(place)}", json={"user": USER, "expire": expire})
+            else:
+                await client.ask("DELETE", f"/guid/{guid(place)}")
+    assert sorted(seen) == list(range(0, 60, 2))
 
 
 async def test_walk_during_writes_sees_each_lasting_record_once(client: Client) -> None:

@@ -1,6 +1,7 @@
 """The MongoDB store, beyond the store's contract: durability, round trips, indexes and faults."""
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import AsyncIterator
@@ -22,12 +23,14 @@ from pymongo.errors import (
 )
 
 from guidsvc.domain import api_key as keys
+from guidsvc.domain.list_parameters import Position
 from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.store.mongo.bulkhead import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
 from guidsvc.store.mongo.documents import LEASED, document_of, filter_of
+from guidsvc.store.mongo.expiry_search import ExpirySearch
 from guidsvc.store.mongo.failures import write_failure
 from guidsvc.store.mongo.records import PROOF_SECONDS, SETTLED
 from guidsvc.store.mongo.store import MongoStore, open_mongo
@@ -428,8 +431,8 @@ async def eventually(store: MongoStore) -> Record | None:
     [
         (Selection(), {"_id": 1}),
         (Selection(user="x"), {"user": 1, "_id": 1, "expire": 1, "purge_at": 1}),
-        (Selection(user="x", expire_from=1), {"expire": 1, "purge_at": 1}),
-        (Selection(expire_from=1, expire_before=9), {"expire": 1, "purge_at": 1}),
+        (Selection(user="x", expire_from=1), {"expire": 1, "_id": 1, "purge_at": 1}),
+        (Selection(expire_from=1, expire_before=9), {"expire": 1, "_id": 1, "purge_at": 1}),
         (Selection(owner="x"), {"owner": 1, "_id": 1, "expire": 1, "purge_at": 1}),
         (Selection(owner="x", user="y"), {"owner": 1, "user": 1, "_id": 1, "expire": 1, "purge_at": 1}),
     ],
@@ -447,6 +450,47 @@ async def test_every_search_uses_an_index(mongo_url: str, selection: Selection, 
         plan = plan.get("inputStage")
     assert "COLLSCAN" not in {stage["stage"] for stage in stages}
     assert [stage["keyPattern"] for stage in stages if stage["stage"] == "IXSCAN"] == [index]
+
+
+@pytest.mark.parametrize("near", [1, 5, 1000])
+async def test_near_and_selected_pages_by_expiry_are_the_same(mongo_url: str, clock: FakeClock, near: int) -> None:
+    async with open_mongo(mongo_url) as store:
+        later = clock.seconds + 3600
+        records = [record(clock(), guid=f"{n:032X}", expire=later + n % 7, user=f"{n % 3}") for n in range(50)]
+        await asyncio.gather(*(store.records.swap(None, each) for each in records))
+        records.sort(key=lambda each: (each.expire, each.guid))
+
+        for selection in (Selection(user="1"), Selection(user="1", expire_from=later + 2, expire_before=later + 5)):
+            search = ExpirySearch(
+                store.records._collection, selection, index="expire_key", own_index="user_key", near=near
+            )
+            for place, limit in itertools.product((0, 20, 45, 49), (1, 5, 50)):
+                found = await search.page(Position(records[place].guid, records[place].expire), limit)
+                expected = [each.guid for each in records[place + 1 :] if selection.holds(each)]
+                assert [document["_id"] for document in found] == expected[:limit]
+
+
+async def test_page_by_expiry_is_whole_although_a_record_moves(
+    mongo_url: str, clock: FakeClock, commands: Commands
+) -> None:
+    """Between the search for its entry and the read of its document: it is left out, and another takes its place."""
+    async with open_mongo(mongo_url) as store:
+        later = clock.seconds + 3600
+        records = [record(clock(), guid=f"{n:032X}", expire=later + n, user="a") for n in range(5)]
+        await asyncio.gather(*(store.records.swap(None, each) for each in records))
+        collection = store.records._collection
+        search = ExpirySearch(collection, Selection(user="a"), index="expire_key", own_index="user_key", near=1)
+        read, moved = search._documents, list[object]()
+
+        async def move_and_read(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            if len(entries) == 3 and not moved:
+                moved.append(await collection.update_one({"_id": records[2].guid}, {"$set": {"expire": later + 9}}))
+            return await read(entries)
+
+        search._documents = move_and_read  # type: ignore[method-assign]
+        found = await search.page(Position("", 0), 3)
+    assert moved
+    assert [document["_id"] for document in found] == [records[place].guid for place in (0, 1, 3)]
 
 
 async def test_frequent_matches_are_searched_in_key_order(mongo_url: str, clock: FakeClock) -> None:

@@ -1,6 +1,7 @@
 """The SQLite store, beyond the store's contract: the file, its versions, the disk, and group commit."""
 
 import asyncio
+import itertools
 import os
 import re
 import sqlite3
@@ -12,13 +13,22 @@ from pathlib import Path
 import pytest
 
 from guidsvc.domain import api_key as keys
+from guidsvc.domain.list_parameters import Position
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.store.cache_fence import Mode
 from guidsvc.store.sqlite.engine import GROUP, SqliteEngine
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
-from guidsvc.store.sqlite.search import Finder, count_statement, end_statement, statement, values_of
+from guidsvc.store.sqlite.search import (
+    Finder,
+    count_statement,
+    end_statement,
+    expire_statement,
+    statement,
+    top_statement,
+    values_of,
+)
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite, path_of_url
 from guidsvc.store.sqlite.tables import RECORDS, Change
 from guidsvc.store.sqlite.writer import Writer, failure
@@ -582,6 +592,49 @@ async def test_near_few_and_many_keys_return_the_same_records(
             for after, limit in ((20, 5), (20, 1), (45, 5), (49, 5)):
                 expected = [each for each in records[after + 1 :] if selection.holds(each)]
                 assert await store.records.find(selection, records[after].guid, limit) == expected[:limit]
+        await store.aclose()
+
+
+@pytest.mark.parametrize(
+    ("selection", "top"),
+    [
+        (Selection(owner="x"), "records_owner (owner=?)"),
+        (Selection(user="x", expire_from=1), "records_user (user=?)"),
+        (Selection(owner="x", user="y", kept_at=1), "records_owner_user (owner=? AND user=?)"),
+    ],
+)
+def test_page_by_expiry_is_read_in_order_from_an_index(
+    writer: sqlite3.Connection, selection: Selection, top: str
+) -> None:
+    """Nothing is sorted, but the keys of a page that are selected from the index on an owner or user."""
+    values = values_of(selection, "") | {"after_expire": 0, "limit": 1, "end_expire": 1, "end": "A"}
+    in_order = "SEARCH records USING INDEX records_expire ((expire,guid)>(?,?) AND expire<?)"
+    for each in (expire_statement(Selection()), expire_statement(selection, end=True)):
+        assert [row[3] for row in writer.execute(f"EXPLAIN QUERY PLAN {each}", values)] == [in_order]
+    plan = [row[3] for row in writer.execute(f"EXPLAIN QUERY PLAN {top_statement(selection)}", values)]
+    assert plan[:3] == [
+        "SEARCH records USING PRIMARY KEY (guid=?)",
+        "LIST SUBQUERY 1",
+        f"SEARCH records USING COVERING INDEX {top}",
+    ]
+
+
+@pytest.mark.parametrize("near", [0, 5, 20, 1000])
+async def test_near_and_selected_pages_by_expiry_are_the_same(
+    writer: sqlite3.Connection, path: Path, clock: FakeClock, near: int
+) -> None:
+    finder = Finder(path, near=near)
+    with closing(open_reader(path)) as reader:
+        store = SqliteStore(SqliteEngine(writer, reader, finder))
+        records = [record(clock(), guid=f"{each:032X}", expire=each % 7, user=f"{each % 3}") for each in range(50)]
+        await asyncio.gather(*(store.records.swap(None, each) for each in records))
+        records.sort(key=lambda each: (each.expire, each.guid))
+
+        for selection in (Selection(user="1"), Selection(user="1", expire_from=2, expire_before=5), Selection()):
+            for place, limit in itertools.product((0, 20, 45, 49), (1, 5, 50)):
+                after = Position(records[place].guid, records[place].expire)
+                expected = [each for each in records[place + 1 :] if selection.holds(each)]
+                assert await store.records.find_by_expire(selection, after, limit) == expected[:limit]
         await store.aclose()
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from guidsvc.domain import guid_generator, lifecycle, selection
 from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand
+from guidsvc.domain.durations import Moment
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.record import MAX_TIME, Record
 from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
@@ -228,7 +229,11 @@ def test_selection_holds_what_the_query_asks_for(
     state: Literal["live", "expired", "all"], expire: int, ms: int, before: int | None, after: int | None
 ) -> None:
     now, each = SECONDS * 1000 + ms, record(NOW - 5000, expire=expire)
-    query = ListQuery.model_construct(state=state, expires_before=before, expires_after=after, user=None)
+    bounds = {
+        "expires_before": None if before is None else Moment(before, is_from_now=False),
+        "expires_after": None if after is None else Moment(after - SECONDS, is_from_now=True),
+    }
+    query = ListQuery.model_construct(state=state, user=None, **bounds)  # type: ignore[arg-type]
 
     expected = (
         state in {"all", lifecycle.state_of(each, now)}

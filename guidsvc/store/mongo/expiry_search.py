@@ -1,0 +1,94 @@
+"""Pages of records in order of expiry, then `_id`.
+
+Every query reads a range of the index on the expiry, in two parts: the rest of the records with the expiry of the
+position, and those that expire later. With a filter of both parts, joined by `$or`, MongoDB might scan the whole index.
+
+If the selection names an owner or a user, few entries of that index may match. Then only the next entries are tried.
+After that, the entries of the page are selected from the index on the owner or user, which takes as long as a count.
+"""
+
+from typing import Any
+
+from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.selection import Selection
+from guidsvc.store.mongo.documents import filter_of
+from guidsvc.store.mongo.repository import Collection
+
+NEAR = 500
+"""Number of entries of the index on the expiry that are tried before an owner's or user's index is read."""
+_ORDER = [("expire", 1), ("_id", 1)]
+_ENTRY = {"expire": 1}
+"""The projection to what the indexes contain, so that no document is read."""
+_Documents = list[dict[str, Any]]
+
+
+class ExpirySearch:
+    """A search for pages of a selection in order of expiry.
+
+    `index` is that on the expiry, `own_index` that on the owner or user that the selection names, if any.
+    """
+
+    def __init__(
+        self, collection: Collection, selection: Selection, *, index: str, own_index: str | None, near: int = NEAR
+    ) -> None:
+        self._collection = collection
+        self._index = index
+        self._own_index = own_index
+        self._near = near
+        self._before = selection.expire_before
+        self._from = selection.expire_from
+        self._filter = filter_of(selection)
+        del self._filter["expire"]
+
+    async def page(self, after: Position, limit: int) -> _Documents:
+        """Return the first documents after a position."""
+        ranges = self._ranges(after)
+        if self._own_index is None:
+            return await self._walk(ranges, self._filter, limit)
+        entries = await self._walk(ranges, {}, self._near, _ENTRY)
+        found = await self._documents(entries)
+        if len(found) >= limit or len(entries) < self._near:
+            return found[:limit]
+        return await self._top(ranges, limit)
+
+    def _ranges(self, after: Position) -> list[dict[str, Any]]:
+        """Return the filters for the expiry and `_id` of the two parts, in order; none if all expire too late."""
+        expire, guid = max((after.expire or 0, after.guid), (self._from, ""))
+        if expire >= self._before:
+            return []
+        return [{"expire": expire, "_id": {"$gt": guid}}, {"expire": {"$gt": expire, "$lt": self._before}}]
+
+    async def _walk(
+        self, ranges: list[dict[str, Any]], wanted: dict[str, Any], limit: int, projection: dict[str, Any] | None = None
+    ) -> _Documents:
+        """Return the first documents of the ranges that match a filter."""
+        found: _Documents = []
+        for part in ranges:
+            if (left := limit - len(found)) > 0:
+                cursor = self._collection.find({"$and": [part, wanted]}, projection).hint(self._index).sort(_ORDER)
+                found += await cursor.limit(left).to_list(left)
+        return found
+
+    async def _documents(self, entries: _Documents) -> _Documents:
+        """Return the documents of index entries that match, in the same order, unless their expiry has changed since.
+
+        A changed one would be out of order, and the next page, which begins after the last record, would skip others.
+        """
+        expiries = {entry["_id"]: entry["expire"] for entry in entries}
+        cursor = self._collection.find({"$and": [{"_id": {"$in": list(expiries)}}, self._filter]}).sort(_ORDER)
+        documents = await cursor.to_list(len(entries)) if entries else []
+        return [document for document in documents if document["expire"] == expiries[document["_id"]]]
+
+    async def _top(self, ranges: list[dict[str, Any]], limit: int) -> _Documents:
+        """Select a page from the index on the owner or user.
+
+        If a record is deleted or changes its expiry before its document is read, search again: a short page would mean
+        that there are no more.
+        """
+        wanted = {"$and": [{"$or": ranges}, self._filter]}
+        while True:
+            cursor = self._collection.find(wanted, _ENTRY).hint(str(self._own_index)).sort(_ORDER).limit(limit)
+            entries = await cursor.to_list(limit)
+            found = await self._documents(entries)
+            if len(found) == len(entries):
+                return found
