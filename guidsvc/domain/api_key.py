@@ -31,6 +31,8 @@ MAX_NOTE_CHARACTERS = 200
 KEY_ID_PATTERN = f"^[0-9A-Za-z]{{{ID_CHARACTERS}}}$"
 EXAMPLE_ID = "4rGcVd0Xq2Lb"
 
+KeyState = Literal["live", "revoked", "expired"]
+
 _TEXT = re.compile(
     rf"gs_([0-9A-Za-z]{{{ID_CHARACTERS}}})_([0-9A-Za-z]{{{SECRET_CHARACTERS}}})_([0-9A-Za-z]{{{CHECKSUM_CHARACTERS}}})"
 )
@@ -73,9 +75,34 @@ class ApiKey(BaseModel):
         """The caller that this key authenticates."""
         return Caller(self.owner, scopes_of(self.scopes.split()), f"key:{self.id}")
 
+    def state(self, now: int) -> KeyState:
+        """Return the state of the key at `now`, in Unix milliseconds."""
+        return "live" if self.is_good(now) else "revoked" if self.revoked else "expired"
+
     def is_good(self, now: int) -> bool:
         """Whether the key is neither revoked nor expired at `now`, in Unix milliseconds."""
         return not self.revoked and (self.expire is None or now < self.expire * 1000)
+
+
+class KeyFilter(NamedTuple):
+    """A filter of a list of keys. None matches all."""
+
+    owner: str | None = None
+    state: KeyState | None = None
+    text: str | None = None
+    """A part of the note, in upper or lower case, or the beginning of the id."""
+
+    def holds(self, key: ApiKey, now: int) -> bool:
+        """Whether a key matches the filter at `now`, in Unix milliseconds."""
+        return (
+            self.owner in {None, key.owner}
+            and self.state in {None, key.state(now)}
+            and (self.text is None or _matches(key, self.text))
+        )
+
+
+def _matches(key: ApiKey, text: str) -> bool:
+    return key.id.startswith(text) or text.casefold() in (key.note or "").casefold()
 
 
 class PresentedKey(NamedTuple):
@@ -154,6 +181,3 @@ def _checksum(text: str) -> str:
 
 OVERLAP_SECONDS, MAX_OVERLAP_SECONDS = 3600, 30 * 24 * 3600
 """How long the old secret of a rotated key stays valid, in seconds: default and maximum."""
-
-
-KeyState = Literal["live", "revoked", "expired"]

@@ -4,13 +4,14 @@ Every change is a compare-and-swap and is retried after a lost race, for example
 and the command line are unknown here; authentication by key is in `guidsvc.auth.authenticator`.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from copy import copy
 from typing import Any, Literal, NamedTuple, Protocol
 
 from guidsvc.domain import api_key
-from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, OVERLAP_SECONDS, ApiKey, KeyState
+from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, OVERLAP_SECONDS, ApiKey, KeyFilter, KeyState
 from guidsvc.domain.caller import ANYONE, SCOPES, Caller
 from guidsvc.errors import (
     Contention,
@@ -26,7 +27,10 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository
 
 STRIDE = 500
-"""Number of keys per read in a walk over all keys."""
+"""Number of keys per read of the store."""
+SCANNED = 10_000
+"""Maximum number of keys that are read for one page: about 100 ms of work, in steps."""
+EVERY_KEY = KeyFilter()
 ATTEMPTS = 100
 """Maximum number of attempts of a change that loses its races, before it fails as unavailable."""
 
@@ -45,6 +49,13 @@ class Issued(NamedTuple):
 
     key: ApiKey
     text: str
+
+
+class KeyPage(NamedTuple):
+    """A page of keys, and the id after which the next page starts; None on the last page."""
+
+    keys: Sequence[ApiKey]
+    next: str | None
 
 
 class KeyService:
@@ -90,19 +101,34 @@ class KeyService:
             raise NoSuchKey(f"There is no key with the id {key_id}.")
         return key
 
-    async def page(self, after: str, limit: int) -> Sequence[ApiKey]:
-        """Return the first keys whose id is greater than `after`, ordered by id."""
-        return await self._api_keys.list(after, limit)
+    async def page(self, after: str, limit: int, wanted: KeyFilter = EVERY_KEY) -> KeyPage:
+        """Return the first matching keys whose id is greater than `after`, ordered by id.
 
-    async def walk(self) -> AsyncIterator[ApiKey]:
-        """Yield all keys, ordered by id."""
-        after, count = "", STRIDE
-        while count == STRIDE:
-            page = await self.page(after, STRIDE)
-            for key in page:
+        The page ends early after SCANNED keys, so that one request cannot read any number of them.
+        """
+        found: list[ApiKey] = []
+        count = limit + 1 if wanted == EVERY_KEY else STRIDE
+        for _ in range(SCANNED // STRIDE):
+            part = await self._api_keys.list(after, count)
+            for key in part:
+                if wanted.holds(key, self._clock()):
+                    if len(found) == limit:
+                        return KeyPage(found, after)
+                    found.append(key)
                 after = key.id
+            if len(part) < count:
+                return KeyPage(found, None)
+            await asyncio.sleep(0)  # an SQLite store reads keys on the event loop
+        return KeyPage(found, after)
+
+    async def walk(self, wanted: KeyFilter = EVERY_KEY) -> AsyncIterator[ApiKey]:
+        """Yield all matching keys, ordered by id."""
+        after: str | None = ""
+        while after is not None:
+            page = await self.page(after, STRIDE, wanted)
+            for key in page.keys:
                 yield key
-            count = len(page)
+            after = page.next
 
     async def revoke(self, key_id: str) -> ApiKey:
         """Revoke a key and return it; a key that is revoked already is unchanged."""
@@ -135,9 +161,7 @@ class KeyService:
 
     def state_of(self, key: ApiKey) -> KeyState:
         """Return the current state of a key."""
-        if key.revoked:
-            return "revoked"
-        return "live" if key.is_good(self._clock()) else "expired"
+        return key.state(self._clock())
 
     def describe(self, key: ApiKey) -> dict[str, Any]:
         """Return the public members of a key as a JSON object, without its digests. Times are strings of digits."""

@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from guidsvc.domain.api_key import KEY_ID_PATTERN, MAX_NOTE_CHARACTERS, MAX_OVERLAP_SECONDS, OVERLAP_SECONDS, Note
+from guidsvc.domain.api_key import (
+    KEY_ID_PATTERN,
+    MAX_NOTE_CHARACTERS,
+    MAX_OVERLAP_SECONDS,
+    OVERLAP_SECONDS,
+    KeyFilter,
+    KeyState,
+    Note,
+)
 from guidsvc.domain.caller import Scope
 from guidsvc.domain.commands import (
     DEFAULT_PAGE_SIZE,
@@ -33,10 +41,17 @@ def _no_default(schema: dict[str, Any]) -> None:
 
 
 class KeysQuery(NoQuery):
-    """The query of a list of keys: where it starts, and the page size."""
+    """The query of a list of keys: filters, where it starts, and the page size."""
+
+    owner: User | None = optional_field("Only keys of exactly this owner.")
+    q: Annotated[str, Field(min_length=1, max_length=MAX_NOTE_CHARACTERS)] | None = optional_field(
+        "Only keys whose note contains this text, in upper or lower case, or whose id begins with it."
+    )
+    state: KeyState | None = optional_field("Only keys in this state.")
 
     limit: Limit | None = optional_field(
-        f"The number of keys on a page: {DEFAULT_PAGE_SIZE} by default, at most {MAX_PAGE_SIZE}."
+        f"The number of keys on a page: {DEFAULT_PAGE_SIZE} by default, at most {MAX_PAGE_SIZE}. A page ends early "
+        "when 10,000 keys have been searched."
     )
     cursor: _Cursor | None = optional_field(
         "Where to continue: `next` of the previous page, unchanged. A cursor is opaque and never expires."
@@ -46,6 +61,11 @@ class KeysQuery(NoQuery):
     def page_size(self) -> int:
         """The number of keys on a page."""
         return min(self.limit or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+    @property
+    def wanted(self) -> KeyFilter:
+        """The filter of the list."""
+        return KeyFilter(self.owner, self.state, self.q)
 
 
 class KeyCreation(BaseModel):

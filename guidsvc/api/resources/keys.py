@@ -61,15 +61,13 @@ class KeysHandler(KeyServiceHandler):
         required_scope=ADMIN,
     )
     async def get(self) -> None:
-        """Return a page of the keys, sorted by id, including revoked and expired ones."""
+        """Return a page of the keys that match the query, sorted by id, including revoked and expired ones."""
         key_service, query = self.key_service, self.read_query(KeysQuery)
         async with self.slot():
-            keys = await key_service.page(query.cursor or "", query.page_size + 1)
-        page = keys[: query.page_size]
-        cursor = page[-1].id if len(keys) > len(page) else None
-        if cursor is not None:
-            self.set_header("Link", link_to_next(self.request, cursor))
-        self.respond(OK, {"items": [key_service.describe(key) for key in page], "next": cursor})
+            page = await key_service.page(query.cursor or "", query.page_size, query.wanted)
+        if page.next is not None:
+            self.set_header("Link", link_to_next(self.request, page.next))
+        self.respond(OK, {"items": [key_service.describe(key) for key in page.keys], "next": page.next})
 
     head = get
 

@@ -156,7 +156,52 @@ async def test_walk_through_the_list_meets_every_key_once(admin: Admin) -> None:
     assert all(one["id"] < other["id"] for one, other in pairwise(whole.json["items"]))
 
 
-@pytest.mark.parametrize("path", ["/keys?limit=0", "/keys?cursor=x", f"/keys?cursor={UNKNOWN}%0A", "/keys?owner=a"])
+async def test_list_of_keys_is_filtered(admin: Admin) -> None:
+    """By owner, state, and a part of the note or the beginning of the id; all of them at once; page by page."""
+    build = await admin.create(note="the Build server")
+    billing = await admin.create(owner="bob", note="billing, \u00c9t\u00e9")
+    plain = await admin.create(owner="bob", expire=admin.clock.seconds + 60)
+    revoked = await admin.create(owner="bob", note="old billing")
+    assert (await admin.ask("DELETE", f"/keys/{revoked['id']}")).status == 204
+    admin.clock.advance(seconds=60)
+
+    for query, expected in (
+        ("owner=bob", [billing, plain, revoked]),
+        ("owner=bo", []),
+        ("q=bILl", [billing, revoked]),
+        ("q=%C3%A9T%C3%89", [billing]),
+        ("q=server", [build]),
+        (f"q={plain['id'][:11]}", [plain]),
+        (f"q={plain['id'][1:]}", []),
+        ("state=revoked", [revoked]),
+        ("state=expired", [plain]),
+        ("state=live&owner=bob", [billing]),
+        ("state=live&owner=bob&q=old", []),
+    ):
+        ids = sorted(each["id"] for each in expected)
+        path, found = f"/keys?limit=2&{query}", list[str]()
+        while path:
+            reply = await admin.ask("GET", path)
+            assert reply.status == 200
+            assert (reply.json["next"] is None) == (len(found) + len(reply.json["items"]) == len(ids)), query
+            found += [item["id"] for item in reply.json["items"]]
+            path = reply.headers.get("Link", "").partition(">")[0].removeprefix("<")
+        assert found == ids, query
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/keys?limit=0",
+        "/keys?cursor=x",
+        f"/keys?cursor={UNKNOWN}%0A",
+        "/keys?owner=",
+        "/keys?q=",
+        f"/keys?q={'n' * 201}",
+        "/keys?state=valid",
+        "/keys?scopes=read",
+    ],
+)
 async def test_invalid_list_query_is_reported(serving: Serving, clock: FakeClock, sqlite_url: str, path: str) -> None:
     async with serving(access="keys") as client:
         admin = Guarded(client, sqlite_url, clock)

@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from guidsvc.domain import api_key as keys
-from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.api_key import ApiKey, KeyFilter
 from guidsvc.errors import Contention, InvalidRequest, KeyNotActive, NoSuchKey
+from guidsvc.services import key_service
 from guidsvc.services.key_service import ATTEMPTS, STRIDE, Issued, KeyService
 from guidsvc.store import open_keys
 from guidsvc.store.contract import ApiKeyRepository
@@ -102,6 +103,21 @@ async def test_keys_are_listed_by_id(sqlite_url: str, clock: FakeClock, count: i
         ring = KeyService(kept, clock=clock)
         made = await asyncio.gather(*(ring.create("alice", ["read"]) for _ in range(count)))
         assert [key.id async for key in ring.walk()] == sorted(issued.key.id for issued in made)
+
+
+async def test_search_for_keys_ends_a_page_after_a_limit(deal: Deal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no request reads any number of keys; the next page goes on, and a walk finds all."""
+    monkeypatch.setattr(key_service, "STRIDE", 2)
+    monkeypatch.setattr(key_service, "SCANNED", 4)
+    ids = sorted([(await deal.ring.create("a", ["read"])).key.id for _ in range(7)])
+    last = await deal.ring.set_note(ids[6], "wanted")
+
+    first = await deal.ring.page("", 5, KeyFilter(text="WANT"))
+    assert first == ([], ids[3])
+    assert await deal.ring.page(ids[3], 5, KeyFilter(text="WANT")) == ([last], None)
+    assert [key async for key in deal.ring.walk(KeyFilter(text="want"))] == [last]
+    assert (await deal.ring.page("", 3)).next == ids[2]
+    assert (await deal.ring.page(ids[3], 3)).next is None
 
 
 async def test_revoked_key_is_invalid_and_stays_listed(deal: Deal) -> None:
