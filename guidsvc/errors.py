@@ -64,13 +64,15 @@ class InvalidField(NamedTuple):
     """One fault in a request.
 
     `pointer` is a JSON Pointer (RFC 6901) into the body; the empty string means the whole body. For a fault in the
-    query or a header, `parameter` or `header` names it instead. `detail` is an actionable message for the client.
+    query or a header, `parameter` or `header` names it instead. `detail` is an actionable message for the client: what
+    the place must be or has wrong, without a subject, or, if `is_clause`, with a subject of its own.
     """
 
     pointer: str
     detail: str
     parameter: str | None = None
     header: str | None = None
+    is_clause: bool = False
 
 
 class InvalidRequest(GuidsvcError):

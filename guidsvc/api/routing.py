@@ -39,6 +39,7 @@ class RoutedApplication(ApiApplication):
     def __init__(self, pipeline: RequestPipeline, routes: Sequence[Route], **settings: Any) -> None:
         super().__init__(pipeline, [route.rule() for route in routes], **settings)
         self.routes = routes
+        self.path_templates = [route.path for route in routes]
         self._host_names = pipeline.context.host_names
         self._exact = {route.path: route for route in routes if not route.parameters}
         self._prefixes = {

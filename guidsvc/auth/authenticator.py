@@ -21,6 +21,8 @@ from typing import Protocol
 import structlog
 from cachebox import LRUCache
 
+from guidsvc.auth import authorization_header
+from guidsvc.auth.authorization_header import MAX_HEADER_CHARACTERS
 from guidsvc.auth.lockout import KnownFailures, LoginLockout
 from guidsvc.auth.rate_limit import RateAllowance, RateLimits
 from guidsvc.domain import api_key as keys
@@ -36,8 +38,6 @@ SESSION_CACHE_BYTES = 16 * 2**20
 """Maximum memory of cached sessions, in bytes."""
 SESSION_BYTES = 1024
 """Memory of one cached session without its header, in bytes."""
-MAX_HEADER_CHARACTERS = 8 * 1024
-"""Maximum length of an Authorization header, in characters; a longer one is rejected."""
 _SCHEME = "bearer "
 
 _log = structlog.get_logger(__name__)
@@ -229,7 +229,7 @@ class Authenticator:
         """Return the caller, and the maximum validity of this result in seconds."""
         scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
         if scheme.lower() != _SCHEME or len(authorization) > MAX_HEADER_CHARACTERS:
-            raise Unauthorized("The Authorization header must be Bearer and a key.", invalid=True)
+            raise Unauthorized(authorization_header.explain(authorization), invalid=True)
         if self._tokens is not None and token.count(".") == 2:  # noqa: PLR2004  # a JWT (RFC 7519) has three parts
             caller, expires = await self._tokens.find(token)
             return caller, expires - self._clock() / 1000

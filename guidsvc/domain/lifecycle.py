@@ -80,7 +80,7 @@ def create(
 ) -> Record:
     """Make the first record of a GUID, with a version above `after`; raise InvalidRequest if the user is missing."""
     if change.user is None:
-        raise InvalidRequest(InvalidField("/user", "is required to create a GUID"))
+        raise InvalidRequest(InvalidField("/user", 'is required to create a GUID, as in {"user": "Cylance, Inc."}'))
     expire = _default_expire(now, policy) if change.expire is None else change.expire
     return Record(
         guid=guid,

@@ -1,5 +1,6 @@
 """Handlers of requests that no route serves: `OPTIONS *`, another host name, an unknown path."""
 
+from guidsvc.api.base import near_paths
 from guidsvc.api.base.handler import Handler
 from guidsvc.http.constants import METHODS
 from guidsvc.http.errors import MisdirectedRequest, NoSuchPath
@@ -31,11 +32,14 @@ class UnknownPath(Handler):
     """Any request for an unknown path."""
 
     def get(self, *_: str) -> None:
-        """Say that there is nothing."""
-        raise NoSuchPath("Nothing is served at this path.")
+        """Say that there is nothing, and which path is near."""
+        raise self._no_such_path()
 
     head = post = put = patch = delete = options = get
 
     def _translate(self, error: BaseException | None) -> BaseException:
         """Return NoSuchPath for unknown methods too."""
-        return error if isinstance(error, NoSuchPath) else NoSuchPath("Nothing is served at this path.")
+        return error if isinstance(error, NoSuchPath) else self._no_such_path()
+
+    def _no_such_path(self) -> NoSuchPath:
+        return NoSuchPath(near_paths.explain(self.request.path, self.application.path_templates))

@@ -3,7 +3,8 @@
 The table also covers subclasses. An error without a row is an internal error: the client learns only the request id.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -26,6 +27,12 @@ from guidsvc.http.errors import (
 CONTENT_TYPE = "application/problem+json"
 RECEIPTS_AFTER = "60"
 """`Retry-After` of `receipts-full`, in seconds: the interval at which stored receipts are counted."""
+
+MAX_CLAUSE_BYTES, CUT_CHARACTERS = 280, 40
+"""Maximum size of the first error in the `detail` of an invalid request, as JSON, and where a longer one is cut. The
+brief result of an operation in a batch has room for it; the whole is in `errors`."""
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
+_SECRET = re.compile(r"gs_|eyJ", re.IGNORECASE)
 
 
 class Problem(NamedTuple):
@@ -128,7 +135,7 @@ def render_brief(
 def _detail(error: BaseException) -> str:
     match error:
         case errors.InvalidRequest():
-            return 'The request is invalid. Correct everything that "errors" lists.'
+            return _summary(error.faults)
         case errors.Unavailable():
             return f"{_reason(error)} Nothing was changed; try again."
         case errors.OutcomeUnknown():
@@ -137,6 +144,36 @@ def _detail(error: BaseException) -> str:
             return "An internal error occurred. Report the request_id to the operators: the log has the details."
         case _:
             return str(error)
+
+
+def _summary(faults: Sequence[InvalidField]) -> str:
+    """Return the first fault as a sentence, and say how many others there are."""
+    first, others = faults[0], len(faults) - 1
+    clause = first.detail if first.is_clause else f"{_subject(first)} {first.detail}"
+    if len(to_json(clause)) > MAX_CLAUSE_BYTES:
+        clause = f"{clause[:CUT_CHARACTERS]}..."
+    sentence = f"{clause[0].upper()}{clause[1:]}"
+    if not others:
+        return sentence if sentence.endswith(("?", ".")) else f"{sentence}."
+    return f"{sentence} (and {others} more {'errors' if others > 1 else 'error'}, listed in `errors`)."
+
+
+def _subject(fault: InvalidField) -> str:
+    """Return the place of a fault in words. It never repeats text that may be a secret."""
+    match fault:
+        case InvalidField(header=str() as header):
+            return f"the header `{header}`"
+        case InvalidField(parameter=str() as parameter):
+            return f"`{parameter}`" if is_quotable(parameter) else "a query parameter"
+        case InvalidField(pointer=""):
+            return "the body"
+    name = fault.pointer.removeprefix("/")
+    return f"`{name}`" if is_quotable(name) else "a member of the body"
+
+
+def is_quotable(name: str) -> bool:
+    """Return whether a sentence may contain this name: it is short and plain, and is not a key or a token."""
+    return _PLAIN.fullmatch(name) is not None and _SECRET.search(name) is None
 
 
 def _reason(error: errors.Unavailable) -> str:

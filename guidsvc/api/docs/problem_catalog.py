@@ -8,7 +8,9 @@ from pydantic_core import from_json
 from guidsvc import errors
 from guidsvc.api.contract import problems
 from guidsvc.api.contract.problems import Problem, problem_of
+from guidsvc.api.parsing import suggestions, time_errors
 from guidsvc.api.parsing.body import MAX_BYTES
+from guidsvc.api.parsing.time_errors import EXAMPLE_TIME
 from guidsvc.domain.api_key import EXAMPLE_ID
 from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record
 from guidsvc.errors import InvalidField
@@ -65,10 +67,11 @@ _ALL = (
     ),
     ProblemDoc(
         "The body, the query or a header is invalid.",
-        "Correct everything in errors. Each entry says where the fault is, and what is wrong.",
+        "Correct everything in errors. Each entry says where the fault is, and what is wrong. The detail is the first "
+        "entry in words.",
         errors.InvalidRequest(
-            InvalidField("/expire", "must be Unix time in seconds, as a string of digits or an integer"),
-            InvalidField("", "is not a known query parameter; remove it", parameter="colour"),
+            InvalidField("/expire", time_errors.explain(EXAMPLE_TIME * 1000)),
+            InvalidField("/metdata", suggestions.unknown("metdata", "member", ("expire", "guid", "metadata", "user"))),
         ),
     ),
     ProblemDoc(

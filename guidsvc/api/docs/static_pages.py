@@ -90,7 +90,7 @@ class FileHandler(StaticHandler):
     async def get(self, name: str) -> None:
         """Return a file of the documentation page."""
         if name not in FILES:
-            raise NoSuchPath("Nothing is served at this path.")
+            raise NoSuchPath("The documentation has no such file. GET /docs shows its page.")
         self.respond_static(read(name), FILES[name], CACHE_ONE_DAY)
 
     head = get

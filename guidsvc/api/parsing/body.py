@@ -5,12 +5,15 @@ Only here is a pydantic ValidationError a mistake of the client. Anywhere else i
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, from_json, to_json
+from pydantic_core import from_json, to_json
 
+from guidsvc.api.contract.problems import is_quotable
+from guidsvc.api.parsing import json_errors
+from guidsvc.api.parsing.validation_errors import Source, body_faults
 from guidsvc.domain.record import MAX_METADATA_BYTES
 from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.http.constants import CURL_DEFAULT, NDJSON, media_type
@@ -27,17 +30,9 @@ MAX_DIGITS = MAX_METADATA_BYTES + 2048
 """Maximum number of digits in long integers in the body of one record: converting them takes quadratic time."""
 MAX_NAMED_BYTES = 4096
 """In a larger body, the error about a repeated member does not name it: the search takes longer than all the rest."""
-MAX_NAME = 100
-"""Maximum length of a name from the client that an error repeats, in characters."""
 MAX_BRACKETS = 100_000
 """Maximum number of brackets in a large document, two for each object or list. Each takes time to find and memory."""
 
-_WORDS = {
-    "extra_forbidden": "is not a known member; remove it",
-    "dict_type": "must be a JSON object",
-    "string_type": "must be a string",
-    "missing": "is required",
-}
 _SURROGATE = r"contains half of a surrogate pair (\uD800 to \uDFFF), which is not a character; send both halves or none"
 _LIMITS = {
     "recursion limit": "has over 200 levels of objects and lists; send fewer",
@@ -45,7 +40,6 @@ _LIMITS = {
     "hex escape": _SURROGATE,
 }
 """Parser errors about JSON that exceeds a limit (RFC 8259, 9) or contains invalid text (8.2), and what clients read."""
-_READ_ONLY = "is set by the service and must not be sent; to write records back, read them without view=full"
 _MARKS = b'",:[]{}'
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_DIGITS = 310
@@ -78,10 +72,22 @@ def check_type(
     body_type, parameters = media_type(content_type), (content_type or "").lower().split(";")[1:]
     is_accepted = body_type in media_types or (is_lenient and body_type == CURL_DEFAULT)
     if not is_accepted or any(_other_charset(parameter) for parameter in parameters if "charset" in parameter):
-        detail = (
-            f"{method} requires a body of {' or '.join(media_types)} in UTF-8: send Content-Type: {media_types[0]}."
-        )
-        raise UnsupportedMediaType(method, detail, media_types)
+        raise UnsupportedMediaType(method, _type_fault(method, body_type, media_types), media_types)
+
+
+def _type_fault(method: str, body_type: str, media_types: tuple[str, ...]) -> str:
+    """Say which media types a method accepts, and what the client sent instead."""
+    what = "is another one"
+    if not body_type:
+        what = "is missing"
+    elif body_type == CURL_DEFAULT:
+        what = f"is {CURL_DEFAULT}, which curl -d and HTML forms send"
+    elif body_type in media_types:
+        what = "has another charset"
+    return (
+        f"{method} requires a body of {' or '.join(media_types)} in UTF-8, but the Content-Type {what}: "
+        f"send Content-Type: {media_types[0]}."
+    )
 
 
 def _other_charset(parameter: str) -> bool:
@@ -106,6 +112,8 @@ def parse(body: bytes, model: type[_Body], context: dict[str, Any]) -> _Body:
     """Parse a body into the model; InvalidRequest with every fault and its place."""
     if fault := _cost_fault(body):
         raise InvalidRequest(fault)
+    if not body or body.isspace():
+        raise InvalidRequest(InvalidField("", f"is empty; send a JSON object, such as {_example(model)}"))
     return validate(decode(body), model, context)
 
 
@@ -151,7 +159,8 @@ def _json_fault(body: bytes, error: str) -> str:
     """Say why a body was not decoded: it is empty, exceeds a limit of the parser, or is not JSON."""
     if not body.strip(b" \t\r\n"):
         return "is empty; send a JSON object"
-    return next((f"{reason} ({error})" for sign, reason in _LIMITS.items() if sign in error), f"is not JSON: {error}")
+    limit = next((f"{reason} ({error})" for sign, reason in _LIMITS.items() if sign in error), None)
+    return f"is not JSON: {json_errors.explain(body, error)}" if limit is None else limit
 
 
 def decode_operations(body: bytes, max_operations: int) -> Any:
@@ -220,19 +229,22 @@ def _elements(body: bytes, max_operations: int) -> list[tuple[int, int]]:
     return elements
 
 
+def _example(model: type[BaseModel]) -> str:
+    return Source(model, {}, "member").example or "{}"
+
+
 def validate(value: object, model: type[_Body], context: dict[str, Any]) -> _Body:
     """Validate a JSON value as the model; InvalidRequest with every fault and its place."""
     if isinstance(value, InvalidRequest):  # from decode_operations: too large or too costly to decode
         raise value
     if not isinstance(value, dict):
-        raise InvalidRequest(InvalidField("", "must be a JSON object"))
+        raise InvalidRequest(InvalidField("", json_errors.explain_type(value, _example(model))))
     if len(value) > MAX_MEMBERS:
         raise InvalidRequest(InvalidField("", f"has {len(value)} members, most of them unknown; remove those"))
     try:
         return model.model_validate(value, context=context)
     except ValidationError as error:
-        read_only: frozenset[str] = getattr(model, "read_only", frozenset())
-        raise InvalidRequest(*(_fault(detail, read_only) for detail in error.errors(include_url=False))) from error
+        raise InvalidRequest(*body_faults(error, Source(model, value, "member"))) from error
 
 
 def _reject_duplicates(members: list[tuple[str, Any]]) -> None:
@@ -240,20 +252,6 @@ def _reject_duplicates(members: list[tuple[str, Any]]) -> None:
     names: set[str] = set()
     for name, _ in members:
         if name in names:
-            raise InvalidRequest(InvalidField("", f"repeats the member {name[:MAX_NAME]!r}; send each member once"))
+            what = f"the member {name!r}" if is_quotable(name) else "a member"
+            raise InvalidRequest(InvalidField("", f"repeats {what}; send each member once"))
         names.add(name)
-
-
-def _fault(error: ErrorDetails, read_only: Collection[str]) -> InvalidField:
-    words = _WORDS | ({"extra_forbidden": _READ_ONLY} if error["loc"] and error["loc"][-1] in read_only else {})
-    return InvalidField(pointer(*error["loc"]), message(error, words))
-
-
-def pointer(*steps: str | int) -> str:
-    """Return the JSON Pointer (RFC 6901) of these steps, each cut to MAX_NAME characters."""
-    return "".join(f"/{str(step)[:MAX_NAME].replace('~', '~0').replace('/', '~1')}" for step in steps)
-
-
-def message(error: ErrorDetails, words: Mapping[str, str]) -> str:
-    """Return the message for a pydantic error: from `words` if they contain its type, else pydantic's own."""
-    return words.get(error["type"], error["msg"][0].lower() + error["msg"][1:])

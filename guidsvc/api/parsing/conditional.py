@@ -14,7 +14,8 @@ _LIST = re.compile(rf"{_ITEM}(?:,{_ITEM})*+")
 _TAGS = re.compile(_TAG)
 
 MAX_TAGS = 100
-_WRONG = 'must be * or a list of entity tags in quotes, such as "1795420608123"'
+_WRONG = 'must be * or a list of entity tags in double quotes, such as "1795420608123"'
+_BARE_VERSION = re.compile(r"'?([0-9]{1,20})'?")
 
 
 def parse(headers: Mapping[str, str]) -> Conditions:
@@ -46,9 +47,10 @@ def _tags(value: str | None, fault: InvalidField, *, weak: bool) -> frozenset[st
         return ANY
     if value.count(",") >= MAX_TAGS:
         raise InvalidRequest(fault._replace(detail=f"may list at most {MAX_TAGS} entity tags"))
-    if _LIST.fullmatch(value) is None:
-        raise InvalidRequest(fault)
-    tags = _TAGS.findall(value)
+    tags = _TAGS.findall(value) if _LIST.fullmatch(value) is not None else []
     if not tags:
-        raise InvalidRequest(fault)
+        bare = _BARE_VERSION.fullmatch(value.strip())
+        raise InvalidRequest(
+            fault if bare is None else fault._replace(detail=f'must have double quotes around the version: "{bare[1]}"')
+        )
     return frozenset(tag for weak_mark, tag in tags if weak or not weak_mark)

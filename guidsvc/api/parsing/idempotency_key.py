@@ -1,6 +1,7 @@
 """Parsing of the header Idempotency-Key, and the fingerprint by which a repeated request is recognized."""
 
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 
 from pydantic_core import to_json
@@ -11,6 +12,8 @@ from guidsvc.domain.caller import Caller
 from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.services.idempotency import Request
 
+MAX_CHARACTERS = 255
+"""Maximum length of a key."""
 _BARE = re.compile(r"[\x21\x23-\x7e]{1,255}")
 # As in draft-ietf-httpapi-idempotency-key-header
 _QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
@@ -24,16 +27,10 @@ def parse(
     keys = request.headers.get_list(IDEMPOTENCY_KEY.name)
     if not keys:
         return None
-    value = keys[0] if len(keys) == 1 else ""
+    value = keys[0]
     quoted = _QUOTED.fullmatch(value)
-    if not quoted and not _BARE.fullmatch(value):
-        raise InvalidRequest(
-            InvalidField(
-                "",
-                'must be 1 to 255 printable ASCII characters; enclose it in "..." if it contains a blank or a quote',
-                header=IDEMPOTENCY_KEY.name,
-            )
-        )
+    if len(keys) > 1 or not (quoted or _BARE.fullmatch(value)):
+        raise InvalidRequest(InvalidField("", _fault(keys), header=IDEMPOTENCY_KEY.name))
     content = b"%b %b\n%b" % (str(request.method).encode(), str(request.uri).encode("latin-1", "replace"), body)
     conditions = {"if": request.headers.get_list("If-Match"), "unless": request.headers.get_list("If-None-Match")}
     content += to_json(conditions) if any(conditions.values()) else b""
@@ -44,6 +41,20 @@ def parse(
         repeatable=repeatable,
         authority=caller.authority,
         queue_name=queue_name,
+    )
+
+
+def _fault(keys: Sequence[str]) -> str:
+    """Say why the values of the header are not one key. The values are not repeated."""
+    if len(keys) > 1:
+        return "is given more than once; send it once"
+    if not keys[0]:
+        return "is empty; send a new key for each new request, such as a UUID"
+    if len(keys[0]) > MAX_CHARACTERS + 2:
+        return f"has {len(keys[0])} characters; send 1 to {MAX_CHARACTERS} printable ASCII characters"
+    return (
+        f"must be 1 to {MAX_CHARACTERS} printable ASCII characters, such as a UUID; "
+        'enclose it in "..." if it contains a blank or a quote'
     )
 
 

@@ -5,17 +5,15 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 from tornado.httputil import HTTPServerRequest, ParseBodyConfig, ParseUrlEncodedConfig, set_parse_body_config
 
-from guidsvc.api.parsing.body import MAX_NAME, message
+from guidsvc.api.parsing.validation_errors import MAX_NAME, Source, query_faults
 from guidsvc.errors import InvalidField, InvalidRequest
 
 MAX_PARAMETERS = 64
 """Maximum number of query parameters, far above that of any model. With more, errors would be longer than requests."""
 MAX_PARSED = 256
 """Maximum number of query parameters on any path. Parsing takes milliseconds with more, so those are rejected."""
-_WORDS = {"extra_forbidden": "is not a known query parameter; remove it"}
 _Query = TypeVar("_Query", bound=BaseModel)
 
 
@@ -26,7 +24,8 @@ def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Que
     """
     count = sum(map(len, arguments.values()))
     if count > MAX_PARAMETERS:
-        raise InvalidRequest(InvalidField("", f"the query has {count} parameters; send at most {MAX_PARAMETERS}"))
+        detail = f"the query has {count} parameters; send at most {MAX_PARAMETERS}"
+        raise InvalidRequest(InvalidField("", detail, is_clause=True))
     decoded = {_name(name): values for name, values in arguments.items()}
     repeats = [name for name, values in decoded.items() if len(values) > 1]
     if repeats:
@@ -39,7 +38,7 @@ def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Que
     try:
         return model.model_validate(texts)
     except ValidationError as error:
-        raise InvalidRequest(*(_fault(detail) for detail in error.errors(include_url=False))) from error
+        raise InvalidRequest(*query_faults(error, Source(model, texts, "query parameter"))) from error
 
 
 def bound_parsing() -> None:
@@ -62,7 +61,3 @@ def _text(raw: bytes) -> str | None:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-def _fault(error: ErrorDetails) -> InvalidField:
-    return InvalidField("", message(error, _WORDS), parameter=str(error["loc"][0]))

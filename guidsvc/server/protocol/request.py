@@ -181,7 +181,7 @@ def fault_of(error: HttpParserError) -> Exception:
 
 def not_http(detail: str) -> InvalidRequest:
     """Return the error for a malformed request."""
-    return InvalidRequest(InvalidField("", f"malformed HTTP request: {detail}"))
+    return InvalidRequest(InvalidField("", f"malformed HTTP request: {detail}", is_clause=True))
 
 
 def unquoted(detail: str) -> str:

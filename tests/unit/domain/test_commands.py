@@ -171,9 +171,13 @@ def test_malformed_json_is_rejected_with_its_position() -> None:
     assert "line 1 column 14" in faults('{"user": "x",}')[0].detail
 
 
-@pytest.mark.parametrize("body", ["[]", '"text"', "1", "null", "true"])
-def test_json_that_is_no_object_is_rejected(body: str) -> None:
-    assert faults(body) == [InvalidField("", "must be a JSON object")]
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    {"[]": "a list", '"text"': "a string", "1": "a number", "null": "null", "true": "a boolean"}.items(),
+)
+def test_json_that_is_no_object_is_rejected(body: str, kind: str) -> None:
+    rule = 'must be a JSON object, such as {"expire": "4102444800", "user": "Cylance, Inc."}'
+    assert faults(body) == [InvalidField("", f"{rule}, not {kind}")]
 
 
 @given(st.binary(max_size=200))

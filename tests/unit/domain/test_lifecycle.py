@@ -83,7 +83,9 @@ def test_new_record_has_the_given_members() -> None:
 def test_new_record_needs_a_user() -> None:
     with pytest.raises(InvalidRequest) as caught:
         lifecycle.create(GUID, change(expire=7), NOW, TERMS)
-    assert caught.value.faults == (InvalidField("/user", "is required to create a GUID"),)
+    assert caught.value.faults == (
+        InvalidField("/user", 'is required to create a GUID, as in {"user": "Cylance, Inc."}'),
+    )
 
 
 def test_new_record_has_a_version_above_its_predecessor() -> None:

@@ -12,6 +12,8 @@ from itertools import islice
 from typing import Any
 
 from guidsvc.api.parsing import body
+from guidsvc.api.parsing.suggestions import unknown as unknown_name
+from guidsvc.api.parsing.validation_errors import pointer
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_value
 from guidsvc.domain.commands import MAX_OPERATIONS
 from guidsvc.domain.guid_generator import ClaimedGenerator
@@ -25,6 +27,7 @@ MAX_RESULT_BYTES = 4 * 1024 * 1024
 """Maximum size of a response. Results that do not fit are brief."""
 READ_AT_ONCE = 16
 """Maximum number of operations that are validated in one iteration of the event loop."""
+_EXAMPLE = '{"operations": [{"user": "Cylance, Inc."}]}'
 
 
 class DocumentBatch:
@@ -81,13 +84,20 @@ class DocumentBatch:
         return results
 
 
+def require_text(text: bytes) -> bytes:
+    """Return the text of a document; raise InvalidRequest if it is empty."""
+    if not text or text.isspace():
+        raise InvalidRequest(InvalidField("", f"is empty; send a JSON object, such as {_EXAMPLE}"))
+    return text
+
+
 def operations_of(document: Any) -> list[Any]:
     """Return the operations of a JSON document; raise InvalidRequest if it holds none, too many, or anything else."""
     if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
-        raise InvalidRequest(InvalidField("/operations", "must be a list of operations, in a JSON object"))
+        raise InvalidRequest(InvalidField("/operations", f"must be a list of operations, as in {_EXAMPLE}"))
     if unknown := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
         raise InvalidRequest(
-            *(InvalidField(body.pointer(name), "is not a known member; remove it") for name in unknown)
+            *(InvalidField(pointer(name), unknown_name(name, "member", ("operations",))) for name in unknown)
         )
     operations: list[Any] = document["operations"]
     if len(operations) > MAX_OPERATIONS:

@@ -18,7 +18,7 @@ from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, PREFER
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing.idempotency_key import reject_key
-from guidsvc.api.resources.batch.document_batch import DocumentBatch, operations_of
+from guidsvc.api.resources.batch.document_batch import DocumentBatch, operations_of, require_text
 from guidsvc.api.resources.batch.executor import BatchExecutor, is_change, is_repeatable
 from guidsvc.api.resources.batch.line_batch import LineBatch
 from guidsvc.api.resources.batch.slots import BatchSlots
@@ -230,7 +230,7 @@ class BatchHandler(Handler):
         return may and not self._is_dry_run and any(map(is_change, values))
 
     async def _read_document(self) -> list[Any]:
-        return operations_of(await self._decode(self.received()))
+        return operations_of(await self._decode(require_text(self.received())))
 
     async def _decode(self, text: bytes) -> Any:
         if len(text) > _CHUNK:  # in a thread, which releases the GIL between operations

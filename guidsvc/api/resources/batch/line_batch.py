@@ -255,4 +255,4 @@ def _write_all(file: IO[bytes], text: bytes) -> None:
 
 def _too_many_unreadable() -> InvalidRequest:
     detail = "lines are not operations; correct them, and send this line and the rest in another batch"
-    return InvalidRequest(InvalidField("", f"{MAX_UNREADABLE} {detail}"))
+    return InvalidRequest(InvalidField("", f"{MAX_UNREADABLE} {detail}", is_clause=True))

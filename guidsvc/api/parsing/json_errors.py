@@ -1,0 +1,134 @@
+"""Messages about bodies that are not JSON. They name the usual mistakes, and say how to correct each."""
+
+import re
+from typing import NamedTuple
+
+EXAMPLE_BODY = '{"user": "Cylance, Inc."}'
+_WINDOW = 256
+"""Bytes around the fault that are searched for its cause."""
+_POSITION = re.compile(r" at line (\d+) column (\d+)$")
+_FORM = re.compile(rb"[A-Za-z0-9_.%+-]{1,64}=[^{}\[\]\"]*")
+_LITERALS = {
+    b"None": "null",
+    b"True": "true",
+    b"False": "false",
+    b"undefined": "null",
+    b"NaN": "null",
+    b"Infinity": "null",
+}
+_SMART_QUOTES = ("\u201c".encode(), "\u201d".encode(), "\u2018".encode(), "\u2019".encode())
+
+
+class _Place(NamedTuple):
+    """The body before and after the fault, and the name of the parser for the fault."""
+
+    before: bytes
+    after: bytes
+    error: str
+
+
+def explain(body: bytes, error: str) -> str:
+    """Say why a body is not JSON and what to do, given the message of the parser."""
+    reason = _of_whole(body) or _of_place(_place(body, error)) or error
+    position = _POSITION.search(error)
+    return reason if reason is error or position is None else f"{reason} ({position[0].strip()})"
+
+
+def _of_whole(body: bytes) -> str | None:  # noqa: PLR0911  # a table
+    """Name a mistake that concerns the body as a whole."""
+    start = body[:_WINDOW].lstrip()
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start[:4]:
+        return "it is not UTF-8; save it as UTF-8 without a byte order mark"
+    if start.startswith(b"\xef\xbb\xbf"):
+        return "it begins with a byte order mark; save it as UTF-8 without one"
+    if start.startswith(b"'"):
+        return f'it is in single quotes, which Windows does not remove; there, write -d "{_escaped(EXAMPLE_BODY)}"'
+    if start.startswith(b"<"):
+        return f"it looks like XML or HTML; send JSON, such as {EXAMPLE_BODY}"
+    if start.startswith(b"@"):
+        return "it is the name of a file; to send its content with curl, write --data-binary @FILE"
+    if _FORM.match(start):
+        return f"it is form data (name=value); send JSON, such as {EXAMPLE_BODY}"
+    return None
+
+
+def _escaped(text: str) -> str:
+    return text.replace('"', '\\"')
+
+
+def _place(body: bytes, error: str) -> _Place:
+    """Split the body at the fault."""
+    position = _POSITION.search(error)
+    line, column = (int(position[1]), int(position[2])) if position else (1, 1)
+    start = 0
+    for _ in range(line - 1):
+        start = body.find(b"\n", start) + 1
+    index = max(start + column - 1, 0)
+    return _Place(body[max(0, index - _WINDOW) : index], body[index : index + _WINDOW], error)
+
+
+def _of_place(place: _Place) -> str | None:  # noqa: PLR0911  # a table
+    """Name the mistake at the place of the fault."""
+    before, after, error = place
+    if error.startswith("EOF"):
+        return "it ends too early; close each string, list and object"
+    if error.startswith("trailing comma") or (after.startswith(b",") and before.rstrip()[-1:] in {b",", b"[", b"{"}):
+        return "remove the comma that no value follows"
+    if error.startswith("trailing characters"):
+        return "something follows the first JSON value; send one object"
+    if after.startswith(b"'"):
+        return f"names and strings are in double quotes, not in single ones: {EXAMPLE_BODY}"
+    if after.startswith(_SMART_QUOTES):
+        return f"names and strings are in straight double quotes: {EXAMPLE_BODY}"
+    if after.startswith((b"//", b"/*", b"#")):
+        return "JSON has no comments; remove them"
+    if error.startswith("key must be"):
+        return f"each name is in double quotes: {EXAMPLE_BODY}"
+    if error.startswith("expected value"):
+        return _value(after)
+    return _syntax(error)
+
+
+def _value(after: bytes) -> str | None:
+    """Name the mistake in a value."""
+    for literal, correct in _LITERALS.items():
+        if after.startswith(literal):
+            return f"write {correct}, not {literal.decode()}"
+    if re.match(rb"[A-Za-z]", after):
+        return f"strings are in double quotes: {EXAMPLE_BODY}"
+    return "a number begins with a digit" if re.match(rb"[+.][0-9]", after) else None
+
+
+def _syntax(error: str) -> str | None:
+    """Name a mistake that the message of the parser implies."""
+    if error.startswith("control character"):
+        return r"a string contains a line break or another control character; write \n for a line break"
+    if error.startswith("invalid escape"):
+        return r"a backslash is written as \\ in a string"
+    if error.startswith("invalid unicode"):
+        return "it is not UTF-8"
+    if error.startswith("invalid number"):
+        return "a number has digits on both sides of its point, and no leading zero"
+    return {"expected `:`": "a colon is missing after a name", "expected `,`": "a comma is missing"}.get(error[:12])
+
+
+def explain_type(value: object, example: str) -> str:
+    """Say that a JSON value is not an object, and what it is."""
+    rule = f"must be a JSON object, such as {example}"
+    if isinstance(value, str) and value[:_WINDOW].lstrip().startswith("{"):
+        return f"{rule}, not a string that contains one; encode it only once"
+    return f"{rule}, not {_kind(value)}"
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case str():
+            return "a string"
+        case list():
+            return "a list"
+        case _:
+            return "a number"

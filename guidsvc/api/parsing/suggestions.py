@@ -1,0 +1,80 @@
+"""Suggestions of known names for names that a client misspelled."""
+
+import difflib
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+
+MAX_COMPARED = 40
+"""Maximum length of a name that is compared with the known ones, in characters. All known names are shorter."""
+MIN_SIMILARITY = 0.6
+"""Minimum similarity of a suggestion, from 0 to 1."""
+MAX_LISTED = 16
+"""Maximum number of known names in a message."""
+_SYNONYMS = {
+    "ttl": "expire",
+    "expiration": "expire",
+    "expiry": "expire",
+    "valid_until": "expire",
+    "id": "guid",
+    "uuid": "guid",
+    "name": "user",
+    "tags": "metadata",
+    "data": "metadata",
+    "operation": "op",
+    "method": "op",
+    "page": "cursor",
+    "after": "cursor",
+    "offset": "cursor",
+    "next": "cursor",
+    "page_size": "limit",
+    "per_page": "limit",
+    "count": "limit",
+    "status": "state",
+    "fields": "view",
+    "dry_run": "validate_only",
+}
+"""Names of other services for what is known here under another name."""
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return a question that suggests the most similar known name; empty if none is similar."""
+    near = nearest(name, tuple(known))
+    return "" if near is None else f"did you mean `{near}`?"
+
+
+@lru_cache(1024)
+def _nearest(name: str, known: tuple[str, ...]) -> str | None:
+    synonym = _SYNONYMS.get(name.replace("-", "_"))
+    if synonym in known:
+        return synonym
+    return next(iter(difflib.get_close_matches(name, known, 1, MIN_SIMILARITY)), None)
+
+
+def nearest(name: str, known: tuple[str, ...]) -> str | None:
+    """Return the known name that is most similar to a name, or None if none is similar."""
+    if len(name) > MAX_COMPARED:
+        return None
+    return _nearest(name.strip().lower(), known)
+
+
+def unknown(name: str, kind: str, known: Sequence[str]) -> str:
+    """Say that a name is unknown, which known one is similar, and which ones there are.
+
+    `kind` is what is named, in the singular.
+    """
+    advice = did_you_mean(name, known) or "remove it."
+    return f"is not a known {kind}; {advice} {_listed(kind, known)}"
+
+
+def _listed(kind: str, known: Sequence[str]) -> str:
+    noun = kind.rpartition(" ")[2]
+    if not known:
+        return f"This request has no {kind}s"
+    verb, ending = ("is", "") if len(known) == 1 else ("are", "s")
+    return f"The known {noun}{ending} {verb} {enumerated(known)}"
+
+
+def enumerated(names: Sequence[str], conjunction: str = "and") -> str:
+    """Return names as an enumeration, each in backquotes."""
+    quoted = [f"`{name}`" for name in names[:MAX_LISTED]]
+    return f" {conjunction} ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))

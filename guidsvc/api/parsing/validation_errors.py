@@ -1,0 +1,116 @@
+"""Conversion of pydantic errors to the faults that clients read: what is wrong, what to do, and an example."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from guidsvc.api.parsing import suggestions, time_errors
+from guidsvc.errors import InvalidField
+
+MAX_NAME = 100
+"""Maximum length of a name from the client that an error repeats, in characters."""
+MAX_EXPLAINED = 4
+"""Maximum number of unknown names that are compared with the known ones. Comparisons take time."""
+_READ_ONLY = "is set by the service and must not be sent; to write records back, read them without view=full"
+_TIMES = frozenset({"expire", "expires_before", "expires_after"})
+_TIME_ERRORS = frozenset({"expire_type", "greater_than_equal", "less_than_equal"})
+_CLAUSES = frozenset({"guid_form", "guid_missing", "surplus"})
+"""Types of errors whose messages have a subject of their own."""
+_EXAMPLES = {"user": "Cylance, Inc.", "owner": "Cylance, Inc.", "if_match": '"1795420608123"', "if_none_match": "*"}
+"""Examples of members that are strings."""
+_SHOULD = re.compile(r"^[A-Z][a-z]+ should ")
+
+
+class Source(NamedTuple):
+    """What was validated: the model, the values as the client sent them, and what one of them is called."""
+
+    model: type[BaseModel]
+    values: Mapping[str, Any]
+    kind: str
+
+    @property
+    def known_names(self) -> Sequence[str]:
+        """The names that the client may send."""
+        schema: Mapping[str, Any] = self.model.model_fields
+        return sorted(schema)
+
+    @property
+    def example(self) -> str:
+        """An example of the whole, or an empty string."""
+        extra: Any = self.model.model_config.get("json_schema_extra")
+        return json.dumps(extra["examples"][0]) if isinstance(extra, Mapping) else ""
+
+
+def faults_of(error: ValidationError, source: Source) -> Iterator[tuple[ErrorDetails, str]]:
+    """Yield each error, and what the client reads about it."""
+    count = 0
+    for each in error.errors(include_url=False):
+        is_unknown = each["type"] == "extra_forbidden"
+        count += is_unknown
+        yield each, _unknown(each, source, count) if is_unknown else _invalid(each, source)
+
+
+def body_faults(error: ValidationError, source: Source) -> Iterator[InvalidField]:
+    """Yield the faults of a body, each with its place."""
+    for each, detail in faults_of(error, source):
+        yield InvalidField(pointer(*each["loc"]), detail, is_clause=each["type"] in _CLAUSES)
+
+
+def query_faults(error: ValidationError, source: Source) -> Iterator[InvalidField]:
+    """Yield the faults of a query, each with the name of its parameter."""
+    return (InvalidField("", detail, parameter=str(each["loc"][0])) for each, detail in faults_of(error, source))
+
+
+def pointer(*steps: str | int) -> str:
+    """Return the JSON Pointer (RFC 6901) of these steps, each cut to MAX_NAME characters."""
+    return "".join(f"/{str(step)[:MAX_NAME].replace('~', '~0').replace('/', '~1')}" for step in steps)
+
+
+def _unknown(error: ErrorDetails, source: Source, count: int) -> str:
+    name = str(error["loc"][-1])
+    if name in getattr(source.model, "read_only", ()):
+        return _READ_ONLY
+    if count > MAX_EXPLAINED:
+        return f"is not a known {source.kind}; remove it"
+    return suggestions.unknown(name, source.kind, source.known_names)
+
+
+def _invalid(error: ErrorDetails, source: Source) -> str:  # noqa: PLR0911  # a table
+    """Return the message about an invalid value: for a type of error, or that of the validator."""
+    name = str(error["loc"][0]) if error["loc"] else ""
+    value = source.values.get(name)
+    match error["type"]:
+        case kind if name in _TIMES and kind in _TIME_ERRORS:
+            return time_errors.explain(value)
+        case "missing":
+            return f"is required, as in {source.example}" if source.example else "is required"
+        case "string_type":
+            return "must be a string" + (f", such as {json.dumps(_EXAMPLES[name])}" if name in _EXAMPLES else "")
+        case "literal_error":
+            return _choice(error)
+        case "metadata_type":
+            return _metadata(value)
+        case "limit_type":
+            return f"{error['msg']}, such as 50"
+        case "cursor_form" if value in {"null", "None", ""}:
+            return "is not a cursor: the page whose `next` is null is the last; send no cursor to begin again"
+        case _:
+            return _SHOULD.sub("must ", error["msg"])
+
+
+def _choice(error: ErrorDetails) -> str:
+    """Say which values a member or parameter has, and which of them was probably meant."""
+    choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
+    given = error["input"]
+    question = suggestions.did_you_mean(given, choices) if isinstance(given, str) and len(choices) > 1 else ""
+    return "; ".join(filter(None, [f"must be {suggestions.enumerated(choices, 'or')}", question]))
+
+
+def _metadata(value: object) -> str:
+    rule = 'must be a JSON object, such as {"env": "test"}'
+    is_encoded = isinstance(value, str) and value[:100].lstrip().startswith("{")
+    return f"{rule}, not a string that contains one" if is_encoded else rule
