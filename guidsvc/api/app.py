@@ -2,7 +2,7 @@
 
 from guidsvc.api.base.fallback import UnknownPath
 from guidsvc.api.docs.openapi_handlers import DocsHandler, Document, OpenApiHandler
-from guidsvc.api.docs.problem_page import ProblemHandler
+from guidsvc.api.docs.problem_page import ProblemHandler, ProblemsHandler
 from guidsvc.api.docs.static_pages import FileHandler
 from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.guid_actions import ROUTE
@@ -47,6 +47,7 @@ def make_routes() -> list[Route]:
         Route("/openapi.json", OpenApiHandler, {"document": document}),
         Route("/docs", DocsHandler),
         Route("/docs/{file}", FileHandler),
+        Route("/problems", ProblemsHandler),
         Route("/problems/{code}", ProblemHandler),
         Route("/", RootHandler),
     ]

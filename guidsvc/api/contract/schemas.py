@@ -250,6 +250,26 @@ PROBLEMS: dict[str, type[Problem]] = {
 """The schemas of problems with specific members, by code."""
 
 
+class ProblemSummary(BaseModel):
+    """A problem in the list of all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Annotated[str, Field(description="The path of the explanation, as in the `type` of an error.")]
+    code: str
+    title: str
+    status: int
+    when: Annotated[str, Field(description="When the problem occurs.")]
+
+
+class ProblemList(BaseModel):
+    """All problems."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    problems: list[ProblemSummary]
+
+
 class Explanation(BaseModel):
     """The explanation of a problem."""
 

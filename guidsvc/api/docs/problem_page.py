@@ -1,7 +1,11 @@
-"""The resource `/problems/{code}`, to which the `type` of a problem links: the explanation as JSON or as a page."""
+"""The resources `/problems`, the list of all problems, and `/problems/{code}`, to which the `type` of a problem links.
+
+Both are JSON, or a page for browsers.
+"""
 
 import html
 import json
+from collections.abc import Callable, Mapping
 from string import Template
 
 from pydantic_core import to_json
@@ -11,12 +15,48 @@ from guidsvc.api.contract.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_H
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS, ProblemDoc
 from guidsvc.api.docs.static_pages import HTML, NOT_MODIFIED, StaticHandler, read
+from guidsvc.api.parsing.suggestions import nearest
 from guidsvc.http.constants import JSON
 from guidsvc.http.errors import NoSuchPath
 from guidsvc.http.headers.negotiation import preferred
 
 
-class ProblemHandler(StaticHandler):
+class NegotiatedHandler(StaticHandler):
+    """Base class of both handlers: JSON, or a page for clients that prefer HTML."""
+
+    def respond_negotiated(self, members: Mapping[str, object], render_page: Callable[[], bytes]) -> None:
+        """Respond with the members as JSON, or with the page."""
+        self.vary("Accept")
+        if preferred(self.request.headers.get("Accept"), (JSON, HTML)) == HTML:
+            self.respond_page(render_page())
+        else:
+            self.respond_static(to_json(members) + b"\n", JSON)
+
+
+class ProblemsHandler(NegotiatedHandler):
+    """The list of all problems."""
+
+    @operation(
+        "listProblems",
+        "List all problems",
+        ResponseSpec(
+            200,
+            "The problems.",
+            schemas.ProblemList,
+            other={HTML: "The problems as a page."},
+            headers=(*always(ETAG, VARY), CONTENT_SECURITY, REFERRER),
+        ),
+        NOT_MODIFIED,
+        headers=(IF_NONE_MATCH_HERE,),
+    )
+    async def get(self) -> None:
+        """Return the code, status and title of each problem, when it occurs, and the path of its explanation."""
+        self.respond_negotiated({"problems": [summary(each) for each in EXPLANATIONS.values()]}, list_page)
+
+    head = get
+
+
+class ProblemHandler(NegotiatedHandler):
     """The explanation of a problem."""
 
     in_path = {
@@ -45,14 +85,35 @@ class ProblemHandler(StaticHandler):
     async def get(self, code: str) -> None:
         """Return when a problem occurs, what to do, and an example."""
         if code not in EXPLANATIONS:
-            raise NoSuchPath("No problem has this code: see the type of an error, or /openapi.json.")
-        self.vary("Accept")
-        if preferred(self.request.headers.get("Accept"), (JSON, HTML)) == HTML:
-            self.respond_page(page(EXPLANATIONS[code]))
-        else:
-            self.respond_static(to_json(json_members(EXPLANATIONS[code])) + b"\n", JSON)
+            near = nearest(code.replace("_", "-"), tuple(EXPLANATIONS))
+            question = "" if near is None else f" Did you mean {near}?"
+            raise NoSuchPath(f"No problem has this code.{question} GET /problems lists all codes.")
+        self.respond_negotiated(json_members(EXPLANATIONS[code]), lambda: page(EXPLANATIONS[code]))
 
     head = get
+
+
+def summary(explanation: ProblemDoc) -> dict[str, object]:
+    """Return the entry of a problem in the list of all."""
+    code, status, title = explanation.problem
+    return {
+        "type": f"/problems/{code}",
+        "code": code,
+        "title": title,
+        "status": status,
+        "when": explanation.when,
+    }
+
+
+def list_page() -> bytes:
+    """Return the list of all problems as an HTML page."""
+    entries = (
+        f'<dt><strong>{status}</strong> <a href="problems/{code}"><code>{code}</code></a></dt>\n'
+        f"<dd>{html.escape(explanation.when)}</dd>"
+        for explanation in EXPLANATIONS.values()
+        for code, status, _ in [explanation.problem]
+    )
+    return Template(read("problems.html").decode()).substitute(entries="\n".join(entries)).encode()
 
 
 def json_members(explanation: ProblemDoc) -> dict[str, object]:

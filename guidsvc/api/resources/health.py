@@ -20,6 +20,7 @@ LINKS = {
     "version": "/version",
     "openapi": "/openapi.json",
     "docs": "/docs",
+    "problems": "/problems",
 }
 
 _UP, _DOWN, _READ_ONLY, _REPLACED = "up", "down", "read-only", "replaced"

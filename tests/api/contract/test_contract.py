@@ -153,6 +153,7 @@ METHODS = [
     Line("/", "GET", "/", 200, lambda r: {"name", "version", "links"} <= r.json.keys()),
     Line("/openapi.json", "GET", "/openapi.json", 200, lambda r: r.json["openapi"].startswith("3.1")),
     Line("/docs", "GET", "/docs", 200, header("Content-Security-Policy", "default-src 'none'.*")),
+    Line("/problems", "GET", "/problems", 200, lambda r: {"code", "status", "when"} <= r.json["problems"][0].keys()),
     Line("/problems/{code}", "GET", "/problems/expired", 200, lambda r: (r.json["code"], r.json["status"]) == ("expired", 410)),
 ]  # fmt: skip
 PRECONDITIONS = [

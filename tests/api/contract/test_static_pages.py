@@ -21,7 +21,7 @@ VENDORED = Path(guidsvc.api.docs.__file__).parent / "static" / "swagger-ui"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
 
-@pytest.mark.parametrize("path", ["/docs", "/problems/expired"])
+@pytest.mark.parametrize("path", ["/docs", "/problems", "/problems/expired"])
 async def test_page_loads_nothing_from_other_origins(serving: Serving, path: str) -> None:
     async with serving() as client:
         page = await client.get(path, headers=BROWSER)
@@ -35,7 +35,7 @@ async def test_page_loads_nothing_from_other_origins(serving: Serving, path: str
 
 async def test_files_that_a_page_names_are_served(serving: Serving) -> None:
     async with serving() as client:
-        for path, above in (("/docs", "/"), ("/problems/expired", "/")):
+        for path, above in (("/docs", "/"), ("/problems", "/"), ("/problems/expired", "/")):
             page = (await client.get(path, headers=BROWSER)).body.decode()
             for name in re.findall(r'(?:src|href)="(?!data:)(?:\.\./)?([^"]+)"', page):
                 assert (await client.get(above + name)).status == 200
@@ -50,7 +50,7 @@ async def test_file_is_hashed_only_once(serving: Serving, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(pages, "hashlib", SimpleNamespace(sha256=counted))
     pages.etag_of.cache_clear()
-    paths = ["/docs", "/docs/swagger-ui-bundle.js", "/openapi.json", "/problems/expired"]
+    paths = ["/docs", "/docs/swagger-ui-bundle.js", "/openapi.json", "/problems", "/problems/expired"]
     async with serving() as client:
         for path in paths * 3:
             page = await client.get(path)
@@ -116,6 +116,20 @@ async def test_every_problem_type_leads_to_its_explanation(serving: Serving, kin
         assert told["remedy"].endswith(".")
         page = (await client.get(f"/problems/{kind.code}", headers=BROWSER)).body.decode()
         assert all(words in page for words in (kind.code, str(kind.status), kind.title, told["remedy"]))
+
+
+async def test_problem_list_has_every_problem(serving: Serving) -> None:
+    async with serving() as client:
+        listed = (await client.get("/problems")).json["problems"]
+        page = (await client.get("/problems", headers=BROWSER)).body.decode()
+
+        kinds = {*problems.TABLE.values(), problems.INTERNAL}
+        assert sorted((each["code"], each["status"], each["title"]) for each in listed) == sorted(kinds)
+        for each in listed:
+            explanation = (await client.get(each["type"])).json
+            assert (explanation["code"], explanation["when"]) == (each["code"], each["when"])
+            assert f'<a href="problems/{each["code"]}">' in page
+    assert "$" not in page
 
 
 @pytest.mark.parametrize("code", EXPLANATIONS)

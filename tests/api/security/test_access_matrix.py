@@ -80,8 +80,10 @@ ROWS: Mapping[str, Row] = {
     "optionsMetrics": OPTIONS,
     **{f"{verb}{name}": _open(200) for name in (
         "Livez", "Readyz", "Version", "Openapi", "Docs", "DocsFile", "Problem", "Root") for verb in ("get", "head")},
+    "listProblems": _open(200),
+    "headProblems": _open(200),
     **{f"options{name}": OPTIONS for name in (
-        "Livez", "Readyz", "Version", "Openapi", "Docs", "DocsFile", "Problem", "Root")},
+        "Livez", "Readyz", "Version", "Openapi", "Docs", "DocsFile", "Problem", "Problems", "Root")},
 }  # fmt: skip
 NAMED = {"file": "page.css", "code": "not-found"}
 """What stands in a path where that is nobody's."""

@@ -66,6 +66,7 @@ PATHS = [
     "/livez",
     "/readyz",
     "/version",
+    "/problems",
     "/problems/expired",
     "/nothing/here",
 ]

@@ -16,7 +16,7 @@ from tests.support.http_client import Client, Reply, hang_up, read_reply
 pytestmark = pytest.mark.both_servers
 
 AT, UNKNOWN, STRICT = f"/guid/{GUID}", f"/guid/{'F' * 32}", "Strict-Transport-Security"
-LASTING = ("/openapi.json", "/docs", "/docs/page.css", "/problems/expired")
+LASTING = ("/openapi.json", "/docs", "/docs/page.css", "/problems", "/problems/expired")
 
 
 class Request(NamedTuple):
@@ -88,7 +88,7 @@ async def test_only_public_replies_are_publicly_cacheable(serving: Serving) -> N
 async def test_every_page_forbids_loading_and_framing(serving: Serving) -> None:
     async with serving() as client:
         pages = [reply for _, reply in await replies(client, {"Accept": "text/html"}) if b"<html" in reply.body]
-        assert len(pages) == 2
+        assert len(pages) == 3
         for page in pages:
             assert {"default-src 'none'", "frame-ancestors 'none'"} <= set(
                 page.headers["Content-Security-Policy"].split("; ")
