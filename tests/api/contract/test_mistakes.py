@@ -1,0 +1,263 @@
+"""The usual mistakes of a first request, and the sentence that answers each. Read it like a phrase book."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.conftest import Serving
+from tests.support.factories import GUID
+
+AT = f"/guid/{GUID}"
+JSON = {"Content-Type": "application/json"}
+OBJECT = '{"user": "Cylance, Inc."}'
+RECORD = '{"expire": "4102444800", "user": "Cylance, Inc."}'
+OPERATIONS = '{"operations": [{"user": "Cylance, Inc."}]}'
+MEMBERS = "The known members are `expire`, `guid`, `metadata` and `user`."
+PARAMETERS = "The known parameters are `cursor`, `expires_after`, `expires_before`, `limit`, `owner`, `state`, `user` and `view`."
+SECONDS = "must be Unix time in seconds"
+RULE = f"{SECONDS}, as a string of digits or an integer, such as 1798761600"
+NOTATION = f"A GUID is 32 upper-case hexadecimal characters, without dashes or braces: use {GUID}."
+PATHS = "GET / links to the paths of the service."
+
+
+class Mistake(NamedTuple):
+    """A request, and its answer."""
+
+    method: str
+    path: str
+    sent: bytes | None
+    headers: dict[str, str]
+    status: int
+    code: str
+    detail: str
+
+
+def put(sent: str | bytes, detail: str) -> Mistake:
+    """Return the mistake of a PUT with this body."""
+    encoded = sent.encode() if isinstance(sent, str) else sent
+    return Mistake("PUT", AT, encoded, JSON, 400, "invalid-request", detail)
+
+
+def expire(value: object, detail: str) -> Mistake:
+    """Return the mistake of a PUT with this expiry."""
+    return put(json.dumps({"user": "a", "expire": value}), f"`expire` {detail}")
+
+
+def get(path: str, detail: str, status: int = 400, code: str = "invalid-request") -> Mistake:
+    """Return the mistake of a GET of this path."""
+    return Mistake("GET", path, None, {}, status, code, detail)
+
+
+def guid(text: str, detail: str) -> Mistake:
+    """Return the mistake of a GUID in this notation."""
+    return get(f"/guid/{text}", detail, 400, "invalid-guid")
+
+
+def path(text: str, near: str | None) -> Mistake:
+    """Return the mistake of a path that is near another."""
+    question = "" if near is None else f"Did you mean {near}? "
+    return get(text, f"Nothing is served at this path. {question}{PATHS}", 404, "not-found")
+
+
+def header(name: str, value: str, detail: str) -> Mistake:
+    """Return the mistake of a header of a POST."""
+    given_headers = JSON | {name: value}
+    return Mistake(
+        "POST", "/guid", b'{"user": "a"}', given_headers, 400, "invalid-request", f"The header `{name}` {detail}"
+    )
+
+
+def media_type(headers: dict[str, str], detail: str) -> Mistake:
+    """Return the mistake of the media type of a POST."""
+    whole = f"POST requires a body of application/json in UTF-8, but the Content-Type {detail}: send Content-Type: application/json."
+    return Mistake("POST", "/guid", b'{"user": "a"}', headers, 415, "unsupported-media-type", whole)
+
+
+def method(name: str, at: str, allowed: str) -> Mistake:
+    """Return the mistake of a method that a path does not serve."""
+    return Mistake(name, at, b"", JSON, 405, "method-not-allowed", f"{name} is not supported here; use {allowed}.")
+
+
+def batch(sent: str, detail: str) -> Mistake:
+    """Return the mistake of a batch in a document."""
+    return Mistake("POST", "/guid:batch", sent.encode(), JSON, 400, "invalid-request", detail)
+
+
+BODIES = [
+    put("", f"The body is empty; send a JSON object, such as {RECORD}."),
+    put("{'user': 'a'}", f"The body is not JSON: names and strings are in double quotes, not in single ones: {OBJECT} (at line 1 column 2)."),
+    put("{\"user\": 'a'}", f"The body is not JSON: names and strings are in double quotes, not in single ones: {OBJECT} (at line 1 column 10)."),
+    put("'{\"user\": \"a\"}'", 'The body is not JSON: it is in single quotes, which Windows does not remove; there, write -d "{\\"user\\": \\"Cylance, Inc.\\"}" (at line 1 column 1).'),
+    put('{"user": "a",}', "The body is not JSON: remove the comma that no value follows (at line 1 column 14)."),
+    put('{user: "a"}', f"The body is not JSON: each name is in double quotes: {OBJECT} (at line 1 column 2)."),
+    put('{"user": a}', f"The body is not JSON: strings are in double quotes: {OBJECT} (at line 1 column 10)."),
+    put("{“user”: 1}", f"The body is not JSON: names and strings are in straight double quotes: {OBJECT} (at line 1 column 2)."),
+    put('{"metadata": None}', "The body is not JSON: write null, not None (at line 1 column 14)."),
+    put('{"metadata": True}', "The body is not JSON: write true, not True (at line 1 column 14)."),
+    put('{"expire": NaN}', "The body is not JSON: write null, not NaN (at line 1 column 12)."),
+    put('{"expire": .5}', "The body is not JSON: a number begins with a digit (at line 1 column 12)."),
+    put('{"expire": 01}', "The body is not JSON: a number has digits on both sides of its point, and no leading zero (at line 1 column 13)."),
+    put('{"user" "a"}', "The body is not JSON: a colon is missing after a name (at line 1 column 9)."),
+    put('{"user": "a" "expire": 1}', "The body is not JSON: a comma is missing (at line 1 column 14)."),
+    put('{"user": "a"', "The body is not JSON: it ends too early; close each string, list and object (at line 1 column 12)."),
+    put('{"user": "a"}\n{"user": "b"}', "The body is not JSON: something follows the first JSON value; send one object (at line 2 column 1)."),
+    put('{\n  "user": "a", // mine\n}', "The body is not JSON: JSON has no comments; remove them (at line 2 column 16)."),
+    put('{"user": "a\nb"}', r"The body is not JSON: a string contains a line break or another control character; write \n for a line break (at line 2 column 0)."),
+    put(r'{"user": "C:\d"}', r"The body is not JSON: a backslash is written as \\ in a string (at line 1 column 14)."),
+    put(b'{"user": "Z\xfcrich"}', "The body is not JSON: it is not UTF-8 (at line 1 column 12)."),
+    put(b'\xef\xbb\xbf{"user": "a"}', "The body is not JSON: it begins with a byte order mark; save it as UTF-8 without one (at line 1 column 1)."),
+    put("user=a&expire=1", f"The body is not JSON: it is form data (name=value); send JSON, such as {OBJECT} (at line 1 column 1)."),
+    put("<record/>", f"The body is not JSON: it looks like XML or HTML; send JSON, such as {OBJECT} (at line 1 column 1)."),
+    put("@record.json", "The body is not JSON: it is the name of a file; to send its content with curl, write --data-binary @FILE (at line 1 column 1)."),
+    put("[]", f"The body must be a JSON object, such as {RECORD}, not a list."),
+    put('"{}"', f"The body must be a JSON object, such as {RECORD}, not a string that contains one; encode it only once."),
+    put('{"user": "a", "user": "b"}', "The body repeats the member 'user'; send each member once."),
+]  # fmt: skip
+TIMES = [
+    expire(1798761600000, f"{SECONDS}, not in milliseconds; did you mean 1798761600?"),
+    expire("1798761600000", f"{SECONDS}, not in milliseconds; did you mean 1798761600?"),
+    expire(1798761600000000, f"{SECONDS}, not in microseconds; did you mean 1798761600?"),
+    expire("2027-01-01T00:00:00Z", f"{SECONDS}, not a date; did you mean 1798761600?"),
+    expire("2027-01-01T02:00:00+02:00", f"{SECONDS}, not a date; did you mean 1798761600?"),
+    expire("2027-01-01", f"{SECONDS}, not a date; did you mean 1798761600?"),
+    expire("Fri, 01 Jan 2027 00:00:00 GMT", f"{SECONDS}, not a date; did you mean 1798761600?"),
+    expire(1798761600.5, "must be a whole number of seconds, without fraction or exponent; did you mean 1798761600?"),
+    expire("1798761600.5", "must be a whole number of seconds, without fraction or exponent; did you mean 1798761600?"),
+    expire(0.5, "must be a whole number of seconds, without fraction or exponent; send 1798761600, for example."),
+    expire(-1, "must not be negative: Unix time in seconds is 0 or more."),
+    expire("-1", "must not be negative: Unix time in seconds is 0 or more."),
+    expire(True, f"{RULE}, not true."),
+    expire(None, "must not be null; leave the member out instead."),
+    expire("30d", "must be a time, not a duration: add the duration to the current Unix time in seconds; send 1798761600, for example."),
+    expire(" 1798761600", "must have only digits, without blanks or a sign; did you mean 1798761600?"),
+    expire("soon", f"{RULE}."),
+    expire(253402300800, f"{SECONDS}, at most 253402300799, the end of the year 9999."),
+]  # fmt: skip
+VALUES = [
+    put("{}", '`user` is required to create a GUID, as in {"user": "Cylance, Inc."}.'),
+    put('{"user": 1}', '`user` must be a string, such as "Cylance, Inc.".'),
+    put('{"user": ""}', "`user` must have 1 to 256 characters, not 0."),
+    put('{"metadata": "{}"}', '`metadata` must be a JSON object, such as {"env": "test"}, not a string that contains one.'),
+    put('{"metdata": {}}', f"`metdata` is not a known member; did you mean `metadata`? {MEMBERS}"),
+    put('{"Expires": 1}', f"`Expires` is not a known member; did you mean `expire`? {MEMBERS}"),
+    put('{"ttl": 60}', f"`ttl` is not a known member; did you mean `expire`? {MEMBERS}"),
+    put('{"colour": "red"}', f"`colour` is not a known member; remove it. {MEMBERS}"),
+    put('{"state": "live"}', "`state` is set by the service and must not be sent; to write records back, read them without view=full."),
+    put('{"gs_0123456789abcdef": 1}', f"A member of the body is not a known member; remove it. {MEMBERS}"),
+    put(json.dumps({"a" * 200: 1}), f"A member of the body is not a known member; remove it. {MEMBERS}"),
+    put('{"\\u001b[31m": 1}', f"A member of the body is not a known member; remove it. {MEMBERS}"),
+    put('{"guid": "%s"}' % ("0" * 32), f"`guid` must be the GUID in the path, {GUID}; a GUID cannot be changed."),
+    put('{"expire": "soon", "user": " ", "colour": "red"}', f"`expire` {RULE} (and 2 more errors, listed in `errors`)."),
+    put('{"user": " ", "colour": "red"}', "`user` must not be blank (and 1 more error, listed in `errors`)."),
+    Mistake("POST", "/guid", b"{}", JSON, 400, "invalid-request", f"`user` is required, as in {OBJECT}."),
+]  # fmt: skip
+QUERIES = [
+    get("/guid?limit=0", "`limit` must be a number of records, 1 or more, such as 50."),
+    get("/guid?limit=ten", "`limit` must be a number of records, 1 or more, such as 50."),
+    get("/guid?limit=1&limit=2", "`limit` is given more than once; send it once."),
+    get("/guid?state=expird", "`state` must be `live`, `expired` or `all`; did you mean `expired`?"),
+    get("/guid?state=dead", "`state` must be `live`, `expired` or `all`."),
+    get(f"{AT}?view=all", "`view` must be `full`."),
+    get("/guid?cursor=null", "`cursor` is not a cursor: the page whose `next` is null is the last; send no cursor to begin again."),
+    get("/guid?cursor=abc", "`cursor` is an invalid cursor; use `next` of a previous page unchanged."),
+    get("/guid?expires_before=2027-01-01", f"`expires_before` {SECONDS}, not a date; did you mean 1798761600?"),
+    get("/guid?expires_after=1798761600000", f"`expires_after` {SECONDS}, not in milliseconds; did you mean 1798761600?"),
+    get("/guid?limits=1", f"`limits` is not a known query parameter; did you mean `limit`? {PARAMETERS}"),
+    get("/guid?page=2", f"`page` is not a known query parameter; did you mean `cursor`? {PARAMETERS}"),
+    get("/guid?color=red", f"`color` is not a known query parameter; remove it. {PARAMETERS}"),
+    get(f"{AT}?full=true", "`full` is not a known query parameter; remove it. The known parameter is `view`."),
+    get("/guid?gs_0123456789abcdef=1", f"A query parameter is not a known query parameter; remove it. {PARAMETERS}"),
+    get("/guid?" + "&".join(f"p{number}=1" for number in range(65)), "The query has 65 parameters; send at most 64."),
+    Mistake("DELETE", f"{AT}?force=1", None, {}, 400, "invalid-request", "`force` is not a known query parameter; remove it. This request has no query parameters."),
+]  # fmt: skip
+PLACES = [
+    guid(GUID.lower(), NOTATION),
+    guid("9094e4c9-80c7-4043-a4b5-86b420e69ddf", NOTATION),
+    guid("%7B9094E4C9-80C7-4043-A4B5-86B420E69DDF%7D", NOTATION),
+    guid(GUID[1:], "A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has 31 characters."),
+    guid("O" + GUID[1:], "A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has 'O' in it."),
+    path("/guids", "/guid"),
+    path("/guid/", "/guid"),
+    path("/v1/guid", "/guid"),
+    path("/api/v2/guids/", "/guid"),
+    path(f"/guids/{GUID}", "/guid/{guid}"),
+    path(f"{AT}/", "/guid/{guid}"),
+    path("/health", "/livez"),
+    path("/healthz", "/livez"),
+    path("/ready", "/readyz"),
+    path("/metrics/", "/metrics"),
+    path("/doc", "/docs"),
+    path("/swagger.json", "/openapi.json"),
+    path("/errors", "/problems"),
+    path("/keys/x/rotate", "/keys/{id}/rotation"),
+    path("/robots.txt", None),
+    get("/problems/not_found", "No problem has this code. Did you mean not-found? GET /problems lists all codes.", 404, "not-found"),
+    get("/docs/style.css", "The documentation has no such file. GET /docs shows its page.", 404, "not-found"),
+    method("POST", AT, "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
+    method("DELETE", "/guid", "GET, HEAD, POST, PUT, OPTIONS"),
+]  # fmt: skip
+HEADERS = [
+    media_type({}, "is missing"),
+    media_type({"Content-Type": "application/x-www-form-urlencoded"}, "is application/x-www-form-urlencoded, which curl -d and HTML forms send"),
+    media_type({"Content-Type": "text/plain"}, "is another one"),
+    media_type({"Content-Type": "application/json; charset=latin1"}, "has another charset"),
+    header("If-Match", "1795420608123", 'must have double quotes around the version: "1795420608123".'),
+    header("If-Match", "'1795420608123'", 'must have double quotes around the version: "1795420608123".'),
+    header("If-None-Match", "abc", 'must be * or a list of entity tags in double quotes, such as "1795420608123".'),
+    header("Idempotency-Key", "", "is empty; send a new key for each new request, such as a UUID."),
+    header("Idempotency-Key", "a b", 'must be 1 to 255 printable ASCII characters, such as a UUID; enclose it in "..." if it contains a blank or a quote.'),
+    header("Idempotency-Key", "k" * 300, "has 300 characters; send 1 to 255 printable ASCII characters."),
+]  # fmt: skip
+BATCHES = [
+    batch("", f"The body is empty; send a JSON object, such as {OPERATIONS}."),
+    batch("[]", f"`operations` must be a list of operations, as in {OPERATIONS}."),
+    batch('{"ops": []}', f"`operations` must be a list of operations, as in {OPERATIONS}."),
+    batch('{"operations": [], "operation": []}', "`operation` is not a known member; did you mean `operations`? The known member is `operations`."),
+]  # fmt: skip
+MISTAKES = [*BODIES, *TIMES, *VALUES, *QUERIES, *PLACES, *HEADERS, *BATCHES]
+LOGINS = {
+    "Basic YWxpY2U6c2VjcmV0": "The authentication scheme Basic is not supported; send Authorization: Bearer gs_...",
+    "gs_0123456789abcdef": "The key in the Authorization header lacks the scheme Bearer; send Authorization: Bearer gs_...",
+    "Bearer": "The Authorization header must be Bearer, a blank and a key; send Authorization: Bearer gs_...",
+    "Bearer gs_short": "Malformed API key: it is incomplete or mistyped.",
+    "alice": "The Authorization header must be Bearer and a key; send Authorization: Bearer gs_...",
+}  # fmt: skip
+
+
+def ids() -> Iterator[str]:
+    """Yield a short name for each mistake."""
+    for number, mistake in enumerate(MISTAKES):
+        yield f"{number}-{mistake.method}-{mistake.detail[:40]}"
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=ids())
+async def test_mistake_is_answered_in_a_sentence(serving: Serving, mistake: Mistake) -> None:
+    async with serving() as client:
+        reply = await client.ask(mistake.method, mistake.path, body=mistake.sent, headers=mistake.headers)
+        problem = reply.json
+        assert (reply.status, problem["code"], problem["detail"]) == (mistake.status, mistake.code, mistake.detail)
+
+
+@pytest.mark.parametrize("authorization", LOGINS)
+async def test_wrong_login_is_answered_in_a_sentence(serving: Serving, authorization: str) -> None:
+    async with serving(access="keys") as client:
+        reply = await client.get(AT, headers={"Authorization": authorization})
+        assert (reply.status, reply.json["detail"]) == (401, LOGINS[authorization])
+
+
+OPERATION_MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"op": "update"}, "`op` must be `put`, `get` or `delete`."),
+    ({"op": "delete"}, "A delete requires a guid."),
+    ({"op": "get", "guid": GUID, "user": "a"}, "A get accepts no user."),
+    ({"op": "get", "guid": GUID.lower()}, NOTATION),
+    ({"user": "a", "if_match": 1}, '`if_match` must be a string, such as "\\"1795420608123\\"".'),
+]
+
+
+async def test_mistake_in_an_operation_has_a_sentence(serving: Serving) -> None:
+    async with serving() as client:
+        reply = await client.post("/guid:batch", {"operations": [operation for operation, _ in OPERATION_MISTAKES]})
+        details = [result["problem"]["detail"] for result in reply.json["results"]]
+        assert details == [detail for _, detail in OPERATION_MISTAKES]
