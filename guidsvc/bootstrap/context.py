@@ -15,6 +15,7 @@ from guidsvc.connection_urls import scheme_of
 from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.errors import StartError
+from guidsvc.http import public_url
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.http.headers.host import HostNames
@@ -77,6 +78,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
             trusted_proxies=TrustedProxies(split_list(settings.trusted_proxies)),
             host_names=HostNames(accepted_hosts(settings)),
             cors=Cors(split_list(settings.cors_origins)),
+            public_url=public_url.parse(settings.public_url),
             temporary_space=_temporary_space(settings),
             batch_seconds=settings.batch_timeout,
             has_public_metrics=settings.public_metrics,

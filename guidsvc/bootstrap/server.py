@@ -31,7 +31,7 @@ async def open_server(
         connections=file_descriptors.room_for(settings.max_connections),
         unsent_bytes=settings.max_unsent_bytes,
     )
-    hooks = ServerHooks(app.context.monitor.meters.requests)
+    hooks = ServerHooks(app.context.monitor.meters.requests, app.context.public_url)
     if settings.server == "httptools":
         async with serving_on(sockets, app, hooks, limits=limits, fast_path=fast_path, tls=context) as server:
             yield server

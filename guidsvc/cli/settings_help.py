@@ -18,6 +18,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "server": "SERVER",
         "workers": "COUNT",
         "hosts": "NAMES",
+        "public_url": "URL",
         "trusted_proxies": "NETWORKS",
         "cors_origins": "ORIGINS",
     },

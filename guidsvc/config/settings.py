@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     hosts: str = Field(
         "", description="accepted host names besides loopback names, separated by commas: registry.example,10.0.0.5"
     )
+    public_url: str = Field(
+        "",
+        description="address under which clients reach the service, for the type of errors: https://registry.example",
+    )
     trusted_proxies: str = Field(
         "", description="proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted: 10.0.0.0/8,127.0.0.1,unix"
     )

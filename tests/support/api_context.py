@@ -32,6 +32,7 @@ def api_context(**members: Any) -> ApiContext:
         "diagnostics": DiagnosticHeaders(),
         "trusted_proxies": TrustedProxies(),
         "host_names": HostNames(),
+        "public_url": "",
         "cors": Cors(),
         "temporary_space": TemporarySpace(),
         "batch_seconds": 600.0,

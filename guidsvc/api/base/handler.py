@@ -148,7 +148,7 @@ class Handler(OutputHandler):
         self.set_header("Content-Type", problems.CONTENT_TYPE)
         for name, value in problems.headers_of(error).items():
             self.set_header(name, value)
-        self.finish(problems.render(error, self.request_id) + b"\n")
+        self.finish(problems.render(error, self.request_id, base=self.context.public_url) + b"\n")
 
     def log_exception(self, *failure: Any) -> None:
         """Log a failure, given by Tornado as its class, itself, and its traceback."""

@@ -118,17 +118,23 @@ def _challenge(error: errors.Unauthorized | errors.Forbidden) -> str:
     return f'{challenge}, error="invalid_token"' if error.invalid else challenge
 
 
-def render(error: BaseException, request_id: str, extra_members: Mapping[str, Any] = MappingProxyType({})) -> bytes:
-    """Render the problem of this error as JSON, with the members of `extra_members` added."""
-    return render_brief(error, request_id, _members(error) | dict(extra_members))
+def render(
+    error: BaseException, request_id: str, extra_members: Mapping[str, Any] = MappingProxyType({}), base: str = ""
+) -> bytes:
+    """Render the problem of this error as JSON, with the members of `extra_members` added.
+
+    `base` is the address of the service, for an absolute `type`. Without it, `type` is a path, which clients resolve
+    against the URL of their request (RFC 9457, 3.1.1).
+    """
+    return render_brief(error, request_id, _members(error) | dict(extra_members), base)
 
 
 def render_brief(
-    error: BaseException, request_id: str, extra_members: Mapping[str, Any] = MappingProxyType({})
+    error: BaseException, request_id: str, extra_members: Mapping[str, Any] = MappingProxyType({}), base: str = ""
 ) -> bytes:
     """Render only the members that every problem has, with the members of `extra_members` added."""
     code, status, title = problem_of(error)
-    head = {"type": f"/problems/{code}", "title": title, "status": status, "code": code}
+    head = {"type": f"{base}/problems/{code}", "title": title, "status": status, "code": code}
     return to_json(head | {"detail": _detail(error), "request_id": request_id} | dict(extra_members))
 
 

@@ -8,11 +8,11 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import openapi_pydantic as oas
 from openapi_pydantic.util import PydanticSchema, construct_open_api_with_schema_class
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 import guidsvc
 from guidsvc.api.contract import headers, problems, schemas
@@ -28,8 +28,8 @@ from guidsvc.http.errors import HeadersTooLarge, MisdirectedRequest
 _ABOUT = """A registry of GUIDs that expire.
 
 Every body is JSON unless stated otherwise, and every response has an `X-Request-Id`. Every error is a problem
-(RFC 9457); its `type` is the path of a page that explains it. A method that a path does not support returns 405 with
-`Allow`, an unknown method 501, and an unknown path 404."""
+(RFC 9457); its `type` is the path, or with `--public-url` the URL, of a page that explains it. A method that a path
+does not support returns 405 with `Allow`, an unknown method 501, and an unknown path 404."""
 ANYWHERE = (MisdirectedRequest, HeadersTooLarge, Unavailable, Exception)
 """Errors that any request may return."""
 GUARDED = (Unauthorized, Forbidden, RateLimited)
@@ -231,8 +231,9 @@ def _shape(explanation: ProblemDoc) -> type[BaseModel]:
     code, status, title = explanation.problem
     name = "".join(word.title() for word in code.split("-")) + "Problem"
     shape = schemas.PROBLEMS.get(code, schemas.Problem)
-    fixed: Any = {"type": f"/problems/{code}", "title": title, "status": status, "code": code}
-    members: Any = {member: (Literal[value], ...) for member, value in fixed.items()}
+    fixed: Any = {"title": title, "status": status, "code": code}
+    members: Any = {"type": (Annotated[str, Field(pattern=f"^(https?://[^?#]+)?/problems/{code}$")], ...)}
+    members |= {member: (Literal[value], ...) for member, value in fixed.items()}
     return create_model(name, __base__=shape, __doc__=explanation.when, **members)
 
 

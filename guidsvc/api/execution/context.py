@@ -46,6 +46,8 @@ class ApiContext:
     diagnostics: DiagnosticHeaders
     trusted_proxies: TrustedProxies
     host_names: HostNames
+    public_url: str
+    """The address under which clients reach the service, or an empty string if it is not known."""
     cors: Cors
     temporary_space: TemporarySpace
     batch_seconds: float

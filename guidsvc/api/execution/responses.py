@@ -58,9 +58,9 @@ def serialize(response: Response, request_id: str, **framing: Unpack[Framing]) -
     return _message(response.status, response.headers, content_type, body or b"", request_id, **framing)
 
 
-def serialize_problem(error: Exception, request_id: str, **framing: Unpack[Framing]) -> bytes:
-    """Serialize an error as a problem document."""
-    body = problems.render(error, request_id) + b"\n"
+def serialize_problem(error: Exception, request_id: str, *, base: str = "", **framing: Unpack[Framing]) -> bytes:
+    """Serialize an error as a problem document; `base` is the address of the service, for its `type`."""
+    body = problems.render(error, request_id, base=base) + b"\n"
     status, headers = problems.problem_of(error).status, problems.headers_of(error)
     return _message(status, headers, _PROBLEM_TYPE, body, request_id, **framing)
 

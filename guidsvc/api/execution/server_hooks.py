@@ -15,10 +15,14 @@ _log = structlog.get_logger(__name__)
 
 
 class ServerHooks:
-    """Implements `guidsvc.server.protocol.state.ApplicationHooks`. Rejections are counted by status."""
+    """Implements `guidsvc.server.protocol.state.ApplicationHooks`. Rejections are counted by status.
 
-    def __init__(self, metrics: RequestMetrics) -> None:
+    `base` is the address of the service, for the `type` of errors.
+    """
+
+    def __init__(self, metrics: RequestMetrics, base: str = "") -> None:
         self._metrics = metrics
+        self._base = base
 
     def requires_admission(self, target: bytes) -> bool:
         return requires_admission(target)
@@ -30,12 +34,16 @@ class ServerHooks:
             responses.log_failure(error, request_id)
         else:
             _log.info("refused", status=problem.status, detail=str(error), request_id=request_id)
-        return responses.serialize_problem(error, request_id, last=True, secure=secure)
+        return responses.serialize_problem(error, request_id, base=self._base, last=True, secure=secure)
 
     def reject_connection(self, *, secure: bool) -> bytes:
         self._metrics.refused[SERVICE_UNAVAILABLE] += 1
         return responses.serialize_problem(
-            TooManyConnections("there are too many connections"), new_request_id(), last=True, secure=secure
+            TooManyConnections("there are too many connections"),
+            new_request_id(),
+            base=self._base,
+            last=True,
+            secure=secure,
         )
 
     def log_failure(self, error: BaseException) -> None:

@@ -124,7 +124,14 @@ class DirectRequest:
         extra_lines = pipeline.extra_header_lines(self._session, source, trace, perf_counter() - start)
         if isinstance(outcome, Exception):
             return serialize_problem(
-                outcome, request_id, head=is_head, last=self.last, extra_lines=extra_lines, secure=secure, varies=varies
+                outcome,
+                request_id,
+                base=pipeline.context.public_url,
+                head=is_head,
+                last=self.last,
+                extra_lines=extra_lines,
+                secure=secure,
+                varies=varies,
             )
         return serialize(
             outcome, request_id, head=is_head, last=self.last, extra_lines=extra_lines, secure=secure, varies=varies

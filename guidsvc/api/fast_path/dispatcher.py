@@ -69,6 +69,7 @@ class FastPathDispatcher:
         self._disqualifying_headers = DISQUALIFYING_HEADERS | {b"origin"} if context.cors.any else DISQUALIFYING_HEADERS
         self._host_names = context.host_names
         self._varies = context.cors.any
+        self._base = context.public_url
         self._renderer = ReadRenderer(self._service, varies=self._varies)
         self._request_memo: dict[bytes, Session | None] = {}
         self._can_remember = False  # whether the last answered request may be remembered
@@ -95,7 +96,12 @@ class FastPathDispatcher:
                 return None
             extra_lines = rate_limit_header_lines(session)
             response_bytes = responses.serialize_problem(
-                error, new_request_id(), extra_lines=extra_lines, secure=peer.secure, varies=self._varies
+                error,
+                new_request_id(),
+                base=self._base,
+                extra_lines=extra_lines,
+                secure=peer.secure,
+                varies=self._varies,
             )
             self._metrics.record(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - start)
             return response_bytes
@@ -248,7 +254,13 @@ class FastPathDispatcher:
             trace.is_opaque = isinstance(error, NotFound)
             extra_lines = self._extra_lines(session, None, trace, start)
         return responses.serialize_problem(
-            error, request_id, head=is_head, extra_lines=extra_lines, secure=secure, varies=self._varies
+            error,
+            request_id,
+            base=self._base,
+            head=is_head,
+            extra_lines=extra_lines,
+            secure=secure,
+            varies=self._varies,
         )
 
     def _extra_lines(self, session: Session | None, source: str | None, trace: RequestTrace, start: float) -> str:

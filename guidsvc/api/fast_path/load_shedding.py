@@ -24,6 +24,7 @@ class LoadShedder:
     def __init__(self, pipeline: RequestPipeline) -> None:
         self._pipeline = pipeline
         self._varies = pipeline.context.cors.any
+        self._base = pipeline.context.public_url
         self._date = ""  # of the rendered rejections
         self._parts: dict[bool, list[bytes]] = {}  # keyed by whether TLS is used
 
@@ -39,13 +40,15 @@ class LoadShedder:
 
     def _render(self, error: Overloaded, method: str, id_: str, *, secure: bool) -> bytes:
         if method == "HEAD" or len(id_) != len(_ID):
-            return responses.serialize_problem(error, id_, head=method == "HEAD", secure=secure, varies=self._varies)
+            return responses.serialize_problem(
+                error, id_, base=self._base, head=method == "HEAD", secure=secure, varies=self._varies
+            )
         if self._date != http_date():
             self._date = http_date()
             self._parts = {
-                is_secure: responses.serialize_problem(error, _ID, secure=is_secure, varies=self._varies).split(
-                    _ID.encode()
-                )
+                is_secure: responses.serialize_problem(
+                    error, _ID, base=self._base, secure=is_secure, varies=self._varies
+                ).split(_ID.encode())
                 for is_secure in (False, True)
             }
         return id_.encode().join(self._parts[secure])

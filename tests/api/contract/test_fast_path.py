@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple, cast
@@ -159,10 +160,9 @@ async def service(
     *,
     short: bool,
     logged: bool = True,
-    origin: DiagnosticHeaders = NOTHING,
-    cors: Cors = NO_PAGES,
+    **members: object,
 ) -> AsyncIterator[Way]:
-    """Serve, inside, with the short way or without."""
+    """Serve, inside, with the short way or without. `members` are further members of the context."""
     lines: Lines = []
     meters = Metrics()
     async with (
@@ -200,8 +200,7 @@ async def service(
             trusted_proxies=TrustedProxies(["127.0.0.1"]),
             access_log=log,
             monitor=ProcessMonitor(meters),
-            diagnostics=origin,
-            cors=cors,
+            **members,
         )
         app = make_app(RequestPipeline(context))
         sockets = bind_sockets(0, "127.0.0.1")
@@ -217,21 +216,23 @@ async def service(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("origin", "cors", "examples"),
+    ("origin", "cors", "public_url", "examples"),
     [
-        (NOTHING, NO_PAGES, 700),
-        (DiagnosticHeaders(cache_status=True), NO_PAGES, 200),
-        (DiagnosticHeaders(cache_status=True, server_timing=True), NO_PAGES, 200),
-        (NOTHING, Cors(["https://a.example"]), 200),
+        (NOTHING, NO_PAGES, "", 700),
+        (DiagnosticHeaders(cache_status=True), NO_PAGES, "", 200),
+        (DiagnosticHeaders(cache_status=True, server_timing=True), NO_PAGES, "", 200),
+        (NOTHING, Cors(["https://a.example"]), "", 200),
+        (NOTHING, NO_PAGES, "https://registry.example", 200),
     ],
 )
 def test_fast_path_and_handler_answer_alike(
-    tmp_path: Path, origin: DiagnosticHeaders, cors: Cors, examples: int
+    tmp_path: Path, origin: DiagnosticHeaders, cors: Cors, public_url: str, examples: int
 ) -> None:
     clock = FakeClock()
     with asyncio.Runner() as runner:
         stack = runner.run(_enter(AsyncExitStack()))
-        both = [service(tmp_path, clock, short=short, origin=origin, cors=cors) for short in (True, False)]
+        configured = partial(service, tmp_path, clock, diagnostics=origin, cors=cors, public_url=public_url)
+        both = [configured(short=short) for short in (True, False)]
         ways = [runner.run(stack.enter_async_context(each)) for each in both]
 
         @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

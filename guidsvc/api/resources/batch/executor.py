@@ -104,7 +104,8 @@ def read_line(line: Line) -> ParsedOperation:
 class BatchExecutor:
     """Executes the operations of one request. `full` and `minimal` select how much of a record a result contains.
 
-    `require_scope` raises Forbidden if the caller lacks a scope.
+    `require_scope` raises Forbidden if the caller lacks a scope. `base` is the address of the service, for the
+    `type` of problems.
     """
 
     def __init__(
@@ -115,12 +116,14 @@ class BatchExecutor:
         *,
         full: bool,
         minimal: bool,
+        base: str = "",
     ) -> None:
         self._service = service
         self._require_scope = require_scope
         self._request_id = request_id
         self._full = full
         self._minimal = minimal
+        self._base = base
         self._logged_failure = ""  # logged once in a row: hundreds of operations may fail for one reason
 
     async def perform(
@@ -208,7 +211,7 @@ class BatchExecutor:
         head = to_json({"status": problem.status} | etag_member)
         extra_members = {} if line is None else {"line": line}
         full, brief = (
-            b'%b,"problem":%b}' % (head[:-1], render(error, self._request_id, extra_members))
+            b'%b,"problem":%b}' % (head[:-1], render(error, self._request_id, extra_members, self._base))
             for render in (problems.render, problems.render_brief)
         )
         is_done = isinstance(error, OutcomeUnknown) or problem is problems.INTERNAL

@@ -198,7 +198,8 @@ class BatchHandler(Handler):
             service = self._exit_stack.enter_context(service.dry_run(self._share))
         minimal = self.preferences().get("return") == "minimal"
         self._preference_headers = {"Preference-Applied": "return=minimal"} if minimal else {}
-        return BatchExecutor(service, self.require_scope, self.request_id, full=query.view is not None, minimal=minimal)
+        is_full, base = query.view is not None, self.context.public_url
+        return BatchExecutor(service, self.require_scope, self.request_id, full=is_full, minimal=minimal, base=base)
 
     async def _process_document(self) -> None:
         """Run a document in a slot: decoded, it takes many times its size, and its results take up to 4 MiB."""
