@@ -26,11 +26,12 @@ def log_function(pipeline: RequestPipeline, routes: list[Route]) -> Callable[[Re
             paths.get(type(handler), OTHER),
             str(request.method),
             request.path[:LOGGED_PATH],
-            handler.get_status(),
+            int(handler.get_status()),
             seconds,
             getattr(handler, "request_id", ""),
             str(request.remote_ip),
             source,
+            handler.failure if isinstance(handler, Handler) else None,
         )
 
     return log_request

@@ -5,7 +5,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from json import dumps
 from typing import Protocol, TextIO
@@ -14,14 +14,19 @@ from urllib.parse import quote, unquote
 import structlog
 
 from guidsvc.http.client_address import network_of
+from guidsvc.monitoring.console_line import METHOD_CHARACTERS, columns, console_line, is_colored
 from guidsvc.monitoring.line_limit import LineLimit
-from guidsvc.monitoring.log_config import ACCESS, Form, is_readable
+from guidsvc.monitoring.log_config import ACCESS, Form, escape, is_readable
 from guidsvc.telemetry.tracing import L1, MISS, REDIS
 
 PIPE_BUF = 4096
 """Maximum size of an atomic write to a shared pipe, in bytes (Linux; `select.PIPE_BUF`)."""
 REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.MISDIRECTED_REQUEST, HTTPStatus.TOO_MANY_REQUESTS})
 """Statuses of rejected requests, whose access lines are limited."""
+FIRST_ERROR = 400
+"""The lowest status of a failed request."""
+MEMBER_CHARACTERS = 300
+"""Maximum length of a member that describes a failure, as JSON: a line must fit into PIPE_BUF."""
 _SECRETS = re.compile(r"(gs_[0-9A-Za-z]{12}_)\w+|(eyJ)[\w-]{8,}[\w.-]*")
 """Secrets that a path may contain by mistake: an API key, whose id may be logged, or a JWT."""
 
@@ -31,6 +36,10 @@ _SAFE = "/:@!$&'()*+,;=~"
 """Characters that a path may contain unencoded (RFC 3986, 3.3), besides letters, digits and `-._~`."""
 
 
+Failure = Mapping[str, str]
+"""Why a request failed: the code of the problem, where the request is wrong, the reason, and the caller."""
+
+
 class AccessLog:
     """Writer of access lines. Those of rejected requests are limited per address."""
 
@@ -38,9 +47,20 @@ class AccessLog:
         self.limit = LineLimit(_report_refused)
 
     def __call__(  # noqa: PLR0913, PLR0917  # the members of a line
-        self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
+        self,
+        method: str,
+        path: str,
+        status: int,
+        ms: float,
+        request_id: str,
+        remote: str,
+        cache: str | None,
+        failure: Failure | None = None,
     ) -> None:
-        """Write a line; `ms` is the duration, and `cache` the source of the record, if one was read."""
+        """Write a line; `ms` is the duration, and `cache` the source of the record, if one was read.
+
+        `failure` describes why a request failed: members that are added to the line.
+        """
         raise NotImplementedError
 
     def _leaves_out(self, status: int, remote: str) -> bool:
@@ -61,27 +81,48 @@ def access_log(level: str, form: Form, *, worker: int | None = None) -> AccessLo
     if logging.getLevelNamesMapping()[level.upper()] > logging.INFO:
         return None
     if is_readable(form):
-        return _Readable()
+        return _ConsoleAccessLog(sys.stderr, worker)
     return _JsonAccessLog(sys.stderr, worker)
 
 
-class _Readable(AccessLog):
-    """Access lines in readable form."""
+class _ConsoleAccessLog(AccessLog):
+    """Access lines for people, each on one line of the terminal."""
+
+    def __init__(self, out: TextIO, worker: int | None = None) -> None:
+        super().__init__()
+        self._out = out
+        self._worker = worker
+        self._is_colored = is_colored()
+        self._second, self._time, self._columns = -1, "", 0
 
     def __call__(  # noqa: PLR0913, PLR0917  # the members of a line
-        self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
+        self,
+        method: str,
+        path: str,
+        status: int,
+        ms: float,
+        request_id: str,
+        remote: str,
+        cache: str | None,
+        failure: Failure | None = None,
     ) -> None:
         if self._leaves_out(status, remote):
             return
-        fields = {
-            "method": method,
-            "path": without_secrets(path),
-            "status": status,
-            "ms": ms,
-            "request_id": request_id,
-            "remote": remote,
-        }
-        structlog.get_logger(ACCESS).info("request", **fields, **({} if cache is None else {"cache": cache}))
+        now = int(time.time())
+        if now != self._second:
+            self._second, self._time, self._columns = now, time.strftime("%H:%M:%S", time.localtime(now)), columns()
+        extras = {"cache": cache, "request_id": escape(request_id), "remote": escape(remote), "worker": self._worker}
+        line = console_line(
+            f"{self._time} {escape(method)[:METHOD_CHARACTERS]}",
+            escape(without_secrets(path)),
+            (status, ms),
+            None if failure is None else {name: escape(value) for name, value in failure.items()},
+            extras,
+            width=self._columns,
+            colored=self._is_colored,
+        )
+        self._out.write(f"{line}\n")
+        self._out.flush()
 
 
 _CACHE = {None: ""} | {source: f'"cache": "{source}", ' for source in (L1, REDIS, MISS)}
@@ -116,9 +157,17 @@ class _JsonAccessLog(AccessLog):
         self._second, self._start = -1, ""
 
     def __call__(  # noqa: PLR0913, PLR0917  # the members of a line
-        self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None
+        self,
+        method: str,
+        path: str,
+        status: int,
+        ms: float,
+        request_id: str,
+        remote: str,
+        cache: str | None,
+        failure: Failure | None = None,
     ) -> None:
-        if status in REFUSED and self._leaves_out(status, remote):
+        if status >= FIRST_ERROR and self._leaves_out(status, remote):
             return
         now = time.time()
         if int(now) != self._second:
@@ -128,7 +177,8 @@ class _JsonAccessLog(AccessLog):
             asyncio.get_running_loop().call_soon(self._write)
         self._lines.append(
             f'{{"method": {dumps(method)}, "path": {dumps(without_secrets(path))}, "status": {status}, "ms": {ms}, '
-            f'"request_id": "{request_id}", "remote": {dumps(remote)}, {_CACHE[cache]}"event": "request", '
+            f'"request_id": "{request_id}", "remote": {dumps(remote)}, '
+            f'{_CACHE[cache] if failure is None else _json_members(failure)}"event": "request", '
             f'"logger": "guidsvc.access", "level": "info", '
             f'"timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"{self._end}'
         )
@@ -138,6 +188,18 @@ class _JsonAccessLog(AccessLog):
         for part in [lines] if self._most is None else split_by_size(lines, self._most):
             self._out.write("".join(part))
             self._out.flush()
+
+
+def _json_members(failure: Failure) -> str:
+    """Return the members of a failure as JSON, each cut to MEMBER_CHARACTERS."""
+    return "".join(f'"{name}": {_bounded_json(value)}, ' for name, value in failure.items())
+
+
+def _bounded_json(text: str) -> str:
+    text = text[:MEMBER_CHARACTERS]
+    while len(dumps(text)) > MEMBER_CHARACTERS:  # a character may take up to twelve
+        text = text[: 3 * len(text) // 4]
+    return dumps(text)
 
 
 def split_by_size(lines: Iterable[str], most: int) -> Iterator[list[str]]:
@@ -158,6 +220,15 @@ class Log(Protocol):
     """A writer of access lines."""
 
     def __call__(  # noqa: PLR0913, PLR0917  # the members of a line; grouping them costs more than writing it
-        self, method: str, path: str, status: int, ms: float, request_id: str, remote: str, cache: str | None, /
+        self,
+        method: str,
+        path: str,
+        status: int,
+        ms: float,
+        request_id: str,
+        remote: str,
+        cache: str | None,
+        failure: Failure | None = None,
+        /,
     ) -> None:
         """Write a line; `ms` is the duration, `remote` the client, `cache` the record's source, if one was read."""

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from enum import IntEnum
 from functools import partial
 from io import StringIO
 from typing import Literal, TextIO
@@ -9,6 +10,7 @@ from typing import Literal, TextIO
 import structlog
 from structlog.types import EventDict, ExcInfo, Processor, WrappedLogger
 
+from guidsvc.monitoring.console_line import is_colored
 from guidsvc.monitoring.line_limit import LineLimit
 from guidsvc.monitoring.standard_streams import BoundedStream
 from guidsvc.telemetry.tracing import CURRENT
@@ -30,7 +32,7 @@ def configure(level: str, form: Form, *, worker: int | None = None) -> None:
     shared: list[Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _timestamper(readable=readable),
         _add_request_id,
         *([] if worker is None else [_worker_adder(worker)]),
     ]
@@ -108,6 +110,11 @@ def is_readable(form: Form) -> bool:
     return form == "console" or (form == "auto" and sys.stderr.isatty())
 
 
+def _timestamper(*, readable: bool) -> Processor:
+    """Return the processor that adds the time: for people the local time of day, else the whole time in UTC."""
+    return structlog.processors.TimeStamper(fmt="%H:%M:%S" if readable else "iso", utc=not readable)
+
+
 def _worker_adder(worker: int) -> Processor:
     """Return a processor that adds the worker to a line."""
 
@@ -128,7 +135,13 @@ def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _escape_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Escape characters that a terminal would interpret or hide in the values of a line: clients choose some."""
-    return {name: escape(value) if isinstance(value, str) else value for name, value in event.items()}
+    return {name: _shown(value) for name, value in event.items()}
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, IntEnum):  # whose repr would be shown
+        return int(value)
+    return escape(value) if isinstance(value, str) else value
 
 
 def escape(text: str) -> str:
@@ -149,6 +162,6 @@ def _rendering(*, readable: bool) -> list[Processor]:
     if readable:
         return [
             _escape_values,
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_plain_traceback),
+            structlog.dev.ConsoleRenderer(colors=is_colored(), exception_formatter=_plain_traceback),
         ]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -22,6 +22,7 @@ from guidsvc.http import constants
 from guidsvc.http.constants import METHODS
 from guidsvc.http.errors import MethodNotAllowed, NotImplementedHere
 from guidsvc.http.headers.request_id import request_id
+from guidsvc.monitoring.access_log import Failure
 from guidsvc.server.abort import break_off
 from guidsvc.telemetry import tracing
 from guidsvc.telemetry.tracing import RequestTrace
@@ -40,6 +41,8 @@ class Handler(OutputHandler):
     """JSON Schema of each path parameter, by name."""
 
     request_id: str
+    failure: Failure | None = None
+    """Why the request failed, for the access log."""
 
     def clear(self) -> None:
         """Reset the response; Tornado calls this for each request, and again before it writes an error.
@@ -145,6 +148,7 @@ class Handler(OutputHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:  # noqa: ARG002  # Tornado's signature
         error = kwargs["exc_info"][1]
+        self.failure = self.pipeline.describe(error, self.session)
         self.set_header("Content-Type", problems.CONTENT_TYPE)
         for name, value in problems.headers_of(error).items():
             self.set_header(name, value)

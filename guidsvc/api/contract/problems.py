@@ -138,6 +138,14 @@ def render_brief(
     return to_json(head | {"detail": _detail(error), "request_id": request_id} | dict(extra_members))
 
 
+def log_members(error: BaseException) -> dict[str, str]:
+    """Return what the log says of an error: its code, the first place where the request is wrong, and the reason."""
+    problem = problem_of(error)
+    if isinstance(error, errors.InvalidRequest):
+        return {"code": problem.code} | _location(error.faults[0]) | {"reason": error.faults[0].detail}
+    return {"code": problem.code, "reason": type(error).__name__ if problem is INTERNAL else str(error)}
+
+
 def _detail(error: BaseException) -> str:
     match error:
         case errors.InvalidRequest():

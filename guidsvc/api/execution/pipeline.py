@@ -5,6 +5,7 @@ A request enters, is authenticated, is executed in an admission slot, gets its e
 
 from http.client import OK
 
+from guidsvc.api.contract import problems
 from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.guid_actions import ROUTE, Action, GuidRequest
 from guidsvc.auth.authenticator import Session
@@ -12,6 +13,7 @@ from guidsvc.domain.caller import Caller
 from guidsvc.errors import ShuttingDown
 from guidsvc.http.constants import METHODS
 from guidsvc.http.response import Response
+from guidsvc.monitoring.access_log import Failure, without_secrets
 from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.telemetry.metrics import QUICK_SECONDS
@@ -96,8 +98,11 @@ class RequestPipeline:
         request_id: str,
         address: str,
         source: str | None,
+        failure: Failure | None = None,
     ) -> None:
         """Count and log an answered request; `source` is where the record came from, if one was read.
+
+        `failure` describes why the request failed, for the log (`describe`).
 
         A `path` has at most LOGGED_PATH characters; that of a record always has.
         """
@@ -108,7 +113,14 @@ class RequestPipeline:
             self._requests.record(route, _label_of(method), status, seconds)
         if self._access_log is not None:
             ms = round(1000 * seconds, 2)
-            self._access_log(method, path, status, ms, request_id, address, source)
+            self._access_log(method, path, status, ms, request_id, address, source, failure)
+
+    def describe(self, error: BaseException | None, session: Session | None) -> Failure | None:
+        """Return what the access log says of a failed request: the problem and the caller. None if there is no log."""
+        if self._access_log is None or error is None:
+            return None
+        members = {name: without_secrets(text) for name, text in problems.log_members(error).items()}
+        return members if session is None else members | {"caller": session.caller.name, "owner": session.caller.owner}
 
 
 def queue_name(session: Session | None, address: str) -> str:

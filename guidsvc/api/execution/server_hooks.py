@@ -33,7 +33,7 @@ class ServerHooks:
         if problem is problems.INTERNAL:  # an internal error before a handler had the request
             responses.log_failure(error, request_id)
         else:
-            _log.info("refused", status=problem.status, detail=str(error), request_id=request_id)
+            _log.info("refused", status=problem.status, code=problem.code, detail=str(error), request_id=request_id)
         return responses.serialize_problem(error, request_id, base=self._base, last=True, secure=secure)
 
     def reject_connection(self, *, secure: bool) -> bytes:

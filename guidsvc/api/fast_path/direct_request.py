@@ -15,6 +15,7 @@ from guidsvc.domain.caller import ANYONE, Caller
 from guidsvc.errors import NotFound
 from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.http.response import Response
+from guidsvc.monitoring.access_log import Failure
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
@@ -73,6 +74,7 @@ class DirectRequest:
     async def respond(self, body: bytes) -> bytes:
         """Execute the request with this body, and return the answer."""
         pipeline, request, start, source = self._pipeline, self._request, perf_counter(), None
+        failure: Failure | None = None
         trace = RequestTrace(self._request_id, request.address)
         CURRENT.set(trace)  # this is a task of its own
         self._has_begun = True
@@ -83,6 +85,7 @@ class DirectRequest:
         except Exception as error:  # noqa: BLE001  # answered, and logged if an operator must see it
             log_failure(error, self._request_id)
             status, source = problems.problem_of(error).status, None
+            failure = pipeline.describe(error, self._session)
             trace.is_opaque = isinstance(error, NotFound)
             response_bytes = self._render(error, trace, source, start)
         finally:
@@ -90,7 +93,7 @@ class DirectRequest:
             pipeline.in_flight.discard(self)
         seconds = perf_counter() - start
         pipeline.record_completion(
-            ROUTE, request.method, request.path, status, seconds, self._request_id, request.address, source
+            ROUTE, request.method, request.path, status, seconds, self._request_id, request.address, source, failure
         )
         return response_bytes
 

@@ -35,7 +35,8 @@ class LoadShedder:
         response_bytes = self._render(error, method, id_, secure=secure)
         seconds = time.perf_counter() - start
         logged = path[:LOGGED_PATH]
-        self._pipeline.record_completion(_route(path), method, logged, _STATUS, seconds, id_, remote, None)
+        failure = self._pipeline.describe(error, None)
+        self._pipeline.record_completion(_route(path), method, logged, _STATUS, seconds, id_, remote, None, failure)
         return response_bytes
 
     def _render(self, error: Overloaded, method: str, id_: str, *, secure: bool) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -42,7 +42,7 @@ from tests.support.http_client import hang_up
 GUIDS = [f"{number:032X}" for number in (1, 0xABC)]
 NOTHING, NO_PAGES = DiagnosticHeaders(), Cors()
 ODD = [GUIDS[1].lower(), GUIDS[0] + "?view=full", GUIDS[0] + "?x=1", "%41" + "A" * 31, "A" * 31]
-Lines = list[tuple[str, str, int, float, str, str, str | None]]
+Lines = list[tuple[str, str, int, float, str, str, str | None, Mapping[str, str] | None]]
 
 
 class Request(NamedTuple):
@@ -123,7 +123,7 @@ class Way:
         self._lines = lines
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, request: Request) -> tuple[bytes, list[tuple[str, str, int, str, str | None]]]:
+    async def ask(self, request: Request) -> tuple[bytes, list[tuple[object, ...]]]:
         """Return what a request is answered, but for date, request id and durations; and what the log says of it."""
         self._lines.clear()
         if self._connection is None:
@@ -142,7 +142,10 @@ class Way:
             head = re.sub(rb"store;dur=[0-9.]+, ", b"", head)
         head = re.sub(rb";dur=[0-9.]+", b";dur=N", re.sub(rb"\r\nDate: [^\r]*", b"", head))
         whole = head + body
-        said = [(method, path, status, remote, cache) for method, path, status, _, _, remote, cache in self._lines]
+        said: list[tuple[object, ...]] = [
+            (method, path, status, remote, cache, failure)
+            for method, path, status, _, _, remote, cache, failure in self._lines
+        ]
         assert all(line[4].encode() == name[1] for line in self._lines)
         return whole if own else whole.replace(name[1], b"ID"), said
 

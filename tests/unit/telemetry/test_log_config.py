@@ -4,14 +4,17 @@ import asyncio
 import importlib.util
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 import structlog
 
+from guidsvc.api.execution.pipeline import LOGGED_PATH
 from guidsvc.http.headers.diagnostics import CACHE_STATUS
 from guidsvc.monitoring import access_log
 from guidsvc.monitoring import log_config as logs
@@ -72,16 +75,52 @@ def test_lines_are_written_in_atomic_pieces_for_a_pipe() -> None:
     assert list(access_log.split_by_size([], 100)) == []
 
 
-async def test_human_readable_line_has_the_same_content(caplog: pytest.LogCaptureFixture) -> None:
+FAILURE = {"code": "invalid-request", "pointer": "/expire", "reason": "must be \u00e9", "caller": "key:a", "owner": "b"}
+
+
+@pytest.mark.usefixtures("_configured")
+async def test_json_line_of_a_failed_request_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    log = access_log.access_log("info", "json")
+    assert log is not None
+
+    log(*LINE, None, FAILURE)
+    await asyncio.sleep(0)
+    structlog.get_logger("guidsvc.access").info("request", **dict(zip(NAMES, LINE, strict=False)), **FAILURE)
+
+    line, reference = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert list(line) == list(reference)
+    assert line | {"timestamp": ""} == reference | {"timestamp": ""}
+
+
+@pytest.mark.usefixtures("_configured")
+async def test_longest_json_line_fits_into_one_write_to_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    log = access_log.access_log("info", "json", worker=63)
+    assert log is not None
+    for character in ("x", "\u00e9", "\0", "\U0001f600"):
+        failure = dict.fromkeys(("code", "pointer", "reason", "caller", "owner"), character * 5000)
+        log("OPTIONS", "\u00e9" * LOGGED_PATH, 400, 12345678.25, "i" * 128, "fe80::1%eth0", None, failure)
+        await asyncio.sleep(0)
+        line = capsys.readouterr().err
+        assert len(line) <= access_log.PIPE_BUF
+        assert json.loads(line)["reason"].startswith(character)
+
+
+def test_human_readable_line_has_the_same_content(capsys: pytest.CaptureFixture[str]) -> None:
     log = access_log.access_log("info", "console")
     assert log is not None
-    with caplog.at_level(logging.INFO):
-        log(*LINE, None)
-        assert "cache" not in caplog.text
-        log(*LINE, "l1")
-        assert "cache" in caplog.text
+    log("PUT", f"/guid/{'A' * 32}", HTTPStatus.CREATED, 0.5, "id-1", "::1", None)
+    log("GET", f"/guid/{'A' * 32}", HTTPStatus.OK, 1.25, "id-1", "::1", "l1")
+    log("PUT", f"/guid/{'A' * 32}", HTTPStatus.BAD_REQUEST, 3, "id-1", "::1", None, FAILURE)
 
-    assert all(str(value) in caplog.text or repr(value) in caplog.text for value in LINE)
+    lines = capsys.readouterr().err.splitlines()
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d .*", line) for line in lines)
+    assert [line[9:] for line in lines] == [
+        f"PUT /guid/{'A' * 32} 201 0.5ms request_id=id-1 remote=::1",
+        f"GET /guid/{'A' * 32} 200 1.25ms cache=l1 request_id=id-1 remote=::1",
+        f"PUT /guid/{'A' * 32} 400 3ms invalid-request /expire: must be \u00e9 request_id=id-1",
+    ]
 
 
 KEY = f"gs_{'a' * 12}_{'s3' * 20}_crc"
@@ -101,7 +140,7 @@ KEY = f"gs_{'a' * 12}_{'s3' * 20}_crc"
         ("/guid/eyJhbGciOiJFUzI1NiJ9%2EeyJzdWIiOiJhIn0%2Es3s3", "/guid/eyJ..."),
         ("/guid/%65%79JhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.s3s3", "/guid/eyJ..."),
         ("/guid/%41%00%zz%", "/guid/%41%00%zz%"),
-        (f"/{'%25' * 60}", f"/{'%25' * 60}"),
+        (f"/{'%25' * 25}", f"/{'%25' * 25}"),
     ],
 )
 @pytest.mark.usefixtures("_configured")
@@ -127,7 +166,10 @@ from guidsvc.monitoring import access_log, log_config as logs
 
 logs.configure("info", "console")
 controls = {CONTROLS!r}
-access_log.access_log("info", "console")("GET", "/" + controls, 404, 1.0, controls, controls, None)
+log = access_log.access_log("info", "console")
+log("GET", "/" + controls, 404, 1.0, controls, controls, None, dict.fromkeys(("code", "pointer", "reason"), controls))
+for control in controls:
+    log(control, control, 404, 1.0, control, control, None, dict.fromkeys(("code", "pointer", "reason"), control))
 logging.getLogger("theirs").warning("%s", controls)
 structlog.get_logger("ours").warning(controls, field=controls, fields=[controls])
 try:
@@ -143,6 +185,7 @@ def test_control_characters_never_reach_a_terminal() -> None:
     lines = done.stderr.decode().split("\n")
 
     assert sum("\\x9b31" in line or "\\x9b" in line for line in lines) >= 4
+    assert any(line.count("\\x9b") >= 7 for line in lines), "in each part of the line of a request"
     assert [line for line in lines if not line.isprintable()] == []
     assert logs.escape("Zo\u00eb \u4e2d a b") == "Zo\u00eb \u4e2d a b"
 

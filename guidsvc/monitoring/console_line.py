@@ -1,0 +1,98 @@
+"""The access line for people: one request on one line of a terminal."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from unicodedata import east_asian_width
+
+MAX_COLUMNS, MIN_COLUMNS = 120, 60
+"""Maximum width of a line; and the width below which the width of the terminal no longer counts."""
+MIN_PATH = 18
+"""Width that a path keeps, however little room the other parts leave: `/guid/9094E4...DDF`."""
+METHOD_CHARACTERS = 10
+"""Maximum length of a method: clients can invent longer ones."""
+_GAP = "..."
+_TAIL_SHARE = 4
+"""A shortened text keeps one part in so many of its end."""
+_CODES = {2: "32", 3: "36", 4: "33", 5: "31"}
+"""Terminal colors by class of status: green, cyan, yellow, red."""
+
+
+def is_colored() -> bool:
+    """Return whether standard error shows colors: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def columns() -> int:
+    """Return the width of a line: that of the terminal, within bounds; the maximum if there is none."""
+    if not sys.stderr.isatty():
+        return MAX_COLUMNS
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        width = shutil.get_terminal_size((MAX_COLUMNS, 1)).columns
+    return max(MIN_COLUMNS, min(width or MAX_COLUMNS, MAX_COLUMNS))
+
+
+def console_line(  # noqa: PLR0913  # the parts of a line
+    start: str, path: str, result: tuple[int, float], failure: Mapping[str, str] | None, extras: Mapping[str, object],
+    *, width: int, colored: bool = False,
+) -> str:  # fmt: skip
+    """Return `16:22:48 PUT /guid/9094E4...DDF 201 0.5ms`, and the reason of a failure, in at most `width` columns.
+
+    `start` is the time and the method, `result` the status and the milliseconds. A path that leaves too little room is
+    shortened in the middle, a reason at its end. Each of `extras` is appended if it fits. The texts must be printable.
+    """
+    status, ms = result
+    end = f" {status:d} {ms:g}ms"
+    reason = "" if failure is None else _reason(failure)
+    room = width - _width(start) - 1 - len(end)
+    path = _shortened(path, max(MIN_PATH, room - _width(reason)))
+    line = f"{start} {path}{end}"
+    line += _cut(reason, width - _width(line))
+    line += "".join(_fitting(extras, width - _width(line)))
+    if not colored:
+        return line
+    return line.replace(end, f" \x1b[{_CODES.get(status // 100, '0')}m{status:d}\x1b[0m {ms:g}ms", 1)
+
+
+def _reason(failure: Mapping[str, str]) -> str:
+    """Return ` invalid-request /expire: must be ...` of the members of a failure."""
+    place = next((f" {failure[name]}" for name in ("pointer", "parameter", "header") if failure.get(name)), "")
+    reason = failure.get("reason", "")
+    return f" {failure['code']}{place}{f': {reason}' if reason else ''}"
+
+
+def _fitting(extras: Mapping[str, object], room: int) -> Iterator[str]:
+    for name, value in extras.items():
+        text = f" {name}={value}"
+        if value not in {None, ""} and _width(text) <= room:
+            room -= _width(text)
+            yield text
+
+
+def _shortened(text: str, room: int) -> str:
+    """Return a text, shortened in the middle if it is wider than `room`."""
+    if _width(text) <= room:
+        return text
+    tail = (room - len(_GAP)) // _TAIL_SHARE
+    ending = text[-tail:]
+    while _width(ending) > tail:
+        ending = ending[1:]
+    return f"{_cut(text, room - _width(ending))}{ending}"
+
+
+def _cut(text: str, room: int) -> str:
+    """Return a text, cut at its end if it is wider than `room`."""
+    if _width(text) <= room:
+        return text
+    text = text[: max(0, room - len(_GAP))]
+    while _width(text) > max(0, room - len(_GAP)):
+        text = text[:-1]
+    return f"{text}{_GAP}"[: max(0, room)]
+
+
+def _width(text: str) -> int:
+    """Return the number of columns of a text: some characters take two."""
+    return len(text) if text.isascii() else sum(1 + (east_asian_width(each) in {"W", "F"}) for each in text)

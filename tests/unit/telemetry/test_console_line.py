@@ -1,0 +1,101 @@
+"""The access line for people: one line of a terminal, whatever a client sends."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from unicodedata import east_asian_width
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guidsvc.monitoring.console_line import MAX_COLUMNS, MIN_COLUMNS, console_line
+from tests.support.backing_servers import ROOT
+
+START = "16:22:48 PUT"
+PATH = "/guid/9094E4C980C74043A4B586B420E69DDF"
+LONG_REASON = "must be Unix time in seconds, as a string of digits or an integer"
+FAILURE = {"code": "invalid-request", "pointer": "/expire", "reason": LONG_REASON, "caller": "key:a", "owner": "b"}
+EXTRAS = {"cache": None, "request_id": "5f0c2b7a1d3e4f600000000001a2b3c4", "remote": "192.0.2.7", "worker": None}
+
+
+def width_of(line: str) -> int:
+    """Return the columns that a terminal takes for a line."""
+    return sum(1 + (east_asian_width(each) in {"W", "F"}) for each in line)
+
+
+@pytest.mark.parametrize(
+    ("path", "failure", "width", "line"),
+    [
+        (PATH, None, 80, f"{START} {PATH} 201 0.5ms remote=192.0.2.7"),
+        (PATH, None, 120, f"{START} {PATH} 201 0.5ms request_id={EXTRAS['request_id']}"),
+        (f"{PATH}/{'x' * 160}", None, 60, f"{START} /guid/9094E4C980C74043A4B5...xxxxxxxx 201 0.5ms"),
+        (PATH, FAILURE, 80, f"{START} /guid/9094E4...DDF 201 0.5ms invalid-request /expire: must be Un..."),
+        (PATH, FAILURE, 120, f"{START} /guid/9094E4...DDF 201 0.5ms invalid-request /expire: {LONG_REASON[:50]}..."),
+    ],
+)
+def test_line_fits_by_shortening_its_path_and_reason(
+    path: str, failure: dict[str, str] | None, width: int, line: str
+) -> None:
+    assert console_line(START, path, (201, 0.5), failure, EXTRAS, width=width) == line
+
+
+_TEXT = st.text(st.characters(exclude_categories=["C", "M", "Z"]), max_size=250)
+
+
+@given(
+    st.text("ABC", min_size=1, max_size=10),
+    _TEXT,
+    st.floats(0, 1e7),
+    st.none() | st.fixed_dictionaries({"code": st.just("precondition-required"), "pointer": _TEXT, "reason": _TEXT}),
+    st.integers(MIN_COLUMNS, MAX_COLUMNS),
+)
+def test_no_line_is_wider_than_the_terminal(
+    method: str, path: str, ms: float, failure: dict[str, str] | None, width: int
+) -> None:
+    line = console_line(f"16:22:48 {method}", path, (400, round(ms, 2)), failure, EXTRAS, width=width)
+    assert width_of(line) <= width
+    assert re.search(r" 400 [0-9.e+]+ms", line)
+
+
+SHOW = """
+from guidsvc.monitoring import access_log, log_config as logs
+import structlog
+
+logs.configure("info", "auto")
+log = access_log.access_log("info", "auto")
+log("GET", "/guid/" + "A" * 194, 200, 0.5, "i" * 32, "::1", "l1")
+log("GET", "/guid/" + "A" * 194, 404, 0.5, "i" * 32, "::1", None, {"code": "not-found", "reason": "none " * 40})
+structlog.get_logger().info("said", number=1)
+"""
+
+
+def on_terminal(columns: int, **environment: str) -> list[str]:
+    """Run SHOW with standard error on a terminal of this width, and return its lines."""
+    main, terminal = pty.openpty()
+    try:
+        subprocess.run(["stty", "cols", str(columns)], stdin=terminal, check=True)
+        subprocess.run(
+            [sys.executable, "-c", SHOW], cwd=ROOT, stderr=terminal, env=os.environ | environment, check=True
+        )
+        return os.read(main, 65536).decode().splitlines()
+    finally:
+        os.close(main)
+        os.close(terminal)
+
+
+@pytest.mark.parametrize(("columns", "width"), [(80, 80), (300, MAX_COLUMNS), (20, MIN_COLUMNS)])
+def test_requests_take_one_line_of_a_terminal(columns: int, width: int) -> None:
+    first, second, _ = on_terminal(columns, NO_COLOR="1", TERM="xterm")
+    assert len(first) == len(second) == width
+    assert " 200 0.5ms" in first
+    assert " 404 0.5ms not-found: none" in second
+
+
+def test_colors_are_for_terminals_without_no_color() -> None:
+    assert all("\x1b[" in line for line in on_terminal(80, NO_COLOR="", TERM="xterm"))
+    assert "\x1b[32m200\x1b[0m" in on_terminal(80, NO_COLOR="", TERM="xterm")[0]
+    for environment in ({"NO_COLOR": "1", "TERM": "xterm"}, {"NO_COLOR": "", "TERM": "dumb"}):
+        assert not any("\x1b" in line for line in on_terminal(80, **environment))
