@@ -27,6 +27,7 @@
     │   ├── Overloaded                the service is overloaded
     │   ├── TooManyConnections        the limit of connections is reached
     │   ├── ShuttingDown              the service is about to end, or has ended
+    │   ├── NotReady                  the service is not ready for requests
     │   ├── Contention                concurrent writers won every race for a record, a key or a ledger
     │   ├── LeaseExpired              a lease ended before the write under it could take effect
     │   ├── DeadlineExceeded          the deadline of the request passed before the call was sent
@@ -256,6 +257,14 @@ class TooManyConnections(Unavailable):
 
 class ShuttingDown(Unavailable):
     """The service is about to end, or has ended."""
+
+
+class NotReady(Unavailable):
+    """The service is not ready for requests. `parts` holds the state of each part that it needs."""
+
+    def __init__(self, reason: str, parts: Mapping[str, str | int] = MappingProxyType({})) -> None:
+        super().__init__(reason)
+        self.parts = parts
 
 
 class Contention(Unavailable):

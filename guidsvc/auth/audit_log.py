@@ -27,6 +27,7 @@ from guidsvc.monitoring.line_limit import LineLimit
 from guidsvc.monitoring.standard_streams import BoundedStream
 from guidsvc.runtime.clock import Clock
 from guidsvc.telemetry.metrics import AuditMetrics
+from guidsvc.telemetry.outage import Outage
 from guidsvc.telemetry.tracing import CURRENT
 
 OFF, STDERR = "off", "stderr"
@@ -68,6 +69,7 @@ class AuditLog:
         self._writer = writer
         self._clock = clock
         self._metrics = AuditMetrics() if meter is None else meter
+        self._outage = Outage(_log, "audit log unavailable, writing its lines here", "audit log available again")
         self._rendered_second, self._rendered_time = -1, ""  # the current second, and its rendering
         self._address_limit = LineLimit(partial(self._report, "remote"))
         self._caller_limit = LineLimit(partial(self._report, "caller"))
@@ -149,7 +151,10 @@ class AuditLog:
             self._writer.write(line)
         except OSError as error:
             self._metrics.failures += 1
+            self._outage.begin(error=str(error))
             _log.error("audit line not written", error=str(error), line=from_json(line))
+        else:
+            self._outage.end()
 
 
 def reason_of(error: type[GuidsvcError]) -> str:

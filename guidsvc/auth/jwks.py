@@ -19,6 +19,7 @@ from guidsvc.auth.jwk import JwkSet, parse_jwks
 from guidsvc.bounded_file import read_file
 from guidsvc.errors import StartError
 from guidsvc.runtime.background import running_in_background, spawn_detached
+from guidsvc.telemetry.outage import Outage
 
 MAX_BYTES = 1024 * 1024
 """Maximum size of a key set, in bytes; a larger one is rejected."""
@@ -65,7 +66,7 @@ class JwksCache:
         self._read, self._timer, self._refresh_policy = read, timer, refresh_policy
         self._refresh_task: asyncio.Task[None] | None = None
         self._last_miss = -math.inf  # time of the last read caused by an unknown key
-        self._is_failing = False
+        self._outage = Outage(_log, "jwks refresh failed, keeping the current keys", "jwks refresh succeeded again")
 
     async def load(self) -> None:
         """Read the set for the first time; raise StartError if that fails or the set holds no usable key."""
@@ -114,11 +115,9 @@ class JwksCache:
         try:
             self._update(await self._read())
         except (OSError, ValueError) as error:
-            if not self._is_failing:
-                _log.warning("jwks refresh failed, keeping the current keys", error=_describe(error))
-            self._is_failing = True
+            self._outage.begin(error=_describe(error))
         else:
-            self._is_failing = False
+            self._outage.end()
 
     def _update(self, text: bytes) -> None:
         """Parse and store the text of a set. A well-formed set may be empty: its issuer decides that."""

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from guidsvc.api.execution.context import ApiContext, Probes
+from guidsvc.api.execution.context import ApiContext
 from guidsvc.auth.audit_log import OFF, STDERR, AuditLog, open_audit_log
 from guidsvc.bootstrap.auth import accepted_hosts, is_controlled, open_authenticator
 from guidsvc.cache import is_private, open_cache
@@ -22,6 +22,7 @@ from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.monitoring import access_log, log_config, standard_streams
 from guidsvc.monitoring.access_log import AccessLog
+from guidsvc.monitoring.health import Health
 from guidsvc.monitoring.line_limit import reporting
 from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.process import file_descriptors
@@ -49,8 +50,9 @@ MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
 @asynccontextmanager
 async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChannel | None) -> AsyncIterator[ApiContext]:
     """Open the logs, the store, the cache and the authenticator, and yield them with the services on top."""
-    metrics, log = Metrics(), _access_log(settings, channel)
+    metrics, log, health = Metrics(), _access_log(settings, channel), Health()
     metrics.dropped_log_lines = standard_streams.dropped_lines
+    metrics.store.on_failure, metrics.cache.on_failure = health.store.note_failure, health.cache.note_failure
     async with (
         _open_monitor(settings, metrics, channel) as monitor,
         _open_audit_log(settings, clock, metrics) as audit_log,
@@ -63,12 +65,13 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
         ) as authenticator,
         open_quotas(database, lease_clock=lease_clock, clock=clock, quota=settings.quota) as quota,
         _reporting(log, audit_log),
+        health.kept_current(database.ping, cache.check),
     ):
         yield ApiContext(
             service=_guid_service(settings, cache, lease_clock, quota, clock, audit_log),
             idempotency=_idempotency(settings, database, lease_clock, clock),
             keys=KeyService(database.api_keys, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
-            probes=Probes(store=database.ping, cache=cache.check),
+            health=health,
             authenticator=authenticator,
             admission=_admission(settings),
             in_flight=InFlightRequests(),

@@ -21,6 +21,7 @@ from guidsvc.cache.timings import CacheTimings, MonotonicClock
 from guidsvc.errors import CacheUnavailable, GuidsvcError
 from guidsvc.store.cache_fence import Fence, FenceReading, FenceStore, Mode
 from guidsvc.telemetry.metrics import CacheMetrics
+from guidsvc.telemetry.outage import Outage
 
 HOLD_DOWNS = 8
 """The hold-down grows up to this multiple of its initial length while ON does not last."""
@@ -96,17 +97,15 @@ class FenceMonitor:
 
     async def keep(self) -> None:
         """Poll the fence, and move it to its next mode when due, until cancelled."""
-        is_reported = False
+        outage = Outage(_log, "cache fence unreadable, cache disabled", "cache fence readable again", timer=self._timer)
         while True:
             try:
                 await self._move(await self.refresh())
-                is_reported = False
+                outage.end()
             except CacheUnavailable:
                 pass  # the link logs it
             except GuidsvcError as error:
-                if not is_reported:
-                    _log.warning("cache fence unreadable, cache disabled", error=str(error))
-                is_reported = True
+                outage.begin(error=str(error))
             except Exception:  # noqa: BLE001  # logged; without this task no cache would be used again
                 _log.exception("moving the cache fence failed, retrying")
             await asyncio.sleep(self._timing.poll)

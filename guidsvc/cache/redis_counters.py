@@ -18,6 +18,7 @@ from guidsvc.cache import is_private
 from guidsvc.cache.redis_pool import CONNECT_SECONDS, pool_of, reason, within
 from guidsvc.errors import CacheUnavailable
 from guidsvc.runtime.background import running_in_background
+from guidsvc.telemetry.outage import Outage
 
 PREFIX = "gs:limit"
 CONNECTIONS = 4
@@ -60,6 +61,11 @@ class RedisCounters:
         self._storage = storage
         self._timeout_seconds = timeout_seconds
         self._probe_seconds = probe_seconds
+        self._outage = Outage(
+            _log,
+            "redis unavailable, counting limits in each process",
+            "redis available again, counting limits in redis",
+        )
         self._failures = 0  # since the last successful count
         self._down = asyncio.Event()
         self._down.set()
@@ -83,9 +89,8 @@ class RedisCounters:
         except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a closed transport
             self._note_failure(reason(error))
             raise CacheUnavailable(f"Redis: {reason(error)}") from error
-        if self._failures >= REPORTED_FAILURES:
-            _log.info("redis available again, counting limits in redis")
         self._failures = 0
+        self._outage.end()
         return count
 
     async def keep(self) -> None:
@@ -113,4 +118,4 @@ class RedisCounters:
         self._down.set()
         self._failures += 1
         if self._failures == REPORTED_FAILURES:
-            _log.warning("redis unavailable, counting limits in each process", error=why)
+            self._outage.begin(error=why)

@@ -35,6 +35,7 @@ from guidsvc.errors import CacheUnavailable
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.batching import Batcher
 from guidsvc.telemetry.metrics import CacheMetrics, Stopwatch
+from guidsvc.telemetry.outage import Outage
 
 RETRY_SECONDS = 0.05, 1.0
 """The first and the longest pause between two attempts to reconnect."""
@@ -177,7 +178,7 @@ class RedisLink:
     async def keep(self) -> None:
         """Connect, and reconnect whenever the link breaks, until cancelled; pauses grow while it does not last."""
         pause, longest = RETRY_SECONDS
-        is_reported = False
+        outage = Outage(_log, "redis unavailable, reading from store", "redis available", timer=self._timer)
         while True:
             try:
                 await self._connect()
@@ -186,14 +187,12 @@ class RedisLink:
             except Exception as error:  # noqa: BLE001  # logged; after any failure it connects again
                 is_stable, fault, pause = False, reason(error), 2 * pause
             if is_stable:
-                if is_reported:
-                    _log.info("redis available")
-                is_reported, pause = False, RETRY_SECONDS[0]
+                outage.end()
+                pause = RETRY_SECONDS[0]
                 await self._broken.wait()
                 continue
-            if not is_reported and pause > RETRY_SECONDS[0]:  # a single failure may be a closed connection
-                _log.warning("redis unavailable, reading from store", error=fault)
-                is_reported = True
+            if pause > RETRY_SECONDS[0]:  # a single failure may be a closed connection
+                outage.begin(error=fault)
             await asyncio.sleep(min(pause, longest))
             pause = min(2 * pause, longest)
 

@@ -7,7 +7,7 @@ if the response is 200, else with 1 and a one-line reason.
 import argparse
 import json
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
 from http.client import OK, HTTPConnection, HTTPException
@@ -24,9 +24,10 @@ TIMEOUT_SECONDS = 3.0
 """Timeout of the connection, and then of each read."""
 TOTAL_SECONDS = 5.0
 """Timeout of the whole check."""
-BODY_BYTES = 300
-"""Maximum number of bytes read from the response body, and shown in an error."""
+BODY_BYTES, SHOWN_BYTES = 4096, 300
+"""Maximum number of bytes read from the response body; and shown in an error."""
 
+_PARTS = ("store", "cache")
 _SERVICE_PROGRAMS = {"pdapt.py", "guidsvc"}
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # not used to bind a socket
 _HOST = "localhost"  # every listener accepts this Host, even without access control
@@ -47,20 +48,36 @@ def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) 
     except (OSError, HTTPException) as error:
         raise StartError(f"healthcheck: {where}: {_reason(error)}{_tls_hint(settings, error)}") from error
     if status != OK:
-        raise StartError(f"healthcheck: {where}: answered {status}: {text}")
+        raise StartError(f"healthcheck: {where}: {_refusal(status, text)}")
     print(f"{_readiness(text, where) if arguments.ready else f'alive: {where}'}")
 
 
 def _readiness(text: str, where: str) -> str:
     """Describe the response of /readyz; include the state of each part if the status is not `ready`."""
+    report = _members(text)
+    status = report.get("status", "ready")
+    return f"ready: {where}" if status == "ready" else f"{status}: {where}: {_parts(report)}"
+
+
+def _refusal(status: int, text: str) -> str:
+    """Describe a response that is no success: in words if it is the problem of `/readyz`, else by its first bytes."""
+    report = _members(text)
+    if report.get("ready") is not False:
+        return f"answered {status}: {text[:SHOWN_BYTES]}"
+    return f"not ready: {_parts(report)}. {report.get('detail', '')}"[:SHOWN_BYTES]
+
+
+def _members(text: str) -> dict[str, object]:
     try:
         report = json.loads(text)
     except ValueError:
-        report = None
-    status = report.pop("status", None) if isinstance(report, dict) else None
-    if status in {None, "ready"}:
-        return f"ready: {where}"
-    return f"{status}: {where}: {', '.join(f'{part} {state}' for part, state in report.items())}"
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def _parts(report: Mapping[str, object]) -> str:
+    """Return the states of the parts in words, for example `store up, cache down`."""
+    return ", ".join(f"{part} {report[part]}" for part in _PARTS if part in report)
 
 
 def container_flags(first_process: Path) -> list[str]:

@@ -15,6 +15,7 @@ import structlog
 from guidsvc.errors import MetricsUnavailable
 from guidsvc.runtime.background import spawn_detached
 from guidsvc.telemetry.metrics import Metrics
+from guidsvc.telemetry.outage import Outage
 
 if TYPE_CHECKING:
     from guidsvc.monitoring.prometheus import MetricFiles, MultiProcessCollector
@@ -44,7 +45,7 @@ class ProcessMonitor:
         self._folder = folder
         self._about = about or {}
         self._files: MetricFiles | None = None
-        self._failing = False
+        self._outage = Outage(_log, "metrics cannot be written", "metrics can be written again")
         self._renderings: dict[str, asyncio.Task[tuple[bytes, str]]] = {}  # by media type
         self._is_rendering = asyncio.Lock()
         self._left_out: set[str] = set()  # files that the last rendering could not read
@@ -69,11 +70,9 @@ class ProcessMonitor:
         try:
             self._write(self._folder)
         except OSError as error:
-            if not self._failing:
-                _log.warning("metrics cannot be written", error=str(error))
-            self._failing = True
+            self._outage.begin(error=str(error))
         else:
-            self._failing = False
+            self._outage.end()
 
     def close(self) -> None:
         """Cancel renderings, and publish the final metrics, which remain after this process has ended."""

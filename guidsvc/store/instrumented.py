@@ -127,7 +127,7 @@ class InstrumentedRecords(DelegatingRecords):
         try:
             record = self._records.get_nowait(guid)
         except GuidsvcError:
-            self._meter.failures["get"] += 1
+            self._meter.failed("get")
             raise
         if record is not WOULD_BLOCK:
             self._gets.observe(perf_counter() - begun)
@@ -173,4 +173,4 @@ class _Operation(Stopwatch):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         super().__exit__(kind, error, at)
         if isinstance(error, GuidsvcError):
-            self._meter.failures[self._name] += 1
+            self._meter.failed(self._name)

@@ -126,7 +126,7 @@ class BatchMetrics:
 class CacheMetrics:
     """Reads by the source of the record; with Redis, also the state of its connection and of the cache fence."""
 
-    __slots__ = ("batch", "changes", "l1_hits", "misses", "mode", "redis_hits", "redis_latency", "up")
+    __slots__ = ("batch", "changes", "l1_hits", "misses", "mode", "on_failure", "redis_hits", "redis_latency", "up")
 
     def __init__(self) -> None:
         self.l1_hits = self.redis_hits = self.misses = 0
@@ -136,6 +136,8 @@ class CacheMetrics:
         """Whether the cache uses Redis; None if Redis is not configured."""
         self.mode: str | None = None
         self.changes = 0
+        self.on_failure: Callable[[], None] | None = None
+        """Called when the connection to Redis has failed."""
 
     def l1(self) -> None:
         """Count a read served from the memory of this process."""
@@ -159,6 +161,8 @@ class CacheMetrics:
     def link(self, *, up: bool) -> None:
         """Record whether the cache uses Redis from now on."""
         self.up = up
+        if not up and self.on_failure is not None:
+            self.on_failure()
 
     def fence(self, mode: str) -> None:
         """Record the mode of the fence: on, arm or off."""
@@ -186,8 +190,16 @@ class StoreMetrics:
         self.batches: dict[str, BatchMetrics] = {}
         self.wal_bytes: Callable[[], int] | None = None
         """The size of the write-ahead log; None if the store has none."""
+        self.on_failure: Callable[[], None] | None = None
+        """Called when an operation has failed."""
         self.lateness = Histogram(LATENESS)
         """For each purged record, the delay after the end of its retention, in seconds."""
+
+    def failed(self, operation: str) -> None:
+        """Count a failed operation."""
+        self.failures[operation] += 1
+        if self.on_failure is not None:
+            self.on_failure()
 
     def batch(self, name: str) -> BatchMetrics:
         """Return the metrics of a kind of batch."""

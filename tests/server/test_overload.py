@@ -14,7 +14,6 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from guidsvc.api.app import make_app
-from guidsvc.api.execution.context import Probes
 from guidsvc.api.execution.pipeline import LOGGED_PATH, RequestPipeline
 from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
@@ -45,10 +44,6 @@ GUIDS = [f"{number:032X}" for number in range(40)]
 NEW = {"user": "x"}
 
 
-async def _well() -> None:
-    """Answer a probe."""
-
-
 @asynccontextmanager
 async def service(
     store: GatedStore | Database, server: str, **limits: float
@@ -62,7 +57,7 @@ async def service(
         policy=RetentionPolicy(lifetime=60, retention=60),
     )
     admission = Admission(PLACES, **limits)
-    context = api_context(service=guids, probes=Probes(_well, _well), admission=admission)
+    context = api_context(service=guids, admission=admission)
     pipeline = RequestPipeline(context)
     app = make_app(pipeline)
     sockets = bind_sockets(0, "127.0.0.1")

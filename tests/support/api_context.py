@@ -2,12 +2,13 @@
 
 from typing import Any, cast
 
-from guidsvc.api.execution.context import ApiContext, Probes
+from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import TrustedProxies
+from guidsvc.monitoring.health import Health
 from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.in_flight import InFlightRequests
@@ -23,7 +24,7 @@ def api_context(**members: Any) -> ApiContext:
         "service": cast(GuidService, None),
         "idempotency": cast(Idempotency, None),
         "keys": cast(KeyService, None),
-        "probes": cast(Probes, None),
+        "health": Health(),
         "authenticator": None,
         "admission": Admission(),
         "in_flight": InFlightRequests(),

@@ -466,7 +466,7 @@ def test_moved_file_is_reopened(log: AuditLog, clock: FakeClock, path: Path) -> 
 def test_lines_go_to_the_log_until_the_file_can_be_reopened(
     tmp_path: Path, clock: FakeClock, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected_logs.add("audit line not written")
+    expected_logs.add("audit line not written", "audit log unavailable")
     folder = tmp_path / "logs"
     folder.mkdir()
     for log in made(folder / "audit.log", clock):
@@ -478,8 +478,13 @@ def test_lines_go_to_the_log_until_the_file_can_be_reopened(
         folder.mkdir()
         note(log, clock, version + 1)
 
-    (told,) = [each.msg for each in caplog.records]
+    outage, told = [each.msg for each in caplog.records if each.levelname in {"WARNING", "ERROR"}]
+    assert isinstance(outage, dict)
     assert isinstance(told, dict)
+    assert (outage["event"], told["event"]) == (
+        "audit log unavailable, writing its lines here",
+        "audit line not written",
+    )
     there = versions(moved / "audit.log")
     assert [*there, told["line"]["version"], *versions(folder / "audit.log")] == list(range(1, version + 2))
 
@@ -558,7 +563,7 @@ def test_longest_line_is_atomic_on_a_pipe(log: AuditLog, clock: FakeClock, path:
 async def test_unwritable_audit_line_goes_to_the_log_without_errors(
     serving: Serving, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected_logs.add("audit line not written")
+    expected_logs.add("audit line not written", "audit log unavailable")
     async with serving(audit_log="/dev/full") as client:
         made = await client.put(PATH, {"user": "a"})
         assert made.status == 201

@@ -152,7 +152,9 @@ def test_service_without_store_is_alive_and_not_ready(tmp_path: Path, own_mongo:
     with started(tmp_path, *flags):
         expect_healthy(tmp_path, *flags, "--ready")
         own_mongo.kill()
-        assert "/readyz: " in expect_unhealthy(tmp_path, *flags, "--ready")
+        wait_until(lambda: pdapt(tmp_path, "healthcheck", *flags, "--ready").returncode == 1, "the store is down")
+        said = expect_unhealthy(tmp_path, *flags, "--ready")
+        assert "/readyz: not ready: store down, cache up. The store does not answer." in said
         expect_healthy(tmp_path, *flags)
 
 

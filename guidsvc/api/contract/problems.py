@@ -194,6 +194,8 @@ def _reason(error: errors.Unavailable) -> str:
     match error:
         case errors.Overloaded():
             return "The service is overloaded."
+        case errors.NotReady():
+            return str(error)
         case errors.DeadlineExceeded():
             return "The request exceeded its time limit."
         case _:
@@ -206,6 +208,8 @@ def _members(error: BaseException) -> dict[str, Any]:
             return {"errors": [_fault(fault) for fault in error.faults]}
         case errors.PreconditionFailed(wire=bytes() as wire):
             return {"record": from_json(wire)}
+        case errors.NotReady():
+            return {"ready": False, **error.parts}
         case errors.Expired():
             return {"expired_at": str(error.expired_at), "renewable_until": str(error.renewable_until)}
         case _:

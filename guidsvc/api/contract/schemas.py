@@ -115,14 +115,19 @@ class Live(BaseModel):
     status: Literal["live"]
 
 
+_AGE = "The age of the states, in milliseconds: a background task checks each part every second."
+
+
 class Ready(BaseModel):
     """The service is ready. It is `degraded` without its cache, or if the store rejects writes."""
 
-    model_config = _closed({"status": "ready", "store": "up", "cache": "up"})
+    model_config = _closed({"ready": True, "status": "ready", "store": "up", "cache": "up", "age_ms": 250})
 
+    ready: Literal[True]
     status: Literal["ready", "degraded"]
     store: Literal["up", "read-only", "replaced"]
     cache: Literal["up", "down"]
+    age_ms: Annotated[int, Field(ge=0, description=_AGE)]
 
 
 class Version(BaseModel):
@@ -242,10 +247,20 @@ class Conflicting(Problem):
     record: Record = _perhaps("The current record, if the key has the scope `read`.")
 
 
+class Unready(Problem):
+    """A problem of a part of the service. Only `/readyz` adds the state of each part."""
+
+    ready: Literal[False] = _perhaps("Whether the service is ready for requests.")
+    store: Literal["up", "down", "read-only", "replaced"] = _perhaps("The last known state of the store.")
+    cache: Literal["up", "down"] = _perhaps("The last known state of the cache.")
+    age_ms: int = _perhaps(_AGE)
+
+
 PROBLEMS: dict[str, type[Problem]] = {
     "invalid-request": Faulty,
     "expired": Outdated,
     "precondition-failed": Conflicting,
+    "unavailable": Unready,
 }
 """The schemas of problems with specific members, by code."""
 

@@ -1,6 +1,5 @@
 """The API's context: what all requests of a process share, from the composition root."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from guidsvc.auth.authenticator import Authenticator
@@ -9,6 +8,7 @@ from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.monitoring.access_log import Log
+from guidsvc.monitoring.health import Health
 from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.in_flight import InFlightRequests
@@ -16,17 +16,6 @@ from guidsvc.runtime.temporary_space import TemporarySpace
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.services.key_service import KeyService
-
-Probe = Callable[[], Awaitable[None]]
-"""Returns if a dependency answers; raises Unavailable if it does not."""
-
-
-@dataclass(frozen=True)
-class Probes:
-    """The dependencies that readiness checks. Without the store the service is down, without the cache degraded."""
-
-    store: Probe
-    cache: Probe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +25,7 @@ class ApiContext:
     service: GuidService
     idempotency: Idempotency
     keys: KeyService
-    probes: Probes
+    health: Health
     authenticator: Authenticator | None
     """None if access control is off: every caller may do everything."""
     admission: Admission

@@ -1,16 +1,11 @@
 """Health and version: `/livez`, `/readyz`, `/version` and `/`."""
 
-import asyncio
-
 import guidsvc
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import schemas
 from guidsvc.api.contract.operation import ResponseSpec, operation
-from guidsvc.api.execution.context import Probe
-from guidsvc.errors import ShuttingDown, StoreReadOnly, StoreReplaced, StoreUnavailable, Unavailable
-
-PROBE_SECONDS = 2.0
-"""Timeout of a probe, in seconds. A component that does not respond in time is down."""
+from guidsvc.errors import NotReady
+from guidsvc.monitoring.health import DOWN, UP
 
 LINKS = {
     "guid": "/guid",
@@ -22,8 +17,6 @@ LINKS = {
     "docs": "/docs",
     "problems": "/problems",
 }
-
-_UP, _DOWN, _READ_ONLY, _REPLACED = "up", "down", "read-only", "replaced"
 
 
 class LiveHandler(Handler):
@@ -40,20 +33,20 @@ class LiveHandler(Handler):
 
 
 class ReadyHandler(Handler):
-    """Readiness: the store responds. Degraded: reads are slower without the cache, or the store rejects writes."""
+    """Readiness: the store answers. Degraded: reads are slower without the cache, or the store rejects writes."""
 
     label = "health"
 
     @operation("getReadyz", "Check readiness", ResponseSpec(200, "The service is ready or degraded.", schemas.Ready))
     async def get(self) -> None:
-        """Return the state of each component; a problem if the store is down or the service is shutting down."""
+        """Return the last known state of each part; a problem if the store is down or the service is shutting down."""
+        report = self.context.health.report()
         if self.pipeline.in_flight.draining:
-            raise ShuttingDown("the service is shutting down")
-        probes = self.context.probes
-        store, cache = await asyncio.gather(_state(probes.store), _state(probes.cache))
-        if store == _DOWN:
-            raise StoreUnavailable("the store did not respond to the probe of /readyz")
-        self.respond(200, {"status": "ready" if store == cache == _UP else "degraded", "store": store, "cache": cache})
+            raise NotReady("The service is shutting down.", report)
+        if report["store"] == DOWN:
+            raise NotReady("The store does not answer.", report)
+        status = "ready" if report["store"] == report["cache"] == UP else "degraded"
+        self.respond(200, {"ready": True, "status": status, **report})
 
     head = get
 
@@ -82,16 +75,3 @@ class RootHandler(Handler):
         self.respond(200, {"name": "guidsvc", "version": guidsvc.__version__, "links": LINKS})
 
     head = get
-
-
-async def _state(probe: Probe) -> str:
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            await probe()
-    except StoreReplaced:
-        return _REPLACED
-    except StoreReadOnly:
-        return _READ_ONLY
-    except (Unavailable, TimeoutError):
-        return _DOWN
-    return _UP

@@ -11,7 +11,7 @@ from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 MAX_REASONS, MAX_CHARACTERS = 4, 300
 """Maximum number of distinct reasons of a bulk write, and maximum length of a reason."""
-_QUOTES = re.compile(r",? (?:Timeout: |full error: |configured timeouts: |dup key: )")
+_QUOTES = re.compile(r",? \(?(?:Timeout: |full error: |configured timeouts: |dup key: )")
 """Precedes the topology, the server's reply, or the values of a key."""
 
 

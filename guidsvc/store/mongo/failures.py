@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
 from pymongo.errors import (
     BulkWriteError,
     OperationFailure,
@@ -15,6 +16,8 @@ from pymongo.errors import (
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
 from guidsvc.store.mongo.error_reason import reason_of
 
+_log = structlog.get_logger(__name__)
+
 
 @contextmanager
 def read_failures() -> Iterator[None]:
@@ -22,7 +25,7 @@ def read_failures() -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        raise StoreUnavailable(f"MongoDB: {reason_of(error)}") from error
+        raise StoreUnavailable(_reason(error)) from error
 
 
 @contextmanager
@@ -37,9 +40,16 @@ def write_failures() -> Iterator[None]:
 def write_failure(error: PyMongoError) -> GuidsvcError:
     """Convert an error of a write: StoreUnavailable only if the write was certainly not done."""
     if isinstance(error, BulkWriteError):  # many writes: distinguishing their outcomes is not worth it
-        return OutcomeUnknown(f"MongoDB: {reason_of(error)}")
+        return OutcomeUnknown(_reason(error))
     never_sent = isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError)
     refused = isinstance(error, OperationFailure) and not isinstance(error, WriteConcernError) and not error.timeout
     if never_sent or (refused and not error.has_error_label("RetryableWriteError")):
-        return StoreUnavailable(f"MongoDB: {reason_of(error)}")
-    return OutcomeUnknown(f"MongoDB: {reason_of(error)}")
+        return StoreUnavailable(_reason(error))
+    return OutcomeUnknown(_reason(error))
+
+
+def _reason(error: PyMongoError) -> str:
+    """Return the short reason of an error. The text of a connection error describes the cluster: on debug only."""
+    if not isinstance(error, OperationFailure):  # whose text quotes documents
+        _log.debug("mongodb connection failed", error=str(error))
+    return f"MongoDB: {reason_of(error)}"

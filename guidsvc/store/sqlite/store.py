@@ -45,6 +45,7 @@ from guidsvc.store.sqlite.schema import (
 from guidsvc.store.sqlite.search import Finder
 from guidsvc.store.sqlite.tables import LEDGERS
 from guidsvc.telemetry.metrics import StoreMetrics
+from guidsvc.telemetry.outage import Outage
 
 SWEEP_SECONDS = 60.0
 """Pause between two sweeps for records past their retention."""
@@ -196,6 +197,7 @@ class SqliteStore:
 
 
 async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:
+    outage = Outage(_log, "sweep failed, retrying", "sweep succeeded again")
     while True:
         await asyncio.sleep(seconds)
         try:
@@ -204,8 +206,9 @@ async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:
                 while purged == SWEEP_CHUNK:
                     purged = await purge(clock() // 1000, SWEEP_CHUNK)
                     await asyncio.sleep(SWEEP_PAUSE)
+            outage.end()
         except GuidsvcError as error:
-            _log.warning("sweep failed, retrying", error=str(error), retry_in_seconds=seconds)
+            outage.begin(error=str(error), retry_in_seconds=seconds)
 
 
 async def _watch(store: SqliteStore, wal_bytes: int) -> None:

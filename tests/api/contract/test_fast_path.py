@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from tornado.netutil import bind_sockets
 
 from guidsvc.api.app import make_app
-from guidsvc.api.execution.context import Probes
 from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
@@ -199,7 +198,6 @@ async def service(
         context = api_context(
             service=guids,
             idempotency=keys,
-            probes=Probes(store.ping, cache.check),
             trusted_proxies=TrustedProxies(["127.0.0.1"]),
             access_log=log,
             monitor=ProcessMonitor(meters),

@@ -1,5 +1,9 @@
 """What an operator asks."""
 
+import asyncio
+import logging
+from collections.abc import Callable
+
 import pytest
 
 import guidsvc
@@ -7,12 +11,15 @@ from tests.conftest import ExpectedLogs, Serving
 from tests.support.assertions import assert_problem
 from tests.support.backing_servers import Server
 from tests.support.factories import GUID, USER
+from tests.support.readiness import until_ready
 
 
 async def test_service_with_all_parts_is_live_and_ready(serving: Serving, combination: dict[str, str]) -> None:
     async with serving(**combination) as client:
         assert (await client.get("/livez")).json == {"status": "live"}
-        assert (await client.get("/readyz")).json == {"status": "ready", "store": "up", "cache": "up"}
+        report = (await client.get("/readyz")).json
+        assert report.pop("age_ms") >= 0
+        assert report == {"ready": True, "status": "ready", "store": "up", "cache": "up"}
 
 
 @pytest.mark.slow
@@ -24,14 +31,13 @@ async def test_service_without_redis_is_degraded_and_still_serves(
         created = await client.put(f"/guid/{GUID}", {"user": USER})
         own_redis.kill()
         assert (await client.get(f"/guid/{GUID}")).body == created.body
-        reply = await client.get("/readyz")
-        assert (reply.status, reply.json) == (200, {"status": "degraded", "store": "up", "cache": "down"})
+        reply = await until_ready(client, cache="down")
+        assert (reply.status, reply.json["status"], reply.json["store"]) == (200, "degraded", "up")
         changed = await client.put(f"/guid/{GUID}", {"user": "another"})
         assert changed.status == 200
         assert (await client.get(f"/guid/{GUID}")).body == changed.body
         own_redis.start()
-        while (await client.get("/readyz")).json["status"] != "ready":
-            pass
+        await until_ready(client, status="ready")
         assert (await client.put(f"/guid/{GUID}", {"user": "another"})).status == 200
 
 
@@ -42,7 +48,57 @@ async def test_readiness_detects_dead_redis_without_traffic(
     async with serving(cache_url=f"redis://127.0.0.1:{own_redis.port}/0") as client:
         assert (await client.get("/readyz")).json["cache"] == "up"
         own_redis.kill()
-        assert (await client.get("/readyz")).json["cache"] == "down"
+        await until_ready(client, cache="down")
+
+
+@pytest.mark.parametrize("fail", [Server.kill, Server.pause], ids=["killed", "silent"])
+async def test_readiness_does_not_wait_for_a_store_that_is_down(
+    serving: Serving,
+    own_mongo: Server,
+    expected_logs: ExpectedLogs,
+    fail: Callable[[Server], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It answers while an operation on the store still waits for the driver, and names each part."""
+    caplog.set_level(logging.INFO)
+    expected_logs.add("store unavailable", "request failed")
+    async with serving(store_url=f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc") as client:
+        assert (await client.get("/readyz")).status == 200
+        fail(own_mongo)
+        answer = asyncio.create_task(client.get(f"/guid/{GUID}"))
+        for _ in range(2):
+            assert (await client.get("/readyz")).status in {200, 503}
+        assert not answer.done()
+        reply = await until_ready(client, store="down")
+        assert (await answer).status == 503
+        assert_problem(reply, 503, "unavailable")
+        report = {name: reply.json[name] for name in ("ready", "store", "cache", "detail")}
+        detail = "The store does not answer. Nothing was changed; try again."
+        assert report == {"ready": False, "store": "down", "cache": "up", "detail": detail}
+        assert reply.json["age_ms"] >= 0
+
+        own_mongo.resume() if fail is Server.pause else own_mongo.start()
+        assert (await until_ready(client, status="ready")).status == 200
+        assert (await client.get(f"/guid/{GUID}")).status == 404
+    lines = [message for message in caplog.messages if "'store " in message]
+    assert [line.split("'event': '")[1].split("'")[0] for line in lines] == [
+        "store unavailable",
+        "store available again",
+    ]
+    assert "down_seconds" in lines[1]
+    assert max(map(len, caplog.messages)) < 500, "not the driver's description of the whole cluster"
+
+
+async def test_failed_operation_is_known_before_the_next_probe(
+    serving: Serving, own_redis: Server, expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guidsvc.monitoring.health.PROBE_SECONDS", 3600.0)
+    expected_logs.add("redis unavailable", "cache disabled")
+    async with serving(cache_url=f"redis://127.0.0.1:{own_redis.port}/0") as client:
+        await client.put(f"/guid/{GUID}", {"user": USER})
+        own_redis.kill()
+        await client.get(f"/guid/{GUID}")
+        await until_ready(client, cache="down")
 
 
 async def test_version_is_that_of_the_package(serving: Serving) -> None:

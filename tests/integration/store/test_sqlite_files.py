@@ -22,6 +22,7 @@ from tests.support.backing_servers import START_SECONDS, Service, service, wait_
 from tests.support.factories import GUID, record
 from tests.support.http_client import Client
 from tests.support.metrics import scrape, value
+from tests.support.readiness import until_ready
 
 PATH = f"/guid/{GUID}"
 TOLD = "store file removed or replaced"
@@ -91,8 +92,8 @@ async def test_misplaced_file_stops_writes_until_it_is_back(
         for _ in range(3):
             refused = await client.put(PATH, {"user": "during"})
             assert (refused.status, refused.json["code"]) == (503, "unavailable")
-        ready = await client.get("/readyz")
-        assert (ready.status, ready.json["status"], ready.json["store"]) == (200, "degraded", "replaced")
+        ready = await until_ready(client, store="replaced")
+        assert (ready.status, ready.json["status"]) == (200, "degraded")
         assert (await client.get(PATH)).json["user"] == "before"
         assert (await client.get("/guid")).status in {200, 503}
         if change is remove:
@@ -101,7 +102,7 @@ async def test_misplaced_file_stops_writes_until_it_is_back(
 
         put_back(beside(path, suffix))
         assert (await client.put(PATH, {"user": "after"})).status == 200
-        assert (await client.get("/readyz")).json["status"] == "ready"
+        await until_ready(client, status="ready")
         assert (await client.get("/guid")).json["items"][0]["user"] == "after"
 
 
@@ -129,7 +130,7 @@ async def test_cache_is_used_again_when_the_lock_file_is_back(
     async with serving() as client:
         await client.put(PATH, {"user": "a"})
         remove(beside(path, "-lock"))
-        assert (await client.get("/readyz")).json["store"] == "replaced"
+        await until_ready(client, store="replaced")
         before = await hits(client)
         for _ in range(3):
             assert (await client.get(PATH)).json["user"] == "a"
@@ -199,7 +200,7 @@ async def test_wal_of_a_replaced_file_is_not_read_for_the_new_one(
     async with serving() as client:
         await client.put(PATH, {"user": "of the old file"})
         path.with_name("backup").replace(path)
-        assert (await client.get("/readyz")).json["store"] == "replaced"
+        await until_ready(client, store="replaced")
     async with serving() as client:
         assert (await client.get(PATH)).json["user"] == "restored"
 

@@ -10,6 +10,7 @@ from pymongo.errors import (
     NotPrimaryError,
     OperationFailure,
     PyMongoError,
+    ServerSelectionTimeoutError,
     WriteConcernError,
     WriteError,
 )
@@ -44,6 +45,14 @@ def test_reason_of_an_error_has_codes_and_no_document(said: str, error: PyMongoE
     for reason in (reason_of(error), str(write_failure(error))):
         assert CANARY not in reason
         assert said.split()[-2:] == reason.split()[-2:]
+
+
+def test_reason_of_a_connection_error_does_not_describe_the_cluster() -> None:
+    refused = "a:27017: [Errno 111] Connection refused"
+    timeouts = "configured timeouts: socketTimeoutMS: 2000.0ms, connectTimeoutMS: 2000.0ms"
+    topology = "Timeout: 2.0s, Topology Description: <TopologyDescription id: 6a, topology_type: Unknown, servers: []>"
+    for text in (f"{refused} ({timeouts})", f"{refused} ({timeouts}), {topology}", f"{refused}, {topology}"):
+        assert reason_of(ServerSelectionTimeoutError(text)) == refused
 
 
 def test_reason_of_a_bulk_write_names_few_distinct_errors() -> None:

@@ -1,0 +1,134 @@
+"""The health of the parts that every request needs, the store and the cache: known at any time without asking them.
+
+A background task probes each part: regularly, more often while it is not up, and at once when an operation on it has
+failed. So `/readyz` never waits for a part that does not answer.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from time import monotonic
+
+import structlog
+
+from guidsvc.errors import GuidsvcError, StoreReadOnly, StoreReplaced
+from guidsvc.runtime.background import running_in_background
+from guidsvc.telemetry.outage import Outage
+
+UP, DOWN, READ_ONLY, REPLACED = "up", "down", "read-only", "replaced"
+"""States of a part."""
+PROBE_SECONDS, RETRY_SECONDS = 1.0, 0.25
+"""Pause between two probes of a part that is up; and of one that is not."""
+MIN_PAUSE_SECONDS = 0.05
+"""Least pause between two probes, however many operations fail."""
+TIMEOUT_SECONDS = 2.0
+"""Timeout of a probe. A part that does not answer in time is down."""
+DOUBT_SECONDS = 0.5
+"""A part is down at once if an operation fails while a probe has had no answer for this long."""
+
+_log = structlog.get_logger(__name__)
+
+Probe = Callable[[], Awaitable[None]]
+"""Returns if a part answers; raises Unavailable if it does not."""
+
+
+class PartHealth:
+    """The last known state of a part. `outages` are the log lines of its states; those of other states have none."""
+
+    def __init__(self, outages: dict[str, Outage] | None = None, *, timer: Callable[[], float] = monotonic) -> None:
+        self.state = UP
+        self._outages = outages or {}
+        self._timer = timer
+        self._checked_at = timer()
+        self._failed = asyncio.Event()
+        self._probe_begun: float | None = None
+
+    @property
+    def age_seconds(self) -> float:
+        """The time since the last completed probe."""
+        return self._timer() - self._checked_at
+
+    def note_failure(self) -> None:
+        """Note that an operation has failed: the part is probed at once, or down if a probe has no answer either."""
+        self._failed.set()
+        if self._probe_begun is not None and self._timer() - self._probe_begun > DOUBT_SECONDS:
+            self._set(DOWN, "operations fail and a probe has no answer")
+
+    async def check(self, probe: Probe) -> None:
+        """Probe the part, and set its state."""
+        error: Exception | None = None
+        self._probe_begun = self._timer()
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await probe()
+        except (GuidsvcError, TimeoutError) as failure:
+            error = failure
+        finally:
+            self._probe_begun = None
+        self._checked_at = self._timer()
+        self._set(_state_of(error), str(error) or f"no answer within {TIMEOUT_SECONDS:g} s")
+
+    async def keep(self, probe: Probe) -> None:
+        """Keep the state current, until cancelled."""
+        while True:
+            await asyncio.sleep(MIN_PAUSE_SECONDS)
+            pause = PROBE_SECONDS if self.state == UP else RETRY_SECONDS
+            try:
+                async with asyncio.timeout(pause - MIN_PAUSE_SECONDS):
+                    await self._failed.wait()
+            except TimeoutError:
+                pass  # the regular probe
+            self._failed.clear()
+            await self.check(probe)
+
+    def _set(self, state: str, reason: str) -> None:
+        self.state = state
+        for other, outage in self._outages.items():
+            if other != state:
+                outage.end()
+        if state in self._outages:
+            self._outages[state].begin(error=reason)
+
+
+class Health:
+    """The health of the store and the cache.
+
+    The connection to Redis and the files of the store log their outages themselves.
+    """
+
+    def __init__(self) -> None:
+        self.store = PartHealth(
+            {
+                DOWN: Outage(_log, "store unavailable", "store available again"),
+                READ_ONLY: Outage(_log, "store rejects writes", "store accepts writes again"),
+            }
+        )
+        self.cache = PartHealth()
+
+    @asynccontextmanager
+    async def kept_current(self, store: Probe, cache: Probe) -> AsyncIterator[None]:
+        """Probe both parts, and again while the block runs."""
+        await asyncio.gather(self.store.check(store), self.cache.check(cache))
+        async with (
+            running_in_background(partial(self.store.keep, store)),
+            running_in_background(partial(self.cache.keep, cache)),
+        ):
+            yield
+
+    def report(self) -> dict[str, str | int]:
+        """Return the state of each part, and the age of the older one in milliseconds."""
+        age_seconds = max(self.store.age_seconds, self.cache.age_seconds)
+        return {"store": self.store.state, "cache": self.cache.state, "age_ms": round(1000 * age_seconds)}
+
+
+def _state_of(error: Exception | None) -> str:
+    match error:
+        case None:
+            return UP
+        case StoreReplaced():
+            return REPLACED
+        case StoreReadOnly():
+            return READ_ONLY
+        case _:
+            return DOWN
