@@ -13,6 +13,7 @@ from structlog.types import EventDict, ExcInfo, Processor, WrappedLogger
 from guidsvc.monitoring.console_line import is_colored
 from guidsvc.monitoring.line_limit import LineLimit
 from guidsvc.monitoring.standard_streams import BoundedStream
+from guidsvc.monitoring.uncaught import log_uncaught
 from guidsvc.telemetry.tracing import CURRENT
 
 Form = Literal["auto", "console", "json"]
@@ -50,8 +51,9 @@ def configure(level: str, form: Form, *, worker: int | None = None) -> None:
         )
     )
     handler.addFilter(EventLimit(handler))
-    if isinstance(sys.stderr, BoundedStream):
+    if isinstance(sys.stderr, BoundedStream):  # this process is the service
         sys.stderr.notice = partial(_notice, handler)
+        log_uncaught(handler)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     _silence_libraries()
 
