@@ -415,7 +415,7 @@ async def open_stream(client: Client) -> tuple[asyncio.StreamReader, asyncio.Str
 
 
 async def test_broken_stream_is_detected(serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs) -> None:
-    expected_logs.add("request failed")
+    expected_logs.add("request failed", "store unavailable")
     async with serving() as client:
         await create(client, range(1200), metadata={"much": "x" * 15_000})
         reader, writer = await open_stream(client)
