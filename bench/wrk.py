@@ -11,7 +11,7 @@ from bench.running import LOAD_CORE
 
 CONNECTIONS = 32
 _LOAD = Path(__file__).parent / "load"
-_UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 
 class Measured(NamedTuple):
@@ -37,17 +37,18 @@ def load(  # noqa: PLR0913  # what wrk takes
     done = subprocess.run(
         [*command, f"http://127.0.0.1:{port}{path}"], env=environment, check=True, capture_output=True, text=True
     )
-    return _read(done.stdout)
+    return read(done.stdout)
 
 
-def _read(said: str) -> Measured:
+def read(said: str) -> Measured:
+    """Return what a report of wrk says; raise RuntimeError if a figure is missing."""
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
     errors = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
     return Measured(
         rate=float(_found(r"Requests/sec:\s+([\d.]+)", said)),
         requests=int(_found(r"(\d+) requests in", said)),
-        p50=_ms(_found(r"^\s+50%\s+(\S+)$", said)),
-        p99=_ms(_found(r"^\s+99%\s+(\S+)$", said)),
+        p50=_ms(_found(r"^\s+50%\s+(\S+)\s*$", said)),
+        p99=_ms(_found(r"^\s+99%\s+(\S+)\s*$", said)),
         failed=(sum(map(int, broken.groups())) if broken else 0) + (int(errors[1]) if errors else 0),
     )
 
