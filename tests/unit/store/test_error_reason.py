@@ -47,7 +47,7 @@ def test_reason_of_an_error_has_codes_and_no_document(said: str, error: PyMongoE
         assert said.split()[-2:] == reason.split()[-2:]
 
 
-def test_reason_of_a_connection_error_does_not_describe_the_cluster() -> None:
+def test_reason_of_a_connection_error_omits_the_cluster() -> None:
     refused = "a:27017: [Errno 111] Connection refused"
     timeouts = "configured timeouts: socketTimeoutMS: 2000.0ms, connectTimeoutMS: 2000.0ms"
     topology = "Timeout: 2.0s, Topology Description: <TopologyDescription id: 6a, topology_type: Unknown, servers: []>"

@@ -1,0 +1,60 @@
+"""A part of several workers goes down and comes back: what each worker says, and how often."""
+
+import json
+from collections import Counter
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from tests.support.backing_servers import Server, Service, service, wait_until
+from tests.support.factories import GUID
+
+WORKERS = 2
+
+
+def ask(running: Service, path: str) -> tuple[int, dict[str, Any]]:
+    """Ask on a connection of its own, which any worker may accept."""
+    connection = HTTPConnection("127.0.0.1", running.port, timeout=30)
+    try:
+        connection.request("GET", path)
+        reply = connection.getresponse()
+        return reply.status, json.loads(reply.read())
+    finally:
+        connection.close()
+
+
+def lines_of(running: Service) -> list[dict[str, Any]]:
+    """Return the whole log, all of which is JSON, but for the banner on standard output."""
+    whole = running.log.read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines() if not line.startswith(("guidsvc", "  "))]
+
+
+def workers_that_said(running: Service, event: str) -> Counter[int]:
+    """Return how often each worker has logged an event."""
+    return Counter(line["worker"] for line in lines_of(running) if line["event"] == event)
+
+
+def test_each_worker_logs_an_outage_of_the_store_once(tmp_path: Path, own_mongo: Server, redis_url: str) -> None:
+    options = ["--store-url", f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", "--cache-url", redis_url]
+    with service(tmp_path, *options, "--workers", str(WORKERS), "--log-format", "json") as running:
+        wait_until(lambda: " at http" in running.log.read_text(), "the banner, once all workers are ready", running.log)
+        assert ask(running, "/readyz")[1]["store"] == "up"
+        own_mongo.pause()
+        wait_until(
+            lambda: workers_that_said(running, "store unavailable").total() == WORKERS, "the outage", running.log
+        )
+        for _ in range(10):
+            status, report = ask(running, "/readyz")
+            assert (status, report["ready"], report["store"]) == (503, False, "down")
+        assert {ask(running, f"/guid/{GUID}")[0] for _ in range(3)} == {503}
+
+        own_mongo.resume()
+        wait_until(
+            lambda: workers_that_said(running, "store available again").total() == WORKERS, "the end", running.log
+        )
+        assert {ask(running, "/readyz")[0] for _ in range(10)} == {200}
+        running.stop()
+    for event in ("store unavailable", "store available again"):
+        assert list(workers_that_said(running, event).values()) == [1] * WORKERS
+    assert max(len(line.get("error", "")) for line in lines_of(running)) < 300, "not the driver's text"
+    assert len([line for line in lines_of(running) if line["event"] == "request" and line.get("code")]) >= 13
