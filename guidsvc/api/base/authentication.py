@@ -1,6 +1,7 @@
 """Authentication and scope check, run in `prepare()` before the handler method; and admission."""
 
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import ClassVar
 
 from tornado.web import RequestHandler
@@ -74,6 +75,13 @@ class AuthenticatedHandler(RequestHandler):
             self._is_disconnected and not self._cancel_scope.is_persistent
         )
         return self.pipeline.admission.slot(self._cancel_scope, self.queue_name, patient=patient)
+
+    @asynccontextmanager
+    async def confirmed_slot(self) -> AsyncIterator[None]:
+        """Hold an admission slot in the block; Unauthorized if the session has ended while the request waited."""
+        async with self.slot():
+            await self.confirm()
+            yield
 
     @property
     def queue_name(self) -> str:

@@ -80,8 +80,8 @@ class OutputHandler(InputHandler):
     async def stream(self, parts: AsyncGenerator[bytes], *, is_done: bool = False) -> None:
         """Finish the request with these parts, at the client's pace; stop if the client disconnects.
 
-        Each part needs an admission slot, and a session that has not ended. If the work `is_done`, parts need neither:
-        an error would deny what was done.
+        Each part needs an admission slot, and a session that has not ended when the part is sent. If the work
+        `is_done`, parts need neither: an error would deny what was done.
 
         The head goes out with the first part, so an earlier error becomes a problem document. A HEAD takes no part.
         """
@@ -100,9 +100,9 @@ class OutputHandler(InputHandler):
                 if is_done:
                     part = await anext(parts, None)
                 else:
-                    await self.confirm()
                     async with self.slot(patient=not is_first):
                         part = await anext(parts, None)
+                        await self.confirm()  # last, as a part may wait for its slot and for the store
                 is_first = False
                 if part is None:
                     break

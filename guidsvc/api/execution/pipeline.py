@@ -74,9 +74,15 @@ class RequestPipeline:
         if cancel_scope is not None:
             self.admission.release(cancel_scope)
 
-    async def execute(self, slot: Slot, action: Action, request: GuidRequest, caller: Caller) -> Response:
-        """Execute the action of a caller on a GUID, in an admission slot."""
+    async def execute(
+        self, slot: Slot, action: Action, request: GuidRequest, caller: Caller, session: Session | None
+    ) -> Response:
+        """Execute the action of a caller on a GUID, in an admission slot.
+
+        Raise Unauthorized if the session has ended while the request waited for the slot.
+        """
         async with slot:
+            await self.confirm(session)
             return await action.run(self.context.service.acting_for(caller), request)
 
     def extra_header_lines(

@@ -103,7 +103,7 @@ class DirectRequest:
         caller = await self._authenticate()
         slot = pipeline.admission.slot(self._cancel_scope, queue_name(self._session, request.address))
         guid_request = GuidRequest(request.method, request.guid, request.headers, lambda: body)
-        return await pipeline.execute(slot, ACTIONS[request.method], guid_request, caller)
+        return await pipeline.execute(slot, ACTIONS[request.method], guid_request, caller, self._session)
 
     async def _authenticate(self) -> Caller:
         """Return the caller. Raise Forbidden if it lacks the scope."""

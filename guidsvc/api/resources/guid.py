@@ -202,4 +202,5 @@ class GuidHandler(RecordHandler):
     async def _finish_action(self, text: str) -> None:
         """Execute the action of the method in an admission slot, and finish the request."""
         request = self.guid_request(text)
-        self.send(await self.pipeline.execute(self.slot(), ACTIONS[request.method], request, self.caller))
+        action = ACTIONS[request.method]
+        self.send(await self.pipeline.execute(self.slot(), action, request, self.caller, self.session))

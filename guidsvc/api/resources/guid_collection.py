@@ -79,6 +79,7 @@ class GuidsHandler(RecordHandler):
         else:
             async with self.slot():
                 page = await self._page(query)
+                await self.confirm()  # last, as a page may wait for its turn and for the store
             self.respond(OK, page)
 
     head = get
@@ -93,7 +94,7 @@ class GuidsHandler(RecordHandler):
             record = await self.service.create(creation, conditions, generator=guid_factory and guid_factory(0))
             return self.response_of(CREATED, record)
 
-        async with self.slot():
+        async with self.confirmed_slot():
             await self.send_idempotent(create)
 
     @operation("drawGuid", "Create a GUID, by PUT", _CREATED, **_CREATION)
@@ -111,6 +112,9 @@ class GuidsHandler(RecordHandler):
             raise InvalidRequest(InvalidField("", detail, parameter="sort"))
 
     async def _page(self, query: ListQuery) -> bytes:
+        has_total = self.preferences().get("return") == TOTAL
+        # Before the page: none of its records may expire while the service counts.
+        total = await self.service.count(query, self.queue_name) if has_total else 0
         page = await self.service.find(query, self.queue_name)
         cursor = None if page.next is None else render_cursor(page.next)
         if cursor is not None:
@@ -119,9 +123,9 @@ class GuidsHandler(RecordHandler):
             b'"items":[%b]' % b",".join(map(self.render_record, page.records)),
             b'"next":%b' % to_json(cursor),
         ]
-        if self.preferences().get("return") == TOTAL:
+        if has_total:
             self.set_header("Preference-Applied", f"return={TOTAL}")
-            members.append(b'"total":%d' % await self.service.count(query, self.queue_name))
+            members.append(b'"total":%d' % total)
         return b"{%b}" % b",".join(members)
 
     async def _stream_lines(self, query: ListQuery) -> AsyncGenerator[bytes]:

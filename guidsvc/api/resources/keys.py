@@ -63,7 +63,7 @@ class KeysHandler(KeyServiceHandler):
     async def get(self) -> None:
         """Return a page of the keys that match the query, sorted by id, including revoked and expired ones."""
         key_service, query = self.key_service, self.read_query(KeysQuery)
-        async with self.slot():
+        async with self.confirmed_slot():
             page = await key_service.page(query.cursor or "", query.page_size, query.wanted)
         if page.next is not None:
             self.set_header("Link", link_to_next(self.request, page.next))
@@ -86,7 +86,7 @@ class KeysHandler(KeyServiceHandler):
         self.read_query(NoQuery)
         self.reject_idempotency_key()
         creation = self.read_body(KeyCreation)
-        async with self.slot():
+        async with self.confirmed_slot():
             issued = await key_service.create(
                 creation.owner, creation.scopes, expire=creation.expire, note=creation.note
             )
@@ -122,7 +122,7 @@ class KeyHandler(OneKeyHandler):
         """Return the owner, scopes, last use and state of a key, valid or not."""
         key_service = self.key_service
         self.read_query(NoQuery)
-        async with self.slot():
+        async with self.confirmed_slot():
             key = await key_service.get(key_id)
         self.respond(OK, key_service.describe(key))
 
@@ -143,7 +143,7 @@ class KeyHandler(OneKeyHandler):
         key_service = self.key_service
         self.read_query(NoQuery)
         change = self.read_body(KeyPatch, PATCHES)
-        async with self.slot():
+        async with self.confirmed_slot():
             has_note = "note" in change.model_fields_set
             key = await (key_service.set_note(key_id, change.note) if has_note else key_service.get(key_id))
         self.respond(OK, key_service.describe(key))
@@ -160,7 +160,7 @@ class KeyHandler(OneKeyHandler):
         """Revoke a key, even that of this request. All processes reject it within 5 seconds. It stays in the list."""
         key_service = self.key_service
         self.read_query(NoQuery)
-        async with self.slot():
+        async with self.confirmed_slot():
             await key_service.revoke(key_id)
         self.respond(NO_CONTENT)
 
@@ -187,6 +187,6 @@ class RotationHandler(OneKeyHandler):
         self.read_query(NoQuery)
         self.reject_idempotency_key()
         rotation = self.read_body(Rotation)
-        async with self.slot():
+        async with self.confirmed_slot():
             issued = await key_service.rotate(key_id, overlap=rotation.overlap)
         self.respond_issued(OK, issued)

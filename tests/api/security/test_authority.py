@@ -11,9 +11,12 @@ import pytest
 
 from guidsvc.api.resources.batch.document_batch import DocumentBatch
 from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor, Result
+from guidsvc.auth import authenticator
+from guidsvc.domain.commands import PutCommand
 from guidsvc.errors import StoreUnavailable, Unauthorized
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.services.guid_service import GuidService
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID
 from tests.support.http_client import Client, chunk, hang_up, read_reply
@@ -151,13 +154,19 @@ async def test_rest_of_a_document_is_rejected_after_its_key_ends(error: Exceptio
     """Operation by operation, and what was done before has its result."""
 
     class Idle:
-        """Does nothing, and says so."""
+        """Does nothing, and says so, until the key ends."""
+
+        def __init__(self) -> None:
+            self._groups = 0
 
         async def perform(self, asked: list[object], draws: object) -> list[object]:
+            self._groups += 1
+            if self._groups > 1:
+                await confirm()
             return [Result(204, b'{"status":204}', b'{"status":204}', is_done=True)] * len(asked)
 
         def reject(self, error: Exception) -> object:
-            return BatchExecutor(None, lambda _: None, "id", full=False, minimal=False).reject(error)  # type: ignore[arg-type]
+            return BatchExecutor(None, None, "id", full=False, minimal=False).reject(error)  # type: ignore[arg-type]
 
     async def confirm() -> None:
         raise error
@@ -167,7 +176,6 @@ async def test_rest_of_a_document_is_rejected_after_its_key_ends(error: Exceptio
         [{"user": "a"}] * (2 * GROUP + 3),
         Idle(),  # type: ignore[arg-type]
         lambda patient: admission.slot(CancelScope(), patient=patient),
-        confirm,
         {},
     )
     reply = await batch.perform(None)
@@ -175,6 +183,117 @@ async def test_rest_of_a_document_is_rejected_after_its_key_ends(error: Exceptio
     statuses = [result["status"] for result in json.loads(reply.body)["results"]]
     refused = 401 if isinstance(error, Unauthorized) else 503
     assert statuses == [204] * GROUP + [refused] * (GROUP + 3)
+
+
+class Gate:
+    """A write of the user `gate` waits here, in the only slot, until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.go, self.queued = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        put, wait = GuidService.put, Admission._wait
+
+        async def gated(service: GuidService, guid: str, change: PutCommand, *conditions: Any) -> Any:
+            if change.user == "gate":
+                self.reached.set()
+                await self.go.wait()
+            return await put(service, guid, change, *conditions)
+
+        async def noted(admission: Admission, *waiter: Any) -> None:
+            self.queued.set()
+            await wait(admission, *waiter)
+
+        monkeypatch.setattr(GuidService, "put", gated)
+        monkeypatch.setattr(Admission, "_wait", noted)
+        monkeypatch.setattr(authenticator, "GOOD_SECONDS", 0.4)
+        monkeypatch.setattr(authenticator, "FRESH_SECONDS", 0.2)
+
+
+async def rejected(guarded: Guarded, held: Held) -> None:
+    """Revoke a key, and return when it is rejected by a request that needs no slot."""
+    await guarded.change(held, revoked=1)
+    await until(401, Asker(guarded.client, held), "/guid?limit=no")
+
+
+NDJSON = {"Content-Type": "application/x-ndjson"}
+WAITING = [
+    ("PUT", f"/guid/{GUID}", {"json": {"user": "late"}}),
+    ("PUT", f"/guid/{GUID}?view=full", {"json": {"user": "late"}}),
+    ("POST", "/guid", {"json": {"user": "late"}}),
+    ("POST", "/guid", {"json": {"user": "late"}, "headers": {"Idempotency-Key": "k"}}),
+    ("POST", BATCH, {"json": {"operations": [{"user": "late"}]}}),
+    ("POST", BATCH, {"json": {"operations": [{"user": "late"}]}, "headers": {"Idempotency-Key": "k"}}),
+    ("POST", BATCH, {"body": b'{"user": "late"}\n', "headers": NDJSON}),
+    ("POST", "/keys", {"json": {"owner": "late", "scopes": ["read"]}}),
+    ("GET", "/guid", {}),
+    ("GET", "/guid", {"headers": {"Accept": "application/x-ndjson"}}),
+]
+
+
+@pytest.mark.parametrize("request_", WAITING, ids=str)
+async def test_request_that_waits_for_a_slot_ends_with_its_key(
+    serving: Serving,
+    sqlite_url: str,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    request_: tuple[str, str, dict[str, Any]],
+) -> None:
+    """It was let in before the key ended; others of its owner could keep it waiting for long."""
+    async with serving(access="keys", login_limit="", max_in_progress=1) as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        other, held = await guarded.asker(scopes="admin"), await guarded.give(scopes="admin")
+        gate = Gate(monkeypatch)
+        first = asyncio.create_task(other.ask("PUT", f"/guid/{'F' * 32}", json={"user": "gate"}))
+        await asyncio.wait_for(gate.reached.wait(), 20)
+        method, path, options = request_
+        late = asyncio.create_task(Asker(client, held).ask(method, path, **options))
+        await asyncio.wait_for(gate.queued.wait(), 20)
+        await rejected(guarded, held)
+        gate.go.set()
+        assert (await late).status == 401
+        assert (await first).status == 201
+        assert await made(other, "late") == 0
+        assert "late" not in [key["owner"] for key in (await other.ask("GET", "/keys")).json["items"]]
+
+
+async def test_line_batch_that_waits_for_a_slot_ends_with_its_key(
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first group is done; the second waits behind another request while the key ends."""
+    async with serving(access="keys", login_limit="", max_in_progress=1) as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        other, held = await guarded.asker(), await guarded.give()
+        async with lines_of(client, held.headers) as (writer, reply):
+            writer.write(puts("before"))
+            async with asyncio.timeout(20):
+                while await made(other, "before") < GROUP:
+                    await asyncio.sleep(0.01)
+            gate = Gate(monkeypatch)
+            first = asyncio.create_task(other.ask("PUT", f"/guid/{'F' * 32}", json={"user": "gate"}))
+            await asyncio.wait_for(gate.reached.wait(), 20)
+            writer.write(puts("after"))
+            await asyncio.wait_for(gate.queued.wait(), 20)
+            await rejected(guarded, held)
+            gate.go.set()
+            writer.write(b"0\r\n\r\n")
+            last = (await reply()).lines[-1]
+        assert (await first).status == 201
+        assert (last["problem"]["code"], last["problem"]["line"]) == ("unauthorized", GROUP + 1)
+        assert await made(other, "after") == 0
+
+
+async def test_operation_after_a_slow_one_needs_its_key(
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred operations on one GUID run one after the other, however long that takes."""
+    async with serving(access="keys", login_limit="") as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        held, gate = await guarded.give(), Gate(monkeypatch)
+        operations = [{"guid": GUID, "user": user} for user in ("gate", "late")]
+        asked = asyncio.create_task(Asker(client, held).ask("POST", BATCH, json={"operations": operations}))
+        await asyncio.wait_for(gate.reached.wait(), 20)
+        await rejected(guarded, held)
+        gate.go.set()
+        assert [result["status"] for result in (await asked).json["results"]] == [201, 401]
 
 
 LATE = [

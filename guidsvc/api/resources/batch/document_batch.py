@@ -5,7 +5,7 @@ for whole results, in order.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from itertools import islice
@@ -33,7 +33,7 @@ _EXAMPLE = '{"operations": [{"user": "Cylance, Inc."}]}'
 class DocumentBatch:
     """The operations of a document, as JSON values. `preference_headers` are headers of the response.
 
-    `confirm` raises an error if the caller has lost its authority. It becomes the result of the remaining operations.
+    If the caller loses its authority, the error becomes the result of the remaining operations.
     """
 
     def __init__(
@@ -41,13 +41,11 @@ class DocumentBatch:
         values: Sequence[Any],
         executor: BatchExecutor,
         slot: Callable[..., AbstractAsyncContextManager[object]],
-        confirm: Callable[[], Awaitable[None]],
         preference_headers: Mapping[str, str],
     ) -> None:
         self._values = values
         self._executor = executor
         self._slot = slot
-        self._confirm = confirm
         self._preference_headers = dict(preference_headers)
         self._brief_results: list[bytes] = []
 
@@ -71,15 +69,14 @@ class DocumentBatch:
         return Response(200, {"Preference-Applied": "return=minimal"}, _document(self._brief_results))
 
     async def _execute_group(self, values: Sequence[Any], start: int, guid_factory: GuidFactory | None) -> list[Result]:
-        try:
-            if start:
-                await self._confirm()
-        except GuidsvcError as error:
-            _record_outcome(is_refused=True)
-            return [self._executor.reject(error)] * len(values)
         operations = await _read(values)
         async with self._slot(patient=start > 0):
-            results = await self._executor.perform(operations, guid_factory)
+            try:
+                results = await self._executor.perform(operations, guid_factory)
+            except GuidsvcError as error:
+                if not start:  # nothing was executed: reject the whole request
+                    raise
+                results = [self._executor.reject(error)] * len(values)
         _record_outcome(has_done=any(result.is_done for result in results))
         return results
 

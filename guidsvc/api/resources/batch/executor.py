@@ -1,8 +1,8 @@
 """Batch executor: runs each operation of a batch like a separate request, and returns a result for each."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import structlog
 from pydantic_core import to_json
@@ -101,17 +101,26 @@ def read_line(line: Line) -> ParsedOperation:
         return ParsedOperation(detached(error), line.number)
 
 
+class Authority(Protocol):
+    """What the caller of a request may do."""
+
+    def require_scope(self, needs: Needs) -> None:
+        """Raise Forbidden if the caller lacks a scope."""
+
+    async def confirm(self) -> None:
+        """Raise an error if the caller has lost its authority."""
+
+
 class BatchExecutor:
     """Executes the operations of one request. `full` and `minimal` select how much of a record a result contains.
 
-    `require_scope` raises Forbidden if the caller lacks a scope. `base` is the address of the service, for the
-    `type` of problems.
+    `base` is the address of the service, for the `type` of problems.
     """
 
     def __init__(
         self,
         service: GuidService,
-        require_scope: Callable[[Needs], None],
+        authority: Authority,
         request_id: str,
         *,
         full: bool,
@@ -119,7 +128,7 @@ class BatchExecutor:
         base: str = "",
     ) -> None:
         self._service = service
-        self._require_scope = require_scope
+        self._authority = authority
         self._request_id = request_id
         self._full = full
         self._minimal = minimal
@@ -129,8 +138,12 @@ class BatchExecutor:
     async def perform(
         self, operations: Sequence[ParsedOperation], guid_factory: GuidFactory | None = None
     ) -> list[Result]:
-        """Run the operations and return their results. Those on the same GUID run in order, others concurrently."""
+        """Run the operations and return their results. Those on the same GUID run in order, others concurrently.
+
+        Raise an error, with nothing done, if the caller has lost its authority.
+        """
         with cancel_scope.shielded():  # each completed operation must have its result
+            await self._authority.confirm()
             return await self._perform(operations, guid_factory)
 
     def reject(self, error: Exception, line: int | None = None) -> Result:
@@ -159,7 +172,8 @@ class BatchExecutor:
             return self._failure(error, parsed.line)
 
     async def _execute(self, operation: BatchOperation, generator: ClaimedGenerator | None, line: int | None) -> Result:
-        self._require_scope(ACTIONS[operation.op.upper()].scope)
+        await self._authority.confirm()  # earlier operations on the GUID may have taken long
+        self._authority.require_scope(ACTIONS[operation.op.upper()].scope)
         preconditions = conditions.of_operation(operation)
         if operation.guid is None:
             return self._success(201, await self._service.create(operation, preconditions, generator=generator))

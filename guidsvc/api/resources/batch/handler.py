@@ -53,7 +53,7 @@ class BatchHandler(Handler):
     """The handler of batches."""
 
     label = "guids"
-    confirms_after_body = False  # a batch of lines has run by then; it confirms before each group instead
+    confirms_after_body = False  # a batch of lines has run by then; the executor confirms before each group instead
     _executor: BatchExecutor
     _preference_headers: dict[str, str]
     _is_dry_run = False
@@ -90,7 +90,7 @@ class BatchHandler(Handler):
             if is_ndjson:
                 reject_key(self.request.headers, _NO_KEY)
                 self._line_batch = LineBatch(
-                    executor, self._exit_stack, self._group_slot, self.confirm, self._share, self._reader_slot
+                    executor, self._exit_stack, self._group_slot, self._share, self._reader_slot
                 )
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # both servers have it
                 self._timers.start_deadline(self.context.batch_seconds, self._on_deadline)
@@ -170,7 +170,7 @@ class BatchHandler(Handler):
         self.set_header("Content-Type", constants.NDJSON)
         for name, value in self._preference_headers.items():
             self.set_header(name, value)
-        await self.stream(lines.results(), is_done=True)  # the caller was confirmed before each group
+        await self.stream(lines.results(), is_done=True)  # the caller was confirmed for each group
 
     def on_finish(self) -> None:
         super().on_finish()
@@ -199,7 +199,7 @@ class BatchHandler(Handler):
         minimal = self.preferences().get("return") == "minimal"
         self._preference_headers = {"Preference-Applied": "return=minimal"} if minimal else {}
         is_full, base = query.view is not None, self.context.public_url
-        return BatchExecutor(service, self.require_scope, self.request_id, full=is_full, minimal=minimal, base=base)
+        return BatchExecutor(service, self, self.request_id, full=is_full, minimal=minimal, base=base)
 
     async def _process_document(self) -> None:
         """Run a document in a slot: decoded, it takes many times its size, and its results take up to 4 MiB."""
@@ -217,7 +217,7 @@ class BatchHandler(Handler):
     async def _execute_document(self) -> None:
         await self.confirm()
         values = await self._read_document()
-        batch = DocumentBatch(values, self._executor, self._group_slot, self.confirm, self._preference_headers)
+        batch = DocumentBatch(values, self._executor, self._group_slot, self._preference_headers)
         await self.send_idempotent(
             batch.perform,
             repeatable=all(map(is_repeatable, values)),

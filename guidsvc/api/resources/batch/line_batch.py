@@ -6,7 +6,7 @@ line of the response then gives the reason, and the first line that was not exec
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack
 from io import BytesIO
 from tempfile import TemporaryFile
@@ -38,7 +38,7 @@ _log = structlog.get_logger(__name__)
 class LineBatch:
     """Runs lines as they arrive and collects their results.
 
-    `confirm` raises an error if the caller has lost its authority. `reader_slot` limits how many batches parse lines.
+    `reader_slot` limits how many batches parse lines.
     """
 
     def __init__(
@@ -46,13 +46,11 @@ class LineBatch:
         executor: BatchExecutor,
         exit_stack: ExitStack,
         slot: Callable[..., AbstractAsyncContextManager[object]],
-        confirm: Callable[[], Awaitable[None]],
         share: Share,
         reader_slot: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
         self._executor = executor
         self._slot = slot
-        self._confirm = confirm
         self._share = share
         self._reader_slot = reader_slot
         self._has_begun = False
@@ -143,22 +141,22 @@ class LineBatch:
             except GuidsvcError as error:
                 if not self._has_begun:  # nothing was executed: reject the whole request
                     raise
+                self._first_unexecuted = group[0].number
                 self.stop(error)
         elif self._first_unexecuted is None:
             self._first_unexecuted = group[0].number
 
     async def _execute_group(self, group: list[Line]) -> None:
         self._first_unexecuted = group[0].number
-        await self._confirm()
         self._share.take(len(group) * BRIEF_BYTES)
         self._reserve(len(group) * BRIEF_BYTES)
         async with self._slot(patient=self._has_begun):
             operations = await self._read(group)
-            if len(operations) == len(group):
-                self._first_unexecuted = None
-            self._has_begun = True
-            self._share.give_back((len(group) - len(operations)) * BRIEF_BYTES)
             results = [] if self.is_abandoned else await self._executor.perform(operations)
+        self._has_begun = True
+        if len(operations) == len(group):
+            self._first_unexecuted = None
+        self._share.give_back((len(group) - len(operations)) * BRIEF_BYTES)
         if not self.is_abandoned:
             self._write(self._render_group(results, group), results, group[-1])
 
