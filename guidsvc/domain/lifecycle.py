@@ -120,6 +120,11 @@ def patch(record: Record, patch: PatchCommand, now: int, policy: RetentionPolicy
     return _merge_members(record, members, now, policy)
 
 
+def touch(record: Record, now: int, policy: RetentionPolicy) -> Record:
+    """Return the record with the version, times and retention that a change at `now` would give it."""
+    return record.model_copy(update=_change_members(record, record.expire, now, policy))
+
+
 def delete(record: Record, now: int) -> Record:
     """Make the tombstone of a record. It has nothing of the record but its GUID, owner and next version.
 
@@ -173,8 +178,11 @@ def _merge_members(record: Record, members: dict[str, Any], now: int, policy: Re
     merged = fields | members
     if merged == fields:
         return record
-    version = {"version": max(record.version + 1, now), "updated": now}
-    return Record(**merged | version | {"purge_at": _purge_at(merged["expire"], now, policy)})
+    return Record(**merged | _change_members(record, merged["expire"], now, policy))
+
+
+def _change_members(record: Record, expire: int, now: int, policy: RetentionPolicy) -> dict[str, int]:
+    return {"version": max(record.version + 1, now), "updated": now, "purge_at": _purge_at(expire, now, policy)}
 
 
 def _default_expire(now: int, policy: RetentionPolicy) -> int:

@@ -94,13 +94,13 @@ class GuidService:
         acting._caller = caller  # noqa: SLF001  # an instance of this class
         return acting
 
-    def _hide_unchanged(self, old: Record, new: Record) -> Record:
-        """Return a new version in a dry run of a caller that may not read, even if nothing changes.
+    def _hide_unchanged(self, old: Record, new: Record, now: int) -> Record:
+        """Return the record as if changed, in a dry run of a caller that may not read, even if nothing changes.
 
-        Otherwise the conditions of later operations would tell whether the caller has guessed what is stored.
+        Otherwise the results of later operations would tell whether the caller has guessed what is stored.
         """
         if new is old and self.is_dry_run and not self.may_read:
-            return old.model_copy(update={"version": old.version + 1})
+            return lifecycle.touch(old, now, self._policy)
         return new
 
     @property
@@ -146,7 +146,7 @@ class GuidService:
             self._check_conditions(guid, old, conditions)
             if old is None:
                 return lifecycle.create(guid, change, now, self._policy, after=after, owner=self._caller.owner)
-            return self._hide_unchanged(old, lifecycle.update(old, change, now, self._policy))
+            return self._hide_unchanged(old, lifecycle.update(old, change, now, self._policy), now)
 
         old, new = await self._writer.write(guid, make, self._caller)
         return Written(new, created=old is None)

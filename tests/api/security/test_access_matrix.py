@@ -260,6 +260,42 @@ async def test_dry_run_confirms_no_guess_of_stored_values(world: World) -> None:
         assert (results[0] == results[1]) is (scopes == "write")
 
 
+EXPIRED_IN = 100
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"if_match": '"1"'},
+        {"if_none_match": "*"},
+        {"user": "x"},
+        {"op": "delete", "if_match": '"1"'},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("known", [{}, {"expire": 0}, {"expire": EXPIRED_IN}], ids=str)
+async def test_later_operations_of_a_dry_run_confirm_no_guess(
+    world: World, known: dict[str, int], later: dict[str, str]
+) -> None:
+    """Neither their status nor their ETag nor their problem: of a live, a revoked and an expired record."""
+    known = {name: value and world.clock.seconds + value for name, value in known.items()}
+    alice, writer = Asker(world.client, world.alice), await world.asker("alice", "write delete")
+    stored = await alice.ask("PUT", f"/guid/{'E' * 32}", json={"user": "right", "metadata": {"pin": "1"}} | known)
+    world.clock.advance(seconds=2 * EXPIRED_IN)
+    results = []
+    for guess in ({"user": "right"}, {"user": "wrong"}, {"metadata": {"pin": "1"}}, {"metadata": {"pin": "2"}}):
+        first = {"guid": "E" * 32, "expire": int(stored.json["expire"])} | guess
+        operations = [first, {"guid": "E" * 32} | later]
+        reply = await writer.ask("POST", "/guid:batch?validate_only=true", json={"operations": operations})
+        results.append([result | {"problem": _of(result.get("problem"))} for result in reply.json["results"]])
+    assert all(result == results[0] for result in results)
+
+
+def _of(problem: dict[str, str] | None) -> dict[str, str]:
+    """Return what a problem says, whatever the request."""
+    return {name: value for name, value in (problem or {}).items() if name != "request_id"}
+
+
 async def test_each_operation_of_a_batch_needs_its_scope(world: World) -> None:
     """With every set of scopes: 403 in the result of each that it does not take."""
     for scopes in SUBSETS:
