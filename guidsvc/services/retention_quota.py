@@ -29,8 +29,9 @@ OWNERS = 10_000
 """Maximum number of owners whose room a process caches; the least recently used is evicted."""
 FULL_SECONDS = 0.2
 """A rejection is repeated without a count for this time, or for FULL_COUNTS times the duration of the count if that is
-longer: so a full owner costs little."""
+longer, but at most MAX_FULL_SECONDS: so a full owner costs little. A deletion by this process ends that time."""
 FULL_COUNTS = 100
+MAX_FULL_SECONDS = 10.0
 PAUSE_SECONDS = 0.005
 """Pause between two counts while pending creations may take the last places."""
 _PARTS = 8
@@ -51,6 +52,10 @@ class _Room:
     until: int = 0
     full_until: float = 0.0
     """Time, by the monotonic timer, until which creations are rejected without a count."""
+    deletions: int = 0
+    """Deletions by this process. A count begun before one of them may be too high."""
+    rehearsed: int = 0
+    """Creations of a dry run, less its deletions: no count includes them."""
     counting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -58,14 +63,15 @@ class RetentionQuota:
     """A quota that also rejects creations if the owner has too many stored records."""
 
     def __init__(
-        self, live: Quota, records: RecordRepository, *, clock: Clock, quota: int, parts: int = _PARTS
+        self, live: Quota, records: RecordRepository, *, clock: Clock, quota: int, is_dry_run: bool = False
     ) -> None:
         self._live = live
         self._records = records
         self._clock = clock
         self._quota = quota
         self._limit = quota * STORED_PER_LIVE
-        self._parts = parts
+        self._is_dry_run = is_dry_run
+        self._parts = 1 if is_dry_run else _PARTS  # nobody else creates in a dry run
         self._rooms: LRUCache[str, _Room] = LRUCache(OWNERS)
 
     @asynccontextmanager
@@ -74,23 +80,37 @@ class RetentionQuota:
         if old is not None or new is None:
             async with self._live.reserve(old, new) as not_after:
                 yield not_after
+            if new is not None and new.is_deleted:
+                self._note_deletion(new.owner)
             return
         room = await self._admit(new.owner)
         try:
             async with self._live.reserve(old, new) as not_after:
                 yield not_after
+            room.rehearsed += self._is_dry_run
         finally:
             room.pending -= 1
 
     def dry_run(self) -> Quota:
-        live = self._live.dry_run()  # it creates nothing, so one count is enough
-        return RetentionQuota(live, self._records, clock=self._clock, quota=self._quota, parts=1)
+        live = self._live.dry_run()
+        return RetentionQuota(live, self._records, clock=self._clock, quota=self._quota, is_dry_run=True)
 
-    async def _admit(self, owner: str) -> _Room:
+    def _note_deletion(self, owner: str) -> None:
+        """Let the next creation of the owner count again."""
+        room = self._room(owner)
+        room.deletions += 1
+        room.rehearsed -= self._is_dry_run
+        room.full_until = 0.0
+
+    def _room(self, owner: str) -> _Room:
         room: _Room | None = self._rooms.get(owner)
         if room is None:
             room = _Room()
             self._rooms.insert(owner, room)
+        return room
+
+    async def _admit(self, owner: str) -> _Room:
+        room = self._room(owner)
         if not self._has_room(room):
             async with room.counting:
                 if not self._has_room(room):  # another task may have counted while this one waited
@@ -108,14 +128,15 @@ class RetentionQuota:
     async def _count(self, owner: str, room: _Room) -> None:
         begun = time.monotonic()
         while True:
-            now, pending = self._clock(), room.pending
-            stored = await self._records.count_linearizable(Selection(owner=owner, kept_at=now // 1000))
+            now, pending, rehearsed, deletions = self._clock(), room.pending, room.rehearsed, room.deletions
+            stored = rehearsed + await self._records.count_linearizable(Selection(owner=owner, kept_at=now // 1000))
             free = self._limit - stored - pending
             if free > 0:
                 room.remaining, room.until = -(-free // self._parts), now + ROOM_MS
                 return
             if stored >= self._limit or not pending:
-                ended = time.monotonic()
-                room.full_until = ended + max(FULL_SECONDS, FULL_COUNTS * (ended - begun))
+                if room.deletions == deletions:
+                    ended = time.monotonic()
+                    room.full_until = ended + min(MAX_FULL_SECONDS, max(FULL_SECONDS, FULL_COUNTS * (ended - begun)))
                 raise QuotaExceeded(self._quota, stored_limit=self._limit)
             await asyncio.sleep(PAUSE_SECONDS)  # until some pending creations have ended

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from guidsvc.api.resources.batch.executor import GROUP
 from guidsvc.errors import QuotaExceeded
 from guidsvc.services import retention_quota
 from guidsvc.services.retention_quota import ROOM_MS, STORED_PER_LIVE, open_quotas
@@ -12,7 +13,7 @@ from guidsvc.store import open_store
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.lease import LeaseClock
 from tests.conftest import FakeClock, Serving
-from tests.support.factories import record
+from tests.support.factories import GUID, record
 from tests.support.http_client import Client
 
 QUOTA = 5
@@ -54,6 +55,77 @@ async def test_records_created_expired_are_bounded_too(
             assert (await client.ask("PUT", "/guid", json={"user": "a"})).status == 403
             clock.advance(seconds=61)
             await until_created(client)
+
+
+async def test_dry_run_reports_the_limit_as_the_batch_meets_it(serving: Serving, combination: dict[str, str]) -> None:
+    """Of creations and deletions, of what is stored and of what the batch itself creates."""
+    ended = [{"guid": f"{number:032X}", "user": "a", "expire": 0} for number in range(2 * MOST)]
+    deletions = [{"op": "delete", "guid": each["guid"]} for each in ended[: MOST // 2]]
+    more = [{"guid": f"F{number:031X}", "user": "a", "expire": 0} for number in range(MOST)]
+    reads = [{"op": "get", "guid": GUID}] * (GROUP - len(deletions))  # so that all deletions come first
+    rehearsals = (ended, [*deletions, *reads, *more], [{"user": "a", "expire": 0}] * (MOST + 9))
+    async with serving(**combination, quota=QUOTA) as client:
+        for operations in rehearsals:
+            counts = []
+            for query in ("?validate_only=true", ""):
+                reply = await client.ask("POST", f"/guid:batch{query}", json={"operations": operations})
+                statuses = [result["status"] for result in reply.json["results"]]
+                counts.append([statuses.count(status) for status in (201, 204, 403)])
+            assert counts[0] == counts[1]
+
+
+async def test_deletion_makes_room_at_once(
+    serving: Serving, combination: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the time for which a full owner is rejected without a count."""
+    monkeypatch.setattr(retention_quota, "FULL_SECONDS", 5.0)
+    async with serving(**combination, quota=QUOTA) as client:
+        expired = [{"guid": f"{number:032X}", "user": "a", "expire": 0} for number in range(MOST)]
+        await client.ask("POST", "/guid:batch", json={"operations": expired})
+        for each in expired[:3]:
+            assert (await client.ask("POST", "/guid", json={"user": "a", "expire": 0})).status == 403
+            assert (await client.ask("DELETE", f"/guid/{each['guid']}")).status == 204
+            assert (await client.ask("POST", "/guid", json={"user": "a", "expire": 0})).status == 201
+
+
+async def test_time_without_a_count_is_bounded_and_ends_with_a_deletion(
+    database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A count that a deletion overtakes decides about its own request alone."""
+    counting, counted = asyncio.Event(), asyncio.Event()
+
+    async def full(self: RecordRepository, selection: object) -> int:
+        counting.set()
+        await counted.wait()
+        return MOST
+
+    monkeypatch.setattr(type(database.records), "count_linearizable", full)
+    monkeypatch.setattr(retention_quota, "FULL_COUNTS", 1_000_000_000)
+    monkeypatch.setattr(retention_quota, "MAX_FULL_SECONDS", 0.1)
+    old, new = record(clock(), expire=1, owner="a"), record(clock(), expire=-1, owner="a")
+    async with open_quotas(database, lease_clock=LeaseClock(database.fence), clock=clock, quota=QUOTA) as quota:
+
+        async def create() -> None:
+            async with quota.reserve(None, old):
+                pass
+
+        overtaken = asyncio.create_task(create())
+        await counting.wait()
+        async with quota.reserve(old, new):
+            pass
+        counted.set()
+        with pytest.raises(QuotaExceeded):
+            await overtaken
+        counting.clear()
+        with pytest.raises(QuotaExceeded):
+            await create()
+        assert counting.is_set(), "it was counted again"
+        counting.clear()
+        async with asyncio.timeout(20):
+            while not counting.is_set():
+                with pytest.raises(QuotaExceeded):
+                    await create()
+                await asyncio.sleep(0.01)
 
 
 async def test_deleted_and_forgotten_guids_are_no_way_around_the_limit(
