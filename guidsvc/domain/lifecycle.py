@@ -41,6 +41,11 @@ def is_revoked(record: Record) -> bool:
     return not is_live(record, record.updated)
 
 
+def is_first_version(record: Record) -> bool:
+    """Whether nobody has changed the record since its creation. False, too, if it replaced a tombstone just then."""
+    return record.version == record.created
+
+
 def state_of(record: Record, now: int) -> State:
     """Return the state of a retained record."""
     return "live" if is_live(record, now) else "expired"

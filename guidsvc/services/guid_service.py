@@ -108,6 +108,10 @@ class GuidService:
         """Whether responses may show the caller records that it has not just created."""
         return self._caller.may(READ)
 
+    def may_show(self, created: Record) -> bool:
+        """Whether the response to `create` may show its record. Others may have changed one that was found."""
+        return self.may_read or lifecycle.is_first_version(created)
+
     def get_nowait(self, guid: str, caller: Caller | None = None) -> Record | None:
         """Return or raise what `get` would, without blocking; None if the store would block."""
         record = self._records.get_nowait(guid)

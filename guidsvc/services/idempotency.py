@@ -18,8 +18,9 @@ after the end of the lease, as last renewed.
 
 A receipt belongs to an owner, a kind of credential and a set of scopes: responses are never replayed to callers with
 other rights. A request that is rejected before its first write leaves no receipt. Once claimed, a request continues
-even if its client disconnects. A response is not stored if the caller lost its access on the way. Receipts are limited
-in bytes, per owner and in total (`guidsvc.services.receipts.quota`); at the limit, new requests are rejected at once.
+even if its client disconnects. If its caller loses its access on the way, the response with the rejected parts is
+stored too. Receipts are limited in bytes, per owner and in total (`guidsvc.services.receipts.quota`); at the limit, new
+requests are rejected at once.
 
 A repeatable request is not acknowledged unless its response was stored. Otherwise its client could delete the created
 record, and a repetition would create it again.

@@ -10,20 +10,18 @@ from contextvars import ContextVar
 class Attempt:
     """One attempt at a request that has a receipt."""
 
-    __slots__ = ("has_begun", "has_done", "is_refused")
+    __slots__ = ("has_begun", "has_done")
 
     def __init__(self) -> None:
         self.has_begun = False
         """Whether a write was sent to the store."""
         self.has_done: bool | None = None
         """Whether a changing part was done, even if it needed no write; None if the request has no parts."""
-        self.is_refused = False
-        """Whether a part was rejected because the caller may not continue."""
 
     @property
     def is_final(self) -> bool:
-        """Whether the response may be replayed: no part was rejected, and something was done."""
-        return (self.has_begun or self.has_done is not False) and not self.is_refused
+        """Whether the response must be replayed to repetitions: something was done."""
+        return self.has_begun or self.has_done is not False
 
 
 CURRENT: ContextVar[Attempt | None] = ContextVar("attempt", default=None)

@@ -55,7 +55,7 @@ async def put(service: GuidService, request: GuidRequest) -> Response:
     guid = parse_guid(request.guid)
     command = body.read(request.method, request.headers, request.body, PutCommand, (constants.JSON,), guid)
     record, created = await service.put(guid, command, conditions.parse(request.headers))
-    return record_response(service, request, CREATED if created else OK, record)
+    return record_response(service, request, CREATED if created else OK, record, is_own=created)
 
 
 async def patch(service: GuidService, request: GuidRequest) -> Response:
@@ -88,8 +88,13 @@ ACTIONS: Mapping[str, Action] = {
 """The actions by method, for handlers, the fast path and batches."""
 
 
-def record_response(service: GuidService, request: GuidRequest, status: int, record: Record) -> Response:
-    """Return the response for a record, honouring the client's preferences."""
+def record_response(
+    service: GuidService, request: GuidRequest, status: int, record: Record, *, is_own: bool = False
+) -> Response:
+    """Return the response for a record, honouring the client's preferences.
+
+    `is_own` if the record holds only what the caller wrote, so that it needs no scope to be shown.
+    """
     headers = {
         "ETag": f'"{etag_of(record)}"',
         "Last-Modified": _date_of(record.updated // 1000),
@@ -104,8 +109,8 @@ def record_response(service: GuidService, request: GuidRequest, status: int, rec
         if prefer is not None and preferences.parse(prefer).get("return") == "minimal":
             applied = {"Preference-Applied": "return=minimal"}
             return Response(NO_CONTENT if status == OK else status, headers | applied, None)
-        if status == OK and not service.may_read:  # the record may hold members that others wrote
-            return Response(NO_CONTENT, headers, None)
+        if not is_own and not service.may_read:
+            return Response(NO_CONTENT if status == OK else status, headers, None)
     json_text = service.full(record) if request.full else record.json_body
     return Response(status, headers, json_text.decode())
 

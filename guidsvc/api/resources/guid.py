@@ -1,5 +1,6 @@
 """The resource `/guid/{guid}`, and the base class that it shares with `/guid`."""
 
+from http.client import CREATED
 from typing import TypeVar
 
 from guidsvc.api.base.handler import Handler
@@ -91,9 +92,12 @@ class RecordHandler(Handler):
         """Return the request on a GUID, for `guid_actions`."""
         return GuidRequest(str(self.request.method), guid, self.request.headers, self.received, self._full)
 
-    def response_of(self, status: int, record: Record) -> Response:
-        """Return the response with a record, as the preferences of the client ask for it."""
-        return guid_actions.record_response(self.service, self.guid_request(), status, record)
+    def response_to_creation(self, record: Record) -> Response:
+        """Return the response with a created record, as the preferences of the client ask for it."""
+        service = self.service
+        return guid_actions.record_response(
+            service, self.guid_request(), CREATED, record, is_own=service.may_show(record)
+        )
 
     def render_record(self, record: Record) -> bytes:
         """Return the record as JSON, in full with `view=full`."""

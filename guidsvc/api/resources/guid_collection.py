@@ -1,7 +1,7 @@
 """The resource `/guid`: lists of records, and creation under generated GUIDs."""
 
 from collections.abc import AsyncGenerator
-from http.client import CREATED, OK
+from http.client import OK
 from typing import Any
 
 from pydantic_core import to_json
@@ -92,7 +92,7 @@ class GuidsHandler(RecordHandler):
 
         async def create(guid_factory: GuidFactory | None) -> Response:
             record = await self.service.create(creation, conditions, generator=guid_factory and guid_factory(0))
-            return self.response_of(CREATED, record)
+            return self.response_to_creation(record)
 
         async with self.confirmed_slot():
             await self.send_idempotent(create)

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from guidsvc.errors import StoreUnavailable, Unauthorized
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.services.guid_service import GuidService
+from guidsvc.store.sqlite.store import path_of_url
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID
 from tests.support.http_client import Client, chunk, hang_up, read_reply
@@ -294,6 +296,62 @@ async def test_operation_after_a_slow_one_needs_its_key(
         await rejected(guarded, held)
         gate.go.set()
         assert [result["status"] for result in (await asked).json["results"]] == [201, 401]
+
+
+async def test_repeated_batch_whose_key_ended_undoes_no_deletion(
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was answered is answered again; nothing is executed as new."""
+    perform, groups = BatchExecutor.perform, 0
+
+    async def interrupted(executor: BatchExecutor, *group: Any) -> Any:
+        nonlocal groups
+        groups += 1
+        if groups == 2:
+            await rejected(guarded, held)
+        return await perform(executor, *group)
+
+    monkeypatch.setattr(BatchExecutor, "perform", interrupted)
+    monkeypatch.setattr(authenticator, "GOOD_SECONDS", 0.4)
+    monkeypatch.setattr(authenticator, "FRESH_SECONDS", 0.2)
+    batch = {"json": {"operations": [{"user": "once"}] * (GROUP + 2)}, "headers": {"Idempotency-Key": "k"}}
+    async with serving(access="keys", login_limit="") as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        other, held = await guarded.asker(), await guarded.give(scopes="write")
+        first = await Asker(client, held).ask("POST", BATCH, **batch)
+        assert [result["status"] for result in first.json["results"]] == [201] * GROUP + [401] * 2
+        deleted, changed = (f"/guid/{first.json['results'][index]['guid']}" for index in (0, 1))
+        assert (await other.ask("DELETE", deleted)).status == 204
+        assert (await other.ask("PATCH", changed, json={"user": "SECRET"})).status == 200
+        again = await (await guarded.asker(scopes="write")).ask("POST", BATCH, **batch)
+        assert (again.status, again.headers["Idempotent-Replayed"], again.body) == (200, "true", first.body)
+        assert (await other.ask("GET", deleted)).status == 404
+        assert await made(other, "once") == GROUP - 2
+
+
+CREATION: dict[str, Any] = {"user": "mine"}
+
+
+@pytest.mark.parametrize(("path", "body"), [("/guid", CREATION), (BATCH, {"operations": [CREATION]})])
+async def test_retry_after_a_crash_shows_no_changes_of_others(
+    serving: Serving, sqlite_url: str, clock: FakeClock, path: str, body: dict[str, Any]
+) -> None:
+    """A key without the scope `read` sees what it created, not what became of it."""
+    once = {"json": body, "headers": {"Idempotency-Key": "k"}}
+    async with serving(access="keys", login_limit="") as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        writer, other = await guarded.asker(scopes="write"), await guarded.asker()
+        first = await writer.ask("POST", path, **once)
+        for user, is_shown in (("mine", True), ("SECRET", False)):
+            guid = (await other.ask("GET", "/guid")).json["items"][0]["guid"]
+            assert (await other.ask("PUT", f"/guid/{guid}", json={"user": user})).status == 200
+            with closing(sqlite3.connect(path_of_url(sqlite_url))) as file:  # as if it had died before it stored them
+                file.execute("UPDATE receipts SET answer = NULL, leased_until = 0")
+                file.commit()
+            again = await writer.ask("POST", path, **once)
+            assert again.status == first.status
+            assert (again.body == first.body) is is_shown
+            assert b"SECRET" not in again.body
 
 
 LATE = [

@@ -121,9 +121,8 @@ def _guid_at(guid_factory: GuidFactory, start: int, index: int) -> ClaimedGenera
     return guid_factory(start + index)
 
 
-def _record_outcome(*, is_refused: bool = False, has_done: bool = False) -> None:
-    """Record in the current write attempt whether its response may be stored for replay."""
+def _record_outcome(*, has_done: bool) -> None:
+    """Record in the current write attempt, if any, whether its response must be stored for replay."""
     attempt = write_attempt.CURRENT.get()
     if attempt is not None:
-        attempt.is_refused |= is_refused
         attempt.has_done = bool(attempt.has_done) or has_done

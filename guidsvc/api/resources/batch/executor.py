@@ -176,7 +176,8 @@ class BatchExecutor:
         self._authority.require_scope(ACTIONS[operation.op.upper()].scope)
         preconditions = conditions.of_operation(operation)
         if operation.guid is None:
-            return self._success(201, await self._service.create(operation, preconditions, generator=generator))
+            new_record = await self._service.create(operation, preconditions, generator=generator)
+            return self._success(201, new_record, is_own=self._service.may_show(new_record))
         if operation.op == "get":
             record, modified = await self._service.get(operation.guid, preconditions)
             return self._read(200 if modified else 304, record, line)
@@ -185,7 +186,7 @@ class BatchExecutor:
             result_json = to_json({"status": 204, "guid": operation.guid})
             return Result(204, result_json, result_json, is_done=True)
         record, created = await self._service.put(operation.guid, operation, preconditions)
-        return self._success(201 if created else 200, record)
+        return self._success(201 if created else 200, record, is_own=created)
 
     def _read(self, status: int, record: Record, line: int | None) -> Result:
         result = self._success(status, record)._replace(is_done=False)
@@ -193,8 +194,9 @@ class BatchExecutor:
             return result
         return result._replace(fallback=self._problem_result(TooLarge(_NO_ROOM), line).brief)
 
-    def _success(self, status: int, record: Record) -> Result:
-        is_hidden = status == 200 and not self._service.may_read  # noqa: PLR2004  # an update shows what others wrote
+    def _success(self, status: int, record: Record, *, is_own: bool = False) -> Result:
+        """Return the result with a record; `is_own` if it holds only what the caller wrote."""
+        is_hidden = not is_own and not self._service.may_read
         # The ETag of a rehearsed update would tell whether it changes anything, so whether a guess is right.
         etag_member = {} if is_hidden and self._service.is_dry_run else {"etag": f'"{etag_of(record)}"'}
         head = to_json({"status": status, "guid": record.guid} | etag_member)
