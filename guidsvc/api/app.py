@@ -14,7 +14,7 @@ from guidsvc.api.resources.batch.slots import BatchSlots
 from guidsvc.api.resources.guid import GuidHandler
 from guidsvc.api.resources.guid_collection import GuidsHandler
 from guidsvc.api.resources.health import LiveHandler, ReadyHandler, RootHandler, VersionHandler
-from guidsvc.api.resources.keys import KeyHandler, KeysHandler, RotationHandler
+from guidsvc.api.resources.keys import KeyHandler, KeysHandler, OwnKeyHandler, RotationHandler
 from guidsvc.api.resources.metrics import MetricsHandler
 from guidsvc.api.routing import Route, RoutedApplication
 
@@ -38,6 +38,7 @@ def make_routes() -> list[Route]:
         Route("/guid:batch", BatchHandler, {"slots": BatchSlots()}),
         Route(ROUTE, GuidHandler),
         Route("/keys", KeysHandler),
+        Route("/keys/self", OwnKeyHandler),
         Route("/keys/{id}", KeyHandler),
         Route("/keys/{id}/rotation", RotationHandler),
         Route("/livez", LiveHandler),

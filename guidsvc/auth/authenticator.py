@@ -165,6 +165,18 @@ class Authenticator:
             self.record_denial(error, session.caller)
             raise
 
+    async def credential_of(self, session: Session) -> ApiKey | int:
+        """Return the key of a session, or the expiry of its token in Unix seconds, as of now.
+
+        Raise Unauthorized if it has ended.
+        """
+        token = session.authorization[len(_SCHEME) :]
+        presented = keys.parse(token)
+        if presented is not None:
+            return await self._key_of(presented)
+        assert self._tokens is not None  # noqa: S101  # nosec B101  # it has verified this one
+        return (await self._tokens.find(token))[1]
+
     def record_denial(self, error: GuidsvcError, caller: Caller | None) -> None:
         """Record a denied request in the audit log, if one is configured."""
         if self._on_denial is not None:
@@ -239,12 +251,17 @@ class Authenticator:
         return await self._verify_key(presented)
 
     async def _verify_key(self, presented: keys.PresentedKey) -> tuple[Caller, float]:
-        key, now = await self._api_keys.get(presented.id), self._clock()
-        if not keys.verify(presented, key, now) or key is None:
-            raise Unauthorized("The API key is unknown, revoked or expired.", invalid=True)
+        key, now = await self._key_of(presented), self._clock()
         if key.used is None or now - key.used >= USED_EVERY_MS:
             self._background.spawn(_quietly(self._note_use(key, now)))
         return key.caller, keys.good_for(presented, key, now)
+
+    async def _key_of(self, presented: keys.PresentedKey) -> ApiKey:
+        """Return the stored key that was presented; raise Unauthorized if it is not valid."""
+        key = await self._api_keys.get(presented.id)
+        if not keys.verify(presented, key, self._clock()) or key is None:
+            raise Unauthorized("The API key is unknown, revoked or expired.", invalid=True)
+        return key
 
     async def _note_use(self, key: ApiKey, now: int) -> None:
         """Store the time of use of a key; a concurrent change of the key takes precedence."""

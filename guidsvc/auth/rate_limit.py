@@ -7,6 +7,7 @@ nor how callers authenticate nor where counters are stored.
 
 import asyncio
 from hashlib import sha256
+from typing import NamedTuple
 
 from cachebox import LRUCache
 
@@ -20,6 +21,14 @@ PARTS = 20
 """A process reserves limit/PARTS at a time; up to that much may stay unused in each process at the window's end."""
 CALLERS = 10_000
 """Maximum number of cached allowances; the least recently used is evicted and recreated on demand."""
+
+
+class RateUsage(NamedTuple):
+    """A limit, its window in seconds, and what is left of it in the current window."""
+
+    limit: int
+    seconds: int
+    left: int
 
 
 class RateAllowance:
@@ -98,6 +107,10 @@ class RateAllowance:
                 self.headers(),
             )
 
+    def usage(self) -> RateUsage | None:
+        """Return what is left of the limit; None without a limit."""
+        return RateUsage(self._limit.amount, self._limit.seconds, self._left(self._clock()))
+
     def headers(self) -> dict[str, str]:
         """Return the RateLimit headers: limit and remaining quota (draft-ietf-httpapi-ratelimit-headers-10)."""
         return dict(line.split(": ", 1) for line in self._render(self._clock()).splitlines())
@@ -108,9 +121,11 @@ class RateAllowance:
             return self._header_lines
         return self._render(self._clock())
 
+    def _left(self, now: int) -> int:
+        return self._remaining + self._unreserved if now < self._window_end else self._limit.amount
+
     def _render(self, now: int) -> str:
-        amount = self._limit.amount
-        remaining = self._remaining + self._unreserved if now < self._window_end else amount
+        amount, remaining = self._limit.amount, self._left(now)
         wait = self._limit.wait(now)
         self._header_lines = f'{self._policy}RateLimit: "requests";r={remaining};t={wait}\r\n'
         self._lines_valid_above = self._remaining - amount // GRANULARITY - 1
@@ -174,6 +189,9 @@ class _Unlimited(RateAllowance):
 
     async def refill(self) -> None:
         pass
+
+    def usage(self) -> RateUsage | None:
+        return None
 
     def headers(self) -> dict[str, str]:
         return {}

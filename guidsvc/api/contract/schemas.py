@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, NOTE, SECRET_CHARACTERS, KeyState, format_key
-from guidsvc.domain.caller import Scope
+from guidsvc.domain.caller import SCOPES, Scope
 from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation, CreateCommand, PatchCommand, PutCommand
 from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, GUID_PATTERN, METADATA, USER, State
 
@@ -96,6 +96,43 @@ class IssuedKey(Key):
     key: Annotated[
         str, Field(description="Send it as `Authorization: Bearer <key>`. It is shown only in this response.")
     ]
+
+
+class RateLeft(BaseModel):
+    """A limit of requests, its window in seconds, and the number of requests that are left in it."""
+
+    model_config = _closed({"limit": 600, "seconds": 60, "left": 594})
+
+    limit: Annotated[int, Field(description="The maximum number of requests in a window.")]
+    seconds: int
+    left: int
+
+
+class QuotaUsed(BaseModel):
+    """The quota of an owner, and what it uses."""
+
+    model_config = _closed({"limit": 1000, "live": 12})
+
+    limit: Annotated[int, Field(description="The maximum number of live GUIDs of the owner.")]
+    live: Annotated[int, Field(description="The number of live GUIDs of the owner.")]
+
+
+class OwnKey(BaseModel):
+    """The key or token of a request. Without access control, only `access` and `scopes`."""
+
+    model_config = _closed({"access": "keys"} | _EXAMPLE_KEY, {"access": "off", "scopes": list(SCOPES)})
+
+    access: Annotated[Literal["keys", "off"], Field(description="Whether access is controlled.")]
+    id: Annotated[str, Field(pattern=KEY_ID_PATTERN)] = _perhaps("The id of the key. Absent for a token.")
+    owner: str = _perhaps("The owner whose records you can access.")
+    scopes: Annotated[list[Scope], Field(description="What you may do.")]
+    created: _Digits = _perhaps("The time of creation of the key, in Unix milliseconds. Absent for a token.")
+    note: Annotated[str, WithJsonSchema(NOTE)] = _perhaps("What the key is for. Absent if it has no note.")
+    used: _Digits = _perhaps("The last use of the key, accurate to one hour, in Unix milliseconds.")
+    expire: _Digits = _perhaps("The expiry of the key or token, in Unix seconds. Absent if it does not expire.")
+    state: KeyState = _perhaps("Always `live`.")
+    rate: RateLeft = _perhaps("The rate limit. Absent without one.")
+    quota: QuotaUsed = _perhaps("The quota. Absent without one, and if the scope `write` is missing.")
 
 
 class KeyPage(BaseModel):

@@ -1,10 +1,11 @@
-"""API keys, for admins: `/keys`, `/keys/{id}`, and `/keys/{id}/rotation`.
+"""API keys, for admins: `/keys`, `/keys/{id}`, and `/keys/{id}/rotation`; and for the holder of any: `/keys/self`.
 
 Only the response that creates or rotates a key contains its text. So no cache may store responses of these paths, and
 none is stored for an Idempotency-Key.
 """
 
 from http.client import CREATED, NO_CONTENT, OK
+from typing import Any
 
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import schemas
@@ -14,9 +15,10 @@ from guidsvc.api.parsing.idempotency_key import reject_key
 from guidsvc.api.parsing.key_schemas import KeyCreation, KeyPatch, KeysQuery, Rotation
 from guidsvc.api.parsing.query import link_to_next
 from guidsvc.api.resources.guid import BAD_BODY
-from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN
-from guidsvc.domain.caller import ADMIN
-from guidsvc.domain.commands import NoQuery
+from guidsvc.auth.authenticator import Authenticator, Session
+from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, ApiKey
+from guidsvc.domain.caller import ADMIN, KEY, SCOPES, WRITE
+from guidsvc.domain.commands import ListQuery, NoQuery
 from guidsvc.errors import Forbidden, InvalidRequest, KeyNotActive, NoSuchKey, OutcomeUnknown
 from guidsvc.http.constants import PATCHES
 from guidsvc.services.key_service import Issued, KeyService
@@ -92,6 +94,58 @@ class KeysHandler(KeyServiceHandler):
             )
         self.set_header("Location", f"/keys/{issued.key.id}")
         self.respond_issued(CREATED, issued)
+
+
+class OwnKeyHandler(Handler):
+    """The key or token of the request itself."""
+
+    label = "keys"
+
+    @operation(
+        "getOwnKey",
+        "Read your own API key",
+        ResponseSpec(200, "Who you are, and what you may do.", schemas.OwnKey),
+        query=NoQuery,
+        problems=(InvalidRequest,),
+        required_scope=KEY,
+    )
+    async def get(self) -> None:
+        """Return the owner, scopes, expiry and limits of the key or token of this request, never its secret.
+
+        No scope is needed. Without access control, the response says so, and names all scopes.
+        """
+        self.read_query(NoQuery)
+        authenticator, session = self.context.authenticator, self.session
+        async with self.slot():
+            if authenticator is None or session is None:
+                self.respond(OK, {"access": "off", "scopes": list(SCOPES)})
+            else:
+                self.respond(OK, await self._describe(authenticator, session))
+
+    head = get
+
+    async def _describe(self, authenticator: Authenticator, session: Session) -> dict[str, Any]:
+        credential = await authenticator.credential_of(session)
+        if isinstance(credential, ApiKey):
+            members = self.context.keys.describe(credential)
+        else:
+            caller = session.caller
+            scopes = [scope for scope in SCOPES if scope in caller.scopes]
+            members = {"owner": caller.owner, "scopes": scopes, "expire": str(credential), "state": "live"}
+        return {"access": "keys"} | members | self._rate(session) | await self._quota(session)
+
+    def _rate(self, session: Session) -> dict[str, Any]:
+        rate = session.allowance.usage()
+        return {} if rate is None else {"rate": rate._asdict()}
+
+    async def _quota(self, session: Session) -> dict[str, Any]:
+        """Return the quota and the live GUIDs that count against it. Only callers that may write are limited by it."""
+        limit = self.context.quota
+        if not limit or not session.caller.may(WRITE):
+            return {}
+        query = ListQuery(owner=session.caller.owner, state="live")
+        live = await self.context.service.acting_for(self.caller).count(query, self.queue_name)
+        return {"quota": {"limit": limit, "live": live}}
 
 
 class OneKeyHandler(KeyServiceHandler):

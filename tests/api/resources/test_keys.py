@@ -12,12 +12,13 @@ import pytest
 
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS
+from guidsvc.domain.caller import SCOPES
 from guidsvc.domain.commands import MAX_PAGE_SIZE
 from guidsvc.store import open_keys
 from tests.conftest import FakeClock, Serving
 from tests.support.api_document import DOCUMENT, check
 from tests.support.assertions import assert_problem, pointers
-from tests.support.http_client import Reply
+from tests.support.http_client import Client, Reply
 from tests.support.secured_service import Asker, Guarded, Held, everything, until
 
 pytestmark = pytest.mark.all_backends
@@ -333,6 +334,50 @@ async def test_unknown_key_is_not_found(admin: Admin) -> None:
                 assert admin.held.text.encode() not in reply.body
     for path in ("/keys/", f"/keys/{UNKNOWN}/", f"/keys/{UNKNOWN}/rotation/", f"/keys/{UNKNOWN}/other"):
         assert_problem(await admin.ask("GET", path), 404, "not-found")
+
+
+async def test_own_key_is_described_to_its_holder(admin: Admin) -> None:
+    """Whatever its scopes; as in the list, and never its secret."""
+    for scopes in (["read"], ["monitor"], ["write", "delete"], ["admin"]):
+        told = await admin.create(scopes=scopes, note="n", expire=admin.clock.seconds + 60)
+        holder = admin.as_holder(told)
+        reply = await holder.ask("GET", "/keys/self")
+        assert reply.status == 200
+        check(reply.json, schema("/keys/self", "get", 200))
+        expected = {name: value for name, value in told.items() if name != "key"} | {"access": "keys", "rate": ANY}
+        assert {name: value for name, value in reply.json.items() if name != "used"} == expected
+        assert reply.headers["Cache-Control"] == "no-store"
+        head = await holder.ask("HEAD", "/keys/self")
+        assert (head.status, head.body) == (200, b"")
+        assert (await admin.ask("DELETE", f"/keys/{told['id']}")).status == 204
+        await until(401, holder, "/keys/self")
+    assert (await admin.client.get("/keys/self")).status == 401
+    assert_problem(await admin.ask("GET", "/keys/self?view=full"), 400, "invalid-request")
+    assert (await admin.ask("PUT", "/keys/self", json={})).headers["Allow"] == "GET, HEAD, OPTIONS"
+
+
+async def test_own_key_tells_what_is_left(serving: Serving, combination: dict[str, str], clock: FakeClock) -> None:
+    """Of the rate limit, and of the quota if the key may write."""
+    async with serving(**combination, access="keys", rate_limit="100/hour", quota=5) as client:
+        guarded = Guarded(client, combination["store_url"], clock)
+        writer, reader = await guarded.asker("alice"), await guarded.asker("alice", "read")
+        another = await guarded.asker("bob", "admin")
+        for asker, number in ((writer, 2), (another, 1)):
+            for _ in range(number):
+                assert (await asker.ask("POST", "/guid", json={"user": "u"})).status == 201
+        assert (await writer.ask("POST", "/guid", json={"user": "u", "expire": 1})).status == 201
+        told = [(await asker.ask("GET", "/keys/self")).json for asker in (writer, writer, reader, another)]
+
+    left = [96, 95, 99, 98]
+    assert [each["rate"] for each in told] == [{"limit": 100, "seconds": 3600, "left": number} for number in left]
+    live = {"limit": 5, "live": 2}
+    assert [each.get("quota") for each in told] == [live, live, None, {"limit": 5, "live": 1}]
+
+
+async def test_own_key_says_that_access_is_off(client: Client) -> None:
+    reply = await client.get("/keys/self")
+    assert (reply.status, reply.json) == (200, {"access": "off", "scopes": list(SCOPES)})
+    check(reply.json, schema("/keys/self", "get", 200))
 
 
 async def test_unsupported_methods_are_rejected(admin: Admin) -> None:

@@ -68,6 +68,9 @@ ROWS: Mapping[str, Row] = {
     "headKeys": Row("admin", 200, 403),
     "createKey": Row("admin", 201, 403, KEY),
     "optionsKeys": OPTIONS,
+    "getOwnKey": Row("key", 200, 200),
+    "headOwnKey": Row("key", 200, 200),
+    "optionsOwnKey": OPTIONS,
     "getKey": Row("admin", 200, 403),
     "headKey": Row("admin", 200, 403),
     "patchKey": Row("admin", 200, 403, {"note": "n"}),
@@ -191,7 +194,7 @@ async def test_key_permits_exactly_the_operations_of_its_scopes(world: World) ->
     for method, (scopes, key) in product(OPERATIONS, held.items()):
         if method.id == "doBatch":
             continue  # which is judged operation by operation, below
-        may = ROWS[method.id].needs in {None, *scopes.split()} or ADMIN in scopes.split()
+        may = ROWS[method.id].needs in {None, "key", *scopes.split()} or ADMIN in scopes.split()
         reply = await world.ask(method, key.headers, await world.own(method) if may else {})
         right = 204 if method.id in {"putGuid", "patchGuid"} and not may_read(scopes) else ROWS[method.id].status
         assert reply.status == (right if may else 403), f"{method.id} with {scopes}"

@@ -94,6 +94,31 @@ async def test_line_batch_ends_when_its_key_is_revoked(
         assert await made(other, "after") == 0
 
 
+async def test_holder_of_a_token_learns_what_it_may(
+    serving: Serving, sqlite_url: str, clock: FakeClock, tmp_path: Path
+) -> None:
+    """As of a key, but for an id, a note and the time of its creation; its expiry is that of the token."""
+    jwks = tmp_path / "jwks.json"
+    jwks.write_bytes(key_set(EC.jwk()))
+    trust = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
+    async with serving(access="keys", rate_limit="9/hour", **trust) as client:
+        token = EC.token(claims(clock.seconds, sub="alice", scope="openid write monitor", exp=clock.seconds + 60))
+        shown = {"Authorization": f"bearer {token}"}
+        reply = await client.get("/keys/self", headers=shown)
+        clock.advance(seconds=60)
+        late = await client.get("/keys/self", headers=shown)
+
+    assert (reply.status, late.status) == (200, 401)
+    assert reply.json == {
+        "access": "keys",
+        "owner": f"{ISSUER}#alice",
+        "scopes": ["write", "monitor"],
+        "expire": str(clock.seconds),
+        "state": "live",
+        "rate": {"limit": 9, "seconds": 3600, "left": 8},
+    }
+
+
 @pytest.mark.slow
 async def test_line_batch_ends_when_its_token_expires(
     serving: Serving, sqlite_url: str, clock: FakeClock, tmp_path: Path
