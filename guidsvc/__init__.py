@@ -19,6 +19,8 @@ The packages are layers. Each imports only what stands below it:
     telemetry        counters, histograms, and the trace of a request
     connection_urls  URLs that may hold a password, and how they may be shown
     optional_imports imports of packages that only some settings need
+    foreign_variables variables of Kubernetes and of clients that look like settings
+    program          the name of the command line in messages
     bounded_file     reading of files that settings name, up to a size
     errors           what can go wrong, in the words of the domain; knows no HTTP
 """

@@ -55,6 +55,18 @@ async def open_jwks(
         await keys.aclose()
 
 
+def validate_jwks(location: str) -> None:
+    """Raise StartError if a file holds no usable key, or if a URL cannot be trusted. A URL is not read."""
+    if "://" in location:
+        _refuse_untrusted(location)
+        return
+    try:
+        key_set = parse_jwks(read_file(location, MAX_BYTES))
+    except (OSError, ValueError) as error:
+        raise StartError(f"jwt_jwks: cannot use {location}: {_describe(error)}") from error
+    _refuse_empty(key_set)
+
+
 class JwksCache:
     """The keys of the set that `read` last returned."""
 
@@ -74,10 +86,7 @@ class JwksCache:
             self._update(await self._read())
         except (OSError, ValueError) as error:
             raise StartError(f"jwt_jwks: {_describe(error)}") from error
-        if not self.key_set.keys:
-            raise StartError(
-                f"jwt_jwks: contains no usable key: {'; '.join(self.key_set.ignored[:MAX_EXPLAINED]) or 'it is empty'}"
-            )
+        _refuse_empty(self.key_set)
 
     async def refresh_periodically(self) -> None:
         """Read the set periodically, until cancelled."""
@@ -134,8 +143,14 @@ def _reader(location: str, fetch: Fetch) -> Callable[[], Awaitable[bytes]]:
     """Return the function that reads the set; raise StartError for a URL that cannot be trusted."""
     if "://" not in location:
         return partial(asyncio.to_thread, read_file, location, MAX_BYTES)
+    _refuse_untrusted(location)
+    return partial(fetch, location, MAX_BYTES)
+
+
+def _refuse_untrusted(url: str) -> None:
+    """Raise StartError if the keys at a URL could be replaced on the way."""
     try:
-        parts = urlsplit(location)
+        parts = urlsplit(url)
         is_trusted = parts.hostname and parts.port != 0 and (parts.scheme == "https" or _is_local(parts))
     except ValueError as error:
         raise StartError(f"jwt_jwks: {error}") from error
@@ -143,7 +158,12 @@ def _reader(location: str, fetch: Fetch) -> Callable[[], Awaitable[bytes]]:
         raise StartError("jwt_jwks: name a file, an https:// URL or, on this host only, an http:// URL")
     if parts.username is not None:
         raise StartError("jwt_jwks: the URL must not contain a user or a password; the keys are public")
-    return partial(fetch, location, MAX_BYTES)
+
+
+def _refuse_empty(key_set: JwkSet) -> None:
+    if not key_set.keys:
+        ignored = "; ".join(key_set.ignored[:MAX_EXPLAINED])
+        raise StartError(f"jwt_jwks: contains no usable key: {ignored or 'it is empty'}")
 
 
 def _is_local(parts: SplitResult) -> bool:

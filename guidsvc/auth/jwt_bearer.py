@@ -57,6 +57,11 @@ class JwtTrustPolicy(NamedTuple):
     shares_owners: bool = False
     """Whether the claim alone is the owner. The issuer can then name the owner of any API key."""
 
+    def validate(self) -> None:
+        """Raise StartError if the issuer or the audience is missing."""
+        if not self.issuer or not self.audience:
+            raise StartError("jwt_issuer, jwt_audience: both are required with jwt_jwks; set them")
+
     def owner(self, claim: str) -> str:
         """Return the owner that a claim names, prefixed with the issuer unless owners are shared."""
         return claim if self.shares_owners else f"{self.issuer}{SEPARATOR}{claim}"
@@ -90,8 +95,7 @@ async def open_jwt_verifier(
     with requires_extra("jwt", "jwt_jwks"):
         from guidsvc.auth.jwks import RefreshPolicy, open_jwks
 
-    if not policy.issuer or not policy.audience:
-        raise StartError("jwt_issuer, jwt_audience: both are required with jwt_jwks; set them")
+    policy.validate()
     async with open_jwks(location, fetch, timer=timer, refresh_policy=refresh_policy or RefreshPolicy()) as keys:
         yield JwtVerifier(keys, policy, clock)
 

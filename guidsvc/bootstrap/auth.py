@@ -1,4 +1,4 @@
-"""Access control by the settings: validate them, and open the authenticator and its dependencies."""
+"""Access control by the settings: whether it is on, and the authenticator with its dependencies."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,33 +14,29 @@ from guidsvc.cache import is_private
 from guidsvc.config import Settings, split_list
 from guidsvc.errors import StartError
 from guidsvc.optional_imports import requires_extra
+from guidsvc.program import command_line
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository
 
-_OF_TOKENS = ("jwt_issuer", "jwt_audience", "jwt_owner_claim", "jwt_shared_owners", "jwt_require_at_jwt")
-_OF_ACCESS = ("rate_limit", "login_limit", "jwt_jwks", *_OF_TOKENS)
+TOKEN_SETTINGS = ("jwt_issuer", "jwt_audience", "jwt_owner_claim", "jwt_shared_owners", "jwt_require_at_jwt")
+"""Settings that have no effect without `jwt_jwks`."""
+ACCESS_SETTINGS = ("rate_limit", "login_limit", "jwt_jwks", *TOKEN_SETTINGS)
 """Settings that have no effect without access control."""
 
 
-def validate_access(settings: Settings) -> None:
-    """Raise StartError for an invalid limit, and for settings that would have no effect.
+def refuse_unguarded(settings: Settings) -> None:
+    """Raise StartError if settings of access control are set, but `access` is not.
 
     An operator who sets a limit or an issuer expects it to apply. A service that ignored it would be open unnoticed.
     """
-    _limit("rate_limit", settings.rate_limit)
-    _limit("login_limit", settings.login_limit)
-    if not is_controlled(settings):
-        _refuse_changed(settings, _OF_ACCESS, "while access is off: set access to keys")
-    if not settings.jwt_jwks:
-        _refuse_changed(settings, _OF_TOKENS, "without jwt_jwks: set it")
-
-
-def _refuse_changed(settings: Settings, names: tuple[str, ...], why: str) -> None:
-    """Raise StartError if any of these settings differs from its default."""
-    changed = [name for name in names if getattr(settings, name) != Settings.model_fields[name].default]
+    if settings.access is not None or is_controlled(settings):
+        return
+    changed = [name for name in ACCESS_SETTINGS if getattr(settings, name) != Settings.model_fields[name].default]
     if changed:
         has, them = ("has", "it") if len(changed) == 1 else ("have", "them")
-        raise StartError(f"{', '.join(changed)}: {has} no effect {why}, or leave {them} out")
+        raise StartError(
+            f"{', '.join(changed)}: {has} no effect while access is off: set access to keys, or leave {them} out"
+        )
 
 
 @asynccontextmanager
@@ -51,7 +47,7 @@ async def open_authenticator(
     if not is_controlled(settings):
         yield None
         return
-    rate, failures = _limit("rate_limit", settings.rate_limit), _limit("login_limit", settings.login_limit)
+    rate, failures = limit_of("rate_limit", settings.rate_limit), limit_of("login_limit", settings.login_limit)
     async with _counters(settings.cache_url) as counters:
 
         def shared(limit: Limit | None) -> SharedLimit | None:
@@ -101,12 +97,18 @@ def is_controlled(settings: Settings) -> bool:
     """Return whether access is controlled. Raise StartError if it is not set and other hosts can connect."""
     if settings.access is not None:
         return settings.access == "keys"
-    if settings.unix_socket is None and not _is_loopback(settings.host):
+    if not is_local(settings):
         raise StartError(
-            f"access: required, because other hosts can connect to {settings.host}. Create a key (python pdapt.py keys "
-            "create --create --owner NAME) and set access to keys, or set it to off to admit anyone"
+            f"access: required, because other hosts can connect to {settings.host}. Create a key "
+            f"({command_line('keys', 'create', '--create', '--owner', 'NAME')}) and set access to keys, or set it to "
+            "off to admit anyone"
         )
     return False
+
+
+def is_local(settings: Settings) -> bool:
+    """Return whether only this host can connect: over a Unix socket or a loopback address."""
+    return settings.unix_socket is not None or _is_loopback(settings.host)
 
 
 def accepted_hosts(settings: Settings) -> list[str] | None:
@@ -117,8 +119,8 @@ def accepted_hosts(settings: Settings) -> list[str] | None:
     of its names.
     """
     names = split_list(settings.hosts)
-    local = settings.unix_socket is None and _is_loopback(settings.host)
-    return names if names or (local and not is_controlled(settings)) else None
+    is_on_loopback = settings.unix_socket is None and _is_loopback(settings.host)
+    return names if names or (is_on_loopback and not is_controlled(settings)) else None
 
 
 def _is_loopback(host: str) -> bool:
@@ -130,7 +132,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _limit(name: str, text: str) -> Limit | None:
+def limit_of(name: str, text: str) -> Limit | None:
+    """Return the limit in a setting, or None for no limit. Raise StartError if it is invalid."""
     try:
         return Limit.parse(text)
     except ValueError as error:

@@ -149,19 +149,8 @@ def _temporary_space(settings: Settings) -> TemporarySpace:
 async def _open_audit_log(settings: Settings, clock: Clock, metrics: Metrics) -> AsyncIterator[AuditLog | None]:
     """Open the audit log if it is configured or access is controlled; else yield None."""
     destination = settings.audit_log or (STDERR if is_controlled(settings) else OFF)
-    if destination not in {OFF, STDERR} and scheme_of(settings.store_url) == "sqlite":
-        _refuse_file_of_store(Path(destination), settings.store_url)
     with open_audit_log(destination, clock=clock, meter=metrics.audit) as audit_log:
         yield audit_log
-
-
-def _refuse_file_of_store(path: Path, store_url: str) -> None:
-    """Raise StartError if the audit log would be written into a file of the store."""
-    from guidsvc.store.sqlite.files import is_file_of
-    from guidsvc.store.sqlite.store import path_of_url
-
-    if is_file_of(path_of_url(store_url), path):
-        raise StartError(f"audit_log: {path} is a file of the store; name another")
 
 
 @asynccontextmanager

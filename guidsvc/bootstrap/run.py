@@ -8,9 +8,8 @@ from functools import partial
 import structlog
 
 from guidsvc.bootstrap.app import port_of, serving
-from guidsvc.bootstrap.auth import validate_access
 from guidsvc.bootstrap.banner import banner, print_banner
-from guidsvc.cache import is_private
+from guidsvc.bootstrap.preflight import UNKNOWN, Preflight, inspect
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
 from guidsvc.process import file_descriptors
@@ -25,27 +24,25 @@ _log = structlog.get_logger(__name__)
 def run(settings: Settings, channel: WorkerChannel | None = None) -> None:
     """Serve until SIGINT or SIGTERM, in this process or in workers that it supervises.
 
-    With `channel`, this process is one of the workers.
+    `settings` come from `validation.load`. With `channel`, this process is one of the workers.
     """
-    validate_access(settings)
-    if (channel is not None or settings.workers > 1) and is_private(settings.cache_url):
-        raise StartError(
-            f"workers: {settings.workers} need a shared cache; set cache_url to redis://host:6379/0, or workers to 1"
-        )
     file_descriptors.raise_limit(settings.max_connections)
     if channel is None:
         file_descriptors.warn_if_few(settings.max_connections)
-    if channel is None and settings.workers > 1:
-        _supervise(settings)
+        preflight = inspect(settings)
     else:
-        _run(serve(settings, channel))
+        preflight = UNKNOWN
+    if channel is None and settings.workers > 1:
+        _supervise(settings, preflight)
+    else:
+        _run(serve(settings, preflight, channel))
 
 
-def _supervise(settings: Settings) -> None:
+def _supervise(settings: Settings, preflight: Preflight) -> None:
     from guidsvc.process.supervisor import supervise
 
     with open_listeners(settings.host, settings.port, settings.unix_socket, slots=settings.workers) as slots:
-        text = banner(settings, port_of(slots[0], settings))
+        text = banner(settings, port_of(slots[0], settings), preflight)
         supervise(slots, settings.grace, lambda: print_banner(text))
 
 
@@ -61,7 +58,7 @@ def _run(work: Coroutine[object, object, None]) -> None:
         runner.run(work)
 
 
-async def serve(settings: Settings, channel: WorkerChannel | None = None) -> None:
+async def serve(settings: Settings, preflight: Preflight, channel: WorkerChannel | None = None) -> None:
     """Serve according to the settings, and shut down cleanly on a signal. Raise StartError if the start fails."""
     tls = open_tls(settings.tls_cert, settings.tls_key)
     stop = (
@@ -72,7 +69,7 @@ async def serve(settings: Settings, channel: WorkerChannel | None = None) -> Non
     async with serving(settings, channel=channel, tls=tls) as port:
         _tune_garbage_collector()
         if channel is None:
-            print_banner(banner(settings, port))
+            print_banner(banner(settings, port, preflight))
         else:
             channel.report_ready()
         await stop.wait()

@@ -17,6 +17,8 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.telemetry.metrics import CacheMetrics
 
+_REDIS_SCHEMES = {"redis", "rediss", "unix"}
+
 
 class Cache(RecordRepository, Protocol):
     """A repository that caches the records of another one."""
@@ -30,6 +32,17 @@ def is_private(url: str) -> bool:
     return url == "memory://"
 
 
+def validate_cache_url(url: str) -> None:
+    """Raise StartError if no cache can be opened by this URL, without connecting."""
+    if url == "memory://":
+        return
+    if scheme_of(url) not in _REDIS_SCHEMES:
+        raise StartError(f"cache_url: unsupported cache {unsupported(url)}; use memory:// or redis://host:6379/0")
+    with requires_extra("redis", "cache_url"):
+        from guidsvc.cache.redis_pool import validate_redis_url
+    validate_redis_url(url)
+
+
 @asynccontextmanager
 async def open_cache(
     url: str, database: Database, *, clock: Clock, size_bytes: int, meter: CacheMetrics | None = None
@@ -41,18 +54,15 @@ async def open_cache(
     `size_bytes` bounds the memory of the records cached in this process. An unreachable Redis does not raise
     StartError: reads go to the store until Redis answers.
     """
-    scheme = scheme_of(url)
+    validate_cache_url(url)
     if url == "memory://":
         from guidsvc.cache.memory import MemoryCache
 
         cache = MemoryCache(database.records, clock=clock, size_bytes=size_bytes, meter=meter)
         database.on_claim(cache.begin_anew)
         yield cache
-    elif scheme in {"redis", "rediss", "unix"}:
-        with requires_extra("redis", "cache_url"):
-            from guidsvc.cache.redis_cache import open_redis_cache
+    else:
+        from guidsvc.cache.redis_cache import open_redis_cache
 
         async with open_redis_cache(url, database, clock=clock, size_bytes=size_bytes, meter=meter) as shared:
             yield shared
-    else:
-        raise StartError(f"cache_url: unsupported cache {unsupported(url)}; use memory:// or redis://host:6379/0")

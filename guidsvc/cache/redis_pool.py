@@ -52,6 +52,11 @@ def pool_of(url: str, kind: type[_Pool], **options: Any) -> _Pool:
     return connect_with_redacted_errors("cache_url", url, make, ValueError, TypeError, RedisError, OSError)
 
 
+def validate_redis_url(url: str) -> None:
+    """Raise StartError if the URL is invalid."""
+    pool_of(url, ConnectionPool)
+
+
 async def within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
     """Return the result of the work; cancel it and raise TimeoutError if it takes longer than this.
 

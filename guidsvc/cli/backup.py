@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from guidsvc import config
-from guidsvc.cli.program import program
+from guidsvc.cli.command_parser import CommandParser
 from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError
+from guidsvc.program import program
 
 
 def run(words: Sequence[str]) -> None:
@@ -30,11 +31,13 @@ def run(words: Sequence[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
-    command_parser = argparse.ArgumentParser(
+    command_parser = CommandParser(
         prog=program("backup"),
         description="Copy the SQLite store into one file and verify the copy. The service may be running.",
-        epilog="The store is that of the service, from its settings. It must exist.",
-        allow_abbrev=False,
+        epilog="The store is that of the service, from its settings. It must exist.\n\n"
+        f"examples:\n  {program('backup')} /backups/guidsvc.db\n"
+        f"  {program('backup')} /backups/guidsvc.db --overwrite --store-url sqlite:////data/guidsvc.db",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command_parser.add_argument("target", metavar="TARGET", help="file to create")
     command_parser.add_argument(

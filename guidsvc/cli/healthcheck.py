@@ -16,9 +16,10 @@ from socket import AF_UNIX, SOCK_STREAM, create_connection, socket
 from threading import Thread
 
 from guidsvc import config
-from guidsvc.cli.program import program
+from guidsvc.cli.command_parser import CommandParser
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
+from guidsvc.program import program
 
 TIMEOUT_SECONDS = 3.0
 """Timeout of the connection, and then of each read."""
@@ -28,6 +29,8 @@ BODY_BYTES, SHOWN_BYTES = 4096, 300
 """Maximum number of bytes read from the response body; and shown in an error."""
 
 _PARTS = ("store", "cache")
+_NEAR = 0.8
+"""Similarity of a misspelt flag to one of this command, from 0 to 1. It may also be a misspelt setting."""
 _SERVICE_PROGRAMS = {"pdapt.py", "guidsvc"}
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # not used to bind a socket
 _HOST = "localhost"  # every listener accepts this Host, even without access control
@@ -39,7 +42,7 @@ class SlowResponse(TimeoutError):
 
 def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) -> None:
     """Print that the service is alive, or ready; raise StartError, with a one-line message, if it is not."""
-    arguments, flags = parser().parse_known_args(words)
+    arguments, flags = _parsed(words)
     settings = config.load([*container_flags(first_process), *flags])
     path = "/readyz" if arguments.ready else "/livez"
     where = _where(settings, path)
@@ -50,6 +53,16 @@ def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) 
     if status != OK:
         raise StartError(f"healthcheck: {where}: {_refusal(status, text)}")
     print(f"{_readiness(text, where) if arguments.ready else f'alive: {where}'}")
+
+
+def _parsed(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the arguments of this command, and the flags of the service. Exit with 2 if a flag is misspelt."""
+    command_parser = parser()
+    arguments, flags = command_parser.parse_known_args(words)
+    unknown = [each for each in flags if each.partition("=")[0] not in config.FLAGS]
+    if command_parser.misspelt(unknown, cutoff=_NEAR):
+        command_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return arguments, flags
 
 
 def _readiness(text: str, where: str) -> str:
@@ -172,13 +185,14 @@ def _tls_hint(settings: Settings, error: OSError | HTTPException) -> str:
     return ""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """Return the argument parser of `healthcheck`; unknown arguments are flags of the service."""
-    command_parser = argparse.ArgumentParser(
+    command_parser = CommandParser(
         program("healthcheck"),
         description="Exit with 0 if the service on this host is alive, else with 1 and a one-line reason.",
-        epilog="It accepts the flags of the service, and reads its variables and .env, to find the address.",
-        allow_abbrev=False,
+        epilog="It accepts the flags of the service, and reads its variables and .env, to find the address.\n\n"
+        f"examples:\n  {program('healthcheck')}\n  {program('healthcheck')} --ready --port 9000",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command_parser.add_argument(
         "--ready", action="store_true", help="check /readyz, which needs the store, instead of /livez"

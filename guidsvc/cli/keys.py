@@ -6,22 +6,23 @@ It reads the same settings and uses the same store as the service, running or no
 
 import argparse
 import asyncio
-import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from json import dumps
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from guidsvc import config
-from guidsvc.cli.program import program
+from guidsvc.cli.command_parser import CommandParser
 from guidsvc.domain.api_key import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS, Note
 from guidsvc.domain.caller import SCOPES, Scope, scopes_of
-from guidsvc.domain.record import MAX_TIME, User
+from guidsvc.domain.durations import MOMENT_FORMS, Moment, parse_moment, parse_whole_seconds
+from guidsvc.domain.record import User
 from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
 from guidsvc.monitoring import log_config
+from guidsvc.program import program
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.key_service import Issued, KeyService
 from guidsvc.store import location_of, open_keys
@@ -29,23 +30,16 @@ from guidsvc.store import location_of, open_keys
 DEFAULT_SCOPES = "read,write,delete"
 COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state", "note")
 
-_UNITS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
-_MAX_RELATIVE_SECONDS = 100 * 366 * 24 * 3600
-"""Latest relative expiry, in seconds from now: about 100 years."""
 _FIRST_UNIX_TIME = 1_000_000_000
 """A time in 2001. A smaller number without a unit was probably meant as days or hours."""
 _EPILOG = "The store is that of the service: --store-url, else GUIDSVC_STORE_URL from the environment or .env."
-
-
-class Expiry(NamedTuple):
-    """The requested expiry of a key: seconds from now, or Unix time."""
-
-    seconds: int
-    from_now: bool
-
-    def at(self, now: int) -> int:
-        """Return the expiry in Unix seconds; `now` is in Unix milliseconds."""
-        return self.seconds + (now // 1000 if self.from_now else 0)
+_EXAMPLES = (
+    "create --create --owner alice",
+    "create --owner ops --scopes admin --expires 90d",
+    "list --json",
+    "rotate 4rGcVd0Xq2Lb --overlap 1h",
+    "revoke 4rGcVd0Xq2Lb",
+)
 
 
 def run(words: Sequence[str], *, clock: Clock) -> None:
@@ -149,7 +143,12 @@ def _time(seconds: int) -> str:
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser of `keys`."""
     about = "Create, list, rotate and revoke the API keys that requests need with access control."
-    root = argparse.ArgumentParser(program("keys"), description=about, epilog=_EPILOG, allow_abbrev=False)
+    root = CommandParser(
+        program("keys"),
+        description=about,
+        epilog=f"{_EPILOG}\n\nexamples:\n" + "\n".join(f"  {program('keys')} {each}" for each in _EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     _add_create(commands)
     listing = _command(commands, "list", _list, "list all keys, sorted by id, including revoked and expired ones")
@@ -185,7 +184,7 @@ def _add_create(commands: Any) -> None:
         "--expires",
         type=_expiry,
         metavar="WHEN",
-        help="expiry: 90d, 12h or 8w from now, or Unix time in seconds; a key without one never expires",
+        help=f"expiry: {MOMENT_FORMS}; a key without one never expires",
     )
     create.add_argument("--note", type=_note, metavar="TEXT", help="what the key is for, shown in the list")
     create.add_argument("--create", action="store_true", help="create the store if it does not exist")
@@ -198,14 +197,15 @@ def _add_rotate(commands: Any) -> None:
         "--overlap",
         type=_overlap,
         default=OVERLAP_SECONDS,
-        metavar="SECONDS",
-        help=f"seconds for which the old secret stays valid; use 0 if it has leaked [default: {OVERLAP_SECONDS}]",
+        metavar="DURATION",
+        help="how long the old secret stays valid, in seconds or as 30m, 12h, 7d; use 0 if it has leaked "
+        f"[default: {OVERLAP_SECONDS}]",
     )
 
 
 def _command(commands: Any, name: str, do: object, about: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
-        name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=_EPILOG, allow_abbrev=False
+        name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=_EPILOG
     )
     command.add_argument("--store-url", metavar="URL", help="store of the service [default: its setting]")
     command.set_defaults(do=do, create=False)
@@ -241,17 +241,18 @@ def _scopes(text: str) -> frozenset[Scope]:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _expiry(text: str) -> Expiry:
-    match = re.fullmatch(r"([0-9]{1,12})([hdw]?)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError("must be 90d, 12h or 8w, from now, or Unix time in seconds")
-    expiry = Expiry(int(match[1]) * _UNITS.get(match[2], 1), from_now=bool(match[2]))
-    if expiry.seconds > (_MAX_RELATIVE_SECONDS if expiry.from_now else MAX_TIME):
-        raise argparse.ArgumentTypeError("is too far in the future")
-    return expiry
+def _expiry(text: str) -> Moment:
+    try:
+        return parse_moment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _overlap(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,12}", text) or int(text) > MAX_OVERLAP_SECONDS:
-        raise argparse.ArgumentTypeError(f"must be seconds, from 0 to {MAX_OVERLAP_SECONDS}")
-    return int(text)
+    try:
+        seconds = parse_whole_seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if seconds > MAX_OVERLAP_SECONDS:
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_OVERLAP_SECONDS} ({MAX_OVERLAP_SECONDS // 86_400}d)")
+    return seconds

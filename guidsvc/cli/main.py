@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from guidsvc import __version__
-from guidsvc.cli.program import SCRIPT, program
+from guidsvc.program import SCRIPT, program
 
 _FAILED, _WRONG_USAGE, _INTERRUPTED = 1, 2, 130
 """Exit codes."""
@@ -40,30 +40,32 @@ def serve(words: Sequence[str]) -> None:
         from guidsvc.cli.settings_help import settings_help
 
         print(settings_help(), end="")
+    elif "--version" in words:
+        _print_version()
     else:
         _serve(words)
 
 
 def _serve(words: Sequence[str]) -> None:
-    from guidsvc import config
-    from guidsvc.bootstrap import run
+    from guidsvc.bootstrap import run, validation
+    from guidsvc.cli.unused_settings import warn_of_unused
     from guidsvc.errors import StartError
     from guidsvc.monitoring import log_config, standard_streams
     from guidsvc.process.worker_channel import WorkerChannel
 
     channel = WorkerChannel.inherited()
     try:
-        settings = config.load(words)
+        settings = validation.load(words)
         with standard_streams.buffered():
             worker = None if channel is None else channel.slot
             log_config.configure(settings.log_level, settings.log_format, worker=worker)
+            if channel is None:
+                warn_of_unused(settings, words)
             run.run(settings, channel)
     except StartError as error:
         if channel is not None:
             channel.report_failed(str(error))
             sys.exit(_FAILED)
-        if isinstance(error, config.UsageError):
-            _fail(str(error), _WRONG_USAGE)
         raise
 
 
@@ -94,7 +96,7 @@ def _remedy() -> str:
 
 
 def _run_command() -> None:
-    """Run a command, or serve; on StartError, exit with a one-line message."""
+    """Run a command, or serve; on StartError, exit with a line for each fault."""
     from guidsvc.errors import StartError
     from guidsvc.monitoring import standard_streams
 
@@ -102,29 +104,35 @@ def _run_command() -> None:
     try:
         _dispatch(sys.argv[1:])
     except StartError as error:
-        _fail(str(error), _FAILED)
+        from guidsvc.cli.start_failure import exit_code, report_text
+
+        _fail(report_text(error, sys.argv[1:]), exit_code(error))
     except KeyboardInterrupt:  # a second Ctrl-C: exit without waiting for requests in flight
         sys.exit(_INTERRUPTED)
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    """Print a message and exit."""
+def _fail(report: str, code: int) -> NoReturn:
+    """Print a report to standard error and exit."""
     from guidsvc.monitoring import standard_streams
 
     with standard_streams.buffered():  # a pipe without a reader must not block the exit
-        print(f"{program()}: {message}", file=sys.stderr)
+        print(report, file=sys.stderr)
     sys.exit(code)
+
+
+def _print_version() -> None:
+    print(f"guidsvc {__version__}")
 
 
 def _dispatch(words: Sequence[str]) -> None:
     first = words[0] if words else ""
     if first == "--version":
-        print(f"guidsvc {__version__}")
+        _print_version()
     elif first in COMMANDS:
         COMMANDS[first](words[1:])
     elif first and not first.startswith("-"):
         near = get_close_matches(first, COMMANDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        _fail(f"unknown command {first!r}; the commands are {', '.join(COMMANDS)}{hint}", _WRONG_USAGE)
+        _fail(f"{program()}: unknown command {first!r}; the commands are {', '.join(COMMANDS)}{hint}", _WRONG_USAGE)
     else:
         serve(words)

@@ -7,8 +7,9 @@ from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from guidsvc.cli.program import program
 from guidsvc.config import PREFIX, Settings, Size, flag
+from guidsvc.domain.durations import DURATION_FORMS
+from guidsvc.program import program
 
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "Listen": {
@@ -25,8 +26,8 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "TLS": {"tls_cert": "FILE", "tls_key": "FILE"},
     "Storage": {
         "store_url": "URL",
-        "lifetime": "SECONDS",
-        "retention": "SECONDS",
+        "lifetime": "DURATION",
+        "retention": "DURATION",
         "guid_version": "VERSION",
         "require_preconditions": "",
     },
@@ -55,13 +56,13 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "receipt_bytes": "BYTES",
     },
     "Timeouts": {
-        "head_timeout": "SECONDS",
-        "body_timeout": "SECONDS",
-        "idle_timeout": "SECONDS",
-        "queue_timeout": "SECONDS",
-        "request_timeout": "SECONDS",
-        "batch_timeout": "SECONDS",
-        "grace": "SECONDS",
+        "head_timeout": "DURATION",
+        "body_timeout": "DURATION",
+        "idle_timeout": "DURATION",
+        "queue_timeout": "DURATION",
+        "request_timeout": "DURATION",
+        "batch_timeout": "DURATION",
+        "grace": "DURATION",
     },
     "Logs and metrics": {
         "access_log": "",
@@ -89,6 +90,7 @@ commands:
 `{program} COMMAND --help` describes a command. The options below are those of `serve`.
 Each is also an environment variable, or a line of the file .env: {flag} is {variable}.
 Append _FILE to read the value from a file: {variable}_FILE=/run/secrets/store-url.
+A DURATION is {durations}.
 """
 _EXAMPLES = """\
 examples:
@@ -106,7 +108,9 @@ def settings_help() -> str:
     parser = argparse.ArgumentParser(
         name,
         usage=f"{name} [serve] [OPTIONS]\n       {name} COMMAND --help",
-        description=_DESCRIPTION.format(program=name, flag=flag("store_url"), variable=f"{PREFIX}STORE_URL"),
+        description=_DESCRIPTION.format(
+            program=name, flag=flag("store_url"), variable=f"{PREFIX}STORE_URL", durations=DURATION_FORMS
+        ),
         epilog=_EXAMPLES.format(program=name),
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=30),
         add_help=False,
@@ -133,7 +137,7 @@ def default_text(setting: str) -> str:
             return str(default)
         case int() if _unit(setting) == "BYTES":
             return f"{default} ({Size(default)})"
-        case int() if _unit(setting) == "SECONDS" and default >= _DAY:
+        case int() if _unit(setting) == "DURATION" and default >= _DAY:
             return f"{default} ({default // _DAY} days)"
         case _:
             return f"{default:g}" if isinstance(default, float) else str(default)

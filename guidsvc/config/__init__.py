@@ -1,10 +1,24 @@
 """The settings of the service: flags override environment variables, which override `.env`, which overrides defaults.
 
-An unknown or invalid setting stops the start with one line that names the setting and the accepted values. A variable
+Each unknown or invalid setting stops the start with a line that names the setting and the accepted values. A variable
 with the suffix _FILE names a file with the value, such as a secret in a container; the value is never shown.
 """
 
-from guidsvc.config.loading import UsageError, load
-from guidsvc.config.settings import PREFIX, Settings, Size, flag, split_list
+from guidsvc.config.loading import FILE_SUFFIX, Assignment, InvalidSettings, UsageError, load, read_env_file
+from guidsvc.config.settings import ENV_FILE, FLAGS, PREFIX, Settings, Size, flag, split_list
 
-__all__ = ["PREFIX", "Settings", "Size", "UsageError", "flag", "load", "split_list"]
+__all__ = [
+    "ENV_FILE",
+    "FILE_SUFFIX",
+    "FLAGS",
+    "PREFIX",
+    "Assignment",
+    "InvalidSettings",
+    "Settings",
+    "Size",
+    "UsageError",
+    "flag",
+    "load",
+    "read_env_file",
+    "split_list",
+]

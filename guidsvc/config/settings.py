@@ -1,14 +1,24 @@
 """The table of the settings: type, default and description of each."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import ByteSize, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, ByteSize, Field
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from guidsvc.domain.durations import parse_duration
+from guidsvc.foreign_variables import is_foreign
 
 PREFIX = "GUIDSVC_"
 ENV_FILE = ".env"
 
 _YEAR = 366 * 24 * 3600
+_PLAIN_NUMBER = re.compile(r"\s*[+-]?[0-9][0-9_.eE+-]*\s*")
 
 
 class Size(ByteSize):
@@ -17,6 +27,18 @@ class Size(ByteSize):
     def __str__(self) -> str:
         """Return the size in the form 256MiB."""
         return self.human_readable().replace(".0", "")
+
+
+def _seconds(value: object) -> object:
+    """Return the seconds of a duration with a unit, such as 30m. Pydantic validates plain numbers and other types."""
+    if not isinstance(value, str) or _PLAIN_NUMBER.fullmatch(value):
+        return value
+    return parse_duration(value)
+
+
+WholeSeconds = Annotated[int, BeforeValidator(_seconds)]
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+"""Durations in seconds, written as a number or with a unit."""
 
 
 class Settings(BaseSettings):
@@ -34,6 +56,23 @@ class Settings(BaseSettings):
         cli_parse_none_str="(none)",  # else the word None would be read as no value
         cli_exit_on_error=False,
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # pydantic passes it
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, without the variables of other programs: Kubernetes may set GUIDSVC_PORT."""
+        for source in (env_settings, dotenv_settings):
+            if isinstance(source, EnvSettingsSource):
+                source.env_vars = {
+                    name: value for name, value in source.env_vars.items() if not is_foreign(name.upper(), value)
+                }
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     # Listen
     host: Annotated[str, Field(min_length=1)] = Field(
@@ -71,10 +110,10 @@ class Settings(BaseSettings):
         description="database for the records: sqlite:///path or mongodb://host:27017/guidsvc",
         repr=False,  # it may contain a password
     )
-    lifetime: Annotated[int, Field(ge=1, le=100 * _YEAR)] = Field(
+    lifetime: Annotated[WholeSeconds, Field(ge=1, le=100 * _YEAR)] = Field(
         2_592_000, description="seconds from creation to expiry, if the client sends no expiry"
     )
-    retention: Annotated[int, Field(ge=0, le=100 * _YEAR)] = Field(
+    retention: Annotated[WholeSeconds, Field(ge=0, le=100 * _YEAR)] = Field(
         604_800, description="seconds that an expired GUID is stored and can be renewed; 0 deletes it at its expiry"
     )
     guid_version: Literal["4", "7"] = Field(
@@ -160,25 +199,25 @@ class Settings(BaseSettings):
     )
 
     # Timeouts
-    head_timeout: Annotated[float, Field(gt=0, le=3600)] = Field(
+    head_timeout: Annotated[Seconds, Field(gt=0, le=3600)] = Field(
         10.0, description="seconds for a client to send the headers of a request"
     )
-    body_timeout: Annotated[float, Field(gt=0, le=3600)] = Field(
+    body_timeout: Annotated[Seconds, Field(gt=0, le=3600)] = Field(
         30.0, description="seconds for a client to send the body of a request, unless it is a stream of lines"
     )
-    idle_timeout: Annotated[float, Field(gt=0, le=86_400)] = Field(
+    idle_timeout: Annotated[Seconds, Field(gt=0, le=86_400)] = Field(
         75.0, description="seconds that a connection without a request stays open"
     )
-    queue_timeout: Annotated[float, Field(gt=0, le=3600)] = Field(
+    queue_timeout: Annotated[Seconds, Field(gt=0, le=3600)] = Field(
         1.0, description="seconds that a request may wait in the queue; one that would wait longer is rejected at once"
     )
-    request_timeout: Annotated[float, Field(gt=0, le=3600)] = Field(
+    request_timeout: Annotated[Seconds, Field(gt=0, le=3600)] = Field(
         5.0, description="seconds for a request, or for a part of a long one; writes already in the store complete"
     )
-    batch_timeout: Annotated[float, Field(gt=0, le=86_400)] = Field(
+    batch_timeout: Annotated[Seconds, Field(gt=0, le=86_400)] = Field(
         600.0, description="seconds for a batch of lines; later lines are not executed"
     )
-    grace: Annotated[float, Field(ge=0, le=3600)] = Field(
+    grace: Annotated[Seconds, Field(ge=0, le=3600)] = Field(
         10.0, description="seconds for requests in flight to complete at shutdown; 0 does not wait"
     )
 
@@ -205,3 +244,7 @@ def flag(setting: str) -> str:
 def split_list(setting: str) -> list[str]:
     """Return the items of a setting that is a list separated by commas."""
     return [each.strip() for each in setting.split(",") if each.strip()]
+
+
+FLAGS = frozenset({*map(flag, Settings.model_fields), *(f"--no-{flag(name)[2:]}" for name in Settings.model_fields)})
+"""The flags of the settings, with the negative forms that switches have."""

@@ -43,27 +43,9 @@ class Tls:
         connection.context = self._current
 
     def _load(self) -> ssl.SSLContext:
-        try:
-            contents = [read_file(path) for path in (self._certificate, self._key)]  # OpenSSL would block on a pipe
-            try:
-                loaded = _context(self._certificate, self._key)
-            except ssl.SSLError:
-                self._reject_wrong_kind(*contents)
-                raise
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            reason = getattr(error, "strerror", None) or error
-            file = getattr(error, "filename", None) or f"{self._certificate}, {self._key}"
-            raise StartError(f"tls_cert, tls_key: {file}: {reason}") from error
+        loaded = _load(self._certificate, self._key)
         self._warn_of_readers()
         return loaded
-
-    def _reject_wrong_kind(self, certificate: bytes, key: bytes) -> None:
-        """Raise StartError if a file holds the wrong kind of PEM; OpenSSL only reports `PEM lib`."""
-        if not _holds(certificate, _CERTIFICATE):
-            hint = "; the two files are swapped" if _holds(certificate, _KEY) and _holds(key, _CERTIFICATE) else ""
-            raise StartError(f"tls_cert, tls_key: {self._certificate}: contains no PEM certificate{hint}")
-        if not _holds(key, _KEY):
-            raise StartError(f"tls_cert, tls_key: {self._key}: contains no PEM private key")
 
     def _warn_of_readers(self) -> None:
         with suppress(OSError):  # the file may have vanished
@@ -74,11 +56,48 @@ class Tls:
 
 def open_tls(certificate: str | None, key: str | None) -> Tls | None:
     """Return the TLS of these files, or None if neither is given. Raise StartError if they are unusable."""
+    pair = _pair(certificate, key)
+    return None if pair is None else Tls(*pair)
+
+
+def validate_tls(certificate: str | None, key: str | None) -> None:
+    """Raise StartError if TLS cannot use these files, or if only one is given."""
+    pair = _pair(certificate, key)
+    if pair is not None:
+        _load(*pair)
+
+
+def _pair(certificate: str | None, key: str | None) -> tuple[str, str] | None:
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
         raise StartError("tls_cert, tls_key: TLS requires both the certificate and its key; set both, or neither")
-    return Tls(certificate, key)
+    return certificate, key
+
+
+def _load(certificate: str, key: str) -> ssl.SSLContext:
+    """Return a context with the certificate and key in these files. Raise StartError if they are unusable."""
+    try:
+        contents = [read_file(path) for path in (certificate, key)]  # OpenSSL would block on a pipe
+        try:
+            return _context(certificate, key)
+        except ssl.SSLError:
+            _reject_wrong_kind((certificate, contents[0]), (key, contents[1]))
+            raise
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = getattr(error, "strerror", None) or error
+        file = getattr(error, "filename", None) or f"{certificate}, {key}"
+        raise StartError(f"tls_cert, tls_key: {file}: {reason}") from error
+
+
+def _reject_wrong_kind(certificate: tuple[str, bytes], key: tuple[str, bytes]) -> None:
+    """Raise StartError if a file, given with its content, holds the wrong kind of PEM; OpenSSL reports `PEM lib`."""
+    if not _holds(certificate[1], _CERTIFICATE):
+        is_swapped = _holds(certificate[1], _KEY) and _holds(key[1], _CERTIFICATE)
+        hint = "; the two files are swapped" if is_swapped else ""
+        raise StartError(f"tls_cert, tls_key: {certificate[0]}: contains no PEM certificate{hint}")
+    if not _holds(key[1], _KEY):
+        raise StartError(f"tls_cert, tls_key: {key[0]}: contains no PEM private key")
 
 
 def _holds(content: bytes, kind: bytes) -> bool:

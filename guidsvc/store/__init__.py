@@ -14,6 +14,23 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository, Database
 from guidsvc.telemetry.metrics import StoreMetrics
 
+_MONGO_SCHEMES = {"mongodb", "mongodb+srv"}
+
+
+def validate_store_url(url: str) -> None:
+    """Raise StartError if no store can be opened by this URL, without connecting or opening a file."""
+    scheme = scheme_of(url)
+    if scheme == "sqlite":
+        from guidsvc.store.sqlite.store import path_of_url
+
+        path_of_url(url)
+    elif scheme in _MONGO_SCHEMES:
+        with requires_extra("mongo", "store_url"):
+            from guidsvc.store.mongo.store import validate_mongo_url
+        validate_mongo_url(url)
+    else:
+        raise StartError(f"store_url: unsupported store {unsupported(url)}; use sqlite:///path or mongodb://host/name")
+
 
 @asynccontextmanager
 async def open_store(
@@ -24,20 +41,17 @@ async def open_store(
     `exclusive` means that no other process may write the same records, because this process caches them. SQLite
     enforces it on one host. StartError if the store cannot be used.
     """
-    scheme = scheme_of(url)
-    if scheme == "sqlite":
+    validate_store_url(url)
+    if scheme_of(url) == "sqlite":
         from guidsvc.store.sqlite.store import open_sqlite, path_of_url
 
         async with open_sqlite(path_of_url(url), clock=clock, exclusive=exclusive, meter=meter) as sqlite:
             yield sqlite
-    elif scheme in {"mongodb", "mongodb+srv"}:
-        with requires_extra("mongo", "store_url"):
-            from guidsvc.store.mongo.store import open_mongo
+    else:
+        from guidsvc.store.mongo.store import open_mongo
 
         async with open_mongo(url, exclusive=exclusive, meter=meter) as mongo:
             yield mongo
-    else:
-        raise StartError(f"store_url: unsupported store {unsupported(url)}; use sqlite:///path or mongodb://host/name")
 
 
 @asynccontextmanager
@@ -52,7 +66,7 @@ async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[ApiKeyRep
         async with open_keys_of(path_of_url(url), create=create) as keys:
             yield keys
     else:
-        if not create and scheme_of(url) in {"mongodb", "mongodb+srv"}:
+        if not create and scheme_of(url) in _MONGO_SCHEMES:
             with requires_extra("mongo", "store_url"):
                 from guidsvc.store.mongo.store import require_mongo
 

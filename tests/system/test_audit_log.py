@@ -604,8 +604,8 @@ def test_partial_line_does_not_spoil_the_next(path: Path) -> None:
 def test_unwritable_file_stops_the_start_with_one_line(tmp_path: Path) -> None:
     refused = pdapt(tmp_path, "--audit-log", "missing/audit.log")
 
-    assert refused.returncode == 1
-    assert refused.stderr == "pdapt.py: audit_log: cannot write missing/audit.log: No such file or directory\n"
+    assert refused.returncode == 2
+    assert refused.stderr == "pdapt.py: --audit-log: cannot write missing/audit.log: No such file or directory\n"
 
 
 @pytest.mark.parametrize(

@@ -329,7 +329,7 @@ def test_damaged_store_is_reported_and_leaves_no_backup(tmp_path: Path, serving:
     refused = pdapt(tmp_path, "backup", "backup.db")
 
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert re.fullmatch(r"pdapt.py: store_url: .*guidsvc.db is damaged\n", refused.stderr), refused.stderr
+    assert re.fullmatch(r"pdapt.py: --store-url: .*guidsvc.db is damaged\n", refused.stderr), refused.stderr
     assert not [each for each in tmp_path.iterdir() if "backup" in each.name]
 
 
@@ -337,7 +337,7 @@ def test_backup_creates_no_store(tmp_path: Path) -> None:
     refused = pdapt(tmp_path, "backup", "backup.db")
 
     assert refused.returncode == 1
-    assert refused.stderr == f"pdapt.py: store_url: there is no store at {tmp_path / 'guidsvc.db'}\n"
+    assert refused.stderr == f"pdapt.py: --store-url: there is no store at {tmp_path / 'guidsvc.db'}\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -495,4 +495,6 @@ async def test_service_reports_partial_store_in_one_line(
 
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
-    assert refused.stderr.startswith(f"pdapt.py: store_url: {tmp_path / 'copy.db'} contains no tables: it was copied ")
+    assert refused.stderr.startswith(
+        f"pdapt.py: --store-url: {tmp_path / 'copy.db'} contains no tables: it was copied "
+    )

@@ -15,6 +15,7 @@ import pytest
 
 from guidsvc.cli.keys import COLUMNS, parser
 from guidsvc.domain import api_key as keys
+from guidsvc.domain.durations import Moment
 from guidsvc.store.sqlite.schema import open_writer
 from tests.support.backing_servers import ROOT, Service, pdapt, service, wait_until
 from tests.support.factories import GUID
@@ -147,12 +148,12 @@ def test_revocation_is_idempotent_and_revoked_key_cannot_rotate(command: Command
         (("note", "0" * 12, "text"), "There is no key"),
         (("revoke", "x"), "A key id is 12 letters and digits"),
         (("create", "--owner", "a", "--expires", "90"), "expire is in the past"),
-        (("list", "--store-url", "sqlite:////nowhere/at/all"), "store_url: there is no store at /nowhere/at/all: "),
+        (("list", "--store-url", "sqlite:////nowhere/at/all"), "--store-url: there is no store at /nowhere/at/all: "),
         (
             ("create", "--create", "--owner", "a", "--store-url", "sqlite:////nowhere/at/all"),
-            "store_url: /nowhere/at/all cannot be opened",
+            "--store-url: /nowhere/at/all cannot be opened",
         ),
-        (("list", "--store-url", "file:///x"), "store_url: unsupported store"),
+        (("list", "--store-url", "file:///x"), "--store-url: unsupported store"),
     ],
 )
 def test_impossible_command_is_rejected_in_one_line(command: Command, words: tuple[str, ...], why: str) -> None:
@@ -176,14 +177,16 @@ def test_impossible_command_is_rejected_in_one_line(command: Command, words: tup
             "--scopes: invalid scopes: all; use read, write, delete, monitor, admin",
         ),
         (("create", "--owner", "a", "--scopes", ""), "--scopes: invalid scopes: none; use"),
-        (("create", "--owner", "a", "--expires", "tomorrow"), "--expires: must be 90d"),
+        (("create", "--owner", "a", "--expires", "tomorrow"), "--expires: must be a duration from now (90d"),
         (("create", "--owner", "a", "--expires", "-1"), "--expires: "),
         (("create", "--owner", "a", "--expires", "253402300800"), "--expires: is too far in the future"),
         (("create", "--owner", "a", "--expires", "9999999d"), "--expires: is too far in the future"),
         (("create", "--owner", "a", "--note", "n" * 201), "--note: must have 1 to 200 characters"),
         (("note", "0" * 12, "a\nb"), "TEXT: must not contain control characters"),
-        (("rotate", "0" * 12, "--overlap", "1h"), "--overlap: must be seconds"),
-        (("rotate", "0" * 12, "--overlap", "2592001"), "--overlap: must be seconds"),
+        (("rotate", "0" * 12, "--overlap", "soon"), "--overlap: must be seconds, or a number with a unit: 90s"),
+        (("rotate", "0" * 12, "--overlap", "1.5s"), "--overlap: must be a whole number of seconds"),
+        (("rotate", "0" * 12, "--overlap", "2592001"), "--overlap: must be at most 2592000 (30d)"),
+        (("rotate", "0" * 12, "--overlap", "31d"), "--overlap: must be at most 2592000 (30d)"),
     ],
 )
 def test_invalid_arguments_are_a_usage_error(command: Command, words: tuple[str, ...], why: str) -> None:
@@ -192,6 +195,24 @@ def test_invalid_arguments_are_a_usage_error(command: Command, words: tuple[str,
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: pdapt.py keys")
     assert why in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2027-01-01", Moment(1_798_761_600, is_from_now=False)),
+        ("2027-01-01T00:00:00Z", Moment(1_798_761_600, is_from_now=False)),
+        ("+24h", Moment(DAY, is_from_now=True)),
+        ("90d", Moment(90 * DAY, is_from_now=True)),
+    ],
+)
+def test_expiry_is_a_duration_a_date_or_a_time(text: str, moment: Moment) -> None:
+    assert parser().parse_args(["create", "--owner", "a", "--expires", text]).expires == moment
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1h", 3600), ("3600", 3600), ("30d", 30 * DAY), ("0", 0)])
+def test_overlap_is_a_duration(text: str, seconds: int) -> None:
+    assert parser().parse_args(["rotate", "0" * 12, "--overlap", text]).overlap == seconds
 
 
 def test_help_lists_every_command_and_flag(command: Command) -> None:
@@ -247,7 +268,7 @@ def test_commands_create_no_store_by_mistake(
 
     assert (done.returncode, done.stdout) == (1, "")
     hint = ", or create it with --create" if words[0] == "create" else " with --store-url"
-    assert done.stderr == f"pdapt.py: store_url: there is no store at {path}: name the store of the service{hint}\n"
+    assert done.stderr == f"pdapt.py: --store-url: there is no store at {path}: name the store of the service{hint}\n"
     assert (path.read_bytes() if path.exists() else None) == before
     assert sorted(each.name for each in tmp_path.iterdir()) == ([] if before is None else ["tpyo.db"])
 
@@ -258,7 +279,7 @@ def test_commands_create_no_database_by_mistake(command: Command, mongo_url: str
     name = mongo_url.rpartition("/")[2]
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"pdapt.py: store_url: there is no store at {mongo_url}, in the database {name}: ")
+    assert done.stderr.startswith(f"pdapt.py: --store-url: there is no store at {mongo_url}, in the database {name}: ")
     assert len(done.stderr.splitlines()) == 1
     with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
         assert name not in client.list_database_names()

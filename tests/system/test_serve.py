@@ -3,9 +3,11 @@
 import http.client
 import json
 import re
+import shlex
 import signal
 import socket
 import sqlite3
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,7 +18,7 @@ import pytest
 import guidsvc
 from guidsvc.domain import guid_generator
 from guidsvc.runtime.clock import system_clock
-from tests.support.backing_servers import Server, Service, free_port, pdapt, service, wait_until
+from tests.support.backing_servers import START_SECONDS, Server, Service, free_port, pdapt, service, wait_until
 from tests.support.factories import GUID, USER
 
 PATH = f"/guid/{GUID}"
@@ -46,23 +48,50 @@ def half_a_request(running: Service) -> Iterator[None]:
 def test_banner_shows_address_store_cache_and_an_example(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
-        banner = running.log.read_text().splitlines()[:5]
+        banner = running.log.read_text().splitlines()[:7]
 
     assert banner[0] == f"guidsvc {guidsvc.__version__} at {running.url}"
-    assert banner[1].split() == ["records", "sqlite:///guidsvc.db"]
-    assert banner[2].split() == ["cache", "memory://"]
-    assert banner[3].split() == ["access", "off"]
-    assert banner[4].split()[0] == "try"
-    assert f'curl -X PUT -d \'{{"user": "Cylance, Inc."}}\' {running.url}/guid' in banner[4]
+    assert banner[1].split() == ["docs", f"{running.url}/docs"]
+    assert banner[2].split() == ["records", str(tmp_path / "guidsvc.db")]
+    assert banner[3].split() == ["cache", "memory://"]
+    assert banner[4].split() == ["access", "off"]
+    assert banner[5].split()[0] == "try"
+    assert f'curl -X PUT -d \'{{"user": "Cylance, Inc."}}\' {running.url}/guid' in banner[5]
+    assert banner[6].split() == ["stop", "Ctrl+C"]
 
 
-def test_banner_mentions_required_key(tmp_path: Path) -> None:
-    with service(tmp_path, "--access", "keys") as running:
+def test_banner_shows_the_command_for_the_first_key(tmp_path: Path) -> None:
+    chosen = ["--access", "keys", "--store-url", "sqlite:///own.db"]
+    with service(tmp_path, *chosen) as running:
         wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
         banner = running.log.read_text()
+        command = re.search("  keys     none; create one: (.*) --owner NAME (.*)\n", banner)
+        assert command is not None, banner
+        words = [*shlex.split(command[1]), "--owner", "a", *shlex.split(command[2])]
+        made = subprocess.run(words, cwd="/", capture_output=True, text=True, timeout=START_SECONDS, check=True)
 
-    assert "access   keys" in banner
-    assert 'curl -H "Authorization: Bearer $KEY" -X PUT' in banner
+        assert "access   keys" in banner
+        assert 'curl -H "Authorization: Bearer $KEY" -X PUT' in banner
+        assert made.stdout.startswith("gs_")
+    with service(tmp_path, *chosen) as running:
+        wait_until(lambda: running.log.read_text().count("curl") == 2, "the second banner", running.log)
+        assert running.log.read_text().count("create one") == 1, "there is a key now"
+
+
+def test_start_and_failure_are_json_lines_with_the_json_log(tmp_path: Path) -> None:
+    with service(tmp_path, "--log-format", "json", "--jwt-issuer", "a", "--access", "off") as running:
+        wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
+        running.stop()
+        lines = [json.loads(line) for line in running.log.read_text().splitlines()]
+    refused = pdapt(tmp_path, "--port", "x", "--quota", "-1", GUIDSVC_LOG_FORMAT="json")
+    faults = [json.loads(line) for line in refused.stderr.splitlines()]
+
+    assert [line["event"] for line in lines] == ["setting has no effect", "serving", "stopping"]
+    assert (lines[0]["setting"], lines[0]["reason"]) == ("--jwt-issuer", "access is off")
+    assert (lines[1]["url"], lines[1]["records"]) == ([running.url], str(tmp_path / "guidsvc.db"))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert [line["event"] for line in faults] == ["start failed"] * 2
+    assert [line["error"].partition(": ")[0] for line in faults] == ["--port", "--quota"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -184,54 +213,64 @@ def test_used_port_stops_the_start_with_one_line(tmp_path: Path, own_redis: Serv
 
     assert refused.returncode == 1
     assert refused.stdout == ""
-    assert re.fullmatch(rf"pdapt.py: host, port: cannot listen on 127.0.0.1:{own_redis.port}: .*\n", refused.stderr)
+    assert re.fullmatch(rf"pdapt.py: --host, --port: cannot listen on 127.0.0.1:{own_redis.port}: .*\n", refused.stderr)
 
 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (["--store-url", "postgres://db/x"], "store_url: unsupported store postgres; use sqlite:///"),
-        (["--store-url", "guidsvc.db"], "store_url: unsupported store 'guidsvc.db'; use "),
-        (["--cache-url", "redis"], "cache_url: unsupported cache 'redis'; use "),
-        (["--store-url", "sqlite:///missing/guidsvc.db"], "folder is missing"),
-        (["--rate-limit", "lots"], "rate_limit: invalid limit 'lots'; use "),
-        (["--rate-limit", "0/second"], "rate_limit: invalid limit '0/second'; use "),
-        (["--login-limit", "lots"], "login_limit: invalid limit 'lots'; use "),
+        (["--store-url", "postgres://db/x"], "--store-url: unsupported store postgres; use sqlite:///"),
+        (["--store-url", "guidsvc.db"], "--store-url: unsupported store 'guidsvc.db'; use "),
+        (["--cache-url", "redis"], "--cache-url: unsupported cache 'redis'; use "),
+        (["--access", "keys", "--rate-limit", "lots"], "--rate-limit: invalid limit 'lots'; use "),
+        (["--access", "keys", "--rate-limit", "0/second"], "--rate-limit: invalid limit '0/second'; use "),
+        (["--access", "off", "--login-limit", "lots"], "--login-limit: invalid limit 'lots'; use "),
         (
             ["--rate-limit", "1/second"],
-            "rate_limit: has no effect while access is off: set access to keys, or leave it out",
+            "--rate-limit: has no effect while access is off: set access to keys, or leave it out",
         ),
-        (["--jwt-jwks", "/nonexist"], "jwt_jwks: has no effect while access is off"),
+        (["--jwt-jwks", "https://issuer.example/jwks"], "--jwt-jwks: has no effect while access is off"),
         (
             ["--jwt-issuer", "a", "--jwt-shared-owners"],
-            "jwt_issuer, jwt_shared_owners: have no effect while access is off",
+            "--jwt-issuer, --jwt-shared-owners: have no effect while access is off",
         ),
-        (
-            ["--access", "keys", "--jwt-issuer", "a"],
-            "jwt_issuer: has no effect without jwt_jwks: set it, or leave it out",
-        ),
-        (["--store-url", "mongodb://127.0.0.1:1/guidsvc"], "MongoDB cannot be used"),
-        (["--cache-url", "memcached://h"], "cache_url: unsupported cache memcached; use memory:// or redis://"),
-        (["--cache-url", "redis://h:port"], "cache_url: "),
-        (["--cache-url", "redis://h/abc"], "cache_url: /abc is not the number"),
-        (["--cache-url", "memory://here"], "cache_url: unsupported cache "),
-        (["--store-url", "mongodb://[::1"], "store_url: "),
-        (["--store-url", "mongodb://h/x?nonsense=1"], "store_url: Unknown option: nonsense"),
+        (["--cache-url", "memcached://h"], "--cache-url: unsupported cache memcached; use memory:// or redis://"),
+        (["--cache-url", "redis://h:port"], "--cache-url: "),
+        (["--cache-url", "redis://h/abc"], "--cache-url: /abc is not the number"),
+        (["--cache-url", "memory://here"], "--cache-url: unsupported cache "),
+        (["--store-url", "mongodb://[::1"], "--store-url: "),
+        (["--store-url", "mongodb://h/x?nonsense=1"], "--store-url: Unknown option: nonsense"),
         (["--store-url", "mongodb://h/x?tls=true&tlsCAFile=missing"], "No such file or directory: 'missing'"),
-        (["--cache-url", "rediss://h/0?ssl_cert_reqs=x"], "cache_url: Invalid SSL"),
-        (["--store-url", "sqlite://[::1"], "store_url: "),
-        (["--cache-url", "redis://[::1"], "cache_url: "),
-        (["--store-url", "sqlite:///%00"], "store_url: "),
-        (["--host", "x" * 64, "--access", "off"], "host, port: "),
-        (["--host", "0.0.0.0"], "access: required, because other hosts can connect to 0.0.0.0"),
+        (["--cache-url", "rediss://h/0?ssl_cert_reqs=x"], "--cache-url: Invalid SSL"),
+        (["--store-url", "sqlite://[::1"], "--store-url: "),
+        (["--cache-url", "redis://[::1"], "--cache-url: "),
+        (["--store-url", "sqlite:///%00"], "--store-url: "),
+        (["--host", "0.0.0.0"], "--access: required, because other hosts can connect to 0.0.0.0"),
         (
             ["--host", "::", "--cache-url", "redis://h", "--workers", "2"],
-            "access: required, because other hosts can connect to ::",
+            "--access: required, because other hosts can connect to ::",
         ),
-        (["--store-url="], "store_url: unsupported store "),
+        (["--store-url="], "--store-url: unsupported store "),
     ],
 )
 def test_invalid_settings_stop_the_start_with_one_line(tmp_path: Path, options: list[str], why: str) -> None:
+    refused = pdapt(tmp_path, "--port", str(free_port()), *options)
+
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("pdapt.py: ")
+    assert why in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--store-url", "sqlite:///missing/guidsvc.db"], "folder is missing"),
+        (["--store-url", "mongodb://127.0.0.1:1/guidsvc"], "; start MongoDB, or correct host, port and tls"),
+        (["--host", "x" * 64, "--access", "off"], "--host, --port: "),
+    ],
+)
+def test_unusable_resource_stops_the_start_with_one_line(tmp_path: Path, options: list[str], why: str) -> None:
     refused = pdapt(tmp_path, "--port", str(free_port()), *options)
 
     assert refused.returncode == 1

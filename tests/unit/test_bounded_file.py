@@ -36,7 +36,7 @@ def make(kind: str, path: Path) -> Path:
 def started(folder: Path, **environment: str) -> str:
     """Start the service, which must fail; return its one line."""
     done = pdapt(folder, "--port", "0", **environment)
-    assert (done.returncode, done.stdout) == (1, ""), done
+    assert (done.returncode, done.stdout) == (2, ""), done
     (line,) = done.stderr.splitlines()
     return line.removeprefix("pdapt.py: ")
 
@@ -62,10 +62,10 @@ def test_unusable_file_setting_stops_the_start_with_its_name(tmp_path: Path, kin
     key = Certificate(tmp_path).flags[3]
     settings: dict[str, dict[str, str]] = {
         "GUIDSVC_STORE_URL_FILE": {"GUIDSVC_STORE_URL_FILE": str(path)},
-        f"tls_cert, tls_key: {path}": {"GUIDSVC_TLS_CERT": str(path), "GUIDSVC_TLS_KEY": key},
-        "jwt_jwks": tokens | {"GUIDSVC_JWT_JWKS": str(path)},
-        "store_url: tlsCAFile": {"GUIDSVC_STORE_URL": f"mongodb://127.0.0.1:1/?tls=true&tlsCAFile={path}"},
-        "cache_url: ssl_ca_certs": {"GUIDSVC_CACHE_URL": f"rediss://127.0.0.1:1/0?ssl_ca_certs={path}"},
+        f"GUIDSVC_TLS_CERT, GUIDSVC_TLS_KEY: {path}": {"GUIDSVC_TLS_CERT": str(path), "GUIDSVC_TLS_KEY": key},
+        "GUIDSVC_JWT_JWKS": tokens | {"GUIDSVC_JWT_JWKS": str(path)},
+        "GUIDSVC_STORE_URL: tlsCAFile": {"GUIDSVC_STORE_URL": f"mongodb://127.0.0.1:1/?tls=true&tlsCAFile={path}"},
+        "GUIDSVC_CACHE_URL: ssl_ca_certs": {"GUIDSVC_CACHE_URL": f"rediss://127.0.0.1:1/0?ssl_ca_certs={path}"},
     }
     for name, environment in settings.items():
         line = started(tmp_path, **environment)
@@ -79,7 +79,7 @@ def test_unusable_file_setting_stops_the_start_with_its_name(tmp_path: Path, kin
 def test_invalid_dotenv_stops_every_command(tmp_path: Path, words: list[str], kind: str) -> None:
     make(kind, tmp_path / ".env")
     done = pdapt(tmp_path, *words)
-    assert (done.returncode, done.stderr) == (1, f"pdapt.py: .env: {UNREADABLE[kind]}\n")
+    assert (done.returncode, done.stderr) == (2, f"pdapt.py: .env: {UNREADABLE[kind]}\n")
     done = pdapt(tmp_path, *words, "--help")
     assert done.returncode == 0
 

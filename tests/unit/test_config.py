@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc.config import PREFIX, Settings, UsageError, load
+from guidsvc.config import PREFIX, InvalidSettings, Settings, UsageError, load
 from guidsvc.errors import StartError
 
 
@@ -90,7 +90,6 @@ def test_empty_value_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None
         (["--cache-size", "3 parsecs"], "cache_size: .*'3 parsecs'"),
         (["--guid-version", "5"], "guid_version: "),
         (["--grace", "-1"], "grace: "),
-        (["--lifetime", "0", "--retention", "-1"], "lifetime: .*; retention: "),
         (["extra"], "extra"),
         (["--port="], "port: "),
         (["--host="], "host: "),
@@ -101,6 +100,102 @@ def test_unknown_or_invalid_flag_stops_the_start_with_one_line(arguments: list[s
     with pytest.raises(StartError, match=why) as caught:
         load(arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_all_faults_are_listed_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDSVC_RETENTION", "-1")
+    monkeypatch.setenv("GUIDSVC_NONSENSE", "1")
+    monkeypatch.setenv("GUIDSVC_QUOTA_FILE", "missing")
+    (folder / ".env").write_text("GUIDSVC_ACCESS_LOG=perhaps\nGUIDSVC_PROT=1\nGUIDSVC_HOST=::1\n")
+
+    with pytest.raises(UsageError) as caught:
+        load(["--lifetime", "0", "--prt", "9", "--workers", "3"])
+
+    assert caught.value.faults == (
+        "unrecognized arguments: --prt 9; did you mean --port?",
+        "unknown setting GUIDSVC_NONSENSE in the environment; --help lists the settings",
+        f"unknown setting GUIDSVC_PROT in {folder}/.env, line 2; did you mean GUIDSVC_PORT?",
+        "GUIDSVC_QUOTA_FILE: cannot read missing: No such file or directory",
+        "lifetime: input should be greater than or equal to 1, not '0'",
+        "retention: input should be greater than or equal to 0, not '-1'",
+        "access_log: must be on or off, not 'perhaps'",
+    )
+    assert str(caught.value) == "\n".join(caught.value.faults)
+    assert caught.value.names == {"lifetime", "retention", "access_log", "quota"}
+    valid = caught.value.settings
+    assert valid is not None
+    assert (valid.host, valid.workers, valid.lifetime) == ("::1", 3, Settings.model_fields["lifetime"].default)
+
+
+def test_broken_dotenv_line_is_listed_beside_other_faults(folder: Path) -> None:
+    (folder / ".env").write_text("GUIDSVC_HOST=::1\nnonsense here\n")
+
+    with pytest.raises(InvalidSettings) as caught:
+        load(["--port", "x"])
+
+    assert [fault[:13] for fault in caught.value.faults] == [".env, line 2:", "port: input s"]
+    assert caught.value.settings is None, "the rest of the file is not read"
+
+
+SERVICE_LINKS = {
+    "GUIDSVC_PORT": "tcp://10.0.0.1:8888",
+    "GUIDSVC_SERVICE_HOST": "10.0.0.1",
+    "GUIDSVC_SERVICE_PORT": "8888",
+    "GUIDSVC_SERVICE_PORT_HTTP": "8888",
+    "GUIDSVC_PORT_8888_TCP": "tcp://10.0.0.1:8888",
+    "GUIDSVC_PORT_8888_TCP_PROTO": "tcp",
+    "GUIDSVC_PORT_8888_TCP_PORT": "8888",
+    "GUIDSVC_PORT_8888_TCP_ADDR": "10.0.0.1",
+    "GUIDSVC_CACHE_SERVICE_HOST": "10.0.0.2",
+    "GUIDSVC_CACHE_PORT": "tcp://[fd00::2]:6379",
+    "GUIDSVC_CACHE_PORT_6379_TCP_ADDR": "fd00::2",
+}
+"""Variables that Kubernetes sets for Services called guidsvc and guidsvc-cache."""
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_service_links_of_kubernetes_are_ignored(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, in_file: bool
+) -> None:
+    if in_file:
+        (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in SERVICE_LINKS.items()))
+    for name, value in SERVICE_LINKS.items():
+        if not in_file:
+            monkeypatch.setenv(name, value)
+
+    assert load([]) == Settings.model_construct()
+    assert load(["--port", "9"]).port == 9
+
+
+def test_service_link_does_not_hide_the_port_in_dotenv(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDSVC_PORT", "tcp://10.0.0.1:8888")
+    (folder / ".env").write_text("GUIDSVC_PORT=9000\n")
+
+    assert load([]).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("GUIDSVC_PORT", "http://10.0.0.1:8888"),
+        ("GUIDSVC_CACHE_PORT", "6379"),
+        ("GUIDSVC_PORT_TCP", "tcp://10.0.0.1:8888"),
+        ("GUIDSVC_SERVICE", "10.0.0.1"),
+        ("GUIDSVC_TOKEN", "x"),
+    ],
+)
+def test_similar_variables_are_still_rejected(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(InvalidSettings):
+        load([])
+
+
+@pytest.mark.parametrize("variable", ["GUIDSVC_URL", "GUIDSVC_KEY", "GUIDSVC_API_KEY", "GUIDSVC_PROFILE"])
+def test_variables_of_clients_are_ignored(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "gs_x")
+
+    assert load([]) == Settings.model_construct()
 
 
 @pytest.mark.parametrize(
@@ -130,6 +225,46 @@ def test_size_is_in_bytes_or_has_a_unit(text: str, size: int, monkeypatch: pytes
     assert load(["--cache-size", text]).cache_size == size
     monkeypatch.setenv("GUIDSVC_CACHE_SIZE", text)
     assert load([]).cache_size == size
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "seconds"),
+    [
+        ("lifetime", "90d", 7_776_000),
+        ("lifetime", "3600", 3600),
+        ("retention", "0", 0),
+        ("retention", "8w", 4_838_400),
+        ("idle_timeout", "2m", 120),
+        ("queue_timeout", "500ms", 0.5),
+        ("request_timeout", "2.5", 2.5),
+        ("grace", "30s", 30),
+    ],
+)
+def test_duration_is_in_seconds_or_has_a_unit(
+    setting: str, text: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert getattr(load([f"--{setting.replace('_', '-')}", text]), setting) == seconds
+    monkeypatch.setenv(PREFIX + setting.upper(), text)
+    assert getattr(load([]), setting) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("soon", "must be seconds, or a number with a unit: 90s, 30m, 12h, 90d, 8w, not 'soon'"),
+        ("1500ms", "input should be a valid integer, got a number with a fractional part"),
+        ("36600d", ""),
+        ("36601d", "is longer than 100 years"),
+        ("0d", "input should be greater than or equal to 1"),
+        ("nan", "must be seconds"),
+    ],
+)
+def test_invalid_duration_is_rejected_with_the_forms(text: str, why: str) -> None:
+    if why:
+        with pytest.raises(StartError, match=f"lifetime: {why}"):
+            load(["--lifetime", text])
+    else:
+        assert load(["--lifetime", text]).lifetime == 36_600 * 86_400
 
 
 def test_cache_has_256_mib_by_default() -> None:

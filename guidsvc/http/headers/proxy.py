@@ -21,7 +21,9 @@ class TrustedProxies:
         try:
             self._networks = [ip_network(proxy) for proxy in proxies if proxy != UNIX]
         except ValueError as error:
-            raise StartError(f"trusted_proxies: {error}") from error
+            raise StartError(
+                f"trusted_proxies: {error}; use addresses, networks such as 10.0.0.0/8, or unix"
+            ) from error
         self._unix = UNIX in proxies
         self.any = bool(proxies)
         """Whether any proxy is trusted."""

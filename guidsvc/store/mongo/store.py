@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 
 import pymongo
 from bson.codec_options import CodecOptions, DatetimeConversion
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import IndexModel
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from guidsvc.connection_urls import connect_with_redacted_errors, redact
@@ -45,6 +45,13 @@ INDEX_SECONDS = 600.0
 """Time limit for the creation of missing indexes of a large collection."""
 RELEASES = 1_000
 """Maximum number of leases that are released in one step."""
+_REMEDIES = {
+    18: "; correct the user, the password or authSource",
+    13: "; give user and password, and grant the user readWrite on the database",
+}
+"""What to do about an error, by its code: AuthenticationFailed, Unauthorized."""
+_UNREACHABLE = "; start MongoDB, or correct host, port and tls"
+_Client = TypeVar("_Client")
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 _MAJORITY = ReadConcern("majority")
 
@@ -89,9 +96,20 @@ async def require_mongo(url: str, *, timeout_ms: int = TIMEOUT_MS) -> None:
         client.close()
 
 
+def validate_mongo_url(url: str) -> None:
+    """Raise StartError if the URL is invalid. One of mongodb+srv:// is validated when it is opened: it needs DNS."""
+    if not url.startswith("mongodb+srv:"):
+        _connect(url, TIMEOUT_MS, partial(pymongo.MongoClient[dict[str, Any]], connect=False)).close()
+
+
 def _client(url: str, timeout_ms: int) -> AsyncIOMotorClient[dict[str, Any]]:
-    make: Callable[[str], AsyncIOMotorClient[dict[str, Any]]] = partial(
+    return _connect(url, timeout_ms, AsyncIOMotorClient)
+
+
+def _connect(url: str, timeout_ms: int, kind: Callable[..., _Client]) -> _Client:
+    make: Callable[[str], _Client] = partial(
         _strictly,
+        kind,
         appname="guidsvc",
         w="majority",
         journal=True,
@@ -106,11 +124,11 @@ def _client(url: str, timeout_ms: int) -> AsyncIOMotorClient[dict[str, Any]]:
     return connect_with_redacted_errors("store_url", url, make, PyMongoError, ValueError, OSError, UserWarning)
 
 
-def _strictly(url: str, **options: Any) -> AsyncIOMotorClient[dict[str, Any]]:
+def _strictly(kind: Callable[..., _Client], url: str, **options: Any) -> _Client:
     """Create a client; turn driver warnings, such as that of an unknown option, into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        return AsyncIOMotorClient(url, **options)
+        return kind(url, **options)
 
 
 async def _prepare(collection: Collection, *, exclusive: bool) -> bool:
@@ -147,7 +165,11 @@ async def _release_leases(receipts: Collection) -> None:
 
 def _unusable(error: PyMongoError) -> StartError:
     """Convert an error to a StartError, without the topology or the reply that it quotes."""
-    return StartError(f"store_url: MongoDB cannot be used: {reason_of(error)}")
+    code = error.code if isinstance(error, OperationFailure) else None
+    remedy = (
+        _REMEDIES.get(code, "") if code is not None else _UNREACHABLE if isinstance(error, ConnectionFailure) else ""
+    )
+    return StartError(f"store_url: MongoDB cannot be used: {reason_of(error)}{remedy}")
 
 
 class MongoStore:

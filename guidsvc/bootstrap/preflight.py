@@ -1,0 +1,79 @@
+"""What the service looks at before it starts, beyond its settings: whether the cache answers, whether a key exists.
+
+Each look runs on a thread with an event loop of its own, because a name server that does not answer would block the
+end of an event loop. A look that takes too long is abandoned.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any, NamedTuple, TypeVar
+
+from guidsvc.bootstrap.auth import is_controlled
+from guidsvc.cache import is_private
+from guidsvc.config import Settings
+from guidsvc.errors import GuidsvcError, NoStore, StartError
+from guidsvc.store import open_keys
+
+CACHE_SECONDS = 2.0
+KEYS_SECONDS = 2.5
+"""Time limits of the looks, in seconds."""
+
+_Result = TypeVar("_Result")
+
+
+class Preflight(NamedTuple):
+    """The findings; None if unknown or not applicable."""
+
+    cache_answers: bool | None
+    has_keys: bool | None
+
+
+UNKNOWN = Preflight(None, None)
+
+
+def inspect(settings: Settings) -> Preflight:
+    """Look at the cache and the keys. Raise StartError if Redis refuses this service."""
+    return Preflight(_cache_answers(settings.cache_url), _has_keys(settings))
+
+
+def _cache_answers(url: str) -> bool | None:
+    if is_private(url):
+        return None
+    from guidsvc.cache.redis_probe import probe_redis
+
+    try:
+        return _within(CACHE_SECONDS, lambda: probe_redis(url))
+    except TimeoutError:
+        return False
+
+
+def _has_keys(settings: Settings) -> bool | None:
+    if not is_controlled(settings):
+        return None
+    try:
+        return _within(KEYS_SECONDS, lambda: _find_key(settings.store_url))
+    except NoStore:
+        return False
+    except (StartError, GuidsvcError, TimeoutError):
+        return None  # the start opens the same store next, and reports what is wrong with it
+
+
+async def _find_key(store_url: str) -> bool:
+    async with open_keys(store_url, create=False) as api_keys:
+        return bool(await api_keys.list("", 1))
+
+
+def _within(seconds: float, work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+    """Return the result of the coroutine. Raise TimeoutError if it takes longer than this."""
+    future: Future[_Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(asyncio.run(work()))
+        except BaseException as error:  # noqa: BLE001  # raised again by the waiting thread
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future.result(seconds)

@@ -1,0 +1,158 @@
+"""Check all settings before anything is opened, whether or not they have an effect, and name those without effect.
+
+Nothing here connects, listens or creates a file. Each check raises StartError for the settings that it names, and is
+left out if one of these is already known to be invalid.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from errno import EISDIR, ENOENT
+from os import strerror
+from pathlib import Path
+from typing import NamedTuple
+
+from guidsvc import config
+from guidsvc.auth.audit_log import OFF, STDERR
+from guidsvc.auth.jwt_bearer import JwtTrustPolicy
+from guidsvc.bootstrap.auth import ACCESS_SETTINGS, TOKEN_SETTINGS, is_controlled, limit_of, refuse_unguarded
+from guidsvc.cache import is_private, validate_cache_url
+from guidsvc.config import InvalidSettings, Settings, split_list
+from guidsvc.connection_urls import scheme_of
+from guidsvc.errors import StartError
+from guidsvc.http.headers.cors import Cors
+from guidsvc.http.headers.host import HostNames
+from guidsvc.http.headers.proxy import UNIX, TrustedProxies
+from guidsvc.optional_imports import requires_extra
+from guidsvc.server.tls import validate_tls
+from guidsvc.store import validate_store_url
+
+
+class _Check(NamedTuple):
+    names: tuple[str, ...]
+    run: Callable[[Settings], object]
+
+
+class Unused(NamedTuple):
+    """A setting without effect in this combination of settings, and the reason."""
+
+    setting: str
+    reason: str
+
+
+def load(words: Sequence[str]) -> Settings:
+    """Return the settings, validated. Raise InvalidSettings, which lists all faults, if any is invalid."""
+    try:
+        settings = config.load(words)
+    except InvalidSettings as error:
+        raise _completed(error) from None
+    validate(settings)
+    return settings
+
+
+def validate(settings: Settings) -> None:
+    """Raise InvalidSettings, which lists all faults, if any setting is invalid."""
+    faults = _faults(settings, frozenset())
+    if faults:
+        raise InvalidSettings(faults, settings)
+
+
+def unused(settings: Settings) -> Iterator[Unused]:
+    """Yield the valid settings that differ from their defaults without any effect."""
+    if settings.access == "off":
+        yield from _changed(settings, (*ACCESS_SETTINGS, "public_metrics"), "access is off")
+    elif not settings.jwt_jwks:
+        yield from _changed(settings, TOKEN_SETTINGS, "no token is accepted without jwt_jwks")
+    if settings.unix_socket is not None:
+        yield from _changed(settings, ("host", "port"), "the service listens on unix_socket")
+    elif split_list(settings.trusted_proxies) == [UNIX]:
+        yield Unused("trusted_proxies", "no proxy can connect over a Unix socket without unix_socket")
+    if settings.server == "tornado":
+        yield from _changed(
+            settings, ("head_timeout", "max_incoming_bytes"), "only the server httptools has this limit"
+        )
+    if settings.temp_bytes_per_batch > settings.temp_bytes:
+        yield Unused("temp_bytes_per_batch", "it is larger than temp_bytes, which limits all batches")
+    if settings.receipt_bytes_per_owner > settings.receipt_bytes:
+        yield Unused("receipt_bytes_per_owner", "it is larger than receipt_bytes, which limits all owners")
+
+
+def _completed(error: InvalidSettings) -> InvalidSettings:
+    """Return the error of `config.load` with the faults that the checks find in the valid settings."""
+    if error.settings is None:
+        return error
+    return InvalidSettings([*error.faults, *_faults(error.settings, error.names)], error.settings, error.names)
+
+
+def _changed(settings: Settings, names: tuple[str, ...], reason: str) -> Iterator[Unused]:
+    for name in names:
+        if getattr(settings, name) != Settings.model_fields[name].default:
+            yield Unused(name, reason)
+
+
+def _faults(settings: Settings, invalid: frozenset[str]) -> list[str]:
+    checks = (check for check in _CHECKS if invalid.isdisjoint(check.names))
+    return list(dict.fromkeys(fault for check in checks for fault in _fault(check, settings)))
+
+
+def _fault(check: _Check, settings: Settings) -> list[str]:
+    try:
+        check.run(settings)
+    except StartError as error:
+        return [str(error)]
+    return []
+
+
+def _validate_jwks(settings: Settings) -> None:
+    if settings.jwt_jwks:
+        with requires_extra("jwt", "jwt_jwks"):
+            from guidsvc.auth.jwks import validate_jwks
+        validate_jwks(settings.jwt_jwks)
+
+
+def _validate_issuer(settings: Settings) -> None:
+    if settings.jwt_jwks and is_controlled(settings):
+        JwtTrustPolicy(settings.jwt_issuer, settings.jwt_audience).validate()
+
+
+def _validate_workers(settings: Settings) -> None:
+    if settings.workers > 1 and is_private(settings.cache_url):
+        raise StartError(
+            f"workers: {settings.workers} need a shared cache; set cache_url to redis://host:6379/0, or workers to 1"
+        )
+
+
+def _validate_audit_log(settings: Settings) -> None:
+    """Raise StartError if the audit log has no folder, or would be written into a file of the store."""
+    destination = settings.audit_log
+    if destination is None or destination in {OFF, STDERR}:
+        return
+    path = Path(destination)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise StartError(f"audit_log: cannot write {path}: {strerror(EISDIR if path.is_dir() else ENOENT)}")
+    if scheme_of(settings.store_url) == "sqlite":
+        _refuse_file_of_store(path, settings.store_url)
+
+
+def _refuse_file_of_store(path: Path, store_url: str) -> None:
+    from guidsvc.store.sqlite.files import is_file_of
+    from guidsvc.store.sqlite.store import path_of_url
+
+    if is_file_of(path_of_url(store_url), path):
+        raise StartError(f"audit_log: {path} is a file of the store; name another")
+
+
+_CHECKS = (
+    _Check(("trusted_proxies",), lambda settings: TrustedProxies(split_list(settings.trusted_proxies))),
+    _Check(("hosts",), lambda settings: HostNames(split_list(settings.hosts))),
+    _Check(("cors_origins",), lambda settings: Cors(split_list(settings.cors_origins))),
+    _Check(("tls_cert", "tls_key"), lambda settings: validate_tls(settings.tls_cert, settings.tls_key)),
+    _Check(("store_url",), lambda settings: validate_store_url(settings.store_url)),
+    _Check(("cache_url",), lambda settings: validate_cache_url(settings.cache_url)),
+    _Check(("workers", "cache_url"), _validate_workers),
+    _Check(("rate_limit",), lambda settings: limit_of("rate_limit", settings.rate_limit)),
+    _Check(("login_limit",), lambda settings: limit_of("login_limit", settings.login_limit)),
+    _Check(("host", "unix_socket", "access"), is_controlled),
+    _Check(("host", "unix_socket", "access", *ACCESS_SETTINGS), refuse_unguarded),
+    _Check(("jwt_jwks",), _validate_jwks),
+    _Check(("host", "unix_socket", "access", *TOKEN_SETTINGS), _validate_issuer),
+    _Check(("audit_log", "store_url"), _validate_audit_log),
+)

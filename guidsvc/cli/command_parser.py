@@ -1,0 +1,58 @@
+"""The argument parser of the commands: it suggests the nearest flag or command for a mistyped one."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from guidsvc import __version__
+
+_INVALID_CHOICE = re.compile(
+    r"argument (?P<name>\S+): invalid choice: '(?P<word>[^']*)' \(choose from (?P<choices>.*)\)"
+)
+_CUTOFF = 0.7
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser without abbreviations, with `--version`. Usage errors end with a suggestion, and exit with 2."""
+
+    def __init__(self, prog: str | None = None, **options: Any) -> None:
+        super().__init__(prog, allow_abbrev=False, **options)
+        self.add_argument("--version", action="version", version=f"guidsvc {__version__}", help="print the version")
+        self._words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse the arguments, and note them for a suggestion."""
+        self._words = list(args or ())
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with the usage, the message and a suggestion."""
+        hints = [self._command_hint(message), *map("; {0[0]}: did you mean {0[1]}?".format, self.misspelt(self._words))]
+        super().error(f"{message}{''.join(hints)}")
+
+    def misspelt(self, words: Sequence[str], cutoff: float = _CUTOFF) -> list[tuple[str, str]]:
+        """Return each unknown flag, with the nearest flag of this parser or its commands, if that is near enough."""
+        flags = self._flags()
+        unknown = [word.partition("=")[0] for word in words if word.startswith("--")]
+        pairs = [(word, get_close_matches(word, flags, n=1, cutoff=cutoff)) for word in unknown if word not in flags]
+        return [(word, near[0]) for word, near in pairs if near]
+
+    def _command_hint(self, message: str) -> str:
+        match = _INVALID_CHOICE.fullmatch(message)
+        if match is None:
+            return ""
+        near = get_close_matches(match["word"], re.findall(r"[\w-]+", match["choices"]), n=1, cutoff=_CUTOFF)
+        return f"; did you mean {near[0]}?" if near else ""
+
+    def _flags(self) -> set[str]:
+        """Return the long flags of this parser and of its commands."""
+        commands = [
+            parser
+            for action in self._actions
+            if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001  # argparse has no public name for it
+            for parser in action.choices.values()
+        ]
+        own = {flag for action in self._actions for flag in action.option_strings if flag.startswith("--")}
+        return own.union(*(parser._flags() for parser in commands if isinstance(parser, CommandParser)))  # noqa: SLF001

@@ -1,0 +1,36 @@
+"""The report of a command that cannot start: a line for each fault, as text or, with `--log-format json`, as JSON."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from guidsvc.cli.setting_sources import setting_sources
+from guidsvc.config import InvalidSettings
+from guidsvc.errors import StartError
+from guidsvc.program import program
+
+FAILED, WRONG_USAGE = 1, 2
+"""Exit codes: the command failed; its flags or settings are invalid."""
+
+
+def report_text(error: StartError, words: Sequence[str]) -> str:
+    """Return the lines that report the error of a command with these arguments, in the spelling of the user."""
+    sources = setting_sources(words)
+    faults = sources.spell(str(error)).split("\n")
+    is_serving = not words or words[0].startswith("-") or words[0] == "serve"
+    form = _json if is_serving and sources.text("log_format") == "json" else _plain
+    return "\n".join(map(form, faults))
+
+
+def exit_code(error: StartError) -> int:
+    """Return the exit code of a command that failed with this error."""
+    return WRONG_USAGE if isinstance(error, InvalidSettings) else FAILED
+
+
+def _plain(fault: str) -> str:
+    return f"{program()}: {fault}"
+
+
+def _json(fault: str) -> str:
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return json.dumps({"error": fault, "event": "start failed", "level": "error", "logger": __name__, "timestamp": now})

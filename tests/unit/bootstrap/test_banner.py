@@ -1,0 +1,80 @@
+"""The startup banner."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from guidsvc.bootstrap.banner import banner
+from guidsvc.bootstrap.preflight import UNKNOWN, Preflight
+from guidsvc.config import load
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to start in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lines_of(*words: str, preflight: Preflight = UNKNOWN) -> dict[str, str]:
+    """Return the banner of these flags, by the first word of each line; the first line has the key `at`."""
+    first, *others = banner(load(words), 9000, preflight).splitlines()
+    return {"at": first.rpartition(" at ")[2]} | {line[2:10].strip(): line[11:] for line in others}
+
+
+@pytest.mark.parametrize(("host", "loopback"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]")])
+def test_every_address_is_named_with_a_warning(host: str, loopback: str) -> None:
+    lines = lines_of("--host", host, "--access", "off")
+
+    assert lines["at"] == f"http://{loopback}:9000"
+    assert lines["docs"] == f"http://{loopback}:9000/docs"
+    assert lines.get("also", "http://:9000").startswith("http://"), "a host without a network has no other address"
+    assert loopback not in lines.get("also", "")
+    assert lines["warning"].startswith("everybody on the network can read, change and delete all records")
+
+
+@pytest.mark.parametrize("words", [(), ("--unix-socket", "s"), ("--host", "0.0.0.0", "--access", "keys")])
+def test_local_or_guarded_service_gives_no_warning(words: tuple[str, ...]) -> None:
+    assert "warning" not in lines_of(*words)
+
+
+def test_unix_socket_is_named_instead_of_a_port() -> None:
+    lines = lines_of("--unix-socket", "/run/s")
+
+    assert (lines["at"], lines["docs"]) == ("/run/s", "http://localhost/docs")
+    assert lines["try"].startswith("curl --unix-socket /run/s -X PUT")
+
+
+def test_store_has_an_absolute_path_and_no_password(folder: Path) -> None:
+    assert lines_of("--store-url", "sqlite:///a.db")["records"] == str(folder / "a.db")
+    assert lines_of("--store-url", "mongodb://u:p@h/x")["records"] == "mongodb://u:***@h/x"
+
+
+@pytest.mark.parametrize(
+    ("answers", "state"), [(True, " (answers)"), (False, " (no answer yet; reads go to the store)"), (None, "")]
+)
+def test_state_of_the_cache_is_named(*, answers: bool | None, state: str) -> None:
+    lines = lines_of("--cache-url", "redis://:p@h/0", preflight=Preflight(answers, None))
+
+    assert lines["cache"] == f"redis://:***@h/0{state}"
+
+
+def test_command_for_the_first_key_names_the_store(folder: Path) -> None:
+    def command(*words: str) -> str:
+        return lines_of("--access", "keys", *words, preflight=Preflight(None, has_keys=False))["keys"]
+
+    assert command().endswith(" keys create --owner NAME")
+    assert command("--store-url", "sqlite:///a b.db").endswith(f" --store-url 'sqlite:///{folder}/a b.db'")
+    assert command("--store-url", "mongodb://h/x").endswith(" --store-url mongodb://h/x")
+    assert command("--store-url", "mongodb://u:p@h/x").endswith(" --owner NAME"), "a password is not printed"
+    assert "keys" not in lines_of("--access", "keys", preflight=Preflight(None, has_keys=True))
+
+
+def test_json_banner_is_one_line_with_the_same_facts() -> None:
+    text = banner(load(["--log-format", "json", "--access", "off"]), 9000, UNKNOWN)
+    line = json.loads(text)
+
+    assert "\n" not in text
+    assert (line["event"], line["level"], line["url"]) == ("serving", "info", ["http://127.0.0.1:9000"])
+    assert line["docs"] == "http://127.0.0.1:9000/docs"

@@ -1,0 +1,115 @@
+"""The checks of all settings before anything is opened."""
+
+from pathlib import Path
+
+import pytest
+
+from guidsvc.bootstrap.validation import load, unused
+from guidsvc.config import InvalidSettings
+from tests.support.certificates import Certificate
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to start in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def faults_of(*words: str) -> list[str]:
+    """Return the faults that the settings have."""
+    with pytest.raises(InvalidSettings) as caught:
+        load(words)
+    return list(caught.value.faults)
+
+
+def test_settings_without_effect_are_checked_too(folder: Path) -> None:
+    words = ["--access", "off", "--rate-limit", "nonsense", "--jwt-jwks", "/no/such", "--login-limit", "0/minute"]
+
+    assert faults_of(*words) == [
+        "rate_limit: invalid limit 'nonsense'; use 20000/second, 600/minute, or an empty value for no limit",
+        "login_limit: invalid limit '0/minute'; use 20000/second, 600/minute, or an empty value for no limit",
+        "jwt_jwks: cannot use /no/such: No such file or directory",
+    ]
+    assert list(folder.iterdir()) == [], "nothing is opened"
+
+
+def test_faults_of_values_and_meanings_are_listed_together() -> None:
+    assert [fault.partition(": ")[0] for fault in faults_of("--port", "x", "--prt", "1", "--hosts", "a b")] == [
+        "unrecognized arguments",
+        "port",
+        "hosts",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["--trusted-proxies", "10.0.0.0/8,x"], "trusted_proxies: 'x' does not appear"),
+        (["--hosts", "http://a"], "hosts: 'http://a' is not a host name"),
+        (["--cors-origins", "a.example"], "cors_origins: "),
+        (["--tls-cert", "cert.pem"], "tls_cert, tls_key: TLS requires both"),
+        (["--tls-cert", "cert.pem", "--tls-key", "key.pem"], "tls_cert, tls_key: cert.pem: No such file"),
+        (["--store-url", "postgres://h/x"], "store_url: unsupported store postgres"),
+        (["--store-url", "sqlite:///:memory:"], "store_url: name a file"),
+        (["--store-url", "mongodb://h/x?nonsense=1"], "store_url: Unknown option: nonsense"),
+        (["--cache-url", "redis://h/x"], "cache_url: /x is not the number"),
+        (["--cache-url", "disk://"], "cache_url: unsupported cache disk"),
+        (["--workers", "2"], "workers: 2 need a shared cache"),
+        (["--host", "0.0.0.0"], "access: required"),
+        (["--rate-limit", "1/second"], "rate_limit: has no effect while access is off"),
+        (["--access", "keys", "--jwt-jwks", "https://a.example/jwks"], "jwt_issuer, jwt_audience: both are required"),
+        (["--access", "off", "--jwt-jwks", "http://a.example/jwks"], "jwt_jwks: name a file, an https:// URL"),
+        (["--audit-log", "missing/audit.log"], "audit_log: cannot write missing/audit.log: No such file"),
+        (["--audit-log", "."], "audit_log: cannot write .: Is a directory"),
+        (["--audit-log", "guidsvc.db"], "audit_log: guidsvc.db is a file of the store"),
+    ],
+)
+def test_setting_without_meaning_is_a_fault(words: list[str], fault: str) -> None:
+    (found,) = faults_of(*words)
+
+    assert found.startswith(fault)
+
+
+def test_empty_key_set_is_a_fault_even_with_access_off(folder: Path) -> None:
+    (folder / "jwks").write_text('{"keys": []}')
+
+    assert faults_of("--access", "off", "--jwt-jwks", "jwks") == ["jwt_jwks: contains no usable key: it is empty"]
+
+
+def test_valid_settings_pass(folder: Path) -> None:
+    certificate = Certificate(folder)
+    words = ["--host", "0.0.0.0", "--access", "keys", "--tls-cert", str(certificate.cert), "--tls-key", "key.pem"]
+    words += ["--store-url", "mongodb://h/x", "--cache-url", "rediss://h/1", "--workers", "2", "--audit-log", "a.log"]
+
+    assert load(words).workers == 2
+    assert list(unused(load(words))) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "reason"),
+    [
+        (["--access", "off", "--jwt-audience", "a"], {"jwt_audience"}, "access is off"),
+        (["--access", "off", "--rate-limit", "1/second"], {"rate_limit"}, "access is off"),
+        (["--access", "off", "--public-metrics"], {"public_metrics"}, "access is off"),
+        (
+            ["--access", "keys", "--jwt-issuer", "a", "--jwt-shared-owners"],
+            {"jwt_issuer", "jwt_shared_owners"},
+            "no token is accepted without jwt_jwks",
+        ),
+        (["--unix-socket", "s", "--port", "9"], {"port"}, "the service listens on unix_socket"),
+        (["--trusted-proxies", "unix"], {"trusted_proxies"}, "no proxy can connect over a Unix socket"),
+        (["--server", "tornado", "--head-timeout", "9"], {"head_timeout"}, "only the server httptools has this limit"),
+        (["--temp-bytes", "1"], {"temp_bytes_per_batch"}, "it is larger than temp_bytes"),
+        (["--receipt-bytes", "1"], {"receipt_bytes_per_owner"}, "it is larger than receipt_bytes"),
+    ],
+)
+def test_settings_without_effect_are_named(words: list[str], settings: set[str], reason: str) -> None:
+    found = list(unused(load(words)))
+
+    assert {each.setting for each in found} == settings
+    assert all(each.reason.startswith(reason) for each in found)
+
+
+def test_defaults_all_have_an_effect() -> None:
+    assert list(unused(load([]))) == []
