@@ -213,13 +213,8 @@ class FastPathDispatcher:
         except (NotFound, Expired, InvalidRequest) as error:
             if not (is_counted or _try_spend(session)):
                 return None
-            status = problems.problem_of(error).status
-            response_bytes = self._serialize_error(error, name, session, trace, start, is_head=is_head, secure=secure)
-            failure = self._pipeline.describe(error, session)
-            self._pipeline.record_completion(
-                ROUTE, method, f"/guid/{guid}", status, perf_counter() - start, name, address, None, failure
-            )
-            return response_bytes
+            request = EligibleRequest(method, guid, headers, address, secure, session)
+            return self._failed_read(request, error, name, trace, start)
         except GuidsvcError:
             return None
         else:
@@ -244,31 +239,30 @@ class FastPathDispatcher:
         self._pipeline.record_completion(ROUTE, method, f"/guid/{guid}", status, seconds, name, address, source)
         return response_bytes
 
-    def _serialize_error(  # noqa: PLR0913  # what changes the bytes
-        self,
-        error: GuidsvcError,
-        request_id: str,
-        session: Session | None,
-        trace: RequestTrace | None,
-        start: float,
-        *,
-        is_head: bool,
-        secure: bool,
+    def _failed_read(
+        self, request: EligibleRequest, error: GuidsvcError, name: str, trace: RequestTrace | None, start: float
     ) -> bytes:
-        if trace is None:
-            extra_lines = rate_limit_header_lines(session)
-        else:
+        """Return the answer to a read without a result; `name` is its request id."""
+        extra_lines = rate_limit_header_lines(request.session)
+        if trace is not None:
             trace.is_opaque = isinstance(error, NotFound)
-            extra_lines = self._extra_lines(session, None, trace, start)
-        return responses.serialize_problem(
+            extra_lines = self._extra_lines(request.session, None, trace, start)
+        is_head = request.method == "HEAD"
+        response_bytes = responses.serialize_problem(
             error,
-            request_id,
+            name,
             base=self._base,
             head=is_head,
             extra_lines=extra_lines,
-            secure=secure,
+            secure=request.secure,
             varies=self._varies,
         )
+        status, seconds = problems.problem_of(error).status, perf_counter() - start
+        failure = self._pipeline.describe(error, request.session)
+        self._pipeline.record_completion(
+            ROUTE, request.method, request.path, status, seconds, name, request.address, None, failure
+        )
+        return response_bytes
 
     def _extra_lines(self, session: Session | None, source: str | None, trace: RequestTrace, start: float) -> str:
         return self._pipeline.extra_header_lines(session, source, trace, perf_counter() - start)
