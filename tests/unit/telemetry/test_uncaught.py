@@ -20,6 +20,11 @@ class Unraisable:
 def fail():
     raise ValueError("in a thread")
 
+def in_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
 async def forget():
     async def work():
         raise ValueError("in a task")
@@ -46,7 +51,7 @@ def lines_of(work: str, worker: int | None = None) -> list[dict[str, Any]]:
     [
         ("    warnings.warn('old')", "UserWarning: old", "warning", ""),
         ("    logging.getLogger('a.library').error('said')", "said", "error", ""),
-        ("    threading.Thread(target=fail).start()", "uncaught exception", "critical", "ValueError: in a thread"),
+        ("    in_thread(fail)", "uncaught exception", "critical", "ValueError: in a thread"),
         ("    Unraisable()", "xception ignored in", "error", "ValueError: in a finalizer"),
         ("    asyncio.run(forget())", "Task exception was never retrieved", "error", "ValueError: in a task"),
         ("    raise ValueError('at last')", "uncaught exception", "critical", "ValueError: at last"),
@@ -63,5 +68,5 @@ def test_everything_on_standard_error_is_a_log_line(work: str, event: str, level
 
 
 def test_interrupt_and_exit_are_no_failures() -> None:
-    assert lines_of("    threading.Thread(target=exit).start()") == []
+    assert lines_of("    in_thread(exit)") == []
     assert lines_of("raise KeyboardInterrupt") == []
