@@ -253,6 +253,7 @@ async def test_invalid_query_is_rejected_by_parameter_name(serving: Serving, que
     [
         ("%2B90s", 90),
         ("+90s", 90),  # decodes to a blank
+        ("+90", 90),
         ("90s", 90),
         ("%2B2m", 120),
         ("-30s", -30),
