@@ -112,6 +112,10 @@ class GuidService:
         """Whether the response to `create` may show its record. Others may have changed one that was found."""
         return self.may_read or lifecycle.is_first_version(created)
 
+    def has_passed(self, expire: int) -> bool:
+        """Whether a record with this expiry, in Unix seconds, has expired."""
+        return self._clock() >= expire * 1000
+
     def get_nowait(self, guid: str, caller: Caller | None = None) -> Record | None:
         """Return or raise what `get` would, without blocking; None if the store would block."""
         record = self._records.get_nowait(guid)

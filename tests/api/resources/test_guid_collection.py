@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -12,6 +13,7 @@ from tornado.iostream import StreamClosedError
 
 from guidsvc.api.base.handler import Handler
 from guidsvc.domain.commands import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from guidsvc.services.guid_service import GuidService
 from guidsvc.services.listing import PAGE_BYTES, PART_BYTES
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.assertions import assert_problem
@@ -446,3 +448,20 @@ async def test_http_1_0_stream_ends_with_its_connection(serving: Serving) -> Non
         _, _, body = (await asyncio.wait_for(reader.read(), 30)).partition(b"\r\n\r\n")
         await hang_up(writer)
         assert [json.loads(line) for line in body.splitlines()] == created
+
+
+async def test_record_that_expires_during_the_count_is_not_listed(
+    client: Client, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The total may take seconds to count; the page is read afterwards."""
+    await client.put("/guid", {"user": "soon", "expire": clock.seconds + 100})
+    count = GuidService.count
+
+    async def slow(service: GuidService, *query: Any) -> int:
+        total = await count(service, *query)
+        clock.advance(seconds=100)
+        return total
+
+    monkeypatch.setattr(GuidService, "count", slow)
+    reply = await client.get("/guid", headers={"Prefer": "return=total-count"})
+    assert (reply.status, reply.json["items"]) == (200, [])

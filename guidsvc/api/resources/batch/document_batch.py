@@ -15,6 +15,7 @@ from guidsvc.api.parsing import body
 from guidsvc.api.parsing.suggestions import unknown as unknown_name
 from guidsvc.api.parsing.validation_errors import pointer
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_value
+from guidsvc.api.resources.batch.served_record import ServedRecord
 from guidsvc.domain.commands import MAX_OPERATIONS
 from guidsvc.domain.guid_generator import ClaimedGenerator
 from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest
@@ -48,6 +49,7 @@ class DocumentBatch:
         self._slot = slot
         self._preference_headers = dict(preference_headers)
         self._brief_results: list[bytes] = []
+        self._served: dict[int, ServedRecord] = {}
 
     async def perform(self, guid_factory: GuidFactory | None) -> Response:
         """Run all operations and return the response."""
@@ -59,10 +61,23 @@ class DocumentBatch:
                 group, start, guid_factory and partial(_guid_at, guid_factory, start)
             ):
                 text = result.fit(room + BRIEF_BYTES)
-                room -= len(text) - BRIEF_BYTES
+                served = result.record_served_by(text)
+                if served is not None:
+                    self._served[len(results)] = served
+                room -= (len(text) if served is None else max(len(text), BRIEF_BYTES)) - BRIEF_BYTES
                 results.append(text)
                 self._brief_results.append(result.brief)
+        await self._replace_expired(results)
         return Response(200, self._preference_headers, _document(results))
+
+    async def _replace_expired(self, results: list[bytes]) -> None:
+        """Replace the results that serve a record which has expired while later operations ran."""
+        for index, served in self._served.items():
+            if self._executor.has_passed(served.expire):
+                result = self._executor.reject(served.error())
+                results[index] = result.fit(max(len(results[index]), BRIEF_BYTES))
+                self._brief_results[index] = result.brief
+                await asyncio.sleep(0)  # let other requests run
 
     def brief(self) -> Response:
         """Return the response without records."""

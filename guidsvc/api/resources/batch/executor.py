@@ -11,6 +11,7 @@ from guidsvc.api.contract import problems
 from guidsvc.api.execution.guid_actions import ACTIONS
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
+from guidsvc.api.resources.batch.served_record import ServedRecord
 from guidsvc.api.resources.batch.stored_error import detached
 from guidsvc.domain.caller import Needs
 from guidsvc.domain.commands import BatchOperation
@@ -58,6 +59,8 @@ class Result(NamedTuple):
     is_done: bool = False
     fallback: bytes | None = None
     """What replaces the full result if it does not fit; None for the brief result."""
+    served: ServedRecord | None = None
+    """The record that a read serves."""
 
     @property
     def is_failure(self) -> bool:
@@ -69,6 +72,10 @@ class Result(NamedTuple):
         if len(self.full) <= max_bytes:
             return self.full
         return self.brief if self.fallback is None else self.fallback
+
+    def record_served_by(self, text: bytes) -> ServedRecord | None:
+        """Return the record that a text of `fit` serves, or None if it serves none."""
+        return None if text is self.fallback else self.served
 
 
 def read_value(value: object) -> ParsedOperation:
@@ -146,6 +153,10 @@ class BatchExecutor:
             await self._authority.confirm()
             return await self._perform(operations, guid_factory)
 
+    def has_passed(self, expire: int) -> bool:
+        """Whether a record with this expiry has expired."""
+        return self._service.has_passed(expire)
+
     def reject(self, error: Exception, line: int | None = None) -> Result:
         """Return the result of an operation that was not run because of this error."""
         return self._problem_result(error, line)
@@ -189,7 +200,7 @@ class BatchExecutor:
         return self._success(201 if created else 200, record, is_own=created)
 
     def _read(self, status: int, record: Record, line: int | None) -> Result:
-        result = self._success(status, record)._replace(is_done=False)
+        result = self._success(status, record)._replace(is_done=False, served=ServedRecord.of(record))
         if result.full is result.brief:
             return result
         return result._replace(fallback=self._problem_result(TooLarge(_NO_ROOM), line).brief)

@@ -15,10 +15,12 @@ from typing import IO
 import structlog
 from pydantic_core import to_json
 
+from guidsvc.api.contract import problems
 from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_line
+from guidsvc.api.resources.batch.served_record import MARK_BYTES, ServedRecord, replace_served, without_marks
 from guidsvc.api.resources.batch.stored_error import detached
-from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, Overloaded, TemporaryFileUnavailable
+from guidsvc.errors import Expired, GuidsvcError, InvalidField, InvalidRequest, Overloaded, TemporaryFileUnavailable
 from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share
 
@@ -53,13 +55,16 @@ class LineBatch:
         self._slot = slot
         self._share = share
         self._reader_slot = reader_slot
-        self._has_begun = False
+        self.has_begun = False
+        """Whether lines were executed."""
         self._splitter = NdjsonSplitter(body.MAX_BYTES)
         self._queued: list[Line] = []
         self._queued_bytes = 0
         self._exit_stack = exit_stack
         self._spool: IO[bytes] = BytesIO()
         self._spool_bytes = 0  # up to the last complete result: a failed write may leave a part of one behind it
+        self._rest = b""  # the incomplete last line of what was read from the spool
+        self._first_expire: int | None = None  # of the records in the spool
         self._unwritten = b""  # results that could not be written to the spool
         self._has_file = self._is_on_disk = False
         self._failures = self._unreadable = 0
@@ -90,7 +95,7 @@ class LineBatch:
         try:
             self._share.hold(self._queued_bytes + self._splitter.held_bytes)
         except Overloaded as error:
-            if not self._has_begun:  # nothing was executed: reject the whole request
+            if not self.has_begun:  # nothing was executed: reject the whole request
                 raise
             self.stop(error)
 
@@ -105,14 +110,40 @@ class LineBatch:
     async def results(self) -> AsyncGenerator[bytes]:
         """Yield the results in chunks, one result per line; after an early end, the last line gives the reason."""
         self._spool.seek(0)
-        remaining = self._spool_bytes
-        while chunk := self._spool.read(min(_CHUNK, remaining)):
-            remaining -= len(chunk)
-            yield chunk
+        while lines := self._read_spool():
+            yield self._current(lines)
         if self._unwritten:
-            yield self._unwritten
+            yield self._current(self._unwritten)
         if self._end_reason is not None:
             yield self._executor.reject(self._end_reason, self._first_unexecuted_line()).full + b"\n"
+
+    def _read_spool(self) -> bytes:
+        """Return the next whole lines of the spool; none at its end."""
+        while chunk := self._spool.read(min(_CHUNK, self._spool_bytes - self._spool.tell())):
+            lines, newline, self._rest = (self._rest + chunk).rpartition(b"\n")
+            if newline:
+                return lines + newline
+        return b""
+
+    def _current(self, lines: bytes) -> bytes:
+        """Return spooled lines as they are sent: with problems instead of the records that have expired since."""
+        if self._first_expire is None:
+            return lines
+        if not self._executor.has_passed(self._first_expire):
+            return without_marks(lines)
+        return replace_served(lines, self._replace_if_expired)
+
+    def _replace_if_expired(self, served: ServedRecord, number: int) -> bytes | None:
+        if not self._executor.has_passed(served.expire):
+            return None
+        if self._is_brief_failure():
+            return to_json({"status": problems.kind_of(Expired).status, "line": number})
+        return self._executor.reject(served.error(), number).full
+
+    def _is_brief_failure(self) -> bool:
+        """Count a failure; return whether so many were reported that it has only status and line."""
+        self._failures += 1
+        return self._failures > WHOLE_PROBLEMS
 
     def _first_unexecuted_line(self) -> int:
         """Return the number of the first line that was not executed."""
@@ -139,7 +170,7 @@ class LineBatch:
             try:
                 await self._execute_group(group)
             except GuidsvcError as error:
-                if not self._has_begun:  # nothing was executed: reject the whole request
+                if not self.has_begun:  # nothing was executed: reject the whole request
                     raise
                 self._first_unexecuted = group[0].number
                 self.stop(error)
@@ -150,15 +181,15 @@ class LineBatch:
         self._first_unexecuted = group[0].number
         self._share.take(len(group) * BRIEF_BYTES)
         self._reserve(len(group) * BRIEF_BYTES)
-        async with self._slot(patient=self._has_begun):
+        async with self._slot(patient=self.has_begun):
             operations = await self._read(group)
             results = [] if self.is_abandoned else await self._executor.perform(operations)
-        self._has_begun = True
+        self.has_begun = True
         if len(operations) == len(group):
             self._first_unexecuted = None
         self._share.give_back((len(group) - len(operations)) * BRIEF_BYTES)
         if not self.is_abandoned:
-            self._write(self._render_group(results, group), results, group[-1])
+            self._write(self._render_group(results, group), results, group)
 
     def _render_group(self, results: list[Result], group: list[Line]) -> bytes:
         """Render the results of a group: brief if they need a file and none is available."""
@@ -166,7 +197,7 @@ class LineBatch:
         try:
             self._reserve(len(text))
         except Overloaded:
-            brief = b"".join(result.fit(0) + b"\n" for result in results)
+            brief = b"".join(map(self._brief_line, results, group))
             self._share.give_back(len(text) - len(brief))
             return brief
         return text
@@ -222,25 +253,35 @@ class LineBatch:
         try:
             self._share.take(len(text) - BRIEF_BYTES)
         except Overloaded:  # other requests have taken the space
-            return result.fit(0) + b"\n"
+            return self._brief_line(result, line)
         return text
 
     def _fit(self, result: Result, line: Line) -> bytes:
-        if result.is_failure:
-            self._failures += 1
-            if self._failures > WHOLE_PROBLEMS:
-                return to_json({"status": result.status, "line": line.number})
-        return result.fit(BRIEF_BYTES + self._share.free_bytes - 1)
+        if result.is_failure and self._is_brief_failure():
+            return to_json({"status": result.status, "line": line.number})
+        more_bytes = 1 if result.served is None else 1 + MARK_BYTES
+        return self._mark(result, result.fit(BRIEF_BYTES + self._share.free_bytes - more_bytes), line)
 
-    def _write(self, text: bytes, results: list[Result], last: Line) -> None:
+    def _brief_line(self, result: Result, line: Line) -> bytes:
+        return self._mark(result, result.fit(0), line) + b"\n"
+
+    def _mark(self, result: Result, text: bytes, line: Line) -> bytes:
+        """Return the text of a result, with a mark if it serves a record."""
+        served = result.record_served_by(text)
+        if served is None:
+            return text
+        self._first_expire = min(served.expire, self._first_expire or served.expire)
+        return text + served.mark(line.number)
+
+    def _write(self, text: bytes, results: list[Result], group: list[Line]) -> None:
         """Write the results of a group. If that fails, keep brief results in memory and end the batch."""
         try:
             _write_all(self._spool, text)
             self._spool_bytes += len(text)
         except OSError as error:
             _log.warning("temporary file cannot be written", error=str(error))
-            self._unwritten = b"".join(result.fit(0) + b"\n" for result in results)
-            self._first_unexecuted = self._first_unexecuted or last.number + 1
+            self._unwritten = b"".join(map(self._brief_line, results, group))
+            self._first_unexecuted = self._first_unexecuted or group[-1].number + 1
             self.stop(TemporaryFileUnavailable(f"temporary file cannot be written: {error.strerror}"))
 
 

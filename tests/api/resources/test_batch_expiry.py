@@ -1,0 +1,135 @@
+"""Records that expire between their `get` in a batch and its response: none is served as valid."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from guidsvc.api.resources.batch import line_batch
+from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor
+from guidsvc.api.resources.batch.line_batch import WHOLE_PROBLEMS
+from tests.conftest import FakeClock, Serving
+from tests.support.http_client import Client, Reply, chunk, hang_up, read_reply
+
+pytestmark = pytest.mark.both_servers
+
+BATCH = "/guid:batch"
+SOON, LATER = "A" * 32, "B" * 32
+MANY = 10 * GROUP
+
+
+async def store(client: Client, clock: FakeClock) -> tuple[str, int]:
+    """Store two records; return the ETag and the expiry of the one that expires soon."""
+    expire = clock.seconds + 100
+    soon = await client.put(f"/guid/{SOON}", {"user": "soon", "expire": expire, "metadata": {"x": "x" * 2_000}})
+    await client.put(f"/guid/{LATER}", {"user": "later", "expire": expire + 1_000})
+    return soon.headers["ETag"], expire
+
+
+async def executed(client: Client) -> None:
+    """Wait until the marker that follows the reads is stored."""
+    async with asyncio.timeout(60):
+        while not (await client.get("/guid?user=marker")).json["items"]:
+            await asyncio.sleep(0.01)
+
+
+async def answer_after_expiry(
+    client: Client, clock: FakeClock, operations: list[dict[str, Any]], headers: str = ""
+) -> Reply:
+    """Send lines, and the end of the body once they are executed and the record has expired."""
+    lines = [*operations, *[{"user": "marker"}] * (GROUP - len(operations) % GROUP)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)
+    writer.write(
+        f"POST {BATCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\n{headers}"
+        "Transfer-Encoding: chunked\r\n\r\n".encode()
+        + chunk(b"\n".join(json.dumps(line).encode() for line in lines) + b"\n")
+    )
+    await executed(client)
+    clock.advance(seconds=100)
+    writer.write(b"0\r\n\r\n")
+    try:
+        return await asyncio.wait_for(read_reply(reader, "POST"), 60)
+    finally:
+        await hang_up(writer)
+
+
+@pytest.mark.parametrize(
+    ("members", "headers"),
+    [({}, ""), ({}, "Prefer: return=minimal\r\n"), ({"if_none_match": "*"}, "")],
+    ids=["record", "minimal", "not modified"],
+)
+async def test_expired_record_is_replaced_in_the_results_of_lines(
+    serving: Serving, clock: FakeClock, members: dict[str, str], headers: str
+) -> None:
+    """By the result of a read at that time; others stay in their places."""
+    async with serving() as client:
+        _, expire = await store(client, clock)
+        get_soon, get_later = ({"op": "get", "guid": guid} | members for guid in (SOON, LATER))
+        put = {"guid": SOON, "metadata": {}}
+        reply = await answer_after_expiry(client, clock, [get_soon, get_later, put, get_soon], headers)
+        results = reply.lines
+        is_read = 304 if members else 200
+        assert [result["status"] for result in results] == [410, is_read, 200, 410] + [201] * (GROUP - 4)
+        single = (await client.get(f"/guid/{SOON}")).json
+        for index in (0, 3):
+            problem = results[index]["problem"]
+            assert (problem["code"], problem["expired_at"], problem["line"]) == ("expired", str(expire), index + 1)
+            assert problem["detail"] == single["detail"]
+        assert results[1]["guid"] == LATER
+        assert b"\x1f" not in reply.body
+
+
+@pytest.mark.parametrize("memory_bytes", [1 << 30, 1 << 10], ids=["in memory", "in a file"])
+async def test_expired_records_are_replaced_in_many_results(
+    serving: Serving, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, memory_bytes: int
+) -> None:
+    """More than are read from the spool at a time; the first hundred problems are complete."""
+    monkeypatch.setattr(line_batch, "MEMORY_BYTES", memory_bytes)
+    async with serving() as client:
+        await store(client, clock)
+        operations = [{"op": "get", "guid": (SOON, LATER)[number % 2]} for number in range(MANY)]
+        results = (await answer_after_expiry(client, clock, operations)).lines
+        assert [result["status"] for result in results] == [410, 200] * (MANY // 2) + [201] * GROUP
+        expired = results[0:MANY:2]
+        assert [result.get("problem", result)["line"] for result in expired] == list(range(1, MANY, 2))
+        assert sum("problem" in result for result in expired) == WHOLE_PROBLEMS
+        assert [result["record"]["user"] for result in results[1:MANY:2]] == ["later"] * (MANY // 2)
+
+
+async def test_records_that_are_still_live_are_sent_as_they_were_read(serving: Serving, clock: FakeClock) -> None:
+    async with serving() as client:
+        await store(client, clock)
+        operations = [{"op": "get", "guid": LATER}] * MANY
+        reply = await answer_after_expiry(client, clock, operations)
+        record = (await client.get(f"/guid/{LATER}")).json
+        assert [result["record"] for result in reply.lines[:MANY]] == [record] * MANY
+        assert b"\x1f" not in reply.body
+
+
+@pytest.mark.parametrize("headers", [{}, {"Prefer": "return=minimal"}], ids=str)
+async def test_expired_record_is_replaced_in_the_results_of_a_document(
+    serving: Serving, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    """It expires while later operations run; a replay repeats what was answered."""
+    perform, groups = BatchExecutor.perform, 0
+
+    async def slow(executor: BatchExecutor, *group: Any) -> Any:
+        nonlocal groups
+        groups += 1
+        if groups == 2:
+            clock.advance(seconds=100)
+        return await perform(executor, *group)
+
+    monkeypatch.setattr(BatchExecutor, "perform", slow)
+    async with serving() as client:
+        await store(client, clock)
+        reads = [{"op": "get", "guid": guid} for guid in (SOON, LATER)]
+        document = {"operations": [*reads, *[{"user": "marker"}] * GROUP]}
+        options = {"headers": headers | {"Idempotency-Key": "k"}}
+        first = await client.post(BATCH, document, **options)
+        results = first.json["results"]
+        assert [result["status"] for result in results] == [410, 200] + [201] * GROUP
+        assert results[0]["problem"]["code"] == "expired"
+        clock.advance(seconds=2_000)
+        assert (await client.post(BATCH, document, **options)).body == first.body
