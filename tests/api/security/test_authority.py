@@ -308,6 +308,32 @@ async def test_line_batch_that_waits_for_a_slot_ends_with_its_key(
         assert await made(other, "after") == 0
 
 
+@pytest.mark.parametrize("number", [0, GROUP, GROUP + 5])
+async def test_line_batch_that_waits_for_lines_ends_with_its_key(
+    serving: Serving, sqlite_url: str, clock: FakeClock, number: int
+) -> None:
+    """Within five seconds, whether its client sends nothing more, or no whole group."""
+    async with serving(access="keys", login_limit="") as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        other, held = await guarded.asker(), await guarded.give()
+        async with lines_of(client, held.headers) as (writer, reply):
+            writer.write(puts("before", number) if number else chunk(b"\n"))
+            async with asyncio.timeout(20):
+                while await made(other, "before") < number - number % GROUP:
+                    await asyncio.sleep(0.01)
+            await guarded.change(held, revoked=1)
+            begun = asyncio.get_running_loop().time()
+            answer = await reply()  # although the batch has not ended
+            assert asyncio.get_running_loop().time() - begun < 20, "5 s, on a busy machine"
+        if not number:
+            assert (answer.status, answer.json["code"]) == (401, "unauthorized")
+            return
+        *done, last = answer.lines
+        assert [result["status"] for result in done] == [201] * GROUP
+        assert (last["problem"]["code"], last["problem"]["line"]) == ("unauthorized", GROUP + 1)
+        assert await made(other, "before") == GROUP
+
+
 async def test_operation_after_a_slow_one_needs_its_key(
     serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

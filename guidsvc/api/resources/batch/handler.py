@@ -33,6 +33,7 @@ from guidsvc.errors import (
     GuidsvcError,
     InvalidRequest,
     OutcomeUnknown,
+    Unauthorized,
 )
 from guidsvc.http import constants
 from guidsvc.http.errors import UnsupportedMediaType
@@ -66,7 +67,7 @@ class BatchHandler(Handler):
         self._line_batch: LineBatch | None = None
         self._timers = LineBatchTimers()
         self._discarded_bytes = 0
-        self._is_feeding = self._is_overdue = False
+        self._is_feeding = self._must_end = False
         self._early_response: asyncio.Task[None] | None = None
 
     async def prepare(self) -> None:
@@ -94,6 +95,8 @@ class BatchHandler(Handler):
                 )
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # both servers have it
                 self._timers.start_deadline(self.context.batch_seconds, self._on_deadline)
+                if self.session is not None:
+                    self._timers.start_watch(self.confirm, self._on_unauthorized)
                 self._start_idle_timer()
         except (InvalidRequest, UnsupportedMediaType) as error:
             if "Expect" in self.request.headers:
@@ -216,7 +219,7 @@ class BatchHandler(Handler):
 
     async def _execute_document(self) -> None:
         await self.confirm()
-        values = await self._read_document()
+        values = operations_of(await self._decode(require_text(self.received())))
         batch = DocumentBatch(values, self._executor, self._group_slot, self._preference_headers)
         await self.send_idempotent(
             batch.perform,
@@ -229,9 +232,6 @@ class BatchHandler(Handler):
         """Whether the batch may change something. A batch that only reads is repeatable without a receipt."""
         may = self.caller.may(WRITE) or self.caller.may(DELETE)
         return may and not self._is_dry_run and any(map(is_change, values))
-
-    async def _read_document(self) -> list[Any]:
-        return operations_of(await self._decode(require_text(self.received())))
 
     async def _decode(self, text: bytes) -> Any:
         if len(text) > _CHUNK:  # in a thread, which releases the GIL between operations
@@ -253,7 +253,7 @@ class BatchHandler(Handler):
             await self._feed(lines, chunk)
         else:
             self._discarded_bytes += len(chunk)
-        if self._is_overdue or self._discarded_bytes > DISCARD_BYTES:
+        if self._must_end or self._discarded_bytes > DISCARD_BYTES:
             await self._respond_early(lines)
         elif not lines.is_abandoned:
             self._start_idle_timer()
@@ -279,9 +279,18 @@ class BatchHandler(Handler):
 
     def _on_deadline(self) -> None:
         """End a batch of lines at its time limit."""
-        self._is_overdue = True
+        self._end_early(DeadlineExceeded("the batch exceeded its time limit"))
+
+    def _on_unauthorized(self, error: Unauthorized) -> None:
+        """End a batch of lines whose caller has lost its authority."""
+        if self._line_batch is not None and not self._line_batch.has_begun:  # reject the whole request
+            self._error = self._error or detached(error)
+        self._end_early(error)
+
+    def _end_early(self, error: GuidsvcError) -> None:
+        self._must_end = True
         if self._line_batch is not None and not self._finished:
-            self._line_batch.stop(DeadlineExceeded("the batch exceeded its time limit"))
+            self._line_batch.stop(error)
             if not self._is_feeding:
                 self._timers.cancel_idle()
                 self._early_response = asyncio.ensure_future(self._respond_early(self._line_batch))

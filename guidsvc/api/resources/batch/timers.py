@@ -1,10 +1,14 @@
-"""The timers of a batch of lines: one for pauses of the client, one for the whole batch."""
+"""The timers of a batch of lines: for pauses of the client, the whole batch, and the authority of the caller."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+
+from guidsvc.errors import GuidsvcError, Unauthorized
 
 PAUSE_SECONDS = 30.0
 """A connection is closed if the client sends nothing for this time in the middle of its lines, in seconds."""
+AUTHORITY_SECONDS = 0.5
+"""Time between two checks whether the caller still has its authority, in seconds."""
 
 
 class LineBatchTimers:
@@ -13,6 +17,7 @@ class LineBatchTimers:
     def __init__(self) -> None:
         self._idle: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     def start_idle(self, on_idle: Callable[[], object]) -> None:
         """Call `on_idle` after PAUSE_SECONDS, unless cancelled first."""
@@ -27,7 +32,24 @@ class LineBatchTimers:
         """Call `on_deadline` after this time, unless cancelled first."""
         self._deadline = asyncio.get_running_loop().call_later(seconds, on_deadline)
 
+    def start_watch(self, confirm: Callable[[], Awaitable[None]], on_end: Callable[[Unauthorized], object]) -> None:
+        """Call `confirm` at intervals, until it raises Unauthorized; then call `on_end` with the error."""
+        self._watch = asyncio.create_task(_watch(confirm, on_end))
+
     def cancel_deadline(self) -> None:
-        """Cancel the timer of the whole batch."""
-        if self._deadline is not None:
-            self._deadline.cancel()
+        """Cancel the timers of the whole batch: its time limit and its watch."""
+        for timer in (self._deadline, self._watch):
+            if timer is not None:
+                timer.cancel()
+
+
+async def _watch(confirm: Callable[[], Awaitable[None]], on_end: Callable[[Unauthorized], object]) -> None:
+    while True:
+        await asyncio.sleep(AUTHORITY_SECONDS)
+        try:
+            await confirm()
+        except Unauthorized as error:
+            on_end(error)
+            return
+        except GuidsvcError:
+            continue  # the store does not answer: the next group of lines reports it
