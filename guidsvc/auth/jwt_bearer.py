@@ -202,7 +202,13 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
 
 
 def _name(claims: Mapping[str, Any], owner_claim: str, owner: str) -> str:
-    """Return the caller name for logs and limits: the same for all tokens of a subject, hence not the `jti`."""
+    """Return the caller name for logs and limits: the same for all tokens of a subject, hence not the `jti`.
+
+    Without a subject, it depends on the owner, after a byte that no subject contains: the names of both kinds differ.
+    """
     subject = claims.get("sub")
-    identifier = subject if subject and isinstance(subject, str) else f"{owner_claim}={owner}"
-    return f"jwt:{sha256(identifier.encode(errors='surrogatepass')).hexdigest()[:_NAME_CHARACTERS]}"
+    if subject and isinstance(subject, str):
+        identifier = subject.encode(errors="surrogatepass")
+    else:
+        identifier = b"\xff" + f"{owner_claim}={owner}".encode()
+    return f"jwt:{sha256(identifier).hexdigest()[:_NAME_CHARACTERS]}"
