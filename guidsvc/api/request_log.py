@@ -8,6 +8,8 @@ from guidsvc.api.base.fallback import ServerWideOptions
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.execution.pipeline import LOGGED_PATH, OTHER, RequestPipeline
 from guidsvc.api.routing import Route
+from guidsvc.http.constants import METHODS
+from guidsvc.monitoring.access_log import loggable_method
 
 
 def log_function(pipeline: RequestPipeline, routes: list[Route]) -> Callable[[RequestHandler], None]:
@@ -22,9 +24,10 @@ def log_function(pipeline: RequestPipeline, routes: list[Route]) -> Callable[[Re
         if isinstance(handler, Handler) and handler.is_cut_off:
             return  # no response was sent
         request, seconds = handler.request, max(0.0, handler.request.request_time())
+        method = str(request.method)
         pipeline.record_completion(
             paths.get(type(handler), OTHER),
-            str(request.method),
+            method if method in METHODS else loggable_method(method),
             request.path[:LOGGED_PATH],
             int(handler.get_status()),
             seconds,

@@ -30,6 +30,8 @@ MEMBER_CHARACTERS = 300
 _SECRETS = re.compile(r"(gs_[0-9A-Za-z]{12}_)\w+|(eyJ)[\w-]{8,}[\w.-]*")
 """Secrets that a path may contain by mistake: an API key, whose id may be logged, or a JWT."""
 
+MAX_METHOD_CHARACTERS = 32
+"""Maximum length of a method in a line, as in guidsvc's own server. Tornado accepts methods of any length."""
 _ENCODED_PERCENT = re.compile("%(?:25)+")
 """A percent sign, encoded one or more times."""
 _SAFE = "/:@!$&'()*+,;=~"
@@ -136,6 +138,11 @@ def without_secrets(path: str) -> str:
     if "gs_" not in path and "eyJ" not in path:
         return path
     return _redacted(path)
+
+
+def loggable_method(method: str) -> str:
+    """Return a method as it may be logged. An unknown one may be the rest of a body, with a key and of any length."""
+    return without_secrets(method)[:MAX_METHOD_CHARACTERS]
 
 
 def _redacted(text: str) -> str:
