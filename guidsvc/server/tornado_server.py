@@ -20,6 +20,7 @@ from tornado.httputil import (
 from tornado.iostream import IOStream, SSLIOStream
 from tornado.web import Application
 
+from guidsvc.http.headers.connection import has_close
 from guidsvc.http.headers.recognized import MAX_HEADERS
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
@@ -138,23 +139,24 @@ class _Client:
 
 
 class _BoundedHeads(HTTPServerConnectionDelegate):
-    """An application that is shielded from requests with too many headers."""
+    """An application for which heads are checked first, as Tornado does not check them."""
 
     def __init__(self, app: Application) -> None:
         self._app = app
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        return _BoundedHead(self._app.start_request(server_conn, request_conn))
+        return _BoundedHead(self._app.start_request(server_conn, request_conn), request_conn)
 
     def on_close(self, server_conn: object) -> None:
         self._app.on_close(server_conn)
 
 
 class _BoundedHead(HTTPMessageDelegate):
-    """A request that is rejected if it has too many headers."""
+    """A request that is rejected if it has too many headers, and that ends its connection if it says so in a list."""
 
-    def __init__(self, delegate: HTTPMessageDelegate) -> None:
+    def __init__(self, delegate: HTTPMessageDelegate, connection: HTTPConnection) -> None:
         self._delegate = delegate
+        self._connection: Any = connection  # an HTTP1Connection
         self.data_received = delegate.data_received  # type: ignore[method-assign]  # saves a call for each part
         self.finish = delegate.finish  # type: ignore[method-assign]
         self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
@@ -164,6 +166,8 @@ class _BoundedHead(HTTPMessageDelegate):
     ) -> Awaitable[None] | None:
         if sum(1 for _ in headers.get_all()) > MAX_HEADERS:
             raise HTTPInputError(f"more than {MAX_HEADERS} headers")
+        if has_close(headers.get("Connection", "")):
+            self._connection._disconnect_on_finish = True  # noqa: SLF001  # Tornado compares the whole value with `close`
         return self._delegate.headers_received(start_line, headers)
 
 

@@ -174,6 +174,18 @@ CASES = [
     # Connections
     alike("close", LIVE + b"Connection: close\r\n\r\n", ends(200)),
     alike("what comes after close", LIVE + b"Connection: close\r\n\r\n" + LIVE + b"\r\n", ends(200)),
+    *(alike(f"close in a list: {options}", LIVE + b"".join(b"Connection: %b\r\n" % option for option in options) + b"\r\n", ends(200))
+      for options in ([b"close, x"], [b"x,close"], [b"x ,\tClose , y"], [b"keep-alive, close"], [b"close, keep-alive"],
+                      [b"keep-alive", b"close"], [b"close", b"keep-alive"], [b"x", b"close"], [b"close", b"x"], [b", close ,"])),
+    *(alike(f"close in a list, for a GUID: {options}", b"GET %b HTTP/1.1\r\nHost: a\r\n" % PATH
+            + b"".join(b"Connection: %b\r\n" % option for option in options) + b"\r\n", ends(404))
+      for options in ([b"close, x"], [b"keep-alive, close"], [b"keep-alive", b"close"], [b"close", b"keep-alive"])),
+    *(alike(f"no close in a list: {options}", LIVE + b"Connection: %b\r\n\r\n" % options, goes_on(200))
+      for options in (b"x, y", b"keep-alive, x", b"closed, x", b"x-close", b",")),
+    *(alike(f"close in a list under HTTP/1.0: {options}", b"GET %b HTTP/1.0\r\n" % path
+            + b"".join(b"Connection: %b\r\n" % option for option in options) + b"\r\n", ends(status))
+      for options in ([b"keep-alive, close"], [b"close, keep-alive"], [b"keep-alive", b"close"], [b"close", b"keep-alive"])
+      for path, status in ((b"/livez", 200), (PATH, 404))),
     alike("HTTP/1.0, kept alive", b"GET /livez HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", goes_on(200)),
     alike("another protocol is offered", LIVE + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n", goes_on(200)),
     alike("another protocol, and a body", PUT + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 13\r\n\r\n" + BODY,

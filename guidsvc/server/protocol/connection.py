@@ -9,6 +9,7 @@ from httptools import HttpRequestParser
 from tornado.httputil import HTTPInputError
 from tornado.iostream import StreamClosedError
 
+from guidsvc.http.headers.connection import has_close
 from guidsvc.runtime.admission import Admission
 from guidsvc.server.protocol.base_connection import BaseConnection
 from guidsvc.server.protocol.cycle import RequestCycle
@@ -124,6 +125,8 @@ class Connection(BaseConnection):
             direct_request = result
         version = "HTTP/1.0" if parser.get_http_version() == "1.0" else "HTTP/1.1"
         last = not parser.should_keep_alive() or method == b"CONNECT"
+        if version == "HTTP/1.0" and not last:  # llhttp ignores `close` here if there is `keep-alive`, too
+            last = any(has_close(value.decode("latin-1")) for name, value in headers if name.lower() == b"connection")
         message = RawRequest(method, target, version, headers, last=last)
         message.validate()
         message.timeout_seconds = state.limits.body_seconds
