@@ -180,7 +180,7 @@ CASES = [
     *(alike(f"close in a list, for a GUID: {options}", b"GET %b HTTP/1.1\r\nHost: a\r\n" % PATH
             + b"".join(b"Connection: %b\r\n" % option for option in options) + b"\r\n", ends(404))
       for options in ([b"close, x"], [b"keep-alive, close"], [b"keep-alive", b"close"], [b"close", b"keep-alive"])),
-    *(alike(f"no close in a list: {options}", LIVE + b"Connection: %b\r\n\r\n" % options, goes_on(200))
+    *(alike(f"no close in a list: {options!r}", LIVE + b"Connection: %b\r\n\r\n" % options, goes_on(200))
       for options in (b"x, y", b"keep-alive, x", b"closed, x", b"x-close", b",")),
     *(alike(f"close in a list under HTTP/1.0: {options}", b"GET %b HTTP/1.0\r\n" % path
             + b"".join(b"Connection: %b\r\n" % option for option in options) + b"\r\n", ends(status))

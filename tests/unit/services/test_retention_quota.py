@@ -88,7 +88,7 @@ async def test_deletion_makes_room_at_once(
             assert (await client.ask("POST", "/guid", json={"user": "a", "expire": 0})).status == 201
 
 
-async def test_time_without_a_count_is_bounded_and_a_deletion_ends_it(
+async def test_time_without_a_count_ends_with_a_deletion(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A count that a deletion overtakes decides about its own request alone."""
