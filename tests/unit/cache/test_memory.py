@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from guidsvc.cache import memory
 from guidsvc.cache.memory import MemoryCache
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
@@ -216,6 +217,51 @@ async def test_write_of_unknown_outcome_sends_reads_to_the_store(
 
     gated.records.clear()  # the write lands after all
     assert await cache.get(GUID) is None
+
+
+async def test_more_unknown_outcomes_than_remembered_stop_caching(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the last of them can no longer take effect; no key of them is remembered beyond the bound."""
+    monkeypatch.setattr(memory, "MAX_QUARANTINED", 2)
+    monkeypatch.setattr(memory, "QUARANTINE_SECONDS", 0.2)
+    gated.records[GUID] = at()
+    others = [at(guid=f"{number:032X}") for number in range(3)]
+    await cache.get(GUID)
+    gated.fault = OutcomeUnknown("no answer")
+    for other in others:
+        with pytest.raises(OutcomeUnknown):
+            await cache.swap(None, other)
+    gated.fault = None
+    assert len(cache._marked) == len(cache._quarantine) == 2
+
+    reads = gated.gets
+    await asyncio.gather(*(cache.get(GUID) for _ in range(3)))
+    assert gated.gets == reads + 3, "neither cached nor shared"
+
+    async with asyncio.timeout(30):
+        while cache._marked or cache._resumption is not None:
+            await asyncio.sleep(0.01)
+    reads = gated.gets
+    assert [await cache.get(GUID) for _ in range(3)] == [gated.records[GUID]] * 3
+    assert gated.gets == reads + 1
+
+
+async def test_quarantines_end_one_after_the_other(
+    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "QUARANTINE_SECONDS", 0.2)
+    gated.fault = OutcomeUnknown("no answer")
+    for number in range(3):
+        with pytest.raises(OutcomeUnknown):
+            await cache.swap(None, at(guid=f"{number:032X}"))
+        await asyncio.sleep(0.05)
+    assert cache._marked
+
+    async with asyncio.timeout(30):
+        while cache._marked:
+            await asyncio.sleep(0.01)
+    assert not cache._quarantine
 
 
 class NearStore(GatedStore):
