@@ -6,6 +6,7 @@ left out if one of these is already known to be invalid.
 
 from collections.abc import Callable, Iterator, Sequence
 from errno import EISDIR, ENOENT
+from functools import partial
 from os import strerror
 from pathlib import Path
 from typing import NamedTuple
@@ -113,6 +114,13 @@ def _validate_issuer(settings: Settings) -> None:
         JwtTrustPolicy(settings.jwt_issuer, settings.jwt_audience).validate()
 
 
+def _validate_limit(name: str, settings: Settings) -> None:
+    """Raise StartError for an invalid limit. The default is valid; the library that parses it takes long to import."""
+    value = getattr(settings, name)
+    if value != Settings.model_fields[name].default:
+        limit_of(name, value)
+
+
 def _validate_workers(settings: Settings) -> None:
     if settings.workers > 1 and is_private(settings.cache_url):
         raise StartError(
@@ -148,8 +156,8 @@ _CHECKS = (
     _Check(("store_url",), lambda settings: validate_store_url(settings.store_url)),
     _Check(("cache_url",), lambda settings: validate_cache_url(settings.cache_url)),
     _Check(("workers", "cache_url"), _validate_workers),
-    _Check(("rate_limit",), lambda settings: limit_of("rate_limit", settings.rate_limit)),
-    _Check(("login_limit",), lambda settings: limit_of("login_limit", settings.login_limit)),
+    _Check(("rate_limit",), partial(_validate_limit, "rate_limit")),
+    _Check(("login_limit",), partial(_validate_limit, "login_limit")),
     _Check(("host", "unix_socket", "access"), is_controlled),
     _Check(("host", "unix_socket", "access", *ACCESS_SETTINGS), refuse_unguarded),
     _Check(("jwt_jwks",), _validate_jwks),
