@@ -32,6 +32,16 @@ async def running_in_background(work: Callable[[], Coroutine[object, object, Non
             await task
 
 
+def spawn_restarting(work: Callable[[], Coroutine[object, object, None]]) -> "asyncio.Task[None]":
+    """Start work that restarts after every exception, which is logged. The caller must cancel the task.
+
+    The cancel scope of the current request does not apply; its trace does.
+    """
+    context = copy_context()
+    context.run(cancel_scope.CURRENT.set, None)
+    return asyncio.create_task(_run_restarting(work), context=context)
+
+
 async def _run_restarting(work: Callable[[], Coroutine[object, object, None]]) -> None:
     """Run the work until it returns, and restart it after every exception."""
     while True:

@@ -9,7 +9,9 @@ import pytest
 
 import guidsvc
 from guidsvc.runtime import background as module
-from guidsvc.runtime.background import running_in_background
+from guidsvc.runtime import cancel_scope
+from guidsvc.runtime.background import running_in_background, spawn_restarting
+from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.server.protocol.read_throttle import ReadThrottle
 from tests.conftest import ExpectedLogs
 
@@ -51,6 +53,26 @@ async def test_background_task_continues_after_a_logged_fault(
     lines = [each.getMessage() for each in caplog.records if FAULT in each.getMessage()]
     assert len(lines) == 2
     assert all("Works.keep" in line and "exc_info" in line for line in lines)
+
+
+async def test_restarting_task_outlives_the_scope_of_its_request(expected_logs: ExpectedLogs) -> None:
+    """A part of the request may exceed its time, which must not end what watches over all of it."""
+    expected_logs.add(FAULT)
+    works, scope = Works(KeyError("x")), CancelScope()
+
+    async def keep() -> None:
+        cancel_scope.checkpoint()
+        await works.keep()
+
+    token = cancel_scope.CURRENT.set(scope)
+    scope.cancel(is_disconnected=False)
+    task = spawn_restarting(keep)
+    cancel_scope.CURRENT.reset(token)
+    async with asyncio.timeout(30):
+        await works.lasts.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert works.ended
 
 
 async def test_fault_is_logged_at_once_and_does_not_affect_the_block(

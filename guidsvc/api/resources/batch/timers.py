@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from guidsvc.errors import GuidsvcError, Unauthorized
+from guidsvc.runtime.background import spawn_restarting
 
 PAUSE_SECONDS = 30.0
 """A connection is closed if the client sends nothing for this time in the middle of its lines, in seconds."""
@@ -34,7 +36,7 @@ class LineBatchTimers:
 
     def start_watch(self, confirm: Callable[[], Awaitable[None]], on_end: Callable[[Unauthorized], object]) -> None:
         """Call `confirm` at intervals, until it raises Unauthorized; then call `on_end` with the error."""
-        self._watch = asyncio.create_task(_watch(confirm, on_end))
+        self._watch = spawn_restarting(partial(_watch, confirm, on_end))
 
     def cancel_deadline(self) -> None:
         """Cancel the timers of the whole batch: its time limit and its watch."""
