@@ -43,7 +43,7 @@ async def filled(serving: Serving, **settings: object) -> AsyncIterator[Client]:
 async def test_stream_is_reset_when_the_store_fails(
     serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs, headers: bytes
 ) -> None:
-    expected_logs.add("request failed")
+    expected_logs.add("request failed", "store unavailable")
     async with filled(serving) as client, streaming(client, headers) as reader:
         drop_records(sqlite_url)
         assert await is_reset(reader)
@@ -52,7 +52,7 @@ async def test_stream_is_reset_when_the_store_fails(
 async def test_broken_tls_stream_is_reset(
     serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs, certificate: Certificate
 ) -> None:
-    expected_logs.add("request failed")
+    expected_logs.add("request failed", "store unavailable")
     async with AsyncExitStack() as stack:
         async with filled(serving):
             pass

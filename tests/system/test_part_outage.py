@@ -37,7 +37,11 @@ def workers_that_said(running: Service, event: str) -> Counter[int]:
 def test_each_worker_logs_an_outage_of_the_store_once(tmp_path: Path, own_mongo: Server, redis_url: str) -> None:
     options = ["--store-url", f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", "--cache-url", redis_url]
     with service(tmp_path, *options, "--workers", str(WORKERS), "--log-format", "json") as running:
-        wait_until(lambda: " at http" in running.log.read_text(), "the banner, once all workers are ready", running.log)
+        wait_until(
+            lambda: '"event": "serving"' in running.log.read_text(),
+            "the banner, once all workers are ready",
+            running.log,
+        )
         assert ask(running, "/readyz")[1]["store"] == "up"
         own_mongo.pause()
         wait_until(

@@ -169,7 +169,7 @@ QUERIES = [
     get("/guid?color=red", f"`color` is not a known query parameter; remove it. {PARAMETERS}"),
     get(f"{AT}?full=true", "`full` is not a known query parameter; remove it. The known parameter is `view`."),
     get("/guid?gs_0123456789abcdef=1", f"A query parameter is not a known query parameter; remove it. {PARAMETERS}"),
-    get("/guid?" + "&".join(f"p{number}=1" for number in range(65)), "The query has 65 parameters; send at most 64."),
+    get("/guid?" + "&".join(f"p{number}=1" for number in range(33)), "The query has 33 parameters; send at most 32."),
     Mistake("DELETE", f"{AT}?force=1", None, {}, 400, "invalid-request", "`force` is not a known query parameter; remove it. This request has no query parameters."),
 ]  # fmt: skip
 PLACES = [
