@@ -1,5 +1,7 @@
 """The Tornado application and its route table."""
 
+from collections.abc import Callable
+
 from guidsvc.api.base.fallback import UnknownPath
 from guidsvc.api.docs.openapi_handlers import DocsHandler, Document, OpenApiHandler
 from guidsvc.api.docs.problem_page import ProblemHandler, ProblemsHandler
@@ -15,7 +17,7 @@ from guidsvc.api.resources.guid import GuidHandler
 from guidsvc.api.resources.guid_collection import GuidsHandler
 from guidsvc.api.resources.health import LiveHandler, ReadyHandler, RootHandler, VersionHandler
 from guidsvc.api.resources.keys import KeyHandler, KeysHandler, OwnKeyHandler, RotationHandler
-from guidsvc.api.resources.metrics import MetricsHandler
+from guidsvc.api.resources.metrics import METRICS, MetricsHandler
 from guidsvc.api.routing import Route, RoutedApplication
 
 
@@ -23,16 +25,27 @@ def make_app(pipeline: RequestPipeline) -> RoutedApplication:
     """Build the application, and connect the metrics to what they observe."""
     bound_parsing()
     _observe(pipeline.context)
-    routes = make_routes()
+    routes = make_routes(_public_paths(pipeline))
     return RoutedApplication(
         pipeline, routes, default_handler_class=UnknownPath, log_function=log_function(pipeline, routes)
     )
 
 
-def make_routes() -> list[Route]:
-    """Return the route table, in the order of the OpenAPI document."""
+def _public_paths(pipeline: RequestPipeline) -> Callable[[str], bool]:
+    """Return a predicate of the paths at which no operation requires a key, whatever scope it declares."""
+    if not pipeline.is_access_controlled:
+        return _is_any_path
+    return lambda path: path == METRICS and pipeline.context.has_public_metrics
+
+
+def _is_any_path(path: str) -> bool:  # noqa: ARG001  # a predicate of paths
+    return True
+
+
+def make_routes(is_public: Callable[[str], bool] = _is_any_path) -> list[Route]:
+    """Return the route table, in the order of the OpenAPI document, which shows a lock where `is_public` is false."""
     routes: list[Route] = []
-    document = Document(routes)  # rendered on first use, when the list is complete
+    document = Document(routes, is_public)  # rendered on first use, when the list is complete
     routes += [
         Route("/guid", GuidsHandler),
         Route("/guid:batch", BatchHandler, {"slots": BatchSlots()}),
@@ -43,7 +56,7 @@ def make_routes() -> list[Route]:
         Route("/keys/{id}/rotation", RotationHandler),
         Route("/livez", LiveHandler),
         Route("/readyz", ReadyHandler),
-        Route("/metrics", MetricsHandler),
+        Route(METRICS, MetricsHandler),
         Route("/version", VersionHandler),
         Route("/openapi.json", OpenApiHandler, {"document": document}),
         Route("/docs", DocsHandler),

@@ -1,15 +1,19 @@
 """Requests made up from `/openapi.json`, with all of Schemathesis' checks: `python -m tests.fuzz` makes many.
 
-Both ones that keep to the document and ones that do not are made, and sequences of them along its links.
+HEAD and OPTIONS, which the document leaves out, are made too; requests that keep to the document and ones that do not;
+and sequences of them along its links.
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.request import urlopen
 
+from tests.support.api_document import resolved, with_all_methods
 from tests.support.backing_servers import ROOT, Service, service
 
 SEED = 20261123
@@ -41,9 +45,18 @@ def _run(running: Service, folder: Path, cases: int, seed: int, *more: str) -> s
         "--config-file",
         str(ROOT / "tests" / "fuzz" / "schemathesis.toml"),
     ]
-    command += ["run", f"{running.url}/openapi.json", "--max-examples", str(cases), "--seed", str(seed), *more]
+    command += ["run", *whole_document(running, folder), "--max-examples", str(cases), "--seed", str(seed), *more]
     found = os.environ | {"PYTHONPATH": str(ROOT)}  # for its hooks
     return subprocess.run(command, cwd=folder, env=found, check=False, text=True, stdout=subprocess.PIPE)
+
+
+def whole_document(running: Service, folder: Path) -> tuple[str, ...]:
+    """Write the document of a service, with HEAD and OPTIONS; return the arguments by which Schemathesis reads it."""
+    with urlopen(f"{running.url}/openapi.json", timeout=60) as reply:
+        document = with_all_methods(resolved(json.load(reply)))
+    path = folder / "openapi.json"
+    path.write_text(json.dumps(document))
+    return str(path), "--url", running.url
 
 
 def _walks(said: str) -> int:

@@ -20,7 +20,7 @@ from guidsvc.domain.api_key import EXAMPLE_ID
 from guidsvc.domain.caller import SCOPES
 from guidsvc.domain.record import EXAMPLE_GUID
 from guidsvc.store import open_keys
-from tests.fuzz.__main__ import SEED
+from tests.fuzz.__main__ import SEED, whole_document
 from tests.support.backing_servers import ROOT, Service, service
 
 CANARY = "canary-5d0c"
@@ -78,7 +78,7 @@ def _run(running: Service, folder: Path, key: str, *more: str) -> subprocess.Com
         "--config-file",
         str(ROOT / "tests" / "fuzz" / "schemathesis.toml"),
     ]
-    command += ["run", f"{running.url}/openapi.json", "--include-path-regex", PATHS, *more]
+    command += ["run", *whole_document(running, folder), "--include-path-regex", PATHS, *more]
     command += ["--checks", CHECKS, *(["-H", f"Authorization: Bearer {key}"] if key else [])]
     told = {"FUZZ_CANARY": CANARY, "FUZZ_SEEN": str(folder / "seen"), "FUZZ_VICTIMS": " ".join(VICTIMS)}
     environment = os.environ | told | {"PYTHONPATH": str(ROOT)}

@@ -46,7 +46,7 @@ def _forget_default(schema: dict[str, Any]) -> None:
     schema.pop("default")
 
 
-class Record(BaseModel):
+class GuidRecord(BaseModel):
     """A registered GUID. `metadata` is present if the record has any, the members after it only with `view=full`."""
 
     model_config = _closed(_EXAMPLE, _EXAMPLE | {"metadata": {"colour": "blue"}} | _FULL)
@@ -68,7 +68,7 @@ class Page(BaseModel):
 
     model_config = _closed({"items": [_EXAMPLE], "next": None, "total": 1})
 
-    items: list[Record]
+    items: list[GuidRecord]
     next: Annotated[str | None, Field(description="The cursor of the next page; null on the last page.")]
     total: int = _perhaps("The number of matching records on all pages, with `Prefer: return=total-count`.")
 
@@ -167,7 +167,7 @@ class Ready(BaseModel):
     age_ms: Annotated[int, Field(ge=0, description=_AGE)]
 
 
-class Version(BaseModel):
+class ServiceVersion(BaseModel):
     """The name and version of the service."""
 
     model_config = _closed({"name": "guidsvc", "version": "0.1.0"})
@@ -176,7 +176,7 @@ class Version(BaseModel):
     version: str
 
 
-class Root(Version):
+class Root(ServiceVersion):
     """The name and version of the service, with links to its paths."""
 
     model_config = _closed({"name": "guidsvc", "version": "0.1.0", "links": {"guid": "/guid"}})
@@ -245,7 +245,7 @@ class Result(BaseModel):
     status: Annotated[int, Field(description="The status that a separate request would have had.")]
     guid: Annotated[str, Field(pattern=GUID_PATTERN)] = _perhaps("The GUID of the record.")
     etag: str = _perhaps("The version of the record, as an entity tag.")
-    record: Record = _perhaps(
+    record: GuidRecord = _perhaps(
         "The current record. Absent if it does not fit into the response, or if a key without the scope `read` "
         "updated it."
     )
@@ -255,7 +255,7 @@ class Result(BaseModel):
     )
 
 
-class Results(BaseModel):
+class BatchResults(BaseModel):
     """The results of the operations, in the same order."""
 
     model_config = _closed({"results": [{"status": 204, "guid": EXAMPLE_GUID}]})
@@ -281,7 +281,7 @@ class Batch(BaseModel):
 class Conflicting(Problem):
     """A problem with the current record, if there is one."""
 
-    record: Record = _perhaps("The current record, if the key has the scope `read`.")
+    record: GuidRecord = _perhaps("The current record, if the key has the scope `read`.")
 
 
 class Unready(Problem):

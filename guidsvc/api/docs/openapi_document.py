@@ -1,23 +1,26 @@
 """The OpenAPI 3.1 document, generated from the route table, the declarations of operations, and the models.
 
-Texts about a single operation are in its declaration and its docstring, not here. Importing this module takes longer
-than the rest of the service, so it is imported with the first request for the document.
+Texts about a single operation are in its declaration and its docstring, not here. What several operations have in
+common is in the components. HEAD and OPTIONS are served but left out: they follow from the other methods of a path.
+Importing this module takes longer than the rest of the service, so it is imported with the first request for the
+document.
 """
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import openapi_pydantic as oas
-from openapi_pydantic.util import PydanticSchema, construct_open_api_with_schema_class
-from pydantic import BaseModel, Field, create_model
+from openapi_pydantic.util import construct_open_api_with_schema_class
+from pydantic import BaseModel
 
 import guidsvc
-from guidsvc.api.contract import headers, problems, schemas
-from guidsvc.api.contract.headers import Header
+from guidsvc.api.contract import problems
 from guidsvc.api.contract.operation import OperationSpec, ResponseSpec, operation_of
+from guidsvc.api.docs import openapi_components as components
+from guidsvc.api.docs.openapi_components import SharedComponents
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS, ProblemDoc
 from guidsvc.api.routing import Route
 from guidsvc.domain.caller import KEY
@@ -28,42 +31,38 @@ from guidsvc.http.errors import HeadersTooLarge, MisdirectedRequest
 _ABOUT = """A registry of GUIDs that expire.
 
 Every body is JSON unless stated otherwise, and every response has an `X-Request-Id`. Every error is a problem
-(RFC 9457); its `type` is the path, or with `--public-url` the URL, of a page that explains it. A method that a path
-does not support returns 405 with `Allow`, an unknown method 501, and an unknown path 404."""
+(RFC 9457); its `type` is the path, or with `--public-url` the URL, of a page that explains it. A method that a path does not support returns 405 with
+`Allow`, an unknown method 501, and an unknown path 404.
+
+Every path also supports OPTIONS, which returns 204 with `Allow`. Every path that supports GET also supports HEAD, which
+returns the same response without the body."""
+UNDOCUMENTED = frozenset({"HEAD", "OPTIONS"})
+"""Methods that are served but not in the document: they would more than double the clients that are generated."""
 ANYWHERE = (MisdirectedRequest, HeadersTooLarge, Unavailable, Exception)
 """Errors that any request may return."""
 GUARDED = (Unauthorized, Forbidden, RateLimited)
 """Errors of operations that require a key, with access control."""
-_KEY = "key"
-_BEARER: dict[str, Any] = {
-    "type": "http",
-    "scheme": "bearer",
-    "description": "With access control: an API key (`gs_...`) or a JWT.",
-}
-_EVERYWHERE = (
-    *headers.always(headers.REQUEST_ID, headers.NOSNIFF, headers.NO_FRAMES),
-    headers.CACHE_CONTROL,
-    headers.STRICT,
-    headers.ALLOW_ORIGIN,
-    headers.SERVER_TIMING,
-)
+IsPublic = Callable[[str], bool]
+"""Tells whether every operation at a path is public, whatever scope it declares."""
 
 
-def build(routes: Iterable[Route]) -> oas.OpenAPI:
+def render(routes: Iterable[Route], is_public: IsPublic) -> bytes:
+    """Render the document of a route table as JSON."""
+    return build(routes, is_public).model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+def build(routes: Iterable[Route], is_public: IsPublic) -> oas.OpenAPI:
     """Build the document of a route table."""
+    describer = _OperationDescriber(is_public)
+    paths = {route.path: describer.path_item(route) for route in routes}
     document = oas.OpenAPI(
         openapi="3.1.1",
         info=oas.Info(title="guidsvc", version=guidsvc.__version__, description=_ABOUT),
         servers=[oas.Server(url="/")],
-        paths={route.path: _path(route) for route in routes},
-        components=oas.Components(securitySchemes={_KEY: oas.SecurityScheme(**_BEARER)}),
+        paths=paths,
+        components=describer.shared.build(has_keys=describer.has_keys),
     )
-    return construct_open_api_with_schema_class(document, list(_SHAPES.values()))
-
-
-def render(routes: Iterable[Route]) -> bytes:
-    """Render the document of a route table as JSON."""
-    return build(routes).model_dump_json(by_alias=True, exclude_unset=True).encode()
+    return construct_open_api_with_schema_class(document, list(components.SHAPES.values()))
 
 
 class Method(NamedTuple):
@@ -99,27 +98,51 @@ def methods_of(route: Route) -> Iterator[Method]:
         yield Method(name, route, operation_of(method), inspect.getdoc(method) or "")
 
 
-def _path(route: Route) -> oas.PathItem:
-    operations: dict[str, Any] = {method.name.lower(): _operation(method) for method in methods_of(route)}
-    return oas.PathItem(**operations)
+class _OperationDescriber:
+    """Describes operations, and collects what they share."""
 
+    def __init__(self, is_public: IsPublic) -> None:
+        self._is_public = is_public
+        self.shared = SharedComponents()
+        self.has_keys = False  # whether some operation requires a key
 
-def _operation(method: Method) -> oas.Operation:
-    spec = method.operation
-    responses: Any = {str(response.status): _response(method, response) for response in spec.responses}
-    responses |= {str(status): _problem(method, kinds) for status, kinds in method.problems.items()}
-    optional: dict[str, Any] = {} if spec.body is None else {"requestBody": _body(spec.body, spec)}
-    if spec.required_scope is not None:
-        optional["security"] = [{}, {_KEY: []}]
-    return oas.Operation(
-        tags=[method.route.handler.label],
-        operationId=method.id,
-        summary=spec.summary,
-        description=f"{method.description}{_scope_sentence(spec)}",
-        parameters=[*_in_path(method), *_in_query(spec.query), *map(_in_header, spec.request_headers)],
-        responses=responses,
-        **optional,
-    )
+    def path_item(self, route: Route) -> oas.PathItem:
+        """Describe the operations of a path."""
+        documented = (method for method in methods_of(route) if method.name not in UNDOCUMENTED)
+        operations: dict[str, Any] = {method.name.lower(): self._operation(method) for method in documented}
+        return oas.PathItem(**operations)
+
+    def _operation(self, method: Method) -> oas.Operation:
+        spec = method.operation
+        responses: Any = {str(response.status): self._response(response) for response in spec.responses}
+        responses |= {str(status): self.shared.problem(method.name, kinds) for status, kinds in method.problems.items()}
+        optional: dict[str, Any] = {} if spec.body is None else {"requestBody": _body(spec.body, spec)}
+        in_headers = map(self.shared.request_header, spec.request_headers)
+        return oas.Operation(
+            tags=[method.route.handler.label],
+            operationId=method.id,
+            summary=spec.summary,
+            description=f"{method.description}{_scope_sentence(spec)}",
+            parameters=[*_in_path(method), *_in_query(spec.query), *in_headers],
+            responses=responses,
+            **optional | self._security(method),
+        )
+
+    def _security(self, method: Method) -> dict[str, Any]:
+        """Return the member `security` of an operation that requires a key, else nothing."""
+        if method.operation.required_scope is None or self._is_public(method.route.path):
+            return {}
+        self.has_keys = True
+        return {"security": [{components.KEY: []}]}
+
+    def _response(self, response: ResponseSpec) -> oas.Response:
+        content = {} if response.body is None else {JSON: components.json_content(response.body)}
+        content |= components.text_content(response.other)
+        optional: dict[str, Any] = {"content": content} if content else {}
+        if response.leads_to:
+            optional["links"] = {name: _link(name) for name in response.leads_to}
+        headers = self.shared.headers(*response.headers)
+        return oas.Response(description=response.description, headers=headers, **optional)
 
 
 def _scope_sentence(spec: OperationSpec) -> str:
@@ -130,111 +153,23 @@ def _scope_sentence(spec: OperationSpec) -> str:
     return f"\n\nWith access control, this requires {key}."
 
 
-# Requests
-
-
 def _in_path(method: Method) -> Iterator[oas.Parameter]:
-    """Yield the path parameters. For OPTIONS they are unrestricted: the response depends on the path alone."""
+    """Yield the path parameters."""
     for name in method.route.parameters:
         schema = method.route.handler.in_path[name]
-        limits = {} if method.name != "OPTIONS" else {"pattern", "enum"}
-        remaining = {key: value for key, value in schema.items() if key not in limits}
-        yield _parameter("path", name, remaining, required=True, example=schema["examples"][0])
+        yield components.parameter("path", name, schema, required=True, example=schema["examples"][0])
 
 
 def _in_query(model: type[BaseModel] | None) -> Iterator[oas.Parameter]:
     for name, schema in (model.model_json_schema()["properties"] if model and model.model_fields else {}).items():
-        yield _parameter("query", name, schema)
-
-
-def _in_header(header: Header) -> oas.Parameter:
-    return _parameter("header", header.name, header.schema | {"description": header.description})
-
-
-def _parameter(location: str, name: str, schema: Mapping[str, Any], **optional: Any) -> oas.Parameter:
-    bare = {key: value for key, value in schema.items() if key not in {"title", "description", "examples"}}
-    members = {"in": location, "name": name, "description": schema["description"], "schema": bare}
-    return oas.Parameter(**members | optional)
+        yield components.parameter("query", name, schema)
 
 
 def _body(model: type[BaseModel], spec: OperationSpec) -> oas.RequestBody:
-    content = dict.fromkeys(spec.media_types, _content(model)) | _text_types(spec.other)
+    content = dict.fromkeys(spec.media_types, components.json_content(model))
+    content |= components.text_content(spec.other, format="binary")  # so that generated clients can stream it
     return oas.RequestBody(required=True, content=content)
-
-
-# Responses
-
-
-def _response(method: Method, response: ResponseSpec) -> oas.Response:
-    content = {} if response.body is None else {JSON: _content(response.body)}
-    content |= _text_types(response.other)
-    optional: dict[str, Any] = {"content": content} if content and method.name != "HEAD" else {}
-    if response.leads_to and optional:
-        optional["links"] = {name: _link(name) for name in response.leads_to}
-    return oas.Response(description=response.description, headers=_headers(*_EVERYWHERE, *response.headers), **optional)
 
 
 def _link(name: str) -> oas.Link:
     return oas.Link(operationId=name, parameters={"guid": "$response.body#/guid"})
-
-
-def _problem(method: Method, kinds: list[ProblemDoc]) -> oas.Response:
-    shapes = [_schema(_SHAPES[kind.problem.code]) for kind in kinds]
-    content = _media(
-        schema=shapes[0] if len(shapes) == 1 else {"oneOf": shapes},
-        examples={kind.problem.code: {"summary": kind.problem.title, "value": kind.example} for kind in kinds},
-    )
-    optional: dict[str, Any] = {} if method.name == "HEAD" else {"content": {problems.CONTENT_TYPE: content}}
-    description = " ".join(f"`{kind.problem.code}`: {kind.when}" for kind in kinds)
-    return oas.Response(
-        description=description, headers=_headers(*_EVERYWHERE, *_problem_headers(method, kinds)), **optional
-    )
-
-
-def _problem_headers(method: Method, kinds: list[ProblemDoc]) -> Iterator[Header]:
-    """Yield the headers that responses with these problems have."""
-    for name in {name for kind in kinds for name in problems.headers_of(kind.error)}:
-        yield headers.ACCEPT_PATCH if name == "Accept" and method.name == "PATCH" else headers.OF_PROBLEMS[name]
-
-
-def _headers(*specs: Header) -> dict[str, oas.Header | oas.Reference]:
-    return {header.name: _header(header) for header in specs}
-
-
-def _header(header: Header) -> oas.Header:
-    members: dict[str, Any] = {"description": header.description, "schema": header.schema, "example": header.example}
-    return oas.Header(**members | ({"required": True} if header.required else {}))
-
-
-def _content(model: type[BaseModel]) -> oas.MediaType:
-    extra: Any = model.model_config.get("json_schema_extra") or {}
-    return _media(schema=_schema(model), **({"example": extra["examples"][0]} if "examples" in extra else {}))
-
-
-def _text_types(texts: Mapping[str, str]) -> dict[str, oas.MediaType]:
-    """Return the media types that are not JSON, described as text."""
-    return {
-        media: _media(schema={"type": "string", "description": description}) for media, description in texts.items()
-    }
-
-
-def _media(**members: Any) -> oas.MediaType:
-    return oas.MediaType(**members)
-
-
-def _schema(model: type[BaseModel]) -> Any:
-    return PydanticSchema(schema_class=model)  # type: ignore[call-arg]  # its aliases confuse mypy
-
-
-def _shape(explanation: ProblemDoc) -> type[BaseModel]:
-    """Create the model of a problem type."""
-    code, status, title = explanation.problem
-    name = "".join(word.title() for word in code.split("-")) + "Problem"
-    shape = schemas.PROBLEMS.get(code, schemas.Problem)
-    fixed: Any = {"title": title, "status": status, "code": code}
-    members: Any = {"type": (Annotated[str, Field(pattern=f"^(https?://[^?#]+)?/problems/{code}$")], ...)}
-    members |= {member: (Literal[value], ...) for member, value in fixed.items()}
-    return create_model(name, __base__=shape, __doc__=explanation.when, **members)
-
-
-_SHAPES = {code: _shape(explanation) for code, explanation in EXPLANATIONS.items()}

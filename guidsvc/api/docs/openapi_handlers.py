@@ -1,7 +1,7 @@
 """The API documentation: `/openapi.json` for programs, `/docs` for people."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import ETAG, IF_NONE_MATCH_HERE, always
@@ -14,8 +14,9 @@ from guidsvc.http.constants import JSON
 class Document:
     """The OpenAPI document of a route table, generated once, at the first request."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    def __init__(self, routes: Sequence[Route], is_public: Callable[[str], bool]) -> None:
         self._routes = routes
+        self._is_public = is_public
         self._content: bytes | None = None
         self._lock = asyncio.Lock()
 
@@ -30,7 +31,7 @@ class Document:
     def _render(self) -> bytes:
         from guidsvc.api.docs import openapi_document as openapi
 
-        return openapi.render(self._routes)
+        return openapi.render(self._routes, self._is_public)
 
 
 class OpenApiHandler(StaticHandler):

@@ -23,6 +23,7 @@ from guidsvc.domain.commands import (
     optional_field,
     refuse_null,
 )
+from guidsvc.domain.commands.fields import forget_default
 from guidsvc.domain.record import EXAMPLE, Expire, User, validation_error
 
 
@@ -125,5 +126,7 @@ class Rotation(BaseModel):
 
     overlap: Annotated[int, Field(strict=True, ge=0, le=MAX_OVERLAP_SECONDS)] = Field(
         OVERLAP_SECONDS,
-        description="How long the previous secret stays valid, in seconds. Use 0 if the secret has leaked.",
+        description=f"How long the previous secret stays valid, in seconds: {OVERLAP_SECONDS} by default. Use 0 if the "
+        "secret has leaked.",
+        json_schema_extra=forget_default,
     )

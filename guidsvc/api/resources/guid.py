@@ -54,14 +54,14 @@ OF_KEYS = (IdempotencyMismatch, InProgress, ReceiptsFull)
 CREATED_NOW = ResponseSpec(
     201,
     "The record was created. `return=minimal` omits the body.",
-    schemas.Record,
+    schemas.GuidRecord,
     headers=(*always(LOCATION), *OF_WRITTEN),
     leads_to=LEADS_TO,
 )
 _UPDATED = ResponseSpec(
     200,
     "The updated record, if the key has the scope `read`.",
-    schemas.Record,
+    schemas.GuidRecord,
     headers=OF_WRITTEN,
     leads_to=LEADS_TO,
 )
@@ -119,7 +119,7 @@ class GuidHandler(RecordHandler):
     @operation(
         "getGuid",
         "Read a GUID",
-        ResponseSpec(200, "The record.", schemas.Record, headers=OF_READ),
+        ResponseSpec(200, "The record.", schemas.GuidRecord, headers=OF_READ),
         ResponseSpec(304, "The record has an entity tag of `If-None-Match`.", headers=OF_READ),
         query=RecordQuery,
         headers=CONDITIONS,

@@ -56,7 +56,7 @@ class VersionHandler(Handler):
 
     label = "about"
 
-    @operation("getVersion", "Read the version", ResponseSpec(200, "The name and version.", schemas.Version))
+    @operation("getVersion", "Read the version", ResponseSpec(200, "The name and version.", schemas.ServiceVersion))
     async def get(self) -> None:
         """Return the name and version of the service."""
         self.respond(200, {"name": "guidsvc", "version": guidsvc.__version__})

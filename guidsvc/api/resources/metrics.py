@@ -5,6 +5,7 @@ from guidsvc.api.contract.headers import VARY, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.domain.caller import MONITOR, Needs
 
+METRICS = "/metrics"
 PLAIN, OPEN = "text/plain", "application/openmetrics-text"
 
 

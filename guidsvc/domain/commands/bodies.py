@@ -144,7 +144,10 @@ class BatchOperation(PutCommand):
         }
     )
 
-    op: Literal["put", "get", "delete"] = Field("put", description="The kind of operation.")
+    # Without its default in the document, by which generators would take it for a required member.
+    op: Literal["put", "get", "delete"] = Field(
+        "put", description="The kind of operation; `put` if it is absent.", json_schema_extra=forget_default
+    )
     guid: Annotated[
         str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
     ] = optional_field("The GUID. For a put without one, the service generates it.")

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.backing_servers import service
+from tests.support.backing_servers import Service, service
 
+CONFIG = """
+post_hooks: []
+content_type_overrides:
+  application/x-ndjson: application/octet-stream
+"""
+"""Batches of lines are sent as bytes. The generated code is not laid out: that would need Ruff on PATH."""
 GENERATE = ["-m", "openapi_python_client", "generate", "--meta", "none", "--output-path", "registry"]
+GENERATE += ["--config", "client.yml", "--fail-on-warning"]
 USE = """
 import sys
 from registry import Client
@@ -31,13 +38,29 @@ with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
 """
 
 
+def python(folder: Path, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def generate(folder: Path, running: Service) -> None:
+    """Generate the client `registry`, without a warning."""
+    (folder / "client.yml").write_text(CONFIG)
+    python(folder, *GENERATE, "--url", f"{running.url}/openapi.json")
+
+
 @pytest.mark.slow
 def test_generated_client_creates_lists_patches_and_deletes(tmp_path: Path) -> None:
-    def python(*arguments: str) -> None:
-        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-
     with service(tmp_path) as running:
-        python(*GENERATE, "--url", f"{running.url}/openapi.json")
+        generate(tmp_path, running)
         (tmp_path / "use.py").write_text(USE)
-        python("use.py", running.url)
+        python(tmp_path, "use.py", running.url)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # mypy reads the libraries of the client, too
+@pytest.mark.parametrize("access", ["off", "keys"])
+def test_generated_client_is_typed_strictly(tmp_path: Path, access: str) -> None:
+    with service(tmp_path, "--access", access) as running:
+        generate(tmp_path, running)
+    python(tmp_path, "-m", "mypy", "--strict", "registry")

@@ -28,10 +28,14 @@ from guidsvc.domain.record import EXAMPLE_GUID, MAX_TIME
 from guidsvc.http.constants import NDJSON
 from tests.conftest import Serving
 from tests.support.api_context import request_pipeline
-from tests.support.api_document import DOCUMENT, ROUTES, check
+from tests.support.api_document import DOCUMENT, RENDERED, ROUTES, check, with_all_methods
 from tests.support.backing_servers import ROOT
 
 pytestmark = pytest.mark.both_servers
+
+MAX_BYTES = 150_000
+NOT_OF_AN_OPERATION = {"MethodNotAllowedProblem", "NotImplementedProblem", "HttpVersionNotSupportedProblem"}
+"""Problems that no operation returns: the method, or the version of HTTP, is none that it has."""
 
 
 def accepts(schema: dict[str, Any], value: object) -> bool:
@@ -65,7 +69,7 @@ async def test_document_is_served_as_rendered_once(serving: Serving) -> None:
     async with serving() as client:
         reply = await client.get("/openapi.json")
         assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
-        assert reply.json == DOCUMENT
+        assert reply.body == RENDERED
         known = {"If-None-Match": reply.headers["ETag"]}
         again = await client.get("/openapi.json", headers=known)
         assert (again.status, again.headers["ETag"]) == (304, reply.headers["ETag"])
@@ -75,7 +79,15 @@ async def test_document_is_served_as_rendered_once(serving: Serving) -> None:
 
 def test_document_is_valid_openapi() -> None:
     assert DOCUMENT["openapi"].startswith("3.1.")
-    openapi_spec_validator.validate(DOCUMENT)
+    for document in (json.loads(RENDERED), DOCUMENT, with_all_methods(DOCUMENT)):
+        openapi_spec_validator.validate(document)
+
+
+def test_document_is_small_and_every_component_is_used() -> None:
+    assert len(RENDERED) < MAX_BYTES
+    for kind, components in json.loads(RENDERED)["components"].items():
+        unused = {name for name in components if f'"#/components/{kind}/{name}"'.encode() not in RENDERED}
+        assert unused == (NOT_OF_AN_OPERATION if kind == "schemas" else set())
 
 
 def test_service_starts_without_the_openapi_library() -> None:
@@ -85,9 +97,68 @@ def test_service_starts_without_the_openapi_library() -> None:
 
 
 def test_document_describes_exactly_the_served_operations() -> None:
+    """But for HEAD and OPTIONS, which follow from the other methods of a path."""
     served = {(route.path, method) for route in ROUTES for method in route.handler.methods()}
+    described = {(path, method) for path, method, _ in operations()}
+    derived = {(path, method.upper()) for path, item in with_all_methods(DOCUMENT)["paths"].items() for method in item}
 
-    assert {(path, method) for path, method, _ in operations()} == served
+    assert described == {(path, method) for path, method in served if method not in {"HEAD", "OPTIONS"}}
+    assert derived == served
+
+
+async def test_head_is_answered_like_get_without_a_body(serving: Serving) -> None:
+    async with serving() as client:
+        for path, item in DOCUMENT["paths"].items():
+            if "get" in item:
+                names = {each["name"]: each["example"] for each in item["get"]["parameters"] if each["in"] == "path"}
+                get, head = await client.get(path.format(**names)), await client.ask("HEAD", path.format(**names))
+                assert (head.status, head.body) == (get.status, b""), path
+                assert head.headers["Content-Type"] == get.headers["Content-Type"], path
+
+
+@pytest.mark.parametrize("is_public", [True, False])
+def test_lock_is_shown_where_a_key_is_required(*, is_public: bool) -> None:
+    document = json.loads(openapi.render(ROUTES, lambda _: is_public))
+    locked = {
+        described["operationId"]
+        for item in document["paths"].values()
+        for described in item.values()
+        if described.get("security") == [{"key": []}]
+    }
+    guarded = {
+        method.id
+        for route in ROUTES
+        for method in openapi.methods_of(route)
+        if method.operation.required_scope and method.name not in {"HEAD", "OPTIONS"}
+    }
+
+    assert locked == (set() if is_public else guarded)
+    assert (b"security" in RENDERED) is False
+    assert ("securitySchemes" in document["components"]) is not is_public
+
+
+async def test_served_document_shows_locks_only_with_access(serving: Serving) -> None:
+    for access, locked in (("off", set()), ("keys", {"/metrics", "/guid"})):
+        async with serving(access=access) as client:
+            paths = (await client.get("/openapi.json")).json["paths"]
+            assert {path for path in ("/metrics", "/guid", "/docs") if "security" in paths[path]["get"]} == locked
+    async with serving(access="keys", public_metrics=True) as client:
+        paths = (await client.get("/openapi.json")).json["paths"]
+        assert "security" not in paths["/metrics"]["get"]
+        assert "security" in paths["/guid"]["get"]
+
+
+def test_no_schema_has_a_member_of_its_own_name() -> None:
+    """Generated clients name modules after schemas, and variables after members: the two would hide each other."""
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        module = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        assert module not in schema["properties"], name
+
+
+def test_no_member_of_a_body_has_a_default() -> None:
+    """To generators for TypeScript, a member with a default is required."""
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        assert not any("default" in member for member in schema["properties"].values()), name
 
 
 def test_application_routes_match_described_paths() -> None:
@@ -145,14 +216,6 @@ def test_body_examples_are_valid_for_their_models(model: type[BaseModel]) -> Non
         model.model_validate(body, context={"guid": EXAMPLE_GUID})
 
 
-def test_head_is_described_like_get_without_a_body() -> None:
-    for item in DOCUMENT["paths"].values():
-        if "head" in item:
-            assert item["head"]["parameters"] == item["get"]["parameters"]
-            assert item["head"]["responses"].keys() == item["get"]["responses"].keys()
-            assert not any("content" in answer for answer in item["head"]["responses"].values())
-
-
 class Batch(Handler):
     """A handler that is served nowhere."""
 
@@ -164,11 +227,11 @@ class Batch(Handler):
 
 
 def test_body_can_be_declared_as_json_and_as_lines() -> None:
-    made = json.loads(openapi.render([Route("/guid:batch", Batch)]))["paths"]["/guid:batch"]
+    made = json.loads(openapi.render([Route("/guid:batch", Batch)], lambda _: True))["paths"]["/guid:batch"]
 
     assert made["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Change")
     assert made["post"]["requestBody"]["content"]["application/x-ndjson"]["schema"]["type"] == "string"
-    assert made["options"]["operationId"] == "optionsBatch"
+    assert made.keys() == {"post"}
 
 
 # The schemas say the same as the models

@@ -134,7 +134,7 @@ class BatchHandler(Handler):
         ResponseSpec(
             200,
             "A result for each operation, in order.",
-            schemas.Results,
+            schemas.BatchResults,
             other={constants.NDJSON: "For operations sent as lines: one result per line, as JSON."},
             headers=(PREFERENCE_APPLIED, REPLAYED),
         ),
