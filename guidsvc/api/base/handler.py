@@ -17,6 +17,7 @@ from guidsvc.api.contract import problems
 from guidsvc.api.contract.headers import ACCEPT_PATCH, ALLOW, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.execution.responses import log_failure, set_default_headers
+from guidsvc.api.html.error_page import error_page
 from guidsvc.errors import ClientDisconnected
 from guidsvc.http import constants
 from guidsvc.http.constants import METHODS
@@ -152,7 +153,11 @@ class Handler(OutputHandler):
         self.set_header("Content-Type", problems.CONTENT_TYPE)
         for name, value in problems.headers_of(error).items():
             self.set_header(name, value)
-        self.finish(problems.render(error, self.request_id, base=self.context.public_url) + b"\n")
+        if self.prefers_page():
+            request = self.request
+            self.respond_page(error_page(error, self.request_id, request.path, request.full_url()))
+        else:
+            self.finish(problems.render(error, self.request_id, base=self.context.public_url) + b"\n")
 
     def log_exception(self, *failure: Any) -> None:
         """Log a failure, given by Tornado as its class, itself, and its traceback."""

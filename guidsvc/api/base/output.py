@@ -12,6 +12,8 @@ from tornado.iostream import StreamClosedError
 from guidsvc.api.base.input import InputHandler
 from guidsvc.api.contract.headers import REPLAYED
 from guidsvc.api.execution.response_codec import decode_response, encode_response
+from guidsvc.api.execution.responses import NO_STORE
+from guidsvc.api.html import page
 from guidsvc.api.parsing.idempotency_key import parse as parse_key
 from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.http.response import Response
@@ -35,6 +37,20 @@ class OutputHandler(InputHandler):
         if content is not None:
             self.write((to_json(content) if isinstance(content, dict) else content) + b"\n")
         self.finish()
+
+    def prefers_page(self, *other_types: str) -> bool:
+        """Whether the client wants a page: it asks for content, and prefers HTML to JSON and to these other types."""
+        headers = self.request.headers
+        return self.request.method in {"GET", "HEAD"} and page.prefers_html(headers.get("Accept"), *other_types)
+
+    def respond_page(self, content: bytes) -> None:
+        """Finish the request with a page that shows data. Nothing may store it, and it has no entity tag."""
+        for name, value in page.HEADERS.items():
+            self.set_header(name, value)
+        self.set_header("Cache-Control", NO_STORE)
+        if "Accept" not in self._headers.get("Vary", ""):
+            self.vary("Accept")
+        self.finish(content)
 
     def send(self, response: Response) -> None:
         """Finish the request with a response."""

@@ -113,6 +113,8 @@ REFERRER = Header("Referrer-Policy", "What browsers send as `Referer` when they 
 CACHE_CONTROL = Header("Cache-Control", "Who may cache the response, and for how long.", _TEXT, "private, no-cache")
 VARY = Header("Vary", "The request headers that the response depends on.", _TEXT, "Accept")
 CONTENT_SECURITY = Header("Content-Security-Policy", "What the page may load.", _TEXT, "default-src 'none'")
+OF_DATA_PAGES = (VARY, CONTENT_SECURITY, REFERRER)
+"""Headers that a response has if a browser gets it as a page."""
 CACHE_STATUS = Header(
     "Cache-Status",
     "The source of the record (RFC 9211), with `--cache-status`.",

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, create_model
 from guidsvc.api.contract import headers, problems, schemas
 from guidsvc.api.contract.headers import CLIENT_REQUEST_ID, Header
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS, ProblemDoc
+from guidsvc.api.html.page import HTML
 
 KEY = "key"
 _BEARER: dict[str, Any] = {"type": "http", "scheme": "bearer", "description": "An API key (`gs_...`) or a JWT."}
@@ -74,8 +75,9 @@ class SharedComponents:
             examples={kind.problem.code: {"summary": kind.problem.title, "value": kind.example} for kind in kinds},
         )
         description = " ".join(f"`{kind.problem.code}`: {kind.when}" for kind in kinds)
+        page = text_content({HTML: "The problem as a page, for browsers."})
         return oas.Response(
-            description=description, headers=self.headers(*specs), content={problems.CONTENT_TYPE: content}
+            description=description, headers=self.headers(*specs), content={problems.CONTENT_TYPE: content} | page
         )
 
 

@@ -31,8 +31,8 @@ from guidsvc.http.errors import HeadersTooLarge, MisdirectedRequest
 _ABOUT = """A registry of GUIDs that expire.
 
 Every body is JSON unless stated otherwise, and every response has an `X-Request-Id`. Every error is a problem
-(RFC 9457); its `type` is the path, or with `--public-url` the URL, of a page that explains it. A method that a path does not support returns 405 with
-`Allow`, an unknown method 501, and an unknown path 404.
+(RFC 9457); its `type` is the path, or with `--public-url` the URL, of a page that explains it. A method that a path
+does not support returns 405 with `Allow`, an unknown method 501, and an unknown path 404.
 
 Every path also supports OPTIONS, which returns 204 with `Allow`. Every path that supports GET also supports HEAD, which
 returns the same response without the body."""

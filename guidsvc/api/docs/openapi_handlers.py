@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import ETAG, IF_NONE_MATCH_HERE, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
-from guidsvc.api.docs.static_pages import HTML, NOT_MODIFIED, OF_PAGES, StaticHandler, read
+from guidsvc.api.docs.static_pages import NOT_MODIFIED, OF_PAGES, StaticHandler, read
+from guidsvc.api.html.page import HTML
 from guidsvc.api.routing import Route
 from guidsvc.http.constants import JSON
 
@@ -66,6 +67,6 @@ class DocsHandler(StaticHandler):
     )
     async def get(self) -> None:
         """Return a page that shows this document and can send requests. It loads nothing from other hosts."""
-        self.respond_page(read("docs.html"))
+        self.respond_static_page(read("docs.html"))
 
     head = get

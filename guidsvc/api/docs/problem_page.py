@@ -14,11 +14,11 @@ from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_HERE, REFERRER, VARY, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS, ProblemDoc
-from guidsvc.api.docs.static_pages import HTML, NOT_MODIFIED, StaticHandler, read
+from guidsvc.api.docs.static_pages import NOT_MODIFIED, StaticHandler, read
+from guidsvc.api.html.page import HTML, prefers_html
 from guidsvc.api.parsing.suggestions import nearest
 from guidsvc.http.constants import JSON
 from guidsvc.http.errors import NoSuchPath
-from guidsvc.http.headers.negotiation import preferred
 
 
 class NegotiatedHandler(StaticHandler):
@@ -27,8 +27,8 @@ class NegotiatedHandler(StaticHandler):
     def respond_negotiated(self, members: Mapping[str, object], render_page: Callable[[], bytes]) -> None:
         """Respond with the members as JSON, or with the page."""
         self.vary("Accept")
-        if preferred(self.request.headers.get("Accept"), (JSON, HTML)) == HTML:
-            self.respond_page(render_page())
+        if prefers_html(self.request.headers.get("Accept")):
+            self.respond_static_page(render_page())
         else:
             self.respond_static(to_json(members) + b"\n", JSON)
 

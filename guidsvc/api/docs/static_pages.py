@@ -7,9 +7,9 @@ from pathlib import Path
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_HERE, REFERRER, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.html.page import HTML
 from guidsvc.http.errors import NoSuchPath
 
-HTML = "text/html"
 _SCRIPT, _STYLE, _PLAIN = "text/javascript", "text/css", "text/plain"
 FILES = {
     "docs.js": _SCRIPT,
@@ -60,8 +60,8 @@ class StaticHandler(Handler):
         else:
             self.finish(content)
 
-    def respond_page(self, content: bytes) -> None:
-        """Respond with a page."""
+    def respond_static_page(self, content: bytes) -> None:
+        """Respond with a page that may run the scripts of the service."""
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("Referrer-Policy", "no-referrer")
         self.respond_static(content, HTML)

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 from httptools import HttpRequestParser
 
+from guidsvc.api.html.page import MAY_PREFER_HTML
 from guidsvc.api.parsing import body
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.request_id import new_request_id, request_id
 from guidsvc.server.protocol.request import RawHeaders
 
-DISQUALIFYING_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
-"""Headers that only a handler supports. Where CORS is enabled, so is Origin."""
+DISQUALIFYING_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"accept"})
+"""Headers that only a handler supports: Accept if it may prefer a page; where CORS is enabled, Origin too."""
 _HONOURED = {
     b"authorization": "Authorization",
     b"connection": "Connection",
@@ -43,7 +44,7 @@ def fast_path_headers(
             if canonical in headers:
                 return None
             headers[canonical] = value.decode("latin-1")
-        elif lower in disqualifying:
+        elif lower in disqualifying and (lower != b"accept" or MAY_PREFER_HTML.search(value)):
             return None
     if hosts != 1 or not parser.should_keep_alive():
         return None

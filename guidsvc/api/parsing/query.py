@@ -47,9 +47,14 @@ def bound_parsing() -> None:
 
 
 def link_to_next(request: HTTPServerRequest, cursor: str) -> str:
-    """Return the Link header of a list page: the URL of the next page, which begins at the cursor."""
+    """Return the Link header of a list page, with the URL of the next page."""
+    return f'<{url_of_next(request, cursor)}>; rel="next"'
+
+
+def url_of_next(request: HTTPServerRequest, cursor: str) -> str:
+    """Return the path and query of the next page of a list, which begins at the cursor."""
     parameters = {name: values[0] for name, values in request.query_arguments.items()}
-    return f'<{request.path}?{urlencode(parameters | {"cursor": cursor}, encoding="latin-1")}>; rel="next"'
+    return f"{request.path}?{urlencode(parameters | {'cursor': cursor}, encoding='latin-1')}"
 
 
 def _name(name: str) -> str:

@@ -1,5 +1,6 @@
 """The resource `/guid/{guid}`, and the base class that it shares with `/guid`."""
 
+from dataclasses import replace
 from http.client import CREATED
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from guidsvc.api.contract.headers import (
     IF_NONE_MATCH,
     LAST_MODIFIED,
     LOCATION,
+    OF_DATA_PAGES,
     PREFER_MINIMAL,
     PREFERENCE_APPLIED,
     always,
@@ -19,8 +21,10 @@ from guidsvc.api.contract.headers import (
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.execution import guid_actions
 from guidsvc.api.execution.guid_actions import ACTIONS, GuidRequest
+from guidsvc.api.html.page import HTML
+from guidsvc.api.html.record_pages import record_page
 from guidsvc.domain.commands import NoQuery, RecordQuery
-from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record
+from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record, parse_guid
 from guidsvc.errors import (
     Expired,
     IdempotencyMismatch,
@@ -119,7 +123,13 @@ class GuidHandler(RecordHandler):
     @operation(
         "getGuid",
         "Read a GUID",
-        ResponseSpec(200, "The record.", schemas.GuidRecord, headers=OF_READ),
+        ResponseSpec(
+            200,
+            "The record.",
+            schemas.GuidRecord,
+            other={HTML: "The record as a page, without an entity tag."},
+            headers=(ETAG, LAST_MODIFIED, CACHE_STATUS, *OF_DATA_PAGES),
+        ),
         ResponseSpec(304, "The record has an entity tag of `If-None-Match`.", headers=OF_READ),
         query=RecordQuery,
         headers=CONDITIONS,
@@ -129,6 +139,9 @@ class GuidHandler(RecordHandler):
     async def get(self, text: str) -> None:
         """Return the record of a live GUID. An expired GUID returns 410, whatever the preconditions."""
         self.read_view(RecordQuery)
+        if self.prefers_page():
+            await self._finish_page(text)
+            return
         response = self._cached_response(self.guid_request(text))
         if response is None:
             await self._finish_action(text)
@@ -136,6 +149,13 @@ class GuidHandler(RecordHandler):
             self.send(response)
 
     head = get
+
+    async def _finish_page(self, text: str) -> None:
+        """Finish the request with the page of a record. It has no entity tag, so If-None-Match cannot match."""
+        conditions = replace(self.read_conditions(), if_none_match=None)
+        async with self.confirmed_slot():
+            record, _ = await self.service.get(parse_guid(text), conditions)
+        self.respond_page(record_page((record, self.render_record(record)), self.request.path))
 
     def _cached_response(self, request: GuidRequest) -> Response | None:
         """Return the response to a read if the cache has it, and record its source; None if the store must be read."""

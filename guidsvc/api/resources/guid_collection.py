@@ -8,17 +8,21 @@ from pydantic_core import to_json
 
 from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import (
+    CONTENT_SECURITY,
     IDEMPOTENCY_KEY,
     LINK,
     PREFER_MINIMAL,
     PREFER_TOTAL,
     PREFERENCE_APPLIED,
+    REFERRER,
     REPLAYED,
     VARY,
     always,
 )
 from guidsvc.api.contract.operation import ResponseSpec, operation
-from guidsvc.api.parsing.query import link_to_next
+from guidsvc.api.html.page import HTML
+from guidsvc.api.html.record_pages import list_page
+from guidsvc.api.parsing.query import link_to_next, url_of_next
 from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_WRITES, RecordHandler
 from guidsvc.domain.caller import ADMIN, READ, WRITE
 from guidsvc.domain.commands import CreateCommand, ListQuery, RecordQuery
@@ -51,8 +55,11 @@ class GuidsHandler(RecordHandler):
             200,
             "A page of matching records, or a stream of all.",
             schemas.Page,
-            other={constants.NDJSON: "All matching records, one per line, as JSON."},
-            headers=(LINK, PREFERENCE_APPLIED, *always(VARY)),
+            other={
+                constants.NDJSON: "All matching records, one per line, as JSON.",
+                HTML: "A page of matching records, as a page.",
+            },
+            headers=(LINK, PREFERENCE_APPLIED, *always(VARY), CONTENT_SECURITY, REFERRER),
         ),
         query=ListQuery,
         headers=(PREFER_TOTAL,),
@@ -72,7 +79,12 @@ class GuidsHandler(RecordHandler):
         _check_cursor(query)
         self.set_header("Cache-Control", "private, no-cache")
         self.vary("Accept, Prefer")
-        if preferred(self.request.headers.get("Accept"), (constants.JSON, constants.NDJSON)) == constants.NDJSON:
+        if self.prefers_page(constants.NDJSON):
+            async with self.slot():
+                html = await self._html_page(query)
+                await self.confirm()
+            self.respond_page(html)
+        elif preferred(self.request.headers.get("Accept"), (constants.JSON, constants.NDJSON)) == constants.NDJSON:
             self._check_stream(query)
             self.set_header("Content-Type", constants.NDJSON)
             await self.stream(self._stream_lines(query))
@@ -110,6 +122,11 @@ class GuidsHandler(RecordHandler):
                 "application/json), or leave `sort` out and sort the lines"
             )
             raise InvalidRequest(InvalidField("", detail, parameter="sort"))
+
+    async def _html_page(self, query: ListQuery) -> bytes:
+        page = await self.service.find(query, self.queue_name)
+        url = None if page.next is None else url_of_next(self.request, render_cursor(page.next))
+        return list_page([(record, self.render_record(record)) for record in page.records], self.request.path, url)
 
     async def _page(self, query: ListQuery) -> bytes:
         has_total = self.preferences().get("return") == TOTAL

@@ -3,7 +3,10 @@
 import guidsvc
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import schemas
+from guidsvc.api.contract.headers import OF_DATA_PAGES
 from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.html.index_page import index_page
+from guidsvc.api.html.page import HTML
 from guidsvc.errors import NotReady
 from guidsvc.monitoring.health import DOWN, UP
 
@@ -69,9 +72,25 @@ class RootHandler(Handler):
 
     label = "about"
 
-    @operation("getRoot", "List the entry points", ResponseSpec(200, "The name, version and links.", schemas.Root))
+    @operation(
+        "getRoot",
+        "List the entry points",
+        ResponseSpec(
+            200,
+            "The name, version and links.",
+            schemas.Root,
+            other={HTML: "The same as a page, with a command to try."},
+            headers=OF_DATA_PAGES,
+        ),
+    )
     async def get(self) -> None:
         """Return the name and version of the service, and links to its paths."""
+        self.vary("Accept")
+        if self.prefers_page():
+            base_url = f"{self.request.protocol}://{self.request.host}"
+            has_access_control = self.pipeline.is_access_controlled
+            self.respond_page(index_page(LINKS, base_url, has_access_control=has_access_control))
+            return
         self.respond(200, {"name": "guidsvc", "version": guidsvc.__version__, "links": LINKS})
 
     head = get

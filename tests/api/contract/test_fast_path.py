@@ -73,7 +73,10 @@ _HEADERS = st.lists(
         ),
         st.sampled_from(["mine", "not sane", "é", "x" * 200]).map("X-Request-Id: {}".format),
         st.sampled_from(["keep-alive", "Keep-Alive", "x"]).map("Connection: {}".format),
-        st.sampled_from(["Accept: */*", "user-agent: x", "Content-Encoding: gzip", "Cookie: a=b", "HOST: b"]),
+        st.sampled_from(["*/*", "text/html", "Text/*, */*;q=0.8", "text/plain", "text/html;q=0"]).map(
+            "Accept: {}".format
+        ),
+        st.sampled_from(["user-agent: x", "Content-Encoding: gzip", "Cookie: a=b", "HOST: b"]),
         st.sampled_from(["10.0.0.1", "10.0.0.1, 127.0.0.1", "x, 10.0.0.1", "x"]).map("X-Forwarded-For: {}".format),
         st.sampled_from(["https", "http, HTTPS", "https, http", "x", ""]).map("X-Forwarded-Proto: {}".format),
     ),

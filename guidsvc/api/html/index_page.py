@@ -1,0 +1,49 @@
+"""The page at `/`: what the service is, what can be opened, and a command to try."""
+
+import shlex
+from collections.abc import Mapping
+from html import escape
+
+import guidsvc
+from guidsvc.api.html import page
+from guidsvc.domain.record import EXAMPLE
+
+_ABOUT = {
+    "docs": "the API documentation, where you can send requests",
+    "openapi": "the same as an OpenAPI document, for generators of clients",
+    "guid": "the GUIDs in this registry",
+    "readyz": "whether the service is ready",
+    "livez": "whether the process runs",
+    "metrics": "metrics for Prometheus",
+    "version": "the version",
+}
+
+
+def index_page(links: Mapping[str, str], base_url: str, *, has_access_control: bool) -> bytes:
+    """Render the page; `links` are the paths by name, `base_url` is the one by which the browser came."""
+    title = f"guidsvc {guidsvc.__version__}"
+    items = (
+        (path, f'<a href="{escape(path[1:])}">{escape(_ABOUT.get(name, name))}</a>') for name, path in _sorted(links)
+    )
+    content = (
+        "<p>A registry of GUIDs that expire. Programs use it as a JSON API; browsers get the same data as pages.</p>\n"
+        f"<h2>Try it</h2>\n{page.code_block(_command(base_url, has_access_control=has_access_control))}"
+        f"<h2>Where to go</h2>\n{page.definition_list(items)}"
+    )
+    return page.render(title, "/", content)
+
+
+def _link(path: str, text: str) -> str:
+    return f'<a href="{escape(path[1:])}">{escape(text)}</a>'
+
+
+def _sorted(links: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the links, in the order in which a newcomer needs them."""
+    order = list(_ABOUT)
+    return sorted(links.items(), key=lambda link: order.index(link[0]) if link[0] in order else len(order))
+
+
+def _command(base_url: str, *, has_access_control: bool) -> str:
+    key = "-H 'Authorization: Bearer gs_...' " if has_access_control else ""
+    body = f'{{"user": "{EXAMPLE["user"]}"}}'
+    return f"curl -X PUT {key}-d {shlex.quote(body)} {shlex.quote(f'{base_url}/guid')}"

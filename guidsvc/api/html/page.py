@@ -1,0 +1,72 @@
+"""The frame of every page, its headers, and the choice between JSON and a page.
+
+Only clients that prefer HTML to JSON get pages. Browsers do; curl, which accepts anything, does not.
+"""
+
+import re
+from collections.abc import Iterable
+from html import escape
+from string import Template
+
+from guidsvc.http.constants import JSON
+from guidsvc.http.headers.negotiation import preferred
+
+HTML = "text/html"
+CONTENT_TYPE = f"{HTML}; charset=utf-8"
+HEADERS = {
+    "Content-Type": CONTENT_TYPE,
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src data:; frame-ancestors 'none'; "
+    "base-uri 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+"""The headers of a page that shows data. It contains text of clients, so it may run no script at all."""
+MAY_PREFER_HTML = re.compile(rb"text/(?:html|\*)", re.IGNORECASE)
+"""Found in the Accept header of every client that may prefer HTML to JSON."""
+
+_FRAME = Template("""\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>$title</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="${root}docs/page.css">
+</head>
+<body>
+<main class="data">
+<h1>$title</h1>
+$content
+<nav><a href="$home">guidsvc</a> <a href="${root}guid">GUIDs</a> <a href="${root}docs">API documentation</a></nav>
+</main>
+</body>
+</html>
+""")
+
+
+def prefers_html(accept: str | None, *other_types: str) -> bool:
+    """Whether the Accept header prefers HTML to JSON and to these other types."""
+    return preferred(accept, (JSON, *other_types, HTML)) == HTML
+
+
+def root_of(path: str) -> str:
+    """Return the relative URL of the root of the service on the page at this path: a proxy may add a prefix."""
+    return "../" * (path.count("/") - 1)
+
+
+def render(title: str, path: str, content: str) -> bytes:
+    """Render the page at a path; `content` is HTML."""
+    root = root_of(path)
+    return _FRAME.substitute(title=escape(title), root=root, home=root or "./", content=content).encode()
+
+
+def definition_list(items: Iterable[tuple[str, str]]) -> str:
+    """Return a list of terms, which are text, and their values, which are HTML."""
+    lines = (f"<dt>{escape(term)}</dt><dd>{value}</dd>\n" for term, value in items)
+    return f"<dl>\n{''.join(lines)}</dl>"
+
+
+def code_block(text: str) -> str:
+    """Return a block of code; `text` is not HTML."""
+    return f"<pre><code>{escape(text)}</code></pre>\n"

@@ -1,0 +1,70 @@
+"""The pages of a record and of a list of records. They show the members that the JSON has, and dates for its times."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+
+from pydantic_core import from_json
+
+from guidsvc.api.html import page
+from guidsvc.domain.record import Record
+
+_SECONDS, _MILLISECONDS = frozenset({"expire", "purge_at"}), frozenset({"created", "updated"})
+_METADATA = "metadata"
+
+RenderedRecord = tuple[Record, bytes]
+"""A record, and its JSON."""
+
+
+def record_page(rendered: RenderedRecord, path: str) -> bytes:
+    """Render the page of a record."""
+    record, _ = rendered
+    items = ((name, _value(name, value)) for name, value in _members(rendered).items())
+    full = '<p><a href="?view=full">Show all members</a> <a href="?">Show the members of a body</a></p>'
+    return page.render(f"GUID {record.guid}", path, f"{page.definition_list(items)}\n{full}")
+
+
+def list_page(records: Sequence[RenderedRecord], path: str, next_url: str | None) -> bytes:
+    """Render a page of a list; `next_url` is the absolute path and query of the next page."""
+    root = page.root_of(path)
+    more = "" if next_url is None else f'<p><a rel="next" href="{root}{escape(next_url[1:])}">Next page</a></p>\n'
+    states = ", ".join(f'<a href="?state={state}">{state}</a>' for state in ("live", "expired", "all"))
+    content = f"<p>State: {states}</p>\n{_table([_members(each) for each in records], root)}\n{more}"
+    return page.render("GUIDs", path, content)
+
+
+def _table(rows: list[dict[str, Any]], root: str) -> str:
+    if not rows:
+        return "<p>No GUID matches.</p>"
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = "".join(f"<tr>{_cells(row, names, root)}</tr>\n" for row in rows)
+    return (
+        '<div class="scroll" role="region" aria-label="Records" tabindex="0">\n'
+        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>"
+    )
+
+
+def _cells(row: dict[str, Any], names: Iterable[str], root: str) -> str:
+    guid = row["guid"]
+    link = f'<th scope="row"><a href="{root}guid/{guid}">{guid}</a></th>'
+    return link + "".join(
+        f"<td>{_value(name, row[name]) if name in row else ''}</td>" for name in names if name != "guid"
+    )
+
+
+def _members(rendered: RenderedRecord) -> dict[str, Any]:
+    """Return the members of a record, with the text of its metadata, which must not be altered by parsing it."""
+    record, json_text = rendered
+    members: dict[str, Any] = from_json(json_text)
+    return members if record.metadata is None else members | {_METADATA: record.metadata}
+
+
+def _value(name: str, value: str) -> str:
+    text = escape(value)
+    if name in _SECONDS | _MILLISECONDS:
+        seconds = int(value) if name in _SECONDS else int(value) // 1000
+        date = datetime.fromtimestamp(seconds, UTC)
+        return f'{text} <time datetime="{date:%Y-%m-%dT%H:%M:%SZ}">({date:%Y-%m-%d %H:%M:%S} UTC)</time>'
+    return f"<code>{text}</code>" if name in {_METADATA, "guid"} else text

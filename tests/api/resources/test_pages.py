@@ -1,0 +1,219 @@
+"""Pages that browsers get in place of JSON: what they show, and which clients get them."""
+
+import re
+from collections.abc import AsyncIterator
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import urljoin
+
+import pytest
+
+import guidsvc
+from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS
+from guidsvc.api.html.page import MAY_PREFER_HTML, prefers_html
+from tests.conftest import FakeClock, Serving
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, Reply
+from tests.support.secured_service import Guarded
+
+pytestmark = pytest.mark.both_servers
+
+PATH = f"/guid/{GUID}"
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
+HOSTILE = "<script>alert(1)</script> \"&amp;' \u202eabc"
+CSP = "default-src 'none'; style-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+PROGRAMS = [
+    None,
+    "*/*",
+    "application/json",
+    "application/json, text/plain, */*",  # axios
+    "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2",  # java.net.HttpURLConnection: its weights are malformed
+    "text/html;q=0.5, application/json",
+    "text/html, application/json",
+    "application/x-ndjson",
+]
+PEOPLE = [BROWSER["Accept"], "text/html", "TEXT/HTML", "text/*, */*;q=0.1", "text/html, application/json;q=0.9"]
+
+
+class Shown(HTMLParser):
+    """The texts of a page, by the element that they are in, and its links."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__()
+        self.texts: dict[str, list[str]] = {}
+        self.links: list[str] = []
+        self.names: set[str] = set()
+        self._name = ""
+        self.feed(page.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._name = tag
+        self.names.add(tag)
+        self.links += [str(value) for name, value in attrs if name == "href"]
+        assert all(not name.startswith("on") and name != "style" for name, _ in attrs)
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.setdefault(self._name, []).append(data.strip())
+
+
+@pytest.fixture
+async def client(serving: Serving, clock: FakeClock) -> AsyncIterator[Client]:
+    async with serving(clock=clock) as client:
+        yield client
+
+
+async def page(client: Client, path: str, status: int = 200, **headers: str) -> Shown:
+    """Return the page that a browser gets, which must be safe to show and is stored nowhere."""
+    reply = await client.get(path, headers=BROWSER | headers)
+    assert reply.status == status, reply.body
+    assert_page(reply)
+    return Shown(reply.body)
+
+
+def assert_page(reply: Reply) -> None:
+    assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert reply.headers["Content-Security-Policy"] == CSP
+    assert (reply.headers["Referrer-Policy"], reply.headers["Cache-Control"]) == ("no-referrer", "no-store")
+    assert "Accept" in reply.headers["Vary"].split(", ")
+    assert "ETag" not in reply.headers
+    assert not re.search(rb"<script|<style|style=|\son\w+=", reply.body)
+
+
+async def test_index_page_shows_version_links_and_a_command(client: Client) -> None:
+    shown = await page(client, "/")
+
+    assert f"guidsvc {guidsvc.__version__}" in shown.texts["h1"]
+    (command,) = shown.texts["code"]
+    assert command == 'curl -X PUT -d \'{"user": "Cylance, Inc."}\' http://127.0.0.1/guid'
+    links = (await client.get("/")).json["links"]
+    assert {path.removeprefix("/") for path in links.values()} <= set(shown.links)
+
+
+async def test_every_link_of_a_page_leads_somewhere(client: Client) -> None:
+    await client.put(PATH, {"user": USER})
+    for path in ("/", "/guid", PATH, "/guid/x", "/nothing", "/keys/x/rotation"):
+        for link in Shown((await client.get(path, headers=BROWSER)).body).links:
+            if not link.startswith("data:"):
+                assert (await client.get(urljoin(path, link))).status == 200, (path, link)
+
+
+async def test_record_page_shows_the_members_of_the_json(client: Client) -> None:
+    metadata = {"b": [1, 1.50, None], "a": HOSTILE}
+    await client.put(PATH, {"user": HOSTILE, "expire": 4102444800, "metadata": metadata})
+    for query in ("", "?view=full"):
+        shown, text = await page(client, PATH + query), (await client.get(PATH + query)).body.decode()
+        members: dict[str, Any] = (await client.get(PATH + query)).json
+        assert shown.texts["dt"] == list(members)
+        values = " ".join(shown.texts["dd"] + shown.texts["code"])
+        assert all(value in values for name, value in members.items() if name != "metadata")
+        assert re.search(r'"metadata":(\{.*?\})[,}]', text)[1] in values  # type: ignore[index]  # it is there
+        assert "(2100-01-01 00:00:00 UTC)" in shown.texts["time"]
+
+
+@pytest.mark.parametrize("name", ["user", "metadata"])
+async def test_pages_escape_the_text_of_clients(client: Client, name: str) -> None:
+    await client.put(PATH, {"user": USER, name: HOSTILE if name == "user" else {HOSTILE: HOSTILE}})
+    for path in (PATH, "/guid", "/guid?%3Cscript%3E=1", "/guid/%3Cscript%3E"):
+        reply = await client.get(path, headers=BROWSER)
+        assert_page(reply)
+        assert "script" not in Shown(reply.body).names
+        assert b"script" in reply.body or path == "/guid/%3Cscript%3E"
+
+
+async def test_list_page_shows_each_record_and_leads_to_the_next(client: Client) -> None:
+    guids = sorted([(await client.post("/guid", {"user": f"user {number}"})).json["guid"] for number in range(5)])
+    seen: list[str] = []
+    path = "/guid?limit=2&state=all"
+    while path:
+        shown = await page(client, path)
+        seen += [link.removeprefix("guid/") for link in shown.links if link.startswith("guid/")]
+        path = next((f"/{link}" for link in shown.links if "cursor=" in link), "")
+    assert seen == guids
+    assert "No GUID matches." in (await page(client, "/guid?user=nobody")).texts["p"]
+
+
+@pytest.mark.parametrize("path", ["/", "/guid", PATH, "/guid/x", "/nothing", "/problems/expired"])
+async def test_programs_get_json_and_browsers_get_pages(client: Client, path: str) -> None:
+    await client.put(PATH, {"user": USER})
+    plain = await client.get(path)
+    for accept in PROGRAMS:
+        reply = await client.get(path, headers={} if accept is None else {"Accept": accept})
+        if (path, accept) != ("/guid", "application/x-ndjson"):
+            types = {"application/json", "application/problem+json"}
+            assert reply.headers["Content-Type"] in types, accept
+        if not path.startswith("/guid/x") and path != "/nothing" and accept != "application/x-ndjson":
+            assert reply.body == plain.body, accept
+    for accept in PEOPLE:
+        reply = await client.get(path, headers={"Accept": accept})
+        assert reply.headers["Content-Type"] == "text/html; charset=utf-8", accept
+        head = await client.ask("HEAD", path, headers={"Accept": accept})
+        assert (head.status, head.body) == (reply.status, b"")
+        assert head.headers["Content-Type"] == "text/html; charset=utf-8"
+
+
+@pytest.mark.parametrize("accept", [each for each in PROGRAMS + PEOPLE if each])
+def test_only_clients_that_may_want_a_page_leave_the_fast_path(accept: str) -> None:
+    assert b"accept" in DISQUALIFYING_HEADERS
+    assert MAY_PREFER_HTML.search(accept.encode()) or not prefers_html(accept)
+    if accept in {"*/*", "application/json", "application/json, text/plain, */*"}:
+        assert not MAY_PREFER_HTML.search(accept.encode())
+
+
+async def test_json_is_the_same_bytes_before_and_after_a_page(client: Client) -> None:
+    await client.put(PATH, {"user": USER})
+    before = await client.get(PATH)
+    await page(client, PATH)
+    for headers in ({}, {"Accept": "*/*"}, {"Accept": "*/*"}):
+        after = await client.get(PATH, headers=headers)
+        assert after.body == before.body
+        own = {"Date", "X-Request-Id"}
+        assert [each for each in after.headers.get_all() if each[0] not in own] == [
+            each for each in before.headers.get_all() if each[0] not in own
+        ]
+
+
+async def test_tag_of_the_json_does_not_match_the_page(client: Client) -> None:
+    tag = (await client.put(PATH, {"user": USER})).headers["ETag"]
+
+    assert (await client.get(PATH, headers={"If-None-Match": tag})).status == 304
+    await page(client, PATH, **{"If-None-Match": tag})
+    failed = await client.get(PATH, headers=BROWSER | {"If-Match": '"1"'})
+    assert (failed.status, failed.headers["ETag"]) == (412, tag), "that of the record"
+    assert "precondition-failed" in Shown(failed.body).texts["code"]
+
+
+async def test_errors_are_shown_in_words(client: Client) -> None:
+    for path, status, words in (
+        ("/nothing", 404, "Nothing is served at this path."),
+        (PATH, 404, f"No GUID {GUID} is registered."),
+        ("/guid/x", 400, "32 upper-case hexadecimal characters"),
+        (f"{PATH}?colour=red", 400, "is not a known query parameter; remove it"),
+    ):
+        shown = await page(client, path, status)
+        assert any(words in text for texts in shown.texts.values() for text in texts), (path, shown.texts)
+    await client.put(PATH, {"user": USER, "expire": 0})
+    assert "expired" in (await page(client, PATH, 410)).texts["code"]
+
+
+async def test_errors_of_writes_are_always_problems(client: Client) -> None:
+    reply = await client.put(PATH, {"user": " "}, headers=BROWSER)
+
+    assert (reply.status, reply.headers["Content-Type"]) == (400, "application/problem+json")
+
+
+async def test_browser_without_a_key_is_told_how_to_use_one(serving: Serving, clock: FakeClock, tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path / 'keys.db'}"
+    async with serving(clock=clock, store_url=url, access="keys") as client:
+        for path in (PATH, "/guid", "/keys", "/metrics"):
+            shown = await page(client, path, 401)
+            assert any("a browser sends none" in text for text in shown.texts["p"])
+            command = f"curl -H 'Authorization: Bearer gs_...' http://127.0.0.1{path}"
+            assert command in shown.texts["code"]
+        assert "Bearer gs_..." in (await page(client, "/")).texts["code"][0]
+        held = await Guarded(client, url, clock).give("alice")
+        await client.put(PATH, {"user": "secret"}, headers=held.headers)
+        assert "secret" in (await page(client, PATH, **held.headers)).texts["dd"]
+        other = await Guarded(client, url, clock).give("bob")
+        assert "not-found" in (await page(client, PATH, 404, **other.headers)).texts["code"]
+        assert "No GUID matches." in (await page(client, "/guid", **other.headers)).texts["p"]
