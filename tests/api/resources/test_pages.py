@@ -1,7 +1,7 @@
 """Pages that browsers get in place of JSON: what they show, and which clients get them."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urljoin
@@ -63,9 +63,9 @@ async def client(serving: Serving, clock: FakeClock) -> AsyncIterator[Client]:
         yield client
 
 
-async def page(client: Client, path: str, status: int = 200, **headers: str) -> Shown:
+async def page(client: Client, path: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Shown:
     """Return the page that a browser gets, which must be safe to show and is stored nowhere."""
-    reply = await client.get(path, headers=BROWSER | headers)
+    reply = await client.get(path, headers=BROWSER | dict(headers or {}))
     assert reply.status == status, reply.body
     assert_page(reply)
     return Shown(reply.body)
@@ -177,7 +177,7 @@ async def test_tag_of_the_json_does_not_match_the_page(client: Client) -> None:
     tag = (await client.put(PATH, {"user": USER})).headers["ETag"]
 
     assert (await client.get(PATH, headers={"If-None-Match": tag})).status == 304
-    await page(client, PATH, **{"If-None-Match": tag})
+    await page(client, PATH, headers={"If-None-Match": tag})
     failed = await client.get(PATH, headers=BROWSER | {"If-Match": '"1"'})
     assert (failed.status, failed.headers["ETag"]) == (412, tag), "that of the record"
     assert "precondition-failed" in Shown(failed.body).texts["code"]
@@ -213,7 +213,7 @@ async def test_browser_without_a_key_is_told_how_to_use_one(serving: Serving, cl
         assert "Bearer gs_..." in (await page(client, "/")).texts["code"][0]
         held = await Guarded(client, url, clock).give("alice")
         await client.put(PATH, {"user": "secret"}, headers=held.headers)
-        assert "secret" in (await page(client, PATH, **held.headers)).texts["dd"]
+        assert "secret" in (await page(client, PATH, headers=held.headers)).texts["dd"]
         other = await Guarded(client, url, clock).give("bob")
-        assert "not-found" in (await page(client, PATH, 404, **other.headers)).texts["code"]
-        assert "No GUID matches." in (await page(client, "/guid", **other.headers)).texts["p"]
+        assert "not-found" in (await page(client, PATH, 404, headers=other.headers)).texts["code"]
+        assert "No GUID matches." in (await page(client, "/guid", headers=other.headers)).texts["p"]
