@@ -25,7 +25,7 @@ test: $(VENV)/dev.done  ## run every test, four at a time; ARGS="-k racing" pick
 test-fast: $(VENV)/dev.done  ## run the unit and API tests on the default server, store and cache: the inner loop
 	$(BIN)/python -m pytest -n 4 --dist worksteal --defaults -m "not slow" tests/unit tests/api $(ARGS)
 
-test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which must be on PATH
+test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which must be on PATH, or packages of npm
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 fuzz: $(VENV)/dev.done  ## make 2,000 requests of each operation up, and with each kind of key; ARGS="500 7" makes 500, with 7 as the seed
@@ -109,6 +109,9 @@ $(VENV)/docs.done: requirements-docs.txt $(VENV)/dev.done
 	$(PIP) -r requirements-docs.txt
 	touch $@
 
-$(VENV)/browser.done: requirements-browser.txt $(VENV)/dev.done
+$(VENV)/browser.done: requirements-browser.txt tests/browser/package.json tests/browser/package-lock.json $(VENV)/dev.done
 	$(PIP) -r requirements-browser.txt
+	mkdir -p $(VENV)/browser
+	cp tests/browser/package.json tests/browser/package-lock.json $(VENV)/browser
+	$(BIN)/npm ci --prefix $(VENV)/browser --ignore-scripts --no-audit --no-fund --silent
 	touch $@

@@ -1,73 +1,10 @@
-"""The pages in a real browser: Chromium, the one that is on PATH."""
-
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+"""The pages in a browser: what they show, and that the interface sends requests."""
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.support.backing_servers import Service, service
+from tests.browser.conftest import Open
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 pytestmark = pytest.mark.timeout(180)  # a browser takes its time to start
-Open = Callable[[str, str], Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    binary = next(filter(None, map(shutil.which, NAMES)), None)
-    assert binary, f"none of {', '.join(NAMES)} is on PATH"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=binary, args=QUIET)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Service]:
-    with service(tmp_path) as started:
-        yield started
-
-
-@pytest.fixture
-def told() -> list[str]:
-    """What the browser complained of, and what it asked of others; in the end there must be nothing."""
-    return []
-
-
-@pytest.fixture
-def show(browser: Browser, running: Service, told: list[str]) -> Iterator[Open]:
-    """Open a page of the service, in light or in dark."""
-    pages = []
-
-    def show(path: str, scheme: str) -> Page:
-        page = browser.new_page(color_scheme="dark" if scheme == "dark" else "light")
-        pages.append(page)
-        page.on("console", lambda message: told.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: told.append(f"error: {error}"))
-        page.on("requestfailed", lambda request: told.append(f"failed: {request.url}"))
-        page.on("request", lambda request: told.extend(_foreign(request.url, running.url)))
-        page.goto(running.url + path)
-        return page
-
-    yield show
-    for page in pages:
-        page.close()
-    assert told == []
-
-
-def _foreign(url: str, own: str) -> list[str]:
-    """Return the address that was asked for, if it is not one of the service."""
-    return [] if url.startswith((own + "/", "data:")) else [url]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -12,6 +12,7 @@ from guidsvc.http.errors import NoSuchPath
 
 _SCRIPT, _STYLE, _PLAIN = "text/javascript", "text/css", "text/plain"
 FILES = {
+    "docs.css": _STYLE,
     "docs.js": _SCRIPT,
     "page.css": _STYLE,
     "swagger-ui.css": _STYLE,
