@@ -1,6 +1,5 @@
 """README, compose file, tasks and changelog say what the code does."""
 
-import json
 import os
 import re
 import shutil
@@ -170,41 +169,6 @@ def test_design_of_the_package_is_described_in_one_place() -> None:
     }
 
     assert told == there
-
-
-# VS Code
-
-
-def vscode(name: str) -> Any:
-    """Read one of the files for VS Code."""
-    return json.loads((ROOT / ".vscode" / name).read_text())
-
-
-def test_vs_code_tasks_build_and_test() -> None:
-    tasks = {task["label"]: task for task in vscode("tasks.json")["tasks"]}
-
-    assert tasks["guidsvc: run"]["group"] == {"kind": "build", "isDefault": True}
-    assert tasks["guidsvc: test"]["group"] == {"kind": "test", "isDefault": True}
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for task in tasks.values():
-        program, *words = task["command"].split()
-        assert program != "make" or words[0] in targets
-    assert {
-        "guidsvc: install",
-        "guidsvc: run",
-        "guidsvc: test",
-        "guidsvc: coverage",
-        "guidsvc: lint",
-        "guidsvc: compose up",
-    } == set(tasks)
-
-
-def test_other_vs_code_files_are_json() -> None:
-    launch = vscode("launch.json")["configurations"]
-    assert launch[0]["program"].endswith("pdapt.py")
-    assert {each["preLaunchTask"] for each in launch} <= {task["label"] for task in vscode("tasks.json")["tasks"]}
-    assert vscode("settings.json")["python.testing.pytestEnabled"] is True
-    assert "ms-python.python" in vscode("extensions.json")["recommendations"]
 
 
 # Containers: there is no Docker in the tests, so the files are read, and what can be run of them is run as it stands
