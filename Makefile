@@ -9,12 +9,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast test-browser fuzz simulation nemesis bench docs coverage lint audit sbom format requirements clean
+.PHONY: help install install-run run test test-fast test-browser fuzz simulation nemesis bench docs coverage lint audit sbom format requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/dev.done  ## make the virtual environment, with all that run, test and lint need
+
+install-run: $(VENV)/run.done  ## make the virtual environment, with only what run needs
 
 run: $(VENV)/run.done  ## run the service; ARGS="--port 9000" passes options on
 	$(BIN)/python pdapt.py $(ARGS)

@@ -2,8 +2,13 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+from guidsvc.bootstrap.banner import banner
+from guidsvc.config import Settings
 from tests.support.backing_servers import ROOT
 
 
@@ -17,12 +22,13 @@ def test_vs_code_tasks_build_and_test() -> None:
 
     assert tasks["guidsvc: run"]["group"] == {"kind": "build", "isDefault": True}
     assert tasks["guidsvc: test"]["group"] == {"kind": "test", "isDefault": True}
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for task in tasks.values():
         program, *words = task["command"].split()
         assert program != "make" or words[0] in targets
     assert {
         "guidsvc: install",
+        "guidsvc: install to run",
         "guidsvc: run",
         "guidsvc: test",
         "guidsvc: coverage",
@@ -37,3 +43,71 @@ def test_other_vs_code_files_are_json() -> None:
     assert {each["preLaunchTask"] for each in launch} <= {task["label"] for task in vscode("tasks.json")["tasks"]}
     assert vscode("settings.json")["python.testing.pytestEnabled"] is True
     assert "ms-python.python" in vscode("extensions.json")["recommendations"]
+
+
+class Matcher:
+    """Reads output as the problem matcher of a background task does, in VS Code's problemMatcher.ts."""
+
+    def __init__(self, matcher: dict[str, Any]) -> None:
+        self.problems: list[tuple[str, str]] = []
+        self._pattern, self._background = matcher["pattern"], matcher["background"]
+        self.is_active = self._background["activeOnStart"]
+
+    def read(self, line: str) -> None:
+        """Read a line. One that begins or ends an activity is not read for problems; a problem needs a place."""
+        if re.search(self._background["beginsPattern"], line):
+            self.is_active, self.problems = True, []
+        elif re.search(self._background["endsPattern"], line):
+            self.is_active = False
+        elif found := re.search(self._pattern["regexp"], line):
+            has_place = self._pattern.get("kind") == "file" or {"line", "location"} & self._pattern.keys()
+            if has_place and "file" in self._pattern:
+                self.problems.append((found[self._pattern["file"]], found[self._pattern["message"]]))
+
+
+def make_run(folder: Path, arguments: str) -> list[str]:
+    """Return the lines of `make run` with an up-to-date virtual environment that runs the Python of the tests."""
+    python = folder / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    for name in ("venv.done", "run.done"):
+        (folder / name).touch()
+    command = ["make", "run", f"VENV={folder}", f"ARGS={arguments}"]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60
+    )
+    return done.stdout.splitlines()
+
+
+def test_run_task_reports_a_failed_start(tmp_path: Path) -> None:
+    (run,) = (task for task in vscode("tasks.json")["tasks"] if task["label"] == "guidsvc: run")
+    matcher = Matcher(run["problemMatcher"])
+    for line in make_run(tmp_path, f"--store-url sqlite:///{tmp_path}/g.db --quota many"):
+        matcher.read(line)
+
+    assert [file for file, _ in matcher.problems] == ["pdapt.py"]
+    assert matcher.problems[0][1].startswith("quota: ")
+    assert (ROOT / "pdapt.py").is_file()
+    assert not matcher.is_active
+    assert run["problemMatcher"]["fileLocation"] == ["relative", "${workspaceFolder}"]
+
+
+def test_run_task_ends_its_start_with_the_banner() -> None:
+    (run,) = (task for task in vscode("tasks.json")["tasks"] if task["label"] == "guidsvc: run")
+    matcher = Matcher(run["problemMatcher"])
+    matcher.read(".venv/bin/python pdapt.py")
+    assert matcher.is_active
+    matcher.read(banner(Settings(), 8888).splitlines()[0])
+    assert (matcher.is_active, matcher.problems) == (False, [])
+
+
+def test_debugging_installs_only_what_running_needs() -> None:
+    tasks = {task["label"]: task["command"] for task in vscode("tasks.json")["tasks"]}
+    launch = {each["name"]: tasks[each["preLaunchTask"]] for each in vscode("launch.json")["configurations"]}
+    assert launch == {"guidsvc": "make install-run", "guidsvc: this test file": "make install"}
+
+    planned = subprocess.run(
+        ["make", "--dry-run", "install-run", "VENV=/nowhere"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert re.findall(r"-r (\S+)", planned.stdout) == ["requirements.txt"]
