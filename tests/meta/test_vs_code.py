@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from guidsvc.bootstrap.banner import banner
-from guidsvc.config import Settings
+from guidsvc.bootstrap.preflight import UNKNOWN
+from guidsvc.config import load
 from tests.support.backing_servers import ROOT
 
 
@@ -98,7 +99,7 @@ def test_run_task_ends_its_start_with_the_banner() -> None:
     matcher = Matcher(run["problemMatcher"])
     matcher.read(".venv/bin/python pdapt.py")
     assert matcher.is_active
-    matcher.read(banner(Settings(), 8888).splitlines()[0])
+    matcher.read(banner(load([]), 8888, UNKNOWN).splitlines()[0])
     assert (matcher.is_active, matcher.problems) == (False, [])
 
 

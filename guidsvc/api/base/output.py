@@ -48,7 +48,7 @@ class OutputHandler(InputHandler):
         for name, value in page.HEADERS.items():
             self.set_header(name, value)
         self.set_header("Cache-Control", NO_STORE)
-        if "Accept" not in self._headers.get("Vary", ""):
+        if "Accept" not in self._headers.get("Vary", "").split(", "):
             self.vary("Accept")
         self.finish(content)
 

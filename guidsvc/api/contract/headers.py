@@ -111,6 +111,12 @@ ALLOW_ORIGIN = Header(
 )
 REFERRER = Header("Referrer-Policy", "What browsers send as `Referer` when they leave the page.", _TEXT, "no-referrer")
 CACHE_CONTROL = Header("Cache-Control", "Who may cache the response, and for how long.", _TEXT, "private, no-cache")
+CONTENT_ENCODING = Header(
+    "Content-Encoding",
+    "Present if the content is compressed, as `Accept-Encoding` permits.",
+    {"type": "string", "enum": ["gzip"]},
+    "gzip",
+)
 VARY = Header("Vary", "The request headers that the response depends on.", _TEXT, "Accept")
 CONTENT_SECURITY = Header("Content-Security-Policy", "What the page may load.", _TEXT, "default-src 'none'")
 OF_DATA_PAGES = (VARY, CONTENT_SECURITY, REFERRER)

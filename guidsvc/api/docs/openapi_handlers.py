@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from guidsvc.api.contract import schemas
-from guidsvc.api.contract.headers import ETAG, IF_NONE_MATCH_HERE, always
+from guidsvc.api.contract.headers import IF_NONE_MATCH_HERE
 from guidsvc.api.contract.operation import ResponseSpec, operation
-from guidsvc.api.docs.static_pages import NOT_MODIFIED, OF_PAGES, StaticHandler, read
+from guidsvc.api.docs.static_pages import NOT_MODIFIED, OF_FILES, OF_PAGES, StaticHandler, read
 from guidsvc.api.html.page import HTML
 from guidsvc.api.routing import Route
 from guidsvc.http.constants import JSON
@@ -44,13 +44,13 @@ class OpenApiHandler(StaticHandler):
     @operation(
         "getOpenapi",
         "Read this document",
-        ResponseSpec(200, "The OpenAPI document.", schemas.Document, headers=always(ETAG)),
+        ResponseSpec(200, "The OpenAPI document.", schemas.Document, headers=OF_FILES),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
     )
     async def get(self) -> None:
         """Return the description of the whole interface in OpenAPI 3.1."""
-        self.respond_static(await self._document.read(), JSON)
+        await self.respond_static(await self._document.read(), JSON)
 
     head = get
 
@@ -67,6 +67,6 @@ class DocsHandler(StaticHandler):
     )
     async def get(self) -> None:
         """Return a page that shows this document and can send requests. It loads nothing from other hosts."""
-        self.respond_static_page(read("docs.html"))
+        await self.respond_static_page(read("docs.html"))
 
     head = get

@@ -11,7 +11,15 @@ from string import Template
 from pydantic_core import to_json
 
 from guidsvc.api.contract import schemas
-from guidsvc.api.contract.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_HERE, REFERRER, VARY, always
+from guidsvc.api.contract.headers import (
+    CONTENT_ENCODING,
+    CONTENT_SECURITY,
+    ETAG,
+    IF_NONE_MATCH_HERE,
+    REFERRER,
+    VARY,
+    always,
+)
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS, ProblemDoc
 from guidsvc.api.docs.static_pages import NOT_MODIFIED, StaticHandler, read
@@ -24,13 +32,13 @@ from guidsvc.http.errors import NoSuchPath
 class NegotiatedHandler(StaticHandler):
     """Base class of both handlers: JSON, or a page for clients that prefer HTML."""
 
-    def respond_negotiated(self, members: Mapping[str, object], render_page: Callable[[], bytes]) -> None:
+    async def respond_negotiated(self, members: Mapping[str, object], render_page: Callable[[], bytes]) -> None:
         """Respond with the members as JSON, or with the page."""
         self.vary("Accept")
         if prefers_html(self.request.headers.get("Accept")):
-            self.respond_static_page(render_page())
+            await self.respond_static_page(render_page())
         else:
-            self.respond_static(to_json(members) + b"\n", JSON)
+            await self.respond_static(to_json(members) + b"\n", JSON)
 
 
 class ProblemsHandler(NegotiatedHandler):
@@ -51,7 +59,7 @@ class ProblemsHandler(NegotiatedHandler):
     )
     async def get(self) -> None:
         """Return the code, status and title of each problem, when it occurs, and the path of its explanation."""
-        self.respond_negotiated({"problems": [summary(each) for each in EXPLANATIONS.values()]}, list_page)
+        await self.respond_negotiated({"problems": [summary(each) for each in EXPLANATIONS.values()]}, list_page)
 
     head = get
 
@@ -76,7 +84,7 @@ class ProblemHandler(NegotiatedHandler):
             "The explanation.",
             schemas.Explanation,
             other={HTML: "The explanation as a page."},
-            headers=(*always(ETAG, VARY), CONTENT_SECURITY, REFERRER),
+            headers=(*always(ETAG, VARY), CONTENT_ENCODING, CONTENT_SECURITY, REFERRER),
         ),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
@@ -88,7 +96,7 @@ class ProblemHandler(NegotiatedHandler):
             near = nearest(code.replace("_", "-"), tuple(EXPLANATIONS))
             question = "" if near is None else f" Did you mean {near}?"
             raise NoSuchPath(f"No problem has this code.{question} GET /problems lists all codes.")
-        self.respond_negotiated(json_members(EXPLANATIONS[code]), lambda: page(EXPLANATIONS[code]))
+        await self.respond_negotiated(json_members(EXPLANATIONS[code]), lambda: page(EXPLANATIONS[code]))
 
     head = get
 

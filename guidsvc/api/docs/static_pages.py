@@ -5,10 +5,20 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from guidsvc.api.base.handler import Handler
-from guidsvc.api.contract.headers import CONTENT_SECURITY, ETAG, IF_NONE_MATCH_HERE, REFERRER, always
+from guidsvc.api.contract.headers import (
+    CONTENT_ENCODING,
+    CONTENT_SECURITY,
+    ETAG,
+    IF_NONE_MATCH_HERE,
+    REFERRER,
+    VARY,
+    always,
+)
 from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.docs import compression
 from guidsvc.api.html.page import HTML
 from guidsvc.http.errors import NoSuchPath
+from guidsvc.http.headers.negotiation import accepts_gzip
 
 _SCRIPT, _STYLE, _PLAIN = "text/javascript", "text/css", "text/plain"
 FILES = {
@@ -25,8 +35,9 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-OF_PAGES = always(ETAG, CONTENT_SECURITY, REFERRER)
-NOT_MODIFIED = ResponseSpec(304, "The content has an entity tag of `If-None-Match`.", headers=always(ETAG))
+OF_FILES = (*always(ETAG), VARY, CONTENT_ENCODING)
+OF_PAGES = (*OF_FILES, *always(CONTENT_SECURITY, REFERRER))
+NOT_MODIFIED = ResponseSpec(304, "The content has an entity tag of `If-None-Match`.", headers=(*always(ETAG), VARY))
 
 
 @cache
@@ -47,25 +58,36 @@ class StaticHandler(Handler):
 
     label = "about"
 
-    def respond_static(self, content: bytes, media_type: str, cache_control: str = "no-cache") -> None:
-        """Respond with content of this media type, or with 304 if the client has it."""
+    async def respond_static(self, content: bytes, media_type: str, cache_control: str = "no-cache") -> None:
+        """Respond with content of this media type, compressed if the client accepts it, or with 304 if it has it."""
         self.set_header(
             "Content-Type", f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
         )
         self.set_header("Cache-Control", cache_control)
-        etag = etag_of(content)
-        self.set_header("ETag", etag)
-        tags = self.request.headers.get("If-None-Match", "")
-        if etag in tags or tags.strip() == "*":  # weak comparison; a hash is not part of other tags
+        etag, is_compressed = etag_of(content), False
+        if len(content) >= compression.MIN_BYTES:
+            self.vary("Accept-Encoding")
+            is_compressed = accepts_gzip(self.request.headers.get("Accept-Encoding"))
+        self.set_header("ETag", compression.etag_of_compressed(etag) if is_compressed else etag)
+        if self._is_cached():
             self.respond(304)
-        else:
-            self.finish(content)
+            return
+        if is_compressed:
+            self.set_header("Content-Encoding", "gzip")
+            content = await compression.compressed(etag, content)
+        self.finish(content)
 
-    def respond_static_page(self, content: bytes) -> None:
+    def _is_cached(self) -> bool:
+        """Whether the client has the representation that it would get."""
+        tags = self.request.headers.get("If-None-Match", "")
+        # Weak comparison; a hash is not part of other tags.
+        return str(self._headers["ETag"]) in tags or tags.strip() == "*"
+
+    async def respond_static_page(self, content: bytes) -> None:
         """Respond with a page that may run the scripts of the service."""
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("Referrer-Policy", "no-referrer")
-        self.respond_static(content, HTML)
+        await self.respond_static(content, HTML)
 
 
 class FileHandler(StaticHandler):
@@ -83,7 +105,7 @@ class FileHandler(StaticHandler):
     @operation(
         "getDocsFile",
         "Read a file of the documentation page",
-        ResponseSpec(200, "The file.", other=dict.fromkeys(FILES.values(), "The file."), headers=always(ETAG)),
+        ResponseSpec(200, "The file.", other=dict.fromkeys(FILES.values(), "The file."), headers=OF_FILES),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
         problems=(NoSuchPath,),
@@ -92,6 +114,6 @@ class FileHandler(StaticHandler):
         """Return a file of the documentation page."""
         if name not in FILES:
             raise NoSuchPath("The documentation has no such file. GET /docs shows its page.")
-        self.respond_static(read(name), FILES[name], CACHE_ONE_DAY)
+        await self.respond_static(read(name), FILES[name], CACHE_ONE_DAY)
 
     head = get

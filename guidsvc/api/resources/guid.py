@@ -16,6 +16,7 @@ from guidsvc.api.contract.headers import (
     OF_DATA_PAGES,
     PREFER_MINIMAL,
     PREFERENCE_APPLIED,
+    VARY,
     always,
 )
 from guidsvc.api.contract.operation import ResponseSpec, operation
@@ -24,6 +25,7 @@ from guidsvc.api.execution.guid_actions import ACTIONS, GuidRequest
 from guidsvc.api.html.page import HTML
 from guidsvc.api.html.record_pages import record_page
 from guidsvc.domain.commands import NoQuery, RecordQuery
+from guidsvc.domain.preconditions import ANY
 from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record, parse_guid
 from guidsvc.errors import (
     Expired,
@@ -130,7 +132,9 @@ class GuidHandler(RecordHandler):
             other={HTML: "The record as a page, without an entity tag."},
             headers=(ETAG, LAST_MODIFIED, CACHE_STATUS, *OF_DATA_PAGES),
         ),
-        ResponseSpec(304, "The record has an entity tag of `If-None-Match`.", headers=OF_READ),
+        ResponseSpec(
+            304, "The record has an entity tag of `If-None-Match`.", headers=(ETAG, LAST_MODIFIED, CACHE_STATUS, VARY)
+        ),
         query=RecordQuery,
         headers=CONDITIONS,
         problems=(InvalidGuid, InvalidRequest, NotFound, Expired, PreconditionFailed),
@@ -151,11 +155,17 @@ class GuidHandler(RecordHandler):
     head = get
 
     async def _finish_page(self, text: str) -> None:
-        """Finish the request with the page of a record. It has no entity tag, so If-None-Match cannot match."""
-        conditions = replace(self.read_conditions(), if_none_match=None)
+        """Finish the request with the page of a record. Having no entity tag, it matches no If-None-Match but `*`."""
+        conditions = self.read_conditions()
+        if conditions.if_none_match != ANY:
+            conditions = replace(conditions, if_none_match=None)
         async with self.confirmed_slot():
-            record, _ = await self.service.get(parse_guid(text), conditions)
-        self.respond_page(record_page((record, self.render_record(record)), self.request.path))
+            record, is_wanted = await self.service.get(parse_guid(text), conditions)
+        if is_wanted:
+            self.respond_page(record_page((record, self.render_record(record)), self.request.path))
+        else:
+            self.vary("Accept")
+            self.respond(304)
 
     def _cached_response(self, request: GuidRequest) -> Response | None:
         """Return the response to a read if the cache has it, and record its source; None if the store must be read."""

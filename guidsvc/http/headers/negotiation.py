@@ -1,4 +1,4 @@
-"""Content negotiation (RFC 9110, 12.5.1): choose a media type by the Accept header."""
+"""Content negotiation (RFC 9110, 12.5): choose a media type by Accept, and compression by Accept-Encoding."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -20,10 +20,19 @@ def preferred(accept: str | None, offers: Sequence[str]) -> str:
     return max(offers, key=lambda offer: next((weights[name] for name in names[offer] if name in weights), 0.0))
 
 
-def _weights(accept: str, names: set[str]) -> dict[str, float]:
-    """Return the weights of these media ranges in Accept; the first occurrence of each counts."""
+def accepts_gzip(accept_encoding: str | None) -> bool:
+    """Whether Accept-Encoding accepts gzip, and does not prefer uncompressed content to it."""
+    if not accept_encoding:
+        return False
+    weights = _weights(accept_encoding, {"gzip", "x-gzip", "*", "identity"})
+    weight = next((weights[name] for name in ("gzip", "x-gzip", "*") if name in weights), 0.0)
+    return weight > 0 and weight >= weights.get("identity", 0.0)
+
+
+def _weights(value: str, names: set[str]) -> dict[str, float]:
+    """Return the weights of these elements of a list; the first occurrence of each counts."""
     weights: dict[str, float] = {}
-    for element in elements(accept):
+    for element in elements(value):
         media, _, parameters = element.partition(";")
         name = media.strip().lower()
         if name in names and name not in weights:

@@ -21,6 +21,7 @@ READ = frozenset(
         b"x-request-id",
         # Content and conditions
         b"accept",
+        b"accept-encoding",
         b"content-type",
         b"content-encoding",
         b"idempotency-key",

@@ -1,5 +1,6 @@
 """Pages for people: what each may load, and that what it is made of is what it was."""
 
+import gzip
 import hashlib
 import re
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 
 import guidsvc.api.docs
 from guidsvc.api.contract import problems
+from guidsvc.api.docs import compression
 from guidsvc.api.docs import static_pages as pages
+from guidsvc.api.docs.compression import MIN_BYTES
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS
 from guidsvc.api.docs.static_pages import FILES, POLICY, read
 from tests.conftest import Serving
@@ -102,6 +105,67 @@ def test_third_party_files_are_unmodified() -> None:
         assert hashlib.sha256((VENDORED / name).read_bytes()).hexdigest() == expected, name
 
 
+# Compression
+
+
+GZIP = {"Accept-Encoding": "gzip, deflate, br"}
+
+
+@pytest.mark.parametrize("headers", [{}, BROWSER], ids=["program", "browser"])
+async def test_content_is_compressed_for_clients_that_accept_it(serving: Serving, headers: dict[str, str]) -> None:
+    async with serving() as client:
+        for path in ("/docs", "/openapi.json", "/problems/expired", *(f"/docs/{name}" for name in FILES)):
+            plain = await client.get(path, headers=headers)
+            packed = await client.get(path, headers=headers | GZIP)
+            assert "Content-Encoding" not in plain.headers
+            if len(plain.body) < MIN_BYTES:
+                assert (packed.body, packed.headers["ETag"]) == (plain.body, plain.headers["ETag"])
+                continue
+            assert packed.headers["Content-Encoding"] == "gzip"
+            assert gzip.decompress(packed.body) == plain.body
+            assert len(packed.body) < len(plain.body)
+            assert packed.headers["Content-Type"] == plain.headers["Content-Type"]
+            assert all("Accept-Encoding" in reply.headers["Vary"] for reply in (plain, packed))
+            head = await client.ask("HEAD", path, headers=headers | GZIP)
+            assert (head.body, head.headers["Content-Length"]) == (b"", str(len(packed.body)))
+            assert packed.headers["ETag"] != plain.headers["ETag"]
+            for accepted, tag, status in (
+                (GZIP, packed.headers["ETag"], 304),
+                ({}, plain.headers["ETag"], 304),
+                (GZIP, plain.headers["ETag"], 200),
+                ({}, packed.headers["ETag"], 200),
+            ):
+                again = await client.get(path, headers=headers | accepted | {"If-None-Match": tag})
+                assert again.status == status, (path, accepted)
+                assert "Accept-Encoding" in again.headers["Vary"]
+
+
+async def test_content_is_compressed_only_once(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def counted(content: bytes, *arguments: int, **options: int) -> bytes:
+        sizes.append(len(content))
+        return gzip.compress(content, *arguments, **options)
+
+    monkeypatch.setattr(compression, "gzip", SimpleNamespace(compress=counted))
+    monkeypatch.setattr(compression, "_compressed", {})
+    async with serving() as client:
+        for _ in range(3):
+            for path in ("/docs/swagger-ui-bundle.js", "/openapi.json"):
+                assert (await client.get(path, headers=GZIP)).headers["Content-Encoding"] == "gzip"
+    assert len(sizes) == 2
+
+
+async def test_records_are_never_compressed(serving: Serving) -> None:
+    async with serving() as client:
+        for number in range(40):
+            await client.post("/guid", {"user": f"user {number}"})
+        for headers in ({}, BROWSER, {"Accept": "application/x-ndjson"}):
+            reply = await client.get("/guid", headers=headers | GZIP)
+            assert len(reply.body) > MIN_BYTES
+            assert "Content-Encoding" not in reply.headers
+
+
 # What a problem means
 
 
@@ -150,7 +214,8 @@ async def test_problem_page_is_json_or_html_by_accept(serving: Serving) -> None:
             "image/png": "application/json",
         }.items():
             reply = await client.get("/problems/expired", headers={"Accept": accept})
-            assert (reply.headers["Content-Type"], reply.headers["Vary"]) == (kind, "Accept")
+            vary = "Accept" if len(reply.body) < MIN_BYTES else "Accept-Encoding, Accept"
+            assert (reply.headers["Content-Type"], reply.headers["Vary"]) == (kind, vary)
 
 
 async def test_unknown_problem_is_not_found(serving: Serving) -> None:
