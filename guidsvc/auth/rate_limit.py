@@ -6,6 +6,7 @@ nor how callers authenticate nor where counters are stored.
 """
 
 import asyncio
+from collections import deque
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -52,6 +53,7 @@ class RateAllowance:
         "_spent_at",
         "_unreported",
         "_unreserved",
+        "_waiting",
         "_window",
         "_window_end",
     )
@@ -66,6 +68,7 @@ class RateAllowance:
         self._local_limit = shared_limit.local_amount
         self._chunk = limit.amount if shared_limit.counters is None else max(1, limit.amount // PARTS)
         self._reservation: asyncio.Task[None] | None = None
+        self._waiting: deque[asyncio.Future[bool]] = deque()  # requests that wait for it: whether it spent for them
         self._window, self._window_end = -1, 0
         self._spent_at = 0  # time of the last spent request
         self._header_lines = ""  # rendered headers, and their validity: a time, and a minimum of `_remaining`
@@ -87,25 +90,25 @@ class RateAllowance:
 
     async def spend(self) -> None:
         """Spend one request, reserving more if needed; raise RateLimited if this window's quota is used up."""
-        while not self.try_spend():
+        if not self.try_spend():
             await self.refill()
 
     async def refill(self) -> None:
-        """Reserve more, once for all waiting requests; raise RateLimited if this window's quota is used up.
+        """Reserve more, and spend one request of it; raise RateLimited if this window's quota is used up.
 
-        Other requests may have spent it when this returns: then `try_spend` returns False, and the caller must retry.
+        Concurrent calls share a reservation, which spends for all of them. None looks at the clock again when it
+        resumes: while the event loop lags, the window may have ended by then, in every attempt.
         """
-        if not (self._is_authoritative and self._is_empty()):
-            if self._reservation is None:
-                self._reservation = spawn_detached(self._reserve())
-            await asyncio.shield(self._reservation)  # a cancelled request must not cancel it for the others
-        if self._is_empty():
-            wait = self._limit.wait(self._clock())
-            raise RateLimited(
-                f"The limit is {self._limit.amount} requests in {self._limit.seconds} s; retry in {wait} s.",
-                wait,
-                self.headers(),
-            )
+        if self._shared_limit.counters is None:
+            self._begin_window(self._limit.window(self._clock()))
+            if not self._remaining:
+                self._reserve_local(self._chunk)
+        elif not (self._is_authoritative and self._is_empty()):
+            return await self._spend_reserved()
+        if not self._remaining:
+            raise self._used_up()
+        self._spend_one()
+        return None
 
     def usage(self) -> RateUsage | None:
         """Return what is left of the limit; None without a limit."""
@@ -135,14 +138,66 @@ class RateAllowance:
     def _is_empty(self) -> bool:
         return not (self._remaining or self._unreserved) and self._limit.window(self._clock()) == self._window
 
-    async def _reserve(self) -> None:
+    def _spend_one(self) -> None:
+        self._remaining -= 1
+        self._spent_at = self._clock()
+
+    def _used_up(self) -> RateLimited:
+        wait = self._limit.wait(self._clock())
+        detail = f"The limit is {self._limit.amount} requests in {self._limit.seconds} s; retry in {wait} s."
+        return RateLimited(detail, wait, self.headers())
+
+    async def _spend_reserved(self) -> None:
+        """Wait until a reservation has spent one request; raise RateLimited if it could not."""
+        has_spent: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(has_spent)
+        if self._reservation is None:
+            self._reservation = spawn_detached(self._serve_waiting())
+        if not await has_spent:
+            raise self._used_up()
+
+    async def _serve_waiting(self) -> None:
+        """Reserve until no request waits: a request waits for two reservations at most."""
         try:
-            self._begin_window(self._limit.window(self._clock()))
-            await self._reserve_shared()
-        except CacheUnavailable:
-            self._reserve_local()
+            while self._drop_cancelled():
+                await self._reserve()
+                self._spend_for_waiting()
+        except Exception as error:
+            if not self._drop_cancelled():
+                raise
+            for has_spent in self._waiting:
+                has_spent.set_exception(error)
         finally:
             self._reservation = None
+            while self._waiting:
+                self._waiting.popleft().cancel()
+
+    def _drop_cancelled(self) -> int:
+        """Drop requests that no longer wait, and return the number of the others."""
+        self._waiting = deque(has_spent for has_spent in self._waiting if not has_spent.done())
+        return len(self._waiting)
+
+    async def _reserve(self) -> None:
+        """Reserve for all waiting requests. Repeat it once, and no more often, if the window ends meanwhile."""
+        for _ in range(2):
+            self._begin_window(self._limit.window(self._clock()))
+            amount = min(self._limit.amount, max(self._chunk, len(self._waiting)))
+            try:
+                await self._reserve_shared(amount)
+            except CacheUnavailable:
+                self._reserve_local(amount)
+            if self._limit.window(self._clock()) == self._window:
+                break
+
+    def _spend_for_waiting(self) -> None:
+        """Spend for waiting requests, in order of arrival. If the quota is used up, the others are rejected."""
+        while self._waiting and (self._remaining or not self._unreserved):
+            has_spent = self._waiting.popleft()
+            if has_spent.done():
+                continue
+            has_spent.set_result(self._remaining > 0)
+            if self._remaining:
+                self._spend_one()
 
     def _begin_window(self, window: int) -> None:
         """Begin a window, unless it is the current one."""
@@ -150,21 +205,21 @@ class RateAllowance:
             self._window, self._window_end = window, self._limit.end(window)
             self._remaining = self._reserved = self._unreported = 0
 
-    async def _reserve_shared(self) -> None:
-        """Reserve up to a chunk of the shared quota, and report what was reserved while the counters were unavailable.
+    async def _reserve_shared(self, wanted: int) -> None:
+        """Reserve up to `wanted` of the shared quota, and report what was reserved while the counters were unavailable.
 
         A reservation whose reply is lost stays unused in this window: too few requests are allowed, never too many.
         """
         unreported = self._unreported
-        count = await self._shared_limit.add(self._name, self._window, self._chunk + unreported)
+        count = await self._shared_limit.add(self._name, self._window, wanted + unreported)
         self._unreported -= unreported
         amount = self._limit.amount
-        self._add_reserved(min(self._chunk, max(0, amount - count + self._chunk)), max(0, amount - count))
+        self._add_reserved(min(wanted, max(0, amount - count + wanted)), max(0, amount - count))
         self._is_authoritative = True
 
-    def _reserve_local(self) -> None:
+    def _reserve_local(self, wanted: int) -> None:
         free = max(0, self._local_limit - self._reserved)
-        reserved = min(self._chunk, free)
+        reserved = min(wanted, free)
         self._unreported += reserved
         self._add_reserved(reserved, free - reserved)
         self._is_authoritative = self._shared_limit.counters is None

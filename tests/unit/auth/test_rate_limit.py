@@ -233,6 +233,40 @@ async def test_allowance_of_a_past_window_is_not_spent_later(clock: FakeClock) -
     assert gate.asked == 2
 
 
+@pytest.mark.parametrize("seconds", [0.3, 0.5, 1.0, 7.0])
+@pytest.mark.parametrize("is_shared", [False, True], ids=["one process", "counters"])
+async def test_lagging_loop_spends_in_few_turns(clock: FakeClock, seconds: float, *, is_shared: bool) -> None:
+    """Each turn of the loop takes long, so that a window ends during every reservation."""
+    gate = Gate()
+    gate.open.set()
+    shared_limit = SharedLimit(limited("200/second"), clock, gate if is_shared else None)
+    ration = RateLimits(shared_limit).allowance_for(NAME)
+    waiters = [asyncio.create_task(ration.spend()) for _ in range(30)]
+    for _ in range(8):
+        await asyncio.sleep(0)
+        clock.advance(seconds=seconds)
+
+    assert all(waiter.done() for waiter in waiters)
+    await asyncio.gather(*waiters)
+
+
+async def test_unexpected_error_of_counters_reaches_all_waiters(clock: FakeClock) -> None:
+    class Faulty(Gate):
+        async def add(self, key: str, amount: int, seconds: int) -> int:
+            await self.open.wait()
+            raise ZeroDivisionError
+
+    faulty = Faulty()
+    ration = RateLimits(SharedLimit(limited("100/minute"), clock, faulty)).allowance_for(NAME)
+    waiters = [asyncio.create_task(ration.spend()) for _ in range(3)]
+    await turns()
+    waiters[0].cancel()
+    faulty.open.set()
+
+    outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [asyncio.CancelledError, ZeroDivisionError, ZeroDivisionError]
+
+
 async def test_process_without_redis_grants_its_share(
     counters: list[RedisCounters], own_redis: Server, clock: FakeClock
 ) -> None:
