@@ -88,7 +88,7 @@ def test_run_task_reports_a_failed_start(tmp_path: Path) -> None:
         matcher.read(line)
 
     assert [file for file, _ in matcher.problems] == ["pdapt.py"]
-    assert matcher.problems[0][1].startswith("quota: ")
+    assert matcher.problems[0][1].startswith("--quota: ")
     assert (ROOT / "pdapt.py").is_file()
     assert not matcher.is_active
     assert run["problemMatcher"]["fileLocation"] == ["relative", "${workspaceFolder}"]

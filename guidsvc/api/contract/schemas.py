@@ -155,7 +155,7 @@ class Live(BaseModel):
 _AGE = "The age of the states, in milliseconds: a background task checks each part every second."
 
 
-class Ready(BaseModel):
+class Readiness(BaseModel):
     """The service is ready. It is `degraded` without its cache, or if the store rejects writes."""
 
     model_config = _closed({"ready": True, "status": "ready", "store": "up", "cache": "up", "age_ms": 250})

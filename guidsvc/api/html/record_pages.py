@@ -13,6 +13,12 @@ from guidsvc.domain.record import Record
 _SECONDS, _MILLISECONDS = frozenset({"expire", "purge_at"}), frozenset({"created", "updated"})
 _METADATA = "metadata"
 
+MAX_LIST_CHARACTERS = 1024 * 1024
+"""Maximum characters of the records on the page of a list: escaping can make their text six times as long."""
+
+MAX_LIST_RECORDS = 100
+"""Maximum number of records on the page of a list. 500 would keep the event loop busy for 10 milliseconds."""
+
 RenderedRecord = tuple[Record, bytes]
 """A record, and its JSON."""
 
@@ -32,6 +38,17 @@ def list_page(records: Sequence[RenderedRecord], path: str, next_url: str | None
     states = ", ".join(f'<a href="?state={state}">{state}</a>' for state in ("live", "expired", "all"))
     content = f"<p>State: {states}</p>\n{_table([_members(each) for each in records], root)}\n{more}"
     return page.render("GUIDs", path, content)
+
+
+def fitting(records: Sequence[RenderedRecord]) -> Sequence[RenderedRecord]:
+    """Return as many of the first records as fit on the page of a list, but at least one."""
+    characters = 0
+    records = records[:MAX_LIST_RECORDS]
+    for place, (_, json_text) in enumerate(records):
+        characters += len(escape(json_text.decode()))
+        if characters > MAX_LIST_CHARACTERS and place:
+            return records[:place]
+    return records
 
 
 def _table(rows: list[dict[str, Any]], root: str) -> str:

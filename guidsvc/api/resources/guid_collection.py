@@ -21,7 +21,7 @@ from guidsvc.api.contract.headers import (
 )
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.html.page import HTML
-from guidsvc.api.html.record_pages import list_page
+from guidsvc.api.html.record_pages import fitting, list_page
 from guidsvc.api.parsing.query import link_to_next, url_of_next
 from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_WRITES, RecordHandler
 from guidsvc.domain.caller import ADMIN, READ, WRITE
@@ -125,8 +125,10 @@ class GuidsHandler(RecordHandler):
 
     async def _html_page(self, query: ListQuery) -> bytes:
         page = await self.service.find(query, self.queue_name)
-        url = None if page.next is None else url_of_next(self.request, render_cursor(page.next))
-        return list_page([(record, self.render_record(record)) for record in page.records], self.request.path, url)
+        records = fitting([(record, self.render_record(record)) for record in page.records])
+        last = page.next if len(records) == len(page.records) else records[-1][0].guid
+        url = None if last is None else url_of_next(self.request, render_cursor(last))
+        return list_page(records, self.request.path, url)
 
     async def _page(self, query: ListQuery) -> bytes:
         has_total = self.preferences().get("return") == TOTAL

@@ -133,6 +133,23 @@ async def test_list_page_shows_each_record_and_leads_to_the_next(client: Client)
     assert "No GUID matches." in (await page(client, "/guid?user=nobody")).texts["p"]
 
 
+@pytest.mark.parametrize(("number", "text"), [(80, '"&' * 3000), (120, "")])
+async def test_list_page_has_a_bound_and_misses_no_record(client: Client, number: int, text: str) -> None:
+    body = {"user": USER, "metadata": {"m": text}}
+    guids = sorted([(await client.post("/guid", body)).json["guid"] for _ in range(number)])
+    seen: list[str] = []
+    path = "/guid?limit=500"
+    while path:
+        reply = await client.get(path, headers=BROWSER)
+        links = Shown(reply.body).links
+        shown = [link.removeprefix("guid/") for link in links if link.startswith("guid/")]
+        assert len(reply.body) < 1_200_000
+        assert len(shown) <= 100
+        seen += shown
+        path = next((f"/{link}" for link in links if "cursor=" in link), "")
+    assert seen == guids
+
+
 @pytest.mark.parametrize("path", ["/", "/guid", PATH, "/guid/x", "/nothing", "/problems/expired"])
 async def test_programs_get_json_and_browsers_get_pages(client: Client, path: str) -> None:
     await client.put(PATH, {"user": USER})

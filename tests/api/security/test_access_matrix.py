@@ -31,6 +31,7 @@ CANARY = "canary-e1a6"
 SUBSETS = [" ".join(each) for size in range(1, len(SCOPES) + 1) for each in combinations(SCOPES, size)]
 """All that a key can have for scopes."""
 MINE = f"/guid/{GUID}"
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 class Row(NamedTuple):
@@ -183,6 +184,9 @@ async def test_only_open_operations_work_without_valid_key(world: World) -> None
     answered = await asyncio.gather(*map(world.ask_all, shown.values()))
     for what, replies in zip(shown, answered, strict=True):
         assert told(replies) == expected(key=401, read=401, write=401, delete=401, monitor=401, admin=401), what
+    pages = await world.ask_all(BROWSER)
+    assert told(pages) == expected(key=401, read=401, write=401, delete=401, monitor=401, admin=401)
+    assert b"a browser sends none" in pages["getGuid"].body
     assert await world.state() == before
 
 
@@ -317,6 +321,9 @@ async def test_record_of_another_owner_seems_absent(world: World) -> None:
     before = await world.state()
     replies = await world.ask_all(world.bob.headers)
     assert told(replies) == {name: row.others for name, row in ROWS.items()}
+    pages = await world.ask_all(world.bob.headers | BROWSER)
+    assert told(pages) == {name: row.others for name, row in ROWS.items()}
+    assert b"<html" in pages["listGuids"].body
     assert [result["status"] for result in replies["doBatch"].json["results"]] == [404, 404, 404]
     lines = await Asker(world.client, world.bob).ask(
         "GET", "/guid?state=all", headers={"Accept": "application/x-ndjson"}
