@@ -1,6 +1,8 @@
 """The frame of every page, its headers, and the choice between JSON and a page.
 
-Only clients that prefer HTML to JSON get pages. Browsers do; curl, which accepts anything, does not.
+Only clients that prefer HTML to JSON get pages. Browsers do; curl, which accepts anything, does not. The JSON of a
+record has no `Vary: Accept`, which the fast path would have to send: caches must revalidate it anyway, by an entity tag
+that matches no page.
 """
 
 import re
