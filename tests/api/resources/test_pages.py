@@ -10,7 +10,9 @@ import pytest
 
 import guidsvc
 from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS
+from guidsvc.api.html.error_page import error_page
 from guidsvc.api.html.page import MAY_PREFER_HTML, prefers_html
+from guidsvc.errors import NotFound, Unauthorized
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply
@@ -212,6 +214,14 @@ async def test_errors_are_shown_in_words(client: Client) -> None:
         assert any(words in text for texts in shown.texts.values() for text in texts), (path, shown.texts)
     await client.put(PATH, {"user": USER, "expire": 0})
     assert "expired" in (await page(client, PATH, 410)).texts["code"]
+
+
+@pytest.mark.parametrize("error", [NotFound("<script>"), Unauthorized("<script>", invalid=True)])
+def test_error_page_escapes_every_text(error: Exception) -> None:
+    shown = Shown(error_page(error, "<script>", "/guid/<script>", "http://a/guid/<script>'"))
+
+    assert "script" not in shown.names
+    assert "<script>" in " ".join(shown.texts["p"])
 
 
 async def test_errors_of_writes_are_always_problems(client: Client) -> None:
