@@ -26,7 +26,7 @@ from guidsvc.api.parsing.query import link_to_next, url_of_next
 from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_WRITES, RecordHandler
 from guidsvc.domain.caller import ADMIN, READ, WRITE
 from guidsvc.domain.commands import CreateCommand, ListQuery, RecordQuery
-from guidsvc.domain.list_parameters import render_cursor
+from guidsvc.domain.list_parameters import Position, render_cursor
 from guidsvc.errors import InvalidField, InvalidRequest, QuotaExceeded
 from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred
@@ -126,7 +126,7 @@ class GuidsHandler(RecordHandler):
     async def _html_page(self, query: ListQuery) -> bytes:
         page = await self.service.find(query, self.queue_name)
         records = fitting([(record, self.render_record(record)) for record in page.records])
-        last = page.next if len(records) == len(page.records) else records[-1][0].guid
+        last = page.next if len(records) == len(page.records) else Position.after(records[-1][0], query.sort)
         url = None if last is None else url_of_next(self.request, render_cursor(last))
         return list_page(records, self.request.path, url)
 

@@ -40,7 +40,9 @@ class ReadyHandler(Handler):
 
     label = "health"
 
-    @operation("getReadyz", "Check readiness", ResponseSpec(200, "The service is ready or degraded.", schemas.Readiness))
+    @operation(
+        "getReadyz", "Check readiness", ResponseSpec(200, "The service is ready or degraded.", schemas.Readiness)
+    )
     async def get(self) -> None:
         """Return the last known state of each part; a problem if the store is down or the service is shutting down."""
         report = self.context.health.report()
