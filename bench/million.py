@@ -17,7 +17,7 @@ from typing import IO
 
 from bench.running import Running, ask, service, stopwatch
 from guidsvc.domain.commands import DEFAULT_PAGE_SIZE
-from guidsvc.domain.list_parameters import Position, render_cursor
+from guidsvc.domain.commands.list_parameters import Position, render_cursor
 
 NDJSON = "application/x-ndjson"
 FAR = 10_000

@@ -35,7 +35,7 @@ import redis
 from guidsvc.bootstrap import app
 from guidsvc.cache import open_cache
 from guidsvc.config import Settings
-from guidsvc.monitoring import log_config as logs
+from guidsvc.monitoring.logs import log_config as logs
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.mongo.store import open_mongo

@@ -9,7 +9,7 @@ from guidsvc.api.base.handler import Handler
 from guidsvc.api.execution.pipeline import LOGGED_PATH, OTHER, RequestPipeline
 from guidsvc.api.routing import Route
 from guidsvc.http.constants import METHODS
-from guidsvc.monitoring.access_log import loggable_method
+from guidsvc.monitoring.logs.access_log import loggable_method
 
 
 def log_function(pipeline: RequestPipeline, routes: list[Route]) -> Callable[[RequestHandler], None]:

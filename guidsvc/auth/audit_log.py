@@ -23,8 +23,8 @@ from guidsvc.domain.caller import Caller
 from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Unauthorized, found_by_class
 from guidsvc.http.client_address import network_of
-from guidsvc.monitoring.line_limit import LineLimit
-from guidsvc.monitoring.standard_streams import BoundedStream
+from guidsvc.monitoring.logs.line_limit import LineLimit
+from guidsvc.monitoring.logs.standard_streams import BoundedStream
 from guidsvc.runtime.clock import Clock
 from guidsvc.telemetry.metrics import AuditMetrics
 from guidsvc.telemetry.outage import Outage

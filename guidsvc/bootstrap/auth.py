@@ -71,7 +71,7 @@ async def _counters(cache_url: str) -> AsyncIterator[Counters | None]:
         yield None
         return
     with requires_extra("redis", "cache_url"):
-        from guidsvc.cache.redis_counters import open_counters
+        from guidsvc.cache.redis.counters import open_counters
     async with open_counters(cache_url) as counters:
         yield counters
 

@@ -20,10 +20,10 @@ from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import TrustedProxies
-from guidsvc.monitoring import access_log, log_config, standard_streams
-from guidsvc.monitoring.access_log import AccessLog
 from guidsvc.monitoring.health import Health
-from guidsvc.monitoring.line_limit import reporting
+from guidsvc.monitoring.logs import access_log, log_config, standard_streams
+from guidsvc.monitoring.logs.access_log import AccessLog
+from guidsvc.monitoring.logs.line_limit import reporting
 from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.process import file_descriptors
 from guidsvc.process.worker_channel import METRICS_VARIABLE, WorkerChannel

@@ -41,7 +41,7 @@ def inspect(settings: Settings) -> Preflight:
 def _cache_answers(url: str) -> bool | None:
     if is_private(url):
         return None
-    from guidsvc.cache.redis_probe import probe_redis
+    from guidsvc.cache.redis.probe import probe_redis
 
     try:
         return _within(CACHE_SECONDS, lambda: probe_redis(url))

@@ -39,7 +39,7 @@ def validate_cache_url(url: str) -> None:
     if scheme_of(url) not in _REDIS_SCHEMES:
         raise StartError(f"cache_url: unsupported cache {unsupported(url)}; use memory:// or redis://host:6379/0")
     with requires_extra("redis", "cache_url"):
-        from guidsvc.cache.redis_pool import validate_redis_url
+        from guidsvc.cache.redis.pool import validate_redis_url
     validate_redis_url(url)
 
 
@@ -62,7 +62,7 @@ async def open_cache(
         database.on_claim(cache.begin_anew)
         yield cache
     else:
-        from guidsvc.cache.redis_cache import open_redis_cache
+        from guidsvc.cache.redis.cache import open_redis_cache
 
         async with open_redis_cache(url, database, clock=clock, size_bytes=size_bytes, meter=meter) as shared:
             yield shared

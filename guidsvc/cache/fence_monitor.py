@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import structlog
 
-from guidsvc.cache.redis_link import RedisLink
+from guidsvc.cache.redis.link import RedisLink
 from guidsvc.cache.timings import CacheTimings, MonotonicClock
 from guidsvc.errors import CacheUnavailable, GuidsvcError
 from guidsvc.store.cache_fence import Fence, FenceReading, FenceStore, Mode

@@ -12,8 +12,8 @@ from math import floor
 from typing import NamedTuple
 
 from guidsvc.cache.fence_monitor import FenceMonitor, FenceView
-from guidsvc.cache.lua_scripts import BEGIN, END
-from guidsvc.cache.redis_link import RedisLink
+from guidsvc.cache.redis.link import RedisLink
+from guidsvc.cache.redis.lua_scripts import BEGIN, END
 from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
 from guidsvc.errors import CacheUnavailable
 from guidsvc.store.cache_fence import Mode

@@ -21,7 +21,7 @@ from guidsvc.domain.caller import SCOPES, Scope, scopes_of
 from guidsvc.domain.durations import MOMENT_FORMS, Moment, parse_moment, parse_whole_seconds
 from guidsvc.domain.record import User
 from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
-from guidsvc.monitoring import log_config
+from guidsvc.monitoring.logs import log_config
 from guidsvc.program import program
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.key_service import Issued, KeyService

@@ -50,7 +50,7 @@ def _serve(words: Sequence[str]) -> None:
     from guidsvc.bootstrap import run, validation
     from guidsvc.cli.unused_settings import warn_of_unused
     from guidsvc.errors import StartError
-    from guidsvc.monitoring import log_config, standard_streams
+    from guidsvc.monitoring.logs import log_config, standard_streams
     from guidsvc.process.worker_channel import WorkerChannel
 
     channel = WorkerChannel.inherited()
@@ -98,7 +98,7 @@ def _remedy() -> str:
 def _run_command() -> None:
     """Run a command, or serve; on StartError, exit with a line for each fault."""
     from guidsvc.errors import StartError
-    from guidsvc.monitoring import standard_streams
+    from guidsvc.monitoring.logs import standard_streams
 
     standard_streams.open_missing()
     try:
@@ -113,7 +113,7 @@ def _run_command() -> None:
 
 def _fail(report: str, code: int) -> NoReturn:
     """Print a report to standard error and exit."""
-    from guidsvc.monitoring import standard_streams
+    from guidsvc.monitoring.logs import standard_streams
 
     with standard_streams.buffered():  # a pipe without a reader must not block the exit
         print(report, file=sys.stderr)

@@ -21,7 +21,8 @@ import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
 from guidsvc.errors import StartError
-from guidsvc.monitoring import metric_files, standard_streams
+from guidsvc.monitoring import metric_files
+from guidsvc.monitoring.logs import standard_streams
 from guidsvc.monitoring.metric_files import SharedFolder
 from guidsvc.process import reuseport
 from guidsvc.process.reuseport import Closed

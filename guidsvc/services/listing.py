@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from guidsvc.domain.caller import Caller
 from guidsvc.domain.commands import ListQuery
-from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection, selection
 from guidsvc.runtime.clock import Clock

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Protocol, TypeVar
 
 from guidsvc.domain.api_key import ApiKey
-from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.store.contract import RecordRepository, WouldBlock

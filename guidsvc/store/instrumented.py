@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Generic
 
 from guidsvc.domain.api_key import ApiKey
-from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection

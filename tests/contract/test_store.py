@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from guidsvc.cache import open_cache
-from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.record import MAX_TIME, Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import Overloaded

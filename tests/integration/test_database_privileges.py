@@ -13,8 +13,8 @@ import pytest
 import redis
 import yaml
 
-from guidsvc.cache.redis_counters import open_counters
-from guidsvc.cache.redis_link import RedisLink, open_link
+from guidsvc.cache.redis.counters import open_counters
+from guidsvc.cache.redis.link import RedisLink, open_link
 from guidsvc.cache.timings import CacheTimings
 from guidsvc.errors import CacheUnavailable, StartError
 from guidsvc.store.mongo.store import open_mongo

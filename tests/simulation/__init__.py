@@ -1,6 +1,6 @@
 """The cache of many processes in a simulated world, where a seed decides every delay, loss, pause and death.
 
-The code under test is the very code that is served: `redis_cache`, `fence_monitor` and `redis_link` of `guidsvc.cache`,
+The code under test is the very code that is served: `redis.cache`, `fence_monitor` and `redis.link` of `guidsvc.cache`,
 and the Lua scripts. Simulated are the loop and its time (`world`), Redis with its connections (`redis`), and the store
 (`store`). `faults` decides what goes wrong, `run` what is asked, and `tests.support.history_checker` judges what was
 answered. `mutants` takes one guard after the other out of the code, to see that its lack is found.

@@ -11,9 +11,9 @@ from typing import Any
 
 import structlog
 
-from guidsvc.cache.lua_scripts import ADOPT
-from guidsvc.cache.redis_cache import RedisCache
-from guidsvc.cache.redis_link import RedisLink
+from guidsvc.cache.redis.cache import RedisCache
+from guidsvc.cache.redis.link import RedisLink
+from guidsvc.cache.redis.lua_scripts import ADOPT
 from guidsvc.cache.timings import CacheTimings
 from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.store.cache_fence import NEW, Fence, FenceReading

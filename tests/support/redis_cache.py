@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from guidsvc.cache.redis_cache import RedisCache
-from guidsvc.cache.redis_link import open_link
+from guidsvc.cache.redis.cache import RedisCache
+from guidsvc.cache.redis.link import open_link
 from guidsvc.cache.timings import CacheTimings
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from guidsvc.cache.redis_counters import RedisCounters
+from guidsvc.cache.redis.counters import RedisCounters
 
 DOWN = "redis unavailable, counting limits"
 PATIENT = 30.0

@@ -22,7 +22,7 @@ from guidsvc.domain.commands import PutCommand
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.record import MAX_TIME, MAX_USER_CHARACTERS, Record
 from guidsvc.errors import Contention, Forbidden, OutcomeUnknown, RateLimited, StoreUnavailable, Unauthorized
-from guidsvc.monitoring.access_log import PIPE_BUF
+from guidsvc.monitoring.logs.access_log import PIPE_BUF
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.key_service import KeyService
 from guidsvc.store import open_keys

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from guidsvc.monitoring.standard_streams import PIECE_BYTES, BoundedStream
+from guidsvc.monitoring.logs.standard_streams import PIECE_BYTES, BoundedStream
 from tests.support.backing_servers import ROOT, START_SECONDS, free_port, wait_until
 from tests.support.http_client import Client
 from tests.support.metrics import scrape, value

@@ -3,7 +3,7 @@
 import pytest
 from redis.asyncio import ConnectionPool
 
-from guidsvc.cache.redis_pool import pool_of
+from guidsvc.cache.redis.pool import pool_of
 from guidsvc.connection_urls import connect_with_redacted_errors, is_ambiguous, redact, scheme_of
 from guidsvc.errors import StartError
 

@@ -23,7 +23,7 @@ from guidsvc.http import constants
 from guidsvc.http.constants import METHODS
 from guidsvc.http.errors import MethodNotAllowed, NotImplementedHere
 from guidsvc.http.headers.request_id import request_id
-from guidsvc.monitoring.access_log import Failure
+from guidsvc.monitoring.logs.access_log import Failure
 from guidsvc.server.abort import break_off
 from guidsvc.telemetry import tracing
 from guidsvc.telemetry.tracing import RequestTrace

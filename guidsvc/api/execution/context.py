@@ -7,8 +7,8 @@ from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import TrustedProxies
-from guidsvc.monitoring.access_log import Log
 from guidsvc.monitoring.health import Health
+from guidsvc.monitoring.logs.access_log import Log
 from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.in_flight import InFlightRequests

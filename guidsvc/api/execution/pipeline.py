@@ -13,7 +13,7 @@ from guidsvc.domain.caller import Caller
 from guidsvc.errors import ShuttingDown
 from guidsvc.http.constants import METHODS
 from guidsvc.http.response import Response
-from guidsvc.monitoring.access_log import Failure, without_secrets
+from guidsvc.monitoring.logs.access_log import Failure, without_secrets
 from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.telemetry.metrics import QUICK_SECONDS

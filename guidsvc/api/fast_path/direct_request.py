@@ -15,7 +15,7 @@ from guidsvc.domain.caller import ANYONE, Caller
 from guidsvc.errors import NotFound
 from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.http.response import Response
-from guidsvc.monitoring.access_log import Failure
+from guidsvc.monitoring.logs.access_log import Failure
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 

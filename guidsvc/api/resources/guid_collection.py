@@ -26,7 +26,7 @@ from guidsvc.api.parsing.query import link_to_next, url_of_next
 from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_WRITES, RecordHandler
 from guidsvc.domain.caller import ADMIN, READ, WRITE
 from guidsvc.domain.commands import CreateCommand, ListQuery, RecordQuery
-from guidsvc.domain.list_parameters import Position, render_cursor
+from guidsvc.domain.commands.list_parameters import Position, render_cursor
 from guidsvc.errors import InvalidField, InvalidRequest, QuotaExceeded
 from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from guidsvc.domain.commands.fields import optional_field
-from guidsvc.domain.list_parameters import BOUND_FORMS, Bound, Cursor, Order
+from guidsvc.domain.commands.list_parameters import BOUND_FORMS, Bound, Cursor, Order
 from guidsvc.domain.record import DIGITS, MAX_USER_CHARACTERS, User, validation_error
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 500

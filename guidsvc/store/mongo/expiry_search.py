@@ -9,7 +9,7 @@ After that, the entries of the page are selected from the index on the owner or 
 
 from typing import Any
 
-from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.selection import Selection
 from guidsvc.store.mongo.documents import filter_of
 from guidsvc.store.mongo.repository import Collection

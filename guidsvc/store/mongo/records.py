@@ -14,7 +14,7 @@ import pymongo
 from pymongo import IndexModel
 from pymongo.errors import BulkWriteError
 
-from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable

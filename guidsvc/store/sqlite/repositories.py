@@ -5,7 +5,7 @@ from functools import partial
 from typing import Generic
 
 from guidsvc.domain.api_key import ApiKey
-from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection

@@ -26,7 +26,7 @@ from typing import TypeVar
 
 from pydantic_core import to_json
 
-from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.receipt import ReceiptUsage
 from guidsvc.domain.record import MAX_TIME, Record
 from guidsvc.domain.selection import Selection

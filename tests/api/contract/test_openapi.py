@@ -23,7 +23,7 @@ from guidsvc.api.docs import openapi_document as openapi
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS
 from guidsvc.api.routing import Route
 from guidsvc.domain.commands import ListQuery
-from guidsvc.domain.list_parameters import Position, parse_cursor, render_cursor
+from guidsvc.domain.commands.list_parameters import Position, parse_cursor, render_cursor
 from guidsvc.domain.record import EXAMPLE_GUID, MAX_TIME
 from guidsvc.http.constants import NDJSON
 from tests.conftest import Serving

@@ -15,9 +15,9 @@ import uvloop
 from structlog.testing import capture_logs
 
 from guidsvc.cache.byte_lru import bounded
-from guidsvc.cache.lua_scripts import FILL
-from guidsvc.cache.redis_cache import RedisCache, _weigh_decoding, _weigh_entry
-from guidsvc.cache.redis_link import open_link
+from guidsvc.cache.redis.cache import RedisCache, _weigh_decoding, _weigh_entry
+from guidsvc.cache.redis.link import open_link
+from guidsvc.cache.redis.lua_scripts import FILL
 from guidsvc.cache.timings import CacheTimings
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable

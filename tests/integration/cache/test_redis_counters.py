@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from guidsvc.cache.redis_counters import open_counters
-from guidsvc.cache.redis_pool import reason
+from guidsvc.cache.redis.counters import open_counters
+from guidsvc.cache.redis.pool import reason
 from guidsvc.errors import CacheUnavailable, StartError
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import Server, free_port, redis_server

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from guidsvc.cache.lua_scripts import BEGIN, END, FILL
-from guidsvc.cache.redis_cache import RedisCache
-from guidsvc.cache.redis_link import RedisLink, open_link
+from guidsvc.cache.redis.cache import RedisCache
+from guidsvc.cache.redis.link import RedisLink, open_link
+from guidsvc.cache.redis.lua_scripts import BEGIN, END, FILL
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable
 from guidsvc.store.cache_fence import Mode

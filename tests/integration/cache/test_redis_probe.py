@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from guidsvc.cache.redis_probe import probe_redis
+from guidsvc.cache.redis.probe import probe_redis
 from guidsvc.errors import StartError
 from tests.support.backing_servers import Server, free_port
 from tests.support.certificates import Certificate

@@ -23,7 +23,7 @@ from pymongo.errors import (
 )
 
 from guidsvc.domain import api_key as keys
-from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from guidsvc.domain import api_key as keys
-from guidsvc.domain.list_parameters import Position
+from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.store.cache_fence import Mode

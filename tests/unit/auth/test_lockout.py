@@ -10,7 +10,7 @@ import redis
 from guidsvc.auth import lockout as module
 from guidsvc.auth.limit import Limit, SharedLimit
 from guidsvc.auth.lockout import MAX_LOOKUPS, KnownFailures, LoginLockout
-from guidsvc.cache.redis_counters import RedisCounters, open_counters
+from guidsvc.cache.redis.counters import RedisCounters, open_counters
 from guidsvc.http.client_address import network_of
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.backing_servers import Server

@@ -10,7 +10,7 @@ import redis
 
 from guidsvc.auth.limit import Limit, SharedLimit
 from guidsvc.auth.rate_limit import GRANULARITY, UNLIMITED, RateAllowance, RateLimits
-from guidsvc.cache.redis_counters import RedisCounters, open_counters
+from guidsvc.cache.redis.counters import RedisCounters, open_counters
 from guidsvc.errors import CacheUnavailable, RateLimited
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.backing_servers import Server

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidsvc.monitoring.console_line import MAX_COLUMNS, MIN_COLUMNS, console_line
+from guidsvc.monitoring.logs.console_line import MAX_COLUMNS, MIN_COLUMNS, console_line
 from tests.support.backing_servers import ROOT
 
 START = "16:22:48 PUT"
@@ -61,7 +61,8 @@ def test_no_line_is_wider_than_the_terminal(
 
 
 SHOW = """
-from guidsvc.monitoring import access_log, log_config as logs
+from guidsvc.monitoring.logs import log_config as logs
+from guidsvc.monitoring.logs import access_log
 import structlog
 
 logs.configure("info", "auto")

@@ -14,9 +14,9 @@ import structlog
 from guidsvc.auth.audit_log import open_audit_log
 from guidsvc.domain.caller import SCOPES, Caller
 from guidsvc.errors import Forbidden, Unauthorized
-from guidsvc.monitoring import access_log
-from guidsvc.monitoring import log_config as logs
-from guidsvc.monitoring.line_limit import PER_SOURCE, SOURCE_CHARACTERS, TOTAL, WINDOW_SECONDS, LineLimit
+from guidsvc.monitoring.logs import access_log
+from guidsvc.monitoring.logs import log_config as logs
+from guidsvc.monitoring.logs.line_limit import PER_SOURCE, SOURCE_CHARACTERS, TOTAL, WINDOW_SECONDS, LineLimit
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 from tests.conftest import FakeClock, Serving
 from tests.support.backing_servers import service
@@ -175,8 +175,8 @@ def test_all_errors_of_the_audit_log_are_logged(capsys: pytest.CaptureFixture[st
 async def test_end_of_a_window_is_reported_without_another_line(
     serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("guidsvc.monitoring.line_limit.WINDOW_SECONDS", 0.5)
-    monkeypatch.setattr("guidsvc.monitoring.line_limit.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("guidsvc.monitoring.logs.line_limit.WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr("guidsvc.monitoring.logs.line_limit.LOOK_SECONDS", 0.05)
     path, failures = tmp_path / "audit.log", 2 * PER_SOURCE
     async with serving(access="keys", audit_log=str(path), login_limit="") as client:
         others = [Client(client.port) for _ in range(2)]

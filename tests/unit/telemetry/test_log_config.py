@@ -16,8 +16,8 @@ import structlog
 
 from guidsvc.api.execution.pipeline import LOGGED_PATH
 from guidsvc.http.headers.diagnostics import CACHE_STATUS
-from guidsvc.monitoring import access_log
-from guidsvc.monitoring import log_config as logs
+from guidsvc.monitoring.logs import access_log
+from guidsvc.monitoring.logs import log_config as logs
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 from tests.support.backing_servers import ROOT
 
@@ -162,7 +162,8 @@ CONTROLS = "".join(map(chr, [*range(32), *range(0x7F, 0xA0)])) + "\u2028\u202e\u
 SHOW_CONTROLS = f"""
 import logging
 import structlog
-from guidsvc.monitoring import access_log, log_config as logs
+from guidsvc.monitoring.logs import log_config as logs
+from guidsvc.monitoring.logs import access_log
 
 logs.configure("info", "console")
 controls = {CONTROLS!r}
@@ -210,7 +211,7 @@ def test_lines_logged_for_a_request_name_it(capsys: pytest.CaptureFixture[str], 
 
 FAULT = """
 import structlog
-from guidsvc.monitoring import log_config as logs
+from guidsvc.monitoring.logs import log_config as logs
 
 def fail():
     secret = "CAN" + "ARY"

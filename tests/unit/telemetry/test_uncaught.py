@@ -11,7 +11,8 @@ from tests.support.backing_servers import ROOT
 
 START = """
 import asyncio, gc, logging, threading, warnings
-from guidsvc.monitoring import log_config, standard_streams
+from guidsvc.monitoring.logs import standard_streams
+from guidsvc.monitoring.logs import log_config
 
 class Unraisable:
     def __del__(self):

@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from guidsvc.cache.lua_scripts import SCRIPTS
+from guidsvc.cache.redis.lua_scripts import SCRIPTS
 from guidsvc.connection_urls import connect_with_redacted_errors
 
 CONNECT_SECONDS = 1.0

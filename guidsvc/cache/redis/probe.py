@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import AuthenticationError, InvalidResponse, NoPermissionError, RedisError, ResponseError
 
-from guidsvc.cache.redis_pool import CONNECT_SECONDS, demand_master, greet, pool_of, reason, within
+from guidsvc.cache.redis.pool import CONNECT_SECONDS, demand_master, greet, pool_of, reason, within
 from guidsvc.errors import StartError
 
 OTHER_TRANSPORT_SECONDS = 0.5

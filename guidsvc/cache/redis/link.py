@@ -17,8 +17,8 @@ import structlog
 from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from guidsvc.cache.lua_scripts import ADOPT, BEGIN, LOOK, READ, MemoryGuard, Script
-from guidsvc.cache.redis_pool import (
+from guidsvc.cache.redis.lua_scripts import ADOPT, BEGIN, LOOK, READ, MemoryGuard, Script
+from guidsvc.cache.redis.pool import (
     CONNECT_SECONDS,
     REPLICA,
     Command,

@@ -15,7 +15,7 @@ from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError
 
 from guidsvc.cache import is_private
-from guidsvc.cache.redis_pool import CONNECT_SECONDS, pool_of, reason, within
+from guidsvc.cache.redis.pool import CONNECT_SECONDS, pool_of, reason, within
 from guidsvc.errors import CacheUnavailable
 from guidsvc.runtime.background import running_in_background
 from guidsvc.telemetry.outage import Outage

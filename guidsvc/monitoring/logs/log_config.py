@@ -10,10 +10,10 @@ from typing import Literal, TextIO
 import structlog
 from structlog.types import EventDict, ExcInfo, Processor, WrappedLogger
 
-from guidsvc.monitoring.console_line import is_colored
-from guidsvc.monitoring.line_limit import LineLimit
-from guidsvc.monitoring.standard_streams import BoundedStream
-from guidsvc.monitoring.uncaught import log_uncaught
+from guidsvc.monitoring.logs.console_line import is_colored
+from guidsvc.monitoring.logs.line_limit import LineLimit
+from guidsvc.monitoring.logs.standard_streams import BoundedStream
+from guidsvc.monitoring.logs.uncaught import log_uncaught
 from guidsvc.telemetry.tracing import CURRENT
 
 Form = Literal["auto", "console", "json"]

@@ -25,8 +25,8 @@ import structlog
 
 from guidsvc.cache.byte_lru import bounded, put
 from guidsvc.cache.fence_monitor import FenceMonitor
-from guidsvc.cache.lua_scripts import FILL
-from guidsvc.cache.redis_link import RedisLink, open_link
+from guidsvc.cache.redis.link import RedisLink, open_link
+from guidsvc.cache.redis.lua_scripts import FILL
 from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
 from guidsvc.cache.write_window import WriteWindows
 from guidsvc.domain import lifecycle

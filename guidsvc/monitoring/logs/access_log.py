@@ -14,9 +14,9 @@ from urllib.parse import quote, unquote
 import structlog
 
 from guidsvc.http.client_address import network_of
-from guidsvc.monitoring.console_line import METHOD_CHARACTERS, columns, console_line, is_colored
-from guidsvc.monitoring.line_limit import LineLimit
-from guidsvc.monitoring.log_config import ACCESS, Form, escape, is_readable
+from guidsvc.monitoring.logs.console_line import METHOD_CHARACTERS, columns, console_line, is_colored
+from guidsvc.monitoring.logs.line_limit import LineLimit
+from guidsvc.monitoring.logs.log_config import ACCESS, Form, escape, is_readable
 from guidsvc.telemetry.tracing import L1, MISS, REDIS
 
 PIPE_BUF = 4096

@@ -1,0 +1,1 @@
+"""The cache in Redis, shared by all processes: records, counters, and the connections to the server."""
