@@ -39,6 +39,7 @@ SESSION_CACHE_BYTES = 16 * 2**20
 SESSION_BYTES = 1024
 """Memory of one cached session without its header, in bytes."""
 _SCHEME = "bearer "
+_ANONYMOUS = "Authentication is required; send a key as Authorization: Bearer gs_..."
 
 _log = structlog.get_logger(__name__)
 
@@ -51,10 +52,9 @@ class TokenVerifier(Protocol):
 
 
 class DenialAudit(Protocol):
-    """A callback that records denied requests."""
+    """A callback that records the error of a denied request, and its caller if known."""
 
-    def __call__(self, error: GuidsvcError, caller: Caller | None, /) -> None:
-        """Record the error, and the caller if known."""
+    def __call__(self, error: GuidsvcError, caller: Caller | None, /) -> None: ...
 
 
 class Session:
@@ -141,14 +141,21 @@ class Authenticator:
         return None if session is None else session.caller.owner
 
     async def authenticate(self, authorization: str | None, address: str) -> Session:
-        """Return the session of a request, and spend one request; raise Unauthorized or RateLimited otherwise."""
-        authorization = None if authorization is None else _canonical(authorization)
+        """Return the session of a request, and spend one request; raise Unauthorized or RateLimited otherwise.
+
+        Cancelling it ends the wait, not the login: a failure counts even if its client disconnects early.
+        """
+        if authorization is None:
+            raise self._denied(Unauthorized(_ANONYMOUS, invalid=False), None)
+        authorization = _canonical(authorization)
+        session: Session | None = self._sessions.get(authorization)
+        if session is None or not session.is_valid:
+            session = await self._background.run(self._log_in(authorization, address))
         try:
-            return await self._authenticate(authorization, address)
-        except (Unauthorized, RateLimited) as error:
-            cached: Session | None = None if authorization is None else self._sessions.get(authorization)
-            self.record_denial(error, cached.caller if cached is not None and cached.is_valid else None)
-            raise
+            await session.allowance.spend()
+        except RateLimited as error:
+            raise self._denied(error, authorization) from None
+        return session
 
     async def confirm(self, session: Session) -> None:
         """Look up a session again; raise Unauthorized if it has been revoked or its permissions have changed.
@@ -182,20 +189,18 @@ class Authenticator:
         if self._on_denial is not None:
             self._on_denial(error, caller)
 
-    async def _authenticate(self, authorization: str | None, address: str) -> Session:
-        if authorization is None:
-            raise Unauthorized("Authentication is required; send a key as Authorization: Bearer gs_...", invalid=False)
-        cached: Session | None = self._sessions.get(authorization)
-        session = cached if cached is not None and cached.is_valid else await self._log_in(authorization, address)
-        await session.allowance.spend()
-        return session
+    def _denied(self, error: GuidsvcError, authorization: str | None) -> GuidsvcError:
+        """Record a denied request, and return its error."""
+        cached: Session | None = None if authorization is None else self._sessions.get(authorization)
+        self.record_denial(error, cached.caller if cached is not None and cached.is_valid else None)
+        return error
 
     def renew(self, session: Session) -> None:
         """Look up a session again, in the background."""
         self._background.spawn(_quietly(self._renew(session)))
 
     async def aclose(self) -> None:
-        """Wait for the background tasks."""
+        """Wait for the background tasks, and for logins that outlive their requests."""
         await self._background.drain()
 
     async def _log_in(self, authorization: str, address: str) -> Session:
@@ -211,10 +216,11 @@ class Authenticator:
                 await self._lockout.record_failure(address)
             self._failures.add(authorization)
             await asyncio.sleep(response_time - asyncio.get_running_loop().time())
-            if lockout_seconds is None:
-                raise
-            detail = f"Too many failed logins from this address; retry in {lockout_seconds} s."
-            raise RateLimited(detail, lockout_seconds) from error
+            if lockout_seconds is not None:
+                detail = f"Too many failed logins from this address; retry in {lockout_seconds} s."
+                raise self._denied(RateLimited(detail, lockout_seconds), authorization) from error
+            self._denied(error, authorization)
+            raise
 
     def _should_look_up(self, authorization: str, address: str) -> bool:
         """Return whether to look up a login from a locked-out address. This bounds the work that failures cause.

@@ -64,7 +64,7 @@ class Admission:
         self._new_waiting = 0  # of these, the requests that are new, and no part of one that was begun
         self.queue_seconds = seconds
         self.budget_seconds = budget
-        self._started_at: dict[CancelScope, float] = {}  # start times, roughly in order
+        self._started_at: dict[CancelScope, float] = {}  # when their time limits began
         self._scan_timer = ScanTimer(seconds, self._scan)
         self._warnings = OverloadWarnings(slots)
         # Counters, for the metrics
@@ -163,14 +163,18 @@ class Admission:
         task, scope.task = scope.task, None
         if not scope.is_cancelled or not isinstance(error, _CANCELLATIONS):
             return error
-        if scope.is_disconnected:
-            self.dropped += 1
-        else:
-            self.overdue += 1
+        self.count_cancellation(scope)
         if not isinstance(error, asyncio.CancelledError) or task is None:
             return error
         task.uncancel()
         return scope.error()
+
+    def count_cancellation(self, scope: CancelScope) -> None:
+        """Count a request that was cancelled."""
+        if scope.is_disconnected:
+            self.dropped += 1
+        else:
+            self.overdue += 1
 
     async def acquire(self, scope: CancelScope, *, patient: bool = False) -> None:
         """Wait for a slot for a request that has begun. Raise Overloaded if none becomes free in time."""
@@ -181,14 +185,14 @@ class Admission:
         loop = asyncio.get_running_loop()
         since = loop.time()
         await self._wait(scope.caller, _Waiter(loop.create_future(), since, patient=patient))
-        self._started_at[scope] = loop.time() if patient else since
+        self._started_at[scope] = scope.begun_at or (loop.time() if patient else since)
         self._scan_timer.schedule(loop)
 
     def _take_free(self, scope: CancelScope) -> bool:
         if not self._slots.take(scope.caller):
             return False
         loop = asyncio.get_running_loop()
-        self._started_at[scope] = loop.time()
+        self._started_at[scope] = scope.begun_at or loop.time()
         self._scan_timer.schedule(loop)
         return True
 
@@ -231,9 +235,8 @@ class Admission:
                     Overloaded(f"no slot became free within {self.queue_seconds} s; retry later")
                 )
         for scope, since in self._started_at.items():
-            if now - since < self.budget_seconds:
-                break
-            scope.cancel(is_disconnected=False)
+            if now - since >= self.budget_seconds:
+                scope.cancel(is_disconnected=False)
         if self._started_at or self._waiting.length or self._scan_timer.is_late:
             self._scan_timer.schedule(loop)
 

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
+from guidsvc.errors import GuidsvcError
 from guidsvc.runtime import cancel_scope
 from guidsvc.telemetry import tracing
 
@@ -76,18 +77,34 @@ def spawn_detached(work: Coroutine[object, object, Result]) -> "asyncio.Task[Res
 
 
 class BackgroundTasks:
-    """Fire-and-forget tasks that outlive the request and are drained on shutdown."""
+    """Tasks that outlive the request and are drained on shutdown."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
-        """Start a task. The work must report its own failures."""
-        task = spawn_detached(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Start a task that no request waits for. The work must report its own failures."""
+        self._register(spawn_detached(work))
+
+    async def run(self, work: Coroutine[object, object, Result]) -> Result:
+        """Run work for a request, in its context, and return the result. The work continues if this is cancelled."""
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(_expect_domain_error)
+        self._register(task)
+        return await asyncio.shield(task)
 
     async def drain(self) -> None:
         """Wait until all tasks have ended."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _register(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _expect_domain_error(task: asyncio.Task[Any]) -> None:
+    """Mark the error of a task as seen, because its caller may be gone; log it if the domain does not know it."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, GuidsvcError):
+        _log.error("background task failed", exc_info=error)

@@ -6,7 +6,10 @@ and code that can still stop calls `checkpoint`.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import partial
 from types import TracebackType
 
 from guidsvc.errors import ClientDisconnected, DeadlineExceeded, GuidsvcError
@@ -15,10 +18,21 @@ from guidsvc.errors import ClientDisconnected, DeadlineExceeded, GuidsvcError
 class CancelScope:
     """The work for one request, or for one part of a batch."""
 
-    __slots__ = ("caller", "has_started", "is_cancelled", "is_disconnected", "is_persistent", "shield_depth", "task")
+    __slots__ = (
+        "begun_at",
+        "caller",
+        "has_started",
+        "is_cancelled",
+        "is_disconnected",
+        "is_persistent",
+        "shield_depth",
+        "task",
+    )
 
     def __init__(self) -> None:
         self.task: asyncio.Task[object] | None = None  # set while a task runs it
+        self.begun_at: float | None = None
+        """Loop time at which its time limit began, if that was before it asked for a slot."""
         self.caller: str | None = None
         """The caller whose share of the slots it uses; None until the caller is known."""
         self.has_started = False
@@ -42,6 +56,11 @@ class CancelScope:
             if self.task is not None and not self.shield_depth:
                 self.task.cancel()
 
+    def checkpoint(self) -> None:
+        """Raise the error if it is cancelled."""
+        if self.is_cancelled:
+            raise self.error()
+
     def error(self) -> GuidsvcError:
         """Return the error that says why it was cancelled."""
         return (
@@ -54,11 +73,31 @@ class CancelScope:
 CURRENT: ContextVar[CancelScope | None] = ContextVar("cancel_scope", default=None)
 
 
+@asynccontextmanager
+async def cancellable(scope: CancelScope, seconds: float) -> AsyncIterator[None]:
+    """Run the block, which needs no slot, in a scope. Raise the scope's error once it is cancelled: by `seconds`."""
+    scope.checkpoint()
+    task = scope.task = asyncio.current_task()
+    timer = asyncio.get_running_loop().call_later(seconds, partial(scope.cancel, is_disconnected=False))
+    token = CURRENT.set(scope)
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        if not scope.is_cancelled or task is None:
+            raise
+        task.uncancel()
+        raise scope.error() from error
+    finally:
+        CURRENT.reset(token)
+        timer.cancel()
+        scope.task = None
+
+
 def checkpoint() -> None:
     """Raise DeadlineExceeded or ClientDisconnected if the current scope is cancelled. Do nothing without a scope."""
     scope = CURRENT.get()
-    if scope is not None and scope.is_cancelled:
-        raise scope.error()
+    if scope is not None:
+        scope.checkpoint()
 
 
 def persist() -> None:

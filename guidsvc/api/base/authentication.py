@@ -1,5 +1,6 @@
 """Authentication and scope check, run in `prepare()` before the handler method; and admission."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import ClassVar
@@ -59,8 +60,17 @@ class AuthenticatedHandler(RequestHandler):
         return None
 
     async def _log_in(self, authorization: str | None, needs: Needs) -> None:
-        address, current = str(self.request.remote_ip), cancel_scope.CURRENT.get()
-        self._authorize(await self.pipeline.authenticate(authorization, address, current), needs)
+        scope = self._scope_before_slot()
+        if not self._has_body:  # else the time limit begins again when the body has arrived
+            scope.begun_at = asyncio.get_running_loop().time()
+        session = await self.pipeline.authenticate(authorization, str(self.request.remote_ip), scope)
+        self._authorize(session, needs)
+
+    def _scope_before_slot(self) -> CancelScope:
+        """Return the scope of work before the request has a slot: the slot's, if the connection or a login made it."""
+        current = cancel_scope.CURRENT.get() or self._cancel_scope
+        self._cancel_scope = CancelScope() if current is None or current.has_started else current
+        return self._cancel_scope
 
     def release_slot(self) -> None:
         """Release the admission slot that the connection took; the request must wait for something else first."""
@@ -68,13 +78,10 @@ class AuthenticatedHandler(RequestHandler):
 
     def slot(self, *, patient: bool = False) -> Slot:
         """Return an admission slot for the request, or for one part of a long request."""
-        current = cancel_scope.CURRENT.get()  # by the connection, or by an earlier call
-        self._cancel_scope = CancelScope() if current is None or current.has_started else current
-        self._cancel_scope.is_persistent = write_attempt.CURRENT.get() is not None  # work under a receipt continues
-        self._cancel_scope.is_cancelled = self._cancel_scope.is_disconnected = (
-            self._is_disconnected and not self._cancel_scope.is_persistent
-        )
-        return self.pipeline.admission.slot(self._cancel_scope, self.queue_name, patient=patient)
+        scope = self._scope_before_slot()
+        scope.is_persistent = write_attempt.CURRENT.get() is not None  # work under a receipt continues
+        scope.is_cancelled = scope.is_disconnected = self._is_disconnected and not scope.is_persistent
+        return self.pipeline.admission.slot(scope, self.queue_name, patient=patient)
 
     @asynccontextmanager
     async def confirmed_slot(self) -> AsyncIterator[None]:
@@ -91,18 +98,22 @@ class AuthenticatedHandler(RequestHandler):
     def _authorize(self, session: Session, needs: Needs) -> None:
         self.session, self.caller = session, session.caller
         self.require_scope(needs)
-        headers = self.request.headers
-        # A GET may have a body, too.
-        has_body = headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
-        if self.confirms_after_body and has_body:
+        if self.confirms_after_body and self._has_body:
             self._confirm_first(str(self.request.method).lower())
+
+    @property
+    def _has_body(self) -> bool:
+        """Whether the request has a body. A GET may have one, too."""
+        headers = self.request.headers
+        return headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
 
     def _confirm_first(self, name: str) -> None:
         """Wrap the method, which Tornado calls once the body has arrived, so that the session is confirmed first."""
         method = getattr(self, name)
 
         async def confirm_and_run(*arguments: str) -> None:
-            await self.confirm()
+            async with self.pipeline.under_time_limit(self._scope_before_slot()):
+                await self.confirm()
             awaitable = method(*arguments)
             if awaitable is not None:
                 await awaitable

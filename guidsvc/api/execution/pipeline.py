@@ -3,6 +3,8 @@
 A request enters, is authenticated, is executed in an admission slot, gets its extra headers, leaves, and is recorded.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http.client import OK
 
 from guidsvc.api.contract import problems
@@ -10,10 +12,11 @@ from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.guid_actions import ROUTE, Action, GuidRequest
 from guidsvc.auth.authenticator import Session
 from guidsvc.domain.caller import Caller
-from guidsvc.errors import ShuttingDown
+from guidsvc.errors import ClientDisconnected, DeadlineExceeded, ShuttingDown
 from guidsvc.http.constants import METHODS
 from guidsvc.http.response import Response
 from guidsvc.monitoring.logs.access_log import Failure, without_secrets
+from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.telemetry.metrics import QUICK_SECONDS
@@ -51,14 +54,32 @@ class RequestPipeline:
         """Return the cached session, and spend one request of its rate limit; None if it must be authenticated."""
         return None if self._authenticator is None else self._authenticator.cached_session(authorization)
 
-    async def authenticate(self, authorization: str | None, address: str, cancel_scope: CancelScope | None) -> Session:
+    async def authenticate(self, authorization: str | None, address: str, scope: CancelScope) -> Session:
         """Return the session of a caller that has no cached one, where access is controlled.
 
-        The request's admission slot is released: authenticated callers must not wait for this request.
+        The request's admission slot is released: authenticated callers must not wait for this request. Its address
+        takes the turns of its caller, which is not known yet.
         """
         assert self._authenticator is not None  # noqa: S101  # nosec B101  # see is_access_controlled
-        self.release_slot(cancel_scope)
-        return await self._authenticator.authenticate(authorization, address)
+        self.release_slot(scope)
+        scope.caller = address
+        try:
+            async with self.under_time_limit(scope):
+                return await self._authenticator.authenticate(authorization, address)
+        finally:
+            scope.caller = None
+
+    @asynccontextmanager
+    async def under_time_limit(self, scope: CancelScope) -> AsyncIterator[None]:
+        """Run the block under the time limit of a request, although it does not use its slot yet."""
+        try:
+            async with cancel_scope.cancellable(scope, self.admission.budget_seconds):
+                yield
+        except BaseException as error:
+            self.admission.release(scope)
+            if isinstance(error, (DeadlineExceeded, ClientDisconnected)):
+                self.admission.count_cancellation(scope)
+            raise
 
     async def confirm(self, session: Session | None) -> None:
         """Raise Unauthorized if the caller's key or token has ended or its rights have changed."""
@@ -69,10 +90,10 @@ class RequestPipeline:
         """Return the caller whose admission share a new request uses, or None if it is not known yet."""
         return address if self._authenticator is None else self._authenticator.owner_of(authorization)
 
-    def release_slot(self, cancel_scope: CancelScope | None) -> None:
+    def release_slot(self, scope: CancelScope | None) -> None:
         """Release the admission slot that the connection took: the request must wait for something else first."""
-        if cancel_scope is not None:
-            self.admission.release(cancel_scope)
+        if scope is not None:
+            self.admission.release(scope)
 
     async def execute(
         self, slot: Slot, action: Action, request: GuidRequest, caller: Caller, session: Session | None

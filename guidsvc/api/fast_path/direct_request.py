@@ -1,5 +1,6 @@
 """An eligible single-GUID request that cannot be answered at once; it takes the same steps as in a handler."""
 
+import asyncio
 from collections.abc import Mapping
 from time import perf_counter
 from typing import NamedTuple
@@ -113,6 +114,7 @@ class DirectRequest:
         authorization = request.headers.get("Authorization")
         session = self._session or pipeline.cached_session(authorization)
         if session is None:
+            self._cancel_scope.begun_at = asyncio.get_running_loop().time()
             session = await pipeline.authenticate(authorization, request.address, self._cancel_scope)
         self._session = session
         session.require_scope(ACTIONS[request.method].scope)
