@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 
@@ -74,6 +74,25 @@ def spawn_detached(work: Coroutine[object, object, Result]) -> "asyncio.Task[Res
     context.run(cancel_scope.CURRENT.set, None)
     context.run(tracing.CURRENT.set, None)
     return asyncio.create_task(work, context=context)
+
+
+class SingleFlight(Generic[Result]):
+    """Work that runs once at a time: all calls during a run share its result or its error."""
+
+    def __init__(self, work: Callable[[], Coroutine[object, object, Result]]) -> None:
+        self._work = work
+        self._task: asyncio.Task[Result] | None = None
+
+    async def run(self) -> Result:
+        """Return the result of the run in progress, or of a new one. Cancelling this does not cancel the run."""
+        if self._task is None:
+            self._task = spawn_detached(self._work())
+            self._task.add_done_callback(self._end)
+        return await asyncio.shield(self._task)
+
+    def _end(self, task: asyncio.Task[Result]) -> None:
+        self._task = None
+        _expect_domain_error(task)
 
 
 class BackgroundTasks:

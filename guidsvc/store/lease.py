@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from math import floor
 
+from guidsvc.runtime.background import SingleFlight
 from guidsvc.store.cache_fence import FenceReader
 
 Timer = Callable[[], float]
@@ -28,6 +29,7 @@ class LeaseClock:
     def __init__(self, fence: FenceReader, *, timer: Timer = time.monotonic) -> None:
         self._fence = fence
         self.timer = timer
+        self._reading = SingleFlight(self._read)
         self._seen = float("-inf")
         self._now = 0
 
@@ -37,10 +39,13 @@ class LeaseClock:
         The result is never later, however the clocks differ. Unavailable if the store's clock cannot be read.
         """
         if self.timer() - self._seen >= FRESH_SECONDS:
-            sight = await self._fence.read()
-            self._now, self._seen = sight.now, self.timer()
+            await self._reading.run()
         left = deadline - self._seen
         return self._now + floor((left - abs(left) * SLACK - SKEW_SECONDS) * 1000)
+
+    async def _read(self) -> None:
+        reading = await self._fence.read()
+        self._now, self._seen = reading.now, self.timer()
 
 
 def earliest(one: int | None, other: int | None) -> int | None:

@@ -4,6 +4,7 @@ import time
 from functools import partial
 
 from guidsvc.errors import CorruptRecord
+from guidsvc.runtime.background import SingleFlight
 from guidsvc.store.cache_fence import Fence, FenceReading, Mode
 from guidsvc.store.mongo.bulkhead import Bulkheads
 from guidsvc.store.mongo.deadline import StoreClock
@@ -21,6 +22,12 @@ class MongoFence:
         self._collection = linearizable(collection)
         self._bulkheads = bulkheads
         self.clock = StoreClock()
+        self._clock_reading = SingleFlight(self.read)
+
+    async def require_clock(self, seconds: float) -> None:
+        """Read the fence if no reading of the clock is that recent. Concurrent calls share one read."""
+        if not self.clock.is_known(seconds):
+            await self._clock_reading.run()
 
     async def read(self) -> FenceReading:
         asked = time.monotonic()

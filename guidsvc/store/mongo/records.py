@@ -188,8 +188,8 @@ class MongoRecords:
             # A group shares one command and its time limit, so each must begin that long before its deadline.
             begin = None if not_after is None else not_after - TIMEOUT_MS
             return await self._creations.ask(_QueuedCreation(creation_of(new, begin), since + self._seconds))
-        if not_after is not None and not self._fence.clock.is_known(CLOCK_SECONDS):
-            await self._fence.read()
+        if not_after is not None:
+            await self._fence.require_clock(CLOCK_SECONDS)
         replace = partial(self._replace, old, new, not_after)
         return await self._bulkheads.updates.run(replace, since=since, is_droppable=True)
 

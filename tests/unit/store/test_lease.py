@@ -1,7 +1,10 @@
 """The end of a lease by the store's clock: never later than it is by our timer, however the clocks go."""
 
+import asyncio
+
 import pytest
 
+from guidsvc.errors import StoreUnavailable
 from guidsvc.store.cache_fence import NEW, FenceReading
 from guidsvc.store.lease import (
     FRESH_SECONDS,
@@ -10,6 +13,7 @@ from guidsvc.store.lease import (
     LeaseClock,
     earliest,
 )
+from tests.support.gated_store import turns
 
 STORE_MS = 5_000_000
 
@@ -61,6 +65,49 @@ async def test_store_clock_is_reread_when_the_last_reading_is_old() -> None:
         await clock.not_after(clocks.seconds + 10)
         assert clocks.looks == looks
         clocks.seconds += FRESH_SECONDS / 2
+
+
+class GatedFence:
+    """A fence whose reads wait until the test lets them go."""
+
+    def __init__(self) -> None:
+        self.open, self.reads, self.error = asyncio.Event(), 0, False
+
+    async def read(self) -> FenceReading:
+        self.reads += 1
+        await self.open.wait()
+        if self.error:
+            raise StoreUnavailable("no answer")
+        return FenceReading(NEW, STORE_MS)
+
+
+async def test_concurrent_deadlines_share_one_read() -> None:
+    """Also if the first of them is cancelled; and the next one reads again."""
+    fence = GatedFence()
+    clock = LeaseClock(fence, timer=lambda: 100.0)
+    waiting = [asyncio.create_task(clock.not_after(100)) for _ in range(128)]
+    await turns()
+    waiting[0].cancel()
+    await turns()
+    fence.open.set()
+    assert len(set(await asyncio.gather(*waiting[1:]))) == 1
+    assert fence.reads == 1
+    assert waiting[0].cancelled()
+
+
+async def test_error_of_a_shared_read_reaches_all_waiters() -> None:
+    fence = GatedFence()
+    fence.error = True
+    clock = LeaseClock(fence, timer=lambda: 100.0)
+    waiting = [asyncio.create_task(clock.not_after(100)) for _ in range(3)]
+    await turns()
+    fence.open.set()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [StoreUnavailable] * 3
+    assert fence.reads == 1
+    fence.error = False
+    await clock.not_after(100)
+    assert fence.reads == 2
 
 
 def test_earliest_deadline_counts() -> None:
