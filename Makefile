@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-run run test test-fast test-browser fuzz simulation nemesis bench docs coverage lint audit sbom format requirements clean
+.PHONY: help install install-run run test test-fast test-browser fuzz simulation nemesis bench cost docs coverage lint audit sbom format requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ nemesis: $(VENV)/dev.done  ## ten minutes of faults under load, and the history 
 
 bench: $(VENV)/bench.done  ## measure side by side with others; needs wrk, and nginx; ARGS="--rounds 1 --seconds 1" is short
 	$(BIN)/python -m bench $(ARGS)
+
+cost: $(VENV)/dev.done  ## count the Python calls of a request on each path; ARGS="--write" records them, ARGS="--instructions" needs valgrind
+	$(BIN)/python -m bench.cost $(ARGS)
 
 docs: $(VENV)/docs.done  ## build the documentation as a site with search: docs/_build/index.html; a warning fails
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build

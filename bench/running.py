@@ -116,6 +116,16 @@ def redis_binary() -> str:
     return found
 
 
+@contextmanager
+def redis_server(*, core: str | None = None) -> Iterator[Running]:
+    """Run a Redis without persistence, inside."""
+    with TemporaryDirectory() as folder:
+        port = free_port()
+        command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        with program(command, port, Path(folder), core=core) as running:
+            yield running
+
+
 def ask(connection: HTTPConnection, method: str, path: str, body: object = None, **headers: str) -> HTTPResponse:
     """Send a request and return its response, of which the body is still to be read; a body may be an iterator."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.contenders.fixed import BODY, GUID
-from bench.running import LOAD_CORE, SERVER_CORE, Running, free_port, program, redis_binary, service
+from bench.running import LOAD_CORE, SERVER_CORE, Running, free_port, program, redis_server, service
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.caller import SCOPES
 from guidsvc.store import open_keys
@@ -47,7 +47,7 @@ def all_servers(mongo_url: str | None) -> Iterator[tuple[Mapping[str, Running], 
     running: dict[str, Running] = {}
     left_out: list[str] = []
     with ExitStack() as stack:
-        redis = stack.enter_context(_redis())
+        redis = stack.enter_context(redis_server(core=LOAD_CORE))
         url = f"redis://127.0.0.1:{redis.port}/0"
         starts: dict[str, Callable[[], AbstractContextManager[Running]]] = {
             "limit": lambda: _module("limit"),
@@ -122,13 +122,4 @@ def _nginx() -> Iterator[Running]:
         (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port, paths=paths))
         command = ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
         with program(command, port, folder, core=SERVER_CORE) as running:
-            yield running
-
-
-@contextmanager
-def _redis() -> Iterator[Running]:
-    with TemporaryDirectory() as folder:
-        port = free_port()
-        command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        with program(command, port, Path(folder), core=LOAD_CORE) as running:
             yield running

@@ -1,0 +1,180 @@
+"""The measured paths: the kinds of requests, and the settings of the service that they are sent to."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from bench import records
+
+WARM_UP = 10
+"""Single requests before the runs."""
+REQUESTS = 50
+"""Requests of the shorter run; the longer one has twice as many."""
+BATCHES, PER_BATCH = 5, 100
+READ, UPDATED, DELETED = 300, 310, 480
+"""The record that is read; the first that is updated, and deleted."""
+LINES = 100
+"""Records of the shorter stream, and lines of the shorter batch of lines."""
+PRESENT = 800
+"""Records that exist from the start; their keys are numbered from 0."""
+_LINE_BATCHES = (20_000, LINES), (30_000, LINES), (40_000, 2 * LINES)
+"""The first key of each batch of lines, and its number of lines."""
+USERS = {"short": LINES, "long": 2 * LINES}
+"""How many of the first records these users have."""
+_JSON = "Content-Type: application/json"
+_BODY = '{"user": "Cylance, Inc."}'
+_MISSING = 4_000_000_000
+
+
+class Server(NamedTuple):
+    """The settings of a service. `{redis}` in them stands for the URL of a Redis."""
+
+    settings: Sequence[str] = ("--no-access-log",)
+    has_key: bool = False
+    """Whether requests have an API key."""
+
+    @property
+    def has_redis(self) -> bool:
+        """Whether the service needs a Redis."""
+        return any("{redis}" in word for word in self.settings)
+
+
+SERVERS: Mapping[str, Server] = {
+    "default": Server(),
+    "access log": Server(("--access-log", "--log-format", "json")),
+    "API key": Server(("--no-access-log", "--access", "keys", "--rate-limit", "10000000/second"), has_key=True),
+    "Redis": Server(("--no-access-log", "--cache-url", "{redis}")),
+    "Redis without L1": Server(("--no-access-log", "--cache-url", "{redis}", "--cache-size", "1")),
+    "no cache": Server(("--no-access-log", "--cache-size", "1")),
+}
+
+
+class Plan(NamedTuple):
+    """The requests of two runs, and those before them, which fill caches.
+
+    The cost of a unit of work is the difference between the runs, divided by the `units` that the longer has more.
+    """
+
+    warm_up: Sequence[bytes]
+    short: Sequence[bytes]
+    long: Sequence[bytes]
+    units: int
+
+
+class Path(NamedTuple):
+    """A kind of request. `plan` gets the header lines that every request has."""
+
+    name: str
+    plan: Callable[[Sequence[str]], Plan]
+    server: str = "default"
+    expects_error: bool = False
+
+
+def message(method: str, target: str, lines: Sequence[str] = (), body: str = "") -> bytes:
+    """Return a request as bytes."""
+    length = [f"Content-Length: {len(body.encode())}"] if body else []
+    head = [f"{method} {target} HTTP/1.1", "Host: 127.0.0.1", "User-Agent: bench", *lines, *length]
+    return "".join(f"{line}\r\n" for line in [*head, ""]).encode() + body.encode()
+
+
+def _repeated(make: Callable[[int, Sequence[str]], bytes], lines: Sequence[str]) -> Plan:
+    """Plan single requests. `make` gets the number of the request, which never repeats in the runs of a path."""
+    requests = [make(number, lines) for number in range(WARM_UP + 3 * REQUESTS)]
+    return _split(requests, WARM_UP, REQUESTS)
+
+
+def _split(requests: Sequence[bytes], warm_up: int, short: int, units: int = 1) -> Plan:
+    """Plan these requests; each is this number of units of work."""
+    end = warm_up + short
+    return Plan(requests[:warm_up], requests[warm_up:end], requests[end:], short * units)
+
+
+def _read(target: str, number: int, lines: Sequence[str]) -> bytes:  # noqa: ARG001  # the same for each number
+    return message("GET", target, lines)
+
+
+def _record(number: int) -> str:
+    return f"/guid/{records.key(number)}"
+
+
+def _create(number: int, lines: Sequence[str]) -> bytes:
+    return message("PUT", _record(PRESENT + number), [*lines, _JSON], _BODY)
+
+
+def _update(number: int, lines: Sequence[str]) -> bytes:
+    return message("PUT", _record(UPDATED + number), [*lines, _JSON], f'{{"user": "user {number}"}}')
+
+
+def _delete(number: int, lines: Sequence[str]) -> bytes:
+    return message("DELETE", _record(DELETED + number), lines)
+
+
+def _batches(lines: Sequence[str]) -> Plan:
+    requests = [_batch(10_000 + number * PER_BATCH, lines) for number in range(1 + 3 * BATCHES)]
+    return _split(requests, 1, BATCHES, PER_BATCH)
+
+
+def _batch(first: int, lines: Sequence[str]) -> bytes:
+    operations = ",".join(_operation(number) for number in range(first, first + PER_BATCH))
+    return message("POST", "/guid:batch", [*lines, _JSON], f'{{"operations": [{operations}]}}')
+
+
+def _operation(number: int) -> str:
+    return f'{{"guid": "{records.key(number)}", "user": "Cylance, Inc."}}'
+
+
+def _streams(lines: Sequence[str]) -> Plan:
+    short, long = (message("GET", f"/guid?user={user}", [*lines, f"Accept: {records.NDJSON}"]) for user in USERS)
+    return Plan([long], [short], [long], LINES)
+
+
+def _batches_of_lines(lines: Sequence[str]) -> Plan:
+    warm_up, short, long = (_lines(number, count, lines) for number, count in _LINE_BATCHES)
+    return Plan([warm_up], [short], [long], LINES)
+
+
+def _lines(first: int, count: int, lines: Sequence[str]) -> bytes:
+    body = "".join(_operation(number) + "\n" for number in range(first, first + count))
+    return message("POST", "/guid:batch", [*lines, f"Content-Type: {records.NDJSON}"], body)
+
+
+def present(lines: Sequence[str]) -> bytes:
+    """Return the request that creates the records that exist from the start."""
+    body = "".join(f'{{"guid": "{records.key(n)}", "user": "{_user_of(n)}"}}\n' for n in range(PRESENT))
+    return message("POST", "/guid:batch", [*lines, f"Content-Type: {records.NDJSON}"], body)
+
+
+def _user_of(number: int) -> str:
+    if number < LINES:
+        return "short"
+    return "long" if number < 3 * LINES else "Cylance, Inc."
+
+
+_CACHED = partial(_repeated, partial(_read, _record(READ)))
+_NOT_MODIFIED = "If-None-Match: *"
+PATHS = [
+    Path("read from L1", _CACHED),
+    Path("read from L1, with access log", _CACHED, "access log"),
+    Path("read from L1, with an API key", _CACHED, "API key"),
+    Path("read from L1, under redis://", _CACHED, "Redis"),
+    Path("read from Redis", _CACHED, "Redis without L1"),
+    Path("read from SQLite", _CACHED, "no cache"),
+    Path("404", partial(_repeated, partial(_read, _record(_MISSING))), expects_error=True),
+    Path("304", lambda lines: _CACHED([*lines, _NOT_MODIFIED])),
+    Path("create", partial(_repeated, _create)),
+    Path("update", partial(_repeated, _update)),
+    Path("delete", partial(_repeated, _delete)),
+    Path("page of 50", partial(_repeated, partial(_read, "/guid"))),
+    Path(f"batch of {PER_BATCH}, per operation", _batches),
+    Path("batch of lines, per line", _batches_of_lines),
+    Path("stream of records, per record", _streams),
+    Path("/version", partial(_repeated, partial(_read, "/version"))),
+]
+
+
+def by_server(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Group paths by the service that they need."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(path.server, []).append(path)
+    return groups
