@@ -32,10 +32,10 @@ class StoreFiles:
     def __init__(self, path: Path, *, is_claimed: bool) -> None:
         self.path = path
         suffixes = SUFFIXES if is_claimed else _UNCLAIMED
-        paths = [path.with_name(path.name + suffix) for suffix in suffixes]
-        self._identities = {each: _identity(each) for each in paths}
-        self._log_path = path.with_name(path.name + "-wal")
-        self._lock_path = path.with_name(path.name + LOCK_SUFFIX)
+        # As texts, because `os.stat` converts each `Path` anew.
+        self._identities = {each: _identity(each) for each in (f"{path}{suffix}" for suffix in suffixes)}
+        self._log_path = f"{path}-wal"
+        self._lock_path = f"{path}{LOCK_SUFFIX}"
         self._lock = Lock()
         self.is_replaced = False
         self.is_claim_lost = False
@@ -62,7 +62,7 @@ class StoreFiles:
     def wal_bytes(self) -> int:
         """Return the size of the write-ahead log."""
         try:
-            return self._log_path.stat().st_size
+            return os.stat(self._log_path).st_size  # noqa: PTH116  # a text, as above
         except OSError:  # it or its folder was removed
             return 0
 
@@ -91,14 +91,13 @@ class StoreFiles:
         if self.on_claim is not None:
             self.on_claim(False)
 
-    def _note(self, changed: list[Path]) -> None:
+    def _note(self, changed: list[str]) -> None:
         with self._lock:
             if bool(changed) == self.is_replaced:
                 return  # another thread was first
             self.is_replaced = bool(changed)
         if changed:
-            names = [str(path) for path in changed]
-            _log.error("store file removed or replaced, rejecting writes", files=names)
+            _log.error("store file removed or replaced, rejecting writes", files=changed)
         else:
             _log.warning("store file is back, accepting writes", file=str(self.path))
 
@@ -120,7 +119,7 @@ def connect(path: Path, *, timeout_seconds: float) -> sqlite3.Connection:
     return sqlite3.connect(url, uri=True, timeout=timeout_seconds, isolation_level=None, check_same_thread=False)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: str | Path) -> tuple[int, int] | None:
     try:
         found = os.stat(path)  # noqa: PTH116  # several times as fast as Path.stat, and called for each transaction
     except OSError:
