@@ -191,9 +191,12 @@ class _CachedIfSmall(cached_property[_Value_co]):
     def __get__(self, instance: object, owner: type[Any] | None = None) -> _Value_co: ...
 
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
-        if instance is None or instance.is_small:
-            return super().__get__(instance, owner)
-        return self.func(instance)
+        if instance is None:
+            return self
+        value = self.func(instance)
+        if instance.is_small:  # without the lock of `cached_property`: two threads may compute the same value
+            instance.__dict__[self.attrname] = value
+        return value
 
 
 class Record(BaseModel):
@@ -232,8 +235,7 @@ class Record(BaseModel):
     @property
     def memory_bytes(self) -> int:
         """Approximate memory of the record in a cache, with its cached rendered forms, in bytes."""
-        texts = [self.user, self.owner, self.metadata or ""]
-        text_bytes = sum(_text_bytes(text) for text in texts)
+        text_bytes = _text_bytes(self.user) + _text_bytes(self.owner) + _text_bytes(self.metadata or "")
         return RECORD_BYTES + (3 * text_bytes if self.is_small else text_bytes)
 
     @_CachedIfSmall

@@ -89,8 +89,10 @@ class SqliteEngine:
 
     def read(self, table: Table[Row], key: str) -> Row | None:
         """Return the row with this key, or None if it is absent."""
-        with self.failures():
+        try:  # not by `failures`: this is called for each request
             values = self.reader.execute(table.select, (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise failure(error, self._file) from error
         return None if values is None else row_of(table, key, values)
 
     async def read_linearizable(self, guid: str) -> tuple[object, ...] | None:
@@ -119,7 +121,7 @@ class SqliteEngine:
 
     def in_thread(self, work: Callable[[], _Done]) -> asyncio.Future[_Done]:
         """Run the work in the writer's thread."""
-        return asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return asyncio.wrap_future(self._thread.submit(work))
 
     async def aclose(self) -> None:
         """Wait until every write has been answered and the threads have ended. The caller closes the connections."""

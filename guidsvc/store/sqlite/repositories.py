@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Generic
 
+from pydantic import ValidationError
+
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
@@ -60,20 +62,15 @@ class SqliteRecords:
         return None if found is None else row_of(RECORDS, guid, found)
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        change = RECORDS.change(old, new)
-        return await self._engine.swap(change._replace(not_after=not_after), is_droppable=True)
+        return await self._engine.swap(RECORDS.change(old, new, not_after=not_after), is_droppable=True)
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         with self._engine.failures():
-            return await self._engine.finder.find(
-                selection, after, limit, lambda row: row_of(RECORDS, str(row[0]), row)
-            )
+            return await self._engine.finder.find(selection, after, limit, _records_of)
 
     async def find_by_expire(self, selection: Selection, after: Position, limit: int) -> list[Record]:
         with self._engine.failures():
-            return await self._engine.finder.find_by_expire(
-                selection, after, limit, lambda row: row_of(RECORDS, str(row[0]), row)
-            )
+            return await self._engine.finder.find_by_expire(selection, after, limit, _records_of)
 
     async def count(self, selection: Selection) -> int:
         with self._engine.failures():
@@ -130,6 +127,14 @@ class SqliteFence:
     async def swap(self, old: Fence, new: Fence) -> bool:
         swap = partial(self._engine.writer.execute, Change(SWAP_FENCE, (*new, *old)))
         return await self._engine.in_thread(partial(self._engine.writer.transaction, swap)) == 1
+
+
+def _records_of(rows: Sequence[tuple[object, ...]]) -> list[Record]:
+    """Convert rows to records; CorruptRecord, which names the row, if one is invalid."""
+    try:
+        return list(map(RECORDS.row, rows))
+    except ValidationError:
+        return [row_of(RECORDS, str(row[0]), row) for row in rows]
 
 
 def _fence_of(row: tuple[str, int, str] | None) -> Fence:

@@ -18,7 +18,7 @@ the index on the owner or user, which is as long as a count.
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -60,6 +60,8 @@ _PROBE = """
 _BY_EXPIRE, _EXPIRE_PAGE = "INDEXED BY records_expire", "ORDER BY expire, guid LIMIT :limit"
 _AFTER_EXPIRE = "(expire, guid) > (:after_expire, :after) AND expire < :expire_before"
 _EXPIRE_ENTRIES = f"SELECT expire, guid FROM records {_BY_EXPIRE} WHERE {_AFTER_EXPIRE} ORDER BY expire, guid"  # noqa: S608  # nosec B608  # our own names
+Make = Callable[[Sequence[tuple[object, ...]]], list[Record]]
+"""Converts rows to records."""
 _Found = TypeVar("_Found")
 
 
@@ -92,10 +94,8 @@ class Finder:
         self._idle: list[sqlite3.Connection] = []
         self._running: set[sqlite3.Connection] = set()
 
-    async def find(
-        self, selection: Selection, after: str, limit: int, make: Callable[[tuple[object, ...]], Record]
-    ) -> list[Record]:
-        """Return the records of a page. `make` converts the rows, also in the thread."""
+    async def find(self, selection: Selection, after: str, limit: int, make: Make) -> list[Record]:
+        """Return the records of a page. `make` runs in the thread, too."""
         values = values_of(selection, after) | {"limit": limit, "near": self._near}
 
         def work(connection: sqlite3.Connection) -> list[Record]:
@@ -106,19 +106,17 @@ class Finder:
                     raise
                 # The damage may affect only an index used as a short cut: in key order the page may be whole.
                 rows = connection.execute(statement(selection, few=False), values).fetchall()
-            return [make(row) for row in rows]
+            return make(rows)
 
         return await self._run(work, selection.turn)
 
-    async def find_by_expire(
-        self, selection: Selection, after: Position, limit: int, make: Callable[[tuple[object, ...]], Record]
-    ) -> list[Record]:
-        """Return the records of a page in order of expiry. `make` converts the rows, also in the thread."""
+    async def find_by_expire(self, selection: Selection, after: Position, limit: int, make: Make) -> list[Record]:
+        """Return the records of a page in order of expiry. `make` runs in the thread, too."""
         place = max((after.expire or 0, after.guid), (selection.expire_from, ""))
         values = values_of(selection, place[1]) | {"after_expire": place[0], "limit": limit, "near": self._near}
 
         def work(connection: sqlite3.Connection) -> list[Record]:
-            return [make(row) for row in _page_by_expire(connection, selection, values)]
+            return make(_page_by_expire(connection, selection, values))
 
         return await self._run(work, selection.turn)
 

@@ -30,7 +30,8 @@ class Table(Generic[Row]):
         same = f"{key} = ? AND {version} = ?"
         # All names are constants, never taken from a request.
         self.select = f"SELECT {', '.join(columns)} FROM {name} WHERE {key} = ?"  # noqa: S608  # nosec B608  # our own names
-        self._insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608  # nosec B608  # our own names
+        places = ", ".join("?" * len(columns))
+        self._insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608  # nosec B608  # our own names
         self._update = f"UPDATE {name} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {same}"  # noqa: S608  # nosec B608  # our own names
         self._delete = f"DELETE FROM {name} WHERE {same}"  # noqa: S608  # nosec B608  # our own names
         self._due = f"SELECT {key} FROM {name} WHERE purge_at < ? ORDER BY purge_at LIMIT ?"  # noqa: S608  # nosec B608  # our own names
@@ -39,24 +40,23 @@ class Table(Generic[Row]):
         self._identity: Callable[[Row], tuple[object, object]] = attrgetter(key, version)
         self.columns = columns
         self.model = model
+        # As `model_validate`, without its checks of options that are not used here
+        self._validate: Callable[[object], Row] = model.__pydantic_validator__.validate_python
 
     def row(self, values: tuple[object, ...]) -> Row:
         """Convert the values of a row to a model; raise ValidationError if they are invalid."""
-        return self.model.model_validate(dict(zip(self.columns, values, strict=True)))
+        return self._validate(dict(zip(self.columns, values, strict=True)))
 
-    def change(self, old: Row | None, new: Row | None) -> Change:
+    def change(self, old: Row | None, new: Row | None, *, not_after: int | None = None) -> Change:
         """Return the statement that replaces `old` with `new`; None for either means absent."""
         if new is None:
             if old is None:
                 raise ValueError("a swap of nothing for nothing")
-            return Change(self._delete, self._same(old))
+            return Change(self._delete, self._identity(old), not_after)
         values = self._values(new)
         if old is None:
-            return Change(f"{self._insert} ON CONFLICT DO NOTHING", values)
-        return Change(self._update, (*values, *self._same(old)))
-
-    def _same(self, old: Row) -> tuple[object, object]:
-        return self._identity(old)
+            return Change(self._insert, values, not_after)
+        return Change(self._update, (*values, *self._identity(old)), not_after)
 
 
 RECORDS = Table("records", Record, key="guid", version="version")
