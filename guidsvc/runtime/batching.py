@@ -5,6 +5,7 @@ trips. This module knows none of them.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
 from typing import Generic, NamedTuple, TypeVar
@@ -68,7 +69,7 @@ class Batcher(Generic[Item, Result]):
         self._meter = BatchMetrics() if meter is None else meter
         self._meter.waiting = lambda: len(self._waiting)
         self._context = copy_context()
-        self._waiting: list[_Pending[Item, Result]] = []
+        self._waiting: deque[_Pending[Item, Result]] = deque()
         self._scheduled = False
         self._calls: dict[asyncio.Future[Sequence[Result | Exception]], list[_Pending[Item, Result]]] = {}
         self._scan_timer: asyncio.TimerHandle | None = None
@@ -103,15 +104,24 @@ class Batcher(Generic[Item, Result]):
     def _send(self) -> None:
         self._scheduled = False
         self._drop()
-        self._waiting = [pending for pending in self._waiting if not pending.future.done()]
-        while self._waiting and len(self._calls) < self._max_in_flight:
-            batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+        while len(self._calls) < self._max_in_flight and (batch := self._next_batch()):
             call = asyncio.ensure_future(self._run([pending.item for pending in batch]))
             self._calls[call] = batch
             self._meter.sizes.observe(len(batch))
             call.add_done_callback(self._deliver)
 
+    def _next_batch(self) -> list[_Pending[Item, Result]]:
+        """Remove and return the first items that still wait."""
+        batch: list[_Pending[Item, Result]] = []
+        while self._waiting and len(batch) < self._limit:
+            pending = self._waiting.popleft()
+            if not pending.future.done():
+                batch.append(pending)
+        return batch
+
     def _drop(self) -> None:
+        if self._droppable is None:
+            return
         for pending in self._waiting:
             if pending.scope is not None and pending.scope.is_cancelled and not pending.future.done():
                 pending.future.set_exception(pending.scope.error())

@@ -11,19 +11,22 @@ W = TypeVar("W", bound=Waiter)
 class FairSlots(Generic[W]):
     """A counter of slots, and a queue of waiters. The caller of `release` must wake the waiter.
 
-    A group is, for example, an owner. None stands for a group not yet known: its slots are unlimited until they are
-    assigned to a group.
+    A group is, for example, an owner. None stands for a group not yet known, or for the service's own work: its slots
+    are unlimited until they are assigned to a group. Only None may take the last `reserved` slots.
     """
 
-    def __init__(self, slots: int, max_per_group: int) -> None:
+    def __init__(self, slots: int, max_per_group: int, *, reserved: int = 0) -> None:
         self.free = slots
+        self._reserved = reserved
         self.waiting: FairQueue[W] = FairQueue()
         self._max_per_group = max_per_group
         self._held_slots: dict[Hashable, int] = {}  # only groups that hold slots
 
     def has_room(self, group: Hashable) -> bool:
-        """Return whether a group may hold one more slot."""
-        return self._held_slots.get(group, 0) < self._max_per_group
+        """Return whether a group may hold one more slot, if one is free."""
+        if group is None:
+            return True
+        return self.free > self._reserved and self._held_slots.get(group, 0) < self._max_per_group
 
     def count(self, group: Hashable) -> int:
         """Return the number of slots that a group holds."""
@@ -31,7 +34,9 @@ class FairSlots(Generic[W]):
 
     def take(self, group: Hashable) -> bool:
         """Take a slot for a group if one is free and the group is below its limit; return whether it did."""
-        if self.free <= 0 or (group is not None and not self.assign(group)):
+        if self.free <= 0:
+            return False
+        if group is not None and not (self.free > self._reserved and self.assign(group)):
             return False
         self.free -= 1
         return True

@@ -8,14 +8,16 @@ them all, and reads that MongoDB does answer would fail. So an operation waits h
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import pymongo
 from motor.frameworks import asyncio as motor_threads
 
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
-from guidsvc.runtime.batching import Batcher, Patience
-from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
+from guidsvc.runtime.batching import SCANS
+from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
+from guidsvc.runtime.fairness.fair_slots import FairSlots
 
 TIMEOUT_MS = 2_000
 """Time limit for an operation: the wait for a thread and all retries included."""
@@ -27,6 +29,8 @@ QUERIES = 16
 """Maximum number of concurrent calls of each batcher of records: reads, linearizable reads and creations."""
 READS, FINDS, COUNTS, UPDATES, PINGS = 16, 8, 6, 20, 2
 """Threads of the other kinds of operations. Only operations on records are batched."""
+RESERVED = 2
+"""Of the threads for reads, and of those for updates, the number that only the service's own work may use."""
 THREADS = 3 * QUERIES + READS + FINDS + COUNTS + UPDATES + PINGS
 """Threads of a process: 100, as many as the driver's connections to one server (`maxPoolSize`)."""
 UNSENT = "MongoDB: not sent in time, because other operations of its kind have no answer"
@@ -60,73 +64,130 @@ class Queued:
 
 
 class _Operation(Queued):
-    __slots__ = ("is_droppable", "work")
+    """An operation of a group, such as a caller; `scope` may drop it before it is sent."""
 
-    def __init__(self, work: Callable[[], Awaitable[object]], deadline: float, *, is_droppable: bool) -> None:
+    __slots__ = ("future", "group", "scope", "work")
+
+    def __init__(
+        self, work: Callable[[], Awaitable[Any]], deadline: float, group: Hashable, scope: CancelScope | None
+    ) -> None:
         super().__init__(deadline)
         self.work = work
-        self.is_droppable = is_droppable
+        self.group = group
+        self.scope = scope
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def done(self) -> bool:
+        """Return whether it no longer waits to be sent."""
+        self.drop_if_cancelled()
+        return self.future.done()
+
+    def drop_if_cancelled(self) -> None:
+        if self.scope is not None and self.scope.is_cancelled and not self.is_sent and not self.future.done():
+            self.future.set_exception(self.scope.error())
+
+    def fail(self, error: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 class Bulkhead:
-    """At most `threads` operations at once; others wait in order of arrival.
+    """At most `threads` operations at once. Callers take turns; one caller's operations wait in order of arrival.
+
+    One caller never holds all threads, and `reserved` ones are for the service's own work, which has no caller.
 
     An operation that was not sent within the time limit raises StoreUnavailable; one that was sent and has no answer
-    raises `unanswered`, which is OutcomeUnknown for writes. An operation occupies its thread until MongoDB or the time
-    limit ends it, even if its caller is cancelled.
+    raises `unanswered`, which is OutcomeUnknown for writes. An operation occupies its thread, and the turn of its
+    caller, until MongoDB or the time limit ends it, even if the caller is cancelled.
     """
 
-    def __init__(self, threads: int, timeout_ms: int, *, unanswered: type[GuidsvcError] = StoreUnavailable) -> None:
+    def __init__(
+        self, threads: int, timeout_ms: int, *, unanswered: type[GuidsvcError] = StoreUnavailable, reserved: int = 0
+    ) -> None:
         self._seconds = timeout_ms / 1000
-        self._operations: Batcher[_Operation, Any] = Batcher(
-            self._run,
-            limit=1,
-            in_flight=threads,
-            patience=Patience(self._seconds, lambda operation: operation.overdue(unanswered)),
-            droppable=lambda operation: operation.is_droppable,
-        )
+        self._unanswered = unanswered
+        most = max(1, threads - reserved - 1)
+        self._slots: FairSlots[_Operation] = FairSlots(threads, most, reserved=reserved)
+        self._running: dict[asyncio.Task[Any], _Operation] = {}
+        self._context = copy_context()  # an operation must not have its caller's: it may outlive the caller
+        self._scan_timer: asyncio.TimerHandle | None = None
 
     async def run(
-        self, work: Callable[[], Awaitable[_Done]], *, since: float | None = None, is_droppable: bool = False
+        self,
+        work: Callable[[], Awaitable[_Done]],
+        *,
+        since: float | None = None,
+        is_droppable: bool = False,
+        group: Hashable = None,
     ) -> _Done:
         """Run the work within the time limit, which begins at `since` (`time.monotonic()`), by default now.
 
-        Droppable work is dropped if the cancel scope of its caller is cancelled before it is sent.
+        It takes the turns of its group, by default of the caller of the cancel scope. Droppable work is dropped if the
+        cancel scope is cancelled before it is sent.
         """
+        scope = CURRENT.get()
+        if group is None and scope is not None:
+            group = scope.caller
         begun = time.monotonic() if since is None else since
-        operation = _Operation(work, begun + self._seconds, is_droppable=is_droppable)
-        done: _Done = await self._operations.ask(operation)
-        return done
+        operation = _Operation(work, begun + self._seconds, group, scope if is_droppable else None)
+        if self._slots.take(group):
+            self._start(operation)
+        else:
+            self._slots.waiting.append(group, operation)
+        self._schedule_scan()
+        try:
+            done: _Done = await operation.future
+            return done
+        finally:
+            self._slots.waiting.remove(group, operation)
+            del operation  # otherwise it and the traceback of its error would form a cycle
 
     async def drain(self) -> None:
         """Wait until every operation has ended, also those whose caller was cancelled."""
-        await self._operations.drain()
+        while self._running:
+            await asyncio.wait(self._running)
+        if self._scan_timer is not None:
+            self._scan_timer.cancel()
+            self._scan_timer = None
 
-    async def _run(self, operations: list[_Operation]) -> list[object]:
-        (operation,) = operations
+    def _start(self, operation: _Operation) -> None:
+        task = asyncio.get_running_loop().create_task(self._send(operation), context=self._context.copy())
+        self._running[task] = operation
+        task.add_done_callback(self._end)
+
+    async def _send(self, operation: _Operation) -> object:
         with pymongo.timeout(operation.send()):
-            return [await operation.work()]
+            return await operation.work()
 
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        """Pass the outcome on, and give the thread to the next caller in turn."""
+        operation = self._running.pop(task)
+        if task.cancelled():
+            operation.future.cancel()
+        elif (error := task.exception()) is not None:
+            operation.fail(error)
+        elif not operation.future.done():
+            operation.future.set_result(task.result())
+        following = self._slots.release(operation.group)
+        if following is not None:
+            self._start(following)
 
-class FairBulkhead(Bulkhead):
-    """A bulkhead of long reads, such as counts: groups, such as owners, get its threads in turn.
+    def _schedule_scan(self) -> None:
+        if self._scan_timer is None:
+            loop = asyncio.get_running_loop()
+            self._scan_timer = loop.call_later(self._seconds / SCANS, self._scan, context=self._context)
 
-    The semaphore only decides whose turn it is. It does not bound the threads, as the bulkhead below does: a group
-    returns its slot when its caller is cancelled, while the operation still occupies its thread.
-    """
-
-    def __init__(self, threads: int, timeout_ms: int) -> None:
-        super().__init__(threads, timeout_ms)
-        self._slots = FairSemaphore(threads)
-
-    async def run_in_turn(self, group: Hashable, work: Callable[[], Awaitable[_Done]]) -> _Done:
-        """Run the work when it is the group's turn. The time limit includes the wait."""
-        since = time.monotonic()
-        try:
-            async with asyncio.timeout(self._seconds), self._slots.slot(group):
-                return await self.run(work, since=since)
-        except TimeoutError as error:
-            raise StoreUnavailable(UNANSWERED) from error
+    def _scan(self) -> None:
+        """Time out and drop operations. One scan of all costs less than a timer for each."""
+        self._scan_timer = None
+        now = time.monotonic()
+        for operation in [*(each for _, each in self._slots.waiting), *self._running.values()]:
+            error = operation.overdue(self._unanswered) if now >= operation.deadline else None
+            if error is not None:
+                operation.fail(error)
+            operation.drop_if_cancelled()
+        if self._running:
+            self._schedule_scan()
 
 
 class Bulkheads:
@@ -134,10 +195,10 @@ class Bulkheads:
 
     def __init__(self, timeout_ms: int = TIMEOUT_MS) -> None:
         self.timeout_ms = timeout_ms
-        self.reads = Bulkhead(READS, timeout_ms)
-        self.finds = FairBulkhead(FINDS, timeout_ms)
-        self.counts = FairBulkhead(COUNTS, timeout_ms)
-        self.updates = Bulkhead(UPDATES, timeout_ms, unanswered=OutcomeUnknown)
+        self.reads = Bulkhead(READS, timeout_ms, reserved=RESERVED)
+        self.finds = Bulkhead(FINDS, timeout_ms)
+        self.counts = Bulkhead(COUNTS, timeout_ms)
+        self.updates = Bulkhead(UPDATES, timeout_ms, unanswered=OutcomeUnknown, reserved=RESERVED)
         self.pings = Bulkhead(PINGS, timeout_ms)
 
     async def drain(self) -> None:

@@ -146,7 +146,7 @@ class MongoRecords:
             return await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
 
         with read_failures():
-            documents = await self._bulkheads.finds.run_in_turn(selection.turn, page)
+            documents = await self._bulkheads.finds.run(page, group=selection.turn)
         return [model_of(Record, document) for document in documents]
 
     async def find_by_expire(self, selection: Selection, after: Position, limit: int) -> list[Record]:
@@ -155,7 +155,7 @@ class MongoRecords:
         search = ExpirySearch(self._collection, selection, index=_BY_EXPIRE, own_index=own_index)
         with read_failures():
             page = partial(search.page, after, limit)
-            documents = await self._bulkheads.finds.run_in_turn(selection.turn, page)
+            documents = await self._bulkheads.finds.run(page, group=selection.turn)
         return [model_of(Record, document) for document in documents]
 
     async def count(self, selection: Selection) -> int:
@@ -208,7 +208,7 @@ class MongoRecords:
         index = _BY_EXPIRE if by_key == _BY_KEY else by_key
         count = partial(collection.count_documents, filter_of(selection), hint=index)
         with read_failures():
-            return int(await self._bulkheads.counts.run_in_turn(selection.turn, count))
+            return int(await self._bulkheads.counts.run(count, group=selection.turn))
 
     async def _create(self, queued: list["_QueuedCreation"]) -> list[bool | StoreUnavailable]:
         """Create the records that have time left. Return for each whether it was created, or why it was not sent."""

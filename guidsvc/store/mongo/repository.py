@@ -71,8 +71,8 @@ class MongoReceipts(MongoRepository[Receipt]):
     async def _part_usage(self, prefix: str, keys: Document) -> Document | None:
         pipeline = usage_of(keys, COUNTED)
         with read_failures():
-            parts = await self._bulkheads.counts.run_in_turn(
-                prefix, lambda: self._collection.aggregate(pipeline, hint="_id_").to_list(1)
+            parts = await self._bulkheads.counts.run(
+                lambda: self._collection.aggregate(pipeline, hint="_id_").to_list(1), group=prefix
             )
         return parts[0] if parts else None
 

@@ -1,8 +1,11 @@
 """The MongoDB store while MongoDB leaves one kind of operation unanswered: others are served, and all have a limit."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from functools import partial
+from typing import TypeVar
 
 import pytest
 
@@ -10,7 +13,7 @@ from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import DeadlineExceeded, OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
-from guidsvc.store.mongo.bulkhead import COUNTS, THREADS, UPDATES
+from guidsvc.store.mongo.bulkhead import COUNTS, READS, RESERVED, THREADS, UPDATES, Bulkhead
 from guidsvc.store.mongo.store import MongoStore, open_mongo
 from tests.conftest import FakeClock
 from tests.support.backing_servers import Server
@@ -21,6 +24,7 @@ WRITERS = 5 * UPDATES
 TIMEOUT_MS = 3_000
 """Long enough for what MongoDB answers, on a slow machine, and so short that a test ends soon."""
 OWNER, OTHER = "attacker", "victim"
+Done = TypeVar("Done")
 
 
 @pytest.fixture
@@ -130,6 +134,87 @@ async def test_counts_of_a_caller_leave_threads_to_other_callers(
 
         for outcome in await asyncio.gather(other, *counts, return_exceptions=True):
             assert isinstance(outcome, StoreUnavailable)
+
+
+async def as_caller(caller: str | None, work: Awaitable[Done]) -> Done:
+    """Await work in the cancel scope of a caller; None stands for the service itself."""
+    scope = CancelScope()
+    scope.caller = caller
+    CURRENT.set(None if caller is None else scope)  # in the context of the task that gather or create_task makes
+    return await work
+
+
+async def test_updates_of_a_caller_leave_turns_to_others(store: MongoStore, way: MongoProxy, clock: FakeClock) -> None:
+    """Nor do all callers together take the threads of the service's own work."""
+    made = await create(store, clock, 5 * UPDATES + 2)
+    most = UPDATES - RESERVED
+    with way.withholding("update"):
+        writes = [asyncio.create_task(as_caller(OWNER, update(store, each))) for each in made[2:]]
+        while way.withheld < most - 1:
+            await asyncio.sleep(0.01)
+        other = asyncio.create_task(as_caller(OTHER, update(store, made[0])))
+        while way.withheld < most:
+            await asyncio.sleep(0.01)
+        await store.ping()
+        assert way.withheld == most, "all callers together leave threads to the service"
+        own = asyncio.create_task(as_caller(None, update(store, made[1])))
+        while way.withheld < most + 1:
+            await asyncio.sleep(0.01)
+        assert not any(each.done() for each in (other, own, *writes)), "the others waited for the first caller"
+        await asyncio.gather(other, own, *writes)
+
+
+async def test_updates_of_callers_are_sent_in_turn(store: MongoStore, clock: FakeClock) -> None:
+    """An update of a caller that has no other one overtakes a long queue of another caller."""
+    made = await create(store, clock, 10 * UPDATES + 1)
+    writes = [asyncio.create_task(as_caller(OWNER, update(store, each))) for each in made[1:]]
+    await asyncio.sleep(0)
+    assert await asyncio.create_task(as_caller(OTHER, update(store, made[0]))) == "done"
+    assert sum(write.done() for write in writes) < 5 * UPDATES
+    await asyncio.gather(*writes)
+
+
+async def test_reads_of_a_caller_leave_threads_to_others(store: MongoStore, way: MongoProxy, clock: FakeClock) -> None:
+    with way.withholding("find"):
+        mine = [asyncio.create_task(as_caller(OWNER, store.receipts.get(f"{each:064}"))) for each in range(3 * READS)]
+        while way.withheld < READS - RESERVED - 1:
+            await asyncio.sleep(0.01)
+        others = asyncio.create_task(as_caller(OTHER, store.receipts.get("0" * 64)))
+        while way.withheld < READS - RESERVED:
+            await asyncio.sleep(0.01)
+        await as_caller(None, store.fence.read())
+        assert not any(each.done() for each in (others, *mine))
+        await asyncio.gather(others, *mine, return_exceptions=True)
+
+
+async def test_turn_of_a_gone_caller_ends_with_its_operation(
+    store: MongoStore, way: MongoProxy, clock: FakeClock
+) -> None:
+    """Otherwise a caller that asks for slow counts and disconnects would hold all threads."""
+    mine = Selection(owner=OWNER)
+    with way.withholding("aggregate"):
+        for _ in range(3):
+            counts = [asyncio.create_task(store.records.count(mine)) for _ in range(COUNTS)]
+            while way.withheld < COUNTS - 1:
+                await asyncio.sleep(0.01)
+            await store.ping()
+            for count in counts:
+                count.cancel()
+            await asyncio.gather(*counts, return_exceptions=True)
+        assert way.withheld == COUNTS - 1
+    assert await store.records.count(Selection(owner=OTHER)) == 0
+
+
+async def test_long_queue_costs_as_little_per_operation_as_a_short_one() -> None:
+    async def seconds_per_operation(number: int) -> float:
+        bulkhead = Bulkhead(UPDATES, 600_000)
+        tasks = [asyncio.ensure_future(bulkhead.run(partial(asyncio.sleep, 0))) for _ in range(number)]
+        begun = time.process_time()
+        await asyncio.gather(*tasks)
+        return (time.process_time() - begun) / number
+
+    short = min([await seconds_per_operation(500) for _ in range(5)])
+    assert await seconds_per_operation(10_000) < 4 * short
 
 
 async def test_waiting_update_is_dropped_with_its_request(store: MongoStore, way: MongoProxy, clock: FakeClock) -> None:

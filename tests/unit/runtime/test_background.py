@@ -141,6 +141,7 @@ ONCE = {
     "server/protocol/cycle.py",
     "services/quota.py",
     "services/receipts/quota.py",
+    "store/mongo/bulkhead.py",
     "store/sqlite/engine.py",
 }
 """Files that begin tasks which end by themselves, and that somebody waits for."""

@@ -1,6 +1,7 @@
 """Many callers, one call."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -180,3 +181,19 @@ async def test_call_has_the_context_of_none_of_its_callers() -> None:
 
     await asyncio.gather(*map(ask, range(5)))
     assert seen == [None] * 3
+
+
+async def test_long_queue_costs_as_little_per_item_as_a_short_one() -> None:
+    async def run(items: list[int]) -> list[int]:
+        await asyncio.sleep(0)
+        return items
+
+    async def seconds_per_item(number: int) -> float:
+        batcher = Batcher(run, limit=1, in_flight=20)
+        tasks = [asyncio.ensure_future(batcher.ask(item)) for item in range(number)]
+        begun = time.process_time()
+        await asyncio.gather(*tasks)
+        return (time.process_time() - begun) / number
+
+    short = min([await seconds_per_item(500) for _ in range(5)])
+    assert await seconds_per_item(10_000) < 4 * short
