@@ -20,6 +20,7 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.services.quota import Quota, open_quota
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.lease import LeaseClock
+from guidsvc.store.work_time import measured_work
 
 STORED_PER_LIVE = 10
 """Maximum number of stored records, live or expired, as a multiple of the quota of live ones."""
@@ -28,10 +29,10 @@ ROOM_MS = 5_000
 OWNERS = 10_000
 """Maximum number of owners whose room a process caches; the least recently used is evicted."""
 FULL_SECONDS = 0.2
-"""A rejection is repeated without a count for this time, or for FULL_COUNTS times the duration of the count if that is
-longer, but at most MAX_FULL_SECONDS: so a full owner costs little. A deletion by this process ends that time."""
+"""A rejection is repeated without a count for this time, or for FULL_COUNTS times the store's work on the count if that
+is longer, but at most MAX_FULL_SECONDS: so a full owner costs little. A deletion by this process ends that time."""
 FULL_COUNTS = 100
-MAX_FULL_SECONDS = 10.0
+MAX_FULL_SECONDS = 5.0
 PAUSE_SECONDS = 0.005
 """Pause between two counts while pending creations may take the last places."""
 _PARTS = 8
@@ -126,17 +127,17 @@ class RetentionQuota:
         return room.remaining > 0 and self._clock() < room.until
 
     async def _count(self, owner: str, room: _Room) -> None:
-        begun = time.monotonic()
         while True:
             now, pending, rehearsed, deletions = self._clock(), room.pending, room.rehearsed, room.deletions
-            stored = rehearsed + await self._records.count_linearizable(Selection(owner=owner, kept_at=now // 1000))
+            with measured_work() as work:
+                stored = rehearsed + await self._records.count_linearizable(Selection(owner=owner, kept_at=now // 1000))
             free = self._limit - stored - pending
             if free > 0:
                 room.remaining, room.until = -(-free // self._parts), now + ROOM_MS
                 return
             if stored >= self._limit or not pending:
                 if room.deletions == deletions:
-                    ended = time.monotonic()
-                    room.full_until = ended + min(MAX_FULL_SECONDS, max(FULL_SECONDS, FULL_COUNTS * (ended - begun)))
+                    pause = min(MAX_FULL_SECONDS, max(FULL_SECONDS, FULL_COUNTS * work.seconds))
+                    room.full_until = time.monotonic() + pause
                 raise QuotaExceeded(self._quota, stored_limit=self._limit)
             await asyncio.sleep(PAUSE_SECONDS)  # until some pending creations have ended

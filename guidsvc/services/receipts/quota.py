@@ -9,7 +9,6 @@ import zlib
 from base64 import b64decode, b64encode
 from binascii import Error as NoBase64
 from hashlib import sha256
-from time import perf_counter
 
 import structlog
 from cachebox import LRUCache
@@ -18,13 +17,16 @@ from guidsvc.errors import CorruptRecord, GuidsvcError, ReceiptsFull
 from guidsvc.runtime.background import spawn_detached
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ReceiptRepository
+from guidsvc.store.work_time import measured_work
 
 RECEIPT_BYTES = 512
 """Size of a receipt without its answer, including its row and index entries."""
 OWNER_BYTES, TOTAL_BYTES = 256 * 1024 * 1024, 1024 * 1024 * 1024
 COUNT_EVERY_MS = 60_000
+MAX_COUNT_EVERY_MS = 600_000
 COUNT_SHARE = 100
-"""Counting may take at most 1/COUNT_SHARE of the time: a slow count is repeated less often."""
+"""The store's work on counts may take 1/COUNT_SHARE of the time: a slow count is repeated less often, but at the latest
+after MAX_COUNT_EVERY_MS."""
 COUNT_WAIT_SECONDS = 1.0
 """How long a request waits for a count. A longer count goes on, and the request uses the last one."""
 OWNERS = 10_000
@@ -146,9 +148,10 @@ class ReceiptRoom:
 
     async def _count(self, tally: _Tally, prefix: str) -> None:
         """Refresh a tally from the store. If the store fails, the tally stays as it is, and the log says so."""
-        before, since = tally.written, perf_counter()
+        before = tally.written
         try:
-            usage = await self._receipts.usage(prefix)
+            with measured_work() as work:
+                usage = await self._receipts.usage(prefix)
         except GuidsvcError as error:
             _log.warning("receipts not counted, limit uses last count", prefix=prefix, error=str(error))
         else:
@@ -156,5 +159,5 @@ class ReceiptRoom:
             tally.written -= before  # bytes written during the count may count twice, until the next one
         finally:
             tally.is_counting = False
-            took_ms = round((perf_counter() - since) * 1000)
-            tally.counted_at, tally.good_ms = self._clock(), max(COUNT_EVERY_MS, COUNT_SHARE * took_ms)
+            good_ms = max(COUNT_EVERY_MS, round(COUNT_SHARE * work.seconds * 1000))
+            tally.counted_at, tally.good_ms = self._clock(), min(MAX_COUNT_EVERY_MS, good_ms)

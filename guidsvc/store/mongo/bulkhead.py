@@ -18,6 +18,7 @@ from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime.batching import SCANS
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
 from guidsvc.runtime.fairness.fair_slots import FairSlots
+from guidsvc.store.work_time import add_work
 
 TIMEOUT_MS = 2_000
 """Time limit for an operation: the wait for a thread and all retries included."""
@@ -41,20 +42,25 @@ _Done = TypeVar("_Done")
 class Queued:
     """What waits to be sent, and its time limit."""
 
-    __slots__ = ("deadline", "is_sent")
+    __slots__ = ("deadline", "sent_at")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         """The end of the time limit, by `time.monotonic()`."""
-        self.is_sent = False
+        self.sent_at: float | None = None
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether it was sent to MongoDB."""
+        return self.sent_at is not None
 
     def send(self) -> float:
         """Mark it as sent, and return the seconds left; StoreUnavailable if too few are left."""
-        left = self.deadline - time.monotonic()
-        if left < LEAST_SECONDS:
+        now = time.monotonic()
+        if self.deadline - now < LEAST_SECONDS:
             raise StoreUnavailable(UNSENT)
-        self.is_sent = True
-        return left
+        self.sent_at = now
+        return self.deadline - now
 
     def overdue(self, unanswered: type[GuidsvcError]) -> GuidsvcError | None:
         """Return the error at the end of the time limit: `unanswered` if it was sent, None if the driver's may come."""
@@ -140,6 +146,8 @@ class Bulkhead:
             return done
         finally:
             self._slots.waiting.remove(group, operation)
+            if operation.sent_at is not None:
+                add_work(time.monotonic() - operation.sent_at)
             del operation  # otherwise it and the traceback of its error would form a cycle
 
     async def drain(self) -> None:

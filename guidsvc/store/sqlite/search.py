@@ -22,7 +22,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TypeVar
+from time import perf_counter
+from typing import Generic, TypeVar
 
 from pydantic_core import to_json
 
@@ -36,6 +37,7 @@ from guidsvc.store.sqlite.files import WAL_BYTES, StoreFiles
 from guidsvc.store.sqlite.schema import open_reader
 from guidsvc.store.sqlite.tables import AFTER_HEX, RECEIPT_USAGE, RECORDS
 from guidsvc.store.sqlite.writer import code_of
+from guidsvc.store.work_time import add_work
 
 FIND_SECONDS = 10.0
 """Time limit for a search, including the wait for a thread."""
@@ -174,7 +176,8 @@ class Finder:
 
     async def _in_thread(self, work: Callable[[sqlite3.Connection], _Found], connection: sqlite3.Connection) -> _Found:
         """Run the work in a thread; interrupt it if the caller is cancelled, so that the thread is free again."""
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work, connection)
+        timed = _TimedWork(work)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, timed, connection)
         self._running.add(connection)
         running.add_done_callback(lambda _: self._release(connection))
         try:
@@ -185,6 +188,8 @@ class Finder:
                 await asyncio.wait([running], timeout=0.01)
             running.exception()
             raise
+        finally:
+            add_work(timed.seconds)
 
     def _release(self, connection: sqlite3.Connection) -> None:
         self._running.remove(connection)
@@ -207,6 +212,21 @@ class Finder:
         if self.files is not None:
             self.files.check()
         return self._open.enter_context(closing(open_reader(self._path)))
+
+
+class _TimedWork(Generic[_Found]):
+    """Work in a thread, and how long it took."""
+
+    def __init__(self, work: Callable[[sqlite3.Connection], _Found]) -> None:
+        self._work = work
+        self.seconds = 0.0
+
+    def __call__(self, connection: sqlite3.Connection) -> _Found:
+        begun = perf_counter()
+        try:
+            return self._work(connection)
+        finally:
+            self.seconds = perf_counter() - begun
 
 
 def _near(

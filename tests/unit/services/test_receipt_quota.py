@@ -10,6 +10,7 @@ from guidsvc.errors import ReceiptsFull, StoreUnavailable
 from guidsvc.services.receipts.quota import COUNT_EVERY_MS, RECEIPT_BYTES, ReceiptRoom
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database
+from guidsvc.store.work_time import add_work
 from tests.conftest import ExpectedLogs, FakeClock
 
 FAULT = "receipts not counted"
@@ -75,3 +76,29 @@ async def reserved_until_full(room: ReceiptRoom) -> int:
 def lines(caplog: pytest.LogCaptureFixture) -> int:
     """Return the number of warnings about failed counts."""
     return sum(FAULT in each.getMessage() for each in caplog.records if each.levelno == logging.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("worked", "waited", "valid_ms"), [(0.0, 2.0, 60_000), (2.0, 0.0, 200_000), (60.0, 0.0, 600_000)]
+)
+async def test_count_is_valid_by_its_work_not_its_wait(
+    sqlite_url: str, clock: FakeClock, worked: float, waited: float, valid_ms: int
+) -> None:
+    class Waiting(SlowCount):
+        async def usage(self, prefix: str) -> ReceiptUsage:
+            self.counts += 1
+            await asyncio.sleep(waited)
+            add_work(worked)
+            return ReceiptUsage(0, 0)
+
+    async with open_store(sqlite_url, clock=clock, exclusive=False) as store:
+        receipts = Waiting(store)
+        room = ReceiptRoom(receipts, clock=clock, count_wait_seconds=10)
+        await room.reserve("a")
+        assert receipts.counts == 2, "of the owner, and of all"
+        clock.now += valid_ms - 1
+        await room.reserve("a")
+        assert receipts.counts == 2
+        clock.now += 1
+        await room.reserve("a")
+        assert receipts.counts == 4

@@ -1,7 +1,11 @@
 """The bound of what is kept of an owner, live or expired, beside the quota of live records."""
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -126,6 +130,33 @@ async def test_time_without_a_count_ends_with_a_deletion(
                 with pytest.raises(QuotaExceeded):
                     await create()
                 await asyncio.sleep(0.01)
+
+
+async def test_wait_of_a_count_does_not_extend_the_rejection(
+    database: Database, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first count waits for another process, which writes: it is repeated after FULL_SECONDS all the same."""
+    monkeypatch.setattr(retention_quota, "STORED_PER_LIVE", 0)
+    monkeypatch.setattr(retention_quota, "MAX_FULL_SECONDS", 1000.0)
+    async with open_quotas(database, lease_clock=LeaseClock(database.fence), clock=clock, quota=QUOTA) as quota:
+        waits = 0.5
+
+        async def create() -> None:
+            async with quota.reserve(None, record(clock(), expire=1, owner="a")):
+                pass
+
+        with closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writing = asyncio.create_task(database.records.swap(None, record(clock(), expire=1)))
+            creating = asyncio.create_task(create())
+            await asyncio.sleep(waits)
+            assert not creating.done()
+            other.execute("ROLLBACK")
+        await writing
+        with pytest.raises(QuotaExceeded):
+            await creating
+        left = quota._room("a").full_until - time.monotonic()  # type: ignore[attr-defined]
+        assert left < retention_quota.FULL_COUNTS * waits / 10
 
 
 async def test_deleted_and_forgotten_guids_are_no_way_around_the_limit(
