@@ -1,6 +1,7 @@
 """The store's contract, kept by every store and by every cache around one."""
 
 import asyncio
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -14,6 +15,7 @@ from guidsvc.runtime.temporary_space import MIB, TemporarySpace
 from guidsvc.store import open_store
 from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository
 from guidsvc.store.overlay import open_overlay
+from guidsvc.store.work_time import measured_work
 from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
 from tests.support.turns import TurnCounter
@@ -286,6 +288,16 @@ async def test_linearizable_read_shows_every_write(store: RecordRepository, cloc
         assert await store.get_linearizable(GUID) == after
         assert await store.count_linearizable(Selection()) == (after is not None)
         assert await store.count_linearizable(Selection(user="another")) == (after is new)
+
+
+async def test_work_on_a_count_is_measured(store: RecordRepository, database: Database) -> None:
+    begun = time.monotonic()
+    with measured_work() as of_records:
+        await store.count_linearizable(Selection())
+    with measured_work() as of_receipts:
+        await database.receipts.usage("")
+    assert min(of_records.seconds, of_receipts.seconds) > 0
+    assert of_records.seconds + of_receipts.seconds <= time.monotonic() - begun
 
 
 async def test_purge_deletes_due_records_up_to_its_limit(store: RecordRepository, clock: FakeClock) -> None:
