@@ -50,14 +50,14 @@ class RecordListing:
     async def find(self, query: ListQuery, caller: Caller, queue_name: str | None = None) -> Page:
         """Return one page of a list; it ends early at PAGE_BYTES."""
         page: list[Record] = []
-        size = 0
+        size, most = 0, query.page
         name = _turn(caller, queue_name)
-        parts = self._portions(query, caller, name, query.page + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
+        parts = self._portions(query, caller, name, most + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
         async with self._pages.slot(name), aclosing(parts):
             async for part in parts:
                 for record in part:
-                    size += size_of(record)
-                    if page and (size > PAGE_BYTES or len(page) == query.page):
+                    size += len(record.json_body) + FRAME_BYTES
+                    if page and (size > PAGE_BYTES or len(page) == most):
                         return Page(self._selected(query, caller, page), Position.after(page[-1], query.sort))
                     page.append(record)
         return Page(self._selected(query, caller, page), None)
@@ -117,11 +117,6 @@ def _turn(caller: Caller, queue_name: str | None) -> str:
     return caller.owner if queue_name is None else queue_name
 
 
-def size_of(record: Record) -> int:
-    """Return the approximate size of a record in a list, in bytes."""
-    return len(record.json_body) + FRAME_BYTES
-
-
 async def portions(
     find: Find, after: Position, limit: int, *, most_bytes: int, probe: int
 ) -> AsyncGenerator[Sequence[Record]]:
@@ -148,7 +143,7 @@ def _fitting(records: Sequence[Record], most_bytes: int) -> tuple[Sequence[Recor
     """Return the longest prefix of at most `most_bytes`, or the first record if it is larger, and its size."""
     total = 0
     for number, record in enumerate(records):
-        size = size_of(record)
+        size = len(record.json_body) + FRAME_BYTES
         if number and total + size > most_bytes:
             return records[:number], total
         total += size

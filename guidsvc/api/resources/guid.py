@@ -1,5 +1,6 @@
 """The resource `/guid/{guid}`, and the base class that it shares with `/guid`."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from http.client import CREATED
 from typing import TypeVar
@@ -105,9 +106,11 @@ class RecordHandler(Handler):
             service, self.guid_request(), CREATED, record, is_own=service.may_show(record)
         )
 
-    def render_record(self, record: Record) -> bytes:
-        """Return the record as JSON, in full with `view=full`."""
-        return self.context.service.full(record, self.caller) if self._full else record.json_body
+    def render_records(self, records: Iterable[Record]) -> list[bytes]:
+        """Return records as JSON, in full with `view=full`."""
+        if self._full:
+            return [self.context.service.full(record, self.caller) for record in records]
+        return [record.json_body for record in records]
 
 
 class GuidHandler(RecordHandler):

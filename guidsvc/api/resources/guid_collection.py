@@ -139,7 +139,7 @@ class GuidsHandler(RecordHandler):
         if cursor is not None:
             self.set_header("Link", link_to_next(self.request, cursor))
         members = [
-            b'"items":[%b]' % b",".join(map(self.render_record, page.records)),
+            b'"items":[%b]' % b",".join(self.render_records(page.records)),
             b'"next":%b' % to_json(cursor),
         ]
         if has_total:
@@ -149,7 +149,7 @@ class GuidsHandler(RecordHandler):
 
     async def _stream_lines(self, query: ListQuery) -> AsyncGenerator[bytes]:
         async for records in self.service.walk(query, self.queue_name):
-            part = b"".join(self.render_record(record) + b"\n" for record in records)
+            part = b"\n".join([*self.render_records(records), b""])
             del records  # a slow client must keep only the rendered part in memory
             handover = [part]
             del part
