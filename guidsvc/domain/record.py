@@ -174,6 +174,8 @@ _TIME_SCHEMA: dict[str, Any] = {
 }
 Expire = Annotated[Time, BeforeValidator(_parse_expire), WithJsonSchema(_TIME_SCHEMA)]
 User = Annotated[str, Field(strict=True), AfterValidator(check_text), WithJsonSchema(USER)]
+StoredUser = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_USER_CHARACTERS, pattern=USER_PATTERN)]
+"""The same rules as `User`, checked without Python: each row that is read has one."""
 State = Literal["live", "expired"]
 Milliseconds = Annotated[int, Field(ge=0)]
 
@@ -213,7 +215,7 @@ class Record(BaseModel):
     )
 
     guid: Guid
-    user: User
+    user: StoredUser
     expire: Annotated[int, Field(ge=DELETED_EXPIRE, le=MAX_TIME)]
     metadata: Annotated[str, AfterValidator(_check_metadata_text)] | None = None
     owner: str = ""
