@@ -121,9 +121,10 @@ def _message(  # noqa: PLR0913  # the parts of a response
     secure: bool = False,
     varies: bool = False,
 ) -> bytes:
-    others = "".join(
-        f"{_NAMES.get(name, name)}: {value}\r\n" for name, value in response_headers.items() if name != "Cache-Control"
-    )
+    others = ""
+    for name, value in response_headers.items():
+        if name != "Cache-Control":
+            others += f"{_NAMES.get(name, name)}: {value}\r\n"
     length = "" if status in BODILESS else f"Content-Length: {len(body)}\r\n"
     lines = (
         f"{_LINES[status]}{content_type}Date: {http_date()}\r\n"

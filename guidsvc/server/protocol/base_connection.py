@@ -152,8 +152,11 @@ class BaseConnection(asyncio.Protocol):
     def _count_incoming(self) -> None:
         """Update the number of bytes held for unanswered requests."""
         cycle = self._cycle
-        messages = self._queued if cycle is None else [cycle.message, *self._queued]
-        total_bytes = self._parser.buffered_bytes + sum(message.memory_bytes for message in messages)
+        total_bytes = self._parser.buffered_bytes
+        if cycle is not None:
+            total_bytes += cycle.message.memory_bytes
+        if self._queued:
+            total_bytes += sum(message.memory_bytes for message in self._queued)
         self._state.incoming_bytes += total_bytes - self._incoming_bytes
         self._incoming_bytes = total_bytes
 

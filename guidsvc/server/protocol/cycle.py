@@ -129,7 +129,7 @@ class RequestCycle:
                     connection.pause_reading()
                     connection.on_cycle_complete(last=direct_request.last)
                     return
-                self._handler_future = asyncio.ensure_future(self._respond_directly(direct_request))
+                self._handler_future = asyncio.get_running_loop().create_task(self._respond_directly(direct_request))
                 self._handler_future.add_done_callback(self._on_response_sent)
             return
         while self._delegate is not None and self._handler_future is None:

@@ -56,9 +56,14 @@ class RawRequest:
         self.method = method
         self.target = target
         self.version = version
-        self.headers = [header for header in headers if header[0].lower() in READ]
+        self.headers: RawHeaders = []
         self.last = last
-        self._head_bytes = len(target) + sum(len(name) + len(value) for name, value in self.headers)
+        self._head_bytes = len(target)
+        for header in headers:
+            name, value = header
+            if name.lower() in READ:
+                self.headers.append(header)
+                self._head_bytes += len(name) + len(value)
         self._framing_headers = _framing_headers(self.headers)
         self.has_body = b"content-length" in self._framing_headers or b"transfer-encoding" in self._framing_headers
         self.length = self._length()
@@ -86,6 +91,8 @@ class RawRequest:
             if not isinstance(last, bytearray):
                 last = chunks[-1] = bytearray(last)
             last += chunk
+        elif 0 < len(chunk) <= PART:
+            chunks.append(chunk)
         else:
             chunks.extend(chunk[start : start + PART] for start in range(0, len(chunk), PART))
         self.buffered_bytes += len(chunk)
