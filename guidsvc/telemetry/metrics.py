@@ -49,7 +49,8 @@ class Latency(Histogram):
         self._part = part
 
     def observe(self, value: float) -> None:
-        super().observe(value)
+        self.counts[bisect_left(self.bounds, value)] += 1  # as `Histogram.observe`, without the call
+        self.sum += value
         record_wait(self._part, value)
 
 

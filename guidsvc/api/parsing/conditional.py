@@ -35,14 +35,12 @@ def _conditions(if_match: str | None, if_none_match: str | None, fault: Callable
     if if_match is if_none_match is None:
         return UNCONDITIONAL
     return Conditions(
-        if_match=_tags(if_match, fault("If-Match"), weak=False),
-        if_none_match=_tags(if_none_match, fault("If-None-Match"), weak=True),
+        if_match=None if if_match is None else _tags(if_match, fault("If-Match"), weak=False),
+        if_none_match=None if if_none_match is None else _tags(if_none_match, fault("If-None-Match"), weak=True),
     )
 
 
-def _tags(value: str | None, fault: InvalidField, *, weak: bool) -> frozenset[str] | None:
-    if value is None:
-        return None
+def _tags(value: str, fault: InvalidField, *, weak: bool) -> frozenset[str]:
     if value.strip() == "*":
         return ANY
     if value.count(",") >= MAX_TAGS:
