@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
 
 from guidsvc.api.base.application import ApiApplication
@@ -33,15 +34,13 @@ class AuthenticatedHandler(RequestHandler):
     _cancel_scope: CancelScope | None = None  # of the work in progress
     _is_disconnected = False  # the client has disconnected
 
-    @property
-    def context(self) -> ApiContext:
+    def __init__(self, application: ApiApplication, request: HTTPServerRequest, **kwargs: Any) -> None:
+        # Attributes, because a request reads them ten times. Tornado's constructor already uses them.
+        self.context: ApiContext = application.context
         """The collaborators of the API."""
-        return self.application.context
-
-    @property
-    def pipeline(self) -> RequestPipeline:
+        self.pipeline: RequestPipeline = application.pipeline
         """The steps that the fast path takes, too."""
-        return self.application.pipeline
+        super().__init__(application, request, **kwargs)
 
     def needs(self) -> Needs | None:
         """Return the access that the request requires, or None if it is public."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from json import dumps
+from json.encoder import encode_basestring_ascii as as_json  # `dumps` for texts, without its two calls
 from typing import Protocol, TextIO
 from urllib.parse import quote, unquote
 
@@ -183,8 +184,8 @@ class _JsonAccessLog(AccessLog):
         if not self._lines:
             asyncio.get_running_loop().call_soon(self._write)
         self._lines.append(
-            f'{{"method": {dumps(method)}, "path": {dumps(without_secrets(path))}, "status": {status}, "ms": {ms}, '
-            f'"request_id": "{request_id}", "remote": {dumps(remote)}, '
+            f'{{"method": {as_json(method)}, "path": {as_json(without_secrets(path))}, "status": {status}, "ms": {ms}, '
+            f'"request_id": "{request_id}", "remote": {as_json(remote)}, '
             f'{_CACHE[cache] if failure is None else _json_members(failure)}"event": "request", '
             f'"logger": "guidsvc.access", "level": "info", '
             f'"timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"{self._end}'
