@@ -1,7 +1,6 @@
 """A per-GUID lock. Serializing the writers in this process avoids futile compare-and-swap retries."""
 
 import asyncio
-from weakref import WeakValueDictionary
 
 from guidsvc.errors import Contention
 
@@ -13,33 +12,52 @@ class KeyedLock:
     """The locks of all GUIDs."""
 
     def __init__(self) -> None:
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # only locks in use
+        self._locks: dict[str, _SharedLock] = {}  # only locks in use
 
     def acquire(self, guid: str, seconds: float = WAIT_SECONDS) -> "_Acquisition":
         """Return the lock of a GUID, for use with `async with`. Entering raises Contention after a timeout."""
-        is_in_use = guid in self._locks  # a writer holds it, waits for it, or is just being woken
-        return _Acquisition(guid, self._locks.setdefault(guid, asyncio.Lock()), seconds if is_in_use else None)
+        return _Acquisition(self._locks, guid, seconds)
+
+
+class _SharedLock(asyncio.Lock):
+    """The lock of a GUID, and the number of writers that hold it, wait for it, or are just being woken."""
+
+    users = 0
 
 
 class _Acquisition:
-    """One use of a GUID's lock. It waits at most `seconds`; None means that the lock is free."""
+    """One use of a GUID's lock. It waits at most `seconds`."""
 
-    __slots__ = ("_guid", "_lock", "_seconds")
+    __slots__ = ("_guid", "_lock", "_locks", "_seconds")
 
-    def __init__(self, guid: str, lock: asyncio.Lock, seconds: float | None) -> None:
+    def __init__(self, locks: dict[str, _SharedLock], guid: str, seconds: float) -> None:
+        self._locks = locks
         self._guid = guid
-        self._lock = lock
         self._seconds = seconds
 
     async def __aenter__(self) -> None:
-        if self._seconds is None:  # the usual case, which needs no timer
-            await self._lock.acquire()
-            return
+        lock = self._locks.get(self._guid)
+        if lock is None:
+            lock = self._locks[self._guid] = _SharedLock()
+        self._lock = lock
+        lock.users += 1
         try:
+            if lock.users == 1:  # the usual case, which needs no timer
+                await lock.acquire()
+                return
             async with asyncio.timeout(self._seconds):
-                await self._lock.acquire()
-        except TimeoutError as error:
-            raise Contention(f"GUID {self._guid} has too many concurrent writes; retry later") from error
+                await lock.acquire()
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, TimeoutError):
+                raise Contention(f"GUID {self._guid} has too many concurrent writes; retry later") from error
+            raise
 
     async def __aexit__(self, *_: object) -> None:
         self._lock.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._lock.users -= 1
+        if not self._lock.users:
+            del self._locks[self._guid]
