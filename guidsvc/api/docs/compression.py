@@ -8,22 +8,36 @@ the event loop for 15 milliseconds.
 import asyncio
 import gzip
 
+from guidsvc.runtime.background import spawn_detached
+
 MIN_BYTES = 1024
 """Smaller content is not compressed: it fits into one packet anyway."""
 _LEVEL = 6  # Swagger UI takes 50 milliseconds; level 9 takes four times as long and saves less than 1 %
 _MAX_CONTENTS = 128
 """Maximum number of compressed contents that are kept. There are fewer; each is at most 0.5 MB."""
 _compressed: dict[str, bytes] = {}
+_running: dict[str, asyncio.Task[bytes]] = {}
 
 
 async def compressed(etag: str, content: bytes) -> bytes:
-    """Return content with this entity tag, compressed. The first time, a thread compresses it."""
+    """Return content with this entity tag, compressed: by a thread, once for all requests, whoever disconnects."""
     found = _compressed.get(etag)
-    if found is None:
-        found = await asyncio.to_thread(gzip.compress, content, _LEVEL, mtime=0)
+    if found is not None:
+        return found
+    task = _running.get(etag)
+    if task is None:
+        task = _running[etag] = spawn_detached(_compress(etag, content))
+    return await asyncio.shield(task)
+
+
+async def _compress(etag: str, content: bytes) -> bytes:
+    try:
+        compressed_content = await asyncio.to_thread(gzip.compress, content, _LEVEL, mtime=0)
         if len(_compressed) < _MAX_CONTENTS:
-            _compressed[etag] = found
-    return found
+            _compressed[etag] = compressed_content
+        return compressed_content
+    finally:
+        del _running[etag]
 
 
 def etag_of_compressed(etag: str) -> str:

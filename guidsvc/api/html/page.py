@@ -22,6 +22,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 """The headers of a page that shows data. It contains text of clients, so it may run no script at all."""
+MAX_DEPTH = 8
 MAY_PREFER_HTML = re.compile(rb"text/(?:html|\*)", re.IGNORECASE)
 """Found in the Accept header of every client that may prefer HTML to JSON."""
 
@@ -48,13 +49,19 @@ $content
 
 
 def prefers_html(accept: str | None, *other_types: str) -> bool:
-    """Whether the Accept header prefers HTML to JSON and to these other types."""
+    """Whether the Accept header names HTML, or text, and prefers it to JSON and to these other types."""
+    if accept is None or MAY_PREFER_HTML.search(accept.encode("latin-1", "replace")) is None:
+        return False
     return preferred(accept, (JSON, *other_types, HTML)) == HTML
 
 
 def root_of(path: str) -> str:
-    """Return the relative URL of the root of the service on the page at this path: a proxy may add a prefix."""
-    return "../" * (path.count("/") - 1)
+    """Return the relative URL of the root of the service on the page at this path: a proxy may add a prefix.
+
+    No path that is served has more than MAX_DEPTH parts; a page that reports an unknown path must not grow with it.
+    """
+    depth = path.count("/") - 1
+    return "../" * depth if depth < MAX_DEPTH else "/"
 
 
 def render(title: str, path: str, content: str) -> bytes:

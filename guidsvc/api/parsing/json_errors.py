@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 EXAMPLE_BODY = '{"user": "Cylance, Inc."}'
 _WINDOW = 256
+_MAX_LINES = 1_000  # finding a line takes time for each line before it
 """Bytes around the fault that are searched for its cause."""
 _POSITION = re.compile(r" at line (\d+) column (\d+)$")
 _FORM = re.compile(rb"[A-Za-z0-9_.%+-]{1,64}=[^{}\[\]\"]*")
@@ -60,6 +61,8 @@ def _place(body: bytes, error: str) -> _Place:
     """Split the body at the fault."""
     position = _POSITION.search(error)
     line, column = (int(position[1]), int(position[2])) if position else (1, 1)
+    if line > _MAX_LINES:
+        return _Place(b"", b"", error)
     start = 0
     for _ in range(line - 1):
         start = body.find(b"\n", start) + 1

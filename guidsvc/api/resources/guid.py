@@ -165,7 +165,8 @@ class GuidHandler(RecordHandler):
         async with self.confirmed_slot():
             record, is_wanted = await self.service.get(parse_guid(text), conditions)
         if is_wanted:
-            self.respond_page(record_page((record, self.render_record(record)), self.request.path))
+            (record_json,) = self.render_records([record])
+            self.respond_page(record_page((record, record_json), self.request.path))
         else:
             self.vary("Accept")
             self.respond(304)

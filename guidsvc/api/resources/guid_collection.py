@@ -125,7 +125,7 @@ class GuidsHandler(RecordHandler):
 
     async def _html_page(self, query: ListQuery) -> bytes:
         page = await self.service.find(query, self.queue_name)
-        records = fitting([(record, self.render_record(record)) for record in page.records])
+        records = fitting(list(zip(page.records, self.render_records(page.records), strict=True)))
         last = page.next if len(records) == len(page.records) else Position.after(records[-1][0], query.sort)
         url = None if last is None else url_of_next(self.request, render_cursor(last))
         return list_page(records, self.request.path, url)

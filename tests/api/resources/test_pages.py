@@ -179,6 +179,20 @@ def test_only_clients_that_may_want_a_page_leave_the_fast_path(accept: str) -> N
         assert not MAY_PREFER_HTML.search(accept.encode())
 
 
+@pytest.mark.parametrize("path", ["/", PATH, "/guid/x", "/nothing", "/problems/expired"])
+async def test_client_that_names_no_page_gets_none(client: Client, path: str) -> None:
+    await client.put(PATH, {"user": USER})
+    for accept in ("*/*, application/json;q=0.5", "application/json;q=0, */*"):
+        reply = await client.get(path, headers={"Accept": accept})
+        assert reply.headers["Content-Type"] in {"application/json", "application/problem+json"}, accept
+
+
+async def test_error_page_does_not_grow_with_its_path(client: Client) -> None:
+    short, long = [await client.get("/" * slashes, headers=BROWSER) for slashes in (20, 10_000)]
+    assert (short.status, long.status) == (404, 404)
+    assert len(long.body) < len(short.body) + 20_000
+
+
 async def test_json_is_the_same_bytes_before_and_after_a_page(client: Client) -> None:
     await client.put(PATH, {"user": USER})
     before = await client.get(PATH)

@@ -328,6 +328,7 @@ BODIES = {
     "lists within the bound": filled(METADATA + '{"a":[', lambda _: "[]", "]}}", 16_384),
     "objects within the bound": filled(METADATA + "{", lambda n: f'"{n:x}":{{"a":{{"b":{{}}}}}}', "}}", 16_384),
     "objects with spaces": filled(METADATA + "{", lambda n: f'"{n:x}":{{"a":{{"b":{{}}}}}}' + " " * 50, "}}"),
+    "line breaks before a fault": b'{"user":' + b"\n" * (body.MAX_BYTES - 10) + b"x}",
     "quotes within the bound": filled(METADATA + '{"a":"', lambda _: '\\"', '"}}', 16_384),
 }
 """Bodies that would take long to judge part by part."""
