@@ -49,6 +49,7 @@ class RequestCycle:
         "_delegate",
         "_direct_request",
         "_handler_future",
+        "_is_preparing",
         "_writer",
         "message",
     )
@@ -65,6 +66,7 @@ class RequestCycle:
         self._writer: ResponseWriter | None = None
         self._delegate: HTTPMessageDelegate | None = None  # until the handler has the whole request
         self._handler_future: asyncio.Future[Any] | None = None  # done when the handler accepts more
+        self._is_preparing = False  # the handler is still in `prepare()`
         self._admission = None  # set if the handler needs a slot, which is acquired once the request is complete
         if admission is not None:
             self._admission, self._cancel_scope = admission, CancelScope()
@@ -102,7 +104,7 @@ class RequestCycle:
         token = None if self._admission is None else CURRENT.set(self._cancel_scope)
         future = delegate.headers_received(RequestStartLine(method, target, message.version), message.fields())
         if message.has_body:
-            self._delegate = delegate
+            self._delegate, self._is_preparing = delegate, True
             self._continue_after(future)
         else:
             self._finish(delegate)
@@ -152,13 +154,20 @@ class RequestCycle:
 
     def abandon(self) -> None:
         """End the cycle, and notify the handler that the client has disconnected."""
-        writer, delegate, direct_request = self._writer, self._delegate, self._direct_request
+        writer, delegate, direct_request, future = (
+            self._writer,
+            self._delegate,
+            self._direct_request,
+            self._handler_future,
+        )
         self.end()
         if direct_request is not None:
             direct_request.abandon()
         if writer is not None:
             writer.on_disconnect(notify=delegate is None)
-        if delegate is not None:
+        if delegate is not None and future is not None and self._is_preparing:  # notify it after `prepare()`
+            future.add_done_callback(lambda _: delegate.on_connection_close())
+        elif delegate is not None:
             delegate.on_connection_close()
 
     def _finish(self, delegate: HTTPMessageDelegate) -> None:
@@ -190,7 +199,7 @@ class RequestCycle:
         has_failed = _has_failed(future)
         if future is not self._handler_future or self._connection is None:
             return  # the cycle has ended
-        connection, self._handler_future = self._connection, None
+        connection, self._handler_future, self._is_preparing = self._connection, None, False
         if has_failed:
             connection.on_cycle_failed()
         else:

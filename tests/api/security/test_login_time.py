@@ -76,7 +76,7 @@ async def test_login_has_the_time_limit_of_a_request(
         assert (reply.status, reply.json["code"]) == (503, "unavailable")
 
 
-@pytest.mark.parametrize("line", [f"GET {PATH}", "GET /guid", f"PUT {PATH}?view=full", "POST /guid:batch"])
+@pytest.mark.parametrize("line", [f"GET {PATH}", "GET /guid"])
 async def test_login_of_a_gone_client_ends_its_request_and_counts(
     serving: Serving, sqlite_url: str, clock: FakeClock, gate: Gate, line: str
 ) -> None:
@@ -84,9 +84,7 @@ async def test_login_of_a_gone_client_ends_its_request_and_counts(
     async with serving(access="keys", login_limit="1/minute") as client:
         monitor = await Guarded(client, sqlite_url, clock).give(scopes="monitor")
         _, writer = await asyncio.open_connection("127.0.0.1", client.port)
-        head = f"{line} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {gate.text}\r\n"
-        body = "" if line.startswith("GET") else "Content-Type: application/json\r\nContent-Length: 9\r\n"
-        writer.write(f"{head}{body}\r\n".encode())
+        writer.write(f"{line} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {gate.text}\r\n\r\n".encode())
         async with asyncio.timeout(20):
             await gate.reached.wait()
         await reset(writer)
