@@ -42,6 +42,7 @@ leave the file that imports the driver; that file converts them to these.
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
@@ -51,6 +52,11 @@ _Value = TypeVar("_Value")
 def found_by_class(table: Mapping[type, _Value], error: type[BaseException]) -> _Value | None:
     """Return the table's value for an error class or its nearest base class, or None if the table has neither."""
     return next((table[base] for base in error.__mro__ if base in table), None)
+
+
+def _rfc_3339(seconds: int) -> str:
+    """Return a Unix time as people read it, such as 2027-01-01T00:00:00Z."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 class GuidsvcError(Exception):
@@ -110,14 +116,19 @@ class Expired(GuidsvcError):
     """The GUID exists but is no longer valid. The message says how to renew it.
 
     The record is renewable from `expired_at` until `renewable_until`, both in Unix seconds. If `is_revoked`, the record
-    was written with an expiry in the past, and only a request with a new expiry renews it.
+    was written with an expiry in the past, and only a request with a new expiry renews it. If `is_unchanged` too, that
+    was its creation; otherwise its past expiry may come from its creation or from a later change.
     """
 
-    def __init__(self, guid: str, *, expired_at: int, renewable_until: int, is_revoked: bool = False) -> None:
-        state, puts = ("was revoked", "PUT") if is_revoked else ("has expired", "PUT it,")
+    def __init__(
+        self, guid: str, *, expired_at: int, renewable_until: int, is_revoked: bool = False, is_unchanged: bool = False
+    ) -> None:
+        state, puts = f"expired at {_rfc_3339(expired_at)}", "PUT" if is_revoked else "PUT it,"
+        if is_revoked:
+            state += " (created with a past expiry)" if is_unchanged else " (revoked, or created with a past expiry)"
         super().__init__(
             f'GUID {guid} {state}. To renew it, {puts} or PATCH it with a future "expire", '
-            f"before Unix time {renewable_until}."
+            f"before {_rfc_3339(renewable_until)} (Unix time {renewable_until})."
         )
         self.expired_at = expired_at
         self.renewable_until = renewable_until

@@ -72,6 +72,7 @@ def _expired(record: Record) -> Expired:
         expired_at=record.expire,
         renewable_until=record.purge_at,
         is_revoked=is_revoked(record),
+        is_unchanged=is_first_version(record),
     )
 
 

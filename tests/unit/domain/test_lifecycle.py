@@ -171,6 +171,28 @@ def test_record_written_with_a_past_expiry_is_revoked() -> None:
     assert not lifecycle.is_revoked(lifecycle.update(live, change(expire=SECONDS + 1), NOW, TERMS))
 
 
+def test_expired_error_says_why_and_until_when() -> None:
+    lived = record(NOW - 6000, expire=SECONDS - 5, purge_at=SECONDS + 5)
+    created = lifecycle.create(GUID, change(user="x", expire=1_427_736_345), NOW, TERMS)
+    revoked = lifecycle.update(record(NOW - 6000), change(expire=1_427_736_345), NOW, TERMS)
+    again = lifecycle.update(created, change(expire=1), NOW + 1, TERMS)
+
+    assert expired_message(lived).startswith(
+        f"GUID {GUID} expired at 2026-11-18T11:06:35Z. To renew it, PUT it, or PATCH"
+    )
+    assert "at 2015-03-30T17:25:45Z (created with a past expiry)." in expired_message(created)
+    assert "at 2015-03-30T17:25:45Z (revoked, or created with a past expiry)." in expired_message(revoked)
+    assert "(revoked, or created with a past expiry)." in expired_message(again)
+    assert expired_message(lived).endswith(f", before 2026-11-18T11:06:45Z (Unix time {SECONDS + 5}).")
+
+
+def expired_message(old: Record) -> str:
+    """Return what a reader of an expired record is told."""
+    with pytest.raises(Expired) as caught:
+        lifecycle.require_live(GUID, old, NOW)
+    return str(caught.value)
+
+
 @pytest.mark.parametrize("bad", [float("inf"), json.loads("[" * 40 + "]" * 40)])
 def test_invalid_patch_has_the_same_error_whatever_is_stored(bad: object) -> None:
     """Else it would tell a caller that may not read what the size of the stored metadata is."""
@@ -187,15 +209,16 @@ def test_invalid_patch_has_the_same_error_whatever_is_stored(bad: object) -> Non
 def test_update_of_revoked_record_needs_an_expiry(expire: int, members: dict[str, object]) -> None:
     revoked = record(NOW, expire=expire)
 
-    with pytest.raises(Expired, match=r'was revoked. To renew it, PUT or PATCH it with a future "expire"') as caught:
+    renewal = r'\(created with a past expiry\)\. To renew it, PUT or PATCH it with a future "expire"'
+    with pytest.raises(Expired, match=renewal) as caught:
         lifecycle.update(revoked, change(**members), NOW + 60_000, TERMS)
     assert (caught.value.expired_at, caught.value.renewable_until) == (expire, revoked.purge_at)
 
 
 @pytest.mark.parametrize("members", [{}, {"user": USER}, {"user": "b", "metadata": {"a": 1}}, {"metadata": None}])
-@pytest.mark.parametrize(("written", "why"), [(NOW - 6000, "has expired"), (NOW, "was revoked")])
+@pytest.mark.parametrize(("written", "why"), [(NOW - 6000, "Z"), (NOW, "with a past expiry\\)")])
 def test_patch_of_expired_record_needs_an_expiry(written: int, why: str, members: dict[str, object]) -> None:
-    with pytest.raises(Expired, match=f'{why}. To renew it, .* with a future "expire"'):
+    with pytest.raises(Expired, match=f'{why}\\. To renew it, .* with a future "expire"'):
         patched(record(written, expire=SECONDS - 5), **members)
 
 
