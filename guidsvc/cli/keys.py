@@ -1,7 +1,7 @@
 """`python pdapt.py keys`: administration of API keys on the command line.
 
 It reads the same settings and uses the same store as the service, running or not. It creates a store only with
-`--create`, so a misspelt path is an error. Keys and lists go to standard output, messages to standard error.
+`--new-store`, so a misspelt path is an error. Keys and lists go to standard output, messages to standard error.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _FIRST_UNIX_TIME = 1_000_000_000
 """A time in 2001. A smaller number without a unit was probably meant as days or hours."""
 _EPILOG = "The store is that of the service: --store-url, else GUIDSVC_STORE_URL from the environment or .env."
 _EXAMPLES = (
-    "create --create --owner alice",
+    "create --new-store --owner alice",
     "create --owner ops --scopes admin --expires 90d",
     "list --json",
     "rotate 4rGcVd0Xq2Lb --overlap 1h",
@@ -51,7 +51,7 @@ def run(words: Sequence[str], *, clock: Clock) -> None:
     try:
         asyncio.run(_run(arguments, settings.store_url, clock))
     except NoStore as error:
-        hint = ", or create it with --create" if arguments.do is _create else " with --store-url"
+        hint = ", or create it with --new-store" if arguments.do is _create else " with --store-url"
         raise StartError(f"{error}: name the store of the service{hint}") from error
     except StartError:
         raise
@@ -60,7 +60,7 @@ def run(words: Sequence[str], *, clock: Clock) -> None:
 
 
 async def _run(arguments: argparse.Namespace, url: str, clock: Clock) -> None:
-    async with open_keys(url, create=arguments.create) as api_keys:
+    async with open_keys(url, create=arguments.new_store) as api_keys:
         print(f"store: {location_of(url)}", file=sys.stderr, flush=True)
         await arguments.do(KeyService(api_keys, clock=clock), arguments, clock())
 
@@ -187,7 +187,8 @@ def _add_create(commands: Any) -> None:
         help=f"expiry: {MOMENT_FORMS}; a key without one never expires",
     )
     create.add_argument("--note", type=_note, metavar="TEXT", help="what the key is for, shown in the list")
-    create.add_argument("--create", action="store_true", help="create the store if it does not exist")
+    create.add_argument("--new-store", action="store_true", help="create the store if it does not exist")
+    create.add_argument("--create", dest="new_store", action="store_true", help=argparse.SUPPRESS)  # its former name
 
 
 def _add_rotate(commands: Any) -> None:
@@ -208,7 +209,7 @@ def _command(commands: Any, name: str, do: object, about: str) -> argparse.Argum
         name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=_EPILOG
     )
     command.add_argument("--store-url", metavar="URL", help="store of the service [default: its setting]")
-    command.set_defaults(do=do, create=False)
+    command.set_defaults(do=do, new_store=False)
     return command
 
 

@@ -96,7 +96,7 @@ _EXAMPLES = """\
 examples:
   {program} --port 9000
   {program} --store-url mongodb://db:27017/guidsvc --cache-url redis://cache:6379/0 --workers 4
-  {program} --host 0.0.0.0 --access keys     # first: {program} keys create --create --owner alice
+  {program} --host 0.0.0.0 --access keys     # first: {program} keys create --new-store --owner alice
 
 docs/configuration.md explains the settings.
 """

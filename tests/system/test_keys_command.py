@@ -76,7 +76,7 @@ def status(running: Service, text: str, method: str = "GET", path: str = "/guid"
 
 
 def test_keys_can_be_created_before_the_store(command: Command, tmp_path: Path) -> None:
-    text = made(command("create", "--create", "--owner", "Cylance, Inc."))
+    text = made(command("create", "--new-store", "--owner", "Cylance, Inc."))
 
     assert listed(command)[id_of(text)] == {
         "id": id_of(text),
@@ -150,7 +150,7 @@ def test_revocation_is_idempotent_and_revoked_key_cannot_rotate(command: Command
         (("create", "--owner", "a", "--expires", "90"), "expire is in the past"),
         (("list", "--store-url", "sqlite:////nowhere/at/all"), "--store-url: there is no store at /nowhere/at/all: "),
         (
-            ("create", "--create", "--owner", "a", "--store-url", "sqlite:////nowhere/at/all"),
+            ("create", "--new-store", "--owner", "a", "--store-url", "sqlite:////nowhere/at/all"),
             "--store-url: /nowhere/at/all cannot be opened",
         ),
         (("list", "--store-url", "file:///x"), "--store-url: unsupported store"),
@@ -215,10 +215,16 @@ def test_overlap_is_a_duration(text: str, seconds: int) -> None:
     assert parser().parse_args(["rotate", "0" * 12, "--overlap", text]).overlap == seconds
 
 
+@pytest.mark.parametrize("word", ["--new-store", "--create"])
+def test_former_flag_still_creates_a_store(word: str) -> None:
+    assert parser().parse_args(["create", "--owner", "a", word]).new_store
+    assert not parser().parse_args(["create", "--owner", "a"]).new_store
+
+
 def test_help_lists_every_command_and_flag(command: Command) -> None:
     whole = command("--help").stdout
     for name, flags in {
-        "create": ("--owner", "--scopes", "--expires", "--note", "--create", "--store-url"),
+        "create": ("--owner", "--scopes", "--expires", "--note", "--new-store", "--store-url"),
         "note": ("ID", "TEXT", "--store-url"),
         "list": ("--json", "--store-url"),
         "revoke": ("ID", "--store-url"),
@@ -234,9 +240,9 @@ def test_store_comes_from_the_settings(command: Command, tmp_path: Path) -> None
     """A flag wins over the environment, which wins over the file; and a misspelt setting is told."""
     first, second, third = (f"sqlite:///{tmp_path / name}.db" for name in "abc")
     (tmp_path / ".env").write_text(f"GUIDSVC_STORE_URL={first}\n")
-    made(command("create", "--create", "--owner", "first"))
-    made(command("create", "--create", "--owner", "second", GUIDSVC_STORE_URL=second))
-    made(command("create", "--create", "--owner", "third", "--store-url", third, GUIDSVC_STORE_URL=second))
+    made(command("create", "--new-store", "--owner", "first"))
+    made(command("create", "--new-store", "--owner", "second", GUIDSVC_STORE_URL=second))
+    made(command("create", "--new-store", "--owner", "third", "--store-url", third, GUIDSVC_STORE_URL=second))
 
     for url, owner in ((first, "first"), (second, "second"), (third, "third")):
         assert [each["owner"] for each in listed(command, "--store-url", url).values()] == [owner]
@@ -267,7 +273,7 @@ def test_commands_create_no_store_by_mistake(
     done = command(*words, "--store-url", "sqlite:///tpyo.db")
 
     assert (done.returncode, done.stdout) == (1, "")
-    hint = ", or create it with --create" if words[0] == "create" else " with --store-url"
+    hint = ", or create it with --new-store" if words[0] == "create" else " with --store-url"
     assert done.stderr == f"pdapt.py: --store-url: there is no store at {path}: name the store of the service{hint}\n"
     assert (path.read_bytes() if path.exists() else None) == before
     assert sorted(each.name for each in tmp_path.iterdir()) == ([] if before is None else ["tpyo.db"])
@@ -292,7 +298,7 @@ def test_store_is_created_on_request_and_its_place_is_reported(
     url = request.getfixturevalue("mongo_url") if store == "mongo" else "sqlite:///other.db"
     at = ("--store-url", url)
     place = f"store: {tmp_path / 'other.db' if store == 'sqlite' else url}"
-    for create in (("--create",), ("--create",), ()):
+    for create in (("--new-store",), ("--new-store",), ()):
         done = command("create", *create, "--owner", "a", *at)
         text = made(done)
         assert done.stderr.splitlines()[0] == place
@@ -307,7 +313,7 @@ def test_concurrent_commands_lose_nothing(
 ) -> None:
     """Not even where the first of them makes the store."""
     url = request.getfixturevalue(f"{store}_url")
-    words = [sys.executable, str(ROOT / "pdapt.py"), "keys", "create", "--create", "--store-url", url, "--owner"]
+    words = [sys.executable, str(ROOT / "pdapt.py"), "keys", "create", "--new-store", "--store-url", url, "--owner"]
     started = [
         subprocess.Popen([*words, owner], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for owner in "abcd"
@@ -372,7 +378,7 @@ def test_secrets_are_neither_stored_nor_logged(command: Command, tmp_path: Path)
 
 
 def test_past_expiry_without_unit_is_rejected_with_a_hint(tmp_path: Path) -> None:
-    refused = pdapt(tmp_path, "keys", "create", "--create", "--owner", "a", "--expires", "90")
+    refused = pdapt(tmp_path, "keys", "create", "--new-store", "--owner", "a", "--expires", "90")
 
     assert refused.returncode == 1
     assert "expire is in the past: 90 without a unit is Unix time; write 90d for days from now" in refused.stderr
