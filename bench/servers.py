@@ -59,12 +59,12 @@ def all_servers(mongo_url: str | None) -> Iterator[tuple[Mapping[str, Running], 
             "ours, logging": lambda: service("--access-log", core=SERVER_CORE),
             "ours, guarded": _guarded,
             "ours, Redis": lambda: service("--cache-url", url, core=SERVER_CORE),
-            "ours, Redis without L1": lambda: service("--cache-url", url, "--cache-size", "1", core=SERVER_CORE),
-            "ours, no cache": lambda: service("--cache-size", "1", core=SERVER_CORE),
+            "ours, Redis without L1": lambda: service("--cache-url", url, "--cache-size", "0", core=SERVER_CORE),
+            "ours, no cache": lambda: service("--cache-size", "0", core=SERVER_CORE),
             "ours, Tornado": lambda: service("--server", "tornado", core=SERVER_CORE),
         }
         if mongo_url is not None:
-            starts["ours, MongoDB"] = lambda: service("--store-url", mongo_url, "--cache-size", "1", core=SERVER_CORE)
+            starts["ours, MongoDB"] = lambda: service("--store-url", mongo_url, "--cache-size", "0", core=SERVER_CORE)
         else:
             left_out.append("MongoDB: GUIDSVC_BENCH_MONGO_URL names none (SecantusDB is too slow to mean anything)")
         for name, start in starts.items():

@@ -44,8 +44,8 @@ SERVERS: Mapping[str, Server] = {
     "access log": Server(("--access-log", "--log-format", "json")),
     "API key": Server(("--no-access-log", "--access", "keys", "--rate-limit", "10000000/second"), has_key=True),
     "Redis": Server(("--no-access-log", "--cache-url", "{redis}")),
-    "Redis without L1": Server(("--no-access-log", "--cache-url", "{redis}", "--cache-size", "1")),
-    "no cache": Server(("--no-access-log", "--cache-size", "1")),
+    "Redis without L1": Server(("--no-access-log", "--cache-url", "{redis}", "--cache-size", "0")),
+    "no cache": Server(("--no-access-log", "--cache-size", "0")),
 }
 
 

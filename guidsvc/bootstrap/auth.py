@@ -100,8 +100,8 @@ def is_controlled(settings: Settings) -> bool:
     if not is_local(settings):
         raise StartError(
             f"access: required, because other hosts can connect to {settings.host}. Create a key "
-            f"({command_line('keys', 'create', '--new-store', '--owner', 'NAME')}) and set access to keys, or set it to "
-            "off to admit anyone"
+            f"({command_line('keys', 'create', '--new-store', '--owner', 'NAME')}) and set access to keys, or set it "
+            "to off to admit anyone"
         )
     return False
 

@@ -11,6 +11,7 @@ from guidsvc import __version__
 _INVALID_CHOICE = re.compile(
     r"argument (?P<name>\S+): invalid choice: '(?P<word>[^']*)' \(choose from (?P<choices>.*)\)"
 )
+_NO_COMMAND = "the following arguments are required: COMMAND"
 _CUTOFF = 0.7
 
 
@@ -29,6 +30,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with the usage, the message and a suggestion."""
+        if message == _NO_COMMAND:
+            message = f"name a command: {', '.join(self._commands())}"
         hints = [self._command_hint(message), *map("; {0[0]}: did you mean {0[1]}?".format, self.misspelt(self._words))]
         super().error(f"{message}{''.join(hints)}")
 
@@ -48,11 +51,15 @@ class CommandParser(argparse.ArgumentParser):
 
     def _flags(self) -> set[str]:
         """Return the long flags of this parser and of its commands."""
-        commands = [
-            parser
-            for action in self._actions
-            if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001  # argparse has no public name for it
-            for parser in action.choices.values()
-        ]
+        commands = self._commands().values()
         own = {flag for action in self._actions for flag in action.option_strings if flag.startswith("--")}
         return own.union(*(parser._flags() for parser in commands if isinstance(parser, CommandParser)))  # noqa: SLF001
+
+    def _commands(self) -> dict[str, argparse.ArgumentParser]:
+        """Return the parsers of the commands by name."""
+        return {
+            name: parser
+            for action in self._actions
+            if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001  # argparse has no public name for it
+            for name, parser in action.choices.items()
+        }

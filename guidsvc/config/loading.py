@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +10,12 @@ from typing import Any, NamedTuple
 from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
 from pydantic import ValidationError, model_validator
-from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
 from guidsvc.bounded_file import read_text
+from guidsvc.config.fault_text import fault_text
 from guidsvc.config.settings import ENV_FILE, PREFIX, Settings, flag
+from guidsvc.config.suggestions import suggestion
 from guidsvc.connection_urls import redact
 from guidsvc.errors import StartError
 from guidsvc.foreign_variables import is_foreign
@@ -31,14 +31,6 @@ _VALUE_OF_SWITCH = re.compile(r"argument (--[\w-]+)/(--no-[\w-]+): ignored expli
 """The message of argparse for a flag that takes no value and was given one."""
 _UNKNOWN_ARGUMENTS = re.compile(r"unrecognized arguments: ([^\s=]+)")
 """The message of argparse for unknown flags and surplus words, of which the first is captured."""
-
-
-_REMEDIES = {
-    "bool_parsing": "must be on or off",
-    "byte_size": "must be a number of bytes, or have a unit: 64MiB, 1GiB",
-    "byte_size_unit": "must be a number of bytes, or have a unit: 64MiB, 1GiB",
-}
-"""Messages that replace those of pydantic, by its type of the fault."""
 
 
 class Assignment(NamedTuple):
@@ -112,7 +104,7 @@ def _invalid(error: ValidationError, sources: Mapping[str, Any], filed: Collecti
 
     settings = ValidSettings(**sources, **_LENIENT)
     has_env_file = "_env_file" not in sources
-    return InvalidSettings([_fault_text(each, filed) for each in faults], settings if has_env_file else None, names)
+    return InvalidSettings([fault_text(each, filed) for each in faults], settings if has_env_file else None, names)
 
 
 def _unknown_variables(in_file: Sequence[Assignment]) -> list[str]:
@@ -127,12 +119,6 @@ def _unknown_variables(in_file: Sequence[Assignment]) -> list[str]:
         and name.upper() not in known
         and not is_foreign(name.upper(), value)
     ]
-
-
-def suggestion(word: str, known: Collection[str]) -> str:
-    """Return a question that suggests the nearest known word, or an empty string if none is near."""
-    near = get_close_matches(word, known, n=1, cutoff=0.8)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def read_env_file() -> tuple[list[Assignment], list[str]]:
@@ -157,8 +143,10 @@ def _env_file() -> str:
         return read_text(ENV_FILE)
     except FileNotFoundError:
         return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettings([f"{ENV_FILE}: {getattr(error, 'strerror', None) or error}"]) from error
+    except UnicodeDecodeError as error:
+        raise InvalidSettings([f"{ENV_FILE} is not UTF-8; save it in UTF-8"]) from error
+    except OSError as error:
+        raise InvalidSettings([f"{ENV_FILE}: {error.strerror or error}"]) from error
 
 
 def _from_files(*, has_env_file: bool) -> tuple[dict[str, Any], dict[str, str]]:
@@ -188,15 +176,6 @@ def _read(setting: str, path: str, variables: Mapping[str, object]) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
     raise ValueError(f"{variable}{FILE_SUFFIX}: cannot read {path}: {why}")
-
-
-def _fault_text(fault: ErrorDetails, hidden: Collection[str]) -> str:
-    name = str(fault["loc"][0]) if fault["loc"] else "settings"
-    text = _REMEDIES.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
-    message = text[0].lower() + text[1:]
-    if name in {"settings", *hidden} or not isinstance(fault["input"], str):  # the input may be a secret
-        return f"{name}: {message}"
-    return f"{name}: {message}, not {redact(fault['input'])!r}"
 
 
 def _usage_fault(text: str, words: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -18,6 +18,7 @@ PREFIX = "GUIDSVC_"
 ENV_FILE = ".env"
 
 _YEAR = 366 * 24 * 3600
+_MIN_CACHE_BYTES = 1024 * 1024
 _PLAIN_NUMBER = re.compile(r"\s*[+-]?[0-9][0-9_.eE+-]*\s*")
 
 
@@ -34,6 +35,13 @@ def _seconds(value: object) -> object:
     if not isinstance(value, str) or _PLAIN_NUMBER.fullmatch(value):
         return value
     return parse_duration(value)
+
+
+def _cache_bytes(value: Size) -> Size:
+    """Return the size of the cache. A few bytes hold no record: they were probably meant as mebibytes."""
+    if 0 < value < _MIN_CACHE_BYTES:
+        raise ValueError("must be at least 1MiB, such as 64MiB, or 0 for no cache")
+    return value
 
 
 WholeSeconds = Annotated[int, BeforeValidator(_seconds)]
@@ -129,9 +137,9 @@ class Settings(BaseSettings):
         description="cache: memory:// of one process, or redis://host:6379/0 shared by all processes",
         repr=False,
     )
-    cache_size: Annotated[Size, Field(ge=1)] = Field(
+    cache_size: Annotated[Size, Field(ge=0), AfterValidator(_cache_bytes)] = Field(
         Size(256 * 2**20),
-        description="memory for cached records in each process, such as 64MiB or 1GiB; evicts the least recently used",
+        description="memory for cached records in each process, such as 64MiB or 1GiB; 0 caches none",
     )
     cache_status: bool = Field(
         False, description="report the source of a record in Cache-Status (RFC 9211): memory, Redis or store"

@@ -1,9 +1,9 @@
 """Listening sockets: an address and port, or a Unix socket."""
 
 import socket as socket_module
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from errno import ECONNREFUSED
+from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED
 from pathlib import Path
 from socket import AF_UNIX, IPPROTO_TCP, SOCK_STREAM, socket
 
@@ -15,6 +15,13 @@ BACKLOG = 4096
 """Maximum connections waiting to be accepted; the system may lower it (net.core.somaxconn)."""
 KERNEL_BYTES = 128 * 1024
 """Maximum unsent bytes of a response in the kernel (TCP_NOTSENT_LOWAT). By default the kernel takes megabytes."""
+
+_REMEDIES: Mapping[int | None, str] = {
+    EADDRINUSE: "; stop what listens there, or pass --port 0 for any free port",
+    EACCES: "; pass a --port from 1024 on, which needs no privileges",
+    EADDRNOTAVAIL: "; pass an address of this host as --host",
+}
+"""What to do about an address that cannot be used, by the error."""
 
 _NOTSENT_LOWAT: int | None = getattr(socket_module, "TCP_NOTSENT_LOWAT", None)
 
@@ -36,7 +43,8 @@ def open_listeners(host: str, port: int, unix_socket: str | None, *, slots: int 
             setting = (
                 f"host, port: cannot listen on {host}:{port}" if unix_socket is None else f"unix_socket: {unix_socket}"
             )
-            raise StartError(f"{setting}: {getattr(error, 'strerror', None) or error}") from error
+            remedy = "" if unix_socket is not None else _REMEDIES.get(getattr(error, "errno", None), "")
+            raise StartError(f"{setting}: {getattr(error, 'strerror', None) or error}{remedy}") from error
         yield shares
 
 

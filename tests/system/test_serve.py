@@ -213,7 +213,10 @@ def test_used_port_stops_the_start_with_one_line(tmp_path: Path, own_redis: Serv
 
     assert refused.returncode == 1
     assert refused.stdout == ""
-    assert re.fullmatch(rf"pdapt.py: --host, --port: cannot listen on 127.0.0.1:{own_redis.port}: .*\n", refused.stderr)
+    assert refused.stderr == (
+        f"pdapt.py: --host, --port: cannot listen on 127.0.0.1:{own_redis.port}: Address already in use; "
+        "stop what listens there, or pass --port 0 for any free port\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -284,7 +287,23 @@ def test_second_service_on_one_file_is_rejected_with_local_cache(tmp_path: Path)
         refused = pdapt(tmp_path, "--port", str(free_port()))
 
     assert refused.returncode == 1
-    assert "in use by another process" in refused.stderr
+    assert refused.stderr == (
+        f"pdapt.py: another guidsvc uses {tmp_path / 'guidsvc.db'}: stop it, or start this one with "
+        "--store-url sqlite:///other.db --port 8889 (or the same --cache-url redis://... in both)\n"
+    )
+
+
+def test_wait_for_a_file_of_one_service_is_announced(tmp_path: Path, redis_url: str) -> None:
+    with service(tmp_path):
+        refused = pdapt(tmp_path, "--port", str(free_port()), "--cache-url", redis_url, "--log-format", "console")
+
+    waiting, fault = refused.stderr.splitlines()
+    assert refused.returncode == 1
+    assert "store in use, waiting until it is shared" in waiting
+    assert fault.startswith(
+        f"pdapt.py: another guidsvc uses {tmp_path / 'guidsvc.db'} without sharing it: stop it, or "
+    )
+    assert "memory://" not in refused.stderr
 
 
 def test_two_services_with_one_file_and_redis_see_writes_of_both(tmp_path: Path, redis_url: str) -> None:

@@ -53,6 +53,7 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
         "grace": "7.5",
         "max_head_bytes": "65536",
         "max_incoming_bytes": "1048576",
+        "cache_size": "1048576",
     }
     value = other.get(name, "7")
     monkeypatch.setenv(PREFIX + name.upper(), value)
@@ -81,18 +82,23 @@ def test_empty_value_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None
     [
         (["--prot", "1"], "--prot"),
         (["--port"], "--port"),
-        (["--port", "x"], "port: .*integer.*'x'"),
+        (["--port", "x"], "port: must be a whole number from 0 to 65535, not 'x'"),
         (["--port", "65536"], "port: "),
         (["--port", "-1"], "port: "),
         (["--lifetime", "0"], "lifetime: "),
-        (["--cache-size", "0"], "cache_size: "),
+        (["--cache-size", "-1"], "cache_size: "),
+        (["--cache-size", "10"], "cache_size: must be at least 1MiB, such as 64MiB, or 0 for no cache, not '10'"),
+        (["--cache-size", "1048575"], "cache_size: must be at least 1MiB"),
         (["--cache-size", "many"], "cache_size: .*'many'"),
         (["--cache-size", "3 parsecs"], "cache_size: .*'3 parsecs'"),
-        (["--guid-version", "5"], "guid_version: "),
-        (["--grace", "-1"], "grace: "),
+        (["--guid-version", "5"], "guid_version: must be 4 or 7, not '5'"),
+        (["--access", "key"], "access: must be keys or off, not 'key'"),
+        (["--max-connections", "0"], "max_connections: must be a whole number, at least 1, not '0'"),
+        (["--head-timeout", "0"], "head_timeout: must be a number of seconds above 0, and at most 3600, not '0'"),
+        (["--grace", "-1"], "grace: must be a number of seconds from 0 to 3600, not '-1'"),
         (["extra"], "extra"),
         (["--port="], "port: "),
-        (["--host="], "host: "),
+        (["--host="], "host: must not be empty$"),
         (["--access-log=false"], "^--access-log takes no value: use --access-log or --no-access-log$"),
     ],
 )
@@ -116,8 +122,8 @@ def test_all_faults_are_listed_at_once(folder: Path, monkeypatch: pytest.MonkeyP
         "unknown setting GUIDSVC_NONSENSE in the environment; --help lists the settings",
         f"unknown setting GUIDSVC_PROT in {folder}/.env, line 2; did you mean GUIDSVC_PORT?",
         "GUIDSVC_QUOTA_FILE: cannot read missing: No such file or directory",
-        "lifetime: input should be greater than or equal to 1, not '0'",
-        "retention: input should be greater than or equal to 0, not '-1'",
+        "lifetime: must be a whole number of seconds from 1 to 3162240000, not '0'",
+        "retention: must be a whole number of seconds from 0 to 3162240000, not '-1'",
         "access_log: must be on or off, not 'perhaps'",
     )
     assert str(caught.value) == "\n".join(caught.value.faults)
@@ -133,7 +139,7 @@ def test_broken_dotenv_line_is_listed_beside_other_faults(folder: Path) -> None:
     with pytest.raises(InvalidSettings) as caught:
         load(["--port", "x"])
 
-    assert [fault[:13] for fault in caught.value.faults] == [".env, line 2:", "port: input s"]
+    assert [fault[:13] for fault in caught.value.faults] == [".env, line 2:", "port: must be"]
     assert caught.value.settings is None, "the rest of the file is not read"
 
 
@@ -206,6 +212,14 @@ def test_variables_of_clients_are_ignored(variable: str, monkeypatch: pytest.Mon
             ["--store-ulr=x://u:p@h"],
             "unrecognized arguments: --store-ulr=x://u:***@h; did you mean --store-url?",
         ),
+        (["--cache", "redis"], "unrecognized arguments: --cache redis; did you mean --cache-url?"),
+        (["--redis"], "unrecognized arguments: --redis; did you mean --cache-url?"),
+        *(
+            ([word], f"unrecognized arguments: {word}; did you mean --store-url?")
+            for word in ("--store", "--mongo", "--database", "--db")
+        ),
+        (["--ttl=4"], "unrecognized arguments: --ttl=4; did you mean --lifetime?"),
+        (["--default-ttl", "4"], "unrecognized arguments: --default-ttl 4; did you mean --lifetime?"),
         (["--nonsense"], "unrecognized arguments: --nonsense; --help lists the flags"),
         (["--port"], "argument --port: expected one argument; --help lists the flags"),
     ],
@@ -219,7 +233,14 @@ def test_wrong_command_line_is_a_usage_error_with_a_suggestion(arguments: list[s
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("64MiB", 64 * 2**20), ("512KiB", 512 * 2**10), ("1GiB", 2**30), ("1000", 1000), ("10MB", 10_000_000)],
+    [
+        ("64MiB", 64 * 2**20),
+        ("1024KiB", 2**20),
+        ("1GiB", 2**30),
+        ("2000000", 2_000_000),
+        ("0", 0),
+        ("10MB", 10_000_000),
+    ],
 )
 def test_size_is_in_bytes_or_has_a_unit(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(["--cache-size", text]).cache_size == size
@@ -252,10 +273,10 @@ def test_duration_is_in_seconds_or_has_a_unit(
     ("text", "why"),
     [
         ("soon", "must be seconds, or a number with a unit: 90s, 30m, 12h, 90d, 8w, not 'soon'"),
-        ("1500ms", "input should be a valid integer, got a number with a fractional part"),
+        ("1500ms", "must be a whole number of seconds from 1 to 3162240000$"),
         ("36600d", ""),
         ("36601d", "is longer than 100 years"),
-        ("0d", "input should be greater than or equal to 1"),
+        ("0d", "must be a whole number of seconds from 1"),
         ("nan", "must be seconds"),
     ],
 )
@@ -275,6 +296,13 @@ def test_misspelt_variable_stops_the_start_with_a_suggestion(monkeypatch: pytest
     monkeypatch.setenv("GUIDSVC_STORE_ULR", "mongodb://db/guidsvc")
 
     with pytest.raises(StartError, match=r"GUIDSVC_STORE_ULR .* did you mean GUIDSVC_STORE_URL"):
+        load([])
+
+
+def test_variable_of_another_name_gets_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDSVC_DATABASE_URL", "mongodb://db/guidsvc")
+
+    with pytest.raises(StartError, match=r"GUIDSVC_DATABASE_URL .* did you mean GUIDSVC_STORE_URL"):
         load([])
 
 
@@ -353,6 +381,24 @@ def test_unreadable_dotenv_stops_the_start_with_one_line(folder: Path, text: byt
     with pytest.raises(StartError, match=r"^\.env") as caught:
         load([])
     assert "\n" not in str(caught.value)
+
+
+def test_dotenv_in_another_encoding_is_reported_as_such(folder: Path) -> None:
+    (folder / ".env").write_bytes(b"GUIDSVC_HOST=\xff\n")
+
+    with pytest.raises(StartError, match=r"^\.env is not UTF-8; save it in UTF-8$"):
+        load([])
+
+
+NUMBERS = [name for name, field in Settings.model_fields.items() if type(field.default) in {int, float}]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_fault_of_a_number_says_what_is_accepted(name: str) -> None:
+    with pytest.raises(StartError) as caught:
+        load([f"--{name.replace('_', '-')}=-1"])
+
+    assert str(caught.value).startswith(f"{name}: must be ")
 
 
 def test_variables_of_the_tests_are_not_those_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,13 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
+import structlog
+
 from guidsvc.errors import StartError
 from guidsvc.store.sqlite.files import WAL_BYTES, connect
 from guidsvc.store.sqlite.parts import refuse_incomplete
+
+_log = structlog.get_logger(__name__)
 
 APPLICATION_ID = 0x67756964
 """Identifies files of guidsvc in SQLite's header: "guid"."""
@@ -95,6 +99,8 @@ BUSY_SECONDS = 2.0
 """How long a write waits for another process that writes the same file."""
 SHARE_SECONDS = 5.0
 """How long a process waits to share the file: the first one has it alone while it checks it, and then shares it."""
+SILENT_SECONDS = 0.5
+"""How long it waits before it logs that it waits."""
 _READ_BUSY_SECONDS = 0.05  # reads run on the event loop; in WAL mode they wait only for a recovery
 
 
@@ -151,16 +157,36 @@ def claim(path: Path, *, exclusive: bool) -> tuple[sqlite3.Connection, bool]:
     try:
         if _locks(lock, "EXCLUSIVE"):
             return lock, True
-        lock.execute(f"PRAGMA busy_timeout = {round(SHARE_SECONDS * 1000)}")  # the first has it alone for a moment
-        if not exclusive and _locks(lock, "DEFERRED"):
+        if not exclusive and _waits_for_share(lock, path):
             return lock, False
     except sqlite3.Error as error:
         lock.close()
         raise start_error(path, error) from error
     lock.close()
-    raise StartError(
-        f"store_url: {path} is in use by another process; with the cache memory:// only one may use "
-        "it. Stop the other, or set the same redis:// cache_url in both."
+    raise _in_use(path, exclusive=exclusive)
+
+
+def _waits_for_share(lock: sqlite3.Connection, path: Path) -> bool:
+    """Wait until the file can be shared; return whether it is. The first process has it alone for a moment."""
+    for seconds in (SILENT_SECONDS, SHARE_SECONDS - SILENT_SECONDS):
+        lock.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+        if _locks(lock, "DEFERRED"):
+            return True
+        if seconds == SILENT_SECONDS:
+            _log.info("store in use, waiting until it is shared", file=str(path), seconds=SHARE_SECONDS)
+    return False
+
+
+def _in_use(path: Path, *, exclusive: bool) -> StartError:
+    """Return the error of a claim that conflicts with that of another process."""
+    other_store = "start this one with --store-url sqlite:///other.db --port 8889"
+    if exclusive:
+        return StartError(
+            f"another guidsvc uses {path}: stop it, or {other_store} (or the same --cache-url redis://... in both)"
+        )
+    return StartError(
+        f"another guidsvc uses {path} without sharing it: stop it, or start it with the --cache-url of this one, "
+        f"or {other_store}"
     )
 
 

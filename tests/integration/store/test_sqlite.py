@@ -458,7 +458,7 @@ def test_error_outside_sqlite_leaves_no_open_transaction(writer: sqlite3.Connect
 async def test_exclusive_claim_excludes_all_others(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True):
         for exclusive in (True, False):
-            with pytest.raises(StartError, match="in use by another process"):
+            with pytest.raises(StartError, match="another guidsvc uses"):
                 async with open_sqlite(path, clock=clock, exclusive=exclusive):
                     pass
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
@@ -469,7 +469,7 @@ async def test_file_is_claimed_under_any_of_its_names(path: Path, clock: FakeClo
     link = path.with_name("link.db")
     link.symlink_to(path)
     async with open_sqlite(path_of_url(f"sqlite:///{path}"), clock=clock, exclusive=True):
-        with pytest.raises(StartError, match="in use by another process"):
+        with pytest.raises(StartError, match="another guidsvc uses"):
             async with open_sqlite(path_of_url(f"sqlite:///{link}"), clock=clock, exclusive=True):
                 pass
 
@@ -492,7 +492,7 @@ async def test_shared_claims_exclude_an_exclusive_one(path: Path, clock: FakeClo
         async with open_sqlite(path, clock=clock, exclusive=False) as another:
             assert await one.records.swap(None, new := record(clock()))
             assert await another.records.get(GUID) == new
-        with pytest.raises(StartError, match="in use by another process"):
+        with pytest.raises(StartError, match="another guidsvc uses"):
             async with open_sqlite(path, clock=clock, exclusive=True):
                 pass
 

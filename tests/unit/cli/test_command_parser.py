@@ -26,6 +26,13 @@ def test_mistyped_word_gets_a_suggestion(
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"; {hint}")
 
 
+def test_missing_command_is_answered_with_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        keys.parser().parse_args([])
+
+    assert capsys.readouterr().err.endswith("error: name a command: create, list, note, revoke, rotate\n")
+
+
 @pytest.mark.parametrize("words", [["list", "--frobnicate"], ["zzz"]])
 def test_far_word_gets_no_suggestion(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -1,0 +1,32 @@
+"""Suggestions for unknown flags and variables: the nearest name, or the setting that other programs name so."""
+
+from collections.abc import Collection
+from difflib import get_close_matches
+
+from guidsvc.config.settings import PREFIX, flag
+
+_SYNONYMS = {
+    "cache_url": "cache redis redis_url redis_host redis_uri cache_uri",
+    "store_url": "store database database_url db db_url sqlite mongo mongo_url mongo_uri mongodb mongodb_url",
+    "lifetime": "ttl default_ttl max_age expiry expires expire expires_in default_lifetime",
+    "host": "bind address listen",
+    "workers": "processes",
+}
+"""Words that other programs use for a setting."""
+_SETTINGS = {word: setting for setting, words in _SYNONYMS.items() for word in words.split()}
+
+
+def suggestion(word: str, known: Collection[str]) -> str:
+    """Return a question that suggests a known flag or variable, or an empty string if none is near."""
+    synonym = _synonym(word)
+    near = [synonym] if synonym in known else get_close_matches(word, known, n=1, cutoff=0.8)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _synonym(word: str) -> str:
+    """Return the flag or the variable of the setting that a flag or a variable means, or an empty string."""
+    if word.startswith("--"):
+        setting = _SETTINGS.get(word[2:].replace("-", "_").lower())
+        return "" if setting is None else flag(setting)
+    setting = _SETTINGS.get(word.removeprefix(PREFIX).lower())
+    return "" if setting is None else PREFIX + setting.upper()
