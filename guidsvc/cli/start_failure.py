@@ -28,7 +28,9 @@ def exit_code(error: StartError) -> int:
 
 
 def _plain(fault: str) -> str:
-    return f"{program()}: {fault}"
+    from guidsvc.monitoring.logs.log_config import escape
+
+    return f"{program()}: {escape(fault)}"  # it may quote another server
 
 
 def _json(fault: str) -> str:

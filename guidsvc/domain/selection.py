@@ -45,7 +45,7 @@ class Selection:
 def selection(query: ListQuery, now: int, owner: str | None = None, queue_name: str | None = None) -> Selection:
     """Return the filter of a query at `now`, in Unix milliseconds, for one owner, or for all if None."""
     seconds = now // 1000
-    low = 0 if query.expires_after is None else _bounded(query.expires_after.at(now)) + 1
+    low = 0 if query.expires_after is None else _bounded(query.expires_after.at(now) + 1)
     high = MAX_TIME + 1 if query.expires_before is None else _bounded(query.expires_before.at(now))
     if query.state == "live":
         low = max(low, seconds + 1)
@@ -57,4 +57,4 @@ def selection(query: ListQuery, now: int, owner: str | None = None, queue_name: 
 
 
 def _bounded(seconds: int) -> int:
-    return max(0, min(seconds, MAX_TIME))
+    return max(0, min(seconds, MAX_TIME + 1))

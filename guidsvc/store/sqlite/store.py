@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import structlog
 
-from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, StartError, StoreReplaced
+from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, StartError, StoreReplaced, StoreUnavailable
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.sqlite.engine import SqliteEngine
@@ -165,7 +165,10 @@ class SqliteStore:
     async def ping(self) -> None:
         self.files.check()
         with self._engine.failures():
-            self._engine.reader.execute("SELECT 1 FROM records LIMIT 1").fetchone()
+            # No page of a record or an index: a damaged one makes the requests that need it fail, not the store.
+            found = self._engine.reader.execute("SELECT 1 FROM sqlite_schema WHERE name = 'records'").fetchone()
+        if found is None:
+            raise StoreUnavailable("SQLite: there is no table of records")
         if self._engine.writer.is_failing:
             await self._engine.in_thread(self._engine.writer.check)
 

@@ -269,6 +269,13 @@ async def test_bound_can_be_relative_to_now(client: Client, clock: FakeClock, te
     assert listed(await client.get(f"/guid?state=all&expires_after={text}")) == [2]
 
 
+async def test_bound_before_1970_leaves_out_no_record(client: Client) -> None:
+    await create(client, range(1), expire=0)
+    assert listed(await client.get("/guid?state=all&expires_after=-3000w")) == [0]
+    assert listed(await client.get("/guid?state=all&expires_after=0")) == []
+    assert listed(await client.get("/guid?state=all&expires_after=253402300799")) == []
+
+
 @pytest.mark.parametrize(
     "text", ["2100-01-01", "2100-01-01T00:00:00Z", "2100-01-01t01:00:00.9%2B01:00", "2100-01-01T01:00:00+01:00"]
 )

@@ -448,6 +448,22 @@ async def test_damaged_file_at_the_start_is_reported_in_one_line(path: Path, clo
             pass
 
 
+async def test_store_with_a_damaged_index_is_up(path: Path, clock: FakeClock) -> None:
+    """Only the requests that need the page fail."""
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        await store.records.swap(None, record(clock()))
+    with closing(open_writer(path)) as file:
+        (root,) = file.execute("SELECT rootpage FROM sqlite_master WHERE name = 'records_expire'").fetchone()
+        (size,) = file.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as damaged:
+        damaged.seek((root - 1) * size)
+        damaged.write(b"\xff" * size)
+
+    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+        await store.ping()
+        assert await store.records.get(GUID) == record(clock())
+
+
 def test_error_outside_sqlite_leaves_no_open_transaction(writer: sqlite3.Connection, path: Path) -> None:
     made = Writer(writer, StoreFiles(path, is_claimed=False))
     with pytest.raises(OverflowError):
