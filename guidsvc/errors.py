@@ -139,10 +139,17 @@ class PreconditionFailed(GuidsvcError):
     """The record does not match the precondition of the request.
 
     `version` and `wire` are the version and client representation of the current record, or None if it is absent.
+    If `is_excluded`, the record is one that the request must not find (If-None-Match).
     """
 
-    def __init__(self, guid: str, version: int | None, wire: bytes | None) -> None:
-        super().__init__(f"GUID {guid} does not exist." if version is None else f"GUID {guid} is at version {version}.")
+    def __init__(self, guid: str, version: int | None, wire: bytes | None, *, is_excluded: bool = False) -> None:
+        if version is None:
+            reason = "does not exist"
+        elif is_excluded:
+            reason = "already exists; leave If-None-Match out to update it"
+        else:
+            reason = f'is at version {version}; read it again and send If-Match: "{version}"'
+        super().__init__(f"GUID {guid} {reason}.")
         self.version = version
         self.wire = wire
 
@@ -202,7 +209,11 @@ class Forbidden(GuidsvcError):
     """The caller lacks the `scope` that the operation requires. None means that no scope permits it."""
 
     def __init__(self, scope: str | None, detail: str | None = None) -> None:
-        super().__init__(detail or f"The key lacks the required scope {scope}.")
+        super().__init__(
+            detail
+            or f"The key lacks the required scope {scope}; create one that has it: "
+            f"pdapt.py keys create --owner NAME --scopes {scope}"
+        )
         self.scope = scope
 
 

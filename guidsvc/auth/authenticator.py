@@ -39,7 +39,10 @@ SESSION_CACHE_BYTES = 16 * 2**20
 SESSION_BYTES = 1024
 """Memory of one cached session without its header, in bytes."""
 _SCHEME = "bearer "
-_ANONYMOUS = "Authentication is required; send a key as Authorization: Bearer gs_..."
+_ANONYMOUS = (
+    "Authentication is required; send a key as Authorization: Bearer gs_... To create one: "
+    "pdapt.py keys create --owner NAME"
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -253,7 +256,7 @@ class Authenticator:
             return caller, expires - self._clock() / 1000
         presented = keys.parse(token)
         if presented is None:
-            raise Unauthorized("Malformed API key: it is incomplete or mistyped.", invalid=True)
+            raise Unauthorized("Malformed API key: it is incomplete or mistyped; copy it again.", invalid=True)
         return await self._verify_key(presented)
 
     async def _verify_key(self, presented: keys.PresentedKey) -> tuple[Caller, float]:
@@ -266,7 +269,7 @@ class Authenticator:
         """Return the stored key that was presented; raise Unauthorized if it is not valid."""
         key = await self._api_keys.get(presented.id)
         if not keys.verify(presented, key, self._clock()) or key is None:
-            raise Unauthorized("The API key is unknown, revoked or expired.", invalid=True)
+            raise Unauthorized("The API key is unknown, revoked or expired, or created in another store.", invalid=True)
         return key
 
     async def _note_use(self, key: ApiKey, now: int) -> None:

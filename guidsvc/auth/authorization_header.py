@@ -12,7 +12,7 @@ def explain(authorization: str) -> str:
         return f"The Authorization header has over {MAX_HEADER_CHARACTERS} characters; {_EXPECTED}"
     scheme, _, credentials = authorization.partition(" ")
     if scheme.lower().startswith("bearer"):
-        return f"The Authorization header must be Bearer, a blank and a key; {_EXPECTED}"
+        return f"The Authorization header must be Bearer, a space and a key; {_EXPECTED}"
     if scheme.lower() in _OTHER_SCHEMES and credentials:
         return f"The authentication scheme {scheme.capitalize()} is not supported; {_EXPECTED}"
     if scheme.startswith("gs_"):

@@ -55,7 +55,8 @@ class Caller(NamedTuple):
     def demand(self, needs: Needs) -> None:
         """Raise Forbidden unless the caller meets this requirement."""
         if needs not in self.scopes and needs != KEY and ADMIN not in self.scopes:
-            raise Forbidden(needs)
+            is_token = self.authority[0] == "jwt"
+            raise Forbidden(needs, f"The token lacks the required scope {needs}." if is_token else None)
 
 
 ANYONE = Caller("", frozenset({READ, WRITE, DELETE, ADMIN}), "anyone")

@@ -20,6 +20,7 @@ MOMENT_FORMS = (
 
 _DURATION = re.compile(r"(?P<number>[0-9]{1,12}(?:\.[0-9]{1,6})?)(?P<unit>ms|[smhdw])?")
 _UNIX_TIME = re.compile(r"[0-9]{1,12}")
+_ZONELESS = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -68,9 +69,16 @@ def parse_moment(text: str) -> Moment:
         return _bounded(int(text))
     if _DATE.fullmatch(text) or _TIME.fullmatch(text):
         return _bounded(_unix_seconds(text))
+    require_zone(text)
     if _DURATION.fullmatch(text.removeprefix("+")) is None:
         raise ValueError(f"must be {MOMENT_FORMS}")
     return Moment(_seconds_from_now(text.removeprefix("+")), is_from_now=True)
+
+
+def require_zone(text: str) -> None:
+    """Raise ValueError for a time that lacks only its zone."""
+    if _ZONELESS.fullmatch(text):
+        raise ValueError(f"must have a zone; for UTC, write {text}Z")
 
 
 def _seconds_from_now(text: str) -> int:
@@ -85,7 +93,7 @@ def _unix_seconds(text: str) -> int:
     try:
         time = datetime.fromisoformat(text.upper())
     except ValueError as error:
-        raise ValueError(f"names no existing day or time; {MOMENT_FORMS}") from error
+        raise ValueError("names no existing day or time; correct it") from error
     zoned = time.replace(tzinfo=UTC) if time.tzinfo is None else time
     return int(zoned.timestamp() // 1)
 

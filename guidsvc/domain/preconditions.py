@@ -49,4 +49,5 @@ def check_preconditions(guid: str, record: Record | None, conditions: Conditions
         return
     if record is None:
         raise PreconditionFailed(guid, None, None)
-    raise PreconditionFailed(guid, record.version, record.json_body if is_shown else None)
+    wire = record.json_body if is_shown else None
+    raise PreconditionFailed(guid, record.version, wire, is_excluded=conditions.wants(record))

@@ -33,6 +33,7 @@ EXAMPLE_GUID = "9094E4C980C74043A4B586B420E69DDF"
 EXAMPLE: dict[str, Any] = {"expire": "4102444800", "user": "Cylance, Inc."}
 
 _GUID = re.compile(r"[0-9A-F]{32}")
+_LOOKALIKES = {"O": "0", "o": "0", "I": "1", "i": "1", "L": "1", "l": "1"}
 DIGITS = re.compile(r"[0-9]+")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _SQUARE = bytes.maketrans(b"{}", b"[]")
@@ -43,19 +44,35 @@ def parse_guid(text: str) -> str:
     """Return `text` if it is a GUID, 32 characters of 0-9 A-F; else raise InvalidGuid, with the likely correction."""
     if _GUID.fullmatch(text):
         return text
-    if not text.isascii():
-        raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has {_mismatch(text)}.")
-    bare = text.strip().removeprefix("urn:uuid:").strip("{}").replace("-", "").upper()
-    if _GUID.fullmatch(bare):
-        raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters, without dashes or braces: use {bare}.")
-    raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has {_mismatch(text)}.")
+    advice = _mismatch(text)
+    end = "" if advice.endswith("?") else "."
+    raise InvalidGuid(f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has {advice}{end}")
 
 
 def _mismatch(text: str) -> str:
+    """Say how a text differs from a GUID, and which GUID was probably meant."""
+    bare = text.strip().removeprefix("urn:uuid:").strip("{}").replace("-", "").upper()
+    if text.isascii() and _GUID.fullmatch(bare):
+        return f"{_notation(text)}: use {bare}"
     if len(text) != GUID_CHARACTERS:
-        return f"{len(text)} characters"
+        return f"{len(text)} character{'' if len(text) == 1 else 's'}"
     strange = next(character for character in text if character not in "0123456789abcdefABCDEF")
-    return f"{strange!r} in it"
+    digit = _LOOKALIKES.get(strange)
+    return f"{strange!r} in it" + (f"; did you mean the digit {digit}?" if digit else "")
+
+
+def _notation(text: str) -> str:
+    """Name what a GUID in another notation has too much."""
+    digits = text.replace("urn:uuid:", "")
+    found = {
+        "spaces around it": text != text.strip(),
+        "a prefix": text != digits,
+        "braces": "{" in text or "}" in text,
+        "dashes": "-" in text,
+        "lower-case letters": digits != digits.upper(),
+    }
+    *others, last = [name for name, is_found in found.items() if is_found]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def validation_error(code: str, message: str, **values: object) -> PydanticCustomError:

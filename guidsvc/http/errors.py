@@ -9,7 +9,7 @@ class MethodNotAllowed(Exception):
     """The path does not support this method; `allow` lists the methods that it supports."""
 
     def __init__(self, method: str, allow: str) -> None:
-        super().__init__(f"{method} is not supported here; use {allow}.")
+        super().__init__(f"{method} is not supported here; use {' or '.join(allow.rsplit(', ', 1))}.")
         self.allow = allow
 
 
@@ -30,8 +30,8 @@ class MisdirectedRequest(Exception):
 
     def __init__(self) -> None:
         super().__init__(
-            "The service does not accept the host name of this request; use localhost or 127.0.0.1, or add the name to "
-            "its setting hosts."
+            "The service does not accept the host name of this request; use localhost or 127.0.0.1, or start it "
+            "with your name, as in --hosts registry.local."
         )
 
 

@@ -10,6 +10,7 @@ MAX_PATH = 100
 MIN_SIMILARITY = 0.7
 """Minimum similarity of a suggestion, from 0 to 1."""
 _PREFIX = re.compile(r"(/api|/rest|/v[0-9]{1,2})(?=/)")
+_GUID = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _SLASHES = re.compile(r"/+")
 _SYNONYMS = {
     "/health": "/livez",
@@ -35,10 +36,16 @@ _SYNONYMS = {
 
 
 def explain(path: str, templates: Sequence[str]) -> str:
-    """Say that nothing is served at a path, and which path template is near. The path itself is not repeated."""
+    """Say that nothing is served at a path, and which one is near. Of the path itself, only a GUID is repeated."""
     near = nearest(path, tuple(templates)) if len(path) <= MAX_PATH else None
-    question = "" if near is None else f" Did you mean {near}?"
-    return f"Nothing is served at this path.{question} GET / links to the paths of the service."
+    question = "" if near is None else f" Did you mean {_with_guid(near, path)}?"
+    return f"Nothing is served at this path.{question} GET / lists the paths."
+
+
+def _with_guid(template: str, path: str) -> str:
+    """Return the path template with the GUID of a path, if it has one."""
+    found = next(filter(None, map(_GUID.fullmatch, path.split("/"))), None)
+    return template if found is None else template.replace("{guid}", found[0].replace("-", "").upper())
 
 
 @lru_cache(256)

@@ -43,7 +43,7 @@ PREFER_TOTAL = Header("Prefer", "`return=total-count` adds `total`, the number o
 IDEMPOTENCY_KEY = Header(
     "Idempotency-Key",
     "Makes the request safe to retry: for 24 hours, the same request returns the first response again. 1 to 255 "
-    'printable ASCII characters. If the key contains a blank or a `"`, enclose it in `"..."`, and write `\\"` for `"` '
+    'printable ASCII characters. If the key contains a space or a `"`, enclose it in `"..."`, and write `\\"` for `"` '
     "and `\\\\` for `\\`.",
     {"type": "string", "pattern": r'^([!#-~]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'},
 )

@@ -32,6 +32,8 @@ MAX_CLAUSE_BYTES, CUT_CHARACTERS = 280, 40
 """Maximum size of the first error in the `detail` of an invalid request, as JSON, and where a longer one is cut. The
 brief result of an operation in a batch has room for it; the whole is in `errors`."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
+_UNNAMED = "not named: it is long, not plain, or like a key"
+"""Why a sentence does not repeat a name."""
 _SECRET = re.compile(r"gs_|eyJ", re.IGNORECASE)
 
 
@@ -178,11 +180,11 @@ def _subject(fault: InvalidField) -> str:
         case InvalidField(header=str() as header):
             return f"the header `{header}`"
         case InvalidField(parameter=str() as parameter):
-            return f"`{parameter}`" if is_quotable(parameter) else "a query parameter"
+            return f"`{parameter}`" if is_quotable(parameter) else f"a query parameter ({_UNNAMED})"
         case InvalidField(pointer=""):
             return "the body"
     name = fault.pointer.removeprefix("/")
-    return f"`{name}`" if is_quotable(name) else "a member of the body"
+    return f"`{name}`" if is_quotable(name) else f"a member of the body ({_UNNAMED})"
 
 
 def is_quotable(name: str) -> bool:

@@ -62,7 +62,7 @@ _ALL = (
         "The GUID in the path is not 32 characters of 0-9 and A-F.",
         "Write the GUID in upper case, without dashes or braces. The detail shows the correct form if it is clear.",
         errors.InvalidGuid(
-            f"A GUID is 32 upper-case hexadecimal characters, without dashes or braces: use {EXAMPLE_GUID}."
+            f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has dashes: use {EXAMPLE_GUID}."
         ),
     ),
     ProblemDoc(
@@ -179,7 +179,9 @@ _ALL = (
     ProblemDoc(
         "The method does not accept the Content-Type of the body, or the body has a Content-Encoding.",
         "Send JSON in UTF-8, uncompressed, with a Content-Type from the header Accept (for PATCH, Accept-Patch).",
-        UnsupportedMediaType("POST", f"POST requires a body of {JSON} in UTF-8: send Content-Type: {JSON}.", (JSON,)),
+        UnsupportedMediaType(
+            "POST", f"POST requires a body of {JSON} in UTF-8: add -H 'Content-Type: {JSON}'.", (JSON,)
+        ),
     ),
     ProblemDoc(
         "An internal error occurred. If the request was a change, it may or may not have taken effect.",

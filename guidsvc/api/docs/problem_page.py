@@ -95,7 +95,7 @@ class ProblemHandler(NegotiatedHandler):
         if code not in EXPLANATIONS:
             near = nearest(code.replace("_", "-"), tuple(EXPLANATIONS))
             question = "" if near is None else f" Did you mean {near}?"
-            raise NoSuchPath(f"No problem has this code.{question} GET /problems lists all codes.")
+            raise NoSuchPath(f"There is no problem page of this name.{question} GET /problems lists all codes.")
         await self.respond_negotiated(json_members(EXPLANATIONS[code]), lambda: page(EXPLANATIONS[code]))
 
     head = get

@@ -14,7 +14,8 @@ from pydantic_core import from_json, to_json
 from guidsvc.api.contract.problems import is_quotable
 from guidsvc.api.parsing import json_errors
 from guidsvc.api.parsing.validation_errors import Source, body_faults
-from guidsvc.domain.record import MAX_METADATA_BYTES
+from guidsvc.domain.commands import BatchOperation
+from guidsvc.domain.record import EXAMPLE_GUID, MAX_METADATA_BYTES
 from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.http.constants import CURL_DEFAULT, NDJSON, media_type
 from guidsvc.http.errors import UnsupportedMediaType
@@ -32,6 +33,9 @@ MAX_NAMED_BYTES = 4096
 """In a larger body, the error about a repeated member does not name it: the search takes longer than all the rest."""
 MAX_BRACKETS = 100_000
 """Maximum number of brackets in a large document, two for each object or list. Each takes time to find and memory."""
+
+MAX_TYPE_CHARACTERS = 60
+"""Maximum length of a Content-Type that an error repeats, in characters, escaped."""
 
 _SURROGATE = r"contains half of a surrogate pair (\uD800 to \uDFFF), which is not a character; send both halves or none"
 _LIMITS = {
@@ -72,21 +76,15 @@ def check_type(
     body_type, parameters = media_type(content_type), (content_type or "").lower().split(";")[1:]
     is_accepted = body_type in media_types or (is_lenient and body_type == CURL_DEFAULT)
     if not is_accepted or any(_other_charset(parameter) for parameter in parameters if "charset" in parameter):
-        raise UnsupportedMediaType(method, _type_fault(method, body_type, media_types), media_types)
+        raise UnsupportedMediaType(method, _type_fault(method, content_type, media_types), media_types)
 
 
-def _type_fault(method: str, body_type: str, media_types: tuple[str, ...]) -> str:
+def _type_fault(method: str, content_type: str | None, media_types: tuple[str, ...]) -> str:
     """Say which media types a method accepts, and what the client sent instead."""
-    what = "is another one"
-    if not body_type:
-        what = "is missing"
-    elif body_type == CURL_DEFAULT:
-        what = f"is {CURL_DEFAULT}, which curl -d and HTML forms send"
-    elif body_type in media_types:
-        what = "has another charset"
+    what = f"is {ascii(content_type)[1:-1][:MAX_TYPE_CHARACTERS]}" if content_type else "is missing"
     return (
         f"{method} requires a body of {' or '.join(media_types)} in UTF-8, but the Content-Type {what}: "
-        f"send Content-Type: {media_types[0]}."
+        f"add -H 'Content-Type: {media_types[0]}'."
     )
 
 
@@ -238,13 +236,21 @@ def validate(value: object, model: type[_Body], context: dict[str, Any]) -> _Bod
     if isinstance(value, InvalidRequest):  # from decode_operations: too large or too costly to decode
         raise value
     if not isinstance(value, dict):
-        raise InvalidRequest(InvalidField("", json_errors.explain_type(value, _example(model))))
+        raise InvalidRequest(_type_of_value(value, model))
     if len(value) > MAX_MEMBERS:
         raise InvalidRequest(InvalidField("", f"has {len(value)} members, most of them unknown; remove those"))
     try:
         return model.model_validate(value, context=context)
     except ValidationError as error:
         raise InvalidRequest(*body_faults(error, Source(model, value, "member"))) from error
+
+
+def _type_of_value(value: object, model: type[BaseModel]) -> InvalidField:
+    """Return the fault that a value is not an object."""
+    if issubclass(model, BatchOperation):
+        example = json.dumps({"op": "get", "guid": EXAMPLE_GUID})
+        return InvalidField("", f"an operation {json_errors.explain_type(value, example)}", is_clause=True)
+    return InvalidField("", json_errors.explain_type(value, _example(model)))
 
 
 def _reject_duplicates(members: list[tuple[str, Any]]) -> None:

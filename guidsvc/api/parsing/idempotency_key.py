@@ -54,7 +54,7 @@ def _fault(keys: Sequence[str]) -> str:
         return f"has {len(keys[0])} characters; send 1 to {MAX_CHARACTERS} printable ASCII characters"
     return (
         f"must be 1 to {MAX_CHARACTERS} printable ASCII characters, such as a UUID; "
-        'enclose it in "..." if it contains a blank or a quote'
+        'enclose it in "..." if it contains a space or a quote'
     )
 
 

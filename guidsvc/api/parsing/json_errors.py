@@ -17,6 +17,16 @@ _LITERALS = {
     b"NaN": "null",
     b"Infinity": "null",
 }
+_CONTROLS = {
+    b"\t": ("a tab", r"\t"),
+    b"\n": ("a line break", r"\n"),
+    b"\r": ("a carriage return", r"\r"),
+    b"\b": ("a backspace", r"\b"),
+    b"\f": ("a form feed", r"\f"),
+    b"\0": ("a null character", r"\u0000"),
+    b"\x1b": ("an escape character", r"\u001b"),
+}
+"""Control characters: their names, and how JSON escapes them."""
 _SMART_QUOTES = ("\u201c".encode(), "\u201d".encode(), "\u2018".encode(), "\u2019".encode())
 
 
@@ -30,9 +40,13 @@ class _Place(NamedTuple):
 
 def explain(body: bytes, error: str) -> str:
     """Say why a body is not JSON and what to do, given the message of the parser."""
-    reason = _of_whole(body) or _of_place(_place(body, error)) or error
-    position = _POSITION.search(error)
-    return reason if reason is error or position is None else f"{reason} ({position[0].strip()})"
+    index = _index(body, error)
+    place = _Place(body[max(0, index - _WINDOW) : index], body[index : index + _WINDOW], error)
+    reason = _of_whole(body) or _of_place(place) or _POSITION.sub("", error)
+    line_start = body.rfind(b"\n", 0, index) + 1
+    line = body.count(b"\n", 0, index) + 1
+    column = len(body[line_start:index].decode("utf-8", "replace")) + 1
+    return f"{reason} (at line {line} column {column})"
 
 
 def _of_whole(body: bytes) -> str | None:  # noqa: PLR0911  # a table
@@ -43,7 +57,7 @@ def _of_whole(body: bytes) -> str | None:  # noqa: PLR0911  # a table
     if start.startswith(b"\xef\xbb\xbf"):
         return "it begins with a byte order mark; save it as UTF-8 without one"
     if start.startswith(b"'"):
-        return f'it is in single quotes, which Windows does not remove; there, write -d "{_escaped(EXAMPLE_BODY)}"'
+        return f'it is in single quotes; in Windows cmd, write -d "{_escaped(EXAMPLE_BODY)}"'
     if start.startswith(b"<"):
         return f"it looks like XML or HTML; send JSON, such as {EXAMPLE_BODY}"
     if start.startswith(b"@"):
@@ -57,8 +71,8 @@ def _escaped(text: str) -> str:
     return text.replace('"', '\\"')
 
 
-def _place(body: bytes, error: str) -> _Place:
-    """Split the body at the fault."""
+def _index(body: bytes, error: str) -> int:
+    """Return the index of the byte that is wrong. The parser names one that follows it, or none after a line break."""
     position = _POSITION.search(error)
     line, column = (int(position[1]), int(position[2])) if position else (1, 1)
     if line > _MAX_LINES:
@@ -66,8 +80,14 @@ def _place(body: bytes, error: str) -> _Place:
     start = 0
     for _ in range(line - 1):
         start = body.find(b"\n", start) + 1
-    index = max(start + column - 1, 0)
-    return _Place(body[max(0, index - _WINDOW) : index], body[index : index + _WINDOW], error)
+    index = start + column - 1
+    if error.startswith("EOF"):
+        index = len(body.rstrip()) - 1
+    elif error.startswith("trailing comma"):
+        index = body.rfind(b",", 0, index)
+    elif error.startswith("invalid escape"):
+        index = body.rfind(b"\\", 0, index)
+    return max(index, 0)
 
 
 def _of_place(place: _Place) -> str | None:  # noqa: PLR0911  # a table
@@ -89,7 +109,7 @@ def _of_place(place: _Place) -> str | None:  # noqa: PLR0911  # a table
         return f"each name is in double quotes: {EXAMPLE_BODY}"
     if error.startswith("expected value"):
         return _value(after)
-    return _syntax(error)
+    return _control(after) if error.startswith("control character") else _syntax(error)
 
 
 def _value(after: bytes) -> str | None:
@@ -102,14 +122,23 @@ def _value(after: bytes) -> str | None:
     return "a number begins with a digit" if re.match(rb"[+.][0-9]", after) else None
 
 
+def _control(after: bytes) -> str:
+    """Name the control character in a string, and its escape sequence."""
+    if after.startswith(b"\r\n"):
+        return r"a string contains a line break; write \n"
+    escape = rf"\u{after[0]:04x}"
+    name, escape = _CONTROLS.get(after[:1], (f"the control character U+{after[0]:04X}", escape))
+    return f"a string contains {name}; write {escape}"
+
+
 def _syntax(error: str) -> str | None:
     """Name a mistake that the message of the parser implies."""
-    if error.startswith("control character"):
-        return r"a string contains a line break or another control character; write \n for a line break"
     if error.startswith("invalid escape"):
         return r"a backslash is written as \\ in a string"
     if error.startswith("invalid unicode"):
         return "it is not UTF-8"
+    if error.startswith("expected ident"):
+        return "write true, false and null in full, in lower case"
     if error.startswith("invalid number"):
         return "a number has digits on both sides of its point, and no leading zero"
     return {"expected `:`": "a colon is missing after a name", "expected `,`": "a comma is missing"}.get(error[:12])

@@ -1,9 +1,11 @@
 """Messages about values that are not a Unix time in seconds. They suggest the time that was probably meant."""
 
 import re
+import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from guidsvc.domain.durations import UNIT_SECONDS
 from guidsvc.domain.record import MAX_TIME
 
 EXAMPLE_TIME = 1_798_761_600
@@ -13,6 +15,8 @@ MAX_DATE = 40
 _RULE = f"must be Unix time in seconds, as a string of digits or an integer, such as {EXAMPLE_TIME}"
 _NUMBER = re.compile(r"([+-]?)([0-9]+)(\.[0-9]*)?([eE][+]?[0-9]{1,2})?")
 _DURATION = re.compile(r"\+?[0-9]+ ?(?:[smhdwy]|(?:sec(?:ond)?|min(?:ute)?|hour|day|week|month|year)s?)|P[0-9T].*")
+_COUNTED = re.compile(r"\+?([0-9]{1,12}) ?([smhdw])(?:ec(?:ond)?s?|in(?:ute)?s?|ours?|ays?|eeks?)?")
+"""A number of units of fixed length."""
 _UNITS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _FIRST_YEAR, _LAST_YEAR = 978_307_200, 4_133_980_800  # 2001 to 2101: no other unit has such a number of seconds
 
@@ -52,7 +56,7 @@ def _text(text: str) -> str:
             return _fraction(float(text))
         return _number(int(text)) if sign == "-" or int(text) > MAX_TIME else _digits_only(int(text))
     if _DURATION.fullmatch(text):
-        return f"must be a time, not a duration: add the duration to the current Unix time in seconds; {_example()}"
+        return f"must be a time, not a duration; {_from_now(text)}"
     date = _date(text)
     if date is None:
         return _RULE
@@ -60,8 +64,17 @@ def _text(text: str) -> str:
     return _number(-1) if seconds < 0 else f"must be Unix time in seconds, not a date; {_meant(seconds)}"
 
 
+def _from_now(text: str) -> str:
+    """Name the Unix time that is a duration from now, or the current one if the length of the unit varies."""
+    now, match = int(time.time()), _COUNTED.fullmatch(text)
+    later = now + int(match[1]) * int(UNIT_SECONDS[match[2]]) if match else MAX_TIME + 1
+    if later > MAX_TIME:
+        return f"add it to the current Unix time, {now}"
+    return f"{text.removeprefix('+')} from now is {later}"
+
+
 def _digits_only(seconds: int) -> str:
-    return f"must have only digits, without blanks or a sign; {_meant(seconds)}"
+    return f"must have only digits, without spaces or a sign; {_meant(seconds)}"
 
 
 def _date(text: str) -> datetime | None:

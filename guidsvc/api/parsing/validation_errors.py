@@ -9,18 +9,21 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from guidsvc.api.parsing import suggestions, time_errors
+from guidsvc.domain.commands import MEMBERS as BODY_MEMBERS
 from guidsvc.errors import InvalidField
 
 MAX_NAME = 100
 """Maximum length of a name from the client that an error repeats, in characters."""
 MAX_EXPLAINED = 4
 """Maximum number of unknown names that are compared with the known ones. Comparisons take time."""
-_READ_ONLY = "is set by the service and must not be sent; to write records back, read them without view=full"
+_READ_ONLY = "is set by the service and must not be sent"
+_WRITE_BACK = f"{_READ_ONLY}; to write records back, read them without view=full"
 _TIMES = frozenset({"expire", "expires_before", "expires_after"})
 _TIME_ERRORS = frozenset({"expire_type", "greater_than_equal", "less_than_equal"})
 _CLAUSES = frozenset({"guid_form", "guid_missing", "surplus"})
 """Types of errors whose messages have a subject of their own."""
-_EXAMPLES = {"user": "Cylance, Inc.", "owner": "Cylance, Inc.", "if_match": '"1795420608123"', "if_none_match": "*"}
+_TAGS = frozenset({"if_match", "if_none_match"})
+_EXAMPLES = {"user": "Cylance, Inc.", "owner": "Cylance, Inc."}
 """Examples of members that are strings."""
 _SHOULD = re.compile(r"^[A-Z][a-z]+ should ")
 
@@ -48,7 +51,8 @@ class Source(NamedTuple):
 def faults_of(error: ValidationError, source: Source) -> Iterator[tuple[ErrorDetails, str]]:
     """Yield each error, and what the client reads about it."""
     count = 0
-    for each in error.errors(include_url=False):
+    # An unknown name comes before a missing one, as it may be a misspelling of that.
+    for each in sorted(error.errors(include_url=False), key=lambda each: each["type"] == "missing"):
         is_unknown = each["type"] == "extra_forbidden"
         count += is_unknown
         yield each, _unknown(each, source, count) if is_unknown else _invalid(each, source)
@@ -73,9 +77,11 @@ def pointer(*steps: str | int) -> str:
 def _unknown(error: ErrorDetails, source: Source, count: int) -> str:
     name = str(error["loc"][-1])
     if name in getattr(source.model, "read_only", ()):
-        return _READ_ONLY
+        return _WRITE_BACK if count == 1 else _READ_ONLY
     if count > MAX_EXPLAINED:
         return f"is not a known {source.kind}; remove it"
+    if source.kind == "query parameter" and name in BODY_MEMBERS:
+        return "is not a known query parameter; send it in the JSON body of a PUT, POST or PATCH"
     return suggestions.unknown(name, source.kind, source.known_names)
 
 
@@ -88,6 +94,8 @@ def _invalid(error: ErrorDetails, source: Source) -> str:  # noqa: PLR0911  # a 
             return time_errors.explain(value)
         case "missing":
             return f"is required, as in {source.example}" if source.example else "is required"
+        case "string_type" if name in _TAGS:
+            return "must be a string: the `etag` of a result, or *"
         case "string_type":
             return "must be a string" + (f", such as {json.dumps(_EXAMPLES[name])}" if name in _EXAMPLES else "")
         case "literal_error":
@@ -97,7 +105,7 @@ def _invalid(error: ErrorDetails, source: Source) -> str:  # noqa: PLR0911  # a 
         case "limit_type":
             return f"{error['msg']}, such as 50"
         case "cursor_form" if value in {"null", "None", ""}:
-            return "is not a cursor: the page whose `next` is null is the last; send no cursor to begin again"
+            return "must not be null: null means that there is no next page; send no cursor to begin again"
         case _:
             return _SHOULD.sub("must ", error["msg"])
 

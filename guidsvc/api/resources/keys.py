@@ -38,7 +38,8 @@ class KeyServiceHandler(Handler):
         if self.context.authenticator is None:
             raise Forbidden(
                 None,
-                "Access control is off, so keys cannot be managed over HTTP: use the command python pdapt.py keys.",
+                "Access control is off, so keys cannot be managed over HTTP: start the service with --access keys, "
+                "or use the command python pdapt.py keys.",
             )
         return self.context.keys.acting_for(self.caller)
 

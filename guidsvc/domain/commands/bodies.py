@@ -173,7 +173,8 @@ class BatchOperation(PutCommand):
         if self.op != "put":
             surplus = sorted(self.model_fields_set & MEMBERS)
             if self.guid is None:
-                raise validation_error("guid_missing", "a {op} requires a guid", op=self.op)
+                raise validation_error("guid_missing", "`{op}` requires `guid`", op=self.op)
             if surplus:
-                raise validation_error("surplus", "a {op} accepts no {names}", op=self.op, names=", ".join(surplus))
+                names = ", ".join(f"`{name}`" for name in surplus)
+                raise validation_error("surplus", "`{op}` takes no {names}", op=self.op, names=names)
         return self

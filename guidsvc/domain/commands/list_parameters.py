@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import PlainValidator, TypeAdapter, WithJsonSchema
 
-from guidsvc.domain.durations import Moment, parse_duration, parse_moment
+from guidsvc.domain.durations import Moment, parse_duration, parse_moment, require_zone
 from guidsvc.domain.record import DIGITS, GUID_CHARACTERS, MAX_TIME, TIME_PATTERN, Expire, Record, validation_error
 
 Order = Literal["guid", "expire"]
@@ -57,7 +57,10 @@ def parse_cursor(value: str) -> Position:
     raise validation_error("cursor_form", "is an invalid cursor; use `next` of a previous page unchanged")
 
 
-BOUND_FORMS = "Unix time in seconds, an RFC 3339 time such as 2027-01-01T12:00:00Z, or relative to now: +24h, -30m, +7d"
+BOUND_FORMS = (
+    "Unix time in seconds, a date (2027-01-01), a time with its zone (2027-01-01T12:00:00Z), "
+    "or relative to now (+24h, -30m, +7d)"
+)
 _EXPIRE: TypeAdapter[int] = TypeAdapter(Expire)
 _DURATION = r"[+ -]?[0-9]{1,12}(\.[0-9]{1,6})?(ms|[smhdw])?"
 _TIME = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+ -][0-9]{2}:[0-9]{2})"
@@ -78,10 +81,11 @@ def parse_bound(value: object) -> Moment:
     """
     if not isinstance(value, str) or DIGITS.fullmatch(value):
         return Moment(_EXPIRE.validate_python(value), is_from_now=False)
-    if re.fullmatch(_BOUND_PATTERN, value) is None:
-        raise validation_error("bound_form", "must be {forms}", forms=BOUND_FORMS)
-    text = re.sub("^ | (?=[0-9]{2}:[0-9]{2}$)", "+", value)
     try:
+        require_zone(value)
+        if re.fullmatch(_BOUND_PATTERN, value) is None:
+            raise validation_error("bound_form", "must be {forms}", forms=BOUND_FORMS)
+        text = re.sub("^ | (?=[0-9]{2}:[0-9]{2}$)", "+", value)
         if text.startswith("-"):
             return Moment(-int(parse_duration(text[1:])), is_from_now=True)
         return parse_moment(text)

@@ -18,8 +18,9 @@ MEMBERS = "The known members are `expire`, `guid`, `metadata` and `user`."
 PARAMETERS = "The known parameters are `cursor`, `expires_after`, `expires_before`, `limit`, `owner`, `sort`, `state`, `user` and `view`."
 SECONDS = "must be Unix time in seconds"
 RULE = f"{SECONDS}, as a string of digits or an integer, such as 1798761600"
-NOTATION = f"A GUID is 32 upper-case hexadecimal characters, without dashes or braces: use {GUID}."
-PATHS = "GET / links to the paths of the service."
+NOTATION = "A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has"
+PATHS = "GET / lists the paths."
+UNNAMED = "(not named: it is long, not plain, or like a key)"
 
 
 class Mistake(NamedTuple):
@@ -71,7 +72,7 @@ def header(name: str, value: str, detail: str) -> Mistake:
 
 def media_type(headers: dict[str, str], detail: str) -> Mistake:
     """Return the mistake of the media type of a POST."""
-    whole = f"POST requires a body of application/json in UTF-8, but the Content-Type {detail}: send Content-Type: application/json."
+    whole = f"POST requires a body of application/json in UTF-8, but the Content-Type {detail}: add -H 'Content-Type: application/json'."
     return Mistake("POST", "/guid", b'{"user": "a"}', headers, 415, "unsupported-media-type", whole)
 
 
@@ -89,8 +90,8 @@ BODIES = [
     put("", f"The body is empty; send a JSON object, such as {RECORD}."),
     put("{'user': 'a'}", f"The body is not JSON: names and strings are in double quotes, not in single ones: {OBJECT} (at line 1 column 2)."),
     put("{\"user\": 'a'}", f"The body is not JSON: names and strings are in double quotes, not in single ones: {OBJECT} (at line 1 column 10)."),
-    put("'{\"user\": \"a\"}'", 'The body is not JSON: it is in single quotes, which Windows does not remove; there, write -d "{\\"user\\": \\"Cylance, Inc.\\"}" (at line 1 column 1).'),
-    put('{"user": "a",}', "The body is not JSON: remove the comma that no value follows (at line 1 column 14)."),
+    put("'{\"user\": \"a\"}'", 'The body is not JSON: it is in single quotes; in Windows cmd, write -d "{\\"user\\": \\"Cylance, Inc.\\"}" (at line 1 column 1).'),
+    put('{"user": "a",}', "The body is not JSON: remove the comma that no value follows (at line 1 column 13)."),
     put('{user: "a"}', f"The body is not JSON: each name is in double quotes: {OBJECT} (at line 1 column 2)."),
     put('{"user": a}', f"The body is not JSON: strings are in double quotes: {OBJECT} (at line 1 column 10)."),
     put("{“user”: 1}", f"The body is not JSON: names and strings are in straight double quotes: {OBJECT} (at line 1 column 2)."),
@@ -104,8 +105,13 @@ BODIES = [
     put('{"user": "a"', "The body is not JSON: it ends too early; close each string, list and object (at line 1 column 12)."),
     put('{"user": "a"}\n{"user": "b"}', "The body is not JSON: something follows the first JSON value; send one object (at line 2 column 1)."),
     put('{\n  "user": "a", // mine\n}', "The body is not JSON: JSON has no comments; remove them (at line 2 column 16)."),
-    put('{"user": "a\nb"}', r"The body is not JSON: a string contains a line break or another control character; write \n for a line break (at line 2 column 0)."),
-    put(r'{"user": "C:\d"}', r"The body is not JSON: a backslash is written as \\ in a string (at line 1 column 14)."),
+    put('{"user": "a\nb"}', r"The body is not JSON: a string contains a line break; write \n (at line 1 column 12)."),
+    put('{"user": "a\tb"}', r"The body is not JSON: a string contains a tab; write \t (at line 1 column 12)."),
+    put('{"user": "a\x01b"}', r"The body is not JSON: a string contains the control character U+0001; write \u0001 (at line 1 column 12)."),
+    put('{"metadata": {"a": tru}}', "The body is not JSON: write true, false and null in full, in lower case (at line 1 column 23)."),
+    put('{\n  "user": "ü"\n,\n}', "The body is not JSON: remove the comma that no value follows (at line 3 column 1)."),
+    put('{"user": "ü",}', "The body is not JSON: remove the comma that no value follows (at line 1 column 13)."),
+    put(r'{"user": "C:\d"}', r"The body is not JSON: a backslash is written as \\ in a string (at line 1 column 13)."),
     put(b'{"user": "Z\xfcrich"}', "The body is not JSON: it is not UTF-8 (at line 1 column 12)."),
     put(b'\xef\xbb\xbf{"user": "a"}', "The body is not JSON: it begins with a byte order mark; save it as UTF-8 without one (at line 1 column 1)."),
     put("user=a&expire=1", f"The body is not JSON: it is form data (name=value); send JSON, such as {OBJECT} (at line 1 column 1)."),
@@ -130,8 +136,7 @@ TIMES = [
     expire("-1", "must not be negative: Unix time in seconds is 0 or more."),
     expire(True, f"{RULE}, not true."),
     expire(None, "must not be null; leave the member out instead."),
-    expire("30d", "must be a time, not a duration: add the duration to the current Unix time in seconds; send 1798761600, for example."),
-    expire(" 1798761600", "must have only digits, without blanks or a sign; did you mean 1798761600?"),
+    expire(" 1798761600", "must have only digits, without spaces or a sign; did you mean 1798761600?"),
     expire("soon", f"{RULE}."),
     expire(253402300800, f"{SECONDS}, at most 253402300799, the end of the year 9999."),
 ]  # fmt: skip
@@ -145,13 +150,14 @@ VALUES = [
     put('{"ttl": 60}', f"`ttl` is not a known member; did you mean `expire`? {MEMBERS}"),
     put('{"colour": "red"}', f"`colour` is not a known member; remove it. {MEMBERS}"),
     put('{"state": "live"}', "`state` is set by the service and must not be sent; to write records back, read them without view=full."),
-    put('{"gs_0123456789abcdef": 1}', f"A member of the body is not a known member; remove it. {MEMBERS}"),
-    put(json.dumps({"a" * 200: 1}), f"A member of the body is not a known member; remove it. {MEMBERS}"),
-    put('{"\\u001b[31m": 1}', f"A member of the body is not a known member; remove it. {MEMBERS}"),
+    put('{"gs_0123456789abcdef": 1}', f"A member of the body {UNNAMED} is not a known member; remove it. {MEMBERS}"),
+    put(json.dumps({"a" * 200: 1}), f"A member of the body {UNNAMED} is not a known member; remove it. {MEMBERS}"),
+    put('{"\\u001b[31m": 1}', f"A member of the body {UNNAMED} is not a known member; remove it. {MEMBERS}"),
     put('{"guid": "%s"}' % ("0" * 32), f"`guid` must be the GUID in the path, {GUID}; a GUID cannot be changed."),
     put('{"expire": "soon", "user": " ", "colour": "red"}', f"`expire` {RULE} (and 2 more errors, listed in `errors`)."),
     put('{"user": " ", "colour": "red"}', "`user` must not be blank (and 1 more error, listed in `errors`)."),
     Mistake("POST", "/guid", b"{}", JSON, 400, "invalid-request", f"`user` is required, as in {OBJECT}."),
+    Mistake("POST", "/guid", b'{"username": "a"}', JSON, 400, "invalid-request", f"`username` is not a known member; did you mean `user`? {MEMBERS[:-1]} (and 1 more error, listed in `errors`)."),
 ]  # fmt: skip
 QUERIES = [
     get("/guid?limit=0", "`limit` must be a number of records, 1 or more, such as 50."),
@@ -160,30 +166,36 @@ QUERIES = [
     get("/guid?state=expird", "`state` must be `live`, `expired` or `all`; did you mean `expired`?"),
     get("/guid?state=dead", "`state` must be `live`, `expired` or `all`."),
     get(f"{AT}?view=all", "`view` must be `full`."),
-    get("/guid?cursor=null", "`cursor` is not a cursor: the page whose `next` is null is the last; send no cursor to begin again."),
+    get("/guid?cursor=null", "`cursor` must not be null: null means that there is no next page; send no cursor to begin again."),
     get("/guid?cursor=abc", "`cursor` is an invalid cursor; use `next` of a previous page unchanged."),
-    get("/guid?expires_before=tomorrow", f"`expires_before` {SECONDS}, an RFC 3339 time such as 2027-01-01T12:00:00Z, or relative to now: +24h, -30m, +7d."),
+    get("/guid?expires_before=tomorrow", f"`expires_before` {SECONDS}, a date (2027-01-01), a time with its zone (2027-01-01T12:00:00Z), or relative to now (+24h, -30m, +7d)."),
+    get("/guid?expires_before=2027-01-01T12:00:00", "`expires_before` must have a zone; for UTC, write 2027-01-01T12:00:00Z."),
+    get("/guid?expires_before=2027-02-30", "`expires_before` names no existing day or time; correct it."),
+    Mistake("PUT", "/guid?user=a", b"{}", JSON, 400, "invalid-request", "`user` is not a known query parameter; send it in the JSON body of a PUT, POST or PATCH."),
     get("/guid?expires_after=1798761600000", f"`expires_after` {SECONDS}, not in milliseconds; did you mean 1798761600?"),
     get("/guid?limits=1", f"`limits` is not a known query parameter; did you mean `limit`? {PARAMETERS}"),
     get("/guid?page=2", f"`page` is not a known query parameter; did you mean `cursor`? {PARAMETERS}"),
     get("/guid?color=red", f"`color` is not a known query parameter; remove it. {PARAMETERS}"),
     get(f"{AT}?full=true", "`full` is not a known query parameter; remove it. The known parameter is `view`."),
-    get("/guid?gs_0123456789abcdef=1", f"A query parameter is not a known query parameter; remove it. {PARAMETERS}"),
+    get("/guid?gs_0123456789abcdef=1", f"A query parameter {UNNAMED} is not a known query parameter; remove it. {PARAMETERS}"),
     get("/guid?" + "&".join(f"p{number}=1" for number in range(33)), "The query has 33 parameters; send at most 32."),
     Mistake("DELETE", f"{AT}?force=1", None, {}, 400, "invalid-request", "`force` is not a known query parameter; remove it. This request has no query parameters."),
 ]  # fmt: skip
 PLACES = [
-    guid(GUID.lower(), NOTATION),
-    guid("9094e4c9-80c7-4043-a4b5-86b420e69ddf", NOTATION),
-    guid("%7B9094E4C9-80C7-4043-A4B5-86B420E69DDF%7D", NOTATION),
+    guid(GUID.lower(), f"{NOTATION} lower-case letters: use {GUID}."),
+    guid("9094e4c9-80c7-4043-a4b5-86b420e69ddf", f"{NOTATION} dashes and lower-case letters: use {GUID}."),
+    guid("%7B9094E4C9-80C7-4043-A4B5-86B420E69DDF%7D", f"{NOTATION} braces and dashes: use {GUID}."),
+    guid(f"{GUID}%20", f"{NOTATION} spaces around it: use {GUID}."),
     guid(GUID[1:], "A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has 31 characters."),
-    guid("O" + GUID[1:], "A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has 'O' in it."),
+    guid("O" + GUID[1:], "A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has 'O' in it; did you mean the digit 0?"),
     path("/guids", "/guid"),
     path("/guid/", "/guid"),
     path("/v1/guid", "/guid"),
     path("/api/v2/guids/", "/guid"),
-    path(f"/guids/{GUID}", "/guid/{guid}"),
-    path(f"{AT}/", "/guid/{guid}"),
+    path(f"/guids/{GUID}", AT),
+    path(f"{AT}/", AT),
+    path("/guids/9094e4c9-80c7-4043-a4b5-86b420e69ddf", AT),
+    path("/guids/x", "/guid/{guid}"),
     path("/health", "/livez"),
     path("/healthz", "/livez"),
     path("/ready", "/readyz"),
@@ -193,26 +205,27 @@ PLACES = [
     path("/errors", "/problems"),
     path("/keys/x/rotate", "/keys/{id}/rotation"),
     path("/robots.txt", None),
-    get("/problems/not_found", "No problem has this code. Did you mean not-found? GET /problems lists all codes.", 404, "not-found"),
+    get("/problems/not_found", "There is no problem page of this name. Did you mean not-found? GET /problems lists all codes.", 404, "not-found"),
     get("/docs/style.css", "The documentation has no such file. GET /docs shows its page.", 404, "not-found"),
-    method("POST", AT, "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
-    method("DELETE", "/guid", "GET, HEAD, POST, PUT, OPTIONS"),
+    method("POST", AT, "GET, HEAD, PUT, PATCH, DELETE or OPTIONS"),
+    method("DELETE", "/guid", "GET, HEAD, POST, PUT or OPTIONS"),
 ]  # fmt: skip
 HEADERS = [
     media_type({}, "is missing"),
-    media_type({"Content-Type": "application/x-www-form-urlencoded"}, "is application/x-www-form-urlencoded, which curl -d and HTML forms send"),
-    media_type({"Content-Type": "text/plain"}, "is another one"),
-    media_type({"Content-Type": "application/json; charset=latin1"}, "has another charset"),
+    media_type({"Content-Type": "application/x-www-form-urlencoded"}, "is application/x-www-form-urlencoded"),
+    media_type({"Content-Type": "text/plain"}, "is text/plain"),
+    media_type({"Content-Type": "application/json; charset=latin1"}, "is application/json; charset=latin1"),
+    media_type({"Content-Type": "text/" + "x" * 100}, "is text/" + "x" * 55),
     header("If-Match", "1795420608123", 'must have double quotes around the version: "1795420608123".'),
     header("If-Match", "'1795420608123'", 'must have double quotes around the version: "1795420608123".'),
     header("If-None-Match", "abc", 'must be * or a list of entity tags in double quotes, such as "1795420608123".'),
     header("Idempotency-Key", "", "is empty; send a new key for each new request, such as a UUID."),
-    header("Idempotency-Key", "a b", 'must be 1 to 255 printable ASCII characters, such as a UUID; enclose it in "..." if it contains a blank or a quote.'),
+    header("Idempotency-Key", "a b", 'must be 1 to 255 printable ASCII characters, such as a UUID; enclose it in "..." if it contains a space or a quote.'),
     header("Idempotency-Key", "k" * 300, "has 300 characters; send 1 to 255 printable ASCII characters."),
 ]  # fmt: skip
 BATCHES = [
     batch("", f"The body is empty; send a JSON object, such as {OPERATIONS}."),
-    batch("[]", f"`operations` must be a list of operations, as in {OPERATIONS}."),
+    batch("[]", 'The body must be a JSON object; wrap the list: {"operations": [...]}.'),
     batch('{"ops": []}', f"`operations` must be a list of operations, as in {OPERATIONS}."),
     batch('{"operations": [], "operation": []}', "`operation` is not a known member; did you mean `operations`? The known member is `operations`."),
 ]  # fmt: skip
@@ -220,8 +233,8 @@ MISTAKES = [*BODIES, *TIMES, *VALUES, *QUERIES, *PLACES, *HEADERS, *BATCHES]
 LOGINS = {
     "Basic YWxpY2U6c2VjcmV0": "The authentication scheme Basic is not supported; send Authorization: Bearer gs_...",
     "gs_0123456789abcdef": "The key in the Authorization header lacks the scheme Bearer; send Authorization: Bearer gs_...",
-    "Bearer": "The Authorization header must be Bearer, a blank and a key; send Authorization: Bearer gs_...",
-    "Bearer gs_short": "Malformed API key: it is incomplete or mistyped.",
+    "Bearer": "The Authorization header must be Bearer, a space and a key; send Authorization: Bearer gs_...",
+    "Bearer gs_short": "Malformed API key: it is incomplete or mistyped; copy it again.",
     "alice": "The Authorization header must be Bearer and a key; send Authorization: Bearer gs_...",
 }  # fmt: skip
 
@@ -247,12 +260,13 @@ async def test_wrong_login_is_answered_in_a_sentence(serving: Serving, authoriza
         assert (reply.status, reply.json["detail"]) == (401, LOGINS[authorization])
 
 
-OPERATION_MISTAKES: list[tuple[dict[str, Any], str]] = [
+OPERATION_MISTAKES: list[tuple[Any, str]] = [
     ({"op": "update"}, "`op` must be `put`, `get` or `delete`."),
-    ({"op": "delete"}, "A delete requires a guid."),
-    ({"op": "get", "guid": GUID, "user": "a"}, "A get accepts no user."),
-    ({"op": "get", "guid": GUID.lower()}, NOTATION),
-    ({"user": "a", "if_match": 1}, '`if_match` must be a string, such as "\\"1795420608123\\"".'),
+    ({"op": "delete"}, "`delete` requires `guid`."),
+    ({"op": "get", "guid": GUID, "user": "a"}, "`get` takes no `user`."),
+    ({"op": "get", "guid": GUID.lower()}, f"{NOTATION} lower-case letters: use {GUID}."),
+    ({"user": "a", "if_match": 1}, "`if_match` must be a string: the `etag` of a result, or *."),
+    (GUID, f'An operation must be a JSON object, such as {{"op": "get", "guid": "{GUID}"}}, not a string.'),
 ]
 
 
