@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.caller import Caller
 from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Unauthorized, found_by_class
 from guidsvc.http.client_address import network_of
+from guidsvc.monitoring.logs.console_line import columns, event_line
 from guidsvc.monitoring.logs.line_limit import LineLimit
+from guidsvc.monitoring.logs.log_config import Form, escape, is_readable
 from guidsvc.monitoring.logs.standard_streams import BoundedStream
 from guidsvc.runtime.clock import Clock
 from guidsvc.telemetry.metrics import AuditMetrics
@@ -42,6 +44,10 @@ _REASONS: Mapping[type[GuidsvcError], str] = {
     Forbidden: "forbidden",
     RateLimited: "rate-limited",
 }
+_READABLE_FIELDS = (
+    "caller", "guid", "key", "reason", "needs", "owner", "caller_owner", "count", "request_id", "remote", "version",
+)  # fmt: skip
+"""The fields of a line for people, most important first: those that do not fit are left out."""
 OTHER_REASON = "other"
 """The reason of a denial by any other error."""
 _MODE = 0o600
@@ -65,8 +71,11 @@ class AuditLog:
     Denials are limited per caller, or per address if the caller is unknown. Those beyond the limit are counted.
     """
 
-    def __init__(self, writer: LineWriter, *, clock: Clock, meter: AuditMetrics | None = None) -> None:
+    def __init__(
+        self, writer: LineWriter, *, clock: Clock, meter: AuditMetrics | None = None, readable: bool = False
+    ) -> None:
         self._writer = writer
+        self._readable = readable  # lines are for people, not JSON
         self._clock = clock
         self._metrics = AuditMetrics() if meter is None else meter
         self._outage = Outage(_log, "audit log unavailable, writing its lines here", "audit log available again")
@@ -117,7 +126,7 @@ class AuditLog:
             line = self._start_line("denied") | {"count": count}
             if source:
                 line[member] = source
-            self._write(to_json(line) + b"\n")
+            self._write(line)
 
     @contextmanager
     def _safely(self) -> Iterator[None]:
@@ -144,17 +153,24 @@ class AuditLog:
         trace = CURRENT.get()
         if trace is not None:
             line["request_id"], line["remote"] = trace.request_id, trace.remote
-        self._write(to_json(line) + b"\n")
+        self._write(line)
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, line: Mapping[str, object]) -> None:
         try:
-            self._writer.write(line)
+            self._writer.write(_readable_line(line) if self._readable else to_json(line) + b"\n")
         except OSError as error:
             self._metrics.failures += 1
             self._outage.begin(error=str(error))
-            _log.error("audit line not written", error=str(error), line=from_json(line))
+            _log.error("audit line not written", error=str(error), line=dict(line))
         else:
             self._outage.end()
+
+
+def _readable_line(line: Mapping[str, object]) -> bytes:
+    """Return a line for people: `16:22:48 audit update done caller=key:... guid=...`, in the width of the terminal."""
+    event = " ".join(str(line[name]) for name in ("event", "action", "outcome") if name in line)
+    fields = {name: escape(str(line[name])) for name in _READABLE_FIELDS if name in line}
+    return event_line(event, fields, width=columns()).encode() + b"\n"
 
 
 def reason_of(error: type[GuidsvcError]) -> str:
@@ -163,12 +179,17 @@ def reason_of(error: type[GuidsvcError]) -> str:
 
 
 @contextmanager
-def open_audit_log(destination: str, *, clock: Clock, meter: AuditMetrics | None = None) -> Iterator[AuditLog | None]:
-    """Open the audit log, and close it on exit; yield None if it is off, raise StartError if it is not writable."""
+def open_audit_log(
+    destination: str, *, clock: Clock, meter: AuditMetrics | None = None, form: Form = "json"
+) -> Iterator[AuditLog | None]:
+    """Open the audit log, and close it on exit; yield None if it is off, raise StartError if it is not writable.
+
+    A file has lines of JSON; standard error has the form of log lines.
+    """
     if destination == OFF:
         yield None
     elif destination == STDERR:
-        yield AuditLog(_standard_error(), clock=clock, meter=meter)
+        yield AuditLog(_standard_error(), clock=clock, meter=meter, readable=is_readable(form))
     else:
         with _open_file(destination) as file:
             yield AuditLog(FileLineWriter(file.descriptor), clock=clock, meter=meter)

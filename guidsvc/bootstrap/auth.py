@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 
+from guidsvc.auth.audit_log import OFF, STDERR
 from guidsvc.auth.authenticator import Authenticator, DenialAudit
 from guidsvc.auth.jwks_client import fetch
 from guidsvc.auth.jwt_bearer import JwtTrustPolicy, JwtVerifier, open_jwt_verifier
@@ -104,6 +105,11 @@ def is_controlled(settings: Settings) -> bool:
             "to off to admit anyone"
         )
     return False
+
+
+def audit_destination(settings: Settings) -> str:
+    """Return where the audit log goes: a file, `stderr` or `off`."""
+    return settings.audit_log or (STDERR if is_controlled(settings) else OFF)
 
 
 def is_local(settings: Settings) -> bool:

@@ -4,9 +4,11 @@ import json
 import socket
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import guidsvc
-from guidsvc.bootstrap.auth import is_controlled, is_local
+from guidsvc.auth.audit_log import OFF, STDERR
+from guidsvc.bootstrap.auth import audit_destination, is_controlled, is_local
 from guidsvc.bootstrap.preflight import Preflight
 from guidsvc.config import Settings
 from guidsvc.connection_urls import redact
@@ -49,11 +51,19 @@ def _facts(settings: Settings, port: int, preflight: Preflight) -> dict[str, str
     }
     if not is_controlled(settings) and not is_local(settings):
         facts["warning"] = _OPEN_TO_NETWORK
+    if is_controlled(settings) or settings.audit_log is not None:
+        facts["audit"] = _audit_log(audit_destination(settings))
     if preflight.has_keys is False:
         facts["keys"] = f"none; create one: {_key_command(settings.store_url)}"
     if settings.workers > 1:
         facts["workers"] = str(settings.workers)
     return facts | {"try": _example(settings, where), "stop": "Ctrl+C"}
+
+
+def _audit_log(destination: str) -> str:
+    """Return the place of the audit log in words, or the absolute path of its file."""
+    place = {STDERR: "standard error, in this log; for a file: --audit-log FILE", OFF: "off"}.get(destination)
+    return place or str(Path(destination).absolute())
 
 
 def _urls(settings: Settings, port: int) -> list[str]:

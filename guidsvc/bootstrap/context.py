@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from guidsvc.api.execution.context import ApiContext
-from guidsvc.auth.audit_log import OFF, STDERR, AuditLog, open_audit_log
-from guidsvc.bootstrap.auth import accepted_hosts, is_controlled, open_authenticator
+from guidsvc.auth.audit_log import AuditLog, open_audit_log
+from guidsvc.bootstrap.auth import accepted_hosts, audit_destination, is_controlled, open_authenticator
 from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings, split_list
 from guidsvc.connection_urls import scheme_of
@@ -148,8 +148,8 @@ def _temporary_space(settings: Settings) -> TemporarySpace:
 @asynccontextmanager
 async def _open_audit_log(settings: Settings, clock: Clock, metrics: Metrics) -> AsyncIterator[AuditLog | None]:
     """Open the audit log if it is configured or access is controlled; else yield None."""
-    destination = settings.audit_log or (STDERR if is_controlled(settings) else OFF)
-    with open_audit_log(destination, clock=clock, meter=metrics.audit) as audit_log:
+    destination = audit_destination(settings)
+    with open_audit_log(destination, clock=clock, meter=metrics.audit, form=settings.log_format) as audit_log:
         yield audit_log
 
 

@@ -59,7 +59,7 @@ def _requirement(name: str, fault: ErrorDetails) -> str:
 def _number(name: str) -> str:
     """Return the numbers that a setting accepts, such as `a whole number from 0 to 65535`."""
     field = Settings.model_fields[name]
-    noun = "a whole number" if issubclass(field.annotation or int, int) else "a number"
+    noun = "a number" if field.annotation is float else "a whole number"
     if any(isinstance(each, BeforeValidator) for each in field.metadata):
         noun += " of seconds"
     lowest, above, highest = (_bound(field.metadata, each) for each in ("ge", "gt", "le"))

@@ -632,6 +632,26 @@ async def test_audit_log_is_standard_error_with_access_control(
         assert [json.loads(line)["guid"] for line in audited] == [GUID] * is_kept
 
 
+async def test_audit_lines_on_a_terminal_are_for_people(tmp_path: Path) -> None:
+    """The format `console` is that of a terminal; a file has JSON even then."""
+    with service(tmp_path, "--log-format", "console", "--access", "keys") as running:
+        client = Client(running.port)
+        reply = await client.put(PATH, {"user": "a"})
+        await client.aclose()
+        log = running.log.read_text()
+    (line,) = [line for line in log.splitlines() if " audit " in line]
+
+    assert '"event"' not in log
+    assert re.fullmatch(r"[0-9:]{8} audit denied reason=unauthorized request_id=\S+ remote=127.0.0.1", line)
+    assert f"request_id={reply.headers['X-Request-Id']}" in line
+    assert len(line) <= 120
+    with service(tmp_path, "--log-format", "console", "--audit-log", "audit.log") as running:
+        client = Client(running.port)
+        assert (await client.put(PATH, {"user": "a"})).status == 201
+        await client.aclose()
+    assert [line["guid"] for line in lines_of(tmp_path / "audit.log")] == [GUID]
+
+
 async def put_many(port: int, name: int, over: Callable[[], bool]) -> set[tuple[str, int]]:
     """Put until it is over, and return what was acknowledged."""
     client, acknowledged, number = Client(port), set(), 0

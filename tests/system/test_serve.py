@@ -208,6 +208,25 @@ def test_log_can_be_human_readable_and_without_requests(tmp_path: Path) -> None:
     assert re.search(r"\[info *\] stopping", log)
 
 
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TLS (https) sent to an http port; use http://"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2 is not supported; use HTTP/1.1"),
+    ],
+)
+def test_other_protocol_is_named_in_one_line_of_a_terminal(tmp_path: Path, sent: bytes, why: str) -> None:
+    with service(tmp_path, "--log-format", "console") as running:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+            connection.sendall(sent)
+            assert connection.recv(64).startswith(b"HTTP/1.1 400 ")
+        running.stop()
+        (line,) = [line for line in running.log.read_text().splitlines() if " refused " in line]
+
+    assert re.fullmatch(rf"[0-9:]{{8}} refused 400 {re.escape(why)} request_id=\w+.*", line)
+    assert len(line) <= 120
+
+
 def test_used_port_stops_the_start_with_one_line(tmp_path: Path, own_redis: Server) -> None:
     refused = pdapt(tmp_path, "--port", str(own_redis.port))
 

@@ -144,8 +144,14 @@ def log_members(error: BaseException) -> dict[str, str]:
     """Return what the log says of an error: its code, the first place where the request is wrong, and the reason."""
     problem = problem_of(error)
     if isinstance(error, errors.InvalidRequest):
-        return {"code": problem.code} | _location(error.faults[0]) | {"reason": error.faults[0].detail}
+        return {"code": problem.code} | _location(error.faults[0]) | {"reason": _logged_reason(error.faults[0])}
     return {"code": problem.code, "reason": type(error).__name__ if problem is INTERNAL else str(error)}
+
+
+def _logged_reason(fault: InvalidField) -> str:
+    """Return the detail of a fault, with its subject if that is the whole body, which no other member names."""
+    is_of_body = not (fault.pointer or fault.parameter or fault.header or fault.is_clause)
+    return f"The body {fault.detail}" if is_of_body else fault.detail
 
 
 def _detail(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from guidsvc.api.execution import responses
 from guidsvc.api.execution.guid_actions import requires_admission
 from guidsvc.errors import TooManyConnections
 from guidsvc.http.headers.request_id import new_request_id
+from guidsvc.monitoring.logs.log_config import REFUSED
 from guidsvc.telemetry.metrics import RequestMetrics
 
 _log = structlog.get_logger(__name__)
@@ -33,7 +34,7 @@ class ServerHooks:
         if problem is problems.INTERNAL:  # an internal error before a handler had the request
             responses.log_failure(error, request_id)
         else:
-            _log.info("refused", status=problem.status, code=problem.code, detail=str(error), request_id=request_id)
+            _log.info(REFUSED, status=problem.status, code=problem.code, detail=str(error), request_id=request_id)
         return responses.serialize_problem(error, request_id, base=self._base, last=True, secure=secure)
 
     def reject_connection(self, *, secure: bool) -> bytes:

@@ -1,8 +1,10 @@
 """The access line for people: one request on one line of a terminal."""
 
 import os
+import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from unicodedata import east_asian_width
 
@@ -12,6 +14,13 @@ MIN_PATH = 18
 """Width that a path keeps, however little room the other parts leave: `/guid/9094E4...DDF`."""
 METHOD_CHARACTERS = 10
 """Maximum length of a method: clients can invent longer ones."""
+MIN_CODE = 12
+"""Width that the code of a problem keeps beside the request id."""
+MAX_VALUE = 32
+"""Width of a value in the widest line: that of a GUID."""
+ID_CHARACTERS = 8
+"""Length of the end of a request id, where the whole one does not fit. Ids of one process differ at their end."""
+_GUID = re.compile(r"(?P<no>No )?GUID (?P<guid>[0-9A-F]{32})")
 _GAP = "..."
 _TAIL_SHARE = 4
 """A shortened text keeps one part in so many of its end."""
@@ -42,26 +51,50 @@ def console_line(  # noqa: PLR0913  # the parts of a line
     """Return `16:22:48 PUT /guid/9094E4...DDF 201 0.5ms`, and the reason of a failure, in at most `width` columns.
 
     `start` is the time and the method, `result` the status and the milliseconds. A path that leaves too little room is
-    shortened in the middle, a reason at its end. Each of `extras` is appended if it fits. The texts must be printable.
+    shortened in the middle, a reason at its end. A failure has its request id, which the client got with the error.
+    Each of the other `extras` is appended if it fits. The texts must be printable.
     """
     status, ms = result
-    end = f" {status:d} {ms:g}ms"
-    reason = "" if failure is None else _reason(failure)
+    end, reason, request_id = f" {status:d} {ms:g}ms", "", ""
     room = width - _width(start) - 1 - len(end)
-    path = _shortened(path, max(MIN_PATH, room - _width(reason)))
+    if failure is not None:
+        reason = _reason(failure, path)
+        left = room - min(MIN_PATH, _width(path))
+        request_id = _request_id(extras.get("request_id"), left - len(failure["code"]) - 1, left - MIN_CODE)
+        extras = {name: value for name, value in extras.items() if name != "request_id"}
+    path = _shortened(path, max(MIN_PATH, room - _width(reason) - len(request_id)))
     line = f"{start} {path}{end}"
-    line += _cut(reason, width - _width(line))
+    line += _cut(reason, width - _width(line) - len(request_id)) + request_id
     line += "".join(_fitting(extras, width - _width(line)))
     if not colored:
         return line
     return line.replace(end, f" \x1b[{_CODES.get(status // 100, '0')}m{status:d}\x1b[0m {ms:g}ms", 1)
 
 
-def _reason(failure: Mapping[str, str]) -> str:
-    """Return ` invalid-request /expire: must be ...` of the members of a failure."""
+def _request_id(value: object, room: int, room_of_end: int) -> str:
+    """Return the request id if it fits into `room`, else its end if that fits into `room_of_end`."""
+    text = str(value or "")
+    whole, end = f" request_id={text}", f" id={text if len(text) <= ID_CHARACTERS else _GAP + text[-ID_CHARACTERS:]}"
+    if not text or len(end) > room_of_end:
+        return ""
+    return whole if len(whole) <= room else end
+
+
+def _reason(failure: Mapping[str, str], path: str) -> str:
+    """Return ` invalid-request /expire: must be ...` of the members of a failure, without the GUID in the path."""
     place = next((f" {failure[name]}" for name in ("pointer", "parameter", "header") if failure.get(name)), "")
-    reason = failure.get("reason", "")
+    in_path = path.replace("-", "").upper()
+    reason = _GUID.sub(lambda match: _short_name(match, in_path), failure.get("reason", ""))
     return f" {failure['code']}{place}{f': {reason}' if reason else ''}"
+
+
+def _short_name(match: re.Match[str], in_path: str) -> str:
+    """Return `this GUID` for the GUID that the path names; other GUIDs as they are."""
+    if match["guid"] not in in_path:
+        return match[0]
+    if match["no"]:
+        return "No such GUID"
+    return "this GUID" if match.start() else "This GUID"
 
 
 def _fitting(extras: Mapping[str, object], room: int) -> Iterator[str]:
@@ -96,3 +129,14 @@ def _cut(text: str, room: int) -> str:
 def _width(text: str) -> int:
     """Return the number of columns of a text: some characters take two."""
     return len(text) if text.isascii() else sum(1 + (east_asian_width(each) in {"W", "F"}) for each in text)
+
+
+def event_line(event: str, fields: Mapping[str, str], *, width: int) -> str:
+    """Return `16:22:48 audit update caller=key:a guid=9094E4...DDF`: the time, the event, and each field that fits.
+
+    Long values are shortened in the middle, except the request id, which people search for.
+    """
+    line = _cut(f"{time.strftime('%H:%M:%S')} {event}", width)
+    longest = MAX_VALUE if width == MAX_COLUMNS else MIN_PATH
+    short = {name: text if name == "request_id" else _shortened(text, longest) for name, text in fields.items()}
+    return line + "".join(_fitting(short, width - _width(line)))

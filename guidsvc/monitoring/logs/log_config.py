@@ -5,12 +5,12 @@ import sys
 from enum import IntEnum
 from functools import partial
 from io import StringIO
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.types import EventDict, ExcInfo, Processor, WrappedLogger
 
-from guidsvc.monitoring.logs.console_line import is_colored
+from guidsvc.monitoring.logs.console_line import columns, event_line, is_colored
 from guidsvc.monitoring.logs.line_limit import LineLimit
 from guidsvc.monitoring.logs.standard_streams import BoundedStream
 from guidsvc.monitoring.logs.uncaught import log_uncaught
@@ -21,6 +21,8 @@ PER_EVENT, TOTAL = 300, 1000
 """Maximum number of lines in a minute: of one event, and of all events, except the access and audit logs."""
 ACCESS, AUDIT = "guidsvc.access", "guidsvc.auth.audit_log"
 """Logger names of the access log and the audit log, which have their own limits."""
+REFUSED = "refused"
+"""The event of a request that was rejected before any handler, with its `status` and `detail`."""
 _DROPPED, _OF, _COUNT = "dropped_lines", "of", "count"
 
 
@@ -160,10 +162,16 @@ def _plain_traceback(out: TextIO, failure: ExcInfo) -> None:
     out.write("\n".join(map(escape, text.getvalue().split("\n"))))
 
 
+def _render_readable(general: Processor, logger: WrappedLogger, method: str, event: EventDict) -> Any:
+    """Return a line for people: a request that is no HTTP is on one line of the terminal, like others."""
+    if event["event"] != REFUSED:
+        return general(logger, method, event)
+    fields = {name: str(event[name]) for name in ("request_id", "code") if name in event}
+    return event_line(f"{REFUSED} {event['status']} {event['detail']}", fields, width=columns())
+
+
 def _rendering(*, readable: bool) -> list[Processor]:
     if readable:
-        return [
-            _escape_values,
-            structlog.dev.ConsoleRenderer(colors=is_colored(), exception_formatter=_plain_traceback),
-        ]
+        general = structlog.dev.ConsoleRenderer(colors=is_colored(), exception_formatter=_plain_traceback)
+        return [_escape_values, partial(_render_readable, general)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

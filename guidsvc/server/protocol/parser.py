@@ -166,7 +166,7 @@ class RequestParser:
             is_first = is_start and self.request_count == count_before + 1
             if is_first and _is_of_method(error) and (replaced := self._with_stand_in(data)):
                 return replaced
-            self._fail(fault_of(error))
+            self._fail(fault_of(error, data if is_start else b""))
         if self._has_body:
             self._pass_body_on()
         if self._request_bytes > self._max_bytes or len(self._headers) > MAX_HEADERS:

@@ -21,6 +21,11 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _QUOTED = re.compile(r":? *['\"].*|: .*", re.DOTALL)
+_OTHER_PROTOCOLS = {
+    b"\x16\x03": "TLS (https) sent to an http port; use http://",
+    b"PRI * HTTP/2": "HTTP/2 is not supported; use HTTP/1.1",
+}
+"""The first bytes of a TLS handshake (RFC 8446, 5.1) and of HTTP/2 (RFC 9113, 3.4), and what to say of each."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _READING = _FRAMING | {b"host", b"expect"}
 
@@ -179,8 +184,11 @@ def is_token(text: bytes) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
-def fault_of(error: HttpParserError) -> Exception:
-    """Translate an llhttp error into an error of the service."""
+def fault_of(error: HttpParserError, start: bytes) -> Exception:
+    """Translate an llhttp error into an error of the service; `start` is the start of the request, if it is known."""
+    for prefix, remedy in _OTHER_PROTOCOLS.items():
+        if start.startswith(prefix):
+            return InvalidRequest(InvalidField("", remedy, is_clause=True))
     if "Content-Length overflow" in str(error):
         return TooLarge("The Content-Length is too large for any request.")
     return not_http(str(error))

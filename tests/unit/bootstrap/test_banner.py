@@ -71,6 +71,13 @@ def test_command_for_the_first_key_names_the_store(folder: Path) -> None:
     assert "keys" not in lines_of("--access", "keys", preflight=Preflight(None, has_keys=True))
 
 
+def test_place_of_the_audit_log_is_named(folder: Path) -> None:
+    assert "audit" not in lines_of()
+    assert lines_of("--access", "keys")["audit"].startswith("standard error, in this log")
+    assert lines_of("--access", "keys", "--audit-log", "off")["audit"] == "off"
+    assert lines_of("--audit-log", "a.log")["audit"] == str(folder / "a.log")
+
+
 def test_json_banner_is_one_line_with_the_same_facts() -> None:
     text = banner(load(["--log-format", "json", "--access", "off"]), 9000, UNKNOWN)
     line = json.loads(text)

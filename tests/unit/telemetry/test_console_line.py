@@ -11,14 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidsvc.monitoring.logs.console_line import MAX_COLUMNS, MIN_COLUMNS, console_line
+from guidsvc.monitoring.logs.console_line import MAX_COLUMNS, MIN_COLUMNS, console_line, event_line
 from tests.support.backing_servers import ROOT
 
 START = "16:22:48 PUT"
 PATH = "/guid/9094E4C980C74043A4B586B420E69DDF"
 LONG_REASON = "must be Unix time in seconds, as a string of digits or an integer"
 FAILURE = {"code": "invalid-request", "pointer": "/expire", "reason": LONG_REASON, "caller": "key:a", "owner": "b"}
-EXTRAS = {"cache": None, "request_id": "5f0c2b7a1d3e4f600000000001a2b3c4", "remote": "192.0.2.7", "worker": None}
+REQUEST_ID = "5f0c2b7a1d3e4f600000000001a2b3c4"
+EXTRAS = {"cache": None, "request_id": REQUEST_ID, "remote": "192.0.2.7", "worker": None}
+
+_TEXT = st.text(st.characters(exclude_categories=["C", "M", "Z"]), max_size=250)
 
 
 def width_of(line: str) -> int:
@@ -32,8 +35,19 @@ def width_of(line: str) -> int:
         (PATH, None, 80, f"{START} {PATH} 201 0.5ms remote=192.0.2.7"),
         (PATH, None, 120, f"{START} {PATH} 201 0.5ms request_id={EXTRAS['request_id']}"),
         (f"{PATH}/{'x' * 160}", None, 60, f"{START} /guid/9094E4C980C74043A4B5...xxxxxxxx 201 0.5ms"),
-        (PATH, FAILURE, 80, f"{START} /guid/9094E4...DDF 201 0.5ms invalid-request /expire: must be Un..."),
-        (PATH, FAILURE, 120, f"{START} /guid/9094E4...DDF 201 0.5ms invalid-request /expire: {LONG_REASON[:50]}..."),
+        (PATH, FAILURE, 80, f"{START} /guid/9094E4...DDF 201 0.5ms invalid-request /exp... id=...01a2b3c4"),
+        (
+            PATH,
+            FAILURE,
+            120,
+            f"{START} /guid/9094E4...DDF 201 0.5ms invalid-request /expire: must b... request_id={REQUEST_ID}",
+        ),
+        (
+            "/nowhere",
+            {"code": "not-found", "reason": "No path"},
+            120,
+            f"{START} /nowhere 201 0.5ms not-found: No path request_id={EXTRAS['request_id']} remote=192.0.2.7",
+        ),
     ],
 )
 def test_line_fits_by_shortening_its_path_and_reason(
@@ -42,7 +56,49 @@ def test_line_fits_by_shortening_its_path_and_reason(
     assert console_line(START, path, (201, 0.5), failure, EXTRAS, width=width) == line
 
 
-_TEXT = st.text(st.characters(exclude_categories=["C", "M", "Z"]), max_size=250)
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_line_of_a_failure_ends_with_its_request_id(method: str, width: int) -> None:
+    failure = {"code": "precondition-required", "reason": "x" * 200}
+    line = console_line(f"16:22:48 {method}", PATH, (428, 1000.55), failure, EXTRAS, width=width)
+
+    assert line.endswith("id=...01a2b3c4" if width == 80 else f"request_id={EXTRAS['request_id']}")
+    assert " precondition-" in line
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "shown"),
+    [
+        (PATH, f"No GUID {PATH[6:]} is registered.", "No such GUID is registered."),
+        (PATH.lower(), f"GUID {PATH[6:]} has expired.", "This GUID has expired."),
+        (PATH, f"The record of GUID {PATH[6:]} changed.", "The record of this GUID changed."),
+        ("/guid", f"GUID {PATH[6:]} has expired.", f"GUID {PATH[6:]} has expired."),
+    ],
+)
+def test_reason_does_not_repeat_the_guid_of_the_path(path: str, reason: str, shown: str) -> None:
+    line = console_line(START, path, (404, 0.5), {"code": "x", "reason": reason}, {}, width=120)
+
+    assert f" x: {shown}" in line
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (80, "audit update done caller=key:4rGcVd0Xq2Lb guid=9094E4C980C7...DDF"),
+        (120, f"audit update done caller=key:4rGcVd0Xq2Lb guid={PATH[6:]} owner=alice"),
+    ],
+)
+def test_event_line_has_the_fields_that_fit(width: int, line: str) -> None:
+    fields = {"caller": "key:4rGcVd0Xq2Lb", "guid": PATH[6:], "owner": "alice", "request_id": str(EXTRAS["request_id"])}
+    shown = event_line("audit update done", fields, width=width)
+
+    assert re.fullmatch(r"[0-9:]{8} .*", shown)
+    assert shown[9:] == line
+
+
+@given(_TEXT, _TEXT, st.integers(MIN_COLUMNS, MAX_COLUMNS))
+def test_no_event_line_is_wider_than_the_terminal(event: str, value: str, width: int) -> None:
+    assert width_of(event_line(event, {"a": value, "request_id": value}, width=width)) <= width
 
 
 @given(
