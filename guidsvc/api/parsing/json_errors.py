@@ -40,6 +40,9 @@ class _Place(NamedTuple):
 
 def explain(body: bytes, error: str) -> str:
     """Say why a body is not JSON and what to do, given the message of the parser."""
+    position = _POSITION.search(error)
+    if position is not None and int(position[1]) > _MAX_LINES:
+        return f"{_POSITION.sub('', error)} ({position[0].strip()})"
     index = _index(body, error)
     place = _Place(body[max(0, index - _WINDOW) : index], body[index : index + _WINDOW], error)
     reason = _of_whole(body) or _of_place(place) or _POSITION.sub("", error)
@@ -75,8 +78,6 @@ def _index(body: bytes, error: str) -> int:
     """Return the index of the byte that is wrong. The parser names one that follows it, or none after a line break."""
     position = _POSITION.search(error)
     line, column = (int(position[1]), int(position[2])) if position else (1, 1)
-    if line > _MAX_LINES:
-        return _Place(b"", b"", error)
     start = 0
     for _ in range(line - 1):
         start = body.find(b"\n", start) + 1

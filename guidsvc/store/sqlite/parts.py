@@ -53,5 +53,8 @@ def _first_page(path: Path) -> bytes:
 
 
 def _size(path: Path, suffix: str) -> int:
-    beside = path.with_name(path.name + suffix)
-    return beside.stat().st_size if beside.exists() else 0
+    """Return the size of a file beside the database; 0 if there is none, or SQLite removes it just now."""
+    try:
+        return path.with_name(path.name + suffix).stat().st_size
+    except FileNotFoundError:
+        return 0
