@@ -68,6 +68,8 @@ class Path(NamedTuple):
     plan: Callable[[Sequence[str]], Plan]
     server: str = "default"
     expects_error: bool = False
+    uses_thread: bool = False
+    """Whether another thread than that of the event loop does a part of the work."""
 
 
 def message(method: str, target: str, lines: Sequence[str] = (), body: str = "") -> bytes:
@@ -161,13 +163,13 @@ PATHS = [
     Path("read from SQLite", _CACHED, "no cache"),
     Path("404", partial(_repeated, partial(_read, _record(_MISSING))), expects_error=True),
     Path("304", lambda lines: _CACHED([*lines, _NOT_MODIFIED])),
-    Path("create", partial(_repeated, _create)),
-    Path("update", partial(_repeated, _update)),
-    Path("delete", partial(_repeated, _delete)),
-    Path("page of 50", partial(_repeated, partial(_read, "/guid"))),
-    Path(f"batch of {PER_BATCH}, per operation", _batches),
-    Path("batch of lines, per line", _batches_of_lines),
-    Path("stream of records, per record", _streams),
+    Path("create", partial(_repeated, _create), uses_thread=True),
+    Path("update", partial(_repeated, _update), uses_thread=True),
+    Path("delete", partial(_repeated, _delete), uses_thread=True),
+    Path("page of 50", partial(_repeated, partial(_read, "/guid")), uses_thread=True),
+    Path(f"batch of {PER_BATCH}, per operation", _batches, uses_thread=True),
+    Path("batch of lines, per line", _batches_of_lines, uses_thread=True),
+    Path("stream of records, per record", _streams, uses_thread=True),
     Path("/version", partial(_repeated, partial(_read, "/version"))),
 ]
 

@@ -5,6 +5,7 @@ It prints its port, and answers each command line on its standard input with a l
 
     stop-time   stop all clocks and timers
     total       the number of Python calls so far
+    dump        call `getppid`, before which callgrind writes its counts
     counts      the Python calls and the C calls so far: pairs of lists of [layer, function, count]
 """
 
@@ -31,6 +32,7 @@ def main() -> None:
     commands: dict[str, Callable[[], object]] = {
         "stop-time": partial(_stop_time, time, loop),
         "total": counter.total,
+        "dump": os.getppid,
         "counts": lambda: [_as_json(counts) for counts in counter.counts()],
     }
     listener = threading.Thread(target=_obey, args=(commands,), daemon=True)
