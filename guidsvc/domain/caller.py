@@ -56,7 +56,7 @@ class Caller(NamedTuple):
         """Raise Forbidden unless the caller meets this requirement."""
         if needs not in self.scopes and needs != KEY and ADMIN not in self.scopes:
             is_token = self.authority[0] == "jwt"
-            raise Forbidden(needs, f"The token lacks the required scope {needs}." if is_token else None)
+            raise Forbidden(needs, f"The token lacks the scope {needs}." if is_token else None)
 
 
 ANYONE = Caller("", frozenset({READ, WRITE, DELETE, ADMIN}), "anyone")

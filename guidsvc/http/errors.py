@@ -31,7 +31,7 @@ class MisdirectedRequest(Exception):
     def __init__(self) -> None:
         super().__init__(
             "The service does not accept the host name of this request; use localhost or 127.0.0.1, or start it "
-            "with your name, as in --hosts registry.local."
+            "with --hosts registry.local, for example."
         )
 
 

@@ -47,12 +47,12 @@ class _Members(BaseModel):
     read_only: ClassVar[frozenset[str]] = SERVICE_MEMBERS
 
     expire: Annotated[Expire | None, BeforeValidator(refuse_null)] = optional_field(
-        "The expiry, in Unix seconds, as an integer or a string of digits."
+        "The expiry in Unix seconds: an integer or a string of digits."
     )
     user: Annotated[User | None, BeforeValidator(refuse_null)] = optional_field("The user of the record.")
     guid: Annotated[
         str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
-    ] = optional_field("Must equal the GUID in the path. Accepted so that you can write back what you read.")
+    ] = optional_field("Must equal the GUID in the path; accepted so that you can write back what you read.")
 
     @field_validator("guid")
     @classmethod
@@ -82,7 +82,7 @@ class PutCommand(_Members):
 
     metadata: Annotated[
         str | None, BeforeValidator(render_metadata), BeforeValidator(refuse_null), WithJsonSchema(METADATA)
-    ] = optional_field("Replaces the metadata; `{}` removes it. At most 16 KiB as compact JSON, at most 8 levels deep.")
+    ] = optional_field("Replaces the metadata; `{}` removes it. At most 16 KiB of compact JSON, 8 levels deep.")
 
 
 _PATCH_SCHEMA: dict[str, Any] = {"anyOf": [{"additionalProperties": True, "type": "object"}, {"type": "null"}]}
@@ -152,10 +152,10 @@ class BatchOperation(PutCommand):
         str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
     ] = optional_field("The GUID. For a put without one, the service generates it.")
     if_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = optional_field(
-        "A precondition with the syntax of the header `If-Match`."
+        "A precondition like the header `If-Match`."
     )
     if_none_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = optional_field(
-        "A precondition with the syntax of the header `If-None-Match`."
+        "A precondition like the header `If-None-Match`."
     )
 
     @field_validator("guid")

@@ -47,7 +47,7 @@ async def test_wrong_host_is_answered_with_the_flag(serving: Serving) -> None:
     async with serving() as client:
         reply = await client.get(AT, headers={"Host": "registry.local"})
         assert reply.status == 421
-        assert reply.json["detail"].endswith("or start it with your name, as in --hosts registry.local.")
+        assert reply.json["detail"].endswith("or start it with --hosts registry.local, for example.")
 
 
 async def test_keys_without_access_are_answered_with_the_flag(serving: Serving) -> None:

@@ -205,7 +205,7 @@ BATCH = [
     Line("more than 1,000", "POST", "/guid:batch", 400, fault("/operations"), {"operations": [{}] * 1001}),
     Line("lines of view=full are refused with a hint", "POST", "/guid:batch", 200,
          both(statuses(400), lambda r: [(e["pointer"], "view=full" in e["detail"]) for e in r.lines[0]["problem"]["errors"]]
-              == [("/state", True), ("/owner", True)]),
+              == [("/state", True), ("/owner", False)]),
          b'{"guid": "%b", "user": "a", "state": "live", "owner": "b"}\n' % NEW.encode(), LINES),
     Line("lines, and a bad one by its number", "POST", "/guid:batch", 200,
          both(statuses(201, 400, 200), lambda r: r.lines[1]["problem"]["line"] == 2),
