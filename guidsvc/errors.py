@@ -211,7 +211,7 @@ class Forbidden(GuidsvcError):
     def __init__(self, scope: str | None, detail: str | None = None) -> None:
         super().__init__(
             detail
-            or f"The key lacks the scope {scope}; create one with it: pdapt.py keys create --owner NAME --scopes {scope}"
+            or f"The key lacks the scope {scope}; make another: pdapt.py keys create --owner NAME --scopes {scope}"
         )
         self.scope = scope
 

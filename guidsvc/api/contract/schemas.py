@@ -201,7 +201,7 @@ class Problem(BaseModel):
     title: str
     status: int
     code: str
-    detail: Annotated[str, Field(description="What is wrong with this request, and what to do.")]
+    detail: Annotated[str, Field(description="What is wrong, and what to do.")]
     request_id: Annotated[str, Field(description="The id of the request, also in the log of the service.")]
 
 
