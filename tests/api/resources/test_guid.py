@@ -468,7 +468,7 @@ async def test_errors_of_a_first_request_say_what_to_send(client: Client) -> Non
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     reply = await client.post("/guid", body=b'{"user": "x"}', headers=form)
     assert_problem(reply, 415, "unsupported-media-type")
-    assert reply.json["detail"].endswith("send Content-Type: application/json.")
+    assert reply.json["detail"].endswith("add -H 'Content-Type: application/json'.")
     reply = await client.post("/guid", body=b"", headers={"Content-Type": "application/json"})
     assert [error["detail"] for error in reply.json["errors"]] == [
         'is empty; send a JSON object, such as {"user": "Cylance, Inc."}'
