@@ -639,7 +639,7 @@ async def test_audit_lines_on_a_terminal_are_for_people(tmp_path: Path) -> None:
         reply = await client.put(PATH, {"user": "a"})
         await client.aclose()
         log = running.log.read_text()
-    (line,) = [line for line in log.splitlines() if " audit " in line]
+    (line,) = [line for line in log.splitlines() if " audit denied " in line]
 
     assert '"event"' not in log
     assert re.fullmatch(r"[0-9:]{8} audit denied reason=unauthorized request_id=\S+ remote=127.0.0.1", line)

@@ -28,6 +28,9 @@ from guidsvc.api.parsing.suggestions import nearest
 from guidsvc.http.constants import JSON
 from guidsvc.http.errors import NoSuchPath
 
+SORTED = sorted(EXPLANATIONS.values(), key=lambda each: (each.problem.status, each.problem.code))
+"""The problems by status, then code."""
+
 
 class NegotiatedHandler(StaticHandler):
     """Base class of both handlers: JSON, or a page for clients that prefer HTML."""
@@ -59,7 +62,7 @@ class ProblemsHandler(NegotiatedHandler):
     )
     async def get(self) -> None:
         """Return the code, status and title of each problem, when it occurs, and the path of its explanation."""
-        await self.respond_negotiated({"problems": [summary(each) for each in EXPLANATIONS.values()]}, list_page)
+        await self.respond_negotiated({"problems": [summary(each) for each in SORTED]}, list_page)
 
     head = get
 
@@ -118,7 +121,7 @@ def list_page() -> bytes:
     entries = (
         f'<dt><strong>{status}</strong> <a href="problems/{code}"><code>{code}</code></a></dt>\n'
         f"<dd>{html.escape(explanation.when)}</dd>"
-        for explanation in EXPLANATIONS.values()
+        for explanation in SORTED
         for code, status, _ in [explanation.problem]
     )
     return Template(read("problems.html").decode()).substitute(entries="\n".join(entries)).encode()

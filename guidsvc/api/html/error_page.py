@@ -20,7 +20,7 @@ def error_page(error: BaseException, request_id: str, path: str, url: str) -> by
     code, root = problem["code"], page.root_of(path)
     content = (
         f'<p class="kind"><strong>{problem["status"]}</strong> <code>{code}</code></p>\n'
-        f"<p>{escape(problem['detail'])}</p>\n{_advice(error, url)}{_specific_members(problem)}"
+        f"<p>{escape(problem['detail'])}</p>\n{_advice(error, url, root)}{_specific_members(problem)}"
         f'<p><a href="{root}problems/{code}">When this occurs, and what to do</a></p>\n'
         f'<p class="kind">Request id: <code>{escape(request_id)}</code></p>'
     )
@@ -32,11 +32,13 @@ def _specific_members(problem: dict[str, Any]) -> str:
     return page.code_block(json.dumps(members, indent=2, ensure_ascii=False)) if members else ""
 
 
-def _advice(error: BaseException, url: str) -> str:
+def _advice(error: BaseException, url: str, root: str) -> str:
     if not isinstance(error, Unauthorized):
         return ""
     command = f"curl -H 'Authorization: Bearer gs_...' {shlex.quote(url)}"
     return (
         "<p>This service requires an API key, and a browser sends none. Use curl, with a key from the operators of the "
         f"service:</p>\n{page.code_block(command)}"
+        f'<p>Or open the <a href="{root}docs">API documentation</a>, choose Authorize, enter the key, and send '
+        "requests from there.</p>\n"
     )

@@ -12,6 +12,7 @@ from guidsvc.domain.record import Record
 
 _SECONDS, _MILLISECONDS = frozenset({"expire", "purge_at"}), frozenset({"created", "updated"})
 _METADATA = "metadata"
+_STATES = ("live", "expired", "all")
 
 MAX_LIST_CHARACTERS = 1024 * 1024
 """Maximum characters of the records on the page of a list: escaping can make their text six times as long."""
@@ -27,17 +28,22 @@ def record_page(rendered: RenderedRecord, path: str) -> bytes:
     """Render the page of a record."""
     record, _ = rendered
     items = ((name, _value(name, value)) for name, value in _members(rendered).items())
-    full = '<p><a href="?view=full">Show all members</a> <a href="?">Show the members of a body</a></p>'
+    full = '<p><a href="?view=full">Show all members</a> <a href="?">Show only the members that you can set</a></p>'
     return page.render(f"GUID {record.guid}", path, f"{page.definition_list(items)}\n{full}")
 
 
-def list_page(records: Sequence[RenderedRecord], path: str, next_url: str | None) -> bytes:
-    """Render a page of a list; `next_url` is the absolute path and query of the next page."""
+def list_page(records: Sequence[RenderedRecord], path: str, next_url: str | None, *, state: str) -> bytes:
+    """Render a page of a list of records in a state; `next_url` is the absolute path and query of the next page."""
     root = page.root_of(path)
     more = "" if next_url is None else f'<p><a rel="next" href="{root}{escape(next_url[1:])}">Next page</a></p>\n'
-    states = ", ".join(f'<a href="?state={state}">{state}</a>' for state in ("live", "expired", "all"))
+    states = ", ".join(_state_link(each, is_current=each == state) for each in _STATES)
     content = f"<p>State: {states}</p>\n{_table([_members(each) for each in records], root)}\n{more}"
     return page.render("GUIDs", path, content)
+
+
+def _state_link(state: str, *, is_current: bool) -> str:
+    current = ' aria-current="page"' if is_current else ""
+    return f'<a href="?state={state}"{current}>{state}</a>'
 
 
 def fitting(records: Sequence[RenderedRecord]) -> Sequence[RenderedRecord]:
@@ -52,22 +58,26 @@ def fitting(records: Sequence[RenderedRecord]) -> Sequence[RenderedRecord]:
 
 
 def _table(rows: list[dict[str, Any]], root: str) -> str:
+    """Return a table. On a narrow screen its rows are stacked, for which it needs the names, and the roles of cells."""
     if not rows:
         return "<p>No GUID matches.</p>"
     names = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
-    body = "".join(f"<tr>{_cells(row, names, root)}</tr>\n" for row in rows)
+    head = "".join(f'<th scope="col" role="columnheader">{escape(name)}</th>' for name in names)
+    body = "".join(f'<tr role="row">{_cells(row, names, root)}</tr>\n' for row in rows)
     return (
-        '<div class="scroll" role="region" aria-label="Records" tabindex="0">\n'
-        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>"
+        '<div class="scroll" role="region" aria-label="Records" tabindex="0">\n<table role="table">\n'
+        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>\n<tbody role="rowgroup">\n{body}</tbody>\n'
+        "</table>\n</div>"
     )
 
 
 def _cells(row: dict[str, Any], names: Iterable[str], root: str) -> str:
     guid = row["guid"]
-    link = f'<th scope="row"><a href="{root}guid/{guid}">{guid}</a></th>'
+    link = f'<th scope="row" role="rowheader"><a href="{root}guid/{guid}">{guid}</a></th>'
     return link + "".join(
-        f"<td>{_value(name, row[name]) if name in row else ''}</td>" for name in names if name != "guid"
+        f'<td role="cell" data-name="{escape(name)}">{_value(name, row[name]) if name in row else ""}</td>'
+        for name in names
+        if name != "guid"
     )
 
 

@@ -128,7 +128,7 @@ class GuidsHandler(RecordHandler):
         records = fitting(list(zip(page.records, self.render_records(page.records), strict=True)))
         last = page.next if len(records) == len(page.records) else Position.after(records[-1][0], query.sort)
         url = None if last is None else url_of_next(self.request, render_cursor(last))
-        return list_page(records, self.request.path, url)
+        return list_page(records, self.request.path, url, state=query.state)
 
     async def _page(self, query: ListQuery) -> bytes:
         has_total = self.preferences().get("return") == TOTAL

@@ -195,6 +195,9 @@ async def test_problem_list_has_every_problem(serving: Serving) -> None:
             explanation = (await client.get(each["type"])).json
             assert (explanation["code"], explanation["when"]) == (each["code"], each["when"])
             assert f'<a href="problems/{each["code"]}">' in page
+        codes = [each["code"] for each in sorted(listed, key=lambda each: (each["status"], each["code"]))]
+        assert [each["code"] for each in listed] == codes
+        assert re.findall(r'<a href="problems/([a-z-]+)">', page) == codes
     assert "$" not in page
 
 

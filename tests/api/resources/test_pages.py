@@ -90,6 +90,7 @@ async def test_index_page_shows_version_links_and_a_command(client: Client) -> N
     assert command == 'curl -X PUT -d \'{"user": "Cylance, Inc."}\' http://127.0.0.1/guid'
     links = (await client.get("/")).json["links"]
     assert {path.removeprefix("/") for path in links.values()} <= set(shown.links)
+    assert not set(links) & set(shown.texts["a"]), "each link has a description"
 
 
 async def test_every_link_of_a_page_leads_somewhere(client: Client) -> None:
@@ -133,6 +134,21 @@ async def test_list_page_shows_each_record_and_leads_to_the_next(client: Client)
         path = next((f"/{link}" for link in shown.links if "cursor=" in link), "")
     assert seen == guids
     assert "No GUID matches." in (await page(client, "/guid?user=nobody")).texts["p"]
+
+
+@pytest.mark.parametrize("state", ["", "live", "expired", "all"])
+async def test_list_page_marks_the_state_that_it_shows(client: Client, state: str) -> None:
+    text = (await client.get(f"/guid?state={state}" if state else "/guid", headers=BROWSER)).body.decode()
+
+    assert re.findall(r'aria-current="page">(\w+)<', text) == [state or "live"]
+
+
+async def test_cells_of_a_list_have_names_for_narrow_screens(client: Client) -> None:
+    await client.put(PATH, {"user": USER})
+    text = (await client.get("/guid", headers=BROWSER)).body.decode()
+
+    columns = re.findall(r'role="columnheader">(\w+)<', text)
+    assert ["guid", *re.findall(r'<td role="cell" data-name="(\w+)">', text)] == columns
 
 
 @pytest.mark.parametrize(("number", "text"), [(80, '"&' * 3000), (120, "")])
@@ -252,6 +268,7 @@ async def test_browser_without_a_key_is_told_how_to_use_one(serving: Serving, cl
             assert any("a browser sends none" in text for text in shown.texts["p"])
             command = f"curl -H 'Authorization: Bearer gs_...' http://127.0.0.1{path}"
             assert command in shown.texts["code"]
+            assert any("choose Authorize" in text for texts in shown.texts.values() for text in texts)
         assert "Bearer gs_..." in (await page(client, "/")).texts["code"][0]
         held = await Guarded(client, url, clock).give("alice")
         await client.put(PATH, {"user": "secret"}, headers=held.headers)
