@@ -89,34 +89,40 @@ clean:  ## remove what the other targets made
 	rm -rf $(VENV) docs/_build sbom.json htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/venv.done:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "guidsvc needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv --clear $(VENV)
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "guidsvc needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@echo "Making the virtual environment in $(VENV) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
 
 # Not with all of requirements-dev.txt: that may be what has to be written anew.
 $(VENV)/uv.done: requirements-dev.in $(VENV)/venv.done
-	$(PIP) "$$(grep -o '^uv==[^ ]*' requirements-dev.in)"
-	touch $@
+	@$(PIP) "$$(grep -o '^uv==[^ ]*' requirements-dev.in)"
+	@touch $@
 
 $(VENV)/run.done: requirements.txt $(VENV)/venv.done
-	$(PIP) -r requirements.txt
-	touch $@
+	@echo "Installing the packages of requirements.txt; this takes about a minute ..."
+	@$(PIP) -r requirements.txt
+	@touch $@
 
 $(VENV)/dev.done: requirements.txt requirements-dev.txt $(VENV)/venv.done
-	$(PIP) -r requirements-dev.txt
-	touch $@ $(VENV)/run.done
+	@echo "Installing the packages of requirements-dev.txt; this takes about two minutes ..."
+	@$(PIP) -r requirements-dev.txt
+	@touch $@ $(VENV)/run.done
 
 $(VENV)/bench.done: requirements-bench.txt $(VENV)/dev.done
-	$(PIP) -r requirements-bench.txt
-	touch $@
+	@echo "Installing the packages of requirements-bench.txt; this takes about a minute ..."
+	@$(PIP) -r requirements-bench.txt
+	@touch $@
 
 $(VENV)/docs.done: requirements-docs.txt $(VENV)/dev.done
-	$(PIP) -r requirements-docs.txt
-	touch $@
+	@echo "Installing the packages of requirements-docs.txt; this takes about a minute ..."
+	@$(PIP) -r requirements-docs.txt
+	@touch $@
 
 $(VENV)/browser.done: requirements-browser.txt tests/browser/package.json tests/browser/package-lock.json $(VENV)/dev.done
-	$(PIP) -r requirements-browser.txt
-	mkdir -p $(VENV)/browser
-	cp tests/browser/package.json tests/browser/package-lock.json $(VENV)/browser
-	$(BIN)/npm ci --prefix $(VENV)/browser --ignore-scripts --no-audit --no-fund --silent
-	touch $@
+	@echo "Installing the packages of requirements-browser.txt; this takes about a minute ..."
+	@$(PIP) -r requirements-browser.txt
+	@mkdir -p $(VENV)/browser
+	@cp tests/browser/package.json tests/browser/package-lock.json $(VENV)/browser
+	@$(BIN)/npm ci --prefix $(VENV)/browser --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
