@@ -51,8 +51,10 @@ def console_line(  # noqa: PLR0913  # the parts of a line
     """Return `16:22:48 PUT /guid/9094E4...DDF 201 0.5ms`, and the reason of a failure, in at most `width` columns.
 
     `start` is the time and the method, `result` the status and the milliseconds. A path that leaves too little room is
-    shortened in the middle, a reason at its end. A failure has its request id, which the client got with the error.
-    Each of the other `extras` is appended if it fits. The texts must be printable.
+    shortened in the middle, a reason at its end. A failure has its request id, which the client got with the error: at
+    least its end, so that the reason has room. Each of the other `extras` is appended if it fits.
+
+    The texts must be printable.
     """
     status, ms = result
     end, reason, request_id = f" {status:d} {ms:g}ms", "", ""
@@ -60,7 +62,7 @@ def console_line(  # noqa: PLR0913  # the parts of a line
     if failure is not None:
         reason = _reason(failure, path)
         left = room - min(MIN_PATH, _width(path))
-        request_id = _request_id(extras.get("request_id"), left - len(failure["code"]) - 1, left - MIN_CODE)
+        request_id = _request_id(extras.get("request_id"), left - _width(reason), left - MIN_CODE)
         extras = {name: value for name, value in extras.items() if name != "request_id"}
     path = _shortened(path, max(MIN_PATH, room - _width(reason) - len(request_id)))
     line = f"{start} {path}{end}"
@@ -134,9 +136,12 @@ def _width(text: str) -> int:
 def event_line(event: str, fields: Mapping[str, str], *, width: int) -> str:
     """Return `16:22:48 audit update caller=key:a guid=9094E4...DDF`: the time, the event, and each field that fits.
 
-    Long values are shortened in the middle, except the request id, which people search for.
+    Long values are shortened in the middle; of a request id, the end remains.
     """
     line = _cut(f"{time.strftime('%H:%M:%S')} {event}", width)
     longest = MAX_VALUE if width == MAX_COLUMNS else MIN_PATH
-    short = {name: text if name == "request_id" else _shortened(text, longest) for name, text in fields.items()}
-    return line + "".join(_fitting(short, width - _width(line)))
+    for name, text in fields.items():
+        room = width - _width(line)
+        field = _request_id(text, room, room) if name == "request_id" else f" {name}={_shortened(text, longest)}"
+        line += field if _width(field) <= room else ""
+    return line
