@@ -34,7 +34,11 @@ Probe = Callable[[], Awaitable[None]]
 
 
 class PartHealth:
-    """The last known state of a part. `outages` are the log lines of its states; those of other states have none."""
+    """The last known state of a part.
+
+    `outages` are the log lines of its states; those of other states have none. One of being down ends when the part
+    answers; one of any other state ends only when the part is up.
+    """
 
     def __init__(self, outages: dict[str, Outage] | None = None, *, timer: Callable[[], float] = monotonic) -> None:
         self.state = UP
@@ -85,7 +89,7 @@ class PartHealth:
     def _set(self, state: str, reason: str) -> None:
         self.state = state
         for other, outage in self._outages.items():
-            if other != state:
+            if state == UP or (other == DOWN and state != DOWN):  # a part that is down accepts no writes either
                 outage.end()
         if state in self._outages:
             self._outages[state].begin(error=reason)

@@ -95,6 +95,24 @@ async def test_failed_operation_settles_the_doubt_about_a_silent_part(monkeypatc
     probing.cancel()
 
 
+@pytest.mark.parametrize(
+    ("worse", "logged"), [(StoreReplaced("x"), [[], []]), (StoreUnavailable("x"), [["down"], ["answers"]])]
+)
+async def test_writes_are_back_only_when_the_part_is_up(worse: GuidsvcError, logged: list[list[str]]) -> None:
+    """Not when a part that rejects writes fails in another way, which says nothing about its writes."""
+    lines = LogCapture()
+    log = structlog.wrap_logger(None, processors=[lines])
+    outages = {DOWN: Outage(log, "down", "answers"), READ_ONLY: Outage(log, "rejects writes", "accepts writes")}
+    part, of_part = Part(), PartHealth(outages)
+    events = []
+    for error in (StoreReadOnly("x"), worse, StoreReadOnly("x"), None):
+        part.error = error
+        await of_part.check(part.probe)
+        events.append([entry["event"] for entry in lines.entries])
+        lines.entries.clear()
+    assert events == [["rejects writes"], *logged, ["accepts writes"]]
+
+
 def test_outage_is_logged_once_with_its_duration() -> None:
     lines, now = LogCapture(), [0.0]
     log = structlog.wrap_logger(None, processors=[lines])
