@@ -35,6 +35,8 @@ MAX_METHOD_CHARACTERS = 32
 """Maximum length of a method in a line, as in guidsvc's own server. Tornado accepts methods of any length."""
 _ENCODED_PERCENT = re.compile("%(?:25)+")
 """A percent sign, encoded one or more times."""
+MAX_DECODINGS = 4
+"""Maximum number of times that a path is decoded to find a secret. Escapes may themselves be escaped."""
 _SAFE = "/:@!$&'()*+,;=~"
 """Characters that a path may contain unencoded (RFC 3986, 3.3), besides letters, digits and `-._~`."""
 
@@ -132,13 +134,27 @@ _CACHE = {None: ""} | {source: f'"cache": "{source}", ' for source in (L1, REDIS
 
 
 def without_secrets(path: str) -> str:
-    """Return a path with the secret of an API key, or a token, replaced by `...`."""
+    """Return a path with the secret of an API key, or a token, replaced by `...`.
+
+    A path that is encoded too many times to be searched is replaced as a whole.
+    """
     if "%" in path:
-        decoded = unquote(_ENCODED_PERCENT.sub("%", path))
+        decoded = _decoded(path)
+        if decoded is None:
+            return "..."
         return quote(_redacted(decoded), safe=_SAFE) if _SECRETS.search(decoded) else path
     if "gs_" not in path and "eyJ" not in path:
         return path
     return _redacted(path)
+
+
+def _decoded(path: str) -> str | None:
+    """Return a path without percent-encoding, or None if MAX_DECODINGS do not remove it."""
+    for _ in range(MAX_DECODINGS):
+        encoded, path = path, unquote(_ENCODED_PERCENT.sub("%", path))
+        if "%" not in path or path == encoded:
+            return path
+    return None
 
 
 def loggable_method(method: str) -> str:

@@ -126,6 +126,14 @@ def test_human_readable_line_has_the_same_content(capsys: pytest.CaptureFixture[
 KEY = f"gs_{'a' * 12}_{'s3' * 20}_crc"
 
 
+def escaped(text: str, times: int) -> str:
+    """Return a text with its first character escaped, and then each character of that escape."""
+    first = text[0]
+    for _ in range(times):
+        first = "".join(f"%{ord(each):02x}" for each in first)
+    return first + text[1:]
+
+
 @pytest.mark.parametrize(
     ("path", "shown"),
     [
@@ -136,6 +144,9 @@ KEY = f"gs_{'a' * 12}_{'s3' * 20}_crc"
         (f"/guid/{KEY.replace('_', '%2525255F')}", "/guid/gs_aaaaaaaaaaaa_..."),
         (f"/guid/%67{KEY[1:]}", "/guid/gs_aaaaaaaaaaaa_..."),
         ("/guid/" + "".join(f"%{ord(each):02x}" for each in KEY), "/guid/gs_aaaaaaaaaaaa_..."),
+        (f"/guid/{escaped(KEY, 2)}", "/guid/gs_aaaaaaaaaaaa_..."),
+        (f"/guid/{escaped(KEY, 4)}", "/guid/gs_aaaaaaaaaaaa_..."),
+        (f"/guid/{escaped(KEY, 5)}", "..."),
         (f"/a%2F%0A{KEY}", "/a/%0Ags_aaaaaaaaaaaa_..."),
         ("/guid/eyJhbGciOiJFUzI1NiJ9%2EeyJzdWIiOiJhIn0%2Es3s3", "/guid/eyJ..."),
         ("/guid/%65%79JhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.s3s3", "/guid/eyJ..."),
