@@ -26,6 +26,9 @@ from guidsvc.domain.commands import (
 from guidsvc.domain.commands.fields import forget_default
 from guidsvc.domain.record import EXAMPLE, Expire, User, validation_error
 
+MAX_SCOPES = 16
+"""Maximum number of scopes in a request, with repetitions. Each invalid one has an error of its own."""
+
 
 def _parse_cursor(value: str) -> str:
     """Return the id after which the list continues. A cursor of keys is that id itself."""
@@ -85,7 +88,7 @@ class KeyCreation(BaseModel):
     )
 
     owner: User = Field(description="The owner whose records the key can access.")
-    scopes: Annotated[list[Scope], Field(min_length=1)] = Field(
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=MAX_SCOPES)] = Field(
         description="What the key may do: `read`, `write` and `delete` these records, or `monitor`: read `/metrics` "
         "and no records. `admin` includes all other scopes, for the records of all owners, and manages keys."
     )

@@ -58,6 +58,13 @@ def faults_of(error: ValidationError, source: Source) -> Iterator[tuple[ErrorDet
         yield each, _unknown(each, source, count) if is_unknown else _invalid(each, source)
 
 
+def unknown_name(name: str, kind: str, known: Sequence[str], count: int) -> str:
+    """Return the message about an unknown name, the `count`-th of its request. Only the first are compared."""
+    if count > MAX_EXPLAINED:
+        return f"is not a known {kind}; remove it"
+    return suggestions.unknown(name, kind, known)
+
+
 def body_faults(error: ValidationError, source: Source) -> Iterator[InvalidField]:
     """Yield the faults of a body, each with its place."""
     for each, detail in faults_of(error, source):
@@ -78,11 +85,9 @@ def _unknown(error: ErrorDetails, source: Source, count: int) -> str:
     name = str(error["loc"][-1])
     if name in getattr(source.model, "read_only", ()):
         return _WRITE_BACK if count == 1 else _READ_ONLY
-    if count > MAX_EXPLAINED:
-        return f"is not a known {source.kind}; remove it"
-    if source.kind == "query parameter" and name in BODY_MEMBERS:
+    if source.kind == "query parameter" and count <= MAX_EXPLAINED and name in BODY_MEMBERS:
         return "is not a known query parameter; send it in the JSON body of a PUT, POST or PATCH"
-    return suggestions.unknown(name, source.kind, source.known_names)
+    return unknown_name(name, source.kind, source.known_names, count)
 
 
 def _invalid(error: ErrorDetails, source: Source) -> str:  # noqa: PLR0911  # a table
@@ -102,6 +107,8 @@ def _invalid(error: ErrorDetails, source: Source) -> str:  # noqa: PLR0911  # a 
             return _choice(error)
         case "metadata_type":
             return _metadata(value)
+        case "too_long":
+            return f"must have at most {error['ctx']['max_length']} items"
         case "limit_type":
             return f"{error['msg']}, such as 50"
         case "cursor_form" if value in {"null", "None", ""}:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from guidsvc.api.base import near_paths
 from guidsvc.api.contract import problems
 from guidsvc.api.parsing import body, json_errors, time_errors
+from guidsvc.api.resources.batch.document_batch import operations_of
 from guidsvc.domain.commands import PutCommand
 from guidsvc.errors import InvalidField, InvalidRequest
 from tests.conftest import Serving
@@ -27,12 +28,23 @@ async def test_errors_list_what_the_detail_begins_with(serving: Serving) -> None
         assert reply.json["detail"] == f"`expire` {first['detail']} (and 1 more error, listed in `errors`)."
 
 
+def assert_four_compared(error: InvalidRequest, known: str) -> None:
+    """Check that the first four of ten unknown names were compared with the known ones."""
+    details = [fault.detail for fault in error.faults]
+    assert all(f"did you mean `{known}`?" in detail for detail in details[:4])
+    assert details[4:] == ["is not a known member; remove it"] * 6
+
+
 def test_only_the_first_unknown_names_are_compared() -> None:
     with pytest.raises(InvalidRequest) as caught:
         body.validate({f"usr{number}": 1 for number in range(10)}, PutCommand, {})
-    details = [fault.detail for fault in caught.value.faults]
-    assert all("did you mean `user`?" in detail for detail in details[:4])
-    assert details[4:] == ["is not a known member; remove it"] * 6
+    assert_four_compared(caught.value, "user")
+
+
+def test_only_the_first_unknown_names_of_a_batch_are_compared() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        operations_of({f"operation{number}": 1 for number in range(10)} | {"operations": []})
+    assert_four_compared(caught.value, "operations")
 
 
 @given(st.text(min_size=1), st.booleans())

@@ -237,6 +237,16 @@ async def test_errors_of_a_new_key_are_reported_together(
         assert len((await admin.ask("GET", "/keys")).json["items"]) == 1
 
 
+async def test_scopes_of_a_request_have_a_bound(serving: Serving, clock: FakeClock, sqlite_url: str) -> None:
+    """However many there are, and whether they are valid: else each invalid one has an error of its own."""
+    async with serving(access="keys") as client:
+        admin = await Guarded(client, sqlite_url, clock).asker("root", "admin")
+        assert (await admin.ask("POST", "/keys", json=ALICE | {"scopes": ["read"] * 16})).status == 201
+        for scopes in (["read"] * 17, ["reed"] * 4_800):
+            (fault,) = (await admin.ask("POST", "/keys", json=ALICE | {"scopes": scopes})).json["errors"]
+            assert fault == {"pointer": "/scopes", "detail": "must have at most 16 items"}
+
+
 @pytest.mark.slow
 async def test_revoked_key_is_rejected_and_stays_listed(admin: Admin) -> None:
     """Twice is once; its own key too."""

@@ -12,8 +12,7 @@ from itertools import islice
 from typing import Any
 
 from guidsvc.api.parsing import body
-from guidsvc.api.parsing.suggestions import unknown as unknown_name
-from guidsvc.api.parsing.validation_errors import pointer
+from guidsvc.api.parsing.validation_errors import pointer, unknown_name
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_value
 from guidsvc.api.resources.batch.served_record import ServedRecord
 from guidsvc.domain.commands import MAX_OPERATIONS
@@ -110,9 +109,8 @@ def operations_of(document: Any) -> list[Any]:
     if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
         raise InvalidRequest(InvalidField("/operations", f"must be a list of operations, as in {_EXAMPLE}"))
     if unknown := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
-        raise InvalidRequest(
-            *(InvalidField(pointer(name), unknown_name(name, "member", ("operations",))) for name in unknown)
-        )
+        details = (unknown_name(name, "member", ("operations",), count) for count, name in enumerate(unknown, 1))
+        raise InvalidRequest(*map(InvalidField, map(pointer, unknown), details))
     operations: list[Any] = document["operations"]
     if len(operations) > MAX_OPERATIONS:
         detail = f"has over {MAX_OPERATIONS} operations; send them as lines ({NDJSON})"
