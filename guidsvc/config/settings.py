@@ -99,7 +99,8 @@ class Settings(BaseSettings):
     )
     public_url: str = Field(
         "",
-        description="address under which clients reach the service, for the type of errors: https://registry.example",
+        description="address under which clients reach the service, for the type of errors and for commands on pages: "
+        "https://registry.example",
     )
     trusted_proxies: str = Field(
         "", description="proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted: 10.0.0.0/8,127.0.0.1,unix"

@@ -154,8 +154,8 @@ class Handler(OutputHandler):
         for name, value in problems.headers_of(error).items():
             self.set_header(name, value)
         if self.prefers_page():
-            request = self.request
-            self.respond_page(error_page(error, self.request_id, request.path, request.full_url()))
+            path, uri = self.request.path, self.request.uri
+            self.respond_page(error_page(error, self.request_id, path, f"{self.base_url}{uri}"))
         else:
             self.finish(problems.render(error, self.request_id, base=self.context.public_url) + b"\n")
 
@@ -164,6 +164,11 @@ class Handler(OutputHandler):
         _, value, _ = failure
         if value is not None:
             log_failure(self._translate(value), self.request_id)
+
+    @property
+    def base_url(self) -> str:
+        """The address of the service for a person to copy: of the settings, or else that of the request."""
+        return self.context.public_url or f"{self.request.protocol}://{self.request.host}"
 
     @property
     def is_cut_off(self) -> bool:

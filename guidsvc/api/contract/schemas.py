@@ -307,7 +307,7 @@ class ProblemSummary(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    type: Annotated[str, Field(description="The path of the explanation, as in the `type` of an error.")]
+    type: Annotated[str, Field(description="The `type` of such an error: the path of its explanation, or its URL.")]
     code: str
     title: str
     status: int

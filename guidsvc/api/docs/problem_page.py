@@ -61,8 +61,9 @@ class ProblemsHandler(NegotiatedHandler):
         headers=(IF_NONE_MATCH_HERE,),
     )
     async def get(self) -> None:
-        """Return the code, status and title of each problem, when it occurs, and the path of its explanation."""
-        await self.respond_negotiated({"problems": [summary(each) for each in SORTED]}, list_page)
+        """Return the `type`, code, status and title of each problem, and when it occurs."""
+        summaries = [summary(each, self.context.public_url) for each in SORTED]
+        await self.respond_negotiated({"problems": summaries}, list_page)
 
     head = get
 
@@ -99,16 +100,22 @@ class ProblemHandler(NegotiatedHandler):
             near = nearest(code.replace("_", "-"), tuple(EXPLANATIONS))
             question = "" if near is None else f" Did you mean {near}?"
             raise NoSuchPath(f"There is no problem page of this name.{question} GET /problems lists all codes.")
-        await self.respond_negotiated(json_members(EXPLANATIONS[code]), lambda: page(EXPLANATIONS[code]))
+        members = json_members(EXPLANATIONS[code], self.context.public_url)
+        await self.respond_negotiated(members, lambda: page(members))
 
     head = get
 
 
-def summary(explanation: ProblemDoc) -> dict[str, object]:
-    """Return the entry of a problem in the list of all."""
+def type_of(code: str, base: str) -> str:
+    """Return the `type` of a problem; `base` is the address of the service, or an empty string."""
+    return f"{base}/problems/{code}"
+
+
+def summary(explanation: ProblemDoc, base: str) -> dict[str, object]:
+    """Return the entry of a problem in the list of all, with the same `type` as the errors themselves."""
     code, status, title = explanation.problem
     return {
-        "type": f"/problems/{code}",
+        "type": type_of(code, base),
         "code": code,
         "title": title,
         "status": status,
@@ -127,15 +134,16 @@ def list_page() -> bytes:
     return Template(read("problems.html").decode()).substitute(entries="\n".join(entries)).encode()
 
 
-def json_members(explanation: ProblemDoc) -> dict[str, object]:
+def json_members(explanation: ProblemDoc, base: str) -> dict[str, object]:
     """Return an explanation as a JSON object."""
     code, status, title = explanation.problem
     head = {"code": code, "title": title, "status": status}
-    return head | {"when": explanation.when, "remedy": explanation.remedy, "example": explanation.example}
+    example = explanation.example | {"type": type_of(code, base)}
+    return head | {"when": explanation.when, "remedy": explanation.remedy, "example": example}
 
 
-def page(explanation: ProblemDoc) -> bytes:
-    """Return an explanation as an HTML page."""
-    members = json_members(explanation) | {"example": json.dumps(explanation.example, indent=2, ensure_ascii=False)}
-    escaped = {name: html.escape(str(value)) for name, value in members.items()}
+def page(members: Mapping[str, object]) -> bytes:
+    """Return an explanation, given by its members, as an HTML page."""
+    texts = {**members, "example": json.dumps(members["example"], indent=2, ensure_ascii=False)}
+    escaped = {name: html.escape(str(value)) for name, value in texts.items()}
     return Template(read("problem.html").decode()).substitute(escaped).encode()

@@ -21,7 +21,7 @@ _ABOUT = {
 
 
 def index_page(links: Mapping[str, str], base_url: str, *, has_access_control: bool) -> bytes:
-    """Render the page; `links` are the paths by name, `base_url` is the one by which the browser came."""
+    """Render the page; `links` are the paths by name, `base_url` is the address of the service."""
     title = f"guidsvc {guidsvc.__version__}"
     items = (
         (path, f'<a href="{escape(path[1:])}">{escape(_ABOUT.get(name, name))}</a>') for name, path in _sorted(links)

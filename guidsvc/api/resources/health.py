@@ -89,9 +89,8 @@ class RootHandler(Handler):
         """Return the name and version of the service, and links to its paths."""
         self.vary("Accept")
         if self.prefers_page():
-            base_url = f"{self.request.protocol}://{self.request.host}"
             has_access_control = self.pipeline.is_access_controlled
-            self.respond_page(index_page(LINKS, base_url, has_access_control=has_access_control))
+            self.respond_page(index_page(LINKS, self.base_url, has_access_control=has_access_control))
             return
         self.respond(200, {"name": "guidsvc", "version": guidsvc.__version__, "links": LINKS})
 
