@@ -66,12 +66,13 @@ class OutputHandler(InputHandler):
         *,
         repeatable: bool = True,
         brief: Callable[[], Response] | None = None,
+        refresh: Callable[[Response], Awaitable[Response]] | None = None,
         needs_receipt: bool = True,
     ) -> None:
         """Finish the request with the response of `work`, or with the stored one if its key was used before.
 
         A request that needs no receipt accepts a key and ignores it. `brief` makes the form in which a response too
-        large to store is stored.
+        large to store is stored. `refresh` updates a new response after it was stored, which may take seconds.
         """
         received = bytes(self._received)
         request = parse_key(
@@ -91,7 +92,10 @@ class OutputHandler(InputHandler):
         stored, is_replayed = await self.context.idempotency.once(request, encode_new, encoded_brief)
         if is_replayed:
             self.set_header(REPLAYED.name, "true")
-        self.send(await decode_response(stored) if new_response is None else new_response)
+        if new_response is None:
+            self.send(await decode_response(stored))
+        else:
+            self.send(new_response if refresh is None else await refresh(new_response))
 
     async def stream(self, parts: AsyncGenerator[bytes], *, is_done: bool = False) -> None:
         """Finish the request with these parts, at the client's pace; stop if the client disconnects.

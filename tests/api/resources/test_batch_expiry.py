@@ -9,6 +9,7 @@ import pytest
 from guidsvc.api.resources.batch import line_batch
 from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor
 from guidsvc.api.resources.batch.line_batch import WHOLE_PROBLEMS
+from guidsvc.services.receipts.lease import LeasedReceipt
 from tests.conftest import FakeClock, Serving
 from tests.support.http_client import Client, Reply, chunk, hang_up, read_reply
 
@@ -133,3 +134,28 @@ async def test_expired_record_is_replaced_in_the_results_of_a_document(
         assert results[0]["problem"]["code"] == "expired"
         clock.advance(seconds=2_000)
         assert (await client.post(BATCH, document, **options)).body == first.body
+
+
+@pytest.mark.parametrize("headers", [{}, {"Prefer": "return=minimal"}], ids=str)
+async def test_record_expired_while_receipt_is_stored_is_replaced(
+    serving: Serving, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    """In the first response. Its replays repeat what was stored."""
+    complete = LeasedReceipt.complete
+
+    async def slow(*arguments: Any) -> int | None:
+        size = await complete(*arguments)
+        clock.advance(seconds=100)
+        return size
+
+    monkeypatch.setattr(LeasedReceipt, "complete", slow)
+    async with serving() as client:
+        await store(client, clock)
+        reads = [{"op": "get", "guid": guid} for guid in (SOON, LATER)]
+        document = {"operations": [*reads, {"user": "marker"}]}
+        options = {"headers": headers | {"Idempotency-Key": "k"}}
+        first, replay = [(await client.post(BATCH, document, **options)).json["results"] for _ in range(2)]
+        assert [result["status"] for result in first] == [410, 200, 201]
+        assert first[0]["problem"]["code"] == "expired"
+        assert [result["status"] for result in replay] == [200, 200, 201]
+        assert replay[1:] == first[1:]

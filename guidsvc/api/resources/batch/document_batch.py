@@ -47,12 +47,13 @@ class DocumentBatch:
         self._executor = executor
         self._slot = slot
         self._preference_headers = dict(preference_headers)
+        self._results: list[bytes] = []
         self._brief_results: list[bytes] = []
         self._served: dict[int, ServedRecord] = {}
 
     async def perform(self, guid_factory: GuidFactory | None) -> Response:
         """Run all operations and return the response."""
-        results: list[bytes] = []
+        results = self._results
         room = MAX_RESULT_BYTES - len(self._values) * (BRIEF_BYTES + 1)
         for start in range(0, len(self._values), GROUP):  # other requests run between groups
             group = self._values[start : start + GROUP]
@@ -66,17 +67,28 @@ class DocumentBatch:
                 room -= (len(text) if served is None else max(len(text), BRIEF_BYTES)) - BRIEF_BYTES
                 results.append(text)
                 self._brief_results.append(result.brief)
-        await self._replace_expired(results)
-        return Response(200, self._preference_headers, _document(results))
+        await self._replace_expired()
+        response = Response(200, self._preference_headers, _document(results))
+        if not self._served:  # no result can expire
+            results.clear()
+        return response
 
-    async def _replace_expired(self, results: list[bytes]) -> None:
-        """Replace the results that serve a record which has expired while later operations ran."""
-        for index, served in self._served.items():
-            if self._executor.has_passed(served.expire):
-                result = self._executor.reject(served.error())
-                results[index] = result.fit(max(len(results[index]), BRIEF_BYTES))
+    async def refresh(self, response: Response) -> Response:
+        """Return the response, with the results replaced whose records have expired since it was made."""
+        has_expired = await self._replace_expired()
+        return Response(200, self._preference_headers, _document(self._results)) if has_expired else response
+
+    async def _replace_expired(self) -> bool:
+        """Replace the results that serve a record which has expired by now; return whether there were any."""
+        has_expired = False
+        while expired := [index for index, served in self._served.items() if self._executor.has_passed(served.expire)]:
+            has_expired = True
+            for index in expired:  # others may expire meanwhile
+                result = self._executor.reject(self._served.pop(index).error())
+                self._results[index] = result.fit(max(len(self._results[index]), BRIEF_BYTES))
                 self._brief_results[index] = result.brief
                 await asyncio.sleep(0)  # let other requests run
+        return has_expired
 
     def brief(self) -> Response:
         """Return the response without records."""

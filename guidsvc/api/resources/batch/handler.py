@@ -225,6 +225,7 @@ class BatchHandler(Handler):
             batch.perform,
             repeatable=all(map(is_repeatable, values)),
             brief=batch.brief,
+            refresh=batch.refresh,
             needs_receipt=self._needs_receipt(values),
         )
 
