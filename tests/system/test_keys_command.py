@@ -166,7 +166,7 @@ def test_impossible_command_is_rejected_in_one_line(command: Command, words: tup
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ((), "required: COMMAND"),
+        ((), "error: name a command: create, list, note, revoke, rotate"),
         (("destroy",), "invalid choice"),
         (("create",), "required: --owner"),
         (("create", "--owner", " "), "--owner: must not be blank"),
