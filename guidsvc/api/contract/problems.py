@@ -195,7 +195,12 @@ def _subject(fault: InvalidField) -> str:
 
 def is_quotable(name: str) -> bool:
     """Return whether a sentence may contain this name: it is short and plain, and is not a key or a token."""
-    return _PLAIN.fullmatch(name) is not None and _SECRET.search(name) is None
+    return _PLAIN.fullmatch(name) is not None and not may_be_secret(name)
+
+
+def may_be_secret(text: str) -> bool:
+    """Return whether a text looks as if it contained a key or a token."""
+    return _SECRET.search(text) is not None
 
 
 def _reason(error: errors.Unavailable) -> str:

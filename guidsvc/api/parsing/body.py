@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
-from guidsvc.api.contract.problems import is_quotable
+from guidsvc.api.contract.problems import is_quotable, may_be_secret
 from guidsvc.api.parsing import json_errors
 from guidsvc.api.parsing.validation_errors import Source, body_faults
 from guidsvc.domain.commands import BatchOperation
@@ -81,7 +81,10 @@ def check_type(
 
 def _type_fault(method: str, content_type: str | None, media_types: tuple[str, ...]) -> str:
     """Say which media types a method accepts, and what the client sent instead."""
-    what = f"is {ascii(content_type)[1:-1][:MAX_TYPE_CHARACTERS]}" if content_type else "is missing"
+    what = "is missing"
+    if content_type:
+        shown = ascii(content_type)[1:-1][:MAX_TYPE_CHARACTERS]
+        what = "is another one" if may_be_secret(content_type) else f"is {shown}"
     return (
         f"{method} requires a body of {' or '.join(media_types)} in UTF-8, but the Content-Type {what}: "
         f"add -H 'Content-Type: {media_types[0]}'."

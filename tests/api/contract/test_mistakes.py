@@ -215,6 +215,7 @@ HEADERS = [
     media_type({"Content-Type": "application/x-www-form-urlencoded"}, "is application/x-www-form-urlencoded"),
     media_type({"Content-Type": "text/plain"}, "is text/plain"),
     media_type({"Content-Type": "application/json; charset=latin1"}, "is application/json; charset=latin1"),
+    media_type({"Content-Type": "gs_0123456789abcdef"}, "is another one"),
     media_type({"Content-Type": "text/" + "x" * 100}, "is text/" + "x" * 55),
     header("If-Match", "1795420608123", 'must have double quotes around the version: "1795420608123".'),
     header("If-Match", "'1795420608123'", 'must have double quotes around the version: "1795420608123".'),

@@ -117,7 +117,8 @@ def require_text(text: bytes) -> bytes:
 def operations_of(document: Any) -> list[Any]:
     """Return the operations of a JSON document; raise InvalidRequest if it holds none, too many, or anything else."""
     if isinstance(document, list):
-        raise InvalidRequest(InvalidField("", 'must be a JSON object; wrap the list: {"operations": [...]}'))
+        detail = 'the body must be a JSON object; wrap the list: {"operations": [...]}'
+        raise InvalidRequest(InvalidField("/operations", detail, is_clause=True))
     if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
         raise InvalidRequest(InvalidField("/operations", f"must be a list of operations, as in {_EXAMPLE}"))
     if unknown := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
