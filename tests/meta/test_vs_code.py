@@ -1,6 +1,7 @@
 """The files for VS Code name what there is."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -75,8 +76,9 @@ def make_run(folder: Path, arguments: str) -> list[str]:
     for name in ("venv.done", "run.done"):
         (folder / name).touch()
     command = ["make", "run", f"VENV={folder}", f"ARGS={arguments}"]
+    own = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
     done = subprocess.run(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60
+        command, cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60
     )
     return done.stdout.splitlines()
 
