@@ -8,6 +8,8 @@ from bench.cost.service import Service, measured_service
 
 TOLERANCE = 0.03
 """By how much the Python calls of a path may exceed the table."""
+MAX_SERVICES = 4
+"""Maximum number of services that are started to measure a group of paths."""
 Counts = Mapping[str, float]
 """Calls of a request by layer, or by function."""
 
@@ -29,11 +31,23 @@ class Cost(NamedTuple):
 
 
 def measure(paths: Iterable[Path], redis_url: str) -> Iterator[tuple[Path, Cost]]:
-    """Yield the cost of each path."""
+    """Yield the cost of each path.
+
+    A service whose time was stopped while something waited for a timer may not answer. Then another is started, at most
+    MAX_SERVICES for a group of paths.
+    """
     for name, group in by_server(paths).items():
-        with measured_service(SERVERS[name], redis_url, "calls") as service:
-            for path in group:
-                yield path, _cost(service, path)
+        remaining, services = list(group), 0
+        while remaining:
+            services += 1
+            try:
+                with measured_service(SERVERS[name], redis_url, "calls") as service:
+                    while remaining:
+                        cost = _cost(service, remaining[0])
+                        yield remaining.pop(0), cost
+            except TimeoutError:
+                if services == MAX_SERVICES:
+                    raise
 
 
 def _cost(service: Service, path: Path) -> Cost:

@@ -22,7 +22,7 @@ from guidsvc.domain.caller import SCOPES
 from guidsvc.store import open_keys
 
 _SETTLED_SECONDS = 0.001
-_START_SECONDS = 120.0
+_RESPONSE_SECONDS = 45.0
 _FENCE_ON = b'guidsvc_fence{mode="on"} 1'
 
 
@@ -34,7 +34,7 @@ class Service:
         self.folder = folder
         self.lines: list[str] = []
         port = self._answer()
-        self._connection = socket.create_connection(("127.0.0.1", port), timeout=_START_SECONDS)
+        self._connection = socket.create_connection(("127.0.0.1", port), timeout=_RESPONSE_SECONDS)
 
     def close(self) -> None:
         """Close the connection."""

@@ -50,13 +50,13 @@ def without_collector() -> Iterator[None]:
 
 def errors_alive() -> Counter[str]:
     """Count the errors in memory by class."""
-    return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, _ERRORS))
+    return Counter(type(each).__name__ for each in gc.get_objects() if issubclass(type(each), _ERRORS))
 
 
 def frames_with_errors() -> list[str]:
     """Return where frames stopped that still hold an error."""
     frames = [each for each in gc.get_objects() if isinstance(each, FrameType)]
-    holding = [each for each in frames if any(isinstance(held, _ERRORS) for held in gc.get_referents(each))]
+    holding = [each for each in frames if any(issubclass(type(held), _ERRORS) for held in gc.get_referents(each))]
     return [each.f_code.co_qualname for each in holding]
 
 
