@@ -54,7 +54,7 @@ def _facts(settings: Settings, port: int, preflight: Preflight) -> dict[str, str
     if is_controlled(settings) or settings.audit_log is not None:
         facts["audit"] = _audit_log(audit_destination(settings))
     if preflight.has_keys is False:
-        facts["keys"] = f"none; create one: {_key_command(settings.store_url)}"
+        facts["keys"] = f"none; create one, then set KEY to the key that it prints: {_key_command(settings.store_url)}"
     if settings.workers > 1:
         facts["workers"] = str(settings.workers)
     return facts | {"try": _example(settings, where), "stop": "Ctrl+C"}

@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from guidsvc.config.settings import Settings
 from guidsvc.connection_urls import redact
 
-_SIZE = "must be a number of bytes, or have a unit: 64MiB, 1GiB"
+_SIZE = "must be a number of bytes or a size with a unit (64MiB, 1GiB)"
 _REQUIREMENTS = {
     "bool_parsing": "must be on or off",
     "byte_size": _SIZE,
@@ -37,12 +37,12 @@ _FAULTS_OF_NUMBERS = frozenset(
 def fault_text(fault: ErrorDetails, hidden: Collection[str]) -> str:
     """Return the line of a fault that pydantic found; values of `hidden` settings are not shown."""
     name = str(fault["loc"][0]) if fault["loc"] else "settings"
-    message = f"{name}: {_requirement(name, fault)}"
-    if name in {"settings", *hidden} or not (
-        isinstance(fault["input"], str) and fault["input"]
-    ):  # the input may be a secret
+    requirement, given = _requirement(name, fault), fault["input"]
+    message = f"{name}: {requirement}"
+    may_be_secret = name in {"settings", *hidden}
+    if may_be_secret or not (requirement.startswith("must be ") and isinstance(given, str) and given):
         return message
-    return f"{message}, not {redact(fault['input'])!r}"
+    return f"{message}, not {redact(given)!r}"
 
 
 def _requirement(name: str, fault: ErrorDetails) -> str:

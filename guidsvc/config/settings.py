@@ -40,7 +40,7 @@ def _seconds(value: object) -> object:
 def _cache_bytes(value: Size) -> Size:
     """Return the size of the cache. A few bytes hold no record: they were probably meant as mebibytes."""
     if 0 < value < _MIN_CACHE_BYTES:
-        raise ValueError("must be at least 1MiB, such as 64MiB, or 0 for no cache")
+        raise ValueError("must be 0 (no cache) or at least 1MiB")
     return value
 
 

@@ -13,9 +13,10 @@ from guidsvc.domain.record import MAX_TIME
 UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 MAX_SECONDS = 100 * 366 * 86_400
 """Longest duration, in seconds: about 100 years."""
-DURATION_FORMS = "seconds, or a number with a unit: 90s, 30m, 12h, 90d, 8w"
+DURATION_FORMS = "a number of seconds or a duration with a unit (90s, 30m, 12h, 90d, 8w)"
 MOMENT_FORMS = (
-    "a duration from now (90d, 12h, 8w), a date (2027-01-01), a time with its zone (2027-01-01T12:00:00Z), or Unix time"
+    "a duration from now (90d, 12h, 8w), a date (2027-01-01), a time with its time zone (2027-01-01T12:00:00Z), "
+    "or Unix time"
 )
 
 _DURATION = re.compile(r"(?P<number>[0-9]{1,12}(?:\.[0-9]{1,6})?)(?P<unit>ms|[smhdw])?")
@@ -46,7 +47,7 @@ def parse_duration(text: str) -> float:
         raise ValueError(f"must be {DURATION_FORMS}")
     seconds = round(float(match["number"]) * UNIT_SECONDS[match["unit"] or "s"], 6)
     if seconds > MAX_SECONDS:
-        raise ValueError("is longer than 100 years")
+        raise ValueError("must be at most 100 years (36600d)")
     return seconds
 
 
@@ -78,7 +79,7 @@ def parse_moment(text: str) -> Moment:
 def require_zone(text: str) -> None:
     """Raise ValueError for a time that lacks only its zone."""
     if _ZONELESS.fullmatch(text):
-        raise ValueError(f"must have a zone; for UTC, write {text}Z")
+        raise ValueError(f"needs a time zone; for UTC, write {text}Z")
 
 
 def _seconds_from_now(text: str) -> int:
@@ -93,7 +94,7 @@ def _unix_seconds(text: str) -> int:
     try:
         time = datetime.fromisoformat(text.upper())
     except ValueError as error:
-        raise ValueError("names no existing day or time; correct it") from error
+        raise ValueError("is not a date or time that exists") from error
     zoned = time.replace(tzinfo=UTC) if time.tzinfo is None else time
     return int(zoned.timestamp() // 1)
 

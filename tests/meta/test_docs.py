@@ -43,6 +43,7 @@ def test_examples_answer_as_documented(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         for line, promised in EXAMPLES:
             pattern = re.escape(promised).replace("<GUID>", "[0-9A-F]{32}").replace("<EXPIRE>", "[0-9]+")
+            pattern = pattern.replace("<TIME>", "[0-9TZ:-]+")
             assert re.fullmatch(
                 pattern.replace(re.escape(",...}"), ".*") + "\n?", curl.run(line, running.port, tmp_path).text
             ), line

@@ -183,7 +183,10 @@ def test_impossible_command_is_rejected_in_one_line(command: Command, words: tup
         (("create", "--owner", "a", "--expires", "9999999d"), "--expires: is too far in the future"),
         (("create", "--owner", "a", "--note", "n" * 201), "--note: must have 1 to 200 characters"),
         (("note", "0" * 12, "a\nb"), "TEXT: must not contain control characters"),
-        (("rotate", "0" * 12, "--overlap", "soon"), "--overlap: must be seconds, or a number with a unit: 90s"),
+        (
+            ("rotate", "0" * 12, "--overlap", "soon"),
+            "--overlap: must be a number of seconds or a duration with a unit (90s",
+        ),
         (("rotate", "0" * 12, "--overlap", "1.5s"), "--overlap: must be a whole number of seconds"),
         (("rotate", "0" * 12, "--overlap", "2592001"), "--overlap: must be at most 2592000 (30d)"),
         (("rotate", "0" * 12, "--overlap", "31d"), "--overlap: must be at most 2592000 (30d)"),

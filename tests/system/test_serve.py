@@ -65,7 +65,9 @@ def test_banner_shows_the_command_for_the_first_key(tmp_path: Path) -> None:
     with service(tmp_path, *chosen) as running:
         wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
         banner = running.log.read_text()
-        command = re.search("  keys     none; create one: (.*) --owner NAME (.*)\n", banner)
+        command = re.search(
+            "  keys     none; create one, then set KEY to the key that it prints: (.*) --owner NAME (.*)\n", banner
+        )
         assert command is not None, banner
         words = [*shlex.split(command[1]), "--owner", "a", *shlex.split(command[2])]
         made = subprocess.run(words, cwd="/", capture_output=True, text=True, timeout=START_SECONDS, check=True)

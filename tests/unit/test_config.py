@@ -87,8 +87,8 @@ def test_empty_value_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None
         (["--port", "-1"], "port: "),
         (["--lifetime", "0"], "lifetime: "),
         (["--cache-size", "-1"], "cache_size: "),
-        (["--cache-size", "10"], "cache_size: must be at least 1MiB, such as 64MiB, or 0 for no cache, not '10'"),
-        (["--cache-size", "1048575"], "cache_size: must be at least 1MiB"),
+        (["--cache-size", "10"], r"cache_size: must be 0 \(no cache\) or at least 1MiB, not '10'"),
+        (["--cache-size", "1048575"], r"cache_size: must be 0 \(no cache\) or at least 1MiB"),
         (["--cache-size", "many"], "cache_size: .*'many'"),
         (["--cache-size", "3 parsecs"], "cache_size: .*'3 parsecs'"),
         (["--guid-version", "5"], "guid_version: must be 4 or 7, not '5'"),
@@ -272,12 +272,12 @@ def test_duration_is_in_seconds_or_has_a_unit(
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("soon", "must be seconds, or a number with a unit: 90s, 30m, 12h, 90d, 8w, not 'soon'"),
+        ("soon", r"must be a number of seconds or a duration with a unit \(90s, 30m, 12h, 90d, 8w\), not 'soon'"),
         ("1500ms", "must be a whole number of seconds from 1 to 3162240000$"),
         ("36600d", ""),
-        ("36601d", "is longer than 100 years"),
+        ("36601d", r"must be at most 100 years \(36600d\), not '36601d'"),
         ("0d", "must be a whole number of seconds from 1"),
-        ("nan", "must be seconds"),
+        ("nan", "must be a number of seconds"),
     ],
 )
 def test_invalid_duration_is_rejected_with_the_forms(text: str, why: str) -> None:

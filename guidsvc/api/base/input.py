@@ -45,7 +45,7 @@ class InputHandler(AuthenticatedHandler):
 
     def read_query(self, model: type[_Model]) -> _Model:
         """Return the query parameters as a model."""
-        return query.parse(self.request.query_arguments, model)
+        return query.parse(self.request.query_arguments, model, str(self.request.method))
 
     def read_conditions(self) -> Conditions:
         """Return the preconditions of the request."""

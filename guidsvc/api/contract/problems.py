@@ -32,8 +32,9 @@ MAX_CLAUSE_BYTES, CUT_CHARACTERS = 280, 40
 """Maximum size of the first error in the `detail` of an invalid request, as JSON, and where a longer one is cut. The
 brief result of an operation in a batch has room for it; the whole is in `errors`."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
-_UNNAMED = "not named: it is long, not plain, or like a key"
+_UNNAMED = "it is too long, has special characters or looks like an API key"
 """Why a sentence does not repeat a name."""
+_UNKNOWN = re.compile(r"is not a known (?P<kind>member|query parameter);")
 _SECRET = re.compile(r"gs_|eyJ", re.IGNORECASE)
 
 
@@ -171,7 +172,7 @@ def _detail(error: BaseException) -> str:
 def _summary(faults: Sequence[InvalidField]) -> str:
     """Return the first fault as a sentence, and say how many others there are."""
     first, others = faults[0], len(faults) - 1
-    clause = first.detail if first.is_clause else f"{_subject(first)} {first.detail}"
+    clause = _clause(first)
     if len(to_json(clause)) > MAX_CLAUSE_BYTES:
         clause = f"{clause[:CUT_CHARACTERS]}..."
     sentence = f"{clause[0].upper()}{clause[1:]}"
@@ -180,17 +181,31 @@ def _summary(faults: Sequence[InvalidField]) -> str:
     return f"{sentence} (and {others} more {'errors' if others > 1 else 'error'}, listed in `errors`)."
 
 
+def _clause(fault: InvalidField) -> str:
+    """Return a fault with its subject. If that is an unknown name that may not be repeated, say so."""
+    if fault.is_clause:
+        return fault.detail
+    name = fault.pointer.removeprefix("/") if fault.parameter is None else fault.parameter
+    if (unknown := _UNKNOWN.match(fault.detail)) and not is_quotable(name):
+        place = "body" if fault.parameter is None else "query"
+        kind = unknown["kind"].removeprefix("query ")
+        return f"the {place} has an unknown {kind}; remove it. Its name is not shown: {_UNNAMED}"
+    return f"{_subject(fault)} {fault.detail}"
+
+
 def _subject(fault: InvalidField) -> str:
     """Return the place of a fault in words. It never repeats text that may be a secret."""
     match fault:
         case InvalidField(header=str() as header):
             return f"the header `{header}`"
         case InvalidField(parameter=str() as parameter):
-            return f"`{parameter}`" if is_quotable(parameter) else f"a query parameter ({_UNNAMED})"
+            return (
+                f"`{parameter}`" if is_quotable(parameter) else f"a query parameter (its name is not shown: {_UNNAMED})"
+            )
         case InvalidField(pointer=""):
             return "the body"
     name = fault.pointer.removeprefix("/")
-    return f"`{name}`" if is_quotable(name) else f"a member of the body ({_UNNAMED})"
+    return f"`{name}`" if is_quotable(name) else f"a member of the body (its name is not shown: {_UNNAMED})"
 
 
 def is_quotable(name: str) -> bool:

@@ -9,7 +9,7 @@ from guidsvc import errors
 from guidsvc.api.contract import problems
 from guidsvc.api.contract.problems import Problem, problem_of
 from guidsvc.api.parsing import suggestions, time_errors
-from guidsvc.api.parsing.body import MAX_BYTES
+from guidsvc.api.parsing.body import MAX_BYTES, type_fault
 from guidsvc.api.parsing.time_errors import EXAMPLE_TIME
 from guidsvc.domain.api_key import EXAMPLE_ID
 from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record
@@ -179,9 +179,7 @@ _ALL = (
     ProblemDoc(
         "The method does not accept the Content-Type of the body, or the body has a Content-Encoding.",
         "Send JSON in UTF-8, uncompressed, with a Content-Type from the header Accept (for PATCH, Accept-Patch).",
-        UnsupportedMediaType(
-            "POST", f"POST requires a body of {JSON} in UTF-8: add -H 'Content-Type: {JSON}'.", (JSON,)
-        ),
+        UnsupportedMediaType("POST", type_fault("POST", "text/plain", (JSON,)), (JSON,)),
     ),
     ProblemDoc(
         "An internal error occurred. If the request was a change, it may or may not have taken effect.",

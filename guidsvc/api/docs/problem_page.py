@@ -99,7 +99,7 @@ class ProblemHandler(NegotiatedHandler):
         if code not in EXPLANATIONS:
             near = nearest(code.replace("_", "-"), tuple(EXPLANATIONS))
             question = "" if near is None else f" Did you mean {near}?"
-            raise NoSuchPath(f"There is no problem page of this name.{question} GET /problems lists all codes.")
+            raise NoSuchPath(f"There is no error code with this name.{question} GET /problems lists all codes.")
         members = json_members(EXPLANATIONS[code], self.context.public_url)
         await self.respond_negotiated(members, lambda: page(members))
 

@@ -34,7 +34,7 @@ MAX_NAMED_BYTES = 4096
 MAX_BRACKETS = 100_000
 """Maximum number of brackets in a large document, two for each object or list. Each takes time to find and memory."""
 
-MAX_TYPE_CHARACTERS = 60
+MAX_TYPE_CHARACTERS = 56
 """Maximum length of a Content-Type that an error repeats, in characters, escaped."""
 
 _SURROGATE = r"contains half of a surrogate pair (\uD800 to \uDFFF), which is not a character; send both halves or none"
@@ -76,18 +76,20 @@ def check_type(
     body_type, parameters = media_type(content_type), (content_type or "").lower().split(";")[1:]
     is_accepted = body_type in media_types or (is_lenient and body_type == CURL_DEFAULT)
     if not is_accepted or any(_other_charset(parameter) for parameter in parameters if "charset" in parameter):
-        raise UnsupportedMediaType(method, _type_fault(method, content_type, media_types), media_types)
+        raise UnsupportedMediaType(method, type_fault(method, content_type, media_types), media_types)
 
 
-def _type_fault(method: str, content_type: str | None, media_types: tuple[str, ...]) -> str:
-    """Say which media types a method accepts, and what the client sent instead."""
-    what = "is missing"
+def type_fault(method: str, content_type: str | None, media_types: tuple[str, ...]) -> str:
+    """Return which media types a method accepts, and what the client sent instead."""
+    what, wanted = "is missing", f"Content-Type: {media_types[0]}"
     if content_type:
         shown = ascii(content_type)[1:-1][:MAX_TYPE_CHARACTERS]
-        what = "is another one" if may_be_secret(content_type) else f"is {shown}"
+        what = "is a different one (not shown: it may be a secret)" if may_be_secret(content_type) else f"is {shown}"
+        if content_type == CURL_DEFAULT:
+            what += ", which curl -d sends by default"
     return (
-        f"{method} requires a body of {' or '.join(media_types)} in UTF-8, but the Content-Type {what}: "
-        f"add -H 'Content-Type: {media_types[0]}'."
+        f"{method} requires a body of {' or '.join(media_types)} in UTF-8, but the Content-Type {what}; "
+        f"send {wanted}{' instead' if content_type else ''} (curl: -H '{wanted}')."
     )
 
 

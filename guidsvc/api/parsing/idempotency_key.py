@@ -17,6 +17,7 @@ MAX_CHARACTERS = 255
 _BARE = re.compile(r"[\x21\x23-\x7e]{1,255}")
 # As in draft-ietf-httpapi-idempotency-key-header
 _QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
+_ENCLOSED = re.compile('".*"')
 _ESCAPED = re.compile(r'\\(["\\])')
 
 
@@ -49,9 +50,14 @@ def _fault(keys: Sequence[str]) -> str:
     if len(keys) > 1:
         return "is given more than once; send it once"
     if not keys[0]:
-        return "is empty; send a new key for each new request, such as a UUID"
+        return "is empty; send a new key, such as a UUID, for each new request"
     if len(keys[0]) > MAX_CHARACTERS + 2:
         return f"has {len(keys[0])} characters; send 1 to {MAX_CHARACTERS} printable ASCII characters"
+    if re.fullmatch(r"[ -~]+", keys[0]) and not _ENCLOSED.fullmatch(keys[0]):
+        if '"' in keys[0]:
+            return 'contains a double quote; enclose the key in double quotes, and write \\" for it'
+        if " " in keys[0]:
+            return 'contains a space; enclose the key in double quotes, as in "a b"'
     return (
         f"must be 1 to {MAX_CHARACTERS} printable ASCII characters, such as a UUID; "
         'enclose it in "..." if it contains a space or a quote'

@@ -9,13 +9,12 @@ _MAX_LINES = 1_000  # finding a line takes time for each line before it
 """Bytes around the fault that are searched for its cause."""
 _POSITION = re.compile(r" at line (\d+) column (\d+)$")
 _FORM = re.compile(rb"[A-Za-z0-9_.%+-]{1,64}=[^{}\[\]\"]*")
+_LEADING_ZERO = re.compile(rb"(?:^|[^0-9.eE+-])-?0$")
 _LITERALS = {
     b"None": "null",
     b"True": "true",
     b"False": "false",
     b"undefined": "null",
-    b"NaN": "null",
-    b"Infinity": "null",
 }
 _CONTROLS = {
     b"\t": ("a tab", r"\t"),
@@ -56,7 +55,7 @@ def _of_whole(body: bytes) -> str | None:  # noqa: PLR0911  # a table
     """Name a mistake that concerns the body as a whole."""
     start = body[:_WINDOW].lstrip()
     if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start[:4]:
-        return "it is not UTF-8; save it as UTF-8 without a byte order mark"
+        return "it is not encoded in UTF-8; save it as UTF-8 without a byte order mark"
     if start.startswith(b"\xef\xbb\xbf"):
         return "it begins with a byte order mark; save it as UTF-8 without one"
     if start.startswith(b"'"):
@@ -101,16 +100,16 @@ def _of_place(place: _Place) -> str | None:  # noqa: PLR0911  # a table
     if error.startswith("trailing characters"):
         return "something follows the first JSON value; send one object"
     if after.startswith(b"'"):
-        return f"names and strings are in double quotes, not in single ones: {EXAMPLE_BODY}"
+        return f"names and strings must be in double quotes, not in single quotes, as in {EXAMPLE_BODY}"
     if after.startswith(_SMART_QUOTES):
-        return f"names and strings are in straight double quotes: {EXAMPLE_BODY}"
+        return f'names and strings must be in straight double quotes ("), not in curly ones, as in {EXAMPLE_BODY}'
     if after.startswith((b"//", b"/*", b"#")):
         return "JSON has no comments; remove them"
     if error.startswith("key must be"):
-        return f"each name is in double quotes: {EXAMPLE_BODY}"
+        return f"names must be in double quotes, as in {EXAMPLE_BODY}"
     if error.startswith("expected value"):
         return _value(after)
-    return _control(after) if error.startswith("control character") else _syntax(error)
+    return _control(after) if error.startswith("control character") else _syntax(place)
 
 
 def _value(after: bytes) -> str | None:
@@ -118,9 +117,14 @@ def _value(after: bytes) -> str | None:
     for literal, correct in _LITERALS.items():
         if after.startswith(literal):
             return f"write {correct}, not {literal.decode()}"
+    for number in ("NaN", "Infinity"):
+        if after.startswith(number.encode()):
+            return f"JSON has no {number}; send a number, or leave the member out"
     if re.match(rb"[A-Za-z]", after):
-        return f"strings are in double quotes: {EXAMPLE_BODY}"
-    return "a number begins with a digit" if re.match(rb"[+.][0-9]", after) else None
+        return f"strings must be in double quotes, as in {EXAMPLE_BODY}"
+    if re.match(rb"\.[0-9]", after):
+        return "write 0 before the decimal point, as in 0.5"
+    return "remove the + before the number" if re.match(rb"\+[0-9.]", after) else None
 
 
 def _control(after: bytes) -> str:
@@ -132,16 +136,20 @@ def _control(after: bytes) -> str:
     return f"a string contains {name}; write {escape}"
 
 
-def _syntax(error: str) -> str | None:
+def _syntax(place: _Place) -> str | None:
     """Name a mistake that the message of the parser implies."""
+    before, after, error = place
     if error.startswith("invalid escape"):
-        return r"a backslash is written as \\ in a string"
+        return r"write a backslash in a string as \\"
     if error.startswith("invalid unicode"):
-        return "it is not UTF-8"
+        return "it is not encoded in UTF-8; send it as UTF-8"
     if error.startswith("expected ident"):
         return "write true, false and null in full, in lower case"
     if error.startswith("invalid number"):
-        return "a number has digits on both sides of its point, and no leading zero"
+        if _LEADING_ZERO.search(before) and after[:1].isdigit():
+            return "remove the leading zero of the number"
+        at_point = before.endswith(b".")
+        return "a number needs digits on both sides of its decimal point" if at_point else "the number lacks a digit"
     return {"expected `:`": "a colon is missing after a name", "expected `,`": "a comma is missing"}.get(error[:12])
 
 

@@ -33,7 +33,7 @@ MAX_SCOPES = 16
 def _parse_cursor(value: str) -> str:
     """Return the id after which the list continues. A cursor of keys is that id itself."""
     if not re.fullmatch(KEY_ID_PATTERN, value):
-        raise validation_error("cursor_form", "is an invalid cursor; use `next` of a previous page unchanged")
+        raise validation_error("cursor_form", "is not valid; send `next` of the previous response unchanged")
     return value
 
 

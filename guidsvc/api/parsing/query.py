@@ -17,7 +17,7 @@ MAX_PARSED = 64
 _Query = TypeVar("_Query", bound=BaseModel)
 
 
-def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Query:
+def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query], method: str = "") -> _Query:
     """Validate query parameters as the model; InvalidRequest with every fault, by parameter name.
 
     Tornado decodes names as Latin-1 and leaves values as bytes; both are UTF-8.
@@ -38,7 +38,7 @@ def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query]) -> _Que
     try:
         return model.model_validate(texts)
     except ValidationError as error:
-        raise InvalidRequest(*query_faults(error, Source(model, texts, "query parameter"))) from error
+        raise InvalidRequest(*query_faults(error, Source(model, texts, "query parameter", method))) from error
 
 
 def bound_parsing() -> None:

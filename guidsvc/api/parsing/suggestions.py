@@ -11,7 +11,6 @@ MIN_SIMILARITY = 0.6
 MAX_LISTED = 16
 """Maximum number of known names in a message."""
 _SYNONYMS = {
-    "ttl": "expire",
     "expiration": "expire",
     "expiry": "expire",
     "valid_until": "expire",
@@ -22,7 +21,7 @@ _SYNONYMS = {
     "data": "metadata",
     "operation": "op",
     "method": "op",
-    "page": "cursor",
+    "ops": "operations",
     "after": "cursor",
     "offset": "cursor",
     "next": "cursor",
@@ -34,6 +33,18 @@ _SYNONYMS = {
     "dry_run": "validate_only",
 }
 """Names of other services for what is known here under another name."""
+_EXPIRE = "send the time of expiry as `expire`, in Unix seconds"
+_ADVICE = {
+    ("ttl", "expire"): f"; {_EXPIRE}",
+    ("lifetime", "expire"): f"; {_EXPIRE}",
+    ("expires_in", "expire"): f"; {_EXPIRE}",
+    ("expire_in", "expire"): f"; {_EXPIRE}",
+    ("max_age", "expire"): f"; {_EXPIRE}",
+    ("duration", "expire"): f"; {_EXPIRE}",
+    ("page", "cursor"): ": pages have no numbers; send `next` of the previous response as `cursor`",
+    ("full", "view"): "; did you mean `view=full`?",
+}
+"""What to send instead of names of other services whose values are not those of the known name."""
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
@@ -62,6 +73,10 @@ def unknown(name: str, kind: str, known: Sequence[str]) -> str:
 
     `kind` is what is named, in the singular.
     """
+    plain = name.strip().lower().replace("-", "_")
+    for (other, similar), what in _ADVICE.items():
+        if plain == other and similar in known:
+            return f"is not a known {kind}{what}"
     advice = did_you_mean(name, known) or "remove it."
     return f"is not a known {kind}; {advice} {_listed(kind, known)}"
 
@@ -70,8 +85,9 @@ def _listed(kind: str, known: Sequence[str]) -> str:
     noun = kind.rpartition(" ")[2]
     if not known:
         return f"This request has no {kind}s"
-    verb, ending = ("is", "") if len(known) == 1 else ("are", "s")
-    return f"The known {noun}{ending} {verb} {enumerated(known)}"
+    if len(known) == 1:
+        return f"The only known {noun} is `{known[0]}`"
+    return f"The known {noun}s are {enumerated(known)}"
 
 
 def enumerated(names: Sequence[str], conjunction: str = "and") -> str:

@@ -16,12 +16,13 @@ MAX_NAME = 100
 """Maximum length of a name from the client that an error repeats, in characters."""
 MAX_EXPLAINED = 4
 """Maximum number of unknown names that are compared with the known ones. Comparisons take time."""
-_READ_ONLY = "is set by the service and must not be sent"
-_WRITE_BACK = f"{_READ_ONLY}; to write records back, read them without view=full"
+_READ_ONLY = "is set by the service; remove it"
+_WRITE_BACK = f"{_READ_ONLY}. Responses without view=full contain only members that can be sent back"
 _TIMES = frozenset({"expire", "expires_before", "expires_after"})
 _TIME_ERRORS = frozenset({"expire_type", "greater_than_equal", "less_than_equal"})
 _CLAUSES = frozenset({"guid_form", "guid_missing", "surplus"})
 """Types of errors whose messages have a subject of their own."""
+_BODY_METHODS = frozenset({"PUT", "POST", "PATCH"})
 _TAGS = frozenset({"if_match", "if_none_match"})
 _EXAMPLES = {"user": "Cylance, Inc.", "owner": "Cylance, Inc."}
 """Examples of members that are strings."""
@@ -29,11 +30,12 @@ _SHOULD = re.compile(r"^[A-Z][a-z]+ should ")
 
 
 class Source(NamedTuple):
-    """What was validated: the model, the values as the client sent them, and what one of them is called."""
+    """What was validated: the model, the values as the client sent them, what one of them is called, and the method."""
 
     model: type[BaseModel]
     values: Mapping[str, Any]
     kind: str
+    method: str = ""
 
     @property
     def known_names(self) -> Sequence[str]:
@@ -86,7 +88,8 @@ def _unknown(error: ErrorDetails, source: Source, count: int) -> str:
     if name in getattr(source.model, "read_only", ()):
         return _WRITE_BACK if count == 1 else _READ_ONLY
     if source.kind == "query parameter" and count <= MAX_EXPLAINED and name in BODY_MEMBERS:
-        return "is not a known query parameter; send it in the JSON body of a PUT, POST or PATCH"
+        place = "in the JSON body" if source.method in _BODY_METHODS else "in the JSON body of a PUT, POST or PATCH"
+        return f"is not a query parameter of {source.method or 'this request'}; send it {place}"
     return unknown_name(name, source.kind, source.known_names, count)
 
 

@@ -54,12 +54,12 @@ def parse_cursor(value: str) -> Position:
         raw = urlsafe_b64decode(value + "==")
         guid = raw[-GUID_CHARACTERS // 2 :].hex().upper()
         return Position(guid, int.from_bytes(raw[1 : 1 + _EXPIRE_BYTES]) if raw[:1] == _EXPIRE_FORM else None)
-    raise validation_error("cursor_form", "is an invalid cursor; use `next` of a previous page unchanged")
+    raise validation_error("cursor_form", "is not valid; send `next` of the previous response unchanged")
 
 
 BOUND_FORMS = (
-    "Unix time in seconds, a date (2027-01-01), a time with its zone (2027-01-01T12:00:00Z), "
-    "or relative to now (+24h, -30m, +7d)"
+    "Unix time in seconds, a date (2027-01-01), a time with its time zone (2027-01-01T12:00:00Z), "
+    "or an offset from now (+24h, -30m, +7d)"
 )
 _EXPIRE: TypeAdapter[int] = TypeAdapter(Expire)
 _DURATION = r"[+ -]?[0-9]{1,12}(\.[0-9]{1,6})?(ms|[smhdw])?"

@@ -28,7 +28,7 @@ async def test_advice_about_members_of_the_service_comes_once(serving: Serving) 
     async with serving() as client:
         reply = await client.put(AT, {"user": "a", "state": "live", "version": "1"})
         first, second = (fault["detail"] for fault in reply.json["errors"])
-        assert first == f"{second}; to write records back, read them without view=full"
+        assert first == f"{second}. Responses without view=full contain only members that can be sent back"
 
 
 async def test_failed_precondition_says_what_to_send(serving: Serving) -> None:

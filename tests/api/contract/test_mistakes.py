@@ -20,7 +20,7 @@ SECONDS = "must be Unix time in seconds"
 RULE = f"{SECONDS}, as a string of digits or an integer, such as 1798761600"
 NOTATION = "A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has"
 PATHS = "GET / lists the paths."
-UNNAMED = "(not named: it is long, not plain, or like a key)"
+UNNAMED = "remove it. Its name is not shown: it is too long, has special characters or looks like an API key."
 
 
 class Mistake(NamedTuple):
@@ -72,7 +72,7 @@ def header(name: str, value: str, detail: str) -> Mistake:
 
 def media_type(headers: dict[str, str], detail: str) -> Mistake:
     """Return the mistake of the media type of a POST."""
-    whole = f"POST requires a body of application/json in UTF-8, but the Content-Type {detail}: add -H 'Content-Type: application/json'."
+    whole = f"POST requires a body of application/json in UTF-8, but the Content-Type {detail}; send Content-Type: application/json{' instead' if headers else ''} (curl: -H 'Content-Type: application/json')."
     return Mistake("POST", "/guid", b'{"user": "a"}', headers, 415, "unsupported-media-type", whole)
 
 
@@ -88,18 +88,21 @@ def batch(sent: str, detail: str) -> Mistake:
 
 BODIES = [
     put("", f"The body is empty; send a JSON object, such as {RECORD}."),
-    put("{'user': 'a'}", f"The body is not JSON: names and strings are in double quotes, not in single ones: {OBJECT} (at line 1 column 2)."),
-    put("{\"user\": 'a'}", f"The body is not JSON: names and strings are in double quotes, not in single ones: {OBJECT} (at line 1 column 10)."),
+    put("{'user': 'a'}", f"The body is not JSON: names and strings must be in double quotes, not in single quotes, as in {OBJECT} (at line 1 column 2)."),
+    put("{\"user\": 'a'}", f"The body is not JSON: names and strings must be in double quotes, not in single quotes, as in {OBJECT} (at line 1 column 10)."),
     put("'{\"user\": \"a\"}'", 'The body is not JSON: it is in single quotes; in Windows cmd, write -d "{\\"user\\": \\"Cylance, Inc.\\"}" (at line 1 column 1).'),
     put('{"user": "a",}', "The body is not JSON: remove the comma that no value follows (at line 1 column 13)."),
-    put('{user: "a"}', f"The body is not JSON: each name is in double quotes: {OBJECT} (at line 1 column 2)."),
-    put('{"user": a}', f"The body is not JSON: strings are in double quotes: {OBJECT} (at line 1 column 10)."),
-    put("{“user”: 1}", f"The body is not JSON: names and strings are in straight double quotes: {OBJECT} (at line 1 column 2)."),
+    put('{user: "a"}', f"The body is not JSON: names must be in double quotes, as in {OBJECT} (at line 1 column 2)."),
+    put('{"user": a}', f"The body is not JSON: strings must be in double quotes, as in {OBJECT} (at line 1 column 10)."),
+    put("{“user”: 1}", f'The body is not JSON: names and strings must be in straight double quotes ("), not in curly ones, as in {OBJECT} (at line 1 column 2).'),
     put('{"metadata": None}', "The body is not JSON: write null, not None (at line 1 column 14)."),
     put('{"metadata": True}', "The body is not JSON: write true, not True (at line 1 column 14)."),
-    put('{"expire": NaN}', "The body is not JSON: write null, not NaN (at line 1 column 12)."),
-    put('{"expire": .5}', "The body is not JSON: a number begins with a digit (at line 1 column 12)."),
-    put('{"expire": 01}', "The body is not JSON: a number has digits on both sides of its point, and no leading zero (at line 1 column 13)."),
+    put('{"expire": NaN}', "The body is not JSON: JSON has no NaN; send a number, or leave the member out (at line 1 column 12)."),
+    put('{"expire": .5}', "The body is not JSON: write 0 before the decimal point, as in 0.5 (at line 1 column 12)."),
+    put('{"expire": +5}', "The body is not JSON: remove the + before the number (at line 1 column 12)."),
+    put('{"expire": 01}', "The body is not JSON: remove the leading zero of the number (at line 1 column 13)."),
+    put('{"expire": 1.}', "The body is not JSON: a number needs digits on both sides of its decimal point (at line 1 column 14)."),
+    put('{"expire": 1e}', "The body is not JSON: the number lacks a digit (at line 1 column 14)."),
     put('{"user" "a"}', "The body is not JSON: a colon is missing after a name (at line 1 column 9)."),
     put('{"user": "a" "expire": 1}', "The body is not JSON: a comma is missing (at line 1 column 14)."),
     put('{"user": "a"', "The body is not JSON: it ends too early; close each string, list and object (at line 1 column 12)."),
@@ -111,8 +114,8 @@ BODIES = [
     put('{"metadata": {"a": tru}}', "The body is not JSON: write true, false and null in full, in lower case (at line 1 column 23)."),
     put('{\n  "user": "ü"\n,\n}', "The body is not JSON: remove the comma that no value follows (at line 3 column 1)."),
     put('{"user": "ü",}', "The body is not JSON: remove the comma that no value follows (at line 1 column 13)."),
-    put(r'{"user": "C:\d"}', r"The body is not JSON: a backslash is written as \\ in a string (at line 1 column 13)."),
-    put(b'{"user": "Z\xfcrich"}', "The body is not JSON: it is not UTF-8 (at line 1 column 12)."),
+    put(r'{"user": "C:\d"}', r"The body is not JSON: write a backslash in a string as \\ (at line 1 column 13)."),
+    put(b'{"user": "Z\xfcrich"}', "The body is not JSON: it is not encoded in UTF-8; send it as UTF-8 (at line 1 column 12)."),
     put(b'\xef\xbb\xbf{"user": "a"}', "The body is not JSON: it begins with a byte order mark; save it as UTF-8 without one (at line 1 column 1)."),
     put("user=a&expire=1", f"The body is not JSON: it is form data (name=value); send JSON, such as {OBJECT} (at line 1 column 1)."),
     put("<record/>", f"The body is not JSON: it looks like XML or HTML; send JSON, such as {OBJECT} (at line 1 column 1)."),
@@ -147,12 +150,12 @@ VALUES = [
     put('{"metadata": "{}"}', '`metadata` must be a JSON object, such as {"env": "test"}, not a string that contains one.'),
     put('{"metdata": {}}', f"`metdata` is not a known member; did you mean `metadata`? {MEMBERS}"),
     put('{"Expires": 1}', f"`Expires` is not a known member; did you mean `expire`? {MEMBERS}"),
-    put('{"ttl": 60}', f"`ttl` is not a known member; did you mean `expire`? {MEMBERS}"),
+    put('{"ttl": 60}', "`ttl` is not a known member; send the time of expiry as `expire`, in Unix seconds."),
     put('{"colour": "red"}', f"`colour` is not a known member; remove it. {MEMBERS}"),
-    put('{"state": "live"}', "`state` is set by the service and must not be sent; to write records back, read them without view=full."),
-    put('{"gs_0123456789abcdef": 1}', f"A member of the body {UNNAMED} is not a known member; remove it. {MEMBERS}"),
-    put(json.dumps({"a" * 200: 1}), f"A member of the body {UNNAMED} is not a known member; remove it. {MEMBERS}"),
-    put('{"\\u001b[31m": 1}', f"A member of the body {UNNAMED} is not a known member; remove it. {MEMBERS}"),
+    put('{"state": "live"}', "`state` is set by the service; remove it. Responses without view=full contain only members that can be sent back."),
+    put('{"gs_0123456789abcdef": 1}', f"The body has an unknown member; {UNNAMED}"),
+    put(json.dumps({"a" * 200: 1}), f"The body has an unknown member; {UNNAMED}"),
+    put('{"\\u001b[31m": 1}', f"The body has an unknown member; {UNNAMED}"),
     put('{"guid": "%s"}' % ("0" * 32), f"`guid` must be the GUID in the path, {GUID}; a GUID cannot be changed."),
     put('{"expire": "soon", "user": " ", "colour": "red"}', f"`expire` {RULE} (and 2 more errors, listed in `errors`)."),
     put('{"user": " ", "colour": "red"}', "`user` must not be blank (and 1 more error, listed in `errors`)."),
@@ -167,17 +170,18 @@ QUERIES = [
     get("/guid?state=dead", "`state` must be `live`, `expired` or `all`."),
     get(f"{AT}?view=all", "`view` must be `full`."),
     get("/guid?cursor=null", "`cursor` must not be null: null means that there is no next page; send no cursor to begin again."),
-    get("/guid?cursor=abc", "`cursor` is an invalid cursor; use `next` of a previous page unchanged."),
-    get("/guid?expires_before=tomorrow", f"`expires_before` {SECONDS}, a date (2027-01-01), a time with its zone (2027-01-01T12:00:00Z), or relative to now (+24h, -30m, +7d)."),
-    get("/guid?expires_before=2027-01-01T12:00:00", "`expires_before` must have a zone; for UTC, write 2027-01-01T12:00:00Z."),
-    get("/guid?expires_before=2027-02-30", "`expires_before` names no existing day or time; correct it."),
-    Mistake("PUT", "/guid?user=a", b"{}", JSON, 400, "invalid-request", "`user` is not a known query parameter; send it in the JSON body of a PUT, POST or PATCH."),
+    get("/guid?cursor=abc", "`cursor` is not valid; send `next` of the previous response unchanged."),
+    get("/guid?expires_before=tomorrow", f"`expires_before` {SECONDS}, a date (2027-01-01), a time with its time zone (2027-01-01T12:00:00Z), or an offset from now (+24h, -30m, +7d)."),
+    get("/guid?expires_before=2027-01-01T12:00:00", "`expires_before` needs a time zone; for UTC, write 2027-01-01T12:00:00Z."),
+    get("/guid?expires_before=2027-02-30", "`expires_before` is not a date or time that exists."),
+    Mistake("PUT", "/guid?user=a", b"{}", JSON, 400, "invalid-request", "`user` is not a query parameter of PUT; send it in the JSON body."),
+    get(f"{AT}?metadata=a", "`metadata` is not a query parameter of GET; send it in the JSON body of a PUT, POST or PATCH."),
     get("/guid?expires_after=1798761600000", f"`expires_after` {SECONDS}, not in milliseconds; did you mean 1798761600?"),
     get("/guid?limits=1", f"`limits` is not a known query parameter; did you mean `limit`? {PARAMETERS}"),
-    get("/guid?page=2", f"`page` is not a known query parameter; did you mean `cursor`? {PARAMETERS}"),
+    get("/guid?page=2", "`page` is not a known query parameter: pages have no numbers; send `next` of the previous response as `cursor`."),
     get("/guid?color=red", f"`color` is not a known query parameter; remove it. {PARAMETERS}"),
-    get(f"{AT}?full=true", "`full` is not a known query parameter; remove it. The known parameter is `view`."),
-    get("/guid?gs_0123456789abcdef=1", f"A query parameter {UNNAMED} is not a known query parameter; remove it. {PARAMETERS}"),
+    get(f"{AT}?full=true", "`full` is not a known query parameter; did you mean `view=full`?"),
+    get("/guid?gs_0123456789abcdef=1", f"The query has an unknown parameter; {UNNAMED}"),
     get("/guid?" + "&".join(f"p{number}=1" for number in range(33)), "The query has 33 parameters; send at most 32."),
     Mistake("DELETE", f"{AT}?force=1", None, {}, 400, "invalid-request", "`force` is not a known query parameter; remove it. This request has no query parameters."),
 ]  # fmt: skip
@@ -205,30 +209,33 @@ PLACES = [
     path("/errors", "/problems"),
     path("/keys/x/rotate", "/keys/{id}/rotation"),
     path("/robots.txt", None),
-    get("/problems/not_found", "There is no problem page of this name. Did you mean not-found? GET /problems lists all codes.", 404, "not-found"),
+    get("/problems/not_found", "There is no error code with this name. Did you mean not-found? GET /problems lists all codes.", 404, "not-found"),
     get("/docs/style.css", "The documentation has no such file. GET /docs shows its page.", 404, "not-found"),
     method("POST", AT, "GET, HEAD, PUT, PATCH, DELETE or OPTIONS"),
     method("DELETE", "/guid", "GET, HEAD, POST, PUT or OPTIONS"),
 ]  # fmt: skip
 HEADERS = [
     media_type({}, "is missing"),
-    media_type({"Content-Type": "application/x-www-form-urlencoded"}, "is application/x-www-form-urlencoded"),
+    media_type({"Content-Type": "application/x-www-form-urlencoded"}, "is application/x-www-form-urlencoded, which curl -d sends by default"),
     media_type({"Content-Type": "text/plain"}, "is text/plain"),
     media_type({"Content-Type": "application/json; charset=latin1"}, "is application/json; charset=latin1"),
-    media_type({"Content-Type": "gs_0123456789abcdef"}, "is another one"),
-    media_type({"Content-Type": "text/" + "x" * 100}, "is text/" + "x" * 55),
+    media_type({"Content-Type": "gs_0123456789abcdef"}, "is a different one (not shown: it may be a secret)"),
+    media_type({"Content-Type": "text/" + "x" * 100}, "is text/" + "x" * 51),
     header("If-Match", "1795420608123", 'must have double quotes around the version: "1795420608123".'),
     header("If-Match", "'1795420608123'", 'must have double quotes around the version: "1795420608123".'),
     header("If-None-Match", "abc", 'must be * or a list of entity tags in double quotes, such as "1795420608123".'),
-    header("Idempotency-Key", "", "is empty; send a new key for each new request, such as a UUID."),
-    header("Idempotency-Key", "a b", 'must be 1 to 255 printable ASCII characters, such as a UUID; enclose it in "..." if it contains a space or a quote.'),
+    header("Idempotency-Key", "", "is empty; send a new key, such as a UUID, for each new request."),
+    header("Idempotency-Key", "a b", 'contains a space; enclose the key in double quotes, as in "a b".'),
+    header("Idempotency-Key", 'a"b', 'contains a double quote; enclose the key in double quotes, and write \\" for it.'),
+    header("Idempotency-Key", '"a\\b"', 'must be 1 to 255 printable ASCII characters, such as a UUID; enclose it in "..." if it contains a space or a quote.'),
     header("Idempotency-Key", "k" * 300, "has 300 characters; send 1 to 255 printable ASCII characters."),
 ]  # fmt: skip
 BATCHES = [
     batch("", f"The body is empty; send a JSON object, such as {OPERATIONS}."),
     batch("[]", 'The body must be a JSON object; wrap the list: {"operations": [...]}.'),
-    batch('{"ops": []}', f"`operations` must be a list of operations, as in {OPERATIONS}."),
-    batch('{"operations": [], "operation": []}', "`operation` is not a known member; did you mean `operations`? The known member is `operations`."),
+    batch("{}", f"`operations` must be a list of operations, as in {OPERATIONS}."),
+    batch('{"ops": []}', "`ops` is not a known member; did you mean `operations`? The only known member is `operations` (and 1 more error, listed in `errors`)."),
+    batch('{"operations": [], "operation": []}', "`operation` is not a known member; did you mean `operations`? The only known member is `operations`."),
 ]  # fmt: skip
 MISTAKES = [*BODIES, *TIMES, *VALUES, *QUERIES, *PLACES, *HEADERS, *BATCHES]
 LOGINS = {

@@ -418,7 +418,7 @@ async def test_unknown_query_parameter_is_rejected_by_name(plain: Serving) -> No
     async with plain() as client:
         await client.put(PATH, {"user": USER})
         body = assert_problem(await client.get(f"{PATH}?color=red"), 400, "invalid-request")
-        detail = "is not a known query parameter; remove it. The known parameter is `view`"
+        detail = "is not a known query parameter; remove it. The only known parameter is `view`"
         assert body["errors"] == [{"parameter": "color", "detail": detail}]
         for wrong in ("view=all", "view=", "view=full&view=full", "View=full"):
             body = assert_problem(await client.get(f"{PATH}?{wrong}"), 400, "invalid-request")
@@ -468,7 +468,7 @@ async def test_errors_of_a_first_request_say_what_to_send(client: Client) -> Non
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     reply = await client.post("/guid", body=b'{"user": "x"}', headers=form)
     assert_problem(reply, 415, "unsupported-media-type")
-    assert reply.json["detail"].endswith("add -H 'Content-Type: application/json'.")
+    assert reply.json["detail"].endswith("(curl: -H 'Content-Type: application/json').")
     reply = await client.post("/guid", body=b"", headers={"Content-Type": "application/json"})
     assert [error["detail"] for error in reply.json["errors"]] == [
         'is empty; send a JSON object, such as {"user": "Cylance, Inc."}'

@@ -34,12 +34,14 @@ def test_duration_is_seconds_or_has_a_unit(text: str, seconds: float) -> None:
     "text", ["", "d", "-1", "+1", "1 d", "90D", "1y", "1e3", "inf", "nan", "0x10", "٣", "1h30m", "1."]
 )
 def test_other_text_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^must be seconds, or a number with a unit: 90s, 30m, 12h, 90d, 8w$"):
+    with pytest.raises(
+        ValueError, match=r"^must be a number of seconds or a duration with a unit \(90s, 30m, 12h, 90d, 8w\)$"
+    ):
         parse_duration(text)
 
 
 def test_duration_is_at_most_100_years() -> None:
-    with pytest.raises(ValueError, match=r"^is longer than 100 years$"):
+    with pytest.raises(ValueError, match=r"^must be at most 100 years \(36600d\)$"):
         parse_duration("36601d")
 
 
@@ -83,11 +85,11 @@ def test_moment_counts_from_now(text: str, seconds: int) -> None:
         ("", "must be a duration from now"),
         ("-1", "must be a duration from now"),
         ("++1d", "must be a duration from now"),
-        ("2027-01-01T00:00:00", "must have a zone; for UTC, write 2027-01-01T00:00:00Z"),
+        ("2027-01-01T00:00:00", "needs a time zone; for UTC, write 2027-01-01T00:00:00Z"),
         ("2027-01", "must be a duration from now"),
-        ("2027-02-30", "names no existing day or time"),
-        ("2027-01-01T25:00:00Z", "names no existing day or time"),
-        ("2027-01-01T00:00:60Z", "names no existing day or time"),
+        ("2027-02-30", "is not a date or time that exists"),
+        ("2027-01-01T25:00:00Z", "is not a date or time that exists"),
+        ("2027-01-01T00:00:60Z", "is not a date or time that exists"),
         ("1969-12-31", "is before 1970"),
         ("253402300800", "is too far in the future"),
         ("9999-12-31T23:59:59-01:00", "is too far in the future"),

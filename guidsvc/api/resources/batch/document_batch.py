@@ -119,12 +119,16 @@ def operations_of(document: Any) -> list[Any]:
     if isinstance(document, list):
         detail = 'the body must be a JSON object; wrap the list: {"operations": [...]}'
         raise InvalidRequest(InvalidField("/operations", detail, is_clause=True))
-    if not isinstance(document, dict) or not isinstance(document.get("operations"), list):
-        raise InvalidRequest(InvalidField("/operations", f"must be a list of operations, as in {_EXAMPLE}"))
-    if unknown := list(islice((name for name in document if name != "operations"), body.MAX_MEMBERS)):
-        details = (unknown_name(name, "member", ("operations",), count) for count, name in enumerate(unknown, 1))
-        raise InvalidRequest(*map(InvalidField, map(pointer, unknown), details))
-    operations: list[Any] = document["operations"]
+    members: dict[str, Any] = document if isinstance(document, dict) else {}
+    unknown = list(islice((name for name in members if name != "operations"), body.MAX_MEMBERS))
+    details = (unknown_name(name, "member", ("operations",), count) for count, name in enumerate(unknown, 1))
+    faults = list(map(InvalidField, map(pointer, unknown), details))
+    operations = members.get("operations")
+    if not isinstance(operations, list):
+        faults.append(InvalidField("/operations", f"must be a list of operations, as in {_EXAMPLE}"))
+        raise InvalidRequest(*faults)
+    if faults:
+        raise InvalidRequest(*faults)
     if len(operations) > MAX_OPERATIONS:
         detail = f"has over {MAX_OPERATIONS} operations; send them as lines ({NDJSON})"
         raise InvalidRequest(InvalidField("/operations", detail))
