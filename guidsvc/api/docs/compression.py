@@ -7,8 +7,9 @@ the event loop for 15 milliseconds.
 
 import asyncio
 import gzip
+from functools import partial
 
-from guidsvc.runtime.background import spawn_detached
+from guidsvc.runtime.background import SingleFlight
 
 MIN_BYTES = 1024
 """Smaller content is not compressed: it fits into one packet anyway."""
@@ -16,7 +17,7 @@ _LEVEL = 6  # Swagger UI takes 50 milliseconds; level 9 takes four times as long
 _MAX_CONTENTS = 128
 """Maximum number of compressed contents that are kept. There are fewer; each is at most 0.5 MB."""
 _compressed: dict[str, bytes] = {}
-_running: dict[str, asyncio.Task[bytes]] = {}
+_flights: dict[str, SingleFlight[bytes]] = {}  # of what is being compressed
 
 
 async def compressed(etag: str, content: bytes) -> bytes:
@@ -24,10 +25,10 @@ async def compressed(etag: str, content: bytes) -> bytes:
     found = _compressed.get(etag)
     if found is not None:
         return found
-    task = _running.get(etag)
-    if task is None:
-        task = _running[etag] = spawn_detached(_compress(etag, content))
-    return await asyncio.shield(task)
+    flight = _flights.get(etag)
+    if flight is None:
+        flight = _flights[etag] = SingleFlight(partial(_compress, etag, content))
+    return await flight.run()
 
 
 async def _compress(etag: str, content: bytes) -> bytes:
@@ -37,7 +38,7 @@ async def _compress(etag: str, content: bytes) -> bytes:
             _compressed[etag] = compressed_content
         return compressed_content
     finally:
-        del _running[etag]
+        del _flights[etag]
 
 
 def etag_of_compressed(etag: str) -> str:

@@ -127,7 +127,6 @@ async def test_resources_are_released_though_another_release_fails(
 
 PACKAGE = Path(guidsvc.__file__).parent
 ONCE = {
-    "api/docs/compression.py",
     "api/resources/batch/handler.py",
     "auth/jwks.py",
     "auth/rate_limit.py",
