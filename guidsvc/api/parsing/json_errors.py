@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 EXAMPLE_BODY = '{"user": "Cylance, Inc."}'
 _WINDOW = 256
-_MAX_LINES = 1_000  # finding a line takes time for each line before it
 """Bytes around the fault that are searched for its cause."""
+_MAX_LINES = 1_000
+"""A fault in a later line is not searched for its cause: finding a line takes time for each line before it."""
 _POSITION = re.compile(r" at line (\d+) column (\d+)$")
 _FORM = re.compile(rb"[A-Za-z0-9_.%+-]{1,64}=[^{}\[\]\"]*")
 _LEADING_ZERO = re.compile(rb"(?:^|[^0-9.eE+-])-?0$")
@@ -40,9 +41,10 @@ class _Place(NamedTuple):
 def explain(body: bytes, error: str) -> str:
     """Say why a body is not JSON and what to do, given the message of the parser."""
     position = _POSITION.search(error)
-    if position is not None and int(position[1]) > _MAX_LINES:
+    line, column = (int(position[1]), int(position[2])) if position else (1, 1)
+    if position is not None and line > _MAX_LINES:
         return f"{_POSITION.sub('', error)} ({position[0].strip()})"
-    index = _index(body, error)
+    index = _index(body, error, line, column)
     place = _Place(body[max(0, index - _WINDOW) : index], body[index : index + _WINDOW], error)
     reason = _of_whole(body) or _of_place(place) or _POSITION.sub("", error)
     line_start = body.rfind(b"\n", 0, index) + 1
@@ -73,10 +75,8 @@ def _escaped(text: str) -> str:
     return text.replace('"', '\\"')
 
 
-def _index(body: bytes, error: str) -> int:
+def _index(body: bytes, error: str, line: int, column: int) -> int:
     """Return the index of the byte that is wrong. The parser names one that follows it, or none after a line break."""
-    position = _POSITION.search(error)
-    line, column = (int(position[1]), int(position[2])) if position else (1, 1)
     start = 0
     for _ in range(line - 1):
         start = body.find(b"\n", start) + 1
