@@ -42,8 +42,10 @@ def test_requests_received_during_a_standstill_are_served(tmp_path: Path) -> Non
 
 
 async def test_timeout_clock_advances_only_with_the_loop() -> None:
-    ticks, loop = Ticks(), asyncio.get_running_loop()
-    begun, now = loop.time(), ticks.now
+    loop = asyncio.get_running_loop()
+    begun = loop.time()  # read before the ticks, which begin at the time of the loop
+    ticks = Ticks()
+    now = ticks.now
     for _ in range(5):
         await asyncio.sleep(0.05)
         ticks.advance()
