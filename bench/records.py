@@ -9,6 +9,7 @@ from bench.running import Running, ask
 from guidsvc.store.sqlite.tables import RECORDS
 
 NDJSON = "application/x-ndjson"
+USER = "Cylance, Inc."
 _BYTES = 2**32
 _NOW = 1_795_570_057_176
 _LINES = 1000
@@ -20,9 +21,10 @@ def key(number: int) -> str:
     return "".join(f"{part:08X}" for part in parts)
 
 
-def put_in(running: Running, first: int, count: int) -> None:
-    """Create records `first` to `first + count`, as one batch of lines."""
-    response = ask(running.connect(), "POST", "/guid:batch", _lines(first, count), Content_Type=NDJSON, **running.shown)
+def put_in(running: Running, first: int, count: int, *, user: str = USER) -> None:
+    """Create records `first` to `first + count` of a user, as one batch of lines."""
+    lines = _lines(first, count, user)
+    response = ask(running.connect(), "POST", "/guid:batch", lines, Content_Type=NDJSON, **running.shown)
     while chunk := response.read(1 << 20):
         if b'"problem"' in chunk:
             raise RuntimeError(chunk[:1000])
@@ -42,10 +44,10 @@ def fill(file: Path, count: int) -> None:
 
 def _row(number: int) -> tuple[object, ...]:
     expire = 4_102_444_800
-    return (key(number), "Cylance, Inc.", expire, None, "", _NOW, _NOW, _NOW, expire + 604_800)
+    return (key(number), USER, expire, None, "", _NOW, _NOW, _NOW, expire + 604_800)
 
 
-def _lines(first: int, count: int) -> Iterator[bytes]:
+def _lines(first: int, count: int, user: str) -> Iterator[bytes]:
     for start in range(first, first + count, _LINES):
         numbers = range(start, min(start + _LINES, first + count))
-        yield "".join(f'{{"guid": "{key(number)}", "user": "Cylance, Inc."}}\n' for number in numbers).encode()
+        yield "".join(f'{{"guid": "{key(number)}", "user": "{user}"}}\n' for number in numbers).encode()

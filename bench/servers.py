@@ -6,9 +6,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bench.contenders.asgi import GRANIAN
 from bench.contenders.fixed import BODY, GUID
 from bench.running import LOAD_CORE, SERVER_CORE, Running, free_port, program, redis_server, service
 from guidsvc.domain import api_key as keys
@@ -22,7 +24,7 @@ pid {folder}/pid;
 error_log {folder}/error.log;
 events {{ worker_connections 1024; }}
 http {{
-    access_log off;
+    access_log {log};
     sendfile on;
     open_file_cache max=100;
     keepalive_requests 1000000000;
@@ -37,53 +39,77 @@ INSTALL = {
     "wrk": "apt-get install wrk",
     "starlette": "pip install -r requirements-bench.txt",
     "fastapi": "pip install -r requirements-bench.txt",
+    "granian": "pip install -r requirements-bench.txt",
 }
 """How to install what is not there."""
 
 
+Start = Callable[[], AbstractContextManager[Running]]
+
+
 @contextmanager
-def all_servers(mongo_url: str | None) -> Iterator[tuple[Mapping[str, Running], list[str]]]:
-    """Start them, inside; yield them by name, and what is left out, with the line that installs it."""
+def all_servers(mongo_url: str | None) -> Iterator[tuple[Mapping[str, Running], str, list[str]]]:
+    """Run all servers inside; yield them by name, the URL of their Redis, and what is missing and how to get it.
+
+    Only servers without load on them run beside the one that is measured.
+    """
     running: dict[str, Running] = {}
     left_out: list[str] = []
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(core=LOAD_CORE))
         url = f"redis://127.0.0.1:{redis.port}/0"
-        starts: dict[str, Callable[[], AbstractContextManager[Running]]] = {
-            "limit": lambda: _module("limit"),
-            "nginx": _nginx,
-            "tornado": lambda: _module("tornado_fixed"),
-            "starlette": lambda: _module("starlette_fixed"),
-            "fastapi": lambda: _module("fastapi_redis", url),
-            "ours": lambda: service(core=SERVER_CORE),
-            "ours, logging": lambda: service("--access-log", core=SERVER_CORE),
-            "ours, guarded": _guarded,
-            "ours, Redis": lambda: service("--cache-url", url, core=SERVER_CORE),
-            "ours, Redis without L1": lambda: service("--cache-url", url, "--cache-size", "0", core=SERVER_CORE),
-            "ours, no cache": lambda: service("--cache-size", "0", core=SERVER_CORE),
-            "ours, Tornado": lambda: service("--server", "tornado", core=SERVER_CORE),
-        }
+        starts = {**_contenders(url), **_services(url)}
         if mongo_url is not None:
-            starts["ours, MongoDB"] = lambda: service("--store-url", mongo_url, "--cache-size", "0", core=SERVER_CORE)
+            starts["guidsvc, MongoDB"] = lambda: _service("--store-url", mongo_url, "--cache-size", "0")
         else:
             left_out.append("MongoDB: GUIDSVC_BENCH_MONGO_URL names none (SecantusDB is too slow to mean anything)")
         for name, start in starts.items():
-            if name in INSTALL and not _is_installed(name):
-                left_out.append(f"{name}: {INSTALL[name]}")
+            missing = [need for need in INSTALL if need in name.split(", ") and not _is_installed(need)]
+            if missing:
+                left_out.append(f"{name}: {INSTALL[missing[0]]}")
             else:
                 running[name] = stack.enter_context(start())
-        yield running, left_out
+        yield running, url, left_out
+
+
+def _contenders(redis_url: str) -> Mapping[str, Start]:
+    log, granian, redis = "--access-log", ("--server", GRANIAN), ("--redis-url", redis_url)
+    return {
+        "limit": lambda: _module("limit"),
+        "nginx": lambda: _nginx("off"),
+        "nginx, logging": lambda: _nginx("{folder}/access.log"),
+        "tornado": lambda: _module("tornado_fixed"),
+        "tornado, logging": lambda: _module("tornado_fixed", log),
+        "starlette": lambda: _module("starlette_fixed"),
+        "starlette, logging": lambda: _module("starlette_fixed", log),
+        "starlette, granian": lambda: _module("starlette_fixed", *granian),
+        "starlette, granian, logging": lambda: _module("starlette_fixed", *granian, log),
+        "fastapi": lambda: _module("fastapi_redis", *redis),
+        "fastapi, granian": lambda: _module("fastapi_redis", *redis, *granian),
+        "fastapi, validated": lambda: _module("fastapi_validated", *redis),
+        "fastapi, validated, logging": lambda: _module("fastapi_validated", *redis, log),
+        "fastapi, validated, granian": lambda: _module("fastapi_validated", *redis, *granian),
+    }
+
+
+def _services(redis_url: str) -> Mapping[str, Start]:
+    return {
+        "guidsvc": _service,
+        "guidsvc, logging": lambda: _service("--access-log"),
+        "guidsvc, key": _guarded,
+        "guidsvc, Redis": lambda: _service("--cache-url", redis_url),
+        "guidsvc, Redis without L1": lambda: _service("--cache-url", redis_url, "--cache-size", "0"),
+        "guidsvc, no cache": lambda: _service("--cache-size", "0"),
+        "guidsvc, Tornado": lambda: _service("--server", "tornado"),
+    }
+
+
+def _service(*options: str) -> AbstractContextManager[Running]:
+    return service(*options, core=SERVER_CORE)
 
 
 def _is_installed(name: str) -> bool:
-    if name == "nginx":
-        return shutil.which("nginx") is not None
-    try:
-        __import__("uvicorn")
-        __import__(name)
-    except ImportError:
-        return False
-    return True
+    return shutil.which(name) is not None if name == "nginx" else find_spec(name) is not None
 
 
 @contextmanager
@@ -97,7 +123,7 @@ def _module(name: str, *arguments: str) -> Iterator[Running]:
 
 @contextmanager
 def _guarded() -> Iterator[Running]:
-    """Run guidsvc with access control, for one whose limit counts and is never reached."""
+    """Run guidsvc with access control, and a key whose rate limit is counted but never reached."""
     with service("--access", "keys", "--rate-limit", "10000000/second", core=SERVER_CORE) as running:
         asyncio.run(_give_key(running))
         yield running
@@ -105,13 +131,13 @@ def _guarded() -> Iterator[Running]:
 
 async def _give_key(running: Running) -> None:
     key, text = keys.generate("bench", SCOPES[:3], time.time_ns() // 1_000_000)
-    async with open_keys(f"sqlite:///{running.folder / 'guidsvc.db'}") as kept:
-        await kept.swap(None, key)
+    async with open_keys(f"sqlite:///{running.folder / 'guidsvc.db'}") as repository:
+        await repository.swap(None, key)
     running.shown = {"Authorization": f"Bearer {text}"}
 
 
 @contextmanager
-def _nginx() -> Iterator[Running]:
+def _nginx(log: str) -> Iterator[Running]:
     with TemporaryDirectory() as name:
         folder, port = Path(name), free_port()
         (folder / "files" / "guid").mkdir(parents=True)
@@ -119,7 +145,9 @@ def _nginx() -> Iterator[Running]:
         folder.chmod(0o755)  # its worker may run as another user
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         paths = "\n    ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
-        (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port, paths=paths))
+        (folder / "nginx.conf").write_text(
+            _NGINX.format(folder=folder, port=port, paths=paths, log=log.format(folder=folder))
+        )
         command = ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
         with program(command, port, folder, core=SERVER_CORE) as running:
             yield running

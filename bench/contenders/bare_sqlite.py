@@ -1,8 +1,8 @@
-"""One transaction a write in a bare loop over sqlite3, as durable as ours, without HTTP or anything else.
+"""A bare loop over sqlite3, without HTTP or anything else: the limit of the paths that end in SQLite.
 
-    python -m bench.contenders.bare_sqlite FOLDER SECONDS create|update
+    python -m bench.contenders.bare_sqlite FOLDER SECONDS create|update|read
 
-Prints how many writes it did in a second.
+Each write is a transaction, as durable as those of guidsvc. Prints writes or reads a second.
 """
 
 import os
@@ -13,11 +13,12 @@ from contextlib import closing
 from pathlib import Path
 
 _INSERT = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
+_READ = "SELECT * FROM records WHERE guid = ?"
 _UPDATE = "UPDATE records SET user = ?, version = ? WHERE guid = ? AND version = ?"
 
 
 def main(folder: Path, seconds: float, kind: str) -> float:
-    """Write for so long; return how many writes a second."""
+    """Read or write for so long; return how many a second."""
     with closing(sqlite3.connect(folder / "bare.db", isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -28,15 +29,22 @@ def main(folder: Path, seconds: float, kind: str) -> float:
         connection.execute(_INSERT, ("0", "Cylance, Inc.", 4_102_444_800, None, 0))
         count, begun = 0, time.perf_counter()
         while time.perf_counter() - begun < seconds:
-            connection.execute("BEGIN IMMEDIATE")
-            if kind == "create":
-                guid = os.urandom(16).hex().upper()
-                connection.execute(_INSERT, (guid, "Cylance, Inc.", 4_102_444_800, None, 1))
+            if kind == "read":
+                connection.execute(_READ, ("0",)).fetchone()
             else:
-                connection.execute(_UPDATE, (f"user {count}", count + 1, "0", count))
-            connection.execute("COMMIT")
+                _write(connection, kind, count)
             count += 1
         return count / (time.perf_counter() - begun)
+
+
+def _write(connection: sqlite3.Connection, kind: str, count: int) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    if kind == "create":
+        guid = os.urandom(16).hex().upper()
+        connection.execute(_INSERT, (guid, "Cylance, Inc.", 4_102_444_800, None, 1))
+    else:
+        connection.execute(_UPDATE, (f"user {count}", count + 1, "0", count))
+    connection.execute("COMMIT")
 
 
 if __name__ == "__main__":

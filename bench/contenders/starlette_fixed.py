@@ -1,13 +1,11 @@
-"""Starlette on uvicorn, and a fixed answer."""
+"""Starlette, and a fixed answer."""
 
-import sys
-
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bench.contenders.asgi import serve
 from bench.contenders.fixed import BODY, HEADERS
 
 
@@ -16,6 +14,10 @@ async def fixed(request: Request) -> Response:  # noqa: ARG001  # what Starlette
     return Response(BODY, headers=HEADERS)
 
 
+def make() -> Starlette:
+    """Return the application."""
+    return Starlette(routes=[Route("/guid/{guid}", fixed)])
+
+
 if __name__ == "__main__":
-    app = Starlette(routes=[Route("/guid/{guid}", fixed)])
-    uvicorn.run(app, port=int(sys.argv[1]), access_log=False, log_level="warning", loop="uvloop", http="httptools")
+    serve("bench.contenders.starlette_fixed:make")

@@ -1,6 +1,7 @@
-"""Tornado's own HTTPServer, and a handler with a fixed answer."""
+"""Tornado's own HTTPServer, and a handler with a fixed answer; `--access-log` logs each request to standard error."""
 
 import asyncio
+import logging
 import sys
 
 import uvloop
@@ -20,12 +21,14 @@ class Fixed(RequestHandler):
         self.finish(BODY)
 
 
-async def main(port: int) -> None:
+async def main(port: int, options: list[str]) -> None:
     """Serve."""
-    server = HTTPServer(Application([(r"/guid/(\w+)", Fixed)], log_function=lambda _: None))
+    settings = {} if "--access-log" in options else {"log_function": lambda _: None}
+    logging.basicConfig(level=logging.INFO)
+    server = HTTPServer(Application([(r"/guid/(\w+)", Fixed)], **settings))  # type: ignore[arg-type]  # as Tornado takes
     server.listen(port, "127.0.0.1")
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    uvloop.run(main(int(sys.argv[1]), sys.argv[2:]))
