@@ -14,6 +14,8 @@ from typing import Any
 
 import structlog
 
+from guidsvc.http.headers.proxy import UNIX
+
 MAX_ACCEPTS = 100
 """Maximum connections accepted in one event loop iteration."""
 PAUSE_SECONDS = 1.0
@@ -49,14 +51,14 @@ class Tls:
 class Listener:
     """Accepts the connections of a socket that is listening already, with `tls` or without.
 
-    `make_protocol` returns the protocol of a new connection, or None to close it. `on_failure` is called with that
-    protocol if the connection cannot be set up, for example because the TLS handshake timed out.
+    `make_protocol` returns the protocol of a new connection from an address, or None to close it. `on_failure` is
+    called with that protocol if the connection cannot be set up, for example because the TLS handshake timed out.
     """
 
     def __init__(
         self,
         listener: socket,
-        make_protocol: Callable[[], asyncio.Protocol | None],
+        make_protocol: Callable[[str], asyncio.Protocol | None],
         on_failure: Callable[[asyncio.Protocol], None],
         *,
         tls: Tls | None = None,
@@ -67,7 +69,7 @@ class Listener:
         self._is_secure = tls is not None
         self._options = {} if tls is None else tls.options
         self._loop = asyncio.get_running_loop()
-        self._setups: set[asyncio.Task[None]] = set()
+        self._setups: dict[object, asyncio.Task[None]] = {}  # by protocol
         self._is_closed = False
         listener.setblocking(False)
         if self._is_secure:
@@ -83,8 +85,13 @@ class Listener:
 
     def abort(self) -> None:
         """Cancel all connections that are not set up yet."""
-        for setup in self._setups:
+        for setup in self._setups.values():
             setup.cancel()
+
+    def cancel(self, protocol: object) -> None:
+        """Cancel a connection if it is not set up yet, for example because its TLS handshake is not complete."""
+        if protocol in self._setups:
+            self._setups[protocol].cancel()
 
     def _resume(self) -> None:
         if not self._is_closed:
@@ -93,7 +100,7 @@ class Listener:
     def _accept(self) -> None:
         for _ in range(MAX_ACCEPTS):
             try:
-                connection, _ = self._listener.accept()
+                connection, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -101,10 +108,10 @@ class Listener:
                 self._loop.remove_reader(self._listener)
                 self._loop.call_later(PAUSE_SECONDS, self._resume)
                 return
-            self._begin(connection)
+            self._begin(connection, address_of(address))
 
-    def _begin(self, connection: socket) -> None:
-        protocol = self._make_protocol()
+    def _begin(self, connection: socket, address: str) -> None:
+        protocol = self._make_protocol(address)
         if protocol is None:
             connection.close()
             return
@@ -112,11 +119,11 @@ class Listener:
         if self._is_secure:
             _bound_buffer(connection)  # it may predate the listener's bound
         setup = self._loop.create_task(self._set_up(connection, protocol))
-        self._setups.add(setup)
-        setup.add_done_callback(partial(self._end_setup, connection))
+        self._setups[protocol] = setup
+        setup.add_done_callback(partial(self._end_setup, connection, protocol))
 
-    def _end_setup(self, connection: socket, setup: asyncio.Task[None]) -> None:
-        self._setups.discard(setup)
+    def _end_setup(self, connection: socket, protocol: asyncio.Protocol, setup: asyncio.Task[None]) -> None:
+        del self._setups[protocol]
         if setup.cancelled():  # perhaps before its first step; then nothing else closes the socket
             connection.close()
 
@@ -127,6 +134,11 @@ class Listener:
             self._on_failure(protocol)
             if not isinstance(error, OSError):  # the client disconnected, timed out, or does not use TLS
                 raise
+
+
+def address_of(name: object) -> str:
+    """Return the IP address in the name of a peer's socket, or `unix`."""
+    return str(name[0]) if isinstance(name, tuple) else UNIX
 
 
 def _bound_buffer(bounded: socket) -> None:

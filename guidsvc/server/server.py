@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from socket import socket
 
 import structlog
@@ -12,13 +13,13 @@ from tornado.httputil import HTTPServerConnectionDelegate
 
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
+from guidsvc.server.client_networks import ClientNetwork, ManagedConnection
 from guidsvc.server.listener import Listener, Tls
 from guidsvc.server.protocol.connection import Connection
 from guidsvc.server.protocol.state import (
     ApplicationHooks,
     ConnectionLimits,
     FastPath,
-    ManagedConnection,
     Peer,
     ServerState,
 )
@@ -77,6 +78,8 @@ class Server:
         self._rejected: set[_RejectedConnection] = set()
         self._limit_log = ConnectionLimitLog()
         self._ticks = Ticks()
+        self._victims: list[ManagedConnection] = []
+        self._victims_tick = -inf  # the tick at which they were chosen
 
     def listen(self, sockets: Sequence[socket], context: ssl.SSLContext | None) -> None:
         """Accept connections on these sockets, which must be listening already."""
@@ -134,7 +137,8 @@ class Server:
             for each in list(state.paused_connections):
                 each.regulate()  # the client may have disconnected meanwhile
             idle_before = now - state.limits.head_seconds - TICK_SECONDS
-            state.connecting = {each: since for each, since in state.connecting.items() if since > idle_before}
+            for each in [each for each, since in state.connecting.items() if since <= idle_before]:
+                self._forget(each)
             overdue = [each for each in state.connections if each.is_overdue(now)]
             if overdue:
                 await asyncio.sleep(LATE_READ_SECONDS)
@@ -154,20 +158,49 @@ class Server:
 
     def _advance(self) -> float:
         self._state.tick = self._ticks.advance()
+        self._victims.clear()
         return self._state.tick
 
-    def _connection(self) -> asyncio.Protocol:
+    def _connection(self, address: str) -> asyncio.Protocol:
         state = self._state
-        if len(state.connections) + len(state.connecting) < state.limits.connections:
-            connection = Connection(state)
-            state.connecting[connection] = state.tick
-            return connection
-        self._limit_log.log_rejection(len(state.connections), state.limits.connections)
-        return _RejectedConnection(state.hooks, self._rejected)
+        network = state.networks.find(address)
+        is_full = len(state.connections) + len(state.connecting) >= state.limits.connections
+        if is_full and not self._make_room(network):
+            self._limit_log.log_rejection(len(state.connections), state.limits.connections)
+            return _RejectedConnection(state.hooks, self._rejected)
+        connection = Connection(state, network)
+        state.connecting[connection] = state.tick
+        state.networks.join(connection)
+        return connection
 
-    def _secure_connection(self) -> asyncio.Protocol | None:
+    def _make_room(self, network: ClientNetwork) -> bool:
+        """Close a connection of a network that has more than this one; return whether there was one."""
+        state = self._state
+        if not self._victims and self._victims_tick != state.tick:  # choosing takes a look at all connections
+            self._victims, self._victims_tick = state.networks.victims(network), state.tick
+        while self._victims:
+            victim = self._victims.pop()
+            if len(victim.network.connections) > len(network.connections) and self._close_waiting(victim):
+                self._limit_log.log_closing(victim.network.name, state.limits.connections)
+                return True
+        return False
+
+    def _close_waiting(self, connection: ManagedConnection) -> bool:
+        """Close a connection that waits for its client, or for its setup; return whether it did."""
+        state = self._state
+        if connection in state.connecting:
+            del state.connecting[connection]
+            for listener in self._listeners:
+                listener.cancel(connection)  # only one of them has accepted it
+        elif connection not in state.connections or connection.waiting_since is None or not connection.expire():
+            return False
+        state.connections.discard(connection)
+        state.networks.leave(connection)
+        return True
+
+    def _secure_connection(self, address: str) -> asyncio.Protocol | None:
         """Return the protocol for a connection before its TLS handshake; None if it must be closed."""
-        connection = self._connection()
+        connection = self._connection(address)
         if isinstance(connection, _RejectedConnection):
             if len(self._rejected) >= MAX_TLS_REJECTIONS:
                 self._state.hooks.reject_connection(secure=True)
@@ -175,26 +208,34 @@ class Server:
             self._rejected.add(connection)
         return connection
 
-    def _forget(self, connection: asyncio.Protocol) -> None:
+    def _forget(self, connection: object) -> None:
         """Drop a connection that was not set up, for example because its TLS handshake failed."""
         if isinstance(connection, _RejectedConnection):
             self._rejected.discard(connection)
         elif isinstance(connection, Connection):
             self._state.connecting.pop(connection, None)
+            self._state.networks.leave(connection)
 
 
 class ConnectionLimitLog:
-    """A rate-limited log of connections rejected over the limit."""
+    """A rate-limited log of connections over the limit."""
 
     def __init__(self) -> None:
-        self._log_time = -LIMIT_LOG_SECONDS
+        self._rejection_time = self._closing_time = -LIMIT_LOG_SECONDS
 
     def log_rejection(self, connections: int, limit: int) -> None:
-        """Log the rejections, at most once in CROWDED_SECONDS."""
+        """Log that a connection is rejected, at most once in LIMIT_LOG_SECONDS."""
         now = asyncio.get_running_loop().time()
-        if now - self._log_time >= LIMIT_LOG_SECONDS:
-            self._log_time = now
+        if now - self._rejection_time >= LIMIT_LOG_SECONDS:
+            self._rejection_time = now
             _log.warning("too many connections, rejecting new ones", connections=connections, limit=limit)
+
+    def log_closing(self, network: str, limit: int) -> None:
+        """Log that a connection of this client network is closed for another, at most once in LIMIT_LOG_SECONDS."""
+        now = asyncio.get_running_loop().time()
+        if now - self._closing_time >= LIMIT_LOG_SECONDS:
+            self._closing_time = now
+            _log.warning("too many connections, closing those of the client with most", client=network, limit=limit)
 
 
 class _RejectedConnection(asyncio.Protocol):

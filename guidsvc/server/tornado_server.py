@@ -20,11 +20,13 @@ from tornado.httputil import (
 from tornado.iostream import IOStream, SSLIOStream
 from tornado.web import Application
 
+from guidsvc.http.client_address import network_of
 from guidsvc.http.headers.connection import has_close
 from guidsvc.http.headers.recognized import MAX_HEADERS
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
 from guidsvc.server.abort import is_open_ended
+from guidsvc.server.listener import address_of
 from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
 from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits
 from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, ConnectionLimitLog
@@ -48,7 +50,7 @@ class TornadoServer(HTTPServer):
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Serve a new connection, or reject it if it is over the limit."""
         if len(self._connections) < self._limits.connections:
-            self._clients[stream] = _Client(stream, self._budget)
+            self._clients[stream] = _Client(stream, self._budget, network_of(address_of(address)))
             super().handle_stream(stream, address)
             return
         self._limit_log.log_rejection(len(self._connections), self._limits.connections)
@@ -98,8 +100,9 @@ class TornadoServer(HTTPServer):
 class _Client:
     """The client of a Tornado stream, and its unsent bytes, which Tornado does not report."""
 
-    def __init__(self, stream: IOStream, budget: SendBudget) -> None:
+    def __init__(self, stream: IOStream, budget: SendBudget, network: str) -> None:
         self._stream = stream
+        self.network = network
         self._budget = budget
         self._written_bytes = 0
         self.rate = SendRate()

@@ -92,7 +92,7 @@ async def test_connection_still_in_setup_is_closed_at_shutdown() -> None:
     with ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         client = stack.enter_context(socket.create_connection(listening.getsockname()))
-        accepting = Listener(listening, Waiting, lambda _: None)
+        accepting = Listener(listening, lambda _: Waiting(), lambda _: None)
         accepting._accept()
         accepting.close()
         accepting.abort()

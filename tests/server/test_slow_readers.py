@@ -155,6 +155,9 @@ class Holder:
 
     is_reset = False
 
+    def __init__(self, network: str = "127.0.0.1") -> None:
+        self.network = network
+
     def reset(self) -> None:
         self.is_reset = True
 
@@ -175,6 +178,22 @@ async def test_longest_waiting_clients_are_reset_over_the_budget(expected_logs: 
     budget.note(fourth, 61)  # more than one may hold
     assert [each.is_reset for each in (first, second, third, fourth)] == [False, True, False, True]
     assert budget.unsent_bytes == 60
+
+
+async def test_network_with_most_unsent_bytes_is_reset_first(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("slow readers reset")
+    budget = SendBudget(100, 60)
+    slow, *many = Holder("127.0.0.2"), *(Holder() for _ in range(10))
+    budget.note(slow, 30)
+    for each in many:
+        budget.note(each, 10)
+    assert not slow.is_reset
+    assert [each.is_reset for each in many] == [True] * 3 + [False] * 7
+    for each in many:
+        budget.note(each, 0)
+    budget.note(many[-1], 50)
+    budget.note(Holder("127.0.0.3"), 25)  # the largest network is not that of the oldest connection
+    assert (slow.is_reset, many[-1].is_reset, budget.unsent_bytes) == (False, True, 55)
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -206,7 +225,7 @@ async def test_tornado_response_counts_whole_until_sent_too() -> None:
     theirs.setblocking(False)
     with theirs:
         stream = IOStream(ours)
-        reader = _Client(stream, budget)
+        reader = _Client(stream, budget, "127.0.0.1")
         sent = stream.write(b"x" * MIB)
         received = 0
         while received < MIB:
@@ -229,7 +248,7 @@ class Sender(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self.outbox = SendBuffer(transport, self._budget, secure=self._is_secure)
+        self.outbox = SendBuffer(transport, self._budget, secure=self._is_secure, network="127.0.0.1")
         self.outbox.open()
 
     def pause_writing(self) -> None:

@@ -53,7 +53,7 @@ async def test_connection_from_before_readiness_is_bounded_too(certificate: Cert
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         early = stack.enter_context(socket.create_connection(listener.getsockname(), 30))
         early.setblocking(False)
-        tls = Listener(listener, lambda: Noted(accepted), lambda _: None, tls=Tls(opened.context, 30))
+        tls = Listener(listener, lambda _: Noted(accepted), lambda _: None, tls=Tls(opened.context, 30))
         stack.callback(tls.close)
         _, writer = await asyncio.open_connection(sock=early, ssl=certificate.trusting(), server_hostname="127.0.0.1")
         transport = await asyncio.wait_for(accepted, 30)

@@ -6,6 +6,7 @@ A connection sets no timers: the server periodically checks `is_overdue`.
 import asyncio
 
 from guidsvc.errors import Overloaded
+from guidsvc.server.client_networks import ClientNetwork
 from guidsvc.server.protocol.cycle import RequestCycle
 from guidsvc.server.protocol.parser import RequestParser
 from guidsvc.server.protocol.request import RawRequest
@@ -39,14 +40,16 @@ class BaseConnection(asyncio.Protocol):
         "_timeout_start",
         "_transport",
         "context",
+        "network",
     )
     context: Peer
     _parser: RequestParser
     _send_buffer: SendBuffer
     _transport: asyncio.Transport
 
-    def __init__(self, state: ServerState) -> None:
+    def __init__(self, state: ServerState, network: ClientNetwork) -> None:
         self._state = state
+        self.network = network
         # The current request, and those queued behind it
         self._cycle: RequestCycle | None = None
         self._queued: list[RawRequest] = []
@@ -96,15 +99,22 @@ class BaseConnection(asyncio.Protocol):
         self.close()
         return False
 
-    def expire(self) -> None:
+    @property
+    def waiting_since(self) -> float | None:
+        is_waiting = self._drain_waiter is not None or self._timeout_seconds() is not None
+        return self._timeout_start if is_waiting else None
+
+    def expire(self) -> bool:
         is_idle = (
             self._cycle is None
             and self._parser.is_between_requests
             and self._drain_waiter is None
             and not self._is_lingering
         )
-        if not (is_idle and has_unread(self._transport)):
-            self.abort()
+        if is_idle and has_unread(self._transport):
+            return False
+        self.abort()
+        return True
 
     def close(self) -> None:
         self._parser.is_finished = True
@@ -157,12 +167,17 @@ class BaseConnection(asyncio.Protocol):
             total_bytes += cycle.message.memory_bytes
         if self._queued:
             total_bytes += sum(message.memory_bytes for message in self._queued)
-        self._state.incoming_bytes += total_bytes - self._incoming_bytes
+        added_bytes = total_bytes - self._incoming_bytes
+        self._state.incoming_bytes += added_bytes
+        self.network.incoming_bytes += added_bytes
         self._incoming_bytes = total_bytes
 
     def _reject_over_share(self, size: int) -> bool:
         """Reject `size` more bytes if the connection would exceed its share; return whether it did."""
-        if self._parser.is_finished or self._incoming_bytes + size <= self._state.share_bytes():
+        state = self._state
+        if self._parser.is_finished or not state.networks.exceeds_share(
+            self.network, state.limits.incoming_bytes, self._incoming_bytes, size
+        ):
             return False
         if self._drain_waiter is not None:
             self.abort()  # it does not read its answers either

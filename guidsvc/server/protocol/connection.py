@@ -11,6 +11,7 @@ from tornado.iostream import StreamClosedError
 
 from guidsvc.http.headers.connection import has_close
 from guidsvc.runtime.admission import Admission
+from guidsvc.server.client_networks import ClientNetwork
 from guidsvc.server.protocol.base_connection import BaseConnection
 from guidsvc.server.protocol.cycle import RequestCycle
 from guidsvc.server.protocol.parser import RequestParser
@@ -30,8 +31,8 @@ class Connection(BaseConnection):
 
     __slots__ = ("_pending_error", "_serve_repeated_read")
 
-    def __init__(self, state: ServerState) -> None:
-        super().__init__(state)
+    def __init__(self, state: ServerState, network: ClientNetwork) -> None:
+        super().__init__(state, network)
         self._serve_repeated_read = None if state.fast_path is None else state.fast_path.serve_repeated_read
         self._parser = RequestParser(self, state.limits.head_bytes)
         self._pending_error: Exception | None = None  # sent once all earlier requests are answered
@@ -42,7 +43,9 @@ class Connection(BaseConnection):
         self._state.connecting.pop(self, None)
         self._transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all have both directions
         self.context = Peer(self._transport)
-        self._send_buffer = SendBuffer(self._transport, self._state.budget, secure=self.context.secure)
+        self._send_buffer = SendBuffer(
+            self._transport, self._state.budget, secure=self.context.secure, network=self.network.name
+        )
         self._state.connections.add(self)
         self._send_buffer.open()
 
@@ -79,6 +82,7 @@ class Connection(BaseConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         self._state.connections.discard(self)
+        self._state.networks.leave(self)
         self._state.paused_connections.discard(self)
         self._parser.close()
         self._send_buffer.end()
@@ -89,6 +93,7 @@ class Connection(BaseConnection):
             waiter.exception()  # mark it retrieved: nobody may be waiting
         self._abandon_cycle()
         self._state.incoming_bytes -= self._incoming_bytes
+        self.network.incoming_bytes -= self._incoming_bytes
         self._incoming_bytes = 0
 
     def pause_writing(self) -> None:

@@ -1,7 +1,7 @@
 """Send buffer: the unsent bytes of a connection, and the budget for those of all connections.
 
-A client must read at a minimum rate. When the unsent bytes of all connections exceed the budget, the connections that
-have waited longest are reset, because their clients are the slowest.
+A client must read at a minimum rate. When the unsent bytes of all connections exceed the budget, connections are reset:
+of the client network that holds the most bytes, those that have waited longest. So one client cannot cut off others.
 """
 
 import asyncio
@@ -30,6 +30,9 @@ _log = structlog.get_logger(__name__)
 class ResettableConnection(Protocol):
     """A connection that holds unsent bytes."""
 
+    network: str
+    """The name of its client network."""
+
     def reset(self) -> None:
         """Close the connection with a TCP reset."""
 
@@ -40,7 +43,7 @@ class SendBudget:
     def __init__(self, total_bytes: int, connection_bytes: int) -> None:
         self._total_bytes = total_bytes
         self._connection_bytes = min(connection_bytes, total_bytes)
-        self._unsent: dict[ResettableConnection, int] = {}  # ordered by when each began to wait
+        self._networks: dict[str, _NetworkUnsent] = {}
         self._resets = 0  # since the last log line
         self._log_time = -LOG_SECONDS
         self._release_time = 0.0  # time of the last release of memory
@@ -50,16 +53,12 @@ class SendBudget:
 
     def note(self, connection: ResettableConnection, unsent_bytes: int) -> None:
         """Record a connection's unsent bytes; reset connections until the total is within the budget."""
-        before = self._unsent.get(connection, 0)
-        if unsent_bytes:
-            self._unsent[connection] = unsent_bytes
-        elif before:
-            del self._unsent[connection]
-        self.unsent_bytes += unsent_bytes - before
+        self._record(connection, unsent_bytes)
         if unsent_bytes > self._connection_bytes:
             self._reset(connection)
         while self.unsent_bytes > self._total_bytes:
-            self._reset(next(iter(self._unsent)))
+            largest = max(self._networks.values(), key=lambda network: network.unsent_bytes)
+            self._reset(next(iter(largest.connections)))
 
     def should_release(self, now: float) -> bool:
         """Whether enough answers were sent and freed that memory should be returned to the system."""
@@ -68,8 +67,18 @@ class SendBudget:
         self._release_time, self.written_bytes = now, self.unsent_bytes
         return True
 
+    def _record(self, connection: ResettableConnection, unsent_bytes: int) -> None:
+        network = self._networks.get(connection.network)
+        if network is None:
+            if not unsent_bytes:
+                return
+            network = self._networks[connection.network] = _NetworkUnsent()
+        self.unsent_bytes += network.record(connection, unsent_bytes)
+        if not network.connections:
+            del self._networks[connection.network]
+
     def _reset(self, connection: ResettableConnection) -> None:
-        self.unsent_bytes -= self._unsent.pop(connection)
+        self._record(connection, 0)
         self._resets += 1
         self._log_resets()
         connection.reset()
@@ -83,6 +92,26 @@ class SendBudget:
                 max_unsent_bytes=self._total_bytes,
             )
             self._log_time, self._resets = now, 0
+
+
+class _NetworkUnsent:
+    """The unsent bytes of the connections of a client network."""
+
+    __slots__ = ("connections", "unsent_bytes")
+
+    def __init__(self) -> None:
+        self.connections: dict[ResettableConnection, int] = {}  # ordered by when each began to wait
+        self.unsent_bytes = 0
+
+    def record(self, connection: ResettableConnection, unsent_bytes: int) -> int:
+        """Record the unsent bytes of a connection; return by how much they grew."""
+        growth = unsent_bytes - self.connections.get(connection, 0)
+        if unsent_bytes:
+            self.connections[connection] = unsent_bytes
+        else:
+            self.connections.pop(connection, None)
+        self.unsent_bytes += growth
+        return growth
 
 
 class SendRate:
@@ -131,10 +160,12 @@ class SendBuffer:
         "_slice_bytes",
         "_transport",
         "is_paused",
+        "network",
     )  # fmt: skip
 
-    def __init__(self, transport: asyncio.Transport, budget: SendBudget, *, secure: bool) -> None:
+    def __init__(self, transport: asyncio.Transport, budget: SendBudget, *, secure: bool, network: str) -> None:
         self._transport = transport
+        self.network = network
         self._budget = budget
         self._rate = SendRate()
         self._queue: deque[memoryview] = deque()  # TLS only

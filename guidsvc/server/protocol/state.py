@@ -12,6 +12,7 @@ from tornado.httputil import HTTPServerConnectionDelegate
 
 from guidsvc.http.headers.proxy import UNIX
 from guidsvc.runtime.admission import Admission
+from guidsvc.server.client_networks import ClientNetworks, ManagedConnection
 from guidsvc.server.protocol.read_throttle import ReadThrottle
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.send_buffer import SendBudget
@@ -70,28 +71,6 @@ class ApplicationHooks(Protocol):
         """Log an error whose response can no longer be sent."""
 
 
-class ManagedConnection(Protocol):
-    """A connection, as its server sees it."""
-
-    def regulate(self) -> None:
-        """Pause or resume reading, depending on the buffers."""
-
-    def is_overdue(self, now: float) -> bool:
-        """Whether the connection has timed out."""
-
-    def retire(self, idle_before: float) -> bool:
-        """Close the connection if it is idle since `idle_before` or earlier; return whether work is left."""
-
-    def expire(self) -> None:
-        """Abort a timed-out connection, unless it is idle and an unread request has arrived."""
-
-    def close(self) -> None:
-        """Send pending data, and close; with a reset if the answer would otherwise look complete."""
-
-    def abort(self) -> None:
-        """Close at once, and discard unsent data."""
-
-
 @dataclass(frozen=True)
 class ConnectionLimits:
     """The limits on clients: bytes, seconds, connections."""
@@ -135,6 +114,8 @@ class ServerState:
         self.fast_path = fast_path
         self.admission = None if fast_path is None else fast_path.admission
         self.connections: set[ManagedConnection] = set()
+        self.networks = ClientNetworks()
+        """The networks of these connections, and of those in `connecting`."""
         self.connecting: dict[ManagedConnection, float] = {}
         """Connections not set up yet, for example in the TLS handshake, with their start time."""
         self.incoming_bytes = 0
@@ -149,15 +130,11 @@ class ServerState:
         self.done_future.set_result(None)
 
     def is_over_budget(self) -> bool:
-        """Whether all connections together hold too much; then those over their share are rejected."""
-        return self.incoming_bytes > self.limits.incoming_bytes
+        """Whether all connections together hold too much; then those over their share are rejected.
 
-    def share_bytes(self) -> int:
-        """Return a connection's equal share of the budget.
-
-        Small requests fit and are always served. All shares together add at most the budget once more.
+        All shares together add at most the budget once more.
         """
-        return self.limits.incoming_bytes // max(len(self.connections), 1)
+        return self.incoming_bytes > self.limits.incoming_bytes
 
 
 class Peer:
