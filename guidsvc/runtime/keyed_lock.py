@@ -14,6 +14,10 @@ class KeyedLock:
     def __init__(self) -> None:
         self._locks: dict[str, _SharedLock] = {}  # only locks in use
 
+    def is_held(self, guid: str) -> bool:
+        """Whether a writer holds the lock of a GUID, or waits for it."""
+        return guid in self._locks
+
     def acquire(self, guid: str, seconds: float = WAIT_SECONDS) -> "_Acquisition":
         """Return the lock of a GUID, for use with `async with`. Entering raises Contention after a timeout."""
         return _Acquisition(self._locks, guid, seconds)

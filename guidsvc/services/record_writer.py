@@ -66,6 +66,8 @@ class RecordWriter:
 
         A creation has a deadline: until then, the tombstone of any record that came between is still stored.
         """
+        if not caller.is_admin and self._locks.is_held(guid):
+            await self._reject_other_owner(guid, caller)
         async with self._locks.acquire(guid):
             for attempt in range(self._attempts):
                 if attempt:
@@ -85,6 +87,12 @@ class RecordWriter:
                     if not await self._has_changed(guid, stored):
                         raise
         raise Contention(f"GUID {guid} was changed concurrently {self._attempts} times in a row; retry")
+
+    async def _reject_other_owner(self, guid: str, caller: Caller) -> None:
+        """Raise NotFound for a record of another owner. Its writers must not wait for those who may not write it."""
+        old = lifecycle.existing(await self._records.get(guid), self._clock())
+        if old is not None and authorize(old, caller) is None:
+            raise NotFound(guid)
 
     async def _has_changed(self, guid: str, read: Record | None) -> bool:
         """Return whether the record has changed since it was read. If so, it may count against the quota already."""

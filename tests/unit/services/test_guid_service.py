@@ -278,3 +278,23 @@ async def test_thousand_racing_puts_create_once_and_lose_nothing(service: GuidSe
     assert [each.created for each in written].count(True) == 1
     versions = [each.record.version for each in written]
     assert len(set(versions)) == len(versions), "each put made a version of its own"
+
+
+async def test_writes_of_other_owners_do_not_wait_for_the_lock(racing: LosesRaces, clock: FakeClock) -> None:
+    """Their owner's writes would have to wait for them in turn. They fail while one of the owner is under way."""
+    stalled, plain = Stalls(racing), frozenset(SCOPES) - {ADMIN}
+    service = GuidService(stalled, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=TERMS)
+    mine, theirs = (service.acting_for(Caller(owner, plain, "key:1")) for owner in ("mine", "theirs"))
+    stalled.goes_on.set()
+    await mine.put(GUID, change(user="a"))
+    stalled.goes_on.clear()
+    stalled.reached.clear()
+    update = asyncio.create_task(mine.put(GUID, change(user="b")))
+    await stalled.reached.wait()
+    for _ in range(3):
+        with pytest.raises(NotFound):
+            await asyncio.wait_for(theirs.put(GUID, change(user="c")), 5)
+        with pytest.raises(NotFound):
+            await asyncio.wait_for(theirs.delete(GUID), 5)
+    stalled.goes_on.set()
+    assert (await update).record.user == "b"
