@@ -10,13 +10,20 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from json import dumps
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from guidsvc import config
 from guidsvc.cli.command_parser import CommandParser
-from guidsvc.domain.api_key import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS, Note
+from guidsvc.domain.api_key import (
+    MAX_NOTE_CHARACTERS,
+    MAX_OVERLAP_SECONDS,
+    OVERLAP_SECONDS,
+    KeyFilter,
+    KeyState,
+    Note,
+)
 from guidsvc.domain.caller import SCOPES, Scope, scopes_of
 from guidsvc.domain.durations import MOMENT_FORMS, Moment, parse_moment, parse_whole_seconds
 from guidsvc.domain.record import User
@@ -37,6 +44,7 @@ _EXAMPLES = (
     "create --new-store --owner alice",
     "create --owner ops --scopes admin --expires 90d",
     "list --json",
+    "list --owner alice --state live --q billing",
     "rotate 4rGcVd0Xq2Lb --overlap 1h",
     "revoke 4rGcVd0Xq2Lb",
 )
@@ -103,7 +111,8 @@ async def _revoke(key_service: KeyService, arguments: argparse.Namespace, _: int
 
 
 async def _list(key_service: KeyService, arguments: argparse.Namespace, _: int) -> None:
-    descriptions = [key_service.describe(key) async for key in key_service.walk()]
+    wanted = KeyFilter(arguments.owner, arguments.state, arguments.q)
+    descriptions = [key_service.describe(key) async for key in key_service.walk(wanted)]
     lines = map(dumps, descriptions) if arguments.json else _table([COLUMNS, *map(_cells, descriptions)])
     print("\n".join(lines), end="\n" if descriptions or not arguments.json else "")
 
@@ -151,8 +160,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     _add_create(commands)
-    listing = _command(commands, "list", _list, "list all keys, sorted by id, including revoked and expired ones")
-    listing.add_argument("--json", action="store_true", help="print a JSON object per line instead of a table")
+    _add_list(commands)
     note = _command(commands, "note", _note_key, "set what a key is for, or remove that note")
     _id(note)
     note.add_argument(
@@ -191,6 +199,24 @@ def _add_create(commands: Any) -> None:
     create.add_argument("--create", dest="new_store", action="store_true", help=argparse.SUPPRESS)  # its former name
 
 
+def _add_list(commands: Any) -> None:
+    listing = _command(commands, "list", _list, "list the keys, sorted by id, including revoked and expired ones")
+    listing.add_argument("--owner", type=_owner, metavar="NAME", help="only keys of exactly this owner")
+    listing.add_argument(
+        "--state",
+        choices=get_args(KeyState),
+        metavar="STATE",
+        help=f"only keys in this state: {', '.join(get_args(KeyState))}",
+    )
+    listing.add_argument(
+        "--q",
+        type=_search_text,
+        metavar="TEXT",
+        help="only keys whose note contains this text, in upper or lower case, or whose id begins with it",
+    )
+    listing.add_argument("--json", action="store_true", help="print a JSON object per line instead of a table")
+
+
 def _add_rotate(commands: Any) -> None:
     rotate = _command(commands, "rotate", _rotate, "give a key a new secret and print it; it is shown only once")
     _id(rotate)
@@ -225,14 +251,25 @@ def _note(text: str) -> str:
     return _text(text, TypeAdapter(Note))
 
 
+def _search_text(text: str) -> str:
+    if not 1 <= len(text) <= MAX_NOTE_CHARACTERS:
+        raise argparse.ArgumentTypeError(f"must have 1 to {MAX_NOTE_CHARACTERS} characters, not {len(text)}")
+    return _utf8(text)
+
+
 def _text(text: str, adapter: TypeAdapter[str]) -> str:
     try:
-        text.encode()
-        return adapter.validate_python(text)
-    except UnicodeEncodeError as error:
-        raise argparse.ArgumentTypeError("must be UTF-8") from error
+        return adapter.validate_python(_utf8(text))
     except ValidationError as error:
         raise argparse.ArgumentTypeError(error.errors()[0]["msg"]) from error
+
+
+def _utf8(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError("must be UTF-8") from error
+    return text
 
 
 def _scopes(text: str) -> frozenset[Scope]:

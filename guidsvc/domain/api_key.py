@@ -44,6 +44,8 @@ Note = Annotated[
     str, Field(strict=True), AfterValidator(partial(check_text, most=MAX_NOTE_CHARACTERS)), WithJsonSchema(NOTE)
 ]
 """A text for the people who manage keys: what a key is for."""
+SearchText = Annotated[str, Field(min_length=1, max_length=MAX_NOTE_CHARACTERS)]
+"""A part of a note, or the beginning of an id."""
 
 
 class ApiKey(BaseModel):

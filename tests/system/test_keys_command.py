@@ -128,6 +128,30 @@ def test_note_of_a_key_is_listed_and_can_change(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("empty_store")
+def test_list_is_filtered_by_owner_state_and_text(command: Command) -> None:
+    alice, billing, bob = (
+        id_of(made(command("create", "--owner", owner, *words)))
+        for owner, words in (("alice", ()), ("alice", ("--note", "Billing, nightly")), ("bob", ("--note", "x")))
+    )
+    assert command("revoke", alice).returncode == 0
+
+    for words, found in (
+        (("--owner", "alice"), {alice, billing}),
+        (("--owner", "Alice"), set()),
+        (("--state", "live"), {billing, bob}),
+        (("--state", "revoked"), {alice}),
+        (("--state", "expired"), set()),
+        (("--q", "bILLing"), {billing}),
+        (("--q", bob[:8]), {bob}),
+        (("--q", "x", "--owner", "alice"), set()),
+        (("--owner", "alice", "--state", "live", "--q", "billing"), {billing}),
+    ):
+        assert listed(command, *words).keys() == found, words
+    assert command("list", "--owner", "bob").stdout.splitlines()[1].startswith(f"{bob}  bob ")
+    assert command("list", "--q", "nothing").stdout.split() == list(COLUMNS)
+
+
+@pytest.mark.usefixtures("empty_store")
 def test_revocation_is_idempotent_and_revoked_key_cannot_rotate(command: Command) -> None:
     text = made(command("create", "--owner", "a"))
     for _ in range(2):
@@ -182,6 +206,11 @@ def test_impossible_command_is_rejected_in_one_line(command: Command, words: tup
         (("create", "--owner", "a", "--expires", "253402300800"), "--expires: is too far in the future"),
         (("create", "--owner", "a", "--expires", "9999999d"), "--expires: is too far in the future"),
         (("create", "--owner", "a", "--note", "n" * 201), "--note: must have 1 to 200 characters"),
+        (("list", "--owner", " "), "--owner: must not be blank"),
+        (("list", "--state", "dead"), "--state: invalid choice: 'dead' (choose from 'live', 'revoked', 'expired')"),
+        (("list", "--q", ""), "--q: must have 1 to 200 characters, not 0"),
+        (("list", "--q", "q" * 201), "--q: must have 1 to 200 characters, not 201"),
+        (("list", "--q", b"\xff".decode("utf-8", "surrogateescape")), "--q: must be UTF-8"),
         (("note", "0" * 12, "a\nb"), "TEXT: must not contain control characters"),
         (
             ("rotate", "0" * 12, "--overlap", "soon"),
@@ -229,7 +258,7 @@ def test_help_lists_every_command_and_flag(command: Command) -> None:
     for name, flags in {
         "create": ("--owner", "--scopes", "--expires", "--note", "--new-store", "--store-url"),
         "note": ("ID", "TEXT", "--store-url"),
-        "list": ("--json", "--store-url"),
+        "list": ("--owner", "--state", "--q", "--json", "--store-url"),
         "revoke": ("ID", "--store-url"),
         "rotate": ("ID", "--overlap", "--store-url"),
     }.items():

@@ -13,6 +13,7 @@ from guidsvc.domain.api_key import (
     KeyFilter,
     KeyState,
     Note,
+    SearchText,
 )
 from guidsvc.domain.caller import Scope
 from guidsvc.domain.commands import (
@@ -48,7 +49,7 @@ class KeysQuery(NoQuery):
     """The query of a list of keys: filters, where it starts, and the page size."""
 
     owner: User | None = optional_field("Only keys of exactly this owner.")
-    q: Annotated[str, Field(min_length=1, max_length=MAX_NOTE_CHARACTERS)] | None = optional_field(
+    q: SearchText | None = optional_field(
         "Only keys whose note contains this text, in upper or lower case, or whose id begins with it."
     )
     state: KeyState | None = optional_field("Only keys in this state.")
