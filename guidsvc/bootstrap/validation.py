@@ -4,19 +4,18 @@ Nothing here connects, listens or creates a file. Each check raises StartError f
 left out if one of these is already known to be invalid.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from errno import EISDIR, ENOENT
 from functools import partial
 from os import strerror
 from pathlib import Path
 from typing import NamedTuple
 
-from guidsvc import config
 from guidsvc.auth.audit_log import OFF, STDERR
 from guidsvc.auth.jwt_bearer import JwtTrustPolicy
 from guidsvc.bootstrap.auth import ACCESS_SETTINGS, TOKEN_SETTINGS, is_controlled, limit_of, refuse_unguarded
 from guidsvc.cache import is_private, validate_cache_url
-from guidsvc.config import InvalidSettings, Settings, split_list
+from guidsvc.config import Check, Settings, load_valid, split_list
 from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError
 from guidsvc.http.headers.cors import Cors
@@ -25,11 +24,6 @@ from guidsvc.http.headers.proxy import UNIX, TrustedProxies
 from guidsvc.optional_imports import requires_extra
 from guidsvc.server.tls import validate_tls
 from guidsvc.store import validate_store_url
-
-
-class _Check(NamedTuple):
-    names: tuple[str, ...]
-    run: Callable[[Settings], object]
 
 
 class Unused(NamedTuple):
@@ -41,19 +35,7 @@ class Unused(NamedTuple):
 
 def load(words: Sequence[str]) -> Settings:
     """Return the settings, validated. Raise InvalidSettings, which lists all faults, if any is invalid."""
-    try:
-        settings = config.load(words)
-    except InvalidSettings as error:
-        raise _completed(error) from None
-    validate(settings)
-    return settings
-
-
-def validate(settings: Settings) -> None:
-    """Raise InvalidSettings, which lists all faults, if any setting is invalid."""
-    faults = _faults(settings, frozenset())
-    if faults:
-        raise InvalidSettings(faults, settings)
+    return load_valid(words, _CHECKS)
 
 
 def unused(settings: Settings) -> Iterator[Unused]:
@@ -76,30 +58,10 @@ def unused(settings: Settings) -> Iterator[Unused]:
         yield Unused("receipt_bytes_per_owner", "it is larger than receipt_bytes, which limits all owners")
 
 
-def _completed(error: InvalidSettings) -> InvalidSettings:
-    """Return the error of `config.load` with the faults that the checks find in the valid settings."""
-    if error.settings is None:
-        return error
-    return InvalidSettings([*error.faults, *_faults(error.settings, error.names)], error.settings, error.names)
-
-
 def _changed(settings: Settings, names: tuple[str, ...], reason: str) -> Iterator[Unused]:
     for name in names:
         if getattr(settings, name) != Settings.model_fields[name].default:
             yield Unused(name, reason)
-
-
-def _faults(settings: Settings, invalid: frozenset[str]) -> list[str]:
-    checks = (check for check in _CHECKS if invalid.isdisjoint(check.names))
-    return list(dict.fromkeys(fault for check in checks for fault in _fault(check, settings)))
-
-
-def _fault(check: _Check, settings: Settings) -> list[str]:
-    try:
-        check.run(settings)
-    except StartError as error:
-        return [str(error)]
-    return []
 
 
 def _validate_jwks(settings: Settings) -> None:
@@ -149,18 +111,18 @@ def _refuse_file_of_store(path: Path, store_url: str) -> None:
 
 
 _CHECKS = (
-    _Check(("trusted_proxies",), lambda settings: TrustedProxies(split_list(settings.trusted_proxies))),
-    _Check(("hosts",), lambda settings: HostNames(split_list(settings.hosts))),
-    _Check(("cors_origins",), lambda settings: Cors(split_list(settings.cors_origins))),
-    _Check(("tls_cert", "tls_key"), lambda settings: validate_tls(settings.tls_cert, settings.tls_key)),
-    _Check(("store_url",), lambda settings: validate_store_url(settings.store_url)),
-    _Check(("cache_url",), lambda settings: validate_cache_url(settings.cache_url)),
-    _Check(("workers", "cache_url"), _validate_workers),
-    _Check(("rate_limit",), partial(_validate_limit, "rate_limit")),
-    _Check(("login_limit",), partial(_validate_limit, "login_limit")),
-    _Check(("host", "unix_socket", "access"), is_controlled),
-    _Check(("host", "unix_socket", "access", *ACCESS_SETTINGS), refuse_unguarded),
-    _Check(("jwt_jwks",), _validate_jwks),
-    _Check(("host", "unix_socket", "access", *TOKEN_SETTINGS), _validate_issuer),
-    _Check(("audit_log", "store_url"), _validate_audit_log),
+    Check(("trusted_proxies",), lambda settings: TrustedProxies(split_list(settings.trusted_proxies))),
+    Check(("hosts",), lambda settings: HostNames(split_list(settings.hosts))),
+    Check(("cors_origins",), lambda settings: Cors(split_list(settings.cors_origins))),
+    Check(("tls_cert", "tls_key"), lambda settings: validate_tls(settings.tls_cert, settings.tls_key)),
+    Check(("store_url",), lambda settings: validate_store_url(settings.store_url)),
+    Check(("cache_url",), lambda settings: validate_cache_url(settings.cache_url)),
+    Check(("workers", "cache_url"), _validate_workers),
+    Check(("rate_limit",), partial(_validate_limit, "rate_limit")),
+    Check(("login_limit",), partial(_validate_limit, "login_limit")),
+    Check(("host", "unix_socket", "access"), is_controlled),
+    Check(("host", "unix_socket", "access", *ACCESS_SETTINGS), refuse_unguarded),
+    Check(("jwt_jwks",), _validate_jwks),
+    Check(("host", "unix_socket", "access", *TOKEN_SETTINGS), _validate_issuer),
+    Check(("audit_log", "store_url"), _validate_audit_log),
 )

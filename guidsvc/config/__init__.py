@@ -6,6 +6,7 @@ with the suffix _FILE names a file with the value, such as a secret in a contain
 
 from guidsvc.config.loading import FILE_SUFFIX, Assignment, InvalidSettings, UsageError, load, read_env_file
 from guidsvc.config.settings import ENV_FILE, FLAGS, PREFIX, Settings, Size, flag, split_list
+from guidsvc.config.validation import Check, load_valid
 
 __all__ = [
     "ENV_FILE",
@@ -13,12 +14,14 @@ __all__ = [
     "FLAGS",
     "PREFIX",
     "Assignment",
+    "Check",
     "InvalidSettings",
     "Settings",
     "Size",
     "UsageError",
     "flag",
     "load",
+    "load_valid",
     "read_env_file",
     "split_list",
 ]
