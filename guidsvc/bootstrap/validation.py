@@ -18,6 +18,7 @@ from guidsvc.cache import is_private, validate_cache_url
 from guidsvc.config import Check, Settings, load_valid, split_list
 from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError
+from guidsvc.http import public_url
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import UNIX, TrustedProxies
@@ -113,6 +114,7 @@ def _refuse_file_of_store(path: Path, store_url: str) -> None:
 _CHECKS = (
     Check(("trusted_proxies",), lambda settings: TrustedProxies(split_list(settings.trusted_proxies))),
     Check(("hosts",), lambda settings: HostNames(split_list(settings.hosts))),
+    Check(("public_url",), lambda settings: public_url.parse(settings.public_url)),
     Check(("cors_origins",), lambda settings: Cors(split_list(settings.cors_origins))),
     Check(("tls_cert", "tls_key"), lambda settings: validate_tls(settings.tls_cert, settings.tls_key)),
     Check(("store_url",), lambda settings: validate_store_url(settings.store_url)),

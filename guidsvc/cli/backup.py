@@ -6,20 +6,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from guidsvc import config
 from guidsvc.cli.command_parser import CommandParser
+from guidsvc.cli.store_settings import load_settings
+from guidsvc.config import Check, Settings
 from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError
 from guidsvc.program import program
+from guidsvc.store import MONGO_SCHEMES, validate_store_url
 
 
 def run(words: Sequence[str]) -> None:
     """Make the copy and print a summary line; raise StartError if that fails."""
     arguments = parser().parse_args(words)
-    url = [] if arguments.store_url is None else [f"--store-url={arguments.store_url}"]
-    settings = config.load(url)
-    if scheme_of(settings.store_url) != "sqlite":
-        raise StartError("store_url: backup copies only SQLite stores; for MongoDB use mongodump, see docs/backup.md")
+    settings = load_settings(arguments.store_url, Check(("store_url",), _validate_sqlite_url))
     from guidsvc.store.sqlite.backup import back_up, salvage
     from guidsvc.store.sqlite.store import path_of_url
 
@@ -27,6 +26,12 @@ def run(words: Sequence[str]) -> None:
     copy = salvage if arguments.salvage else back_up
     backup = copy(path_of_url(settings.store_url), Path(arguments.target).absolute(), overwrite=arguments.overwrite)
     print(f"{backup.path}: {backup.records} records, {backup.size_bytes} bytes", flush=True)
+
+
+def _validate_sqlite_url(settings: Settings) -> None:
+    if scheme_of(settings.store_url) in MONGO_SCHEMES:
+        raise StartError("store_url: backup copies only SQLite stores; for MongoDB use mongodump, see docs/backup.md")
+    validate_store_url(settings.store_url)
 
 
 def parser() -> argparse.ArgumentParser:

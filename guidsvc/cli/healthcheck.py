@@ -1,7 +1,7 @@
 """`python pdapt.py healthcheck`: check whether the service on this host is alive, or ready.
 
 It reads the same settings as the service, so it finds the address, port, Unix socket and TLS by itself. It exits with 0
-if the response is 200, else with 1 and a one-line reason.
+if the response is 200, else with 1 and a one-line reason; with 2 if a flag or setting is invalid.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from threading import Thread
 
 from guidsvc import config
 from guidsvc.cli.command_parser import CommandParser
-from guidsvc.config import Settings
+from guidsvc.config import Check, Settings
 from guidsvc.errors import StartError
 from guidsvc.program import program
 
@@ -43,7 +43,7 @@ class SlowResponse(TimeoutError):
 def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) -> None:
     """Print that the service is alive, or ready; raise StartError, with a one-line message, if it is not."""
     arguments, flags = _parsed(words)
-    settings = config.load([*container_flags(first_process), *flags])
+    settings = config.load_valid([*container_flags(first_process), *flags], [_PORT_CHECK])
     path = "/readyz" if arguments.ready else "/livez"
     where = _where(settings, path)
     try:
@@ -139,11 +139,17 @@ def _connect(settings: Settings) -> socket:
         connection = socket(AF_UNIX, SOCK_STREAM)
         connection.settimeout(TIMEOUT_SECONDS)
         connection.connect(settings.unix_socket)
-    elif settings.port == 0:
-        raise StartError("healthcheck: port: 0 is any free port; name the one that the service listens on")
     else:
         connection = create_connection((_address(settings), settings.port), TIMEOUT_SECONDS)
     return connection if settings.tls_cert is None else _unverified().wrap_socket(connection)
+
+
+def _refuse_any_port(settings: Settings) -> None:
+    if settings.unix_socket is None and settings.port == 0:
+        raise StartError("port: 0 is any free port; name the one that the service listens on")
+
+
+_PORT_CHECK = Check(("port", "unix_socket"), _refuse_any_port)
 
 
 def _unverified() -> ssl.SSLContext:

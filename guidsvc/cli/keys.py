@@ -6,6 +6,7 @@ It reads the same settings and uses the same store as the service, running or no
 
 import argparse
 import asyncio
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,9 +15,11 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from guidsvc import config
 from guidsvc.cli.command_parser import CommandParser
+from guidsvc.cli.store_settings import load_settings
 from guidsvc.domain.api_key import (
+    ID_CHARACTERS,
+    KEY_ID_PATTERN,
     MAX_NOTE_CHARACTERS,
     MAX_OVERLAP_SECONDS,
     OVERLAP_SECONDS,
@@ -53,8 +56,8 @@ _EXAMPLES = (
 def run(words: Sequence[str], *, clock: Clock) -> None:
     """Run a `keys` command; raise StartError, with a one-line message, if it fails. Exit with 2 on usage errors."""
     arguments = parser().parse_args(words)
-    url = [] if arguments.store_url is None else [f"--store-url={arguments.store_url}"]
-    settings = config.load(url)
+    settings = load_settings(arguments.store_url)
+    _refuse_past_expiry(arguments, clock())
     log_config.configure(settings.log_level, settings.log_format)
     try:
         asyncio.run(_run(arguments, settings.store_url, clock))
@@ -83,12 +86,18 @@ def _error_text(error: GuidsvcError) -> str:
             return str(error)
 
 
+def _refuse_past_expiry(arguments: argparse.Namespace, now: int) -> None:
+    """Exit with 2 if a key to be created would never be valid."""
+    expire = None if arguments.do is not _create or arguments.expires is None else arguments.expires.at(now)
+    if expire is None or expire * 1000 > now:
+        return
+    hint = f"{expire} without a unit is Unix time; write {expire}d for days from now"
+    detail = f": {hint}" if expire < _FIRST_UNIX_TIME else "; the key would never be valid"
+    arguments.command.error(f"argument --expires: is in the past{detail}")
+
+
 async def _create(key_service: KeyService, arguments: argparse.Namespace, now: int) -> None:
     expire = None if arguments.expires is None else arguments.expires.at(now)
-    if expire is not None and expire < _FIRST_UNIX_TIME:
-        raise StartError(
-            f"expire is in the past: {expire} without a unit is Unix time; write {expire}d for days from now"
-        )
     issued = await key_service.create(arguments.owner, arguments.scopes, expire=expire, note=arguments.note)
     members = key_service.describe(issued.key)
     until = "never expires" if expire is None else f"expires {_time(expire)}"
@@ -235,12 +244,18 @@ def _command(commands: Any, name: str, do: object, about: str) -> argparse.Argum
         name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=_EPILOG
     )
     command.add_argument("--store-url", metavar="URL", help="store of the service [default: its setting]")
-    command.set_defaults(do=do, new_store=False)
+    command.set_defaults(do=do, command=command, new_store=False)
     return command
 
 
 def _id(command: argparse.ArgumentParser) -> None:
-    command.add_argument("id", metavar="ID", help="id of the key: the part between gs_ and the next _")
+    command.add_argument("id", type=_key_id, metavar="ID", help="id of the key: the part between gs_ and the next _")
+
+
+def _key_id(text: str) -> str:
+    if re.fullmatch(KEY_ID_PATTERN, text):
+        return text
+    raise argparse.ArgumentTypeError(f"must be {ID_CHARACTERS} letters and digits: the part between gs_ and the next _")
 
 
 def _owner(text: str) -> str:

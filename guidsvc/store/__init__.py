@@ -14,7 +14,7 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository, Database
 from guidsvc.telemetry.metrics import StoreMetrics
 
-_MONGO_SCHEMES = {"mongodb", "mongodb+srv"}
+MONGO_SCHEMES = {"mongodb", "mongodb+srv"}
 
 
 def validate_store_url(url: str) -> None:
@@ -24,7 +24,7 @@ def validate_store_url(url: str) -> None:
         from guidsvc.store.sqlite.store import path_of_url
 
         path_of_url(url)
-    elif scheme in _MONGO_SCHEMES:
+    elif scheme in MONGO_SCHEMES:
         with requires_extra("mongo", "store_url"):
             from guidsvc.store.mongo.store import validate_mongo_url
         validate_mongo_url(url)
@@ -66,7 +66,7 @@ async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[ApiKeyRep
         async with open_keys_of(path_of_url(url), create=create) as keys:
             yield keys
     else:
-        if not create and scheme_of(url) in _MONGO_SCHEMES:
+        if not create and scheme_of(url) in MONGO_SCHEMES:
             with requires_extra("mongo", "store_url"):
                 from guidsvc.store.mongo.store import require_mongo
 

@@ -346,7 +346,6 @@ def test_backup_creates_no_store(tmp_path: Path) -> None:
     [
         (["x" * 300], r"backup: .*/x{300} cannot be written: File name too long"),
         (["missing/backup.db"], r"backup: .*/missing/backup.db cannot be written: No such file or directory"),
-        (["backup.db", "--store-url", "mongodb://127.0.0.1/guidsvc"], r".*mongodump.*docs/backup.md"),
     ],
 )
 def test_impossible_backup_is_rejected_in_one_line(tmp_path: Path, store: Path, words: list[str], told: str) -> None:

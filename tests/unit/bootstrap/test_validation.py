@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from guidsvc.bootstrap.validation import load, unused
-from guidsvc.config import InvalidSettings
+from guidsvc.config import PREFIX, InvalidSettings, Settings
 from tests.support.certificates import Certificate
 
 
@@ -47,6 +47,7 @@ def test_faults_of_values_and_meanings_are_listed_together() -> None:
     [
         (["--trusted-proxies", "10.0.0.0/8,x"], "trusted_proxies: 'x' does not appear"),
         (["--hosts", "http://a"], "hosts: 'http://a' is not a host name"),
+        (["--public-url", "registry"], "public_url: this is not the address of a service"),
         (["--cors-origins", "a.example"], "cors_origins: "),
         (["--tls-cert", "cert.pem"], "tls_cert, tls_key: TLS requires both"),
         (["--tls-cert", "cert.pem", "--tls-key", "key.pem"], "tls_cert, tls_key: cert.pem: No such file"),
@@ -69,6 +70,19 @@ def test_setting_without_meaning_is_a_fault(words: list[str], fault: str) -> Non
     (found,) = faults_of(*words)
 
     assert found.startswith(fault)
+
+
+FREE_TEXTS = {"host", "unix_socket", "jwt_issuer", "jwt_audience"}
+"""Settings without invalid values: whether an address can be used is known once the service listens."""
+
+
+@pytest.mark.parametrize("setting", sorted(Settings.model_fields.keys() - FREE_TEXTS))
+def test_every_setting_rejects_invalid_values(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}ACCESS", "off")
+    monkeypatch.setenv(f"{PREFIX}{setting.upper()}", "" if setting == "jwt_owner_claim" else "?:/no such/ value/")
+    (fault,) = faults_of()
+
+    assert setting in fault.partition(": ")[0].split(", ")
 
 
 def test_empty_key_set_is_a_fault_even_with_access_off(folder: Path) -> None:
