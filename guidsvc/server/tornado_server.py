@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from socket import socket
-from ssl import SSLContext
+from ssl import SSLContext, SSLError
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -27,10 +27,12 @@ from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
 from guidsvc.server.abort import is_open_ended
 from guidsvc.server.listener import address_of
+from guidsvc.server.protocol.request import TLS_START, other_protocol
 from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
 from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits
 from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, ConnectionLimitLog
 from guidsvc.server.ticks import TICK_SECONDS, Ticks
+from guidsvc.server.tornado_log import OtherProtocolError, client_lines_replaced, log_failed_handshake
 
 
 class TornadoServer(HTTPServer):
@@ -46,6 +48,14 @@ class TornadoServer(HTTPServer):
 
     def connections(self) -> int:
         return len(self._connections)
+
+    def _handle_connection(self, connection: socket, address: Any) -> None:
+        """Set up a new connection, or close it if the client has already reset it, which Tornado reports as a fault."""
+        try:
+            super()._handle_connection(connection, address)
+        except SSLError as error:
+            connection.close()
+            log_failed_handshake(address, error)
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Serve a new connection, or reject it if it is over the limit."""
@@ -110,10 +120,24 @@ class _Client:
         """The connection of the latest request."""
         self._write = stream.write
         stream.write = self._measured_write  # type: ignore[method-assign]  # called for each part of a response
+        stream.read_until_regex = self._read_first_head  # type: ignore[method-assign]
 
     def end(self) -> None:
-        """Restore the stream's `write`, which breaks a reference cycle."""
+        """Restore the stream's methods, which breaks a reference cycle."""
         del self._stream.write
+        vars(self._stream).pop("read_until_regex", None)
+
+    async def _read_first_head(self, regex: bytes, max_bytes: int | None = None) -> bytes:
+        """Read the head of the first request. Raise OtherProtocolError if it is not HTTP/1.1.
+
+        The first bytes of TLS need no end: Tornado would wait for it until the connection times out.
+        """
+        del self._stream.read_until_regex
+        head = await self._stream.read_until_regex(rb"\A" + TLS_START + b"|" + regex, max_bytes)
+        error = other_protocol(head)
+        if error is not None:
+            raise OtherProtocolError(error)
+        return head
 
     def _measured_write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
         future = self._write(data)
@@ -195,7 +219,8 @@ async def serving_by_tornado(
     server.set_limits(limits, hooks)
     server.add_sockets(sockets)
     try:
-        async with running_in_background(server.keep_time):
-            yield server
+        with client_lines_replaced(hooks):
+            async with running_in_background(server.keep_time):
+                yield server
     finally:
         await server.close_all_connections()

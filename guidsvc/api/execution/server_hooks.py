@@ -34,8 +34,12 @@ class ServerHooks:
         if problem is problems.INTERNAL:  # an internal error before a handler had the request
             responses.log_failure(error, request_id)
         else:
-            _log.info(REFUSED, status=problem.status, code=problem.code, detail=str(error), request_id=request_id)
+            self.log_rejected(error, request_id=request_id)
         return responses.serialize_problem(error, request_id, base=self._base, last=True, secure=secure)
+
+    def log_rejected(self, error: Exception, **members: str) -> None:
+        problem = problems.problem_of(error)
+        _log.info(REFUSED, status=problem.status, code=problem.code, detail=str(error), **members)
 
     def reject_connection(self, *, secure: bool) -> bytes:
         self._metrics.refused[SERVICE_UNAVAILABLE] += 1

@@ -11,6 +11,7 @@ import structlog
 from structlog.types import EventDict, ExcInfo, Processor, WrappedLogger
 
 from guidsvc.monitoring.logs.console_line import columns, event_line, is_colored
+from guidsvc.monitoring.logs.library_lines import silence_libraries, split_driver_line
 from guidsvc.monitoring.logs.line_limit import LineLimit
 from guidsvc.monitoring.logs.standard_streams import BoundedStream
 from guidsvc.monitoring.logs.uncaught import log_uncaught
@@ -48,7 +49,7 @@ def configure(level: str, form: Form, *, worker: int | None = None) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=[_DROPPED, _OF, _COUNT])],
+            foreign_pre_chain=[*shared, split_driver_line, structlog.stdlib.ExtraAdder(allow=[_DROPPED, _OF, _COUNT])],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(readable=readable)],
         )
     )
@@ -57,7 +58,7 @@ def configure(level: str, form: Form, *, worker: int | None = None) -> None:
         sys.stderr.notice = partial(_notice, handler)
         log_uncaught(handler)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    _silence_libraries()
+    silence_libraries()
 
 
 class EventLimit(logging.Filter):
@@ -94,19 +95,6 @@ def _warning(message: str, fields: dict[str, object]) -> logging.LogRecord:
     """Return a warning record about the log itself, which goes directly to its handler."""
     line = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": message}
     return logging.makeLogRecord(line | fields)
-
-
-def _silence_libraries() -> None:
-    """Prevent other libraries from logging data that clients send."""
-    logging.getLogger("pymongo.command").setLevel(logging.INFO)  # DEBUG would log each command with its records
-    logging.getLogger("tornado.general").addFilter(_shortened)
-
-
-def _shortened(line: logging.LogRecord) -> bool:
-    """Cut Tornado's reason for rejecting a malformed request to two words: the others may contain a key."""
-    if isinstance(line.args, tuple) and str(line.msg).startswith("Malformed HTTP message"):
-        line.args = (*line.args[:-1], " ".join(str(line.args[-1]).split()[:2]))
-    return True
 
 
 def is_readable(form: Form) -> bool:

@@ -21,8 +21,9 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _QUOTED = re.compile(r":? *['\"].*|: .*", re.DOTALL)
+TLS_START = b"\x16\x03"
 _OTHER_PROTOCOLS = {
-    b"\x16\x03": "TLS (https) sent to an http port; use http://",
+    TLS_START: "TLS (https) sent to an http port; use http://",
     b"PRI * HTTP/2": "HTTP/2 is not supported; use HTTP/1.1",
 }
 """The first bytes of a TLS handshake (RFC 8446, 5.1) and of HTTP/2 (RFC 9113, 3.4), and what to say of each."""
@@ -186,12 +187,20 @@ def is_token(text: bytes) -> bool:
 
 def fault_of(error: HttpParserError, start: bytes) -> Exception:
     """Translate an llhttp error into an error of the service; `start` is the start of the request, if it is known."""
-    for prefix, remedy in _OTHER_PROTOCOLS.items():
-        if start.startswith(prefix):
-            return InvalidRequest(InvalidField("", remedy, is_clause=True))
+    other = other_protocol(start)
+    if other is not None:
+        return other
     if "Content-Length overflow" in str(error):
         return TooLarge("The Content-Length is too large for any request.")
     return not_http(str(error))
+
+
+def other_protocol(start: bytes) -> InvalidRequest | None:
+    """Return the error for a request that starts like another protocol, or None if this one does not."""
+    for prefix, remedy in _OTHER_PROTOCOLS.items():
+        if start.startswith(prefix):
+            return InvalidRequest(InvalidField("", remedy, is_clause=True))
+    return None
 
 
 def not_http(detail: str) -> InvalidRequest:

@@ -64,6 +64,9 @@ class ApplicationHooks(Protocol):
     def reject_request(self, error: Exception, *, secure: bool) -> bytes:
         """Count and log a request that cannot be served; return its response, after which the connection closes."""
 
+    def log_rejected(self, error: Exception) -> None:
+        """Log a request that the server has rejected with a response of its own."""
+
     def reject_connection(self, *, secure: bool) -> bytes:
         """Count a connection over the limit; return its response, after which it closes."""
 

@@ -1,0 +1,25 @@
+"""Lines of libraries, in the form of the service's own."""
+
+import json
+import logging
+
+from structlog.types import EventDict, WrappedLogger
+
+_DRIVER = "pymongo."
+
+
+def silence_libraries() -> None:
+    """Prevent libraries from logging data that clients send."""
+    logging.getLogger("pymongo.command").setLevel(logging.INFO)  # DEBUG would log each command with its records
+
+
+def split_driver_line(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Move the members that MongoDB's driver logs as JSON text from the event into `details`."""
+    if str(line.get("logger")).startswith(_DRIVER) and str(line["event"]).startswith('{"message": '):
+        try:
+            details = json.loads(line["event"])
+        except ValueError:  # the driver cuts long values
+            return line
+        line["event"] = details.pop("message")
+        line["details"] = details
+    return line
