@@ -1,7 +1,10 @@
 """What a valid value is."""
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from guidsvc.domain.record import Record, parse_guid
 from guidsvc.errors import InvalidGuid
@@ -84,3 +87,14 @@ def test_stored_form_has_every_field_of_a_record() -> None:
     whole = record(NOW, metadata='{"a":1}')
 
     assert Record.model_validate_json(whole.model_dump_json()) == whole
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
+@example('"\\/\u2028')
+def test_wire_format_of_a_user_is_that_of_a_json_encoder(user: str) -> None:
+    try:
+        made = record(NOW, expire=7, user=user)
+    except ValidationError:
+        return
+
+    assert made.json_body == to_json({"guid": GUID, "expire": "7", "user": user})
