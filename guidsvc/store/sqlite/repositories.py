@@ -132,7 +132,7 @@ class SqliteFence:
 def _records_of(rows: Sequence[tuple[object, ...]]) -> list[Record]:
     """Convert rows to records; CorruptRecord, which names the row, if one is invalid."""
     try:
-        return list(map(RECORDS.row, rows))
+        return RECORDS.rows(rows)
     except ValidationError:
         return [row_of(RECORDS, str(row[0]), row) for row in rows]
 

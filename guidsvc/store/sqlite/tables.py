@@ -1,10 +1,11 @@
 """The tables of the SQLite file for compare-and-swap: key, version and statements."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from operator import attrgetter
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.quota_ledger import QuotaLedger
@@ -39,6 +40,7 @@ class Table(Generic[Row]):
         self._values: Callable[[Row], tuple[object, ...]] = attrgetter(*columns)
         self._identity: Callable[[Row], tuple[object, object]] = attrgetter(key, version)
         self.columns = columns
+        self._names = set(columns)  # never changed: the models are immutable
         self.model = model
         # As `model_validate`, without its checks of options that are not used here
         self._validate: Callable[[object], Row] = model.__pydantic_validator__.validate_python
@@ -46,6 +48,25 @@ class Table(Generic[Row]):
     def row(self, values: tuple[object, ...]) -> Row:
         """Convert the values of a row to a model; raise ValidationError if they are invalid."""
         return self._validate(dict(zip(self.columns, values, strict=True)))
+
+    @cached_property
+    def _validate_rows(self) -> Callable[[object], list[tuple[object, ...]]]:
+        """Validate tuples by the types of the fields, as the model validates its members."""
+        types = tuple(field.rebuild_annotation() for field in self.model.model_fields.values())
+        adapter: TypeAdapter[Any] = TypeAdapter(list[tuple[types]], config=ConfigDict(strict=True))  # type: ignore[valid-type]  # made here
+        return adapter.validator.validate_python
+
+    def rows(self, rows: Sequence[tuple[object, ...]]) -> list[Row]:
+        """Convert rows to models like `row`, in half the time: without a call, and checks of names, for each."""
+        model, new, put, columns = self.model, self.model.__new__, object.__setattr__, self.columns
+        models = []
+        for values in self._validate_rows(rows):  # what `model_construct` does, which takes longer than `row`
+            put(each := new(model), "__dict__", dict(zip(columns, values, strict=True)))
+            put(each, "__pydantic_fields_set__", self._names)
+            put(each, "__pydantic_extra__", None)
+            put(each, "__pydantic_private__", None)
+            models.append(each)
+        return models
 
     def change(self, old: Row | None, new: Row | None, *, not_after: int | None = None) -> Change:
         """Return the statement that replaces `old` with `new`; None for either means absent."""
