@@ -1,5 +1,6 @@
 """The filter of a list query, in terms that a store can search by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guidsvc.domain.commands import ListQuery
@@ -25,11 +26,23 @@ class Selection:
     queue_name: str | None = None
     """The caller on whose behalf a store searches: callers take turns. It is no part of the filter."""
 
+    def matching(self, records: Sequence[Record]) -> list[Record]:
+        """Return the records that match the filter."""
+        user, owner, excluding = self.user, self.owner, self.excluding
+        first, end, kept_at = self.expire_from, self.expire_before, self.kept_at
+        return [
+            record
+            for record in records
+            if first <= record.expire < end
+            and record.purge_at > kept_at
+            and (user is None or record.user == user)
+            and (owner is None or record.owner == owner)
+            and record.guid not in excluding
+        ]
+
     def holds(self, record: Record) -> bool:
         """Whether the record matches the filter."""
-        matches_times = self.expire_from <= record.expire < self.expire_before and record.purge_at > self.kept_at
-        matches_user = self.user in {None, record.user} and self.owner in {None, record.owner}
-        return matches_times and matches_user and record.guid not in self.excluding
+        return bool(self.matching([record]))
 
     @property
     def turn(self) -> str | None:

@@ -100,7 +100,7 @@ class RecordListing:
 
     def _selected(self, query: ListQuery, caller: Caller, found: Sequence[Record]) -> Sequence[Record]:
         """Return the records that still match: some may have expired since they were read."""
-        return list(filter(self._selection(query, caller).holds, found))
+        return self._selection(query, caller).matching(found)
 
     def is_restricted(self, query: ListQuery, caller: Caller) -> bool:
         """Whether a list holds the records of one owner or user only: in order of expiry, each page costs a count."""
