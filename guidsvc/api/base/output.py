@@ -1,10 +1,9 @@
 """Writing of responses: whole, idempotent, or streamed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from http.client import NOT_FOUND, NOT_MODIFIED
-from typing import Any
 
 from pydantic_core import to_json
 from tornado.iostream import StreamClosedError
@@ -31,11 +30,11 @@ class OutputHandler(InputHandler):
     _is_last = False  # the end of the connection ends the response: HTTP/1.0 has no other way to end a stream
     _streaming: asyncio.Task[None] | None = None  # cancelled when the client disconnects
 
-    def respond(self, status: int, content: bytes | dict[str, Any] | None = None) -> None:
+    def respond(self, status: int, content: bytes | Mapping[str, object] | None = None) -> None:
         """Finish the request with a status and an optional JSON body, followed by a newline for terminals."""
         self.set_status(status)
         if content is not None:
-            self.write((to_json(content) if isinstance(content, dict) else content) + b"\n")
+            self.write((content if isinstance(content, bytes) else to_json(content)) + b"\n")
         self.finish()
 
     def prefers_page(self, *other_types: str) -> bool:

@@ -65,9 +65,9 @@ def serialize_problem(error: Exception, request_id: str, *, base: str = "", **fr
     return _message(status, headers, _PROBLEM_TYPE, body, request_id, **framing)
 
 
-def split_at_request_id(response: Response, *, varies: bool) -> tuple[bytes, bytes]:
+def split_at_request_id(response: Response, **framing: Unpack[Framing]) -> tuple[bytes, bytes]:
     """Serialize a response, and return the bytes before and after the request id."""
-    start, _, rest = serialize(response, _PLACEHOLDER, varies=varies).partition(_PLACEHOLDER.encode())
+    start, _, rest = serialize(response, _PLACEHOLDER, **framing).partition(_PLACEHOLDER.encode())
     return start, rest
 
 
@@ -123,7 +123,9 @@ def _message(  # noqa: PLR0913  # the parts of a response
 ) -> bytes:
     others = ""
     for name, value in response_headers.items():
-        if name != "Cache-Control":
+        if name == "Vary" and varies:
+            others, varies = f"Vary: {value}, {VARY}\r\n{others}", False
+        elif name != "Cache-Control":
             others += f"{_NAMES.get(name, name)}: {value}\r\n"
     length = "" if status in BODILESS else f"Content-Length: {len(body)}\r\n"
     lines = (

@@ -22,6 +22,7 @@ from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_li
 from guidsvc.api.execution.read_renderer import ReadRenderer
 from guidsvc.api.fast_path.direct_request import DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS, fast_path_headers, has_small_body, request_id_for
+from guidsvc.api.fast_path.fixed_answers import FixedAnswers
 from guidsvc.api.fast_path.load_shedding import LoadShedder, ShedRequest
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.auth.authenticator import Session
@@ -74,6 +75,7 @@ class FastPathDispatcher:
         self._base = context.public_url
         self._renderer = ReadRenderer(self._service, varies=self._varies)
         self._request_memo: dict[bytes, Session | None] = {}
+        self._fixed_answers = FixedAnswers(pipeline)
         self._can_remember = False  # whether the last answered request may be remembered
         self._session: Session | None = None  # of that request
 
@@ -137,7 +139,7 @@ class FastPathDispatcher:
         self._can_remember = False
         match = _TARGET.fullmatch(target)
         if match is None:
-            return self._shed(method, target, raw_headers, parser, peer) if self.admission.is_contended else None
+            return self._dispatch_other(method, target, raw_headers, parser, peer)
         headers = fast_path_headers(raw_headers, parser, self._disqualifying_headers, self._host_names)
         if headers is None:
             return None
@@ -169,6 +171,18 @@ class FastPathDispatcher:
             return peer.remote_ip, peer.secure
         scheme = self._proxies.scheme(peer.remote_ip, headers.get("X-Forwarded-Proto"), peer.protocol)
         return self._proxies.client(peer.remote_ip, headers.get("X-Forwarded-For")), scheme == "https"
+
+    def _dispatch_other(
+        self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer
+    ) -> "bytes | ShedRequest | None":
+        """Dispatch a request that names no single GUID."""
+        if target in self._fixed_answers.targets:
+            headers = fast_path_headers(raw_headers, parser, self._disqualifying_headers, self._host_names)
+            if headers is None:
+                return None
+            address, secure = self._client(headers, peer)
+            return self._fixed_answers.answer(method.decode(), target, headers, address, secure=secure)
+        return self._shed(method, target, raw_headers, parser, peer) if self.admission.is_contended else None
 
     def _shed(
         self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer

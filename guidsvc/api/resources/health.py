@@ -1,5 +1,7 @@
 """Health and version: `/livez`, `/readyz`, `/version` and `/`."""
 
+from collections.abc import Mapping
+
 import guidsvc
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import schemas
@@ -8,7 +10,7 @@ from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.html.index_page import index_page
 from guidsvc.api.html.page import HTML
 from guidsvc.errors import NotReady
-from guidsvc.monitoring.health import DOWN, UP
+from guidsvc.monitoring.health import DOWN, UP, Health
 
 LINKS = {
     "guid": "/guid",
@@ -20,6 +22,18 @@ LINKS = {
     "docs": "/docs",
     "problems": "/problems",
 }
+LIVE = {"status": "live"}
+VERSION = {"name": "guidsvc", "version": guidsvc.__version__}
+ROOT: Mapping[str, object] = {**VERSION, "links": LINKS}
+
+
+def readiness(health: Health) -> dict[str, object]:
+    """Return the state of the service and of each part; raise NotReady if the store is down."""
+    report = health.report()
+    if report["store"] == DOWN:
+        raise NotReady("The store does not answer.", report)
+    status = "ready" if report["store"] == report["cache"] == UP else "degraded"
+    return {"ready": True, "status": status, **report}
 
 
 class LiveHandler(Handler):
@@ -30,7 +44,7 @@ class LiveHandler(Handler):
     @operation("getLivez", "Check liveness", ResponseSpec(200, "The process is alive.", schemas.Live))
     async def get(self) -> None:
         """Return 200 if the process can respond."""
-        self.respond(200, {"status": "live"})
+        self.respond(200, LIVE)
 
     head = get
 
@@ -45,13 +59,9 @@ class ReadyHandler(Handler):
     )
     async def get(self) -> None:
         """Return the last known state of each part; a problem if the store is down or the service is shutting down."""
-        report = self.context.health.report()
         if self.pipeline.in_flight.draining:
-            raise NotReady("The service is shutting down.", report)
-        if report["store"] == DOWN:
-            raise NotReady("The store does not answer.", report)
-        status = "ready" if report["store"] == report["cache"] == UP else "degraded"
-        self.respond(200, {"ready": True, "status": status, **report})
+            raise NotReady("The service is shutting down.", self.context.health.report())
+        self.respond(200, readiness(self.context.health))
 
     head = get
 
@@ -64,7 +74,7 @@ class VersionHandler(Handler):
     @operation("getVersion", "Read the version", ResponseSpec(200, "The name and version.", schemas.ServiceVersion))
     async def get(self) -> None:
         """Return the name and version of the service."""
-        self.respond(200, {"name": "guidsvc", "version": guidsvc.__version__})
+        self.respond(200, VERSION)
 
     head = get
 
@@ -92,6 +102,6 @@ class RootHandler(Handler):
             has_access_control = self.pipeline.is_access_controlled
             self.respond_page(index_page(LINKS, self.base_url, has_access_control=has_access_control))
             return
-        self.respond(200, {"name": "guidsvc", "version": guidsvc.__version__, "links": LINKS})
+        self.respond(200, ROOT)
 
     head = get

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple, cast
@@ -25,6 +26,7 @@ from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.http.headers.proxy import TrustedProxies
+from guidsvc.monitoring.health import DOWN, READ_ONLY, UP, Health, PartHealth
 from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.server.server import serving_on
@@ -41,6 +43,7 @@ from tests.support.http_client import hang_up
 GUIDS = [f"{number:032X}" for number in (1, 0xABC)]
 NOTHING, NO_PAGES = DiagnosticHeaders(), Cors()
 ODD = [GUIDS[1].lower(), GUIDS[0] + "?view=full", GUIDS[0] + "?x=1", "%41" + "A" * 31, "A" * 31]
+FIXED = ["/version", "/livez", "/readyz", "/", "/version?x=1", "/livez/"]
 Lines = list[tuple[str, str, int, float, str, str, str | None, Mapping[str, str] | None]]
 
 
@@ -50,6 +53,7 @@ class Request(NamedTuple):
     wait: int
     method: str
     guid: str
+    """The GUID in the path, with any query; or another path, which begins with a slash."""
     headers: tuple[str, ...]
     body: bytes | None
 
@@ -57,7 +61,8 @@ class Request(NamedTuple):
     def raw(self) -> bytes:
         """What goes over the wire."""
         headers = [*self.headers, *([] if self.body is None else [f"Content-Length: {len(self.body)}"])]
-        lines = [f"{self.method} /guid/{self.guid} HTTP/1.1", "Host: a", *headers, "", ""]
+        target = self.guid if self.guid.startswith("/") else f"/guid/{self.guid}"
+        lines = [f"{self.method} {target} HTTP/1.1", "Host: a", *headers, "", ""]
         return "\r\n".join(lines).encode("latin-1") + (self.body or b"")
 
 
@@ -101,7 +106,7 @@ _BODIES = st.sampled_from(
         b'{"user": "%b"}' % (b"x" * 65_526),
     ]
 )
-_WAITS, _PLACES = st.sampled_from([0, 0, 0, 2, 8 * 86_400]), st.sampled_from([*GUIDS * 8, *ODD])
+_WAITS, _PLACES = st.sampled_from([0, 0, 0, 2, 8 * 86_400]), st.sampled_from([*GUIDS * 8, *ODD, *FIXED])
 _READS, _WRITES = st.sampled_from(["GET", "GET", "HEAD", "DELETE"]), st.sampled_from(["PUT", "PUT", "PATCH"])
 _ALL = st.sampled_from(["GET", "HEAD", "PUT", "PATCH", "DELETE", "POST", "OPTIONS"])
 _REQUESTS = st.lists(
@@ -204,6 +209,7 @@ async def service(
             trusted_proxies=TrustedProxies(["127.0.0.1"]),
             access_log=log,
             monitor=ProcessMonitor(meters),
+            health=_health(members.pop("state", UP)),
             **members,
         )
         app = make_app(RequestPipeline(context))
@@ -250,6 +256,14 @@ def test_fast_path_and_handler_answer_alike(
             runner.run(stack.aclose())
 
 
+def _health(state: object) -> Health:
+    """Return the health of a service whose store is in this state; no time passes since its last probe."""
+    health = Health()
+    health.store = health.cache = PartHealth(timer=lambda: 0.0)
+    health.store.state = str(state)
+    return health
+
+
 async def _enter(stack: AsyncExitStack) -> AsyncExitStack:
     return stack
 
@@ -268,8 +282,21 @@ async def _compare(ways: list[Way], clock: FakeClock, requests: list[Request]) -
         last = last if found is None else found[1].decode()
 
 
+@pytest.mark.parametrize("state", [UP, READ_ONLY, DOWN])
+async def test_fast_path_and_handler_answer_fixed_paths_alike(tmp_path: Path, clock: FakeClock, state: str) -> None:
+    headers = ["X-Request-Id: mine", "Accept: text/html", "Accept: */*", "X-Forwarded-Proto: https", "Expect: x"]
+    async with (
+        service(tmp_path, clock, short=True, state=state, cors=Cors(["https://a.example"])) as short,
+        service(tmp_path, clock, short=False, state=state, cors=Cors(["https://a.example"])) as long,
+    ):
+        for path, method, header in product(FIXED, ["GET", "HEAD", "OPTIONS", "POST"], [*headers, "Origin: x"]):
+            request = Request(0, method, path, (header,), None)
+            assert await short.ask(request) == await long.ask(request), request
+        assert short.meters.requests.counts() == long.meters.requests.counts()
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
-@pytest.mark.parametrize("guid", GUIDS)
+@pytest.mark.parametrize("guid", [*GUIDS, "/version", "/readyz"])
 @pytest.mark.parametrize("logged", [True, False])
 async def test_fast_path_closes_connections_during_shutdown(
     tmp_path: Path, clock: FakeClock, method: str, guid: str, logged: bool
