@@ -9,7 +9,7 @@ class Response(NamedTuple):
 
     status: int
     headers: dict[str, str]
-    body: str | None
+    body: bytes | None
 
 
 BODILESS = frozenset({NO_CONTENT, NOT_MODIFIED})

@@ -57,7 +57,7 @@ class OutputHandler(InputHandler):
             self.set_header(name, value)
         if response.body is None and response.status != NOT_MODIFIED:
             self.clear_header("Content-Type")
-        self.respond(response.status, None if response.body is None else response.body.encode())
+        self.respond(response.status, response.body)
 
     async def send_idempotent(
         self,

@@ -112,7 +112,7 @@ def record_response(
         if not is_own and not service.may_read:
             return Response(NO_CONTENT if status == OK else status, headers, None)
     json_text = service.full(record) if request.full else record.json_body
-    return Response(status, headers, json_text.decode())
+    return Response(status, headers, json_text)
 
 
 @lru_cache(16)

@@ -11,7 +11,7 @@ from guidsvc.services.guid_service import GuidService
 
 _PART = "read"
 """Key of the rendered end of a response in `Record.render_cache`."""
-_ANY_READ = Response(OK, {"Cache-Control": "private, no-cache"}, "")
+_ANY_READ = Response(OK, {"Cache-Control": "private, no-cache"}, b"")
 """A response that starts like every read."""
 
 

@@ -35,4 +35,4 @@ def _decode(text: bytes) -> Response:
     has_headers = isinstance(headers, dict) and all(isinstance(each, str) for each in headers.values())
     if not (isinstance(status, int) and has_headers and (body is None or isinstance(body, str))):
         raise CorruptRecord("a stored answer is not valid: it is not a status, headers and a body")
-    return Response(status, headers, body)
+    return Response(status, headers, None if body is None else body.encode())

@@ -53,7 +53,7 @@ class Framing(TypedDict, total=False):
 
 def serialize(response: Response, request_id: str, **framing: Unpack[Framing]) -> bytes:
     """Serialize a response."""
-    body = None if response.body is None else response.body.encode() + b"\n"
+    body = None if response.body is None else response.body + b"\n"
     content_type = "" if body is None else f"Content-Type: {JSON}\r\n"
     return _message(response.status, response.headers, content_type, body or b"", request_id, **framing)
 

@@ -84,4 +84,4 @@ class FixedAnswers:
 
 
 def _response(members: Mapping[str, object], **headers: str) -> Response:
-    return Response(OK, headers, to_json(members).decode())
+    return Response(OK, headers, to_json(members))

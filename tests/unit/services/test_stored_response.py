@@ -20,7 +20,7 @@ from guidsvc.store import open_store
 from guidsvc.store.lease import LeaseClock
 from tests.conftest import FakeClock
 
-LARGE = Response(200, {"A": "b"}, json.dumps({"results": ["x" * 100] * 20_000}))
+LARGE = Response(200, {"A": "b"}, json.dumps({"results": ["x" * 100] * 20_000}).encode())
 TEXT = encode_response(LARGE)
 REPLAYS = 48
 MOST_SECONDS = 0.04
@@ -130,6 +130,6 @@ async def test_invalid_response_is_corrupt(text: str) -> None:
 
 
 async def test_response_is_decoded_as_it_was_encoded() -> None:
-    for response in (LARGE, Response(204, {}, None), Response(201, {"Location": "/guid/A"}, "Zürich🜁")):
+    for response in (LARGE, Response(204, {}, None), Response(201, {"Location": "/guid/A"}, "Zürich🜁".encode())):
         assert await decode_response(encode_response(response)) == response
     assert encode_response(Response(204, {"A": "b"}, None)) == b'[204,{"A":"b"},null]', "as stores have it"

@@ -144,8 +144,8 @@ async def _read(values: Sequence[Any]) -> list[ParsedOperation]:
     return operations
 
 
-def _document(results: Sequence[bytes]) -> str:
-    return f'{{"results":[{b",".join(results).decode()}]}}'
+def _document(results: Sequence[bytes]) -> bytes:
+    return b'{"results":[%b]}' % b",".join(results)
 
 
 def _guid_at(guid_factory: GuidFactory, start: int, index: int) -> ClaimedGenerator:
