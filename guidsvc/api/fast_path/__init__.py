@@ -1,1 +1,1 @@
-"""The fast path: common requests for one GUID, served without a Tornado handler."""
+"""The fast path: common requests for one GUID, pages of lists, and fixed answers, served without a Tornado handler."""

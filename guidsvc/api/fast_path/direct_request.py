@@ -22,7 +22,10 @@ from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
 
 class EligibleRequest(NamedTuple):
-    """The head of a request that the fast path may serve; `session` is its caller's, if it is cached."""
+    """The head of a request that the fast path may serve; `session` is its caller's, if it is cached.
+
+    `guid` is that of the path, or empty for the list.
+    """
 
     method: str
     guid: str
@@ -34,13 +37,15 @@ class EligibleRequest(NamedTuple):
     @property
     def path(self) -> str:
         """The path of the request."""
-        return f"/guid/{self.guid}"
+        return f"/guid/{self.guid}" if self.guid else "/guid"
 
 
 class DirectRequest:
     """A fast-path request, until it is answered."""
 
     __slots__ = ("_cancel_scope", "_has_begun", "_pipeline", "_request", "_request_id", "_session", "_shedder", "last")
+    route = ROUTE
+    """The path template of the request, for the metrics."""
 
     def __init__(self, pipeline: RequestPipeline, shedder: LoadShedder, request: EligibleRequest) -> None:
         self._pipeline = pipeline
@@ -92,9 +97,9 @@ class DirectRequest:
         finally:
             pipeline.release_slot(self._cancel_scope)
             pipeline.in_flight.discard(self)
-        seconds = perf_counter() - start
+        seconds, request_id = perf_counter() - start, self._request_id
         pipeline.record_completion(
-            ROUTE, request.method, request.path, status, seconds, self._request_id, request.address, source, failure
+            self.route, request.method, request.path, status, seconds, request_id, request.address, source, failure
         )
         return response_bytes
 

@@ -20,6 +20,7 @@ from guidsvc.api.execution import responses
 from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, GuidRequest, record_response, requires_admission
 from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines
 from guidsvc.api.execution.read_renderer import ReadRenderer
+from guidsvc.api.fast_path.direct_list import DirectList, query_of, wants_json
 from guidsvc.api.fast_path.direct_request import DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS, fast_path_headers, has_small_body, request_id_for
 from guidsvc.api.fast_path.fixed_answers import FixedAnswers
@@ -46,6 +47,7 @@ _FORWARDED = _NEUTRAL | {"X-Forwarded-For", "X-Forwarded-Proto"}
 _OK, _NOT_MODIFIED = int(OK), int(NOT_MODIFIED)
 """Plain numbers, which format faster than the members of HTTPStatus."""
 _READ_SCOPE = ACTIONS["GET"].scope
+_READ_METHODS = frozenset({b"GET", b"HEAD"})
 _SENDS = frozenset({"PUT", "PATCH"})
 
 _MAX_REQUESTS, _MAX_ENDING_BYTES = 256, 1024
@@ -174,14 +176,18 @@ class FastPathDispatcher:
 
     def _dispatch_other(
         self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer
-    ) -> "bytes | ShedRequest | None":
+    ) -> "bytes | DirectRequest | ShedRequest | None":
         """Dispatch a request that names no single GUID."""
-        if target in self._fixed_answers.targets:
+        query_string, is_fixed = query_of(target), target in self._fixed_answers.targets
+        if is_fixed or (query_string is not None and method in _READ_METHODS and wants_json(raw_headers)):
             headers = fast_path_headers(raw_headers, parser, self._disqualifying_headers, self._host_names)
-            if headers is None:
+            if headers is None or "Content-Length" in headers:
                 return None
-            address, secure = self._client(headers, peer)
-            return self._fixed_answers.answer(method.decode(), target, headers, address, secure=secure)
+            name, (address, secure) = method.decode(), self._client(headers, peer)
+            if is_fixed:
+                return self._fixed_answers.answer(name, target, headers, address, secure=secure)
+            request = EligibleRequest(name, "", headers, address, secure)
+            return DirectList(self._pipeline, self._shedder, request, query_string or b"")
         return self._shed(method, target, raw_headers, parser, peer) if self.admission.is_contended else None
 
     def _shed(

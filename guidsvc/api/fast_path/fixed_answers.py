@@ -43,7 +43,7 @@ class FixedAnswers:
     ) -> bytes | None:
         """Return the answer to a request for one of the targets; None if it needs a handler."""
         pipeline = self._pipeline
-        if method not in {"GET", "HEAD"} or "Content-Length" in headers or pipeline.in_flight.draining:
+        if method not in {"GET", "HEAD"} or pipeline.in_flight.draining:
             return None
         start, request_id, is_head = perf_counter(), request_id_for(headers), method == "HEAD"
         if target == _READY or self._context.diagnostics:

@@ -1,11 +1,11 @@
 """Parsing and validation of query strings: from parameters to a model, or to InvalidRequest with every fault."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
-from tornado.httputil import HTTPServerRequest, ParseBodyConfig, ParseUrlEncodedConfig, set_parse_body_config
+from tornado.httputil import ParseBodyConfig, ParseUrlEncodedConfig, set_parse_body_config
 
 from guidsvc.api.parsing.validation_errors import MAX_NAME, Source, query_faults
 from guidsvc.errors import InvalidField, InvalidRequest
@@ -46,13 +46,27 @@ def bound_parsing() -> None:
     set_parse_body_config(ParseBodyConfig(urlencoded=ParseUrlEncodedConfig(max_arguments=MAX_PARSED)))
 
 
-def link_to_next(request: HTTPServerRequest, cursor: str) -> str:
+class Target(Protocol):
+    """The target of a request."""
+
+    @property
+    def path(self) -> str:
+        """The path."""
+
+    @property
+    def query_arguments(self) -> Mapping[str, Sequence[bytes]]:
+        """The parameters of the query, as Tornado has them."""
+
+
+def link_to_next(request: Target, cursor: str) -> str:
     """Return the Link header of a list page, with the URL of the next page."""
     return f'<{url_of_next(request, cursor)}>; rel="next"'
 
 
-def url_of_next(request: HTTPServerRequest, cursor: str) -> str:
+def url_of_next(request: Target, cursor: str) -> str:
     """Return the path and query of the next page of a list, which begins at the cursor."""
+    if not request.query_arguments:
+        return f"{request.path}?cursor={cursor}"
     parameters = {name: values[0] for name, values in request.query_arguments.items()}
     return f"{request.path}?{urlencode(parameters | {'cursor': cursor}, encoding='latin-1')}"
 

@@ -1,10 +1,7 @@
 """The resource `/guid`: lists of records, and creation under generated GUIDs."""
 
 from collections.abc import AsyncGenerator
-from http.client import OK
 from typing import Any
-
-from pydantic_core import to_json
 
 from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import (
@@ -20,11 +17,13 @@ from guidsvc.api.contract.headers import (
     always,
 )
 from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.execution import list_response
+from guidsvc.api.execution.list_response import ListRequest
 from guidsvc.api.html.page import HTML
 from guidsvc.api.html.record_pages import fitting, list_page
-from guidsvc.api.parsing.query import link_to_next, url_of_next
+from guidsvc.api.parsing.query import url_of_next
 from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_WRITES, RecordHandler
-from guidsvc.domain.caller import ADMIN, READ, WRITE
+from guidsvc.domain.caller import READ, WRITE
 from guidsvc.domain.commands import CreateCommand, ListQuery, RecordQuery
 from guidsvc.domain.commands.list_parameters import Position, render_cursor
 from guidsvc.errors import InvalidField, InvalidRequest, QuotaExceeded
@@ -32,8 +31,6 @@ from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred
 from guidsvc.http.response import Response
 from guidsvc.services.idempotency import GuidFactory
-
-TOTAL = "total-count"
 
 _CREATED = CREATED_NOW._replace(headers=(*CREATED_NOW.headers, REPLAYED))
 _CREATION: dict[str, Any] = {
@@ -74,11 +71,9 @@ class GuidsHandler(RecordHandler):
         meanwhile. Only admins may name another owner.
         """
         query = self.read_view(ListQuery)
-        if query.owner not in {None, self.caller.owner}:
-            self.require_scope(ADMIN)
-        _check_cursor(query)
-        self.set_header("Cache-Control", "private, no-cache")
-        self.vary("Accept, Prefer")
+        list_response.check_query(query, self.session)
+        self.set_header("Cache-Control", list_response.CACHE_CONTROL)
+        self.vary(list_response.VARY)
         if self.prefers_page(constants.NDJSON):
             async with self.slot():
                 html = await self._html_page(query)
@@ -90,9 +85,9 @@ class GuidsHandler(RecordHandler):
             await self.stream(self._stream_lines(query))
         else:
             async with self.slot():
-                page = await self._page(query)
+                page = await list_response.find(self.service, self._list_request(), query)
                 await self.confirm()  # last, as a page may wait for its turn and for the store
-            self.respond(OK, page)
+            self.send(page)
 
     head = get
 
@@ -130,22 +125,9 @@ class GuidsHandler(RecordHandler):
         url = None if last is None else url_of_next(self.request, render_cursor(last))
         return list_page(records, self.request.path, url, state=query.state)
 
-    async def _page(self, query: ListQuery) -> bytes:
-        has_total = self.preferences().get("return") == TOTAL
-        # Before the page: none of its records may expire while the service counts.
-        total = await self.service.count(query, self.queue_name) if has_total else 0
-        page = await self.service.find(query, self.queue_name)
-        cursor = None if page.next is None else render_cursor(page.next)
-        if cursor is not None:
-            self.set_header("Link", link_to_next(self.request, cursor))
-        members = [
-            b'"items":[%b]' % b",".join(self.render_records(page.records)),
-            b'"next":%b' % to_json(cursor),
-        ]
-        if has_total:
-            self.set_header("Preference-Applied", f"return={TOTAL}")
-            members.append(b'"total":%d' % total)
-        return b"{%b}" % b",".join(members)
+    def _list_request(self) -> ListRequest:
+        request = self.request
+        return ListRequest(request.path, request.query_arguments, request.headers, self.queue_name)
 
     async def _stream_lines(self, query: ListQuery) -> AsyncGenerator[bytes]:
         async for records in self.service.walk(query, self.queue_name):
@@ -154,10 +136,3 @@ class GuidsHandler(RecordHandler):
             handover = [part]
             del part
             yield handover.pop()
-
-
-def _check_cursor(query: ListQuery) -> None:
-    """Reject a cursor of a list in another order."""
-    if query.cursor is not None and query.cursor.order != query.sort:
-        detail = f"is of a list with sort={query.cursor.order}; send the same parameters as for the first page"
-        raise InvalidRequest(InvalidField("", detail, parameter="cursor"))
