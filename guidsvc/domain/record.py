@@ -7,6 +7,7 @@ true stay distinct; integers have up to 4,300 digits, other numbers are IEEE dou
 
 import re
 import sys
+from collections.abc import Iterable
 from functools import cached_property
 from json.encoder import encode_basestring
 from typing import Annotated, Any, Literal, Self, TypeVar, overload
@@ -262,8 +263,7 @@ class Record(BaseModel):
     @_CachedIfSmall
     def json_body(self) -> bytes:
         """The record as clients see it: a JSON object with guid, expire (a string), user and any metadata."""
-        # The values are valid, so only the user needs escapes: twice as fast as `to_json`.
-        head = f'{{"guid":"{self.guid}","expire":"{self.expire}","user":{encode_basestring(self.user)}'
+        head = _HEAD % (self.guid, self.expire, encode_basestring(self.user))
         return (f"{head}}}" if self.metadata is None else f'{head},"metadata":{self.metadata}}}').encode()
 
     @_CachedIfSmall
@@ -276,6 +276,23 @@ class Record(BaseModel):
         extra_members = {name: str(getattr(self, name)) for name in ("created", "updated", "version", "purge_at")}
         extra_members |= {"state": state} | ({"owner": self.owner} if with_owner else {})
         return b"%b,%b" % (self.json_body[:-1], to_json(extra_members)[1:])
+
+
+_HEAD = '{"guid":"%s","expire":"%d","user":%s'
+"""The start of `json_body`. The values are valid, so only the user needs escapes: twice as fast as `to_json`."""
+
+
+def render_bodies(records: Iterable[Record]) -> list[bytes]:
+    """Return `json_body` of each record, without calls for each."""
+    bodies: list[bytes] = []
+    for record in records:
+        members = vars(record)
+        body = members.get("json_body")
+        if body is None and record.metadata is None:
+            head = _HEAD % (record.guid, record.expire, encode_basestring(record.user))
+            body = members["json_body"] = f"{head}}}".encode()
+        bodies.append(record.json_body if body is None else body)
+    return bodies
 
 
 def _text_bytes(text: str) -> int:

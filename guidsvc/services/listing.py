@@ -8,7 +8,7 @@ from typing import NamedTuple
 from guidsvc.domain.caller import Caller
 from guidsvc.domain.commands import ListQuery
 from guidsvc.domain.commands.list_parameters import Position
-from guidsvc.domain.record import Record
+from guidsvc.domain.record import Record, render_bodies
 from guidsvc.domain.selection import Selection, selection
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
@@ -55,8 +55,8 @@ class RecordListing:
         parts = self._portions(query, caller, name, most + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
         async with self._pages.slot(name), aclosing(parts):
             async for part in parts:
-                for record in part:
-                    size += len(record.json_body) + FRAME_BYTES
+                for record, body in zip(part, render_bodies(part), strict=True):
+                    size += len(body) + FRAME_BYTES
                     if page and (size > PAGE_BYTES or len(page) == most):
                         return Page(self._selected(query, caller, page), Position.after(page[-1], query.sort))
                     page.append(record)
@@ -142,8 +142,8 @@ async def portions(
 def _fitting(records: Sequence[Record], most_bytes: int) -> tuple[Sequence[Record], int]:
     """Return the longest prefix of at most `most_bytes`, or the first record if it is larger, and its size."""
     total = 0
-    for number, record in enumerate(records):
-        size = len(record.json_body) + FRAME_BYTES
+    for number, body in enumerate(render_bodies(records)):
+        size = len(body) + FRAME_BYTES
         if number and total + size > most_bytes:
             return records[:number], total
         total += size

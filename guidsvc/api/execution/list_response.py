@@ -11,7 +11,7 @@ from guidsvc.auth.authenticator import Session
 from guidsvc.domain.caller import ADMIN
 from guidsvc.domain.commands import ListQuery
 from guidsvc.domain.commands.list_parameters import render_cursor
-from guidsvc.domain.record import Record
+from guidsvc.domain.record import Record, render_bodies
 from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.http.headers import prefer as preferences
 from guidsvc.http.response import Response
@@ -45,7 +45,7 @@ def check_query(query: ListQuery, session: Session | None) -> None:
 def render_records(service: GuidService, query: ListQuery, records: Sequence[Record]) -> list[bytes]:
     """Return records as JSON, in full with `view=full`."""
     if query.view is None:
-        return [record.json_body for record in records]
+        return render_bodies(records)
     return [service.full(record) for record in records]
 
 

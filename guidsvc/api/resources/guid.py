@@ -27,7 +27,7 @@ from guidsvc.api.html.page import HTML
 from guidsvc.api.html.record_pages import record_page
 from guidsvc.domain.commands import NoQuery, RecordQuery
 from guidsvc.domain.preconditions import ANY
-from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record, parse_guid
+from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record, parse_guid, render_bodies
 from guidsvc.errors import (
     Expired,
     IdempotencyMismatch,
@@ -110,7 +110,7 @@ class RecordHandler(Handler):
         """Return records as JSON, in full with `view=full`."""
         if self._full:
             return [self.context.service.full(record, self.caller) for record in records]
-        return [record.json_body for record in records]
+        return render_bodies(records)
 
 
 class GuidHandler(RecordHandler):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from guidsvc.domain.record import Record, parse_guid
+from guidsvc.domain.record import SMALL_BYTES, Record, parse_guid, render_bodies
 from guidsvc.errors import InvalidGuid
 from tests.support.factories import GUID, record
 
@@ -97,4 +97,14 @@ def test_wire_format_of_a_user_is_that_of_a_json_encoder(user: str) -> None:
     except ValidationError:
         return
 
-    assert made.json_body == to_json({"guid": GUID, "expire": "7", "user": user})
+    rendered = to_json({"guid": GUID, "expire": "7", "user": user})
+    assert render_bodies([made, made]) == [rendered, rendered]
+    assert record(NOW, expire=7, user=user).json_body == rendered
+
+
+def test_bodies_of_records_are_rendered_as_each_alone() -> None:
+    metadata = [None, '{"a":1}', f'{{"ö":"{"x" * SMALL_BYTES}"}}']
+
+    bodies = render_bodies([record(NOW, metadata=each) for each in metadata])
+
+    assert bodies == [record(NOW, metadata=each).json_body for each in metadata]
