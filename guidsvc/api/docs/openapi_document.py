@@ -62,7 +62,16 @@ def build(routes: Iterable[Route], is_public: IsPublic) -> oas.OpenAPI:
         paths=paths,
         components=describer.shared.build(has_keys=describer.has_keys),
     )
-    return construct_open_api_with_schema_class(document, list(components.SHAPES.values()))
+    return _without_member_titles(construct_open_api_with_schema_class(document, list(components.SHAPES.values())))
+
+
+def _without_member_titles(document: oas.OpenAPI) -> oas.OpenAPI:
+    """Remove the titles of members, which only repeat their names."""
+    schemas: Any = document.components and document.components.schemas
+    for schema in schemas.values():
+        for member in (schema.properties or {}).values():
+            member.model_fields_set.discard("title")
+    return document
 
 
 class Method(NamedTuple):
