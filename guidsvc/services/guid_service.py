@@ -17,18 +17,13 @@ from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions
 from guidsvc.domain.record import Record
-from guidsvc.errors import (
-    Contention,
-    NotFound,
-    PreconditionRequired,
-    QuotaExceeded,
-    StoreUnavailable,
-)
+from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.temporary_space import Share
 from guidsvc.services.listing import Page, RecordListing
 from guidsvc.services.quota import NO_QUOTA, Quota
-from guidsvc.services.record_writer import ATTEMPTS, ChangeAudit, RecordWriter, back_off
+from guidsvc.services.record_creator import RecordCreator
+from guidsvc.services.record_writer import ATTEMPTS, ChangeAudit, RecordWriter
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
 from guidsvc.store.lease import LeaseClock
 from guidsvc.store.overlay import open_overlay
@@ -81,6 +76,9 @@ class GuidService:
         self._attempts = attempts
         self._quota = quota
         self._writer = RecordWriter(records, lease_clock, clock=clock, quota=quota, audit=audit, attempts=attempts)
+        self._creator = RecordCreator(
+            records, self._writer, clock=clock, generator=generator, policy=policy, attempts=attempts
+        )
         self._listing = RecordListing(records, clock)
         self._caller = ANYONE
         self.is_dry_run = False
@@ -167,50 +165,8 @@ class GuidService:
         With a `generator`, the request may be a repetition: a record that exists under its GUID is the result.
         """
         if generator is not None:
-            return await self._create_claimed(change, conditions, generator)
-        for attempt in range(self._attempts):
-            if attempt:
-                await back_off(attempt)
-            record = self._first_record(self._generator(self._clock()), change, conditions)
-            if await self._writer.swap("create", None, record, self._caller):
-                return record
-        raise Contention(f"{self._attempts} generated GUIDs were already in use, or created too late; retry")
-
-    async def _create_claimed(self, change: PutCommand, conditions: Conditions, generator: ClaimedGenerator) -> Record:
-        """Create a record while the claim of its request holds; return it if an earlier attempt has created it.
-
-        A creation that came too late is retried under the same GUID: a later attempt would not find another one.
-        """
-        guid, stored = generator(self._clock()), None
-        for attempt in range(self._attempts):
-            if attempt:
-                await back_off(attempt)
-            record = self._first_record(guid, change, conditions, stored)
-            rejection: QuotaExceeded | None = None
-            try:
-                not_after = await generator.not_after()
-                if await self._writer.swap("create", stored, record, self._caller, not_after=not_after):
-                    return record
-            except QuotaExceeded as error:
-                rejection = error
-            stored = await self._records.get_for_update(guid)
-            current = lifecycle.existing(stored, self._clock())
-            if (before := authorize(current, self._caller)) is not None:
-                self._writer.note("create", before, self._caller, "found")
-                return before
-            if rejection is not None:
-                raise rejection
-            if current is not None:
-                guid, stored = generator(self._clock()), None
-        raise Contention(f"{self._attempts} generated GUIDs were already in use, or created too late; retry")
-
-    def _first_record(
-        self, guid: str, change: PutCommand, conditions: Conditions, predecessor: Record | None = None
-    ) -> Record:
-        """Make the first record of a generated GUID, or the first after `predecessor`, which is no longer retained."""
-        preconditions.check_preconditions(guid, None, conditions)
-        after, owner = predecessor.version if predecessor else 0, self._caller.owner
-        return lifecycle.create(guid, change, self._clock(), self._policy, after=after, owner=owner)
+            return await self._creator.create_claimed(change, conditions, self._caller, generator)
+        return await self._creator.create(change, conditions, self._caller)
 
     async def patch(self, guid: str, patch: PatchCommand, conditions: Conditions = UNCONDITIONAL) -> Record:
         """Apply a merge patch to the record of a GUID; raise NotFound if it has none.

@@ -1,0 +1,87 @@
+"""Creation of records under generated GUIDs, retried where a GUID is in use."""
+
+from guidsvc.domain import lifecycle, preconditions
+from guidsvc.domain.caller import Caller, authorize
+from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
+from guidsvc.domain.lifecycle import RetentionPolicy
+from guidsvc.domain.preconditions import Conditions
+from guidsvc.domain.record import Record
+from guidsvc.errors import Contention, QuotaExceeded
+from guidsvc.runtime.clock import Clock
+from guidsvc.services.record_writer import RecordWriter, back_off
+from guidsvc.store.contract import RecordRepository
+
+
+class RecordCreator:
+    """Creates records under generated GUIDs. A creation that fails `attempts` times in a row raises Contention."""
+
+    def __init__(
+        self,
+        records: RecordRepository,
+        writer: RecordWriter,
+        *,
+        clock: Clock,
+        generator: GuidGenerator,
+        policy: RetentionPolicy,
+        attempts: int,
+    ) -> None:
+        self._records = records
+        self._writer = writer
+        self._clock = clock
+        self._generator = generator
+        self._policy = policy
+        self._attempts = attempts
+
+    async def create(self, change: PutCommand, conditions: Conditions, caller: Caller) -> Record:
+        """Create a record under a generated GUID; raise InvalidRequest if the change lacks a required member."""
+        for attempt in range(self._attempts):
+            if attempt:
+                await back_off(attempt)
+            record = self._first_record(self._generator(self._clock()), change, conditions, caller)
+            if await self._writer.swap("create", None, record, caller):
+                return record
+        raise Contention(f"{self._attempts} generated GUIDs were already in use, or created too late; retry")
+
+    async def create_claimed(
+        self, change: PutCommand, conditions: Conditions, caller: Caller, generator: ClaimedGenerator
+    ) -> Record:
+        """Create a record while the claim of its request holds; return it if an earlier attempt has created it.
+
+        A creation that came too late is retried under the same GUID: a later attempt would not find another one.
+        """
+        guid, stored = generator(self._clock()), None
+        for attempt in range(self._attempts):
+            if attempt:
+                await back_off(attempt)
+            record = self._first_record(guid, change, conditions, caller, stored)
+            rejection: QuotaExceeded | None = None
+            try:
+                not_after = await generator.not_after()
+                if await self._writer.swap("create", stored, record, caller, not_after=not_after):
+                    return record
+            except QuotaExceeded as error:
+                rejection = error
+            stored = await self._records.get_for_update(guid)
+            current = lifecycle.existing(stored, self._clock())
+            if (before := authorize(current, caller)) is not None:
+                self._writer.note("create", before, caller, "found")
+                return before
+            if rejection is not None:
+                raise rejection
+            if current is not None:
+                guid, stored = generator(self._clock()), None
+        raise Contention(f"{self._attempts} generated GUIDs were already in use, or created too late; retry")
+
+    def _first_record(
+        self,
+        guid: str,
+        change: PutCommand,
+        conditions: Conditions,
+        caller: Caller,
+        predecessor: Record | None = None,
+    ) -> Record:
+        """Make the first record of a generated GUID, or the first after `predecessor`, which is no longer retained."""
+        preconditions.check_preconditions(guid, None, conditions)
+        after, owner = predecessor.version if predecessor else 0, caller.owner
+        return lifecycle.create(guid, change, self._clock(), self._policy, after=after, owner=owner)
