@@ -8,12 +8,14 @@ unknown here.
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from random import randrange
 from typing import NamedTuple
 
 from guidsvc.domain import lifecycle, preconditions
 from guidsvc.domain.caller import ANYONE, READ, Caller, authorize
 from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand
 from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
+from guidsvc.domain.leases.expiry import Draw, dated
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions
 from guidsvc.domain.record import Record
@@ -51,7 +53,8 @@ class GuidService:
 
     Records of other owners appear absent: `authorize` follows every load. Scopes must be checked before the call.
 
-    If an `audit` is given, each write is logged there before the method returns.
+    If an `audit` is given, each write is logged there before the method returns. `draw` chooses the random part of a
+    life with a `spread`.
     """
 
     def __init__(  # noqa: PLR0913  # its collaborators, by name
@@ -66,6 +69,7 @@ class GuidService:
         attempts: int = ATTEMPTS,
         quota: Quota = NO_QUOTA,
         audit: ChangeAudit | None = None,
+        draw: Draw = randrange,
     ) -> None:
         self._records = records
         self._lease_clock = lease_clock
@@ -75,9 +79,10 @@ class GuidService:
         self._strict = strict
         self._attempts = attempts
         self._quota = quota
+        self._draw = draw
         self._writer = RecordWriter(records, lease_clock, clock=clock, quota=quota, audit=audit, attempts=attempts)
         self._creator = RecordCreator(
-            records, self._writer, clock=clock, generator=generator, policy=policy, attempts=attempts
+            records, self._writer, clock=clock, generator=generator, attempts=attempts, draw=draw
         )
         self._listing = RecordListing(records, clock)
         self._caller = ANYONE
@@ -150,9 +155,10 @@ class GuidService:
 
         def make(old: Record | None, now: int, after: int) -> Record:
             self._check_conditions(guid, old, conditions)
+            asked = change if change.ttl is None else dated(change, now, self._draw)
             if old is None:
-                return lifecycle.create(guid, change, now, self._policy, after=after, owner=self._caller.owner)
-            return self._hide_unchanged(old, lifecycle.update(old, change, now, self._policy), now)
+                return lifecycle.create(guid, asked, now, self._policy, after=after, owner=self._caller.owner)
+            return self._hide_unchanged(old, lifecycle.update(old, asked, now, self._policy), now)
 
         old, new = await self._writer.write(guid, make, self._caller)
         return Written(new, created=old is None)
@@ -165,8 +171,8 @@ class GuidService:
         With a `generator`, the request may be a repetition: a record that exists under its GUID is the result.
         """
         if generator is not None:
-            return await self._creator.create_claimed(change, conditions, self._caller, generator)
-        return await self._creator.create(change, conditions, self._caller)
+            return await self._creator.create_claimed(change, conditions, self._caller, self._policy, generator)
+        return await self._creator.create(change, conditions, self._caller, self._policy)
 
     async def patch(self, guid: str, patch: PatchCommand, conditions: Conditions = UNCONDITIONAL) -> Record:
         """Apply a merge patch to the record of a GUID; raise NotFound if it has none.
@@ -229,6 +235,7 @@ class GuidService:
                 strict=self._strict,
                 attempts=self._attempts,
                 quota=self._quota.dry_run(),
+                draw=self._draw,
             )
             service.is_dry_run = True
             yield service.acting_for(self._caller)

@@ -4,6 +4,7 @@ from guidsvc.domain import lifecycle, preconditions
 from guidsvc.domain.caller import Caller, authorize
 from guidsvc.domain.commands import PutCommand
 from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
+from guidsvc.domain.leases.expiry import Draw, dated
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import Conditions
 from guidsvc.domain.record import Record
@@ -23,28 +24,35 @@ class RecordCreator:
         *,
         clock: Clock,
         generator: GuidGenerator,
-        policy: RetentionPolicy,
         attempts: int,
+        draw: Draw,
     ) -> None:
         self._records = records
         self._writer = writer
         self._clock = clock
         self._generator = generator
-        self._policy = policy
         self._attempts = attempts
+        self._draw = draw
 
-    async def create(self, change: PutCommand, conditions: Conditions, caller: Caller) -> Record:
+    async def create(
+        self, change: PutCommand, conditions: Conditions, caller: Caller, policy: RetentionPolicy
+    ) -> Record:
         """Create a record under a generated GUID; raise InvalidRequest if the change lacks a required member."""
         for attempt in range(self._attempts):
             if attempt:
                 await back_off(attempt)
-            record = self._first_record(self._generator(self._clock()), change, conditions, caller)
+            record = self._first_record(self._generator(self._clock()), change, conditions, caller, policy)
             if await self._writer.swap("create", None, record, caller):
                 return record
         raise Contention(f"{self._attempts} generated GUIDs were already in use, or created too late; retry")
 
     async def create_claimed(
-        self, change: PutCommand, conditions: Conditions, caller: Caller, generator: ClaimedGenerator
+        self,
+        change: PutCommand,
+        conditions: Conditions,
+        caller: Caller,
+        policy: RetentionPolicy,
+        generator: ClaimedGenerator,
     ) -> Record:
         """Create a record while the claim of its request holds; return it if an earlier attempt has created it.
 
@@ -54,7 +62,7 @@ class RecordCreator:
         for attempt in range(self._attempts):
             if attempt:
                 await back_off(attempt)
-            record = self._first_record(guid, change, conditions, caller, stored)
+            record = self._first_record(guid, change, conditions, caller, policy, stored)
             rejection: QuotaExceeded | None = None
             try:
                 not_after = await generator.not_after()
@@ -79,9 +87,12 @@ class RecordCreator:
         change: PutCommand,
         conditions: Conditions,
         caller: Caller,
+        policy: RetentionPolicy,
         predecessor: Record | None = None,
     ) -> Record:
         """Make the first record of a generated GUID, or the first after `predecessor`, which is no longer retained."""
         preconditions.check_preconditions(guid, None, conditions)
         after, owner = predecessor.version if predecessor else 0, caller.owner
-        return lifecycle.create(guid, change, self._clock(), self._policy, after=after, owner=owner)
+        now = self._clock()
+        asked = change if change.ttl is None else dated(change, now, self._draw)
+        return lifecycle.create(guid, asked, now, policy, after=after, owner=owner)

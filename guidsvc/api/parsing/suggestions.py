@@ -34,13 +34,22 @@ _SYNONYMS = {
 }
 """Names of other services for what is known here under another name."""
 _EXPIRE = "send the time of expiry as `expire`, in Unix seconds"
+_TTL = "send the seconds from now as `ttl`"
 _ADVICE = {
+    ("lifetime", "ttl"): f"; {_TTL}",
+    ("lease", "ttl"): f"; {_TTL}",
+    ("increment", "ttl"): f"; {_TTL}",
+    ("expires_in", "ttl"): f"; {_TTL}",
+    ("expire_in", "ttl"): f"; {_TTL}",
+    ("max_age", "ttl"): f"; {_TTL}",
+    ("duration", "ttl"): f"; {_TTL}",
     ("ttl", "expire"): f"; {_EXPIRE}",
     ("lifetime", "expire"): f"; {_EXPIRE}",
     ("expires_in", "expire"): f"; {_EXPIRE}",
     ("expire_in", "expire"): f"; {_EXPIRE}",
     ("max_age", "expire"): f"; {_EXPIRE}",
     ("duration", "expire"): f"; {_EXPIRE}",
+    ("spread", "expire"): f"; {_EXPIRE}",
     ("page", "cursor"): ": pages have no numbers; send `next` of the previous response as `cursor`",
     ("full", "view"): "; did you mean `view=full`?",
 }

@@ -6,6 +6,7 @@ A body is validated with the GUID of the path, or None, as `guid` in the context
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -13,12 +14,14 @@ from pydantic import (
     PlainValidator,
     ValidationInfo,
     WithJsonSchema,
+    WrapValidator,
     field_validator,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
 
 from guidsvc.domain.commands.fields import forget_default, optional_field, refuse_null
+from guidsvc.domain.commands.seconds import OptionalSeconds, exclude_expire, require_ttl
 from guidsvc.domain.record import (
     EXAMPLE,
     EXAMPLE_GUID,
@@ -36,6 +39,8 @@ MAX_OPERATIONS = 1000
 """Maximum number of operations in one JSON document."""
 MEMBERS = frozenset({"expire", "user", "metadata"})
 """The members of a record that clients set."""
+LIFE_MEMBERS = frozenset({"ttl", "spread"})
+"""The members that set the expiry from now, in place of `expire`."""
 SERVICE_MEMBERS = frozenset({"created", "updated", "version", "purge_at", "state", "owner"})
 """The members that the service sets. `view=full` shows them; bodies must not contain them."""
 
@@ -83,6 +88,12 @@ class PutCommand(_Members):
     metadata: Annotated[
         str | None, BeforeValidator(render_metadata), BeforeValidator(refuse_null), WithJsonSchema(METADATA)
     ] = optional_field("Replaces the metadata; `{}` removes it. At most 16 KiB of compact JSON, 8 levels deep.")
+    ttl: Annotated[OptionalSeconds, WrapValidator(exclude_expire)] = optional_field(
+        "In place of `expire`: how long the GUID stays valid at least, in seconds from now."
+    )
+    spread: Annotated[OptionalSeconds, AfterValidator(require_ttl)] = optional_field(
+        "Adds up to so many seconds to `ttl`, at random."
+    )
 
 
 _PATCH_SCHEMA: dict[str, Any] = {"anyOf": [{"additionalProperties": True, "type": "object"}, {"type": "null"}]}
@@ -118,7 +129,7 @@ class CreateCommand(PutCommand):
     model_config = ConfigDict(
         json_schema_extra={
             "description": "The members of the new record.",
-            "examples": [{"user": EXAMPLE["user"]}, EXAMPLE],
+            "examples": [{"user": EXAMPLE["user"]}, EXAMPLE, {"user": "worker 7", "ttl": 60}],
         }
     )
 
@@ -171,7 +182,7 @@ class BatchOperation(PutCommand):
     def _check_members(self) -> "BatchOperation":
         """Require a GUID, and reject members of a record, for a get or a delete."""
         if self.op != "put":
-            surplus = sorted(self.model_fields_set & MEMBERS)
+            surplus = sorted(self.model_fields_set & (MEMBERS | LIFE_MEMBERS))
             if self.guid is None:
                 raise validation_error("guid_missing", "`{op}` requires `guid`", op=self.op)
             if surplus:

@@ -14,7 +14,8 @@ JSON = {"Content-Type": "application/json"}
 OBJECT = '{"user": "Cylance, Inc."}'
 RECORD = '{"expire": "4102444800", "user": "Cylance, Inc."}'
 OPERATIONS = '{"operations": [{"user": "Cylance, Inc."}]}'
-MEMBERS = "The known members are `expire`, `guid`, `metadata` and `user`."
+WHOLE_SECONDS = "must be a whole number of seconds from 1 to 253402300799, as a string of digits or an integer"
+MEMBERS = "The known members are `expire`, `guid`, `metadata`, `spread`, `ttl` and `user`."
 PARAMETERS = "The known parameters are `cursor`, `expires_after`, `expires_before`, `limit`, `owner`, `sort`, `state`, `user` and `view`."
 SECONDS = "must be Unix time in seconds"
 RULE = f"{SECONDS}, as a string of digits or an integer, such as 1798761600"
@@ -150,7 +151,13 @@ VALUES = [
     put('{"metadata": "{}"}', '`metadata` must be a JSON object, such as {"env": "test"}, not a string that contains one.'),
     put('{"metdata": {}}', f"`metdata` is not a known member; did you mean `metadata`? {MEMBERS}"),
     put('{"Expires": 1}', f"`Expires` is not a known member; did you mean `expire`? {MEMBERS}"),
-    put('{"ttl": 60}', "`ttl` is not a known member; send the time of expiry as `expire`, in Unix seconds."),
+    put('{"expires_in": 60}', "`expires_in` is not a known member; send the seconds from now as `ttl`."),
+    put('{"ttl": "0"}', f"`ttl` {WHOLE_SECONDS}."),
+    put('{"ttl": "30m"}', f"`ttl` {WHOLE_SECONDS}; did you mean 1800?"),
+    put('{"ttl": 60, "expire": 1798761600}', "`ttl` excludes `expire`; send one of them."),
+    put('{"ttl": true, "expire": 1798761600}', f"`ttl` {WHOLE_SECONDS}; and it excludes `expire`; send one of them."),
+    put('{"spread": 60}', "`spread` requires `ttl`: it adds up to so many seconds to it, at random."),
+    Mistake("PATCH", AT, b'{"ttl": 60}', JSON, 400, "invalid-request", "`ttl` is not a known member; send the time of expiry as `expire`, in Unix seconds."),
     put('{"colour": "red"}', f"`colour` is not a known member; remove it. {MEMBERS}"),
     put('{"state": "live"}', "`state` is set by the service; remove it. Responses without view=full contain only members that can be sent back."),
     put('{"gs_0123456789abcdef": 1}', f"The body has an unknown member; {UNNAMED}"),

@@ -266,7 +266,13 @@ def test_schema_of_expiry_accepts_what_the_model_accepts(expire: object) -> None
         assert accepts(BODIES["Change"], {"expire": expire}) == valid(Change, {"expire": expire})
 
 
-@pytest.mark.parametrize("name", ["guid", "user", "expire", "metadata", "another"])
+@given(TIMES | TIMES.map(str) | TIMES.map("{:020}".format) | ODD)
+def test_schema_of_ttl_accepts_what_the_model_accepts(ttl: object) -> None:
+    if not (isinstance(ttl, float) and ttl.is_integer()):
+        assert accepts(BODIES["Change"], {"ttl": ttl}) == valid(Change, {"ttl": ttl})
+
+
+@pytest.mark.parametrize("name", ["guid", "user", "expire", "metadata", "ttl", "another"])
 @pytest.mark.parametrize("model", [Change, Creation, Patch])
 def test_schema_of_body_accepts_null_where_the_model_does(model: type[BaseModel], name: str) -> None:
     body = {"user": "Cylance, Inc.", name: None}
