@@ -100,9 +100,6 @@ NO_FRAMES = Header(
     {"type": "string", "enum": ["DENY"]},
     "DENY",
 )
-STRICT = Header(
-    "Strict-Transport-Security", "Over TLS: browsers must use only TLS (RFC 6797).", _TEXT, "max-age=31536000"
-)
 ALLOW_ORIGIN = Header(
     "Access-Control-Allow-Origin",
     "The origin of the requesting page, if `--cors-origins` allows it.",

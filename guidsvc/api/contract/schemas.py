@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
-from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, NOTE, SECRET_CHARACTERS, KeyState, format_key
+from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, SECRET_CHARACTERS, KeyState, format_key
 from guidsvc.domain.caller import SCOPES, Scope
 from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation, CreateCommand, PatchCommand, PutCommand
-from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, GUID_PATTERN, METADATA, USER, State
+from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, GUID_PATTERN, METADATA, State
 
 _EXAMPLE = {"guid": EXAMPLE_GUID} | EXAMPLE
 _FULL = {
@@ -53,7 +53,7 @@ class GuidRecord(BaseModel):
 
     guid: Annotated[str, Field(pattern=GUID_PATTERN)]
     expire: Annotated[_Digits, Field(description="The expiry, in Unix seconds.")]
-    user: Annotated[str, WithJsonSchema(USER)]
+    user: str
     metadata: Annotated[dict[str, Any], WithJsonSchema(METADATA)] = _perhaps("Any JSON object.")
     created: _Digits = _perhaps("The time of creation, in Unix milliseconds.")
     updated: _Digits = _perhaps("The time of the last change, in Unix milliseconds.")
@@ -79,10 +79,10 @@ class Key(BaseModel):
     model_config = _closed(_EXAMPLE_KEY, _EXAMPLE_KEY | {"used": "1795424400000", "expire": "4102444800"})
 
     id: Annotated[str, Field(pattern=KEY_ID_PATTERN)]
-    owner: Annotated[str, WithJsonSchema(USER), Field(description="The owner whose records the key can access.")]
+    owner: Annotated[str, Field(description="The owner whose records the key can access.")]
     scopes: Annotated[list[Scope], Field(min_length=1, description="What the key may do.")]
     created: Annotated[_Digits, Field(description="The time of creation, in Unix milliseconds.")]
-    note: Annotated[str, WithJsonSchema(NOTE)] = _perhaps("What the key is for. Absent if it has no note.")
+    note: str = _perhaps("What the key is for. Absent if it has no note.")
     used: _Digits = _perhaps("The last use, accurate to one hour, in Unix milliseconds. Absent if it was never used.")
     expire: _Digits = _perhaps("The expiry, in Unix seconds. Absent if the key does not expire.")
     state: Annotated[KeyState, Field(description="Whether the key is valid, or why it is not.")]
@@ -127,7 +127,7 @@ class OwnKey(BaseModel):
     owner: str = _perhaps("The owner whose records you can access.")
     scopes: Annotated[list[Scope], Field(description="What you may do.")]
     created: _Digits = _perhaps("The time of creation of the key, in Unix milliseconds. Absent for a token.")
-    note: Annotated[str, WithJsonSchema(NOTE)] = _perhaps("What the key is for. Absent if it has no note.")
+    note: str = _perhaps("What the key is for. Absent if it has no note.")
     used: _Digits = _perhaps("The last use of the key, accurate to one hour, in Unix milliseconds.")
     expire: _Digits = _perhaps("The expiry of the key or token, in Unix seconds. Absent if it does not expire.")
     state: KeyState = _perhaps("Always `live`.")

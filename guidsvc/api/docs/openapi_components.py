@@ -20,7 +20,6 @@ _BEARER: dict[str, Any] = {"type": "http", "scheme": "bearer", "description": "A
 _EVERYWHERE = (
     *headers.always(headers.REQUEST_ID, headers.NOSNIFF, headers.NO_FRAMES),
     headers.CACHE_CONTROL,
-    headers.STRICT,
     headers.ALLOW_ORIGIN,
     headers.SERVER_TIMING,
 )
@@ -72,7 +71,7 @@ class SharedComponents:
         shapes = [schema_of(SHAPES[kind.problem.code]) for kind in kinds]
         content = media_type(
             schema=shapes[0] if len(shapes) == 1 else {"oneOf": shapes},
-            examples={kind.problem.code: {"summary": kind.problem.title, "value": kind.example} for kind in kinds},
+            examples={kind.problem.code: {"value": kind.example} for kind in kinds},  # with the title in it
         )
         description = " ".join(f"`{kind.problem.code}`: {kind.when}" for kind in kinds)
         page = text_content({HTML: "The problem as a page, for browsers."})
@@ -142,7 +141,8 @@ def _shape(explanation: ProblemDoc) -> type[BaseModel]:
     fixed: Any = {"title": title, "status": status, "code": code}
     members: Any = {"type": (Annotated[str, Field(pattern=f"^(https?://[^?#]+)?/problems/{code}$")], ...)}
     members |= {member: (Literal[value], ...) for member, value in fixed.items()}
-    return create_model(f"{_words(code)}Problem", __base__=shape, __doc__=explanation.when, **members)
+    # Without a description: that of the response says when the problem occurs.
+    return create_model(f"{_words(code)}Problem", __base__=shape, __doc__="", **members)
 
 
 SHAPES = {code: _shape(explanation) for code, explanation in EXPLANATIONS.items()}

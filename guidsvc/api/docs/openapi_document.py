@@ -32,7 +32,8 @@ _ABOUT = """A registry of GUIDs that expire.
 
 Every body is JSON unless stated otherwise, and every response has an `X-Request-Id`. Every error is a problem
 (RFC 9457); its `type` is the path, or with `--public-url` the URL, of a page that explains it. A method that a path
-does not support returns 405 with `Allow`, an unknown method 501, and an unknown path 404.
+does not support returns 405 with `Allow`, an unknown method 501, and an unknown path 404. Over TLS, every response has
+`Strict-Transport-Security`.
 
 Every path also supports OPTIONS, which returns 204 with `Allow`. Every path that supports GET also supports HEAD, which
 returns the same response without the body."""
@@ -42,6 +43,8 @@ ANYWHERE = (MisdirectedRequest, HeadersTooLarge, Unavailable, Exception)
 """Errors that any request may return."""
 GUARDED = (Unauthorized, Forbidden, RateLimited)
 """Errors of operations that require a key, with access control."""
+_SAME_IN_ALL_PROBLEMS = {"detail", "request_id"}
+"""Members that the schema `AnyProblem` describes for all problems."""
 IsPublic = Callable[[str], bool]
 """Tells whether every operation at a path is public, whatever scope it declares."""
 
@@ -62,15 +65,18 @@ def build(routes: Iterable[Route], is_public: IsPublic) -> oas.OpenAPI:
         paths=paths,
         components=describer.shared.build(has_keys=describer.has_keys),
     )
-    return _without_member_titles(construct_open_api_with_schema_class(document, list(components.SHAPES.values())))
+    return _shortened(construct_open_api_with_schema_class(document, list(components.SHAPES.values())))
 
 
-def _without_member_titles(document: oas.OpenAPI) -> oas.OpenAPI:
-    """Remove the titles of members, which only repeat their names."""
+def _shortened(document: oas.OpenAPI) -> oas.OpenAPI:
+    """Remove the titles of members, which only repeat their names, and descriptions that all problems would repeat."""
     schemas: Any = document.components and document.components.schemas
-    for schema in schemas.values():
-        for member in (schema.properties or {}).values():
+    problem_names = {shape.__name__ for shape in components.SHAPES.values()}
+    for name, schema in schemas.items():
+        for member_name, member in (schema.properties or {}).items():
             member.model_fields_set.discard("title")
+            if name in problem_names and member_name in _SAME_IN_ALL_PROBLEMS:
+                member.model_fields_set.discard("description")
     return document
 
 
