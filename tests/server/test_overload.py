@@ -33,6 +33,7 @@ from guidsvc.store.lease import LeaseClock
 from guidsvc.telemetry.metrics import RequestMetrics
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.api_context import api_context, request_pipeline
+from tests.support.fast_path import NotedAccessLog
 from tests.support.gated_store import GatedStore, turns
 from tests.support.http_client import Client, Reply, hang_up, read_reply, reset
 from tests.support.metrics import read, value
@@ -106,7 +107,7 @@ async def test_access_log_line_of_rejected_request_is_cut_too(expected_logs: Exp
     expected_logs.add("overloaded, rejecting requests")
     paths: list[str] = []
     refusals = LoadShedder(
-        request_pipeline(admission=Admission(PLACES), access_log=lambda _, path, *__: paths.append(path))
+        request_pipeline(admission=Admission(PLACES), access_log=NotedAccessLog(lambda line: paths.append(line[1])))
     )
     for length in (10, LOGGED_PATH, LOGGED_PATH + 1, 60_000):
         refusals.reject("GET", "/guid/".ljust(length, "x"), None, "127.0.0.1")

@@ -2,11 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tornado.netutil import bind_sockets
 
@@ -19,6 +19,7 @@ from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.monitoring.health import UP, Health, PartHealth
+from guidsvc.monitoring.logs.access_log import AccessLog
 from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.server.server import serving_on
@@ -97,6 +98,17 @@ class Way:
             self._connection = None
 
 
+class NotedAccessLog(AccessLog):
+    """Access lines, each handed over as the tuple of its members."""
+
+    def __init__(self, note: Callable[[Any], object]) -> None:
+        super().__init__()
+        self._note = note
+
+    def __call__(self, *members: Any) -> None:  # type: ignore[override]  # as many as there are
+        self._note(members if len(members) > 7 else (*members, None))
+
+
 @asynccontextmanager
 async def service(
     folder: Path,
@@ -134,14 +146,11 @@ async def service(
             seeded=lambda *_: guid_generator.random_generator(guid_generator.guid_v4),
         )
 
-        def log(*line: object) -> None:
-            lines.append(line)  # type: ignore[arg-type]  # a line is what it is given
-
         context = api_context(
             service=guids,
             idempotency=keys,
             trusted_proxies=TrustedProxies(["127.0.0.1"]),
-            access_log=log,
+            access_log=NotedAccessLog(lines.append),
             monitor=ProcessMonitor(meters),
             health=_health(members.pop("state", UP)),
             **members,

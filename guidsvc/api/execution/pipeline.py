@@ -42,8 +42,6 @@ class RequestPipeline:
         self._has_diagnostics = bool(context.diagnostics)
         self.quick_reads = self._requests.quick(ROUTE, "GET", OK)
         """The counter of quick reads of a record."""
-        self.records_reads = context.access_log is not None or self._has_diagnostics
-        """Whether each read needs a log line or diagnostic headers."""
 
     def require_open(self) -> None:
         """Raise ShuttingDown if the service has ended: then no request may begin."""

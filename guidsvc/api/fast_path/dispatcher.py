@@ -34,7 +34,7 @@ from guidsvc.http.headers.request_id import new_request_id
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
 from guidsvc.telemetry.metrics import QUICK_SECONDS
-from guidsvc.telemetry.tracing import CURRENT, RequestTrace
+from guidsvc.telemetry.tracing import CURRENT, L1, MISS, RequestTrace
 
 _START = b"GET /guid/"
 _BEGIN, _END = len(_START), len(_START) + 32
@@ -68,7 +68,7 @@ class FastPathDispatcher:
         self._quick_reads = pipeline.quick_reads
         self._cache = context.monitor.meters.cache
         self._is_access_controlled = pipeline.is_access_controlled
-        self._records_reads = pipeline.records_reads
+        self._log_read = None if context.access_log is None else context.access_log.log_read
         self._has_diagnostics = bool(context.diagnostics)
         self._proxies = context.trusted_proxies
         self._disqualifying_headers = DISQUALIFYING_HEADERS | {b"origin"} if context.cors.any else DISQUALIFYING_HEADERS
@@ -90,33 +90,22 @@ class FastPathDispatcher:
         if session is not None and not session.is_usable():
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # may be no valid GUID; then no record is found
-        if self._records_reads or self._in_flight.draining:
+        if self._has_diagnostics or self._in_flight.draining:
             if _GUID.fullmatch(guid) is None:
                 return None
             return self._read("GET", guid, {}, peer.remote_ip, session, secure=peer.secure, is_counted=False)
-        start = perf_counter()
+        start, misses = perf_counter(), self._cache.misses
         try:
             record = self._service.get_nowait(guid, ANYONE if session is None else session.caller)
         except (NotFound, Expired) as error:
-            if _GUID.fullmatch(guid) is None or not _try_spend(session):
-                return None
-            extra_lines = rate_limit_header_lines(session)
-            response_bytes = responses.serialize_problem(
-                error,
-                new_request_id(),
-                base=self._base,
-                extra_lines=extra_lines,
-                secure=peer.secure,
-                varies=self._varies,
-            )
-            self._metrics.record(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - start)
-            return response_bytes
+            return self._failed_repeated_read(error, guid, peer, session, start)
         except GuidsvcError:
             return None  # the handler meets the same error and reports it
         if record is None or not _try_spend(session):
             return None
+        request_id = new_request_id()
         response_bytes = self._renderer.render(
-            record, new_request_id(), start, rate_limit_header_lines(session), secure=peer.secure
+            record, request_id, start, rate_limit_header_lines(session), secure=peer.secure
         )
         seconds = perf_counter() - start
         if seconds <= QUICK_SECONDS:
@@ -125,6 +114,29 @@ class FastPathDispatcher:
             quick_reads.seconds += seconds
         else:
             self._metrics.record(ROUTE, "GET", OK, seconds)
+        if self._log_read is not None:
+            source = L1 if self._cache.misses == misses else MISS
+            self._log_read(guid, 1000 * seconds, request_id, peer.remote_ip, source)
+        return response_bytes
+
+    def _failed_repeated_read(
+        self, error: GuidsvcError, guid: str, peer: Peer, session: Session | None, start: float
+    ) -> bytes | None:
+        """Return the answer to a remembered read that found no valid record; None if a handler must give it."""
+        if _GUID.fullmatch(guid) is None or not _try_spend(session):
+            return None
+        if self._log_read is not None:
+            request = EligibleRequest("GET", guid, {}, peer.remote_ip, peer.secure, session)
+            return self._failed_read(request, error, new_request_id(), None, start)
+        response_bytes = responses.serialize_problem(
+            error,
+            new_request_id(),
+            base=self._base,
+            extra_lines=rate_limit_header_lines(session),
+            secure=peer.secure,
+            varies=self._varies,
+        )
+        self._metrics.record(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - start)
         return response_bytes
 
     def remember_request(self, data: bytes) -> None:

@@ -37,6 +37,10 @@ _ENCODED_PERCENT = re.compile("%(?:25)+")
 """A percent sign, encoded one or more times."""
 MAX_DECODINGS = 4
 """Maximum number of times that a path is decoded to find a secret. Escapes may themselves be escaped."""
+SECOND = 1_000_000_000
+"""A second, in nanoseconds."""
+MICROSECONDS = slice(-9, -3)
+"""The digits of a time in nanoseconds that are the microseconds of its second."""
 _SAFE = "/:@!$&'()*+,;=~"
 """Characters that a path may contain unencoded (RFC 3986, 3.3), besides letters, digits and `-._~`."""
 
@@ -67,6 +71,10 @@ class AccessLog:
         `failure` describes why a request failed: members that are added to the line.
         """
         raise NotImplementedError
+
+    def log_read(self, guid: str, ms: float, request_id: str, remote: str, cache: str) -> None:
+        """Write the line of a successful GET of a record; `guid` is valid, and `request_id` was made here."""
+        self("GET", f"/guid/{guid}", HTTPStatus.OK, ms, request_id, remote, cache)
 
     def _leaves_out(self, status: int, remote: str) -> bool:
         """Return whether to count a line instead of writing it."""
@@ -193,18 +201,36 @@ class _JsonAccessLog(AccessLog):
     ) -> None:
         if status >= FIRST_ERROR and self._leaves_out(status, remote):
             return
-        now = time.time()
-        if int(now) != self._second:
-            self._second = int(now)
-            self._start = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        now = time.time_ns()
+        if not self._second <= now < self._second + SECOND:
+            self._begin_second(now)
         if not self._lines:
             asyncio.get_running_loop().call_soon(self._write)
         self._lines.append(
-            f'{{"method": {as_json(method)}, "path": {as_json(without_secrets(path))}, "status": {status}, "ms": {ms}, '
-            f'"request_id": "{request_id}", "remote": {as_json(remote)}, '
-            f'{_CACHE[cache] if failure is None else _json_members(failure)}"event": "request", '
-            f'"logger": "guidsvc.access", "level": "info", '
-            f'"timestamp": "{self._start}.{int(now % 1 * 1_000_000):06d}Z"{self._end}'
+            f'{{"method": {as_json(method)}, "path": {as_json(without_secrets(path))}, "status": {status}, '
+            f'"ms": {ms:.2f}, "request_id": "{request_id}", "remote": {as_json(remote)}, '
+            f"{_CACHE[cache] if failure is None else _json_members(failure)}{self._start}"
+            f'{str(now)[MICROSECONDS]}Z"{self._end}'
+        )
+
+    def log_read(self, guid: str, ms: float, request_id: str, remote: str, cache: str) -> None:
+        now = time.time_ns()
+        if not self._second <= now < self._second + SECOND:
+            self._begin_second(now)
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._lines.append(
+            f'{{"method": "GET", "path": "/guid/{guid}", "status": 200, "ms": {ms:.2f}, "request_id": "{request_id}", '
+            f'"remote": {as_json(remote)}, {_CACHE[cache]}{self._start}{str(now)[MICROSECONDS]}Z"'
+            f"{self._end}"
+        )
+
+    def _begin_second(self, now: int) -> None:
+        """Render what the lines of this second have in common."""
+        self._second = now - now % SECOND
+        self._start = (
+            '"event": "request", "logger": "guidsvc.access", "level": "info", '
+            f'"timestamp": "{time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // SECOND))}.'
         )
 
     def _write(self) -> None:
@@ -242,6 +268,9 @@ def split_by_size(lines: Iterable[str], most: int) -> Iterator[list[str]]:
 
 class Log(Protocol):
     """A writer of access lines."""
+
+    def log_read(self, guid: str, ms: float, request_id: str, remote: str, cache: str, /) -> None:
+        """Write the line of a successful GET of a record; `guid` is valid, and `request_id` was made here."""
 
     def __call__(  # noqa: PLR0913, PLR0917  # the members of a line; grouping them costs more than writing it
         self,
