@@ -16,7 +16,8 @@ pytestmark = pytest.mark.timeout(180)  # a browser takes its time to start
 
 AXE = package("axe-core") / "axe.min.js"
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-PAGES = ["/", "/guid", "/guid?limit=1", f"/guid/{GUID}", f"/guid/{GUID}?view=full", "/guid/x", "/problems/expired"]
+PAGES = ["/", "/guid", "/guid?limit=1", f"/guid/{GUID}", f"/guid/{GUID}?view=full", "/guid/x", "/problems"]
+PAGES += ["/problems/expired"]
 PHONE = 390
 
 both_schemes = pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -3,10 +3,9 @@
 Both are JSON, or a page for browsers.
 """
 
-import html
 import json
 from collections.abc import Callable, Mapping
-from string import Template
+from html import escape
 
 from pydantic_core import to_json
 
@@ -22,7 +21,8 @@ from guidsvc.api.contract.headers import (
 )
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS, ProblemDoc
-from guidsvc.api.docs.static_pages import NOT_MODIFIED, StaticHandler, read
+from guidsvc.api.docs.static_pages import NOT_MODIFIED, StaticHandler
+from guidsvc.api.html import page as html_page
 from guidsvc.api.html.page import HTML, prefers_html
 from guidsvc.api.parsing.suggestions import nearest
 from guidsvc.http.constants import JSON
@@ -125,13 +125,14 @@ def summary(explanation: ProblemDoc, base: str) -> dict[str, object]:
 
 def list_page() -> bytes:
     """Return the list of all problems as an HTML page."""
-    entries = (
+    entries = "".join(
         f'<dt><strong>{status}</strong> <a href="problems/{code}"><code>{code}</code></a></dt>\n'
-        f"<dd>{html.escape(explanation.when)}</dd>"
+        f"<dd>{escape(explanation.when)}</dd>\n"
         for explanation in SORTED
         for code, status, _ in [explanation.problem]
     )
-    return Template(read("problems.html").decode()).substitute(entries="\n".join(entries)).encode()
+    content = f"<p>Every error has one of these codes.</p>\n<dl>\n{entries}</dl>"
+    return html_page.render("Problems", "/problems", content, is_text=True)
 
 
 def json_members(explanation: ProblemDoc, base: str) -> dict[str, object]:
@@ -144,6 +145,12 @@ def json_members(explanation: ProblemDoc, base: str) -> dict[str, object]:
 
 def page(members: Mapping[str, object]) -> bytes:
     """Return an explanation, given by its members, as an HTML page."""
-    texts = {**members, "example": json.dumps(members["example"], indent=2, ensure_ascii=False)}
-    escaped = {name: html.escape(str(value)) for name, value in texts.items()}
-    return Template(read("problem.html").decode()).substitute(escaped).encode()
+    code = members["code"]
+    example = json.dumps(members["example"], indent=2, ensure_ascii=False)
+    content = (
+        f'<p class="kind"><strong>{members["status"]}</strong> <code>{code}</code></p>\n'
+        f"<h2>When it occurs</h2>\n<p>{escape(str(members['when']))}</p>\n"
+        f"<h2>What to do</h2>\n<p>{escape(str(members['remedy']))}</p>\n"
+        f"<h2>Example</h2>\n{html_page.code_block(example)}"
+    )
+    return html_page.render(str(members["title"]), f"/problems/{code}", content, is_text=True)

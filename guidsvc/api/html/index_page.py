@@ -34,10 +34,6 @@ def index_page(links: Mapping[str, str], base_url: str, *, has_access_control: b
     return page.render(title, "/", content)
 
 
-def _link(path: str, text: str) -> str:
-    return f'<a href="{escape(path[1:])}">{escape(text)}</a>'
-
-
 def _sorted(links: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return the links, in the order in which a newcomer needs them."""
     order = list(_ABOUT)

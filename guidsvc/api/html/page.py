@@ -38,7 +38,7 @@ _FRAME = Template("""\
 <link rel="stylesheet" href="${root}docs/page.css">
 </head>
 <body>
-<main class="data">
+<main class="$style">
 <h1>$title</h1>
 $content
 <nav><a href="$home">guidsvc</a> <a href="${root}guid">GUIDs</a> <a href="${root}docs">API documentation</a></nav>
@@ -64,10 +64,10 @@ def root_of(path: str) -> str:
     return "../" * depth if depth < MAX_DEPTH else "/"
 
 
-def render(title: str, path: str, content: str) -> bytes:
-    """Render the page at a path; `content` is HTML."""
-    root = root_of(path)
-    return _FRAME.substitute(title=escape(title), root=root, home=root or "./", content=content).encode()
+def render(title: str, path: str, content: str, *, is_text: bool = False) -> bytes:
+    """Render the page at a path; `content` is HTML. The lines of a text are shorter than those of data."""
+    root, style = root_of(path), "page text" if is_text else "page"
+    return _FRAME.substitute(title=escape(title), root=root, home=root or "./", style=style, content=content).encode()
 
 
 def definition_list(items: Iterable[tuple[str, str]]) -> str:
