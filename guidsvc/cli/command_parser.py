@@ -3,10 +3,9 @@
 import argparse
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from guidsvc import __version__
+from guidsvc import __version__, similarity
 
 _INVALID_CHOICE = re.compile(
     r"argument (?P<name>\S+): invalid choice: '(?P<word>[^']*)' \(choose from (?P<choices>.*)\)"
@@ -39,15 +38,17 @@ class CommandParser(argparse.ArgumentParser):
         """Return each unknown flag, with the nearest flag of this parser or its commands, if that is near enough."""
         flags = self._flags()
         unknown = [word.partition("=")[0] for word in words if word.startswith("--")]
-        pairs = [(word, get_close_matches(word, flags, n=1, cutoff=cutoff)) for word in unknown if word not in flags]
-        return [(word, near[0]) for word, near in pairs if near]
+        pairs = [
+            (word, similarity.nearest(word, flags, min_similarity=cutoff)) for word in unknown if word not in flags
+        ]
+        return [(word, near) for word, near in pairs if near is not None]
 
     def _command_hint(self, message: str) -> str:
         match = _INVALID_CHOICE.fullmatch(message)
         if match is None:
             return ""
-        near = get_close_matches(match["word"], re.findall(r"[\w-]+", match["choices"]), n=1, cutoff=_CUTOFF)
-        return f"; did you mean {near[0]}?" if near else ""
+        near = similarity.nearest(match["word"], re.findall(r"[\w-]+", match["choices"]), min_similarity=_CUTOFF)
+        return "" if near is None else f"; did you mean {near}?"
 
     def _flags(self) -> set[str]:
         """Return the long flags of this parser and of its commands."""

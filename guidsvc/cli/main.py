@@ -5,10 +5,9 @@ Modules that need third-party packages are imported inside functions, so that a 
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import NoReturn
 
-from guidsvc import __version__
+from guidsvc import __version__, similarity
 from guidsvc.program import SCRIPT, program
 
 _FAILED, _WRONG_USAGE, _INTERRUPTED = 1, 2, 130
@@ -131,8 +130,8 @@ def _dispatch(words: Sequence[str]) -> None:
     elif first in COMMANDS:
         COMMANDS[first](words[1:])
     elif first and not first.startswith("-"):
-        near = get_close_matches(first, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = similarity.nearest(first, COMMANDS)
+        hint = "" if near is None else f"; did you mean {near}?"
         _fail(f"{program()}: unknown command {first!r}; the commands are {', '.join(COMMANDS)}{hint}", _WRONG_USAGE)
     else:
         serve(words)

@@ -1,8 +1,8 @@
 """Suggestions for unknown flags and variables: the nearest name, or the setting that other programs name so."""
 
 from collections.abc import Collection
-from difflib import get_close_matches
 
+from guidsvc import similarity
 from guidsvc.config.settings import PREFIX, flag
 
 _SYNONYMS = {
@@ -18,9 +18,8 @@ _SETTINGS = {word: setting for setting, words in _SYNONYMS.items() for word in w
 
 def suggestion(word: str, known: Collection[str]) -> str:
     """Return a question that suggests a known flag or variable, or an empty string if none is near."""
-    synonym = _synonym(word)
-    near = [synonym] if synonym in known else get_close_matches(word, known, n=1, cutoff=0.8)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = similarity.nearest(word, known, synonym=_synonym(word), min_similarity=0.8)
+    return "" if near is None else f"; did you mean {near}?"
 
 
 def _synonym(word: str) -> str:

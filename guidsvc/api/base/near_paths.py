@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 
+from guidsvc import similarity
+
 MAX_PATH = 100
 """Maximum length of a path that is compared with the routes, in characters."""
 MIN_SIMILARITY = 0.7
@@ -54,10 +56,10 @@ def nearest(path: str, templates: tuple[str, ...]) -> str | None:
     normal = _SLASHES.sub("/", f"/{path.lower()}").rstrip("/")
     while match := _PREFIX.match(normal):
         normal = normal[match.end() :]
-    if not normal or _SYNONYMS.get(normal) in templates:
-        return _SYNONYMS.get(normal)
-    similarity, best = max((_similarity(normal, template), template) for template in templates)
-    return best if similarity >= MIN_SIMILARITY else None
+    if not normal:
+        return None
+    synonym = _SYNONYMS.get(normal)
+    return similarity.nearest(normal, templates, synonym=synonym, min_similarity=MIN_SIMILARITY, similarity=_similarity)
 
 
 def _similarity(path: str, template: str) -> float:

@@ -1,8 +1,9 @@
 """Suggestions of known names for names that a client misspelled."""
 
-import difflib
 from collections.abc import Collection, Sequence
 from functools import lru_cache
+
+from guidsvc import similarity
 
 MAX_COMPARED = 40
 """Maximum length of a name that is compared with the known ones, in characters. All known names are shorter."""
@@ -65,9 +66,7 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
 @lru_cache(1024)
 def _nearest(name: str, known: tuple[str, ...]) -> str | None:
     synonym = _SYNONYMS.get(name.replace("-", "_"))
-    if synonym in known:
-        return synonym
-    return next(iter(difflib.get_close_matches(name, known, 1, MIN_SIMILARITY)), None)
+    return similarity.nearest(name, known, synonym=synonym, min_similarity=MIN_SIMILARITY)
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str | None:
