@@ -40,6 +40,7 @@ class MemoryCache(DelegatingRecords):
         self._meter = CacheMetrics() if meter is None else meter
         self._size_bytes = size_bytes
         self._entries = bounded(size_bytes, _weigh)
+        # No `SingleFlight`: the read belongs to the trace of the first reader, and a swap ends the sharing at once.
         self._flights: dict[str, asyncio.Task[Record | None]] = {}
         self._marked: dict[str, int] = {}  # number of writes in progress or of unknown outcome, by key
         self._quarantine: deque[tuple[float, str]] = deque()  # writes of unknown outcome: end of their time, and key

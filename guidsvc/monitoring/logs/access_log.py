@@ -49,13 +49,10 @@ Failure = Mapping[str, str]
 """Why a request failed: the code of the problem, where the request is wrong, the reason, and the caller."""
 
 
-class AccessLog:
-    """Writer of access lines. Those of rejected requests are limited per address."""
+class Log(Protocol):
+    """A writer of access lines."""
 
-    def __init__(self) -> None:
-        self.limit = LineLimit(_report_refused)
-
-    def __call__(  # noqa: PLR0913, PLR0917  # the members of a line
+    def __call__(  # noqa: PLR0913, PLR0917  # the members of a line; grouping them costs more than writing it
         self,
         method: str,
         path: str,
@@ -65,15 +62,24 @@ class AccessLog:
         remote: str,
         cache: str | None,
         failure: Failure | None = None,
+        /,
     ) -> None:
-        """Write a line; `ms` is the duration, and `cache` the source of the record, if one was read.
+        """Write a line; `ms` is the duration, `remote` the client, `cache` the source of the record, if one was read.
 
         `failure` describes why a request failed: members that are added to the line.
         """
-        raise NotImplementedError
+
+    def log_read(self, guid: str, ms: float, request_id: str, remote: str, cache: str, /) -> None:
+        """Write the line of a successful GET of a record; `guid` is valid, and `request_id` was made here."""
+
+
+class AccessLog(Log):
+    """Writer of access lines. Those of rejected requests are limited per address."""
+
+    def __init__(self) -> None:
+        self.limit = LineLimit(_report_refused)
 
     def log_read(self, guid: str, ms: float, request_id: str, remote: str, cache: str) -> None:
-        """Write the line of a successful GET of a record; `guid` is valid, and `request_id` was made here."""
         self("GET", f"/guid/{guid}", HTTPStatus.OK, ms, request_id, remote, cache)
 
     def _leaves_out(self, status: int, remote: str) -> bool:
@@ -264,24 +270,3 @@ def split_by_size(lines: Iterable[str], most: int) -> Iterator[list[str]]:
         size += len(line)
     if part:
         yield part
-
-
-class Log(Protocol):
-    """A writer of access lines."""
-
-    def log_read(self, guid: str, ms: float, request_id: str, remote: str, cache: str, /) -> None:
-        """Write the line of a successful GET of a record; `guid` is valid, and `request_id` was made here."""
-
-    def __call__(  # noqa: PLR0913, PLR0917  # the members of a line; grouping them costs more than writing it
-        self,
-        method: str,
-        path: str,
-        status: int,
-        ms: float,
-        request_id: str,
-        remote: str,
-        cache: str | None,
-        failure: Failure | None = None,
-        /,
-    ) -> None:
-        """Write a line; `ms` is the duration, `remote` the client, `cache` the record's source, if one was read."""
