@@ -1,0 +1,70 @@
+"""Errors of records: absent, expired, not as the precondition requires, or corrupt."""
+
+from datetime import UTC, datetime
+
+from guidsvc.errors.base import GuidsvcError
+
+
+def _rfc_3339(seconds: int) -> str:
+    """Return a Unix time as people read it, such as 2027-01-01T00:00:00Z."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+class NotFound(GuidsvcError):
+    """Unknown GUID: it never existed, was deleted, or is past its retention."""
+
+    def __init__(self, guid: str) -> None:
+        super().__init__(f"No GUID {guid} is registered.")
+
+
+class Expired(GuidsvcError):
+    """The GUID exists but is no longer valid. The message says how to renew it.
+
+    The record is renewable from `expired_at` until `renewable_until`, both in Unix seconds. If `is_revoked`, the record
+    was written with an expiry in the past, and only a request with a new expiry renews it. If `is_unchanged` too, that
+    was its creation; otherwise its past expiry may come from its creation or from a later change.
+    """
+
+    def __init__(
+        self, guid: str, *, expired_at: int, renewable_until: int, is_revoked: bool = False, is_unchanged: bool = False
+    ) -> None:
+        state, puts = f"expired at {_rfc_3339(expired_at)}", "PUT" if is_revoked else "PUT it,"
+        if is_revoked:
+            state += " (created with a past expiry)" if is_unchanged else " (revoked, or created with a past expiry)"
+        super().__init__(
+            f'GUID {guid} {state}. To renew it, {puts} or PATCH it with a future "expire", '
+            f"before {_rfc_3339(renewable_until)} (Unix time {renewable_until})."
+        )
+        self.expired_at = expired_at
+        self.renewable_until = renewable_until
+        self.is_revoked = is_revoked
+
+
+class PreconditionFailed(GuidsvcError):
+    """The record does not match the precondition of the request.
+
+    `version` and `wire` are the version and client representation of the current record, or None if it is absent.
+    If `is_excluded`, the record is one that the request must not find (If-None-Match).
+    """
+
+    def __init__(self, guid: str, version: int | None, wire: bytes | None, *, is_excluded: bool = False) -> None:
+        if version is None:
+            reason = "does not exist"
+        elif is_excluded:
+            reason = "already exists; leave If-None-Match out to update it"
+        else:
+            reason = f'is at version {version}; read it again and send If-Match: "{version}"'
+        super().__init__(f"GUID {guid} {reason}.")
+        self.version = version
+        self.wire = wire
+
+
+class PreconditionRequired(GuidsvcError):
+    """A change of an existing record must name the version that it changes."""
+
+    def __init__(self, guid: str) -> None:
+        super().__init__(f"GUID {guid} exists; send If-Match with the version to change, or with * for any version.")
+
+
+class CorruptRecord(GuidsvcError):
+    """The data stored under this GUID is not a valid record."""
