@@ -9,13 +9,14 @@ marked, nothing of it is cached or shared: each reader goes to the store.
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping, Sequence
 
 from guidsvc.cache.byte_lru import bounded, put
 from guidsvc.domain import lifecycle
 from guidsvc.domain.record import Record
-from guidsvc.errors import OutcomeUnknown
+from guidsvc.errors import GuidsvcError, OutcomeUnknown
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.contract import WOULD_BLOCK, RecordRepository, WouldBlock
+from guidsvc.store.contract import WOULD_BLOCK, RecordRepository, Swap, WouldBlock
 from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.telemetry.metrics import CacheMetrics
 from guidsvc.telemetry.tracing import record_source
@@ -95,6 +96,36 @@ class MemoryCache(DelegatingRecords):
             raise
         self._unmark(guid)
         return swapped
+
+    def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record] | WouldBlock:
+        entries, now = self._entries, self._clock()
+        cached: dict[str, Record] = {}
+        for guid in guids:
+            entry: Record | None = entries.get(guid)
+            if entry is not None and lifecycle.is_live(entry, now):
+                cached[guid] = entry
+        absent = [guid for guid in guids if guid not in cached]
+        read = self._records.get_many_for_update(absent)
+        if read is WOULD_BLOCK:
+            return read
+        self._meter.l1_hits += len(cached)
+        self._meter.misses += len(absent)
+        return cached | dict(read)  # not cached: they are about to change
+
+    async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        """Remove the keys from the cache, and keep them out until the store has answered."""
+        guids = [swap.guid for swap in swaps]
+        for guid in guids:
+            self._mark(guid)
+        try:
+            results = await self._records.swap_many(swaps)
+        except BaseException:  # none of the store, which returns its errors
+            for guid in guids:
+                self._quarantine_key(guid)
+            raise
+        for guid, result in zip(guids, results, strict=True):
+            (self._quarantine_key if isinstance(result, OutcomeUnknown) else self._unmark)(guid)
+        return results
 
     async def check(self) -> None:
         """Return at once: memory is always available."""

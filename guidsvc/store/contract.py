@@ -3,9 +3,9 @@
 A cache wraps the repository of records; instruments wrap every repository.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.commands.list_parameters import Position
@@ -13,9 +13,23 @@ from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
+from guidsvc.errors import GuidsvcError
 from guidsvc.store.cache_fence import FenceStore
 
 Item = TypeVar("Item")
+
+
+class Swap(NamedTuple):
+    """The arguments of `RecordRepository.swap`."""
+
+    old: Record | None
+    new: Record | None
+    not_after: int | None = None
+
+    @property
+    def guid(self) -> str:
+        """The GUID of the record."""
+        return (self.old or self.new).guid  # type: ignore[union-attr]  # by contract, one of them is a record
 
 
 class WouldBlock(Enum):
@@ -52,6 +66,12 @@ class RecordRepository(Repository[Record], Protocol):
     async def get_for_update(self, guid: str, /) -> Record | None:
         """Return what `get` would, for a caller that is about to change it. The Redis cache reads from the store."""
 
+    def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record] | WouldBlock:
+        """Return what `get_for_update` would for each GUID, without those that are absent.
+
+        WOULD_BLOCK if that needs waiting, or if `swap_many` is not supported.
+        """
+
     async def get_linearizable(self, guid: str, /) -> Record | None:
         """Return what `get` would, once no earlier write is half done: a write that shows later was made later."""
 
@@ -62,6 +82,9 @@ class RecordRepository(Repository[Record], Protocol):
         store's own clock (see `FenceStore`). The deadline covers the change itself, not only the check: a store that
         checks the time and then waits for a lock must bound that wait too (`guidsvc.store.mongo.deadline`).
         """
+
+    async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        """Execute swaps of different GUIDs, each as `swap` does. Return the result of each, or its error."""
 
     async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
         """Return the first `limit` records of a selection whose GUID is greater than `after`, in GUID order.
@@ -90,6 +113,16 @@ class RecordRepository(Repository[Record], Protocol):
 
         The time must not be in the future: a record that may still be served must not be purged.
         """
+
+
+class WithoutGroups:
+    """A base of record repositories that swap records one by one only."""
+
+    def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record] | WouldBlock:  # noqa: ARG002  # no swap follows
+        return WOULD_BLOCK
+
+    async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        raise NotImplementedError(f"{len(swaps)} swaps of a repository that swaps records one by one")
 
 
 class ReceiptRepository(Repository[Receipt], Protocol):

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
-from guidsvc.store.contract import RecordRepository, WouldBlock
+from guidsvc.store.contract import RecordRepository, WithoutGroups, WouldBlock
 
 
-class DelegatingRecords:
-    """A decorator that passes every call to the wrapped repository."""
+class DelegatingRecords(WithoutGroups):
+    """A decorator that passes every call to the wrapped repository, but no groups: they would bypass a subclass."""
 
     def __init__(self, records: RecordRepository) -> None:
         self._records = records

@@ -3,7 +3,7 @@
 A purge is not measured: it belongs to no request.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Generic
@@ -23,6 +23,7 @@ from guidsvc.store.contract import (
     ReceiptRepository,
     RecordRepository,
     Repository,
+    Swap,
     WouldBlock,
 )
 from guidsvc.store.delegating import DelegatingRecords
@@ -137,6 +138,17 @@ class InstrumentedRecords(DelegatingRecords):
         with _Operation(self._meter, "get"):
             return await self._records.get_for_update(guid)
 
+    def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record] | WouldBlock:
+        begun = perf_counter()
+        try:
+            records = self._records.get_many_for_update(guids)
+        except GuidsvcError:
+            self._meter.failed("get")
+            raise
+        if records is not WOULD_BLOCK and guids:
+            self._gets.observe_many((perf_counter() - begun) / len(guids), len(guids))
+        return records
+
     async def get_linearizable(self, guid: str, /) -> Record | None:
         with _Operation(self._meter, "get"):
             return await self._records.get_linearizable(guid)
@@ -144,6 +156,14 @@ class InstrumentedRecords(DelegatingRecords):
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         with _Operation(self._meter, "swap"):
             return await self._records.swap(old, new, not_after=not_after)
+
+    async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        begun = perf_counter()
+        results = await self._records.swap_many(swaps)
+        self._meter.latencies["swap"].observe_many(perf_counter() - begun, len(swaps))
+        for _ in filter(lambda result: isinstance(result, GuidsvcError), results):
+            self._meter.failed("swap")
+        return results
 
     async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
         with _Operation(self._meter, "find"):

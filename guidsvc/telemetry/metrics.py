@@ -38,6 +38,11 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def observe_many(self, value: float, count: int) -> None:
+        """Record a number of observations of the same value."""
+        self.counts[bisect_left(self.bounds, value)] += count
+        self.sum += count * value
+
 
 class Latency(Histogram):
     """The latency of a part of the service, in seconds; also recorded in the trace of the current request."""
@@ -52,6 +57,10 @@ class Latency(Histogram):
         self.counts[bisect_left(self.bounds, value)] += 1  # as `Histogram.observe`, without the call
         self.sum += value
         record_wait(self._part, value)
+
+    def observe_many(self, value: float, count: int) -> None:
+        super().observe_many(value, count)
+        record_wait(self._part, count * value)
 
 
 class FastCounter:

@@ -7,10 +7,10 @@ from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.store.cache_fence import NEW, Fence, FenceReading
-from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
+from guidsvc.store.contract import WOULD_BLOCK, WithoutGroups, WouldBlock
 
 
-class GatedStore:
+class GatedStore(WithoutGroups):
     """Records in memory whose answers wait at a gate, and which counts what it is asked."""
 
     def __init__(self) -> None:

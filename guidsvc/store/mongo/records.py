@@ -19,7 +19,7 @@ from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime.batching import Batcher, Patience
-from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
+from guidsvc.store.contract import WOULD_BLOCK, WithoutGroups, WouldBlock
 from guidsvc.store.mongo.bulkhead import QUERIES, TIMEOUT_MS, UNANSWERED, Bulkheads, Queued
 from guidsvc.store.mongo.documents import (
     LATE,
@@ -72,7 +72,7 @@ class _QueuedCreation(Queued):
         self.creation = creation
 
 
-class MongoRecords:
+class MongoRecords(WithoutGroups):
     """The collection of records.
 
     `proof_seconds` is how long a fence read proves the primary. It is infinite if only this process writes, because it

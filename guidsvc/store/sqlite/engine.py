@@ -7,7 +7,7 @@ Searches pause while the log exceeds its limit, so that it can be reset.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,12 +24,14 @@ from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.search import Finder
 from guidsvc.store.sqlite.tables import RECORDS, Change, Row, Table
 from guidsvc.store.sqlite.writer import Writer, failure
-from guidsvc.telemetry.metrics import StoreMetrics
+from guidsvc.telemetry.metrics import BatchMetrics, StoreMetrics
 
 WRITE_SECONDS = 5.0
 """Time limit for a write; after it, the caller gets StoreUnavailable or OutcomeUnknown."""
 GROUP = 512
 """Maximum number of writes in one transaction."""
+GROUPS = 4
+"""Maximum number of groups of writes, such as those of batches, in one transaction."""
 
 GRACE_SECONDS = 1.0
 """How long a search may still run once a pause has begun. Then it is interrupted, and runs again after the pause."""
@@ -49,6 +51,12 @@ class _Swap:
     change: Change
     is_droppable: bool  # together with the cancel scope of its caller
     is_taken: bool = False  # by the thread: the caller can no longer withdraw it
+
+
+@dataclass(eq=False)
+class _SwapGroup:
+    changes: Sequence[Change]
+    is_taken: bool = False
 
 
 class SqliteEngine:
@@ -81,6 +89,15 @@ class SqliteEngine:
             droppable=lambda swap: swap.is_droppable,
             meter=self.meter.batch("commit"),
         )
+        self._groups: Batcher[_SwapGroup, Sequence[bool | GuidsvcError]] = Batcher(
+            self._commit_groups,
+            limit=GROUPS,
+            in_flight=1,
+            patience=Patience(write_seconds, self._overdue),
+            droppable=lambda _: True,
+        )
+        self._waiting_groups: set[_SwapGroup] = set()
+        self._count_groups(self.meter.batch("commit"))
         self._settled: Batcher[str, tuple[object, ...] | None] = Batcher(
             self._settle, limit=GROUP, in_flight=1, meter=self.meter.batch("settle")
         )
@@ -106,6 +123,22 @@ class SqliteEngine:
         """
         return await self._swaps.ask(_Swap(change, is_droppable))
 
+    async def swap_many(self, changes: Sequence[Change]) -> Sequence[bool | GuidsvcError]:
+        """Apply changes together; return for each whether it changed a row, or its error. They are droppable."""
+        group = _SwapGroup(changes)
+        self._waiting_groups.add(group)
+        try:
+            return await self._groups.ask(group)
+        except GuidsvcError as error:
+            return [error] * len(changes)
+        finally:
+            self._waiting_groups.discard(group)
+
+    def _count_groups(self, meter: BatchMetrics) -> None:
+        """Let the metrics count the changes of groups that wait, too."""
+        count_single = meter.waiting
+        meter.waiting = lambda: count_single() + sum(len(group.changes) for group in self._waiting_groups)
+
     async def purge(self, statement: str, before: int, limit: int) -> list[int]:
         """Purge, and return the `purge_at` of each deleted row."""
         purge = partial(self.writer.execute_returning, Change(statement, (before, limit)))
@@ -126,12 +159,13 @@ class SqliteEngine:
     async def aclose(self) -> None:
         """Wait until every write has been answered and the threads have ended. The caller closes the connections."""
         await self._swaps.drain()
+        await self._groups.drain()
         await self._settled.drain()
         await self._pauses.drain()
         await self.finder.aclose()
         await asyncio.to_thread(self._thread.shutdown)
 
-    def _overdue(self, swap: _Swap) -> GuidsvcError:
+    def _overdue(self, swap: _Swap | _SwapGroup) -> GuidsvcError:
         return (OutcomeUnknown if swap.is_taken else StoreUnavailable)(
             f"the disk took longer than {self._write_seconds} s"
         )
@@ -140,6 +174,13 @@ class SqliteEngine:
         for swap in swaps:
             swap.is_taken = True
         return self.in_thread(partial(self.writer.swaps, [swap.change for swap in swaps]))
+
+    def _commit_groups(self, groups: list[_SwapGroup]) -> asyncio.Future[list[Sequence[bool | GuidsvcError]]]:
+        for group in groups:
+            group.is_taken = True
+            self._waiting_groups.discard(group)
+        self.meter.batch("commit").sizes.observe(sum(len(group.changes) for group in groups))
+        return self.in_thread(partial(self.writer.swaps_of_groups, [group.changes for group in groups]))
 
     def _settle(self, guids: list[str]) -> asyncio.Future[list[tuple[object, ...] | GuidsvcError | None]]:
         return self.in_thread(partial(self.writer.rows, RECORDS.select, guids))

@@ -1,18 +1,20 @@
 """The repositories of the SQLite store: records, receipts, API keys, quota ledgers and the cache fence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Generic
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
-from guidsvc.errors import CorruptRecord
+from guidsvc.errors import CorruptRecord, GuidsvcError
 from guidsvc.store.cache_fence import Fence, FenceReading, Mode
+from guidsvc.store.contract import Swap
 from guidsvc.store.sqlite.engine import SqliteEngine, row_of
 from guidsvc.store.sqlite.tables import (
     FENCE,
@@ -57,12 +59,21 @@ class SqliteRecords:
     async def get_for_update(self, guid: str, /) -> Record | None:
         return self._engine.read(RECORDS, guid)
 
+    def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record]:
+        with self._engine.failures():
+            rows = self._engine.reader.execute(RECORDS.select_many, (to_json(guids).decode(),)).fetchall()
+        return {record.guid: record for record in _records_of(rows)}
+
     async def get_linearizable(self, guid: str, /) -> Record | None:
         found = await self._engine.read_linearizable(guid)
         return None if found is None else row_of(RECORDS, guid, found)
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
         return await self._engine.swap(RECORDS.change(old, new, not_after=not_after), is_droppable=True)
+
+    async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        changes = [RECORDS.change(old, new, not_after=not_after) for old, new, not_after in swaps]
+        return await self._engine.swap_many(changes)
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         with self._engine.failures():

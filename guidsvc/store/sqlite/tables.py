@@ -31,6 +31,7 @@ class Table(Generic[Row]):
         same = f"{key} = ? AND {version} = ?"
         # All names are constants, never taken from a request.
         self.select = f"SELECT {', '.join(columns)} FROM {name} WHERE {key} = ?"  # noqa: S608  # nosec B608  # our own names
+        self.select_many = f"SELECT {', '.join(columns)} FROM {name} WHERE {key} IN (SELECT value FROM json_each(?))"  # noqa: S608  # nosec B608  # our own names
         places = ", ".join("?" * len(columns))
         self._insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608  # nosec B608  # our own names
         self._update = f"UPDATE {name} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {same}"  # noqa: S608  # nosec B608  # our own names

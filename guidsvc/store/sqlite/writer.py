@@ -61,6 +61,11 @@ class Writer:
         except GuidsvcError as error:
             return [error] * len(changes)
 
+    def swaps_of_groups(self, groups: Sequence[Sequence[Change]]) -> list[Sequence[bool | GuidsvcError]]:
+        """Apply groups of changes in one transaction; return the results of each group."""
+        results = iter(self.swaps([change for group in groups for change in group]))
+        return [[next(results) for _ in group] for group in groups]
+
     def execute(self, change: Change) -> int:
         """Execute a statement inside a transaction; return the number of changed rows, 0 if it is too late."""
         if change.not_after is not None and monotonic_ms() > change.not_after:

@@ -1,15 +1,16 @@
 """The cache of one process, beyond the store's contract: what it keeps, and for how long."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
 from guidsvc.cache import memory
 from guidsvc.cache.memory import MemoryCache
 from guidsvc.domain.record import Record
-from guidsvc.errors import OutcomeUnknown, StoreUnavailable
-from guidsvc.store.contract import WouldBlock
+from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
+from guidsvc.store.contract import WOULD_BLOCK, Swap, WouldBlock
+from guidsvc.telemetry.metrics import CacheMetrics
 from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore, turns
@@ -296,3 +297,77 @@ async def test_peek_caches_no_expired_record(at: Callable[..., Record], clock: F
     assert cache.get_nowait(GUID) is near.records[GUID]
     near.records.clear()
     assert cache.get_nowait(GUID) is None
+
+
+class GroupStore(GatedStore):
+    """A store that writes groups, with these results."""
+
+    def __init__(self, *results: bool | GuidsvcError) -> None:
+        super().__init__()
+        self.results = results
+
+    def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record]:
+        self.gets += len(guids)
+        return {guid: self.records[guid] for guid in guids if guid in self.records}
+
+    async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        await self.open.wait()
+        if self.fault:
+            raise self.fault
+        return self.results[: len(swaps)]
+
+
+@pytest.fixture
+def group(at: Callable[..., Record]) -> list[Record]:
+    """Three records."""
+    return [at(guid=f"{number:032X}") for number in range(3)]
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("a fault")])
+async def test_group_of_writes_keeps_its_keys_out_of_the_cache(
+    clock: FakeClock, group: list[Record], fault: Exception | None
+) -> None:
+    store = GroupStore(True, False, OutcomeUnknown("no answer"))
+    cache = MemoryCache(store, clock=clock, size_bytes=2**20)
+    store.records = {each.guid: each for each in group}
+    await asyncio.gather(*(cache.get(each.guid) for each in group))
+    store.fault = fault
+    store.open.clear()
+    writing = asyncio.ensure_future(cache.swap_many([Swap(each, None) for each in group]))
+    await turns()
+    store.records.clear()  # the writes take effect
+    reading = asyncio.gather(*(cache.get(each.guid) for each in group))
+    store.open.set()
+    await asyncio.wait([writing])
+    writing.exception()
+    store.fault = None
+
+    if fault is None:
+        assert await reading == [None] * 3
+    else:
+        await asyncio.wait([reading])
+        reading.exception()
+    store.records = {each.guid: each for each in group}
+    gets = store.gets
+    for _ in range(2):
+        assert [await cache.get(each.guid) for each in group] == group
+    assert store.gets - gets == (4 if fault is None else 6), "what is unknown is not cached"
+
+
+async def test_group_is_read_from_the_cache_if_it_is_live(clock: FakeClock, group: list[Record]) -> None:
+    store = GroupStore()
+    meter = CacheMetrics()
+    cache = MemoryCache(store, clock=clock, size_bytes=2**20, meter=meter)
+    store.records = {each.guid: each for each in group[:2]}
+    await cache.get(group[0].guid)
+    gets, guids = store.gets, [each.guid for each in group]
+
+    assert cache.get_many_for_update(guids) == store.records
+    assert (store.gets - gets, meter.l1_hits, meter.misses) == (2, 1, 3)
+    clock.advance(seconds=3601)
+    cache.get_many_for_update(guids)
+    assert store.gets - gets == 5, "an expired record is read again"
+
+
+async def test_cache_around_a_store_without_groups_has_none(cache: MemoryCache) -> None:
+    assert cache.get_many_for_update([GUID]) is WOULD_BLOCK
