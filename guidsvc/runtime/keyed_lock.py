@@ -1,6 +1,8 @@
 """A per-GUID lock. Serializing the writers in this process avoids futile compare-and-swap retries."""
 
 import asyncio
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 from guidsvc.errors import Contention
 
@@ -22,11 +24,37 @@ class KeyedLock:
         """Return the lock of a GUID, for use with `async with`. Entering raises Contention after a timeout."""
         return _Acquisition(self._locks, guid, seconds)
 
+    @contextmanager
+    def acquire_free(self, guids: Iterable[str]) -> Iterator[Collection[str]]:
+        """Hold the locks of those GUIDs that nobody uses, in the block, and yield these GUIDs."""
+        acquired: dict[str, _SharedLock] = {}
+        for guid in guids:
+            if guid not in self._locks:
+                acquired[guid] = self._locks[guid] = lock = _SharedLock()
+                lock.acquire_new()
+        try:
+            yield acquired.keys()
+        finally:
+            for guid, lock in acquired.items():
+                lock.release()
+                lock.users -= 1
+                if not lock.users:
+                    del self._locks[guid]
+
 
 class _SharedLock(asyncio.Lock):
     """The lock of a GUID, and the number of writers that hold it, wait for it, or are just being woken."""
 
     users = 0
+
+    def acquire_new(self) -> None:
+        """Acquire the lock without waiting; nobody has used it yet."""
+        self.users = 1
+        try:
+            self.acquire().send(None)
+        except StopIteration:
+            return
+        raise RuntimeError("a new lock is not free")
 
 
 class _Acquisition:

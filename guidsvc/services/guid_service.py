@@ -22,10 +22,11 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.temporary_space import Share
+from guidsvc.services.group_writer import GroupWrite, GroupWriter
 from guidsvc.services.listing import Page, RecordListing
 from guidsvc.services.quota import NO_QUOTA, Quota
 from guidsvc.services.record_creator import RecordCreator
-from guidsvc.services.record_writer import ATTEMPTS, ChangeAudit, RecordWriter
+from guidsvc.services.record_writer import ATTEMPTS, ChangeAudit, Make, Written
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
 from guidsvc.store.lease import LeaseClock
 from guidsvc.store.overlay import open_overlay
@@ -36,13 +37,6 @@ class Read(NamedTuple):
 
     record: Record
     modified: bool
-
-
-class Written(NamedTuple):
-    """The result of a put: the new state of the record, and whether it was created."""
-
-    record: Record
-    created: bool
 
 
 class GuidService:
@@ -80,7 +74,7 @@ class GuidService:
         self._attempts = attempts
         self._quota = quota
         self._draw = draw
-        self._writer = RecordWriter(records, lease_clock, clock=clock, quota=quota, audit=audit, attempts=attempts)
+        self._writer = GroupWriter(records, lease_clock, clock=clock, quota=quota, audit=audit, attempts=attempts)
         self._creator = RecordCreator(
             records, self._writer, clock=clock, generator=generator, attempts=attempts, draw=draw
         )
@@ -152,16 +146,30 @@ class GuidService:
         Raise Expired if the record was revoked and the change names no expiry.
         Raise InvalidRequest if the GUID is unknown and the change lacks a required member.
         """
+        old, new = await self._writer.write(guid, self._put(guid, change, conditions), self._caller)
+        return Written(new, created=old is None)
 
+    def _put(self, guid: str, change: PutCommand, conditions: Conditions) -> Make:
         def make(old: Record | None, now: int, after: int) -> Record:
-            self._check_conditions(guid, old, conditions)
+            if conditions is not UNCONDITIONAL or (self._strict and old is not None):
+                self._check_conditions(guid, old, conditions)
             asked = change if change.ttl is None else dated(change, now, self._draw)
             if old is None:
                 return lifecycle.create(guid, asked, now, self._policy, after=after, owner=self._caller.owner)
             return self._hide_unchanged(old, lifecycle.update(old, asked, now, self._policy), now)
 
-        old, new = await self._writer.write(guid, make, self._caller)
-        return Written(new, created=old is None)
+        return make
+
+    async def put_together(
+        self, puts: Sequence[tuple[str, PutCommand, Conditions]]
+    ) -> list[Written | Exception | None]:
+        """Put records of different GUIDs in one transaction, as far as the store can.
+
+        Return what each `put` would return or raise; None for one that was not done, and must be done by `put`.
+        """
+        writes = [GroupWrite(put[0], self._put(*put)) for put in puts]
+        results = await self._writer.write_together(writes, self._caller)
+        return [Written(each[1], each[0] is None) if isinstance(each, tuple) else each for each in results]
 
     async def create(
         self, change: PutCommand, conditions: Conditions = UNCONDITIONAL, *, generator: ClaimedGenerator | None = None

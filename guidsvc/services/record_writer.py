@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from guidsvc.domain import lifecycle
 from guidsvc.domain.caller import Caller, authorize
@@ -26,6 +26,17 @@ Action = Literal["create", "update", "delete"]
 Outcome = Literal["done", "found", "unknown"]
 """The outcome of a write: `found` if an earlier attempt of the same request had created the record, `unknown` if the
 store did not confirm the write."""
+
+
+Make = Callable[[Record | None, int, int], Record]
+"""Computes the new record; see `RecordWriter.write`."""
+
+
+class Written(NamedTuple):
+    """The result of a put: the new state of the record, and whether it was created."""
+
+    record: Record
+    created: bool
 
 
 class ChangeAudit(Protocol):
@@ -56,9 +67,7 @@ class RecordWriter:
         self._attempts = attempts
         self._locks = KeyedLock()
 
-    async def write(
-        self, guid: str, make: Callable[[Record | None, int, int], Record], caller: Caller
-    ) -> tuple[Record | None, Record]:
+    async def write(self, guid: str, make: Make, caller: Caller) -> tuple[Record | None, Record]:
         """Replace a record by the result of `make`, atomically; return the old and the new record.
 
         `make` receives the record (None if absent), the time, and the version that a new record must exceed. After a
@@ -81,7 +90,7 @@ class RecordWriter:
                 deadline = begun + lifecycle.CREATION_SECONDS
                 not_after = None if stored is not None else await self._lease_clock.not_after(deadline)
                 try:
-                    if new is old or await self.swap(_action(old, new), stored, new, caller, not_after=not_after):
+                    if new is old or await self.swap(action_of(old, new), stored, new, caller, not_after=not_after):
                         return old, new
                 except QuotaExceeded:
                     if not await self._has_changed(guid, stored):
@@ -135,7 +144,7 @@ class RecordWriter:
             self._audit(action, record, caller, outcome)
 
 
-def _action(old: Record | None, new: Record) -> Action:
+def action_of(old: Record | None, new: Record) -> Action:
     """Classify a swap as create, update or delete. The caller passes None for a record past its retention."""
     if old is None:
         return "create"

@@ -105,7 +105,7 @@ class NotedAccessLog(AccessLog):
         super().__init__()
         self._note = note
 
-    def __call__(self, *members: Any) -> None:  # type: ignore[override]  # as many as there are
+    def __call__(self, *members: Any) -> None:  # as many as there are
         self._note(members if len(members) > 7 else (*members, None))
 
 

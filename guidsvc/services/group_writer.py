@@ -1,0 +1,144 @@
+"""Writes of several records at once, for batches: one read, one transaction, and one wait for all of them.
+
+Only a store whose reads need no waiting can do this. A write that needs more than that, such as a retry or a lock that
+another writer holds, is left to `RecordWriter.write`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from guidsvc.domain import lifecycle
+from guidsvc.domain.caller import Caller, authorize
+from guidsvc.domain.record import Record
+from guidsvc.errors import (
+    Expired,
+    GuidsvcError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PreconditionFailed,
+    PreconditionRequired,
+)
+from guidsvc.runtime import cancel_scope
+from guidsvc.services.quota import NO_QUOTA
+from guidsvc.services.record_writer import Make, Outcome, RecordWriter, action_of
+from guidsvc.services.write_attempt import begin_write
+from guidsvc.store.contract import WOULD_BLOCK, Swap
+
+_REJECTIONS = Expired, InvalidRequest, NotFound, PreconditionFailed, PreconditionRequired
+"""The errors of a write that depend on its record alone."""
+
+
+class GroupWrite(NamedTuple):
+    """The arguments of `RecordWriter.write`."""
+
+    guid: str
+    make: Make
+
+
+class _Planned(NamedTuple):
+    """A write whose new record is known, and its place in the group."""
+
+    place: int
+    stored: Record | None
+    old: Record | None
+    """The stored record, unless it counts as absent."""
+    new: Record
+
+
+GroupResult = tuple[Record | None, Record] | Exception | None
+"""The old and new record, or the error of a write; None if it was not done, and must be done alone."""
+
+
+class GroupWriter(RecordWriter):
+    """Writes records one by one, or in groups."""
+
+    async def write_together(self, writes: Sequence[GroupWrite], caller: Caller) -> list[GroupResult]:
+        """Replace records of different GUIDs, each as `write` does, as far as that is possible together."""
+        results: list[GroupResult] = [None] * len(writes)
+        if self._quota is not NO_QUOTA:
+            return results
+        with self._locks.acquire_free(write.guid for write in writes) as guids:
+            begun = self._lease_clock.timer()
+            free = [(index, write) for index, write in enumerate(writes) if write.guid in guids]
+            planned = self._plan(free, caller, results)
+            creations_until = await self._deadline(planned, begun)
+            if creations_until is None:
+                planned = [each for each in planned if each.stored is not None]
+            if planned and not self._is_cancelled():
+                with cancel_scope.shielded():
+                    await self._swap_together(planned, creations_until, caller, results)
+        return results
+
+    def _plan(
+        self, writes: Sequence[tuple[int, GroupWrite]], caller: Caller, results: list[GroupResult]
+    ) -> list[_Planned]:
+        """Compute the new records. Put the results of writes that change nothing, or are rejected, into `results`."""
+        try:
+            stored_records = self._records.get_many_for_update([write.guid for _, write in writes])
+        except GuidsvcError:
+            return []
+        if stored_records is WOULD_BLOCK:
+            return []
+        planned: list[_Planned] = []
+        for place, (guid, make) in writes:
+            stored, now = stored_records.get(guid), self._clock()
+            old = None if stored is None else lifecycle.existing(stored, now)
+            try:
+                if old is not None and authorize(old, caller) is None:
+                    raise NotFound(guid)
+                new = make(old, now, stored.version if stored else 0)
+            except _REJECTIONS as error:
+                error.__traceback__ = error.__context__ = None  # it references this frame
+                results[place] = error
+            except Exception:  # noqa: BLE001, S110  # `write` meets it again, and raises it
+                pass
+            else:
+                if new is old:
+                    results[place] = old, new
+                else:
+                    planned.append(_Planned(place, stored, old, new))
+        return planned
+
+    async def _deadline(self, planned: Sequence[_Planned], begun: float) -> int | None:
+        """Return the deadline of the creations among these writes; None if there are none, or it is not known."""
+        if all(each.stored is not None for each in planned):
+            return None
+        try:
+            return await self._lease_clock.not_after(begun + lifecycle.CREATION_SECONDS)
+        except GuidsvcError:
+            return None
+
+    @staticmethod
+    def _is_cancelled() -> bool:
+        scope = cancel_scope.CURRENT.get()
+        return scope is not None and scope.is_cancelled
+
+    async def _swap_together(
+        self, planned: Sequence[_Planned], creations_until: int | None, caller: Caller, results: list[GroupResult]
+    ) -> None:
+        """Swap in the store, and log each write that was done or whose outcome is unknown."""
+        begin_write()
+        swaps = [Swap(stored, new, creations_until if stored is None else None) for _, stored, _, new in planned]
+        outcomes: Sequence[bool | Exception]
+        try:
+            outcomes = await self._records.swap_many(swaps)
+        except Exception as error:  # noqa: BLE001  # the error of each write
+            outcomes = [error] * len(planned)
+        except BaseException:
+            for each in planned:
+                self._note_swap(each, caller, "unknown")
+            raise
+        for each, outcome in zip(planned, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                results[each.place] = outcome
+                if isinstance(outcome, OutcomeUnknown) or not isinstance(outcome, GuidsvcError):
+                    self._note_swap(each, caller, "unknown")
+            elif outcome:
+                results[each.place] = each.old, each.new
+                self._note_swap(each, caller, "done")
+
+    def _note_swap(self, write: _Planned, caller: Caller, outcome: Outcome) -> None:
+        stored, new = write.stored, write.new
+        record = new if stored is None or not new.is_deleted else stored
+        self.note(action_of(write.old, new), record, caller, outcome)
