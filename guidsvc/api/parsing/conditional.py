@@ -26,6 +26,8 @@ def parse(headers: Mapping[str, str]) -> Conditions:
 
 def of_operation(operation: BatchOperation) -> Conditions:
     """Parse the preconditions of an operation in a batch; InvalidRequest if one is malformed."""
+    if operation.if_match is operation.if_none_match is None:
+        return UNCONDITIONAL
     pointers = {"If-Match": "/if_match", "If-None-Match": "/if_none_match"}
     return _conditions(operation.if_match, operation.if_none_match, lambda name: InvalidField(pointers[name], _WRONG))
 

@@ -1,7 +1,7 @@
 """Batch executor: runs each operation of a batch like a separate request, and returns a result for each."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -16,10 +16,11 @@ from guidsvc.api.resources.batch.stored_error import detached
 from guidsvc.domain.caller import Needs
 from guidsvc.domain.commands import BatchOperation
 from guidsvc.domain.guid_generator import ClaimedGenerator
-from guidsvc.domain.preconditions import etag_of
+from guidsvc.domain.preconditions import Conditions, etag_of
 from guidsvc.domain.record import Record
 from guidsvc.errors import (
     ClientDisconnected,
+    Forbidden,
     GuidsvcError,
     InvalidRequest,
     NotFound,
@@ -41,6 +42,7 @@ BRIEF_BYTES = 768
 _NO_ROOM = "The record does not fit into the results of this batch: read it with a separate request."
 
 _log = structlog.get_logger(__name__)
+_Put = tuple[str, BatchOperation, Conditions]
 
 
 class ParsedOperation(NamedTuple):
@@ -171,8 +173,30 @@ class BatchExecutor:
             for index in indexes:
                 results[index] = await self._result(operations[index], guid_factory and guid_factory(index))
 
-        await asyncio.gather(*map(in_order, by_guid.values()))
+        sole = [first for first, *others in by_guid.values() if not others]
+        puts = _puts_among(operations, sole)
+        one_by_one = [indexes for indexes in by_guid.values() if indexes[0] not in puts]
+        await asyncio.gather(self._put_together(operations, puts, results), *map(in_order, one_by_one))
+        await asyncio.gather(*(in_order([index]) for index in puts if results[index] is _NO_RESULT))
         return results
+
+    async def _put_together(
+        self, operations: Sequence[ParsedOperation], puts: Mapping[int, _Put], results: list[Result]
+    ) -> None:
+        """Execute those of these puts that the store can execute together."""
+        if not puts:
+            return
+        first = next(iter(puts))
+        try:
+            self._authority.require_scope(ACTIONS["PUT"].scope)
+        except Forbidden as error:  # it was counted and logged, so only of one operation
+            results[first] = self._failure(error, operations[first].line)
+            return
+        for index, result in zip(puts, await self._service.put_together(list(puts.values())), strict=True):
+            if isinstance(result, Exception):
+                results[index] = self._failure(result, operations[index].line)
+            elif result is not None:
+                results[index] = self._success(201 if result.created else 200, result.record, is_own=result.created)
 
     async def _result(self, parsed: ParsedOperation, generator: ClaimedGenerator | None) -> Result:
         if isinstance(parsed.operation, Exception):
@@ -246,3 +270,16 @@ class BatchExecutor:
 
 
 _NO_RESULT = Result(0, b"", b"")
+
+
+def _puts_among(operations: Sequence[ParsedOperation], indexes: Sequence[int]) -> dict[int, _Put]:
+    """Return the puts among these operations; those without a GUID, or with invalid preconditions, are left out."""
+    puts: dict[int, _Put] = {}
+    for index in indexes:
+        operation = operations[index].operation
+        if isinstance(operation, BatchOperation) and operation.op == "put" and operation.guid is not None:
+            try:
+                puts[index] = operation.guid, operation, conditions.of_operation(operation)
+            except InvalidRequest:
+                continue  # reported when the operation is executed
+    return puts
