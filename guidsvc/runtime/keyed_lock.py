@@ -1,8 +1,9 @@
 """A per-GUID lock. Serializing the writers in this process avoids futile compare-and-swap retries."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from guidsvc.errors import Contention
 
@@ -27,34 +28,22 @@ class KeyedLock:
     @contextmanager
     def acquire_free(self, guids: Iterable[str]) -> Iterator[Collection[str]]:
         """Hold the locks of those GUIDs that nobody uses, in the block, and yield these GUIDs."""
-        acquired: dict[str, _SharedLock] = {}
+        acquired: dict[str, _Acquisition] = {}
         for guid in guids:
             if guid not in self._locks:
-                acquired[guid] = self._locks[guid] = lock = _SharedLock()
-                lock.acquire_new()
+                acquired[guid] = self.acquire(guid)
+                _run_at_once(acquired[guid].__aenter__())
         try:
             yield acquired.keys()
         finally:
-            for guid, lock in acquired.items():
-                lock.release()
-                lock.users -= 1
-                if not lock.users:
-                    del self._locks[guid]
+            for acquisition in acquired.values():
+                _run_at_once(acquisition.__aexit__())
 
 
 class _SharedLock(asyncio.Lock):
     """The lock of a GUID, and the number of writers that hold it, wait for it, or are just being woken."""
 
     users = 0
-
-    def acquire_new(self) -> None:
-        """Acquire the lock without waiting; nobody has used it yet."""
-        self.users = 1
-        try:
-            self.acquire().send(None)
-        except StopIteration:
-            return
-        raise RuntimeError("a new lock is not free")
 
 
 class _Acquisition:
@@ -93,3 +82,12 @@ class _Acquisition:
         self._lock.users -= 1
         if not self._lock.users:
             del self._locks[self._guid]
+
+
+def _run_at_once(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("a free lock was waited for")

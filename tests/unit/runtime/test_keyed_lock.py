@@ -1,5 +1,7 @@
 """Turns at a GUID."""
 
+import asyncio
+
 import pytest
 
 from guidsvc.errors import Contention
@@ -24,3 +26,20 @@ async def test_released_locks_leave_nothing_behind() -> None:
     async with turns.acquire(GUID):
         assert len(turns._locks) == 1
     assert not turns._locks
+
+
+async def test_only_free_locks_are_acquired_together() -> None:
+    locks, others = KeyedLock(), ["1" * 32, "2" * 32]
+    async with locks.acquire(GUID):
+        with locks.acquire_free([GUID, *others]) as acquired:
+            assert list(acquired) == others
+            waiting = asyncio.ensure_future(_use(locks, others[0]))
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        await waiting
+    assert not locks._locks
+
+
+async def _use(locks: KeyedLock, guid: str) -> None:
+    async with locks.acquire(guid):
+        pass
